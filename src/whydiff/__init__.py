@@ -1,0 +1,72 @@
+"""Two runs of the same model give different numbers: why, does it matter, and how do I make it stop?
+
+Importing this package does nothing but define names: no framework, no numpy, no terminal library is loaded
+before a name is used (PEP 562), nothing is patched and no clock is read.
+
+    import whydiff
+    diagnosis = whydiff.compare(reference, candidate, input_ids)
+    diagnosis.print()
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from whydiff.capturing import capture
+    from whydiff.errors import (
+        CaptureError,
+        PayloadError,
+        ReplayError,
+        TargetError,
+        TraceError,
+        TraceFormatError,
+        TraceVersionError,
+        UsageError,
+        WhydiffError,
+    )
+    from whydiff.pipeline import compare
+    from whydiff.records import Diagnosis, Verdict
+    from whydiff.store import open_trace as open
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CaptureError",
+    "Diagnosis",
+    "PayloadError",
+    "ReplayError",
+    "TargetError",
+    "TraceError",
+    "TraceFormatError",
+    "TraceVersionError",
+    "UsageError",
+    "Verdict",
+    "WhydiffError",
+    "__version__",
+    "capture",
+    "compare",
+    "open",
+]
+
+_HOMES = {
+    "capture": ("whydiff.capturing", "capture"),
+    "compare": ("whydiff.pipeline", "compare"),
+    "open": ("whydiff.store", "open_trace"),
+    "Diagnosis": ("whydiff.records", "Diagnosis"),
+    "Verdict": ("whydiff.records", "Verdict"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home, attribute = _HOMES.get(name, ("whydiff.errors", name))
+    value = getattr(importlib.import_module(home), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
