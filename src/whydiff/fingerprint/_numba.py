@@ -1,0 +1,53 @@
+"""The one door to numba: how whydiff's kernels are compiled, and raw memory as unsigned words.
+
+Raises ImportError where numba is missing, refuses this numpy, or is switched off; callers then use numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+nb: Any = numba
+if nb.config.DISABLE_JIT:
+    raise ImportError("numba is switched off (NUMBA_DISABLE_JIT)")
+
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+def compiled(signature: Any) -> Callable[[Kernel], Kernel]:
+    """`numba.njit` without the GIL and with the disk cache; uncached where no folder can be written.
+
+    Args:
+        signature: a numba signature, or a list of them; compiled (or read from the cache) at once.
+    """
+
+    def decorate(function: Kernel) -> Kernel:
+        try:
+            done: Kernel = nb.njit(signature, nogil=True, cache=True)(function)
+        except RuntimeError as error:  # numba: "cannot cache function ...: no locator available"
+            if "cannot cache" not in str(error):
+                raise
+            done = nb.njit(signature, nogil=True)(function)
+        return done
+
+    return decorate
+
+
+def loader(result: Any) -> Any:
+    """An intrinsic ``load(address, index)`` of one unsigned type, at any alignment.
+
+    ``address`` is a uint64, ``index`` an int64 in words of that type.
+    """
+
+    def load(typing_context: Any, address: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = builder.inttoptr(arguments[0], context.get_value_type(nb.types.CPointer(result)))
+            return builder.load(builder.gep(pointer, [arguments[1]]), align=1)
+
+        return result(nb.types.uint64, nb.types.int64), generate
+
+    return nb.extending.intrinsic(load)
