@@ -1,0 +1,42 @@
+"""Real models with a real difference, for `whydiff demo`, the tests and the documentation.
+
+A demo is a file with ``build()`` → (reference, candidate, inputs) and ``run(progress)`` → `Diagnosis`.
+Weights come from installed Python packages, never from a model hub.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from whydiff.errors import UsageError
+
+if TYPE_CHECKING:
+    from whydiff.records import Diagnosis
+
+NAMES = ("smollm",)
+"""Names that `run` accepts; the first is what `whydiff demo` runs without a name."""
+
+Progress = Callable[[str], None]
+"""Receives one short sentence when a new step of a demo begins."""
+
+
+def silent(sentence: str) -> None:
+    """The `Progress` that says nothing."""
+
+
+def run(name: str = NAMES[0], progress: Progress = silent) -> Diagnosis:
+    """Build a demo's two models and compare them.
+
+    Args:
+        name: one of `NAMES`.
+        progress: called with a sentence at the beginning of each step.
+
+    Raises:
+        UsageError: no demo has this name, or a package that it needs is not installed.
+    """
+    if name not in NAMES:
+        raise UsageError("No demo has this name.", actual=name, expected=", ".join(NAMES))
+    diagnosis: Diagnosis = importlib.import_module(f"whydiff.demos.{name}").run(progress)
+    return diagnosis

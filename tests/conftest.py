@@ -1,0 +1,41 @@
+"""Settings and real weights that every test shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+# Before any framework is imported: no network, and one thread a worker (`pytest -n 2` on two cores).
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if TYPE_CHECKING:
+    import torch
+
+
+@pytest.fixture(scope="session")
+def smollm_dir() -> Path:
+    """A transformers checkpoint of SmolLM2-135M in float32, with its tokenizer."""
+    from whydiff.demos import smollm
+
+    return smollm.checkpoint()
+
+
+@pytest.fixture(scope="session")
+def smollm(smollm_dir: Path) -> tuple[Any, Any, torch.Tensor]:
+    """The demo's reference and candidate (bfloat16) and input ids. Do not leave them changed."""
+    from whydiff.demos import smollm
+
+    return smollm.build()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> tuple[Any, Any]:
+    """MiniLM-L6 (BertModel, float32, eval) and its tokenizer. Do not leave the model changed."""
+    from whydiff.demos import minilm
+
+    return minilm.build()
