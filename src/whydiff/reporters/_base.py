@@ -1,0 +1,46 @@
+"""The reporters' contract: a Diagnosis in, text out; options belong to the constructor."""
+
+from __future__ import annotations
+
+import abc
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from whydiff.errors import UsageError
+from whydiff.records import Diagnosis
+
+
+class Reporter(abc.ABC):
+    """One way to show a Diagnosis.
+
+    A subclass renders; its file defines ``REGISTER`` as the class, and ``suffixes`` names the kinds of file
+    that it writes.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    @abc.abstractmethod
+    def render(self, diagnosis: Diagnosis) -> str:
+        """The report as plain text, ending with a newline."""
+
+    def print(self, diagnosis: Diagnosis) -> None:
+        """Write the report to standard output."""
+        sys.stdout.write(self.render(diagnosis))
+
+    def save(self, diagnosis: Diagnosis, path: str) -> None:
+        """Write the report to a file in UTF-8, replacing what was there.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        text = self.render(diagnosis)
+        try:
+            Path(path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                "The report cannot be written.",
+                where=str(path),
+                actual=error.strerror or str(error),
+                expected="a file in a folder that exists and may be written",
+            ) from error

@@ -1,0 +1,145 @@
+"""One style for numbers, tensors and counts, shared by every report that people read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+from whydiff.records import Comparison, Measurement, Side, Site
+
+_SHORT = {
+    "float": "f",
+    "bfloat": "bf",
+    "int": "i",
+    "uint": "u",
+    "complex": "c",
+}
+_SPEC = re.compile(r"\b(bfloat|float|uint|int|complex)(\d+)(_\w+)?\[([\d, ]*)\]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_METRICS = {
+    "max_abs": "max abs error",
+    "mean_abs": "mean abs error",
+    "rel_l2": "relative L2 error",
+    "max_rel": "max relative error",
+    "kl": "KL divergence",
+}
+
+
+def plain(text: str) -> str:
+    """A string of the diagnosis, safe to show and with short tensors.
+
+    Control characters (a trace may come from a stranger) become visible escapes; ``float32[2,3]`` becomes
+    ``f32[2,3]``.
+    """
+    shown = _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+    return _SPEC.sub(lambda m: f"{_SHORT[m[1]]}{m[2]}{m[3] or ''}[{m[4].replace(' ', '')}]", shown)
+
+
+def site(value: Site) -> str:
+    """A site as users read it; the root scope has no leading colon."""
+    return plain(str(value).removeprefix(":"))
+
+
+def number(value: float | None) -> str:
+    """``0``, ``1.3e-03``, ``nan``, ``inf``; an absent number is a dash."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return str(value)
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def percent(fraction: float) -> str:
+    """A fraction of one as ``25.0 %``; never rounded to 0 % or to 100 % unless it is."""
+    if not math.isfinite(fraction):
+        return str(fraction)
+    if 0 < fraction < 0.0005:
+        return "< 0.1 %"
+    if 0.9995 <= fraction < 1:
+        return "> 99.9 %"
+    return f"{100 * fraction:.1f} %"
+
+
+def count(n: int, noun: str, plural: str = "") -> str:
+    """``1 call``, ``12 calls``, ``no calls``."""
+    many = plural or noun + "s"
+    return f"{n or 'no'} {noun if n == 1 else many}"
+
+
+def bar(fraction: float, cells: int) -> str:
+    """A bar of at most ``cells`` characters, in eighths; what is not zero is never invisible."""
+    eighths = max(1, round(8 * cells * fraction)) if fraction > 0 else 0
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def listed(items: Iterable[str], limit: int) -> str:
+    """Items joined by commas; past the limit the rest is counted, not dropped."""
+    every = list(items)
+    rest = len(every) - limit
+    return ", ".join(every[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def metric(measurement: Measurement) -> str:
+    """A metric's name in words, with its denominator."""
+    name = _METRICS.get(measurement.metric, measurement.metric.replace("_", " "))
+    return plain(f"{name} / {measurement.per}" if measurement.per and not is_share(measurement) else name)
+
+
+def is_share(measurement: Measurement) -> bool:
+    """True for a number of things divided by how many there are: it prints as a percentage."""
+    return measurement.per in ("elements", "positions", "rows", "tokens") and "mean" not in measurement.metric
+
+
+def figure(measurement: Measurement) -> str:
+    """A measurement's number: a percentage, a count or a number."""
+    if is_share(measurement):
+        return percent(measurement.value)
+    if is_count(measurement) and math.isfinite(measurement.value):
+        return str(int(measurement.value))
+    return number(measurement.value)
+
+
+def is_count(measurement: Measurement) -> bool:
+    """True for a plain number of things."""
+    return measurement.metric in ("different", "elements", "flips", "top1_flips") and not measurement.per
+
+
+def different(comparison: Comparison) -> str:
+    """How many elements differ in at least one bit: ``4096 / 16384 (25.0 %)``, ``25.0 %`` or a dash."""
+    found = next((m for m in comparison.measurements if m.metric == "different"), None)
+    if found is None:
+        return "–"
+    if is_share(found):
+        return percent(found.value)
+    of = comparison.value("elements")
+    return f"{int(found.value)} / {int(of)} ({percent(found.value / of)})" if of else figure(found)
+
+
+def ranges(indices: Iterable[int]) -> str:
+    """Sorted whole numbers in short: ``0–3, 7``."""
+    runs: list[list[int]] = []
+    for index in sorted(set(indices)):
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in runs)
+
+
+def observer(side: Side) -> tuple[str, bool]:
+    """The observer check of one side in words, and whether it is proven that looking changed nothing."""
+    check = side.observer
+    repeats = {
+        True: "two plain runs agree bit for bit",
+        False: "two plain runs DIFFER (nondeterminism)",
+        None: "whether it repeats itself was not checked",
+    }[check.deterministic]
+    changed = {
+        True: "the captured run agrees with the plain one bit for bit",
+        False: "capturing CHANGED the numbers (observer effect)",
+        None: "whether capturing changes it was not checked",
+    }[check.unchanged]
+    over = f" ({count(check.outputs, 'output')} compared)" if check.outputs else ""
+    note = f"; {plain(check.note)}" if check.note else ""
+    return f"{repeats}; {changed}{over}{note}", bool(check.deterministic and check.unchanged)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whydiff.records import Comparison, Measurement, Site
+from whydiff.reporters import _words
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (0.0013, "1.3e-03"),
+        (6.0, "6.0e+00"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (None, "–"),
+    ],
+)
+def test_numbers(value: float | None, shown: str) -> None:
+    assert _words.number(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("fraction", "shown"),
+    [(0.25, "25.0 %"), (0.0, "0.0 %"), (1.0, "100.0 %"), (1e-9, "< 0.1 %"), (1 - 1e-9, "> 99.9 %")],
+)
+def test_percentages(fraction: float, shown: str) -> None:
+    assert _words.percent(fraction) == shown
+
+
+@given(st.floats(0, 1, exclude_min=True, exclude_max=True))
+def test_no_percentage_rounds_to_none_or_all(fraction: float) -> None:
+    assert _words.percent(fraction) not in ("0.0 %", "100.0 %")
+
+
+@pytest.mark.parametrize(
+    ("long", "short"),
+    [
+        ("float32[2,3]", "f32[2,3]"),
+        ("bfloat16[3, 49152]", "bf16[3,49152]"),
+        ("float8_e4m3fn[4]", "f8_e4m3fn[4]"),
+        ("int64[]", "i64[]"),
+        ("float32 is not a tensor", "float32 is not a tensor"),
+    ],
+)
+def test_tensors_are_short(long: str, short: str) -> None:
+    assert _words.plain(f"a {long} b") == f"a {short} b"
+
+
+@given(st.text())
+def test_no_escape_sequence_of_a_stranger_reaches_the_terminal(text: str) -> None:
+    assert "\x1b" not in _words.plain(text + "\x1b[2J") and "\\x1b" in _words.plain(text + "\x1b[2J")
+
+
+def test_the_root_scope_has_no_leading_colon() -> None:
+    assert _words.site(Site("", "mm", slot="output")) == "mm#0.output"
+
+
+def test_different_elements() -> None:
+    def shown(*measured: Measurement) -> str:
+        return _words.different(Comparison("differs", measurements=measured))
+
+    assert shown(Measurement("different", 4096), Measurement("elements", 16384)) == "4096 / 16384 (25.0 %)"
+    assert shown(Measurement("different", 4096)) == "4096"
+    assert shown(Measurement("different", 0.25, "elements")) == "25.0 %"
+    assert shown() == "–"
+
+
+@given(st.sets(st.integers(0, 50), min_size=1))
+def test_ranges_name_every_index_once(indices: set[int]) -> None:
+    named: list[int] = []
+    for part in _words.ranges(indices).split(", "):
+        first, _, last = part.partition("–")
+        named.extend(range(int(first), int(last or first) + 1))
+    assert named == sorted(indices)
+
+
+@given(st.floats(0, 1), st.integers(1, 30))
+def test_bars_are_visible_and_never_too_long(fraction: float, cells: int) -> None:
+    drawn = _words.bar(fraction, cells)
+    assert len(drawn) <= cells and bool(drawn) == (fraction > 0)
