@@ -319,7 +319,11 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class RecordedTrace:
-    """A `Trace` held in memory. ``payloads`` maps keys to host tensors (leaves, random states …)."""
+    """A `Trace` held in memory.
+
+    ``payloads`` maps keys to host tensors (leaves, random states …); ``handles`` maps leaf names to the
+    framework's own tensors as they were when the run began, so that a live run is replayed without copies.
+    """
 
     framework: str
     level: str
@@ -335,6 +339,7 @@ class RecordedTrace:
     note: str = ""
     source: str = "live"
     payloads: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    handles: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def payload(self, key: str) -> Payload | None:
         """The full tensor behind ``key``, or None if it was not kept.

@@ -1,0 +1,1 @@
+"""The PyTorch adapter: the only room that imports torch."""

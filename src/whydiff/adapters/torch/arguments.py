@@ -1,0 +1,86 @@
+"""Argument templates: everything an op was given, as JSON-able data with places for its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from whydiff.adapters.torch.dtypes import dtype_name, dtype_of
+from whydiff.errors import ReplayError
+
+
+def encode(value: Any) -> Any:
+    """JSON-able template of one argument; ``Place`` objects become ``{"$read": i}``."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Place):
+        return {"$read": value.index}
+    if isinstance(value, (list, tuple)):
+        return [encode(item) for item in value]
+    if isinstance(value, torch.dtype):
+        return {"$dtype": dtype_name(value)}
+    if isinstance(value, torch.device):
+        return {"$device": str(value)}
+    if isinstance(value, torch.layout):
+        return {"$layout": str(value).removeprefix("torch.")}
+    if isinstance(value, torch.memory_format):
+        return {"$memory_format": str(value).removeprefix("torch.")}
+    if isinstance(value, complex):
+        return {"$complex": [value.real, value.imag]}
+    if isinstance(value, torch.Generator):
+        return {"$generator": str(value.device)}
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return {"$opaque": f"symbolic {value}"}
+    if isinstance(value, dict):
+        return {"$dict": [[str(key), encode(item)] for key, item in value.items()]}
+    return {"$opaque": type(value).__name__}
+
+
+def decode(template: Any, reads: Sequence[Any], *, generator: torch.Generator | None = None) -> Any:
+    """The argument again, with ``reads`` in their places.
+
+    Raises:
+        ReplayError: the argument was not recorded in a form that can be given again.
+    """
+    if isinstance(template, list):
+        return [decode(item, reads, generator=generator) for item in template]
+    if not isinstance(template, dict):
+        return template
+    (kind, content), *rest = template.items()
+    if rest or kind not in _DECODERS:
+        raise ReplayError("An argument cannot be given again.", actual=str(template), expected="a template")
+    if kind == "$read":
+        return reads[content]
+    if kind == "$generator":
+        return generator
+    if kind == "$dict":
+        return {key: decode(item, reads, generator=generator) for key, item in content}
+    return _DECODERS[kind](content)
+
+
+def _opaque(content: str) -> Any:
+    raise ReplayError("An argument was not recorded.", actual=content, expected="plain data or tensors")
+
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "$read": lambda content: content,
+    "$generator": lambda content: content,
+    "$dict": lambda content: content,
+    "$dtype": dtype_of,
+    "$device": torch.device,
+    "$layout": lambda name: getattr(torch, name),
+    "$memory_format": lambda name: getattr(torch, name),
+    "$complex": lambda pair: complex(*pair),
+    "$opaque": _opaque,
+}
+
+
+class Place:
+    """Stands for the i-th tensor that a call read."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index

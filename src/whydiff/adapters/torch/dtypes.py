@@ -1,0 +1,99 @@
+"""Names of dtypes, host payloads, and which tensors cannot be compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from whydiff.errors import PayloadError
+from whydiff.records import Payload, TensorSpec
+
+_NAMES = {
+    name: getattr(torch, name)
+    for name in (
+        "float64 float32 float16 bfloat16 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz "
+        "float8_e8m0fnu complex128 complex64 complex32 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool"
+    ).split()
+    if hasattr(torch, name)
+}
+_BY_DTYPE = {dtype: name for name, dtype in _NAMES.items()}
+_UNSIGNED = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The framework-neutral name (``torch.bfloat16`` → ``"bfloat16"``)."""
+    return _BY_DTYPE.get(dtype) or str(dtype).removeprefix("torch.")
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The torch dtype of a framework-neutral name.
+
+    Raises:
+        PayloadError: this torch has no such dtype.
+    """
+    if name not in _NAMES:
+        raise PayloadError(
+            "This torch has no such dtype.", actual=name, expected=", ".join(_NAMES),
+            next_step="open the trace with a newer torch",
+        )
+    return _NAMES[name]
+
+
+def not_comparable(tensor: torch.Tensor) -> str:
+    """Why a tensor has no plain storage to fingerprint; empty if it has one."""
+    if type(tensor) not in _PLAIN and type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return f"tensor subclass {type(tensor).__name__}"
+    if tensor.layout is not torch.strided:
+        return f"{str(tensor.layout).removeprefix('torch.')} layout"
+    if tensor.is_quantized:
+        return "quantised tensor"
+    if tensor.device.type == "meta":
+        return "meta tensor (no data)"
+    if tensor.dtype not in _BY_DTYPE:
+        return f"dtype {tensor.dtype}"
+    return ""
+
+
+def spec_of(tensor: torch.Tensor) -> TensorSpec:
+    """Shape, dtype, device and layout within its storage (strides and offset in elements)."""
+    if tensor.layout is not torch.strided:
+        return TensorSpec(tuple(tensor.shape), dtype_name(tensor.dtype), str(tensor.device))
+    return TensorSpec(
+        tuple(tensor.shape), dtype_name(tensor.dtype), str(tensor.device), tensor.stride(), tensor.storage_offset()
+    )
+
+
+def integer_view(tensor: torch.Tensor) -> torch.Tensor:
+    """The same bits as integers of the same width (complex: pairs of them)."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    if tensor.dtype is torch.bool:
+        return tensor.view(torch.uint8)
+    return tensor.view(_UNSIGNED[tensor.element_size()])
+
+
+def to_payload(tensor: torch.Tensor) -> Payload:
+    """Copy a tensor of any comparable dtype to the host, bit for bit, in row-major order."""
+    name = dtype_name(tensor.dtype)
+    host = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    if name in ("bfloat16", "complex32") or name.startswith("float8"):
+        width = host.element_size()
+        bits = host.reshape(-1).view(_UNSIGNED[width]).numpy().view(f"u{width}").reshape(tuple(host.shape))
+    else:
+        bits = host.numpy()
+    return Payload(np.array(bits, order="C", copy=True), name)
+
+
+def from_payload(payload: Payload, device: str = "cpu") -> torch.Tensor:
+    """A new row-major tensor with the payload's bits."""
+    dtype = dtype_of(payload.dtype)
+    bits: Any = payload.bits
+    if bits.dtype.kind == "u" and not payload.dtype.startswith("uint"):
+        bits = bits.view(f"i{bits.dtype.itemsize}") if bits.dtype.itemsize > 1 else bits
+        tensor = torch.from_numpy(np.array(bits, order="C", copy=True)).reshape(-1).view(dtype).reshape(bits.shape)
+    else:
+        tensor = torch.from_numpy(np.array(bits, order="C", copy=True))
+    return tensor.to(device)

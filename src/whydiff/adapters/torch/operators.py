@@ -1,0 +1,80 @@
+"""What a schema says about an operator, computed once per overload."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_WRITE_ONLY = frozenset("copy_ fill_ zero_ set_ resize_ resize_as_ _resize_output_ copy".split())
+_UNINITIALISED = frozenset(
+    "empty empty_like empty_strided new_empty new_empty_strided empty_permuted empty_quantized".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Schema facts.
+
+    Attributes:
+        op: name without namespace and overload.
+        target: ``"aten.bmm.default"``.
+        written_args: positions of positional arguments it writes to.
+        written_names: names of all arguments it writes to.
+        overwrites: the written arguments' old values do not matter (``copy_``, ``zero_``, ``out=``).
+        random: it draws from a generator.
+        uninitialised: its result is uninitialised memory.
+        composite: it decomposes into other ops (seen whole only under inference mode).
+    """
+
+    op: str
+    target: str
+    written_args: frozenset[int]
+    written_names: frozenset[str]
+    overwrites: bool
+    random: bool
+    uninitialised: bool
+    composite: bool
+
+
+@functools.cache
+def describe(func: Any) -> Operator:
+    """Facts of an ``OpOverload``."""
+    schema = func._schema
+    namespace, _, op = schema.name.partition("::")
+    written = [
+        (index, argument)
+        for index, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    random = torch.Tag.nondeterministic_seeded in func.tags
+    fills = random and op.endswith("_") and op not in ("bernoulli_",)
+    return Operator(
+        op=op,
+        target=f"{namespace}.{op}.{func._overloadname}",
+        written_args=frozenset(index for index, argument in written if not argument.kwarg_only),
+        written_names=frozenset(argument.name for _, argument in written),
+        overwrites=op in _WRITE_ONLY or fills or any(argument.kwarg_only for _, argument in written),
+        random=random,
+        uninitialised=op in _UNINITIALISED,
+        composite=bool(func._can_decompose()) and func.has_kernel_for_dispatch_key(
+            torch._C.DispatchKey.CompositeImplicitAutograd
+        ),
+    )
+
+
+def find(target: str, *, trusted: bool = True) -> Any:
+    """The ``OpOverload`` behind a recorded target.
+
+    Raises:
+        LookupError: not registered in this torch, or not an op that an untrusted trace may name.
+    """
+    namespace, op, overload = target.split(".", 2)
+    if not trusted and (namespace not in ("aten", "prims") or op in ("from_file", "save", "load")):
+        raise LookupError(f"{target} is not executed from a trace")
+    try:
+        return getattr(getattr(getattr(torch.ops, namespace), op), overload)
+    except (AttributeError, RuntimeError) as error:
+        raise LookupError(f"{target} is not registered in torch {torch.__version__}") from error

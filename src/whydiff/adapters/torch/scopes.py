@@ -1,0 +1,162 @@
+"""Which module is running: scopes from module calls, phases from autograd and optimizer hooks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from whydiff.records import Phase
+
+_module_call = torch.nn.Module.__call__
+_listeners: list[Scopes] = []
+_current_node = torch._C._current_autograd_node
+_sequence_number = torch._C._autograd._get_sequence_nr  # type: ignore[attr-defined]
+
+
+class Scopes:
+    """Follows the running module, phase and step on one thread.
+
+    A module's name is its path below the root that was entered first; a module that is shared gets the path
+    below the module that calls it. Further roots are prefixed with their class name.
+
+    Args:
+        roots: (prefix, module) known beforehand; the first one entered otherwise becomes ``""``.
+        on_enter, on_exit: called with (scope, module, args, kwargs), and the output at the end; ``depth`` of
+            `stack` is 1 for the outermost module.
+        on_step: called when a root is entered again, with the number of the step that begins.
+        on_root: called with (prefix, module) when a root is met for the first time.
+    """
+
+    def __init__(
+        self,
+        roots: Iterable[tuple[str, torch.nn.Module]] = (),
+        *,
+        on_enter: Callable[[str, torch.nn.Module, Any, Any], None] | None = None,
+        on_exit: Callable[[str, torch.nn.Module, Any, Any, Any], None] | None = None,
+        on_step: Callable[[int], None] | None = None,
+        on_root: Callable[[str, torch.nn.Module], None] | None = None,
+    ) -> None:
+        self.on_enter, self.on_exit, self.on_step, self.on_root = on_enter, on_exit, on_step, on_root
+        self.stack: list[tuple[torch.nn.Module, str]] = []
+        self.scope = ""
+        self.step = 0
+        self._entered = 0
+        self._updating = 0
+        self._optimizer = ""
+        self._thread = threading.get_ident()
+        self._names: dict[int, list[str]] = {}
+        self._roots: list[torch.nn.Module] = []
+        self._forward_scope: dict[int, str] = {}
+        self._last_sequence = _sequence_number()
+        self._handles: list[Any] = []
+        for prefix, module in roots:
+            self._add_root(prefix, module)
+
+    def _add_root(self, prefix: str, module: torch.nn.Module) -> None:
+        self._roots.append(module)
+        for path, child in module.named_modules(remove_duplicate=False):
+            name = ".".join(part for part in (prefix, path) if part)
+            self._names.setdefault(id(child), []).append(name)
+        if self.on_root is not None:
+            self.on_root(prefix, module)
+
+    def __enter__(self) -> Scopes:
+        _listeners.append(self)
+        torch.nn.Module.__call__ = _call_and_tell  # type: ignore[method-assign]
+        self._handles = [
+            register_optimizer_step_pre_hook(self._begin_update),
+            register_optimizer_step_post_hook(self._end_update),
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        _listeners.remove(self)
+        if not _listeners:
+            torch.nn.Module.__call__ = _module_call  # type: ignore[method-assign]
+
+    def phase_and_scope(self) -> tuple[Phase, str]:
+        """Phase and scope of the op that runs now.
+
+        A backward op belongs to the scope whose forward op made its autograd node: within dispatch the
+        node made for the running op has the sequence number before the next one.
+        """
+        if self._updating:
+            return "update", self._optimizer
+        node = _current_node()
+        if node is not None:
+            if self.stack:
+                return "backward", self.scope
+            return "backward", self._forward_scope.get(node._sequence_nr(), "")
+        number = _sequence_number()
+        if number != self._last_sequence:
+            for made in range(max(self._last_sequence, number - 64), number):
+                self._forward_scope[made] = self.scope
+            self._last_sequence = number
+        return "forward", self.scope
+
+    def _name(self, module: torch.nn.Module) -> str:
+        names = self._names.get(id(module))
+        if not self.stack:
+            if names is None:
+                self._add_root(type(module).__name__ if self._roots else "", module)
+                names = self._names[id(module)]
+            return names[0]
+        if names is None:
+            return f"{self.scope}.{type(module).__name__}" if self.scope else type(module).__name__
+        if len(names) == 1 or not self.scope:
+            return names[0]
+        return next((name for name in names if name.startswith(self.scope + ".")), names[0])
+
+    def _enter(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        outermost = not self.stack
+        name = self._name(module)
+        if outermost and _current_node() is None:
+            if self._entered:
+                self.step += 1
+                self._forward_scope.clear()
+                if self.on_step is not None:
+                    self.on_step(self.step)
+            self._entered += 1
+        self.stack.append((module, name))
+        self.scope = name
+        if self.on_enter is not None:
+            self.on_enter(name, module, args, kwargs)
+
+    def _leave(self) -> None:
+        self.stack.pop()
+        self.scope = self.stack[-1][1] if self.stack else ""
+
+    def _begin_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._updating += 1
+            self._optimizer = type(optimizer).__name__
+
+    def _end_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._updating = max(0, self._updating - 1)
+
+
+def _call_and_tell(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """`torch.nn.Module.__call__` while anyone listens: hooks see no keyword arguments, this does."""
+    thread = threading.get_ident()
+    listening = [scopes for scopes in _listeners if scopes._thread == thread]
+    if not listening:
+        return _module_call(module, *args, **kwargs)
+    for scopes in listening:
+        scopes._enter(module, args, kwargs)
+    try:
+        output = _module_call(module, *args, **kwargs)
+        for scopes in listening:
+            if scopes.on_exit is not None:
+                scopes.on_exit(scopes.scope, module, args, kwargs, output)
+        return output
+    finally:
+        for scopes in listening:
+            scopes._leave()

@@ -1,0 +1,209 @@
+"""One capture: scopes, recorder and state together, feeding a sink step by step."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+
+from whydiff.adapters.torch.environment import environment
+from whydiff.adapters.torch.module_recorder import ModuleRecorder
+from whydiff.adapters.torch.outputs import tensors_in
+from whydiff.adapters.torch.recorder import Recorder
+from whydiff.adapters.torch.scopes import Scopes
+from whydiff.adapters.torch.state import LiveLeaf, Roots, config_of, scalars_of, state_of, ties_of
+from whydiff.adapters.torch.dtypes import to_payload
+from whydiff.errors import UsageError
+from whydiff.records import Call, Environment, Leaf, ObserverCheck, Payload, RecordedTrace
+
+Payloads = Literal["all", "none"] | Sequence[str]
+
+
+class Sink(Protocol):
+    """Where a capture goes while it happens (`whydiff.store.TraceWriter` is one)."""
+
+    def add_calls(self, calls: Sequence[Call]) -> None: ...
+    def add_leaves(self, leaves: Sequence[Leaf]) -> None: ...
+    def add_contexts(self, contexts: Sequence[Mapping[str, Any]]) -> None: ...
+    def add_payload(self, key: str, payload: Payload) -> None: ...
+    def end_step(self) -> None: ...
+
+
+class Session:
+    """Captures what runs inside its ``with`` block on this thread.
+
+    Args:
+        roots: (prefix, module) known beforehand.
+        tensors: (name, tensor) that a closure reaches and no module owns.
+        level: ``"op"`` (every ATen op) or ``"module"`` (module inputs and outputs only).
+        payloads: which full tensors go to the sink: ``"all"``, ``"none"`` or globs over sites such as
+            ``"model.layers.0.*:mm#*"`` (leaves are then kept as well, so that the trace can be replayed).
+        sink: receives everything step by step; None keeps the capture in memory.
+        whole: the caller records inputs and result itself (`Run`), so module boundaries are not results.
+    """
+
+    def __init__(
+        self,
+        roots: Roots = [],  # noqa: B006 - never changed
+        tensors: Iterable[tuple[str, torch.Tensor]] = (),
+        *,
+        level: str = "op",
+        payloads: Payloads = "none",
+        sink: Sink | None = None,
+        whole: bool = False,
+    ) -> None:
+        if level not in ("op", "module"):
+            raise UsageError("There is no such capture level.", actual=level, expected="op or module")
+        self.level, self.sink, self.payloads = level, sink, payloads
+        self.environment: Environment = environment()
+        self._whole = whole
+        self._roots: Roots = []
+        self._known_roots = list(roots)
+        self._tensors = list(tensors)
+        self._scalars: dict[str, Any] = {}
+        self._config: dict[str, Any] = {}
+        self._calls: list[Call] = []
+        self._random_states: dict[str, Payload] = {}
+        self._leaves_sent = 0
+        self._contexts_sent = 0
+        self.scopes = Scopes(
+            on_enter=self._enter, on_exit=self._exit, on_step=self._begin_step, on_root=self._add_root
+        )
+        kind = Recorder if level == "op" else ModuleRecorder
+        self.recorder: Recorder = kind(self.scopes, keep=_keeper(payloads), sink=self._keep)
+
+    def __enter__(self) -> Session:
+        for prefix, module in self._known_roots:
+            self.scopes._add_root(prefix, module)
+        for name, tensor in self._tensors:
+            self.recorder.add_leaf(LiveLeaf(name, "attribute", tensor))
+        self.scopes.__enter__()
+        self.recorder.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.recorder.__exit__(*exception)
+        self.scopes.__exit__()
+        self._drain()
+
+    def add_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any], target: Any = None) -> None:
+        """Name the tensors that a call is given, by the parameter's name where the signature tells it."""
+        for path, tensor in tensors_in(_bound(args, kwargs, target)):
+            if self.recorder.storages.of(tensor) is None:
+                self.recorder.add_leaf(LiveLeaf(path, "input", tensor))
+
+    def returned(self, outputs: Any) -> None:
+        """Name the tensors that the run gives back."""
+        self.recorder.returned(outputs)
+
+    @property
+    def leaves(self) -> list[LiveLeaf]:
+        """Live leaves, in the order of discovery."""
+        return self.recorder.leaves
+
+    def restore(self) -> None:
+        """Undo what the run did to tensors that existed before it."""
+        for leaf in self.recorder.leaves:
+            leaf.restore()
+
+    def trace(self, observer: ObserverCheck) -> RecordedTrace:
+        """The whole capture as a trace in memory; leaves stay references to the user's tensors."""
+        payloads: dict[str, Any] = dict(self._random_states)
+        for leaf in self.recorder.leaves:
+            if not leaf.skipped:
+                payloads[f"leaf/{leaf.name}"] = _lazy_payload(leaf)
+        return RecordedTrace(
+            framework="torch", level=self.level, calls=tuple(self._calls),
+            leaves=tuple(_leaf(leaf, kept=True) for leaf in self.recorder.leaves),
+            payloads=payloads, handles={leaf.name: leaf.value for leaf in self.recorder.leaves},
+            **self.summary(observer),
+        )  # fmt: skip
+
+    def summary(self, observer: ObserverCheck) -> dict[str, Any]:
+        """What belongs to the manifest of a trace."""
+        return {
+            "environment": self.environment, "observer": observer, "ties": ties_of(self.recorder.leaves),
+            "scalars": self._scalars, "config": self._config, "contexts": tuple(self.recorder.contexts) or ({},),
+        }  # fmt: skip
+
+    # ------------------------------------------------------------------ what scopes tell
+
+    def _add_root(self, prefix: str, module: torch.nn.Module) -> None:
+        self._roots.append((prefix, module))
+        with torch.utils._python_dispatch._disable_current_modes():
+            for leaf in state_of(prefix, module):
+                self.recorder.add_leaf(leaf)
+        self._scalars.update(scalars_of(prefix, module))
+        if not prefix or not self._config:
+            self._config.update(config_of(module))
+
+    def _enter(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        if len(self.scopes.stack) == 1 and not self._whole:
+            self.add_inputs(args, kwargs, module)
+        self.recorder.entered(scope, module, args, kwargs)
+
+    def _exit(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        self.recorder.left(scope, module, output)
+        if len(self.scopes.stack) == 1 and not self._whole and torch._C._current_autograd_node() is None:
+            self.recorder.returned(output, scope)
+
+    def _begin_step(self, step: int) -> None:
+        if self.sink is not None:
+            self._drain()
+            self.sink.end_step()
+
+    def _keep(self, key: str, payload: Payload) -> None:
+        if self.sink is not None:
+            self.sink.add_payload(key, payload)
+        else:
+            self._random_states[key] = payload
+
+    def _drain(self) -> None:
+        calls = list(self.recorder.drain())
+        if self.sink is None:
+            self._calls.extend(calls)
+            return
+        self.sink.add_contexts(self.recorder.contexts[self._contexts_sent :])
+        self._contexts_sent = len(self.recorder.contexts)
+        kept = self.payloads != "none"
+        fresh = self.recorder.leaves[self._leaves_sent :]
+        self._leaves_sent = len(self.recorder.leaves)
+        for leaf in fresh:
+            if kept and not leaf.skipped:
+                self.sink.add_payload(f"leaf/{leaf.name}", to_payload(leaf.value))
+        self.sink.add_leaves([_leaf(leaf, kept) for leaf in fresh])
+        self.sink.add_calls(calls)
+
+
+def _leaf(leaf: LiveLeaf, kept: bool) -> Leaf:
+    key = f"leaf/{leaf.name}" if kept and not leaf.skipped else ""
+    return Leaf(leaf.storage, leaf.role, leaf.name, leaf.spec, leaf.fingerprint, key, leaf.skipped)
+
+
+def _lazy_payload(leaf: LiveLeaf) -> Callable[[], Payload]:
+    return lambda: to_payload(leaf.value)
+
+
+def _keeper(payloads: Payloads) -> Callable[[str], bool] | None:
+    if payloads == "none":
+        return None
+    if payloads == "all":
+        return lambda site: True
+    if isinstance(payloads, str):
+        raise UsageError(
+            "payloads must be \"all\", \"none\" or a list of globs.", actual=repr(payloads),
+            next_step=f"payloads=[{payloads!r}] keeps the sites that match this glob",
+        )
+    patterns = tuple(payloads)
+    return lambda site: any(fnmatch.fnmatchcase(site, pattern) for pattern in patterns)
+
+
+def _bound(args: Sequence[Any], kwargs: Mapping[str, Any], target: Any) -> dict[str, Any]:
+    function = target.forward if isinstance(target, torch.nn.Module) else target
+    try:
+        return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
+    except (TypeError, ValueError):  # no signature, or the call will fail by itself in a moment
+        return {f"args[{index}]": value for index, value in enumerate(args)} | dict(kwargs)

@@ -1,0 +1,209 @@
+"""State of models: parameters, buffers of both kinds, plain tensor attributes, scalars and config."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from whydiff.records import Fingerprint, LeafRole, TensorSpec
+
+_SMALL = 1 << 20
+Roots = list[tuple[str, torch.nn.Module]]
+
+
+class LiveLeaf:
+    """A tensor that existed before the run, held by reference; copied only when it is about to change.
+
+    Constants up to 1 MiB are copied at once, since nobody else may keep them as they are.
+    """
+
+    def __init__(
+        self, name: str, role: LeafRole, tensor: torch.Tensor, owner: Any = None, attribute: Any = None
+    ) -> None:
+        self.name, self.role, self.tensor = name, role, tensor
+        self.owner, self.attribute = owner, attribute
+        self.storage = -1
+        self.spec = TensorSpec((), "")
+        self.fingerprint: Fingerprint | None = None
+        self.skipped = ""
+        self.snapshot: torch.Tensor | None = None
+        if role == "constant" and tensor.layout is torch.strided and tensor.nbytes <= _SMALL:
+            self.keep_as_it_was()
+
+    def keep_as_it_was(self) -> None:
+        """Copy the tensor, strides included, before it changes."""
+        if self.snapshot is None and self.tensor.layout is torch.strided and not self.skipped:
+            self.snapshot = self.tensor.detach().clone(memory_format=torch.preserve_format)
+
+    @property
+    def value(self) -> torch.Tensor:
+        """What it was when the run began."""
+        return self.tensor.detach() if self.snapshot is None else self.snapshot
+
+    def restore(self) -> None:
+        """Write the beginning's bits back into the user's tensor."""
+        if self.snapshot is not None and self.role != "constant":
+            with torch.no_grad():
+                self.tensor.detach().copy_(self.snapshot)
+
+
+def state_of(prefix: str, root: torch.nn.Module) -> Iterator[LiveLeaf]:
+    """Every tensor that belongs to a module tree, shared ones once per name."""
+    for path, module in root.named_modules(remove_duplicate=True):
+        base = ".".join(part for part in (prefix, path) if part)
+        dot = f"{base}." if base else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                yield LiveLeaf(dot + name, "parameter", parameter, module, name)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                lasting = name not in module._non_persistent_buffers_set
+                yield LiveLeaf(dot + name, "buffer" if lasting else "non_persistent_buffer", buffer, module, name)
+        for name, value in vars(module).items():
+            if name in ("_parameters", "_buffers", "_modules"):
+                continue
+            for suffix, key, tensor in _attributes(value):
+                yield LiveLeaf(dot + name + suffix, "attribute", tensor, module, (name, key))
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield "", None, value
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            if isinstance(item, torch.Tensor):
+                yield f"[{index}]", index, item
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, torch.Tensor):
+                yield f"[{key!r}]", key, item
+
+
+def scalars_of(prefix: str, root: torch.nn.Module) -> dict[str, Any]:
+    """Plain numbers, strings and flags of every module: eps, dropout p, training …"""
+    found: dict[str, Any] = {}
+    for path, module in root.named_modules():
+        base = ".".join(part for part in (prefix, path) if part)
+        dot = f"{base}." if base else ""
+        for name, value in vars(module).items():
+            if name.startswith("_"):
+                continue
+            plain = _plain(value)
+            if plain is not None:
+                found[dot + name] = plain
+        found[dot + "__class__"] = type(module).__qualname__
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, (torch.dtype, torch.device)):
+        return str(value)
+    if isinstance(value, (list, tuple)) and value and len(value) <= 16:
+        items = [_plain(item) for item in value]
+        return items if all(item is not None for item in items) else None
+    if isinstance(value, (types.FunctionType, types.BuiltinFunctionType)):
+        return value.__qualname__
+    return None
+
+
+def config_of(root: torch.nn.Module) -> dict[str, Any]:
+    """A model's ``config`` as flat JSON-able data; empty if it has none."""
+    config = getattr(root, "config", None)
+    if config is not None and hasattr(config, "to_dict"):
+        config = config.to_dict()
+    return dict(_flatten(config)) if isinstance(config, Mapping) else {}
+
+
+def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flatten(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, (list, tuple)):
+        yield path, [item if isinstance(item, (bool, int, float, str)) else str(item) for item in value]
+    else:
+        yield path, value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+
+
+def ties_of(leaves: Iterable[LiveLeaf]) -> tuple[tuple[str, ...], ...]:
+    """Groups of state names that show the same elements of one storage."""
+    groups: dict[Any, list[str]] = {}
+    for leaf in leaves:
+        if leaf.storage >= 0 and leaf.role not in ("input", "constant"):
+            key = (leaf.storage, leaf.spec.offset, leaf.spec.shape, leaf.spec.strides)
+            groups.setdefault(key, []).append(leaf.name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+
+
+def discover(target: Any) -> tuple[Roots, list[tuple[str, torch.Tensor]]]:
+    """Modules and tensors that a callable reaches: itself, its owner, its closure, the globals it names.
+
+    A single module gets the prefix ``""``; several get the names by which the callable knows them.
+    """
+    modules: dict[int, tuple[str, torch.nn.Module]] = {}
+    tensors: dict[int, tuple[str, torch.Tensor]] = {}
+    _look_into("", target, modules, tensors, set(), 0)
+    roots = list(modules.values())
+    nested = {id(child) for _, root in roots for child in root.modules() if child is not root}
+    roots = [(name, module) for name, module in roots if id(module) not in nested]
+    if len(roots) == 1:
+        roots = [("", roots[0][1])]
+    owned = {id(leaf.tensor) for prefix, root in roots for leaf in state_of(prefix, root)}
+    return roots, [(name, tensor) for name, tensor in tensors.values() if id(tensor) not in owned]
+
+
+def _look_into(name: str, value: Any, modules: Any, tensors: Any, seen: set[int], depth: int) -> None:
+    if id(value) in seen or depth > 4:
+        return
+    seen.add(id(value))
+    if isinstance(value, torch.nn.Module):
+        modules.setdefault(id(value), (name, value))
+    elif isinstance(value, torch.Tensor):
+        tensors.setdefault(id(value), (name or "tensor", value))
+    elif isinstance(value, functools.partial):
+        for part in (value.func, *value.args, *value.keywords.values()):
+            _look_into(name, part, modules, tensors, seen, depth + 1)
+    elif isinstance(value, types.MethodType):
+        _look_into(name, value.__self__, modules, tensors, seen, depth + 1)
+        _look_into(name, value.__func__, modules, tensors, seen, depth + 1)
+    elif isinstance(value, types.FunctionType):
+        for reached, item in _reached(value):
+            _look_into(reached, item, modules, tensors, seen, depth + 1)
+    elif isinstance(value, (list, tuple)) and len(value) <= 64:
+        for index, item in enumerate(value):
+            _look_into(f"{name}[{index}]", item, modules, tensors, seen, depth + 1)
+    elif isinstance(value, dict) and len(value) <= 64:
+        for key, item in value.items():
+            _look_into(f"{name}.{key}" if name else str(key), item, modules, tensors, seen, depth + 1)
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType)) and depth <= 2:
+        for key, item in vars(value).items():
+            _look_into(f"{name}.{key}" if name else key, item, modules, tensors, seen, depth + 1)
+
+
+def _reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # an empty cell holds nothing yet
+            continue
+    names = set(function.__code__.co_names)
+    for constant in function.__code__.co_consts:
+        if inspect.iscode(constant):
+            names.update(constant.co_names)
+    for name in sorted(names):
+        value = function.__globals__.get(name)
+        own = isinstance(value, types.FunctionType) and value.__module__ == function.__module__
+        if own or isinstance(value, (torch.nn.Module, torch.Tensor, list, tuple, dict, functools.partial)):
+            yield name, value
+    for index, value in enumerate(function.__defaults__ or ()):
+        yield f"default{index}", value
+    yield from (function.__kwdefaults__ or {}).items()
