@@ -1,0 +1,106 @@
+"""Where the parts of a trace lie, and how its files are opened safely.
+
+A trace is a directory: ``manifest.json``, ``events.jsonl`` and ``payloads-00000.safetensors`` … (see
+``docs/reference/trace-format.md``). No file name is ever read from a trace: shard names are made from
+numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from whydiff.errors import TraceFormatError
+
+FORMAT = "whydiff-trace"
+MANIFEST = "manifest.json"
+INDEX = "events.jsonl"
+TEMPORARY = ".tmp"
+SHARD_BYTES = 256 * 2**20
+"""A payload shard is closed when it would grow beyond this many bytes (and at every step end)."""
+INDEX_BUFFER = 2**20
+"""Bytes of index lines held back between two writes within a step."""
+
+COPY_AGAIN = "Copy the trace again from where it was made, or capture the run again."
+NOT_A_TRACE = "Give the directory that `whydiff capture` wrote (it holds manifest.json and events.jsonl)."
+
+
+def shard_name(number: int) -> str:
+    """File name of a payload shard, e.g. ``payloads-00003.safetensors``."""
+    return f"payloads-{number:05d}.safetensors"
+
+
+def is_own_file(name: str) -> bool:
+    """True for a file name that a trace writer makes (finished or temporary)."""
+    name = name.removesuffix(TEMPORARY)
+    digits = name.removeprefix("payloads-").removesuffix(".safetensors")
+    is_number = digits.isascii() and digits.isdigit()
+    return name in (MANIFEST, INDEX) or (is_number and name == shard_name(int(digits)))
+
+
+def regular_file(root: Path, name: str, next_step: str = COPY_AGAIN) -> Path:
+    """The resolved path of a file that lies inside a trace directory.
+
+    Raises:
+        TraceFormatError: it is missing, leaves the directory through a link, or is no regular file.
+    """
+    path = root / name
+    try:
+        resolved = path.resolve(strict=True)
+        mode = os.stat(resolved).st_mode
+        inside = resolved.is_relative_to(root.resolve(strict=True))
+    except FileNotFoundError:
+        raise TraceFormatError(
+            "A file of the trace is missing.", where=str(path), actual="no such file", next_step=next_step
+        ) from None
+    except (OSError, RuntimeError) as error:
+        raise TraceFormatError(
+            "A file of the trace cannot be opened.", where=str(path), actual=str(error), next_step=next_step
+        ) from error
+    if not inside:
+        raise TraceFormatError(
+            "A file of the trace is a link that leaves the trace's directory.", where=str(path),
+            actual=str(resolved), expected="a file inside the directory",
+            next_step="Do not open this trace unless you know who made it; copy the files themselves.",
+        )
+    if not stat.S_ISREG(mode):
+        raise TraceFormatError(
+            "A file of the trace is no regular file.", where=str(path), actual=stat.filemode(mode),
+            expected="a regular file", next_step=next_step,
+        )
+    return resolved
+
+
+def trace_directory(path: str | os.PathLike[str]) -> Path:
+    """The path of an existing directory that has a manifest.
+
+    Raises:
+        TraceFormatError: nothing there, no directory, empty, or a directory of something else.
+    """
+    root = Path(path)
+    try:
+        names = os.listdir(root)
+    except (OSError, ValueError) as error:
+        actual = "a file" if isinstance(error, NotADirectoryError) else str(error)
+        raise TraceFormatError(
+            "There is no trace here.", where=str(root), actual=actual, expected="a directory",
+            next_step=NOT_A_TRACE,
+        ) from error
+    if MANIFEST not in names:
+        found = ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")
+        raise TraceFormatError(
+            "This directory is not a trace.", where=str(root), actual=found or "an empty directory",
+            expected=f"{MANIFEST}, {INDEX}", next_step=NOT_A_TRACE,
+        )
+    return root
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a whole file so that a reader sees either the old one or the new one, also after a power cut."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
