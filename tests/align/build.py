@@ -156,3 +156,13 @@ def check(alignment: Alignment, reference: RecordedTrace, candidate: RecordedTra
         for part in ("op", "phase", "step", "rank"):
             assert getattr(left.site, part) == getattr(right.site, part)
         assert left.kind == right.kind
+
+
+def longest(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Length of the longest common subsequence, by the textbook recurrence."""
+    row = [0] * (len(second) + 1)
+    for left in first:
+        diagonal = 0
+        for i, right in enumerate(second):
+            diagonal, row[i + 1] = row[i + 1], diagonal + 1 if left == right else max(row[i + 1], row[i])
+    return row[-1]

@@ -51,7 +51,8 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
         pairs = same_scope(first, second)
         new = renamed.find(first, second, [(j, i) for j, i, _ in pairs])
         if new.rules:
-            third = Side(candidate, {scope: new.names.get(name, name) for scope, name in second.names.items()})
+            names = {scope: new.names.get(name, name) for scope, name in second.names.items()}
+            third = Side(candidate, names)
             again = same_path(first, third) or same_scope(first, third)
             if len(again) >= len(pairs):
                 pairs = _marked(again, second, third, "renamed scope")

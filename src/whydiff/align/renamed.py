@@ -47,6 +47,8 @@ def find(reference: Side, candidate: Side, paired: Path) -> Renaming:
     if len(paired) == len(reference.calls) == len(candidate.calls):
         return unchanged
     evidence = same_structure(reference, candidate, paired) | same_state(reference, candidate)
+    # The root says nothing: as a prefix it would move every scope.
+    evidence = {c: r for c, r in evidence.items() if c and r}
     found = _generalise(evidence)
     for _ in range(2):
         renaming = _apply(found, candidate)
@@ -103,7 +105,8 @@ def _generalise(evidence: dict[str, str]) -> dict[str, str]:
     """Prefix rules, one to one; scopes whose general rules contradict each other get a rule of their own."""
     short = {pair: rules.shorten(*pair) for pair in evidence.items()}
     clear = _one_to_one(short.values())
-    return _one_to_one([short[pair] if short[pair] in clear.items() else pair for pair in evidence.items()])
+    mixed = _one_to_one([short[pair] if short[pair] in clear.items() else pair for pair in evidence.items()])
+    return mixed if all(_longest(mixed, c) == r for c, r in evidence.items()) else evidence
 
 
 def _one_to_one(pairs: Iterable[Rule]) -> dict[str, str]:
