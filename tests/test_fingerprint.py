@@ -101,7 +101,7 @@ def test_both_lanes_see_what_values_and_sums_do_not(size: int, seed: int) -> Non
 
 
 def test_every_single_sign_flip_and_every_pair_of_them_differ() -> None:
-    # The trap of 64-bit words: two sign flips (2**63 each) cancel. Here every difference is +-2**31 or so.
+    # The trap of 64-bit words: two sign flips (2**63 each) cancel. Here every difference is 2**31.
     size = 48
     seen = set()
     for i in range(size):

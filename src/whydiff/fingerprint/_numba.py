@@ -18,20 +18,24 @@ if nb.config.DISABLE_JIT:
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
-def compiled(signature: Any) -> Callable[[Kernel], Kernel]:
+def compiled(signature: Any = None, fastmath: Any = False) -> Callable[[Kernel], Kernel]:
     """`numba.njit` without the GIL and with the disk cache; uncached where no folder can be written.
 
     Args:
-        signature: a numba signature, or a list of them; compiled (or read from the cache) at once.
+        signature: a numba signature, compiled (or read from the cache) at once; None: one per combination of
+            argument types, at its first call.
+        fastmath: numba's set of permissions, e.g. ``{"reassoc"}`` to sum in SIMD lanes.
     """
+    # numpy's error model: x / 0 is inf instead of an exception, whose check would keep loops out of SIMD
+    options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
 
     def decorate(function: Kernel) -> Kernel:
         try:
-            done: Kernel = nb.njit(signature, nogil=True, cache=True)(function)
+            done: Kernel = nb.njit(signature, cache=True, **options)(function)
         except RuntimeError as error:  # numba: "cannot cache function ...: no locator available"
             if "cannot cache" not in str(error):
                 raise
-            done = nb.njit(signature, nogil=True)(function)
+            done = nb.njit(signature, **options)(function)
         return done
 
     return decorate

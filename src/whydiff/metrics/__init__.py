@@ -1,0 +1,19 @@
+"""Metrics: one pass collects every statistic (`measure`), then one small file per metric reads them.
+
+No metric sees a threshold: tolerances are arguments, and `whydiff.tolerance` is where they come from.
+"""
+
+from whydiff.metrics._dtypes import common_dtype, is_integer, known_dtypes, values
+from whydiff.metrics._metric import Metric
+from whydiff.metrics._one_pass import Statistics, implementation, measure
+
+__all__ = [
+    "Metric",
+    "Statistics",
+    "common_dtype",
+    "implementation",
+    "is_integer",
+    "known_dtypes",
+    "measure",
+    "values",
+]

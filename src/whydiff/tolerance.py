@@ -1,0 +1,141 @@
+"""The only file that holds a threshold. Each says where it comes from and how often it is wrong.
+
+"Measured" means: with small prototypes on one CPU and one GPU, on benign pairs (the same computation in
+another order) and on planted defects; the numbers of trials are given.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from whydiff.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """A pair is within it if abs(candidate - reference) <= atol + rtol * abs(reference).
+
+    Attributes:
+        rtol: relative part.
+        atol: absolute part.
+        source: where the two numbers come from.
+    """
+
+    rtol: float
+    atol: float
+    source: str
+
+
+UNIT_ROUNDOFF = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "tf32": 2.0**-11,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+    "float8_e4m3fn": 2.0**-4,
+    "float8_e4m3fnuz": 2.0**-4,
+    "float8_e5m2": 2.0**-3,
+    "float8_e5m2fnuz": 2.0**-3,
+    "complex64": 2.0**-24,
+    "complex128": 2.0**-53,
+}
+"""u = 2**-p for p significant bits (the hidden one included): the largest relative error of one rounding to
+nearest. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., section 2.1; IEEE 754-2019, table
+3.5; OFP8 rev. 1.0 for the 8-bit floats. It is a definition: no false alarms, barring subnormal numbers."""
+
+TORCH_TOLERANCES = {
+    "float16": (1e-3, 1e-5),
+    "bfloat16": (1.6e-2, 1e-5),
+    "float32": (1.3e-6, 1e-5),
+    "float64": (1e-7, 1e-7),
+    "complex64": (1.3e-6, 1e-5),
+    "complex128": (1e-7, 1e-7),
+}
+"""(rtol, atol) of ``torch.testing.assert_close``: ``_DTYPE_PRECISIONS`` in ``torch/testing/_comparison.py``
+(2.4 to 2.13). Every other dtype: (0, 0). A convention, not a bound: one op on inputs of size 1 is usually
+within it; whole models are often not, without any defect. It never decides a verdict."""
+
+LOCAL_BOUND_DELTA = 1e-3
+"""Family-wise probability that rounding alone breaks the local bound abs(e) <= u_out * R + u_acc * (lambda *
+sqrt(n) + 2) * S for any of N outputs, lambda = `local_bound_lambda`. Higham and Mary, "A new approach to
+probabilistic rounding error analysis", SIAM J. Sci. Comput. 41(5), 2019. False alarms measured: 0 of 900
+benign products. Loose for large n: TF32 at n = 4096 is only 1.4 times over."""
+
+PRECISION_CLASS_RATIO = 4.0
+"""Two precision classes differ if T = rms(e / sqrt(sum a**2 b**2)) differs by more than this factor.
+Measured: benign pairs stay within 0.70 to 1.75, so no false alarm was seen. Bits of T: float32 21-23, bf16x3
+17.8, TF32 or float16 inputs 11.7, truncating TF32 10.3, bfloat16 inputs 8.7, e4m3 4.7: neighbours are a
+factor 8 apart, except that truncating TF32 is not told from either neighbour (factors 2.6 and 3)."""
+
+CORRECT_ROUNDING_Z = 5.0
+"""abs(z) of the correct-rounding match counts, z = (b - c) / sqrt(b + c) (McNemar's test, Psychometrika 12,
+1947), from which one side is less exact than the other. Normal approximation: 6e-7 of false alarms a pair;
+measured: benign maximum 1.7 in 60 trials. One side alone proves nothing: attention kernels with a bfloat16
+probability matrix match 0.6 of the time by design."""
+
+SLOPE_ROUNDING = 0.75
+"""From this slope on, slope = log(D32 / D64) / log(u32 / u64), a difference shrinks with the precision:
+rounding. Measured: 1.00 for two benign pairs. log(u32 / u64) is 29 bits, so a limit 0.25 away from the ideal
+slope forgives a factor 2**7.25 = 152 by which the sampled ratio D32 / D64 may be off. The false-alarm rate
+was not measured."""
+
+SLOPE_SEMANTIC = 0.25
+"""Up to this slope a difference does not shrink with the precision: another function. Measured: 0.00 for four
+planted defects. The same margin as `SLOPE_ROUNDING`; between the two the test is inconclusive."""
+
+HYPOTHESIS_MARGIN = 10.0
+"""A replayed hypothesis names the cause only if its error is this many times below the runner-up's (and at
+rounding level itself). It named the planted defects of the prototypes; its false-alarm rate was not
+measured."""
+
+FLOOR_RUNS = 8
+"""Runs with stochastically re-rounded op outputs that estimate the global rounding floor."""
+
+FLOOR_T = 4.785
+"""Student's t, one-sided 1e-3, 7 degrees of freedom, in the prediction limit exp(mean + t * s * sqrt(1 +
+1/m)) over m = `FLOOR_RUNS` logarithms of the floor's differences (Hahn and Meeker, *Statistical Intervals*,
+section 4.8). False alarms: 1 in 1000 if the floor is log-normal. For materiality only: in bfloat16 the floor
+hides real defects (every one of five planted)."""
+
+SAMPLE = 4096
+"""Outputs that the float64 oracle computes for a local test, of any larger tensor (O(SAMPLE * K) work). A
+defect that touches a share p of the outputs is missed with probability (1 - p)**4096: 2 % at p = 1e-3."""
+
+
+def unit_roundoff(dtype: str) -> float:
+    """`UNIT_ROUNDOFF` of a floating-point dtype.
+
+    Raises:
+        UsageError: a dtype without rounding (integers) or an unknown one.
+    """
+    if dtype not in UNIT_ROUNDOFF:
+        raise UsageError("This dtype has no unit roundoff.", actual=dtype, expected=", ".join(UNIT_ROUNDOFF))
+    return UNIT_ROUNDOFF[dtype]
+
+
+def default_tolerance(reference: str, candidate: str | None = None) -> Tolerance:
+    """What ``torch.testing.assert_close`` allows between two dtypes: the looser of the two rows.
+
+    Args:
+        reference: dtype name.
+        candidate: dtype name; the reference's if omitted.
+    """
+    rows = [TORCH_TOLERANCES.get(dtype, (0.0, 0.0)) for dtype in (reference, candidate or reference)]
+    names = dict.fromkeys((reference, candidate or reference))
+    return Tolerance(
+        rtol=max(row[0] for row in rows),
+        atol=max(row[1] for row in rows),
+        source=f"torch.testing.assert_close, {' and '.join(names)}",
+    )
+
+
+def local_bound_lambda(outputs: int, delta: float = LOCAL_BOUND_DELTA) -> float:
+    """The factor lambda = sqrt(2 ln(2 N / delta)) of the local bound, for N outputs judged together (Higham
+    and Mary).
+
+    Args:
+        outputs: how many outputs are judged, at least 1.
+        delta: family-wise false-alarm probability.
+    """
+    return math.sqrt(2 * math.log(2 * outputs / delta))
