@@ -21,7 +21,7 @@ do      nothing
 """,
     "precision": """\
 verdict precision – the same formula is carried out with a table that was cast to bf16
-where   model.rotary_emb:cos#0.output (state; the only origin); 2 not compared
+where   model.rotary_emb:cos#0.output (state; the only origin); 1 kind of things not compared (below)
 why     PR001 state-cast-to-lower-precision at model.rotary_emb.inv_freq – confirmed; \
 also ST004 attention-backend-changed at model.config._attn_implementation (refuted), \
 PR002 state-of-lower-precision-unread at model.rotary_emb.original_inv_freq (inconclusive, inert)
@@ -31,7 +31,7 @@ do      Load the weights in bf16 instead of casting the whole model afterwards.
 """,
     "two causes": """\
 verdict semantic – another epsilon is used; besides, the kernels differ
-where   model.norm:add#1.output (arguments; first of 6 origins); 2 not compared
+where   model.norm:add#1.output (arguments; first of 6 origins); 1 kind of things not compared (below)
 why     SE003 other-epsilon at model.norm.eps – confirmed; \
 also RO001 shape-dependent-kernel at model.layers.*.mlp (inconclusive)
 proof   replay with set-scalar model.norm.eps = 1e-05: only rounding is left \
@@ -40,22 +40,22 @@ do      Use the reference's epsilon.
 """,
     "inconclusive": """\
 verdict inconclusive because the trace holds no payloads, so no experiment could run
-where   model.rotary_emb:cos#0.output (state; the only origin); 2239 not compared
+where   model.rotary_emb:cos#0.output (state; the only origin); 1 kind of things not compared (below)
 why     no known cause fits
 proof   no experiment decided
-do      capture both sides again with --payloads all, so that nothing is left out, then compare again
+do      give the programs (FILE.py:name), or traces captured with --payloads all, and compare again
 """,
     "incomparable": """\
 verdict incomparable – no call of the reference has a counterpart
 where   nowhere: no call could be paired; 40 unpaired in the reference; 4 unpaired in the candidate; \
-44 not compared
+1 kind of things not compared (below)
 why     no known cause fits
 proof   no experiment decided
 do      make both sides run the same program on the same inputs, then compare again
 """,
     "nondeterministic": """\
 verdict nondeterministic – the candidate differs from itself
-where   model.rotary_emb:cos#0.output (state; the only origin); 2 not compared
+where   model.rotary_emb:cos#0.output (state; the only origin); 1 kind of things not compared (below)
 why     no known cause fits
 proof   no experiment decided; candidate: two plain runs DIFFER (nondeterminism); \
 capturing CHANGED the numbers (observer effect) (3 outputs compared); \
@@ -98,4 +98,4 @@ def test_the_next_step_of_an_inconclusive_diagnosis_follows_what_is_missing() ->
 
     assert "capture the candidate again to its end" in step("incomplete")
     assert "--payloads all" in step("inconclusive")
-    assert "FILE.py:name" in step("precision", not_compared=())
+    assert step("precision", sides=(PRECISION.sides[0],) * 2) == "try another input"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from golden import GOLDEN, INCOMPARABLE, PRECISION, TWO_CAUSES, differs
 
-from whydiff.records import Comparison, Growth, Origin, Site, Verdict
+from whydiff.records import Comparison, Count, Growth, Origin, Site, Verdict
 from whydiff.reporters._blocks import Bar, Block, Table, Text
 from whydiff.reporters._growth import LONGEST, depths, growth_blocks
 from whydiff.reporters._origins import MOST, groups, origin_blocks
@@ -106,3 +106,11 @@ def test_refuted_and_inert_causes_are_marked() -> None:
     sections = {s.title: texts(s.blocks) for s in build(PRECISION).sections}
     assert "✗ ST004" in sections["Causes (3)"] and "inert on this input" in sections["Causes (3)"]
     assert "experiment (refuted)" in sections["Causes (3)"]
+
+
+def test_a_long_list_of_gaps_is_cut_with_a_count() -> None:
+    gaps = tuple(Count(f"calls op{n}", "no counterpart", 2) for n in range(MOST + 3))
+    long = replace(PRECISION, not_compared=gaps)
+    short, whole = (build(long, verbose=v).sections[-1].blocks for v in (False, True))
+    assert len(table(short).rows) == MOST and "3 more rows (6 in all)" in texts(short)
+    assert len(table(whole).rows) == MOST + 3

@@ -88,13 +88,14 @@ def _where(diagnosis: Diagnosis) -> str:
         text = "nowhere: no call could be paired"
     left = [(len(diagnosis.alignment.unpaired_reference), "unpaired in the reference")]
     left += [(len(diagnosis.alignment.unpaired_candidate), "unpaired in the candidate")]
-    left += [(sum(c.count for c in diagnosis.not_compared), "not compared")]
     gaps = [f"{n} {what}" for n, what in left if n]
     gaps += [
         f"the {name} is incomplete"
         for name, side in zip(("reference", "candidate"), diagnosis.sides, strict=True)
         if not side.complete
     ]
+    if diagnosis.not_compared:
+        gaps.append(f"{count(len(diagnosis.not_compared), 'kind')} of things not compared (below)")
     return "; ".join([text, *gaps])
 
 
@@ -142,10 +143,8 @@ def _advice(diagnosis: Diagnosis) -> str:
     for name, side in zip(("reference", "candidate"), diagnosis.sides, strict=True):
         if not side.complete:
             return f"capture the {name} again to its end, then compare again"
-    if diagnosis.not_compared:
-        return "capture both sides again with --payloads all, so that nothing is left out, then compare again"
     if any(side.source != "live" for side in diagnosis.sides):
-        return "give the programs (FILE.py:name) instead of traces, so that experiments can rerun them"
+        return "give the programs (FILE.py:name), or traces captured with --payloads all, and compare again"
     return f"read `whydiff cause {cause.code}` for the evidence it needs" if cause else "try another input"
 
 

@@ -11,7 +11,7 @@ from whydiff.records import Alignment, Cause, Diagnosis, Experiment
 from whydiff.reporters._answer import answer, outcome, remedy_code, status, title
 from whydiff.reporters._blocks import Block, Code, Section, Table, Text, Tone, View
 from whydiff.reporters._growth import growth_blocks
-from whydiff.reporters._origins import origin_blocks
+from whydiff.reporters._origins import MOST, origin_blocks
 from whydiff.reporters._words import count, different, figure, listed, metric, number, observer, plain, ranges
 
 _TONES: dict[str, Tone] = {"confirmed": "good", "refuted": "dim", "inconclusive": ""}
@@ -158,8 +158,10 @@ def _alignment(alignment: Alignment, verbose: bool) -> tuple[Block, ...]:
 
 
 def _not_compared(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
-    if not diagnosis.not_compared:
+    counts = diagnosis.not_compared
+    if not counts:
         return (Text("Nothing was left out."),)
+    shown = counts if verbose else counts[:MOST]
     rows = tuple(
         (
             plain(c.what),
@@ -167,6 +169,12 @@ def _not_compared(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
             plain(c.reason),
             listed(map(plain, c.examples), len(c.examples) if verbose else 3),
         )
-        for c in diagnosis.not_compared
+        for c in shown
     )
-    return (Table(("what", "count", "because", "for example"), rows, numeric=("count",)),)
+    table = Table(("what", "count", "because", "for example"), rows, numeric=("count",))
+    if len(shown) == len(counts):
+        return (table,)
+    rest = (
+        f"{count(len(counts) - len(shown), 'more row')} ({sum(c.count for c in counts[len(shown) :])} in all)"
+    )
+    return (table, Text(f"{rest}; verbose shows them."))

@@ -1,0 +1,47 @@
+"""The command line: one file per command. Frameworks are imported by the commands that need them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import whydiff
+from whydiff.cli.capture import capture
+from whydiff.cli.cause import cause
+from whydiff.cli.compare import compare
+from whydiff.cli.demo import demo
+
+app = typer.Typer(
+    name="whydiff",
+    help="Two runs of the same model give different numbers: why, does it matter, how do I make it stop?",
+    epilog="Exit status: 0 agrees, 1 differs beyond what was allowed, 2 usage or input error.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.command(context_settings={"allow_interspersed_args": False})(capture)
+app.command()(compare)
+app.command()(cause)
+app.command()(demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"whydiff {whydiff.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Two runs of the same model give different numbers: why, does it matter, how do I make it stop?"""
+
+
+def main() -> None:
+    """Entry point of the ``whydiff`` command."""
+    app()

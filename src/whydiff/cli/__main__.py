@@ -1,0 +1,5 @@
+"""``python -m whydiff.cli`` is ``whydiff``."""
+
+from whydiff.cli import main
+
+main()

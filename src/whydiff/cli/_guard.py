@@ -1,0 +1,61 @@
+"""What every command does around its work: errors become a message and a status, never a bare traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import traceback as tracebacks
+from collections.abc import Callable, Iterator
+from typing import ParamSpec
+
+import typer
+
+from whydiff.errors import WhydiffError
+
+ERROR = 2
+"""Exit status of a usage or input error and of a failure of whydiff itself; 1 would mean 'differs'."""
+
+INTERRUPTED = 130
+
+P = ParamSpec("P")
+
+
+def guard(command: Callable[P, None]) -> Callable[P, None]:
+    """Run a command; its option ``traceback`` decides how much of an error is shown."""
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except WhydiffError as error:
+            _show(str(error), kwargs.get("traceback") is True)
+            raise typer.Exit(ERROR) from error
+        except Exception as error:
+            _show(
+                f"whydiff itself failed; this is not a finding about your model.\n"
+                f"  actual: {type(error).__name__}: {error}\n"
+                f"  next: run it again with --traceback and report what it shows.",
+                kwargs.get("traceback") is True,
+            )
+            raise typer.Exit(ERROR) from error
+
+    return guarded
+
+
+def _show(message: str, traceback: bool) -> None:
+    if traceback:
+        tracebacks.print_exc()
+    typer.echo(f"error: {message}", err=True)
+
+
+@contextlib.contextmanager
+def user_code() -> Iterator[None]:
+    """What the user's program prints goes to standard error: standard output holds the report alone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield

@@ -1,0 +1,43 @@
+"""Options that several commands share, each defined once."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+
+class Color(str, enum.Enum):
+    """When to write colour."""
+
+    ALWAYS = "always"
+    AUTO = "auto"
+    NEVER = "never"
+
+
+class Level(str, enum.Enum):
+    """What a capture records."""
+
+    OP = "op"
+    MODULE = "module"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to standard output.")]
+Save = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--save", "-s", metavar="PATH", help="Also write the report here: .json, .md, .txt; repeatable."
+    ),
+]
+ColorOption = Annotated[
+    Color,
+    typer.Option(
+        "--color", help="'always' survives a pipe; 'auto' follows NO_COLOR, FORCE_COLOR, the terminal."
+    ),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="List every origin and depth with its evidence, ungrouped.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="On an error, show the Python traceback too.")]

@@ -1,0 +1,157 @@
+"""``whydiff capture``: run a script unmodified in a child process that records it."""
+
+from __future__ import annotations
+
+import json as jsons
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import whydiff
+from whydiff.cli._guard import guard
+from whydiff.cli._options import Json, Level, Quiet, Traceback
+from whydiff.errors import CaptureError, UsageError
+
+CHILD = "whydiff.adapters.torch.script"
+"""Module that records: its arguments are OUT LEVEL PAYLOADS SCRIPT [ARGS…]."""
+
+
+@guard
+def capture(
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND", help="After --: python SCRIPT.py [ARGS]...")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="TRACE", help="Folder to make.")],
+    level: Annotated[
+        Level, typer.Option("--level", help="Record every operator, or modules only.")
+    ] = Level.OP,
+    payloads: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--payloads",
+            metavar="all|none|GLOB",
+            help="Full tensors to keep: none (the default), all, or those whose site matches; repeatable.",
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    traceback: Traceback = False,
+) -> None:
+    """Run a Python script and record a trace of it.
+
+    The script runs in the interpreter that is named after --, with its own packages; whydiff is lent to it.
+    Exit status: the script's own; 2 if it could not be run or left no trace.
+    """
+    words = parse(command)
+    if Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
+        raise UsageError(
+            "The trace would overwrite something.",
+            where=output,
+            actual="it exists and is not an empty folder",
+            expected="a new name",
+        )
+    arguments = [output, level.value, ",".join(payloads or ["none"]), *words.script]
+    code = run([words.interpreter, *words.options, "-m", CHILD, *arguments], to_stderr=json)
+    if not Path(output).exists():
+        if code:
+            typer.echo(f"The script ended with status {code} and left no trace.", err=True)
+            raise typer.Exit(code)
+        raise CaptureError(
+            "The script ended well but left no trace.",
+            where=output,
+            next_step="Check that it ran a model in this process.",
+        )
+    if code:
+        typer.echo(
+            f"The script failed with status {code}. What it did until then can be read in {output}.", err=True
+        )
+    elif not quiet and not json:
+        typer.echo(f"Trace written to {output}.", err=True)
+    if json:
+        done = {"trace": output, "status": code, "level": level.value, "payloads": payloads or ["none"]}
+        typer.echo(jsons.dumps({**done, "command": command}, indent=2, ensure_ascii=False))
+    raise typer.Exit(code)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A command line in parts: the interpreter's path, its options, and the script with its arguments."""
+
+    interpreter: str
+    options: tuple[str, ...]
+    script: tuple[str, ...]
+
+
+def parse(command: Sequence[str]) -> Words:
+    """Take ``python [OPTIONS] SCRIPT.py [ARGS…]`` apart; a script alone runs in this interpreter.
+
+    Raises:
+        UsageError: no such interpreter or script, or something else than a script is to be run.
+    """
+    first, *rest = command
+    if first.endswith(".py"):
+        interpreter, rest = sys.executable, [first, *rest]
+    else:
+        interpreter = shutil.which(first) or ""
+    if not interpreter:
+        raise UsageError("There is no such interpreter.", actual=first, expected="python, or the path of one")
+    options: list[str] = []
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option in ("-m", "-c", "-"):
+            raise UsageError(
+                "Only a script can be captured from the command line.",
+                actual=f"{first} {option}",
+                expected="python SCRIPT.py [ARGS]",
+                next_step='In a module, use: with whydiff.capture("a.trace"): …',
+            )
+        options.append(option)
+        if option in ("-W", "-X") and rest:
+            options.append(rest.pop(0))
+    if not rest or not Path(rest[0]).is_file():
+        raise UsageError(
+            "There is no such script.",
+            actual=rest[0] if rest else "nothing after the interpreter",
+            expected="python SCRIPT.py [ARGS]",
+        )
+    return Words(interpreter, tuple(options), tuple(rest))
+
+
+def run(command: Sequence[str], to_stderr: bool) -> int:
+    """Run the child with whydiff on its import path, and nothing else of this interpreter's packages.
+
+    Args:
+        command: the whole command line.
+        to_stderr: send its standard output to standard error.
+
+    Returns:
+        its exit status; 128 + the signal's number if a signal ended it, as shells do.
+    """
+    with tempfile.TemporaryDirectory(prefix="whydiff-") as folder:
+        _lend(Path(folder))
+        path = os.pathsep.join(p for p in (folder, os.environ.get("PYTHONPATH", "")) if p)
+        sys.stdout.flush()
+        try:
+            done = subprocess.run(
+                command, env={**os.environ, "PYTHONPATH": path}, stdout=2 if to_stderr else None, check=False
+            )
+        except OSError as error:
+            raise UsageError("The interpreter cannot be run.", where=command[0], actual=str(error)) from error
+    return done.returncode if done.returncode >= 0 else 128 - done.returncode
+
+
+def _lend(folder: Path) -> None:
+    """Put this whydiff, alone, into a folder: the packages beside it belong to another interpreter."""
+    package = Path(whydiff.__file__).parent
+    try:
+        (folder / "whydiff").symlink_to(package, target_is_directory=True)
+    except OSError:  # links need a privilege on some systems
+        shutil.copytree(package, folder / "whydiff", ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,0 +1,60 @@
+"""``whydiff compare``."""
+
+from __future__ import annotations
+
+import json as jsons
+from typing import Annotated, Any
+
+import typer
+
+from whydiff.cli._guard import guard, user_code
+from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback, Verbose
+from whydiff.cli._progress import progress
+from whydiff.cli._show import show, status
+from whydiff.records import Verdict
+
+_SIDE = "FILE.py:name, package.module:name, or a trace."
+
+
+@guard
+def compare(
+    reference: Annotated[str, typer.Argument(metavar="REF", help=f"The trusted run: {_SIDE}")],
+    candidate: Annotated[str, typer.Argument(metavar="CAND", help=f"The run under suspicion: {_SIDE}")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ARGS", help="Given to both sides: JSON where it is valid JSON, else text."),
+    ] = None,
+    allow: Annotated[
+        Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")
+    ] = Verdict.IDENTICAL,
+    save: Save = None,
+    json: Json = False,
+    color: ColorOption = Color.AUTO,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    traceback: Traceback = False,
+) -> None:
+    """Find where and why two runs differ.
+
+    Each side is a function without arguments, a model or function beside which the file defines inputs(),
+    or a trace made by whydiff capture. Exit status: 0 agrees (see --allow), 1 differs, 2 error.
+    """
+    with progress(quiet or json) as report, user_code():
+        from whydiff import registry, targets
+
+        for path in save or ():
+            registry.reporter_for(path)  # an unknown suffix must not cost a whole run
+        given = [_value(text) for text in arguments or ()]
+        sides = [targets.load(side, given) for side in (reference, candidate)]
+        from whydiff.pipeline import compare as run  # imports numpy, and whatever the sides need
+
+        diagnosis = run(sides[0], sides[1], *given, progress=report)
+    show(diagnosis, json, save or (), color, verbose)
+    raise typer.Exit(status(diagnosis.verdict, allow))
+
+
+def _value(text: str) -> Any:
+    try:
+        return jsons.loads(text)
+    except jsons.JSONDecodeError:
+        return text
