@@ -81,6 +81,12 @@ def test_sides_can_be_swapped(first: list[Op], second: list[Op]) -> None:
     assert align(left, right) == swapped(align(right, left))
 
 
+@given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
+def test_sides_can_be_swapped_where_nothing_but_order_decides(first: list[str], second: list[str]) -> None:
+    left, right = (trace(Op("", op) for op in ops) for ops in (first, second))
+    assert align(left, right) == swapped(align(right, left))
+
+
 @given(st.data(), programs(size=25))
 def test_deleting_calls_leaves_all_others_paired(data: st.DataObject, program: list[Op]) -> None:
     whole = [replace(op, value=n, tag=n) for n, op in enumerate(program)]
