@@ -37,12 +37,13 @@ CANDIDATE = replace(REFERENCE, source="candidate.trace")
 def differs(mean: float, maximum: float, different: int, elements: int, rel_l2: float) -> Comparison:
     return Comparison(
         "differs",
-        measurements=(
+        f"{different} of {elements} elements differ",
+        (
             Measurement("max_abs", maximum),
-            Measurement("mean_abs", mean),
+            Measurement("mean_abs", mean, "elements"),
             Measurement("rel_l2", rel_l2, "abs(reference)"),
-            Measurement("different", float(different)),
-            Measurement("elements", float(elements)),
+            Measurement("different", different / elements, "elements"),
+            Measurement("nan_mismatch", 0.0, "elements"),
         ),
     )
 

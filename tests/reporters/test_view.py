@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from golden import GOLDEN, INCOMPARABLE, PRECISION, TWO_CAUSES, differs
 
-from whydiff.records import Comparison, Count, Growth, Origin, Site, Verdict
+from whydiff.records import Comparison, Count, Growth, Measurement, Origin, Site, Verdict
 from whydiff.reporters._blocks import Bar, Block, Table, Text
 from whydiff.reporters._growth import LONGEST, depths, growth_blocks
 from whydiff.reporters._origins import MOST, groups, origin_blocks
@@ -30,8 +30,23 @@ def at(scope: str, mean: float = 0.5, **site: object) -> Growth:
 def test_growth_has_one_row_per_layer_with_a_bar_against_the_largest() -> None:
     rows = table(growth_blocks(PRECISION.growth, verbose=False)).rows
     assert [row[0] for row in rows] == [f"model.layers.{n}" for n in range(30)]
-    assert rows[0][2:5] == ("1.8e-03", "6.2e-02", "1150 / 1728 (66.6 %)")
+    assert rows[0][2:5] == ("1.8e-03", "6.2e-02", "66.6 %")
     assert rows[-1][-1] == Bar(1.0)
+
+
+def test_a_depth_without_numbers_says_why() -> None:
+    shapes = Growth(
+        Site("h.1", "op"), Comparison("differs", "shape [2] in the reference, [3] in the candidate")
+    )
+    nan = Measurement("nan_mismatch", 0.5, "elements")
+    hidden = Growth(Site("h.2", "op"), Comparison("differs", "1 of 2", (Measurement("mean_abs", 0.0), nan)))
+    rows = table(growth_blocks((at("h.0"), shapes, hidden), verbose=False)).rows
+    assert [row[-1] for row in rows] == [
+        "",
+        "shape [2] in the reference, [3] in the candidate",
+        "NaN on one side only: 50.0 %",
+    ]
+    assert table(growth_blocks((at("h.0"),), verbose=False)).columns[-1] == ""
 
 
 def test_a_layer_is_shown_by_its_own_output_wherever_that_was_recorded() -> None:

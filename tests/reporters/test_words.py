@@ -63,13 +63,34 @@ def test_the_root_scope_has_no_leading_colon() -> None:
 
 
 def test_different_elements() -> None:
-    def shown(*measured: Measurement) -> str:
-        return _words.different(Comparison("differs", measurements=measured))
+    assert (
+        _words.different(Comparison("differs", "", (Measurement("different", 0.25, "elements"),))) == "25.0 %"
+    )
+    assert _words.different(Comparison("differs")) == "–"
 
-    assert shown(Measurement("different", 4096), Measurement("elements", 16384)) == "4096 / 16384 (25.0 %)"
-    assert shown(Measurement("different", 4096)) == "4096"
-    assert shown(Measurement("different", 0.25, "elements")) == "25.0 %"
-    assert shown() == "–"
+
+@pytest.mark.parametrize(
+    ("measurement", "name", "figure"),
+    [
+        (Measurement("mean_abs", 0.0013, "elements"), "mean abs error", "1.3e-03"),
+        (Measurement("different", 0.25, "elements"), "elements that differ", "25.0 %"),
+        (Measurement("rel_l2", 0.5, "abs(reference)"), "relative L2 error", "5.0e-01"),
+        (Measurement("top1_flips", 0.5, "positions"), "top1 flips (of positions)", "50.0 %"),
+        (Measurement("my_own", 2.0), "my own", "2.0e+00"),
+        (Measurement("different", math.nan, "elements"), "elements that differ", "nan"),
+    ],
+)
+def test_measurements(measurement: Measurement, name: str, figure: str) -> None:
+    assert (_words.metric(measurement), _words.figure(measurement)) == (name, figure)
+
+
+def test_a_note_names_reasons_and_what_no_finite_error_can_show() -> None:
+    alarms = (Measurement("nan_mismatch", 0.5, "elements"), Measurement("inf_mismatch", 0.0, "elements"))
+    assert _words.note(Comparison("differs", "2 of 4 elements differ", alarms)) == (
+        "2 of 4 elements differ; NaN on one side only: 50.0 %"
+    )
+    assert _words.note(Comparison("not_compared", "no payload")) == "not compared: no payload"
+    assert _words.note(Comparison("agrees")) == ""
 
 
 @given(st.sets(st.integers(0, 50), min_size=1))

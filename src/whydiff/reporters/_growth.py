@@ -9,7 +9,7 @@ from itertools import groupby
 
 from whydiff.records import Growth
 from whydiff.reporters._blocks import Bar, Block, Cell, Table, Text
-from whydiff.reporters._words import count, different, number, plain, site
+from whydiff.reporters._words import count, different, note, number, plain, site
 
 LONGEST = 40
 """Rows of the summarised table; a screenful on common terminals."""
@@ -58,34 +58,34 @@ def growth_blocks(growth: tuple[Growth, ...], verbose: bool) -> tuple[Block, ...
     """The table with a bar of the mean error (linear, relative to the largest finite one)."""
     rows = depths(growth)
     chosen = range(len(rows))
-    note: tuple[Block, ...] = ()
+    left: tuple[Block, ...] = ()
     if len(rows) > LONGEST and not verbose:
         # Evenly spread, with the first and the last row.
         picked = sorted({round(i * (len(rows) - 1) / (LONGEST - 1)) for i in range(LONGEST)})
-        note = (Text(f"{len(picked)} of {count(len(rows), 'row')} shown; verbose shows all.", tone="dim"),)
+        left = (Text(f"{len(picked)} of {count(len(rows), 'row')} shown; verbose shows all.", tone="dim"),)
         shown = [rows[i] for i in picked]
     else:
         shown = [rows[i] for i in chosen]
     means = [row.growth.comparison.value("mean_abs") or 0.0 for row in rows]
     largest = max((m for m in means if math.isfinite(m)), default=0.0)
-    table = Table(
-        ("where", "sites", "mean abs", "max abs", "different", ""),
-        tuple(_row(row, largest) for row in shown),
-        numeric=("sites", "mean abs", "max abs", "different"),
-    )
-    return (table, *note)
+    cells = [_row(row, largest, verbose) for row in shown]
+    columns = ["where", "sites", "mean abs", "max abs", "different", "", "note"]
+    if not any(row[-1] for row in cells):
+        columns, cells = columns[:-1], [row[:-1] for row in cells]
+    table = Table(tuple(columns), tuple(cells), numeric=("sites", "mean abs", "max abs", "different"))
+    return (table, *left)
 
 
-def _row(depth: Depth, largest: float) -> tuple[Cell, ...]:
+def _row(depth: Depth, largest: float, verbose: bool) -> tuple[Cell, ...]:
     compared = depth.growth.comparison
     label = f"{depth.label} … {depth.until}" if depth.until else depth.label
-    if compared.status == "not_compared":
-        return (label, str(depth.sites), "–", "–", "–", f"not compared: {plain(compared.reason)}")
-    if compared.status == "agrees":
-        return (label, str(depth.sites), "0", "0", "0", "agrees")
     mean = compared.value("mean_abs")
+    if compared.status == "agrees":
+        return (label, str(depth.sites), "0", "0", "0", "agrees", note(compared))
+    # Beside numbers the reason mostly repeats the percentage in every row; without them it is all there is.
+    words = note(compared if verbose or mean is None else replace(compared, reason=""))
     bar: Cell = ""
     if mean is not None and largest:
         bar = Bar(min(mean / largest, 1.0) if math.isfinite(mean) else 1.0)
-    share = different(compared)
-    return (label, str(depth.sites), number(mean), number(compared.value("max_abs")), share, bar)
+    figures = (number(mean), number(compared.value("max_abs")), different(compared))
+    return (label, str(depth.sites), *figures, bar, words)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from whydiff.records import Origin
 from whydiff.reporters._blocks import Block, Cell, Table, Text
-from whydiff.reporters._words import count, different, listed, number, plain, ranges, site
+from whydiff.reporters._words import count, different, listed, note, number, plain, ranges, site
 
 MOST = 20
 """Rows of the table unless verbose."""
@@ -77,7 +77,7 @@ def _row(group: Group) -> tuple[Cell, ...]:
         str(first.verdict),
         _figure(group, "max_abs"),
         _figure(group, "rel_l2"),
-        different(widest.comparison) if first.comparison.status != "not_compared" else "not compared",
+        different(widest.comparison),
         listed((plain(leaf) for leaf in first.leaves), 3),
     )
 
@@ -97,9 +97,8 @@ def _value(origin: Origin, metric: str) -> float:
 def _details(group: Group, verbose: bool) -> list[Block]:
     blocks: list[Block] = []
     for origin in group.members[: None if verbose else 1]:
-        lines = [f"evidence: {plain(e.statement)}" for e in origin.evidence]
-        if origin.comparison.status == "not_compared":
-            lines.append(f"not compared: {plain(origin.comparison.reason)}")
+        lines = [words] if (words := note(origin.comparison)) else []
+        lines += [f"evidence: {plain(e.statement)}" for e in origin.evidence]
         if origin.region:
             lines.append(
                 f"region: {listed((site(s) for s in origin.region), len(origin.region) if verbose else 4)}"

@@ -12,7 +12,18 @@ from whydiff.reporters._answer import answer, outcome, remedy_code, status, titl
 from whydiff.reporters._blocks import Block, Code, Section, Table, Text, Tone, View
 from whydiff.reporters._growth import growth_blocks
 from whydiff.reporters._origins import MOST, origin_blocks
-from whydiff.reporters._words import count, different, figure, listed, metric, number, observer, plain, ranges
+from whydiff.reporters._words import (
+    count,
+    different,
+    figure,
+    listed,
+    metric,
+    note,
+    number,
+    observer,
+    plain,
+    ranges,
+)
 
 _TONES: dict[str, Tone] = {"confirmed": "good", "refuted": "dim", "inconclusive": ""}
 
@@ -25,7 +36,7 @@ def build(diagnosis: Diagnosis, *, verbose: bool = False) -> View:
         verbose: list every origin and depth with its evidence instead of grouping and summarising.
     """
     sections = (
-        Section("Notes", tuple(Text(plain(note)) for note in diagnosis.notes)),
+        Section("Notes", tuple(Text(plain(sentence)) for sentence in diagnosis.notes)),
         Section("Impact on the outputs", _impact(diagnosis)),
         Section("Growth by depth (without resynchronising)", _growth(diagnosis, verbose)),
         Section(f"Origins ({len(diagnosis.origins)})", _origins(diagnosis, verbose)),
@@ -48,16 +59,17 @@ def _impact(diagnosis: Diagnosis) -> tuple[Block, ...]:
         outputs = tuple(
             (
                 plain(name),
-                f"not compared: {plain(c.reason)}" if c.status == "not_compared" else c.status,
+                c.status.replace("_", " "),
                 number(c.value("max_abs")),
                 number(c.value("mean_abs")),
                 number(c.value("rel_l2")),
                 different(c),
+                note(c),
             )
             for name, c in diagnosis.outputs
         )
-        columns = ("output", "status", "max abs", "mean abs", "rel L2", "different")
-        blocks.append(Table(columns, outputs, numeric=columns[2:]))
+        columns = ("output", "status", "max abs", "mean abs", "rel L2", "different", "note")
+        blocks.append(Table(columns, outputs, numeric=columns[2:-1]))
     return tuple(blocks) or (Text("No output was compared."),)
 
 

@@ -22,8 +22,15 @@ _METRICS = {
     "mean_abs": "mean abs error",
     "rel_l2": "relative L2 error",
     "max_rel": "max relative error",
+    "max_ulp": "max ULP distance",
+    "different": "elements that differ",
     "kl": "KL divergence",
 }
+_MEANS = ("mean_abs",)
+"""Metrics that are divided by how many things there are, and are no share of them."""
+
+_ALARMS = {"nan_mismatch": "NaN on one side only", "inf_mismatch": "infinite on one side only"}
+"""Metrics that are named wherever they are not zero: the errors are taken over finite pairs alone."""
 
 
 def plain(text: str) -> str:
@@ -81,39 +88,35 @@ def listed(items: Iterable[str], limit: int) -> str:
 
 
 def metric(measurement: Measurement) -> str:
-    """A metric's name in words, with its denominator."""
-    name = _METRICS.get(measurement.metric, measurement.metric.replace("_", " "))
-    return plain(f"{name} / {measurement.per}" if measurement.per and not is_share(measurement) else name)
-
-
-def is_share(measurement: Measurement) -> bool:
-    """True for a number of things divided by how many there are: it prints as a percentage."""
-    return measurement.per in ("elements", "positions", "rows", "tokens") and "mean" not in measurement.metric
+    """A metric's name in words; one that is not known here keeps its name and its denominator."""
+    name = measurement.metric
+    per = f" (of {measurement.per})" if measurement.per else ""
+    return plain(_METRICS.get(name) or _ALARMS.get(name) or name.replace("_", " ") + per)
 
 
 def figure(measurement: Measurement) -> str:
-    """A measurement's number: a percentage, a count or a number."""
-    if is_share(measurement):
-        return percent(measurement.value)
-    if is_count(measurement) and math.isfinite(measurement.value):
-        return str(int(measurement.value))
-    return number(measurement.value)
-
-
-def is_count(measurement: Measurement) -> bool:
-    """True for a plain number of things."""
-    return measurement.metric in ("different", "elements", "flips", "top1_flips") and not measurement.per
+    """A measurement's number: a percentage if it is a share of a number of things, else a number."""
+    share = measurement.per and not measurement.per.startswith("abs(") and measurement.metric not in _MEANS
+    return percent(measurement.value) if share else number(measurement.value)
 
 
 def different(comparison: Comparison) -> str:
-    """How many elements differ in at least one bit: ``4096 / 16384 (25.0 %)``, ``25.0 %`` or a dash."""
+    """The share of the elements that differ in at least one bit: ``25.0 %``, or a dash if not measured."""
     found = next((m for m in comparison.measurements if m.metric == "different"), None)
-    if found is None:
-        return "–"
-    if is_share(found):
-        return percent(found.value)
-    of = comparison.value("elements")
-    return f"{int(found.value)} / {int(of)} ({percent(found.value / of)})" if of else figure(found)
+    return "–" if found is None else figure(found)
+
+
+def note(comparison: Comparison) -> str:
+    """What the numbers do not say: the reason, and NaN or infinity where only one side has it."""
+    alarms = [
+        f"{_ALARMS[m.metric]}: {figure(m)}"
+        for m in comparison.measurements
+        if m.metric in _ALARMS and m.value
+    ]
+    reason = plain(comparison.reason)
+    if comparison.status == "not_compared":
+        reason = f"not compared: {reason}"
+    return "; ".join([*([reason] if reason else []), *alarms])
 
 
 def ranges(indices: Iterable[int]) -> str:
