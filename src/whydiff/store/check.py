@@ -33,13 +33,13 @@ def check_references(
         elif not 0 <= call.context < contexts:
             problem = f"it names context {call.context} of {contexts}"
         for event in call.reads:
-            if event.producer >= position:
+            if not -1 <= event.producer < position:
                 problem = f"{event.site.slot or 'a read'} names producer {event.producer}"
             elif complete and event.storage not in known:
                 problem = f"{event.site.slot or 'a read'} looks at storage {event.storage}, made by nothing"
         for event in call.writes:
             known.add(event.storage)
-            if event.producer > position:
+            if not -1 <= event.producer <= position:
                 problem = f"{event.site.slot or 'a write'} names producer {event.producer}"
         if problem:
             raise TraceFormatError(

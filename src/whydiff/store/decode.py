@@ -166,7 +166,7 @@ class IndexDecoder:
 
     def _add_context(self, row: list[Any]) -> None:
         _list(row, "context", 2)
-        if not isinstance(row[1], dict):
+        if not isinstance(row[1], dict) or not all(type(name) is str for name in row[1]):
             raise ValueError(f"a context must be an object, not {row[1]!r:.60}")
         self.contexts.append(row[1])
 

@@ -76,7 +76,7 @@ def as_saved(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """What goes into a shard: complex arrays as pairs of floats in a last axis of 2, others unchanged."""
     if array.dtype.kind != "c":
         return array
-    return array.view(NATIVE[f"float{array.dtype.itemsize * 4}"]).reshape(*array.shape, 2)
+    return array.reshape(-1).view(NATIVE[f"float{array.dtype.itemsize * 4}"]).reshape(*array.shape, 2)
 
 
 def saved_shape(stored: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:

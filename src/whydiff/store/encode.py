@@ -42,6 +42,10 @@ def _fingerprint(fingerprint: Fingerprint | None) -> list[Any] | None:
         return None
     low, high = fingerprint.lanes
     lanes = f"{low:016x}{high:016x}"
+    if len(lanes) != 32 or low < 0 or high < 0:
+        raise CaptureError(
+            "A fingerprint's lane is no unsigned 64-bit integer.", actual=str(fingerprint.lanes)
+        )
     if fingerprint.covers == "content":
         return [lanes, fingerprint.nbytes]
     return [lanes, fingerprint.nbytes, fingerprint.covers]

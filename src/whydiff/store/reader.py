@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,9 @@ class DiskTrace:
         return str(self._root)
 
     @property
-    def payload_keys(self) -> tuple[str, ...]:
-        """Keys of the full tensors that were kept, in the order they were written."""
-        return tuple(self._stored)
+    def payloads(self) -> Mapping[str, Callable[[], Payload | None]]:
+        """Keys of the full tensors that were kept, in the order written → functions that read them."""
+        return {key: functools.partial(self.payload, key) for key in self._stored}
 
     def payload(self, key: str) -> Payload | None:
         """The full tensor behind ``key``, or None if it was not kept.

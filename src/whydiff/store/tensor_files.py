@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +20,12 @@ from whydiff.store.dtypes import NATIVE, TAGS
 from whydiff.store.safetensors_file import SafetensorsFile
 
 PICKLED = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"})
+
+DAMAGE = (
+    ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError, TypeError, LookupError, ArithmeticError,
+    AttributeError, RuntimeError, MemoryError, struct.error, lzma.LZMAError, zlib.error, zipfile.BadZipFile,
+)
+"""What numpy's header parser (Python's own parser) and the zip reader raise on damaged bytes."""
 
 
 class TensorFile(Mapping[str, Payload]):
@@ -96,7 +105,7 @@ def _npy(path: Path) -> TensorFile:
     def reader() -> Payload:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
+        except DAMAGE as error:
             raise _damaged(str(path), error) from error
         return _payload(np.asarray(array), str(path))
 
@@ -104,14 +113,10 @@ def _npy(path: Path) -> TensorFile:
 
 
 def _npz(path: Path) -> TensorFile:
-    errors = (
-        ValueError, OSError, EOFError, SyntaxError, RecursionError, MemoryError, TypeError, KeyError,
-        NotImplementedError, RuntimeError, OverflowError, zipfile.BadZipFile, zlib.error,
-    )
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except errors as error:
+    except DAMAGE as error:
         raise _damaged(str(path), error) from error
     if len(set(names)) != len(names):
         raise _damaged(str(path), ValueError("two members have the same name"))
@@ -123,7 +128,7 @@ def _npz(path: Path) -> TensorFile:
             try:
                 with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
                     array = _npy_member(stream, archive.getinfo(member).file_size)
-            except errors as error:
+            except DAMAGE as error:
                 raise _damaged(where, error) from error
             return _payload(array, where)
 

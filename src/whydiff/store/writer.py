@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from whydiff.errors import CaptureError, UsageError
@@ -108,7 +110,8 @@ class TraceWriter:
     def _write(self, data: bytes) -> None:
         if self._closed:
             raise _closed(self.path)
-        self._index.write(data)
+        with _recording(self.path):
+            self._index.write(data)
         self._size += len(data)
         self._crc = zlib.crc32(data, self._crc)
 
@@ -180,9 +183,10 @@ class TraceWriter:
             return
         path = self.path / shard_name(self._shards)
         temporary = path.with_name(path.name + TEMPORARY)
-        save_file({key: as_saved(bits) for key, (bits, _, _) in self._waiting.items()}, str(temporary))
-        header = SafetensorsFile(temporary)
-        os.replace(temporary, path)
+        with _recording(path):
+            save_file({key: as_saved(bits) for key, (bits, _, _) in self._waiting.items()}, str(temporary))
+            header = SafetensorsFile(temporary)
+            os.replace(temporary, path)
         rows: list[list[Any]] = [["shard", self._shards, header.size, header.header_crc32]]
         for key, (bits, dtype, stored) in self._waiting.items():
             crc = zlib.crc32(header.slice(key))
@@ -198,7 +202,8 @@ class TraceWriter:
             self.add_contexts([{}])
         counts = [self._calls, self._leaves, self._contexts, len(self._keys), self._shards]
         self._write(line([word, self._steps, *counts]))
-        self._index.flush()
+        with _recording(self.path):
+            self._index.flush()
 
     def end_step(self) -> None:
         """End a step: everything added so far survives the death of this process."""
@@ -242,14 +247,27 @@ class TraceWriter:
     def _finish(self, manifest: Manifest) -> None:
         if self._closed:
             raise _closed(self.path)
-        # First as still open: if a value cannot be written, the trace can be closed again with another one.
-        write_manifest(self.path, replace(manifest, complete=False))
-        self._mark("end")
-        os.fsync(self._index.fileno())
-        self._index.close()
-        self._closed = True
-        closing = replace(manifest, closed=True, index_bytes=self._size, index_crc32=self._crc)
-        write_manifest(self.path, closing)
+        with _recording(self.path):
+            # First as still open: if a value cannot be written, the trace can be closed again without it.
+            write_manifest(self.path, replace(manifest, complete=False))
+            self._mark("end")
+            os.fsync(self._index.fileno())
+            self._index.close()
+            self._closed = True
+            closing = replace(manifest, closed=True, index_bytes=self._size, index_crc32=self._crc)
+            write_manifest(self.path, closing)
+
+
+@contextmanager
+def _recording(path: Path) -> Iterator[None]:
+    """Say of a full disk or a removed directory where it happened."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CaptureError(
+            "The trace cannot be written any further.", where=str(path), actual=str(error),
+            next_step="Make room, or choose another path, and capture again.",
+        ) from error
 
 
 def _closed(path: Path) -> UsageError:
@@ -295,6 +313,10 @@ def save(
         TraceFormatError: the trace contradicts itself.
     """
     keys = _chosen(trace, payloads)
+    if trace.source != "live" and Path(trace.source).resolve() == Path(path).resolve():
+        raise UsageError(
+            "A trace cannot be written over itself.", where=str(path), next_step="Choose another path."
+        )
     check_references(trace.calls, trace.leaves, len(trace.contexts), trace.source, trace.complete)
     with TraceWriter(
         path, framework=trace.framework, level=trace.level, overwrite=overwrite, environment=trace.environment
