@@ -7,6 +7,7 @@ import os
 from typing import Literal
 
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
@@ -122,7 +123,24 @@ class _Writer:
             for line in block.code.rstrip().splitlines():
                 self.line(line, "cyan", 6)
         else:
-            self.put(self.table(block), 2)
+            self.rows(block)
+
+    def rows(self, block: Table) -> None:
+        """The table if it fits, else each row as its first cell and a sentence, so that names stay whole."""
+        table = self.table(block)
+        needed = Measurement.get(self.console, self.console.options.update(width=_UNLIMITED), table).maximum
+        if needed + 2 <= self.console.width:
+            self.put(table, 2)
+            return
+        for first, *rest in block.rows:
+            self.put(self.cell(first), 2)
+            named = zip(block.columns[1:], rest, strict=True)
+            figures = [
+                f"{name} {cell}".strip()
+                for name, cell in named
+                if not isinstance(cell, Bar) and cell not in ("", "–")
+            ]
+            self.line("; ".join(figures), indent=4)
 
     def table(self, block: Table) -> RichTable:
         table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
