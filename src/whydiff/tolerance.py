@@ -53,7 +53,7 @@ TORCH_TOLERANCES = {
     "complex128": (1e-7, 1e-7),
 }
 """(rtol, atol) of ``torch.testing.assert_close``: ``_DTYPE_PRECISIONS`` in ``torch/testing/_comparison.py``
-(2.4 to 2.13). Every other dtype: (0, 0). A convention, not a bound: one op on inputs of size 1 is usually
+(as of 2.13). Every other dtype: (0, 0). A convention, not a bound: one op on inputs of size 1 is usually
 within it; whole models are often not, without any defect. It never decides a verdict."""
 
 LOCAL_BOUND_DELTA = 1e-3
@@ -65,8 +65,8 @@ benign products. Loose for large n: TF32 at n = 4096 is only 1.4 times over."""
 PRECISION_CLASS_RATIO = 4.0
 """Two precision classes differ if T = rms(e / sqrt(sum a**2 b**2)) differs by more than this factor.
 Measured: benign pairs stay within 0.70 to 1.75, so no false alarm was seen. Bits of T: float32 21-23, bf16x3
-17.8, TF32 or float16 inputs 11.7, truncating TF32 10.3, bfloat16 inputs 8.7, e4m3 4.7: neighbours are a
-factor 8 apart, except that truncating TF32 is not told from either neighbour (factors 2.6 and 3)."""
+17.8, TF32 or float16 inputs 11.7, truncating TF32 10.3, bfloat16 inputs 8.7, e4m3 4.7: neighbours are at
+least a factor 8 apart, except that truncating TF32 is not told from either neighbour (factors 2.6 and 3)."""
 
 CORRECT_ROUNDING_Z = 5.0
 """abs(z) of the correct-rounding match counts, z = (b - c) / sqrt(b + c) (McNemar's test, Psychometrika 12,
@@ -131,8 +131,7 @@ def default_tolerance(reference: str, candidate: str | None = None) -> Tolerance
 
 
 def local_bound_lambda(outputs: int, delta: float = LOCAL_BOUND_DELTA) -> float:
-    """The factor lambda = sqrt(2 ln(2 N / delta)) of the local bound, for N outputs judged together (Higham
-    and Mary).
+    """The local bound's factor sqrt(2 ln(2 N / delta)), for N outputs judged together (Higham and Mary).
 
     Args:
         outputs: how many outputs are judged, at least 1.

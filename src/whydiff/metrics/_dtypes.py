@@ -1,5 +1,4 @@
-"""What the dtype names of `whydiff.records.Payload` mean: exact values, and the integer key behind ULP
-distances.
+"""What the dtype names of `whydiff.records.Payload` mean: exact values, sign bits, common dtypes.
 
 numpy knows neither bfloat16 nor the 8-bit floats; they arrive as unsigned integers of the same width and are
 decoded here, exactly, to float32.

@@ -42,9 +42,7 @@ _load_u64, _load_i64, _load_f64 = loader(_u64), loader(_i64), loader(_f64)
 def _load(
     address: Any, first: Any, n: Any, kind: Any, table: Any, codes: Any, words: Any, values: Any
 ) -> None:
-    """Elements ``first .. first + n``: ``codes`` (bits, or integers in the order of values) and
-    ``values``.
-    """
+    """Elements from ``first``: ``codes`` (bits, or integers in the order of values) and ``values``."""
     if kind == _FLOAT64:
         for i in range(n):
             codes[i] = _load_i64(address, first + i)
@@ -108,7 +106,8 @@ def _distances(
     for i in range(n):
         a = -(kr[i] & ~sign) if kr[i] & sign else kr[i]
         b = -(kc[i] & ~sign) if kc[i] & sign else kc[i]
-        distance = np.uint64(b - a) if b >= a else np.uint64(a - b)
+        # unsigned, because the compiler takes it for granted that a signed difference does not overflow
+        distance = np.uint64(b) - np.uint64(a) if b >= a else np.uint64(a) - np.uint64(b)
         distance = np.uint64(0) if (x[i] != x[i]) | (y[i] != y[i]) else distance
         ulp[i] = distance
         exact = np.float64(distance) if b >= a else -np.float64(distance)

@@ -2,7 +2,7 @@
 
 Conventions: d = candidate - reference; only ``abs(reference)`` is ever a denominator. Complex numbers are
 pairs of reals. Values of two different dtypes are widened exactly to a common dtype first (the difference of
-the *specs* is judged by `whydiff.compare`, never here). Arithmetic is float64 whatever the dtype: squares
+the *specs* is judged by `whydiff.comparison`, never here). Arithmetic is float64 whatever the dtype: squares
 neither overflow nor vanish for float32 and narrower inputs. Sums and maxima run over pairs of finite values;
 every other pair is counted instead.
 """
