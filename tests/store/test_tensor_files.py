@@ -59,7 +59,8 @@ def test_safetensors_of_the_library(tmp_path: Path) -> None:
 
 
 @given(
-    hnp.arrays(st.sampled_from(DTYPES), hnp.array_shapes(min_dims=0, min_side=0)), st.booleans(), st.booleans()
+    hnp.arrays(st.sampled_from(DTYPES), hnp.array_shapes(min_dims=0, min_side=0)),
+    st.booleans(), st.booleans(),
 )
 @settings(deadline=None, max_examples=60)
 def test_npy_and_npz(tmp_path_factory: pytest.TempPathFactory, array: Any, fortran: bool, big: bool) -> None:
@@ -138,7 +139,8 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 @given(
-    st.sampled_from([".safetensors", ".npy", ".npz"]), st.floats(0, 1), st.integers(0, 5), st.binary(max_size=8)
+    st.sampled_from([".safetensors", ".npy", ".npz"]),
+    st.floats(0, 1), st.integers(0, 5), st.binary(max_size=8),
 )
 @settings(deadline=None, max_examples=200)
 def test_only_designed_errors_come_out_of_damaged_files(
