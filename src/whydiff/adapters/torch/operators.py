@@ -26,6 +26,7 @@ class Operator:
         overwrites: the written arguments' old values do not matter (``copy_``, ``zero_``, ``out=``).
         random: it draws from a generator.
         uninitialised: its result is uninitialised memory.
+        silent: it only marks time for a profiler.
         composite: it decomposes into other ops (seen whole only under inference mode).
     """
 
@@ -36,6 +37,7 @@ class Operator:
     overwrites: bool
     random: bool
     uninitialised: bool
+    silent: bool
     composite: bool
 
 
@@ -59,6 +61,7 @@ def describe(func: Any) -> Operator:
         overwrites=op in _WRITE_ONLY or fills or any(argument.kwarg_only for _, argument in written),
         random=random,
         uninitialised=op in _UNINITIALISED,
+        silent=namespace == "profiler",
         composite=bool(func._can_decompose()) and func.has_kernel_for_dispatch_key(
             torch._C.DispatchKey.CompositeImplicitAutograd
         ),

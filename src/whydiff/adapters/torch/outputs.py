@@ -11,35 +11,41 @@ import torch
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
 
-def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """(path, tensor) for every tensor in mappings, sequences and dataclasses, in order.
+def tensors_in(value: Any, path: str = "", _above: tuple[int, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
+    """(path, tensor) for every tensor in mappings, sequences, dataclasses and plain objects, in order.
 
     A whole tensor has the path ``"output"``; a mapping's key and an attribute appear as ``a.b``, a position
-    as ``[0]``.
+    as ``[0]``. Modules, functions and types are not looked into.
     """
     if isinstance(value, torch.Tensor):
         yield path or "output", value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from tensors_in(item, f"{path}.{key}" if path else str(key))
+        return
+    if id(value) in _above or len(_above) > 12:
+        return
+    above = (*_above, id(value))
+    for name, item in _members(value):
+        joined = path + name if name.startswith("[") else f"{path}.{name}".lstrip(".")
+        yield from tensors_in(item, joined, above)
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, _PLAIN) or isinstance(value, (torch.nn.Module, type)) or callable(value):
+        return
+    if isinstance(value, Mapping):
+        yield from ((str(key), item) for key, item in value.items())
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        yield from zip(value._fields, value, strict=True)
     elif isinstance(value, (list, tuple)):
-        fields = getattr(value, "_fields", None)
-        for index, item in enumerate(value):
-            yield from tensors_in(item, f"{path}.{fields[index]}".lstrip(".") if fields else f"{path}[{index}]")
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors_in(getattr(value, field.name, None), f"{path}.{field.name}".lstrip("."))
+        yield from ((f"[{index}]", item) for index, item in enumerate(value))
+    elif dataclasses.is_dataclass(value):
+        yield from ((field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value))
+    elif hasattr(value, "__dict__"):
+        yield from vars(value).items()
 
 
 def unseen_in(value: Any) -> list[str]:
-    """Types of results that may hold tensors but that `tensors_in` does not look into."""
-    if isinstance(value, (torch.Tensor, *_PLAIN)):
-        return []
-    if isinstance(value, Mapping):
-        return [name for item in value.values() for name in unseen_in(item)]
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [name for item in value for name in unseen_in(item)]
-    if dataclasses.is_dataclass(value):
+    """Types in a result that `tensors_in` cannot look into although they may hold tensors."""
+    if isinstance(value, (torch.Tensor, *_PLAIN, Mapping, list, tuple)) or hasattr(value, "__dict__"):
         return []
     return [type(value).__name__]
 

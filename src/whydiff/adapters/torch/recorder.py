@@ -69,6 +69,8 @@ class Recorder(TorchDispatchMode):
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
+        if operator.silent:
+            return func(*args, **kwargs)
         index = self._count
         phase, scope = self.scopes.phase_and_scope()
         reads: list[_Row] = []

@@ -122,6 +122,11 @@ class Session:
             **self.summary(observer),
         )  # fmt: skip
 
+    def manifest(self) -> dict[str, Any]:
+        """What a trace's writer is closed with, after the block."""
+        unchecked = ObserverCheck(None, None, 0, "not run: a capture sees the program once")
+        return {name: value for name, value in self.summary(unchecked).items() if name != "contexts"}
+
     def summary(self, observer: ObserverCheck) -> dict[str, Any]:
         """What belongs to the manifest of a trace."""
         return {

@@ -1,0 +1,41 @@
+"""`whydiff.capture`: record a run to disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from whydiff.adapters import for_framework
+
+
+@contextmanager
+def capture(
+    path: str | os.PathLike[str], *, payloads: Literal["all", "none"] | Sequence[str] = "all", level: str = "op",
+    framework: str = "torch", overwrite: bool = False, **options: Any,
+) -> Iterator[Any]:
+    """Record everything that runs in the block to a trace on disk.
+
+    Args:
+        path: directory to make.
+        payloads: which full tensors are kept: ``"all"``, ``"none"``, or globs over sites such as
+            ``["model.layers.0.*"]`` (state and inputs are then kept too, so that the trace can be replayed).
+        level: ``"op"`` or ``"module"``.
+        framework: ``"torch"`` or ``"jax"``.
+        overwrite: replace an existing trace.
+
+    Yields:
+        The running capture session.
+
+    Raises:
+        whydiff.errors.UsageError: the path exists, or an option is unknown.
+    """
+    from whydiff.store import TraceWriter
+
+    adapter = for_framework(framework)
+    with TraceWriter(path, framework=framework, level=level, overwrite=overwrite) as writer:
+        session = adapter.session(level=level, payloads=payloads, sink=writer, **options)
+        with session:
+            yield session
+        writer.close(**session.manifest())

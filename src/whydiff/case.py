@@ -1,0 +1,220 @@
+"""Everything a cause may look at: both traces, what corresponds, where it differs, and a place to experiment."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from whydiff.adapters import Executor, Run, for_framework
+from whydiff.comparison import compare_payloads
+from whydiff.errors import PayloadError
+from whydiff.localize import Localization, find_origins
+from whydiff.records import (
+    Alignment, Comparison, Intervention, Leaf, Origin, Payload, RecordedTrace, Trace,
+)  # fmt: skip
+
+_ENVIRONMENT = ("versions", "hardware", "flags", "variables", "rng")
+REPLAYED = frozenset({"restore-state", "restore-input"})
+"""Interventions that a replay can carry out; the others need a live run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Outputs of the candidate under interventions, against the reference's.
+
+    Attributes:
+        equal: every output agrees bit for bit.
+        mean_abs: mean absolute difference over all compared output elements (0 if equal, None if unknown).
+        elements: how many elements were compared.
+        comparisons: per output slot.
+        method: ``"rerun"`` of the user's program or ``"replay"`` of the recorded one.
+        failed: why it could not be done; empty if it was.
+    """
+
+    equal: bool
+    mean_abs: float | None
+    elements: int
+    comparisons: tuple[tuple[str, Comparison], ...]
+    method: Literal["rerun", "replay"]
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair of runs under investigation.
+
+    Attributes:
+        reference, candidate: traces.
+        alignment, localization: what corresponds and where it differs.
+        runs: live runs, None for a side that is a trace on disk.
+        renamed: (candidate scope prefix, reference scope prefix) for state names.
+    """
+
+    reference: Trace
+    candidate: Trace
+    alignment: Alignment
+    localization: Localization
+    runs: tuple[Run | None, Run | None] = (None, None)
+    _outcomes: dict[Any, Outcome] = field(default_factory=dict, compare=False, repr=False)
+
+    # ------------------------------------------------------------------ what differs besides values
+
+    @functools.cached_property
+    def leaves(self) -> Mapping[str, tuple[Leaf | None, Leaf | None]]:
+        """Leaf name (in the reference's naming) → (reference's, candidate's); constants are left out."""
+        reference = {leaf.name: leaf for leaf in self.reference.leaves if leaf.role != "constant"}
+        candidate = {self.rename(x.name): x for x in self.candidate.leaves if x.role != "constant"}
+        return {name: (reference.get(name), candidate.get(name)) for name in (reference | candidate)}
+
+    def rename(self, name: str) -> str:
+        """A candidate's name in the reference's naming."""
+        for ours, theirs in self.alignment.renamed:
+            if name == ours or name.startswith(ours + "."):
+                return theirs + name[len(ours) :]
+        return name
+
+    @functools.cached_property
+    def differing_leaves(self) -> tuple[tuple[Leaf, Leaf], ...]:
+        """Leaves of both sides whose dtype, shape or bits differ."""
+        return tuple(
+            (r, c) for r, c in self.leaves.values()
+            if r is not None and c is not None and not (r.skipped or c.skipped)
+            and (r.spec.dtype != c.spec.dtype or r.spec.shape != c.spec.shape or r.fingerprint != c.fingerprint)
+        )  # fmt: skip
+
+    def lone_leaves(self) -> tuple[tuple[Leaf, ...], tuple[Leaf, ...]]:
+        """State that only the reference, only the candidate has."""
+        pairs = self.leaves.values()
+        return (
+            tuple(r for r, c in pairs if r is not None and c is None and r.is_state),
+            tuple(c for r, c in pairs if c is not None and r is None and c.is_state),
+        )
+
+    @functools.cached_property
+    def scalar_changes(self) -> Mapping[str, tuple[Any, Any]]:
+        """Scalar attribute path → (reference's, candidate's) where they differ; absent is None."""
+        return _changes(self.reference.scalars, {self.rename(k): v for k, v in self.candidate.scalars.items()})
+
+    @functools.cached_property
+    def config_changes(self) -> Mapping[str, tuple[Any, Any]]:
+        """Config key → (reference's, candidate's) where they differ; absent is None."""
+        return _changes(self.reference.config, self.candidate.config)
+
+    @functools.cached_property
+    def environment_changes(self) -> tuple[tuple[str, str, str], ...]:
+        """("versions.torch", reference's, candidate's) …"""
+        found = []
+        for part in _ENVIRONMENT:
+            changes = _changes(getattr(self.reference.environment, part), getattr(self.candidate.environment, part))
+            found += [(f"{part}.{name}", str(ours), str(theirs)) for name, (ours, theirs) in changes.items()]
+        return tuple(found)
+
+    # ------------------------------------------------------------------ values and origins
+
+    def payload(self, leaf: Leaf, side: Literal["reference", "candidate"]) -> Payload:
+        """A leaf's full tensor at the beginning of the run.
+
+        Raises:
+            PayloadError: the trace did not keep it.
+        """
+        found = (self.reference if side == "reference" else self.candidate).payload(leaf.payload)
+        if found is None:
+            raise PayloadError(
+                "A full tensor is needed and the trace does not hold it.", where=f"{leaf.name} of the {side}",
+                next_step="capture again with payloads=\"all\"",
+            )
+        return found
+
+    def origins_reading(self, name: str) -> tuple[Origin, ...]:
+        """Origins that read a differing leaf."""
+        return tuple(origin for origin in self.localization.origins if name in origin.leaves)
+
+    # ------------------------------------------------------------------ experiments
+
+    def supports(self, interventions: Sequence[Intervention]) -> bool:
+        """Whether an experiment with these interventions can be carried out at all."""
+        run = self.runs[1]
+        if run is not None and all(run.supports(item) for item in interventions):
+            return True
+        return all(item.name in REPLAYED for item in interventions)
+
+    def try_out(self, interventions: Sequence[Intervention]) -> Outcome:
+        """The candidate's outputs under interventions against the reference's (remembered)."""
+        key = tuple(sorted((i.name, i.target, repr(i.value)) for i in interventions))
+        if key not in self._outcomes:
+            self._outcomes[key] = self._try_out(interventions)
+        return self._outcomes[key]
+
+    def _try_out(self, interventions: Sequence[Intervention]) -> Outcome:
+        run = self.runs[1]
+        donor = self._executor(self.reference)
+        wanted = {slot: reference for slot, reference, _ in self.localization.returned}
+        method: Literal["rerun", "replay"] = "replay"
+        if run is not None and all(run.supports(item) for item in interventions):
+            method = "rerun"
+            executor = self._executor(self.candidate)
+            outputs = {path: executor.payload(v) for path, v in run.plain(interventions, donor)}
+        elif all(item.name in REPLAYED for item in interventions):
+            outputs = self._replayed(interventions, donor)
+        else:
+            return Outcome(False, None, 0, (), method, "the candidate is a trace on disk; this needs a live run")
+        comparisons = tuple(
+            (slot, compare_payloads(payload, outputs[slot])) for slot, payload in wanted.items() if slot in outputs
+        )
+        if len(comparisons) < len(wanted):
+            missing = sorted(set(wanted) - set(outputs))
+            return Outcome(False, None, 0, comparisons, method, f"outputs missing: {', '.join(missing)}")
+        elements = sum(payload.bits.size for payload in wanted.values())
+        equal = all(comparison.status == "agrees" for _, comparison in comparisons)
+        total = sum(
+            (comparison.value("mean_abs") or 0.0) * wanted[slot].bits.size for slot, comparison in comparisons
+        )
+        return Outcome(equal, total / elements if elements else None, elements, comparisons, method)
+
+    def _replayed(self, interventions: Sequence[Intervention], donor: Executor) -> dict[str, Payload]:
+        executor = self._restored(interventions, donor)
+        outputs: dict[str, Payload] = {}
+        with executor.running():
+            for call in self.candidate.calls:
+                executor.execute(call)
+                if call.kind == "return":
+                    outputs |= {e.site.slot: executor.payload(executor.read(e)) for e in call.reads}
+                executor.release(call)
+        return outputs
+
+    def origins_after(self, interventions: Sequence[Intervention]) -> set[str] | None:
+        """Sites of the origins that remain when the candidate is replayed under interventions (None: cannot)."""
+        if not all(item.name in REPLAYED for item in interventions):
+            return None
+        donor = self._executor(self.reference)
+        found = find_origins(donor, self._restored(interventions, donor), self.alignment)
+        return {str(origin.site) for origin in found.origins}
+
+    def _restored(self, interventions: Sequence[Intervention], donor: Executor) -> Executor:
+        by_name = {leaf.name: leaf for leaf in self.reference.leaves}
+        restore = {i.target: donor.leaf_value(by_name[i.value or i.target]) for i in interventions}
+        return for_framework(self.candidate.framework).executor(self.candidate, restore=restore)
+
+    def _executor(self, trace: Trace) -> Executor:
+        return for_framework(trace.framework).executor(trace)
+
+
+def _changes(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    keys = [*reference, *(key for key in candidate if key not in reference)]
+    return {
+        key: (reference.get(key), candidate.get(key)) for key in keys if reference.get(key) != candidate.get(key)
+    }
+
+
+def replayable(trace: Trace) -> str:
+    """Why a trace cannot be executed again; empty if it can."""
+    if trace.level != "op":
+        return "it was captured at module level"
+    handles = trace.handles if isinstance(trace, RecordedTrace) else {}
+    missing = [
+        leaf.name for leaf in trace.leaves
+        if leaf.storage >= 0 and not leaf.skipped and not leaf.payload and leaf.name not in handles
+    ]  # fmt: skip
+    return f"it holds no payload of {len(missing)} leaves, e.g. {missing[0]}" if missing else ""

@@ -1,0 +1,379 @@
+"""Where the difference begins: every origin in one resynchronised pass, and how the plain difference grows.
+
+Method (``docs/explanation/origins.md``): both programs are executed in step. Before a paired call its reads are
+compared; where they disagree because an unpaired region made them, the region is an origin. After it its
+writes are compared; where they differ although nothing upstream does, the call is an origin. Each time the
+candidate is given the reference's tensor, so that every later mismatch is an origin of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from whydiff.adapters import Executor, Progress, Value
+from whydiff.comparison import compare_payloads
+from whydiff.errors import WhydiffError
+from whydiff.lockstep import Lockstep, Look
+from whydiff.records import (
+    Alignment, Call, Comparison, Count, Event, Evidence, Growth, Leaf, Origin, Payload, Site, Verdict,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Localization:
+    """What one resynchronised and one plain walk found.
+
+    Attributes:
+        origins: in execution order.
+        growth: plain difference at the last paired call of every scope, in execution order.
+        outputs: plain difference of what the runs returned, per slot.
+        returned: (slot, reference's payload, candidate's payload) of the outputs.
+        accounted: True if after resynchronising at the origins no output bit differs; None if unknown.
+        agreeing, propagated: how many pairs agree in the plain walk, and differ without being origins.
+        counts: calls that could not be replayed or compared, with reasons.
+    """
+
+    origins: tuple[Origin, ...]
+    growth: tuple[Growth, ...]
+    outputs: tuple[tuple[str, Comparison], ...]
+    returned: tuple[tuple[str, Payload, Payload], ...]
+    accounted: bool | None
+    agreeing: int = 0
+    propagated: int = 0
+    counts: tuple[Count, ...] = ()
+
+
+def find_origins(
+    reference: Executor, candidate: Executor, alignment: Alignment, progress: Progress | None = None
+) -> Localization:
+    """Resynchronised walk: origins only (growth and outputs are empty). Executors are used up."""
+    return _Origins(Lockstep(reference, candidate, alignment)).find(progress)
+
+
+def measure_growth(
+    reference: Executor, candidate: Executor, alignment: Alignment, progress: Progress | None = None
+) -> Localization:
+    """Plain walk: growth, outputs and faithfulness of the replay (origins are empty). Executors are used up."""
+    step = Lockstep(reference, candidate, alignment)
+    last = _last_of_scope(reference.trace.calls, alignment)
+    growth: list[Growth] = []
+    outputs: list[tuple[str, Comparison]] = []
+    returned: list[tuple[str, Payload, Payload]] = []
+    agreeing = differing = 0
+    not_compared: dict[str, list[str]] = {}
+    for call_r, call_c in step.walk(progress, "replay both runs"):
+        step.execute(call_r, call_c, check=True)
+        slot = "reads" if call_r.kind == "return" else "writes"
+        looks = step.looks(call_r, call_c, slot)
+        for look in looks:
+            if look.agrees is None:
+                not_compared.setdefault(look.why, []).append(str(look.reference.site))
+            elif call_r.kind == "return":
+                name = look.reference.site.slot
+                pair = _payloads(step, look, call_r)
+                outputs.append((name, _comparison(step, look)))
+                returned.append((name, *pair))
+            if look.agrees:
+                step.note_equal(look)
+        agreeing += all(look.agrees for look in looks)
+        differing += any(look.agrees is False for look in looks)
+        if call_r.index in last and looks and looks[0].agrees is not None:
+            growth.append(Growth(looks[0].reference.site, _comparison(step, looks[0])))
+    return Localization((), tuple(growth), tuple(outputs), tuple(returned), None, agreeing, differing,
+                        (*_counts(not_compared, "values"), *replay_counts(step)))  # fmt: skip
+
+
+def replay_counts(step: Lockstep) -> tuple[Count, ...]:
+    """Calls that could not be executed, or that gave other bits than when they were recorded."""
+    counts = list(_counts(step.failed, "calls not replayed"))
+    for side, sites in step.unfaithful.items():
+        if sites:
+            counts.append(Count("calls replayed with other bits", f"{side}: differs from its recorded fingerprint",
+                                len(sites), tuple(sites[:3])))  # fmt: skip
+    return tuple(counts)
+
+
+class _Origins:
+    """One resynchronised walk."""
+
+    def __init__(self, step: Lockstep) -> None:
+        self.step = step
+        self.calls = (step.reference.trace.calls, step.candidate.trace.calls)
+        alignment = step.alignment
+        self.partner = {p.reference: p.candidate for p in alignment.pairs}
+        self.unpaired = (set(alignment.unpaired_reference), set(alignment.unpaired_candidate))
+        self.origins: list[Origin] = []
+        self.propagated = 0
+        self.stuck: set[tuple[int, int]] = set()
+        self.accounted: bool | None = None
+
+    def find(self, progress: Progress | None) -> Localization:
+        for call_r, call_c in self.step.walk(progress, "resynchronise"):
+            disagreeing = self._resynchronise_reads(call_r, call_c)
+            if call_r.kind == "return":
+                agrees = not disagreeing
+                self.accounted = agrees if self.accounted is None else self.accounted and agrees
+                self._returned_leaves(call_r, call_c, disagreeing)
+                continue
+            alone = self._alone(call_r, call_c) if disagreeing else None
+            self.step.execute(call_r, call_c)
+            self._judge_writes(call_r, call_c, disagreeing, alone)
+        return Localization(tuple(self.origins), (), (), (), self.accounted, 0, self.propagated,
+                            replay_counts(self.step))  # fmt: skip
+
+    # ------------------------------------------------------------------ reads
+
+    def _resynchronise_reads(self, call_r: Call, call_c: Call) -> list[tuple[Look, str, tuple[str, ...]]]:
+        """Looks that still disagree: (look, why, differing leaves)."""
+        left = []
+        for look in self.step.looks(call_r, call_c, "reads"):
+            if look.agrees is not False:
+                continue
+            er, ec = look.reference, look.candidate
+            if er.producer == -1 and ec.producer == -1:
+                kind, names = self._leaf_kind(er, ec)
+                left.append((look, kind, names))
+                continue
+            if self.partner.get(er.producer) == ec.producer and er.producer >= 0:
+                stuck = (er.producer, ec.producer) in self.stuck
+                left.append((look, "propagated" if stuck else "layout", ()))
+                continue
+            self._region(call_r, call_c, look)
+            if not self.step.resynchronise(look):
+                left.append((look, "propagated", ()))
+        return left
+
+    def _region(self, call_r: Call, call_c: Call, look: Look) -> None:
+        inside_r, leaves_r, bounds_r = self._upstream(0, look.reference)
+        inside_c, leaves_c, bounds_c = self._upstream(1, look.candidate)
+        if any((r, c) in self.stuck for r, c in self.partner.items() if r in bounds_r or c in bounds_c):
+            self.propagated += 1
+            return
+        differing, kinds = self._differing(leaves_r, leaves_c)
+        kind: Any = "region"
+        if differing:
+            kind = "input" if kinds <= {"input"} else "state"
+        producer_r = self._producer(0, look.reference) or call_r
+        producer_c = self._producer(1, look.candidate) or call_c
+        sites = [self.calls[0][i].site for i in inside_r] + [self.calls[1][i].site for i in inside_c]
+        evidence = [
+            Evidence(
+                f"{len(inside_r)} op(s) of the reference and {len(inside_c)} of the candidate have no one-to-one "
+                "counterpart between agreeing inputs and this value",
+                {"reference_ops": [self.calls[0][i].target for i in inside_r],
+                 "candidate_ops": [self.calls[1][i].target for i in inside_c]},
+            )
+        ]  # fmt: skip
+        missing = sorted(set(leaves_r) ^ set(leaves_c))
+        if missing:
+            evidence.append(Evidence("read on one side only: " + ", ".join(missing), {"leaves": missing}))
+        self.origins.append(
+            Origin(producer_r.site, producer_c.site, kind, Verdict.INCONCLUSIVE, _comparison(self.step, look),
+                   (producer_r.index, producer_c.index), differing, tuple(sites), tuple(evidence))
+        )  # fmt: skip
+
+    def _producer(self, side: int, event: Event) -> Call | None:
+        return self.calls[side][event.producer] if event.producer >= 0 else None
+
+    def _upstream(self, side: int, event: Event) -> tuple[list[int], dict[str, Leaf], set[int]]:
+        """Unpaired calls between paired values and an event, leaves they read, paired calls they read."""
+        inside: set[int] = set()
+        leaves: dict[str, Leaf] = {}
+        bounds: set[int] = set()
+        waiting = [event]
+        while waiting:
+            at = waiting.pop()
+            if at.producer == -1:
+                leaves.update((leaf.name, leaf) for leaf in self.step.leaves_of(side, at))
+            elif at.producer not in self.unpaired[side]:
+                bounds.add(at.producer)
+            elif at.producer not in inside:
+                inside.add(at.producer)
+                waiting.extend(e for e in self.calls[side][at.producer].reads if e.skipped != "overwritten")
+        return sorted(inside), leaves, bounds
+
+    def _differing(
+        self, leaves_r: Mapping[str, Leaf], leaves_c: Mapping[str, Leaf]
+    ) -> tuple[tuple[str, ...], set[str]]:
+        names = [
+            name for name, leaf in leaves_c.items()
+            if leaf.role != "constant" and name in leaves_r and _leaf_differs(leaves_r[name], leaf)
+        ]  # fmt: skip
+        return tuple(names), {leaves_c[name].role for name in names}
+
+    def _leaf_kind(self, er: Event, ec: Event) -> tuple[str, tuple[str, ...]]:
+        leaves_r = {leaf.name: leaf for leaf in self.step.leaves_of(0, er)}
+        leaves_c = {leaf.name: leaf for leaf in self.step.leaves_of(1, ec)}
+        names, roles = self._differing(leaves_r, leaves_c)
+        if not names:
+            names = tuple(sorted(set(leaves_r) | set(leaves_c)))
+            roles = {leaf.role for leaf in (*leaves_r.values(), *leaves_c.values())}
+            if roles <= {"constant"}:
+                return "arguments", names
+            if set(leaves_r) & set(leaves_c):
+                return "layout", ()
+        return ("input" if roles <= {"input"} else "state"), names
+
+    def _returned_leaves(self, call_r: Call, call_c: Call, disagreeing: Any) -> None:
+        for look, kind, names in disagreeing:
+            if kind in ("state", "input", "layout"):
+                self.origins.append(
+                    Origin(look.reference.site, look.candidate.site, kind, Verdict.INCONCLUSIVE,
+                           _comparison(self.step, look), (call_r.index, call_c.index), names)
+                )  # fmt: skip
+
+    # ------------------------------------------------------------------ writes
+
+    def _alone(self, call_r: Call, call_c: Call) -> list[Value] | None:
+        """The candidate's op on the reference's inputs (None if it cannot be executed so)."""
+        try:
+            reads = [self.step.take(self.step.reference.read(event)) for event in call_r.reads]
+            reads = [_own(value) if i in call_c.mutates else value for i, value in enumerate(reads)]
+            outputs = list(self.step.candidate.apply(call_c, reads))
+            return outputs or [reads[i] for i in call_c.mutates]
+        except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, IndexError):
+            return None
+
+    def _judge_writes(self, call_r: Call, call_c: Call, disagreeing: Any, alone: list[Value] | None) -> None:
+        looks = self.step.looks(call_r, call_c, "writes")
+        differing = [look for look in looks if look.agrees is False]
+        for look in looks:
+            if look.agrees:
+                self.step.note_equal(look)
+        if not differing:
+            return
+        worst = differing[0]
+        kind, leaves, evidence = self._kind(call_r, call_c, disagreeing)
+        comparison = _comparison(self.step, worst)
+        if kind == "propagated":
+            self.propagated += 1
+        else:
+            own = self._own_difference(alone, looks)
+            if own is not None:
+                evidence.append(own[1])
+            origin = Origin(worst.reference.site, worst.candidate.site, kind, Verdict.INCONCLUSIVE, comparison,
+                            (call_r.index, call_c.index), leaves, (), tuple(evidence))  # fmt: skip
+            self.origins.append(origin)
+            if own is not None and not own[0]:
+                self.origins.append(replace(origin, kind="implementation", leaves=()))
+        for look in differing:
+            if self.step.resynchronise(look):
+                self.step.note_equal(look)
+            else:
+                self.stuck.add((call_r.index, call_c.index))
+
+    def _own_difference(self, alone: list[Value] | None, looks: Sequence[Look]) -> tuple[bool, Evidence] | None:
+        if not alone or len(alone) < len(looks):
+            return None
+        same = all(
+            look.reference_value is None or self.step.agree(look.reference_value, value)
+            for look, value in zip(looks, alone, strict=False)
+        )
+        text = "gives the reference's output bit for bit" if same else "still gives another output"
+        return same, Evidence(f"on the reference's inputs the candidate's op {text}", {"equal": same})
+
+    def _kind(self, call_r: Call, call_c: Call, disagreeing: Any) -> tuple[Any, tuple[str, ...], list[Evidence]]:
+        kinds = {kind for _, kind, _ in disagreeing}
+        leaves = tuple(dict.fromkeys(name for _, _, names in disagreeing for name in names))
+        for kind in ("propagated", "state", "input", "layout", "arguments"):
+            if kind in kinds:
+                text = ", ".join(leaves) if leaves else "the same values, looked at differently"
+                return kind, leaves, [Evidence(f"it reads {text}", {"leaves": list(leaves)})]
+        if call_r.arguments != call_c.arguments or call_r.target != call_c.target:
+            return "arguments", (), [
+                Evidence("its inputs agree and its arguments differ",
+                         {"reference": [call_r.target, call_r.arguments], "candidate": [call_c.target, call_c.arguments]})
+            ]  # fmt: skip
+        return "implementation", (), [Evidence("its inputs and arguments agree bit for bit and its output differs")]
+
+
+# --------------------------------------------------------------------------- without a replay
+
+
+def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same: Any) -> Localization:
+    """Origins from recorded fingerprints alone, for traces that cannot be replayed.
+
+    A call whose reads agree and whose output differs is an origin; what comes after it is not resynchronised,
+    so later origins may be hidden behind earlier ones (counted as propagated).
+    """
+    origins: list[Origin] = []
+    growth: list[Growth] = []
+    outputs: list[tuple[str, Comparison]] = []
+    agreeing = propagated = undecided = 0
+    for pair in alignment.pairs:
+        call_r, call_c = reference.calls[pair.reference], candidate.calls[pair.candidate]
+        slot = "reads" if call_r.kind == "return" else "writes"
+        verdicts = [same(a, b) for a, b in zip(getattr(call_r, slot), getattr(call_c, slot), strict=False)]
+        if call_r.kind == "return":
+            outputs += [
+                (a.site.slot, _recorded(v)) for a, v in zip(call_r.reads, verdicts, strict=False)
+            ]
+            continue
+        growth += [Growth(a.site, _recorded(v)) for a, v in zip(call_r.writes[:1], verdicts[:1], strict=True)]
+        agreeing += bool(verdicts) and all(verdicts)
+        if False not in verdicts:
+            undecided += None in verdicts
+            continue
+        reads = [same(a, b) for a, b in zip(call_r.reads, call_c.reads, strict=False)]
+        if False in reads:
+            propagated += 1
+            continue
+        origins.append(
+            Origin(call_r.site, call_c.site, "implementation", Verdict.INCONCLUSIVE, _recorded(False),
+                   (call_r.index, call_c.index), (), (),
+                   (Evidence("its inputs agree and its output differs, by fingerprint; nothing was replayed"),))
+        )  # fmt: skip
+    counts = _counts({"the fingerprints do not decide (other layout or dtype, or skipped)": [""] * undecided}
+                     if undecided else {}, "values")  # fmt: skip
+    return Localization(tuple(origins), tuple(growth), tuple(outputs), (), None, agreeing, propagated, counts)
+
+
+def _recorded(verdict: bool | None) -> Comparison:
+    if verdict is None:
+        return Comparison("not_compared", "the fingerprints do not decide")
+    return Comparison("agrees" if verdict else "differs", "" if verdict else "other fingerprint; no payload to measure")
+
+
+# --------------------------------------------------------------------------- small helpers
+
+
+def _comparison(step: Lockstep, look: Look) -> Comparison:
+    if look.reference_value is None or look.candidate_value is None:
+        return Comparison("agrees" if look.agrees else "not_compared", look.why)
+    return compare_payloads(
+        step.reference.payload(look.reference_value), step.candidate.payload(look.candidate_value)
+    )
+
+
+def _payloads(step: Lockstep, look: Look, call: Call) -> tuple[Payload, Payload]:
+    value_r, value_c = look.reference_value, look.candidate_value
+    if value_r is None or value_c is None:
+        value_r, value_c = step.reference.read(look.reference), step.candidate.read(look.candidate)
+    return step.reference.payload(value_r), step.candidate.payload(value_c)
+
+
+def _leaf_differs(reference: Leaf, candidate: Leaf) -> bool:
+    if reference.spec.dtype != candidate.spec.dtype or reference.spec.shape != candidate.spec.shape:
+        return True
+    return reference.fingerprint != candidate.fingerprint
+
+
+def _own(value: Value) -> Value:
+    return value.clone() if hasattr(value, "clone") else value
+
+
+def _last_of_scope(calls: Sequence[Call], alignment: Alignment) -> set[int]:
+    last: dict[tuple[Any, ...], int] = {}
+    for pair in alignment.pairs:
+        site: Site = calls[pair.reference].site
+        if calls[pair.reference].kind == "compute":
+            last[site.scope, site.phase, site.step] = pair.reference
+    return set(last.values())
+
+
+def _counts(reasons: Mapping[str, Sequence[str]], what: str) -> tuple[Count, ...]:
+    return tuple(
+        Count(what, reason, len(sites), tuple(site for site in sites[:3] if site)) for reason, sites in reasons.items()
+    )

@@ -1,0 +1,173 @@
+"""Two replays in step: the walk that localizing, growth and experiments share.
+
+Source of the method: resynchronising, ``docs/explanation/origins.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from whydiff.adapters import Executor, Progress, Value
+from whydiff.errors import WhydiffError
+from whydiff.records import Alignment, Call, Event, Leaf, Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One paired read or write: both events and both values (None: could not be had, see ``why``)."""
+
+    reference: Event
+    candidate: Event
+    reference_value: Value
+    candidate_value: Value
+    agrees: bool | None
+    why: str = ""
+
+
+class Lockstep:
+    """Executes the reference's and the candidate's calls in the order of an alignment.
+
+    Args:
+        reference, candidate: executors of the two traces; both are used up by one walk.
+        alignment: from `whydiff.align.align`.
+    """
+
+    def __init__(self, reference: Executor, candidate: Executor, alignment: Alignment) -> None:
+        self.reference, self.candidate, self.alignment = reference, candidate, alignment
+        self.failed: dict[str, list[str]] = {}
+        self.unfaithful: dict[str, list[str]] = {"reference": [], "candidate": []}
+        self.executed = {"reference": 0, "candidate": 0}
+        self._leaf_names = (_leaf_index(reference.trace.leaves), _leaf_index(candidate.trace.leaves))
+        self._equal_leaves: dict[tuple[Any, ...], bool] = {}
+        self._equal_outputs: set[tuple[int, int, int, int]] = set()
+
+    def walk(self, progress: Progress | None = None, stage: str = "replay") -> Iterator[tuple[Call, Call]]:
+        """Yield every pair just before it is executed; execute it when the consumer asks for the next."""
+        calls_r, calls_c = self.reference.trace.calls, self.candidate.trace.calls
+        total = len(calls_r) + len(calls_c)
+        at_r = at_c = 0
+        with self.reference.running(), self.candidate.running():
+            for pair in (*self.alignment.pairs, Pair(len(calls_r), len(calls_c), "end")):
+                for call in calls_r[at_r : pair.reference]:
+                    self._run("reference", self.reference, call, recorded=True)
+                    self.reference.release(call)
+                for call in calls_c[at_c : pair.candidate]:
+                    self._run("candidate", self.candidate, call, recorded=False)
+                    self.candidate.release(call)
+                at_r, at_c = pair.reference + 1, pair.candidate + 1
+                if pair.how == "end":
+                    break
+                reference, candidate = calls_r[pair.reference], calls_c[pair.candidate]
+                yield reference, candidate
+                self.reference.release(reference)
+                self.candidate.release(candidate)
+                if progress is not None and pair.reference % 64 == 0:
+                    progress(stage, at_r + at_c, total)
+        if progress is not None:
+            progress(stage, total, total)
+
+    def execute(self, reference: Call, candidate: Call, *, check: bool = False) -> None:
+        """Execute a yielded pair on both sides; ``check`` compares outputs with recorded fingerprints."""
+        self._run("reference", self.reference, reference, recorded=True)
+        self._run("candidate", self.candidate, candidate, recorded=False)
+        if check:
+            for name, executor, call in (
+                ("reference", self.reference, reference), ("candidate", self.candidate, candidate),
+            ):
+                if executor.faithful(call) is False:
+                    self.unfaithful[name].append(str(call.site))
+
+    def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
+        why = executor.execute(call, recorded=recorded)
+        self.executed[name] += call.kind == "compute"
+        if why:
+            self.failed.setdefault(f"{name}: {why}", []).append(str(call.site))
+
+    def looks(self, reference: Call, candidate: Call, slot: str) -> list[Look]:
+        """Paired reads (``slot="reads"``) or writes of a pair, with whether their bits agree now.
+
+        Reads whose old content does not matter (``out=``, ``copy_``) and further looks at storage that is
+        compared elsewhere are left out; a different number of them is cut to the shorter list by the
+        caller's alignment of operators, which pairs only equal ops.
+        """
+        events_r = [e for e in getattr(reference, slot) if e.skipped not in ("overwritten", "view")]
+        events_c = [e for e in getattr(candidate, slot) if e.skipped not in ("overwritten", "view")]
+        if slot == "reads" and reference.kind == "return":
+            by_slot = {e.site.slot: e for e in events_c}
+            matched = [(e, by_slot[e.site.slot]) for e in events_r if e.site.slot in by_slot]
+        else:
+            matched = list(zip(events_r, events_c, strict=False))
+        return [self._look(er, ec, written=slot == "writes") for er, ec in matched]
+
+    def _look(self, er: Event, ec: Event, *, written: bool) -> Look:
+        if er.skipped == "uninitialised memory" and ec.skipped == er.skipped:
+            return Look(er, ec, None, None, True, er.skipped)
+        if er.storage < 0 or ec.storage < 0:
+            return Look(er, ec, None, None, None, er.skipped or ec.skipped)
+        if not written and self._known_equal(er, ec):
+            return Look(er, ec, None, None, True)
+        try:
+            value_r = self.reference.read(er)
+            value_c = self.candidate.read(ec)
+        except WhydiffError as error:
+            return Look(er, ec, None, None, None, error.what)
+        agrees = self.agree(value_r, value_c)
+        if er.producer == -1 and ec.producer == -1:
+            self._equal_leaves[_leaf_key(er, ec)] = agrees
+        return Look(er, ec, value_r, value_c, agrees)
+
+    def agree(self, reference: Value, candidate: Value) -> bool:
+        """Whether no bit differs, also across frameworks."""
+        return self.reference.same(reference, self.bring(candidate))
+
+    def bring(self, candidate: Value) -> Value:
+        """A candidate's value in the reference's framework."""
+        if self.reference.framework == self.candidate.framework:
+            return candidate
+        return self.reference.adopt_foreign(self.candidate.payload(candidate))
+
+    def take(self, reference: Value) -> Value:
+        """A reference's value in the candidate's framework."""
+        if self.reference.framework == self.candidate.framework:
+            return reference
+        return self.candidate.adopt_foreign(self.reference.payload(reference))
+
+    def resynchronise(self, look: Look) -> bool:
+        """Give the candidate the reference's value; False if it cannot take it."""
+        if look.reference_value is None or look.candidate_value is None:
+            return False
+        if not self.candidate.overwrite(look.candidate, self.take(look.reference_value)):
+            return False
+        return self.agree(look.reference_value, self.candidate.read(look.candidate))
+
+    def note_equal(self, look: Look) -> None:
+        """Remember that a written pair now agrees, so that its readers need not compare it again."""
+        if look.reference.spec.shape == look.candidate.spec.shape:
+            self._equal_outputs.add(
+                (look.reference.storage, look.reference.producer, look.candidate.storage, look.candidate.producer)
+            )
+
+    def _known_equal(self, er: Event, ec: Event) -> bool:
+        if er.spec != ec.spec:
+            return False
+        if er.producer == -1 and ec.producer == -1:
+            return self._equal_leaves.get(_leaf_key(er, ec), False)
+        return (er.storage, er.producer, ec.storage, ec.producer) in self._equal_outputs
+
+    def leaves_of(self, side: int, event: Event) -> list[Leaf]:
+        """Leaves that share the storage an event looks at (side 0: reference, 1: candidate)."""
+        return self._leaf_names[side].get(event.storage, [])
+
+
+def _leaf_index(leaves: Any) -> dict[int, list[Leaf]]:
+    index: dict[int, list[Leaf]] = {}
+    for leaf in leaves:
+        if leaf.storage >= 0:
+            index.setdefault(leaf.storage, []).append(leaf)
+    return index
+
+
+def _leaf_key(er: Event, ec: Event) -> tuple[Any, ...]:
+    return (er.storage, ec.storage, er.spec, ec.spec)

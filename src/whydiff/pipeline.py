@@ -1,0 +1,178 @@
+"""align → compare → localize → diagnose → verify, in one readable function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from whydiff.adapters import Progress, Run, for_framework, for_target
+from whydiff.align import align, explain
+from whydiff.case import Case, replayable
+from whydiff.causes import detectors
+from whydiff.comparison import same
+from whydiff.impact import impact
+from whydiff.localize import Localization, find_origins, from_fingerprints, measure_growth
+from whydiff.records import Alignment, Cause, Count, Diagnosis, Side, Trace
+from whydiff.store import open_trace
+from whydiff.verdict import judge, judge_origins
+from whydiff.verify import verify
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compare.
+
+    Attributes:
+        level: ``"op"`` or ``"module"`` (cheaper: no replay, no resynchronising).
+        rename: (pattern, replacement) rules for the candidate's scopes, see `whydiff.align`.
+        check: run both programs plainly, twice, to prove that observing changed nothing.
+        progress: called with (stage, done, total) during long work.
+    """
+
+    level: str = "op"
+    rename: Sequence[tuple[str, str]] = ()
+    check: bool = True
+    progress: Progress | None = None
+
+
+def compare(
+    reference: Any, candidate: Any, *args: Any, options: Options | None = None, **kwargs: Any
+) -> Diagnosis:
+    """Say where and why two runs of the same model differ, and whether it matters.
+
+    Args:
+        reference: the trusted run: a module or callable that is called with ``*args, **kwargs``, or the path of
+            a trace.
+        candidate: the run under suspicion, likewise.
+        args, kwargs: inputs, given to every live side (each gets its own copy).
+        options: see `Options`.
+
+    Returns:
+        The `Diagnosis`, the one document that every reporter renders.
+
+    Raises:
+        whydiff.errors.TargetError: a target raised while it ran.
+        whydiff.errors.TraceError: a trace cannot be opened.
+        whydiff.errors.UsageError: a side is neither a callable nor a trace.
+    """
+    options = options or Options()
+    sides = _runs(reference, candidate, args, kwargs)
+    traces = tuple(_trace(side, options, name) for side, name in zip(sides, ("reference", "candidate"), strict=True))
+    alignment = align(*traces, rename=options.rename)
+    local, notes = localize(*traces, alignment, options.progress)
+    runs = tuple(None if isinstance(side, Path) else side for side in sides)
+    case = Case(*traces, alignment, local, runs)  # type: ignore[arg-type]
+    return diagnose(case, notes, options.progress)
+
+
+def localize(
+    reference: Trace, candidate: Trace, alignment: Alignment, progress: Progress | None
+) -> tuple[Localization, tuple[str, ...]]:
+    """Where: from fingerprints if they settle it, else by replaying both programs twice (plain, resynchronised)."""
+    recorded = from_fingerprints(reference, candidate, alignment, same)
+    unpaired = alignment.unpaired_reference or alignment.unpaired_candidate
+    if not unpaired and not recorded.origins and not recorded.propagated and not recorded.counts:
+        return recorded, ()
+    why_not = [
+        f"the {name} cannot be replayed: {why}"
+        for name, why in (("reference", replayable(reference)), ("candidate", replayable(candidate))) if why
+    ]  # fmt: skip
+    if why_not:
+        return recorded, (*why_not, "origins are read off the fingerprints; later ones may hide behind earlier ones")
+    plain = measure_growth(*_executors(reference, candidate), alignment, progress)
+    resynchronised = find_origins(*_executors(reference, candidate), alignment, progress)
+    found = replace(
+        resynchronised, growth=plain.growth, outputs=plain.outputs, returned=plain.returned,
+        agreeing=plain.agreeing, counts=tuple(dict.fromkeys((*plain.counts, *resynchronised.counts))),
+        propagated=max(0, plain.propagated - len(resynchronised.origins)),
+    )  # fmt: skip
+    return found, ()
+
+
+def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = None) -> Diagnosis:
+    """Why: detect causes, verify them by experiment, judge, and write the document."""
+    hypotheses = [cause for detector in detectors() for cause in detector.detect(case)]
+    causes = tuple(sorted(verify(case, hypotheses, progress), key=_rank))
+    origins = judge_origins(case, causes)
+    verdict, reason = judge(case, origins, causes)
+    return Diagnosis(
+        verdict=verdict, reason=reason, origins=origins, causes=causes,
+        impact=impact(case.localization), outputs=case.localization.outputs, growth=case.localization.growth,
+        alignment=case.alignment, sides=(_side(case.reference), _side(case.candidate)),
+        environment_changes=case.environment_changes, not_compared=_not_compared(case),
+        accounted=case.localization.accounted, notes=(*notes, *_notes(case)),
+    )  # fmt: skip
+
+
+def _rank(cause: Cause) -> tuple[Any, ...]:
+    status = ("confirmed", "inconclusive", "refuted").index(cause.status)
+    effect = max((m.value for m in cause.effect), default=0.0)
+    return (cause.inert, status, -effect, cause.code, cause.site)
+
+
+def _runs(reference: Any, candidate: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Run | Path, ...]:
+    """Both sides made ready before either runs, so that both begin from the same random states."""
+    return tuple(
+        Path(side) if isinstance(side, (str, os.PathLike)) else for_target(side, args).run(side, args, kwargs)
+        for side in (reference, candidate)
+    )
+
+
+def _trace(side: Run | Path, options: Options, name: str) -> Trace:
+    if isinstance(side, Path):
+        return open_trace(side)
+    if options.progress is not None:
+        options.progress(f"capture the {name}", 0, 3)
+    trace = side.capture(level=options.level)
+    if options.check:
+        trace = replace(trace, observer=side.check(trace))  # type: ignore[type-var]
+    if options.progress is not None:
+        options.progress(f"capture the {name}", 3, 3)
+    return trace
+
+
+def _executors(reference: Trace, candidate: Trace) -> tuple[Any, Any]:
+    return tuple(for_framework(trace.framework).executor(trace) for trace in (reference, candidate))  # type: ignore[return-value]
+
+
+def _side(trace: Trace) -> Side:
+    return Side(trace.source, trace.framework, trace.level, len(trace.calls), trace.environment, trace.observer,
+                trace.complete, trace.note)  # fmt: skip
+
+
+def _not_compared(case: Case) -> tuple[Count, ...]:
+    counts = [*explain(case.alignment, case.reference, case.candidate), *case.localization.counts]
+    for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
+        reasons: dict[str, list[str]] = {}
+        for call in trace.calls:
+            for event in (*call.reads, *call.writes):
+                if event.skipped and event.skipped not in ("overwritten", "view"):
+                    reasons.setdefault(event.skipped, []).append(str(event.site))
+        for leaf in trace.leaves:
+            if leaf.skipped:
+                reasons.setdefault(leaf.skipped, []).append(leaf.name)
+        counts += [Count("values without a fingerprint", f"{name}: {why}", len(at), tuple(at[:3]))
+                   for why, at in reasons.items()]  # fmt: skip
+    for name, lone in zip(("reference", "candidate"), case.lone_leaves(), strict=True):
+        if lone:
+            counts.append(Count("state tensors", f"only the {name} has them", len(lone),
+                                tuple(leaf.name for leaf in lone[:3])))  # fmt: skip
+    return tuple(counts)
+
+
+def _notes(case: Case) -> tuple[str, ...]:
+    notes = []
+    for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
+        if not trace.complete:
+            notes.append(f"the {name} is incomplete: {trace.note}")
+        if trace.observer.unchanged is False:
+            notes.append(f"observing changed the {name}: {trace.observer.note}")
+    if case.localization.accounted is False:
+        notes.append("after resynchronising at every origin the outputs still differ: an origin was missed")
+    return tuple(notes)
+
+
+__all__ = ["Options", "compare", "diagnose", "localize"]

@@ -1,0 +1,127 @@
+"""Proof: rerun under the intervention, and confirm only if the difference falls as predicted.
+
+With several causes the set is removed together and each one's own effect is measured twice: *leave one out*
+(all but this one act) and *one in* (only this one acts). Effects are not additive, so no shares are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from whydiff.adapters import Progress
+from whydiff.case import Case, Outcome
+from whydiff.errors import WhydiffError
+from whydiff.records import Cause, Experiment, Intervention, Measurement
+
+_PREDICTION = "outputs equal the reference's bit for bit"
+
+
+def verify(case: Case, causes: Sequence[Cause], progress: Progress | None = None) -> tuple[Cause, ...]:
+    """Run every cause's experiment.
+
+    Returns:
+        The causes with status, experiments, effect and the inert flag set, in the given order.
+    """
+    testable = [c for c in causes if c.interventions and case.supports(c.interventions)]
+    everything = _merged(testable)
+    done = []
+    for number, cause in enumerate(causes):
+        if progress is not None:
+            progress("verify causes", number, len(causes))
+        done.append(_verified(case, cause, everything) if cause in testable else _untested(case, cause))
+    if progress is not None:
+        progress("verify causes", len(causes), len(causes))
+    return tuple(done)
+
+
+def _untested(case: Case, cause: Cause) -> Cause:
+    if cause.reason or cause.status != "inconclusive":
+        return cause
+    reason = "no intervention is known for it"
+    if cause.interventions:
+        reason = "its intervention needs a live run: " + ", ".join(map(str, cause.interventions))
+    return replace(cause, reason=reason)
+
+
+def _verified(case: Case, cause: Cause, everything: tuple[Intervention, ...]) -> Cause:
+    others = tuple(i for i in everything if i not in cause.interventions)
+    try:
+        before = case.try_out(())
+        only_this_acts = case.try_out(others)
+        all_removed = case.try_out(everything)
+        this_removed = case.try_out(cause.interventions)
+    except WhydiffError as error:
+        return replace(cause, reason=f"the experiment failed: {error.what} {error.actual}".strip())
+    failed = before.failed or only_this_acts.failed or all_removed.failed or this_removed.failed
+    if failed:
+        return replace(cause, reason=f"the experiment failed: {failed}")
+    effect = (
+        Measurement("one_in", only_this_acts.mean_abs or 0.0, "output elements"),
+        Measurement("leave_one_out", this_removed.mean_abs or 0.0, "output elements"),
+    )
+    inert = _same(only_this_acts, all_removed) and _same(this_removed, before)
+    if inert:
+        return replace(
+            cause, inert=True, status="refuted", effect=effect,
+            reason="it differs but changes nothing on this input",
+            experiments=(_experiment(cause.interventions, "outputs change", before, this_removed, "refuted"),),
+        )  # fmt: skip
+    if all_removed.equal:
+        experiments = [_experiment(everything, _PREDICTION, before, all_removed, "confirmed")]
+        if others:
+            experiments.append(
+                _experiment(others, "outputs still differ while this cause acts alone", before, only_this_acts,
+                            "refuted" if only_this_acts.equal else "confirmed")
+            )  # fmt: skip
+        status = "refuted" if only_this_acts.equal else "confirmed"
+        reason = "" if status == "confirmed" else "the outputs agree without removing it"
+        return replace(cause, status=status, reason=reason, effect=effect, experiments=tuple(experiments))
+    return _partly(case, cause, before, this_removed, effect)
+
+
+def _partly(
+    case: Case, cause: Cause, before: Outcome, after: Outcome, effect: tuple[Measurement, ...]
+) -> Cause:
+    """Other, unexplained origins remain: confirmed only if its own origins vanish when it is removed."""
+    mine = {str(o.site) for o in case.localization.origins if set(o.leaves) & _targets(cause)}
+    left = case.origins_after(cause.interventions)
+    if mine and left is not None:
+        gone = mine - left
+        status = "confirmed" if gone == mine else "refuted" if not gone else "inconclusive"
+        experiment = Experiment(
+            cause.interventions, "the origins that read it vanish",
+            f"{len(gone)} of {len(mine)} origins vanish; others remain, so the outputs still differ",
+            status, "replay", before.mean_abs, after.mean_abs,
+        )  # fmt: skip
+        return replace(cause, status=status, effect=effect, experiments=(experiment,))
+    experiment = _experiment(cause.interventions, _PREDICTION, before, after, "inconclusive")
+    return replace(
+        cause, effect=effect, experiments=(experiment,),
+        reason="removing it does not make the outputs equal, and its origins cannot be told from the others",
+    )  # fmt: skip
+
+
+def _targets(cause: Cause) -> set[str]:
+    return {intervention.target for intervention in cause.interventions}
+
+
+def _merged(causes: Sequence[Cause]) -> tuple[Intervention, ...]:
+    return tuple(dict.fromkeys(i for cause in causes for i in cause.interventions))
+
+
+def _same(one: Outcome, other: Outcome) -> bool:
+    return one.equal == other.equal and one.mean_abs == other.mean_abs and one.comparisons == other.comparisons
+
+
+def _experiment(
+    interventions: tuple[Intervention, ...], prediction: str, before: Outcome, after: Outcome, status: str
+) -> Experiment:
+    if after.equal:
+        outcome = f"bit-equal: 0 of {after.elements} output elements differ"
+    else:
+        change = f"(mean absolute difference {before.mean_abs:.3e} before, {after.mean_abs:.3e} after)"
+        outcome = f"outputs differ {change}"
+    return Experiment(
+        interventions, prediction, outcome, status, after.method, before.mean_abs, after.mean_abs  # type: ignore[arg-type]
+    )
