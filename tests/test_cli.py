@@ -40,10 +40,11 @@ class Pipeline:
     verdict: Verdict = Verdict.IDENTICAL
     does: Callable[[], object] = lambda: None
     asked: tuple[Any, ...] = ()
+    options: Any = None
 
-    def compare(self, *args: Any, progress: Callable[[str, int, int], None]) -> Diagnosis:
-        self.asked = args
-        progress("capture", 1, 2)
+    def compare(self, *args: Any, options: types.SimpleNamespace) -> Diagnosis:
+        self.asked, self.options = args, options
+        options.progress("capture", 1, 2)
         print("the user's program prints")
         self.does()
         return diagnosis(self.verdict)
@@ -53,8 +54,9 @@ class Pipeline:
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     stub = Pipeline()
     module = types.ModuleType("whydiff.pipeline")
-    module.compare = stub.compare  # type: ignore[attr-defined]
+    module.compare, module.Options = stub.compare, types.SimpleNamespace  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "whydiff.pipeline", module)
+    monkeypatch.setattr(whydiff, "pipeline", module, raising=False)
     return stub
 
 
@@ -111,6 +113,13 @@ def test_sides_and_arguments_reach_the_pipeline(pipeline: Pipeline, traces: tupl
     assert invoke("compare", "p.py:run", traces[1], "32", "hello").exit_code == 0
     assert pipeline.asked[0].__name__ == "run"
     assert pipeline.asked[1:] == (Path("b.trace"), 32, "hello")
+
+
+def test_level_and_renames_reach_the_pipeline(pipeline: Pipeline, traces: tuple[str, str]) -> None:
+    invoke("compare", *traces, "--level", "module", "--rename", "h=layers", "--rename", "(?=x)y=")
+    assert pipeline.options.level == "module" and pipeline.options.rename == [("h", "layers"), ("(?=x)y", "")]
+    wrong = invoke("compare", *traces, "--rename", "h.")
+    assert wrong.exit_code == 2 and "PATTERN=TEXT" in wrong.stderr
 
 
 def test_reports_are_saved_too(pipeline: Pipeline, traces: tuple[str, str]) -> None:
@@ -280,7 +289,7 @@ def test_capture_as_json(child: Path, capfd: pytest.CaptureFixture[str]) -> None
         "trace": "a.trace",
         "status": 3,
         "level": "op",
-        "payloads": ["none"],
+        "payloads": ["all"],
         "command": ["script.py", "3"],
     }
     assert "script ['3']" in capfd.readouterr().err
@@ -331,6 +340,15 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert "align" in shown(quiet=False)
     assert shown(quiet=True) == ""
+
+
+def test_the_stub_of_the_pipeline_has_its_signature() -> None:
+    import dataclasses
+
+    from whydiff import pipeline as real
+
+    assert {"level", "rename", "progress"} <= {field.name for field in dataclasses.fields(real.Options)}
+    assert "options" in inspect.signature(real.compare).parameters
 
 
 LOADED = (

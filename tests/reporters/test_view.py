@@ -89,6 +89,18 @@ def test_origins_of_another_kind_or_verdict_are_not_grouped() -> None:
     assert len(groups((one, two))) == 2 and len(groups((one, TWO_CAUSES.origins[2]))) == 1
 
 
+def test_only_the_indices_of_scopes_are_folded() -> None:
+    def origin(n: int, slot: str) -> Origin:
+        site = Site(f"h.{n}.norm", "native_layer_norm", slot=slot)
+        return replace(TWO_CAUSES.origins[1], site=site, candidate_site=site)
+
+    found = groups((origin(0, "output.0"), origin(1, "output.0"), origin(1, "output.1")))
+    assert [group.label for group in found] == [
+        "h.N.norm:native_layer_norm#0.output.0 (N = 0–1)",
+        "h.1.norm:native_layer_norm#0.output.1",
+    ]
+
+
 def test_a_nan_is_never_hidden_behind_a_larger_number() -> None:
     rows = table(origin_blocks(TWO_CAUSES.origins, verbose=False)).rows
     assert rows[0][4:6] == ("inf", "nan")

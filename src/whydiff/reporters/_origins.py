@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from whydiff.records import Origin
 from whydiff.reporters._blocks import Block, Cell, Table, Text
@@ -13,7 +13,7 @@ from whydiff.reporters._words import count, different, listed, note, number, pla
 MOST = 20
 """Rows of the table unless verbose."""
 
-_INDEX = re.compile(r"(?<![^./])\d+(?=[./:]|$)")
+_INDEX = re.compile(r"(?<![^./])\d+(?=[./]|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Group:
         """The site itself, or the pattern with the indices that N stands for."""
         if len(self.members) == 1:
             return _name(self.members[0])
-        found = [_INDEX.findall(_name(o).split(":")[0]) for o in self.members]
+        found = [_INDEX.findall(origin.site.scope) for origin in self.members]
         first = ranges(int(indices[0]) for indices in found if indices)
         return f"{self.pattern} (N = {first})" if first else self.pattern
 
@@ -37,7 +37,12 @@ def groups(origins: Sequence[Origin]) -> tuple[Group, ...]:
     """Origins grouped by site pattern, kind, verdict and leaves, in order of first appearance."""
     found: dict[tuple[object, ...], list[Origin]] = {}
     for origin in origins:
-        key = (_pattern(_name(origin)), origin.kind, origin.verdict, tuple(map(_pattern, origin.leaves)))
+        key = (
+            _pattern(origin),
+            origin.kind,
+            origin.verdict,
+            tuple(_INDEX.sub("N", n) for n in origin.leaves),
+        )
         found.setdefault(key, []).append(origin)
     return tuple(Group(str(key[0]), tuple(members)) for key, members in found.items())
 
@@ -114,5 +119,7 @@ def _name(origin: Origin) -> str:
     return here if here == there else f"{here} ↔ {there}"
 
 
-def _pattern(name: str) -> str:
-    return _INDEX.sub("N", name)
+def _pattern(origin: Origin) -> str:
+    """The name with N for every index of a scope; the indices of slots and occurrences stay."""
+    here, there = (replace(s, scope=_INDEX.sub("N", s.scope)) for s in (origin.site, origin.candidate_site))
+    return _name(replace(origin, site=here, candidate_site=there))

@@ -23,14 +23,24 @@ _METRICS = {
     "rel_l2": "relative L2 error",
     "max_rel": "max relative error",
     "max_ulp": "max ULP distance",
-    "different": "elements that differ",
+    "cosine": "cosine",
     "kl": "KL divergence",
 }
-_MEANS = ("mean_abs",)
-"""Metrics that are divided by how many things there are, and are no share of them."""
+_SHARES = {
+    "different": "elements that differ",
+    "mismatched": "elements over the tolerance",
+    "sign_flips": "elements of opposite sign",
+    "nan_mismatch": "NaN on one side only",
+    "inf_mismatch": "infinite on one side only",
+}
+_ALARMS = ("nan_mismatch", "inf_mismatch")
+"""Named wherever they are not zero, because the errors are taken over finite pairs alone."""
 
-_ALARMS = {"nan_mismatch": "NaN on one side only", "inf_mismatch": "infinite on one side only"}
-"""Metrics that are named wherever they are not zero: the errors are taken over finite pairs alone."""
+_DENOMINATORS = ("", "elements", "abs(reference)")
+"""What the known metrics are divided by, as their words imply; any other ``per`` is shown."""
+
+_COUNTED = ("elements", "positions", "rows", "tokens")
+"""Denominators that make an unknown metric a share."""
 
 
 def plain(text: str) -> str:
@@ -88,15 +98,17 @@ def listed(items: Iterable[str], limit: int) -> str:
 
 
 def metric(measurement: Measurement) -> str:
-    """A metric's name in words; one that is not known here keeps its name and its denominator."""
-    name = measurement.metric
-    per = f" (of {measurement.per})" if measurement.per else ""
-    return plain(_METRICS.get(name) or _ALARMS.get(name) or name.replace("_", " ") + per)
+    """A metric's name in words, and what it is taken of where the words do not say it."""
+    known = _METRICS.get(measurement.metric) or _SHARES.get(measurement.metric)
+    name = known or measurement.metric.replace("_", " ")
+    implied = _DENOMINATORS if known else ("",)
+    return plain(name if measurement.per in implied else f"{name} (of {measurement.per})")
 
 
 def figure(measurement: Measurement) -> str:
     """A measurement's number: a percentage if it is a share of a number of things, else a number."""
-    share = measurement.per and not measurement.per.startswith("abs(") and measurement.metric not in _MEANS
+    known = measurement.metric in _METRICS
+    share = measurement.metric in _SHARES or (not known and measurement.per in _COUNTED)
     return percent(measurement.value) if share else number(measurement.value)
 
 
@@ -109,7 +121,7 @@ def different(comparison: Comparison) -> str:
 def note(comparison: Comparison) -> str:
     """What the numbers do not say: the reason, and NaN or infinity where only one side has it."""
     alarms = [
-        f"{_ALARMS[m.metric]}: {figure(m)}"
+        f"{_SHARES[m.metric]}: {figure(m)}"
         for m in comparison.measurements
         if m.metric in _ALARMS and m.value
     ]
