@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whydiff.records import Comparison, Measurement, Site
+from whydiff.records import Comparison, Environment, Measurement, ObserverCheck, Side, Site
 from whydiff.reporters import _words
 
 
@@ -108,3 +108,19 @@ def test_ranges_name_every_index_once(indices: set[int]) -> None:
 def test_bars_are_visible_and_never_too_long(fraction: float, cells: int) -> None:
     drawn = _words.bar(fraction, cells)
     assert len(drawn) <= cells and bool(drawn) == (fraction > 0)
+
+
+@pytest.mark.parametrize(
+    ("check", "words", "proven"),
+    [
+        (ObserverCheck(None, None, note="a trace"), "not checked: a trace", False),
+        (ObserverCheck(None, None), "not checked: no reason was recorded", False),
+        (ObserverCheck(True, None), "whether capturing changes it was not checked", False),
+        (ObserverCheck(True, False), "capturing CHANGED the numbers (observer effect)", False),
+        (ObserverCheck(False, True), "two plain runs DIFFER (nondeterminism)", False),
+        (ObserverCheck(True, True, 2), "bit for bit (2 outputs compared)", True),
+    ],
+)
+def test_the_observer_check_in_words(check: ObserverCheck, words: str, proven: bool) -> None:
+    shown, ok = _words.observer(Side("live", "torch", "op", 1, Environment(), check))
+    assert words in shown and ok is proven

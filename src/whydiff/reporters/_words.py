@@ -155,6 +155,8 @@ def observer(side: Side) -> tuple[str, bool]:
         False: "capturing CHANGED the numbers (observer effect)",
         None: "whether capturing changes it was not checked",
     }[check.unchanged]
+    if check.deterministic is check.unchanged is None:
+        return f"not checked: {plain(check.note) or 'no reason was recorded'}", False
     over = f" ({count(check.outputs, 'output')} compared)" if check.outputs else ""
     note = f"; {plain(check.note)}" if check.note else ""
     return f"{repeats}; {changed}{over}{note}", bool(check.deterministic and check.unchanged)
