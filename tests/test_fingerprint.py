@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from whydiff import fingerprint as fp
 from whydiff.errors import UsageError
+from whydiff.fingerprint import threads
 
 CHUNK_BYTES = 4 * fp.ML2_CHUNK
 BORDERS = [n + d for n in (CHUNK_BYTES, 4 * CHUNK_BYTES, 5 * CHUNK_BYTES) for d in (-5, -1, 0, 1, 4)]
@@ -148,6 +149,15 @@ def test_any_dtype_and_shape_is_read_as_bytes(dtype: str) -> None:
 def test_a_non_contiguous_array_is_refused_with_the_remedy() -> None:
     with pytest.raises(UsageError, match=r"C-contiguous[\s\S]*ascontiguousarray"):
         fp.fingerprint_bytes(np.zeros((4, 4)).T[1:])
+
+
+def test_spread_keeps_the_order_and_raises_what_a_part_raises() -> None:
+    parts = [(n,) for n in range(50)]
+    assert threads.spread(lambda n: n * n, parts, workers=4) == [n * n for n in range(50)]
+    assert threads.spread(lambda n: n, [], workers=4) == []
+    with pytest.raises(ZeroDivisionError):
+        threads.spread(lambda n: 1 / (n - 25), parts, workers=4)
+    assert 1 <= threads.usable_threads() <= threads.MOST_THREADS
 
 
 def run(program: str, **environment: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -145,6 +146,20 @@ def test_compiled_and_numpy_agree(dtype: str, size: int, seed: int, rtol: float,
         _one_pass.numba_share(a.bits, b.bits, dtype, rtol, atol),
         _one_pass.numpy_share(a.bits, b.bits, dtype, rtol, atol),
     )
+
+
+def test_numpy_stands_in_where_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = pair("bfloat16", 1000, seed=2)
+    expected = measure(a, b, 1e-3)
+    monkeypatch.setitem(sys.modules, "whydiff.metrics._kernel", None)
+    _one_pass._implementation.cache_clear()
+    try:
+        assert metrics.implementation() == "numpy"
+        found = measure(a, b, 1e-3)
+    finally:
+        _one_pass._implementation.cache_clear()
+    for name in INTEGRAL:
+        assert getattr(found, name) == getattr(expected, name), name
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -23,7 +23,6 @@ import contextlib
 import ctypes
 import functools
 import importlib
-import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +49,7 @@ PARALLEL_FROM = 8 << 20
 _MASK = (1 << 64) - 1
 _CHUNK_BYTES = 4 * ML2_CHUNK
 _REFERENCE_CHUNKS = 32
+_PART_CHUNKS = 32  # 1 MiB: what one thread reads at a time
 
 _ml2: Callable[..., tuple[int, int]] | None = None
 _constants: tuple[int, int, int] = (0, 0, 0)
@@ -142,12 +142,9 @@ def fingerprint_address(address: int, nbytes: int, *, threads: int | None = None
     if nbytes < PARALLEL_FROM and threads is None:
         return kernel(address, nbytes, 0, (nbytes + _CHUNK_BYTES - 1) // _CHUNK_BYTES, *_constants)
     chunks = -(-nbytes // _CHUNK_BYTES)
-    parts = max(1, min(threads or _threads.usable_threads(), chunks // 4))
-    cuts = [chunks * i // parts for i in range(parts + 1)]
-    shares = _threads.spread(
-        kernel,
-        [(address, nbytes, a, b, *_constants) for a, b in itertools.pairwise(cuts)],
-    )
+    cuts = range(0, chunks, _PART_CHUNKS)
+    parts = [(address, nbytes, cut, min(cut + _PART_CHUNKS, chunks), *_constants) for cut in cuts or [0]]
+    shares = _threads.spread(kernel, parts, threads)
     return sum(s[0] for s in shares) & _MASK, sum(s[1] for s in shares) & _MASK
 
 

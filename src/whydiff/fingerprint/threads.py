@@ -7,6 +7,7 @@ own OpenMP runtime, no change to the number of threads that it uses, and a forke
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -26,20 +27,42 @@ def usable_threads() -> int:
     return max(1, min(MOST_THREADS, cores))
 
 
-def spread(function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]) -> list[Result]:
-    """``[function(*a) for a in arguments]``, on several threads; the caller's thread takes the first.
+def spread(
+    function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]], workers: int | None = None
+) -> list[Result]:
+    """``[function(*a) for a in arguments]``, on several threads, of which the caller's is one.
 
-    ``function`` must release the GIL, must not call `spread` itself, and its result must not depend on order.
-    An exception of any part is raised here.
+    Every thread takes the next part when it is done with one, so a thread that wakes up late or shares its
+    core with other work delays nobody. An exception of any part is raised here.
+
+    Args:
+        function: releases the GIL for most of its time and does not call `spread`.
+        arguments: one tuple per part.
+        workers: threads, `usable_threads` by default.
     """
     global _pool
-    first, *others = arguments
-    if not others:
-        return [function(*first)]
-    if _pool is None:
+    parts = list(arguments)
+    results: list[Any] = [None] * len(parts)
+    todo = iter(range(len(parts)))
+    turn = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with turn:
+                index = next(todo, None)
+            if index is None:
+                return
+            results[index] = function(*parts[index])
+
+    helpers = min(workers or usable_threads(), len(parts)) - 1
+    if helpers > 0 and _pool is None:
         _pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="whydiff")
-    futures = [_pool.submit(function, *part) for part in others]
-    return [function(*first), *(future.result() for future in futures)]
+    futures = [_pool.submit(work) for _ in range(helpers)] if _pool else []
+    work()
+    for future in futures:
+        if not future.cancel():  # it has started: wait for its last part
+            future.result()
+    return results
 
 
 def _forget_pool() -> None:

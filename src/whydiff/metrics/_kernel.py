@@ -35,7 +35,8 @@ _REASSOCIATE = {"reassoc", "nsz", "contract"}
 
 _u64, _i64, _f64 = nb.types.uint64, nb.types.int64, nb.types.float64
 _load8, _load16, _load32 = loader(nb.types.uint8), loader(nb.types.uint16), loader(nb.types.uint32)
-_load_u64, _load_i64, _load_f64 = loader(_u64), loader(_i64), loader(_f64)
+_load_u64, _load_i64 = loader(_u64), loader(_i64)
+_load_f32, _load_f64 = loader(nb.types.float32), loader(_f64)
 
 
 @compiled()
@@ -60,9 +61,10 @@ def _load(
         return
     if kind == _FLOAT32:
         for i in range(n):
-            words[i] = _load32(address, first + i)
-            codes[i] = np.int64(words[i])
-    elif kind == _BFLOAT16:  # the upper half of a float32
+            codes[i] = np.int64(_load32(address, first + i))
+            values[i] = np.float64(_load_f32(address, first + i))
+        return
+    if kind == _BFLOAT16:  # the upper half of a float32
         for i in range(n):
             codes[i] = np.int64(_load16(address, first + i))
             words[i] = np.uint32(codes[i]) << np.uint32(16)

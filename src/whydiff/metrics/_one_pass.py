@@ -26,7 +26,7 @@ from whydiff.records import Payload
 Array = np.ndarray[Any, Any]
 Share = tuple[Array, Array, Array, int]
 
-SHARE = 1 << 20
+SHARE = 1 << 18
 """Elements per share: the unit of work of a thread, and of the order of summation."""
 
 
@@ -127,12 +127,7 @@ def measure(reference: Payload, candidate: Payload, rtol: float = 0.0, atol: flo
         indices[indices >= 0] += start
         return found
 
-    lanes = max(1, min(threads.usable_threads(), -(-r.size // SHARE)))
-    found: list[Share] = []
-    for group in range(0, r.size, SHARE * lanes):
-        starts = range(group, min(group + SHARE * lanes, r.size), SHARE)
-        found += threads.spread(share, [(start,) for start in starts])
-    return _merge(dtype, found)
+    return _merge(dtype, threads.spread(share, [(start,) for start in range(0, r.size, SHARE)]))
 
 
 def implementation() -> str:
@@ -151,7 +146,8 @@ def _implementation() -> Callable[[Array, Array, str, float, float], Share]:
 
 def _widen(line: Array, own: str, part: str) -> Array:
     """Exactly, from one real dtype to another; not copied if they are the same."""
-    return line if own == part else _dtypes.values(line, own).astype(part)
+    with np.errstate(invalid="ignore"):  # signalling NaN become quiet
+        return line if own == part else _dtypes.values(line, own).astype(part)
 
 
 def numba_share(r: Array, c: Array, part: str, rtol: float, atol: float) -> Share:
@@ -187,7 +183,8 @@ def numpy_share(r: Array, c: Array, part: str, rtol: float, atol: float) -> Shar
         kr, kc = (line.view(f"u{line.itemsize}") for line in (r, c))
     different = np.count_nonzero(kr != kc)
     sign = _dtypes.sign_bit(part)
-    x, y = (_dtypes.values(line, part).astype(np.float64) for line in (r, c))
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        x, y = (_dtypes.values(line, part).astype(np.float64) for line in (r, c))
     nan_x, nan_y = np.isnan(x), np.isnan(y)
     if sign:
         mask = kr.dtype.type(sign)
