@@ -149,7 +149,7 @@ def fingerprint_address(address: int, nbytes: int, *, threads: int | None = None
 
 
 def implementation() -> str:
-    """``"numba"`` or ``"numpy"`` (numba missing or unusable: about 20 times slower, same values)."""
+    """``"numba"`` or ``"numpy"`` (numba missing or unusable: about 10 times slower, same values)."""
     kernel = _ml2 or _load_kernel()
     return "numpy" if kernel is _numpy_share else "numba"
 
