@@ -44,6 +44,8 @@ def dtype_of(name: str) -> torch.dtype:
 
 def not_comparable(tensor: torch.Tensor) -> str:
     """Why a tensor has no plain storage to fingerprint; empty if it has one."""
+    if type(tensor) in _PLAIN and tensor.layout is torch.strided and tensor.dtype in _BY_DTYPE and not tensor.is_meta:
+        return ""
     if type(tensor) not in _PLAIN and type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return f"tensor subclass {type(tensor).__name__}"
     if tensor.layout is not torch.strided:

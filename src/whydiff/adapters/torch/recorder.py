@@ -266,7 +266,8 @@ class Recorder(TorchDispatchMode):
     def drain(self) -> list[Call]:
         """Calls recorded since the last drain, as records."""
         rows, self._rows = self._rows, []
-        return [_call(row) for row in rows]
+        known: dict[Any, TensorSpec] = {}
+        return [_call(row, known) for row in rows]
 
 
 def _flat(result: Any) -> Iterable[torch.Tensor]:
@@ -277,14 +278,17 @@ def _flat(result: Any) -> Iterable[torch.Tensor]:
             yield from _flat(item)
 
 
-def _spec(raw: Any) -> TensorSpec:
+def _spec(raw: Any, known: dict[Any, TensorSpec]) -> TensorSpec:
     if isinstance(raw, TensorSpec):
         return raw
-    shape, dtype, device, strides, offset = raw
-    return TensorSpec(tuple(shape), dtype_name(dtype), str(device), tuple(strides), offset)
+    spec = known.get(raw)
+    if spec is None:
+        shape, dtype, device, strides, offset = raw
+        spec = known[raw] = TensorSpec(tuple(shape), dtype_name(dtype), str(device), tuple(strides), offset)
+    return spec
 
 
-def _call(row: _Row) -> Call:
+def _call(row: _Row, known: dict[Any, TensorSpec]) -> Call:
     index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, rng, number = row
     slots = None
     if isinstance(operator, tuple):
@@ -295,14 +299,14 @@ def _call(row: _Row) -> Call:
     if slots is None:
         slots = [f"read.{i}" for i in range(len(reads))]
     read_events = tuple(
-        Event(site.at(slot), _spec(spec), storage, producer, _fingerprint(lanes, nbytes, dense), skipped)
+        Event(site.at(slot), _spec(spec, known), storage, producer, _fingerprint(lanes, nbytes, dense), skipped)
         for slot, (spec, storage, producer, lanes, nbytes, dense, skipped) in zip(slots, reads, strict=True)
     )
     single = len(writes) == 1
     write_events = tuple(
         Event(
             site.at("output" if single else f"output.{i}"),
-            _spec(spec), storage, producer, _fingerprint(lanes, nbytes, dense), skipped, payload,
+            _spec(spec, known), storage, producer, _fingerprint(lanes, nbytes, dense), skipped, payload,
         )
         for i, (spec, storage, producer, lanes, nbytes, dense, skipped, payload) in enumerate(writes)
     )
