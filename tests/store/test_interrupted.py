@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -125,6 +126,33 @@ def test_damage_in_the_middle_is_an_error_also_if_the_trace_is_incomplete(
         open_trace(tmp_path / "t")
 
 
+def test_a_shard_with_another_header_of_the_same_meaning_is_refused(saved: Path) -> None:
+    shard = saved / "payloads-00000.safetensors"
+    data = shard.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    swapped = json.dumps(dict(reversed(header.items())), separators=(",", ":")).encode().ljust(length)
+    assert swapped != data[8 : 8 + length] and len(swapped) == length
+    shard.write_bytes(data[:8] + swapped + data[8 + length :])
+    with pytest.raises(TraceFormatError, match="not the one that was written"):
+        open_trace(saved).payload("leaf")
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_a_changed_letter_in_the_index_is_found_and_its_line_is_named(
+    steps: Callable[..., TraceWriter], tmp_path: Path, close: bool
+) -> None:
+    writer = steps(tmp_path / "t", 3, close=close)
+    writer._index.close()
+    index = tmp_path / "t" / "events.jsonl"
+    lines = index.read_bytes().split(b"\n")
+    number = next(i for i, line in enumerate(lines) if b"a.py:3" in line)
+    lines[number] = lines[number].replace(b"a.py:3", b"a.py:4")
+    index.write_bytes(b"\n".join(lines))
+    with pytest.raises(TraceFormatError, match=rf"events\.jsonl, line {number + 1}\n[^$]*checksum"):
+        open_trace(tmp_path / "t")
+
+
 def test_killed_between_the_end_line_and_the_manifest(
     steps: Callable[..., TraceWriter], tmp_path: Path
 ) -> None:
@@ -163,6 +191,7 @@ def test_a_truncated_shard_is_found_on_opening(saved: Path, keep: int) -> None:
 
 def test_every_bit_flip_in_a_shard_is_found(saved: Path, tmp_path: Path) -> None:
     good = (saved / "payloads-00000.safetensors").read_bytes()
+    header = 8 + int.from_bytes(good[:8], "little")
     copy = tmp_path / "copy"
     shutil.copytree(saved, copy)
     for position in range(len(good)):
@@ -176,5 +205,9 @@ def test_every_bit_flip_in_a_shard_is_found(saved: Path, tmp_path: Path) -> None
                 trace.payload(key)
             except TraceFormatError as error:
                 assert str(copy) in str(error)
+                if position >= header:
+                    assert "was damaged" in str(error)
+                elif position >= 8:
+                    assert "not the one that was written" in str(error) or "safetensors" in str(error)
                 found += 1
         assert found >= 1, f"a flipped bit at byte {position} went unnoticed"

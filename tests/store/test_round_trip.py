@@ -30,6 +30,7 @@ from whydiff.records import (
     TensorSpec,
 )
 from whydiff.store import TraceWriter, open_trace, save
+from whydiff.store.check import check_references
 
 FIELDS = (
     "framework", "level", "calls", "leaves", "environment", "observer", "ties", "scalars", "config",
@@ -290,6 +291,23 @@ def test_a_contradictory_trace_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(TraceFormatError, match="storage 5, made by nothing"):
         save(trace, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("changes", "found"), [
+    ({"index": 1}, "its index is 1"),
+    ({"context": 1}, "context 1 of 1"), ({"context": -1}, "context -1 of 1"),
+    ({"reads": 0}, "names producer 0"), ({"reads": -2}, "names producer -2"),
+    ({"writes": 1}, "names producer 1"), ({"writes": -2}, "names producer -2"),
+])
+def test_every_contradiction_between_records_is_found(changes: dict[str, Any], found: str) -> None:
+    site = Site("", "mm")
+    (field, value), = changes.items()
+    if field in ("reads", "writes"):
+        value = (Event(site.at("x"), TensorSpec((), "float32"), -1, value),)
+    call = Call(**{"index": 0, "site": site, "target": "t", "kind": "compute", field: value})
+    check_references([Call(0, site, "t", "compute")], [], 1, "here")
+    with pytest.raises(TraceFormatError, match=found):
+        check_references([call], [], 1, "here")
 
 
 def test_overwrite_deletes_traces_and_nothing_else(

@@ -49,6 +49,22 @@ def test_safetensors_names_what_numpy_cannot(tmp_path: Path) -> None:
         file["packed"]
 
 
+@pytest.mark.parametrize(("header", "size", "found"), [
+    ({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, 8, "declares F32"),
+    ({"a": {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 8]}}, 8, "declares F32"),
+    ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, 12, "bytes its header declares"),
+    ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, 4, "bytes its header declares"),
+    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, 8, "overlap or leave a hole"),
+    ({n: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for n in "ab"}, 4, "overlap or leave a hole"),
+    ({"a": {"dtype": "F32", "shape": [1] * 40, "data_offsets": [0, 4]}}, 4, "40 dimensions"),
+])
+def test_safetensors_that_lie_are_refused(header: Any, size: int, found: str, tmp_path: Path) -> None:
+    text = json.dumps(header).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"\0" * size)
+    with pytest.raises(TraceFormatError, match=found):
+        read_tensor_file(tmp_path / "x.safetensors")
+
+
 def test_safetensors_of_the_library(tmp_path: Path) -> None:
     tensors = {"a": np.arange(6, dtype=np.int16).reshape(2, 3), "b.c": np.array(2.0), "e": np.zeros((0, 2))}
     save_file(tensors, tmp_path / "x.safetensors", metadata={"a": "b"})
