@@ -10,7 +10,7 @@ EXAMPLES = 3
 
 
 def explain(alignment: Alignment, reference: Trace, candidate: Trace) -> tuple[Count, ...]:
-    """Unpaired calls grouped by side, scope and op in order of first appearance, then the views.
+    """Unpaired calls grouped by side, scope and op in order of first appearance (views are counted in the alignment itself).
 
     Args:
         alignment: made by `whydiff.align.align` of these two traces.
@@ -25,8 +25,6 @@ def explain(alignment: Alignment, reference: Trace, candidate: Trace) -> tuple[C
     return (
         *_unpaired("reference", "candidate", first, [reference.calls[pair.reference] for pair in alignment]),
         *_unpaired("candidate", "reference", second, [candidate.calls[pair.candidate] for pair in alignment]),
-        *_views("reference", alignment.views_reference),
-        *_views("candidate", alignment.views_candidate),
     )
 
 
@@ -51,8 +49,3 @@ def _unpaired(side: str, other: str, calls: list[Call], paired: list[Call]) -> l
         )
         for (scope, op, reason), group in groups.items()
     ]
-
-
-def _views(side: str, count: int) -> list[Count]:
-    reason = "views make no numbers; what they look at is compared where it is read"
-    return [Count(what=f"{side} views", reason=reason, count=count)] if count else []

@@ -1,4 +1,4 @@
-"""Run an unmodified Python script with a capture active: ``python -m whydiff.adapters.torch.script``.
+"""Run an unmodified Python script with a capture active: ``python -m whydiff.script``.
 
 Arguments: OUT LEVEL PAYLOADS SCRIPT [ARG …], where PAYLOADS is ``all``, ``none`` or comma-separated globs.
 The script sees its own ``sys.argv``, ``__main__`` and import path; its exit status becomes this process's.
