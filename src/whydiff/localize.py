@@ -302,6 +302,7 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
     growth: list[Growth] = []
     outputs: list[tuple[str, Comparison]] = []
     agreeing = propagated = undecided = 0
+    differing: list[str] = []  # scopes of modules that are origins: the modules around them are not
     for pair in alignment.pairs:
         call_r, call_c = reference.calls[pair.reference], candidate.calls[pair.candidate]
         slot = "reads" if call_r.kind == "return" else "writes"
@@ -317,9 +318,11 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
             undecided += None in verdicts
             continue
         reads = [same(a, b) for a, b in zip(call_r.reads, call_c.reads, strict=False)]
-        if False in reads:
+        if False in reads or any(_inside(scope, call_r) for scope in differing):
             propagated += 1
             continue
+        if call_r.kind == "module":
+            differing.append(call_r.site.scope)
         origins.append(
             Origin(call_r.site, call_c.site, "implementation", Verdict.INCONCLUSIVE, _recorded(False),
                    (call_r.index, call_c.index), (), (),
@@ -328,6 +331,11 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
     counts = _counts({"the fingerprints do not decide (other layout or dtype, or skipped)": [""] * undecided}
                      if undecided else {}, "values")  # fmt: skip
     return Localization(tuple(origins), tuple(growth), tuple(outputs), (), None, agreeing, propagated, counts)
+
+
+def _inside(scope: str, call: Call) -> bool:
+    outer = call.site.scope
+    return call.kind == "module" and scope != outer and (not outer or scope.startswith(outer + "."))
 
 
 def _recorded(verdict: bool | None) -> Comparison:

@@ -46,7 +46,8 @@ def judge(case: Case, origins: Sequence[Origin], causes: Sequence[Cause]) -> tup
         )  # fmt: skip
         return Verdict.NONDETERMINISTIC, f"{which} does not repeat itself: {checks[0].note or checks[1].note}"
     compared = local.agreeing + local.propagated + len(origins)
-    if not case.alignment.pairs or not compared:
+    paired = [pair for pair in case.alignment.pairs if case.reference.calls[pair.reference].kind != "return"]
+    if not paired or not compared:
         return Verdict.INCOMPARABLE, "nothing corresponds: no call of one run has a counterpart in the other"
     shapes = [slot for slot, comparison in local.outputs if "shape" in comparison.reason]
     differing = [slot for slot, comparison in local.outputs if comparison.status == "differs"]

@@ -104,7 +104,7 @@ def _versions() -> dict[str, str]:
     import importlib.metadata
 
     config = torch.__config__.show()
-    found = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    found = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     for name in ("transformers", "accelerate", "triton"):
         try:
             found[name] = importlib.metadata.version(name)

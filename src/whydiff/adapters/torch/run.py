@@ -126,7 +126,8 @@ class Run:
             return self.target(*args, **kwargs)
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)
-            own = [f for f in frames if "/whydiff/" not in f.filename.replace("\\", "/")]
+            ours = [f for f in frames if "/whydiff/" not in f.filename.replace("\\", "/")]
+            own = [f for f in ours if "site-packages" not in f.filename] or ours
             place = f"{own[-1].filename}:{own[-1].lineno}" if own else ""
             raise TargetError(
                 "The target raised while it ran.", where=place, actual=f"{type(error).__name__}: {error}",
