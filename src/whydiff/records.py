@@ -236,6 +236,22 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
+class Lift:
+    """How a recorded program is carried out again at another precision, with the same values.
+
+    Attributes:
+        dtype: in which every narrower floating value is carried.
+        casts: ``"kept"``: what the recorded program rounded to a narrower dtype is still rounded to it;
+            ``"lifted"``: nothing is rounded. Casts that widen are lifted either way.
+        everything: float64 values are carried in ``dtype`` too (for programs that are float64 already).
+    """
+
+    dtype: Literal["float32", "float64"]
+    casts: Literal["kept", "lifted"] = "lifted"
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """Everything outside the program that can change numbers. Values are JSON scalars.
 

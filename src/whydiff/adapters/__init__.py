@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 from whydiff import registry
 from whydiff.errors import UsageError
-from whydiff.records import Call, Environment, Event, Intervention, Leaf, ObserverCheck, Payload, Trace
+from whydiff.records import (
+    Call, Count, Environment, Event, Intervention, Leaf, Lift, ObserverCheck, Payload, Trace,
+)  # fmt: skip
 
 Value = Any
 Outputs = Sequence[tuple[str, Value]]
@@ -62,6 +64,9 @@ class Executor(Protocol):
     def payload(self, value: Value) -> Payload: ...
     def adopt_foreign(self, payload: Payload) -> Value: ...
 
+    def counts(self) -> Sequence[Count]:
+        """What a lifted replay could not lift, and which discrete choices flipped; nothing if not lifted."""
+
 
 class Adapter(Protocol):
     """One framework."""
@@ -74,8 +79,14 @@ class Adapter(Protocol):
     def run(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
         """A live run of a target."""
 
-    def executor(self, trace: Trace, *, restore: Mapping[str, Value] | None = None) -> Executor:
-        """A replay of a trace, with some leaves replaced."""
+    def executor(
+        self, trace: Trace, *, restore: Mapping[str, Value] | None = None, lift: Lift | None = None
+    ) -> Executor:
+        """A replay of a trace, with some leaves replaced, and carried out at another precision if asked.
+
+        Raises:
+            whydiff.errors.ReplayError: this adapter cannot lift.
+        """
 
     def session(self, **options: Any) -> Any:
         """A context manager that captures what runs in its block into a sink; see `whydiff.capturing`."""

@@ -9,9 +9,10 @@ import torch
 
 from whydiff.adapters.torch.environment import environment
 from whydiff.adapters.torch.executor import Executor
+from whydiff.adapters.torch.lifting import LiftedExecutor
 from whydiff.adapters.torch.run import Run
 from whydiff.adapters.torch.session import Session
-from whydiff.records import Environment, Trace
+from whydiff.records import Environment, Lift, Trace
 
 
 class TorchAdapter:
@@ -27,9 +28,14 @@ class TorchAdapter:
         """A live run of a module or callable."""
         return Run(target, args, kwargs)
 
-    def executor(self, trace: Trace, *, restore: Mapping[str, torch.Tensor] | None = None) -> Executor:
-        """A replay of a trace; ops named by a trace on disk are limited to ATen."""
-        return Executor(trace, trusted=bool(getattr(trace, "handles", None)), restore=restore)
+    def executor(
+        self, trace: Trace, *, restore: Mapping[str, torch.Tensor] | None = None, lift: Lift | None = None
+    ) -> Executor:
+        """A replay of a trace, lifted if asked; ops named by a trace on disk are limited to ATen."""
+        trusted = bool(getattr(trace, "handles", None))
+        if lift is not None:
+            return LiftedExecutor(trace, lift, trusted=trusted, restore=restore)
+        return Executor(trace, trusted=trusted, restore=restore)
 
     def session(self, **options: Any) -> Session:
         """A capture of whatever runs inside its block; options of `Session`."""

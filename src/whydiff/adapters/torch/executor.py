@@ -14,7 +14,7 @@ from whydiff.adapters.torch.environment import flags_now, set_flag
 from whydiff.adapters.torch.fingerprints import content_lanes
 from whydiff.adapters.torch.operators import describe, find
 from whydiff.errors import PayloadError, ReplayError, WhydiffError
-from whydiff.records import Call, Event, Leaf, Payload, Trace
+from whydiff.records import Call, Count, Event, Leaf, Payload, Trace
 
 _FAILURES = (RuntimeError, TypeError, ValueError, IndexError, LookupError, NotImplementedError, WhydiffError)
 
@@ -306,6 +306,10 @@ class Executor:
     def adopt_foreign(self, payload: Payload) -> torch.Tensor:
         """A tensor of this framework with a payload's bits."""
         return from_payload(payload)
+
+    def counts(self) -> Sequence[Count]:
+        """Nothing: every op is executed as recorded, or its failure is reported by `execute`."""
+        return ()
 
 
 def _laid_out(value: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:

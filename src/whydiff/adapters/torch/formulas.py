@@ -1,0 +1,183 @@
+"""Wide formulas of ops whose kernels accept no float64 (attention kernels, scaled 8-bit products).
+
+Each takes the op's own arguments, already wide, and returns the outputs that have a meaning outside the
+kernel (the result and, for attention, the log-sum-exp); what only its own backward reads is left out.
+Source of the formulas: ``_scaled_dot_product_attention_math`` in ``aten/src/ATen/native/transformers/
+attention.cpp`` and ``_scaled_mm`` in ``aten/src/ATen/native/cuda/Blas.cpp``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from whydiff.errors import ReplayError
+
+Tensor = torch.Tensor
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    dropout: float,
+    causal: bool,
+    scale: float | None,
+) -> tuple[Tensor, Tensor]:
+    """softmax(scale * Q Kᵀ + bias) V and its log-sum-exp; heads of K and V are repeated for grouped queries.
+
+    Args:
+        query: [..., heads, queries, width].
+        key: [..., a divisor of the query's heads, keys, width].
+        value: likewise.
+        bias: added to the scores, or boolean (False hides); may be None.
+        dropout: must be 0.
+        causal: query i sees keys 0 … i.
+        scale: of the scores; 1 / sqrt(width) if None.
+
+    Raises:
+        ReplayError: dropout, whose mask lives inside the kernel.
+    """
+    if dropout:
+        raise ReplayError("Dropout inside an attention kernel is not lifted.", actual=f"dropout_p={dropout}")
+    probabilities, logsumexp, value = _probabilities(query, key, value, bias, causal, scale)
+    return probabilities @ value, logsumexp
+
+
+def attention_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    causal: bool,
+    scale: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `attention` by query, key and value (without grouped queries).
+
+    Raises:
+        ReplayError: grouped queries.
+    """
+    if query.size(-3) != key.size(-3):
+        raise ReplayError(
+            "The backward pass of grouped attention is not lifted.", actual=f"{query.size(-3)} heads"
+        )
+    probabilities, _, _ = _probabilities(query, key, value, bias, causal, scale)
+    factor = scale if scale is not None else 1 / math.sqrt(query.size(-1))
+    by_probability = grad @ value.transpose(-1, -2)
+    centre = (by_probability * probabilities).sum(-1, keepdim=True)
+    by_score = probabilities * (by_probability - centre) * factor
+    return by_score @ key, by_score.transpose(-1, -2) @ query, probabilities.transpose(-1, -2) @ grad
+
+
+def _probabilities(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scale: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    groups = query.size(-3) // key.size(-3)
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, dim=-3) for x in (key, value))
+    factor = scale if scale is not None else 1 / math.sqrt(query.size(-1))
+    scores = query @ key.transpose(-1, -2) * factor
+    if causal:
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(hidden, -math.inf)
+    if bias is not None:
+        scores = scores.masked_fill(~bias, -math.inf) if bias.dtype is torch.bool else scores + bias
+    return torch.softmax(scores, -1), torch.logsumexp(scores, -1), value
+
+
+def _cpu_flash(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Any:
+    return attention(q, k, v, attn_mask, dropout_p, is_causal, scale)
+
+
+def _flash(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    return_debug_mask: bool = False,
+    *,
+    scale: float | None = None,
+) -> Any:
+    return attention(q, k, v, None, dropout_p, is_causal, scale)
+
+
+def _biased(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_bias: Tensor | None,
+    compute_log_sumexp: bool,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *_: Any,
+    scale: float | None = None,
+) -> Any:
+    return attention(q, k, v, attn_bias, dropout_p, is_causal, scale)
+
+
+def _flash_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    cum_q: Any,
+    cum_k: Any,
+    max_q: int,
+    max_k: int,
+    dropout_p: float,
+    is_causal: bool,
+    *_: Any,
+    scale: float | None = None,
+) -> Any:
+    if dropout_p:
+        raise ReplayError(
+            "Dropout inside an attention kernel is not lifted.", actual=f"dropout_p={dropout_p}"
+        )
+    return attention_backward(grad, q, k, v, None, is_causal, scale)
+
+
+def _scaled_mm(
+    a: Tensor,
+    b: Tensor,
+    scale_a: Tensor,
+    scale_b: Tensor,
+    bias: Tensor | None = None,
+    scale_result: Tensor | None = None,
+    out_dtype: Any = None,
+    use_fast_accum: bool = False,
+) -> Any:
+    if scale_a.numel() not in (1, a.size(0)) or scale_b.numel() not in (1, b.size(1)):
+        raise ReplayError(
+            "Block-wise scales are not lifted.", actual=f"{list(scale_a.shape)}, {list(scale_b.shape)}"
+        )
+    product = (a @ b) * scale_a * scale_b
+    product = product if bias is None else product + bias
+    return product if scale_result is None else product * scale_result
+
+
+FORMULAS: dict[str, Callable[..., Any]] = {
+    "_scaled_dot_product_flash_attention_for_cpu": _cpu_flash,
+    "_scaled_dot_product_flash_attention": _flash,
+    "_scaled_dot_product_efficient_attention": _biased,
+    "_scaled_dot_product_cudnn_attention": _biased,
+    "_scaled_dot_product_flash_attention_backward": _flash_backward,
+    "_scaled_mm": _scaled_mm,
+}
+"""By op name without namespace and overload; tried when the op itself refuses wide arguments."""
