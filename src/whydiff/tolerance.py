@@ -138,3 +138,24 @@ def local_bound_lambda(outputs: int, delta: float = LOCAL_BOUND_DELTA) -> float:
         delta: family-wise false-alarm probability.
     """
     return math.sqrt(2 * math.log(2 * outputs / delta))
+
+
+HIDDEN_CAST_SHARE = 0.125
+"""Least share of elements that a cast must have changed before two tensors of one dtype are called a rounding
+that was cast back. A single planted change in a tensor of representable numbers (all ones) also equals a
+rounding of the other side, in one direction; a table that was really rounded changes most elements (rotary
+tables: all but one; positions 0 to 511 as bfloat16: a quarter). Its false-alarm rate was not measured."""
+
+HIDDEN_CAST_CHANCE = 1e-3
+"""Rounding errors of k changed elements are spread evenly over half a quantum, so all of them are at most t
+half quanta with probability t**k. Below this probability the small change (1 ulp in the wide dtype is 2**-15
+half quanta of bfloat16) is not called a cast. False alarms: a true cast is missed once in 1000 if k = 1."""
+
+GARBAGE_EXPONENT = 64
+"""A magnitude outside 2**-64 … 2**64 is wild in a table of a model. Pointers and counters that are read as
+float32 are below 2**-100 (upper halves of addresses) or anywhere (lower halves). A convention: weak evidence
+only, together with `GARBAGE_JUMP`; its false-alarm rate was not measured."""
+
+GARBAGE_JUMP = 32
+"""Wild elements count only if they are at least 2**32 away from both nonzero neighbours: a decaying table
+(0.9**n) gets wild step by step, reinterpreted memory at once."""
