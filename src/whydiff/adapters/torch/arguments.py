@@ -16,7 +16,10 @@ def encode(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Place):
-        return {"$read": value.index}
+        place: dict[str, Any] = {"$read": value.index}
+        for bit in value.bits:
+            place = {f"${bit}": place}
+        return place
     if isinstance(value, (list, tuple)):
         return [encode(item) for item in value]
     if isinstance(value, torch.dtype):
@@ -53,6 +56,8 @@ def decode(template: Any, reads: Sequence[Any], *, generator: torch.Generator | 
         raise ReplayError("An argument cannot be given again.", actual=str(template), expected="a template")
     if kind == "$read":
         return reads[content]
+    if kind in _LAZY:
+        return _LAZY[kind](decode(content, reads, generator=generator))
     if kind == "$generator":
         return generator
     if kind == "$dict":
@@ -64,8 +69,14 @@ def _opaque(content: str) -> Any:
     raise ReplayError("An argument was not recorded.", actual=content, expected="plain data or tensors")
 
 
+_LAZY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "$conj": lambda tensor: tensor.conj(),
+    "$neg": lambda tensor: torch._neg_view(tensor),
+}
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$read": lambda content: content,
+    "$conj": lambda content: content,
+    "$neg": lambda content: content,
     "$generator": lambda content: content,
     "$dict": lambda content: content,
     "$dtype": dtype_of,
@@ -78,9 +89,20 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 
 
 class Place:
-    """Stands for the i-th tensor that a call read."""
+    """Stands for the i-th tensor that a call read.
 
-    __slots__ = ("index",)
+    Args:
+        index: position among the reads.
+        bits: lazy views that the op has to look through (``"neg"``, ``"conj"``), innermost first; fingerprints
+            and payloads are of the raw memory below them.
+    """
 
-    def __init__(self, index: int) -> None:
-        self.index = index
+    __slots__ = ("bits", "index")
+
+    def __init__(self, index: int, bits: tuple[str, ...] = ()) -> None:
+        self.index, self.bits = index, bits
+
+
+def lazy_bits(tensor: torch.Tensor) -> tuple[str, ...]:
+    """Lazy views of a tensor (conjugated, negated) that its memory does not show."""
+    return (("neg",) if tensor.is_neg() else ()) + (("conj",) if tensor.is_conj() else ())

@@ -42,8 +42,17 @@ def dtype_of(name: str) -> torch.dtype:
     return _NAMES[name]
 
 
+def raw(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory without a lazy conjugation or negation."""
+    if tensor.is_conj():
+        tensor = tensor.conj()
+    return torch._neg_view(tensor) if tensor.is_neg() else tensor
+
+
 def not_comparable(tensor: torch.Tensor) -> str:
     """Why a tensor has no plain storage to fingerprint; empty if it has one."""
+    if tensor.is_nested:
+        return "nested tensor"
     if type(tensor) in _PLAIN and tensor.layout is torch.strided and tensor.dtype in _BY_DTYPE and not tensor.is_meta:
         return ""
     if type(tensor) not in _PLAIN and type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
@@ -61,6 +70,8 @@ def not_comparable(tensor: torch.Tensor) -> str:
 
 def spec_of(tensor: torch.Tensor) -> TensorSpec:
     """Shape, dtype, device and layout within its storage (strides and offset in elements)."""
+    if tensor.is_nested:
+        return TensorSpec((), dtype_name(tensor.dtype), str(tensor.device))
     if tensor.layout is not torch.strided:
         return TensorSpec(tuple(tensor.shape), dtype_name(tensor.dtype), str(tensor.device))
     return TensorSpec(
@@ -71,7 +82,7 @@ def spec_of(tensor: torch.Tensor) -> TensorSpec:
 def integer_view(tensor: torch.Tensor) -> torch.Tensor:
     """The same bits as integers of the same width (complex: pairs of them)."""
     if tensor.is_complex():
-        tensor = torch.view_as_real(tensor.resolve_conj())
+        tensor = torch.view_as_real(raw(tensor))
     if tensor.dtype is torch.bool:
         return tensor.view(torch.uint8)
     return tensor.view(_UNSIGNED[tensor.element_size()])
@@ -80,7 +91,7 @@ def integer_view(tensor: torch.Tensor) -> torch.Tensor:
 def to_payload(tensor: torch.Tensor) -> Payload:
     """Copy a tensor of any comparable dtype to the host, bit for bit, in row-major order."""
     name = dtype_name(tensor.dtype)
-    host = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    host = raw(tensor.detach()).cpu().contiguous()
     if name in ("bfloat16", "complex32") or name.startswith("float8"):
         width = host.element_size()
         bits = host.reshape(-1).view(_UNSIGNED[width]).numpy().view(f"u{width}").reshape(tuple(host.shape))

@@ -36,6 +36,7 @@ class Flags(NamedTuple):
     fp16_reduction: Any
     bf16_reduction: Any
     mkldnn: bool
+    grad_enabled: bool  # a few kernels ask for it (oneDNN's recurrent layers)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -59,6 +60,7 @@ def flags_now() -> Flags:
         torch._C._get_cublas_allow_fp16_reduced_precision_reduction(),
         torch._C._get_cublas_allow_bf16_reduced_precision_reduction(),
         torch._C._get_mkldnn_enabled(),
+        torch.is_grad_enabled(),
     )
 
 
@@ -71,6 +73,7 @@ _SETTERS: dict[str, Any] = {
     "cuda_tf32": torch._C._set_cublas_allow_tf32,
     "cudnn_tf32": torch._C._set_cudnn_allow_tf32,
     "mkldnn": torch._C._set_mkldnn_enabled,
+    "grad_enabled": torch._C._set_grad_enabled,
 }
 
 
@@ -150,7 +153,6 @@ def _flags() -> dict[str, Any]:
     return flags_now().as_dict() | {
         "interop_threads": torch.get_num_interop_threads(),
         "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
-        "grad_enabled": torch.is_grad_enabled(),
         "inference_mode": torch.is_inference_mode_enabled(),
         "autocast_cpu": _autocast("cpu"),
         "autocast_cuda": _autocast("cuda"),

@@ -10,6 +10,7 @@ import functools
 
 import torch
 
+from whydiff.adapters.torch.dtypes import raw
 from whydiff.fingerprint import ML2_CHUNK, fingerprint_address, keys
 
 Lanes = tuple[int, int]
@@ -28,7 +29,7 @@ def span_lanes(tensor: torch.Tensor, low: int, high: int) -> Lanes:
 
 def content_lanes(tensor: torch.Tensor) -> Lanes:
     """Lanes of a tensor's elements in row-major order; copies it if it is not laid out so."""
-    dense = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    dense = raw(tensor.detach()).contiguous()
     low = dense.storage_offset() * dense.element_size()
     return span_lanes(dense, low, low + dense.numel() * dense.element_size())
 

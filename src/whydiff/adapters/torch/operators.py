@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-_WRITE_ONLY = frozenset("copy_ fill_ zero_ set_ resize_ resize_as_ _resize_output_ copy".split())
+_WRITE_ONLY = frozenset("copy_ fill_ zero_ copy".split())
+_NO_NUMBERS = frozenset(("detach_", "requires_grad_", "_assert_tensor_metadata"))
 _UNINITIALISED = frozenset(
     "empty empty_like empty_strided new_empty new_empty_strided empty_permuted empty_quantized".split()
 )
@@ -26,8 +27,11 @@ class Operator:
         overwrites: the written arguments' old values do not matter (``copy_``, ``zero_``, ``out=``).
         random: it draws from a generator.
         uninitialised: its result is uninitialised memory.
-        silent: it only marks time for a profiler.
-        composite: it decomposes into other ops (seen whole only under inference mode).
+        silent: it computes nothing (marks time for a profiler, cuts the autograd graph).
+        composite: it decomposes into other ops (seen whole only under inference mode, where no autograd key
+            has decomposed it before; decomposing it gives the same ops as under ``no_grad``).
+        rebinds: it gives a tensor another storage (``set_``); no numbers change.
+        resizes: it may append uninitialised elements to a storage.
     """
 
     op: str
@@ -39,6 +43,8 @@ class Operator:
     uninitialised: bool
     silent: bool
     composite: bool
+    rebinds: bool
+    resizes: bool
 
 
 @functools.cache
@@ -61,11 +67,21 @@ def describe(func: Any) -> Operator:
         overwrites=op in _WRITE_ONLY or fills or any(argument.kwarg_only for _, argument in written),
         random=random,
         uninitialised=op in _UNINITIALISED,
-        silent=namespace == "profiler",
-        composite=bool(func._can_decompose()) and func.has_kernel_for_dispatch_key(
-            torch._C.DispatchKey.CompositeImplicitAutograd
-        ),
+        silent=namespace == "profiler" or op in _NO_NUMBERS,
+        composite=_has_kernel(func, "CompositeImplicitAutograd")
+        and not any(_has_kernel(func, key) for key in ("CPU", "CUDA")),
+        rebinds=op == "set_",
+        resizes=op in ("resize_", "resize_as_"),
     )
+
+
+def _has_kernel(func: Any, key: str) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))
+
+
+def decomposed(func: Any, args: Any, kwargs: Any) -> Any:
+    """Run a composite op as autograd would: by its C++ kernel, never by a Python decomposition."""
+    return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
 
 
 def find(target: str, *, trusted: bool = True) -> Any:

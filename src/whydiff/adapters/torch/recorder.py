@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from whydiff.adapters.torch.arguments import Place, encode
+from whydiff.adapters.torch.arguments import Place, encode, lazy_bits
 from whydiff.adapters.torch.dtypes import dtype_name, not_comparable, spec_of, to_payload
 from whydiff.adapters.torch.environment import flags_now, rng_state
-from whydiff.adapters.torch.operators import Operator, describe
+from whydiff.adapters.torch.operators import Operator, decomposed, describe
 from whydiff.adapters.torch.outputs import tensors_in
 from whydiff.adapters.torch.fingerprints import content_lanes
 from whydiff.adapters.torch.scopes import Scopes
 from whydiff.adapters.torch.state import LiveLeaf
-from whydiff.adapters.torch.storages import Storage, Storages, read_lanes, written_lanes
+from whydiff.adapters.torch.storages import Storage, Storages, read_lanes, span_of, written_lanes
 from whydiff.records import Call, Event, Fingerprint, Kind, Payload, Site, TensorSpec
 
 _Row = tuple[Any, ...]
@@ -51,6 +51,7 @@ class Recorder(TorchDispatchMode):
         self.contexts: list[dict[str, Any]] = []
         self.leaves: list[LiveLeaf] = []
         self._constants = 0
+        self._expected: dict[int, LiveLeaf] = {}
         self._rows: list[_Row] = []
         self._count = 0
         self._occurrences: dict[tuple[str, str, str], int] = {}
@@ -66,11 +67,11 @@ class Recorder(TorchDispatchMode):
         operator = describe(func)
         if operator.composite:
             with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+                return decomposed(func, args, kwargs)
         if operator.silent:
             return func(*args, **kwargs)
+        if operator.rebinds:
+            return self._rebound(func, operator, args, kwargs)
         index = self._count
         phase, scope = self.scopes.phase_and_scope()
         reads: list[_Row] = []
@@ -94,10 +95,16 @@ class Recorder(TorchDispatchMode):
         random = self._random_state(args, kwargs) if operator.random else ""
         context = self._context()
         step, number = self.scopes.step, self._occurrence(scope, operator.op, phase)
+        held = [tensor.untyped_storage().nbytes() for _, tensor, _ in touched] if operator.resizes else ()
+        try:
+            result = func(*args, **kwargs)
+        except BaseException:
+            for _, _, storage in touched:  # nobody knows how far it came
+                storage.spans.clear()
+            raise
         self._count = index + 1
-
-        result = func(*args, **kwargs)
-
+        for nbytes, (_, tensor, storage) in zip(held, touched, strict=True) if operator.resizes else ():
+            storage.initialised = storage.initialised and tensor.untyped_storage().nbytes() <= nbytes
         wanted = self.keep is not None and self.keep(f"{scope}:{operator.op}#{number}")
         writes, kind = self._outputs(operator, index, result, touched, wanted)
         mutates = tuple(position for position, _, _ in touched)
@@ -110,7 +117,7 @@ class Recorder(TorchDispatchMode):
         if isinstance(value, torch.Tensor):
             position = len(reads)
             reads.append(self._look(value, touched, position, operator))
-            return Place(position)
+            return Place(position, lazy_bits(value))
         if isinstance(value, (list, tuple)):
             return [self._take(item, reads, touched, operator) for item in value]
         return value
@@ -121,8 +128,7 @@ class Recorder(TorchDispatchMode):
             return (spec_of(tensor), -1, -1, None, 0, True, reason)
         storage = self.storages.of(tensor)
         if storage is None:
-            storage = self.add_leaf(LiveLeaf(f"constant#{self._constants}", "constant", tensor.detach()))
-            self._constants += 1
+            storage = self._met(tensor)
         spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
         if touched is not None:
             touched.append((position, tensor, storage))
@@ -132,8 +138,40 @@ class Recorder(TorchDispatchMode):
             return (spec, storage.number, storage.producer, None, 0, True, "uninitialised memory")
         if not self.fingerprints:
             return (spec, storage.number, storage.producer, None, 0, True, "not fingerprinted")
-        lanes, nbytes, dense = read_lanes(tensor, storage)
+        lanes, nbytes, dense, known = read_lanes(tensor, storage)
+        if not known and storage.leaves and not storage.covers(*span_of(tensor)[:2]):
+            self._constant(tensor)  # a part of the storage that no leaf shows
         return (spec, storage.number, storage.producer, lanes, nbytes, dense, "")
+
+    def _met(self, tensor: torch.Tensor) -> Storage:
+        """A storage that no op made and that nobody named: something expected, or a constant."""
+        leaf = self._expected.pop(tensor.untyped_storage()._cdata, None)
+        if leaf is None:
+            return self._constant(tensor)
+        storage = self.add_leaf(leaf)
+        if not storage.covers(*span_of(tensor)[:2]):
+            self._constant(tensor)
+        return storage
+
+    def _constant(self, tensor: torch.Tensor) -> Storage:
+        self._constants += 1
+        return self.add_leaf(LiveLeaf(f"constant#{self._constants - 1}", "constant", tensor))
+
+    def _rebound(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Any:
+        """``set_``: from here on the tensor is a look at another storage; no number changes."""
+        reads: list[_Row] = []
+        template = ([self._take(a, reads, None, operator) for a in args], {})
+        result = func(*args, **kwargs)
+        if not not_comparable(result) and self.storages.of(result) is None:
+            self._met(result)
+        phase, scope = self.scopes.phase_and_scope()
+        writes, _ = self._outputs(operator, self._count, result, [], False)
+        self._rows.append(
+            (self._count, scope, operator, phase, self.scopes.step, "view", reads, writes, template, (), self._context(),
+             "", self._occurrence(scope, operator.op, phase))
+        )  # fmt: skip
+        self._count += 1
+        return result
 
     def _outputs(
         self, operator: Operator, index: int, result: Any, touched: list[_Touched], wanted: bool
@@ -143,7 +181,7 @@ class Recorder(TorchDispatchMode):
         changed = {storage.number for _, _, storage in touched}
         for _, _, storage in touched:
             storage.spans.clear()
-            storage.producer, storage.initialised = index, True
+            storage.producer, storage.initialised = index, storage.initialised or not operator.resizes
         returned: set[int] = set()
         results = (result,) if isinstance(result, torch.Tensor) else _flat(result)
         for tensor in results:
@@ -224,25 +262,35 @@ class Recorder(TorchDispatchMode):
     def add_leaf(self, leaf: LiveLeaf) -> Storage:
         """Begin to know something that existed before the run (state, input, constant)."""
         self.leaves.append(leaf)
-        tensor = leaf.tensor
-        leaf.skipped = not_comparable(tensor)
-        storage = None if leaf.skipped else self.storages.of(tensor)
+        leaf.spec = spec_of(leaf.tensor)
+        if leaf.skipped:
+            return self.storages.nowhere
+        storage = self.storages.of(leaf.look)
         if storage is None:
-            storage = self.storages.add(tensor, -1)
-        if storage.producer == -1:
-            leaf.storage = storage.number
-            storage.leaves.append(leaf)
-        leaf.spec = spec_of(tensor)
-        if self.fingerprints and not leaf.skipped:
-            lanes, nbytes, dense = read_lanes(tensor, storage)
-            leaf.fingerprint = Fingerprint(lanes if dense else content_lanes(tensor), nbytes if dense else
-                                           tensor.numel() * tensor.element_size())
+            storage = self.storages.add(leaf.look, -1)
+        if storage.producer != -1 and not storage.leaves:
+            return storage  # an op of this run made it: it is no leaf
+        leaf.storage = storage.number
+        storage.leaves.append(leaf)
+        if storage.written:
+            leaf.keep_as_it_was()
+        if self.fingerprints:
+            lanes, nbytes, dense, _ = read_lanes(leaf.look, storage)
+            if not dense:
+                lanes, nbytes = content_lanes(leaf.look), leaf.look.numel() * leaf.look.element_size()
+            leaf.fingerprint = Fingerprint(lanes, nbytes)
         return storage
+
+    def expect(self, leaf: LiveLeaf) -> None:
+        """Know the name of something that becomes a leaf only if an op touches it."""
+        if not leaf.skipped:
+            self._expected.setdefault(leaf.look.untyped_storage()._cdata, leaf)
 
     def returned(self, outputs: Any, scope: str = "") -> None:
         """Record what the run (or the outermost module) gave back, as a call of kind ``return``."""
-        found = list(tensors_in(outputs))
-        reads = [self._look(tensor, None, 0, None) for _, tensor in found]
+        found = [(path, _resolved(tensor)) for path, tensor in tensors_in(outputs)]
+        with _disable_current_modes():
+            reads = [self._look(tensor, None, 0, None) for _, tensor in found]
         self._append("return", scope, "return", reads, [], [path for path, _ in found])
 
     def _append(
@@ -268,6 +316,13 @@ class Recorder(TorchDispatchMode):
         rows, self._rows = self._rows, []
         known: dict[Any, TensorSpec] = {}
         return [_call(row, known) for row in rows]
+
+
+def _resolved(tensor: torch.Tensor) -> torch.Tensor:
+    """What a lazily conjugated or negated result shows; the op that resolves it is recorded."""
+    if lazy_bits(tensor) and not not_comparable(tensor):
+        return tensor.detach().resolve_conj().resolve_neg()
+    return tensor
 
 
 def _flat(result: Any) -> Iterable[torch.Tensor]:

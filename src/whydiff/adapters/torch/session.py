@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from whydiff.adapters.torch.environment import environment
 from whydiff.adapters.torch.module_recorder import ModuleRecorder
@@ -91,9 +92,11 @@ class Session:
 
     def add_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any], target: Any = None) -> None:
         """Name the tensors that a call is given, by the parameter's name where the signature tells it."""
-        for path, tensor in tensors_in(_bound(args, kwargs, target)):
-            if self.recorder.storages.of(tensor) is None:
-                self.recorder.add_leaf(LiveLeaf(path, "input", tensor))
+        with _disable_current_modes():
+            for path, tensor in tensors_in(_bound(args, kwargs, target)):
+                leaf = LiveLeaf(path, "input", tensor)
+                if leaf.skipped or self.recorder.storages.of(tensor) is None:
+                    self.recorder.add_leaf(leaf)
 
     def returned(self, outputs: Any) -> None:
         """Name the tensors that the run gives back."""
@@ -138,7 +141,7 @@ class Session:
 
     def _add_root(self, prefix: str, module: torch.nn.Module) -> None:
         self._roots.append((prefix, module))
-        with torch.utils._python_dispatch._disable_current_modes():
+        with _disable_current_modes():
             for leaf in state_of(prefix, module):
                 self.recorder.add_leaf(leaf)
         self._scalars.update(scalars_of(prefix, module))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from whydiff.adapters.torch.dtypes import not_comparable, raw
 from whydiff.records import Fingerprint, LeafRole, TensorSpec
 
 _SMALL = 1 << 20
@@ -21,6 +22,12 @@ class LiveLeaf:
     """A tensor that existed before the run, held by reference; copied only when it is about to change.
 
     Constants up to 1 MiB are copied at once, since nobody else may keep them as they are.
+
+    Args:
+        name, role: as in `whydiff.records.Leaf`.
+        tensor: the user's tensor. A second look at its memory is held too, so that the beginning is known even
+            if the run gives the tensor other memory (``.data =``).
+        owner, attribute: where it hangs, for interventions.
     """
 
     def __init__(
@@ -31,26 +38,32 @@ class LiveLeaf:
         self.storage = -1
         self.spec = TensorSpec((), "")
         self.fingerprint: Fingerprint | None = None
-        self.skipped = ""
+        self.skipped = not_comparable(tensor)
+        self.written = False
         self.snapshot: torch.Tensor | None = None
-        if role == "constant" and tensor.layout is torch.strided and tensor.nbytes <= _SMALL:
-            self.keep_as_it_was()
+        self.look = tensor if self.skipped else raw(tensor.detach())
+        if role == "constant" and not self.skipped and tensor.nbytes <= _SMALL:
+            self._copy()
+
+    def _copy(self) -> None:
+        if self.snapshot is None and not self.skipped:
+            self.snapshot = self.look.clone(memory_format=torch.preserve_format)
 
     def keep_as_it_was(self) -> None:
-        """Copy the tensor, strides included, before it changes."""
-        if self.snapshot is None and self.tensor.layout is torch.strided and not self.skipped:
-            self.snapshot = self.tensor.detach().clone(memory_format=torch.preserve_format)
+        """Copy the tensor before it changes."""
+        self.written = True
+        self._copy()
 
     @property
     def value(self) -> torch.Tensor:
-        """What it was when the run began."""
-        return self.tensor.detach() if self.snapshot is None else self.snapshot
+        """What it was when the run began (without a lazy conjugation or negation)."""
+        return self.look if self.snapshot is None else self.snapshot
 
     def restore(self) -> None:
-        """Write the beginning's bits back into the user's tensor."""
-        if self.snapshot is not None and self.role != "constant":
-            with torch.no_grad():
-                self.tensor.detach().copy_(self.snapshot)
+        """Write the beginning's bits back into the user's memory if the run changed them."""
+        if self.written and self.snapshot is not None:
+            with torch.inference_mode(self.look.is_inference()), torch.no_grad():
+                self.look.copy_(self.snapshot)
 
 
 def state_of(prefix: str, root: torch.nn.Module) -> Iterator[LiveLeaf]:

@@ -31,6 +31,10 @@ class Storage:
         self.initialised = True
         self.written = False
 
+    def covers(self, low: int, high: int) -> bool:
+        """Whether one leaf's look at this storage includes the bytes ``[low, high)``."""
+        return any(begin <= low and high <= end for begin, end, _ in map(span_of, (x.look for x in self.leaves)))
+
 
 class Storages:
     """All storages seen in one capture."""
@@ -38,6 +42,7 @@ class Storages:
     def __init__(self) -> None:
         self._known: dict[int, Storage] = {}
         self.count = 0
+        self.nowhere = Storage(-1, None, -1)
         self._finalizer = weakref.finalize(self, _free, self._known)
 
     def of(self, tensor: torch.Tensor) -> Storage | None:
@@ -77,16 +82,17 @@ def span_of(tensor: torch.Tensor) -> tuple[int, int, bool]:
     return low, low + extent * size, False
 
 
-def read_lanes(tensor: torch.Tensor, known: Storage) -> tuple[Lanes, int, bool]:
-    """Fingerprint lanes of what a tensor shows now, bytes read, and True if they are of its content.
+def read_lanes(tensor: torch.Tensor, known: Storage) -> tuple[Lanes, int, bool, bool]:
+    """Fingerprint lanes of what a tensor shows now, bytes read, whether of its content, whether known before.
 
     Raises nothing; the caller has checked `not_comparable`.
     """
     low, high, dense = span_of(tensor)
     lanes = known.spans.get((low, high))
-    if lanes is None:
-        lanes = known.spans[low, high] = span_lanes(tensor, low, high)
-    return lanes, high - low, dense
+    if lanes is not None:
+        return lanes, high - low, dense, True
+    lanes = known.spans[low, high] = span_lanes(tensor, low, high)
+    return lanes, high - low, dense, False
 
 
 def written_lanes(tensor: torch.Tensor, known: Storage) -> tuple[Lanes, int]:
