@@ -23,16 +23,46 @@ def verify(case: Case, causes: Sequence[Cause], progress: Progress | None = None
     Returns:
         The causes with status, experiments, effect and the inert flag set, in the given order.
     """
-    testable = [c for c in causes if c.interventions and case.supports(c.interventions)]
-    everything = _merged(testable)
-    done = []
+    done, together = list(causes), _Together(case)
+    testable = []
     for number, cause in enumerate(causes):
+        if not cause.interventions or not case.supports(cause.interventions):
+            done[number] = _untested(case, cause)
+        elif why := _failed(case, cause.interventions):
+            done[number] = replace(cause, reason=f"the experiment failed: {why}")
+        else:
+            together.add(cause)
+            testable.append(number)
+    for count, number in enumerate(testable):
         if progress is not None:
-            progress("verify causes", number, len(causes))
-        done.append(_verified(case, cause, everything) if cause in testable else _untested(case, cause))
+            progress("verify causes", count, len(testable))
+        done[number] = _verified(case, causes[number], together.with_(causes[number]))
     if progress is not None:
-        progress("verify causes", len(causes), len(causes))
+        progress("verify causes", len(testable), len(testable))
     return tuple(done)
+
+
+class _Together:
+    """Causes that can be removed in one experiment; one that cannot join them is tried alone."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.causes: list[Cause] = []
+
+    def add(self, cause: Cause) -> None:
+        if self.case.supports(_merged([*self.causes, cause])):
+            self.causes.append(cause)
+
+    def with_(self, cause: Cause) -> tuple[Intervention, ...]:
+        return _merged(self.causes if cause in self.causes else [cause])
+
+
+def _failed(case: Case, interventions: Sequence[Intervention]) -> str:
+    """Why an experiment cannot be carried out; empty if it can. One that fails must not spoil the others'."""
+    try:
+        return case.try_out(interventions).failed
+    except WhydiffError as error:
+        return f"{error.what} {error.actual}".strip()
 
 
 def _untested(case: Case, cause: Cause) -> Cause:
@@ -67,6 +97,9 @@ def _verified(case: Case, cause: Cause, everything: tuple[Intervention, ...]) ->
             reason="it differs but changes nothing on this input",
             experiments=(_experiment(cause.interventions, "outputs change", before, this_removed, "refuted"),),
         )  # fmt: skip
+    if this_removed.equal:
+        experiment = _experiment(cause.interventions, _PREDICTION, before, this_removed, "confirmed")
+        return replace(cause, status="confirmed", reason="", effect=effect, experiments=(experiment,))
     if all_removed.equal:
         experiments = [_experiment(everything, _PREDICTION, before, all_removed, "confirmed")]
         if others:

@@ -45,7 +45,7 @@ def test_no_color_wins_over_force_color_but_not_over_the_option(
 def test_a_pipe_cuts_and_folds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(capsys)
     assert "…" not in out.split("Growth")[0]
-    assert out.splitlines()[2].endswith("(inconclusive, inert)")
+    assert out.splitlines()[2].endswith("inert on this input (below)")
 
 
 @pytest.mark.parametrize("width", [30, 60, 200])

@@ -102,15 +102,16 @@ def _where(diagnosis: Diagnosis) -> str:
 def _why(diagnosis: Diagnosis) -> str:
     cause = best(diagnosis)
     others = [c for c in diagnosis.causes if c is not cause]
-    also = listed((f"{title(c)} ({_short_status(c)})" for c in others), 2)
+    live = [c for c in others if not c.inert and c.status != "refuted"]
+    also = listed((f"{title(c)} ({c.status})" for c in live), 2)
+    idle = len(others) - len(live)
+    if idle:
+        dismissed = f"{count(idle, 'other')} refuted or inert on this input (below)"
+        also = f"{also}; {dismissed}" if also else dismissed
     if cause is None:
         nothing = "nothing to explain" if diagnosis.verdict is Verdict.IDENTICAL else "no known cause fits"
-        return f"{nothing}; looked at {also}" if also else nothing
+        return f"{nothing}; {also}" if also else nothing
     return f"{title(cause)} – {status(cause)}" + (f"; also {also}" if also else "")
-
-
-def _short_status(cause: Cause) -> str:
-    return f"{cause.status}, inert" if cause.inert else cause.status
 
 
 def _proof(diagnosis: Diagnosis) -> str:

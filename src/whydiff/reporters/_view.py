@@ -37,7 +37,7 @@ def build(diagnosis: Diagnosis, *, verbose: bool = False) -> View:
     """
     sections = (
         Section("Notes", tuple(Text(plain(sentence)) for sentence in diagnosis.notes)),
-        Section("Impact on the outputs", _impact(diagnosis)),
+        Section("Impact on the outputs", _impact(diagnosis, verbose)),
         Section("Growth by depth (without resynchronising)", _growth(diagnosis, verbose)),
         Section(f"Origins ({len(diagnosis.origins)})", _origins(diagnosis, verbose)),
         Section(f"Causes ({len(diagnosis.causes)})", _causes(diagnosis, verbose)),
@@ -50,12 +50,17 @@ def build(diagnosis: Diagnosis, *, verbose: bool = False) -> View:
     return View(str(diagnosis.verdict), answer(diagnosis), remedy_code(diagnosis), filled)
 
 
-def _impact(diagnosis: Diagnosis) -> tuple[Block, ...]:
+_OUTPUTS = 4
+"""Outputs shown one by one before the rest is counted."""
+
+
+def _impact(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
     blocks: list[Block] = []
     if diagnosis.impact:
         rows = tuple((metric(m), figure(m)) for m in diagnosis.impact)
         blocks.append(Table(("metric", "value"), rows, numeric=("value",)))
     if diagnosis.outputs:
+        shown = diagnosis.outputs if verbose else diagnosis.outputs[:_OUTPUTS]
         outputs = tuple(
             (
                 plain(name),
@@ -66,10 +71,14 @@ def _impact(diagnosis: Diagnosis) -> tuple[Block, ...]:
                 different(c),
                 note(c),
             )
-            for name, c in diagnosis.outputs
+            for name, c in shown
         )
         columns = ("output", "status", "max abs", "mean abs", "rel L2", "different", "note")
         blocks.append(Table(columns, outputs, numeric=columns[2:-1]))
+        rest = diagnosis.outputs[len(shown) :]
+        if rest:
+            differ = sum(c.status == "differs" for _, c in rest)
+            blocks.append(Text(f"{differ} of {len(rest)} further outputs differ (all of them with --verbose)."))
     return tuple(blocks) or (Text("No output was compared."),)
 
 
