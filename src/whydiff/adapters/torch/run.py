@@ -17,7 +17,7 @@ from whydiff.adapters.torch.environment import flags_now, set_flag
 from whydiff.adapters.torch.executor import Executor
 from whydiff.adapters.torch.interventions import applied, supported
 from whydiff.adapters.torch.outputs import map_tensors, tensors_in, unseen_in
-from whydiff.adapters.torch.session import Session
+from whydiff.adapters.torch.session import Payloads, Session, Sink
 from whydiff.adapters.torch.state import discover
 from whydiff.errors import TargetError
 from whydiff.records import Intervention, ObserverCheck, RecordedTrace, Trace
@@ -60,6 +60,33 @@ class Run:
             session.restore()
         return session.trace(ObserverCheck(None, None, len(self._outputs), "not checked yet"))
 
+    def record(self, sink: Sink, *, level: str = "op", payloads: Payloads = "all", check: bool = True) -> dict[str, Any]:
+        """Run once instrumented into a sink (`whydiff.store.TraceWriter`), with outputs named as by `capture`.
+
+        Args:
+            sink: receives calls, leaves, contexts and full tensors step by step.
+            level: ``"op"`` or ``"module"``.
+            payloads: ``"all"``, ``"none"`` or globs over sites, see `Session`.
+            check: also run plainly twice, for the observer check.
+
+        Returns:
+            What the trace's writer is closed with.
+
+        Raises:
+            TargetError: the program raised.
+        """
+        session = Session(self.roots, self.tensors, level=level, payloads=payloads, sink=sink, whole=True)
+        with self._beginning() as (args, kwargs):
+            with session:
+                session.add_inputs(args, kwargs, self.target)
+                outputs = self._call(args, kwargs)
+                session.returned(outputs)
+            self._outputs, self._unseen = _copies(outputs), unseen_in(outputs)
+            self._leaves = [leaf for leaf in session.leaves if leaf.snapshot is not None]
+            session.restore()
+        manifest = session.manifest()
+        return manifest | ({"observer": self.check()} if check else {})
+
     def plain(
         self, interventions: Iterable[Intervention] = (), donor: Executor | None = None
     ) -> list[tuple[str, torch.Tensor]]:
@@ -77,8 +104,8 @@ class Run:
                 for leaf in self._leaves:
                     leaf.restore()
 
-    def check(self, trace: Trace) -> ObserverCheck:
-        """H0 and H0′ (plain) against H1 (the capture made before)."""
+    def check(self, trace: Trace | None = None) -> ObserverCheck:
+        """H0 and H0′ (plain) against H1 (the capture made before, whose outputs this run remembers)."""
         first, second = self.plain(), self.plain()
         deterministic, where = _equal(first, second)
         unchanged, changed_at = _equal(first, self._outputs)
