@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,16 @@ import torch
 
 _WRITE_ONLY = frozenset("copy_ fill_ zero_ copy".split())
 _NO_NUMBERS = frozenset(("detach_", "requires_grad_", "_assert_tensor_metadata"))
+# Batch norms change their running statistics without saying so in the schema (native_functions.yaml): positions of
+# the statistics, and of the flag that must be true (-1: always).
+_UNANNOTATED = {
+    "native_batch_norm": (frozenset((3, 4)), 5),
+    "cudnn_batch_norm": (frozenset((3, 4)), 5),
+    "miopen_batch_norm": (frozenset((3, 4)), 5),
+    "batch_norm_gather_stats": (frozenset((3, 4)), -1),
+    "batch_norm_gather_stats_with_counts": (frozenset((3, 4)), -1),
+    "batch_norm_update_stats": (frozenset((1, 2)), -1),
+}
 _UNINITIALISED = frozenset(
     "empty empty_like empty_strided new_empty new_empty_strided empty_permuted empty_quantized".split()
 )
@@ -32,6 +43,8 @@ class Operator:
             has decomposed it before; decomposing it gives the same ops as under ``no_grad``).
         rebinds: it gives a tensor another storage (``set_``); no numbers change.
         resizes: it may append uninitialised elements to a storage.
+        unannotated: positions that it writes to although its schema does not say so.
+        unless: position of a flag without which it does not write there; -1: there is none.
     """
 
     op: str
@@ -45,6 +58,14 @@ class Operator:
     composite: bool
     rebinds: bool
     resizes: bool
+    unannotated: frozenset[int]
+    unless: int
+
+    def writes_to(self, args: Sequence[Any]) -> frozenset[int]:
+        """Positions of the positional arguments that a call with these arguments writes to."""
+        if not self.unannotated or (self.unless >= 0 and not args[self.unless]):
+            return self.written_args
+        return self.written_args | self.unannotated
 
 
 @functools.cache
@@ -58,6 +79,7 @@ def describe(func: Any) -> Operator:
         if argument.alias_info is not None and argument.alias_info.is_write
     ]
     random = torch.Tag.nondeterministic_seeded in func.tags
+    unannotated, unless = _UNANNOTATED.get(op, (frozenset(), -1))
     fills = random and op.endswith("_") and op not in ("bernoulli_",)
     return Operator(
         op=op,
@@ -72,6 +94,8 @@ def describe(func: Any) -> Operator:
         and not any(_has_kernel(func, key) for key in ("CPU", "CUDA")),
         rebinds=op == "set_",
         resizes=op in ("resize_", "resize_as_"),
+        unannotated=unannotated,
+        unless=unless,
     )
 
 

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from whydiff.adapters.torch.arguments import Place, encode, lazy_bits
 from whydiff.adapters.torch.dtypes import dtype_name, not_comparable, spec_of, to_payload
 from whydiff.adapters.torch.environment import flags_now, rng_state
+from whydiff.adapters.torch.fingerprints import content_lanes
 from whydiff.adapters.torch.operators import Operator, decomposed, describe
 from whydiff.adapters.torch.outputs import tensors_in
-from whydiff.adapters.torch.fingerprints import content_lanes
 from whydiff.adapters.torch.scopes import Scopes
 from whydiff.adapters.torch.state import LiveLeaf
 from whydiff.adapters.torch.storages import Storage, Storages, read_lanes, span_of, written_lanes
@@ -76,11 +76,11 @@ class Recorder(TorchDispatchMode):
         phase, scope = self.scopes.phase_and_scope()
         reads: list[_Row] = []
         touched: list[_Touched] = []
-        if operator.written_names:
-            written = operator.written_names
+        if operator.written_names or operator.unannotated:
+            written, positions = operator.written_names, operator.writes_to(args)
             template = (
                 [
-                    self._take(a, reads, touched if i in operator.written_args else None, operator)
+                    self._take(a, reads, touched if i in positions else None, operator)
                     for i, a in enumerate(args)
                 ],
                 {k: self._take(a, reads, touched if k in written else None, operator) for k, a in kwargs.items()},
@@ -219,6 +219,14 @@ class Recorder(TorchDispatchMode):
         if key and self.sink is not None:
             self.sink(key, to_payload(tensor))
         return (spec, storage.number, index, lanes, nbytes, True, "", key)
+
+    def before_write(self, tensor: torch.Tensor) -> None:
+        """Keep what a leaf was if this tensor shows one; for captures that see no reads."""
+        storage = self.storages.of(tensor)
+        if storage is None and tensor.untyped_storage()._cdata in self._expected:
+            storage = self._met(tensor)
+        if storage is not None:
+            self._before_write(tensor, storage)
 
     def _before_write(self, tensor: torch.Tensor, storage: Storage) -> None:
         """Leaves of this storage are about to change: keep what they were, once."""

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import copy
-import random
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
+from whydiff.adapters.torch.beginning import Beginning, random_states, set_random_states
 from whydiff.adapters.torch.dtypes import integer_view, not_comparable
-from whydiff.adapters.torch.environment import flags_now, set_flag
 from whydiff.adapters.torch.executor import Executor
 from whydiff.adapters.torch.interventions import applied, supported
-from whydiff.adapters.torch.outputs import map_tensors, tensors_in, unseen_in
+from whydiff.adapters.torch.outputs import tensors_in, unseen_in
 from whydiff.adapters.torch.session import Payloads, Session, Sink
-from whydiff.adapters.torch.state import discover
+from whydiff.adapters.torch.state import LiveLeaf, discover, state_of
 from whydiff.errors import TargetError
 from whydiff.records import Intervention, ObserverCheck, RecordedTrace, Trace
 
@@ -37,8 +35,9 @@ class Run:
         for _, module in discover([*self.args, *self.kwargs.values()])[0]:
             if not any(module is known for _, known in self.roots):
                 self.roots.append(("" if not self.roots else "argument", module))
-        self._random = _random_states()
-        self._leaves: list[Any] = []
+        self._random = random_states()
+        self._leaves: list[LiveLeaf] = []
+        self._optimizers: list[torch.optim.Optimizer] = []
         self._outputs: list[tuple[str, torch.Tensor]] = []
         self._unseen: list[str] = []
 
@@ -49,16 +48,21 @@ class Run:
             TargetError: the program raised.
         """
         session = Session(self.roots, self.tensors, level=level, whole=True)
-        with self._beginning() as (args, kwargs):
-            with session:
-                session.add_inputs(args, kwargs, self.target)
-                outputs = self._call(args, kwargs)
-                session.returned(outputs)
-            self._outputs = _copies(outputs)
-            self._unseen = unseen_in(outputs)
-            self._leaves = [leaf for leaf in session.leaves if leaf.snapshot is not None]
-            session.restore()
+        self._instrumented(session)
         return session.trace(ObserverCheck(None, None, len(self._outputs), "not checked yet"))
+
+    def _instrumented(self, session: Session) -> None:
+        with self._beginning() as (args, kwargs):
+            try:
+                with session:
+                    session.expect(self._optimizers)
+                    session.add_inputs(args, kwargs, self.target)
+                    outputs = self._call(args, kwargs)
+                    session.returned(outputs)
+                self._outputs, self._unseen = _copies(outputs), unseen_in(outputs)
+            finally:
+                session.restore()
+                self._leaves = [leaf for leaf in session.leaves if leaf.written]
 
     def record(self, sink: Sink, *, level: str = "op", payloads: Payloads = "all", check: bool = True) -> dict[str, Any]:
         """Run once instrumented into a sink (`whydiff.store.TraceWriter`), with outputs named as by `capture`.
@@ -76,14 +80,7 @@ class Run:
             TargetError: the program raised.
         """
         session = Session(self.roots, self.tensors, level=level, payloads=payloads, sink=sink, whole=True)
-        with self._beginning() as (args, kwargs):
-            with session:
-                session.add_inputs(args, kwargs, self.target)
-                outputs = self._call(args, kwargs)
-                session.returned(outputs)
-            self._outputs, self._unseen = _copies(outputs), unseen_in(outputs)
-            self._leaves = [leaf for leaf in session.leaves if leaf.snapshot is not None]
-            session.restore()
+        self._instrumented(session)
         manifest = session.manifest()
         return manifest | ({"observer": self.check()} if check else {})
 
@@ -126,27 +123,30 @@ class Run:
 
     @contextmanager
     def _beginning(self) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """The same random states and fresh inputs; the user's random states and flags come back after."""
-        before, flags = _random_states(), flags_now()
-        modes = [(module, module.training) for _, root in self.roots for module in root.modules()]
-        gradients = [(p, p.grad) for _, root in self.roots for p in root.parameters() if p.grad is not None]
-        parameters = [p for _, root in self.roots for p in root.parameters()]
-        _set_random_states(self._random)
-        kept = {id(p): p.grad.clone() for p, _ in gradients if p.grad is not None}
+        """The same random states and fresh inputs; afterwards everything that is not content is put back."""
+        beginning = Beginning([self.target, self.args, self.kwargs, *(root for _, root in self.roots)])
+        self._optimizers = beginning.optimizers
+        set_random_states(self._random)
         try:
-            yield _fresh(self.args), _fresh(self.kwargs)
+            yield self._fresh()
         finally:
-            for parameter in parameters:
-                parameter.grad = None
-            for parameter, gradient in gradients:
-                gradient.data.copy_(kept[id(parameter)])
-                parameter.grad = gradient
-            for module, training in modes:
-                module.training = training
-            for name, value in flags.as_dict().items():
-                if flags_now().as_dict()[name] != value:
-                    set_flag(name, value)
-            _set_random_states(before)
+            beginning.restore()
+
+    def _fresh(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Copies of the inputs, aliasing and layout included; modules and what cannot be copied stay shared."""
+        memo: dict[int, Any] = {}
+        for _, root in self.roots:
+            memo[id(root)] = root
+            for leaf in state_of("", root):
+                memo[id(leaf.tensor)] = leaf.tensor
+        for _, tensor in self.tensors:
+            memo[id(tensor)] = tensor
+        for _, tensor in tensors_in([self.args, self.kwargs]):
+            if id(tensor) not in memo and not not_comparable(tensor) and not tensor.is_leaf:
+                # a leaf as far as gradients go, and no leaf for in-place ops
+                memo[id(tensor)] = tensor.detach().clone(memory_format=torch.preserve_format).requires_grad_().view_as(tensor)
+        args = tuple(_copied(item, memo) for item in self.args)
+        return args, {name: _copied(item, memo) for name, item in self.kwargs.items()}
 
     def _call(self, args: Any, kwargs: Any) -> Any:
         try:
@@ -162,36 +162,13 @@ class Run:
             ) from error
 
 
-def _fresh(value: Any) -> Any:
-    """Copies of tensors with their strides; other mutable objects are deep-copied, modules are not."""
-    with ExitStack():
-        if isinstance(value, torch.Tensor):
-            return _copy(value)
-        if isinstance(value, (list, tuple, dict)):
-            mapped = map_tensors(value, _copy)
-            if isinstance(mapped, dict):
-                return {key: _fresh_object(item) for key, item in mapped.items()}
-            if type(mapped) in (list, tuple):
-                return type(mapped)(_fresh_object(item) for item in mapped)
-            return mapped
-        return _fresh_object(value)
-
-
-def _fresh_object(value: Any) -> Any:
-    if isinstance(value, (torch.Tensor, torch.nn.Module, list, tuple, dict)) or callable(value):
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    if callable(value) and not isinstance(value, torch.nn.Module):
         return value
     try:
-        return copy.deepcopy(value)
-    except (TypeError, RuntimeError, AttributeError):  # cannot be copied: shared between runs
+        return copy.deepcopy(value, memo)
+    except (TypeError, RuntimeError, AttributeError, NotImplementedError):  # shared between runs
         return value
-
-
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    if not_comparable(tensor):
-        return tensor
-    if tensor.requires_grad and not tensor.is_leaf:
-        return tensor
-    return tensor.detach().clone(memory_format=torch.preserve_format).requires_grad_(tensor.requires_grad)
 
 
 def _copies(outputs: Any) -> list[tuple[str, torch.Tensor]]:
@@ -209,21 +186,3 @@ def _equal(first: Sequence[tuple[str, Any]], second: Sequence[tuple[str, Any]]) 
         if not torch.equal(integer_view(one), integer_view(other)):
             return False, path
     return True, ""
-
-
-def _random_states() -> tuple[Any, ...]:
-    devices = [torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())] if _cuda() else []
-    return torch.get_rng_state(), devices, random.getstate(), np.random.get_state()
-
-
-def _set_random_states(states: tuple[Any, ...]) -> None:
-    cpu, devices, python, numpy = states
-    torch.set_rng_state(cpu)
-    for index, state in enumerate(devices):
-        torch.cuda.set_rng_state(state, index)
-    random.setstate(python)
-    np.random.set_state(numpy)
-
-
-def _cuda() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_initialized()

@@ -29,6 +29,7 @@ class Scopes:
             `stack` is 1 for the outermost module.
         on_step: called when a root is entered again, with the number of the step that begins.
         on_root: called with (prefix, module) when a root is met for the first time.
+        on_update: called with the optimizer when a step of it begins.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class Scopes:
         on_exit: Callable[[str, torch.nn.Module, Any, Any, Any], None] | None = None,
         on_step: Callable[[int], None] | None = None,
         on_root: Callable[[str, torch.nn.Module], None] | None = None,
+        on_update: Callable[[torch.optim.Optimizer], None] | None = None,
     ) -> None:
         self.on_enter, self.on_exit, self.on_step, self.on_root = on_enter, on_exit, on_step, on_root
+        self.on_update = on_update
         self.stack: list[tuple[torch.nn.Module, str]] = []
         self.scope = ""
         self.step = 0
@@ -137,6 +140,8 @@ class Scopes:
         if threading.get_ident() == self._thread:
             self._updating += 1
             self._optimizer = type(optimizer).__name__
+            if self.on_update is not None:
+                self.on_update(optimizer)
 
     def _end_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if threading.get_ident() == self._thread:

@@ -10,13 +10,14 @@ from typing import Any, Literal, Protocol
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from whydiff.adapters.torch.dtypes import to_payload
 from whydiff.adapters.torch.environment import environment
 from whydiff.adapters.torch.module_recorder import ModuleRecorder
 from whydiff.adapters.torch.outputs import tensors_in
 from whydiff.adapters.torch.recorder import Recorder
 from whydiff.adapters.torch.scopes import Scopes
 from whydiff.adapters.torch.state import LiveLeaf, Roots, config_of, scalars_of, state_of, ties_of
-from whydiff.adapters.torch.dtypes import to_payload
+from whydiff.adapters.torch.watcher import Watcher
 from whydiff.errors import UsageError
 from whydiff.records import Call, Environment, Leaf, ObserverCheck, Payload, RecordedTrace
 
@@ -68,13 +69,18 @@ class Session:
         self._config: dict[str, Any] = {}
         self._calls: list[Call] = []
         self._random_states: dict[str, Payload] = {}
+        self._expected: set[str] = set()
         self._leaves_sent = 0
         self._contexts_sent = 0
         self.scopes = Scopes(
-            on_enter=self._enter, on_exit=self._exit, on_step=self._begin_step, on_root=self._add_root
+            on_enter=self._enter, on_exit=self._exit, on_step=self._begin_step, on_root=self._add_root,
+            on_update=lambda optimizer: self.expect([optimizer]),
         )
         kind = Recorder if level == "op" else ModuleRecorder
+        self._watcher: Watcher | None = None
         self.recorder: Recorder = kind(self.scopes, keep=_keeper(payloads), sink=self._keep)
+        if whole and level == "module":
+            self._watcher = Watcher(self.recorder)
 
     def __enter__(self) -> Session:
         for prefix, module in self._known_roots:
@@ -83,9 +89,13 @@ class Session:
             self.recorder.add_leaf(LiveLeaf(name, "attribute", tensor))
         self.scopes.__enter__()
         self.recorder.__enter__()
+        if self._watcher is not None:
+            self._watcher.__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        if self._watcher is not None:
+            self._watcher.__exit__(*exception)
         self.recorder.__exit__(*exception)
         self.scopes.__exit__()
         self._drain()
@@ -97,6 +107,22 @@ class Session:
                 leaf = LiveLeaf(path, "input", tensor)
                 if leaf.skipped or self.recorder.storages.of(tensor) is None:
                     self.recorder.add_leaf(leaf)
+
+    def expect(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """Name the state of optimizers; it becomes part of the trace where an op touches it."""
+        for optimizer in optimizers:
+            known = {id(leaf.tensor): leaf.name for leaf in self.recorder.leaves if leaf.role == "parameter"}
+            for number, (parameter, state) in enumerate(optimizer.state.items()):
+                owner = known.get(id(parameter), str(number))
+                for key, value in state.items() if isinstance(state, dict) else ():
+                    if isinstance(value, torch.Tensor):
+                        name = f"{type(optimizer).__name__}.{owner}.{key}"
+                        self._expect(LiveLeaf(name, "attribute", value))
+
+    def _expect(self, leaf: LiveLeaf) -> None:
+        if leaf.name not in self._expected:
+            self._expected.add(leaf.name)
+            self.recorder.expect(leaf)
 
     def returned(self, outputs: Any) -> None:
         """Name the tensors that the run gives back."""
@@ -144,6 +170,8 @@ class Session:
         with _disable_current_modes():
             for leaf in state_of(prefix, module):
                 self.recorder.add_leaf(leaf)
+                if leaf.role == "parameter" and leaf.tensor.grad is not None:
+                    self._expect(LiveLeaf(f"{leaf.name}.grad", "attribute", leaf.tensor.grad))
         self._scalars.update(scalars_of(prefix, module))
         if not prefix or not self._config:
             self._config.update(config_of(module))

@@ -189,7 +189,7 @@ def _look_into(name: str, value: Any, modules: Any, tensors: Any, seen: set[int]
         _look_into(name, value.__self__, modules, tensors, seen, depth + 1)
         _look_into(name, value.__func__, modules, tensors, seen, depth + 1)
     elif isinstance(value, types.FunctionType):
-        for reached, item in _reached(value):
+        for reached, item in reached_by(value):
             _look_into(reached, item, modules, tensors, seen, depth + 1)
     elif isinstance(value, (list, tuple)) and len(value) <= 64:
         for index, item in enumerate(value):
@@ -202,7 +202,11 @@ def _look_into(name: str, value: Any, modules: Any, tensors: Any, seen: set[int]
             _look_into(f"{name}.{key}" if name else key, item, modules, tensors, seen, depth + 1)
 
 
-def _reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+def reached_by(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """(name, value) of what a function's code can reach: closure, defaults, and the globals that it names.
+
+    Modules, types and functions of other modules are left out.
+    """
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             yield name, cell.cell_contents
@@ -214,8 +218,8 @@ def _reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
             names.update(constant.co_names)
     for name in sorted(names):
         value = function.__globals__.get(name)
-        own = isinstance(value, types.FunctionType) and value.__module__ == function.__module__
-        if own or isinstance(value, (torch.nn.Module, torch.Tensor, list, tuple, dict, functools.partial)):
+        foreign = isinstance(value, types.FunctionType) and value.__module__ != function.__module__
+        if not foreign and not isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
             yield name, value
     for index, value in enumerate(function.__defaults__ or ()):
         yield f"default{index}", value
