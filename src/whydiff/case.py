@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from whydiff.adapters import Executor, Run, for_framework
 from whydiff.comparison import compare_payloads
-from whydiff.errors import PayloadError
+from whydiff.errors import PayloadError, ReplayError
 from whydiff.localize import Localization, find_origins
 from whydiff.records import (
-    Alignment, Comparison, Intervention, Leaf, Origin, Payload, RecordedTrace, Trace,
+    Alignment, Call, Comparison, Intervention, Leaf, Origin, Payload, RecordedTrace, Trace,
 )  # fmt: skip
 
 _ENVIRONMENT = ("versions", "hardware", "flags", "variables", "rng")
 REPLAYED = frozenset({"restore-state", "restore-input"})
-"""Interventions that a replay can carry out; the others need a live run."""
+"""Interventions that a replay can always carry out; `Case.replays` says which others it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,11 @@ class Case:
         run = self.runs[1]
         if run is not None and all(run.supports(item) for item in interventions):
             return True
-        return all(item.name in REPLAYED for item in interventions)
+        return self.replays(interventions)
+
+    def replays(self, interventions: Sequence[Intervention]) -> bool:
+        """Whether a replay can do it: a scalar only where it shows as an operator's differing argument."""
+        return all(item.name in REPLAYED or bool(self._carried(item)) for item in interventions)
 
     def try_out(self, interventions: Sequence[Intervention]) -> Outcome:
         """The candidate's outputs under interventions against the reference's (remembered)."""
@@ -150,13 +155,13 @@ class Case:
     def _try_out(self, interventions: Sequence[Intervention]) -> Outcome:
         run = self.runs[1]
         donor = self._executor(self.reference)
-        wanted = {slot: reference for slot, reference, _ in self.localization.returned}
+        wanted = self._wanted
         method: Literal["rerun", "replay"] = "replay"
         if run is not None and all(run.supports(item) for item in interventions):
             method = "rerun"
             executor = self._executor(self.candidate)
             outputs = {path: executor.payload(v) for path, v in run.plain(interventions, donor)}
-        elif all(item.name in REPLAYED for item in interventions):
+        elif self.replays(interventions):
             outputs = self._replayed(interventions, donor)
         else:
             return Outcome(False, None, 0, (), method, "the candidate is a trace on disk; this needs a live run")
@@ -173,11 +178,21 @@ class Case:
         )
         return Outcome(equal, total / elements if elements else None, elements, comparisons, method)
 
+    @functools.cached_property
+    def _wanted(self) -> dict[str, Payload]:
+        """The reference's outputs by slot: as the walk kept them, else (fingerprints settled it) from a replay."""
+        if self.localization.returned:
+            return {slot: reference for slot, reference, _ in self.localization.returned}
+        return self._outputs(self._executor(self.reference), self.reference)
+
     def _replayed(self, interventions: Sequence[Intervention], donor: Executor) -> dict[str, Payload]:
         executor = self._restored(interventions, donor)
+        return self._outputs(executor, executor.trace)
+
+    def _outputs(self, executor: Executor, trace: Trace) -> dict[str, Payload]:
         outputs: dict[str, Payload] = {}
         with executor.running():
-            for call in self.candidate.calls:
+            for call in trace.calls:
                 executor.execute(call)
                 if call.kind == "return":
                     outputs |= {e.site.slot: executor.payload(executor.read(e)) for e in call.reads}
@@ -186,7 +201,7 @@ class Case:
 
     def origins_after(self, interventions: Sequence[Intervention]) -> set[str] | None:
         """Sites of the origins that remain when the candidate is replayed under interventions (None: cannot)."""
-        if not all(item.name in REPLAYED for item in interventions):
+        if not self.replays(interventions):
             return None
         donor = self._executor(self.reference)
         found = find_origins(donor, self._restored(interventions, donor), self.alignment)
@@ -194,8 +209,38 @@ class Case:
 
     def _restored(self, interventions: Sequence[Intervention], donor: Executor) -> Executor:
         by_name = {leaf.name: leaf for leaf in self.reference.leaves}
-        restore = {i.target: donor.leaf_value(by_name[i.value or i.target]) for i in interventions}
-        return for_framework(self.candidate.framework).executor(self.candidate, restore=restore)
+        mine = {leaf.name: leaf for leaf in self.candidate.leaves}
+        restoring = [item for item in interventions if item.name in REPLAYED]
+        for item in restoring:
+            ours, theirs = by_name[item.value or item.target].spec, mine[item.target].spec
+            if ours.shape != theirs.shape:
+                raise ReplayError(
+                    "A tensor of another shape cannot take this one's place in a replay.", where=item.target,
+                    actual=str(theirs), expected=str(ours), next_step="give the candidate as a live target",
+                )
+        restore = {i.target: donor.leaf_value(by_name[i.value or i.target]) for i in restoring}
+        changed = {k: call for item in interventions for k, call in self._carried(item).items()}
+        trace: Any = self.candidate
+        if changed:
+            trace = _Changed(trace, tuple(changed.get(call.index, call) for call in trace.calls))
+        return for_framework(trace.framework).executor(trace, restore=restore)
+
+    def _carried(self, item: Intervention) -> Mapping[int, Call]:
+        """Candidate calls inside the scalar's module whose arguments differ by it, with the reference's arguments."""
+        if item.name != "set-scalar":
+            return {}
+        path = item.target.rpartition(".")[0]
+        before = self.candidate.scalars.get(item.target)
+        found = {}
+        for pair in self.alignment.pairs:
+            ours, theirs = self.reference.calls[pair.reference], self.candidate.calls[pair.candidate]
+            inside = not path or theirs.site.scope == path or theirs.site.scope.startswith(path + ".")
+            if not inside or ours.target != theirs.target or ours.arguments == theirs.arguments:
+                continue
+            changes = list(differing_arguments(ours.arguments, theirs.arguments))
+            if changes and all(fits(change, (item.value, before)) for change in changes):
+                found[theirs.index] = replace(theirs, arguments=ours.arguments)
+        return found
 
     def _executor(self, trace: Trace) -> Executor:
         return for_framework(trace.framework).executor(trace)
@@ -206,6 +251,38 @@ def _changes(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict
     return {
         key: (reference.get(key), candidate.get(key)) for key in keys if reference.get(key) != candidate.get(key)
     }
+
+
+class _Changed:
+    """A trace with some calls exchanged; everything else is the original's."""
+
+    def __init__(self, trace: Trace, calls: tuple[Call, ...]) -> None:
+        self._trace, self.calls = trace, calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trace, name)
+
+
+ABSENT = object()
+"""In place of an argument that one side left out because it is the operator's default."""
+
+
+def differing_arguments(reference: Any, candidate: Any) -> Iterator[tuple[Any, Any]]:
+    """(reference's, candidate's) innermost values in which two argument templates differ (or `ABSENT`)."""
+    if isinstance(reference, (list, tuple)) and isinstance(candidate, (list, tuple)):
+        for ours, theirs in itertools.zip_longest(reference, candidate, fillvalue=ABSENT):
+            yield from differing_arguments(ours, theirs)
+    elif isinstance(reference, Mapping) and isinstance(candidate, Mapping):
+        for key in dict.fromkeys((*reference, *candidate)):
+            yield from differing_arguments(reference.get(key, ABSENT), candidate.get(key, ABSENT))
+    elif reference is ABSENT or candidate is ABSENT or reference != candidate:
+        yield reference, candidate
+
+
+def fits(change: tuple[Any, Any], values: tuple[Any, Any]) -> bool:
+    """Whether an argument changed from one value to the other; a default left out fits, but not on both sides."""
+    present = [(found, value) for found, value in zip(change, values, strict=True) if found is not ABSENT]
+    return bool(present) and all(type(f) is type(v) and bool(f == v) for f, v in present)
 
 
 def replayable(trace: Trace) -> str:
