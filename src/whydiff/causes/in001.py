@@ -97,7 +97,9 @@ def _difference(case: Case, reference: Leaf, candidate: Leaf) -> Difference:
     try:
         comparison = remember(
             case, f"input {reference.name}",
-            lambda: compare_payloads(case.payload(reference, "reference"), case.payload(candidate, "candidate")),
+            lambda: compare_payloads(
+                case.payload(reference, "reference"), case.payload(candidate, "candidate")
+            ),
         )  # fmt: skip
     except PayloadError as error:
         missing = str(error)

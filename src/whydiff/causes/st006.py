@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from whydiff.case import Case, differing_arguments
+from whydiff.case import Case, differing_arguments, fits
 from whydiff.causes._state import listed, target_name
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
 
@@ -46,8 +46,9 @@ class ConfigDiffers:
 
     How it is verified:
         The candidate runs again with the reference's value in every module of the group
-        (``set-scalar``); the outputs must become equal bit for bit. Needs a live candidate; from a
-        trace it stays inconclusive.
+        (``set-scalar``); the outputs must become equal bit for bit. From a trace, the operators of
+        the module whose arguments show the value are executed again with the reference's; a value that
+        no argument shows needs a live candidate and stays inconclusive.
 
     References:
         PyTorch, torch.nn.LayerNorm (eps), torch.nn.GELU (approximate); huggingface/transformers,
@@ -68,7 +69,7 @@ class ConfigDiffers:
         for key, (ours, theirs) in case.config_changes.items():
             if key in linked or _place(ours) or _place(theirs):
                 continue
-            origins = [o for o in case.localization.origins if (ours, theirs) in _Pairs(_arguments(case, o))]
+            origins = [o for o in case.localization.origins if _argues(case, o, ours, theirs)]
             if origins:
                 yield self._argument(key, ours, theirs, origins)
             else:
@@ -90,7 +91,7 @@ class ConfigDiffers:
         if keys:
             evidence.append(Evidence(f"the configuration says so: {listed(keys)}", {"config": keys}))
         for origin in case.localization.origins:
-            if (ours, theirs) in _Pairs(_arguments(case, origin)):
+            if _argues(case, origin, ours, theirs):
                 evidence.append(
                     Evidence(f"the value is an argument of {origin.site}", {"origin": str(origin.site)})
                 )
@@ -118,7 +119,8 @@ class ConfigDiffers:
         first = keys[0]
         evidence = Evidence(
             f"{len(keys)} configuration key(s) differ and nothing that acts carries the values: "
-            f"{listed(keys)} ({first}: {changes[first][0]} in the reference, {changes[first][1]} in the candidate)",
+            f"{listed(keys)} ({first}: {changes[first][0]} in the reference, {changes[first][1]} in the "
+            "candidate)",
             {"config": changes},
         )
         open_origins = [
@@ -166,26 +168,15 @@ def _place(value: Any) -> bool:
     return isinstance(value, str) and ("/" in value or "\\" in value)
 
 
-def _arguments(case: Case, origin: Origin) -> list[tuple[Any, Any]]:
-    """Differing non-tensor arguments of an origin's two calls."""
+def _argues(case: Case, origin: Origin, ours: Any, theirs: Any) -> bool:
+    """Whether an argument of an origin's two calls changed from one value to the other."""
     reference, candidate = origin.calls
     if origin.kind != "arguments" or reference < 0 or candidate < 0:
-        return []
-    return list(
-        differing_arguments(
-            case.reference.calls[reference].arguments, case.candidate.calls[candidate].arguments
-        )
+        return False
+    changes = differing_arguments(
+        case.reference.calls[reference].arguments, case.candidate.calls[candidate].arguments
     )
-
-
-class _Pairs:
-    """Membership by equal values and types (1 and True are not the same setting)."""
-
-    def __init__(self, pairs: list[tuple[Any, Any]]) -> None:
-        self.pairs = pairs
-
-    def __contains__(self, wanted: object) -> bool:
-        return any(_equal(pair, wanted) for pair in self.pairs)
+    return any(fits(change, (ours, theirs)) for change in changes)
 
 
 def _equal(one: Any, other: Any) -> bool:
