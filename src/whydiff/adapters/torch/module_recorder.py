@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
+from whydiff.adapters.torch.dtypes import not_comparable
 from whydiff.adapters.torch.outputs import tensors_in
 from whydiff.adapters.torch.recorder import Recorder
 
@@ -18,7 +20,7 @@ class ModuleRecorder(Recorder):
     """
 
     def __enter__(self) -> ModuleRecorder:
-        self._pending: list[tuple[list[Any], list[str]]] = []
+        self._pending: dict[int, list[Any]] = {}
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -26,20 +28,20 @@ class ModuleRecorder(Recorder):
 
     def entered(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         """Look at what the module is given, as it is now."""
-        self._pending.append(self._looks((args, kwargs)))
+        self._pending[len(self.scopes.stack)] = self._looks((args, kwargs))
 
     def left(self, scope: str, module: torch.nn.Module, output: Any) -> None:
         """Look at what the module gives back and write the call down."""
-        reads, _ = self._pending.pop()
-        writes = [(*look, "") for look in self._looks(output)[0]]
+        reads = self._pending.pop(len(self.scopes.stack))
+        writes = [(*look, "") for look in self._looks(output)]
         self._append("module", scope, type(module).__name__, reads, writes)
 
-    def _looks(self, value: Any) -> tuple[list[Any], list[str]]:
-        rows, paths = [], []
-        for path, tensor in tensors_in(value):
-            storage = self.storages.of(tensor)
-            if storage is not None:
-                storage.spans.clear()
-            rows.append(self._look(tensor, None, 0, None))
-            paths.append(path)
-        return rows, paths
+    def _looks(self, value: Any) -> list[Any]:
+        rows = []
+        with _disable_current_modes():
+            for _, tensor in tensors_in(value):
+                storage = None if not_comparable(tensor) else self.storages.of(tensor)
+                if storage is not None:
+                    storage.spans.clear()
+                rows.append(self._look(tensor, None, 0, None))
+        return rows

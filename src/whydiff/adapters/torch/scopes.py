@@ -11,10 +11,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from whydiff.records import Phase
 
-_module_call = torch.nn.Module.__call__
+_KEPT = 1_000_000
+"""Scopes of this many autograd nodes are remembered for their backward ops."""
+_module_call: Callable[..., Any] = torch.nn.Module.__call__
 _listeners: list[Scopes] = []
 _current_node = torch._C._current_autograd_node
-_sequence_number = torch._C._autograd._get_sequence_nr  # type: ignore[attr-defined]
+_sequence_number = torch._C._autograd._get_sequence_nr
 
 
 class Scopes:
@@ -27,7 +29,8 @@ class Scopes:
         roots: (prefix, module) known beforehand; the first one entered otherwise becomes ``""``.
         on_enter, on_exit: called with (scope, module, args, kwargs), and the output at the end; ``depth`` of
             `stack` is 1 for the outermost module.
-        on_step: called when a root is entered again, with the number of the step that begins.
+        on_step: called when a root is entered that was entered in this step already, with the number of the
+            step that begins. Different roots (an encoder, a decoder) share a step.
         on_root: called with (prefix, module) when a root is met for the first time.
         on_update: called with the optimizer when a step of it begins.
     """
@@ -47,9 +50,8 @@ class Scopes:
         self.stack: list[tuple[torch.nn.Module, str]] = []
         self.scope = ""
         self.step = 0
-        self._entered = 0
-        self._updating = 0
-        self._optimizer = ""
+        self._entered: set[int] = set()
+        self._updating: list[torch.optim.Optimizer] = []
         self._thread = threading.get_ident()
         self._names: dict[int, list[str]] = {}
         self._roots: list[torch.nn.Module] = []
@@ -68,8 +70,11 @@ class Scopes:
             self.on_root(prefix, module)
 
     def __enter__(self) -> Scopes:
+        global _module_call
+        if not _listeners:
+            _module_call = torch.nn.Module.__call__
         _listeners.append(self)
-        torch.nn.Module.__call__ = _call_and_tell  # type: ignore[method-assign]
+        torch.nn.Module.__call__ = _call_and_tell
         self._handles = [
             register_optimizer_step_pre_hook(self._begin_update),
             register_optimizer_step_post_hook(self._end_update),
@@ -81,8 +86,8 @@ class Scopes:
             handle.remove()
         self._handles.clear()
         _listeners.remove(self)
-        if not _listeners:
-            torch.nn.Module.__call__ = _module_call  # type: ignore[method-assign]
+        if not _listeners and torch.nn.Module.__call__ is _call_and_tell:
+            torch.nn.Module.__call__ = _module_call
 
     def phase_and_scope(self) -> tuple[Phase, str]:
         """Phase and scope of the op that runs now.
@@ -90,19 +95,27 @@ class Scopes:
         A backward op belongs to the scope whose forward op made its autograd node: within dispatch the
         node made for the running op has the sequence number before the next one.
         """
-        if self._updating:
-            return "update", self._optimizer
         node = _current_node()
         if node is not None:
-            if self.stack:
-                return "backward", self.scope
-            return "backward", self._forward_scope.get(node._sequence_nr(), "")
-        number = _sequence_number()
-        if number != self._last_sequence:
-            for made in range(max(self._last_sequence, number - 64), number):
-                self._forward_scope[made] = self.scope
-            self._last_sequence = number
+            if not self.stack:
+                return "backward", self._forward_scope.get(node._sequence_nr(), "")
+            self._note_nodes()  # a checkpoint computes its forward again
+            return "backward", self.scope
+        if self._updating and not self.stack:
+            return "update", type(self._updating[-1]).__name__
+        self._note_nodes()
         return "forward", self.scope
+
+    def _note_nodes(self) -> None:
+        """Autograd nodes made since the last op belong to the module that runs now."""
+        number = _sequence_number()
+        if number == self._last_sequence:
+            return
+        for made in range(max(self._last_sequence, number - 64), number):
+            self._forward_scope[made] = self.scope
+        self._last_sequence = number
+        if len(self._forward_scope) > 2 * _KEPT:
+            self._forward_scope = {n: scope for n, scope in self._forward_scope.items() if n > number - _KEPT}
 
     def _name(self, module: torch.nn.Module) -> str:
         names = self._names.get(id(module))
@@ -121,12 +134,12 @@ class Scopes:
         outermost = not self.stack
         name = self._name(module)
         if outermost and _current_node() is None:
-            if self._entered:
+            if id(module) in self._entered:
+                self._entered.clear()
                 self.step += 1
-                self._forward_scope.clear()
                 if self.on_step is not None:
                     self.on_step(self.step)
-            self._entered += 1
+            self._entered.add(id(module))
         self.stack.append((module, name))
         self.scope = name
         if self.on_enter is not None:
@@ -137,21 +150,24 @@ class Scopes:
         self.scope = self.stack[-1][1] if self.stack else ""
 
     def _begin_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if threading.get_ident() == self._thread:
-            self._updating += 1
-            self._optimizer = type(optimizer).__name__
-            if self.on_update is not None:
-                self.on_update(optimizer)
+        if threading.get_ident() != self._thread:
+            return
+        if optimizer in self._updating:  # its last step raised, and nobody was told
+            del self._updating[self._updating.index(optimizer) :]
+        self._updating.append(optimizer)
+        if self.on_update is not None:
+            self.on_update(optimizer)
 
     def _end_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if threading.get_ident() == self._thread:
-            self._updating = max(0, self._updating - 1)
+        if threading.get_ident() == self._thread and optimizer in self._updating:
+            del self._updating[self._updating.index(optimizer) :]
 
 
 def _call_and_tell(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
     """`torch.nn.Module.__call__` while anyone listens: hooks see no keyword arguments, this does."""
     thread = threading.get_ident()
-    listening = [scopes for scopes in _listeners if scopes._thread == thread]
+    backward = _current_node() is not None  # on a device, a checkpoint's forward runs on autograd's own thread
+    listening = [scopes for scopes in _listeners if backward or scopes._thread == thread]
     if not listening:
         return _module_call(module, *args, **kwargs)
     for scopes in listening:

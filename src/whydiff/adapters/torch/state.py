@@ -67,8 +67,8 @@ class LiveLeaf:
 
 
 def state_of(prefix: str, root: torch.nn.Module) -> Iterator[LiveLeaf]:
-    """Every tensor that belongs to a module tree, shared ones once per name."""
-    for path, module in root.named_modules(remove_duplicate=True):
+    """Every tensor that belongs to a module tree, shared ones (and those of shared modules) once per name."""
+    for path, module in root.named_modules(remove_duplicate=False):
         base = ".".join(part for part in (prefix, path) if part)
         dot = f"{base}." if base else ""
         for name, parameter in module._parameters.items():
@@ -101,7 +101,7 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any, torch.Tensor]]:
 def scalars_of(prefix: str, root: torch.nn.Module) -> dict[str, Any]:
     """Plain numbers, strings and flags of every module: eps, dropout p, training …"""
     found: dict[str, Any] = {}
-    for path, module in root.named_modules():
+    for path, module in root.named_modules(remove_duplicate=False):
         base = ".".join(part for part in (prefix, path) if part)
         dot = f"{base}." if base else ""
         for name, value in vars(module).items():
