@@ -8,7 +8,7 @@ candidate is given the reference's tensor, so that every later mismatch is an or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from whydiff.lockstep import Lockstep, Look
 from whydiff.records import (
     Alignment, Call, Comparison, Count, Event, Evidence, Growth, Leaf, Origin, Payload, Site, Verdict,
 )  # fmt: skip
+from whydiff.slices import Axis, same_but_for_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Localization:
         accounted: True if after resynchronising at the origins no output bit differs; None if unknown.
         agreeing, propagated: how many pairs agree in the plain walk, and differ without being origins.
         counts: calls that could not be replayed or compared, with reasons.
+        axes: what the runs have different sizes of; empty if nothing.
     """
 
     origins: tuple[Origin, ...]
@@ -43,20 +45,27 @@ class Localization:
     agreeing: int = 0
     propagated: int = 0
     counts: tuple[Count, ...] = ()
+    axes: tuple[Axis, ...] = ()
+
+
+OnOrigin = Callable[[Lockstep, Call, Call, Look], None]
+"""Told of every paired call that is an origin, before it is resynchronised."""
 
 
 def find_origins(
-    reference: Executor, candidate: Executor, alignment: Alignment, progress: Progress | None = None
+    reference: Executor, candidate: Executor, alignment: Alignment, progress: Progress | None = None,
+    *, axes: tuple[Axis, ...] = (), on_origin: OnOrigin | None = None,
 ) -> Localization:
     """Resynchronised walk: origins only (growth and outputs are empty). Executors are used up."""
-    return _Origins(Lockstep(reference, candidate, alignment)).find(progress)
+    return _Origins(Lockstep(reference, candidate, alignment, axes), on_origin).find(progress)
 
 
 def measure_growth(
-    reference: Executor, candidate: Executor, alignment: Alignment, progress: Progress | None = None
+    reference: Executor, candidate: Executor, alignment: Alignment, progress: Progress | None = None,
+    *, axes: tuple[Axis, ...] = (),
 ) -> Localization:
     """Plain walk: growth, outputs and faithfulness of the replay (origins are empty). Executors are used up."""
-    step = Lockstep(reference, candidate, alignment)
+    step = Lockstep(reference, candidate, alignment, axes)
     last = _last_of_scope(reference.trace.calls, alignment)
     growth: list[Growth] = []
     outputs: list[tuple[str, Comparison]] = []
@@ -82,7 +91,7 @@ def measure_growth(
         if call_r.index in last and looks and looks[0].agrees is not None:
             growth.append(Growth(looks[0].reference.site, _comparison(step, looks[0])))
     return Localization((), tuple(growth), tuple(outputs), tuple(returned), None, agreeing, differing,
-                        (*_counts(not_compared, "values"), *replay_counts(step)))  # fmt: skip
+                        (*_counts(not_compared, "values"), *replay_counts(step)), axes)  # fmt: skip
 
 
 def replay_counts(step: Lockstep) -> tuple[Count, ...]:
@@ -92,14 +101,33 @@ def replay_counts(step: Lockstep) -> tuple[Count, ...]:
         if sites:
             counts.append(Count("calls replayed with other bits", f"{side}: differs from its recorded fingerprint",
                                 len(sites), tuple(sites[:3])))  # fmt: skip
-    return tuple(counts)
+    return (*counts, *_sliced(step))
+
+
+def _sliced(step: Lockstep) -> list[Count]:
+    """Elements outside the counterpart, and maps that only the values could settle."""
+    counts = []
+    for side in ("candidate", "reference"):
+        outside = [(site, one) for site, one, _ in step.sliced if one.whole == side]
+        if outside:
+            sizes = ", ".join(f"{axis.reference} → {axis.candidate}" for axis in step.axes)
+            counts.append(Count(
+                "elements left out", f"only the {side} has these rows or positions (sizes {sizes}); "
+                f"{len(outside)} values were compared on their counterpart",
+                sum(one.left_out for _, one in outside), tuple(f"{site} {one}" for site, one in outside[:3]),
+            ))  # fmt: skip
+    closest = [f"{site} {one}" for site, one, how in step.sliced if how == "closest"]
+    if closest:
+        counts.append(Count("slice maps", "several fitted the shapes and none the bits: the closest was taken",
+                            len(closest), tuple(closest[:3])))  # fmt: skip
+    return counts
 
 
 class _Origins:
     """One resynchronised walk."""
 
-    def __init__(self, step: Lockstep) -> None:
-        self.step = step
+    def __init__(self, step: Lockstep, on_origin: OnOrigin | None = None) -> None:
+        self.step, self.on_origin = step, on_origin
         self.calls = (step.reference.trace.calls, step.candidate.trace.calls)
         alignment = step.alignment
         self.partner = {p.reference: p.candidate for p in alignment.pairs}
@@ -107,10 +135,12 @@ class _Origins:
         self.origins: list[Origin] = []
         self.propagated = 0
         self.stuck: set[tuple[int, int]] = set()
+        self.unmapped: list[Look] = []
         self.accounted: bool | None = None
 
     def find(self, progress: Progress | None) -> Localization:
         for call_r, call_c in self.step.walk(progress, "resynchronise"):
+            self.unmapped = []
             disagreeing = self._resynchronise_reads(call_r, call_c)
             if call_r.kind == "return":
                 agrees = not disagreeing
@@ -121,7 +151,7 @@ class _Origins:
             self.step.execute(call_r, call_c)
             self._judge_writes(call_r, call_c, disagreeing, alone)
         return Localization(tuple(self.origins), (), (), (), self.accounted, 0, self.propagated,
-                            replay_counts(self.step))  # fmt: skip
+                            replay_counts(self.step), self.step.axes)  # fmt: skip
 
     # ------------------------------------------------------------------ reads
 
@@ -129,6 +159,8 @@ class _Origins:
         """Looks that still disagree: (look, why, differing leaves)."""
         left = []
         for look in self.step.looks(call_r, call_c, "reads"):
+            if look.agrees is None and look.why.startswith("no slice map"):
+                self.unmapped.append(look)
             if look.agrees is not False:
                 continue
             er, ec = look.reference, look.candidate
@@ -199,7 +231,7 @@ class _Origins:
     ) -> tuple[tuple[str, ...], set[str]]:
         names = [
             name for name, leaf in leaves_c.items()
-            if leaf.role != "constant" and name in leaves_r and _leaf_differs(leaves_r[name], leaf)
+            if leaf.role != "constant" and name in leaves_r and self.step.leaf_differs(leaves_r[name], leaf)
         ]  # fmt: skip
         return tuple(names), {leaves_c[name].role for name in names}
 
@@ -256,6 +288,8 @@ class _Origins:
             origin = Origin(worst.reference.site, worst.candidate.site, kind, Verdict.INCONCLUSIVE, comparison,
                             (call_r.index, call_c.index), leaves, (), tuple(evidence))  # fmt: skip
             self.origins.append(origin)
+            if self.on_origin is not None:
+                self.on_origin(self.step, call_r, call_c, worst)
             if own is not None and not own[0]:
                 self.origins.append(replace(origin, kind="implementation", leaves=()))
         for look in differing:
@@ -265,7 +299,7 @@ class _Origins:
                 self.stuck.add((call_r.index, call_c.index))
 
     def _own_difference(self, alone: list[Value] | None, looks: Sequence[Look]) -> tuple[bool, Evidence] | None:
-        if not alone or len(alone) < len(looks):
+        if not alone or len(alone) < len(looks) or any(look.map is not None for look in looks):
             return None
         same = all(
             look.reference_value is None or self.step.agree(look.reference_value, value)
@@ -281,7 +315,14 @@ class _Origins:
             if kind in kinds:
                 text = ", ".join(leaves) if leaves else "the same values, looked at differently"
                 return kind, leaves, [Evidence(f"it reads {text}", {"leaves": list(leaves)})]
-        if call_r.arguments != call_c.arguments or call_r.target != call_c.target:
+        if self.unmapped:
+            look = self.unmapped[0]
+            return "region", (), [
+                Evidence(f"it reads values that have no counterpart ({look.why}), so the runs do not compute it from "
+                         "the same numbers", {"reads": [str(one.reference.site) for one in self.unmapped]})
+            ]  # fmt: skip
+        alike = same_but_for_sizes(call_r.arguments, call_c.arguments, self.step.axes)
+        if not alike or call_r.target != call_c.target:
             return "arguments", (), [
                 Evidence("its inputs agree and its arguments differ",
                          {"reference": [call_r.target, call_r.arguments], "candidate": [call_c.target, call_c.arguments]})
@@ -360,12 +401,6 @@ def _payloads(step: Lockstep, look: Look, call: Call) -> tuple[Payload, Payload]
     if value_r is None or value_c is None:
         value_r, value_c = step.reference.read(look.reference), step.candidate.read(look.candidate)
     return step.reference.payload(value_r), step.candidate.payload(value_c)
-
-
-def _leaf_differs(reference: Leaf, candidate: Leaf) -> bool:
-    if reference.spec.dtype != candidate.spec.dtype or reference.spec.shape != candidate.spec.shape:
-        return True
-    return reference.fingerprint != candidate.fingerprint
 
 
 def _own(value: Value) -> Value:

@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from whydiff.adapters import Executor, Progress, Value
+from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
 from whydiff.records import Alignment, Call, Event, Leaf, Pair
+from whydiff.slices import Axis, SliceMap, options, settle, why_unmapped
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One paired read or write: both events and both values (None: could not be had, see ``why``)."""
+    """One paired read or write: both events and both values (None: could not be had, see ``why``).
+
+    ``map``: the shapes differ by this slice map, and the larger side's value is its counterpart part.
+    """
 
     reference: Event
     candidate: Event
@@ -24,6 +29,7 @@ class Look:
     candidate_value: Value
     agrees: bool | None
     why: str = ""
+    map: SliceMap | None = None
 
 
 class Lockstep:
@@ -32,10 +38,16 @@ class Lockstep:
     Args:
         reference, candidate: executors of the two traces; both are used up by one walk.
         alignment: from `whydiff.align.align`.
+        axes: what the runs have different sizes of (batch, length); tensors that differ by a slice map are
+            compared on the counterpart.
     """
 
-    def __init__(self, reference: Executor, candidate: Executor, alignment: Alignment) -> None:
+    def __init__(
+        self, reference: Executor, candidate: Executor, alignment: Alignment, axes: tuple[Axis, ...] = ()
+    ) -> None:
         self.reference, self.candidate, self.alignment = reference, candidate, alignment
+        self.axes = axes
+        self.sliced: list[tuple[str, SliceMap, str]] = []
         self.failed: dict[str, list[str]] = {}
         self.unfaithful: dict[str, list[str]] = {"reference": [], "candidate": []}
         self.executed = {"reference": 0, "candidate": 0}
@@ -113,10 +125,57 @@ class Lockstep:
             value_c = self.candidate.read(ec)
         except WhydiffError as error:
             return Look(er, ec, None, None, None, error.what)
+        if self.axes and er.spec.shape != ec.spec.shape:
+            return self._counterpart(er, ec, value_r, value_c, written=written)
         agrees = self.agree(value_r, value_c)
         if er.producer == -1 and ec.producer == -1:
             self._equal_leaves[_leaf_key(er, ec)] = agrees
         return Look(er, ec, value_r, value_c, agrees)
+
+    def _counterpart(self, er: Event, ec: Event, value_r: Value, value_c: Value, *, written: bool) -> Look:
+        maps = options(er.spec.shape, ec.spec.shape, self.axes)
+        if not maps:
+            why = f"no slice map: {why_unmapped(er.spec.shape, ec.spec.shape)}"
+            return Look(er, ec, value_r, value_c, None, why)
+        whole = maps[0].whole
+        small, large = (value_r, value_c) if whole == "candidate" else (value_c, value_r)
+        chosen = settle(maps, small, large, self._alike, self._distance)
+        if written:
+            self.sliced.append((str(er.site), chosen.map, chosen.how))
+        part = chosen.map.part(large)
+        values = (value_r, part) if whole == "candidate" else (part, value_c)
+        return Look(er, ec, *values, chosen.equal, map=chosen.map)
+
+    def _alike(self, one: Value, other: Value) -> bool:
+        if self.reference.framework == self.candidate.framework:
+            return self.reference.same(one, other)
+        return compare_payloads(self._payload(one), self._payload(other)).status == "agrees"
+
+    def _distance(self, one: Value, other: Value) -> float:
+        compared = compare_payloads(self._payload(one), self._payload(other))
+        return compared.value("mean_abs") or 0.0
+
+    def _payload(self, value: Value) -> Any:
+        try:
+            return self.reference.payload(value)
+        except (AttributeError, TypeError):  # the other framework's
+            return self.candidate.payload(value)
+
+    def leaf_differs(self, reference: Leaf, candidate: Leaf) -> bool:
+        """Whether two leaves differ in dtype, shape or bits, beyond what a slice map explains."""
+        if reference.spec.dtype != candidate.spec.dtype:
+            return True
+        if reference.spec.shape == candidate.spec.shape:
+            return reference.fingerprint != candidate.fingerprint
+        maps = options(reference.spec.shape, candidate.spec.shape, self.axes) if self.axes else ()
+        if not maps:
+            return True
+        try:
+            values = self.reference.leaf_value(reference), self.candidate.leaf_value(candidate)
+        except WhydiffError:
+            return True
+        small, large = values if maps[0].whole == "candidate" else values[::-1]
+        return not settle(maps, small, large, self._alike, lambda one, other: 0.0).equal
 
     def agree(self, reference: Value, candidate: Value) -> bool:
         """Whether no bit differs, also across frameworks."""
@@ -138,9 +197,14 @@ class Lockstep:
         """Give the candidate the reference's value; False if it cannot take it."""
         if look.reference_value is None or look.candidate_value is None:
             return False
-        if not self.candidate.overwrite(look.candidate, self.take(look.reference_value)):
+        value = self.take(look.reference_value)
+        inside = look.map is not None and look.map.whole == "candidate"
+        if look.map is not None and inside:
+            value = look.map.put(self.candidate.read(look.candidate), value)
+        if not self.candidate.overwrite(look.candidate, value):
             return False
-        return self.agree(look.reference_value, self.candidate.read(look.candidate))
+        now = self.candidate.read(look.candidate)
+        return self.agree(look.reference_value, look.map.part(now) if look.map is not None and inside else now)
 
     def note_equal(self, look: Look) -> None:
         """Remember that a written pair now agrees, so that its readers need not compare it again."""
