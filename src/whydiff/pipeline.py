@@ -16,6 +16,7 @@ from whydiff.comparison import same
 from whydiff.impact import impact
 from whydiff.localize import Localization, find_origins, from_fingerprints, measure_growth
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Side, Trace
+from whydiff.scaling import Scaling, measure_scaling
 from whydiff.store import open_trace
 from whydiff.verdict import judge, judge_origins
 from whydiff.verify import verify
@@ -96,15 +97,29 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
     """Why: detect causes, verify them by experiment, judge, and write the document."""
     hypotheses = [cause for detector in detectors() for cause in detector.detect(case)]
     causes = tuple(sorted(verify(case, hypotheses, progress), key=_rank))
-    origins = judge_origins(case, causes)
-    verdict, reason = judge(case, origins, causes)
+    scaling = measure_scaling(case, progress) if _differs(case) else None
+    origins = judge_origins(case, causes, scaling)
+    verdict, reason = judge(case, origins, causes, scaling)
     return Diagnosis(
         verdict=verdict, reason=reason, origins=origins, causes=causes,
         impact=impact(case.localization), outputs=case.localization.outputs, growth=case.localization.growth,
         alignment=case.alignment, sides=(_side(case.reference), _side(case.candidate)),
-        environment_changes=case.environment_changes, not_compared=_not_compared(case),
+        environment_changes=case.environment_changes, not_compared=(*_not_compared(case), *_not_lifted(scaling)),
         accounted=case.localization.accounted, notes=(*notes, *_notes(case)),
     )  # fmt: skip
+
+
+def _differs(case: Case) -> bool:
+    """Whether there is a difference whose nature can be asked for."""
+    local = case.localization
+    repeats = not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
+    return repeats and bool(local.origins or any(c.status == "differs" for _, c in local.outputs))
+
+
+def _not_lifted(scaling: Scaling | None) -> tuple[Count, ...]:
+    if scaling is None or not scaling.why_not:
+        return scaling.counts if scaling else ()
+    return (*scaling.counts, Count("scaling test", scaling.why_not, 1))
 
 
 def _rank(cause: Cause) -> tuple[Any, ...]:

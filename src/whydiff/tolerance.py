@@ -90,6 +90,12 @@ slope: 2**13 units of float64 roundoff, which a float32 run (2**-24) cannot tell
 keeps a lucky float32 pair that agrees bit for bit from making the slope meaningless. A defect that changes the
 outputs by less than 1e-12 is missed."""
 
+CAST_ARTEFACT = 8.0
+"""If, with casts kept, an origin's lifted difference is this many times its recorded one, the casts are an
+artefact of lifting (one side's cast happens inside a kernel, where lifting removes it) and do not count. Two
+roundings of one value at different places differ by 0.2 to 0.4 units on average; the same cast made inside a
+kernel leaves rare flips, 1 in 30 elements or fewer. A convention; its error rate was not measured."""
+
 HYPOTHESIS_MARGIN = 10.0
 """A replayed hypothesis names the cause only if its error is this many times below the runner-up's (and at
 rounding level itself). It named the planted defects of the prototypes; its false-alarm rate was not

@@ -1,6 +1,8 @@
-"""What each origin and the whole difference amount to.
+"""What each origin and the whole difference amount to (``docs/explanation/verdict-engine.md``).
 
-Several origins may have several verdicts; the overall one is the most severe, and every origin keeps its own.
+In this order: NaN or infinity on one side only, then a cause confirmed by experiment, then what the scaling
+test measured. Several origins may have several verdicts; the overall one is the most severe, and every origin
+keeps its own.
 """
 
 from __future__ import annotations
@@ -9,17 +11,34 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from whydiff.case import Case
-from whydiff.records import Cause, Origin, Verdict
+from whydiff.causes._rounding import proven_cast
+from whydiff.errors import PayloadError
+from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
+from whydiff.scaling import Modes, Scale, Scaling
+from whydiff.tolerance import CAST_ARTEFACT
+
+_PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reduction", "bf16_reduction")
+_SPECIAL = ("nan_mismatch", "inf_mismatch")
 
 
-def judge_origins(case: Case, causes: Sequence[Cause]) -> tuple[Origin, ...]:
-    """Origins with their verdicts: that of the confirmed cause which explains them, else their own."""
+def judge_origins(case: Case, causes: Sequence[Cause], scaling: Scaling | None = None) -> tuple[Origin, ...]:
+    """Origins with their verdicts and the evidence for them.
+
+    Args:
+        case: with the origins in ``localization``.
+        causes: after `whydiff.verify.verify`.
+        scaling: from `whydiff.scaling.measure_scaling`; None: not measured.
+    """
+    scaling = scaling or Scaling(
+        origins=(Modes(),) * len(case.localization.origins), why_not="it was not run"
+    )
     judged = []
-    for origin in case.localization.origins:
-        explaining = [c for c in causes if not c.inert and c.status != "refuted" and explains(c, origin)]
-        explaining.sort(key=lambda cause: (cause.status != "confirmed", -cause.verdict.severity))
-        verdict = explaining[0].verdict if explaining else _own(origin)
-        judged.append(replace(origin, verdict=verdict))
+    for index, (origin, modes) in enumerate(zip(case.localization.origins, scaling.origins, strict=True)):
+        verdict, evidence = _measured(case, origin, modes, scaling, index)
+        explaining = [c for c in causes if not c.inert and c.status == "confirmed" and explains(c, origin)]
+        if explaining and verdict is not Verdict.UNSTABLE:
+            verdict = max((c.verdict for c in explaining), key=lambda v: v.severity)
+        judged.append(replace(origin, verdict=verdict, evidence=(*origin.evidence, *evidence)))
     return tuple(judged)
 
 
@@ -29,13 +48,111 @@ def explains(cause: Cause, origin: Origin) -> bool:
     return bool(targets & {*origin.leaves, str(origin.site), str(origin.site.at(""))})
 
 
-def _own(origin: Origin) -> Verdict:
-    if origin.kind in ("state", "input", "layout", "arguments"):
+# --------------------------------------------------------------------------- one origin
+
+
+def _measured(
+    case: Case, origin: Origin, modes: Modes, scaling: Scaling, index: int
+) -> tuple[Verdict, list[Evidence]]:
+    """The verdict that measurements alone give."""
+    evidence = [_evidence(word, scale) for word, scale in
+                (("casts lifted", modes.lifted), ("casts kept", modes.kept), ("state restored", modes.restored))
+                if scale is not None]  # fmt: skip
+    special = _special(origin.comparison)
+    if special and (modes.lifted is None or not modes.lifted.double.special or "NaN" in special):
+        return Verdict.UNSTABLE, [Evidence(f"{special} stands on one side only"), *evidence]
+    if origin.kind in ("state", "input") and origin.leaves:
+        verdict, proof = _of_leaves(case, origin, modes, scaling)
+        return verdict, [*proof, *evidence]
+    if modes.lifted is None:
+        unmeasured = Verdict.SEMANTIC if origin.kind in ("arguments", "layout") else Verdict.INCONCLUSIVE
+        why = scaling.why_not or "the lifted programs have no floating value to compare here"
+        return unmeasured, [Evidence(f"the scaling test did not judge it: {why}")]
+    verdict = _of_scale(case, origin, modes)
+    if verdict is Verdict.SEMANTIC and _agrees(scaling.program.lifted):
+        verdict = Verdict.PRECISION if _stays(scaling.program.kept) else Verdict.ROUNDING
+        evidence.append(Evidence("the outputs agree when lifted: another way to the same values",
+                                 {"program": str(scaling.program.lifted)}))  # fmt: skip
+    elif verdict is Verdict.SEMANTIC and index in scaling.together and _agrees(scaling.regions):
+        verdict = Verdict.ROUNDING
+        evidence.append(Evidence("with the regions alone acting, the outputs agree when lifted",
+                                 {"regions": str(scaling.regions)}))  # fmt: skip
+    return verdict, evidence
+
+
+def _of_scale(case: Case, origin: Origin, modes: Modes) -> Verdict:
+    assert modes.lifted is not None
+    nature = modes.lifted.nature
+    if nature == "stays":
         return Verdict.SEMANTIC
-    return Verdict.INCONCLUSIVE
+    if nature == "between":
+        return Verdict.INCONCLUSIVE
+    if modes.kept is not None and modes.kept.nature == "stays":
+        recorded = origin.comparison.value("mean_abs")
+        artefact = recorded is not None and recorded * CAST_ARTEFACT < modes.kept.double.mean
+        return Verdict.ROUNDING if artefact else Verdict.PRECISION
+    if nature == "equal":
+        return Verdict.PRECISION if _precision_flags(case, origin) else Verdict.INCONCLUSIVE
+    return Verdict.ROUNDING
 
 
-def judge(case: Case, origins: Sequence[Origin], causes: Sequence[Cause]) -> tuple[Verdict, str]:
+def _of_leaves(case: Case, origin: Origin, modes: Modes, scaling: Scaling) -> tuple[Verdict, list[Evidence]]:
+    """Differing state: the same formula at another precision only if each tensor is the other's rounding."""
+    casts, others = [], []
+    for ours, theirs in case.differing_leaves:
+        if theirs.name not in origin.leaves:
+            continue
+        try:
+            cast = proven_cast(case.payload(ours, "reference"), case.payload(theirs, "candidate"))
+        except PayloadError as error:
+            return Verdict.INCONCLUSIVE, [Evidence(error.what)]
+        if cast is None:
+            others.append(theirs.name)
+        else:
+            casts.append(f"{theirs.name} of the {cast.rounded} is the other side's, rounded to {cast.narrow}")
+    if others or not casts:
+        named = ", ".join(others or origin.leaves)
+        return Verdict.SEMANTIC, [Evidence(f"{named}: not a rounding of the other side's")]
+    evidence = [Evidence(text) for text in casts]
+    restored = modes.restored or scaling.program.restored
+    if restored is not None and restored.nature in ("stays", "between"):
+        return Verdict.SEMANTIC, [*evidence, Evidence("with this state restored the difference stays")]
+    return Verdict.PRECISION, evidence
+
+
+def _precision_flags(case: Case, origin: Origin) -> list[str]:
+    flags = []
+    for trace, index in zip((case.reference, case.candidate), origin.calls, strict=True):
+        context = trace.calls[index].context if 0 <= index < len(trace.calls) else 0
+        flags.append(trace.contexts[context] if context < len(trace.contexts) else {})
+    return [name for name in _PRECISION_FLAGS if flags[0].get(name) != flags[1].get(name)]
+
+
+def _special(comparison: Comparison) -> str:
+    names = {"nan_mismatch": "NaN", "inf_mismatch": "infinity"}
+    return " and ".join(names[metric] for metric in _SPECIAL if comparison.value(metric))
+
+
+def _evidence(word: str, scale: Scale) -> Evidence:
+    data = {"float32": scale.single.mean, "float64": scale.double.mean, "slope": scale.slope,
+            "nature": scale.nature, "where": scale.where}  # fmt: skip
+    return Evidence(f"lifted, {word}, at {scale.where}: {scale}", data)
+
+
+def _agrees(scale: Scale | None) -> bool:
+    return scale is not None and scale.nature in ("equal", "rounding")
+
+
+def _stays(scale: Scale | None) -> bool:
+    return scale is not None and scale.nature == "stays"
+
+
+# --------------------------------------------------------------------------- the whole difference
+
+
+def judge(
+    case: Case, origins: Sequence[Origin], causes: Sequence[Cause], scaling: Scaling | None = None
+) -> tuple[Verdict, str]:
     """The overall verdict and one sentence for it."""
     local = case.localization
     checks = (case.reference.observer, case.candidate.observer)
@@ -46,8 +163,7 @@ def judge(case: Case, origins: Sequence[Origin], causes: Sequence[Cause]) -> tup
         )  # fmt: skip
         return Verdict.NONDETERMINISTIC, f"{which} does not repeat itself: {checks[0].note or checks[1].note}"
     compared = local.agreeing + local.propagated + len(origins)
-    paired = [pair for pair in case.alignment.pairs if case.reference.calls[pair.reference].kind != "return"]
-    if not paired or not compared:
+    if not case.alignment.pairs or not compared:
         return Verdict.INCOMPARABLE, "nothing corresponds: no call of one run has a counterpart in the other"
     shapes = [slot for slot, comparison in local.outputs if "shape" in comparison.reason]
     differing = [slot for slot, comparison in local.outputs if comparison.status == "differs"]
@@ -57,18 +173,56 @@ def judge(case: Case, origins: Sequence[Origin], causes: Sequence[Cause]) -> tup
         return Verdict.IDENTICAL, f"zero bits differ in {compared} paired calls{suffix}"
     if shapes and not origins:
         return Verdict.INCOMPARABLE, f"outputs have other shapes: {', '.join(shapes)}"
+    numbers = _numbers(scaling)
+    broken = [slot for slot, comparison in local.outputs if _special(comparison)]
+    if broken and not any(origin.verdict is Verdict.UNSTABLE for origin in origins):
+        return Verdict.UNSTABLE, f"NaN or infinity on one side only in {', '.join(broken)}{numbers}"
     if not origins:
-        return Verdict.INCONCLUSIVE, "because the outputs differ and no origin was found"
+        return _without_origins(scaling, numbers)
     worst = max(origins, key=lambda origin: origin.verdict.severity)
     reach = "" if differing or not local.outputs else "; it does not reach the outputs"
-    return worst.verdict, _reason(worst, origins, causes) + reach
+    contradiction = (
+        worst.verdict is Verdict.ROUNDING and scaling is not None and _stays(scaling.program.lifted)
+    )
+    if contradiction:
+        flips = sum(count.count for count in scaling.counts if "flip" in count.what) if scaling else 0
+        why = f"; {flips} discrete choices flip" if flips else ""
+        return Verdict.INCONCLUSIVE, (
+            f"because every origin is rounding and the outputs' difference does not shrink{numbers}{why}"
+        )
+    return worst.verdict, _reason(worst, origins, causes) + numbers + reach
+
+
+def _without_origins(scaling: Scaling | None, numbers: str) -> tuple[Verdict, str]:
+    program = scaling.program if scaling else Modes()
+    if _stays(program.lifted):
+        return Verdict.SEMANTIC, f"the outputs differ at any precision, and no origin was found{numbers}"
+    if _agrees(program.lifted):
+        verdict = Verdict.PRECISION if _stays(program.kept) else Verdict.ROUNDING
+        return verdict, f"the outputs agree when lifted, and no origin was found{numbers}"
+    return Verdict.INCONCLUSIVE, "because the outputs differ and no origin was found"
+
+
+def _numbers(scaling: Scaling | None) -> str:
+    """The measured numbers of the outputs, as the end of a sentence."""
+    if scaling is None or scaling.program.lifted is None:
+        return ""
+    text = f"; lifted: {scaling.program.lifted}"
+    if scaling.program.restored is not None:
+        text += f" (state restored: {scaling.program.restored})"
+    if _stays(scaling.program.kept):
+        text += f" (casts kept: {scaling.program.kept})"
+    return text
 
 
 def _reason(worst: Origin, origins: Sequence[Origin], causes: Sequence[Cause]) -> str:
     why = [cause for cause in causes if cause.status == "confirmed" and cause.verdict == worst.verdict]
     count = f"{len(origins)} origin{'s' if len(origins) != 1 else ''}"
     if why:
-        return f"{why[0].name} at {why[0].site}, proven by experiment, explains {worst.site.scope or 'the root'}; {count}"
+        scope = worst.site.scope or "the root"
+        return f"{why[0].name} at {why[0].site}, proven by experiment, explains {scope}; {count}"
     if worst.verdict is Verdict.INCONCLUSIVE:
-        return f"because {count} differ on equal inputs and no experiment tells rounding from a defect yet"
+        return f"because {count} differ on equal inputs and no test tells rounding from a defect"
+    if worst.verdict is Verdict.ROUNDING:
+        return f"{count} of the same function, computed in another order, the first at {worst.site}"
     return f"{worst.site} differs: {worst.evidence[0].statement if worst.evidence else worst.kind}; {count}"

@@ -146,8 +146,8 @@ class LiftedExecutor(Executor):
 
     Casts that *widen* vanish by themselves. A recorded op whose floating output is narrower than every
     floating input (a cast; a constant or integers turned into floats) rounds to the recorded dtype if
-    ``lift.casts`` is ``"kept"``, and does not round at all if it is ``"lifted"``. Ops that cannot be lifted are executed at the
-    recorded precision and counted.
+    ``lift.casts`` is ``"kept"``, and does not round at all if it is ``"lifted"``. Ops that
+    cannot be lifted are executed at the recorded precision and counted.
 
     Attributes:
         not_lifted: reason → sites.
