@@ -2,9 +2,10 @@
 
 Both are JSON files. A request says ``"do": "capture"`` (run a target once and write its trace) or ``"do":
 "compare"`` (compare the reference's trace on disk with the target, run *here*: the reference's tensors come
-from the trace and the candidate's ops are executed by this environment's kernels, so that every origin between
-two environments is found although no process holds both). The answer has ``"ok": true`` and what was asked
-for, or ``"ok": false`` and the error in words. It imports nothing beyond what a capture or a comparison needs.
+from the trace and the candidate's ops are executed by this environment's kernels, so that every origin
+between two environments is found although no process holds both). The answer has ``"ok": true`` and what
+was asked for, or ``"ok": false`` and the error in words. It imports nothing beyond what a capture or a
+comparison needs.
 """
 
 from __future__ import annotations
@@ -19,9 +20,6 @@ from typing import Any
 
 from whydiff.errors import CaptureError, WhydiffError
 from whydiff.records import Payload
-
-PROTOCOL = 1
-"""Grows when a request or an answer changes its meaning; part of what makes a finished cell reusable."""
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,134 @@
+"""What a matrix of environments found, as inert frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from whydiff.records import Cause, Environment
+
+MATRIX_SCHEMA = 1
+"""Version of these records in JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One environment as it is asked for.
+
+    Attributes:
+        python: path of the interpreter, as given.
+        variables: (name, value) of environment variables that are set; value None: taken away.
+    """
+
+    python: str
+    variables: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def variables_text(self) -> str:
+        """``NAME=VALUE NAME=VALUE``; ``-NAME`` for one that is taken away; ``(as it is)`` for none."""
+        words = (f"-{name}" if value is None else f"{name}={value}" for name, value in self.variables)
+        return " ".join(words) or "(as it is)"
+
+    def __str__(self) -> str:
+        return f"{self.python} {self.variables_text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A target's run in one environment.
+
+    Attributes:
+        setting: what was asked for.
+        status: ``done``, ``failed`` (see note) or ``timeout``.
+        note: why it failed; what the observer check saw if it is not clean.
+        environment: what the process really saw.
+        outputs: slot → fingerprint of the returned tensor, as text (dtype, shape and 128 bits).
+        program: digest of all calls and their fingerprints: equal digests, equal bits everywhere.
+        deterministic: two plain runs in this process agree; None: not checked.
+        payload_bytes: estimate of a capture with all full tensors, in bytes.
+        trace: path of the fingerprint trace; empty if there is none.
+        resumed: taken from an earlier run of the matrix.
+    """
+
+    setting: Setting
+    status: Literal["done", "failed", "timeout"]
+    note: str = ""
+    environment: Environment = field(default_factory=Environment)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    program: str = ""
+    deterministic: bool | None = None
+    payload_bytes: int = 0
+    trace: str = ""
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Responsible:
+    """One difference of environment that changes the numbers, with the experiments that show it.
+
+    Attributes:
+        difference: what is changed: ``NAME=reference's → candidate's``, or the interpreter's path.
+        changes: what the environment shows for it: (where, reference's, candidate's).
+        alone: the reference's environment with only this change gives the candidate's bits (``reproduces``),
+            other bits than the reference's (``differs``) or the reference's bits (``agrees``).
+        without: the candidate's environment without this change gives the reference's bits (``agrees``) or
+            not (``differs``); empty if that environment could not be run.
+    """
+
+    difference: str
+    changes: tuple[tuple[str, str, str], ...]
+    alone: Literal["reproduces", "differs", "agrees"]
+    without: Literal["agrees", "differs", ""]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Two cells compared.
+
+    Attributes:
+        reference, candidate: indices of cells.
+        verdict: a word of `whydiff.Verdict`, or ``not compared`` (see reason).
+        reason: one sentence.
+        changes: differences of environment: (where, reference's, candidate's), random states left out.
+        origins: how many origins; None if not localized.
+        first_origin: site of the first, empty if none.
+        max_abs, mean_abs: of the outputs; None if not measured.
+        responsible: differences of environment that change the numbers, by experiment.
+        tried: how many differences of environment were candidates, and in how many extra cells they were
+            tried.
+        causes: what `responsible` means in the causes' words (EN001 …), with their experiments.
+        diagnosis: the whole `Diagnosis` as data, as its JSON report has it; empty if it was not made.
+    """
+
+    reference: int
+    candidate: int
+    verdict: str
+    reason: str
+    changes: tuple[tuple[str, str, str], ...]
+    origins: int | None = None
+    first_origin: str = ""
+    max_abs: float | None = None
+    mean_abs: float | None = None
+    responsible: tuple[Responsible, ...] = ()
+    tried: tuple[int, int] = (0, 0)
+    causes: tuple[Cause, ...] = ()
+    diagnosis: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """The document that a matrix report is rendered from.
+
+    Attributes:
+        target: what was run.
+        cells: in the order of the environments; the first is the reference.
+        pairings: every compared pair.
+        notes: sentences worth reading.
+    """
+
+    target: str
+    cells: tuple[Cell, ...]
+    pairings: tuple[Pairing, ...]
+    notes: tuple[str, ...] = ()
+    schema_version: int = MATRIX_SCHEMA
