@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from whydiff.adapters import for_framework
+from whydiff.errors import CaptureError
 
 
 @contextmanager
@@ -15,7 +16,10 @@ def capture(
     path: str | os.PathLike[str], *, payloads: Literal["all", "none"] | Sequence[str] = "all", level: str = "op",
     framework: str = "torch", overwrite: bool = False, **options: Any,
 ) -> Iterator[Any]:
-    """Record everything that runs in the block to a trace on disk.
+    """Record everything that runs in the block, on this thread, to a trace on disk.
+
+    A block that raises leaves a trace that is marked as incomplete and says with what it ended; a process that
+    dies leaves one that opens up to the last complete step. In both cases the program's own error goes on.
 
     Args:
         path: directory to make.
@@ -34,8 +38,17 @@ def capture(
     from whydiff.store import TraceWriter
 
     adapter = for_framework(framework)
-    with TraceWriter(path, framework=framework, level=level, overwrite=overwrite) as writer:
+    with TraceWriter(
+        path, framework=framework, level=level, overwrite=overwrite, environment=adapter.environment()
+    ) as writer:
         session = adapter.session(level=level, payloads=payloads, sink=writer, **options)
-        with session:
-            yield session
+        try:
+            with session:
+                yield session
+        except CaptureError:  # nothing more can be written
+            raise
+        except BaseException as error:
+            note = f"the program ended with {type(error).__name__}: {error}".rstrip(": ")
+            writer.close(**session.manifest(), complete=False, note=note)
+            raise
         writer.close(**session.manifest())

@@ -59,6 +59,7 @@ class Recorder(TorchDispatchMode):
         self._flags: Any = None
         self._random_states = 0
         self._context_index = 0
+        self.silent = False
 
     # ------------------------------------------------------------------ the hot path
 
@@ -68,7 +69,7 @@ class Recorder(TorchDispatchMode):
         if operator.composite:
             with self:
                 return decomposed(func, args, kwargs)
-        if operator.silent:
+        if operator.silent or self.silent:
             return func(*args, **kwargs)
         if operator.rebinds:
             return self._rebound(func, operator, args, kwargs)
@@ -280,6 +281,7 @@ class Recorder(TorchDispatchMode):
             return storage  # an op of this run made it: it is no leaf
         leaf.storage = storage.number
         storage.leaves.append(leaf)
+        storage.shown.append(span_of(leaf.look)[:2])
         if storage.written:
             leaf.keep_as_it_was()
         if self.fingerprints:
@@ -289,10 +291,11 @@ class Recorder(TorchDispatchMode):
             leaf.fingerprint = Fingerprint(lanes, nbytes)
         return storage
 
-    def expect(self, leaf: LiveLeaf) -> None:
-        """Know the name of something that becomes a leaf only if an op touches it."""
-        if not leaf.skipped:
-            self._expected.setdefault(leaf.look.untyped_storage()._cdata, leaf)
+    def expect(self, leaf: LiveLeaf) -> bool:
+        """Know the name of something that becomes a leaf only if an op touches it; False if it is known."""
+        if leaf.skipped or self.storages.of(leaf.look) is not None:
+            return False
+        return self._expected.setdefault(leaf.look.untyped_storage()._cdata, leaf) is leaf
 
     def returned(self, outputs: Any, scope: str = "") -> None:
         """Record what the run (or the outermost module) gave back, as a call of kind ``return``."""

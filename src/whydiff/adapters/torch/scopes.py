@@ -54,6 +54,7 @@ class Scopes:
         self._updating: list[torch.optim.Optimizer] = []
         self._thread = threading.get_ident()
         self._names: dict[int, list[str]] = {}
+        self._prefixes: dict[str, int] = {}
         self._roots: list[torch.nn.Module] = []
         self._forward_scope: dict[int, str] = {}
         self._last_sequence = _sequence_number()
@@ -82,10 +83,15 @@ class Scopes:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def detach(self) -> None:
+        """Stop following; the original `torch.nn.Module.__call__` comes back with the last listener."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        _listeners.remove(self)
+        if self in _listeners:
+            _listeners.remove(self)
         if not _listeners and torch.nn.Module.__call__ is _call_and_tell:
             torch.nn.Module.__call__ = _module_call
 
@@ -121,7 +127,7 @@ class Scopes:
         names = self._names.get(id(module))
         if not self.stack:
             if names is None:
-                self._add_root(type(module).__name__ if self._roots else "", module)
+                self._add_root(self._prefix(module) if self._roots else "", module)
                 names = self._names[id(module)]
             return names[0]
         if names is None:
@@ -129,6 +135,12 @@ class Scopes:
         if len(names) == 1 or not self.scope:
             return names[0]
         return next((name for name in names if name.startswith(self.scope + ".")), names[0])
+
+    def _prefix(self, module: torch.nn.Module) -> str:
+        name = type(module).__name__
+        number = self._prefixes.get(name, 0)
+        self._prefixes[name] = number + 1
+        return f"{name}#{number}" if number else name
 
     def _enter(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         outermost = not self.stack

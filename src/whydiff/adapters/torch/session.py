@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import os
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -69,7 +71,8 @@ class Session:
         self._config: dict[str, Any] = {}
         self._calls: list[Call] = []
         self._random_states: dict[str, Payload] = {}
-        self._expected: set[str] = set()
+        self._names: dict[str, int] = {}
+        self._parameters: dict[int, str] = {}
         self._leaves_sent = 0
         self._contexts_sent = 0
         self.scopes = Scopes(
@@ -86,7 +89,8 @@ class Session:
         for prefix, module in self._known_roots:
             self.scopes._add_root(prefix, module)
         for name, tensor in self._tensors:
-            self.recorder.add_leaf(LiveLeaf(name, "attribute", tensor))
+            self.recorder.add_leaf(LiveLeaf(self._unique(name), "attribute", tensor))
+        _running.add(self)
         self.scopes.__enter__()
         self.recorder.__enter__()
         if self._watcher is not None:
@@ -94,35 +98,48 @@ class Session:
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        _running.discard(self)
         if self._watcher is not None:
             self._watcher.__exit__(*exception)
         self.recorder.__exit__(*exception)
         self.scopes.__exit__()
         self._drain()
 
-    def add_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any], target: Any = None) -> None:
-        """Name the tensors that a call is given, by the parameter's name where the signature tells it."""
+    def add_inputs(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], target: Any = None, scope: str = ""
+    ) -> None:
+        """Name the tensors that a call is given, by the parameter's name where the signature tells it.
+
+        Inputs of a later step or of a further root say so: ``"decoder.x @step 2"``.
+        """
+        before = f"{scope}." if scope else ""
+        after = f" @step {self.scopes.step}" if self.scopes.step else ""
         with _disable_current_modes():
             for path, tensor in tensors_in(_bound(args, kwargs, target)):
-                leaf = LiveLeaf(path, "input", tensor)
+                leaf = LiveLeaf(f"{before}{path}{after}", "input", tensor)
                 if leaf.skipped or self.recorder.storages.of(tensor) is None:
+                    leaf.name = self._unique(leaf.name)
                     self.recorder.add_leaf(leaf)
 
     def expect(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         """Name the state of optimizers; it becomes part of the trace where an op touches it."""
-        for optimizer in optimizers:
-            known = {id(leaf.tensor): leaf.name for leaf in self.recorder.leaves if leaf.role == "parameter"}
-            for number, (parameter, state) in enumerate(optimizer.state.items()):
-                owner = known.get(id(parameter), str(number))
-                for key, value in state.items() if isinstance(state, dict) else ():
-                    if isinstance(value, torch.Tensor):
-                        name = f"{type(optimizer).__name__}.{owner}.{key}"
-                        self._expect(LiveLeaf(name, "attribute", value))
+        with _disable_current_modes():
+            for optimizer in optimizers:
+                for number, (parameter, state) in enumerate(optimizer.state.items()):
+                    owner = self._parameters.get(id(parameter), str(number))
+                    for key, value in state.items() if isinstance(state, dict) else ():
+                        if isinstance(value, torch.Tensor):
+                            self._expect(LiveLeaf(f"{type(optimizer).__name__}.{owner}.{key}", "attribute", value))
 
     def _expect(self, leaf: LiveLeaf) -> None:
-        if leaf.name not in self._expected:
-            self._expected.add(leaf.name)
-            self.recorder.expect(leaf)
+        if self.recorder.expect(leaf):
+            leaf.name = self._unique(leaf.name)
+
+    def _unique(self, name: str) -> str:
+        """The name itself, or with a number if another leaf has it."""
+        count = self._names.get(name, 0)
+        self._names[name] = count + 1
+        return f"{name}#{count}" if count else name
 
     def returned(self, outputs: Any) -> None:
         """Name the tensors that the run gives back."""
@@ -169,16 +186,19 @@ class Session:
         self._roots.append((prefix, module))
         with _disable_current_modes():
             for leaf in state_of(prefix, module):
+                leaf.name = self._unique(leaf.name)
                 self.recorder.add_leaf(leaf)
-                if leaf.role == "parameter" and leaf.tensor.grad is not None:
-                    self._expect(LiveLeaf(f"{leaf.name}.grad", "attribute", leaf.tensor.grad))
+                if leaf.role == "parameter":
+                    self._parameters.setdefault(id(leaf.tensor), leaf.name)
+                    if leaf.tensor.grad is not None:
+                        self._expect(LiveLeaf(f"{leaf.name}.grad", "attribute", leaf.tensor.grad))
         self._scalars.update(scalars_of(prefix, module))
         if not prefix or not self._config:
             self._config.update(config_of(module))
 
     def _enter(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         if len(self.scopes.stack) == 1 and not self._whole:
-            self.add_inputs(args, kwargs, module)
+            self.add_inputs(args, kwargs, module, scope)
         self.recorder.entered(scope, module, args, kwargs)
 
     def _exit(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -188,8 +208,10 @@ class Session:
 
     def _begin_step(self, step: int) -> None:
         if self.sink is not None:
-            self._drain()
+            with _disable_current_modes():
+                self._drain()
             self.sink.end_step()
+        self.recorder.storages.prune()
 
     def _keep(self, key: str, payload: Payload) -> None:
         if self.sink is not None:
@@ -211,7 +233,24 @@ class Session:
             if kept and not leaf.skipped:
                 self.sink.add_payload(f"leaf/{leaf.name}", to_payload(leaf.value))
         self.sink.add_leaves([_leaf(leaf, kept) for leaf in fresh])
+        if not self._whole:  # nothing will be restored
+            for leaf in fresh:
+                leaf.settle()
         self.sink.add_calls(calls)
+
+
+_running: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A forked process (a data loader's worker) must not write to its parent's trace."""
+    for session in tuple(_running):
+        session.scopes.detach()
+        session.recorder.silent = True
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _leaf(leaf: LiveLeaf, kept: bool) -> Leaf:

@@ -15,6 +15,7 @@ from whydiff.adapters.torch.dtypes import not_comparable, raw
 from whydiff.records import Fingerprint, LeafRole, TensorSpec
 
 _SMALL = 1 << 20
+_NOTHING = torch.empty(0)
 Roots = list[tuple[str, torch.nn.Module]]
 
 
@@ -39,20 +40,25 @@ class LiveLeaf:
         self.spec = TensorSpec((), "")
         self.fingerprint: Fingerprint | None = None
         self.skipped = not_comparable(tensor)
-        self.written = False
+        self.written = self.settled = False
         self.snapshot: torch.Tensor | None = None
         self.look = tensor if self.skipped else raw(tensor.detach())
         if role == "constant" and not self.skipped and tensor.nbytes <= _SMALL:
             self._copy()
 
     def _copy(self) -> None:
-        if self.snapshot is None and not self.skipped:
+        if self.snapshot is None and not self.skipped and not self.settled:
             self.snapshot = self.look.clone(memory_format=torch.preserve_format)
 
     def keep_as_it_was(self) -> None:
         """Copy the tensor before it changes."""
         self.written = True
         self._copy()
+
+    def settle(self) -> None:
+        """The beginning is kept elsewhere: let go of the tensor, so that a long capture holds no batches."""
+        self.settled, self.snapshot = True, None
+        self.tensor = self.look = _NOTHING
 
     @property
     def value(self) -> torch.Tensor:

@@ -20,7 +20,7 @@ Lanes = tuple[int, int]
 class Storage:
     """What is known of one storage during one capture."""
 
-    __slots__ = ("handle", "initialised", "leaves", "number", "producer", "spans", "written")
+    __slots__ = ("handle", "initialised", "leaves", "number", "producer", "shown", "spans", "written")
 
     def __init__(self, number: int, handle: Any, producer: int) -> None:
         self.number = number
@@ -28,12 +28,13 @@ class Storage:
         self.producer = producer
         self.spans: dict[tuple[int, int], Lanes] = {}
         self.leaves: list[Any] = []
+        self.shown: list[tuple[int, int]] = []
         self.initialised = True
         self.written = False
 
     def covers(self, low: int, high: int) -> bool:
         """Whether one leaf's look at this storage includes the bytes ``[low, high)``."""
-        return any(begin <= low and high <= end for begin, end, _ in map(span_of, (x.look for x in self.leaves)))
+        return any(begin <= low and high <= end for begin, end in self.shown)
 
 
 class Storages:
@@ -56,6 +57,12 @@ class Storages:
         self.count += 1
         self._known[storage._cdata] = known
         return known
+
+    def prune(self) -> None:
+        """Forget storages that nobody holds any more."""
+        gone = [key for key, entry in self._known.items() if torch.UntypedStorage._expired(entry.handle)]
+        for key in gone:
+            torch.UntypedStorage._free_weak_ref(self._known.pop(key).handle)
 
     def clear(self) -> None:
         """Let go of every weak reference."""
