@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from whydiff.adapters import Executor, Progress, Value
+from whydiff.adapters import Executor, Progress, Value, for_framework
 from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
 from whydiff.lockstep import Lockstep, Look
 from whydiff.records import (
-    Alignment, Call, Comparison, Count, Event, Evidence, Growth, Leaf, Origin, Payload, Site, Verdict,
+    Alignment, Call, Comparison, Count, Event, Evidence, Growth, Leaf, Origin, Payload, Site, Trace, Verdict,
 )  # fmt: skip
-from whydiff.slices import Axis, same_but_for_sizes
+from whydiff.slices import Axis, axes_between, narrow, outside_reads, same_but_for_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,28 @@ def measure_growth(
             growth.append(Growth(looks[0].reference.site, _comparison(step, looks[0])))
     return Localization((), tuple(growth), tuple(outputs), tuple(returned), None, agreeing, differing,
                         (*_counts(not_compared, "values"), *replay_counts(step)), axes)  # fmt: skip
+
+
+def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[Axis, ...]:
+    """What two runs have different sizes of, with where the smaller run's part begins in the larger one.
+
+    Read off the tensors that both read from outside: which row of the batch (which stretch of the longer text)
+    is the other run's input, bit for bit.
+    """
+    axes = axes_between(reference, candidate, alignment)
+    if not axes:
+        return ()
+    executors = [for_framework(trace.framework).executor(trace) for trace in (reference, candidate)]
+    step = Lockstep(executors[0], executors[1], alignment)
+    read = []
+    with executors[0].running(), executors[1].running():
+        for event, other in outside_reads(reference, candidate, alignment):
+            if event.spec.shape != other.spec.shape:
+                try:
+                    read.append((executors[0].read(event), executors[1].read(other)))
+                except WhydiffError:  # its tensor was not kept: the others decide
+                    continue
+        return narrow(axes, read, step.agree)
 
 
 def replay_counts(step: Lockstep) -> tuple[Count, ...]:

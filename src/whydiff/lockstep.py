@@ -206,6 +206,10 @@ class Lockstep:
         now = self.candidate.read(look.candidate)
         return self.agree(look.reference_value, look.map.part(now) if look.map is not None and inside else now)
 
+    def substitute(self, reference: Event, candidate: Event) -> bool:
+        """Give the candidate the reference's value now, on its counterpart; False if it cannot take it."""
+        return self.resynchronise(self._look(reference, candidate, written=True))
+
     def note_equal(self, look: Look) -> None:
         """Remember that a written pair now agrees, so that its readers need not compare it again."""
         if look.reference.spec.shape == look.candidate.spec.shape:

@@ -14,7 +14,7 @@ from whydiff.case import Case, replayable
 from whydiff.causes import detectors
 from whydiff.comparison import same
 from whydiff.impact import impact
-from whydiff.localize import Localization, find_origins, from_fingerprints, measure_growth
+from whydiff.localize import Localization, axes_of, find_origins, from_fingerprints, measure_growth
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Side, Trace
 from whydiff.scaling import Scaling, measure_scaling
 from whydiff.store import open_trace
@@ -83,8 +83,9 @@ def localize(
     ]  # fmt: skip
     if why_not:
         return recorded, (*why_not, "origins are read off the fingerprints; later ones may hide behind earlier ones")
-    plain = measure_growth(*_executors(reference, candidate), alignment, progress)
-    resynchronised = find_origins(*_executors(reference, candidate), alignment, progress)
+    axes = axes_of(reference, candidate, alignment)
+    plain = measure_growth(*_executors(reference, candidate), alignment, progress, axes=axes)
+    resynchronised = find_origins(*_executors(reference, candidate), alignment, progress, axes=axes)
     found = replace(
         resynchronised, growth=plain.growth, outputs=plain.outputs, returned=plain.returned,
         agreeing=plain.agreeing, counts=tuple(dict.fromkeys((*plain.counts, *resynchronised.counts))),

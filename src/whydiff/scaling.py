@@ -19,6 +19,7 @@ from whydiff.errors import WhydiffError
 from whydiff.lockstep import Lockstep
 from whydiff.metrics import common_dtype, is_integer, measure
 from whydiff.records import Call, Count, Event, Lift, Origin, Payload
+from whydiff.slices import counterparts
 from whydiff.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, unit_roundoff
 
 Nature = Literal["equal", "rounding", "between", "stays"]
@@ -174,7 +175,9 @@ class _Test:
             restore = self._differing_state() if restored else {}
             ours = self._lifted_reference[key]
             theirs = self._outputs("candidate", lift, restore, f"{word}: candidate")
-            found.append({slot: _difference(ours[slot], theirs[slot]) for slot in ours if slot in theirs})
+            axes = self.case.localization.axes
+            found.append({slot: _difference(*counterparts(ours[slot], theirs[slot], axes))
+                          for slot in ours if slot in theirs})  # fmt: skip
         return _worst(*found)
 
     def _outputs(self, side: str, lift: Lift, restore: Mapping[str, Value], stage: str) -> dict[str, Payload]:
@@ -256,7 +259,7 @@ class _Test:
             Difference at each origin just before it was substituted, and at the outputs.
         """
         step = Lockstep(self._executor("reference", lift, {}), self._executor("candidate", lift, restore),
-                        self.case.alignment)  # fmt: skip
+                        self.case.alignment, self.case.localization.axes)  # fmt: skip
         by_calls: dict[tuple[int, int], list[int]] = {}
         for index, origin in enumerate(self.origins):
             by_calls.setdefault(origin.calls, []).append(index)
@@ -291,7 +294,7 @@ class _Test:
         try:
             difference = _difference(*_payloads(step, er, ec))
             if substituted.issuperset(at):
-                step.candidate.overwrite(ec, step.take(step.reference.read(er)))
+                step.substitute(er, ec)
         except WhydiffError as error:
             self._add(Count("origins not scaled", error.what, 1, (str(er.site),)))
             return
@@ -352,7 +355,8 @@ def _matched(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, E
 
 
 def _payloads(step: Lockstep, er: Event, ec: Event) -> tuple[Payload, Payload]:
-    return step.reference.payload(step.reference.read(er)), step.candidate.payload(step.candidate.read(ec))
+    payloads = step.reference.payload(step.reference.read(er)), step.candidate.payload(step.candidate.read(ec))
+    return counterparts(*payloads, step.axes)
 
 
 def _float64_throughout(case: Case) -> bool:

@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from whydiff.records import Alignment, Call, Count, Event, Trace
+from whydiff.metrics import values
+from whydiff.records import Alignment, Count, Event, Payload, Trace
 
 Value = Any
 Which = Literal["reference", "candidate"]
@@ -326,24 +327,28 @@ def axes_between(reference: Trace, candidate: Trace, alignment: Alignment) -> tu
     from shapes, so every start is offered and the values settle it.
     """
     found: dict[tuple[int, int], None] = {}
+    for event, other in outside_reads(reference, candidate, alignment):
+        if len(event.spec.shape) == len(other.spec.shape):
+            found.update(
+                ((r, c), None)
+                for r, c in zip(event.spec.shape, other.spec.shape, strict=True)
+                if r != c and r > 0 and c > 0
+            )
+    return tuple(Axis(r, c, starts=tuple(range(abs(c - r) + 1))) for r, c in _coarsest(found))
+
+
+def outside_reads(
+    reference: Trace, candidate: Trace, alignment: Alignment
+) -> Iterator[tuple[Event, Event]]:
+    """Paired reads of tensors that no call of either run made, parameters and buffers left out."""
     roles = ("parameter", "buffer", "non_persistent_buffer")
     state = [{leaf.storage for leaf in t.leaves if leaf.role in roles} for t in (reference, candidate)]
     for pair in alignment.pairs:
         ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
-        for event, other in _outside(ours, theirs, state):
-            if len(event.spec.shape) == len(other.spec.shape):
-                found.update(
-                    ((r, c), None) for r, c in zip(event.spec.shape, other.spec.shape, strict=True)
-                    if r != c and r > 0 and c > 0
-                )  # fmt: skip
-    return tuple(Axis(r, c, starts=tuple(range(abs(c - r) + 1))) for r, c in _coarsest(found))
-
-
-def _outside(ours: Call, theirs: Call, state: Sequence[set[int]]) -> Iterator[tuple[Event, Event]]:
-    for event, other in zip(ours.reads, theirs.reads, strict=False):
-        outside = event.producer == other.producer == -1 and event.storage >= 0 <= other.storage
-        if outside and event.storage not in state[0] and other.storage not in state[1]:
-            yield event, other
+        for event, other in zip(ours.reads, theirs.reads, strict=False):
+            outside = event.producer == other.producer == -1 and event.storage >= 0 <= other.storage
+            if outside and event.storage not in state[0] and other.storage not in state[1]:
+                yield event, other
 
 
 def _coarsest(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -401,3 +406,27 @@ def _agrees_somewhere(
         if same(small, one.part(large)):
             return True
     return False
+
+
+def counterparts(reference: Payload, candidate: Payload, axes: tuple[Axis, ...]) -> tuple[Payload, Payload]:
+    """Two host tensors, the larger one cut to its counterpart; unchanged if their shapes agree or none fits."""
+    maps = options(reference.bits.shape, candidate.bits.shape, axes) if axes else ()
+    if not maps:
+        return reference, candidate
+    inside = maps[0].whole == "candidate"
+    small, large = (reference, candidate) if inside else (candidate, reference)
+    chosen = settle(maps, small.bits, large.bits, _same_bits, lambda a, b: _distance(a, b, small.dtype))
+    part = replace(large, bits=chosen.map.part(large.bits))
+    return (reference, part) if inside else (part, candidate)
+
+
+def _same_bits(one: Value, other: Value) -> bool:
+    return bool(one.dtype == other.dtype and one.tobytes() == other.tobytes())
+
+
+def _distance(one: Value, other: Value, dtype: str) -> float:
+    ours, theirs = values(one, dtype), values(other, dtype)
+    if ours.dtype.kind not in "fc":
+        return float((ours != theirs).mean())
+    difference = abs(ours.astype(complex) - theirs.astype(complex))
+    return float(difference[difference == difference].sum())
