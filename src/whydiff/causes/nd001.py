@@ -19,8 +19,8 @@ class NondeterministicRun:
         other bits.
 
     Why it happens:
-        Atomic additions on a GPU (scatter, index_add, some backward passes); a private random generator
-        that nobody seeds again; an algorithm chosen by a benchmark (cuDNN); state that a run leaves
+        Atomic additions on a GPU (scatter, index_add, some backward passes); a random source that nobody
+        seeds again; an algorithm chosen by a benchmark (cuDNN); state that a run leaves
         behind, such as a cache or a counter; memory that is read before it is written (ST004); threads
         that race.
 
@@ -34,7 +34,7 @@ class NondeterministicRun:
         two machines needs two environments; here it is one.
 
     Example:
-        A module adds noise from a generator of its own that is never seeded again.
+        The candidate's scale grows with the number of calls, a state that outlives the run.
 
     Remedy:
         Seed every generator that the run uses, clear what it leaves behind, and switch deterministic
@@ -78,18 +78,20 @@ class NondeterministicRun:
             )  # fmt: skip
 
     def example(self) -> tuple[Any, Any]:
-        """Noise from a generator seeded for every run against noise from one that is never seeded again."""
+        """A scale that is always the first against one that grows from call to call."""
+        import itertools
+
         import torch
 
         torch.manual_seed(0)
         model = torch.nn.Linear(8, 4)
         x = torch.randn(2, 8)
-        kept = torch.Generator().manual_seed(7)
+        calls = itertools.count()
 
-        def noisy(generator: torch.Generator) -> Any:
-            return model(x) + torch.randn(2, 4, generator=generator)
+        def scaled(by: float) -> Any:
+            return model(x) * by
 
-        return lambda: noisy(torch.Generator().manual_seed(7)), lambda: noisy(kept)
+        return lambda: scaled(1.0), lambda: scaled(1.0 + next(calls) / 8)
 
 
 def _switched_off(trace: Trace) -> bool:

@@ -119,8 +119,8 @@ def _statement(difference: Difference, cast: Cast) -> str:
     if not cast.changed:
         changed = "the cast changed no value, only the dtype"
     return (
-        f"{' = '.join(difference.names)} of the {cast.rounded} is that of the {other} rounded from "
-        f"{cast.wide} to {cast.narrow}{via}{back}: all {cast.elements} elements have the bits of the rounding; {changed}"
+        f"{' = '.join(difference.names)} of the {cast.rounded} is the {other}'s, rounded from {cast.wide} to "
+        f"{cast.narrow}{via}{back}: all {cast.elements} elements have the bits of the rounding; {changed}"
     )
 
 

@@ -62,7 +62,7 @@ class UninitialisedBuffer:
             if sites:
                 yield Cause(
                     self.code, self.name, sites[0], Verdict.SEMANTIC,
-                    (Evidence(f"strong: {len(sites)} operator(s) of the {side} read unwritten memory, the first is "
+                    (Evidence(f"strong: {len(sites)} operator(s) of the {side} read unwritten memory, first "
                               f"{sites[0]}", {"side": side, "strength": "strong", "sites": sites}),),
                     Remedy("Write the memory before it is read: zeros instead of empty, or fill it."),
                     reason="the content of unwritten memory is not reproducible, so there is no experiment",

@@ -1,0 +1,125 @@
+"""What every registered cause promises; a new file in the folder is tested by being there."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from whydiff import registry
+from whydiff.causes import by_code, detectors
+from whydiff.causes._page import HEADINGS, index, page, sections
+from whydiff.errors import UsageError
+from whydiff.pipeline import compare
+from whydiff.records import Cause, Diagnosis
+
+DOCS = Path(__file__).parents[2] / "docs"
+CODES = [detector.code for detector in detectors()]
+PROVABLE = ("ST001", "ST002", "ST003", "ST004", "ST005", "ST006", "IN001", "MD001")
+"""Causes whose intervention a live run or a replay carries out on any machine."""
+
+
+@cache
+def diagnosis(code: str) -> Diagnosis:
+    return compare(*by_code(code).example())
+
+
+def of(code: str) -> list[Cause]:
+    return [cause for cause in diagnosis(code).causes if cause.code == code]
+
+
+def test_there_are_causes_and_their_codes_and_names_are_unique() -> None:
+    assert {"ST001", "ST002", "ST003", "ST004", "ST005", "ST006", "IN001", "MD001", "ND001"} <= set(CODES)
+    assert len(set(CODES)) == len(CODES)
+    assert len({detector.name for detector in detectors()}) == len(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_code_name_and_file_follow_the_rules(code: str) -> None:
+    detector = by_code(code)
+    assert re.fullmatch(r"[A-Z]{2}\d{3}", code)
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", detector.name)
+    assert registry.get("causes", code.lower()) is detector
+    assert by_code(detector.name) is detector
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_docstring_has_every_heading_with_text(code: str) -> None:
+    found = sections(by_code(code))
+    assert found.pop("")
+    assert tuple(found) == HEADINGS
+    assert all(found.values())
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_checked_in_page_is_the_docstring(code: str) -> None:
+    written = (DOCS / "causes" / f"{code}.md").read_text(encoding="utf-8")
+    assert written == page(by_code(code)), "run: python -m whydiff.causes._page docs"
+
+
+def test_the_index_lists_every_cause_and_no_page_is_left_over() -> None:
+    assert (DOCS / "reference" / "causes.md").read_text(encoding="utf-8") == index()
+    assert {path.stem for path in (DOCS / "causes").glob("*.md")} == set(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_example_fires_its_cause_and_no_other(code: str) -> None:
+    assert {cause.code for cause in diagnosis(code).causes} == {code}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_what_is_found_has_evidence_and_a_remedy(code: str) -> None:
+    for cause in of(code):
+        assert cause.name == by_code(code).name
+        assert cause.site
+        assert cause.evidence
+        assert all(evidence.statement and evidence.data for evidence in cause.evidence)
+        assert cause.remedy is not None
+        assert cause.remedy.text
+
+
+@pytest.mark.parametrize("code", [*PROVABLE, "ND001"])
+def test_the_code_to_paste_is_python(code: str) -> None:
+    for cause in of(code):
+        assert cause.remedy is not None
+        compile(cause.remedy.code, code, "exec")
+
+
+@pytest.mark.parametrize("code", PROVABLE)
+def test_the_example_is_confirmed_by_experiment(code: str) -> None:
+    assert [cause.status for cause in of(code)] == ["confirmed"]
+    assert of(code)[0].experiments
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_status_that_is_not_confirmed_says_why(code: str) -> None:
+    assert all(cause.reason for cause in of(code) if cause.status != "confirmed")
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_diagnosis_can_be_written_as_json(code: str) -> None:
+    assert [cause["code"] for cause in diagnosis(code).to_dict()["causes"]] == [code]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_only_the_example_imports_a_framework(code: str) -> None:
+    tree = ast.parse(inspect.getsource(inspect.getmodule(type(by_code(code)))))  # type: ignore[arg-type]
+    examples = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "example"]
+    inside = {id(node) for example in examples for node in ast.walk(example)}
+    names = [
+        alias.name if isinstance(node, ast.Import) else str(node.module)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and id(node) not in inside
+        for alias in node.names
+    ]
+    assert names
+    assert not {name.split(".")[0] for name in names} & {"torch", "jax", "transformers"}
+
+
+def test_an_unknown_code_is_a_clear_error() -> None:
+    with pytest.raises(UsageError, match="no such cause"):
+        by_code("ST999")

@@ -1,0 +1,280 @@
+"""State that differs: every look-alike gets its own name, several planted causes are all found."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import whydiff
+from whydiff.pipeline import compare
+from whydiff.records import Cause, Diagnosis, Verdict
+
+
+class Small(torch.nn.Module):
+    """Two linear layers, a table that is not saved, a running statistic, a plain attribute and a decoy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.down = torch.nn.Linear(8, 8)
+        self.up = torch.nn.Linear(8, 8, bias=False)
+        self.register_buffer("table", 1e4 ** -(torch.arange(8) / 8), persistent=False)
+        self.register_buffer("mean", torch.randn(8))
+        self.register_buffer("decoy", torch.randn(8), persistent=False)
+        self.shift = torch.randn(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.down(x) * torch.cos(self.table) - self.mean
+        return self.up(x + self.shift)
+
+
+@pytest.fixture
+def pair() -> tuple[Any, Any, torch.Tensor]:
+    model = Small()
+    return model, copy.deepcopy(model), torch.randn(4, 8)
+
+
+def up_one_ulp(tensor: torch.Tensor, at: tuple[int, ...]) -> None:
+    with torch.no_grad():
+        tensor[at] = torch.nextafter(tensor[at], tensor.new_tensor(torch.inf))
+
+
+def shown(diagnosis: Diagnosis) -> list[tuple[str, str, str, bool]]:
+    return sorted((cause.code, cause.site, cause.status, cause.inert) for cause in diagnosis.causes)
+
+
+def only(diagnosis: Diagnosis) -> Cause:
+    (cause,) = diagnosis.causes
+    return cause
+
+
+def test_one_ulp_in_one_weight_is_found_named_and_proven(pair: Any) -> None:
+    reference, candidate, x = pair
+    up_one_ulp(candidate.up.weight, (3, 5))
+    diagnosis = compare(reference, candidate, x)
+    assert shown(diagnosis) == [("ST001", "up.weight", "confirmed", False)]
+    assert diagnosis.verdict is Verdict.SEMANTIC
+    data = only(diagnosis).evidence[0].data
+    assert (data["differing_elements"], data["max_ulp"], data["elements"]) == (1, 1, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "code"),
+    [
+        ("table", lambda t: t.bfloat16().float(), "ST003"),
+        ("table", lambda t: t.half().float(), "ST003"),
+        ("table", lambda t: t.bfloat16(), "ST003"),
+        ("table", lambda t: t * 1.01, "ST002"),
+        ("table", lambda t: torch.nextafter(t, torch.full_like(t, 9.0)), "ST002"),
+        ("table", lambda t: t.flip(0), "ST002"),
+        ("mean", lambda t: t + 1, "ST002"),
+        ("mean", lambda t: t.bfloat16().float(), "ST003"),
+        ("shift", lambda t: t.bfloat16().float(), "ST003"),
+        ("shift", lambda t: t * 2, "ST002"),
+        ("mean", lambda t: torch.full_like(t, torch.nan), "ST002"),
+        ("mean", lambda t: torch.full_like(t, -torch.inf), "ST002"),
+        ("mean", lambda t: torch.full_like(t, torch.finfo(torch.float32).min), "ST002"),
+        ("mean", lambda t: 1e-9 ** torch.arange(8.0), "ST002"),
+        ("mean", lambda t: torch.zeros(8), "ST002"),
+    ],
+)
+def test_look_alikes_are_told_apart(
+    pair: Any, name: str, change: Callable[[torch.Tensor], torch.Tensor], code: str
+) -> None:
+    reference, candidate, x = pair
+    setattr(candidate, name, change(getattr(candidate, name)))
+    diagnosis = compare(reference, candidate, x)
+    assert shown(diagnosis) == [(code, name, "confirmed", False)]
+    expected = (
+        {Verdict.PRECISION} if code == "ST003" else {Verdict.SEMANTIC, Verdict.UNSTABLE}
+    )  # NaN, overflow
+    assert diagnosis.verdict in expected
+
+
+def test_the_reference_may_be_the_rounded_side(pair: Any) -> None:
+    reference, candidate, x = pair
+    reference.table = reference.table.bfloat16().float()
+    cause = only(compare(reference, candidate, x))
+    assert (cause.code, cause.status, cause.evidence[0].data["rounded"]) == (
+        "ST003",
+        "confirmed",
+        "reference",
+    )
+
+
+def test_a_constant_factor_is_measured(pair: Any) -> None:
+    reference, candidate, x = pair
+    candidate.table = candidate.table * 0.5
+    factors = [
+        e.data["factor"] for e in only(compare(reference, candidate, x)).evidence if "factor" in e.data
+    ]
+    assert factors == [0.5]
+
+
+def test_a_cast_with_one_changed_element_is_no_cast_and_says_so(pair: Any) -> None:
+    reference, candidate, x = pair
+    table = candidate.table.bfloat16()
+    table[4] += 1
+    candidate.table = table
+    cause = only(compare(reference, candidate, x))
+    assert cause.code == "ST002"
+    assert {"equal_to_rounding": 7, "elements": 8} in [evidence.data for evidence in cause.evidence]
+
+
+def test_a_buffer_that_nothing_reads_is_inert(pair: Any) -> None:
+    reference, candidate, x = pair
+    candidate.decoy = candidate.decoy + 1
+    diagnosis = compare(reference, candidate, x)
+    assert diagnosis.verdict is Verdict.IDENTICAL
+    assert shown(diagnosis) == [("ST002", "decoy", "refuted", True)]
+    assert "no operator reads it" in " ".join(e.statement for e in only(diagnosis).evidence)
+    assert " 0 of 0 " not in only(diagnosis).experiments[0].outcome
+
+
+def test_two_planted_causes_are_found_and_the_decoy_is_inert(pair: Any) -> None:
+    reference, candidate, x = pair
+    up_one_ulp(candidate.up.weight, (0, 0))
+    candidate.table = candidate.table.bfloat16().float()
+    candidate.decoy = candidate.decoy.bfloat16().float()
+    diagnosis = compare(reference, candidate, x)
+    assert shown(diagnosis) == [
+        ("ST001", "up.weight", "confirmed", False),
+        ("ST003", "decoy", "refuted", True),
+        ("ST003", "table", "confirmed", False),
+    ]
+    assert [cause.inert for cause in diagnosis.causes] == [False, False, True]
+
+
+def test_another_checkpoint_is_one_cause_that_names_every_parameter() -> None:
+    layers = [torch.nn.Linear(4, 4) for _ in range(12)]
+    reference = torch.nn.Sequential(*layers[:6])
+    candidate = torch.nn.Sequential(*layers[6:])
+    cause = only(compare(reference, candidate, torch.randn(2, 4)))
+    assert (cause.code, cause.status) == ("ST001", "confirmed")
+    assert cause.evidence[0].data["names"] == [name for name, _ in reference.named_parameters()]
+    assert cause.evidence[0].statement.startswith("12 of 12 parameters differ")
+
+
+def test_a_whole_model_that_was_cast_is_one_precision_cause() -> None:
+    torch.manual_seed(0)
+    reference = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(6)))
+    candidate = copy.deepcopy(reference).bfloat16().float()
+    diagnosis = compare(reference, candidate, torch.randn(2, 4))
+    assert (only(diagnosis).code, only(diagnosis).status) == ("ST003", "confirmed")
+    assert diagnosis.verdict is Verdict.PRECISION
+
+
+def test_tied_weights_that_differ_are_one_cause() -> None:
+    class Tied(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed = torch.nn.Embedding(16, 8)
+            self.head = torch.nn.Linear(8, 16, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.head(self.embed(ids))
+
+    reference, candidate = Tied(), Tied()
+    up_one_ulp(candidate.embed.weight, (1, 1))
+    cause = only(compare(reference, candidate, torch.tensor([[1, 2]])))
+    assert (cause.code, cause.site, cause.status) == ("ST001", "embed.weight", "confirmed")
+    assert cause.evidence[0].data["also"] == ["head.weight"]
+
+
+def test_a_tie_that_only_the_candidate_has_stays_inconclusive_with_a_reason() -> None:
+    class Two(torch.nn.Module):
+        def __init__(self, tied: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.one, self.two = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+            if tied:
+                self.two.weight = self.one.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.two(self.one(x))
+
+    cause = only(compare(Two(False), Two(True), torch.ones(2, 4)))
+    assert (cause.code, cause.status) == ("ST005", "inconclusive")
+    assert "two values" in cause.reason
+
+
+def test_a_lost_tie_with_equal_values_is_silent() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    candidate = copy.deepcopy(model)
+    candidate[1].weight = torch.nn.Parameter(candidate[0].weight.detach().clone())
+    diagnosis = compare(model, candidate, torch.randn(2, 4))
+    assert diagnosis.verdict is Verdict.IDENTICAL
+    assert diagnosis.causes == ()
+
+
+def test_memory_that_is_read_before_it_is_written_is_found() -> None:
+    def careless(x: torch.Tensor) -> torch.Tensor:
+        return x + torch.empty(x.shape) * 0
+
+    def careful(x: torch.Tensor) -> torch.Tensor:
+        filled = torch.empty(x.shape)
+        filled[0] = 0
+        return x + torch.empty_like(filled).zero_() * 0
+
+    found = [c for c in compare(careless, careless, torch.randn(2, 3)).causes if c.code == "ST004"]
+    assert [cause.evidence[0].data["strength"] for cause in found] == ["strong", "strong"]
+    assert all(cause.status == "inconclusive" and cause.reason for cause in found)
+    assert "ST004" not in {cause.code for cause in compare(careful, careful, torch.randn(2, 3)).causes}
+
+
+@pytest.mark.parametrize("name", ["table", "up.weight", "shift"])
+def test_traces_give_the_same_cause(pair: Any, name: str, tmp_path: Path) -> None:
+    reference, candidate, x = pair
+    owner, _, last = name.rpartition(".")
+    tensor = getattr(candidate.get_submodule(owner), last)
+    tensor.data = tensor.data * 1.5
+    for side, model in (("r", reference), ("c", candidate)):
+        with torch.no_grad(), whydiff.capture(tmp_path / side):
+            model(x)
+    diagnosis = compare(tmp_path / "r", tmp_path / "c")
+    assert [(c.site, c.status) for c in diagnosis.causes] == [(name, "confirmed")]
+    assert diagnosis.causes[0].experiments[0].method == "replay"
+
+
+def test_a_trace_without_payloads_names_the_tensor_and_proves_nothing(pair: Any, tmp_path: Path) -> None:
+    reference, candidate, x = pair
+    candidate.table = candidate.table * 2
+    for side, model in (("r", reference), ("c", candidate)):
+        with torch.no_grad(), whydiff.capture(tmp_path / side, payloads="none"):
+            model(x)
+    cause = only(compare(tmp_path / "r", tmp_path / "c"))
+    assert (cause.code, cause.site, cause.status, cause.inert) == ("ST002", "table", "inconclusive", False)
+    assert cause.reason
+
+
+@pytest.mark.parametrize("name", ["table", "mean", "up.weight", "shift"])
+def test_the_pasted_remedy_repairs_the_candidate(pair: Any, name: str) -> None:
+    reference, candidate, x = pair
+    owner, _, last = name.rpartition(".")
+    tensor = getattr(candidate.get_submodule(owner), last)
+    tensor.data = tensor.data * 1.5
+    (cause,) = compare(reference, candidate, x).causes
+    assert cause.remedy is not None
+    exec(cause.remedy.code, {"reference": reference, "candidate": candidate, "torch": torch})
+    assert compare(reference, candidate, x).verdict is Verdict.IDENTICAL
+
+
+def test_the_pasted_remedy_of_a_cast_keeps_the_table(pair: Any) -> None:
+    reference, model, x = pair
+    built = copy.deepcopy(model)
+    candidate = model.bfloat16().float()
+    causes = compare(reference, candidate, x).causes
+    code = next(c.remedy.code for c in causes if c.site == "table" and c.code == "ST003" and c.remedy)
+    scope = {"model": built, "torch": torch}
+    exec(code, scope)
+    assert built.table.dtype is torch.float32
+    assert built.up.weight.dtype is torch.bfloat16
+    assert torch.equal(built.table, Small().table)
