@@ -11,6 +11,7 @@ from whydiff.cli.capture import capture
 from whydiff.cli.cause import cause
 from whydiff.cli.compare import compare
 from whydiff.cli.demo import demo
+from whydiff.cli.matrix import matrix
 
 app = typer.Typer(
     name="whydiff",
@@ -23,6 +24,7 @@ app = typer.Typer(
 
 app.command(context_settings={"allow_interspersed_args": False})(capture)
 app.command()(compare)
+app.command()(matrix)
 app.command()(cause)
 app.command()(demo)
 

@@ -1,0 +1,1 @@
+"""Whole-run experiments made of many comparisons: environments, shapes, artifacts, ranges, formulas."""

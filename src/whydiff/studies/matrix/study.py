@@ -343,7 +343,7 @@ def _causes(found: Responsible, pairing: Pairing) -> list[Cause]:
             Experiment(
                 (Intervention("leave-out", found.difference),),
                 "without it the candidate has the reference's bits",
-                "it has" if agrees else "it has not: other differences act too",
+                "the bits are the reference's" if agrees else "bits still differ: other differences act too",
                 "confirmed" if agrees else "inconclusive",
                 "rerun",
             )

@@ -1,0 +1,88 @@
+"""How the commands whose result is no Diagnosis show it: labelled lines, then titled sections."""
+
+from __future__ import annotations
+
+import json as jsons
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from whydiff.cli._options import Color
+from whydiff.errors import UsageError
+from whydiff.reporters._blocks import Section
+from whydiff.reporters.json import encode
+from whydiff.reporters.terminal import _Writer, make_console
+
+SUFFIXES = (".json", ".txt")
+"""Kinds of file that a study's report can be saved as."""
+
+
+def check_suffixes(paths: Sequence[str]) -> None:
+    """Refuse an unknown kind of file before a long study runs.
+
+    Raises:
+        UsageError: a suffix other than `SUFFIXES`.
+    """
+    for path in paths:
+        if Path(path).suffix.lower() not in SUFFIXES:
+            raise UsageError(
+                "This report cannot be written as this kind of file.",
+                where=path,
+                actual=Path(path).suffix or "(no suffix)",
+                expected=" or ".join(SUFFIXES),
+            )
+
+
+def show_study(
+    result: Any,
+    labelled: Sequence[tuple[str, str]],
+    sections: Sequence[Section],
+    *,
+    json: bool,
+    save: Sequence[str],
+    color: Color,
+) -> None:
+    """Write a study's result to standard output (text or JSON) and to every file in ``save``.
+
+    Args:
+        result: the frozen record; JSON has every field under its own name, `schema_version` first.
+        labelled: (label, sentence) pairs, the answer in short.
+        sections: the rest, in reading order; empty ones are left out.
+        json: JSON instead of text.
+        save: paths that end in ``.json`` or ``.txt``.
+        color: when to write colour.
+    """
+    fields = encode(result)
+    data = {"schema_version": fields.pop("schema_version"), "answer": dict(labelled), **fields}
+    text = jsons.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    for path in save:
+        written = text if path.lower().endswith(".json") else _text(labelled, sections)
+        try:
+            Path(path).write_text(written, encoding="utf-8")
+        except OSError as error:
+            raise UsageError("The report cannot be written.", where=path, actual=str(error)) from error
+    if json:
+        typer.echo(text, nl=False)
+    else:
+        _write(_Writer(make_console(color.value)), labelled, sections)
+
+
+def _text(labelled: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
+    import io
+
+    file = io.StringIO()
+    _write(_Writer(make_console("never", 10_000, file)), labelled, sections)
+    return file.getvalue()
+
+
+def _write(out: _Writer, labelled: Sequence[tuple[str, str]], sections: Sequence[Section]) -> None:
+    for label, sentence in labelled:
+        out.labelled(label, sentence, "bold" if label == "verdict" else "")
+    for section in sections:
+        if section.blocks:
+            out.console.print()
+            out.line(section.title, "bold")
+            for block in section.blocks:
+                out.block(block)
