@@ -114,15 +114,12 @@ def _pairs(matrix: Matrix) -> Table:
 
 
 def _experiments(matrix: Matrix, pairing: Pairing) -> list[str]:
-    told = []
-    for cause in pairing.causes:
-        told += [
-            f"{pairing.reference} ↔ {pairing.candidate}: {cause.code} {outcome(e)}" for e in cause.experiments
-        ]
+    pair = f"{pairing.reference} ↔ {pairing.candidate}"
+    told = [f"{pair}: {cause.code} {outcome(e)}" for cause in pairing.causes for e in cause.experiments]
     if pairing.tried[0]:
         told.append(
-            f"{pairing.reference} ↔ {pairing.candidate}: {len(pairing.responsible)} of {pairing.tried[0]} differences "
-            f"responsible, found with {pairing.tried[1]} mixed environments"
+            f"{pair}: {len(pairing.responsible)} of {pairing.tried[0]} differences responsible, found with "
+            f"{pairing.tried[1]} mixed environments"
         )
     return told
 
@@ -131,16 +128,17 @@ def _code(pairing: Pairing) -> str:
     return "/".join(dict.fromkeys(cause.code for cause in pairing.causes))
 
 
+_ALONE = {
+    "reproduces": "alone it gives the candidate's bits",
+    "differs": "alone it changes bits",
+    "agrees": "alone it changes nothing",
+}
+_WITHOUT = {
+    "agrees": "without it the bits are the reference's",
+    "differs": "without it bits still differ",
+    "": "",
+}
+
+
 def _proof(alone: str, without: str) -> str:
-    first = {"reproduces": "alone it gives the candidate's bits", "differs": "alone it changes bits",
-             "agrees": "alone it changes nothing"}[alone]  # fmt: skip
-    second = {
-        "agrees": "without it the bits are the reference's",
-        "differs": "without it bits still differ",
-        "": "",
-    }
-        "agrees": "without it the bits are the reference's",
-        "differs": "without it bits still differ",
-        "": "",
-    }
-    return "; ".join(text for text in (first, second[without]) if text)
+    return "; ".join(text for text in (_ALONE[alone], _WITHOUT[without]) if text)
