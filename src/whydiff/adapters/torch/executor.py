@@ -44,6 +44,12 @@ class Held:
         if not same_type and self.shift:
             ratio = dtype_of(self.recorded).itemsize / dtype.itemsize
             offset = spec.offset - int(self.shift * ratio)
+        end = (offset + _extent(spec.shape, spec.strides)) * dtype.itemsize
+        if offset < 0 or (end > self.storage.nbytes() and spec.numel):  # torch would grow the storage
+            raise ReplayError(
+                "A look lies outside the storage that it looks at.", where=str(event.site),
+                actual=f"{spec} at element {offset}", expected=f"within {self.storage.nbytes()} bytes",
+            )
         return torch.empty(0, dtype=dtype, device=whole.device).set_(  # type: ignore[call-overload]
             self.storage, offset, spec.shape, spec.strides
         )
@@ -310,6 +316,9 @@ class Executor:
     def counts(self) -> Sequence[Count]:
         """Nothing: every op is executed as recorded, or its failure is reported by `execute`."""
         return ()
+
+    def share_leaves(self, first: Executor) -> None:
+        """Nothing to do: leaves are not copied."""
 
 
 def _laid_out(value: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
