@@ -278,3 +278,14 @@ def test_the_pasted_remedy_of_a_cast_keeps_the_table(pair: Any) -> None:
     assert built.table.dtype is torch.float32
     assert built.up.weight.dtype is torch.bfloat16
     assert torch.equal(built.table, Small().table)
+
+
+def test_tensors_of_two_closures_are_paired_by_where_they_are_read(pair: Any) -> None:
+    model, _, first = pair
+    second = first + 1
+    (cause,) = compare(lambda: model(first), lambda: model(second)).causes
+    assert (cause.code, cause.site, cause.status) == ("ST002", "first", "confirmed")
+    assert [str(i) for i in cause.interventions] == ["restore-state second = first"]
+    rounded = first.bfloat16().float()
+    (cause,) = compare(lambda: model(first), lambda: model(rounded)).causes
+    assert (cause.code, cause.site, cause.status) == ("ST003", "first", "confirmed")

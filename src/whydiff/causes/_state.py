@@ -152,6 +152,8 @@ def _classified(case: Case) -> Iterable[Difference]:
     lone_ties = _lone_ties(case)
     for names, reference, candidate in _joined(case):
         targets = tuple(target_name(case, name) for name in names)
+        if len(names) == 1 and case.rename(candidate.name) != names[0]:
+            targets = (candidate.name,)
         read = candidate.storage in touched(case)[1] or reference.storage in touched(case)[0]
         known: dict[str, Any] = {
             "names": names, "targets": targets, "reference": reference, "candidate": candidate, "read": read,
@@ -187,8 +189,28 @@ def _joined(case: Case) -> Iterable[tuple[tuple[str, ...], Leaf, Leaf]]:
             continue
         key = (*_elements(reference), *_elements(candidate))
         joined.setdefault(key, []).append((reference.name, reference, candidate))
+    for reference, candidate in _in_the_same_place(case):
+        joined.setdefault((reference.name, candidate.name), []).append((reference.name, reference, candidate))
     for entries in joined.values():
         yield tuple(name for name, _, _ in entries), entries[0][1], entries[0][2]
+
+
+def _in_the_same_place(case: Case) -> Iterable[tuple[Leaf, Leaf]]:
+    """State under names that only one side has each, read at the same position of the same origin."""
+    lone_r, lone_c = ({leaf.storage: leaf for leaf in leaves} for leaves in case.lone_leaves())
+    for origin in case.localization.origins:
+        reference, candidate = origin.calls
+        if origin.kind != "state" or reference < 0 or candidate < 0:
+            continue
+        reads = (case.reference.calls[reference].reads, case.candidate.calls[candidate].reads)
+        for ours, theirs in zip(
+            *reads, strict=False
+        ):  # calls of one operator; a longer list has no counterpart
+            if ours.producer != -1 or theirs.producer != -1:
+                continue
+            found = lone_r.pop(ours.storage, None), lone_c.pop(theirs.storage, None)
+            if found[0] is not None and found[1] is not None:
+                yield found[0], found[1]
 
 
 def _elements(leaf: Leaf) -> tuple[Any, ...]:
