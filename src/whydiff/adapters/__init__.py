@@ -67,6 +67,46 @@ class Executor(Protocol):
     def counts(self) -> Sequence[Count]:
         """What a lifted replay could not lift, and which discrete choices flipped; nothing if not lifted."""
 
+    def share_leaves(self, first: Executor) -> None:
+        """Read leaves that ``first``, a replay of the same trace one call ahead, holds; may do nothing."""
+
+
+class RecordedSum(Protocol):
+    """A recorded sum, mean, product or convolution that can be evaluated on other terms at its true shape.
+
+    An adapter that can make them has ``recorded_sum(executor, call, reads) -> RecordedSum | None``.
+
+    Output (row, column) is the sum of K products (or plain terms), plus a bias where there is one: term K.
+
+    Attributes:
+        rows, columns: of the output as this looks at it; one call evaluates ``columns`` sums.
+        leaves: number of terms, bias included.
+        plain: ids of terms that are no products although the others are (the bias).
+        products: whether the other terms are products.
+        takes_factors: whether the factors that a row shares can be chosen.
+        dtype, output_dtype: names; the terms' and the output's.
+        divisor: the sum is divided by this at the end (mean), 1 otherwise.
+    """
+
+    rows: int
+    columns: int
+    leaves: int
+    plain: frozenset[int]
+    products: bool
+    takes_factors: bool
+    dtype: str
+    output_dtype: str
+    divisor: int
+
+    def outputs(self) -> Any:
+        """(rows, columns) float64: the op on its recorded inputs."""
+
+    def evaluate(self, values: Any, factors: Any, row: int, columns: Any) -> Any:
+        """(n,) float64: outputs in ``row`` for other terms (n, leaves), read at ``columns`` (int64)."""
+
+    def terms(self, where: Any) -> tuple[Any, Any]:
+        """Recorded terms (leaves, S) of the outputs at flat positions: left and right factors (or None)."""
+
 
 class Adapter(Protocol):
     """One framework."""

@@ -10,9 +10,10 @@ import torch
 from whydiff.adapters.torch.environment import environment
 from whydiff.adapters.torch.executor import Executor
 from whydiff.adapters.torch.lifting import LiftedExecutor
+from whydiff.adapters.torch.probing import Summed, summed
 from whydiff.adapters.torch.run import Run
 from whydiff.adapters.torch.session import Session
-from whydiff.records import Environment, Lift, Trace
+from whydiff.records import Call, Environment, Lift, Trace
 
 
 class TorchAdapter:
@@ -44,6 +45,10 @@ class TorchAdapter:
     def environment(self) -> Environment:
         """Versions, hardware, flags, variables and random states now."""
         return environment()
+
+    def recorded_sum(self, executor: Executor, call: Call, reads: Sequence[torch.Tensor]) -> Summed | None:
+        """Sums, means, matrix products and convolutions as evaluable sums; see `whydiff.reduction`."""
+        return summed(executor, call, reads)
 
 
 REGISTER = TorchAdapter()
