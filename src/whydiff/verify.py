@@ -12,7 +12,7 @@ from dataclasses import replace
 from whydiff.adapters import Progress
 from whydiff.case import Case, Outcome
 from whydiff.errors import WhydiffError
-from whydiff.records import Cause, Experiment, Intervention, Measurement
+from whydiff.records import Cause, Experiment, Intervention, Measurement, Status
 
 _PREDICTION = "outputs equal the reference's bit for bit"
 
@@ -107,7 +107,7 @@ def _verified(case: Case, cause: Cause, everything: tuple[Intervention, ...]) ->
                 _experiment(others, "outputs still differ while this cause acts alone", before, only_this_acts,
                             "refuted" if only_this_acts.equal else "confirmed")
             )  # fmt: skip
-        status = "refuted" if only_this_acts.equal else "confirmed"
+        status: Status = "refuted" if only_this_acts.equal else "confirmed"
         reason = "" if status == "confirmed" else "the outputs agree without removing it"
         return replace(cause, status=status, reason=reason, effect=effect, experiments=tuple(experiments))
     return _partly(case, cause, before, this_removed, effect)
@@ -121,7 +121,7 @@ def _partly(
     left = case.origins_after(cause.interventions)
     if mine and left is not None:
         gone = mine - left
-        status = "confirmed" if gone == mine else "refuted" if not gone else "inconclusive"
+        status: Status = "confirmed" if gone == mine else "refuted" if not gone else "inconclusive"
         experiment = Experiment(
             cause.interventions, "the origins that read it vanish",
             f"{len(gone)} of {len(mine)} origins vanish; others remain, so the outputs still differ",
@@ -148,7 +148,7 @@ def _same(one: Outcome, other: Outcome) -> bool:
 
 
 def _experiment(
-    interventions: tuple[Intervention, ...], prediction: str, before: Outcome, after: Outcome, status: str
+    interventions: tuple[Intervention, ...], prediction: str, before: Outcome, after: Outcome, status: Status
 ) -> Experiment:
     if after.equal:
         outcome = f"bit-equal: 0 of {after.elements} output elements differ"
@@ -156,5 +156,5 @@ def _experiment(
         change = f"(mean absolute difference {before.mean_abs:.3e} before, {after.mean_abs:.3e} after)"
         outcome = f"outputs differ {change}"
     return Experiment(
-        interventions, prediction, outcome, status, after.method, before.mean_abs, after.mean_abs  # type: ignore[arg-type]
+        interventions, prediction, outcome, status, after.method, before.mean_abs, after.mean_abs
     )
