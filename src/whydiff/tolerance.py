@@ -7,6 +7,7 @@ another order) and on planted defects; the numbers of trials are given.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from whydiff.errors import UsageError
@@ -180,9 +181,14 @@ LOCAL_STEPS = {
 with exp, erf, tanh or square roots, whose vector kernels are within 1 to 4 ulp (SLEEF: 1.0; CUDA math functions:
 up to 2; oneDNN's polynomials: 4). False alarms: see `LOCAL_BOUND_DELTA`."""
 
+LOCAL_STEPS_NARROW = 2
+"""The same where intermediate values are stored in 16 bits by design: flash attention rounds probabilities, the
+scalar tail of rsqrt the square root, a softmax the shifted input. False alarms measured:
+`docs/explanation/local-tests.md`."""
+
 ROUNDING_LEVEL = 4.0
 """A side errs at rounding level if rms(e / scale) is at most this many times that of a plain sequential
-accumulation, sqrt(u_acc**2 (n / 6 * scale**2 + n / 9 * R**2 + steps / 3 * S**2) + u_out**2 / 3 * R**2): partial
+accumulation, sqrt(u_acc**2 (n / 6 * scale**2 + n / 9 * R**2) + u_inner**2 steps / 3 * S**2 + u_out**2 / 3 * R**2): partial
 sums of j random terms have the variance (j / n) scale**2 + (j / n)**2 R**2, and each rounding adds u**2 / 3 of
 it (Higham, section 4.2, with uniform rounding errors). Kernels that sum in blocks are below it. False alarms
 measured: `docs/explanation/local-tests.md`."""
@@ -198,3 +204,33 @@ Measured on benign 16-bit products, norms and elementwise ops: `docs/explanation
 
 WIDEST_CLASS = 2.0**-4.5
 """Largest T that inputs of 8 bits (e4m3: 2**-4.7) explain. A side that errs more has computed something else."""
+
+ARTIFACT_TOLERANCES = {"float32": (1e-5, 1e-6), "bfloat16": (1e-2, 1e-3), "": (1e-3, 1e-4)}
+"""(rtol, atol) for stored index and checkpoint files, "" for every other float dtype: the rules of a published
+comparison of ColBERT's index artifacts between two PyTorch versions (third seed case of this project). A
+convention, not a bound: float16 embeddings of two versions that differ by rounding alone were outside it
+(20 % of elements unequal, largest difference 1.2e-3), so outside does not mean defective."""
+
+
+def artifact_tolerance(dtype: str, table: Mapping[str, tuple[float, float]] | None = None) -> Tolerance:
+    """What is allowed between two stored floats of a dtype; integers and bool are compared exactly.
+
+    Args:
+        dtype: name; complex dtypes use their parts'.
+        table: dtype → (rtol, atol), "" for the rest; entries replace those of `ARTIFACT_TOLERANCES`.
+    """
+    known = {**ARTIFACT_TOLERANCES, **(table or {})}
+    part = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+    rtol, atol = known.get(part, known[""])
+    given = table is not None and (part in table or (part not in ARTIFACT_TOLERANCES and "" in table))
+    return Tolerance(rtol, atol, "as asked for" if given else f"stored artifacts, {part}")
+
+
+ASSIGNMENT_SHARE = 0.9
+"""Least share of sampled rows whose stored code is their nearest codebook row (in float64) before codebook and
+embeddings are believed to be what made the codes. Codes of unrelated arrays agree with probability about 1/K.
+A stored embedding that was rounded after it was assigned moves a few near ties only. The false-alarm rate was
+not measured."""
+
+ASSIGNMENT_SAMPLE = 512
+"""Rows sampled for `ASSIGNMENT_SHARE`, evenly spaced."""

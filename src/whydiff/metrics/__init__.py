@@ -5,7 +5,7 @@ No metric sees a threshold: tolerances are arguments, and `whydiff.tolerance` is
 
 from whydiff.metrics._dtypes import common_dtype, is_integer, known_dtypes, values
 from whydiff.metrics._metric import Metric
-from whydiff.metrics._one_pass import Statistics, implementation, measure
+from whydiff.metrics._one_pass import Statistics, implementation, measure, measure_shares
 
 __all__ = [
     "Metric",
@@ -15,5 +15,6 @@ __all__ = [
     "is_integer",
     "known_dtypes",
     "measure",
+    "measure_shares",
     "values",
 ]

@@ -108,26 +108,57 @@ def measure(reference: Payload, candidate: Payload, rtol: float = 0.0, atol: flo
             actual=f"{list(candidate.bits.shape)}",
             expected=f"{list(reference.bits.shape)}",
         )
-    dtype = _dtypes.common_dtype(reference.dtype, candidate.dtype)
-    if dtype is None:
-        raise UsageError(
-            "No dtype holds the values of both exactly.", actual=candidate.dtype, expected=reference.dtype
-        )
     r = _dtypes.flat(reference.bits, reference.dtype)
     c = _dtypes.flat(candidate.bits, candidate.dtype)
-    part = _dtypes.real_part_dtype(dtype)
+    return measure_shares(
+        lambda start, stop: (r[start:stop], c[start:stop]),
+        r.size,
+        reference.dtype,
+        candidate.dtype,
+        rtol,
+        atol,
+    )
 
-    def share(start: int) -> Share:
-        pieces = [
-            _widen(line[start : start + SHARE], _dtypes.real_part_dtype(own), part)
-            for line, own in ((r, reference.dtype), (c, candidate.dtype))
-        ]
+
+def measure_shares(
+    load: Callable[[int, int], tuple[Array, Array]],
+    numbers: int,
+    reference: str,
+    candidate: str,
+    rtol: float = 0.0,
+    atol: float = 0.0,
+    share: int = SHARE,
+) -> Statistics:
+    """The same statistics of two lines of numbers that are loaded share by share (from files, say).
+
+    Args:
+        load: (start, stop) → the bits of these real numbers on both sides, as 1-D arrays; called on several
+            threads at once; what it returns is used until the same thread calls it again.
+        numbers: how many there are; a complex number is two.
+        reference: true dtype of the trusted line (a complex one: of the whole number).
+        candidate: true dtype of the other.
+        rtol: as for `measure`.
+        atol: as for `measure`.
+        share: numbers per call of ``load``; sums are rounded in the order of the shares.
+
+    Raises:
+        UsageError: a dtype is unknown, or no dtype holds the values of both exactly.
+    """
+    dtype = _dtypes.common_dtype(reference, candidate)
+    if dtype is None:
+        raise UsageError("No dtype holds the values of both exactly.", actual=candidate, expected=reference)
+    part = _dtypes.real_part_dtype(dtype)
+    owns = [_dtypes.real_part_dtype(own) for own in (reference, candidate)]
+
+    def one(start: int) -> Share:
+        lines = load(start, min(start + share, numbers))
+        pieces = [_widen(line, own, part) for line, own in zip(lines, owns, strict=True)]
         found = _implementation()(pieces[0], pieces[1], part, float(rtol), float(atol))
         indices = found[1][-2:]
         indices[indices >= 0] += start
         return found
 
-    return _merge(dtype, threads.spread(share, [(start,) for start in range(0, r.size, SHARE)]))
+    return _merge(dtype, threads.spread(one, [(start,) for start in range(0, numbers, share)]))
 
 
 def implementation() -> str:

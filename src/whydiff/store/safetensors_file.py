@@ -38,6 +38,7 @@ class SafetensorsFile:
 
     Attributes:
         entries: tensor name → (tag, shape, begin, end); offsets are within the data part.
+        metadata: the header's free text, key → value.
         header_crc32: CRC-32 of everything before the data part.
         size: of the whole file in bytes.
 
@@ -71,7 +72,8 @@ class SafetensorsFile:
             decoded = strict.decode(header.decode("utf-8"))
             if not isinstance(decoded, dict):
                 raise ValueError("the header is no object")
-            decoded.pop("__metadata__", None)
+            metadata = decoded.pop("__metadata__", None)
+            self.metadata: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
             entries = {name: _entry(name, raw) for name, raw in decoded.items()}
         except (ValueError, RecursionError) as error:
             raise _bad("A safetensors header is malformed.", self.path, str(error)) from error
@@ -87,6 +89,10 @@ class SafetensorsFile:
                 f"{self.size - self._data} bytes of data", f"{end} bytes",
             )
         return entries
+
+    def offset(self, name: str) -> int:
+        """Where a tensor's bytes begin in the file."""
+        return self._data + self.entries[name][2]
 
     def slice(self, name: str) -> memoryview:
         """The bytes of one tensor."""
