@@ -13,8 +13,9 @@ from whydiff.align import align, explain
 from whydiff.case import Case, replayable
 from whydiff.causes import detectors
 from whydiff.comparison import same
-from whydiff.impact import impact
+from whydiff.impact import impact, justified
 from whydiff.localize import Localization, axes_of, find_origins, from_fingerprints, measure_growth
+from whydiff.noise_floor import NoiseFloor, noise_floor
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Side, Trace
 from whydiff.scaling import Scaling, measure_scaling
 from whydiff.store import open_trace
@@ -99,14 +100,15 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
     hypotheses = [cause for detector in detectors() for cause in detector.detect(case)]
     causes = tuple(sorted(verify(case, hypotheses, progress), key=_rank))
     scaling = measure_scaling(case, progress) if _differs(case) else None
+    floor = noise_floor(case, progress) if scaling is not None else NoiseFloor()
     origins = judge_origins(case, causes, scaling)
     verdict, reason = judge(case, origins, causes, scaling)
     return Diagnosis(
         verdict=verdict, reason=reason, origins=origins, causes=causes,
-        impact=impact(case.localization), outputs=case.localization.outputs, growth=case.localization.growth,
+        impact=impact(case, floor), outputs=case.localization.outputs, growth=case.localization.growth,
         alignment=case.alignment, sides=(_side(case.reference), _side(case.candidate)),
-        environment_changes=case.environment_changes, not_compared=(*_not_compared(case), *_not_lifted(scaling)),
-        accounted=case.localization.accounted, notes=(*notes, *_notes(case)),
+        environment_changes=case.environment_changes, not_compared=(*_not_compared(case), *_not_lifted(scaling, floor)),
+        accounted=case.localization.accounted, notes=(*notes, *_notes(case), *justified(case, floor)),
     )  # fmt: skip
 
 
@@ -117,10 +119,12 @@ def _differs(case: Case) -> bool:
     return repeats and bool(local.origins or any(c.status == "differs" for _, c in local.outputs))
 
 
-def _not_lifted(scaling: Scaling | None) -> tuple[Count, ...]:
-    if scaling is None or not scaling.why_not:
-        return scaling.counts if scaling else ()
-    return (*scaling.counts, Count("scaling test", scaling.why_not, 1))
+def _not_lifted(scaling: Scaling | None, floor: NoiseFloor) -> tuple[Count, ...]:
+    counts = list(scaling.counts) if scaling else []
+    for what, why in (("scaling test", scaling.why_not if scaling else ""), ("noise floor", floor.why_not)):
+        if why:
+            counts.append(Count(what, why, 1))
+    return tuple(counts)
 
 
 def _rank(cause: Cause) -> tuple[Any, ...]:

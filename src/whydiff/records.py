@@ -244,11 +244,13 @@ class Lift:
         casts: ``"kept"``: what the recorded program rounded to a narrower dtype is still rounded to it;
             ``"lifted"``: nothing is rounded. Casts that widen are lifted either way.
         everything: float64 values are carried in ``dtype`` too (for programs that are float64 already).
+        seed: every output is rounded to its recorded dtype stochastically, by this seed; None: it is not.
     """
 
     dtype: Literal["float32", "float64"]
     casts: Literal["kept", "lifted"] = "lifted"
     everything: bool = False
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

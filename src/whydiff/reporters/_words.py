@@ -25,6 +25,19 @@ _METRICS = {
     "max_ulp": "max ULP distance",
     "cosine": "cosine",
     "kl": "KL divergence",
+    "kl_mean": "KL divergence, mean over positions (nats)",
+    "kl_max": "KL divergence, largest (nats)",
+    "top1_margin_flipped": "largest lead of a first choice that flips",
+    "top1_margin_smallest": "smallest lead of a first choice",
+    "perplexity_reference": "perplexity of the tokens read",
+    "perplexity_change": "relative change of that perplexity",
+    "first_flip": "first position with another first choice (-1: none)",
+    "position_correlation": "rank correlation of error and position",
+    "mean_abs_first_positions": "mean abs error at the first positions",
+    "mean_abs_last_positions": "mean abs error at the last positions",
+    "mean_abs_floor": "mean abs error that rounding alone may make",
+    "justified_rtol": "rtol that rounding justifies",
+    "justified_atol": "atol that rounding justifies",
 }
 _SHARES = {
     "different": "elements that differ",
@@ -32,11 +45,24 @@ _SHARES = {
     "sign_flips": "elements of opposite sign",
     "nan_mismatch": "NaN on one side only",
     "inf_mismatch": "infinite on one side only",
+    "top1_flips": "first choices that flip",
+    "top5_changes": "sets of five first choices that change",
+    "next_token_flips": "sequences with another next token",
 }
+_WHOLE = ("first_flip",)
 _ALARMS = ("nan_mismatch", "inf_mismatch")
 """Named wherever they are not zero, because the errors are taken over finite pairs alone."""
 
-_DENOMINATORS = ("", "elements", "abs(reference)")
+_DENOMINATORS = (
+    "",
+    "elements",
+    "abs(reference)",
+    "nats",
+    "position",
+    "positions ranked",
+    "tokens read",
+    "sequences",
+)
 """What the known metrics are divided by, as their words imply; any other ``per`` is shown."""
 
 _COUNTED = ("elements", "positions", "rows", "tokens")
@@ -107,6 +133,8 @@ def metric(measurement: Measurement) -> str:
 
 def figure(measurement: Measurement) -> str:
     """A measurement's number: a percentage if it is a share of a number of things, else a number."""
+    if measurement.metric in _WHOLE and math.isfinite(measurement.value):
+        return str(int(measurement.value))
     known = measurement.metric in _METRICS
     share = measurement.metric in _SHARES or (not known and measurement.per in _COUNTED)
     return percent(measurement.value) if share else number(measurement.value)

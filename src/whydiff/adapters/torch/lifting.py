@@ -168,6 +168,8 @@ class LiftedExecutor(Executor):
         self.not_lifted: dict[str, list[str]] = {}
         self.flips: list[str] = []
         self.exported: list[str] = []
+        self._first: LiftedExecutor | None = None
+        self._generators: dict[torch.device, torch.Generator] = {}
 
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons."""
@@ -188,7 +190,9 @@ class LiftedExecutor(Executor):
         why = super().execute(call)
         if why or call.kind != "compute":
             return why
-        if self.lift.casts == "kept":
+        if self.lift.seed is not None:
+            self._round_stochastically(call)
+        elif self.lift.casts == "kept":
             self._round(call)
         self._note_discrete(call)
         return ""
@@ -258,6 +262,43 @@ class LiftedExecutor(Executor):
                 tensor = self.read(event)
                 tensor.copy_(tensor.to(dtype_of(event.spec.dtype)))
 
+    def _round_stochastically(self, call: Call) -> None:
+        """Round every floating output to its recorded dtype: up with the probability of the part cut off.
+
+        Values that the dtype holds stay as they are. Source: Parker, *Monte Carlo Arithmetic*, UCLA
+        CSD-970002, 1997 (random rounding).
+        """
+        for event in call.writes:
+            if event.storage not in self._held or not _floats(event) or event.skipped == "view":
+                continue
+            tensor = self.read(event)
+            parts = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+            narrow = (
+                dtype_of(event.spec.dtype).to_real() if tensor.is_complex() else dtype_of(event.spec.dtype)
+            )
+            if narrow is parts.dtype:
+                continue
+            nearest = parts.to(narrow).to(parts.dtype)
+            exact = nearest == parts
+            generator = self._noise(parts.device)
+            noise = torch.rand(parts.shape, dtype=parts.dtype, device=parts.device, generator=generator)
+            unit = torch.ldexp(
+                torch.full_like(parts, torch.finfo(narrow).eps), torch.frexp(parts).exponent - 1
+            )
+            moved = (parts + (noise - 0.5) * unit).to(narrow).to(parts.dtype)
+            parts.copy_(torch.where(exact | ~torch.isfinite(moved), nearest, moved))
+
+    def _noise(self, device: torch.device) -> torch.Generator:
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self.lift.seed or 0)
+        return self._generators[device]
+
+    def share_leaves(self, first: Executor) -> None:
+        """Read the widened leaves of a replay of the same trace that is one call ahead."""
+        self._first = (
+            first if isinstance(first, LiftedExecutor) and first.lift.dtype == self.lift.dtype else None
+        )
+
     def _note_discrete(self, call: Call) -> None:
         if not any(_floats(event) for event in call.reads):
             return
@@ -301,6 +342,10 @@ class LiftedExecutor(Executor):
 
     def _load(self, event: Event) -> Held:
         """A leaf's whole memory, widened exactly (as it is, if it is wide already)."""
+        if self._first is not None and event.storage not in self._changed:
+            shared = self._first._held.get(event.storage)
+            if shared is not None:
+                return shared
         held = super()._load(event)
         wide = lifted_dtype(held.dtype, self.lift)
         if wide is held.dtype:
