@@ -177,33 +177,34 @@ LOCAL_STEPS = {
     "product": 2, "convolution": 2, "sum": 2, "norm": 8, "spread": 8, "softmax": 8, "attention": 8,
     "elementwise": 8, "region": 8,
 }  # fmt: skip
-"""Roundings of one op besides its accumulation, in the local bound: 2 for products (Higham and Mary); 8 for ops
-with exp, erf, tanh or square roots, whose vector kernels are within 1 to 4 ulp (SLEEF: 1.0; CUDA math functions:
-up to 2; oneDNN's polynomials: 4). False alarms: see `LOCAL_BOUND_DELTA`."""
+"""Roundings of one op besides its accumulation, in the local bound: 2 for products (Higham and Mary); 8 for
+ops with exp, erf, tanh or square roots, whose vector kernels are within 1 to 4 ulp (SLEEF: 1.0; CUDA math
+functions: up to 2; oneDNN's polynomials: 4). False alarms: see `LOCAL_BOUND_DELTA`."""
 
 LOCAL_STEPS_NARROW = 2
-"""The same where intermediate values are stored in 16 bits by design: flash attention rounds probabilities, the
-scalar tail of rsqrt the square root, a softmax the shifted input. False alarms measured:
+"""The same where intermediate values are stored in 16 bits by design: flash attention rounds probabilities,
+the scalar tail of rsqrt the square root, a softmax the shifted input. False alarms measured:
 `docs/explanation/local-tests.md`."""
 
 ROUNDING_LEVEL = 4.0
 """A side errs at rounding level if rms(e / scale) is at most this many times that of a plain sequential
-accumulation, sqrt(u_acc**2 (n / 6 * scale**2 + n / 9 * R**2) + u_inner**2 steps / 3 * S**2 + u_out**2 / 3 * R**2): partial
-sums of j random terms have the variance (j / n) scale**2 + (j / n)**2 R**2, and each rounding adds u**2 / 3 of
-it (Higham, section 4.2, with uniform rounding errors). Kernels that sum in blocks are below it. False alarms
-measured: `docs/explanation/local-tests.md`."""
+accumulation, sqrt(u_acc**2 (n / 6 * scale**2 + n / 9 * R**2) + u_inner**2 steps / 3 * S**2 + u_out**2 / 3 *
+R**2): partial sums of j random terms have the variance (j / n) scale**2 + (j / n)**2 R**2, and each
+rounding adds u**2 / 3 of it (Higham, section 4.2, with uniform rounding errors). Kernels that sum in blocks
+are below it. False alarms measured: `docs/explanation/local-tests.md`."""
 
 SAME_FUNCTION = 4.0
-"""Two ops compute the same function if their float64 results differ by at most this many float32 (float64 ops:
-float64) roundoffs of the scale, as rms: constants such as eps and 1 / sqrt(d) reach a program rounded to
-float32. A definition of what a float32 program can tell apart: no false alarms."""
+"""Two ops compute the same function if their float64 results differ by at most this many float32 (float64
+ops: float64) roundoffs of the scale, as rms: constants such as eps and 1 / sqrt(d) reach a program rounded
+to float32. A definition of what a float32 program can tell apart: no false alarms."""
 
 HYPOTHESIS_MISMATCH = 0.05
 """Share of 16-bit outputs that may differ from a hypothesis' correctly rounded ones if it is the cause.
 Measured on benign 16-bit products, norms and elementwise ops: `docs/explanation/local-tests.md`."""
 
 WIDEST_CLASS = 2.0**-4.5
-"""Largest T that inputs of 8 bits (e4m3: 2**-4.7) explain. A side that errs more has computed something else."""
+"""Largest T that inputs of 8 bits (e4m3: 2**-4.7) explain. A side that errs more has computed something
+else."""
 
 ARTIFACT_TOLERANCES = {"float32": (1e-5, 1e-6), "bfloat16": (1e-2, 1e-3), "": (1e-3, 1e-4)}
 """(rtol, atol) for stored index and checkpoint files, "" for every other float dtype: the rules of a published

@@ -1,0 +1,22 @@
+"""The local test: an origin's op alone, on its captured inputs, both outputs against a float64 oracle.
+
+Explanation, thresholds and measured error rates: ``docs/explanation/local-tests.md``.
+"""
+
+from whydiff.local_test.examine import examine, local_test
+from whydiff.local_test.hypotheses import HYPOTHESES, Explanation, Hypothesis
+from whydiff.local_test.judge import LocalResult, judge_outputs
+from whydiff.local_test.operation import Operation
+from whydiff.local_test.replays import operation
+
+__all__ = [
+    "HYPOTHESES",
+    "Explanation",
+    "Hypothesis",
+    "LocalResult",
+    "Operation",
+    "examine",
+    "judge_outputs",
+    "local_test",
+    "operation",
+]
