@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
-from whydiff.adapters.torch.environment import environment
+from whydiff.adapters.torch.environment import environment, set_flags
 from whydiff.adapters.torch.executor import Executor
+from whydiff.adapters.torch.kernels import kernels
+from whydiff.adapters.torch.layouts import laid_out
 from whydiff.adapters.torch.lifting import LiftedExecutor
 from whydiff.adapters.torch.probing import Summed, summed
+from whydiff.adapters.torch.remedies import remedy
 from whydiff.adapters.torch.run import Run
 from whydiff.adapters.torch.session import Session
 from whydiff.records import Call, Environment, Lift, Trace
@@ -49,6 +53,22 @@ class TorchAdapter:
     def recorded_sum(self, executor: Executor, call: Call, reads: Sequence[torch.Tensor]) -> Summed | None:
         """Sums, means, matrix products and convolutions as evaluable sums; see `whydiff.reduction`."""
         return summed(executor, call, reads)
+
+    def under(self, flags: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Process-wide switches set for the length of a block."""
+        return set_flags(flags)
+
+    def laid_out(self, value: Any, layout: str) -> Any:
+        """Nested arguments copied into another memory layout; see `layouts.LAYOUTS`."""
+        return laid_out(value, layout)
+
+    def kernels(self, executor: Executor, call: Call, reads: Sequence[torch.Tensor]) -> Sequence[str]:
+        """What ran when an op was executed on given tensors, as far as the backends tell."""
+        return kernels(executor, call, reads)
+
+    def remedy(self, name: str, ops: Sequence[str], value: Any = None) -> AbstractContextManager[Any]:
+        """A mode in which the named ops are carried out in another way; see `remedies.REMEDIES`."""
+        return remedy(name, ops, value)
 
 
 REGISTER = TorchAdapter()

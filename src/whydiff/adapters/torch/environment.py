@@ -7,6 +7,8 @@ import os
 import platform
 import random
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,6 +86,21 @@ def set_flag(name: str, value: Any) -> bool:
         return False
     setter(value)
     return True
+
+
+@contextmanager
+def set_flags(flags: Mapping[str, Any]) -> Iterator[None]:
+    """Those switches that can be set here, for the length of a block; the others are left as they are."""
+    before = flags_now().as_dict()
+    try:
+        for name, value in flags.items():
+            if name in before and before[name] != value:
+                set_flag(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            if flags_now().as_dict()[name] != value:
+                set_flag(name, value)
 
 
 def environment() -> Environment:

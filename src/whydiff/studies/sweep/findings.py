@@ -1,0 +1,255 @@
+"""What a sweep finds, as inert records that travel between processes and to disk as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from whydiff.records import Cause, Count, Environment, Verdict
+
+Status = Literal["identical", "differs", "failed"]
+Axis = Literal["batch", "length", "layout"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Size:
+    """One cell: what the program was run at. 0: the program's inputs have no such size."""
+
+    batch: int = 0
+    length: int = 0
+    layout: str = "contiguous"
+
+    def __str__(self) -> str:
+        parts = [f"batch {self.batch}"] if self.batch else []
+        parts += [f"length {self.length}"] if self.length else []
+        parts += [self.layout] if self.layout != "contiguous" or not parts else []
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An op whose bits are not those of the reference's size, on inputs that agree (an origin).
+
+    Attributes:
+        site: of the op's output.
+        op: operator name.
+        kind: as in `whydiff.records.Origin`.
+        bits: digest of its counterpart: equal digests at two sizes are equal bits on equal inputs.
+        different: share of the counterpart's elements that differ.
+        max_abs, mean_abs: absolute difference over the counterpart.
+        shapes: of what the op read at this size.
+        kernels: what ran, in the reference and here, as far as the framework tells; empty if not looked at.
+        layouts: what it read whose strides or alignment differ between the two sizes, in words.
+    """
+
+    site: str
+    op: str
+    kind: str
+    bits: str = ""
+    different: float = 0.0
+    max_abs: float = 0.0
+    mean_abs: float = 0.0
+    shapes: tuple[str, ...] = ()
+    kernels: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    layouts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One size against its reference size.
+
+    Attributes:
+        size, against: the two sizes.
+        status: of the outputs and of every op: ``identical`` only if no op's bits changed either.
+        outputs: slot → measurements of the counterpart (``different``, ``max_abs``, ``mean_abs``, ``rel_l2``).
+        bits: digest of the outputs' counterparts.
+        flips: positions whose largest value stands elsewhere along the last dimension.
+        positions: how many positions were asked.
+        found: origins, in execution order.
+        growth: (scope, mean absolute, max absolute difference) of the plain run, in execution order.
+        accounted: whether resynchronising at the origins leaves no differing bit in the outputs.
+        not_compared: what was left out, counted.
+        note: why it failed, or what else is to be known.
+        seconds: how long it took (not part of its meaning).
+    """
+
+    size: Size
+    against: Size
+    status: Status
+    outputs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    bits: str = ""
+    flips: int = 0
+    positions: int = 0
+    found: tuple[Found, ...] = ()
+    growth: tuple[tuple[str, float, float], ...] = ()
+    accounted: bool | None = None
+    not_compared: tuple[Count, ...] = ()
+    note: str = ""
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def outputs_equal(self) -> bool:
+        """Whether no bit of any output's counterpart differs."""
+        return self.status != "failed" and not any(m.get("different") for m in self.outputs.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdict of one representative cell.
+
+    Attributes:
+        size: the cell.
+        verdict, reason: of the whole difference.
+        ops: site → verdict of each origin.
+    """
+
+    size: Size
+    verdict: Verdict
+    reason: str
+    ops: Mapping[str, Verdict] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """How sizes group for one op (or the outputs) at one setting of the other sizes: equal bits, one class.
+
+    Attributes:
+        what: the op's site with layer numbers left open, or ``"outputs"``.
+        where: the setting, e.g. ``"length 61–128"``.
+        groups: sizes along the axis, the reference's class first.
+        sites: how many ops behave so.
+    """
+
+    what: str
+    where: str
+    groups: tuple[tuple[str, ...], ...]
+    sites: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A remedy that was carried out.
+
+    Attributes:
+        name: what was done.
+        ops: to which ops.
+        equal: sizes at which the outputs then agree bit for bit, of how many ``tried``.
+        max_abs: largest absolute difference left between the sizes.
+        shift: largest absolute change of the reference's own outputs by the remedy.
+        cost: its time over the plain time, at the largest size tried; median of several runs.
+        at: the size at which the cost was taken.
+        code: to paste.
+        failed: why it could not be carried out.
+    """
+
+    name: str
+    ops: tuple[str, ...] = ()
+    equal: int = 0
+    tried: int = 0
+    max_abs: float = 0.0
+    shift: float = 0.0
+    cost: float = 0.0
+    at: str = ""
+    code: str = ""
+    failed: str = ""
+
+    @property
+    def works(self) -> bool:
+        """Whether every size tried agrees bit for bit."""
+        return not self.failed and self.tried > 0 and self.equal == self.tried
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The whole study.
+
+    Attributes:
+        axis: what was compared: sizes along this axis against the reference size.
+        reference: the reference size along the axis, as text.
+        cells: by size.
+        classes: how sizes group, per op and for the outputs.
+        verdict, reason: the most severe verdict of the representatives.
+        judged: representatives: one for each set of ops that was found.
+        causes: SH001 … with their evidence.
+        remedies: carried out, the cheapest that works first.
+        environment: where it ran.
+        notes: sentences worth reading.
+    """
+
+    axis: Axis
+    reference: str
+    cells: tuple[Cell, ...]
+    classes: tuple[Classes, ...] = ()
+    verdict: Verdict = Verdict.INCONCLUSIVE
+    reason: str = ""
+    judged: tuple[Judged, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    remedies: tuple[Tried, ...] = ()
+    environment: Environment = field(default_factory=Environment)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def variant_ops(self) -> tuple[str, ...]:
+        """Operator names whose bits change with the size, on equal inputs."""
+        return tuple(dict.fromkeys(f.op for cell in self.cells for f in cell.found if f.kind == "implementation"))
+
+    def cell(self, batch: int = 0, length: int = 0, layout: str = "contiguous") -> Cell:
+        """The cell of a size.
+
+        Raises:
+            KeyError: it was not swept.
+        """
+        return {cell.size: cell for cell in self.cells}[Size(batch, length, layout)]
+
+    def separation(self, axis: Axis) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """Values of another axis at which outputs always differ, never differ, and do either (as text)."""
+        seen: dict[Any, set[bool]] = {}
+        for cell in self.cells:
+            if cell.status != "failed" and cell.size != cell.against:
+                seen.setdefault(getattr(cell.size, axis), set()).add(cell.outputs_equal)
+        pick = [{False}, {True}, {False, True}]
+        failing, passing, mixed = (tuple(str(v) for v, s in sorted(seen.items()) if s == want) for want in pick)
+        return failing, passing, mixed
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole study as JSON-able data."""
+        from whydiff.reporters.json import encode
+
+        return {"schema_version": 1, **encode(self)}
+
+    def print(self, **options: Any) -> None:
+        """Print the report; options go to the terminal reporter's constructor."""
+        from whydiff.studies.sweep.report import write
+
+        write(self, **options)
+
+    def save(self, path: str) -> None:
+        """Write the report: ``.json``, ``.md`` or ``.txt``.
+
+        Raises:
+            UsageError: another suffix, or the file cannot be written.
+        """
+        from whydiff.studies.sweep.report import save
+
+        save(self, path)
+
+
+def cell_to_dict(cell: Cell) -> dict[str, Any]:
+    """JSON-able data of one cell."""
+    return dataclasses.asdict(cell)
+
+
+def cell_from_dict(data: Mapping[str, Any]) -> Cell:
+    """A cell again from what `cell_to_dict` made (also after JSON)."""
+    own = dict(data)
+    own["size"], own["against"] = Size(**data["size"]), Size(**data["against"])
+    own["found"] = tuple(
+        Found(**{**f, "shapes": tuple(f["shapes"]), "layouts": tuple(f["layouts"]),
+                 "kernels": (tuple(f["kernels"][0]), tuple(f["kernels"][1]))})
+        for f in data["found"]
+    )  # fmt: skip
+    own["growth"] = tuple((scope, mean, largest) for scope, mean, largest in data["growth"])
+    own["not_compared"] = tuple(Count(**{**c, "examples": tuple(c["examples"])}) for c in data["not_compared"])
+    return Cell(**own)
