@@ -123,6 +123,9 @@ def replay_counts(step: Lockstep) -> tuple[Count, ...]:
         if sites:
             counts.append(Count("calls replayed with other bits", f"{side}: differs from its recorded fingerprint",
                                 len(sites), tuple(sites[:3])))  # fmt: skip
+    if step.fused:
+        counts.append(Count("ops not judged", "they agree executed alone; what the compiled programs make of them "
+                            "after another value was put in is unknown", len(step.fused), tuple(step.fused[:3])))  # fmt: skip
     return (*counts, *_sliced(step))
 
 
@@ -298,6 +301,9 @@ class _Origins:
                 self.step.note_equal(look)
         if not differing:
             return
+        if not disagreeing and self._fused(call_r, call_c, looks):
+            self._resynchronise_writes(call_r, call_c, differing)
+            return
         worst = differing[0]
         kind, leaves, evidence = self._kind(call_r, call_c, disagreeing)
         comparison = _comparison(self.step, worst)
@@ -314,11 +320,33 @@ class _Origins:
                 self.on_origin(self.step, call_r, call_c, worst)
             if own is not None and not own[0]:
                 self.origins.append(replace(origin, kind="implementation", leaves=()))
+        self._resynchronise_writes(call_r, call_c, differing)
+
+    def _resynchronise_writes(self, call_r: Call, call_c: Call, differing: Sequence[Look]) -> None:
         for look in differing:
             if self.step.resynchronise(look):
                 self.step.note_equal(look)
             else:
                 self.stuck.add((call_r.index, call_c.index))
+
+    def _fused(self, call_r: Call, call_c: Call, looks: Sequence[Look]) -> bool:
+        """Whether only the replay differs: a compiled program rounded elsewhere than its op does alone.
+
+        The candidate's op was executed alone and is known not to repeat its program so; executed alone on
+        both sides, on the same inputs, it gives the same bits. Nothing is known then of the two programs here.
+        """
+        if self.step.candidate.testifies(call_c):
+            return False
+        try:
+            ours = list(self.step.reference.apply(call_r, [self.step.reference.read(e) for e in call_r.reads]))
+        except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, IndexError):
+            return False
+        if len(ours) != len(looks) or any(look.map is not None and look.map.whole == "reference" for look in looks):
+            return False
+        if not all(self.step.agree(one, look.candidate_value) for one, look in zip(ours, looks, strict=True)):
+            return False
+        self.step.fused.append(str(call_r.site))
+        return True
 
     def _own_difference(self, alone: list[Value] | None, looks: Sequence[Look]) -> tuple[bool, Evidence] | None:
         if not alone or len(alone) < len(looks) or any(look.map is not None for look in looks):

@@ -317,6 +317,10 @@ class Executor:
         """Nothing: every op is executed as recorded, or its failure is reported by `execute`."""
         return ()
 
+    def testifies(self, call: Call) -> bool:
+        """True: PyTorch executed every op alone in the run, too."""
+        return True
+
     def share_leaves(self, first: Executor) -> None:
         """Nothing to do: leaves are not copied."""
 

@@ -1,0 +1,137 @@
+"""Everything that whydiff takes from jax beyond its documented surface, in one place.
+
+Tried with jax 0.10.2 and 0.11.x. A capture is a `jax.core.Trace`: JAX hands it every primitive that the program
+binds outside of a transformation, with concrete values, exactly as it would hand them to its own evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax._src import core
+from jax._src import source_info_util as source
+from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Primitive, Var
+
+CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+"""Parameters under which call-like primitives keep the program that they call."""
+
+INLINED = frozenset(
+    {
+        "jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call",
+        "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin",
+    }
+)  # fmt: skip
+"""Primitives that only call their jaxpr with their own operands: looked into, never recorded."""
+
+source.register_exclusion(str(Path(__file__).parent))  # not the user's code
+
+_user_context = jax.make_user_context(None) if hasattr(jax, "make_user_context") else None
+
+
+def called(primitive: str, params: Mapping[str, Any]) -> tuple[Jaxpr, Sequence[Any]] | None:
+    """(jaxpr, its constants) of a primitive that only calls it; None for every other primitive."""
+    if primitive not in INLINED:
+        return None
+    for name in CALLS:
+        inner = params.get(name)
+        if isinstance(inner, ClosedJaxpr):
+            return inner.jaxpr, inner.consts
+        if isinstance(inner, Jaxpr):
+            return inner, ()
+    return None
+
+
+def holds_programs(params: Mapping[str, Any]) -> bool:
+    """Whether a primitive carries a program of its own (a loop, a kernel …)."""
+    values = [item for v in params.values() for item in (v if isinstance(v, (tuple, list)) else [v])]
+    return any(isinstance(item, (Jaxpr, ClosedJaxpr)) for item in values)
+
+
+def bind(primitive: Primitive, values: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
+    """Execute (or stage) one primitive with a recorded equation's parameters."""
+    given = primitive.get_bind_params(dict(params))
+    if isinstance(given, tuple):  # before jax 0.10: (functions, parameters)
+        functions, given = given
+        values = [*functions, *values]
+    out = primitive.bind(*values, **given)
+    return list(out) if primitive.multiple_results else [out]
+
+
+def evaluating() -> AbstractContextManager[Any]:
+    """JAX's own evaluation, whatever trace is active."""
+    return core.set_current_trace(core.eval_trace)  # type: ignore[no-any-return]
+
+
+def retraced() -> AbstractContextManager[Any]:
+    """A context in which no function that was traced before counts as traced."""
+    return _user_context("whydiff") if _user_context is not None else nullcontext()
+
+
+def x64(enabled: bool) -> AbstractContextManager[Any]:
+    """64-bit dtypes on or off on this thread."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(enabled)  # type: ignore[no-any-return]
+    from jax import experimental
+
+    return experimental.enable_x64(enabled)  # type: ignore[no-any-return]
+
+
+def name_stack() -> Any:
+    """Names and transformations around the primitive that is bound now."""
+    return source.current_name_stack()
+
+
+def place(info: Any = None) -> str:
+    """``file:line (function)`` of the user's code that made an equation, or that runs now."""
+    traceback = source.current().traceback if info is None else info.traceback
+    frame = source.user_frame(traceback)
+    if frame is None:
+        return ""
+    return f"{frame.file_name}:{frame.start_line} ({frame.function_name})"
+
+
+class Dispatch(core.Trace):  # type: ignore[misc]
+    """Sees every primitive of an un-transformed program."""
+
+    def __init__(self, handle: Any) -> None:
+        super().__init__()
+        self._handle = handle
+
+    def process_primitive(self, primitive: Primitive, args: Sequence[Any], params: Mapping[str, Any], /) -> Any:
+        out = self._handle(primitive, args, params)
+        return out if primitive.multiple_results else out[0]
+
+    def process_call(self, primitive: Any, f: Any, tracers: Sequence[Any], params: Any, /) -> Any:
+        with core.set_current_trace(self):
+            return f.call_wrapped(*tracers)
+
+    def process_custom_jvp_call(self, primitive: Any, fun: Any, jvp: Any, tracers: Sequence[Any], /, **_: Any) -> Any:
+        with core.set_current_trace(self):
+            return fun.call_wrapped(*tracers)
+
+    def process_custom_vjp_call(
+        self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, **_: Any
+    ) -> Any:
+        with core.set_current_trace(self):
+            return fun.call_wrapped(*tracers)
+
+    def cur_qdd(self, x: Any) -> Any:
+        return x.cur_qdd()
+
+
+@contextmanager
+def dispatching(handle: Any) -> Iterator[None]:
+    """While active, ``handle(primitive, args, params) -> outputs`` evaluates what the program binds."""
+    with core.set_current_trace(Dispatch(handle)):
+        yield
+
+
+__all__ = [
+    "INLINED", "ClosedJaxpr", "Dispatch", "DropVar", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var", "bind",
+    "called", "dispatching", "evaluating", "holds_programs", "name_stack", "place", "retraced",
+    "x64",
+]  # fmt: skip

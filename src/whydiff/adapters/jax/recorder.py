@@ -1,0 +1,280 @@
+"""Turns what a program did into calls: which values each operation read and wrote, with their fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from whydiff.adapters.jax import values
+from whydiff.adapters.jax.arguments import template
+from whydiff.adapters.jax.internals import Jaxpr, Literal, called, place
+from whydiff.adapters.jax.ops import SLICE, STACK, Fixed, Op, aval_of
+from whydiff.adapters.jax.scopes import Names, names_of, phase_and_scope
+from whydiff.adapters.jax.state import Reached
+from whydiff.adapters.jax.tapped import control
+from whydiff.records import Call, Event, Fingerprint, Leaf, LeafRole, Site, TensorSpec
+
+UNSEEN = "not observed: inside a fused region of the compiled program"
+
+
+@dataclass(slots=True)
+class Ref:
+    """One value of the run: SSA, so it never changes."""
+
+    storage: int
+    producer: int
+    aval: Any
+    spec: TensorSpec
+    value: Any = None
+    fingerprint: Fingerprint | None = None
+    skipped: str = ""
+
+
+class Recorder:
+    """Calls, values and leaves of one run.
+
+    Attributes:
+        around: place of the user's call of the program that is written down, where its equations have none.
+
+    Args:
+        reached: arrays that existed before the run, by identity.
+        keep: payload key of a written value by (call index, output number, site); empty: not kept.
+        sink: receives (key, value) for kept ones.
+    """
+
+    def __init__(
+        self, reached: Reached, keep: Callable[[int, int, str], str] | None = None,
+        sink: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        self.reached, self.keep, self.sink = reached, keep, sink
+        self.calls: list[Call] = []
+        self.ops: dict[int, Op] = {}
+        self.refs: dict[int, Ref] = {}
+        self.leaves: dict[int, tuple[str, LeafRole, Ref]] = {}
+        self._by_id: dict[int, Ref] = {}
+        self._alive: list[Any] = []
+        self._constants = 0
+        self._occurrences: dict[tuple[str, str, str], int] = {}
+        self._devices: dict[Any, str] = {}
+        self._unmatched: list[int] | None = None
+        self.around = ""
+
+    # ------------------------------------------------------------------ values
+
+    def ref(self, value: Any) -> Ref:
+        """The value's record; a value that no recorded call made is a leaf: state, input or constant."""
+        known = self._by_id.get(id(value))
+        if known is not None:
+            return known
+        aval = aval_of(value)
+        held = value if isinstance(value, (jax.Array, np.ndarray)) else np.asarray(value, aval.dtype)
+        ref = self._new(aval, held, -1)
+        name, role = self._leaf_name(held)
+        self.leaves[ref.storage] = (name, role, ref)
+        self.remember(value, ref)
+        return ref
+
+    def remember(self, value: Any, ref: Ref) -> None:
+        """From now on this object is that value."""
+        self._by_id[id(value)] = ref
+        self._alive.append(value)
+
+    def _leaf_name(self, value: Any) -> tuple[str, LeafRole]:
+        found = self.reached.arrays.get(id(value))
+        if found is None and np.ndim(value):
+            found = self._by_content(value)
+        if found is not None:
+            return found[0], found[1]
+        self._constants += 1
+        return f"constant#{self._constants - 1}", "constant"
+
+    def _by_content(self, value: Any) -> tuple[str, LeafRole, Any] | None:
+        """A host array that JAX copied before it was used: known by its shape and values."""
+        if self._unmatched is None:
+            self._unmatched = [k for k, (_, _, a) in self.reached.arrays.items() if isinstance(a, np.ndarray)]
+        for key in self._unmatched:
+            array = self.reached.arrays[key][2]
+            if array.shape == value.shape and values.equal(array, value):
+                self._unmatched.remove(key)
+                return self.reached.arrays[key]
+        return None
+
+    def _new(self, aval: Any, value: Any, producer: int) -> Ref:
+        skipped = values.not_comparable(aval)
+        spec = TensorSpec((), "") if skipped else self._spec(aval, value)
+        ref = Ref(-1 if skipped else len(self.refs), producer, aval, spec, value, None, skipped)
+        if skipped:
+            return ref
+        self.refs[ref.storage] = ref
+        if value is None:
+            ref.skipped = UNSEEN
+        else:
+            ref.fingerprint = values.fingerprint(values.host(value))
+        return ref
+
+    def _spec(self, aval: Any, value: Any) -> TensorSpec:
+        if values.is_key(aval):
+            return values.spec_of(aval)
+        return TensorSpec(tuple(aval.shape), str(aval.dtype), self._device(value))
+
+    def _device(self, value: Any) -> str:
+        if not isinstance(value, jax.Array):
+            return "cpu"
+        sharding = value.sharding
+        if sharding not in self._devices:
+            self._devices[sharding] = values.spec_of(value).device
+        return self._devices[sharding]
+
+    # ------------------------------------------------------------------ calls
+
+    def call(self, op: Op, reads: Sequence[Ref], outs: Sequence[Any], names: Names, source: str) -> list[Ref]:
+        """Write a call down; ``outs`` are concrete values, None where one was not observed."""
+        index = len(self.calls)
+        phase, scope = phase_and_scope(names)
+        number = self._occurrences.get((scope, op.name, phase), 0)
+        self._occurrences[scope, op.name, phase] = number + 1
+        site = Site(scope, op.name, phase, 0, 0, number)
+        made = [self._new(aval, out, index) for aval, out in zip(op.outputs, outs, strict=True)]
+        read_events = tuple(self._event(site.at(f"read.{i}"), ref) for i, ref in enumerate(reads))
+        single = len(made) == 1
+        write_events = tuple(
+            self._event(site.at("output" if single else f"output.{i}"), ref, self._kept(index, i, site, ref))
+            for i, ref in enumerate(made)
+        )
+        self.calls.append(
+            Call(index, site, f"jax.{op.name}", "compute", read_events, write_events, template(op), source=source)
+        )
+        self.ops[index] = op
+        return made
+
+    def _kept(self, index: int, number: int, site: Site, ref: Ref) -> str:
+        if self.keep is None or ref.value is None or ref.skipped:
+            return ""
+        key = self.keep(index, number, str(site))
+        if key and self.sink is not None:
+            self.sink(key, ref.value)
+        return key
+
+    @staticmethod
+    def _event(site: Site, ref: Ref, payload: str = "") -> Event:
+        return Event(site, ref.spec, ref.storage, ref.producer, ref.fingerprint, ref.skipped, payload)
+
+    def returned(self, found: Sequence[tuple[str, Any]]) -> None:
+        """Write down what the run gave back: (path, array)."""
+        site = Site("", "return")
+        refs = [(path, self.ref(value)) for path, value in found]
+        reads = tuple(self._event(site.at(path), ref) for path, ref in refs)
+        self.calls.append(Call(len(self.calls), site, "return", "return", reads, (), [[], {}]))
+
+    # ------------------------------------------------------------------ programs
+
+    def program(self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Ref], taps: Sequence[Any], names: Names
+                ) -> list[Ref]:  # fmt: skip
+        """Write down everything a program did, from the taps of its run (`whydiff.adapters.jax.tapped`)."""
+        env: dict[Any, Ref] = dict(zip(jaxpr.invars, args, strict=True))
+        env.update((var, self.ref(value)) for var, value in zip(jaxpr.constvars, consts, strict=True))
+        for eqn, tap in zip(jaxpr.eqns, taps, strict=True):
+            operands = [Fixed(atom.val) if self._is_number(atom) else self._read(env, atom) for atom in eqn.invars]
+            here = (*names, *names_of(eqn.source_info.name_stack))
+            inner = called(eqn.primitive.name, eqn.params)
+            if inner is not None:
+                outs = self.program(inner[0], inner[1], self._refs(operands), tap, here)
+            elif control(eqn):
+                outs = _CONTROL[eqn.primitive.name](self, eqn, self._refs(operands), tap, here)
+            else:
+                outs = self._plain(eqn, operands, tap, here)
+            env.update(zip(eqn.outvars, outs, strict=True))
+        return [self._read(env, atom) for atom in jaxpr.outvars]
+
+    def _plain(self, eqn: Any, operands: Sequence[Any], tap: Any, names: Names) -> list[Ref]:
+        reads = [item for item in operands if isinstance(item, Ref)]
+        inputs = tuple(item.aval if isinstance(item, Ref) else item for item in operands)
+        outputs = tuple(var.aval for var in eqn.outvars)
+        op = Op(eqn.primitive.name, eqn.primitive, eqn.params, inputs, outputs, eqn.ctx)
+        outs = [None] * len(outputs) if tap is None else tap
+        return self.call(op, reads, outs, names, place(eqn.source_info) or self.around)
+
+    def _read(self, env: dict[Any, Ref], atom: Any) -> Ref:
+        return self.ref(atom.val) if isinstance(atom, Literal) else env[atom]
+
+    @staticmethod
+    def _is_number(atom: Any) -> bool:
+        return isinstance(atom, Literal) and not np.ndim(atom.val)
+
+    def _refs(self, operands: Sequence[Any]) -> list[Ref]:
+        return [self.ref(item.value) if isinstance(item, Fixed) else item for item in operands]
+
+    def _scan(self, eqn: Any, args: Sequence[Ref], tap: Any, names: Names) -> list[Ref]:
+        p, source = eqn.params, place(eqn.source_info) or self.around
+        first, second = p["num_consts"], p["num_consts"] + p["num_carry"]
+        consts, carry, xs = list(args[:first]), list(args[first:second]), args[second:]
+        body, stacked = p["jaxpr"], _on_host(tap["body"])
+        ys: list[list[Ref]] = []
+        for turn in range(p["length"]):
+            index = p["length"] - 1 - turn if p["reverse"] else turn
+            here = (*names, ("scope", f"scan.{turn}"))
+            items = [self._slice(x, var.aval, index, here, source)
+                     for x, var in zip(xs, body.jaxpr.invars[second:], strict=True)]  # fmt: skip
+            outs = self.program(body.jaxpr, body.consts, [*consts, *carry, *items], _item(stacked, index), here)
+            carry = outs[: p["num_carry"]]
+            ys.append(outs[p["num_carry"] :])
+        made = []
+        for number, out in enumerate(tap["outs"][p["num_carry"] :]):
+            parts = [turn[number] for turn in ys]
+            aval = eqn.outvars[p["num_carry"] + number].aval
+            op = Op(STACK, None, {"reverse": p["reverse"]}, tuple(part.aval for part in parts), (aval,))
+            made += self.call(op, parts, [out], names, source)
+        return [*carry, *made]
+
+    def _slice(self, x: Ref, aval: Any, index: int, names: Names, source: str) -> Ref:
+        op = Op(SLICE, None, {"index": index}, (x.aval,), (aval,))
+        value = None if x.value is None else (x.value if values.is_key(x.value) else values.host(x.value))[index]
+        return self.call(op, [x], [value], names, source)[0]
+
+    def _while(self, eqn: Any, args: Sequence[Ref], tap: Any, names: Names) -> list[Ref]:
+        p = eqn.params
+        first, second = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
+        consts, carry, body = list(args[first:second]), list(args[second:]), p["body_jaxpr"]
+        stacked = _on_host(tap["body"])
+        for turn in range(int(tap["count"])):
+            here = (*names, ("scope", f"while.{turn}"))
+            carry = self.program(body.jaxpr, body.consts, [*consts, *carry], _item(stacked, turn), here)
+        return carry
+
+    def _cond(self, eqn: Any, args: Sequence[Ref], tap: Any, names: Names) -> list[Ref]:
+        number = int(tap["index"])
+        branch = eqn.params["branches"][number]
+        here = (*names, ("scope", f"branch.{number}"))
+        return self.program(branch.jaxpr, branch.consts, args[1:], tap["branches"][number], here)
+
+    # ------------------------------------------------------------------ results
+
+    def all_leaves(self, payload: Callable[[str], str] = lambda name: "") -> tuple[Leaf, ...]:
+        """Every leaf, touched or not; a name that several arrays have keeps them apart."""
+        found = [
+            Leaf(ref.storage, role, name, ref.spec, ref.fingerprint, payload(name), ref.skipped)
+            for name, role, ref in self.leaves.values()
+        ]
+        touched = {name for name, _, _ in self.leaves.values()}
+        for name, role, value in self.reached.arrays.values():
+            if name not in touched:
+                skipped = values.not_comparable(aval_of(value) if isinstance(value, jax.Array) else value)
+                spec = TensorSpec((), "") if skipped else values.spec_of(value)
+                mark = None if skipped else values.fingerprint(values.host(value))
+                found.append(Leaf(-1, role, name, spec, mark, payload(name), skipped))
+        return tuple(found)
+
+
+_CONTROL = {"scan": Recorder._scan, "while": Recorder._while, "cond": Recorder._cond}
+
+
+def _on_host(taps: Any) -> Any:
+    return jax.tree_util.tree_map(values.host, taps)
+
+
+def _item(taps: Any, index: int) -> Any:
+    return jax.tree_util.tree_map(lambda array: array[index], taps)

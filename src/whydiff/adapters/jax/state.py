@@ -1,0 +1,246 @@
+"""What a callable reaches: arrays with their paths, modules, plain numbers; and what a run may change in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import sys
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from whydiff.records import LeafRole
+
+_DEPTH = 24
+_NODES = 200_000
+_PLAIN = (str, bytes, int, float, complex, bool, type(None))
+_OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, np.dtype)
+
+
+@dataclass
+class Reached:
+    """Everything that was found.
+
+    Attributes:
+        arrays: id → (name, role, array), in the order in which they were found; names are unique.
+        names: (name, id) for every name, also second ones of one array.
+        classes: of the modules on the way.
+        scalars: path → plain number, string or flag of a module.
+        owners: path of such a number → (object, attribute).
+        variables: mutable cells (Flax nnx, penzai) that a run may write to.
+    """
+
+    arrays: dict[int, tuple[str, LeafRole, Any]] = field(default_factory=dict)
+    names: list[tuple[str, int]] = field(default_factory=list)
+    classes: dict[type, None] = field(default_factory=dict)
+    scalars: dict[str, Any] = field(default_factory=dict)
+    owners: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    variables: list[Any] = field(default_factory=list)
+
+
+def reach(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reached:
+    """Walk a callable, what it closes over, and its arguments."""
+    found = Reached()
+    walk = _Walk(found)
+    walk.visit("", target, "attribute", 0)
+    for name, value in bound(target, args, kwargs).items():
+        walk.visit(name, value, "parameter" if is_module(value) or _nested(value) else "input", 0)
+    return found
+
+
+def bound(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by the parameters' names, where the signature tells them."""
+    try:
+        return dict(inspect.signature(target).bind(*args, **kwargs).arguments)
+    except (TypeError, ValueError):  # no signature, or the call will fail by itself in a moment
+        return {f"args[{index}]": value for index, value in enumerate(args)} | dict(kwargs)
+
+
+def is_module(value: Any) -> bool:
+    """Whether a value is a model or layer of Flax nnx, Equinox or penzai."""
+    return isinstance(value, _module_classes())
+
+
+def _module_classes() -> tuple[type, ...]:
+    homes = (("flax.nnx", "Module"), ("equinox", "Module"), ("penzai.core.struct", "Struct"))
+    return tuple(getattr(sys.modules[home], name) for home, name in homes if hasattr(sys.modules.get(home), name))
+
+
+def _variable_classes() -> tuple[type, ...]:
+    homes = (
+        ("flax.nnx", "Variable"), ("penzai.core.variables", "Parameter"), ("penzai.core.variables", "StateVariable"),
+    )  # fmt: skip
+    return tuple(getattr(sys.modules[home], name) for home, name in homes if hasattr(sys.modules.get(home), name))
+
+
+def _parameter_classes() -> tuple[type, ...]:
+    homes = (("flax.nnx", "Param"), ("penzai.core.variables", "Parameter"))
+    return tuple(getattr(sys.modules[home], name) for home, name in homes if hasattr(sys.modules.get(home), name))
+
+
+def members(value: Any) -> Iterator[tuple[str, Any]]:
+    """(name, value) of what an object holds directly; nothing for arrays, numbers, functions and types."""
+    if isinstance(value, (*_PLAIN, *_OPAQUE, jax.Array, np.ndarray, np.generic)) or callable(value) and not vars_of(value):
+        return
+    if isinstance(value, Mapping):
+        yield from ((str(key), item) for key, item in value.items())
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        yield from zip(value._fields, value, strict=True)
+    elif isinstance(value, (list, tuple)):
+        yield from ((str(index), item) for index, item in enumerate(value))
+    else:
+        yield from vars_of(value).items()
+
+
+def vars_of(value: Any) -> dict[str, Any]:
+    """Attributes of an object, dataclass fields included."""
+    found = dict(getattr(value, "__dict__", {}))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for item in dataclasses.fields(value):
+            if item.name not in found and hasattr(value, item.name):
+                found[item.name] = getattr(value, item.name)
+    return found
+
+
+class _Walk:
+    def __init__(self, found: Reached) -> None:
+        self.found = found
+        self.seen: set[int] = set()
+        self.kept: list[Any] = []
+        self.used: dict[str, int] = {}
+
+    def visit(self, name: str, value: Any, role: LeafRole, depth: int) -> None:
+        if isinstance(value, (jax.Array, np.ndarray)):
+            self._array(name, value, role)
+            return
+        if isinstance(value, (*_PLAIN, np.generic)) or id(value) in self.seen or depth > _DEPTH:
+            return
+        if len(self.seen) > _NODES:
+            return
+        self.seen.add(id(value))
+        self.kept.append(value)  # its id must stay its own
+        if isinstance(value, _variable_classes()):
+            self._variable(name, value, role)
+        elif isinstance(value, functools.partial):
+            for index, part in enumerate((value.func, *value.args)):
+                self.visit(name if not index else _join(name, f"partial{index - 1}"), part, role, depth + 1)
+            for key, part in value.keywords.items():
+                self.visit(_join(name, key), part, role, depth + 1)
+        elif isinstance(value, types.MethodType):
+            self.visit(name, value.__self__, role, depth + 1)
+            self.visit(name, value.__func__, role, depth + 1)
+        elif isinstance(value, types.FunctionType):
+            for key, part in _reached(value):
+                self.visit(key, part, "parameter" if _nested(part) else role, depth + 1)
+        elif isinstance(value, _OPAQUE):
+            return
+        else:
+            self._object(name, value, role, depth)
+
+    def _object(self, name: str, value: Any, role: LeafRole, depth: int) -> None:
+        module = is_module(value)
+        if module:
+            self.found.classes.setdefault(type(value))
+            self.found.scalars[_join(name, "__class__")] = type(value).__qualname__
+            role = "parameter"
+        wrapped = getattr(value, "__wrapped__", None)
+        if wrapped is not None:
+            self.visit(name, wrapped, role, depth + 1)
+        for key, part in members(value):
+            if isinstance(key, str) and key.startswith("__"):
+                continue
+            path = _join(name, key)
+            if module and _plain(part) is not None and not key.startswith("_"):
+                self.found.scalars[path] = _plain(part)
+                self.found.owners[path] = (value, key)
+            self.visit(path, part, role, depth + 1)
+
+    def _variable(self, name: str, value: Any, role: LeafRole) -> None:
+        self.found.variables.append(value)
+        kind: LeafRole = "parameter" if isinstance(value, _parameter_classes()) else "buffer"
+        label = getattr(value, "label", None)
+        path = str(label).replace("/", ".") if isinstance(label, str) else name
+        for leaf in jax.tree_util.tree_leaves(raw(value)):
+            if isinstance(leaf, (jax.Array, np.ndarray)):
+                self._array(path, leaf, kind if role != "input" else role)
+
+    def _array(self, name: str, value: Any, role: LeafRole) -> None:
+        name = name or "array"
+        if id(value) in self.found.arrays:
+            self.found.names.append((name, id(value)))
+            return
+        count = self.used.get(name, 0)
+        self.used[name] = count + 1
+        unique = name if not count else f"{name}#{count}"
+        self.found.arrays[id(value)] = (unique, role, value)
+        self.found.names.append((unique, id(value)))
+
+
+def raw(variable: Any) -> Any:
+    """What a mutable cell holds."""
+    if hasattr(variable, "get_raw_value"):
+        return variable.get_raw_value()
+    return variable.value
+
+
+def put_back(variable: Any, value: Any) -> None:
+    """Write what a mutable cell held before."""
+    if hasattr(variable, "set_raw_value"):
+        variable.set_raw_value(value)
+    elif variable.value is not value:
+        variable.value = value
+
+
+def _nested(value: Any) -> bool:
+    """Whether a value is a tree of arrays at least two mappings deep, as variable collections are."""
+    return isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values())
+
+
+def _join(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)) and np.ndim(value) == 0 and not jax.dtypes.issubdtype(
+        value.dtype, jax.dtypes.extended
+    ):
+        return _plain(np.asarray(value).astype(np.float64).item()) if value.dtype.kind not in "biu" else value.item()
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return np.dtype(value).name
+    if isinstance(value, types.FunctionType):
+        return value.__qualname__
+    return None
+
+
+def _reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # an empty cell holds nothing yet
+            continue
+    names = set(function.__code__.co_names)
+    for constant in function.__code__.co_consts:
+        if inspect.iscode(constant):
+            names.update(constant.co_names)
+    for name in sorted(names):
+        value = function.__globals__.get(name)
+        if value is None or isinstance(value, (*_PLAIN, *_OPAQUE)):
+            continue
+        if not isinstance(value, types.FunctionType) or value.__module__ == function.__module__:
+            yield name, value
+    for index, value in enumerate(function.__defaults__ or ()):
+        yield f"default{index}", value
+    yield from (function.__kwdefaults__ or {}).items()
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None:
+        yield "", wrapped

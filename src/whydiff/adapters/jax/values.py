@@ -1,0 +1,118 @@
+"""Values of JAX as bytes: dtype names, host payloads, fingerprints. PRNG keys are shown by their key data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from whydiff.errors import PayloadError
+from whydiff.fingerprint import fingerprint_bytes
+from whydiff.records import Fingerprint, Payload, TensorSpec
+
+_UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+_NATIVE = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 "
+                    "complex128".split())  # fmt: skip
+
+
+def is_key(value: Any) -> bool:
+    """Whether a value (or abstract value) is a typed PRNG key."""
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def not_comparable(aval: Any) -> str:
+    """Why an abstract value has no numbers to look at; empty if it has."""
+    if not hasattr(aval, "shape") or not hasattr(aval, "dtype"):
+        return f"{type(aval).__name__} (no numbers)"
+    if is_key(aval):
+        return ""
+    if aval.dtype == jax.dtypes.float0:
+        return "float0 (no numbers)"
+    if np.dtype(aval.dtype).itemsize not in _UNSIGNED and str(aval.dtype) not in _NATIVE:
+        return f"dtype {aval.dtype}"
+    if str(aval.dtype) in ("int4", "uint4", "int2", "uint2", "float4_e2m1fn"):
+        return f"dtype {aval.dtype}"
+    return ""
+
+
+def host(value: Any) -> np.ndarray[Any, Any]:
+    """A value on the host in row-major order; on the CPU the array's own memory. Keys: their key data."""
+    if is_key(value):
+        value = jax.random.key_data(value)
+    if not isinstance(value, np.ndarray):
+        value = np.asarray(value)
+    return value if value.flags.c_contiguous else np.ascontiguousarray(value).reshape(value.shape)
+
+
+def bits(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same memory with a dtype that every numpy knows: 16-bit and 8-bit floats as unsigned integers."""
+    if str(array.dtype) in _NATIVE:
+        return array
+    return array.view(_UNSIGNED[array.dtype.itemsize])
+
+
+def fingerprint(array: np.ndarray[Any, Any]) -> Fingerprint:
+    """ML2 of a host array's bytes."""
+    return fingerprint_bytes(bits(array))
+
+
+def spec_of(value: Any) -> TensorSpec:
+    """Shape and dtype of a value or abstract value, with its device if it is on one; keys as their data."""
+    if is_key(value):
+        data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(value.shape, value.dtype))
+        return TensorSpec(tuple(data.shape), str(data.dtype), _device(value))
+    return TensorSpec(tuple(value.shape), str(value.dtype), _device(value))
+
+
+def _device(value: Any) -> str:
+    if not isinstance(value, jax.Array):
+        return "cpu"
+    devices = sorted(value.devices(), key=lambda device: device.id)
+    names = [d.platform if d.platform == "cpu" and d.id == 0 else f"{d.platform}:{d.id}" for d in devices]
+    return ",".join(names)
+
+
+def to_payload(value: Any) -> Payload:
+    """Copy a value to the host, bit for bit."""
+    array = host(value)
+    return Payload(np.array(bits(array), order="C", copy=True), str(array.dtype))
+
+
+def from_payload(payload: Payload) -> np.ndarray[Any, Any]:
+    """A host array with a payload's bits and true dtype (JAX takes it as it is).
+
+    Raises:
+        PayloadError: JAX has no such dtype.
+    """
+    if payload.dtype in _NATIVE:
+        return np.asarray(payload.bits)
+    dtype = getattr(ml_dtypes, payload.dtype, None)
+    if dtype is None:
+        raise PayloadError("JAX has no such dtype.", actual=payload.dtype, next_step="compare it where it was made")
+    return np.asarray(payload.bits).view(dtype)
+
+
+def as_like(value: Any, aval: Any) -> Any:
+    """A host or device value in the form that an equation expects: its dtype, or a key of its kind."""
+    if is_key(aval):
+        if is_key(value):
+            return value
+        return jax.random.wrap_key_data(jax.numpy.asarray(value), impl=jax.random.key_impl(aval))
+    if str(getattr(value, "dtype", "")) != str(aval.dtype):
+        return value.astype(aval.dtype)
+    return value
+
+
+def equal(one: Any, other: Any) -> bool:
+    """True if no bit differs; across dtypes, if every value is equal."""
+    left, right = host(one), host(other)
+    if left.shape != right.shape:
+        return False
+    if left.dtype == right.dtype:
+        flat = [np.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in (left, right)]
+        return bool(np.array_equal(flat[0], flat[1]))
+    common = np.promote_types(*(np.float32 if str(a.dtype) not in _NATIVE else a.dtype for a in (left, right)))
+    return bool(np.array_equal(left.astype(common), right.astype(common), equal_nan=common.kind in "fc"))
