@@ -1,8 +1,8 @@
 """What the user sees: differences of the outputs in their own terms.
 
 Which output holds scores is decided by evidence, not by name. A run that reads integers of shape [..., T]
-and returns floats of shape [..., T, V] with V above every one of those integers returns *logits over tokens*. A
-run that reads no integers and returns a single floating tensor, of shape [N, C] with C at least 2, returns
+and returns floats of shape [..., T, V] with V above every one of those integers returns *logits over tokens*.
+A run that reads no integers and returns a single floating tensor, of shape [N, C] with C at least 2, returns
 *scores of C classes*. Of anything else only plain differences are given.
 """
 
@@ -94,23 +94,18 @@ def justified(case: Case, floor: NoiseFloor) -> tuple[str, ...]:
     if one is None:
         return ()
     tolerance = one.tolerance
-    difference = next(
-        (c.value("mean_abs") for slot, c in case.localization.outputs if slot == one.slot), None
-    )
-    over = difference is not None and difference > one.mean_abs
-    size = (
-        f"{difference:.1e} {'over' if over else 'within'} {one.mean_abs:.1e}"
-        if difference is not None
-        else ""
-    )
+    found = dict(case.localization.outputs).get(one.slot)
+    difference = (found.value("mean_abs") if found else None) or 0.0
+    where = "over" if difference > one.mean_abs else "within"
     notes = [
         f"rounding alone justifies rtol={tolerance.rtol:.1e}, atol={tolerance.atol:.1e} for {one.slot}: "
-        f"{tolerance.source}; mean abs difference {size}"
+        f"{tolerance.source}; the mean abs error, {difference:.1e}, is {where} "
+        f"what rounding may make, {one.mean_abs:.1e}"
     ]
     if tolerance.atol > one.magnitude:
         notes.append(
-            f"that tolerance is larger than {one.slot} itself (root mean square {one.magnitude:.1e}): this program "
-            "amplifies rounding so much that no comparison of its outputs can tell a defect"
+            f"that tolerance is larger than {one.slot} itself (root mean square {one.magnitude:.1e}): "
+            "rounding is amplified so much here that no tolerance on the outputs can tell a defect"
         )
     return tuple(notes)
 

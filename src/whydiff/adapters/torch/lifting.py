@@ -278,15 +278,17 @@ class LiftedExecutor(Executor):
             )
             if narrow is parts.dtype:
                 continue
-            nearest = parts.to(narrow).to(parts.dtype)
-            exact = nearest == parts
-            generator = self._noise(parts.device)
-            noise = torch.rand(parts.shape, dtype=parts.dtype, device=parts.device, generator=generator)
             unit = torch.ldexp(
                 torch.full_like(parts, torch.finfo(narrow).eps), torch.frexp(parts).exponent - 1
             )
-            moved = (parts + (noise - 0.5) * unit).to(narrow).to(parts.dtype)
-            parts.copy_(torch.where(exact | ~torch.isfinite(moved), nearest, moved))
+            scaled = parts / unit  # exact: units are powers of two
+            below = scaled.floor()
+            noise = torch.rand(
+                parts.shape, dtype=parts.dtype, device=parts.device, generator=self._noise(parts.device)
+            )
+            moved = ((below + (noise < scaled - below)) * unit).to(narrow).to(parts.dtype)
+            usable = torch.isfinite(moved) & (parts != 0)
+            parts.copy_(torch.where(usable, moved, parts.to(narrow).to(parts.dtype)))
 
     def _noise(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
