@@ -32,7 +32,7 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, _PLAIN) or isinstance(value, (torch.nn.Module, type)) or callable(value):
         return
     if isinstance(value, Mapping):
-        yield from ((str(key), item) for key, item in value.items())
+        yield from ((key_name(key, number), item) for number, (key, item) in enumerate(value.items()))
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
         yield from zip(value._fields, value, strict=True)
     elif isinstance(value, (list, tuple)):
@@ -43,11 +43,20 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
         yield from vars(value).items()
 
 
-def unseen_in(value: Any) -> list[str]:
+def key_name(key: Any, number: int) -> str:
+    """How a mapping's key appears in a path: as text if it is plain, else by its type and position."""
+    return str(key) if isinstance(key, _PLAIN) else f"{type(key).__name__}#{number}"
+
+
+def unseen_in(value: Any, _above: tuple[int, ...] = ()) -> list[str]:
     """Types in a result that `tensors_in` cannot look into although they may hold tensors."""
-    if isinstance(value, (torch.Tensor, *_PLAIN, Mapping, list, tuple)) or hasattr(value, "__dict__"):
+    if isinstance(value, (torch.Tensor, *_PLAIN, torch.nn.Module, type)) or callable(value):
         return []
-    return [type(value).__name__]
+    if id(value) in _above or len(_above) > 12:
+        return []
+    if not isinstance(value, (Mapping, list, tuple)) and not hasattr(value, "__dict__"):
+        return [] if dataclasses.is_dataclass(value) else [type(value).__name__]
+    return [name for _, item in _members(value) for name in unseen_in(item, (*_above, id(value)))]
 
 
 def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from whydiff.adapters.torch.dtypes import not_comparable, raw
+from whydiff.adapters.torch.outputs import key_name
 from whydiff.records import Fingerprint, LeafRole, TensorSpec
 
 _SMALL = 1 << 20
@@ -99,9 +100,9 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any, torch.Tensor]]:
             if isinstance(item, torch.Tensor):
                 yield f"[{index}]", index, item
     elif isinstance(value, dict):
-        for key, item in value.items():
+        for number, (key, item) in enumerate(value.items()):
             if isinstance(item, torch.Tensor):
-                yield f"[{key!r}]", key, item
+                yield f"[{key!r}]" if isinstance(key, (str, int)) else f"[{key_name(key, number)}]", key, item
 
 
 def scalars_of(prefix: str, root: torch.nn.Module) -> dict[str, Any]:
@@ -188,6 +189,8 @@ def _look_into(name: str, value: Any, modules: Any, tensors: Any, seen: set[int]
         modules.setdefault(id(value), (name, value))
     elif isinstance(value, torch.Tensor):
         tensors.setdefault(id(value), (name or "tensor", value))
+    elif isinstance(value, torch.optim.Optimizer):
+        return  # its state is named after the parameters (`Session.expect`)
     elif isinstance(value, functools.partial):
         for part in (value.func, *value.args, *value.keywords.values()):
             _look_into(name, part, modules, tensors, seen, depth + 1)
@@ -201,8 +204,9 @@ def _look_into(name: str, value: Any, modules: Any, tensors: Any, seen: set[int]
         for index, item in enumerate(value):
             _look_into(f"{name}[{index}]", item, modules, tensors, seen, depth + 1)
     elif isinstance(value, dict) and len(value) <= 64:
-        for key, item in value.items():
-            _look_into(f"{name}.{key}" if name else str(key), item, modules, tensors, seen, depth + 1)
+        for number, (key, item) in enumerate(value.items()):
+            named = key_name(key, number)
+            _look_into(f"{name}.{named}" if name else named, item, modules, tensors, seen, depth + 1)
     elif hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType)) and depth <= 2:
         for key, item in vars(value).items():
             _look_into(f"{name}.{key}" if name else key, item, modules, tensors, seen, depth + 1)
