@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from whydiff.pipeline import compare
     from whydiff.records import Diagnosis, Verdict
     from whydiff.store import open_trace as open
+    from whydiff.studies.artifacts import compare_artifacts
 
 __version__ = "0.1.0"
 
@@ -47,12 +48,14 @@ __all__ = [
     "__version__",
     "capture",
     "compare",
+    "compare_artifacts",
     "open",
 ]
 
 _HOMES = {
     "capture": ("whydiff.capturing", "capture"),
     "compare": ("whydiff.pipeline", "compare"),
+    "compare_artifacts": ("whydiff.studies.artifacts.study", "compare_artifacts"),
     "open": ("whydiff.store", "open_trace"),
     "Diagnosis": ("whydiff.records", "Diagnosis"),
     "Verdict": ("whydiff.records", "Verdict"),

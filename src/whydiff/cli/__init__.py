@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import whydiff
+from whydiff.cli.artifacts import artifacts
 from whydiff.cli.capture import capture
 from whydiff.cli.cause import cause
 from whydiff.cli.compare import compare
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command(context_settings={"allow_interspersed_args": False})(capture)
 app.command()(compare)
 app.command()(matrix)
+app.command()(artifacts)
 app.command()(cause)
 app.command()(demo)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from whydiff.adapters.torch.checkpoint import checkpoint
+from whydiff.adapters.torch.dtypes import to_payload
 from whydiff.adapters.torch.environment import environment, set_flags
 from whydiff.adapters.torch.executor import Executor
 from whydiff.adapters.torch.kernels import kernels
@@ -17,7 +20,7 @@ from whydiff.adapters.torch.probing import Summed, summed
 from whydiff.adapters.torch.remedies import remedy
 from whydiff.adapters.torch.run import Run
 from whydiff.adapters.torch.session import Session
-from whydiff.records import Call, Environment, Lift, Trace
+from whydiff.records import Call, Environment, Lift, Payload, Trace
 
 
 class TorchAdapter:
@@ -46,6 +49,10 @@ class TorchAdapter:
         """A capture of whatever runs inside its block; options of `Session`."""
         return Session(**options)
 
+    def checkpoint(self, path: Path) -> Any:
+        """Tensors, scalars and skipped names of a file that ``torch.save`` wrote; see `checkpoint`."""
+        return checkpoint(path)
+
     def environment(self) -> Environment:
         """Versions, hardware, flags, variables and random states now."""
         return environment()
@@ -65,6 +72,10 @@ class TorchAdapter:
     def kernels(self, executor: Executor, call: Call, reads: Sequence[torch.Tensor]) -> Sequence[str]:
         """What ran when an op was executed on given tensors, as far as the backends tell."""
         return kernels(executor, call, reads)
+
+    def to_payload(self, value: torch.Tensor) -> Payload:
+        """A host copy of a tensor."""
+        return to_payload(value)
 
     def remedy(self, name: str, ops: Sequence[str], value: Any = None) -> AbstractContextManager[Any]:
         """A mode in which the named ops are carried out in another way; see `remedies.REMEDIES`."""

@@ -1,0 +1,180 @@
+"""The artifacts report as labelled lines and sections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from whydiff.reporters._blocks import Block, Section, Table, Text
+from whydiff.reporters._words import count, number, percent, plain
+
+if TYPE_CHECKING:
+    from whydiff.studies.artifacts import ArtifactComparison, CodeExplanation, Item
+
+_ITEMS = 20
+"""Rows of a table before the rest is counted (all of them with --verbose and in JSON)."""
+_NAMES = 10
+
+
+def artifact_lines(found: ArtifactComparison) -> tuple[tuple[str, str], ...]:
+    """The answer in short: status, the most material file, changed codes."""
+    lines = [("verdict", f"{found.status} – {found.reason}")]
+    if found.files:
+        first = found.files[0]
+        worst = first.items[0]
+        lines.append(("where", f"{first.path}: {worst.name}: {worst.reason}"))
+    lines += [("why", _told(one)) for one in found.explanations]
+    return tuple((label, plain(text)) for label, text in lines)
+
+
+def artifact_sections(found: ArtifactComparison, verbose: bool) -> tuple[Section, ...]:
+    """Integers and values apart from floats, changed codes, files on one side, what was not compared."""
+    rows = [(file.path, item) for file in found.files for item in file.items]
+    exact = [row for row in rows if row[1].kind != "float"]
+    floats = [row for row in rows if row[1].kind == "float"]
+    notes = [f"{file.path}: {file.note}" for file in found.files if file.note]
+    return (
+        Section(f"Integers, values and bytes ({len(exact)})", _exact(exact, verbose)),
+        Section(f"Floats ({len(floats)})", _floats(floats, verbose)),
+        Section("Changed codes", tuple(b for one in found.explanations for b in _codes(one))),
+        Section(f"Only in the reference ({len(found.missing)})", _names(found.missing, verbose)),
+        Section(f"Only in the candidate ({len(found.extra)})", _names(found.extra, verbose)),
+        Section(
+            "Not compared",
+            tuple(
+                Text(plain(f"{c.count} {c.what}: {c.reason}, e.g. {', '.join(c.examples)}"))
+                for c in found.not_compared
+            ),
+        ),
+        Section(
+            "Notes",
+            tuple(
+                Text(plain(note))
+                for note in (
+                    f"{count(found.identical, 'file')} identical; {found.bytes_read} bytes read",
+                    *notes,
+                )
+            ),
+        ),
+    )
+
+
+def _exact(rows: list[tuple[str, Item]], verbose: bool) -> tuple[Block, ...]:
+    if not rows:
+        return ()
+    shown = rows if verbose else rows[:_ITEMS]
+    table = Table(
+        ("file", "name", "reference", "candidate", "equal", "max abs", "what"),
+        tuple(
+            (
+                plain(path),
+                plain(i.name),
+                plain(i.reference) or "–",
+                plain(i.candidate) or "–",
+                _share(i),
+                number(i.max_abs),
+                plain(i.reason),
+            )
+            for path, i in shown
+        ),
+        numeric=("equal", "max abs"),
+    )
+    return (table, *_rest(len(rows) - len(shown)))
+
+
+def _floats(rows: list[tuple[str, Item]], verbose: bool) -> tuple[Block, ...]:
+    if not rows:
+        return ()
+    shown = rows if verbose else rows[:_ITEMS]
+    table = Table(
+        (
+            "file",
+            "name",
+            "tensor",
+            "allclose",
+            "atol / rtol",
+            "equal",
+            "mean abs",
+            "max abs",
+            "rel L2",
+            "what",
+        ),
+        tuple(
+            (
+                plain(path),
+                plain(i.name),
+                plain(_tensor(i)),
+                _yes(i.allclose),
+                f"{i.atol:g} / {i.rtol:g}",
+                _share(i),
+                number(i.mean_abs),
+                number(i.max_abs),
+                number(_metric(i, "rel_l2")),
+                plain(i.reason),
+            )
+            for path, i in shown
+        ),
+        numeric=("equal", "mean abs", "max abs", "rel L2"),
+    )
+    return (table, *_rest(len(rows) - len(shown)))
+
+
+def _tensor(item: Item) -> str:
+    return item.reference if item.reference == item.candidate else f"{item.reference} ↔ {item.candidate}"
+
+
+def _metric(item: Item, name: str) -> float | None:
+    return next((m.value for m in item.measurements if m.metric == name), None)
+
+
+def _yes(value: bool | None) -> str:
+    return "–" if value is None else "yes" if value else "no"
+
+
+def _share(item: Item) -> str:
+    return "–" if item.equal_share is None else percent(item.equal_share)
+
+
+def _rest(left: int) -> tuple[Block, ...]:
+    return (Text(f"and {left} more (--verbose, --json)"),) if left > 0 else ()
+
+
+def _names(paths: tuple[str, ...], verbose: bool) -> tuple[Block, ...]:
+    shown = paths if verbose else paths[:_NAMES]
+    return (*(Text(plain(path)) for path in shown), *_rest(len(paths) - len(shown)))
+
+
+def _told(one: CodeExplanation) -> str:
+    head = f"{one.changed} of {one.rows} codes in {one.codes} changed"
+    if one.reason:
+        return f"{head}; not explained: {one.reason}"
+    return (
+        f"{head}; {one.near_ties} of {one.examined} examined are near ties ({one.rule} of "
+        f"{one.embeddings} with {one.codebook}, which reproduces {percent(one.evidence)} of the sampled codes)"
+    )
+
+
+def _codes(one: CodeExplanation) -> list[Block]:
+    blocks: list[Block] = [Text(plain(_told(one)))]
+    if one.typical_margin is not None:
+        blocks.append(Text(f"margin between the two nearest rows, median: {number(one.typical_margin)}", 1))
+    if one.examples:
+        columns = ("row", "reference", "candidate", "margin", "scores moved", "rounding", "near tie")
+        blocks.append(
+            Table(
+                columns,
+                tuple(
+                    (
+                        str(c.row),
+                        str(c.reference),
+                        str(c.candidate),
+                        number(c.margin),
+                        number(c.moved),
+                        number(c.rounding),
+                        _yes(c.near_tie),
+                    )
+                    for c in one.examples
+                ),
+                numeric=columns[:-1],
+            )
+        )
+    return blocks

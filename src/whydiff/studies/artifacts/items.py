@@ -1,0 +1,181 @@
+"""Compare two tensors, two values, two files' bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from whydiff.comparison import take
+from whydiff.metrics import Statistics, common_dtype, known_dtypes, measure_shares
+from whydiff.studies.artifacts.records import Item, Kind, Status
+from whydiff.studies.artifacts.sources import FileRange, Stored, real_bits
+from whydiff.tolerance import artifact_tolerance
+
+SHARE_BYTES = 4 << 20
+"""Bytes of one side that a thread reads at a time."""
+
+Tolerances = Mapping[str, tuple[float, float]]
+
+
+def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | None = None) -> Item | None:
+    """One tensor of both sides; None if no bit differs.
+
+    Integers and bool agree only if every one is equal. Floats are ``within tolerance`` if every pair is
+    (`whydiff.tolerance.artifact_tolerance`) and no NaN is in either.
+    """
+    exact = reference.is_integer and candidate.is_integer
+    known: dict[str, Any] = {
+        "name": reference.name,
+        "kind": "integer" if exact else "float",
+        "reference": str(reference),
+        "candidate": str(candidate),
+    }
+    if reference.shape != candidate.shape:
+        return Item(**known, status="differs", reason="the shapes differ")
+    unknown = [d for d in dict.fromkeys((reference.dtype, candidate.dtype)) if d not in known_dtypes()]
+    if unknown:
+        return Item(
+            **known, status="not compared", reason=f"no metric reads the dtype {' or '.join(unknown)}"
+        )
+    dtype = common_dtype(reference.dtype, candidate.dtype)
+    if dtype is None:
+        return Item(**known, status="not compared", reason="no dtype holds the values of both exactly")
+    if reference.order != candidate.order:
+        return Item(
+            **known, status="not compared", reason="one side is stored in Fortran order, the other in C order"
+        )
+    rtol, atol, source = 0.0, 0.0, ""
+    if not exact:
+        rows = [
+            artifact_tolerance(side.dtype, table) for side in (reference, candidate) if not side.is_integer
+        ]
+        loosest = max(rows, key=lambda row: (row.rtol, row.atol))
+        rtol, atol, source = loosest.rtol, loosest.atol, loosest.source
+    statistics = _measured(reference, candidate, rtol, atol)
+    other_dtype = "the dtypes differ" if reference.dtype != candidate.dtype else ""
+    if not statistics.different and not other_dtype:
+        return None
+    status, reason = _judged(statistics, exact, other_dtype)
+    return Item(
+        **known,
+        status=status,
+        reason=reason,
+        rtol=rtol,
+        atol=atol,
+        tolerance=source,
+        **_seed_statistics(statistics),
+        measurements=take(statistics),
+    )
+
+
+def _measured(reference: Stored, candidate: Stored, rtol: float, atol: float) -> Statistics:
+    share = max(1, SHARE_BYTES // max(_width(reference), _width(candidate)))
+
+    def load(start: int, stop: int) -> tuple[Any, Any]:
+        return reference.source.line(start, stop), candidate.source.line(start, stop)
+
+    try:
+        return measure_shares(load, reference.numbers, reference.dtype, candidate.dtype, rtol, atol, share)
+    finally:
+        reference.source.release()
+        candidate.source.release()
+
+
+def _width(stored: Stored) -> int:
+    names = {"bfloat16": 2, "complex64": 4, "complex128": 8}
+    if stored.dtype in names:
+        return names[stored.dtype]
+    return 1 if stored.dtype.startswith("float8") else real_bits(stored.dtype).itemsize
+
+
+def _seed_statistics(found: Statistics) -> dict[str, Any]:
+    nan = found.nan_reference + found.nan_candidate - found.nan_both
+    unequal = found.ulp_at_least[0] + nan
+    return {
+        "elements": found.elements,
+        "allclose": not found.mismatched and not nan,
+        "equal_share": 1 - unequal / found.elements if found.elements else 1.0,
+        "mean_abs": found.sum_abs / found.finite if found.finite else math.nan,
+        "max_abs": found.max_abs,
+    }
+
+
+def _judged(found: Statistics, exact: bool, other_dtype: str) -> tuple[Status, str]:
+    told = f"{found.different} of {found.elements} elements differ"
+    if exact:
+        return "differs", "; ".join(text for text in (told, other_dtype) if text)
+    nan = found.nan_reference + found.nan_candidate - 2 * found.nan_both
+    outside = f"{found.mismatched} of {found.elements} elements outside the tolerance"
+    parts = [outside if found.mismatched else told, f"{nan} NaN on one side only" if nan else "", other_dtype]
+    status: Status = "differs" if found.mismatched or other_dtype else "within tolerance"
+    return status, "; ".join(part for part in parts if part)
+
+
+def compare_values(name: str, reference: Any, candidate: Any, table: Tolerances | None = None) -> Item | None:
+    """One scalar of both sides; None if they are equal. Two floats are judged by the tolerance of float64."""
+    if type(reference) is type(candidate) and (reference == candidate or reference is candidate):
+        return None
+    kind: Kind = "value"
+    item: dict[str, Any] = {
+        "name": name,
+        "kind": kind,
+        "reference": _shown(reference),
+        "candidate": _shown(candidate),
+    }
+    both_floats = isinstance(reference, float) and isinstance(candidate, float)
+    if both_floats and math.isnan(reference) and math.isnan(candidate):
+        return None
+    if not both_floats or not (math.isfinite(reference) and math.isfinite(candidate)):
+        return Item(**item, status="differs", reason="the values differ")
+    allowed = artifact_tolerance("float64", table)
+    distance = abs(candidate - reference)
+    within = distance <= allowed.atol + allowed.rtol * abs(reference)
+    return Item(
+        **item,
+        status="within tolerance" if within else "differs",
+        reason="the values differ",
+        elements=1,
+        allclose=within,
+        equal_share=0.0,
+        mean_abs=distance,
+        max_abs=distance,
+        rtol=allowed.rtol,
+        atol=allowed.atol,
+        tolerance=allowed.source,
+    )
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def compare_bytes(reference: Path, candidate: Path) -> Item | None:
+    """Two files' bytes; None if they are equal."""
+    sizes = reference.stat().st_size, candidate.stat().st_size
+    item: dict[str, Any] = {
+        "name": "(bytes)",
+        "kind": "bytes",
+        "reference": f"{sizes[0]} bytes",
+        "candidate": f"{sizes[1]} bytes",
+    }
+    if sizes[0] != sizes[1]:
+        return Item(**item, status="differs", reason="the sizes differ")
+    if not sizes[0]:
+        return None
+    lines = [
+        Stored("", "uint8", (sizes[0],), FileRange(path, 0, sizes[0], real_bits("uint8")))
+        for path in (reference, candidate)
+    ]
+    found = _measured(lines[0], lines[1], 0.0, 0.0)
+    if not found.different:
+        return None
+    return Item(
+        **item,
+        status="differs",
+        elements=found.elements,
+        equal_share=1 - found.different / found.elements,
+        reason=f"{found.different} of {found.elements} bytes differ, the first at {found.first_mismatch}",
+    )

@@ -1,0 +1,159 @@
+"""What a comparison of two trees of files found, as inert frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from whydiff.records import Count, Measurement
+
+ARTIFACTS_SCHEMA = 1
+"""Version of these records in JSON."""
+
+Status = Literal["identical", "within tolerance", "differs", "not compared"]
+Kind = Literal["integer", "float", "value", "bytes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One named tensor, column or value of a file that is not identical on both sides.
+
+    Attributes:
+        name: within its file.
+        kind: ``integer`` (compared exactly), ``float`` (by a tolerance), ``value`` (text, numbers in JSON) or
+            ``bytes`` (a file that is not looked into).
+        status: what the comparison says; ``not compared`` has a reason.
+        reference, candidate: what stands there: dtype and shape, or the value; empty: missing on that side.
+        reason: why it differs or was not compared, one sentence.
+        elements: real numbers compared.
+        allclose: every pair within the tolerance, no NaN; None: not measured.
+        equal_share: pairs with equal values, of `elements` (a NaN equals nothing, +0 equals -0).
+        mean_abs: mean absolute difference over pairs of finite values.
+        max_abs: largest absolute difference over pairs of finite values.
+        rtol, atol: the tolerance; both 0 for integers.
+        tolerance: where the tolerance comes from.
+        measurements: whydiff's own metrics.
+    """
+
+    name: str
+    kind: Kind
+    status: Status
+    reference: str
+    candidate: str
+    reason: str = ""
+    elements: int = 0
+    allclose: bool | None = None
+    equal_share: float | None = None
+    mean_abs: float | None = None
+    max_abs: float | None = None
+    rtol: float = 0.0
+    atol: float = 0.0
+    tolerance: str = ""
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactFile:
+    """One file that both trees have.
+
+    Attributes:
+        path: relative, with ``/``.
+        status: the most serious of its items.
+        nbytes: file sizes in bytes, (reference, candidate).
+        items: what is not identical, most serious first.
+        identical: how many items are.
+        rank: materiality, larger is more serious: (class, share of elements concerned, relative size).
+        note: how it was read, where that is worth knowing.
+    """
+
+    path: str
+    status: Status
+    nbytes: tuple[int, int]
+    items: tuple[Item, ...] = ()
+    identical: int = 0
+    rank: tuple[int, float, float] = (0, 0.0, 0.0)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedCode:
+    """One row whose code (centroid id) changed, with the scores behind it (float64, from the stored arrays).
+
+    Attributes:
+        row: index into the codes.
+        reference, candidate: the codes.
+        margin: how much the reference's code beats the candidate's, in the reference's arrays.
+        moved: how much the two scores differ between the trees, added up.
+        rounding: what rounding of the stored embedding and codebook alone may move them by.
+        near_tie: margin <= moved + rounding.
+    """
+
+    row: int
+    reference: int
+    candidate: int
+    margin: float
+    moved: float
+    rounding: float
+    near_tie: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CodeExplanation:
+    """Why the codes of one integer array changed.
+
+    Attributes:
+        codes: ``file: name`` of the integer array.
+        changed: rows whose code differs, of `rows`.
+        rows: how many codes there are.
+        codebook, embeddings: ``file: name`` of the arrays that made the codes; empty if none was found.
+        rule: ``largest dot product`` or ``smallest distance``; empty if none fits.
+        evidence: share of sampled rows whose stored code is the nearest codebook row by this rule.
+        near_ties: changed rows that a near tie explains, of `examined`.
+        examined: changed rows that were looked at.
+        typical_margin: median margin between the two best codebook rows over the sampled rows.
+        examples: the changed rows with the largest margins first (those explained worst).
+        reason: why nothing can be said, if so.
+    """
+
+    codes: str
+    changed: int
+    rows: int
+    codebook: str = ""
+    embeddings: str = ""
+    rule: str = ""
+    evidence: float = 0.0
+    near_ties: int = 0
+    examined: int = 0
+    typical_margin: float | None = None
+    examples: tuple[ChangedCode, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactComparison:
+    """The document that an artifacts report is rendered from.
+
+    Attributes:
+        reference, candidate: paths or URLs of the two trees.
+        status: ``identical``, ``within tolerance``, ``differs``; the most serious of all files.
+        reason: one sentence.
+        files: every file of both trees that is not identical, most material first.
+        identical: how many files are.
+        missing: only the reference has them; extra: only the candidate has them (relative paths).
+        explanations: of changed codes.
+        not_compared: what was left out, counted with reasons.
+        bytes_read: of both trees together.
+    """
+
+    reference: str
+    candidate: str
+    status: Status
+    reason: str
+    files: tuple[ArtifactFile, ...]
+    identical: int
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    explanations: tuple[CodeExplanation, ...] = ()
+    not_compared: tuple[Count, ...] = ()
+    bytes_read: int = 0
+    schema_version: int = ARTIFACTS_SCHEMA

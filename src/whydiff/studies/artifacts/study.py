@@ -1,0 +1,237 @@
+"""Compare two trees: pair the files, compare their items, rank, explain changed codes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from whydiff.errors import UsageError, WhydiffError
+from whydiff.records import Count
+from whydiff.store.remote import localized
+from whydiff.studies.artifacts.items import Tolerances, compare_bytes, compare_tensors, compare_values
+from whydiff.studies.artifacts.near_ties import Both, explain_codes
+from whydiff.studies.artifacts.readers import MAX_TEXT, TEXT, Content, forget_spooled, reader_for
+from whydiff.studies.artifacts.records import ArtifactComparison, ArtifactFile, CodeExplanation, Item, Status
+from whydiff.studies.artifacts.trees import Tree, walk
+
+Progress = Callable[[str, int, int], None]
+_ORDER: tuple[Status, ...] = ("identical", "within tolerance", "not compared", "differs")
+
+
+def compare_artifacts(
+    reference: str | os.PathLike[str],
+    candidate: str | os.PathLike[str],
+    *,
+    tolerances: Tolerances | None = None,
+    explain: bool = True,
+    progress: Progress | None = None,
+) -> ArtifactComparison:
+    """Compare two trees of index or checkpoint files.
+
+    Read: safetensors, npy, npz, PyTorch files (weights only), JSON, and parquet and csv where pyarrow is
+    installed; every other file byte by byte. Files larger than memory are read in small shares.
+
+    Args:
+        reference: the trusted tree: a folder, one file, or an fsspec URL (extra ``remote``).
+        candidate: the tree under suspicion.
+        tolerances: float dtype → (rtol, atol), ``""`` for every other; replaces entries of
+            `whydiff.tolerance.ARTIFACT_TOLERANCES`.
+        explain: look for the near ties behind changed codes.
+        progress: called with (stage, done, total) in bytes.
+
+    Raises:
+        UsageError: a tree is not there.
+        TraceFormatError: never for one damaged file: it is counted as not compared, with the reason.
+    """
+    with localized(reference) as ours, localized(candidate) as theirs:
+        try:
+            study = _Study(walk(ours), walk(theirs), tolerances, progress or _silent)
+            return study.run(str(reference), str(candidate), explain)
+        finally:
+            forget_spooled()
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    return None
+
+
+class _Study:
+    def __init__(self, ours: Tree, theirs: Tree, tolerances: Tolerances | None, progress: Progress) -> None:
+        self.trees, self.tolerances, self.progress = (ours, theirs), tolerances, progress
+        self.left_out: dict[tuple[str, str], list[str]] = {}
+        self.both: list[Both] = []
+        self.changed: list[Both] = []
+        self.bytes_read = 0
+
+    def run(self, reference: str, candidate: str, explain: bool) -> ArtifactComparison:
+        ours, theirs = self.trees
+        shared = [path for path in ours.files if path in theirs.files]
+        total = sum(tree.files[path].stat().st_size for tree in self.trees for path in shared)
+        files = []
+        for path in shared:
+            self.progress("compare", self.bytes_read, total)
+            files.append(self.file(path))
+        self.progress("compare", total, total)
+        differing = sorted((f for f in files if f.status != "identical"), key=lambda f: f.rank, reverse=True)
+        missing, extra = (
+            tuple(p for p in one.files if p not in other.files)
+            for one, other in ((ours, theirs), (theirs, ours))
+        )
+        explained = tuple(self.explained()) if explain else ()
+        for side, tree in zip(("reference", "candidate"), self.trees, strict=True):
+            for reason, paths in tree.skipped.items():
+                self.left_out[("files", f"{side}: {reason}")] = paths
+        status = _worst([f.status for f in files], bool(missing or extra))
+        return ArtifactComparison(
+            reference,
+            candidate,
+            status,
+            _reason(differing, len(files), missing, extra),
+            tuple(differing),
+            len(files) - len(differing),
+            missing,
+            extra,
+            explained,
+            tuple(Count(what, why, len(n), tuple(n[:3])) for (what, why), n in self.left_out.items()),
+            self.bytes_read,
+        )
+
+    # ------------------------------------------------------------------ one file
+
+    def file(self, path: str) -> ArtifactFile:
+        pair = tuple(tree.files[path] for tree in self.trees)
+        sizes = pair[0].stat().st_size, pair[1].stat().st_size
+        self.bytes_read += sum(sizes)
+        reader = reader_for(pair[0])
+        note = ""
+        too_long = pair[0].suffix.lower() in TEXT and max(sizes) > MAX_TEXT
+        if reader is None or too_long:
+            why = "larger than is looked into" if too_long else "an unknown kind of file"
+            note = f"compared byte by byte: {why}"
+            return self.judged(path, sizes, self.by_bytes(pair), 0, note)
+        try:
+            contents = [reader(file) for file in pair]
+        except WhydiffError as error:
+            reason = f"{error.what} {error.actual}".strip()
+            same = self.by_bytes(pair)
+            if not same:
+                return self.judged(path, sizes, [], 1, f"compared byte by byte: {reason}")
+            if isinstance(error, UsageError):  # a library is missing
+                return self.judged(path, sizes, same, 0, f"compared byte by byte: {reason} {error.next_step}")
+            self.left_out.setdefault(("files", reason), []).append(path)
+            item = Item("(file)", "bytes", "not compared", same[0].reference, same[0].candidate, reason)
+            return self.judged(path, sizes, [item], 0, note)
+        return self.judged(path, sizes, *self.items(path, contents[0], contents[1]), note)
+
+    def by_bytes(self, pair: tuple[Path, ...]) -> list[Item]:
+        item = compare_bytes(pair[0], pair[1])
+        return [] if item is None else [item]
+
+    def items(self, path: str, ours: Content, theirs: Content) -> tuple[list[Item], int]:
+        found: list[Item] = []
+        identical = 0
+        for side, content in zip(("reference", "candidate"), (ours, theirs), strict=True):
+            for name, why in content.skipped.items():
+                self.left_out.setdefault(("tensors", f"{side}: {why}"), []).append(f"{path}: {name}")
+        skipped = ours.skipped.keys() | theirs.skipped.keys()
+        for name in dict.fromkeys((*ours.tensors, *theirs.tensors)):
+            one, other = ours.tensors.get(name), theirs.tensors.get(name)
+            if name in skipped:
+                found.append(
+                    Item(name, "float", "not compared", str(one or ""), str(other or ""), "skipped on a side")
+                )
+                continue
+            if one is None or other is None:
+                found.append(_lone(name, one, other, theirs.values if one else ours.values))
+                continue
+            item = compare_tensors(one, other, self.tolerances)
+            identical += item is None
+            both = Both(f"{path}: {name}", one, other)
+            if one.shape == other.shape:
+                self.both.append(both)
+            if item is not None:
+                found.append(item)
+                if item.kind == "integer" and item.status == "differs" and one.shape == other.shape:
+                    self.changed.append(both)
+        for name in dict.fromkeys((*ours.values, *theirs.values)):
+            if name in ours.values and name in theirs.values:
+                item = compare_values(name, ours.values[name], theirs.values[name], self.tolerances)
+                identical += item is None
+                found += [] if item is None else [item]
+            elif name not in ours.tensors and name not in theirs.tensors:
+                side = "reference" if name in ours.values else "candidate"
+                shown = [repr(c.values[name])[:80] if name in c.values else "" for c in (ours, theirs)]
+                found.append(Item(name, "value", "differs", shown[0], shown[1], f"only the {side} has it"))
+        return found, identical
+
+    def judged(
+        self, path: str, sizes: tuple[int, int], items: Iterable[Item], identical: int, note: str
+    ) -> ArtifactFile:
+        ordered = tuple(sorted(items, key=_rank, reverse=True))
+        rank = _rank(ordered[0]) if ordered else (0, 0.0, 0.0)
+        return ArtifactFile(
+            path, _worst([i.status for i in ordered], False), sizes, ordered, identical, rank, note
+        )
+
+    # ------------------------------------------------------------------ codes
+
+    def explained(self) -> Iterable[CodeExplanation]:
+        for number, codes in enumerate(self.changed):
+            self.progress("explain changed codes", number, len(self.changed))
+            try:
+                yield explain_codes(codes, [other for other in self.both if other is not codes])
+            finally:
+                for other in self.both:
+                    other.reference.source.release()
+                    other.candidate.source.release()
+
+
+def _lone(name: str, one: object, other: object, others_values: Mapping[str, object]) -> Item:
+    side = "reference" if one is not None else "candidate"
+    reason = (
+        "numbers on one side, another kind of value on the other"
+        if name in others_values
+        else (f"only the {side} has it")
+    )
+    return Item(name, "value", "differs", str(one or ""), str(other or ""), reason)
+
+
+def _rank(item: Item) -> tuple[int, float, float]:
+    """Materiality: structure, then integers and values, then floats outside, then inside the tolerance."""
+    if item.status == "identical":
+        return (0, 0.0, 0.0)
+    changed = 1 - (item.equal_share if item.equal_share is not None else 0.0)
+    size = item.max_abs or 0.0
+    if item.status == "within tolerance":
+        return (1, changed, size)
+    if item.status == "not compared":
+        return (3, 0.0, 0.0)
+    if item.kind == "float" and item.elements:
+        outside = next((m.value for m in item.measurements if m.metric == "mismatched"), changed)
+        return (2, outside, size)
+    if item.elements:
+        return (4, changed, size)
+    return (5, 1.0, 0.0) if "shape" in item.reason or "only the" in item.reason else (4, 0.0, 0.0)
+
+
+def _worst(statuses: list[Status], lone_files: bool) -> Status:
+    worst: Status = max(statuses, key=_ORDER.index, default="identical")
+    return "differs" if lone_files or worst == "not compared" else worst
+
+
+def _reason(
+    differing: list[ArtifactFile], total: int, missing: tuple[str, ...], extra: tuple[str, ...]
+) -> str:
+    parts = []
+    for kind, what in (("integer", "integers"), ("float", "floats"), ("value", "values"), ("bytes", "bytes")):
+        for status in ("differs", "within tolerance"):
+            n = sum(any(i.kind == kind and i.status == status for i in f.items) for f in differing)
+            if n:
+                how = "differ" if status == "differs" else "are within tolerance"
+                parts.append(f"{what} {how} in {n} of {total} files")
+    refused = sum(any(i.status == "not compared" for i in f.items) for f in differing)
+    parts += [f"{refused} files hold something that was not compared"] if refused else []
+    parts += [f"{len(missing)} files are missing"] if missing else []
+    parts += [f"{len(extra)} files are extra"] if extra else []
+    return "; ".join(parts) or f"no bit differs in {total} files"
