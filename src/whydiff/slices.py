@@ -41,7 +41,8 @@ class Axis:
     Attributes:
         reference, candidate: its size in each run; they differ.
         starts: where the smaller run's part may begin in the larger one's axis (``(0,)``: row 0).
-        name: ``"batch"``, ``"length"`` …; empty if nobody said.
+        name: ``"batch"`` or ``"length"``: as the caller says, else by convention: dimension 0 of what is read
+            from outside is the batch, any other a length.
     """
 
     reference: int
@@ -326,20 +327,44 @@ def axes_between(reference: Trace, candidate: Trace, alignment: Alignment) -> tu
     State is left out (a weight of another shape is another model). Where the smaller part begins is not known
     from shapes, so every start is offered and the values settle it.
     """
-    found: dict[tuple[int, int], None] = {}
+    found: dict[tuple[int, int], tuple[int, str]] = {}
+    seen = (_looks(reference), _looks(candidate))
     for event, other in outside_reads(reference, candidate, alignment):
-        if len(event.spec.shape) == len(other.spec.shape):
-            found.update(
-                ((r, c), None)
-                for r, c in zip(event.spec.shape, other.spec.shape, strict=True)
-                if r != c and r > 0 and c > 0
-            )
-    return tuple(Axis(r, c, starts=tuple(range(abs(c - r) + 1))) for r, c in _coarsest(found))
+        ours, theirs = event.spec.shape, other.spec.shape
+        if len(ours) == len(theirs):
+            for dimension, sizes in enumerate(zip(ours, theirs, strict=True)):
+                if sizes[0] != sizes[1] and min(sizes) > 0:
+                    name = _name(
+                        seen[0].get(event.storage, ()), seen[1].get(other.storage, ()), sizes, dimension
+                    )
+                    found.setdefault(sizes, (len(ours), name))
+    return tuple(Axis(r, c, tuple(range(abs(c - r) + 1)), found[r, c][1]) for r, c in _coarsest(found))
 
 
-def outside_reads(
-    reference: Trace, candidate: Trace, alignment: Alignment
-) -> Iterator[tuple[Event, Event]]:
+def _looks(trace: Trace) -> dict[int, set[Shape]]:
+    """Every shape in which a storage from outside was looked at, views included."""
+    looks: dict[int, set[Shape]] = {}
+    for leaf in trace.leaves:
+        looks.setdefault(leaf.storage, set()).add(leaf.spec.shape)
+    for call in trace.calls:
+        for event in (*call.reads, *call.writes):
+            if event.producer == -1:
+                looks.setdefault(event.storage, set()).add(event.spec.shape)
+    return looks
+
+
+def _name(ours: Iterable[Shape], theirs: Iterable[Shape], sizes: tuple[int, int], dimension: int) -> str:
+    """Batch if the sizes stand in dimension 0 of the look with the most dimensions, else length."""
+    best = (0, dimension)
+    for r, c in itertools.product(ours, theirs):
+        if len(r) == len(c) > best[0]:
+            differing = [n for n, pair in enumerate(zip(r, c, strict=True)) if pair[0] != pair[1]]
+            if len(differing) == 1 and (r[differing[0]], c[differing[0]]) == sizes:
+                best = (len(r), differing[0])
+    return "length" if best[1] else "batch"
+
+
+def outside_reads(reference: Trace, candidate: Trace, alignment: Alignment) -> Iterator[tuple[Event, Event]]:
     """Paired reads of tensors that no call of either run made, parameters and buffers left out."""
     roles = ("parameter", "buffer", "non_persistent_buffer")
     state = [{leaf.storage for leaf in t.leaves if leaf.role in roles} for t in (reference, candidate)]

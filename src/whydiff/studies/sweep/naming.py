@@ -1,0 +1,69 @@
+"""The causes that a sweep proves: SH001, SH002, SH003 with their evidence and the remedies that were tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from whydiff.causes import by_code
+from whydiff.records import Cause, Evidence, Experiment, Intervention, Remedy, Verdict
+from whydiff.studies.sweep.findings import Classes, Sweep, Tried
+from whydiff.studies.sweep.grouping import ranges
+
+CODES = {"batch": "SH001", "length": "SH002", "layout": "SH003"}
+
+
+def name_causes(study: Sweep, tried: Sequence[Tried]) -> tuple[Cause, ...]:
+    """The cause of the sweep's axis, if ops vary with it and the difference is rounding; else none."""
+    ops = study.variant_ops
+    if study.verdict is not Verdict.ROUNDING or not ops:
+        return ()
+    detector = by_code(CODES[study.axis])
+    first = next(f for cell in study.cells for f in cell.found if f.kind == "implementation")
+    working = [one for one in tried if one.works]
+    experiments = tuple(_experiment(one) for one in tried if not one.failed)
+    remedy = Remedy("Accept it; nothing that was tried makes the sizes agree.")
+    if working:
+        best = working[0]
+        text = f"{best.name} makes all {best.tried} sizes tried agree bit for bit at {best.cost:.2f} times the time"
+        remedy = Remedy(f"{text} ({best.at}).", best.code)
+    elif not tried:
+        remedy = Remedy("Accept it, or try the remedies (remedies=True).")
+    status = "confirmed" if working else "inconclusive"
+    return (Cause(
+        detector.code, detector.name, first.site, Verdict.ROUNDING, tuple(_evidence(study)), remedy,
+        status=status, reason="" if working else "no remedy that was tried removes it" if tried else "no remedy was tried",
+        experiments=experiments,
+    ),)  # fmt: skip
+
+
+def _evidence(study: Sweep) -> list[Evidence]:
+    found = [Evidence(classes_text(c), {"groups": [list(g) for g in c.groups]})
+             for c in study.classes if c.what != "outputs" and len(c.groups) > 1]  # fmt: skip
+    said: dict[tuple[str, ...], None] = {}
+    for cell in study.cells:
+        for one in cell.found:
+            here, there = one.kernels
+            if here and there and (one.op, *here, *there) not in said and len(said) < 8:
+                said[one.op, *here, *there] = None
+                found.append(Evidence(
+                    f"{one.op} ran {', '.join(here)} at {cell.against} and {', '.join(there)} at {cell.size}",
+                    {"reference": list(here), "here": list(there)},
+                ))  # fmt: skip
+    return found
+
+
+def classes_text(one: Classes) -> str:
+    """``addmm: {1}, {2, 3}, {4–32} (36 ops; length 61–128)``."""
+    groups = ", ".join("{" + ranges(group) + "}" for group in one.groups)
+    details = [f"{one.sites} op{'s' if one.sites != 1 else ''}"] if one.what != "outputs" else []
+    details += [one.where] if one.where else []
+    return f"{one.what}: {groups}" + (f" ({'; '.join(details)})" if details else "")
+
+
+def _experiment(one: Tried) -> Experiment:
+    outcome = f"{one.equal} of {one.tried} sizes agree, largest difference left {one.max_abs:.1e}; "
+    outcome += f"{one.cost:.2f} times the time at {one.at}; its own outputs moved by {one.shift:.1e}"
+    return Experiment(
+        tuple(Intervention(one.name, op) for op in one.ops), "every size agrees with the reference size bit for bit",
+        outcome, "confirmed" if one.works else "refuted", "rerun", None, one.max_abs,
+    )  # fmt: skip

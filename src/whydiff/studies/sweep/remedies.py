@@ -1,0 +1,122 @@
+"""Remedies, carried out: does the outputs' dependence on the size go away, what is left, what does it cost?"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from whydiff.adapters import Outputs, Progress
+from whydiff.comparison import compare_payloads
+from whydiff.errors import WhydiffError
+from whydiff.records import Payload
+from whydiff.slices import Axis, counterparts
+from whydiff.studies.sweep.findings import Size, Sweep, Tried
+from whydiff.studies.sweep.one_cell import Job, flagged, live
+
+MOST_SIZES = 12
+"""Sizes at which a remedy is tried: spread over those that differ, the smallest and the largest among them."""
+_REPEATS = 3
+_MATRIX = ("mm", "addmm", "bmm", "baddbmm")
+
+
+def candidates(study: Sweep) -> list[tuple[str, tuple[str, ...], Any, str]]:
+    """(name, ops, value, code) of the remedies that concern what was found."""
+    ops = study.variant_ops
+    if study.axis == "layout":
+        return [("contiguous", ops, None, "x = x.contiguous()  # before the model")]
+    found: list[tuple[str, tuple[str, ...], Any, str]] = []
+    listed = ", ".join(repr(op) for op in ops) + ("," if len(ops) == 1 else "")
+    for rows in (16, 64, 256) if any(op in _MATRIX for op in ops) else (16,):
+        code = f"with whydiff.batch_invariant(model, ops=({listed}), rows={rows}):\n    model(...)"
+        found.append(("fixed-row-chunks", ops, rows, code))
+    if any("scaled_dot_product" in op for op in ops):
+        code = "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)"
+        found.append(("sdpa-backend", ops, "MATH", code))
+    dtypes = {shape.partition("[")[0] for cell in study.cells for one in cell.found for shape in one.shapes}
+    for wide, narrow in (("float32", {"bfloat16", "float16"}), ("float64", {"float32"})):
+        if dtypes & narrow:
+            found.append(("upcast", ops, wide, f"# {', '.join(ops)} in {wide}, results rounded back"))
+    return found
+
+
+def try_remedies(
+    adapter: Any, jobs: Sequence[Job], study: Sweep, progress: Progress | None = None
+) -> tuple[Tried, ...]:
+    """Carry every candidate out; those that work come first, the cheapest before the others."""
+    make = getattr(adapter, "remedy", None)
+    differing = {cell.size for cell in study.cells if cell.status == "differs"}
+    chosen = _spread([job for job in jobs if job.size in differing])
+    if make is None or not chosen:
+        return ()
+    tried = []
+    options = candidates(study)
+    for number, (name, ops, value, code) in enumerate(options):
+        if progress is not None:
+            progress("remedies", number, len(options))
+        title = name if value is None else f"{name} ({value})"
+        try:
+            tried.append(_try(chosen, title, ops, code, lambda n=name, o=ops, v=value: make(n, o, v)))
+        except (WhydiffError, RuntimeError, TypeError, ValueError) as error:
+            text = error.what + (f" {error.actual}" if error.actual else "") if isinstance(error, WhydiffError) else str(error)
+            tried.append(Tried(title, ops, code=code, failed=" ".join(text.split())[:200]))
+    if progress is not None:
+        progress("remedies", len(options), len(options))
+    return tuple(sorted(tried, key=lambda one: (not one.works, one.cost)))
+
+
+def _spread(jobs: list[Job]) -> list[Job]:
+    ordered = sorted(jobs, key=lambda job: (max(job.size.batch, 1) * max(job.size.length, 1), job.size))
+    if len(ordered) <= MOST_SIZES:
+        return ordered
+    step = (len(ordered) - 1) / (MOST_SIZES - 1)
+    return [ordered[round(n * step)] for n in range(MOST_SIZES)]
+
+
+def _try(jobs: Sequence[Job], name: str, ops: tuple[str, ...], code: str, mode: Any) -> Tried:
+    equal, largest, shift = 0, 0.0, 0.0
+    references: dict[Size, tuple[dict[str, Payload], dict[str, Payload]]] = {}
+    for job in jobs:
+        if job.against not in references:
+            references[job.against] = _run(job, job.against, nullcontext()), _run(job, job.against, mode())
+            shift = max(shift, _apart(*references[job.against], ())[1])
+        axes: tuple[Axis, ...] = ()
+        if job.size.batch != job.against.batch:
+            axes = (Axis(job.against.batch, job.size.batch, (job.row,)),)
+        elif job.size.length != job.against.length:
+            axes = (Axis(job.against.length, job.size.length, (0, job.size.length - job.against.length)),)
+        same, apart = _apart(references[job.against][1], _run(job, job.size, mode()), axes)
+        equal, largest = equal + same, max(largest, apart)
+    cost = _cost(jobs[-1], mode)
+    return Tried(name, ops, equal, len(jobs), largest, shift, cost, str(jobs[-1].size), code)
+
+
+def _run(job: Job, size: Size, mode: AbstractContextManager[Any]) -> dict[str, Payload]:
+    adapter, run = live(job, size)
+    with flagged(job, adapter), mode:
+        outputs: Outputs = run.plain()
+    return {slot: adapter.to_payload(value) for slot, value in outputs}
+
+
+def _apart(
+    reference: dict[str, Payload], candidate: dict[str, Payload], axes: tuple[Axis, ...]
+) -> tuple[bool, float]:
+    """Whether all counterparts agree bit for bit, and the largest absolute difference."""
+    found = [compare_payloads(*counterparts(reference[slot], candidate[slot], axes)) for slot in reference]
+    return all(c.status == "agrees" for c in found), max((c.value("max_abs") or 0.0 for c in found), default=0.0)
+
+
+def _cost(job: Job, mode: Any) -> float:
+    """Median time with the remedy over the median time without, in turns."""
+    adapter, run = live(job, job.size)
+    plain, remedied = [], []
+    with flagged(job, adapter):
+        for _ in range(_REPEATS):
+            for times, made in ((plain, nullcontext()), (remedied, mode())):
+                with made:
+                    began = time.perf_counter()
+                    run.plain()
+                    times.append(time.perf_counter() - began)
+    return statistics.median(remedied) / max(statistics.median(plain), 1e-9)
