@@ -6,6 +6,7 @@ import functools
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from whydiff.records import Environment, Trace
@@ -51,6 +52,12 @@ class JaxAdapter:
         from whydiff.adapters.jax.session import Session
 
         return Session(**options)
+
+    def remedy(self, name: str, ops: Sequence[str], value: Any = None) -> AbstractContextManager[Any]:
+        """A mode in which the named ops are carried out in another way; see `remedies.remedy`."""
+        from whydiff.adapters.jax.remedies import remedy
+
+        return remedy(name, ops, value)
 
     def environment(self) -> Environment:
         """Versions, hardware, flags and variables now."""

@@ -1,12 +1,12 @@
 """Primitives on the host: no compilation for what numpy does as well.
 
 `EXACT` only moves or compares values, so that numpy gives XLA's bits. `ROUNDED` rounds in another order than
-XLA may: it serves lifted replays, where bits do not matter. What is in neither is compiled by XLA.
+XLA may: it serves lifted replays, where bits do not matter. What is in neither is compiled by XLA; products and
+sums are, so that a lifted replay has the backend's own dependence on shapes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -64,21 +64,6 @@ def _logical(function: Callable[..., Array], bitwise: Callable[..., Array]) -> F
     return lambda p, x: function(*x) if x[0].dtype == bool else bitwise(*x)
 
 
-def _dot(p: Mapping[str, Any], x: Sequence[Array]) -> Array:
-    (left, right), (batch_l, batch_r) = p["dimension_numbers"]
-    a, b = x
-    if a.dtype.kind not in "fc" or b.dtype.kind not in "fc":
-        return NotImplemented
-    free_l = [d for d in range(a.ndim) if d not in (*left, *batch_l)]
-    free_r = [d for d in range(b.ndim) if d not in (*right, *batch_r)]
-    shape_b = [a.shape[d] for d in batch_l]
-    shape_l, shape_r = [a.shape[d] for d in free_l], [b.shape[d] for d in free_r]
-    k = math.prod(a.shape[d] for d in left)
-    a = a.transpose([*batch_l, *free_l, *left]).reshape(*shape_b, math.prod(shape_l), k)
-    b = b.transpose([*batch_r, *right, *free_r]).reshape(*shape_b, k, math.prod(shape_r))
-    return np.matmul(a, b).reshape(*shape_b, *shape_l, *shape_r)
-
-
 def _integer_pow(p: Mapping[str, Any], x: Sequence[Array]) -> Array:
     y = p["y"]
     return x[0] ** y if y >= 0 else 1 / x[0] ** (-y)
@@ -107,10 +92,9 @@ ROUNDED: dict[str, Function] = {
     "is_finite": lambda p, x: np.isfinite(x[0]), "clamp": lambda p, x: np.minimum(np.maximum(x[1], x[0]), x[2]),
     "and": _logical(np.logical_and, np.bitwise_and), "or": _logical(np.logical_or, np.bitwise_or),
     "not": lambda p, x: np.logical_not(x[0]) if x[0].dtype == bool else np.bitwise_not(x[0]),
-    "reduce_sum": _axes(np.sum), "reduce_max": _axes(np.max), "reduce_min": _axes(np.min),
+    "reduce_max": _axes(np.max), "reduce_min": _axes(np.min),
     "reduce_and": _axes(np.all), "reduce_or": _axes(np.any),
     "argmax": lambda p, x: np.argmax(x[0], axis=p["axes"][0]), "argmin": lambda p, x: np.argmin(x[0], axis=p["axes"][0]),
-    "dot_general": _dot,
     "convert_element_type": lambda p, x: x[0].astype(p["new_dtype"]),
 }  # fmt: skip
 

@@ -61,6 +61,11 @@ def bind(primitive: Primitive, values: Sequence[Any], params: Mapping[str, Any])
     return list(out) if primitive.multiple_results else [out]
 
 
+def staged(primitive: Primitive, args: Sequence[Any], params: Mapping[str, Any]) -> ClosedJaxpr:
+    """A program of one equation."""
+    return jax.make_jaxpr(lambda *given: bind(primitive, given, params))(*args)
+
+
 def evaluating() -> AbstractContextManager[Any]:
     """JAX's own evaluation, whatever trace is active."""
     return core.set_current_trace(core.eval_trace)  # type: ignore[no-any-return]
@@ -133,5 +138,5 @@ def dispatching(handle: Any) -> Iterator[None]:
 __all__ = [
     "INLINED", "ClosedJaxpr", "Dispatch", "DropVar", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var", "bind",
     "called", "dispatching", "evaluating", "holds_programs", "name_stack", "place", "retraced",
-    "x64",
+    "staged", "x64",
 ]  # fmt: skip

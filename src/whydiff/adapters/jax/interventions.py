@@ -127,7 +127,7 @@ class Changes:
             if inner is None and not self.dtype:
                 return internals.bind(primitive, args, params)
             if inner is None:
-                closed = jax.make_jaxpr(lambda *given: internals.bind(primitive, given, params))(*args)
+                closed = internals.staged(primitive, args, params)
                 inner = (closed.jaxpr, closed.consts)
             plan = Plan(nothing, swap=self.swap, execute=widened(self.dtype) if self.dtype else None)
             if self.alone:

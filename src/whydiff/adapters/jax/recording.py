@@ -11,7 +11,7 @@ into a program, from the least to the most invasive:
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -109,7 +109,7 @@ class Recording:
         self.donated = self.donated or any(params.get("donated_invars", ()))
         options = dict(params.get("compiler_options_kvs", ()))
         if inner is None:
-            closed = jax.make_jaxpr(lambda *given: internals.bind(primitive, given, params))(*args)
+            closed = internals.staged(primitive, args, params)
             inner = (closed.jaxpr, closed.consts)
         jaxpr, consts = inner
         refs = [self.recorder.ref(a) for a in args]
@@ -135,7 +135,18 @@ class Recording:
         return self.recorder.program(jaxpr, consts, refs, taps, names), outs
 
 
-def one_by_one(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+Execute = Callable[[Any, Sequence[Any]], list[Any]]
+
+
+def alone(eqn: Any, given: Sequence[Any]) -> list[Any]:
+    """An equation as JAX executes it by itself."""
+    with eqn.ctx.manager:
+        return internals.bind(eqn.primitive, given, eqn.params)
+
+
+def one_by_one(
+    jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], execute: Execute = alone
+) -> tuple[list[Any], list[Any]]:
     """A program evaluated equation by equation, loops on the host, in the form of `tapped.evaluate`."""
     env: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
 
@@ -147,25 +158,25 @@ def one_by_one(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> tupl
         given = [read(atom) for atom in eqn.invars]
         inner = internals.called(eqn.primitive.name, eqn.params)
         if inner is not None:
-            outs, tap = one_by_one(inner[0], inner[1], given)
+            outs, tap = one_by_one(inner[0], inner[1], given, execute)
         elif control(eqn):
-            outs, tap = _LOOPS[eqn.primitive.name](eqn.params, given)
+            outs, tap = _LOOPS[eqn.primitive.name](eqn.params, given, execute)
         else:
-            with eqn.ctx.manager:
-                outs = internals.bind(eqn.primitive, given, eqn.params)
+            outs = execute(eqn, given)
             tap = [plain(out) for out in outs]
         taps.append(tap)
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(atom) for atom in jaxpr.outvars], taps
 
 
-def _scan(p: Mapping[str, Any], given: Sequence[Any]) -> tuple[list[Any], Any]:
+def _scan(p: Mapping[str, Any], given: Sequence[Any], execute: Execute) -> tuple[list[Any], Any]:
     first, second = p["num_consts"], p["num_consts"] + p["num_carry"]
     carry, body, turns = list(given[first:second]), p["jaxpr"], []
     order = range(p["length"] - 1, -1, -1) if p["reverse"] else range(p["length"])
     ys: dict[int, list[Any]] = {}
     for index in order:
-        outs, taps = one_by_one(body.jaxpr, body.consts, [*given[:first], *carry, *(x[index] for x in given[second:])])
+        outs, taps = one_by_one(body.jaxpr, body.consts, [*given[:first], *carry, *(x[index] for x in given[second:])],
+                                execute)  # fmt: skip
         carry, ys[index] = outs[: p["num_carry"]], outs[p["num_carry"] :]
         turns.append((index, taps))
     stacked = [jax.numpy.stack([ys[i][n] for i in range(p["length"])]) for n in range(len(ys.get(0, ())))]
@@ -173,19 +184,19 @@ def _scan(p: Mapping[str, Any], given: Sequence[Any]) -> tuple[list[Any], Any]:
     return outs, {"outs": [plain(out) for out in outs], "body": _stacked([taps for _, taps in sorted(turns, key=_first)])}
 
 
-def _while(p: Mapping[str, Any], given: Sequence[Any]) -> tuple[list[Any], Any]:
+def _while(p: Mapping[str, Any], given: Sequence[Any], execute: Execute) -> tuple[list[Any], Any]:
     first, second = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
     carry, condition, body, turns = list(given[second:]), p["cond_jaxpr"], p["body_jaxpr"], []
-    while bool(one_by_one(condition.jaxpr, condition.consts, [*given[:first], *carry])[0][0]):
-        carry, taps = one_by_one(body.jaxpr, body.consts, [*given[first:second], *carry])
+    while bool(one_by_one(condition.jaxpr, condition.consts, [*given[:first], *carry], execute)[0][0]):
+        carry, taps = one_by_one(body.jaxpr, body.consts, [*given[first:second], *carry], execute)
         turns.append(taps)
     return carry, {"outs": [plain(out) for out in carry], "body": _stacked(turns), "count": np.int32(len(turns))}
 
 
-def _cond(p: Mapping[str, Any], given: Sequence[Any]) -> tuple[list[Any], Any]:
+def _cond(p: Mapping[str, Any], given: Sequence[Any], execute: Execute) -> tuple[list[Any], Any]:
     number = min(max(int(given[0]), 0), len(p["branches"]) - 1)
     branch = p["branches"][number]
-    outs, taps = one_by_one(branch.jaxpr, branch.consts, given[1:])
+    outs, taps = one_by_one(branch.jaxpr, branch.consts, given[1:], execute)
     return outs, {"outs": [plain(out) for out in outs], "index": number, "branches": {number: taps}}
 
 
