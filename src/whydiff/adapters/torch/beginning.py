@@ -98,7 +98,8 @@ class Beginning:
         """Put everything back that changed."""
         for mapping, content in self._dicts:
             if len(mapping) != len(content) or any(
-                key not in content or content[key] is not item for key, item in mapping.items()
+                key is not old_key or item is not old_item
+                for (key, item), (old_key, old_item) in zip(mapping.items(), content.items(), strict=True)
             ):
                 mapping.clear()
                 mapping.update(content)
