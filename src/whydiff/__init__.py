@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from whydiff.records import Diagnosis, Verdict
     from whydiff.store import open_trace as open
     from whydiff.studies.artifacts import compare_artifacts
+    from whydiff.studies.formulas import compare_formulas
+    from whydiff.studies.ranging import range_audit
+    from whydiff.studies.sweep.guard import assert_batch_invariant, batch_invariant
+    from whydiff.studies.sweep.study import sweep
 
 __version__ = "0.1.0"
 
@@ -46,16 +50,26 @@ __all__ = [
     "Verdict",
     "WhydiffError",
     "__version__",
+    "assert_batch_invariant",
+    "batch_invariant",
     "capture",
     "compare",
     "compare_artifacts",
+    "compare_formulas",
     "open",
+    "range_audit",
+    "sweep",
 ]
 
 _HOMES = {
+    "assert_batch_invariant": ("whydiff.studies.sweep.guard", "assert_batch_invariant"),
+    "batch_invariant": ("whydiff.studies.sweep.guard", "batch_invariant"),
+    "sweep": ("whydiff.studies.sweep.study", "sweep"),
     "capture": ("whydiff.capturing", "capture"),
     "compare": ("whydiff.pipeline", "compare"),
     "compare_artifacts": ("whydiff.studies.artifacts.study", "compare_artifacts"),
+    "compare_formulas": ("whydiff.studies.formulas", "compare_formulas"),
+    "range_audit": ("whydiff.studies.ranging", "range_audit"),
     "open": ("whydiff.store", "open_trace"),
     "Diagnosis": ("whydiff.records", "Diagnosis"),
     "Verdict": ("whydiff.records", "Verdict"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -60,6 +60,7 @@ class Case:
     localization: Localization
     runs: tuple[Run | None, Run | None] = (None, None)
     _outcomes: dict[Any, Outcome] = field(default_factory=dict, compare=False, repr=False)
+    _shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     # ------------------------------------------------------------------ what differs besides values
 
@@ -145,6 +146,12 @@ class Case:
     def origins_reading(self, name: str) -> tuple[Origin, ...]:
         """Origins that read a differing leaf."""
         return tuple(origin for origin in self.localization.origins if name in origin.leaves)
+
+    def shared(self, key: str, make: Callable[[], Any]) -> Any:
+        """Something that several causes ask for, made once per case."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
 
     # ------------------------------------------------------------------ experiments
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from whydiff import registry
 from whydiff.errors import UsageError
+from whydiff.ranges.audit import Audit
 from whydiff.records import (
     Call, Count, Environment, Event, Intervention, Leaf, Lift, ObserverCheck, Payload, Trace,
 )  # fmt: skip
@@ -133,6 +134,9 @@ class Adapter(Protocol):
 
     def session(self, **options: Any) -> Any:
         """A context manager that captures what runs in its block into a sink; see `whydiff.capturing`."""
+
+    def audit(self, trace: Trace) -> Audit:
+        """Ranges of everything that a trace's ops write, by replay (frameworks without it leave it out)."""
 
     def environment(self) -> Environment:
         """Everything outside the program that can change numbers, now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json as jsons
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from whydiff.cli._options import Color
 from whydiff.errors import UsageError
 from whydiff.reporters._blocks import Section
 from whydiff.reporters.json import encode
-from whydiff.reporters.terminal import _Writer, make_console
+from whydiff.reporters.terminal import write_sections
 
 SUFFIXES = (".json", ".txt")
 """Kinds of file that a study's report can be saved as."""
@@ -66,23 +67,10 @@ def show_study(
     if json:
         typer.echo(text, nl=False)
     else:
-        _write(_Writer(make_console(color.value)), labelled, sections)
+        write_sections(labelled, sections, color.value)
 
 
 def _text(labelled: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
-    import io
-
     file = io.StringIO()
-    _write(_Writer(make_console("never", 10_000, file)), labelled, sections)
+    write_sections(labelled, sections, "never", file)
     return file.getvalue()
-
-
-def _write(out: _Writer, labelled: Sequence[tuple[str, str]], sections: Sequence[Section]) -> None:
-    for label, sentence in labelled:
-        out.labelled(label, sentence, "bold" if label == "verdict" else "")
-    for section in sections:
-        if section.blocks:
-            out.console.print()
-            out.line(section.title, "bold")
-            for block in section.blocks:
-                out.block(block)

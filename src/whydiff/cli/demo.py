@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsons
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from whydiff.cli._guard import guard, user_code
 from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback, Verbose
 from whydiff.cli._progress import progress
 from whydiff.cli._show import show
+from whydiff.records import Diagnosis
 
 
 @guard
@@ -30,4 +32,9 @@ def demo(
         from whydiff import demos
 
         diagnosis = demos.run(name, progress=report)
-    show(diagnosis, json, save or (), color, verbose)
+    if isinstance(diagnosis, Diagnosis):
+        show(diagnosis, json, save or (), color, verbose)
+    elif json:
+        typer.echo(jsons.dumps(diagnosis.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        diagnosis.print(color=color.value)

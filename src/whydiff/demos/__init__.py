@@ -1,6 +1,7 @@
 """Real models with a real difference, for `whydiff demo`, the tests and the documentation.
 
-A demo is a file with ``build()`` → (reference, candidate, inputs) and ``run(progress)`` → `Diagnosis`.
+A demo is a file with ``build()`` → (reference, candidate, inputs) and ``run(progress)`` → `Diagnosis`, or a
+study's report; either has ``print`` and ``to_dict``.
 Weights come from installed Python packages, never from a model hub.
 """
 
@@ -8,14 +9,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from whydiff.errors import UsageError
 
-if TYPE_CHECKING:
-    from whydiff.records import Diagnosis
-
-NAMES = ("smollm",)
+NAMES = ("smollm", "megatron")
 """Names that `run` accepts; the first is what `whydiff demo` runs without a name."""
 
 Progress = Callable[[str, int, int], None]
@@ -26,7 +24,7 @@ def silent(stage: str, done: int, total: int) -> None:
     """The `Progress` that says nothing."""
 
 
-def run(name: str = NAMES[0], progress: Progress = silent) -> Diagnosis:
+def run(name: str = NAMES[0], progress: Progress = silent) -> Any:
     """Build a demo's two models and compare them.
 
     Args:
@@ -38,5 +36,4 @@ def run(name: str = NAMES[0], progress: Progress = silent) -> Diagnosis:
     """
     if name not in NAMES:
         raise UsageError("No demo has this name.", actual=name, expected=", ".join(NAMES))
-    diagnosis: Diagnosis = importlib.import_module(f"whydiff.demos.{name}").run(progress)
-    return diagnosis
+    return importlib.import_module(f"whydiff.demos.{name}").run(progress)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
@@ -14,7 +15,7 @@ from rich.text import Text as RichText
 
 from whydiff.records import Diagnosis
 from whydiff.reporters._base import Reporter
-from whydiff.reporters._blocks import Bar, Block, Cell, Code, Table, Text
+from whydiff.reporters._blocks import Bar, Block, Cell, Code, Section, Table, Text
 from whydiff.reporters._view import build
 from whydiff.reporters._words import bar
 
@@ -157,6 +158,28 @@ class _Writer:
         if isinstance(cell, Bar):
             return self.text(bar(cell.fraction, _BAR_CELLS), "magenta")
         return self.text(cell)
+
+
+def write_sections(
+    labelled: Sequence[tuple[str, str]], sections: Sequence[Section], color: Color = "auto", file: Any = None
+) -> None:
+    """Write a study's report: labelled lines, then titled sections; empty sections are left out.
+
+    Args:
+        labelled: (label, sentence) pairs, the answer in short.
+        sections: the rest, in reading order.
+        color: when to write colour.
+        file: where, uncut and unfolded; standard output if None.
+    """
+    out = _Writer(make_console(color) if file is None else make_console("never", 10_000, file))
+    for label, sentence in labelled:
+        out.labelled(label, sentence, "bold" if label == "verdict" else "")
+    for section in sections:
+        if section.blocks:
+            out.console.print()
+            out.line(section.title, "bold")
+            for block in section.blocks:
+                out.block(block)
 
 
 def make_console(color: Color = "auto", width: int | None = None, file: io.StringIO | None = None) -> Console:

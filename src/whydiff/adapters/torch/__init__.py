@@ -13,6 +13,7 @@ from whydiff.adapters.torch.checkpoint import checkpoint
 from whydiff.adapters.torch.dtypes import to_payload
 from whydiff.adapters.torch.environment import environment, set_flags
 from whydiff.adapters.torch.executor import Executor
+from whydiff.adapters.torch.formulas_run import evaluate, rounded
 from whydiff.adapters.torch.kernels import kernels
 from whydiff.adapters.torch.layouts import laid_out
 from whydiff.adapters.torch.lifting import LiftedExecutor
@@ -20,6 +21,8 @@ from whydiff.adapters.torch.probing import Summed, summed
 from whydiff.adapters.torch.remedies import remedy
 from whydiff.adapters.torch.run import Run
 from whydiff.adapters.torch.session import Session
+from whydiff.adapters.torch.trace_audit import audit_trace
+from whydiff.ranges.audit import Audit
 from whydiff.records import Call, Environment, Lift, Payload, Trace
 
 
@@ -52,6 +55,19 @@ class TorchAdapter:
     def checkpoint(self, path: Path) -> Any:
         """Tensors, scalars and skipped names of a file that ``torch.save`` wrote; see `checkpoint`."""
         return checkpoint(path)
+
+    def evaluate(
+        self, formula: Any, inputs: Sequence[Any], dtype: str, scale: float, device: str, *,
+        repeats: int = 1, oracle: bool = False,
+    ) -> tuple[Payload, float]:
+        """A formula on scaled inputs: its output and seconds; the oracle carries the rounded inputs in float64."""
+        if oracle:
+            inputs, dtype, scale = rounded(inputs, dtype, scale, device, "float64"), "float64", 1.0
+        return evaluate(formula, inputs, dtype, scale, device, repeats)
+
+    def audit(self, trace: Trace) -> Audit:
+        """Ranges of everything that a trace's ops write, by replay."""
+        return audit_trace(Executor(trace, trusted=bool(getattr(trace, "handles", None))))
 
     def environment(self) -> Environment:
         """Versions, hardware, flags, variables and random states now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,9 +15,13 @@ from whydiff.adapters.torch.dtypes import integer_view, not_comparable
 from whydiff.adapters.torch.executor import Executor
 from whydiff.adapters.torch.interventions import applied, supported
 from whydiff.adapters.torch.outputs import tensors_in, unseen_in
+from whydiff.adapters.torch.range_recorder import RangeRecorder
+from whydiff.adapters.torch.rewrites import Rewriter
+from whydiff.adapters.torch.scopes import Scopes
 from whydiff.adapters.torch.session import Payloads, Session, Sink
 from whydiff.adapters.torch.state import LiveLeaf, discover, state_of
 from whydiff.errors import TargetError
+from whydiff.ranges.audit import Audit
 from whydiff.records import Intervention, ObserverCheck, RecordedTrace, Trace
 
 
@@ -64,7 +68,9 @@ class Run:
                 session.restore()
                 self._leaves = [leaf for leaf in session.leaves if leaf.written]
 
-    def record(self, sink: Sink, *, level: str = "op", payloads: Payloads = "all", check: bool = True) -> dict[str, Any]:
+    def record(
+        self, sink: Sink, *, level: str = "op", payloads: Payloads = "all", check: bool = True
+    ) -> dict[str, Any]:
         """Run once instrumented into a sink (`whydiff.store.TraceWriter`), with outputs named as by `capture`.
 
         Args:
@@ -95,7 +101,9 @@ class Run:
         """
         with self._beginning() as (args, kwargs):
             try:
-                with applied(list(interventions), self.roots, self.tensors, args, kwargs, self.target, donor) as call:
+                with applied(
+                    list(interventions), self.roots, self.tensors, args, kwargs, self.target, donor
+                ) as call:
                     return _copies(self._call(*call))
             finally:
                 for leaf in self._leaves:
@@ -116,6 +124,34 @@ class Run:
         if not first:
             return ObserverCheck(None, None, 0, "the run returned no tensor to compare")
         return ObserverCheck(deterministic, unchanged if deterministic else None, len(first), note)
+
+    def audit(self, rewrites: Iterable[Intervention] = ()) -> tuple[Audit, list[tuple[str, torch.Tensor]]]:
+        """Run once under a range recorder, with ops rewritten where asked; everything is put back afterwards.
+
+        Returns:
+            The audit, and the outputs by path.
+
+        Raises:
+            TargetError: the program raised.
+            UsageError: an intervention is no rewrite.
+        """
+        wanted = list(rewrites)
+        leaves = [leaf for prefix, root in self.roots for leaf in state_of(prefix, root)]
+        leaves += [LiveLeaf(name, "attribute", tensor) for name, tensor in self.tensors]
+        scopes = Scopes(self.roots)
+        recorder = RangeRecorder(scopes, leaves)
+        with self._beginning() as (args, kwargs):
+            try:
+                with ExitStack() as stack:
+                    stack.enter_context(scopes)
+                    if wanted:
+                        stack.enter_context(Rewriter(scopes, wanted))
+                    stack.enter_context(recorder)
+                    outputs = self._call(args, kwargs)
+                return recorder.audit(), _copies(outputs)
+            finally:
+                for leaf in leaves:
+                    leaf.restore()
 
     def supports(self, intervention: Intervention) -> bool:
         """Whether `plain` can carry this intervention out."""
@@ -144,7 +180,12 @@ class Run:
         for _, tensor in tensors_in([self.args, self.kwargs]):
             if id(tensor) not in memo and not not_comparable(tensor) and not tensor.is_leaf:
                 # a leaf as far as gradients go, and no leaf for in-place ops
-                memo[id(tensor)] = tensor.detach().clone(memory_format=torch.preserve_format).requires_grad_().view_as(tensor)
+                memo[id(tensor)] = (
+                    tensor.detach()
+                    .clone(memory_format=torch.preserve_format)
+                    .requires_grad_()
+                    .view_as(tensor)
+                )
         args = tuple(_copied(item, memo) for item in self.args)
         return args, {name: _copied(item, memo) for name, item in self.kwargs.items()}
 
@@ -157,8 +198,11 @@ class Run:
             own = [f for f in ours if "site-packages" not in f.filename] or ours
             place = f"{own[-1].filename}:{own[-1].lineno}" if own else ""
             raise TargetError(
-                "The target raised while it ran.", where=place, actual=f"{type(error).__name__}: {error}",
-                expected="a run that ends", next_step="run the target alone with the same inputs",
+                "The target raised while it ran.",
+                where=place,
+                actual=f"{type(error).__name__}: {error}",
+                expected="a run that ends",
+                next_step="run the target alone with the same inputs",
             ) from error
 
 

@@ -1,0 +1,214 @@
+"""Mathematically equal formulas judged against float64: where each overflows, how its error grows, what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from whydiff.adapters import Progress, for_target
+from whydiff.errors import UsageError
+from whydiff.metrics import measure
+from whydiff.ranges import measure_array
+from whydiff.records import Payload
+from whydiff.reporters._blocks import Section, Table, Text
+from whydiff.tolerance import unit_roundoff
+
+SCALES = tuple(2.0 ** (power / 2) for power in range(0, 21))
+"""Input scales tried by default: 1 to 1024 in steps of the square root of two."""
+
+
+@dataclass(frozen=True, slots=True)
+class FormulaRow:
+    """One formula at one dtype, device and input scale.
+
+    Attributes:
+        formula, dtype, device, scale: what was run.
+        not_finite: share of output elements that are inf or NaN while the oracle's are finite.
+        rel_l2: ``norm(error) / norm(oracle)`` over elements that are finite on both sides.
+        headroom: bits to overflow of the output in its own dtype.
+        seconds: shortest of the timed runs.
+        cost: ``seconds`` divided by the first formula's at the same dtype, device and scale.
+    """
+
+    formula: str
+    dtype: str
+    device: str
+    scale: float
+    not_finite: float
+    rel_l2: float
+    headroom: float
+    seconds: float
+    cost: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FormulaStudy:
+    """Every row, and what they say.
+
+    Attributes:
+        rows: formulas × dtypes × devices × scales.
+        equal: worst relative difference of each formula from the first in float64 (they must be equal).
+        sentences: where each overflows first, and which is better where.
+    """
+
+    rows: tuple[FormulaRow, ...]
+    equal: Mapping[str, float]
+    sentences: tuple[str, ...]
+
+    def first_overflow(self, formula: str, dtype: str, device: str = "cpu") -> float | None:
+        """The smallest scale at which a formula's output is not finite; None: at none that was tried."""
+        scales = [
+            row.scale for row in self.rows
+            if (row.formula, row.dtype, row.device) == (formula, dtype, device) and row.not_finite
+        ]  # fmt: skip
+        return min(scales, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able data."""
+        from whydiff.reporters.json import encode
+
+        return {"schema_version": 1, **encode(self)}
+
+    def sections(self) -> tuple[Section, ...]:
+        """A sentence per finding, the table, and the check that the formulas are equal."""
+        columns = ("formula", "dtype", "device", "scale", "not finite", "rel L2 error", "headroom", "cost")
+        rows = tuple(
+            (r.formula, r.dtype, r.device, f"{r.scale:g}", f"{100 * r.not_finite:.1f} %", f"{r.rel_l2:.2e}",
+             f"{r.headroom:.1f}" if math.isfinite(r.headroom) else "–", f"× {r.cost:.2f}")
+            for r in self.rows
+        )  # fmt: skip
+        equal = tuple(Text(f"{name}: differs from the first by {value:.1e} in float64") for name, value in self.equal.items())
+        return (
+            Section("What holds here", tuple(Text(sentence) for sentence in self.sentences)),
+            Section("By scale", (Table(columns, rows, numeric=columns[3:]),)),
+            Section("The formulas are equal", equal),
+        )
+
+    def print(self, *, color: str = "auto") -> None:
+        """Print findings and table."""
+        from whydiff.reporters.terminal import write_sections
+
+        write_sections((), self.sections(), color)  # type: ignore[arg-type]
+
+
+def compare_formulas(
+    formulas: Mapping[str, Callable[..., Any]] | Sequence[Callable[..., Any]],
+    inputs: Sequence[Any],
+    *,
+    dtypes: Sequence[str] = ("float16", "bfloat16", "float32"),
+    devices: Sequence[str] = ("cpu",),
+    scales: Sequence[float] = SCALES,
+    repeats: int = 3,
+    progress: Progress | None = None,
+) -> FormulaStudy:
+    """Judge formulas that are equal in exact arithmetic.
+
+    Args:
+        formulas: name → callable (or callables, named by ``__name__``); each gets the inputs, returns a tensor.
+        inputs: tensors; floating ones are multiplied by every scale and rounded to the dtype once, and the
+            float64 oracle gets the same rounded numbers.
+        dtypes, devices, scales: what to sweep.
+        repeats: timed runs per cell; the shortest counts.
+        progress: called with (stage, done, total).
+
+    Returns:
+        A `FormulaStudy`; relative errors divide by the norm of the oracle's output.
+
+    Raises:
+        UsageError: fewer than two formulas, or two that are not equal in float64.
+    """
+    named = dict(formulas) if isinstance(formulas, Mapping) else {f.__name__: f for f in formulas}
+    if len(named) < 2:
+        raise UsageError("A comparison needs two formulas with names of their own.", actual=", ".join(named) or "none")
+    adapter: Any = for_target(next(iter(named.values())), inputs)
+    equal = _equality(adapter, named, inputs)
+    cells = [(dtype, device, scale) for dtype in dtypes for device in devices for scale in scales]
+    rows: list[FormulaRow] = []
+    for number, (dtype, device, scale) in enumerate(cells):
+        if progress is not None:
+            progress("compare formulas", number, len(cells))
+        oracle = adapter.evaluate(next(iter(named.values())), inputs, dtype, scale, device, oracle=True)[0]
+        base = None
+        for name, formula in named.items():
+            output, seconds = adapter.evaluate(formula, inputs, dtype, scale, device, repeats=repeats)
+            row = _row(name, dtype, device, scale, output, oracle, seconds)
+            base = base or row.seconds
+            rows.append(replace(row, cost=row.seconds / base))
+    study = FormulaStudy(tuple(rows), equal, ())
+    return replace(study, sentences=tuple(_sentences(study, tuple(named), dtypes, devices, scales)))
+
+
+def _equality(adapter: Any, named: Mapping[str, Any], inputs: Sequence[Any]) -> dict[str, float]:
+    outputs = {name: adapter.evaluate(f, inputs, "float64", 1.0, "cpu")[0] for name, f in named.items()}
+    first, *others = outputs
+    found = {}
+    for name in others:
+        if outputs[name].bits.shape != outputs[first].bits.shape:
+            raise UsageError("These formulas give outputs of other shapes.", actual=f"{first} and {name}")
+        found[name] = _relative(outputs[first], outputs[name])[1]
+        if found[name] > 1e6 * unit_roundoff("float64"):
+            raise UsageError(
+                "These formulas are not equal.", actual=f"{first} and {name} differ by {found[name]:.1e} in float64",
+                expected="only rounding", next_step="whydiff.compare finds where two programs part",
+            )  # fmt: skip
+    return found
+
+
+def _relative(oracle: Payload, output: Payload) -> tuple[float, float]:
+    """Share of elements that are not finite on the output's side alone, relative L2 error of the others."""
+    statistics = measure(oracle, output, 0.0, 0.0)
+    found, true = measure_array(output.bits, output.dtype), measure_array(oracle.bits, oracle.dtype)
+    lost = max(0, found.infs + found.nans - true.infs - true.nans) / max(found.elements, 1)
+    norm = math.sqrt(statistics.sum_reference_square)
+    return lost, math.sqrt(statistics.sum_square) / norm if norm else 0.0
+
+
+def _row(
+    name: str, dtype: str, device: str, scale: float, output: Payload, oracle: Payload, seconds: float
+) -> FormulaRow:
+    lost, error = _relative(oracle, output)
+    headroom = measure_array(output.bits, output.dtype).headroom()
+    return FormulaRow(name, dtype, device, scale, lost, error, headroom, seconds)
+
+
+def _sentences(
+    study: FormulaStudy, names: Sequence[str], dtypes: Sequence[str], devices: Sequence[str], scales: Sequence[float]
+) -> list[str]:
+    said = []
+    for dtype in dtypes:
+        for device in devices:
+            first = {name: study.first_overflow(name, dtype, device) for name in names}
+            if not any(first.values()):
+                said.append(f"{dtype} on {device}: none overflows up to scale {max(scales):g}.")
+                continue
+            where = ", ".join(f"{n} at {s:g}" if s else f"{n} at none" for n, s in first.items())
+            said.append(f"{dtype} on {device}: overflow begins with {where}.")
+            latest = max((s or math.inf) for s in first.values())
+            earliest = min((s or math.inf) for s in first.values())
+            if latest == earliest:
+                said.append(f"{dtype} on {device}: they overflow at the same scale; none gains range.")
+            elif math.isfinite(latest):
+                gain = latest / earliest
+                said.append(f"{dtype} on {device}: the best reaches {gain:.2g} times the input scale of the worst.")
+            errors = {n: _typical(study, n, dtype, device) for n in names}
+            best, worst = min(errors, key=lambda n: errors[n]), max(errors, key=lambda n: errors[n])
+            ratio = errors[worst] / errors[best] if errors[best] else 1.0
+            said.append(f"{dtype} on {device}: below overflow {worst} has × {ratio:.2f} the error of {best}.")
+            cost = {n: _median(r.cost for r in study.rows if (r.formula, r.dtype, r.device) == (n, dtype, device)) for n in names}
+            said.append(f"{dtype} on {device}: cost " + ", ".join(f"{n} × {value:.2f}" for n, value in cost.items()) + ".")
+    return said
+
+
+def _typical(study: FormulaStudy, formula: str, dtype: str, device: str) -> float:
+    errors = sorted(
+        row.rel_l2 for row in study.rows
+        if (row.formula, row.dtype, row.device) == (formula, dtype, device) and not row.not_finite
+    )  # fmt: skip
+    return _median(errors) if errors else math.inf
+
+
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
