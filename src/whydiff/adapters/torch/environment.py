@@ -46,6 +46,9 @@ class Flags(NamedTuple):
 
 
 def _plain(value: Any) -> Any:
+    """JSON-able; newer torch tells two switches in one pair, (True, True), where older ones say True."""
+    if isinstance(value, tuple) and len(set(value)) == 1:
+        value = value[0]
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
