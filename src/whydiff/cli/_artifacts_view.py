@@ -149,7 +149,7 @@ def _told(one: CodeExplanation) -> str:
         return f"{head}; not explained: {one.reason}"
     return (
         f"{head}; {one.near_ties} of {one.examined} examined are near ties ({one.rule} of "
-        f"{one.embeddings} with {one.codebook}, which reproduces {percent(one.evidence)} of the sampled codes)"
+        f"{one.embeddings} with {one.codebook}, which gives {percent(one.evidence)} of the sampled codes)"
     )
 
 
