@@ -89,7 +89,12 @@ def capture(project: Path, name: str, *options: str) -> subprocess.CompletedProc
 @pytest.fixture(scope="module")
 def runs(project: Path) -> dict[str, subprocess.CompletedProcess[str]]:
     """Captures that tests share, by the name of their trace."""
-    options = {"plain": (), "again": (), "other": ("--lr", "0.02", "--workers", "1"), "killed": ("--end", "kill")}
+    options = {
+        "plain": (),
+        "again": (),
+        "other": ("--lr", "0.02", "--workers", "1"),
+        "killed": ("--end", "kill"),
+    }
     return {name: capture(project, name, *words) for name, words in options.items()}
 
 

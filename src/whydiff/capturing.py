@@ -13,13 +13,19 @@ from whydiff.errors import CaptureError
 
 @contextmanager
 def capture(
-    path: str | os.PathLike[str], *, payloads: Literal["all", "none"] | Sequence[str] = "all", level: str = "op",
-    framework: str = "torch", overwrite: bool = False, **options: Any,
+    path: str | os.PathLike[str],
+    *,
+    payloads: Literal["all", "none"] | Sequence[str] = "all",
+    level: str = "op",
+    framework: str = "torch",
+    overwrite: bool = False,
+    **options: Any,
 ) -> Iterator[Any]:
     """Record everything that runs in the block, on this thread, to a trace on disk.
 
-    A block that raises leaves a trace that is marked as incomplete and says with what it ended; a process that
-    dies leaves one that opens up to the last complete step. In both cases the program's own error goes on.
+    A block that raises leaves a trace that is marked as incomplete and says with what it ended; a process
+    that dies leaves one that opens up to the last complete step. In both cases the program's own error
+    goes on.
 
     Args:
         path: directory to make.
@@ -28,6 +34,7 @@ def capture(
         level: ``"op"`` or ``"module"``.
         framework: ``"torch"`` or ``"jax"``.
         overwrite: replace an existing trace.
+        **options: further options of the framework's session.
 
     Yields:
         The running capture session.

@@ -2,8 +2,8 @@
 
 Arguments: OUT LEVEL PAYLOADS SCRIPT [ARG …], where PAYLOADS is ``all``, ``none`` or comma-separated globs.
 The script sees its own ``sys.argv``, ``__main__`` and import path; its exit status becomes this process's.
-One thing is other than without a capture: torch is imported before the script begins, so environment variables
-that torch reads while it is imported (``OMP_NUM_THREADS``) have to be set outside the script.
+One thing is other than without a capture: torch is imported before the script begins, so environment
+variables that torch reads while it is imported (``OMP_NUM_THREADS``) have to be set outside the script.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     leaving: SystemExit | None = None
     raised: Exception | None = None
     try:
-        with capture(out, payloads=chosen, level=level):  # type: ignore[arg-type]
+        with capture(out, payloads=chosen, level=level):
             try:
                 runpy.run_path(script, run_name="__main__")
             except SystemExit as error:

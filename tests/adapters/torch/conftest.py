@@ -52,9 +52,7 @@ def replay_trace(trace: Trace) -> Replayed:
             events = (*call.reads, *call.writes)
             found.skipped |= {e.skipped for e in events if e.skipped not in ("", "overwritten", "view")}
             if call.kind == "return":
-                found.returned |= {
-                    e.site.slot: executor.read(e).clone() for e in call.reads if not e.skipped
-                }
+                found.returned |= {e.site.slot: executor.read(e).clone() for e in call.reads if not e.skipped}
             executor.release(call)
     return found
 

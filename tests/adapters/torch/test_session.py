@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
 from collections.abc import Callable
@@ -98,7 +99,9 @@ def test_payloads_are_what_the_ops_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fail_at", [0, 2])
-def test_an_exception_leaves_an_incomplete_trace_and_no_hooks(fail_at: int, tmp_path: Path, replay: Replay) -> None:
+def test_an_exception_leaves_an_incomplete_trace_and_no_hooks(
+    fail_at: int, tmp_path: Path, replay: Replay
+) -> None:
     original = nn.Module.__call__
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), whydiff.capture(tmp_path / "t"):
         train(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), steps=4, fail_at=fail_at)
@@ -147,10 +150,8 @@ def test_module_level_survives_a_caught_error(tmp_path: Path) -> None:
             self.bad, self.good = nn.Linear(9, 9), nn.Linear(4, 4)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            try:
+            with contextlib.suppress(RuntimeError):
                 self.bad(x)
-            except RuntimeError:
-                pass
             return self.good(x)  # type: ignore[no-any-return]
 
     with whydiff.capture(tmp_path / "t", level="module"):

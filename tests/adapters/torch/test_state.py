@@ -93,11 +93,22 @@ def test_scalars(captured: Captured) -> None:
 def test_config_is_flat(captured: Captured) -> None:
     class Config:
         def to_dict(self) -> dict[str, Any]:
-            return {"hidden_size": 3, "rope": {"type": "yarn", "factor": 2.0}, "layers": ["a", 1, None], "x": None}
+            return {
+                "hidden_size": 3,
+                "rope": {"type": "yarn", "factor": 2.0},
+                "layers": ["a", 1, None],
+                "x": None,
+            }
 
     model = Model()
     model.config = Config()  # type: ignore[assignment]
-    expected = {"hidden_size": 3, "rope.type": "yarn", "rope.factor": 2.0, "layers": ["a", 1, "None"], "x": None}
+    expected = {
+        "hidden_size": 3,
+        "rope.type": "yarn",
+        "rope.factor": 2.0,
+        "layers": ["a", 1, "None"],
+        "x": None,
+    }
     assert config_of(model) == expected == captured(model, torch.ones(1, 3)).config
     assert config_of(nn.Linear(1, 1)) == {}
 

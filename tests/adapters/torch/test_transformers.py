@@ -25,7 +25,11 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "GPT-2": ("GPT2LMHeadModel", "GPT2Config", {**GPT2, **TOKENS}),
     "T5": ("T5ForConditionalGeneration", "T5Config", {**T5, "decoder_start_token_id": 0}),
     "Mixtral": ("MixtralForCausalLM", "MixtralConfig", {**SMALL, **HEADS, **TOKENS, "num_local_experts": 3}),
-    "Gemma-2": ("Gemma2ForCausalLM", "Gemma2Config", {**SMALL, **HEADS, **TOKENS, "head_dim": 8, "sliding_window": 4}),
+    "Gemma-2": (
+        "Gemma2ForCausalLM",
+        "Gemma2Config",
+        {**SMALL, **HEADS, **TOKENS, "head_dim": 8, "sliding_window": 4},
+    ),
     "ViT": ("ViTForImageClassification", "ViTConfig", {**VIT, **IMAGE}),
 }
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
@@ -119,7 +123,11 @@ def test_generate_counts_a_step_per_token(sample: bool, replayed: Callable[..., 
     found = replayed(generate, IDS[:1])
     assert found.faithful
     assert {call.site.step for call in found.trace.calls} == {0, 1, 2, 3}
-    first = [c.site for c in found.trace.calls if c.site.scope == "model.layers.0.mlp.up_proj" and c.kind == "compute"]
+    first = [
+        c.site
+        for c in found.trace.calls
+        if c.site.scope == "model.layers.0.mlp.up_proj" and c.kind == "compute"
+    ]
     assert [(site.step, site.occurrence) for site in first] == [(0, 0), (1, 0), (2, 0), (3, 0)]
 
 

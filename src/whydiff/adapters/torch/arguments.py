@@ -93,8 +93,8 @@ class Place:
 
     Args:
         index: position among the reads.
-        bits: lazy views that the op has to look through (``"neg"``, ``"conj"``), innermost first; fingerprints
-            and payloads are of the raw memory below them.
+        bits: lazy views that the op has to look through (``"neg"``, ``"conj"``), innermost first;
+            fingerprints and payloads are of the raw memory below them.
     """
 
     __slots__ = ("bits", "index")

@@ -1,8 +1,8 @@
 """What a program may change besides the content of tensors, as it was, and the way back.
 
-Contents of tensors are kept by the capture, copied only when an op is about to change them (`LiveLeaf`). This
-module keeps the rest: which objects hang where (attributes, lists, dicts, sets, closure cells), which memory a
-tensor shows, gradients, ``requires_grad``, generators, random states and process-wide switches.
+Contents of tensors are kept by the capture, copied only when an op is about to change them (`LiveLeaf`).
+This module keeps the rest: which objects hang where (attributes, lists, dicts, sets, closure cells),
+which memory a tensor shows, gradients, ``requires_grad``, generators, random states and process-wide switches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,20 @@ from whydiff.adapters.torch.state import reached_by
 
 _DEPTH = 4
 """Plain objects and functions are followed this deep; modules, optimizers and containers do not count."""
-_OPAQUE = (str, bytes, bytearray, int, float, complex, bool, type(None), type, types.ModuleType, range, np.ndarray)
+_OPAQUE = (
+    str,
+    bytes,
+    bytearray,
+    int,
+    float,
+    complex,
+    bool,
+    type(None),
+    type,
+    types.ModuleType,
+    range,
+    np.ndarray,
+)
 _FREE = (torch.nn.Module, torch.optim.Optimizer, dict, list, tuple, set, frozenset, functools.partial)
 
 RandomStates = tuple[Any, ...]

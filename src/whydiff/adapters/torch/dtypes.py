@@ -10,12 +10,31 @@ import torch
 from whydiff.errors import PayloadError
 from whydiff.records import Payload, TensorSpec
 
-_NAMES = {
+_NAMES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
     for name in (
-        "float64 float32 float16 bfloat16 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz "
-        "float8_e8m0fnu complex128 complex64 complex32 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool"
-    ).split()
+        "float64",
+        "float32",
+        "float16",
+        "bfloat16",
+        "float8_e4m3fn",
+        "float8_e5m2",
+        "float8_e4m3fnuz",
+        "float8_e5m2fnuz",
+        "float8_e8m0fnu",
+        "complex128",
+        "complex64",
+        "complex32",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint64",
+        "uint32",
+        "uint16",
+        "uint8",
+        "bool",
+    )
     if hasattr(torch, name)
 }
 _BY_DTYPE = {dtype: name for name, dtype in _NAMES.items()}
@@ -36,7 +55,9 @@ def dtype_of(name: str) -> torch.dtype:
     """
     if name not in _NAMES:
         raise PayloadError(
-            "This torch has no such dtype.", actual=name, expected=", ".join(_NAMES),
+            "This torch has no such dtype.",
+            actual=name,
+            expected=", ".join(_NAMES),
             next_step="open the trace with a newer torch",
         )
     return _NAMES[name]
@@ -53,7 +74,12 @@ def not_comparable(tensor: torch.Tensor) -> str:
     """Why a tensor has no plain storage to fingerprint; empty if it has one."""
     if tensor.is_nested:
         return "nested tensor"
-    if type(tensor) in _PLAIN and tensor.layout is torch.strided and tensor.dtype in _BY_DTYPE and not tensor.is_meta:
+    if (
+        type(tensor) in _PLAIN
+        and tensor.layout is torch.strided
+        and tensor.dtype in _BY_DTYPE
+        and not tensor.is_meta
+    ):
         return ""
     if type(tensor) not in _PLAIN and type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return f"tensor subclass {type(tensor).__name__}"
@@ -75,7 +101,11 @@ def spec_of(tensor: torch.Tensor) -> TensorSpec:
     if tensor.layout is not torch.strided:
         return TensorSpec(tuple(tensor.shape), dtype_name(tensor.dtype), str(tensor.device))
     return TensorSpec(
-        tuple(tensor.shape), dtype_name(tensor.dtype), str(tensor.device), tensor.stride(), tensor.storage_offset()
+        tuple(tensor.shape),
+        dtype_name(tensor.dtype),
+        str(tensor.device),
+        tensor.stride(),
+        int(tensor.storage_offset()),
     )
 
 
@@ -106,7 +136,9 @@ def from_payload(payload: Payload, device: str = "cpu") -> torch.Tensor:
     bits: Any = payload.bits
     if bits.dtype.kind == "u" and not payload.dtype.startswith("uint"):
         bits = bits.view(f"i{bits.dtype.itemsize}") if bits.dtype.itemsize > 1 else bits
-        tensor = torch.from_numpy(np.array(bits, order="C", copy=True)).reshape(-1).view(dtype).reshape(bits.shape)
+        tensor = (
+            torch.from_numpy(np.array(bits, order="C", copy=True)).reshape(-1).view(dtype).reshape(bits.shape)
+        )
     else:
         tensor = torch.from_numpy(np.array(bits, order="C", copy=True))
     return tensor.to(device)

@@ -50,7 +50,7 @@ class Held:
                 "A look lies outside the storage that it looks at.", where=str(event.site),
                 actual=f"{spec} at element {offset}", expected=f"within {self.storage.nbytes()} bytes",
             )
-        return torch.empty(0, dtype=dtype, device=whole.device).set_(  # type: ignore[call-overload]
+        return torch.empty(0, dtype=dtype, device=whole.device).set_(
             self.storage, offset, spec.shape, spec.strides
         )
 

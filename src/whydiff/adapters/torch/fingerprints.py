@@ -21,7 +21,7 @@ def span_lanes(tensor: torch.Tensor, low: int, high: int) -> Lanes:
     """Lanes of the bytes ``[low, high)`` of a tensor's storage."""
     if tensor.device.type == "cpu":
         return fingerprint_address(tensor.untyped_storage().data_ptr() + low, high - low)
-    flat = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(  # type: ignore[call-overload]
+    flat = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(
         tensor.untyped_storage(), low, (high - low,), (1,)
     )
     return device_lanes(flat)
@@ -30,7 +30,7 @@ def span_lanes(tensor: torch.Tensor, low: int, high: int) -> Lanes:
 def content_lanes(tensor: torch.Tensor) -> Lanes:
     """Lanes of a tensor's elements in row-major order; copies it if it is not laid out so."""
     dense = raw(tensor.detach()).contiguous()
-    low = dense.storage_offset() * dense.element_size()
+    low = int(dense.storage_offset()) * dense.element_size()
     return span_lanes(dense, low, low + dense.numel() * dense.element_size())
 
 

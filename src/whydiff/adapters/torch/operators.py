@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-_WRITE_ONLY = frozenset("copy_ fill_ zero_ copy".split())
+_WRITE_ONLY = frozenset(["copy_", "fill_", "zero_", "copy"])
 _NO_NUMBERS = frozenset(("detach_", "requires_grad_", "_assert_tensor_metadata"))
-# Batch norms change their running statistics without saying so in the schema (native_functions.yaml): positions of
-# the statistics, and of the flag that must be true (-1: always).
+# Batch norms change their running statistics without saying so in the schema (native_functions.yaml):
+# positions of the statistics, and of the flag that must be true (-1: always).
 _UNANNOTATED = {
     "native_batch_norm": (frozenset((3, 4)), 5),
     "cudnn_batch_norm": (frozenset((3, 4)), 5),
@@ -22,7 +22,15 @@ _UNANNOTATED = {
     "batch_norm_update_stats": (frozenset((1, 2)), -1),
 }
 _UNINITIALISED = frozenset(
-    "empty empty_like empty_strided new_empty new_empty_strided empty_permuted empty_quantized".split()
+    [
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "new_empty",
+        "new_empty_strided",
+        "empty_permuted",
+        "empty_quantized",
+    ]
 )
 
 

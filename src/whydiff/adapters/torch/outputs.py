@@ -11,7 +11,9 @@ import torch
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
 
-def tensors_in(value: Any, path: str = "", _above: tuple[int, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
+def tensors_in(
+    value: Any, path: str = "", _above: tuple[int, ...] = ()
+) -> Iterator[tuple[str, torch.Tensor]]:
     """(path, tensor) for every tensor in mappings, sequences, dataclasses and plain objects, in order.
 
     A whole tensor has the path ``"output"``; a mapping's key and an attribute appear as ``a.b``, a position
@@ -64,9 +66,11 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> A
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, dict):
-        return type(value)(**{k: map_tensors(v, change) for k, v in value.items()}) if _stringy(value) else {
-            k: map_tensors(v, change) for k, v in value.items()
-        }
+        return (
+            type(value)(**{k: map_tensors(v, change) for k, v in value.items()})
+            if _stringy(value)
+            else {k: map_tensors(v, change) for k, v in value.items()}
+        )
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(map_tensors(item, change) for item in value))
     if isinstance(value, (list, tuple)):

@@ -84,7 +84,10 @@ class Recorder(TorchDispatchMode):
                     self._take(a, reads, touched if i in positions else None, operator)
                     for i, a in enumerate(args)
                 ],
-                {k: self._take(a, reads, touched if k in written else None, operator) for k, a in kwargs.items()},
+                {
+                    k: self._take(a, reads, touched if k in written else None, operator)
+                    for k, a in kwargs.items()
+                },
             )
             for _, tensor, storage in touched:
                 self._before_write(tensor, storage)
@@ -110,7 +113,21 @@ class Recorder(TorchDispatchMode):
         writes, kind = self._outputs(operator, index, result, touched, wanted)
         mutates = tuple(position for position, _, _ in touched)
         self._rows.append(
-            (index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, random, number)
+            (
+                index,
+                scope,
+                operator,
+                phase,
+                step,
+                kind,
+                reads,
+                writes,
+                template,
+                mutates,
+                context,
+                random,
+                number,
+            )
         )
         return result
 
@@ -161,15 +178,16 @@ class Recorder(TorchDispatchMode):
     def _rebound(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Any:
         """``set_``: from here on the tensor is a look at another storage; no number changes."""
         reads: list[_Row] = []
-        template = ([self._take(a, reads, None, operator) for a in args], {})
+        named: dict[str, Any] = {}
+        template = ([self._take(a, reads, None, operator) for a in args], named)
         result = func(*args, **kwargs)
         if not not_comparable(result) and self.storages.of(result) is None:
             self._met(result)
         phase, scope = self.scopes.phase_and_scope()
         writes, _ = self._outputs(operator, self._count, result, [], False)
         self._rows.append(
-            (self._count, scope, operator, phase, self.scopes.step, "view", reads, writes, template, (), self._context(),
-             "", self._occurrence(scope, operator.op, phase))
+            (self._count, scope, operator, phase, self.scopes.step, "view", reads, writes, template, (),
+             self._context(), "", self._occurrence(scope, operator.op, phase))
         )  # fmt: skip
         self._count += 1
         return result
@@ -191,9 +209,9 @@ class Recorder(TorchDispatchMode):
                 writes.append((spec_of(tensor), -1, index, None, 0, True, reason, ""))
                 kind = "compute"
                 continue
-            storage = self.storages.of(tensor)
-            if storage is None:
-                storage = self.storages.add(tensor, index)
+            known = self.storages.of(tensor)
+            storage = known or self.storages.add(tensor, index)
+            if known is None:
                 storage.initialised = not operator.uninitialised
             elif storage.number not in changed:
                 spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
@@ -201,11 +219,15 @@ class Recorder(TorchDispatchMode):
                 continue
             kind = "compute"
             returned.add(storage.number)
-            writes.append(self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else ""))
+            writes.append(
+                self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else "")
+            )
         for _, tensor, storage in touched:
             kind = "compute"
             if storage.number not in returned:
-                writes.append(self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else ""))
+                writes.append(
+                    self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else "")
+                )
         if not writes:
             kind = "compute"
         return writes, kind
@@ -305,7 +327,13 @@ class Recorder(TorchDispatchMode):
         self._append("return", scope, "return", reads, [], [path for path, _ in found])
 
     def _append(
-        self, kind: Kind, scope: str, op: str, reads: list[_Row], writes: list[_Row], slots: list[str] | None = None
+        self,
+        kind: Kind,
+        scope: str,
+        op: str,
+        reads: list[_Row],
+        writes: list[_Row],
+        slots: list[str] | None = None,
     ) -> None:
         """Write down a call that is no operator: a return, or a whole module."""
         index = self._count
@@ -313,7 +341,21 @@ class Recorder(TorchDispatchMode):
         phase = "backward" if torch._C._current_autograd_node() is not None else "forward"
         number = self._occurrence(scope, op, phase)
         self._rows.append(
-            (index, scope, (op, slots), phase, self.scopes.step, kind, reads, writes, ([], {}), (), 0, "", number)
+            (
+                index,
+                scope,
+                (op, slots),
+                phase,
+                self.scopes.step,
+                kind,
+                reads,
+                writes,
+                ([], {}),
+                (),
+                0,
+                "",
+                number,
+            )
         )
 
     def entered(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
@@ -365,14 +407,21 @@ def _call(row: _Row, known: dict[Any, TensorSpec]) -> Call:
     if slots is None:
         slots = [f"read.{i}" for i in range(len(reads))]
     read_events = tuple(
-        Event(site.at(slot), _spec(spec, known), storage, producer, _fingerprint(lanes, nbytes, dense), skipped)
+        Event(
+            site.at(slot), _spec(spec, known), storage, producer, _fingerprint(lanes, nbytes, dense), skipped
+        )
         for slot, (spec, storage, producer, lanes, nbytes, dense, skipped) in zip(slots, reads, strict=True)
     )
     single = len(writes) == 1
     write_events = tuple(
         Event(
             site.at("output" if single else f"output.{i}"),
-            _spec(spec, known), storage, producer, _fingerprint(lanes, nbytes, dense), skipped, payload,
+            _spec(spec, known),
+            storage,
+            producer,
+            _fingerprint(lanes, nbytes, dense),
+            skipped,
+            payload,
         )
         for i, (spec, storage, producer, lanes, nbytes, dense, skipped, payload) in enumerate(writes)
     )

@@ -15,7 +15,7 @@ _KEPT = 1_000_000
 """Scopes of this many autograd nodes are remembered for their backward ops."""
 _module_call: Callable[..., Any] = torch.nn.Module.__call__
 _listeners: list[Scopes] = []
-_current_node = torch._C._current_autograd_node
+_current_node: Callable[[], Any] = torch._C._current_autograd_node
 _sequence_number = torch._C._autograd._get_sequence_nr
 
 
@@ -75,7 +75,7 @@ class Scopes:
         if not _listeners:
             _module_call = torch.nn.Module.__call__
         _listeners.append(self)
-        torch.nn.Module.__call__ = _call_and_tell
+        torch.nn.Module.__call__ = _call_and_tell  # type: ignore[method-assign]
         self._handles = [
             register_optimizer_step_pre_hook(self._begin_update),
             register_optimizer_step_post_hook(self._end_update),
@@ -93,7 +93,7 @@ class Scopes:
         if self in _listeners:
             _listeners.remove(self)
         if not _listeners and torch.nn.Module.__call__ is _call_and_tell:
-            torch.nn.Module.__call__ = _module_call
+            torch.nn.Module.__call__ = _module_call  # type: ignore[method-assign]
 
     def phase_and_scope(self) -> tuple[Phase, str]:
         """Phase and scope of the op that runs now.
@@ -178,7 +178,9 @@ class Scopes:
 def _call_and_tell(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
     """`torch.nn.Module.__call__` while anyone listens: hooks see no keyword arguments, this does."""
     thread = threading.get_ident()
-    backward = _current_node() is not None  # on a device, a checkpoint's forward runs on autograd's own thread
+    backward = (
+        _current_node() is not None
+    )  # on a device, a checkpoint's forward runs on autograd's own thread
     listening = [scopes for scopes in _listeners if backward or scopes._thread == thread]
     if not listening:
         return _module_call(module, *args, **kwargs)

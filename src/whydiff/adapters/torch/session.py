@@ -29,11 +29,20 @@ Payloads = Literal["all", "none"] | Sequence[str]
 class Sink(Protocol):
     """Where a capture goes while it happens (`whydiff.store.TraceWriter` is one)."""
 
-    def add_calls(self, calls: Sequence[Call]) -> None: ...
-    def add_leaves(self, leaves: Sequence[Leaf]) -> None: ...
-    def add_contexts(self, contexts: Sequence[Mapping[str, Any]]) -> None: ...
-    def add_payload(self, key: str, payload: Payload) -> None: ...
-    def end_step(self) -> None: ...
+    def add_calls(self, calls: Sequence[Call]) -> None:
+        """Calls, in execution order."""
+
+    def add_leaves(self, leaves: Sequence[Leaf]) -> None:
+        """Leaves that were met."""
+
+    def add_contexts(self, contexts: Sequence[Mapping[str, Any]]) -> None:
+        """Flags in force."""
+
+    def add_payload(self, key: str, payload: Payload) -> None:
+        """A full tensor."""
+
+    def end_step(self) -> None:
+        """All before this belongs to complete steps."""
 
 
 class Session:
@@ -76,7 +85,10 @@ class Session:
         self._leaves_sent = 0
         self._contexts_sent = 0
         self.scopes = Scopes(
-            on_enter=self._enter, on_exit=self._exit, on_step=self._begin_step, on_root=self._add_root,
+            on_enter=self._enter,
+            on_exit=self._exit,
+            on_step=self._begin_step,
+            on_root=self._add_root,
             on_update=lambda optimizer: self.expect([optimizer]),
         )
         kind = Recorder if level == "op" else ModuleRecorder
@@ -129,7 +141,9 @@ class Session:
                     owner = self._parameters.get(id(parameter), str(number))
                     for key, value in state.items() if isinstance(state, dict) else ():
                         if isinstance(value, torch.Tensor):
-                            self._expect(LiveLeaf(f"{type(optimizer).__name__}.{owner}.{key}", "attribute", value))
+                            self._expect(
+                                LiveLeaf(f"{type(optimizer).__name__}.{owner}.{key}", "attribute", value)
+                            )
 
     def _expect(self, leaf: LiveLeaf) -> None:
         if self.recorder.expect(leaf):
@@ -177,7 +191,8 @@ class Session:
         """What belongs to the manifest of a trace."""
         return {
             "environment": self.environment, "observer": observer, "ties": ties_of(self.recorder.leaves),
-            "scalars": self._scalars, "config": self._config, "contexts": tuple(self.recorder.contexts) or ({},),
+            "scalars": self._scalars, "config": self._config,
+            "contexts": tuple(self.recorder.contexts) or ({},),
         }  # fmt: skip
 
     # ------------------------------------------------------------------ what scopes tell
@@ -269,7 +284,8 @@ def _keeper(payloads: Payloads) -> Callable[[str], bool] | None:
         return lambda site: True
     if isinstance(payloads, str):
         raise UsageError(
-            "payloads must be \"all\", \"none\" or a list of globs.", actual=repr(payloads),
+            'payloads must be "all", "none" or a list of globs.',
+            actual=repr(payloads),
             next_step=f"payloads=[{payloads!r}] keeps the sites that match this glob",
         )
     patterns = tuple(payloads)

@@ -27,8 +27,8 @@ class LiveLeaf:
 
     Args:
         name, role: as in `whydiff.records.Leaf`.
-        tensor: the user's tensor. A second look at its memory is held too, so that the beginning is known even
-            if the run gives the tensor other memory (``.data =``).
+        tensor: the user's tensor. A second look at its memory is held too, so that the beginning is known
+            even if the run gives the tensor other memory (``.data =``).
         owner, attribute: where it hangs, for interventions.
     """
 
@@ -84,7 +84,9 @@ def state_of(prefix: str, root: torch.nn.Module) -> Iterator[LiveLeaf]:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 lasting = name not in module._non_persistent_buffers_set
-                yield LiveLeaf(dot + name, "buffer" if lasting else "non_persistent_buffer", buffer, module, name)
+                yield LiveLeaf(
+                    dot + name, "buffer" if lasting else "non_persistent_buffer", buffer, module, name
+                )
         for name, value in vars(module).items():
             if name in ("_parameters", "_buffers", "_modules"):
                 continue
@@ -106,7 +108,7 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any, torch.Tensor]]:
 
 
 def scalars_of(prefix: str, root: torch.nn.Module) -> dict[str, Any]:
-    """Plain numbers, strings and flags of every module: eps, dropout p, training …"""
+    """Plain numbers, strings and flags of every module: eps, dropout p, training flags."""
     found: dict[str, Any] = {}
     for path, module in root.named_modules(remove_duplicate=False):
         base = ".".join(part for part in (prefix, path) if part)

@@ -78,7 +78,7 @@ def _free(known: dict[int, Storage]) -> None:
 def span_of(tensor: torch.Tensor) -> tuple[int, int, bool]:
     """First byte, last byte + 1 within the storage, and whether the span is the row-major content."""
     size = tensor.element_size()
-    low = tensor.storage_offset() * size
+    low = int(tensor.storage_offset()) * size
     if tensor.is_contiguous():
         return low, low + tensor.numel() * size, True
     extent = 1
