@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from pairs import DTYPES, Ops, Pair
+from pairs import Ops, Pair
 
 from whydiff.local_test.formats import rounded
 
@@ -108,7 +108,7 @@ def _formulas(ops: Ops, g: torch.Generator) -> Iterator[Defect]:
             (x, w, b),
             _norm(theirs, x, w, b),
         )
-    for dtype in DTYPES:
+    for dtype in (torch.float32, torch.float16):
         y, name = x.to(dtype), str(dtype)[6:]
         for ours in (0, 1):
             f = functools.partial(torch.std, dim=-1, correction=ours)

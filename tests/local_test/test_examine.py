@@ -142,6 +142,27 @@ def test_a_rounded_table_is_precision_and_other_weights_are_semantic() -> None:
     assert result.verdict == "semantic"
 
 
+def test_a_table_stored_in_another_dtype_is_precision() -> None:
+    """One side holds the table in bfloat16 and widens it: one op without a counterpart."""
+    table, x = drawn(32), drawn(16, 32, seed=1)
+
+    class Scaled(torch.nn.Module):
+        def __init__(self, values: torch.Tensor) -> None:
+            super().__init__()
+            self.register_buffer("table", values)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs * self.table.float()
+
+    for pair, side in (
+        ((table, table.bfloat16()), "candidate"),
+        ((table.bfloat16(), table), "reference"),
+    ):
+        result = only(*map(Scaled, pair), x)
+        assert (result.verdict, codes(result)) == ("precision", ["bfloat16-inputs"]), result.reason
+        assert f"the {side} holds the value with bfloat16 rounding" in result.reason
+
+
 def test_a_cast_on_one_side_only_is_precision() -> None:
     x = drawn(16, 64)
     found = results(lambda t: t @ t.t(), lambda t: (t.bfloat16() @ t.bfloat16().t()).float(), x)

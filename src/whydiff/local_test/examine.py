@@ -99,6 +99,7 @@ class _Walk:
     ) -> None:
         self.step, self.lifted, self.case = step, lifted, case
         self.results: dict[int, LocalResult] = {}
+        self.wanted = len(origins)
         self.at: dict[tuple[int, int], list[tuple[int, Origin]]] = {}
         for number, origin in origins.items():
             self.at.setdefault(origin.calls, []).append((number, origin))
@@ -143,6 +144,8 @@ class _Walk:
 
     def walk(self, progress: Progress | None) -> None:
         for call_r, call_c in self.step.walk(progress, "local tests"):
+            if len(self.results) == self.wanted:
+                break  # nothing is left to look at
             disagreeing = [look for look in self.step.looks(call_r, call_c, "reads") if look.agrees is False]
             for area in self.areas.pop((call_r.index, call_c.index), ()):
                 self._guarded(area.origin, functools.partial(self._judge_area, area))

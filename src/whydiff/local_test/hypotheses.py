@@ -72,7 +72,9 @@ def _inputs(
     if op.name in _CASTS:
         return  # the input is the output
     change = functools.partial(rounded, name=name, truncate=truncate)
-    how = f"{_SPOKEN[name]} inputs" + (", truncated" if truncate else "")
+    how = f"{_SPOKEN[name]} {'rounding' if op.name == 'value' else 'inputs'}" + (
+        ", truncated" if truncate else ""
+    )
     if any(_changes(op.reads[i], change) for i in op.floats()):
         yield how, evaluate(op.mapped(change), oracle.index, oracle.kind)
 
@@ -109,7 +111,7 @@ def _truncated_output(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple
 
 
 def _rounded_output(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
-    for name in ("bfloat16", "float16", "tf32"):
+    for name in () if op.name == "value" else ("bfloat16", "float16", "tf32"):
         if op.dtype in FORMATS and FORMATS[name].bits < FORMATS[op.dtype].bits:
             yield f"output rounded to {_SPOKEN[name]}", rounded(oracle.exact, name)
 

@@ -134,21 +134,25 @@ def _other_function(
     sampled: tuple[int, int],
     names: tuple[str, str],
 ) -> LocalResult:
-    unit = min(UNIT_ROUNDOFF[op.dtype], UNIT_ROUNDOFF["float32"])
-    accepted = explain(op, oracle, theirs, SAME_FUNCTION * unit, exact=True)
     measured = Evidence(
         f"in float64, where rounding plays no part, the {names[1]}'s result is {distance:.2g} of the "
         f"output's scale away from the {names[0]}'s",
         {"distance": distance, "scale": "sqrt(sum a**2 b**2) for products and sums, else the error scale S"},
     )
+    level = SAME_FUNCTION * min(UNIT_ROUNDOFF[op.dtype], UNIT_ROUNDOFF["float32"])
+    known, name = op, names[1]
+    accepted = explain(op, oracle, theirs, level, exact=True)
+    if accepted is None:  # the other way round: a side that only holds the value knows no formula
+        known, name = candidate, names[0]
+        accepted = explain(candidate, oracle_of(candidate, oracle.index), oracle.exact, level, exact=True)
     if accepted is None:
         return LocalResult(*_unnamed(op, candidate, distance), (measured,), (), sampled)
+    what = "holds the value" if known.name == "value" else f"computes {known.name}"
     reason = (
-        f"the {names[1]} computes {op.name} with {accepted.text}: its float64 result is within "
-        f"{accepted.distance:.1g} of that, {accepted.runner_up:.2g} from {accepted.runner_up_text}"
+        f"the {name} {what} with {accepted.text}: its float64 result is within {accepted.distance:.1g} of "
+        f"that, {accepted.runner_up:.2g} from {accepted.runner_up_text}"
     )
-    evidence = (measured, _accepted(accepted, names[1]))
-    return LocalResult(accepted.verdict, reason, evidence, (accepted,), sampled)
+    return LocalResult(accepted.verdict, reason, (measured, _accepted(accepted, name)), (accepted,), sampled)
 
 
 def _unnamed(op: Operation, candidate: Operation, distance: float) -> tuple[Verdict, str]:

@@ -97,7 +97,8 @@ class Region:
         """The region on the values of ``inputs``."""
         stored = [e.spec.dtype for call in self.calls for e in call.writes if e.spec.dtype in UNIT_ROUNDOFF]
         return Operation(
-            "region", tuple(exact_values(p) for p in reads), tuple(p.dtype for p in reads), [[], {}],
+            "region" if self.calls else "value",
+            tuple(exact_values(p) for p in reads), tuple(p.dtype for p in reads), [[], {}],
             self.result.spec.shape, self.result.spec.dtype, self._run, max(len(self.calls), 2),
             max(stored, key=lambda name: UNIT_ROUNDOFF[name], default=""),
         )  # fmt: skip
