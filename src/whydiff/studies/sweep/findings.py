@@ -189,6 +189,7 @@ class Sweep:
     remedies: tuple[Tried, ...] = ()
     environment: Environment = field(default_factory=Environment)
     notes: tuple[str, ...] = ()
+    schema_version: int = 1
 
     @property
     def variant_ops(self) -> tuple[str, ...]:
@@ -217,7 +218,11 @@ class Sweep:
         """The whole study as JSON-able data."""
         from whydiff.reporters.json import encode
 
-        return {"schema_version": 1, **encode(self)}
+        from whydiff.studies.sweep.report import answer, heat_map
+
+        fields = encode(self)
+        version = fields.pop("schema_version")
+        return {"schema_version": version, "answer": dict(answer(self)), **fields, "heat_map": heat_map(self)}
 
     def print(self, **options: Any) -> None:
         """Print the report; options go to the terminal reporter's constructor."""

@@ -43,8 +43,9 @@ def _evidence(study: Sweep) -> list[Evidence]:
     for cell in study.cells:
         for one in cell.found:
             here, there = one.kernels
-            if here and there and (one.op, *here, *there) not in said and len(said) < 8:
-                said[one.op, *here, *there] = None
+            key = (one.op, *here, *there)
+            if here and there and key not in said and len(said) < 8:
+                said[key] = None
                 found.append(Evidence(
                     f"{one.op} ran {', '.join(here)} at {cell.against} and {', '.join(there)} at {cell.size}",
                     {"reference": list(here), "here": list(there)},

@@ -1,0 +1,1 @@
+"""Shape dependence: which ops change their bits with batch, length or layout, why, and what makes them stop."""

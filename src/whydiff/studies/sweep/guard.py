@@ -1,0 +1,168 @@
+"""Guards for users' own code: a batch-invariant mode, and an assertion for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from whydiff.adapters import for_target
+from whydiff.comparison import compare_payloads
+from whydiff.errors import UsageError
+from whydiff.records import Payload
+from whydiff.slices import Axis, counterparts
+from whydiff.studies.sweep.findings import Size, Sweep
+from whydiff.studies.sweep.program import arguments, rows_of, sizes
+from whydiff.studies.sweep.study import Sizes, sweep
+
+ROWS = 64
+"""Rows of a piece where none are asked for: of 4 to 128, the cheapest that was bit-equal on MiniLM."""
+_DEFAULT = ("mm", "addmm", "bmm", "baddbmm")
+
+
+def batch_invariant(
+    model: Any = None, *, ops: Sequence[str] | Sweep | None = None, rows: int = ROWS
+) -> AbstractContextManager[Any]:
+    """A mode in which ops are carried out in pieces of a fixed shape, so that rows do not depend on the batch.
+
+    Args:
+        model: any module or callable of the framework; only tells which framework it is.
+        ops: names of the ops to change, or a `Sweep`, which found them; matrix products if omitted. Ops that
+            do not vary should not be named: they only get slower.
+        rows: rows of a piece.
+
+    Returns:
+        A context manager; while it is active, every call of the named ops on this thread is changed.
+
+    Raises:
+        whydiff.errors.UsageError: no batch-invariant form of an op is known, or the framework has none.
+    """
+    adapter = for_target(model if model is not None else _anything, ())
+    make = getattr(adapter, "remedy", None)
+    if make is None:
+        raise UsageError("This framework has no batch-invariant mode.", actual=adapter.name, expected="torch")
+    names = ops.variant_ops if isinstance(ops, Sweep) else ops
+    return make("fixed-row-chunks", tuple(_DEFAULT if names is None else names), rows)  # type: ignore[no-any-return]
+
+
+def _anything() -> None: ...
+
+
+def assert_batch_invariant(
+    model: Any, batch: Any, *, sizes: Sizes | None = None, rows: Iterable[int] | None = None
+) -> None:
+    """Raise if any row's outputs depend on how many other rows are in the batch.
+
+    Every row is run alone and in batches of every size, plainly; the ops are only asked for if that fails.
+
+    Args:
+        model: a module or callable.
+        batch: its arguments at the largest size: a tensor, a tuple of arguments or a dict of keyword arguments;
+            dimension 0 is the batch.
+        sizes: batch sizes; powers of two and the number of rows if omitted. Beyond the number of rows, rows
+            begin again.
+        rows: rows that are compared; all if omitted.
+
+    Raises:
+        AssertionError: a bit differs; the message names rows, sizes, ops, the verdict and what to do.
+        whydiff.errors.UsageError: the arguments hold no batch.
+    """
+    held = rows_of(batch)
+    if callable(batch) or not held:
+        raise UsageError(
+            "There is no batch to check.", actual=type(batch).__name__,
+            expected="a tensor, a tuple or a dict of them, with the batch in dimension 0",
+        )  # fmt: skip
+    asked = _sizes(sizes, held)
+    wanted = sorted({row % held for row in (range(held) if rows is None else rows)})
+    alone = {row: _outputs(model, _one_row(batch, row)) for row in wanted}
+    failed: list[tuple[int, int, str, float, float]] = []
+    for size in asked:
+        outputs = _outputs(model, arguments(batch, Size(size)))
+        for row in (row for row in wanted if row < size):
+            for slot, reference in alone[row].items():
+                axes = (Axis(1, size, (row,)),)
+                compared = compare_payloads(*counterparts(reference, outputs[slot], axes))
+                if compared.status != "agrees":
+                    failed.append((size, row, slot, compared.value("different") or 0.0, compared.value("max_abs") or 0.0))
+    if failed:
+        raise AssertionError(_message(model, batch, failed, asked, len(wanted)))
+
+
+def _sizes(given: Sizes | None, held: int) -> tuple[int, ...]:
+    if given is not None:
+        return tuple(size for size in sizes(given) if size > 1)
+    found = {2**power for power in range(1, held.bit_length()) if 2**power <= held} | {held}
+    return tuple(sorted(size for size in found if size > 1))
+
+
+def _one_row(batch: Any, row: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    held = rows_of(batch)
+    rolled = _from_row(batch, row, held)
+    return arguments(rolled, Size(1))
+
+
+def _from_row(value: Any, row: int, held: int) -> Any:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return value[row : row + 1] if tuple(value.shape)[:1] == (held,) else value
+    if hasattr(value, "items"):
+        return {name: _from_row(item, row, held) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_from_row(item, row, held) for item in value)
+    return value
+
+
+def _outputs(model: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[str, Payload]:
+    args, kwargs = given
+    adapter: Any = for_target(model, (*args, *kwargs.values()))
+    return {slot: adapter.to_payload(value) for slot, value in adapter.run(model, args, kwargs).plain()}
+
+
+def _message(
+    model: Any, batch: Any, failed: Sequence[tuple[int, int, str, float, float]], asked: Sequence[int], rows: int
+) -> str:  # fmt: skip
+    worst = max(failed, key=lambda one: one[4])
+    pairs = {(size, row) for size, row, *_ in failed}
+    total = sum(min(size, rows) for size in asked)
+    first = min(size for size, *_ in failed)
+    lines = [
+        f"The outputs of a row depend on the batch size: {len(pairs)} of {total} (size, row) pairs differ, "
+        f"from size {first} on.",
+        f"  largest: {worst[2]}, row {worst[1]} of {worst[0]}: max abs {worst[4]:.1e}, "
+        f"{100 * worst[3]:.1f} % of its elements",
+        f"  sizes that differ: {', '.join(map(str, sorted({size for size, *_ in failed})))}; "
+        f"that agree: {', '.join(str(s) for s in asked if all(s != one[0] for one in failed)) or 'none'}",
+    ]
+    size, row = min(pairs)
+    given = batch
+    study = sweep(model, lambda batch: _starting(given, row, batch), batch=(1, size))
+    if study.variant_ops or study.cells[0].found:
+        ops = ", ".join(dict.fromkeys(f"{one.op} at {one.site}" for one in study.cells[0].found[:3]))
+        lines.append(f"  ops that vary at size {size}: {ops}" + (" …" if len(study.cells[0].found) > 3 else ""))
+    lines.append(f"  verdict: {study.verdict}; {', '.join(f'{c.code} {c.name}' for c in study.causes) or study.reason}")
+    remedy = next((c.remedy for c in study.causes if c.remedy is not None and c.remedy.code), None)
+    if remedy is not None:
+        lines.append("  next: " + remedy.code.replace("\n", "\n        "))
+    else:
+        lines.append("  next: whydiff.sweep(model, batch, batch=(1, " + f"{size})).print()")
+    return "\n".join(lines)
+
+
+def _starting(batch: Any, row: int, size: int) -> tuple[Any, ...] | dict[str, Any]:
+    """Arguments of ``size`` rows whose first is ``row`` and whose others follow in order."""
+    held = rows_of(batch)
+    order = [row, *(n for n in range(held) if n != row)]
+    args, kwargs = arguments(_reordered(batch, order, held), Size(size))
+    return kwargs or args
+
+
+def _reordered(value: Any, order: list[int], held: int) -> Any:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return value[np.array(order)] if tuple(value.shape)[:1] == (held,) else value
+    if hasattr(value, "items"):
+        return {name: _reordered(item, order, held) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_reordered(item, order, held) for item in value)
+    return value
