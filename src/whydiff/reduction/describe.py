@@ -31,7 +31,7 @@ def describe(tree: Tree, plain: Collection[int] = ()) -> str:
 
 def _describe(tree: Tree) -> str:
     wide = f"; up to {tree.widest} terms in one step" if tree.widest > 2 else ""
-    for pattern in (_one_by_one, _blocks, _lanes, _pairwise, _trimmed):
+    for pattern in (_one_by_one, _pairwise, _blocks, _lanes, _trimmed):
         text = pattern(tree)
         if text:
             return text + wide

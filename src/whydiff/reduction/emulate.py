@@ -47,6 +47,11 @@ class Terms:
     plain: frozenset[int] = frozenset()
     exact: bool = False
 
+    def at(self, where: npt.NDArray[Any]) -> Terms:
+        """Those of some outputs."""
+        right = None if self.right is None else self.right[:, where]
+        return Terms(self.left[:, where], right, self.plain, self.exact)
+
     @property
     def products(self) -> tuple[Product, ...]:
         """The ways in which these terms can be summed that may differ in bits, likeliest first."""
@@ -60,7 +65,7 @@ def emulate(tree: Tree, terms: Terms, product: Product) -> Array:
 
     With `Product.FUSED` a leaf's product is added with one rounding to what was there before: a partial sum,
     a bias, or the rounded product of a smaller leaf. A node of more than two children adds them exactly and
-    rounds once.
+    rounds once (matrix units cut terms off before that, each in its own way: the replay then fails).
 
     Args:
         tree: over K leaves.

@@ -207,10 +207,14 @@ def _line(found: Replay, total: RecordedSum) -> str:
     """One line for an op: its main order, and how many outputs are summed in others."""
     if not found.orders:
         return "in an unknown order"
-    text = _named(found.orders[0], total)
-    rest = sum(order.explained for order in found.orders[1:])
-    if rest:
-        text += f" ({found.orders[0].explained} outputs; {rest} others: {_named(found.orders[1], total)})"
+    counts = [found.explained(index) for index in range(len(found.orders))]
+    most = int(np.argmax(counts))
+    text = _named(found.orders[most], total)
+    others = [
+        _named(order, total) for index, order in enumerate(found.orders) if index != most and counts[index]
+    ]
+    if others:
+        text += f" ({counts[most]} outputs; {sum(counts) - counts[most]} others: {' or: '.join(others[:2])})"
     return text
 
 

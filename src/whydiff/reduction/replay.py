@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,17 @@ from whydiff.adapters import RecordedSum
 from whydiff.errors import WhydiffError
 from whydiff.reduction.emulate import Product, Terms, emulate
 from whydiff.reduction.tree import Tree
-from whydiff.reduction.trial import as_terms, cancelling, finished, recorded_terms, reveal_at, supported, ways
+from whydiff.reduction.trial import (
+    as_terms,
+    cancelling,
+    columns_like,
+    finished,
+    recorded_terms,
+    reveal_at,
+    supported,
+    ways,
+)
+from whydiff.tolerance import SHUFFLED_MATCHES
 
 SAMPLE = 4096
 """Outputs replayed of any larger tensor."""
@@ -31,13 +41,11 @@ class Order:
         tree: the revealed tree.
         product: how products enter.
         reciprocal: a mean multiplies by the reciprocal of its divisor instead of dividing.
-        explained: sampled outputs whose bits it gives.
     """
 
     tree: Tree
     product: Product
     reciprocal: bool
-    explained: int
 
     def sums(self, total: RecordedSum, terms: Terms) -> npt.NDArray[np.float64]:
         """The op's outputs for given terms, if it sums in this order."""
@@ -50,7 +58,7 @@ class Replay:
     """How much of an op's output its revealed orders reproduce.
 
     Attributes:
-        orders: by number of outputs that they explain, most first.
+        orders: in the order in which they were found.
         where: flat positions of the sampled outputs.
         by: index into ``orders`` for every sampled output; -1: none gives its bits.
         matched, sampled, total: outputs reproduced bit for bit, replayed, in the tensor.
@@ -78,6 +86,10 @@ class Replay:
         """Outputs reproduced bit for bit."""
         return int((self.by >= 0).sum())
 
+    def explained(self, index: int) -> int:
+        """Replayed outputs whose bits an order gives and no earlier one."""
+        return int((self.by == index).sum())
+
     @property
     def exact(self) -> bool:
         """Whether every replayed output and every trial was reproduced, while shuffled trees were not."""
@@ -85,7 +97,7 @@ class Replay:
             not self.why
             and self.matched == self.sampled
             and self.trials_matched == self.trials
-            and (self.sampled > 0 and self.shuffled <= 0.5)
+            and (self.sampled > 0 and self.shuffled <= SHUFFLED_MATCHES)
         )
 
 
@@ -120,70 +132,76 @@ def replay(total: RecordedSum, where: npt.NDArray[np.int64] | None = None) -> Re
     orders: list[Order] = []
     if not why:
         try:
-            actual = total.outputs().reshape(-1)[where]
-            terms = recorded_terms(total, where)
-            _explain(total, where, terms, actual, by, orders)
+            by = _explain(
+                total, where, recorded_terms(total, where), total.outputs().reshape(-1)[where], orders
+            )
+            done = Replay(tuple(orders), where, by, total.rows * total.columns)
+            return _confirmed(total, done) if orders and (by >= 0).any() else done
         except WhydiffError as error:
             why = " ".join(filter(None, (error.what, error.actual)))
-    done = Replay(tuple(orders), where, by, total.rows * total.columns, why=why)
-    return done if why or not orders else _confirmed(total, done)
+    return Replay(tuple(orders), where, by, total.rows * total.columns, why=why)
 
 
 def _explain(
     total: RecordedSum, where: npt.NDArray[np.int64], terms: Terms, actual: npt.NDArray[np.float64],
-    by: npt.NDArray[np.int64], orders: list[Order],
-) -> None:  # fmt: skip
-    """Fill ``by`` and ``orders``."""
-    for _ in range(MOST_ORDERS):
-        left = np.flatnonzero(by < 0)
-        if not len(left):
-            return
-        row = int(where[left[0]] // total.columns)
-        columns = np.arange(total.columns) if not orders else np.unique(
-            where[left][where[left] // total.columns == row] % total.columns
-        )  # fmt: skip
-        tree = reveal_at(total, row, columns)
-        if any(order.tree == tree for order in orders):
-            return
-        part = Terms(
-            terms.left[:, left],
-            None if terms.right is None else terms.right[:, left],
-            terms.plain,
-            terms.exact,
-        )
-        best: tuple[int, Order, npt.NDArray[np.bool_]] | None = None
-        for product, reciprocal in ways(total, part):
-            order = Order(tree, product, reciprocal, 0)
-            equal = same_bits(order.sums(total, part), actual[left])
-            if best is None or equal.sum() > best[0]:
-                best = (int(equal.sum()), order, equal)
-        assert best is not None
-        by[left[best[2]]] = len(orders)
-        orders.append(Order(tree, best[1].product, best[1].reciprocal, best[0]))
-        if not best[0]:
-            return
+    orders: list[Order],
+) -> npt.NDArray[np.int64]:  # fmt: skip
+    """Find which order gives each output, revealing a new one wherever those so far do not.
+
+    Args:
+        total: the sum.
+        where: (S,) flat positions of outputs.
+        terms: (K, S) what was summed there.
+        actual: (S,) what came out.
+        orders: those known so far; new ones are appended.
+
+    Returns:
+        (S,) index into ``orders``, -1: none.
+    """
+    by = np.full(len(where), -1, np.int64)
+    tried = 0
+    while True:
+        for index in range(tried, len(orders)):
+            left = np.flatnonzero(by < 0)
+            by[left[same_bits(orders[index].sums(total, terms.at(left)), actual[left])]] = index
+        tried, left = len(orders), np.flatnonzero(by < 0)
+        if not len(left) or len(orders) == MOST_ORDERS:
+            return by
+        row, column = (int(part) for part in divmod(where[left[0]], total.columns))
+        tree = reveal_at(total, row, columns_like(total, row, column))
+        part = terms.at(left)
+        found = [Order(tree, product, reciprocal) for product, reciprocal in ways(total, part)]
+        hits = [int(same_bits(order.sums(total, part), actual[left]).sum()) for order in found]
+        best = found[int(np.argmax(hits))]
+        if not max(hits) or best in orders:
+            return by
+        orders.append(best)
 
 
 def _confirmed(total: RecordedSum, done: Replay) -> Replay:
-    """Add the trials on cancelling data, for every order at outputs that it explains."""
-    trials = matched = 0
-    shuffled = 0.0
-    for index, order in enumerate(done.orders):
-        mine = done.where[done.by == index]
-        if not len(mine):
-            continue
-        row = int(mine[0] // total.columns)
-        columns = np.unique(mine[mine // total.columns == row] % total.columns)
-        values, factors = cancelling(total, min(TRIALS, max(32, len(columns))), seed=index)
+    """Add the trials on cancelling data, in the row that each order explains best; any order may match.
+
+    An order that ordinary data did not show, because it happened to round alike, is found here.
+    """
+    trials = matched = shuffled = 0
+    orders = list(done.orders)
+    rows = {int(np.bincount(done.where[done.by == i] // total.columns).argmax()) for i in range(len(orders))}
+    for row in sorted(rows):
+        columns = np.unique(done.where[done.where // total.columns == row] % total.columns)
+        values, factors = cancelling(total, min(TRIALS, max(32, len(columns))), seed=row)
         actual = total.evaluate(values, factors, row, columns)
         terms = as_terms(total, values, factors)
+        where = row * total.columns + np.resize(columns, len(values))
+        matched += int((_explain(total, where, terms, actual, orders) >= 0).sum())
         trials += len(values)
-        matched += int(same_bits(order.sums(total, terms), actual).sum())
-        wrong = order.tree.relabelled(np.random.default_rng(index).permutation(order.tree.leaves).tolist())
-        other = Order(wrong, order.product, order.reciprocal, 0).sums(total, terms)
-        shuffled += float(same_bits(other, actual).sum())
-    return Replay(done.orders, done.where, done.by, done.total, trials, matched,
-                  shuffled / trials if trials else 1.0, done.why)  # fmt: skip
+        wrong = np.zeros(len(values), bool)
+        for order in orders:
+            permutation = np.random.default_rng(row).permutation(order.tree.leaves).tolist()
+            other = replace(order, tree=order.tree.relabelled(permutation))
+            wrong |= same_bits(other.sums(total, terms), actual)
+        shuffled += int(wrong.sum())
+    share = shuffled / trials if trials else 1.0
+    return replace(done, orders=tuple(orders), trials=trials, trials_matched=matched, shuffled=share)
 
 
 def same_bits(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

@@ -13,7 +13,7 @@ that a bfloat16 output, which counts exactly to 256, reveals any tree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,8 +26,12 @@ from whydiff.reduction.tree import Tree
 PLUS, MINUS, UNIT, ZERO = 2, -2, 1, 0
 """What a mask may hold: +M, −M, one unit, nothing."""
 
-MOST_PROBES = 400_000
-"""Sums evaluated before giving up: every order seen on a CPU needs fewer than 20 for each of its terms."""
+MOST_WORK = 1 << 30
+"""Terms evaluated, over all probes, before giving up: about ten seconds on one core. Orders seen on CPUs need
+K**2 to 3 K**2, times K / 256 if the output is bfloat16."""
+
+MOST_HELD = 1 << 24
+"""Terms of masks in memory at a time."""
 
 
 class Probe(Protocol):
@@ -48,14 +52,14 @@ class _Group:
     beside: tuple[list[int], int] | None = None
 
 
-def reveal(probe: Probe, leaves: int, *, countable: int = 1 << 24, most_probes: int = MOST_PROBES) -> Tree:
+def reveal(probe: Probe, leaves: int, *, countable: int = 1 << 24, most_work: int = MOST_WORK) -> Tree:
     """Reveal the tree of a sum.
 
     Args:
         probe: evaluates the sum on a batch of masks; must not depend on the values otherwise.
         leaves: number of terms K.
         countable: largest number of units that an output holds exactly (2**24 float32, 256 bfloat16).
-        most_probes: give up above this many evaluated sums.
+        most_work: give up above this many evaluated terms (probes times K).
 
     Returns:
         The canonical tree.
@@ -70,11 +74,11 @@ def reveal(probe: Probe, leaves: int, *, countable: int = 1 << 24, most_probes: 
     fresh, spent = [0], 0
     while fresh:
         batch = [groups[index] for index in fresh]
-        spent += sum(len(g.members) * (1 + len(g.members) // countable) for g in batch)
-        if spent > most_probes:
+        spent += leaves * sum(len(g.members) * (1 + len(g.members) // countable) for g in batch)
+        if spent > most_work:
             raise ReplayError(
-                "Revealing this order of summation needs too many probes.",
-                actual=f"over {spent} for {leaves} terms", expected=f"at most {most_probes}",
+                "Revealing this order of summation takes too long.",
+                actual=f"{spent} evaluated terms for a sum of {leaves}", expected=f"at most {most_work}",
             )  # fmt: skip
         first = len(groups)
         for group, sizes in zip(batch, _measure(probe, batch, leaves, countable), strict=True):
@@ -87,33 +91,51 @@ def _measure(
     probe: Probe, groups: Sequence[_Group], leaves: int, countable: int
 ) -> list[npt.NDArray[np.int64]]:
     """For every group: its leaves (and witness) under the LCA of its pivot and each other member."""
-    masks: list[npt.NDArray[np.int8]] = []
-    expected: list[npt.NDArray[np.int64]] = []
-    shapes: list[tuple[int, int]] = []
+    lost: list[npt.NDArray[np.int64]] = []
+    held: list[npt.NDArray[np.int8]] = []
+    most = max(1, MOST_HELD // leaves)
+    for mask in (mask for group in groups for mask in _masks(group, leaves, countable, most)):
+        if held and sum(map(len, held)) + len(mask) > most:
+            lost.append(_lost(probe, np.concatenate(held)))
+            held.clear()
+        held.append(mask)
+    counts = np.concatenate([*lost, _lost(probe, np.concatenate(held))])
+    sizes, at = [], 0
     for group in groups:
-        others = np.array([m for m in group.members if m != group.pivot])
-        units = np.array(group.members + ([group.witness] if group.witness >= 0 else []))
-        rows = np.arange(len(others))
-        chunks = range(0, len(units), countable)
-        shapes.append((len(chunks), len(others)))
-        for start in chunks:
-            mask = np.zeros((len(others), leaves), np.int8)
-            mask[:, units[start : start + countable]] = UNIT
-            mask[:, group.pivot] = PLUS
-            mask[rows, others] = MINUS
-            masks.append(mask)
-            expected.append((mask == UNIT).sum(1))
-    outputs = probe(np.concatenate(masks))
+        chunks, others = len(_units(group, countable)), len(group.members) - 1
+        sizes.append(counts[at : at + chunks * others].reshape(chunks, others).sum(0) + 2)
+        at += chunks * others
+    return sizes
+
+
+def _units(group: _Group, countable: int) -> list[list[int]]:
+    """Where a group's units are put, in chunks that an output can count."""
+    units = group.members + ([group.witness] if group.witness >= 0 else [])
+    return [units[start : start + countable] for start in range(0, len(units), countable)]
+
+
+def _masks(group: _Group, leaves: int, countable: int, most: int) -> Iterator[npt.NDArray[np.int8]]:
+    """Masks of the pivot against every other member, chunk by chunk of units, at most ``most`` at a time."""
+    others = np.array([m for m in group.members if m != group.pivot])
+    for units in _units(group, countable):
+        line = np.zeros(leaves, np.int8)
+        line[units] = UNIT
+        line[group.pivot] = PLUS
+        for start in range(0, len(others), most):
+            part = others[start : start + most]
+            mask = np.repeat(line[None], len(part), 0)
+            mask[np.arange(len(part)), part] = MINUS
+            yield mask
+
+
+def _lost(probe: Probe, masks: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
+    """How many units of every mask did not survive."""
+    outputs = probe(masks)
     counts = np.rint(outputs)
     if not np.all(np.isfinite(outputs)) or np.any(np.abs(outputs - counts) > 0.25):
         raise ReplayError("The probe's outputs are no counts.", expected="whole numbers of units")
-    lost = np.concatenate(expected) - counts.astype(np.int64)
-    sizes, at = [], 0
-    for chunks_of, size in shapes:
-        part = lost[at : at + chunks_of * size].reshape(chunks_of, size)
-        sizes.append(part.sum(0) + 2)
-        at += chunks_of * size
-    return sizes
+    lost: npt.NDArray[np.int64] = (masks == UNIT).sum(1) - counts.astype(np.int64)
+    return lost
 
 
 def _split(group: _Group, sizes: npt.NDArray[np.int64], groups: list[_Group]) -> None:

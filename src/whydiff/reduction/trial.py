@@ -10,7 +10,7 @@ import numpy.typing as npt
 from whydiff.adapters import RecordedSum
 from whydiff.errors import ReplayError
 from whydiff.reduction.emulate import Product, Terms, rounded_to
-from whydiff.reduction.reveal import MINUS, PLUS, reveal
+from whydiff.reduction.reveal import MINUS, PLUS, Probe, reveal
 from whydiff.reduction.tree import Tree
 
 Array = npt.NDArray[Any]
@@ -18,8 +18,11 @@ Array = npt.NDArray[Any]
 COUNTABLE = {"float64": 1 << 24, "float32": 1 << 24, "float16": 1 << 11, "bfloat16": 1 << 8}
 """Up to this number every integer is representable (2**p for p significant bits)."""
 
-MOST_TERMS = 16384
-"""Longer sums are not revealed: masks would take over 256 MiB."""
+MOST_TERMS = 32768
+"""Longer sums are not tried: K**2 evaluated terms are the least that revealing takes."""
+
+SIGNATURES = 12
+"""Random masks that tell columns of different orders apart."""
 
 MOST_HELD = 1 << 21
 """Elements of masks spelled out as numbers at a time."""
@@ -46,6 +49,38 @@ def reveal_at(total: RecordedSum, row: int, columns: npt.NDArray[np.int64]) -> T
     Raises:
         ReplayError: the outputs fit no tree.
     """
+    probe = _probe(total, row, columns)
+    return reveal(probe, total.leaves, countable=_countable(total))
+
+
+def columns_like(total: RecordedSum, row: int, column: int) -> npt.NDArray[np.int64]:
+    """The columns of a row that lose as many units as a given one under `SIGNATURES` random masks.
+
+    Kernels treat the last columns apart; probes must not be spread over columns summed in other orders.
+    """
+    columns = np.arange(total.columns, dtype=np.int64)
+    if total.columns == 1:
+        return columns
+    random = np.random.default_rng(0)
+    probe = _probe(total, row, columns)
+    same = np.ones(total.columns, bool)
+    for _ in range(SIGNATURES):
+        mask = np.zeros(total.leaves, np.int8)
+        mask[random.permutation(total.leaves)[: _countable(total)]] = 1
+        mask[random.choice(total.leaves, 2, replace=False)] = PLUS, MINUS
+        lost = np.rint(probe(np.repeat(mask[None], total.columns, 0)))
+        same &= lost == lost[column]
+    return columns[same]
+
+
+def _countable(total: RecordedSum) -> int:
+    countable = COUNTABLE[total.output_dtype]
+    # the quotient of a mean is rounded: keep its error below a quarter of a unit
+    return countable // 4 if total.divisor & (total.divisor - 1) else countable
+
+
+def _probe(total: RecordedSum, row: int, columns: npt.NDArray[np.int64]) -> Probe:
+    """Masks of `whydiff.reduction.reveal` as values of the op's dtype, outputs as units."""
     large, unit, factor = 2.0**100, 1.0, 1.0
     if total.dtype == "float64":
         large = 2.0**200
@@ -65,10 +100,7 @@ def reveal_at(total: RecordedSum, row: int, columns: npt.NDArray[np.int64]) -> T
             )
         return outputs * (total.divisor / (unit * factor))
 
-    countable = COUNTABLE[total.output_dtype]
-    if total.divisor & (total.divisor - 1):
-        countable //= 4  # the quotient is rounded: keep its error below a quarter of a unit
-    return reveal(probe, total.leaves, countable=countable)
+    return probe
 
 
 def cancelling(total: RecordedSum, count: int, seed: int) -> tuple[Array, Array | None]:

@@ -183,11 +183,11 @@ class Summed:
             (n,) float64.
         """
         probe, terms = self._probe, self.terms_count
-        if probe.left is not None:
-            self._fill_left(factors)
         rows = torch.from_numpy(np.ascontiguousarray(values)).to(self._buffers[0].dtype)
         results = []
         with self._executor.running():
+            if probe.left is not None:
+                self._fill_left(factors)
             for start in range(0, len(values), len(columns)):
                 part = rows[start : start + len(columns)]
                 at = torch.from_numpy(columns[: len(part)])
