@@ -19,7 +19,6 @@ from whydiff.adapters.jax import values
 from whydiff.adapters.jax.arguments import op_of
 from whydiff.adapters.jax.lifting import Lifter, floating
 from whydiff.adapters.jax.ops import Op
-from whydiff.adapters.jax.tapped import plain
 from whydiff.errors import PayloadError, WhydiffError
 from whydiff.records import Call, Count, Event, Leaf, Lift, Payload, Trace
 
@@ -97,7 +96,7 @@ class Executor:
             return _short(error)
         for event, out in zip(call.writes, outs, strict=True):
             if event.storage >= 0:
-                self._put(event.storage, plain(out), same_inputs)
+                self._put(event.storage, out, same_inputs)
         return ""
 
     def _as_recorded(self, call: Call) -> bool:
@@ -122,7 +121,7 @@ class Executor:
         """What the run computed; None if it was not kept."""
         value = self._handles.get(f"value/{storage}")
         if value is not None:
-            return plain(value)
+            return values.host(value)
         key = self._payloads.get(storage)
         payload = self.trace.payload(key) if key else None
         return None if payload is None else values.from_payload(payload)
@@ -135,8 +134,8 @@ class Executor:
         """
         op = self._op(call)
         if self.lifter is not None:
-            return [plain(out) for out in self.lifter.apply(op, call, reads)]
-        return [plain(out) for out in op.apply(reads)]
+            return [values.host(out) for out in self.lifter.apply(op, call, reads)]
+        return [values.host(out) for out in op.apply(reads)]
 
     def _op(self, call: Call) -> Op:
         op: Op | None = self._handles.get(f"call/{call.index}") or self._ops.get(call.index)
@@ -177,7 +176,7 @@ class Executor:
             return _own(self._restore[leaf.name], leaf)
         value = self._handles.get(leaf.name)
         if value is not None:
-            return plain(value)
+            return values.host(value)
         payload = self.trace.payload(leaf.payload) if leaf.payload else None
         if payload is None:
             raise PayloadError(

@@ -58,7 +58,7 @@ class Op:
             spot.value if isinstance(spot, Fixed) else as_like(next(given), spot) for spot in self.inputs
         ]
         if jax.default_backend() == "cpu":
-            done = carried_out(self.name, self.params, [_host(v) for v in values], self.outputs, rounded=rounded)
+            done = carried_out(self.name, self.params, [on_host(v) for v in values], self.outputs, rounded=rounded)
             if done is not None:
                 return done
         with internals.evaluating(), self._context():
@@ -74,7 +74,8 @@ class Op:
         return self.context.manager if self.context is not None else nullcontext()
 
 
-def _host(value: Any) -> Any:
+def on_host(value: Any) -> Any:
+    """A value in host memory; keys and numbers stay what they are."""
     return value if is_key(value) or not isinstance(value, jax.Array) else np.asarray(value)
 
 

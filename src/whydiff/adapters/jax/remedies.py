@@ -12,6 +12,8 @@ import numpy as np
 from jax import lax
 
 from whydiff.adapters.jax import internals
+from whydiff.adapters.jax.host_ops import carried_out
+from whydiff.adapters.jax.ops import on_host
 from whydiff.adapters.jax.recording import alone, one_by_one
 from whydiff.adapters.jax.tapped import control
 from whydiff.errors import UsageError
@@ -55,7 +57,7 @@ class _Pieces:
     def _execute(self, eqn: Any, given: Sequence[Any]) -> list[Any]:
         assert not control(eqn)
         with eqn.ctx.manager:
-            return self._carry_out(eqn.primitive.name, eqn.params, given, lambda: alone(eqn, given),
+            return self._carry_out(eqn.primitive.name, eqn.params, given, lambda: _whole(eqn, given),
                                    lambda values: internals.bind(eqn.primitive, values, eqn.params))  # fmt: skip
 
     def _carry_out(
@@ -122,6 +124,12 @@ class _Pieces:
             padded = [np.concatenate([v, np.ones(missing, v.dtype)]) if np.ndim(v) and missing else v for v in pieces]
             outs.append(np.asarray(bind(padded)[0])[: _ELEMENTS - missing])
         return [jnp.asarray(np.concatenate(outs).reshape(shape))] if outs else bind(given)
+
+
+def _whole(eqn: Any, given: Sequence[Any]) -> list[Any]:
+    done = carried_out(eqn.primitive.name, eqn.params, [on_host(v) for v in given], [v.aval for v in eqn.outvars],
+                       rounded=False)  # fmt: skip
+    return alone(eqn, given) if done is None else done
 
 
 def _one_shape(given: Sequence[Any]) -> bool:
