@@ -1,18 +1,19 @@
 """What each origin and the whole difference amount to (``docs/explanation/verdict-engine.md``).
 
 In this order: NaN or infinity on one side only, then a cause confirmed by experiment, then what the scaling
-test measured. Several origins may have several verdicts; the overall one is the most severe, and every origin
-keeps its own.
+test and, between kernels of one op, the local test measured. Several origins may have several verdicts; the
+overall one is the most severe, and every origin keeps its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from whydiff.case import Case
 from whydiff.causes._rounding import proven_cast
 from whydiff.errors import PayloadError
+from whydiff.local_test import LocalResult
 from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
 from whydiff.scaling import Modes, Scale, Scaling
 from whydiff.tolerance import CAST_ARTEFACT
@@ -21,13 +22,29 @@ _PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reducti
 _SPECIAL = ("nan_mismatch", "inf_mismatch")
 
 
-def judge_origins(case: Case, causes: Sequence[Cause], scaling: Scaling | None = None) -> tuple[Origin, ...]:
+def needs_local_test(case: Case, scaling: Scaling | None) -> bool:
+    """Whether some origin is the same op on equal inputs, or was left open by the scaling test."""
+    origins = case.localization.origins
+    if any(origin.kind == "implementation" for origin in origins):
+        return True
+    return scaling is not None and any(
+        origin.kind not in ("state", "input")
+        and (modes.lifted is None or modes.lifted.nature in ("equal", "between"))
+        for origin, modes in zip(origins, scaling.origins, strict=True)
+    )
+
+
+def judge_origins(
+    case: Case, causes: Sequence[Cause], scaling: Scaling | None = None,
+    local: Mapping[int, LocalResult] | None = None,
+) -> tuple[Origin, ...]:  # fmt: skip
     """Origins with their verdicts and the evidence for them.
 
     Args:
         case: with the origins in ``localization``.
         causes: after `whydiff.verify.verify`.
         scaling: from `whydiff.scaling.measure_scaling`; None: not measured.
+        local: from `whydiff.local_test.examine`, by position; None: not tested.
     """
     scaling = scaling or Scaling(
         origins=(Modes(),) * len(case.localization.origins), why_not="it was not run"
@@ -35,6 +52,8 @@ def judge_origins(case: Case, causes: Sequence[Cause], scaling: Scaling | None =
     judged = []
     for index, (origin, modes) in enumerate(zip(case.localization.origins, scaling.origins, strict=True)):
         verdict, evidence = _measured(case, origin, modes, scaling, index)
+        if local and index in local:
+            verdict, evidence = _with_local(origin, verdict, evidence, local[index])
         explaining = [c for c in causes if not c.inert and c.status == "confirmed" and explains(c, origin)]
         if explaining and verdict is not Verdict.UNSTABLE:
             verdict = max((c.verdict for c in explaining), key=lambda v: v.severity)
@@ -45,19 +64,32 @@ def judge_origins(case: Case, causes: Sequence[Cause], scaling: Scaling | None =
 def explains(cause: Cause, origin: Origin) -> bool:
     """Whether an origin reads what a cause changes, or is the cause's site."""
     targets = {intervention.target for intervention in cause.interventions} | {cause.site}
-    return bool(targets & {*origin.leaves, str(origin.site), str(origin.site.at(""))})
+    here = [str(site) for o in (origin.site, origin.candidate_site) for site in (o, o.at(""))]
+    return bool(targets & {*origin.leaves, *here}) or any(
+        t.startswith(f"{s}.") for t in targets for s in here
+    )
 
 
 # --------------------------------------------------------------------------- one origin
+
+
+def _with_local(
+    origin: Origin, verdict: Verdict, evidence: list[Evidence], result: LocalResult
+) -> tuple[Verdict, list[Evidence]]:
+    """The local test decides between kernels of one op, which lifting cannot tell, and what lifting left."""
+    found = [*evidence, Evidence(f"local test: {result.reason}"), *result.evidence]
+    same_op = origin.kind == "implementation" and verdict in (Verdict.ROUNDING, Verdict.PRECISION)
+    if result.verdict is not Verdict.INCONCLUSIVE and (same_op or verdict is Verdict.INCONCLUSIVE):
+        return result.verdict, found
+    return verdict, found
 
 
 def _measured(
     case: Case, origin: Origin, modes: Modes, scaling: Scaling, index: int
 ) -> tuple[Verdict, list[Evidence]]:
     """The verdict that measurements alone give."""
-    evidence = [_evidence(word, scale) for word, scale in
-                (("casts lifted", modes.lifted), ("casts kept", modes.kept), ("state restored", modes.restored))
-                if scale is not None]  # fmt: skip
+    ways = (("casts lifted", modes.lifted), ("casts kept", modes.kept), ("state restored", modes.restored))
+    evidence = [_evidence(word, scale) for word, scale in ways if scale is not None]
     special = _special(origin.comparison)
     if special and (modes.lifted is None or not modes.lifted.double.special or "NaN" in special):
         return Verdict.UNSTABLE, [Evidence(f"{special} stands on one side only"), *evidence]
@@ -163,13 +195,19 @@ def judge(
         )  # fmt: skip
         return Verdict.NONDETERMINISTIC, f"{which} does not repeat itself: {checks[0].note or checks[1].note}"
     compared = local.agreeing + local.propagated + len(origins)
-    if not case.alignment.pairs or not compared:
+    numeric = [pair for pair in case.alignment.pairs if case.reference.calls[pair.reference].kind != "return"]
+    if not numeric or not compared:
         return Verdict.INCOMPARABLE, "nothing corresponds: no call of one run has a counterpart in the other"
     shapes = [slot for slot, comparison in local.outputs if "shape" in comparison.reason]
     differing = [slot for slot, comparison in local.outputs if comparison.status == "differs"]
     if not differing and not origins and not local.propagated:
         left = len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate)
         suffix = f" ({left} unpaired calls changed nothing)" if left else ""
+        cut = [name for name, t in (("reference", case.reference), ("candidate", case.candidate)) if not t.complete]
+        if cut:
+            return Verdict.INCONCLUSIVE, (
+                f"because the {' and the '.join(cut)} ended early; zero bits differ in the {compared} calls until then"
+            )
         return Verdict.IDENTICAL, f"zero bits differ in {compared} paired calls{suffix}"
     if shapes and not origins:
         return Verdict.INCOMPARABLE, f"outputs have other shapes: {', '.join(shapes)}"
@@ -177,6 +215,11 @@ def judge(
     broken = [slot for slot, comparison in local.outputs if _special(comparison)]
     if broken and not any(origin.verdict is Verdict.UNSTABLE for origin in origins):
         return Verdict.UNSTABLE, f"NaN or infinity on one side only in {', '.join(broken)}{numbers}"
+    apart = [
+        cause for cause in causes if cause.status == "confirmed" and cause.verdict is Verdict.INCOMPARABLE
+    ]
+    if apart:
+        return Verdict.INCOMPARABLE, f"{apart[0].name} at {apart[0].site}, proven by experiment{numbers}"
     if not origins:
         return _without_origins(scaling, numbers)
     worst = max(origins, key=lambda origin: origin.verdict.severity)

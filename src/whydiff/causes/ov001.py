@@ -69,7 +69,9 @@ class Overflow:
         )
         fits = data.get("fits")
         text = f"Carry the result of this operator in {fits.split(', ')[-1] if fits else 'float32'}, or scale its inputs."
-        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), Remedy(text))
+        cause = Cause(
+            self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), Remedy(text)
+        )
         return replace(cause, interventions=(widen(alarm.site),))
 
     def example(self) -> tuple[Any, Any]:

@@ -57,8 +57,12 @@ class ClampedOverflow:
         """The cause of a range audit's alarm."""
         largest = alarm.data.get("largest_after", 0.0)
         sentence = f"non-finite numbers of an overflow go in, finite ones (largest {largest:.4g}) come out"
-        remedy = Remedy("Carry the operators before this one in float32 or bfloat16; the clamp then has nothing to hide.")
-        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy)
+        remedy = Remedy(
+            "Carry the operators before this one in float32 or bfloat16; the clamp then has nothing to hide."
+        )
+        cause = Cause(
+            self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy
+        )
         return replace(cause, interventions=(widen(alarm.site),))
 
     def example(self) -> tuple[Any, Any]:

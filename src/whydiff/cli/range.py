@@ -15,7 +15,8 @@ from whydiff.records import Verdict
 @guard
 def range_(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="FILE.py:name or package.module:name, run once and audited.")
+        str,
+        typer.Argument(metavar="TARGET", help="FILE.py:name or package.module:name, run once and audited."),
     ],
     arguments: Annotated[
         list[str] | None,
@@ -48,5 +49,7 @@ def range_(
         from whydiff.studies.ranging.rendering import answer, sections
 
         found = range_audit(run, *given, try_remedies=remedies, progress=report)
-    show_study(found.to_dict(), answer(found), sections(found, verbose), json=json, save=save or (), color=color)
+    show_study(
+        found.to_dict(), answer(found), sections(found, verbose), json=json, save=save or (), color=color
+    )
     raise typer.Exit(0 if found.verdict is Verdict.IDENTICAL else 1)

@@ -147,7 +147,9 @@ def _range(dtype: str, form: Limits, elements: int, histogram: Any, extremes: An
     if int(histogram[top]) > special:  # a format without infinities has numbers there
         powers[top - form.bias] = int(histogram[top]) - special
     least = math.inf if smallest >= form.top else _value(smallest, form)
-    return Range(dtype, elements, zeros, subnormals, special - nans, nans, _value(largest, form), least, powers)
+    return Range(
+        dtype, elements, zeros, subnormals, special - nans, nans, _value(largest, form), least, powers
+    )
 
 
 def _value(bits: int, form: Limits) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from whydiff.ranges import Range, narrower
+from whydiff.ranges import Range, limits, narrower
 from whydiff.records import Site
 
 
@@ -74,8 +74,10 @@ class Audit:
     steps: int = 1
 
     def failing(self, dtype: str) -> tuple[SiteRange, ...]:
-        """Sites whose numbers would overflow in a format, worst first."""
-        bad = [site for site in self.sites if site.range.headroom(dtype) < 0 or site.range.infs or site.range.nans]
+        """Sites whose numbers overflow or would overflow in a format no wider than their own, worst first."""
+        room = limits(dtype).largest
+        sites = [site for site in self.sites if limits(site.range.dtype).largest >= room]
+        bad = [site for site in sites if site.range.headroom(dtype) < 0 or site.range.infs or site.range.nans]
         return tuple(sorted(bad, key=lambda site: site.range.headroom(dtype)))
 
     def survival(self) -> Mapping[str, tuple[SiteRange, ...]]:

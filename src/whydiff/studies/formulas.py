@@ -15,7 +15,7 @@ from whydiff.records import Payload
 from whydiff.reporters._blocks import Section, Table, Text
 from whydiff.tolerance import unit_roundoff
 
-SCALES = tuple(2.0 ** (power / 2) for power in range(0, 21))
+SCALES = tuple(2.0 ** (power / 2) for power in range(21))
 """Input scales tried by default: 1 to 1024 in steps of the square root of two."""
 
 
@@ -79,7 +79,10 @@ class FormulaStudy:
              f"{r.headroom:.1f}" if math.isfinite(r.headroom) else "–", f"× {r.cost:.2f}")
             for r in self.rows
         )  # fmt: skip
-        equal = tuple(Text(f"{name}: differs from the first by {value:.1e} in float64") for name, value in self.equal.items())
+        equal = tuple(
+            Text(f"{name}: differs from the first by {value:.1e} in float64")
+            for name, value in self.equal.items()
+        )
         return (
             Section("What holds here", tuple(Text(sentence) for sentence in self.sentences)),
             Section("By scale", (Table(columns, rows, numeric=columns[3:]),)),
@@ -121,7 +124,9 @@ def compare_formulas(
     """
     named = dict(formulas) if isinstance(formulas, Mapping) else {f.__name__: f for f in formulas}
     if len(named) < 2:
-        raise UsageError("A comparison needs two formulas with names of their own.", actual=", ".join(named) or "none")
+        raise UsageError(
+            "A comparison needs two formulas with names of their own.", actual=", ".join(named) or "none"
+        )
     adapter: Any = for_target(next(iter(named.values())), inputs)
     equal = _equality(adapter, named, inputs)
     cells = [(dtype, device, scale) for dtype in dtypes for device in devices for scale in scales]
@@ -174,7 +179,11 @@ def _row(
 
 
 def _sentences(
-    study: FormulaStudy, names: Sequence[str], dtypes: Sequence[str], devices: Sequence[str], scales: Sequence[float]
+    study: FormulaStudy,
+    names: Sequence[str],
+    dtypes: Sequence[str],
+    devices: Sequence[str],
+    scales: Sequence[float],
 ) -> list[str]:
     said = []
     for dtype in dtypes:
@@ -191,13 +200,22 @@ def _sentences(
                 said.append(f"{dtype} on {device}: they overflow at the same scale; none gains range.")
             elif math.isfinite(latest):
                 gain = latest / earliest
-                said.append(f"{dtype} on {device}: the best reaches {gain:.2g} times the input scale of the worst.")
+                said.append(
+                    f"{dtype} on {device}: the best reaches {gain:.2g} times the input scale of the worst."
+                )
             errors = {n: _typical(study, n, dtype, device) for n in names}
             best, worst = min(errors, key=lambda n: errors[n]), max(errors, key=lambda n: errors[n])
             ratio = errors[worst] / errors[best] if errors[best] else 1.0
             said.append(f"{dtype} on {device}: below overflow {worst} has × {ratio:.2f} the error of {best}.")
-            cost = {n: _median(r.cost for r in study.rows if (r.formula, r.dtype, r.device) == (n, dtype, device)) for n in names}
-            said.append(f"{dtype} on {device}: cost " + ", ".join(f"{n} × {value:.2f}" for n, value in cost.items()) + ".")
+            cost = {
+                n: _median(r.cost for r in study.rows if (r.formula, r.dtype, r.device) == (n, dtype, device))
+                for n in names
+            }
+            said.append(
+                f"{dtype} on {device}: cost "
+                + ", ".join(f"{n} × {value:.2f}" for n, value in cost.items())
+                + "."
+            )
     return said
 
 

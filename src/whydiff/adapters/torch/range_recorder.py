@@ -25,21 +25,21 @@ from whydiff.ranges.audit import Alarm, Audit, SiteRange
 from whydiff.records import Site
 from whydiff.tolerance import CANCELLED_SHARE, LATE_SCALING_HEADROOM, UNDERFLOW_SHARE, unit_roundoff
 
-_PRODUCTS = frozenset("mm bmm addmm baddbmm matmul dot mv linear".split())
-_SUMS = frozenset("add sub rsub add_ sub_".split())
-_SCALINGS = frozenset("mul div mul_ div_ _to_copy".split())
+_PRODUCTS = frozenset(["mm", "bmm", "addmm", "baddbmm", "matmul", "dot", "mv", "linear"])
+_SUMS = frozenset(["add", "sub", "rsub", "add_", "sub_"])
+_SCALINGS = frozenset(["mul", "div", "mul_", "div_", "_to_copy"])
 
 
 class _Known:
     """What is known of a storage's content: magnitude, finiteness, and how it was made."""
 
-    __slots__ = ("elements", "finite", "largest", "made", "nan", "present", "tainted")
+    __slots__ = ("finite", "largest", "made", "nan", "tainted", "vanished")
 
     def __init__(
-        self, largest: float, finite: bool, nan: bool, tainted: bool, made: Any, elements: int = 0, present: int = 0
+        self, largest: float, finite: bool, nan: bool, tainted: bool, made: Any, vanished: bool = False
     ) -> None:
         self.largest, self.finite, self.nan, self.tainted, self.made = largest, finite, nan, tainted, made
-        self.elements, self.present = elements, present
+        self.vanished = vanished
 
 
 class _Total:
@@ -118,8 +118,15 @@ class RangeRecorder(TorchDispatchMode):
         return result
 
     def _write(
-        self, where: Any, operator: Operator, func: Any, args: Any, kwargs: Any, reads: list[torch.Tensor],
-        before: list[_Known], tensor: torch.Tensor,
+        self,
+        where: Any,
+        operator: Operator,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        reads: list[torch.Tensor],
+        before: list[_Known],
+        tensor: torch.Tensor,
     ) -> None:
         found = self._measure(tensor)
         if found is None:
@@ -139,20 +146,31 @@ class RangeRecorder(TorchDispatchMode):
         tainted = self._judge(total, found, operator, func, args, kwargs, reads, before, tensor)
         storage = self._storages.of(tensor) or self._storages.add(tensor, 0)
         made = self._made(total, operator, args, reads, before)
+        vanished = any(known.vanished for known in before) or ("underflow", total.site) in self._alarms
         self._known[storage.number] = _Known(
-            found.max_abs, found.finite, bool(found.nans), tainted, made, found.elements, found.elements - found.zeros
+            found.max_abs, found.finite, bool(found.nans), tainted, made, vanished
         )
 
     def _judge(
-        self, total: _Total, found: Range, operator: Operator, func: Any, args: Any, kwargs: Any,
-        reads: list[torch.Tensor], before: list[_Known], tensor: torch.Tensor,
+        self,
+        total: _Total,
+        found: Range,
+        operator: Operator,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        reads: list[torch.Tensor],
+        before: list[_Known],
+        tensor: torch.Tensor,
     ) -> bool:
         """Raise alarms; returns whether the value written carries an overflow."""
         if operator.op in _SCALINGS and before:
             self._late_scaling(total, operator, args, before[0].made)
         carried = any(known.tainted for known in before)
         if found.finite:
-            if carried and any(k.tainted and r.shape == tensor.shape for k, r in zip(before, reads, strict=True)):
+            if carried and any(
+                k.tainted and r.shape == tensor.shape for k, r in zip(before, reads, strict=True)
+            ):
                 self._alarm("hidden", total, found, {"largest_after": found.max_abs})
             self._small_alarms(total, found, operator, args, reads, before)
             return False
@@ -166,6 +184,8 @@ class RangeRecorder(TorchDispatchMode):
                     "largest_input": max((k.largest for k in before), default=0.0)}  # fmt: skip
             mutates = bool(operator.written_names)
             data |= {} if mutates else examine_overflow(func, args, kwargs, found.dtype)
+            if "float64" in data and not any(known.vanished for known in before):
+                return False  # a pole of the function (log 0, 1 / 0): no dtype would help
             self._alarm("overflow", total, found, data)
             return True
         if found.nans and not any(known.nan for known in before):
@@ -194,15 +214,25 @@ class RangeRecorder(TorchDispatchMode):
             self._alarm("late-scaling", product, product.range, data)
 
     def _small_alarms(
-        self, total: _Total, found: Range, operator: Operator, args: Any, reads: list[torch.Tensor],
+        self,
+        total: _Total,
+        found: Range,
+        operator: Operator,
+        args: Any,
+        reads: list[torch.Tensor],
         before: list[_Known],
     ) -> None:
         if operator.op in _SCALINGS and before:
-            present = before[0].present
-            if present and before[0].elements == reads[0].numel() == found.elements:
-                lost = 1 - (found.elements - found.zeros) / present
+            many = found.zeros > UNDERFLOW_SHARE * found.elements and not operator.written_names
+            if many and reads[0].numel() == found.elements:
+                present = min(
+                    int(torch.count_nonzero(t.detach())) for t in reads if t.numel() == found.elements
+                )
+                lost = 1 - (found.elements - found.zeros) / present if present else 0.0
                 if lost > UNDERFLOW_SHARE:
-                    self._alarm("underflow", total, found, {"share_lost": lost})
+                    self._alarm(
+                        "underflow", total, found, {"share_lost": lost, "smallest_kept": found.min_abs}
+                    )
         if operator.op in _SUMS and len(before) == 2 and _is_variance(before[0].made, before[1].made):
             digits = -math.log2(unit_roundoff(found.dtype))
             lost = math.log2(max(before[0].largest, 1e-300) / max(found.max_abs, 1e-300))
@@ -217,9 +247,13 @@ class RangeRecorder(TorchDispatchMode):
         if old is None:
             self._alarms[key] = Alarm(kind, total.site, found.dtype, data, 1, (step, step))
         else:
-            self._alarms[key] = Alarm(kind, old.site, old.dtype, old.data, old.count + 1, (old.steps[0], step))
+            self._alarms[key] = Alarm(
+                kind, old.site, old.dtype, old.data, old.count + 1, (old.steps[0], step)
+            )
 
-    def _made(self, total: _Total, operator: Operator, args: Any, reads: list[torch.Tensor], before: Any) -> Any:
+    def _made(
+        self, total: _Total, operator: Operator, args: Any, reads: list[torch.Tensor], before: Any
+    ) -> Any:
         """How a value was made, as far as alarms ask: a product, a square, a mean, or of what it is a copy."""
         op = operator.op
         if op in _PRODUCTS:
@@ -251,7 +285,9 @@ class RangeRecorder(TorchDispatchMode):
         if not_comparable(tensor) or not tensor.numel() or dtype_name(tensor.dtype) not in LIMITS:
             return _Known(0.0, True, False, False, None)
         with _disable_current_modes(), torch.no_grad():
-            low, high = torch.aminmax(tensor.detach().float() if tensor.element_size() == 1 else tensor.detach())
+            low, high = torch.aminmax(
+                tensor.detach().float() if tensor.element_size() == 1 else tensor.detach()
+            )
             largest = max(abs(float(low)), abs(float(high)))
         nan = math.isnan(float(low)) or math.isnan(float(high))
         finite = math.isfinite(largest) and not nan
@@ -295,8 +331,11 @@ def _is_variance(first: Any, second: Any) -> bool:
     if first is None or second is None or first[0] != "mean" or second[0] != "square":
         return False
     inner, outer = first[1], second[1]
-    return isinstance(inner, tuple) and isinstance(outer, tuple) and inner[0] == "square" and (
-        outer[0] == "mean" and inner[1] == outer[1]
+    return (
+        isinstance(inner, tuple)
+        and isinstance(outer, tuple)
+        and inner[0] == "square"
+        and (outer[0] == "mean" and inner[1] == outer[1])
     )
 
 

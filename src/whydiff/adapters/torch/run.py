@@ -144,9 +144,9 @@ class Run:
             try:
                 with ExitStack() as stack:
                     stack.enter_context(scopes)
-                    if wanted:
-                        stack.enter_context(Rewriter(scopes, wanted))
                     stack.enter_context(recorder)
+                    if wanted:  # on top, so that the recorder sees what is carried out
+                        stack.enter_context(Rewriter(scopes, wanted))
                     outputs = self._call(args, kwargs)
                 return recorder.audit(), _copies(outputs)
             finally:

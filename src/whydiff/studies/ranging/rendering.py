@@ -62,7 +62,9 @@ def _alarms(report: RangeReport) -> tuple[Table, ...]:
     columns = ("kind", "site", "dtype", "times", "steps", "measured")
     rows = []
     for alarm in report.audit.alarms:
-        steps = f"{alarm.steps[0]}–{alarm.steps[1]}" if alarm.steps[0] != alarm.steps[1] else str(alarm.steps[0])
+        steps = (
+            f"{alarm.steps[0]}–{alarm.steps[1]}" if alarm.steps[0] != alarm.steps[1] else str(alarm.steps[0])
+        )
         data = ", ".join(f"{key.replace('_', ' ')} {_number(value)}" for key, value in alarm.data.items())
         rows.append((alarm.kind, str(alarm.site), alarm.dtype, str(alarm.count), steps, data))
     return (Table(columns, tuple(rows), numeric=("times",)),)
@@ -96,7 +98,11 @@ def _sites(report: RangeReport, verbose: bool) -> tuple[Any, ...]:
                "cancelled bits")  # fmt: skip
     table = Table(columns, tuple(_site(site) for site in shown), numeric=columns[2:])
     left = len(ordered) - len(shown)
-    return (table, Text(f"{left} further sites have more headroom (all of them with --verbose).")) if left else (table,)
+    return (
+        (table, Text(f"{left} further sites have more headroom (all of them with --verbose)."))
+        if left
+        else (table,)
+    )
 
 
 def _site(site: SiteRange) -> tuple[str, ...]:
@@ -121,7 +127,14 @@ def _growth(report: RangeReport) -> tuple[Any, ...]:
             grown.append((math.log2(values[-1] / values[0]), site, values))
     grown.sort(key=lambda item: -item[0])
     rows = tuple(
-        (str(site.site), _number(values[0]), _number(max(values)), _number(values[-1]), f"{bits:+.1f}", _spark(values))
+        (
+            str(site.site),
+            _number(values[0]),
+            _number(max(values)),
+            _number(values[-1]),
+            f"{bits:+.1f}",
+            _spark(values),
+        )
         for bits, site, values in grown[:_TIGHTEST]
     )
     columns = ("site", "first", "largest", "last", "bits grown", "over steps")

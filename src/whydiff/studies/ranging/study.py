@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,10 @@ from whydiff.adapters import Progress, for_target
 from whydiff.causes._range import in_float32, with_experiment
 from whydiff.errors import UsageError, WhydiffError
 from whydiff.ranges.audit import Alarm, Audit
-from whydiff.records import Cause, Experiment, Intervention, Trace, Verdict
+from whydiff.records import Cause, Experiment, Status, Trace, Verdict
 from whydiff.studies.ranging.records import RangeReport
+
+_REWRITES = frozenset(("scale-first", "finite-mask"))
 
 
 def range_audit(
@@ -45,7 +47,7 @@ def range_audit(
     explained = _explained(audit)
     causes = tuple(cause for _, cause in explained)
     if try_remedies and causes:
-        causes = _try_all(run, audit, explained, progress)
+        causes = _Trials(run, explained).all(progress)
     return RangeReport(*_verdict(audit, causes), audit, causes, adapter.environment())
 
 
@@ -75,48 +77,50 @@ def _verdict(audit: Audit, causes: Sequence[Cause]) -> tuple[Verdict, str]:
     return Verdict.UNSTABLE, f"{kinds} at {len(audit.alarms)} of {sites} sites, first at {first.site}"
 
 
-def _try_all(
-    run: Any, audit: Audit, explained: Sequence[tuple[Alarm, Cause]], progress: Progress | None
-) -> tuple[Cause, ...]:
-    trace: list[Trace] = []
+class _Trials:
+    """Remedies tried: all rewrites in one rerun (an overflow left upstream would hide the others), one replay."""
 
-    def captured() -> Trace:
-        if not trace:
-            trace.append(run.capture())
-        return trace[0]
+    def __init__(self, run: Any, explained: Sequence[tuple[Alarm, Cause]]) -> None:
+        self.run, self.explained = run, explained
+        self.rewrites = [i for _, cause in explained for i in cause.interventions if i.name in _REWRITES]
+        self._rewritten: Audit | None = None
+        self._trace: Trace | None = None
 
-    tried = []
-    for number, (alarm, cause) in enumerate(explained):
-        if progress is not None:
-            progress("try remedies", number, len(explained))
-        try:
-            tried.append(_try(run, audit, alarm, cause, captured))
-        except WhydiffError as error:
-            tried.append(replace(cause, reason=f"the remedy could not be tried: {error.what}"))
-    return tuple(tried)
+    def all(self, progress: Progress | None) -> tuple[Cause, ...]:
+        tried = []
+        for number, (alarm, cause) in enumerate(self.explained):
+            if progress is not None:
+                progress("try remedies", number, len(self.explained))
+            try:
+                tried.append(self._one(alarm, cause))
+            except WhydiffError as error:
+                tried.append(replace(cause, reason=f"the remedy could not be tried: {error.what}"))
+        return tuple(tried)
+
+    def _one(self, alarm: Alarm, cause: Cause) -> Cause:
+        names = {item.name for item in cause.interventions}
+        if names & _REWRITES:
+            if self._rewritten is None:
+                self._rewritten, _ = self.run.audit(self.rewrites)
+            return _judged(alarm, cause, self._rewritten)
+        if "widen" in names:
+            if self._trace is None:
+                self._trace = self.run.capture()
+            return with_experiment(cause, in_float32(self._trace, alarm.site))
+        return replace(cause, reason=cause.reason or "no remedy is known that can be tried")
 
 
-def _try(run: Any, audit: Audit, alarm: Alarm, cause: Cause, captured: Callable[[], Trace]) -> Cause:
-    rewrites = [item for item in cause.interventions if item.name in ("scale-first", "finite-mask")]
-    if rewrites:
-        return _rerun(run, audit, alarm, cause, rewrites)
-    if any(item.name == "widen" for item in cause.interventions):
-        return with_experiment(cause, in_float32(captured(), alarm.site))
-    return replace(cause, reason=cause.reason or "no remedy is known that can be tried")
-
-
-def _rerun(run: Any, audit: Audit, alarm: Alarm, cause: Cause, rewrites: list[Intervention]) -> Cause:
-    """The user's program again with the op rewritten: the alarm must be gone."""
-    after, _ = run.audit(rewrites)
+def _judged(alarm: Alarm, cause: Cause, after: Audit) -> Cause:
+    """The user's program again with every such op rewritten: the alarm must be gone, the headroom grown."""
     again = [a for a in after.alarms if (a.kind, a.site) == (alarm.kind, alarm.site)]
-    overflows = sum(a.kind in ("overflow", "masked-row") for a in after.alarms)
-    before_site = next(site for site in audit.sites if site.site == alarm.site)
-    after_site = next((site for site in after.sites if site.site == alarm.site), None)
-    gained = after_site.range.headroom() - before_site.range.headroom() if after_site is not None else 0.0
-    gone = not again and overflows <= sum(a.kind in ("overflow", "masked-row") for a in audit.alarms)
-    outcome = "the alarm is gone" if gone else f"{len(again)} such alarm(s) remain"
+    outcome = f"{len(again)} such alarm(s) remain" if again else "the alarm is gone"
+    done = not again
     if alarm.kind == "late-scaling":
-        outcome += f"; headroom {before_site.range.headroom():.1f} → {before_site.range.headroom() + gained:.1f} bits"
-    status: Any = "confirmed" if gone else "refuted"
-    experiment = Experiment(tuple(rewrites), "the alarm is gone", outcome, status, "rerun")
+        stored = float(alarm.data["headroom_stored"])
+        now = next((s.range.headroom() for s in after.sites if s.site == alarm.site and s.range.finite), None)
+        done = now is not None and now > stored
+        outcome += f"; headroom {stored:.1f} → {now:.1f} bits" if now is not None else "; it still overflows"
+    prediction = "nothing overflows there and the headroom grows" if alarm.kind == "late-scaling" else "the alarm is gone"
+    status: Status = "confirmed" if done else "refuted"
+    experiment = Experiment(cause.interventions, prediction, outcome, status, "rerun")
     return replace(cause, status=status, experiments=(experiment,))
