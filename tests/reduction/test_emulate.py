@@ -77,9 +77,7 @@ def test_fused_and_rounded_products_differ_and_exact_ones_do_not() -> None:
     random = np.random.default_rng(0)
     left, right = random.standard_normal((2, 300, 50)).astype(np.float32)
     tree = chain(range(300))
-    fused, rounded = (
-        emulate(tree, Terms(left, right), product) for product in (Product.FUSED, Product.ROUNDED)
-    )
+    fused, rounded = (emulate(tree, Terms(left, right), product) for product in (Product.FUSED, Product.ROUNDED))
     assert not np.array_equal(fused, rounded)
     short = Terms(*(rounded_to(x, "bfloat16").astype(np.float32) for x in (left, right)))
     fused, rounded = (emulate(tree, short, product) for product in (Product.FUSED, Product.ROUNDED))
@@ -116,8 +114,6 @@ def test_many_outputs_are_cut_into_blocks() -> None:
 def test_bfloat16_is_rounded_to_nearest_even(numbers: list[float]) -> None:
     torch = pytest.importorskip("torch")
     values = np.array(numbers, np.float32)
-    assert np.array_equal(
-        rounded_to(values, "bfloat16"), torch.from_numpy(values).bfloat16().double().numpy()
-    )
+    assert np.array_equal(rounded_to(values, "bfloat16"), torch.from_numpy(values).bfloat16().double().numpy())
     assert np.isnan(rounded_to(np.array([np.nan], np.float32), "bfloat16")[0])
     assert np.isinf(rounded_to(np.array([np.inf], np.float32), "bfloat16")[0])

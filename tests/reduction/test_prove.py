@@ -176,6 +176,14 @@ def test_a_row_alone_is_the_counterpart_of_that_row_among_others() -> None:
     assert proof.proved is bool(proof.differing)
 
 
+def test_exchanged_factors_are_the_same_terms() -> None:
+    left, right = tensors((300,), (300,))
+    proof = proven(lambda: torch.dot(left, right), lambda: torch.mm(left[None], right[:, None]))
+    assert proof is not None
+    assert proof.matched == (1, 1)
+    assert proof.proved is bool(proof.differing), proof.reason
+
+
 def test_equal_outputs_prove_nothing() -> None:
     x, weight = tensors((4, 64), (16, 64))
     proof = proven(lambda: FUNCTIONAL.linear(x, weight), lambda: FUNCTIONAL.linear(x, weight))
@@ -197,10 +205,7 @@ def test_other_terms_are_never_proven_the_same() -> None:
 def test_a_cast_product_is_not_comparable_with_the_plain_one() -> None:
     x, weight = tensors((4, 64), (16, 64))
     assert (
-        proven(
-            lambda: FUNCTIONAL.linear(x, weight), lambda: FUNCTIONAL.linear(x.bfloat16(), weight.bfloat16())
-        )
-        is None
+        proven(lambda: FUNCTIONAL.linear(x, weight), lambda: FUNCTIONAL.linear(x.bfloat16(), weight.bfloat16())) is None
     )
 
 

@@ -32,9 +32,7 @@ def test_a_restricted_tree_joins_its_leaves_as_before(tree: Tree, data: st.DataO
     kept = sorted(data.draw(st.sets(st.integers(0, tree.leaves - 1), min_size=1)))
     small = tree.restricted(kept)
     sets = {frozenset(tree.leaves_of(tree.leaves + i)) & frozenset(kept) for i in range(len(tree.nodes))}
-    inner = {
-        frozenset(kept[leaf] for leaf in small.leaves_of(small.leaves + i)) for i in range(len(small.nodes))
-    }
+    inner = {frozenset(kept[leaf] for leaf in small.leaves_of(small.leaves + i)) for i in range(len(small.nodes))}
     assert inner == {part for part in sets if len(part) > 1}
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from whydiff.adapters import for_framework
+from whydiff.adapters import Executor, Value, for_framework
 from whydiff.case import Case, replayable
+from whydiff.errors import WhydiffError
 from whydiff.localize import find_origins
 from whydiff.lockstep import Lockstep
-from whydiff.records import Call
+from whydiff.records import Call, Trace
 
 SAME_INPUTS = ("implementation", "arguments", "layout")
 """Kinds of origin whose inputs hold the same values."""
 
+Recorded = tuple[Executor, Call, Sequence[Value]]
 Visit = Callable[[Lockstep, Call, Call], None]
 
 
@@ -36,6 +38,41 @@ def visit_origins(case: Case, wanted: Callable[[Call, Call], bool], visit: Visit
 
     executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
     find_origins(executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=on_origin)
+
+
+def single_regions(case: Case) -> Iterator[tuple[str, Recorded, Recorded]]:
+    """Regions of one op on either side: (site, reference's and candidate's executor, call and reads).
+
+    Each program is executed plainly up to its op; where an earlier difference reaches it, the reads differ.
+    """
+    unpaired = set(case.alignment.unpaired_reference), set(case.alignment.unpaired_candidate)
+    if replayable(case.reference) or replayable(case.candidate):
+        return
+    for origin in case.localization.origins:
+        ours, theirs = origin.calls
+        if (
+            origin.kind == "region"
+            and len(origin.region) == 2
+            and ours in unpaired[0]
+            and theirs in unpaired[1]
+        ):
+            sides = tuple(_reads_at(trace, index) for trace, index in
+                          ((case.reference, ours), (case.candidate, theirs)))  # fmt: skip
+            if sides[0] is not None and sides[1] is not None:
+                yield str(origin.site), sides[0], sides[1]
+
+
+def _reads_at(trace: Trace, index: int) -> Recorded | None:
+    executor = for_framework(trace.framework).executor(trace)
+    with executor.running():
+        for call in trace.calls[:index]:
+            executor.execute(call)
+            executor.release(call)
+        call = trace.calls[index]
+        try:
+            return executor, call, [executor.read(event) for event in call.reads]
+        except WhydiffError:  # a call before it could not be executed: nothing to look at
+            return None
 
 
 def flags(case: Case, call_r: Call, call_c: Call) -> dict[str, tuple[Any, Any]]:

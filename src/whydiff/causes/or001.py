@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.case import Case
-from whydiff.causes._order import flags, visit_origins
+from whydiff.causes._order import flags, single_regions, visit_origins
 from whydiff.lockstep import Lockstep
 from whydiff.records import Call, Cause, Experiment, Remedy, Verdict
 from whydiff.reduction import Proof, prove
 
 MOST_PROOFS = 8
 """Kinds of call (op, shapes, strides) that are proven in one case; each takes about a second."""
+
+_ALIGNMENT = 64
+"""Elements after which an address is aligned like the first, whatever the dtype."""
 
 _PROVENANCE = ("versions", "hardware", "flags", "variables")
 
@@ -21,12 +24,12 @@ class ReductionOrder:
     """Both sides add the same terms; their kernels add them in another order.
 
     What it detects:
-        An origin at a sum, mean, matrix product or convolution whose inputs agree, where the two calls use
-        other kernels: another batch size or layout, one row computed alone or among others.
+        An origin at a sum, mean, matrix product or convolution whose terms agree and whose shapes and
+        layouts do too, or which is one op on one side and another op on the other (``dot`` and ``mm``).
 
     Why it happens:
-        Floating-point addition is not associative. Kernels are chosen by shape, stride and alignment; one
-        adds in 4 lanes, another in blocks of 192, and every order rounds differently.
+        Floating-point addition is not associative. One kernel adds in 4 lanes, another in blocks of 192,
+        and every order rounds differently.
 
     Evidence required:
         The accumulation order of both calls is revealed by probing them at their true shape, strides,
@@ -35,15 +38,16 @@ class ReductionOrder:
         shuffled terms must fail there. Up to 4096 outputs are replayed, and one call of every shape.
 
     Look-alikes:
-        OR002 if the number of threads differs; EN001, EN002 and EN004 if versions, flags or instruction sets
+        SH001, SH002 and SH003 if sizes or layouts differ, which chose the kernel; OR002 if the number of
+        threads differs; EN001, EN002 and EN004 if versions, flags or instruction sets
         differ. Other terms (another weight, a cast, TF32) fail the replay. A sum that the replay does not
         reproduce is listed as inconclusive.
 
     Example:
-        The rows of a matrix are summed as they lie, and from a copy that lies column by column.
+        The same scalar product of two vectors by ``dot`` and by ``mm``.
 
     Remedy:
-        Accept it: neither order is more right. For equal bits, give both sides the same shape and layout.
+        Accept it: neither order is more right. For equal bits, call the same op on both sides.
 
     How it is verified:
         By replay: the reference's order on the candidate's inputs must give the reference's bits, and the
@@ -76,31 +80,40 @@ class ReductionOrder:
             )  # fmt: skip
             proofs[key] = str(call_r.site), proof
 
-        visit_origins(case, lambda call_r, call_c: not flags(case, call_r, call_c), visit)
+        def wanted(call_r: Call, call_c: Call) -> bool:
+            return _kind(call_r)[1] == _kind(call_c)[1] and not flags(case, call_r, call_c)
+
+        if not case.localization.axes:
+            visit_origins(case, wanted, visit)
+        for site, (executor_r, call_r, reads_r), (executor_c, call_c, reads_c) in single_regions(case):
+            key = _kind(call_r), _kind(call_c)
+            if key not in proofs and len(proofs) < MOST_PROOFS and not flags(case, call_r, call_c):
+                proofs[key] = site, prove(executor_r, call_r, reads_r, executor_c, call_c, reads_c)
         for key, (site, proof) in proofs.items():
             if proof is not None and proof.differing and proof.revealed:
                 yield _cause(self.code, self.name, site, proof, alike.get(key, 0))
 
     def example(self) -> tuple[Any, Any]:
-        """Sums over the rows of the same matrix in two layouts."""
+        """A scalar product as ``dot`` and as ``mm``; its exact value is 0, so that the order shows."""
         import torch
 
         generator = torch.Generator().manual_seed(0)
-        rows = torch.randn(64, 512, generator=generator)
-        columns = rows.t().contiguous().t()
-        return lambda: rows.sum(-1), lambda: columns.sum(-1)
+        left, right = torch.randn(2, 512, generator=generator)
+        order = torch.randperm(512, generator=generator)
+        left, right = torch.cat([left, left[order]]), torch.cat([right, -right[order]])
+        return lambda: torch.dot(left, right), lambda: torch.mm(left[None], right[:, None])[0, 0]
 
 
 def _kind(call: Call) -> Any:
-    return call.target, tuple(
-        (event.spec.shape, event.spec.strides, event.spec.dtype) for event in call.reads
-    )
+    """Op, and the shape, strides, alignment and dtype of everything it reads."""
+    specs = [event.spec for event in call.reads]
+    return call.target, tuple((s.shape, s.strides, s.offset % _ALIGNMENT, s.dtype) for s in specs)
 
 
 def _cause(code: str, name: str, site: str, proof: Proof, alike: int) -> Cause:
     remedy = Remedy(
-        "Accept it: neither order is more right. For equal bits, give both sides the same shape, layout and "
-        "number of threads."
+        "Accept it: neither order is more right. For equal bits, call the same op on "
+        "the same shapes and layouts on both sides."
     )
     text = f"{proof.matched[0]} and {proof.matched[1]} of {proof.replayed} outputs bit for bit"
     experiment = Experiment(

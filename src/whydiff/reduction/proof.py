@@ -12,6 +12,7 @@ import numpy.typing as npt
 from whydiff.adapters import Executor, RecordedSum, Value, for_framework
 from whydiff.records import Call, Evidence
 from whydiff.reduction.describe import describe
+from whydiff.reduction.emulate import Terms
 from whydiff.reduction.replay import Order, Replay, replay, same_bits, sample
 from whydiff.reduction.trial import recorded_terms
 
@@ -185,10 +186,7 @@ def _crossed(
     if any(found.why or not found.orders for found in replays):
         return None
     terms = recorded_terms(ours, where_r), recorded_terms(theirs, where_c)
-    if not np.array_equal(terms[0].left, terms[1].left):
-        return None
-    right = terms[0].right, terms[1].right
-    if right[0] is not None and right[1] is not None and not np.array_equal(right[0], right[1]):
+    if not _same_terms(*terms):
         return None
     counts = []
     for total, where, found, other in (
@@ -203,6 +201,14 @@ def _crossed(
     return counts[0], counts[1]
 
 
+def _same_terms(ours: Terms, theirs: Terms) -> bool:
+    """The same values, or the same products with their factors exchanged (multiplication commutes)."""
+    if ours.right is None or theirs.right is None:
+        return np.array_equal(ours.left, theirs.left)
+    straight = np.array_equal(ours.left, theirs.left) and np.array_equal(ours.right, theirs.right)
+    return straight or (np.array_equal(ours.left, theirs.right) and np.array_equal(ours.right, theirs.left))
+
+
 def _line(found: Replay, total: RecordedSum) -> str:
     """One line for an op: its main order, and how many outputs are summed in others."""
     if not found.orders:
@@ -210,9 +216,7 @@ def _line(found: Replay, total: RecordedSum) -> str:
     counts = [found.explained(index) for index in range(len(found.orders))]
     most = int(np.argmax(counts))
     text = _named(found.orders[most], total)
-    others = [
-        _named(order, total) for index, order in enumerate(found.orders) if index != most and counts[index]
-    ]
+    others = [_named(order, total) for index, order in enumerate(found.orders) if index != most and counts[index]]
     if others:
         text += f" ({counts[most]} outputs; {sum(counts) - counts[most]} others: {' or: '.join(others[:2])})"
     return text

@@ -132,9 +132,7 @@ def replay(total: RecordedSum, where: npt.NDArray[np.int64] | None = None) -> Re
     orders: list[Order] = []
     if not why:
         try:
-            by = _explain(
-                total, where, recorded_terms(total, where), total.outputs().reshape(-1)[where], orders
-            )
+            by = _explain(total, where, recorded_terms(total, where), total.outputs().reshape(-1)[where], orders)
             done = Replay(tuple(orders), where, by, total.rows * total.columns)
             return _confirmed(total, done) if orders and (by >= 0).any() else done
         except WhydiffError as error:

@@ -87,9 +87,7 @@ def reveal(probe: Probe, leaves: int, *, countable: int = 1 << 24, most_work: in
     return _assemble(groups, leaves)
 
 
-def _measure(
-    probe: Probe, groups: Sequence[_Group], leaves: int, countable: int
-) -> list[npt.NDArray[np.int64]]:
+def _measure(probe: Probe, groups: Sequence[_Group], leaves: int, countable: int) -> list[npt.NDArray[np.int64]]:
     """For every group: its leaves (and witness) under the LCA of its pivot and each other member."""
     lost: list[npt.NDArray[np.int64]] = []
     held: list[npt.NDArray[np.int8]] = []

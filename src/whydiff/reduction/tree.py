@@ -132,9 +132,7 @@ def first_difference(reference: Tree, candidate: Tree) -> tuple[int, int] | None
     pairs = [(i, i + 1) for i in range(reference.leaves - 1)] + [(0, j) for j in range(2, reference.leaves)]
     paths = tuple(_paths(tree) for tree in (reference, candidate))
     for pair in pairs:
-        sizes = [
-            _common(tree, parents, *pair) for tree, parents in zip((reference, candidate), paths, strict=True)
-        ]
+        sizes = [_common(tree, parents, *pair) for tree, parents in zip((reference, candidate), paths, strict=True)]
         if sizes[0] != sizes[1]:
             return pair
     return None

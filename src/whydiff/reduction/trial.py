@@ -95,9 +95,7 @@ def _probe(total: RecordedSum, row: int, columns: npt.NDArray[np.int64]) -> Prob
         outputs = np.empty(len(masks))
         for start in range(0, len(masks), step):
             part = slice(start, start + step)
-            outputs[part] = total.evaluate(
-                table[masks[part]], factors if factor != 1.0 else None, row, columns
-            )
+            outputs[part] = total.evaluate(table[masks[part]], factors if factor != 1.0 else None, row, columns)
         return outputs * (total.divisor / (unit * factor))
 
     return probe
@@ -143,9 +141,7 @@ def as_terms(total: RecordedSum, values: Array, factors: Array | None) -> Terms:
     right = np.ones((total.leaves, 1), wide)
     if factors is not None:
         right[: len(factors), 0] = factors
-    return Terms(
-        left, np.broadcast_to(right, left.shape), total.plain, total.dtype in ("bfloat16", "float16")
-    )
+    return Terms(left, np.broadcast_to(right, left.shape), total.plain, total.dtype in ("bfloat16", "float16"))
 
 
 def recorded_terms(total: RecordedSum, where: npt.NDArray[np.int64]) -> Terms:
@@ -165,8 +161,6 @@ def finished(total: RecordedSum, sums: Array, *, reciprocal: bool = False) -> Ar
 def ways(total: RecordedSum, terms: Terms) -> list[tuple[Product, bool]]:
     """(product, reciprocal) variants in which one tree may be carried out."""
     if total.dtype == "float64" and terms.right is not None:
-        raise ReplayError(
-            "A fused product is not emulated in float64.", next_step="only its tree is revealed"
-        )
+        raise ReplayError("A fused product is not emulated in float64.", next_step="only its tree is revealed")
     reciprocals = (False, True) if total.divisor & (total.divisor - 1) else (False,)
     return [(product, reciprocal) for product in terms.products for reciprocal in reciprocals]
