@@ -13,7 +13,7 @@ from typing import Any
 
 from whydiff.errors import UsageError
 
-NAMES = ("smollm", "megatron")
+NAMES = ("smollm", "megatron", "gemma")
 """Names that `run` accepts; the first is what `whydiff demo` runs without a name."""
 
 Progress = Callable[[str, int, int], None]
