@@ -19,6 +19,7 @@ from whydiff.case import Case
 from whydiff.metrics import is_integer, values
 from whydiff.noise_floor import Floor, NoiseFloor
 from whydiff.records import Measurement, Payload
+from whydiff.scaling import Scaling
 
 Array = np.ndarray[Any, Any]
 _METRICS = ("max_abs", "mean_abs", "rel_l2", "different")
@@ -44,12 +45,15 @@ class Scores:
     tokens: Array | None = None
 
 
-def impact(case: Case, floor: NoiseFloor | None = None) -> tuple[Measurement, ...]:
+def impact(
+    case: Case, floor: NoiseFloor | None = None, scaling: Scaling | None = None
+) -> tuple[Measurement, ...]:
     """Measurements over the returned tensors; ``per`` names the tensor or what a share is taken of.
 
     Args:
         case: with the outputs in ``localization``.
         floor: adds what rounding alone explains, and the tolerance that it justifies.
+        scaling: adds how the error without any rounding depends on the position.
     """
     found: list[Measurement] = []
     for metric in _METRICS:
@@ -71,7 +75,10 @@ def impact(case: Case, floor: NoiseFloor | None = None) -> tuple[Measurement, ..
         found.append(Measurement("cosine", value, slot))
     scores = scores_of(case)
     if scores is not None:
-        found += choices(scores) + by_position(scores)
+        found += choices(scores) + by_position(position_errors(scores), scores.slot)
+        lifted = scaling.profiles.get(scores.slot, ()) if scaling else ()
+        if len(lifted) == scores.length:
+            found += by_position(np.array(lifted), scores.slot, "lifted_")
     one = main_floor(floor, scores)
     if one is not None:
         found += [
@@ -213,21 +220,31 @@ def position_errors(scores: Scores) -> Array:
     return result
 
 
-def by_position(scores: Scores) -> list[Measurement]:
-    """Whether the error grows with the position: the first and last quarter, and their rank correlation.
+def by_position(errors: Array, slot: str, prefix: str = "") -> list[Measurement]:
+    """Whether the error grows with the position: mean over the first and the last quarter, and correlation.
 
-    ``position_correlation`` is Spearman's: 1 if every position is worse than the one before.
+    ``position_correlation`` is Spearman's: 1 if every position is worse than the one before. With the prefix
+    ``lifted_`` the errors are those of the float64 runs: a defect that grows with the length shows there also
+    where 16-bit rounding hides it.
+
+    Args:
+        errors: mean absolute difference at each position, float64 [length].
+        slot: name of the output.
+        prefix: of the metrics' names.
     """
-    if scores.length < 2:
+    if len(errors) < 2:
         return []
-    errors = position_errors(scores)
-    part = max(1, scores.length // 4)
+    part = max(1, len(errors) // 4)
     found = [
-        Measurement("mean_abs_first_positions", float(errors[:part].mean()), f"{scores.slot}, first {part}"),
-        Measurement("mean_abs_last_positions", float(errors[-part:].mean()), f"{scores.slot}, last {part}"),
+        Measurement(
+            f"{prefix}mean_abs_first_positions", float(errors[:part].mean()), f"{slot}, first {part}"
+        ),
+        Measurement(f"{prefix}mean_abs_last_positions", float(errors[-part:].mean()), f"{slot}, last {part}"),
     ]
-    if scores.length >= 3 and errors.std() > 0:
-        found.append(Measurement("position_correlation", _rank_correlation(errors), "positions ranked"))
+    if len(errors) >= 3 and errors.std() > 0:
+        found.append(
+            Measurement(f"{prefix}position_correlation", _rank_correlation(errors), "positions ranked")
+        )
     return found
 
 

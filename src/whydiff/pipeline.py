@@ -14,12 +14,13 @@ from whydiff.case import Case, replayable
 from whydiff.causes import detectors
 from whydiff.comparison import same
 from whydiff.impact import impact, justified
+from whydiff.local_test import examine
 from whydiff.localize import Localization, axes_of, find_origins, from_fingerprints, measure_growth
 from whydiff.noise_floor import NoiseFloor, noise_floor
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Side, Trace
 from whydiff.scaling import Scaling, measure_scaling
 from whydiff.store import open_trace
-from whydiff.verdict import judge, judge_origins
+from whydiff.verdict import judge, judge_origins, needs_local_test
 from whydiff.verify import verify
 
 
@@ -101,11 +102,12 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
     causes = tuple(sorted(verify(case, hypotheses, progress), key=_rank))
     scaling = measure_scaling(case, progress) if _differs(case) else None
     floor = noise_floor(case, progress) if scaling is not None else NoiseFloor()
-    origins = judge_origins(case, causes, scaling)
+    local = examine(case, progress) if scaling is not None and needs_local_test(case, scaling) else None
+    origins = judge_origins(case, causes, scaling, local)
     verdict, reason = judge(case, origins, causes, scaling)
     return Diagnosis(
         verdict=verdict, reason=reason, origins=origins, causes=causes,
-        impact=impact(case, floor), outputs=case.localization.outputs, growth=case.localization.growth,
+        impact=impact(case, floor, scaling), outputs=case.localization.outputs, growth=case.localization.growth,
         alignment=case.alignment, sides=(_side(case.reference), _side(case.candidate)),
         environment_changes=case.environment_changes, not_compared=(*_not_compared(case), *_not_lifted(scaling, floor)),
         accounted=case.localization.accounted, notes=(*notes, *_notes(case), *justified(case, floor)),

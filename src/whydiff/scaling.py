@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
+
 from whydiff.adapters import Executor, Progress, Value, for_framework
 from whydiff.case import Case, replayable
 from whydiff.errors import WhydiffError
 from whydiff.lockstep import Lockstep
-from whydiff.metrics import common_dtype, is_integer, measure
+from whydiff.metrics import common_dtype, is_integer, measure, values
 from whydiff.records import Call, Count, Event, Lift, Origin, Payload
 from whydiff.slices import counterparts
 from whydiff.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, unit_roundoff
@@ -108,6 +110,8 @@ class Scaling:
         regions: at the outputs, only the origins in ``together`` acting.
         together: positions of regions and layouts whose own difference stays: their values may mean different
             things on either side.
+        profiles: output slot → mean absolute float64 difference at each position (last axis but one), casts
+            lifted: the difference without any rounding.
         counts: what could not be lifted, and discrete choices that flip.
         why_not: why the test was not run; empty if it was.
     """
@@ -116,6 +120,7 @@ class Scaling:
     origins: tuple[Modes, ...] = ()
     regions: Scale | None = None
     together: frozenset[int] = frozenset()
+    profiles: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     counts: tuple[Count, ...] = ()
     why_not: str = ""
 
@@ -144,6 +149,7 @@ class _Test:
         self.origins = case.localization.origins
         self.counts: dict[tuple[str, str], Count] = {}
         self.everything = _float64_throughout(case)
+        self.profiles: dict[str, tuple[float, ...]] = {}
         self._lifted_reference: dict[str, dict[str, Payload]] = {}
 
     def run(self) -> Scaling:
@@ -160,7 +166,7 @@ class _Test:
             origins = self._each_origin(program)
             together = frozenset(i for i, origin in enumerate(self.origins) if _strange(origin, origins[i]))
             regions = self._regions(program, together)
-        return Scaling(program, origins, regions, together, tuple(self.counts.values()))
+        return Scaling(program, origins, regions, together, self.profiles, tuple(self.counts.values()))
 
     # ------------------------------------------------------------------ the whole program
 
@@ -176,8 +182,11 @@ class _Test:
             ours = self._lifted_reference[key]
             theirs = self._outputs("candidate", lift, restore, f"{word}: candidate")
             axes = self.case.localization.axes
-            found.append({slot: _difference(*counterparts(ours[slot], theirs[slot], axes))
-                          for slot in ours if slot in theirs})  # fmt: skip
+            pairs = {slot: counterparts(ours[slot], theirs[slot], axes) for slot in ours if slot in theirs}
+            found.append({slot: _difference(*pair) for slot, pair in pairs.items()})
+            if key == "float64 lifted" and not restored:
+                self.profiles = {slot.partition("@")[0]: _profile(*pairs[slot])
+                                 for slot, one in found[-1].items() if one is not None}  # fmt: skip
         return _worst(*found)
 
     def _outputs(self, side: str, lift: Lift, restore: Mapping[str, Value], stage: str) -> dict[str, Payload]:
@@ -334,6 +343,17 @@ def _difference(reference: Payload, candidate: Payload) -> Difference | None:
     return Difference(s.sum_abs / finite, math.sqrt(s.sum_reference_square / finite), special)
 
 
+def _profile(reference: Payload, candidate: Payload) -> tuple[float, ...]:
+    """Mean absolute difference at each position of the last axis but one; empty for fewer axes or complex."""
+    if reference.bits.ndim < 2 or reference.dtype.startswith("complex"):
+        return ()
+    ours, theirs = (values(side.bits, side.dtype) for side in (reference, candidate))
+    with np.errstate(invalid="ignore"):
+        error = np.abs(theirs - ours)
+    error = np.where(np.isfinite(error), error, 0.0)
+    return tuple(np.moveaxis(error, -2, 0).reshape(error.shape[-2], -1).mean(axis=1).tolist())
+
+
 def _worst(single: Mapping[str, Difference | None], double: Mapping[str, Difference | None]) -> Scale | None:
     """The slot that shrinks least."""
     scales = []
@@ -355,7 +375,10 @@ def _matched(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, E
 
 
 def _payloads(step: Lockstep, er: Event, ec: Event) -> tuple[Payload, Payload]:
-    payloads = step.reference.payload(step.reference.read(er)), step.candidate.payload(step.candidate.read(ec))
+    payloads = (
+        step.reference.payload(step.reference.read(er)),
+        step.candidate.payload(step.candidate.read(ec)),
+    )
     return counterparts(*payloads, step.axes)
 
 

@@ -269,3 +269,29 @@ def test_float64_programs_are_carried_out_in_float32_if_asked() -> None:
     trace = captured(lambda x: x * 2, x)
     assert replayed(trace, Lift("float32"))[0][0].dtype is torch.float64
     assert torch.equal(replayed(trace, Lift("float32", everything=True))[0][0], x.float() * 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_attention_is_lifted_although_its_kernel_could_draw(dtype: Any) -> None:
+    """The op is marked as random for its dropout; without dropout nothing is left at the recorded precision."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 4, 9, 16).bfloat16() for _ in range(3))
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    trace = captured(attend, q, k, v)
+    assert any("attention" in call.site.op for call in trace.calls)
+    [lifted], executor = replayed(trace, Lift(dtype, "kept"))
+    wide = getattr(torch, dtype)
+    expected = attend(q.double(), k.double(), v.double())
+    assert (lifted.double() - expected).abs().max() < 16 * torch.finfo(wide).eps
+    assert executor.counts() == ()
+
+
+def test_what_is_executed_as_recorded_is_never_silent() -> None:
+    torch.manual_seed(0)
+    q = torch.randn(1, 4, 9, 16).bfloat16()
+    trace = captured(lambda q: nn.functional.rrelu(q, training=True), q)
+    _, executor = replayed(trace, Lift("float64"))
+    assert sum(count.count for count in executor.counts()) == 1

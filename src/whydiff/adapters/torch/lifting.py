@@ -76,7 +76,7 @@ def apply_lifted(
 def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: bool) -> list[torch.Tensor]:
     """The op on wide reads: its kernel, else a formula, else a decomposition."""
     func = find(call.target, trusted=trusted)
-    if describe(func).random:
+    if draws(func, call):
         raise ReplayError(
             "not lifted: a random op draws other numbers in another dtype", where=str(call.site)
         )
@@ -99,6 +99,19 @@ def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: b
         where=str(call.site),
         actual=_short(refused),
     ) from refused
+
+
+def draws(func: Any, call: Call) -> bool:
+    """Whether an op draws random numbers; attention kernels could, and do not without dropout."""
+    if not describe(func).random:
+        return False
+    names = [argument.name for argument in func._schema.arguments]
+    if "dropout_p" not in names:
+        return True
+    position = names.index("dropout_p")
+    positional = call.arguments[0]
+    given = positional[position] if position < len(positional) else call.arguments[1].get("dropout_p", 0.0)
+    return bool(given)
 
 
 def _finished(func: Any, result: Any) -> list[torch.Tensor]:
@@ -201,10 +214,16 @@ class LiftedExecutor(Executor):
         """The op on wide reads; mutated ones are changed in place."""
         self._apply_flags(dict(self.trace.contexts[call.context] if self.trace.contexts else {}) | _EXACT)
         wide = [widened(read, self.lift) for read in reads]
-        operator = describe(find(call.target, trusted=self.trusted))
+        func = find(call.target, trusted=self.trusted)
+        operator = describe(func)
         if operator.op == "native_dropout" and len(reads) == 1:
             return self._dropout(call, wide)
-        if operator.random or (self.lift.casts == "kept" and _makes_floats(call)):
+        if draws(func, call):
+            if not operator.op.endswith("_like") and _depends_on_floats(call):
+                reason = f"not lifted: {call.target} draws its random numbers inside"
+                self.not_lifted.setdefault(reason, []).append(str(call.site))
+            return self._as_recorded(call, wide)
+        if self.lift.casts == "kept" and _makes_floats(call):
             return self._as_recorded(call, wide)
         try:
             outputs = _carry_out(call, wide, self.lift, self.trusted)
@@ -386,6 +405,13 @@ def _floats(event: Event) -> bool:
 
 def _epsilon(event: Event) -> float:
     return float(torch.finfo(dtype_of(event.spec.dtype)).eps)
+
+
+def _depends_on_floats(call: Call) -> bool:
+    """Whether floats go in, besides those that are filled, and floats come out."""
+    inputs = (event for i, event in enumerate(call.reads) if i not in call.mutates)
+    reads = any(_floats(event) and event.skipped != "overwritten" for event in inputs)
+    return reads and any(event.storage >= 0 and _floats(event) for event in call.writes)
 
 
 def _makes_floats(call: Call) -> bool:
