@@ -372,7 +372,8 @@ class _Origins:
                          "the same numbers", {"reads": [str(one.reference.site) for one in self.unmapped]})
             ]  # fmt: skip
         alike = same_but_for_sizes(call_r.arguments, call_c.arguments, self.step.axes)
-        if not alike or call_r.target != call_c.target:
+        made_up = not call_r.reads and call_r.arguments != call_c.arguments  # positions: they are no counterparts
+        if not alike or made_up or call_r.target != call_c.target:
             return "arguments", (), [
                 Evidence("its inputs agree and its arguments differ",
                          {"reference": [call_r.target, call_r.arguments], "candidate": [call_c.target, call_c.arguments]})

@@ -166,7 +166,8 @@ def options(reference: Shape, candidate: Shape, axes: tuple[Axis, ...]) -> tuple
 
 
 def _windows(small: int, large: int, axes: Sequence[Axis]) -> list[Window | None]:
-    found: list[Window | None] = []
+    found: list[Window] = []
+    extended: list[Window] = []  # the axis with further positions: less plain
     for axis in axes:
         slope = _slope(small, large, axis)
         if slope is None:
@@ -176,14 +177,14 @@ def _windows(small: int, large: int, axes: Sequence[Axis]) -> list[Window | None
         if extra % slope == 0 and axis.small + extra // slope > 0:
             more = extra // slope
             starts = axis.starts if more == 0 else tuple(dict.fromkeys((*axis.starts, *ends)))
-            found += [
+            (extended if more else found).extend(
                 Window(outer, axis.large + more, slope // outer, start, axis.small + more)
                 for outer in _divisors(slope)
                 for start in starts
-            ]
+            )
         elif small > 0:
-            found += [Window(1, large, 1, start, small) for start in dict.fromkeys((0, large - small))]
-    return list(dict.fromkeys(found))
+            extended += [Window(1, large, 1, start, small) for start in dict.fromkeys((0, large - small))]
+    return list(dict.fromkeys((*found, *extended)))
 
 
 def _slope(small: int, large: int, axis: Axis) -> int | None:

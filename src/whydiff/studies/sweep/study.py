@@ -249,6 +249,12 @@ def _verdict(
         if failed:
             return Verdict.INCONCLUSIVE, f"{len(failed)} of {len(cells)} cells failed, none of the others differs"
         return Verdict.IDENTICAL, f"no op and no output changes a bit in {len(cells)} cells"
+    other = next(((cell, one) for cell in differing for one in cell.found if one.kind == "input"), None)
+    if other is not None:
+        return Verdict.INCOMPARABLE, (
+            f"the inputs at {other[0].size} do not hold those at {other[0].against} (read by {other[1].site}): the "
+            "first rows and positions must be the same at every size"
+        )
     worst = max(judged, key=lambda one: one.verdict.severity)
     outputs = sum(not cell.outputs_equal for cell in differing)
     count = f"ops change their bits in {len(differing)} of {len(cells)} cells, outputs in {outputs}"
