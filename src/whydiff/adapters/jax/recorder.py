@@ -44,13 +44,15 @@ class Recorder:
         reached: arrays that existed before the run, by identity.
         keep: payload key of a written value by (call index, output number, site); empty: not kept.
         sink: receives (key, value) for kept ones.
+        known: what was learnt of equations in runs before; shared between recorders of one program.
     """
 
     def __init__(
         self, reached: Reached, keep: Callable[[int, int, str], str] | None = None,
-        sink: Callable[[str, Any], None] | None = None,
-    ) -> None:
+        sink: Callable[[str, Any], None] | None = None, known: dict[int, tuple[Op, str, Any]] | None = None,
+    ) -> None:  # fmt: skip
         self.reached, self.keep, self.sink = reached, keep, sink
+        self.known = {} if known is None else known
         self.calls: list[Call] = []
         self.ops: dict[int, Op] = {}
         self.refs: dict[int, Ref] = {}
@@ -119,7 +121,7 @@ class Recorder:
     def _spec(self, aval: Any, value: Any) -> TensorSpec:
         if values.is_key(aval):
             return values.spec_of(aval)
-        return TensorSpec(tuple(aval.shape), str(aval.dtype), self._device(value))
+        return TensorSpec(tuple(aval.shape), values.dtype_name(aval.dtype), self._device(value))
 
     def _device(self, value: Any) -> str:
         if not isinstance(value, jax.Array):
@@ -146,10 +148,16 @@ class Recorder:
             for i, ref in enumerate(made)
         )
         self.calls.append(
-            Call(index, site, f"jax.{op.name}", "compute", read_events, write_events, template(op), source=source)
+            Call(index, site, f"jax.{op.name}", "compute", read_events, write_events, self._template(op), source=source)
         )
         self.ops[index] = op
         return made
+
+    @staticmethod
+    def _template(op: Op) -> Any:
+        if "template" not in op.cache:
+            op.cache["template"] = template(op)
+        return op.cache["template"]
 
     def _kept(self, index: int, number: int, site: Site, ref: Ref) -> str:
         if self.keep is None or ref.value is None or ref.skipped:
@@ -192,11 +200,15 @@ class Recorder:
 
     def _plain(self, eqn: Any, operands: Sequence[Any], tap: Any, names: Names) -> list[Ref]:
         reads = [item for item in operands if isinstance(item, Ref)]
-        inputs = tuple(item.aval if isinstance(item, Ref) else item for item in operands)
-        outputs = tuple(var.aval for var in eqn.outvars)
-        op = Op(eqn.primitive.name, eqn.primitive, eqn.params, inputs, outputs, eqn.ctx)
-        outs = [None] * len(outputs) if tap is None else tap
-        return self.call(op, reads, outs, names, place(eqn.source_info) or self.around)
+        known = self.known.get(id(eqn))
+        if known is None:
+            inputs = tuple(item.aval if isinstance(item, Ref) else item for item in operands)
+            outputs = tuple(var.aval for var in eqn.outvars)
+            op = Op(eqn.primitive.name, eqn.primitive, eqn.params, inputs, outputs, eqn.ctx)
+            known = self.known[id(eqn)] = (op, place(eqn.source_info), eqn)
+        op = known[0]
+        outs = [None] * len(op.outputs) if tap is None else tap
+        return self.call(op, reads, outs, names, known[1] or self.around)
 
     def _read(self, env: dict[Any, Ref], atom: Any) -> Ref:
         return self.ref(atom.val) if isinstance(atom, Literal) else env[atom]

@@ -1,10 +1,11 @@
 """One instrumented run: every unit that JAX dispatches is executed, and its inner values are recorded.
 
-What JAX dispatches is a single primitive, or a whole compiled program (``jax.jit``, a loop). Three ways of looking
-into a program, from the least to the most invasive:
+What JAX dispatches is a single primitive, or a whole compiled program (``jax.jit``, a loop). Ways of looking into
+a program; the first under which the outputs keep the plain run's bits is used:
 
-- ``taps``: the same compiled program with its inner values as extra outputs;
+- ``taps``: the same compiled program with every inner value as an extra output;
 - ``boundaries``: extra outputs only where a value leaves its scope; what is fused inside is not observed;
+- ``products``: extra outputs only where products and convolutions end, which the program holds in memory anyway;
 - ``op by op``: every equation is executed alone.
 """
 
@@ -22,10 +23,12 @@ from whydiff.adapters.jax.internals import Jaxpr
 from whydiff.adapters.jax.ops import Fixed, Op, aval_of
 from whydiff.adapters.jax.recorder import Recorder, Ref
 from whydiff.adapters.jax.scopes import Names, names_of
-from whydiff.adapters.jax.tapped import Plan, boundaries, control, evaluate, everything, inner_of, iterations, loops, plain
+from whydiff.adapters.jax.tapped import (
+    Plan, boundaries, control, evaluate, everything, inner_of, iterations, loops, plain, products,
+)  # fmt: skip
 
-Way = Literal["taps", "boundaries", "op by op"]
-WAYS: tuple[Way, ...] = ("taps", "boundaries", "op by op")
+Way = Literal["taps", "boundaries", "products", "op by op"]
+WAYS: tuple[Way, ...] = ("taps", "boundaries", "products", "op by op")
 
 
 class Compiled:
@@ -57,7 +60,7 @@ class Compiled:
         key = (id(jaxpr), way, tuple(sorted(counts.items())), tuple(map(str, map(aval_of, args))), str(options))
         if key not in self._known:
             begin = time.perf_counter()
-            kept = boundaries(jaxpr) if way == "boundaries" else None
+            kept = {"boundaries": boundaries, "products": products}[way](jaxpr) if way != "taps" else None
 
             def tapped(*given: Any) -> Any:
                 return evaluate(jaxpr, consts, given, Plan(everything if kept is None else kept.__contains__, counts))

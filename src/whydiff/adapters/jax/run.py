@@ -35,6 +35,7 @@ class Run:
         self.target, self.args, self.kwargs = target, tuple(args), dict(kwargs)
         self.reached = reach(target, self.args, self.kwargs)
         self.compiled = Compiled()
+        self.known: dict[int, Any] = {}
         self._variables = [(variable, raw(variable)) for variable in self.reached.variables]
         self._donates = False
         self._plain: Outputs | None = None
@@ -71,7 +72,7 @@ class Run:
 
     def recorded(self, way: Way, recorder: Recorder | None = None) -> tuple[Recorder, Recording, Outputs]:
         """One instrumented run."""
-        recorder = recorder or Recorder(self.reached)
+        recorder = recorder or Recorder(self.reached, known=self.known)
         recording = Recording(recorder, way, self.compiled)
         with modules_named(tuple(self.reached.classes)), self._fresh_names(), self._beginning():
             with internals.dispatching(recording):

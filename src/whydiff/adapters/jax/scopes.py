@@ -7,6 +7,7 @@ under the attribute path by which its caller holds it. A named scope is metadata
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ def names_of(stack: Any) -> Names:
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def phase_and_scope(names: Names) -> tuple[Phase, str]:
     """Phase (transposed: backward) and dotted scope.
 

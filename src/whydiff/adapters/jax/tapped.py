@@ -240,6 +240,17 @@ def boundaries(jaxpr: Jaxpr, at: Path = ()) -> set[Path]:
     return kept
 
 
+def products(jaxpr: Jaxpr, at: Path = ()) -> set[Path]:
+    """Equations whose values a compiled program holds in memory: products, convolutions, sorts."""
+    kept: set[Path] = set()
+    for number, eqn in enumerate(jaxpr.eqns):
+        if eqn.primitive.name in ("dot_general", "conv_general_dilated", "sort", "top_k"):
+            kept.add((*at, number))
+        for inner, place in inner_of(eqn, (*at, number)):
+            kept |= products(inner, place)
+    return kept
+
+
 def atom_in(atom: Any, maker: Mapping[Any, int]) -> bool:
     """Whether an operand is made by an equation of this program."""
     return not isinstance(atom, Literal) and atom in maker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -20,22 +21,37 @@ _NATIVE = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 floa
 def is_key(value: Any) -> bool:
     """Whether a value (or abstract value) is a typed PRNG key."""
     dtype = getattr(value, "dtype", None)
-    return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    return dtype is not None and _is_key(dtype)
 
 
 def not_comparable(aval: Any) -> str:
     """Why an abstract value has no numbers to look at; empty if it has."""
     if not hasattr(aval, "shape") or not hasattr(aval, "dtype"):
         return f"{type(aval).__name__} (no numbers)"
-    if is_key(aval):
+    return _not_comparable(aval.dtype)
+
+
+@functools.cache
+def dtype_name(dtype: Any) -> str:
+    """The framework-neutral name of a dtype."""
+    return str(dtype)
+
+
+@functools.cache
+def _not_comparable(dtype: Any) -> str:
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
         return ""
-    if aval.dtype == jax.dtypes.float0:
+    if dtype == jax.dtypes.float0:
         return "float0 (no numbers)"
-    if np.dtype(aval.dtype).itemsize not in _UNSIGNED and str(aval.dtype) not in _NATIVE:
-        return f"dtype {aval.dtype}"
-    if str(aval.dtype) in ("int4", "uint4", "int2", "uint2", "float4_e2m1fn"):
-        return f"dtype {aval.dtype}"
+    sub_byte = dtype_name(dtype) in ("int4", "uint4", "int2", "uint2", "float4_e2m1fn")
+    if sub_byte or (np.dtype(dtype).itemsize not in _UNSIGNED and dtype_name(dtype) not in _NATIVE):
+        return f"dtype {dtype}"
     return ""
+
+
+@functools.cache
+def _is_key(dtype: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key))
 
 
 def host(value: Any) -> np.ndarray[Any, Any]:
@@ -49,7 +65,7 @@ def host(value: Any) -> np.ndarray[Any, Any]:
 
 def bits(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The same memory with a dtype that every numpy knows: 16-bit and 8-bit floats as unsigned integers."""
-    if str(array.dtype) in _NATIVE:
+    if dtype_name(array.dtype) in _NATIVE:
         return array
     return array.view(_UNSIGNED[array.dtype.itemsize])
 
@@ -64,7 +80,7 @@ def spec_of(value: Any) -> TensorSpec:
     if is_key(value):
         data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(value.shape, value.dtype))
         return TensorSpec(tuple(data.shape), str(data.dtype), _device(value))
-    return TensorSpec(tuple(value.shape), str(value.dtype), _device(value))
+    return TensorSpec(tuple(value.shape), dtype_name(value.dtype), _device(value))
 
 
 def _device(value: Any) -> str:
