@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -11,9 +12,20 @@ from typing import Any, Literal
 from whydiff.adapters import Executor, Run, for_framework
 from whydiff.comparison import compare_payloads
 from whydiff.errors import PayloadError, ReplayError
+from whydiff.interventions import CHANGES, EDITS, REPLACED, Edited, changes, edits, outputs_with_replaced
 from whydiff.localize import Localization, find_origins
+from whydiff.metrics import is_integer, measure
 from whydiff.records import (
-    Alignment, Call, Comparison, Intervention, Leaf, Origin, Payload, RecordedTrace, Trace,
+    Alignment,
+    Call,
+    Comparison,
+    Intervention,
+    Leaf,
+    Lift,
+    Origin,
+    Payload,
+    RecordedTrace,
+    Trace,
 )  # fmt: skip
 from whydiff.slices import counterparts
 
@@ -164,7 +176,14 @@ class Case:
 
     def replays(self, interventions: Sequence[Intervention]) -> bool:
         """Whether a replay can do it: a scalar only where it shows as an operator's differing argument."""
-        return all(item.name in REPLAYED or bool(self._carried(item)) for item in interventions)
+        return all(self._replays(item) for item in interventions)
+
+    def _replays(self, item: Intervention) -> bool:
+        if item.name in CHANGES:
+            return bool(getattr(for_framework(self.candidate.framework), "changes_calls", False))
+        if item.name == REPLACED:
+            return not self.localization.axes and not (replayable(self.reference) or replayable(self.candidate))
+        return item.name in REPLAYED or item.name in EDITS or bool(self._carried(item))
 
     def try_out(self, interventions: Sequence[Intervention]) -> Outcome:
         """The candidate's outputs under interventions against the reference's (remembered)."""
@@ -208,7 +227,19 @@ class Case:
 
     def _replayed(self, interventions: Sequence[Intervention], donor: Executor) -> dict[str, Payload]:
         executor = self._restored(interventions, donor)
+        if any(item.name == REPLACED for item in interventions):
+            follower = self._follower(executor)
+            return outputs_with_replaced(follower, executor, self.alignment, interventions)
         return self._outputs(executor, executor.trace)
+
+    def _follower(self, candidate: Executor) -> Executor:
+        """A replay of the reference with the candidate's leaves, for its ops to work on."""
+        state = {
+            ours.name: candidate.leaf_value(theirs)
+            for ours, theirs in self.differing_leaves
+            if ours.spec.shape == theirs.spec.shape and ours.spec.dtype == theirs.spec.dtype
+        }
+        return for_framework(self.reference.framework).executor(self.reference, restore=state)
 
     def _outputs(self, executor: Executor, trace: Trace) -> dict[str, Payload]:
         outputs: dict[str, Payload] = {}
@@ -221,14 +252,59 @@ class Case:
         return outputs
 
     def origins_after(self, interventions: Sequence[Intervention]) -> set[str] | None:
-        """Sites of the origins that remain when the candidate is replayed under interventions (None: cannot)."""
+        """Sites of the origins that remain when the candidate is replayed under interventions (None: cannot).
+
+        Where an op of the reference stands in the candidate's place, nothing remains.
+        """
         if not self.replays(interventions):
             return None
         donor = self._executor(self.reference)
         found = find_origins(donor, self._restored(interventions, donor), self.alignment)
-        return {str(origin.site) for origin in found.origins}
+        gone = {
+            (i.value[0] if isinstance(i.value, tuple) else i.value, i.target)
+            for i in interventions if i.name == REPLACED
+        }  # fmt: skip
+        return {
+            str(origin.site) for origin in found.origins
+            if (str(origin.site.at("")), str(origin.candidate_site.at(""))) not in gone
+        }  # fmt: skip
 
-    def _restored(self, interventions: Sequence[Intervention], donor: Executor) -> Executor:
+    def apart_in_float64(self, interventions: Sequence[Intervention]) -> float | None:
+        """How far the outputs of both programs, lifted to float64, lie apart under interventions.
+
+        Returns:
+            The largest mean absolute difference of an output over the reference's root mean square; None if it
+            cannot be told.
+        """
+        if any(item.name in CHANGES for item in interventions) or not self.replays(interventions):
+            return None
+        if self.localization.axes or replayable(self.reference) or replayable(self.candidate):
+            return None
+        wide = Lift("float64")
+        donor = for_framework(self.reference.framework).executor(self.reference, lift=wide)
+        ours = self._outputs(donor, self.reference)
+        candidate = self._restored(interventions, self._executor(self.reference), lift=wide)
+        if any(item.name == REPLACED for item in interventions):
+            follower = for_framework(self.reference.framework).executor(self.reference, lift=wide)
+            theirs = outputs_with_replaced(follower, candidate, self.alignment, interventions)
+        else:
+            theirs = self._outputs(candidate, candidate.trace)
+        apart = 0.0
+        for slot, payload in ours.items():
+            if slot not in theirs or payload.bits.shape != theirs[slot].bits.shape:
+                return None
+            if is_integer(payload.dtype):
+                continue
+            found = measure(payload, theirs[slot])
+            finite = max(found.finite, 1)
+            magnitude = math.sqrt(found.sum_reference_square / finite)
+            if magnitude:
+                apart = max(apart, found.sum_abs / finite / magnitude)
+        return apart
+
+    def _restored(
+        self, interventions: Sequence[Intervention], donor: Executor, lift: Lift | None = None
+    ) -> Executor:
         by_name = {leaf.name: leaf for leaf in self.reference.leaves}
         mine = {leaf.name: leaf for leaf in self.candidate.leaves}
         restoring = [item for item in interventions if item.name in REPLAYED]
@@ -240,11 +316,14 @@ class Case:
                     actual=str(theirs), expected=str(ours), next_step="give the candidate as a live target",
                 )
         restore = {i.target: donor.leaf_value(by_name[i.value or i.target]) for i in restoring}
-        changed = {k: call for item in interventions for k, call in self._carried(item).items()}
-        trace: Any = self.candidate
+        carried = {k: call for item in interventions for k, call in self._carried(item).items()}
+        exchanged = carried | edits(self.candidate, interventions)
+        trace: Any = Edited(self.candidate, exchanged) if exchanged else self.candidate
+        adapter: Any = for_framework(self.candidate.framework)
+        changed = changes(self.candidate, interventions)
         if changed:
-            trace = _Changed(trace, tuple(changed.get(call.index, call) for call in trace.calls))
-        return for_framework(trace.framework).executor(trace, restore=restore)
+            return adapter.executor(trace, restore=restore, changes=changed)  # type: ignore[no-any-return]
+        return adapter.executor(trace, restore=restore, lift=lift)  # type: ignore[no-any-return]
 
     def _carried(self, item: Intervention) -> Mapping[int, Call]:
         """Candidate calls inside the scalar's module whose arguments differ by it, with the reference's arguments."""
@@ -272,16 +351,6 @@ def _changes(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict
     return {
         key: (reference.get(key), candidate.get(key)) for key in keys if reference.get(key) != candidate.get(key)
     }
-
-
-class _Changed:
-    """A trace with some calls exchanged; everything else is the original's."""
-
-    def __init__(self, trace: Trace, calls: tuple[Call, ...]) -> None:
-        self._trace, self.calls = trace, calls
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._trace, name)
 
 
 ABSENT = object()

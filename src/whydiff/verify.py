@@ -12,7 +12,8 @@ from dataclasses import replace
 from whydiff.adapters import Progress
 from whydiff.case import Case, Outcome
 from whydiff.errors import WhydiffError
-from whydiff.records import Cause, Experiment, Intervention, Measurement, Status
+from whydiff.records import Cause, Experiment, Intervention, Measurement, Origin, Status, Verdict
+from whydiff.tolerance import SCALING_FLOOR
 
 _PREDICTION = "outputs equal the reference's bit for bit"
 
@@ -97,6 +98,13 @@ def _verified(case: Case, cause: Cause, everything: tuple[Intervention, ...]) ->
             reason="it differs but changes nothing on this input",
             experiments=(_experiment(cause.interventions, "outputs change", before, this_removed, "refuted"),),
         )  # fmt: skip
+    rounding = "" if this_removed.equal or not cause.interventions else _rounding_left(case, cause)
+    if rounding:
+        change = f"mean absolute difference {before.mean_abs:.3e} before, {this_removed.mean_abs:.3e} after"
+        outcome = f"{rounding} ({change})"
+        experiment = Experiment(cause.interventions, "only rounding is left", outcome, "confirmed",
+                                this_removed.method, before.mean_abs, this_removed.mean_abs)  # fmt: skip
+        return replace(cause, status="confirmed", reason="", effect=effect, experiments=(experiment,))
     if this_removed.equal:
         experiment = _experiment(cause.interventions, _PREDICTION, before, this_removed, "confirmed")
         return replace(cause, status="confirmed", reason="", effect=effect, experiments=(experiment,))
@@ -113,17 +121,27 @@ def _verified(case: Case, cause: Cause, everything: tuple[Intervention, ...]) ->
     return _partly(case, cause, before, this_removed, effect)
 
 
+def _rounding_left(case: Case, cause: Cause) -> str:
+    """The sentence that only rounding is left when a cause is removed; empty if more is, or if it cannot be told."""
+    if cause.verdict is not Verdict.SEMANTIC:
+        return ""
+    before, after = case.apart_in_float64(()), case.apart_in_float64(cause.interventions)
+    if before is None or after is None or not after <= SCALING_FLOOR < before:
+        return ""
+    return f"lifted to float64 the outputs lie {after:.1e} of their size apart, and {before:.1e} before"
+
+
 def _partly(
     case: Case, cause: Cause, before: Outcome, after: Outcome, effect: tuple[Measurement, ...]
 ) -> Cause:
     """Other, unexplained origins remain: confirmed only if its own origins vanish when it is removed."""
-    mine = {str(o.site) for o in case.localization.origins if set(o.leaves) & _targets(cause)}
+    mine = {str(o.site) for o in case.localization.origins if _claims(cause, o)}
     left = case.origins_after(cause.interventions)
     if mine and left is not None:
         gone = mine - left
         status: Status = "confirmed" if gone == mine else "refuted" if not gone else "inconclusive"
         experiment = Experiment(
-            cause.interventions, "the origins that read it vanish",
+            cause.interventions, "its origins vanish",
             f"{len(gone)} of {len(mine)} origins vanish; others remain, so the outputs still differ",
             status, "replay", before.mean_abs, after.mean_abs,
         )  # fmt: skip
@@ -133,6 +151,13 @@ def _partly(
         cause, effect=effect, experiments=(experiment,),
         reason="removing it does not make the outputs equal, and its origins cannot be told from the others",
     )  # fmt: skip
+
+
+def _claims(cause: Cause, origin: Origin) -> bool:
+    """Whether an origin reads what a cause changes, or is where it changes something."""
+    targets = _targets(cause)
+    here = {str(origin.candidate_site), str(origin.candidate_site.at(""))}
+    return bool(targets & {*origin.leaves, *here}) or any(t.startswith(f"{s}.") for t in targets for s in here)
 
 
 def _targets(cause: Cause) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from whydiff import registry
@@ -21,6 +22,25 @@ from whydiff.records import (
 Value = Any
 Outputs = Sequence[tuple[str, Value]]
 Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How one call of a replay is carried out differently; see `whydiff.interventions`.
+
+    Attributes:
+        dtype: it reads its floating inputs in this dtype, computes in it and keeps what it writes in it; "" for
+            the recorded one.
+        reads: read position → (first element within the storage, int64 indices): the elements from there on
+            are read in this order.
+        writes: written slot → flat int64 indices: the result's elements in this order.
+        factor: the first result is multiplied by it, rounded once.
+    """
+
+    dtype: str = ""
+    reads: Mapping[int, tuple[int, Any]] = field(default_factory=dict)
+    writes: Mapping[int, Any] = field(default_factory=dict)
+    factor: float | None = None
 
 
 class Run(Protocol):
@@ -127,6 +147,8 @@ class Adapter(Protocol):
         self, trace: Trace, *, restore: Mapping[str, Value] | None = None, lift: Lift | None = None
     ) -> Executor:
         """A replay of a trace, with some leaves replaced, and carried out at another precision if asked.
+
+        Adapters that have ``changes_calls = True`` also take ``changes``: call index → `Change` (without lift).
 
         Raises:
             whydiff.errors.ReplayError: this adapter cannot lift.

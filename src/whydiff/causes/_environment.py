@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from whydiff.case import Case
+from whydiff.causes._explained import explained
 from whydiff.records import Cause, Environment, Evidence, Origin, Remedy, Verdict
 
 Change = tuple[str, str, str]
@@ -53,8 +54,16 @@ def of_kind(changes: Iterable[Change], code: str) -> tuple[Change, ...]:
 
 
 def unexplained(case: Case) -> tuple[Origin, ...]:
-    """Origins at which op, arguments and inputs agree and the output differs: what an environment can do."""
-    return tuple(origin for origin in case.localization.origins if origin.kind == "implementation")
+    """Origins at which op, arguments and inputs agree and the output differs: what an environment can do.
+
+    Those that a cause explains from the values are left out.
+    """
+    named = explained(case)
+    return tuple(
+        origin
+        for index, origin in enumerate(case.localization.origins)
+        if origin.kind == "implementation" and index not in named
+    )
 
 
 def hypothesis(case: Case, code: str, name: str, remedy: Remedy, verdict: Verdict) -> Iterable[Cause]:

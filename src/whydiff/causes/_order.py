@@ -7,6 +7,7 @@ from typing import Any
 
 from whydiff.adapters import Executor, Value, for_framework
 from whydiff.case import Case, replayable
+from whydiff.causes._explained import explained_calls
 from whydiff.errors import WhydiffError
 from whydiff.localize import find_origins
 from whydiff.lockstep import Lockstep
@@ -22,11 +23,13 @@ Visit = Callable[[Lockstep, Call, Call], None]
 def visit_origins(case: Case, wanted: Callable[[Call, Call], bool], visit: Visit) -> None:
     """Walk both programs again and call ``visit`` at wanted origins, while everything they read is there.
 
-    Does nothing (and costs nothing) if no origin is wanted or a side cannot be replayed.
+    Does nothing (and costs nothing) if no origin is wanted or a side cannot be replayed. Origins that a cause
+    explains from the values are left out.
     """
+    named = explained_calls(case)
     sites = {
         origin.calls for origin in case.localization.origins
-        if origin.kind in SAME_INPUTS and min(origin.calls) >= 0
+        if origin.kind in SAME_INPUTS and min(origin.calls) >= 0 and origin.calls not in named
         and wanted(case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]])
     }  # fmt: skip
     if not sites or replayable(case.reference) or replayable(case.candidate):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from whydiff.case import Case, differing_arguments, fits
+from whydiff.case import Case
+from whydiff.causes._explained import argued, explained
 from whydiff.causes._state import listed, target_name
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
 
@@ -69,12 +70,12 @@ class ConfigDiffers:
         for key, (ours, theirs) in case.config_changes.items():
             if key in linked or _place(ours) or _place(theirs):
                 continue
-            origins = [o for o in case.localization.origins if _argues(case, o, ours, theirs)]
+            origins = [o for o in case.localization.origins if argued(case, o, ours, theirs)]
             if origins:
                 yield self._argument(key, ours, theirs, origins)
             else:
                 alone.append(key)
-        if alone and case.localization.origins:
+        if alone and len(explained(case)) < len(case.localization.origins):
             yield self._alone(case, alone)
 
     def _attribute(
@@ -91,7 +92,7 @@ class ConfigDiffers:
         if keys:
             evidence.append(Evidence(f"the configuration says so: {listed(keys)}", {"config": keys}))
         for origin in case.localization.origins:
-            if _argues(case, origin, ours, theirs):
+            if argued(case, origin, ours, theirs):
                 evidence.append(
                     Evidence(f"the value is an argument of {origin.site}", {"origin": str(origin.site)})
                 )
@@ -123,9 +124,11 @@ class ConfigDiffers:
             "candidate)",
             {"config": changes},
         )
+        named = explained(case)
         open_origins = [
-            o for o in case.localization.origins if o.kind in ("implementation", "region", "arguments")
-        ]
+            o for index, o in enumerate(case.localization.origins)
+            if o.kind in ("implementation", "region", "arguments") and index not in named
+        ]  # fmt: skip
         remedy = Remedy("Build both sides from the same configuration.")
         if open_origins:
             return Cause(
@@ -134,7 +137,8 @@ class ConfigDiffers:
             )  # fmt: skip
         return Cause(
             self.code, self.name, f"config.{first}", Verdict.SEMANTIC, (evidence,), remedy, status="refuted",
-            inert=True, reason="a configuration key alone changes no number, and state explains every origin",
+            inert=True,
+            reason="a configuration key alone changes no number, and state and the ops explain every origin",
         )  # fmt: skip
 
     def example(self) -> tuple[Any, Any]:
@@ -166,17 +170,6 @@ def _scalars(case: Case) -> dict[tuple[str, Any, Any], list[str]]:
 def _place(value: Any) -> bool:
     """A path or address says where something came from, not how it computes."""
     return isinstance(value, str) and ("/" in value or "\\" in value)
-
-
-def _argues(case: Case, origin: Origin, ours: Any, theirs: Any) -> bool:
-    """Whether an argument of an origin's two calls changed from one value to the other."""
-    reference, candidate = origin.calls
-    if origin.kind != "arguments" or reference < 0 or candidate < 0:
-        return False
-    changes = differing_arguments(
-        case.reference.calls[reference].arguments, case.candidate.calls[candidate].arguments
-    )
-    return any(fits(change, (ours, theirs)) for change in changes)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -3,7 +3,7 @@
 Explanation, thresholds and measured error rates: ``docs/explanation/local-tests.md``.
 """
 
-from whydiff.local_test.examine import examine, local_test
+from whydiff.local_test.examine import Examined, examine, local_test
 from whydiff.local_test.hypotheses import HYPOTHESES, Explanation, Hypothesis
 from whydiff.local_test.judge import LocalResult, judge_outputs
 from whydiff.local_test.operation import Operation
@@ -11,6 +11,7 @@ from whydiff.local_test.replays import operation
 
 __all__ = [
     "HYPOTHESES",
+    "Examined",
     "Explanation",
     "Hypothesis",
     "LocalResult",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,7 +24,38 @@ _REGION_CALLS = 64
 _ELEMENTS = 1 << 26
 
 
-def examine(case: Case, progress: Progress | None = None) -> dict[int, LocalResult]:
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What the local test had before it when it judged an origin.
+
+    Attributes:
+        number: position of the origin in the localization.
+        calls: of the reference and of the candidate: the op, or the ops of the region (perhaps none).
+        events: what they read, per side, and their results: (reads, result).
+        operations: the same as float64 functions of ``reads``.
+        outputs: both sides' results on agreeing inputs.
+        result: the local test's decision.
+    """
+
+    number: int
+    calls: tuple[Sequence[Call], Sequence[Call]]
+    reads: tuple[Sequence[Event], Sequence[Event]]
+    results: tuple[Event, Event]
+    operations: tuple[Operation, Operation]
+    outputs: tuple[Payload, Payload]
+    result: LocalResult
+
+
+Visit = Callable[[Examined], None]
+
+
+def examine(
+    case: Case,
+    progress: Progress | None = None,
+    *,
+    chosen: Sequence[int] | None = None,
+    visit: Visit | None = None,
+) -> dict[int, LocalResult]:
     """The local test at every origin of a case.
 
     Both programs are replayed once, in step and resynchronised; at an origin the op's inputs and both outputs
@@ -33,12 +64,14 @@ def examine(case: Case, progress: Progress | None = None) -> dict[int, LocalResu
     Args:
         case: with its localization.
         progress: called with (stage, done, total).
+        chosen: positions of the origins to test; all by default.
+        visit: told of every judged origin while its values are at hand.
 
     Returns:
-        Position in ``case.localization.origins`` → result; every origin has one (``inconclusive`` with the
-        reason where it cannot be tested).
+        Position in ``case.localization.origins`` → result; every chosen origin has one (``inconclusive`` with
+        the reason where it cannot be tested).
     """
-    return _examine(case, range(len(case.localization.origins)), progress)
+    return _examine(case, range(len(case.localization.origins)) if chosen is None else chosen, progress, visit)
 
 
 def local_test(case: Case, origin: Origin) -> LocalResult:
@@ -47,7 +80,9 @@ def local_test(case: Case, origin: Origin) -> LocalResult:
     return _examine(case, [position], None)[position]
 
 
-def _examine(case: Case, chosen: Sequence[int], progress: Progress | None) -> dict[int, LocalResult]:
+def _examine(
+    case: Case, chosen: Sequence[int], progress: Progress | None, visit: Visit | None = None
+) -> dict[int, LocalResult]:
     origins = case.localization.origins
     if not chosen:
         return {}
@@ -62,6 +97,7 @@ def _examine(case: Case, chosen: Sequence[int], progress: Progress | None) -> di
         return {i: undecided(f"there is no float64 oracle: {error.what}") for i in chosen}
     step = _Watched(plain[0], plain[1], case)
     found = _Walk(step, (lifted[0], lifted[1]), {i: origins[i] for i in chosen}, case)
+    found.visit = visit
     with ExitStack() as stack:
         for executor in lifted:
             stack.enter_context(executor.running())
@@ -98,6 +134,8 @@ class _Walk:
         self, step: _Watched, lifted: tuple[Executor, Executor], origins: Mapping[int, Origin], case: Case
     ) -> None:
         self.step, self.lifted, self.case = step, lifted, case
+        self.visit: Visit | None = None
+        self.told: list[Examined] = []
         self.results: dict[int, LocalResult] = {}
         self.wanted = len(origins)
         self.at: dict[tuple[int, int], list[tuple[int, Origin]]] = {}
@@ -149,7 +187,7 @@ class _Walk:
             disagreeing = [look for look in self.step.looks(call_r, call_c, "reads") if look.agrees is False]
             for area in self.areas.pop((call_r.index, call_c.index), ()):
                 self._guarded(area.origin, functools.partial(self._judge_area, area))
-            left = [k for k in disagreeing if k.reference.producer == -1 or not self.step.resynchronise(k)]
+            left = [k for k in disagreeing if self._looked_at(k) or not self.step.resynchronise(k)]
             if call_r.kind == "return":
                 self._returned(call_r, call_c)
                 continue
@@ -159,11 +197,16 @@ class _Walk:
             self.step.execute(call_r, call_c)
             looks = self.step.looks(call_r, call_c, "writes")
             for number, origin in here:
-                judge = functools.partial(self._judge_call, call_r, call_c, origin, reads, alone, looks)
+                judge = functools.partial(self._judge_call, call_r, call_c, (number, origin), reads, alone, looks)
                 self._guarded(number, judge)
             for look in looks:
                 if look.agrees or (look.agrees is False and self.step.resynchronise(look)):
                     self.step.note_equal(look)
+
+    def _looked_at(self, look: Look) -> bool:
+        """Whether one value is looked at differently (or a leaf differs): nothing to resynchronise."""
+        made, other = look.reference.producer, look.candidate.producer
+        return made == -1 or self.partner.get(made) == other
 
     def _guarded(self, number: int, judge: Any) -> None:
         if number in self.results:
@@ -173,6 +216,10 @@ class _Walk:
         except _FAILURES as error:
             what = error.what if isinstance(error, WhydiffError) else f"{type(error).__name__}: {error}"
             self.results[number] = undecided(f"the oracle could not be computed: {what}".splitlines()[0])
+        for examined in self.told:
+            if self.visit is not None:
+                self.visit(examined)
+        self.told = []
 
     def _returned(self, call_r: Call, call_c: Call) -> None:
         for number, origin in self.at.get((call_r.index, call_c.index), ()):
@@ -209,23 +256,32 @@ class _Walk:
         self,
         call_r: Call,
         call_c: Call,
-        origin: Origin,
+        which: tuple[int, Origin],
         reads: tuple[list[Payload], list[Payload]] | None,
         alone: list[Any] | None,
         looks: Sequence[Look],
     ) -> LocalResult:
         if reads is None:
             return undecided(f"its inputs are not there or have more than {_ELEMENTS} elements")
-        slot, look = next((i, look) for i, look in enumerate(looks) if look.agrees is False)
+        slot, look = next(((i, look) for i, look in enumerate(looks) if look.agrees is False), (-1, None))
+        if look is None:
+            return undecided("its outputs agree on the values that the replay gives it")
         slots = _slot(call_r, look.reference), _slot(call_c, look.candidate)
         op_r = operation(call_r, reads[0], slots[0], self.lifted[0])
         op_c = operation(call_c, reads[1], slots[1], self.lifted[1])
         x_r = self.step.reference.payload(look.reference_value)
         x_c = self.step.candidate.payload(look.candidate_value)
+        number, origin = which
         if origin.kind == "implementation" and alone is not None and slot < len(alone):
             x_c = self.step.candidate.payload(alone[slot])
             op_c = operation(call_c, reads[0], slots[1], self.lifted[1])
-        return judge_outputs(op_r, x_r, x_c, op_c)
+        result = judge_outputs(op_r, x_r, x_c, op_c)
+        self._tell(number, ([call_r], [call_c]), (call_r.reads, call_c.reads), (look.reference, look.candidate),
+                   (op_r, op_c), (x_r, x_c), result)  # fmt: skip
+        return result
+
+    def _tell(self, *what: Any) -> None:
+        self.told.append(Examined(*what))
 
     def _judge_area(self, area: _Area) -> LocalResult:
         outputs, operations = [], []
@@ -238,7 +294,11 @@ class _Walk:
             operations.append(region.operation(reads))
         if outputs[0].bits.shape != outputs[1].bits.shape:
             return undecided("the outputs have other shapes")
-        return judge_region(area.regions, operations, outputs, area.reads)
+        result = judge_region(area.regions, operations, outputs, area.reads)
+        inputs = area.regions[0].inputs, area.regions[1].inputs
+        self._tell(area.origin, area.calls, inputs, area.events, (operations[0], operations[1]),
+                   (outputs[0], outputs[1]), result)  # fmt: skip
+        return result
 
 
 def judge_region(

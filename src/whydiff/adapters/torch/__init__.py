@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from whydiff.adapters import Change
 from whydiff.adapters.torch.checkpoint import checkpoint
+from whydiff.adapters.torch.changing import ChangedExecutor
 from whydiff.adapters.torch.dtypes import to_payload
 from whydiff.adapters.torch.environment import environment, set_flags
 from whydiff.adapters.torch.executor import Executor
@@ -30,6 +32,7 @@ class TorchAdapter:
     """See `whydiff.adapters.Adapter`."""
 
     name = "torch"
+    changes_calls = True
 
     def owns(self, target: object, args: Sequence[Any]) -> bool:
         """Every callable that no other adapter claims."""
@@ -40,10 +43,17 @@ class TorchAdapter:
         return Run(target, args, kwargs)
 
     def executor(
-        self, trace: Trace, *, restore: Mapping[str, torch.Tensor] | None = None, lift: Lift | None = None
+        self,
+        trace: Trace,
+        *,
+        restore: Mapping[str, torch.Tensor] | None = None,
+        lift: Lift | None = None,
+        changes: Mapping[int, Change] | None = None,
     ) -> Executor:
-        """A replay of a trace, lifted if asked; ops named by a trace on disk are limited to ATen."""
+        """A replay of a trace, lifted or with changed calls; ops named by a trace on disk are limited to ATen."""
         trusted = bool(getattr(trace, "handles", None))
+        if changes:
+            return ChangedExecutor(trace, changes, trusted=trusted, restore=restore)
         if lift is not None:
             return LiftedExecutor(trace, lift, trusted=trusted, restore=restore)
         return Executor(trace, trusted=trusted, restore=restore)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from whydiff.adapters.torch.dtypes import not_comparable
-from whydiff.adapters.torch.environment import flags_now, set_flag
+from whydiff.adapters.torch.environment import apply_flags, flags_now
 from whydiff.adapters.torch.state import reached_by
 
 _DEPTH = 4
@@ -130,10 +130,7 @@ class Beginning:
         for generator, state in self._generators:
             generator.set_state(state)
         torch.set_default_dtype(self._default_dtype)
-        now = flags_now().as_dict()
-        for name, value in self._flags.as_dict().items():
-            if now[name] != value:
-                set_flag(name, value)
+        apply_flags(self._flags.as_dict())
         set_random_states(self._random)
 
 

@@ -39,6 +39,7 @@ class Flags(NamedTuple):
     bf16_reduction: Any
     mkldnn: bool
     grad_enabled: bool  # a few kernels ask for it (oneDNN's recurrent layers)
+    autocast: str  # dtypes of the autocast region that the op runs in; "" outside (casts are recorded as ops)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -56,7 +57,7 @@ def flags_now() -> Flags:
     """The switches as they stand."""
     return Flags(
         torch.get_num_threads(),
-        torch.get_float32_matmul_precision(),
+        _matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
         torch._C._get_cudnn_benchmark(),
         torch._C._get_cudnn_deterministic(),
@@ -66,7 +67,25 @@ def flags_now() -> Flags:
         torch._C._get_cublas_allow_bf16_reduced_precision_reduction(),
         torch._C._get_mkldnn_enabled(),
         torch.is_grad_enabled(),
+        _autocast_region(),
     )
+
+
+def _matmul_precision() -> str:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # the program set the precision per backend, which this getter refuses to read
+        return "per backend"
+
+
+def _autocast_region() -> str:
+    """What `is_autocast_enabled` cannot tell below the dispatcher: whether an autocast context is open."""
+    depth = torch.autocast_increment_nesting()
+    torch.autocast_decrement_nesting()
+    if depth <= 1:
+        return ""
+    names = (str(torch.get_autocast_dtype(device)).removeprefix("torch.") for device in ("cpu", "cuda"))
+    return "cpu {}, cuda {}".format(*names)
 
 
 _SETTERS: dict[str, Any] = {
@@ -85,10 +104,24 @@ _SETTERS: dict[str, Any] = {
 def set_flag(name: str, value: Any) -> bool:
     """Set one switch by its name in `Flags`; False if it cannot be set here."""
     setter = _SETTERS.get(name)
-    if setter is None:
+    if setter is None or value == "per backend":
         return False
     setter(value)
     return True
+
+
+def apply_flags(flags: Mapping[str, Any]) -> None:
+    """Set those switches that differ and can be set here.
+
+    The matmul precision comes last: PyTorch sets TF32 by it, and refuses to read it after they were set apart.
+    """
+    now = flags_now().as_dict()
+    changed = [name for name, value in flags.items() if now.get(name, value) != value]
+    for name in changed:
+        if name != "matmul_precision":
+            set_flag(name, flags[name])
+    if "matmul_precision" in flags and {"matmul_precision", "cuda_tf32"} & set(changed):
+        set_flag("matmul_precision", flags["matmul_precision"])
 
 
 @contextmanager
@@ -96,14 +129,10 @@ def set_flags(flags: Mapping[str, Any]) -> Iterator[None]:
     """Those switches that can be set here, for the length of a block; the others are left as they are."""
     before = flags_now().as_dict()
     try:
-        for name, value in flags.items():
-            if name in before and before[name] != value:
-                set_flag(name, value)
+        apply_flags({name: value for name, value in flags.items() if name in before})
         yield
     finally:
-        for name, value in before.items():
-            if flags_now().as_dict()[name] != value:
-                set_flag(name, value)
+        apply_flags(before)
 
 
 def environment() -> Environment:

@@ -10,7 +10,7 @@ import torch
 
 from whydiff.adapters.torch.arguments import decode
 from whydiff.adapters.torch.dtypes import dtype_of, from_payload, integer_view, not_comparable, to_payload
-from whydiff.adapters.torch.environment import flags_now, set_flag
+from whydiff.adapters.torch.environment import apply_flags, flags_now
 from whydiff.adapters.torch.fingerprints import content_lanes
 from whydiff.adapters.torch.operators import describe, find
 from whydiff.errors import PayloadError, ReplayError, WhydiffError
@@ -160,10 +160,7 @@ class Executor:
             torch.set_rng_state(from_payload(state))
 
     def _apply_flags(self, flags: Mapping[str, Any]) -> None:
-        now = flags_now().as_dict()
-        for name, value in flags.items():
-            if now.get(name, value) != value:
-                set_flag(name, value)
+        apply_flags(flags)
 
     def release(self, call: Call) -> None:
         """Forget storages that no later call needs. Call it after the values of a call were used."""

@@ -1,0 +1,217 @@
+"""FO004 layout-permuted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from whydiff.case import Case
+from whydiff.causes._explained import Array, Finding, View, causes_of
+from whydiff.interventions import matched, whole_of
+from whydiff.rearrangement import Rearrangement, candidates
+from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
+
+_MOST = 1 << 24
+_FEW = 64
+
+
+class LayoutPermuted:
+    """Both sides have the same numbers in another order.
+
+    What it detects:
+        An op that reads the same memory as its counterpart in another order, or a result whose elements are
+        the other side's, rearranged: heads and head width exchanged, fused query, key and value split
+        differently, a weight that one side transposes, rotary pairs taken as neighbours by one side and as
+        halves by the other.
+
+    Why it happens:
+        A ``view`` accepts every shape with the right number of elements, so a reshape that splits ``(h d)`` as
+        ``(d h)`` raises nothing; checkpoints store projections in either layout; two rotary conventions exist
+        and both are called RoPE.
+
+    Evidence required:
+        A rearrangement (axes permuted, or one axis split into two or three factors that change places) that
+        turns one side's elements into the other's exactly, for every element; it is printed in einops
+        notation.
+
+    Look-alikes:
+        ST001 if the stored weights differ. A rearrangement that leaves the numbers where they were (a copy to
+        contiguous memory) is no difference. OR001: the same values read with other strides, summed in another
+        order.
+
+    Example:
+        A projection whose last axis is split into heads and head width in the wrong order.
+
+    Remedy:
+        Split and join the axis in the same order on both sides; the pattern says which.
+
+    How it is verified:
+        By replay: the inverse rearrangement is applied to what the candidate reads or writes there
+        (``permute``), or, where another op takes both orders in, the reference's op takes its place
+        (``replace-op``); the outputs must become equal bit for bit.
+
+    References:
+        Rogozhnikov, Einops, ICLR 2022; Su et al., RoFormer, arXiv:2104.09864 (pairs); huggingface/transformers,
+        convert_llama_weights_to_hf.py (permute).
+    """
+
+    code = "FO004"
+    name = "layout-permuted"
+    rank = 10
+
+    def explain(self, view: View) -> Finding | None:
+        """The rearrangement between both sides' reads or results."""
+        if view.origin.kind == "layout":
+            return self._read(view)
+        if view.one_function:
+            return None
+        return self._written(view) or self._of_halves(view)
+
+    def _read(self, view: View) -> Finding | None:
+        if view.single is None:
+            return None
+        interventions: list[Intervention] = []
+        patterns: list[Rearrangement] = []
+        for er, ec in matched(*view.single, "reads"):
+            found = of_looks(view.case.reference, er, view.case.candidate, ec)
+            if found is not None:
+                patterns.append(found)
+                interventions.append(Intervention("permute", str(ec.site), str(found.inverse)))
+        return self._finding(patterns[0], "reads", tuple(interventions)) if patterns else None
+
+    def _written(self, view: View) -> Finding | None:
+        ours, theirs = view.outputs
+        if ours.shape != theirs.shape or ours.size > _MOST:
+            return None
+        found = of_values(ours, theirs)
+        if found is None:
+            return None
+        event = view.seen.results[1]
+        call = view.case.candidate.calls[event.producer if view.origin.kind == "region" else view.origin.calls[1]]
+        written = next((e for e in call.writes if e.storage == event.storage and e.spec.shape == ours.shape), None)
+        own = event.producer >= 0 and view.seen.calls[1] and written is not None
+        interventions = view.replace_op()
+        if own and written is not None:
+            interventions = (Intervention("permute", str(written.site), str(found.inverse)),)
+        return self._finding(found, "results", interventions)
+
+    def _of_halves(self, view: View) -> Finding | None:
+        """A join of parts that either side takes in another order: its result, as if its reads were in order."""
+        if any(e.spec.dtype != view.seen.results[0].spec.dtype for e in view.seen.results):
+            return None
+        sides = [[e for e in events if e.storage >= 0] for events in view.seen.reads]
+        for er in sides[0]:
+            for ec in sides[1]:
+                if _one_value(view, er, ec) and er.spec.shape == ec.spec.shape:
+                    found = of_looks(view.case.reference, er, view.case.candidate, ec)
+                    if found is not None:
+                        return self._finding(found, "reads", view.replace_op())
+        return None
+
+    def _finding(self, found: Rearrangement, what: str, interventions: tuple[Intervention, ...]) -> Finding:
+        text = spoken(found)
+        evidence = Evidence(
+            f"the candidate's {what} are the reference's, rearranged: {text}",
+            {"pattern": text, "exactly": str(found), "elements": int(np.prod(found.factors))},
+        )
+        key = tuple(sorted((text, spoken(found.inverse))))  # a result is undone by the inverse of its reads' order
+        return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), interventions, {"pattern": text})
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per rearrangement."""
+        return causes_of(case, self.code, self.name, _remedy)
+
+    def example(self) -> tuple[Any, Any]:
+        """Heads and head width exchanged when a projection is split."""
+        import torch
+
+        torch.manual_seed(0)
+        linear = torch.nn.Linear(16, 16)
+        x = torch.randn(2, 5, 16)
+
+        def run(swapped: bool) -> Any:
+            split = linear(x).view(2, 5, 4, 4)
+            heads = (split.transpose(2, 3) if swapped else split).transpose(1, 2)
+            return torch.tanh(heads @ heads.mT)
+
+        return lambda: run(False), lambda: run(True)
+
+
+def of_looks(reference: Trace, er: Event, candidate: Trace, ec: Event) -> Rearrangement | None:
+    """The order in which the candidate looks at memory that the reference looks at: its look = ours, rearranged."""
+    whole, other = whole_of(reference, er), whole_of(candidate, ec)
+    if whole is None or other is None or whole.shape != other.shape or whole.numel > _MOST:
+        return None
+    if er.spec.shape != ec.spec.shape or er.spec.numel > _MOST:
+        return None
+    ours, theirs = places(er) - whole.offset, places(ec) - other.offset
+    if (
+        np.array_equal(ours, theirs)
+        or min(ours.min(), theirs.min()) < 0
+        or max(ours.max(), theirs.max()) >= whole.numel
+    ):
+        return None
+    few = np.unique(np.linspace(0, ours.size - 1, _FEW).astype(np.int64))
+    for pattern in candidates(whole.shape):
+        if np.array_equal(pattern.at(ours[few]), theirs[few]) and np.array_equal(pattern.at(ours), theirs):
+            return pattern
+    return None
+
+
+def of_values(ours: Array, theirs: Array) -> Rearrangement | None:
+    """The rearrangement that turns one tensor into another of the same shape, bit for bit."""
+    one, other = ours.reshape(-1), theirs.reshape(-1)
+    if one.size < 4 or np.array_equal(one, other) or not np.array_equal(np.sort(one), np.sort(other)):
+        return None
+    few = np.unique(np.linspace(0, one.size - 1, _FEW).astype(np.int64))
+    for pattern in candidates(ours.shape):
+        if np.array_equal(one[pattern.at(few)], other[few]) and np.array_equal(one[pattern.indices()], other):
+            return pattern
+    return None
+
+
+def places(event: Event) -> Array:
+    """Flat positions within its storage that an event looks at, row-major."""
+    spec = event.spec
+    found = np.full(spec.shape, spec.offset, dtype=np.int64)
+    for axis, (size, stride) in enumerate(zip(spec.shape, spec.strides, strict=True)):
+        found += (np.arange(size) * stride).reshape((-1,) + (1,) * (len(spec.shape) - axis - 1))
+    return found.reshape(-1)
+
+
+def spoken(found: Rearrangement) -> str:
+    """The pattern with axes that nothing happens to drawn together, so that every layer says the same."""
+    keep = 0
+    while keep < len(found.groups) and found.groups[keep] == found.after[keep] == 1 and found.order[keep] == keep:
+        keep += 1
+    if keep < 1:
+        return str(found)
+    rest = Rearrangement(
+        found.factors[keep:], found.groups[keep:], tuple(i - keep for i in found.order[keep:]), found.after[keep:]
+    )
+    pattern, *sizes = str(rest).split(", ")
+    left, right = pattern.split(" -> ")
+    return ", ".join([f"... {left} -> ... {right}", *sizes])
+
+
+def _one_value(view: View, er: Event, ec: Event) -> bool:
+    """Whether two reads look at values of paired calls, or at leaves of one name."""
+    if er.producer >= 0 and ec.producer >= 0:
+        return any(p.reference == er.producer and p.candidate == ec.producer for p in view.case.alignment.pairs)
+    names = [
+        {leaf.name for leaf in trace.leaves if leaf.storage == event.storage}
+        for trace, event in ((view.case.reference, er), (view.case.candidate, ec))
+    ]
+    return er.producer == ec.producer == -1 and bool(names[0] & names[1])
+
+
+def _remedy(finding: Finding) -> Remedy:
+    return Remedy(
+        "Split and join the axis in the same order on both sides: the candidate's tensor is "
+        f"rearrange(reference's, {finding.facts['pattern']!r})."
+    )
+
+
+REGISTER = LayoutPermuted()
