@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench clean
+.PHONY: help venv demo test lint format bench corpus clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ format: $(STAMP) ## rewrite the code in the one style
 bench: $(STAMP) ## measure capture and comparison on this machine
 	@test -d benchmarks || { echo "There are no benchmarks yet." >&2; exit 1; }
 	$(BIN)/python -m benchmarks
+
+corpus: $(STAMP) ## planted defects and benign pairs: print the confusion table
+	$(BIN)/python -m tests.corpus
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
