@@ -1,0 +1,97 @@
+"""Real processes: one interpreter, another instruction set, another number of threads, one that fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from whydiff.cli import app
+from whydiff.studies.matrix import Matrix, MatrixOptions, Pairing, run_matrix, settings
+from whydiff.studies.matrix.worker import Worker
+
+TARGET = f"{Path(__file__).with_name('program.py')}:run"
+FIVE = "ATEN_CPU_CAPABILITY=default WHYDIFF_A=1 WHYDIFF_B=2 WHYDIFF_C=3 WHYDIFF_D=4"
+
+pytestmark = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="this machine has one instruction set only"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("matrix")
+
+
+@pytest.fixture(scope="module")
+def matrix(folder: Path) -> Matrix:
+    chosen = settings([sys.executable], [FIVE, "OMP_NUM_THREADS=2", "WHYDIFF_TEST_FAIL=1"])
+    return run_matrix(TARGET, chosen, MatrixOptions(folder))
+
+
+def pair(matrix: Matrix, candidate: int) -> Pairing:
+    (found,) = (p for p in matrix.pairings if (p.reference, p.candidate) == (0, candidate))
+    return found
+
+
+def test_another_instruction_set_is_rounding_and_one_of_five_variables_is_responsible(matrix: Matrix) -> None:
+    found = pair(matrix, 1)
+    assert found.verdict == "rounding", found.reason
+    assert found.tried[0] == 5
+    (responsible,) = found.responsible
+    assert responsible.difference == "ATEN_CPU_CAPABILITY as it is → default"
+    assert (responsible.alone, responsible.without) == ("reproduces", "agrees")
+    assert [(c.code, c.status) for c in found.causes] == [("EN004", "confirmed")]
+    assert "native_layer_norm" in {o["site"]["op"] for o in found.diagnosis["origins"]}
+    assert found.diagnosis["accounted"] is True
+    confirmed = [c for c in found.diagnosis["causes"] if c["code"] == "EN004"]
+    assert [c["status"] for c in confirmed] == ["confirmed"]
+
+
+def test_another_number_of_threads_is_rounding_of_the_sum(matrix: Matrix) -> None:
+    found = pair(matrix, 2)
+    assert found.verdict == "rounding", found.reason
+    assert [(c.code, c.status) for c in found.causes] == [("OR002", "confirmed")]
+    assert {o["site"]["op"] for o in found.diagnosis["origins"]} == {"sum"}
+    assert ("flags.threads", "1", "2") in found.changes
+
+
+def test_a_cell_that_fails_does_not_lose_the_others(matrix: Matrix) -> None:
+    assert [cell.status for cell in matrix.cells] == ["done", "done", "done", "failed"]
+    assert "asked to fail" in matrix.cells[3].note
+    assert pair(matrix, 3).verdict == "not compared"
+
+
+def test_a_second_run_resumes_and_the_command_says_the_same(matrix: Matrix, folder: Path) -> None:
+    words = ["matrix", TARGET, "--env", FIVE, "--env", "OMP_NUM_THREADS=2", "-o", str(folder), "--json"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 1, result.output
+    data = json.loads(result.stdout)
+    assert next(iter(data)) == "schema_version"
+    assert [cell["resumed"] for cell in data["cells"]] == [True, True, True]
+    assert [p["verdict"] for p in data["pairings"]] == ["rounding", "rounding"]
+    allowed = CliRunner().invoke(app, [*words[:-1], "--allow", "rounding"])
+    assert allowed.exit_code == 0, allowed.output
+    assert "EN004" in allowed.stdout and "ATEN_CPU_CAPABILITY as it is → default" in allowed.stdout
+    assert allowed.stdout.index("What differs between the environments") < allowed.stdout.index("Pairs")
+
+
+def test_beyond_the_limit_pairs_are_compared_by_fingerprints_and_it_says_so(matrix: Matrix, folder: Path) -> None:
+    chosen = settings([sys.executable], [FIVE])
+    found = run_matrix(TARGET, chosen, MatrixOptions(folder, max_bytes=1000, bisect=False))
+    (note, _) = found.notes
+    assert "more than --max-bytes 1000" in note
+    assert str(matrix.cells[0].payload_bytes) in note
+    assert found.pairings[0].diagnosis["origins"][0]["site"]["op"] == "native_layer_norm"
+    assert found.pairings[0].verdict == "inconclusive"
+
+
+def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    (setting, _) = settings([sys.executable], ["WHYDIFF_A=1"])
+    answer = Worker(tmp_path, 0.2).ask(setting, {"do": "capture", "target": TARGET, "payloads": "none"}, "")
+    assert answer.status == "timeout"
+    assert "0.2 s" in answer.note
