@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,9 +11,10 @@ import jax
 import numpy as np
 
 from whydiff.adapters.jax import internals, values
+from whydiff.adapters.jax.arguments import decode, encode
 from whydiff.adapters.jax.environment import COMPILER, FLAGS, flag_set
 from whydiff.adapters.jax.lifting import widened
-from whydiff.adapters.jax.recording import one_by_one
+from whydiff.adapters.jax.recording import alone, one_by_one
 from whydiff.adapters.jax.state import Reached, put_back, raw
 from whydiff.adapters.jax.tapped import Plan, evaluate, nothing
 from whydiff.errors import UsageError
@@ -24,6 +26,9 @@ DISPATCH = "dispatch"
 ACTIVATIONS = "set-activation-dtype"
 """``set-activation-dtype float32``: every floating-point operation in a wider dtype, state as it is."""
 
+PRECISION = "set-matmul-precision"
+"""``set-matmul-precision FROM = TO``: products asked for at one precision are carried out at another (JSON)."""
+
 
 def supported(intervention: Intervention, reached: Reached) -> bool:
     """Whether `Changes` knows how to carry this out."""
@@ -33,7 +38,7 @@ def supported(intervention: Intervention, reached: Reached) -> bool:
         return intervention.target in reached.owners
     if intervention.name == "set-flag":
         return intervention.target in (*FLAGS, *COMPILER, DISPATCH)
-    return intervention.name == ACTIVATIONS
+    return intervention.name in (ACTIVATIONS, PRECISION)
 
 
 class Changes:
@@ -52,6 +57,7 @@ class Changes:
         self.swap: dict[int, Any] = {}
         self.options: dict[str, Any] = {}
         self.alone, self.dtype = False, ""
+        self.precision: dict[str, Any] = {}
         for item in interventions:
             if not supported(item, reached):
                 raise UsageError("This intervention cannot be carried out on a live run.", actual=str(item))
@@ -61,6 +67,8 @@ class Changes:
                 self.scalars.append(item)
             elif item.name == ACTIVATIONS:
                 self.dtype = str(item.value or item.target)
+            elif item.name == PRECISION:
+                self.precision[item.target] = decode(json.loads(str(item.value)))
             elif item.target in COMPILER:
                 self.options[item.target] = item.value
             elif item.target == DISPATCH:
@@ -114,7 +122,7 @@ class Changes:
                     put_back(variable, changed)
             if self.scalars or self.swap:
                 stack.enter_context(internals.retraced())
-            if self.swap or self.options or self.alone or self.dtype:
+            if self.swap or self.options or self.alone or self.dtype or self.precision:
                 stack.enter_context(internals.dispatching(self._execute))
             yield
 
@@ -124,14 +132,24 @@ class Changes:
         args = [self.swap.get(id(a), a) for a in args]
         inner = internals.called(primitive.name, params)
         with internals.evaluating():
-            if inner is None and not self.dtype:
+            if inner is None and not (self.dtype or self.precision):
                 return internals.bind(primitive, args, params)
             if inner is None:
                 closed = internals.staged(primitive, args, params)
                 inner = (closed.jaxpr, closed.consts)
-            plan = Plan(nothing, swap=self.swap, execute=widened(self.dtype) if self.dtype else None)
+            execute = widened(self.dtype) if self.dtype else self._asked if self.precision else None
+            plan = Plan(nothing, swap=self.swap, execute=execute)
             if self.alone:
-                return one_by_one(inner[0], plan.constants(inner[1]), args)[0]
+                return one_by_one(inner[0], plan.constants(inner[1]), args, execute or alone)[0]
             options = {**dict(params.get("compiler_options_kvs", ())), **self.options}
             program = jax.jit(lambda *given: evaluate(inner[0], inner[1], given, plan)[0])
             return list(program.lower(*args).compile(compiler_options=options or None)(*args))
+
+    def _asked(self, eqn: Any, given: Sequence[Any]) -> list[Any]:
+        """An equation with the precision that an intervention asks for."""
+        params = eqn.params
+        if "precision" in params:
+            recorded = json.dumps(encode(params["precision"]))
+            if recorded in self.precision:
+                params = {**params, "precision": self.precision[recorded]}
+        return internals.bind(eqn.primitive, given, params)
