@@ -63,6 +63,31 @@ def load(text: str, arguments: Sequence[Any] = ()) -> Target:
     return target if arguments or _takes_nothing(target) else _with_inputs(target, module, text)
 
 
+def with_inputs(text: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A target as it is, and the function ``inputs`` beside it, uncalled.
+
+    Args:
+        text: ``FILE.py:name`` or ``package.module:name``.
+
+    Raises:
+        TargetError: no such file, module or name; not callable; no function ``inputs`` beside it; or the user's
+            code raised.
+    """
+    where, colon, name = text.rpartition(":")
+    file = where.endswith(".py")
+    if not colon or not _dotted(name) or not (file or _dotted(where)):
+        _not_a_target(text)
+    module = _file(Path(where), text) if file else _module(where, text)
+    found = {word: _attribute(module, word, text) for word in (name, "inputs")}
+    for word, value in found.items():
+        if not callable(value):
+            raise TargetError(
+                f"{word} cannot be called.", where=text, actual=f"it is of type {type(value).__name__}",
+                expected="a function or a model; inputs(batch, length) returns its arguments",
+            )  # fmt: skip
+    return found[name], found["inputs"]
+
+
 def _dotted(name: str) -> bool:
     return all(part.isidentifier() for part in name.split("."))
 

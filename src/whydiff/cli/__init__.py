@@ -13,6 +13,7 @@ from whydiff.cli.cause import cause
 from whydiff.cli.compare import compare
 from whydiff.cli.demo import demo
 from whydiff.cli.matrix import matrix
+from whydiff.cli.sweep import sweep
 from whydiff.cli.range import range_
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 
 app.command(context_settings={"allow_interspersed_args": False})(capture)
 app.command()(compare)
+app.command()(sweep)
 app.command()(matrix)
 app.command()(artifacts)
 app.command("range")(range_)

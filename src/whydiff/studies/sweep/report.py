@@ -76,16 +76,16 @@ def _classes(study: Sweep) -> tuple[Block, ...]:
 
 def _separation(study: Sweep) -> tuple[Block, ...]:
     blocks: list[Block] = []
-    for axis in ("length", "batch"):
+    for axis, many in (("length", "lengths"), ("batch", "batches")):
         failing, passing, mixed = study.separation(axis)  # type: ignore[arg-type]
         if len(failing) + len(passing) + len(mixed) < 2:
             continue
-        blocks += [Text(f"{axis}s at which outputs differ: {ranges(failing) or 'none'}"),
-                   Text(f"{axis}s at which they agree: {ranges(passing) or 'none'}")]  # fmt: skip
+        blocks += [Text(f"{many} at which outputs differ: {ranges(failing) or 'none'}"),
+                   Text(f"{many} at which they agree: {ranges(passing) or 'none'}")]  # fmt: skip
         if mixed:
-            blocks.append(Text(f"{axis}s at which it depends on the rest: {ranges(mixed)}"))
+            blocks.append(Text(f"{many} at which it depends on the rest: {ranges(mixed)}"))
         elif failing and passing:
-            blocks.append(Text(f"The two sets of {axis}s do not intersect.", 1))
+            blocks.append(Text(f"The two sets of {many} do not intersect.", 1))
     return tuple(blocks)
 
 

@@ -1,0 +1,87 @@
+"""``whydiff sweep``: one program at many sizes."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated
+
+import typer
+
+from whydiff.cli._guard import guard, user_code
+from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback
+from whydiff.cli._progress import progress
+from whydiff.cli._show import status
+from whydiff.records import Verdict
+
+
+@guard
+def sweep(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="FILE.py:name or package.module:name, with inputs() beside it.")
+    ],
+    batch: Annotated[
+        str | None, typer.Option("--batch", metavar="SIZES", help="Batch sizes, such as 1,2,4 or 1..8.")
+    ] = None,
+    length: Annotated[
+        str | None, typer.Option("--length", metavar="SIZES", help="Lengths, such as 61..128.")
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            metavar="NAMES",
+            help="Memory layouts of the inputs: transposed, channels_last, strided, offset.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="AXIS", help="Compare along batch, length or layout; else the first given."),
+    ] = None,
+    row: Annotated[int, typer.Option("--row", help="Row of the batch that is the single run's counterpart.")] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", help="Processes; each uses as many threads as one run would.")
+    ] = 1,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="FILE", help="Keep finished cells here and do not run them again.")
+    ] = None,
+    remedies: Annotated[
+        bool, typer.Option("--remedies/--no-remedies", help="Try what makes the sizes agree, and its cost.")
+    ] = True,
+    kernels: Annotated[bool, typer.Option("--kernels/--no-kernels", help="Ask which kernels ran.")] = True,
+    allow: Annotated[
+        Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")
+    ] = Verdict.IDENTICAL,
+    save: Save = None,
+    json: Json = False,
+    color: ColorOption = Color.AUTO,
+    quiet: Quiet = False,
+    traceback: Traceback = False,
+) -> None:
+    """Run one program at many sizes: which ops change their bits with the size, and what makes them stop?
+
+    Beside the target the file defines inputs(batch, length) (or only the sizes that are swept), whose first rows
+    and positions are the same at every size. Exit status: 0 agrees (see --allow), 1 differs, 2 error.
+    """
+    from whydiff import targets
+    from whydiff.errors import UsageError
+    from whydiff.studies.sweep import study as studies
+    from whydiff.studies.sweep.program import Program
+    from whydiff.studies.sweep.report import check_suffixes, render_json, write
+
+    check_suffixes(save or ())
+    if against not in (None, "batch", "length", "layout"):
+        raise UsageError("There is no such axis.", where="--against", actual=against or "",
+                         expected="batch, length or layout")  # fmt: skip
+    with progress(quiet or json) as report, user_code():
+        found = studies.sweep(
+            Program(functools.partial(targets.with_inputs, target), target), batch=batch, length=length, layout=layout,
+            against=against, row=row, workers=workers, resume=resume, remedies=remedies,  # type: ignore[arg-type]
+            kernels=kernels, progress=report,
+        )  # fmt: skip
+    for path in save or ():
+        found.save(path)
+    if json:
+        typer.echo(render_json(found), nl=False)
+    else:
+        write(found, color.value)
+    raise typer.Exit(status(found.verdict, allow))
