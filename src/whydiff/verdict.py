@@ -197,6 +197,8 @@ def judge(
     compared = local.agreeing + local.propagated + len(origins)
     numeric = [pair for pair in case.alignment.pairs if case.reference.calls[pair.reference].kind != "return"]
     if not numeric or not compared:
+        if scaling is not None and _agrees(scaling.program.lifted):
+            return _without_origins(scaling, _numbers(scaling))  # no op in common, and the same function
         return Verdict.INCOMPARABLE, "nothing corresponds: no call of one run has a counterpart in the other"
     shapes = [slot for slot, comparison in local.outputs if "shape" in comparison.reason]
     differing = [slot for slot, comparison in local.outputs if comparison.status == "differs"]
@@ -242,7 +244,7 @@ def _without_origins(scaling: Scaling | None, numbers: str) -> tuple[Verdict, st
         return Verdict.SEMANTIC, f"the outputs differ at any precision, and no origin was found{numbers}"
     if _agrees(program.lifted):
         verdict = Verdict.PRECISION if _stays(program.kept) else Verdict.ROUNDING
-        return verdict, f"the outputs agree when lifted, and no origin was found{numbers}"
+        return verdict, f"no op corresponds one to one, and the outputs agree when lifted{numbers}"
     return Verdict.INCONCLUSIVE, "because the outputs differ and no origin was found"
 
 

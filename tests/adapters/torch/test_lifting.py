@@ -273,7 +273,7 @@ def test_float64_programs_are_carried_out_in_float32_if_asked() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_attention_is_lifted_although_its_kernel_could_draw(dtype: Any) -> None:
-    """The op is marked as random for its dropout; without dropout nothing is left at the recorded precision."""
+    """The op is marked as random for its dropout; without dropout nothing stays at the recorded precision."""
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 4, 9, 16).bfloat16() for _ in range(3))
 
