@@ -24,12 +24,12 @@ from safetensors.torch import load_file, save_file
 
 from whydiff.demos import minilm
 
-WORDS = (
+WORDS = (  # noqa: SIM905 - readable
     "river stone engine violet harbour copper ladder winter signal orchard marble thunder lantern "
     "meadow compass velvet canyon ember glacier anchor saddle prairie beacon timber falcon quartz "
     "willow summit island tunnel mirror garden castle bridge desert market silver window letter "
     "candle"
-).split()  # noqa: SIM905 - readable
+).split()
 
 
 def checkpoint(folder: Path) -> Path:
