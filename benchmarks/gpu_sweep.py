@@ -48,7 +48,9 @@ class Block(torch.nn.Module):
 class Llama(torch.nn.Module):
     """Random weights in the shape of Llama-3.2-1B (2048 wide, 16 layers, 32 heads, 8 groups, MLP 8192)."""
 
-    def __init__(self, layers: int = 16, width: int = 2048, hidden: int = 8192, vocabulary: int = 32000, **factory: Any) -> None:
+    def __init__(
+        self, layers: int = 16, width: int = 2048, hidden: int = 8192, vocabulary: int = 32000, **factory: Any
+    ) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.embedding = torch.nn.Embedding(vocabulary, width, **factory)
@@ -80,10 +82,14 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 def report(name: str, study: Any, plain: dict[str, bool], seconds: float) -> dict[str, Any]:
     wrong = [str(cell.size) for cell in study.cells if cell.outputs_equal != plain[str(cell.size)]]
     kernels = {
-        str(cell.size): sorted({(f.op, " + ".join(f.kernels[0]), " + ".join(f.kernels[1])) for f in cell.found if f.kernels[0]})
+        str(cell.size): sorted(
+            {(f.op, " + ".join(f.kernels[0]), " + ".join(f.kernels[1])) for f in cell.found if f.kernels[0]}
+        )
         for cell in study.cells
     }
-    shares = {str(c.size): {slot: (m["different"], m.get("max_abs")) for slot, m in c.outputs.items()} for c in study.cells}
+    shares = {
+        str(c.size): {slot: (m["different"], m.get("max_abs")) for slot, m in c.outputs.items()} for c in study.cells
+    }
     return {
         "case": name, "verdict": str(study.verdict), "reason": study.reason, "causes": [c.code for c in study.causes],
         "cells that plain torch contradicts": wrong, "outputs (share changed, max abs)": shares,
@@ -101,7 +107,8 @@ def run(name: str, model: Any, make: Any, batches: str, length: int = 0) -> dict
     asked = {"length": length} if length else {}
     alone = model(*make(batch=1, **asked))
     plain = {
-        str(cell.size): bool(torch.equal(model(*make(batch=cell.size.batch, **asked))[:1], alone)) for cell in study.cells
+        str(cell.size): bool(torch.equal(model(*make(batch=cell.size.batch, **asked))[:1], alone))
+        for cell in study.cells
     }
     found = report(name, study, plain, seconds)
     print(json.dumps(found, indent=1), flush=True)

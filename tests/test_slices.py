@@ -89,9 +89,7 @@ def test_the_true_map_is_among_the_options_and_the_values_choose_it(
 @given(
     outer=st.integers(1, 3), axis=st.integers(2, 5), inner=st.integers(1, 3), data=st.data(),
 )  # fmt: skip
-def test_putting_changes_the_part_and_nothing_else(
-    outer: int, axis: int, inner: int, data: st.DataObject
-) -> None:
+def test_putting_changes_the_part_and_nothing_else(outer: int, axis: int, inner: int, data: st.DataObject) -> None:
     small = data.draw(st.integers(1, axis - 1))
     start = data.draw(st.integers(0, axis - small))
     shape, large = (outer * small * inner, 2), (outer * axis * inner, 2)
@@ -134,8 +132,6 @@ def test_arguments_may_differ_by_sizes_only() -> None:
 
 def test_host_tensors_are_cut_to_their_counterparts() -> None:
     batch = np.arange(12, dtype=np.uint16).reshape(4, 3)
-    ours, theirs = counterparts(
-        Payload(batch[2:3].copy(), "bfloat16"), Payload(batch, "bfloat16"), (Axis(1, 4, (2,)),)
-    )
+    ours, theirs = counterparts(Payload(batch[2:3].copy(), "bfloat16"), Payload(batch, "bfloat16"), (Axis(1, 4, (2,)),))
     assert equal(ours.bits, theirs.bits)
     assert theirs.dtype == "bfloat16"

@@ -161,7 +161,7 @@ def options(reference: Shape, candidate: Shape, axes: tuple[Axis, ...]) -> tuple
         per_dim = [_windows(s, c, growing) if s != c else [None] for s, c in zip(small, large, strict=True)]
         if all(per_dim):
             chosen = itertools.islice(itertools.product(*per_dim), MOST_MAPS)
-            found += [SliceMap(small, large, windows, whole) for windows in chosen]  # type: ignore[arg-type]
+            found += [SliceMap(small, large, windows, whole) for windows in chosen]
     return tuple(found)
 
 
@@ -294,9 +294,7 @@ def infer(traces: Sequence[Trace], alignments: Sequence[Alignment], axes: Sequen
             else:
                 why = "a third size refutes every map" if maps else why_unmapped(*shapes)
                 reasons.setdefault(why, []).append(str(event.site))
-    counts = tuple(
-        Count("values without a slice map", why, len(at), tuple(at[:3])) for why, at in reasons.items()
-    )
+    counts = tuple(Count("values without a slice map", why, len(at), tuple(at[:3])) for why, at in reasons.items())
     return SliceMaps(found_axes, written, counts)
 
 
@@ -335,9 +333,7 @@ def axes_between(reference: Trace, candidate: Trace, alignment: Alignment) -> tu
         if len(ours) == len(theirs):
             for dimension, sizes in enumerate(zip(ours, theirs, strict=True)):
                 if sizes[0] != sizes[1] and min(sizes) > 0:
-                    name = _name(
-                        seen[0].get(event.storage, ()), seen[1].get(other.storage, ()), sizes, dimension
-                    )
+                    name = _name(seen[0].get(event.storage, ()), seen[1].get(other.storage, ()), sizes, dimension)
                     found.setdefault(sizes, (len(ours), name))
     return tuple(Axis(r, c, tuple(range(abs(c - r) + 1)), found[r, c][1]) for r, c in _coarsest(found))
 

@@ -14,7 +14,19 @@ from whydiff.localize import find_origins
 from whydiff.lockstep import Lockstep, Look
 from whydiff.metrics import is_integer, measure
 from whydiff.records import (
-    Call, Cause, Event, Evidence, Experiment, Intervention, Lift, Measurement, Origin, Payload, Remedy, Status, Verdict,
+    Call,
+    Cause,
+    Event,
+    Evidence,
+    Experiment,
+    Intervention,
+    Lift,
+    Measurement,
+    Origin,
+    Payload,
+    Remedy,
+    Status,
+    Verdict,
 )  # fmt: skip
 from whydiff.scaling import Difference, Scale
 from whydiff.slices import counterparts
@@ -64,9 +76,7 @@ def natures(case: Case, origins: Sequence[Origin]) -> dict[str, Scale]:
         return {}
     looker = _Local(case, set(wanted.values()))
     executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
-    find_origins(
-        executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=looker
-    )
+    find_origins(executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=looker)
     return looker.scales
 
 
@@ -89,7 +99,9 @@ class _Local:
         outputs: list[Payload] = []
         for executor, call in ((step.reference, reference), (step.candidate, candidate)):
             lifted = for_framework(executor.framework).executor(executor.trace, lift=Lift(dtype, "lifted", True))
-            reads = [_own(executor.read(e)) if i in call.mutates else executor.read(e) for i, e in enumerate(call.reads)]
+            reads = [
+                _own(executor.read(e)) if i in call.mutates else executor.read(e) for i, e in enumerate(call.reads)
+            ]
             results = list(lifted.apply(call, reads)) or [reads[i] for i in call.mutates]
             outputs.append(lifted.payload(results[0]))
         ours, theirs = counterparts(outputs[0], outputs[1], step.axes)

@@ -22,9 +22,7 @@ def sweep(
     batch: Annotated[
         str | None, typer.Option("--batch", metavar="SIZES", help="Batch sizes, such as 1,2,4 or 1..8.")
     ] = None,
-    length: Annotated[
-        str | None, typer.Option("--length", metavar="SIZES", help="Lengths, such as 61..128.")
-    ] = None,
+    length: Annotated[str | None, typer.Option("--length", metavar="SIZES", help="Lengths, such as 61..128.")] = None,
     layout: Annotated[
         str | None,
         typer.Option(

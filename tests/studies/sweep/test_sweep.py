@@ -184,7 +184,9 @@ def test_any_executor_gives_the_same_study(mixed: Any) -> None:
 # --------------------------------------------------------------------------- inputs and sizes
 
 
-@pytest.mark.parametrize(("text", "found"), [("1,2,4", (1, 2, 4)), ("3..5", (3, 4, 5)), ("8", (8,)), ("4,1..2", (1, 2, 4))])
+@pytest.mark.parametrize(
+    ("text", "found"), [("1,2,4", (1, 2, 4)), ("3..5", (3, 4, 5)), ("8", (8,)), ("4,1..2", (1, 2, 4))]
+)
 def test_sizes(text: str, found: tuple[int, ...]) -> None:
     assert sizes(text) == found
 
@@ -207,7 +209,8 @@ def test_rows_and_positions_are_cut_from_given_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{}, {"batch": 4}, {"batch": (1, 2), "layout": "transposed"}, {"length": (1, 2)}, {"batch": (1, 2), "row": 7}]
+    "wrong",
+    [{}, {"batch": 4}, {"batch": (1, 2), "layout": "transposed"}, {"length": (1, 2)}, {"batch": (1, 2), "row": 7}],
 )
 def test_what_cannot_be_swept_is_said(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):

@@ -96,12 +96,15 @@ def _items(positions: tuple[int, ...]) -> _Form:
         results = []
         for item in range(count):
             own = [
-                a[item : item + 1].contiguous() if n in positions and isinstance(a, torch.Tensor) and a.shape[0] == count else a
+                a[item : item + 1].contiguous()
+                if n in positions and isinstance(a, torch.Tensor) and a.shape[0] == count
+                else a
                 for n, a in enumerate(args)
             ]
             named = {
                 name: a[item : item + 1].contiguous()
-                if isinstance(a, torch.Tensor) and a.dim() > 1 and a.shape[0] == count else a
+                if isinstance(a, torch.Tensor) and a.dim() > 1 and a.shape[0] == count
+                else a
                 for name, a in kwargs.items()
             }
             results.append(func(*own, **named))
@@ -141,7 +144,9 @@ FORMS: dict[str, _Form] = {
     "_scaled_dot_product_flash_attention": _items((0, 1, 2)),
     "_scaled_dot_product_efficient_attention": _items((0, 1, 2, 3)),
     "_scaled_dot_product_cudnn_attention": _items((0, 1, 2, 3)),
-} | dict.fromkeys("gelu silu exp rsqrt sqrt tanh sigmoid erf sin cos log reciprocal".split(), _elementwise)
+} | dict.fromkeys(
+    ["gelu", "silu", "exp", "rsqrt", "sqrt", "tanh", "sigmoid", "erf", "sin", "cos", "log", "reciprocal"], _elementwise
+)
 """Op → how it is carried out in pieces."""
 
 MATRIX_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")

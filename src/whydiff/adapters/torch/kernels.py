@@ -45,7 +45,7 @@ def _cuda(executor: Any, call: Call, reads: Sequence[torch.Tensor]) -> list[str]
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         executor.apply(call, reads)
         torch.cuda.synchronize()
-    on_device = [e for e in profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    on_device = [e for e in profiler.events() if "CUDA" in str(e.device_type)]
     names = [e.name for e in on_device if not e.name.startswith(("Memcpy", "Memset", "Activity Buffer"))]
     return list(dict.fromkeys(names))
 

@@ -66,7 +66,9 @@ class Contiguous(TorchDispatchMode):
             with self:
                 return decomposed(func, args, kwargs or {})
         if operator.op in self.ops and not operator.written_names:
-            args = tuple(a.clone(memory_format=torch.contiguous_format) if isinstance(a, torch.Tensor) else a for a in args)
+            args = tuple(
+                a.clone(memory_format=torch.contiguous_format) if isinstance(a, torch.Tensor) else a for a in args
+            )
         return func(*args, **(kwargs or {}))  # fmt: skip
 
 

@@ -48,9 +48,7 @@ def classes(cells: Sequence[Cell], axis: Axis) -> tuple[Classes, ...]:
         _add(found, "outputs", _groups(reference, everyone, outputs), setting, "outputs")
         for site, differing in by_site.items():
             _add(found, pattern(site), _groups(reference, everyone, differing), setting, site)
-    return tuple(
-        Classes(what, _where(list(at)), groups, len(sites)) for (what, groups), (at, sites) in found.items()
-    )
+    return tuple(Classes(what, _where(list(at)), groups, len(sites)) for (what, groups), (at, sites) in found.items())
 
 
 def _add(found: dict, what: str, groups: tuple[tuple[str, ...], ...], setting: object, site: str) -> None:  # type: ignore[type-arg]
@@ -59,9 +57,7 @@ def _add(found: dict, what: str, groups: tuple[tuple[str, ...], ...], setting: o
     sites.add(site)
 
 
-def _groups(
-    reference: str, everyone: Sequence[str], by_bits: dict[str, list[str]]
-) -> tuple[tuple[str, ...], ...]:
+def _groups(reference: str, everyone: Sequence[str], by_bits: dict[str, list[str]]) -> tuple[tuple[str, ...], ...]:
     differing = {size for bits, sizes in by_bits.items() if bits for size in sizes}
     first = dict.fromkeys([reference, *(size for size in everyone if size not in differing)])
     return (tuple(first), *(tuple(dict.fromkeys(sizes)) for bits, sizes in by_bits.items() if bits))

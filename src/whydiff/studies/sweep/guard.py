@@ -86,7 +86,9 @@ def assert_batch_invariant(
                 axes = (Axis(1, size, (row,)),)
                 compared = compare_payloads(*counterparts(reference, outputs[slot], axes))
                 if compared.status != "agrees":
-                    failed.append((size, row, slot, compared.value("different") or 0.0, compared.value("max_abs") or 0.0))
+                    failed.append(
+                        (size, row, slot, compared.value("different") or 0.0, compared.value("max_abs") or 0.0)
+                    )
     if failed:
         raise AssertionError(_message(model, batch, failed, asked, len(wanted)))
 

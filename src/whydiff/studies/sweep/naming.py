@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from whydiff.causes import by_code
-from whydiff.records import Cause, Evidence, Experiment, Intervention, Remedy, Verdict
+from whydiff.records import Cause, Evidence, Experiment, Intervention, Remedy, Status, Verdict
 from whydiff.studies.sweep.findings import Classes, Sweep, Tried
 from whydiff.studies.sweep.grouping import ranges
 
@@ -28,11 +28,11 @@ def name_causes(study: Sweep, tried: Sequence[Tried]) -> tuple[Cause, ...]:
         remedy = Remedy(f"{text} ({best.at}).", best.code)
     elif not tried:
         remedy = Remedy("Accept it, or try the remedies (remedies=True).")
-    status = "confirmed" if working else "inconclusive"
+    reason = "" if working else "no remedy that was tried removes it" if tried else "no remedy was tried"
+    status: Status = "confirmed" if working else "inconclusive"
     return (Cause(
         detector.code, detector.name, first.site, Verdict.ROUNDING, tuple(_evidence(study)), remedy,
-        status=status, reason="" if working else "no remedy that was tried removes it" if tried else "no remedy was tried",
-        experiments=experiments,
+        status=status, reason=reason, experiments=experiments,
     ),)  # fmt: skip
 
 

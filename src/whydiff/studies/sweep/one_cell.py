@@ -6,7 +6,7 @@ import functools
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -151,7 +151,7 @@ def _compared(job: Job) -> Cell:
         axes = axes_for(job, reference.trace, trace, alignment)
         looker = _Looker(adapter, job)
         resynchronised, plain = walks(adapter, reference.trace, trace, alignment, axes, looker)
-        return _cell(job, reference, resynchronised, plain, looker)
+        return _cell(job, reference, trace, resynchronised, plain, looker)
 
 
 def walks(
@@ -211,21 +211,21 @@ def digest(payload: Payload) -> str:
 
 
 def _cell(
-    job: Job, reference: _Recorded, found: Localization, plain: Localization, looker: _Looker
+    job: Job, reference: _Recorded, trace: Trace, found: Localization, plain: Localization, looker: _Looker
 ) -> Cell:
     cut = [(slot, *counterparts(ours, theirs, found.axes)) for slot, ours, theirs in plain.returned]
     outputs = {slot: _measured(ours, theirs) for slot, ours, theirs in cut}
     flips, positions = _flips(cut)
     origins = []
     for origin in found.origins:
-        calls = [t.calls[i] for t, i in ((reference.trace, origin.calls[0]),) if i >= 0]
+        calls = [t.calls[i] for t, i in zip((reference.trace, trace), origin.calls, strict=True) if i >= 0]
         target = calls[0].target if calls else ""
         site = str(origin.site)
+        different, max_abs, mean_abs = (origin.comparison.value(metric) or 0.0 for metric in _METRICS[:3])
         origins.append(Found(
-            site, origin.site.op, origin.kind, looker.bits.get(site, ""),
-            *(origin.comparison.value(metric) or 0.0 for metric in _METRICS[:3]),
+            site, origin.site.op, origin.kind, looker.bits.get(site, ""), different, max_abs, mean_abs,
             shapes=tuple(str(e.spec) for e in calls[0].reads) if calls else (),
-            kernels=looker.kernels.get(target, ((), ())),
+            kernels=looker.kernels.get(target, ((), ())), layouts=_layouts(calls),
         ))  # fmt: skip
     bits = hashlib.sha256("".join(f"{slot}{digest(theirs)}" for slot, _, theirs in cut).encode()).hexdigest()[:16]
     same = not origins and not any(m["different"] for m in outputs.values())
@@ -236,6 +236,28 @@ def _cell(
     counts: dict[Count, None] = dict.fromkeys((*plain.counts, *found.counts))
     return Cell(job.size, job.against, "identical" if same else "differs", outputs, bits, flips, positions,
                 tuple(origins), growth, found.accounted, tuple(counts), reference.note)  # fmt: skip
+
+
+def _layouts(calls: Sequence[Call]) -> tuple[str, ...]:
+    """What a pair of calls reads that lies otherwise in memory: other strides, another alignment."""
+    if len(calls) < 2:
+        return ()
+    texts = []
+    for ours, theirs in zip(calls[0].reads, calls[1].reads, strict=False):
+        described = [f"strides {list(e.spec.strides)}, {'' if _contiguous(e) else 'not '}contiguous, offset {e.spec.offset}"
+                     for e in (ours, theirs)]  # fmt: skip
+        if described[0] != described[1]:
+            texts.append(f"{ours.site.slot}: {described[0]} → {described[1]}")
+    return tuple(texts)
+
+
+def _contiguous(event: Event) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(event.spec.shape), reversed(event.spec.strides), strict=False):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def _measured(reference: Payload, candidate: Payload) -> dict[str, float]:
@@ -282,7 +304,3 @@ def judge_cell(job: Job) -> Judged:
         if known is None or origin.verdict.severity > known.severity:
             severest[site] = origin.verdict
     return Judged(job.size, verdict, reason, severest)
-
-
-def _layout(event: Event) -> str:
-    return f"strides {list(event.spec.strides)}, offset {event.spec.offset}"

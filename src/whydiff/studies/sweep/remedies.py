@@ -60,7 +60,7 @@ def try_remedies(
         try:
             tried.append(_try(chosen, title, ops, code, lambda n=name, o=ops, v=value: make(n, o, v)))
         except (WhydiffError, RuntimeError, TypeError, ValueError) as error:
-            text = error.what + (f" {error.actual}" if error.actual else "") if isinstance(error, WhydiffError) else str(error)
+            text = f"{error.what} {error.actual}" if isinstance(error, WhydiffError) else str(error)
             tried.append(Tried(title, ops, code=code, failed=" ".join(text.split())[:200]))
     if progress is not None:
         progress("remedies", len(options), len(options))
@@ -100,9 +100,7 @@ def _run(job: Job, size: Size, mode: AbstractContextManager[Any]) -> dict[str, P
     return {slot: adapter.to_payload(value) for slot, value in outputs}
 
 
-def _apart(
-    reference: dict[str, Payload], candidate: dict[str, Payload], axes: tuple[Axis, ...]
-) -> tuple[bool, float]:
+def _apart(reference: dict[str, Payload], candidate: dict[str, Payload], axes: tuple[Axis, ...]) -> tuple[bool, float]:
     """Whether all counterparts agree bit for bit, and the largest absolute difference."""
     found = [compare_payloads(*counterparts(reference[slot], candidate[slot], axes)) for slot in reference]
     return all(c.status == "agrees" for c in found), max((c.value("max_abs") or 0.0 for c in found), default=0.0)
@@ -111,7 +109,8 @@ def _apart(
 def _cost(job: Job, mode: Any) -> float:
     """Median time with the remedy over the median time without, in turns."""
     adapter, run = live(job, job.size)
-    plain, remedied = [], []
+    plain: list[float] = []
+    remedied: list[float] = []
     with flagged(job, adapter):
         for _ in range(_REPEATS):
             for times, made in ((plain, nullcontext()), (remedied, mode())):
@@ -119,4 +118,5 @@ def _cost(job: Job, mode: Any) -> float:
                     began = time.perf_counter()
                     run.plain()
                     times.append(time.perf_counter() - began)
-    return statistics.median(remedied) / max(statistics.median(plain), 1e-9)
+    ratio: float = statistics.median(remedied) / max(statistics.median(plain), 1e-9)
+    return ratio

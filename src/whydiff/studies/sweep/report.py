@@ -42,7 +42,9 @@ def _no_cause(study: Sweep) -> str:
     if study.verdict is Verdict.IDENTICAL:
         return "nothing differs"
     if study.verdict is Verdict.SEMANTIC:
-        return f"the outputs at one {study.axis} are another function of the inputs than at another: not a kernel's order"
+        return (
+            f"the outputs at one {study.axis} are another function of the inputs than at another: not a kernel's order"
+        )
     return "no known cause fits"
 
 

@@ -54,7 +54,8 @@ def sweep(
         target: a model, any callable, or a `program.Program`.
         inputs: a function ``inputs(batch, length)`` whose row 0 (first positions) is the same at every size, or
             arguments at the largest size, from which rows and positions are cut.
-        batch, length: ``"1,2,4"``, ``"61..128"`` or whole numbers.
+        batch: batch sizes: ``"1,2,4"``, ``"1..8"`` or whole numbers.
+        length: lengths, likewise.
         layout: memory layouts of the inputs beside the contiguous one (``"transposed,strided,offset"``).
         against: the axis along which sizes are compared, if not the default.
         row: row of the batch that is the counterpart of the single run (with ``inputs`` given as arguments, the
@@ -101,9 +102,7 @@ def planned(
     batches, lengths = sizes(batch) if batch is not None else (0,), sizes(length) if length is not None else (0,)
     names = [n.strip() for n in layout.split(",")] if isinstance(layout, str) else list(layout or ())
     layouts = list(dict.fromkeys(("contiguous", *names)))
-    axis: Axis = against or (
-        "batch" if len(batches) > 1 else "length" if len(lengths) > 1 else "layout"
-    )
+    axis: Axis = against or ("batch" if len(batches) > 1 else "length" if len(lengths) > 1 else "layout")
     along = {"batch": batches, "length": lengths, "layout": layouts}[axis]
     if len(along) < 2:
         raise UsageError(
