@@ -123,6 +123,9 @@ def replay_counts(step: Lockstep) -> tuple[Count, ...]:
         if sites:
             counts.append(Count("calls replayed with other bits", f"{side}: differs from its recorded fingerprint",
                                 len(sites), tuple(sites[:3])))  # fmt: skip
+    if step.unread:
+        counts.append(Count("values", "further outputs of an op that nothing reads", len(step.unread),
+                            tuple(sorted(step.unread)[:3])))  # fmt: skip
     if step.fused:
         counts.append(Count("ops not judged", "they agree executed alone; what the compiled programs make of them "
                             "after another value was put in is unknown", len(step.fused), tuple(step.fused[:3])))  # fmt: skip

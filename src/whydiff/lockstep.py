@@ -53,6 +53,11 @@ class Lockstep:
         self.unfaithful: dict[str, list[str]] = {"reference": [], "candidate": []}
         self.executed = {"reference": 0, "candidate": 0}
         self._leaf_names = (_leaf_index(reference.trace.leaves), _leaf_index(candidate.trace.leaves))
+        self._read = tuple(
+            {event.storage for call in executor.trace.calls for event in call.reads if event.skipped != "overwritten"}
+            for executor in (reference, candidate)
+        )
+        self.unread: set[str] = set()
         self._equal_leaves: dict[tuple[Any, ...], bool] = {}
         self._equal_outputs: set[tuple[int, int, int, int]] = set()
 
@@ -112,6 +117,11 @@ class Lockstep:
             matched = [(e, by_slot[e.site.slot]) for e in events_r if e.site.slot in by_slot]
         else:
             matched = list(zip(events_r, events_c, strict=False))
+        if slot == "writes" and len(matched) > 1:
+            used = [(er, ec) for er, ec in matched if er.storage in self._read[0] or ec.storage in self._read[1]]
+            if used and len(used) < len(matched):  # a kernel's by-products (seeds, statistics) that nothing reads
+                self.unread.update(str(er.site) for er, _ in matched if all(er is not kept for kept, _ in used))
+                matched = used
         return [self._look(er, ec, written=slot == "writes") for er, ec in matched]
 
     def _look(self, er: Event, ec: Event, *, written: bool) -> Look:
