@@ -186,7 +186,8 @@ def outputs_with_replaced(
         for er, ec in matched(call_r, call_c, "reads"):
             at_r = calls[0][er.producer] if er.producer >= 0 else call_r
             at_c = calls[1][ec.producer] if ec.producer >= 0 else call_c
-            if er.producer == ec.producer == -1 or _paired(alignment, er.producer, ec.producer):
+            kept = str(call_r.site) in inside and (str(at_r.site), str(at_c.site)) not in sites
+            if kept or er.producer == ec.producer == -1 or _paired(alignment, er.producer, ec.producer):
                 continue
             exchange(er, ec, (str(at_r.site), str(at_c.site)))
         if call_c.kind == "return":

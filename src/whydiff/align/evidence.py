@@ -19,7 +19,7 @@ from whydiff.records import Call
 CELLS = 1 << 23
 """Largest tied region that is searched (64 MiB of scores). A size, not a numerical tolerance."""
 
-KINDS = 5
+KINDS = 6
 """Kinds of evidence. Within a pair each outweighs all weaker ones together: kind k counts 2**k."""
 
 
@@ -64,6 +64,7 @@ def _facts(call: Call, state: tuple[Hashable, ...]) -> tuple[Hashable | None, ..
     return (
         call.target,
         json.dumps(call.arguments, sort_keys=True, default=repr),
+        tuple(event.spec.shape for event in call.writes),
         tuple((event.spec.shape, event.spec.dtype) for event in call.writes),
         state or None,
         output_value(call),

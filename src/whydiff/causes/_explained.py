@@ -4,7 +4,9 @@ A cause that explains single origins (another formula, another precision, anothe
 ``explain(view) -> Finding | None``. Every origin is offered to them in the order of their ranks, and the first that
 finds its pattern in the values gets it, so that two of them never explain the same origin. An origin whose argument
 is a recorded setting (a module's attribute, a configuration key) is left to ST006, which says where to change it;
-origins that read differing state or inputs are left to the state's and inputs' causes.
+origins that read differing state or inputs are left to the state's and inputs' causes. Findings of other functions
+are dropped if the whole programs agree in float64, those of another precision if a number is finite on one side only
+(then the causes OV speak).
 """
 
 from __future__ import annotations
@@ -235,7 +237,17 @@ def _explained(case: Case) -> dict[int, Finding]:
         examine(case, chosen=alike, visit=visit)
     if any(finding.verdict is Verdict.SEMANTIC for finding in found.values()) and _one_program(case):
         found = {index: finding for index, finding in found.items() if finding.verdict is not Verdict.SEMANTIC}
+    if _out_of_range(case):
+        found = {index: finding for index, finding in found.items() if finding.verdict is not Verdict.PRECISION}
     return dict(sorted(found.items()))
+
+
+def _out_of_range(case: Case) -> bool:
+    """Whether a number is finite on one side only: then the causes about ranges say what the narrower dtype did."""
+    local = case.localization
+    comparisons = (*(o.comparison for o in local.origins), *(c for _, c in local.outputs),
+                   *(g.comparison for g in local.growth))  # fmt: skip
+    return any(c.value(metric) for c in comparisons for metric in ("inf_mismatch", "nan_mismatch"))
 
 
 def _one_program(case: Case) -> bool:

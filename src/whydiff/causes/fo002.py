@@ -103,10 +103,14 @@ class EpsilonDiffers:
 
 def _in_norm(view: View) -> tuple[float, float] | None:
     """Both epsilons of a norm, where one side is a single op that says what else is in the formula."""
-    for operation in view.seen.operations:
-        if operation.calls > 1:
+    for single in view.seen.singles:
+        if single is None:
             continue
-        solved = [_solved(operation, side) for side in view.exact]
+        operation, places = single
+        solved = [
+            _solved(operation, side if places is None else side.reshape(-1)[places].reshape(operation.shape))
+            for side in view.exact
+        ]
         if solved[0] is not None and solved[1] is not None:
             return solved[0], solved[1]
     return None

@@ -35,6 +35,8 @@ class Examined:
         operations: the same as float64 functions of ``reads``.
         outputs: both sides' results on agreeing inputs.
         result: the local test's decision.
+        singles: per side, if it is one op: that op as an `Operation`, and the flat positions in the result of
+            what it writes (None: it is the result).
     """
 
     number: int
@@ -44,6 +46,7 @@ class Examined:
     operations: tuple[Operation, Operation]
     outputs: tuple[Payload, Payload]
     result: LocalResult
+    singles: tuple[tuple[Operation, Array | None] | None, ...] = (None, None)
 
 
 Visit = Callable[[Examined], None]
@@ -277,7 +280,7 @@ class _Walk:
             op_c = operation(call_c, reads[0], slots[1], self.lifted[1])
         result = judge_outputs(op_r, x_r, x_c, op_c)
         self._tell(number, ([call_r], [call_c]), (call_r.reads, call_c.reads), (look.reference, look.candidate),
-                   (op_r, op_c), (x_r, x_c), result)  # fmt: skip
+                   (op_r, op_c), (x_r, x_c), result, ((op_r, None), (op_c, None)))  # fmt: skip
         return result
 
     def _tell(self, *what: Any) -> None:
@@ -296,8 +299,9 @@ class _Walk:
             return undecided("the outputs have other shapes")
         result = judge_region(area.regions, operations, outputs, area.reads)
         inputs = area.regions[0].inputs, area.regions[1].inputs
+        singles = tuple(single_of(*pair) for pair in zip(area.regions, area.reads, strict=True))
         self._tell(area.origin, area.calls, inputs, area.events, (operations[0], operations[1]),
-                   (outputs[0], outputs[1]), result)  # fmt: skip
+                   (outputs[0], outputs[1]), result, singles)  # fmt: skip
         return result
 
 
@@ -309,22 +313,27 @@ def judge_region(
 ) -> LocalResult:
     """Judge a region; a side that is one call serves as the oracle, because hypotheses know its formula."""
     for base in (0, 1):
-        order = None
-        if len(regions[base].calls) == 1:
-            order = positions(regions[base].calls[0].writes, regions[base].result)
-        if order is None:
+        found = single_of(regions[base], reads[base])
+        if found is None:
             continue
-        call = regions[base].calls[0]
-        slot, places = order
-        shape = call.writes[slot].spec.shape
-        if any(event.skipped == "overwritten" for event in call.reads):
-            continue
-        single = operation(call, reads[base], slot, regions[base].lifted)
+        single, places = found
+        shape = single.shape
         other = _rearranged(operations[1 - base], places, shape)
         moved = [Payload(p.bits.reshape(-1)[places].reshape(shape), p.dtype) for p in outputs]
         names = ("reference", "candidate") if base == 0 else ("candidate", "reference")
         return judge_outputs(single, moved[base], moved[1 - base], other, names)
     return judge_outputs(operations[0], outputs[0], outputs[1], operations[1])
+
+
+def single_of(region: Region, reads: Sequence[Payload]) -> tuple[Operation, Array] | None:
+    """A region's only op, and where in the region's result the elements of what it writes stand."""
+    if len(region.calls) != 1:
+        return None
+    call = region.calls[0]
+    order = positions(call.writes, region.result)
+    if order is None or any(event.skipped == "overwritten" for event in call.reads):
+        return None
+    return operation(call, reads, order[0], region.lifted), order[1]
 
 
 def _rearranged(op: Operation, places: Array, shape: tuple[int, ...]) -> Operation:
