@@ -17,6 +17,7 @@ from whydiff.impact import impact, position_errors, scores_of
 from whydiff.localize import Localization
 from whydiff.noise_floor import prediction_limit
 from whydiff.scaling import measure_scaling
+from whydiff.studies.decoding import greedy_parting
 
 LENGTH = 48
 
@@ -58,9 +59,7 @@ def test_flips_margins_kl_and_perplexity(pair: Any) -> None:
     perplexity = [torch.nn.functional.cross_entropy(x[:-1], ids[0, 1:]).exp().item() for x in (ours, theirs)]
     assert found["perplexity_reference"] == pytest.approx(perplexity[0], rel=1e-9)
     assert found["perplexity_change"] == pytest.approx(perplexity[1] / perplexity[0] - 1, abs=1e-9)
-    same_five = [
-        set(a.tolist()) == set(b.tolist()) for a, b in zip(ours.topk(5)[1], theirs.topk(5)[1], strict=True)
-    ]
+    same_five = [set(a.tolist()) == set(b.tolist()) for a, b in zip(ours.topk(5)[1], theirs.topk(5)[1], strict=True)]
     ties = (ours.sort(-1).values[:, -5] == ours.sort(-1).values[:, -6]) | (
         theirs.sort(-1).values[:, -5] == theirs.sort(-1).values[:, -6]
     )
@@ -84,6 +83,36 @@ def test_the_defect_grows_with_the_position(pair: Any, smollm: Any) -> None:
     quarter = LENGTH // 4
     for name, part in (("first", plain[:quarter]), ("last", plain[-quarter:])):
         assert found[f"lifted_mean_abs_{name}_positions"] == pytest.approx(part.mean().item(), rel=0.05)
+
+
+def test_where_greedy_decoding_parts(smollm: Any) -> None:
+    reference, candidate, ids = smollm
+    prompt = ids[0].tolist()
+
+    def scores(model: Any) -> Any:
+        return lambda tokens: model(torch.tensor([tokens]), use_cache=False).logits[0, -1].float().numpy()
+
+    with torch.no_grad():
+        found = greedy_parting(scores(reference), scores(candidate), prompt, steps=16)
+        texts = []
+        for model in (reference, candidate):  # each on its own, to the end
+            tokens = ids.clone()
+            for _ in range(16):
+                tokens = torch.cat((tokens, model(tokens, use_cache=False).logits[:, -1:].argmax(-1)), -1)
+            texts.append(tokens[0, len(prompt) :].tolist())
+    different = [i for i, (a, b) in enumerate(zip(*texts, strict=True)) if a != b]
+    assert found.at == (different[0] if different else None)
+    assert list(found.agreed) == texts[0][: found.at]
+    if found.at is not None:
+        assert (found.reference, found.candidate) == (texts[0][found.at], texts[1][found.at])
+        assert min(found.leads) >= 0
+
+
+def test_parting_of_two_tables() -> None:
+    ours, theirs = np.eye(4)[[1, 2, 3, 0]], np.eye(4)[[1, 2, 0, 0]]
+    found = greedy_parting(lambda t: ours[t[-1]], lambda t: theirs[t[-1]], [0])
+    assert (found.at, found.agreed, found.reference, found.candidate) == (2, (1, 2), 3, 0)
+    assert greedy_parting(lambda t: ours[t[-1]], lambda t: ours[t[-1]], [0], steps=9, stop=[0]).agreed == (1, 2, 3, 0)
 
 
 def test_prediction_limit_is_the_formula_of_its_source() -> None:
