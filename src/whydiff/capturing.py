@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 from whydiff.adapters import for_framework
@@ -28,7 +30,7 @@ def capture(
     goes on.
 
     Args:
-        path: directory to make.
+        path: directory to make, or an fsspec URL (extra ``remote``) to which it is copied at the end.
         payloads: which full tensors are kept: ``"all"``, ``"none"``, or globs over sites such as
             ``["model.layers.0.*"]`` (state and inputs are then kept too, so that the trace can be replayed).
         level: ``"op"`` or ``"module"``.
@@ -43,7 +45,19 @@ def capture(
         whydiff.errors.UsageError: the path exists, or an option is unknown.
     """
     from whydiff.store import TraceWriter
+    from whydiff.store.remote import is_url, send
 
+    if is_url(path):
+        with tempfile.TemporaryDirectory(prefix="whydiff-remote-") as folder:
+            try:
+                with capture(
+                    Path(folder) / "trace", payloads=payloads, level=level, framework=framework, **options
+                ) as session:
+                    yield session
+            finally:
+                if (Path(folder) / "trace").is_dir():
+                    send(Path(folder) / "trace", str(path), overwrite=overwrite)
+        return
     adapter = for_framework(framework)
     with TraceWriter(
         path, framework=framework, level=level, overwrite=overwrite, environment=adapter.environment()

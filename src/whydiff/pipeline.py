@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from whydiff.adapters import Progress, Run, for_framework, for_target
@@ -19,7 +18,7 @@ from whydiff.localize import Localization, axes_of, find_origins, from_fingerpri
 from whydiff.noise_floor import NoiseFloor, noise_floor
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Side, Trace
 from whydiff.scaling import Scaling, measure_scaling
-from whydiff.store import open_trace
+from whydiff.store import DiskTrace, open_trace
 from whydiff.verdict import judge, judge_origins, needs_local_test
 from whydiff.verify import verify
 
@@ -63,11 +62,11 @@ def compare(
     """
     options = options or Options()
     sides = _runs(reference, candidate, args, kwargs)
-    traces = tuple(_trace(side, options, name) for side, name in zip(sides, ("reference", "candidate"), strict=True))
-    alignment = align(*traces, rename=options.rename)
-    local, notes = localize(*traces, alignment, options.progress)
-    runs = tuple(None if isinstance(side, Path) else side for side in sides)
-    case = Case(*traces, alignment, local, runs)  # type: ignore[arg-type]
+    ours, theirs = (_trace(side, options, n) for side, n in zip(sides, ("reference", "candidate"), strict=True))
+    alignment = align(ours, theirs, rename=options.rename)
+    local, notes = localize(ours, theirs, alignment, options.progress)
+    live = [None if isinstance(side, DiskTrace) else side for side in sides]
+    case = Case(ours, theirs, alignment, local, (live[0], live[1]))
     return diagnose(case, notes, options.progress)
 
 
@@ -135,17 +134,19 @@ def _rank(cause: Cause) -> tuple[Any, ...]:
     return (cause.inert, status, -effect, cause.code, cause.site)
 
 
-def _runs(reference: Any, candidate: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Run | Path, ...]:
+def _runs(
+    reference: Any, candidate: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Run | DiskTrace, ...]:
     """Both sides made ready before either runs, so that both begin from the same random states."""
     return tuple(
-        Path(side) if isinstance(side, (str, os.PathLike)) else for_target(side, args).run(side, args, kwargs)
+        open_trace(side) if isinstance(side, (str, os.PathLike)) else for_target(side, args).run(side, args, kwargs)
         for side in (reference, candidate)
     )
 
 
-def _trace(side: Run | Path, options: Options, name: str) -> Trace:
-    if isinstance(side, Path):
-        return open_trace(side)
+def _trace(side: Run | DiskTrace, options: Options, name: str) -> Trace:
+    if isinstance(side, DiskTrace):
+        return side
     if options.progress is not None:
         options.progress(f"capture the {name}", 0, 3)
     trace = side.capture(level=options.level)

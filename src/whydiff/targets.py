@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from whydiff.errors import TargetError
 
-Target = Path | Callable[..., Any]
+Target = Path | str | Callable[..., Any]
 
 _FORMS = "FILE.py:name, package.module:name, or the path of a trace"
 _TAIL = 6
@@ -32,7 +32,7 @@ def load(text: str, arguments: Sequence[Any] = ()) -> Target:
     """Load one side of a comparison.
 
     Args:
-        text: ``FILE.py:name``, ``package.module:name`` or the path of a trace.
+        text: ``FILE.py:name``, ``package.module:name``, the path of a trace or the URL of one.
         arguments: what the caller will pass to both sides; if there are any, ``inputs`` is not asked.
 
     Returns:
@@ -46,6 +46,8 @@ def load(text: str, arguments: Sequence[Any] = ()) -> Target:
             the user's code raised (the original is the ``__cause__``).
     """
     where, colon, name = text.rpartition(":")
+    if "://" in text:
+        return text
     if Path(text).exists() and not Path(text).is_file():
         return Path(text)
     file = where.endswith(".py")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from whydiff.store.decode import IndexDecoder, Mark, Stored
 from whydiff.store.dtypes import NATIVE, TAGS, saved_shape
 from whydiff.store.layout import COPY_AGAIN, INDEX, regular_file, shard_name, trace_directory
 from whydiff.store.manifest import Manifest, read_manifest
+from whydiff.store.remote import fetch, is_url
 from whydiff.store.safetensors_file import SafetensorsFile
 
 
@@ -33,6 +35,8 @@ class DiskTrace:
         self._stored, self._shards = index.payloads, index.shards
         self._open: dict[int, SafetensorsFile] = {}
         self._verified: set[str] = set()
+        self.lent: Any = None  # a temporary folder that lives as long as this trace
+        self.came_from = ""
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
@@ -105,8 +109,8 @@ class DiskTrace:
 
     @property
     def source(self) -> str:
-        """The path it was opened from."""
-        return str(self._root)
+        """The path or URL it was opened from."""
+        return self.came_from or str(self._root)
 
     @property
     def payloads(self) -> Mapping[str, Callable[[], Payload | None]]:
@@ -159,7 +163,7 @@ class DiskTrace:
 
 
 def open_trace(path: str | os.PathLike[str]) -> DiskTrace:
-    """Open a trace directory; runs no code from it.
+    """Open a trace directory, or one at an fsspec URL (copied to a temporary folder); runs no code from it.
 
     A trace whose writer was killed opens up to the last complete step: ``complete`` is False and ``note``
     says how far it goes. Damage to any other trace is an error.
@@ -168,6 +172,11 @@ def open_trace(path: str | os.PathLike[str]) -> DiskTrace:
         TraceFormatError: not a trace, damaged or hostile; the message names file and line.
         TraceVersionError: written by a schema version that this whydiff does not read.
     """
+    if is_url(path):
+        folder = tempfile.TemporaryDirectory(prefix="whydiff-remote-")
+        trace = open_trace(fetch(str(path), Path(folder.name)))
+        trace.lent, trace.came_from = folder, str(path)
+        return trace
     root = trace_directory(path)
     manifest = read_manifest(root)
     file = regular_file(root, INDEX)

@@ -50,23 +50,23 @@ def fetch(url: str, folder: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             system.get_file(name, str(target))
     except (OSError, ValueError) as error:
-        raise UsageError(
-            "A URL cannot be read.", where=url, actual=f"{type(error).__name__}: {error}"
-        ) from error
+        raise UsageError("A URL cannot be read.", where=url, actual=f"{type(error).__name__}: {error}") from error
     if not names:
         raise UsageError("There is nothing at this URL.", where=url)
     return folder
 
 
-def send(folder: Path, url: str) -> None:
-    """Copy a folder to a URL.
+def send(folder: Path, url: str, *, overwrite: bool = False) -> None:
+    """Copy a folder to a URL; ``overwrite`` replaces what is there.
 
     Raises:
         UsageError: it cannot be written, or something is there already.
     """
     system, root = _system(url)
     try:
-        if system.exists(root):
+        if system.exists(root) and overwrite:
+            system.rm(root, recursive=True)
+        elif system.exists(root):
             raise UsageError("There is something at this URL.", where=url, expected="a new name")
         for path in sorted(folder.rglob("*")):
             if path.is_file():
@@ -74,18 +74,14 @@ def send(folder: Path, url: str) -> None:
                 system.makedirs(name.rpartition("/")[0], exist_ok=True)
                 system.put_file(str(path), name)
     except (OSError, ValueError) as error:
-        raise UsageError(
-            "A URL cannot be written.", where=url, actual=f"{type(error).__name__}: {error}"
-        ) from error
+        raise UsageError("A URL cannot be written.", where=url, actual=f"{type(error).__name__}: {error}") from error
 
 
 def _system(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ModuleNotFoundError as error:
-        raise UsageError(
-            "Reading a URL needs fsspec.", where=url, next_step="pip install 'whydiff[remote]'"
-        ) from error
+        raise UsageError("Reading a URL needs fsspec.", where=url, next_step="pip install 'whydiff[remote]'") from error
     try:
         found: tuple[Any, str] = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
