@@ -62,7 +62,7 @@ def edits(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Call
             call = found.get(call.index, call)
             written = _written(by_site, item.value)
             reads = list(call.reads)
-            reads[position] = replace(written, site=reads[position].site)
+            reads[position] = _look_at(trace, reads[position], written)
             found[call.index] = replace(call, reads=tuple(reads))
     return found
 
@@ -239,6 +239,14 @@ def _slot(by_site: Mapping[str, Call], target: str, part: str) -> tuple[Call, in
 
 def _read(by_site: Mapping[str, Call], target: str) -> tuple[Call, int]:
     return _slot(by_site, target, "reads")
+
+
+def _look_at(trace: Trace, read: Event, written: Event) -> Event:
+    """A read of what another call wrote: the same look at it (a transpose, a part) if it is laid out alike."""
+    own = trace.calls[read.producer].writes if read.producer >= 0 else ()
+    if any(event.storage == read.storage and event.spec == written.spec for event in own):
+        return replace(read, storage=written.storage, producer=written.producer, fingerprint=None)
+    return replace(written, site=read.site)
 
 
 def _written(by_site: Mapping[str, Call], target: str) -> Event:

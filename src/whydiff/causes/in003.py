@@ -139,11 +139,11 @@ def _given(view: View) -> Evidence | None:
 
 def _evidence(ours: Array, theirs: Array, where: str) -> Evidence:
     apart = np.atleast_1d(np.asarray(np.broadcast_to(ours, np.broadcast_shapes(ours.shape, theirs.shape)) != theirs))
-    keys = apart.reshape(-1, apart.shape[-1]).any(0)
+    keys = np.asarray(apart.reshape(-1, apart.shape[-1]).any(0))
     text = f"{int(apart.sum())} of {apart.size} entries of the mask differ, keys {listed_indices(keys)}"
     if apart.ndim > 1:
-        rows = apart.any(-1).reshape(-1, apart.shape[-2]).any(0)
-        text += f" in rows {listed_indices(rows)}"
+        rows = np.asarray(apart.any(-1)).reshape(-1, apart.shape[-2]).any(0)
+        text += f" in rows {listed_indices(np.asarray(rows))}"
     more = int(ours.sum()), int(theirs.sum())
     return Evidence(
         f"{text}; {more[0]} are marked in the reference, {more[1]} in the candidate; {where}",
