@@ -9,6 +9,7 @@ from typing import Any
 
 from whydiff.adapters import Progress, Run, for_framework, for_target
 from whydiff.align import align, explain
+from whydiff.align.ends import join_ends
 from whydiff.case import Case, replayable
 from whydiff.causes import detectors
 from whydiff.comparison import same
@@ -63,7 +64,7 @@ def compare(
     options = options or Options()
     sides = _runs(reference, candidate, args, kwargs)
     ours, theirs = (_trace(side, options, n) for side, n in zip(sides, ("reference", "candidate"), strict=True))
-    alignment = align(ours, theirs, rename=options.rename)
+    alignment = join_ends(align(ours, theirs, rename=options.rename), ours, theirs)
     local, notes = localize(ours, theirs, alignment, options.progress)
     live = [None if isinstance(side, DiskTrace) else side for side in sides]
     case = Case(ours, theirs, alignment, local, (live[0], live[1]))
