@@ -33,7 +33,7 @@ def template(op: Op) -> list[Any]:
         if isinstance(spot, Fixed):
             operands.append(encode(spot.value))
         else:
-            operands.append({"$read": number} | ({"$key": str(jax.random.key_impl(spot))} if is_key(spot) else {}))
+            operands.append({"$read": number} | ({"$key": str(spot.dtype)} if is_key(spot) else {}))
             number += 1
     return [operands, {name: encode(value) for name, value in sorted(op.params.items())}]
 

@@ -76,6 +76,11 @@ def retraced() -> AbstractContextManager[Any]:
     return _user_context("whydiff") if _user_context is not None else nullcontext()
 
 
+def key_kind(aval: Any) -> Any:
+    """The generator of a typed PRNG key's abstract value, as `jax.random.wrap_key_data` takes it."""
+    return aval.dtype._impl
+
+
 def x64(enabled: bool) -> AbstractContextManager[Any]:
     """64-bit dtypes on or off on this thread."""
     if hasattr(jax, "enable_x64"):
@@ -137,6 +142,6 @@ def dispatching(handle: Any) -> Iterator[None]:
 
 __all__ = [
     "INLINED", "ClosedJaxpr", "Dispatch", "DropVar", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var", "bind",
-    "called", "dispatching", "evaluating", "holds_programs", "name_stack", "place", "retraced",
+    "called", "dispatching", "evaluating", "holds_programs", "key_kind", "name_stack", "place", "retraced",
     "staged", "x64",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from whydiff.adapters.jax.arguments import decode, encode
 from whydiff.adapters.jax.environment import COMPILER, FLAGS, flag_set
 from whydiff.adapters.jax.lifting import widened
 from whydiff.adapters.jax.recording import alone, one_by_one
-from whydiff.adapters.jax.state import Reached, put_back, raw
+from whydiff.adapters.jax.state import Reached, at_this_level, put_back, raw
 from whydiff.adapters.jax.tapped import Plan, evaluate, nothing
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
@@ -124,6 +124,7 @@ class Changes:
                 stack.enter_context(internals.retraced())
             if self.swap or self.options or self.alone or self.dtype or self.precision:
                 stack.enter_context(internals.dispatching(self._execute))
+                stack.enter_context(at_this_level(self.reached.variables))
             yield
 
     # ------------------------------------------------------------------ during the run

@@ -121,7 +121,7 @@ class Recorder:
     def _spec(self, aval: Any, value: Any) -> TensorSpec:
         if values.is_key(aval):
             return values.spec_of(aval)
-        return TensorSpec(tuple(aval.shape), values.dtype_name(aval.dtype), self._device(value))
+        return values.spec(tuple(aval.shape), values.dtype_name(aval.dtype), self._device(value))
 
     def _device(self, value: Any) -> str:
         if not isinstance(value, jax.Array):
@@ -274,7 +274,7 @@ class Recorder:
         touched = {name for name, _, _ in self.leaves.values()}
         for name, role, value in self.reached.arrays.values():
             if name not in touched:
-                skipped = values.not_comparable(aval_of(value) if isinstance(value, jax.Array) else value)
+                skipped = values.not_comparable(value)
                 spec = TensorSpec((), "") if skipped else values.spec_of(value)
                 mark = None if skipped else values.fingerprint(values.host(value))
                 found.append(Leaf(-1, role, name, spec, mark, payload(name), skipped))

@@ -109,7 +109,9 @@ class Recording:
 
     def _unit(self, primitive: Any, inner: Any, args: Sequence[Any], params: Mapping[str, Any], names: Names
               ) -> list[Any]:  # fmt: skip
-        self.donated = self.donated or any(params.get("donated_invars", ()))
+        if any(params.get("donated_invars", ())):
+            self.donated = True
+            params = {**params, "donated_invars": (False,) * len(params["donated_invars"])}
         options = dict(params.get("compiler_options_kvs", ()))
         if inner is None:
             closed = internals.staged(primitive, args, params)

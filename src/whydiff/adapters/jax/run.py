@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from whydiff.adapters.jax.outputs import arrays_in
 from whydiff.adapters.jax.recorder import UNSEEN, Recorder
 from whydiff.adapters.jax.recording import WAYS, Compiled, Recording, Way
 from whydiff.adapters.jax.scopes import modules_named
-from whydiff.adapters.jax.state import put_back, raw, reach
+from whydiff.adapters.jax.state import at_this_level, put_back, raw, reach
 from whydiff.errors import TargetError, UsageError
 from whydiff.records import Intervention, ObserverCheck, RecordedTrace, Trace
 
@@ -64,10 +65,10 @@ class Run:
         self._recorded = outputs
         handles = self._handles(recorder)
         return RecordedTrace(
-            framework="jax", level="op", calls=tuple(recorder.calls), leaves=recorder.all_leaves(),
+            framework="jax", level="op", calls=tuple(recorder.calls), leaves=recorder.all_leaves(lambda name: f"leaf/{name}"),
             environment=environment(), observer=ObserverCheck(None, None, len(outputs), "not checked yet"),
             ties=self._ties(), scalars=self.reached.scalars, note=self._note(way, recorder, recording, len(attempts)),
-            handles=handles,
+            payloads=self._payloads(recorder), handles=handles,
         )  # fmt: skip
 
     def recorded(self, way: Way, recorder: Recorder | None = None) -> tuple[Recorder, Recording, Outputs]:
@@ -75,7 +76,7 @@ class Run:
         recorder = recorder or Recorder(self.reached, known=self.known)
         recording = Recording(recorder, way, self.compiled)
         with modules_named(tuple(self.reached.classes)), self._fresh_names(), self._beginning():
-            with internals.dispatching(recording):
+            with internals.dispatching(recording), at_this_level(self.reached.variables):
                 result = self._call(self.target, self.args, self.kwargs)
             found = arrays_in(result)
             recorder.returned(found)
@@ -132,6 +133,12 @@ class Run:
         handles["repeats"] = {}
         handles |= {f"value/{storage}": ref.value for storage, ref in recorder.refs.items() if ref.value is not None}
         return handles
+
+    def _payloads(self, recorder: Recorder) -> dict[str, Any]:
+        """Every leaf's host copy, made when somebody asks for it."""
+        held = {name: value for name, _, value in self.reached.arrays.values()}
+        held |= {name: ref.value for name, _, ref in recorder.leaves.values()}
+        return {f"leaf/{name}": functools.partial(values.to_payload, value) for name, value in held.items()}
 
     def _ties(self) -> tuple[tuple[str, ...], ...]:
         groups: dict[int, list[str]] = {}

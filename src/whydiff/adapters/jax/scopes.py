@@ -23,7 +23,7 @@ _DEPTH = 4
 _running = threading.local()
 
 Names = tuple[tuple[str, str], ...]
-"""(kind, name) outermost first; kind is ``scope``, ``module`` or ``transform``."""
+"""(kind, name) outermost first; kind is ``scope``, ``module``, ``class`` (of the module before) or ``transform``."""
 
 
 def names_of(stack: Any) -> Names:
@@ -34,7 +34,8 @@ def names_of(stack: Any) -> Names:
         if type(entry).__name__ == "Transform":
             found.append(("transform", name))
         elif name.startswith(_MARK):
-            found.append(("module", name.removeprefix(_MARK)))
+            path, _, cls = name.removeprefix(_MARK).partition("|")
+            found += [("module", path), ("class", cls)]
         else:
             found.append(("scope", name))
     return tuple(found)
@@ -44,7 +45,8 @@ def names_of(stack: Any) -> Names:
 def phase_and_scope(names: Names) -> tuple[Phase, str]:
     """Phase (transposed: backward) and dotted scope.
 
-    A position that penzai gives a layer (``1``) is left out where the module's own name follows.
+    A position that penzai gives a layer (``1``) is left out where the module's own name follows, and so is the
+    class by which Equinox names a layer (``eqx.nn.Linear``) where the module's own name precedes.
     """
     phase: Phase = "forward"
     parts: list[str] = []
@@ -52,6 +54,11 @@ def phase_and_scope(names: Names) -> tuple[Phase, str]:
         if kind == "transform":
             if name == "transpose":
                 phase = "backward"
+            continue
+        if kind == "class":
+            continue
+        before = names[position - 1] if position else ("", "")
+        if kind == "scope" and before[0] == "class" and name.rpartition(".")[2] == before[1]:
             continue
         following = names[position + 1] if position + 1 < len(names) else ("", "")
         if kind == "scope" and name.isdigit() and following[0] == "module" and following[1].endswith(name):
@@ -88,7 +95,7 @@ def _named(owner: type, call: Any) -> Any:
         try:
             if not name:
                 return bound(*args, **kwargs)
-            with jax.named_scope(_MARK + name):
+            with jax.named_scope(f"{_MARK}{name}|{type(self).__name__}"):
                 return bound(*args, **kwargs)
         finally:
             stack.pop()

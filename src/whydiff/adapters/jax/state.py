@@ -9,6 +9,7 @@ import math
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,10 +55,13 @@ def reach(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reache
     return found
 
 
-def bound(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def bound(
+    target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, partial: bool = False
+) -> dict[str, Any]:
     """Arguments by the parameters' names, where the signature tells them."""
     try:
-        return dict(inspect.signature(target).bind(*args, **kwargs).arguments)
+        signature = inspect.signature(target)
+        return dict((signature.bind_partial if partial else signature.bind)(*args, **kwargs).arguments)
     except (TypeError, ValueError):  # no signature, or the call will fail by itself in a moment
         return {f"args[{index}]": value for index, value in enumerate(args)} | dict(kwargs)
 
@@ -128,16 +132,18 @@ class _Walk:
         if isinstance(value, _variable_classes()):
             self._variable(name, value, role)
         elif isinstance(value, functools.partial):
-            for index, part in enumerate((value.func, *value.args)):
-                self.visit(name if not index else _join(name, f"partial{index - 1}"), part, role, depth + 1)
-            for key, part in value.keywords.items():
-                self.visit(_join(name, key), part, role, depth + 1)
+            self.visit(name, value.func, role, depth + 1)
+            for key, part in bound(value.func, value.args, value.keywords, partial=True).items():
+                self.visit(_join(name, key), part, "parameter" if _nested(part) else "input", depth + 1)
         elif isinstance(value, types.MethodType):
             self.visit(name, value.__self__, role, depth + 1)
             self.visit(name, value.__func__, role, depth + 1)
         elif isinstance(value, types.FunctionType):
             for key, part in _reached(value):
                 self.visit(key, part, "parameter" if _nested(part) else role, depth + 1)
+        elif isinstance(value, type):
+            if issubclass(value, _module_classes()):  # a model in parts (nnx.split) still knows its classes
+                self.found.classes.setdefault(value)
         elif isinstance(value, _OPAQUE):
             return
         else:
@@ -187,6 +193,19 @@ def raw(variable: Any) -> Any:
     if hasattr(variable, "get_raw_value"):
         return variable.get_raw_value()
     return variable.value
+
+
+@contextmanager
+def at_this_level(variables: Sequence[Any]) -> Iterator[None]:
+    """Flax's variables remember the trace that made them and refuse writes in another: here they are at home."""
+    own = [(v, v._trace_state) for v in variables if hasattr(v, "_trace_state")]
+    try:
+        for variable, made in own:
+            object.__setattr__(variable, "_trace_state", type(made)())
+        yield
+    finally:
+        for variable, made in own:
+            object.__setattr__(variable, "_trace_state", made)
 
 
 def put_back(variable: Any, value: Any) -> None:

@@ -9,6 +9,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from whydiff.adapters.jax.internals import key_kind
 from whydiff.errors import PayloadError
 from whydiff.fingerprint import fingerprint_bytes
 from whydiff.records import Fingerprint, Payload, TensorSpec
@@ -79,8 +80,18 @@ def spec_of(value: Any) -> TensorSpec:
     """Shape and dtype of a value or abstract value, with its device if it is on one; keys as their data."""
     if is_key(value):
         data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(value.shape, value.dtype))
-        return TensorSpec(tuple(data.shape), str(data.dtype), _device(value))
-    return TensorSpec(tuple(value.shape), dtype_name(value.dtype), _device(value))
+        return spec(tuple(data.shape), dtype_name(data.dtype), _device(value))
+    return spec(tuple(value.shape), dtype_name(value.dtype), _device(value))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def spec(shape: tuple[int, ...], dtype: str, device: str) -> TensorSpec:
+    """A row-major tensor (JAX shows no other layout)."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return TensorSpec(shape, dtype, device, tuple(reversed(strides)))
 
 
 def _device(value: Any) -> str:
@@ -116,7 +127,7 @@ def as_like(value: Any, aval: Any) -> Any:
     if is_key(aval):
         if is_key(value):
             return value
-        return jax.random.wrap_key_data(jax.numpy.asarray(value), impl=jax.random.key_impl(aval))
+        return jax.random.wrap_key_data(jax.numpy.asarray(value), impl=key_kind(aval))
     if str(getattr(value, "dtype", "")) != str(aval.dtype):
         return value.astype(aval.dtype)
     return value
