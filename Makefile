@@ -44,8 +44,17 @@ format: $(STAMP) ## rewrite the code in the one style
 	$(BIN)/ruff format .
 
 bench: $(STAMP) ## measure capture and comparison on this machine
-	@test -d benchmarks || { echo "There are no benchmarks yet." >&2; exit 1; }
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.capture_cost
+	$(BIN)/python -m benchmarks.compare_speed
+
+# Each in its own environment: some of them wrap torch globally.
+PEERS := torchlens:torchlens msprobe:mindstudio-probe nnsight:nnsight
+bench-peers: $(STAMP) ## install torchlens, mindstudio-probe and nnsight under .venv-peers (several GB), then measure
+	@for peer in $(PEERS); do \
+		folder=.venv-peers/$${peer%%:*}; test -x $$folder/bin/python || $(PYTHON) -m venv $$folder || exit 1; \
+		$$folder/bin/python -m pip install --quiet torch==2.13.0 transformers==5.23.0 accelerate $${peer##*:} || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.capture_cost
 
 corpus: $(STAMP) ## planted defects and benign pairs: print the confusion table
 	$(BIN)/python -m tests.corpus
