@@ -269,6 +269,22 @@ class Case:
             if (str(origin.site.at("")), str(origin.candidate_site.at(""))) not in gone
         }  # fmt: skip
 
+    def plain_outputs(self, side: Literal["reference", "candidate"]) -> dict[str, Payload]:
+        """What a live side returns when nothing observes it; empty for a trace on disk."""
+        run, trace = (self.runs[0], self.reference) if side == "reference" else (self.runs[1], self.candidate)
+        executor = self._executor(trace)
+        return {} if run is None else {path: executor.payload(value) for path, value in run.plain()}
+
+    def outputs_in_float64(self, side: Literal["reference", "candidate"]) -> dict[str, Payload]:
+        """What a side's recorded program returns when it is carried out in float64.
+
+        Raises:
+            whydiff.errors.ReplayError: it cannot be.
+        """
+        trace = self.reference if side == "reference" else self.candidate
+        executor = for_framework(trace.framework).executor(trace, lift=Lift("float64"))
+        return self._outputs(executor, trace)
+
     def apart_in_float64(self, interventions: Sequence[Intervention]) -> float | None:
         """How far the outputs of both programs, lifted to float64, lie apart under interventions.
 

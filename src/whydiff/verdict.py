@@ -203,6 +203,10 @@ def judge(
     shapes = [slot for slot, comparison in local.outputs if "shape" in comparison.reason]
     differing = [slot for slot, comparison in local.outputs if comparison.status == "differs"]
     if not differing and not origins and not local.propagated:
+        names = ("reference", "candidate")
+        unseen = [name for name, check in zip(names, checks, strict=True) if check.unchanged is False]
+        if unseen:
+            return _unseen(unseen, causes)
         left = len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate)
         suffix = f" ({left} unpaired calls changed nothing)" if left else ""
         cut = [name for name, t in (("reference", case.reference), ("candidate", case.candidate)) if not t.complete]
@@ -236,6 +240,16 @@ def judge(
             f"because every origin is rounding and the outputs' difference does not shrink{numbers}{why}"
         )
     return worst.verdict, _reason(worst, origins, causes) + numbers + reach
+
+
+def _unseen(sides: Sequence[str], causes: Sequence[Cause]) -> tuple[Verdict, str]:
+    """Nothing differs in what was observed, but observing changed a run: the difference is not in the ops."""
+    proven = [cause for cause in causes if cause.status == "confirmed" and not cause.inert]
+    what = f"the ops agree bit for bit, and observing them changed the {' and the '.join(sides)}"
+    if proven:
+        worst = max(proven, key=lambda cause: cause.verdict.severity)
+        return worst.verdict, f"{worst.name} at {worst.site}, proven by experiment; {what}"
+    return Verdict.INCONCLUSIVE, f"because {what}: the plain runs may differ"
 
 
 def _without_origins(scaling: Scaling | None, numbers: str) -> tuple[Verdict, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from whydiff.adapters.torch.compiled import WAYS, can_be_changed, carried_out
 from whydiff.adapters.torch.environment import flags_now, set_flag
 from whydiff.adapters.torch.outputs import tensors_in
 from whydiff.adapters.torch.state import LiveLeaf, Roots, state_of
@@ -23,6 +24,8 @@ def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[
         return _module(intervention, roots) is not None
     if intervention.name == "set-flag":
         return intervention.target in flags_now()._fields
+    if intervention.name == "compile-as":
+        return intervention.value in WAYS and can_be_changed()
     return intervention.name == "restore-input"
 
 
@@ -65,6 +68,8 @@ def applied(
                 if not set_flag(intervention.target, intervention.value):
                     raise _unknown(intervention)
                 stack.callback(set_flag, intervention.target, before)
+            elif intervention.name == "compile-as":
+                stack.enter_context(carried_out(intervention.value))
             elif intervention.name == "restore-input":
                 _restore_input(intervention, args, kwargs, target, donor)
             else:

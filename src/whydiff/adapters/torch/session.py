@@ -7,11 +7,13 @@ import inspect
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, Protocol
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from whydiff.adapters.torch.compiled import standing_back
 from whydiff.adapters.torch.dtypes import to_payload
 from whydiff.adapters.torch.environment import environment
 from whydiff.adapters.torch.module_recorder import ModuleRecorder
@@ -103,6 +105,8 @@ class Session:
         for name, tensor in self._tensors:
             self.recorder.add_leaf(LiveLeaf(self._unique(name), "attribute", tensor))
         _running.add(self)
+        self._uncompiled = standing_back() if self.level == "op" else nullcontext()
+        self._uncompiled.__enter__()
         self.scopes.__enter__()
         self.recorder.__enter__()
         if self._watcher is not None:
@@ -115,6 +119,7 @@ class Session:
             self._watcher.__exit__(*exception)
         self.recorder.__exit__(*exception)
         self.scopes.__exit__()
+        self._uncompiled.__exit__(*exception)
         self._drain()
 
     def add_inputs(
