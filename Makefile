@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench corpus clean venvs-matrix venv-colbert
+.PHONY: help venv demo test lint format bench bench-peers corpus clean venvs-matrix venv-colbert
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
