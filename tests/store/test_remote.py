@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"file://{tmp_path}/store"
     else:
         server = pytest.importorskip("moto.server", reason="no S3-compatible server is installed (moto, s3fs)")
-        pytest.importorskip("s3fs")
+        s3fs = pytest.importorskip("s3fs")
+        s3fs.S3FileSystem.clear_instance_cache()  # it remembers another test's port
         running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
         running.start()
         host, port = running.get_host_and_port()
@@ -40,8 +42,9 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
                             ("AWS_DEFAULT_REGION", "us-east-1"),
                             ("AWS_ENDPOINT_URL", f"http://{host}:{port}")):  # fmt: skip
             patch.setenv(name, value)
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("whydiff-test")
-        yield "s3://whydiff-test"
+        bucket = f"whydiff-{uuid.uuid4().hex}"
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir(bucket)
+        yield f"s3://{bucket}"
         running.stop()
         patch.undo()
 

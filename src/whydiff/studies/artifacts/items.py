@@ -36,21 +36,15 @@ def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | No
         return Item(**known, status="differs", reason="the shapes differ")
     unknown = [d for d in dict.fromkeys((reference.dtype, candidate.dtype)) if d not in known_dtypes()]
     if unknown:
-        return Item(
-            **known, status="not compared", reason=f"no metric reads the dtype {' or '.join(unknown)}"
-        )
+        return Item(**known, status="not compared", reason=f"no metric reads the dtype {' or '.join(unknown)}")
     dtype = common_dtype(reference.dtype, candidate.dtype)
     if dtype is None:
         return Item(**known, status="not compared", reason="no dtype holds the values of both exactly")
     if reference.order != candidate.order:
-        return Item(
-            **known, status="not compared", reason="one side is stored in Fortran order, the other in C order"
-        )
+        return Item(**known, status="not compared", reason="one side is stored in Fortran order, the other in C order")
     rtol, atol, source = 0.0, 0.0, ""
     if not exact:
-        rows = [
-            artifact_tolerance(side.dtype, table) for side in (reference, candidate) if not side.is_integer
-        ]
+        rows = [artifact_tolerance(side.dtype, table) for side in (reference, candidate) if not side.is_integer]
         loosest = max(rows, key=lambda row: (row.rtol, row.atol))
         rtol, atol, source = loosest.rtol, loosest.atol, loosest.source
     statistics = _measured(reference, candidate, rtol, atol)

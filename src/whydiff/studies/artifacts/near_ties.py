@@ -41,21 +41,18 @@ class Both:
     candidate: Stored
 
 
-def explain_codes(codes: Both, others: Sequence[Both]) -> CodeExplanation:
+def explain_codes(codes: Both, others: Sequence[Both], differing: int = 0) -> CodeExplanation:
     """Explain an integer array whose values changed.
 
     Args:
         codes: equal shapes on both sides.
         others: every other tensor of both trees with equal shapes on both sides.
+        differing: how many elements differ, for an array that is not looked into.
     """
     shape = codes.reference.shape
     if len(shape) != 1 or not shape[0]:
-        return CodeExplanation(
-            codes.where, 0, codes.reference.numbers, reason="only one code per row is looked at"
-        )
-    ours, theirs = (
-        side.source.rows([0], shape[0])[0].astype(np.int64) for side in (codes.reference, codes.candidate)
-    )
+        return CodeExplanation(codes.where, 0, codes.reference.numbers, reason="only one code per row is looked at")
+    ours, theirs = (side.source.rows([0], shape[0])[0].astype(np.int64) for side in (codes.reference, codes.candidate))
     changed = np.flatnonzero(ours != theirs)
     known: dict[str, Any] = {"codes": codes.where, "changed": len(changed), "rows": shape[0]}
     if ours.min() < 0 or theirs.min() < 0:
@@ -120,11 +117,7 @@ def _matrix(stored: Stored, indices: Sequence[int]) -> Array:
 
 
 def _whole(stored: Stored) -> Array:
-    return (
-        values(stored.source.rows([0], stored.numbers)[0], stored.dtype)
-        .astype(np.float64)
-        .reshape(stored.shape)
-    )
+    return values(stored.source.rows([0], stored.numbers)[0], stored.dtype).astype(np.float64).reshape(stored.shape)
 
 
 def _scores(embedded: Array, book: Array, rule: str) -> Array:

@@ -72,9 +72,7 @@ def _safetensors(path: Path) -> Content:
         tensors[name] = Stored(
             name, dtype, shape, FileRange(path, opened.offset(name), (end - begin) // bits.itemsize, bits)
         )
-    return Content(
-        tensors, {f"__metadata__.{key}": str(value) for key, value in opened.metadata.items()}, skipped
-    )
+    return Content(tensors, {f"__metadata__.{key}": str(value) for key, value in opened.metadata.items()}, skipped)
 
 
 def _npy_header(stream: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -83,9 +81,7 @@ def _npy_header(stream: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype
     version = form.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"format version {version} is not read here")
-    shape, fortran, dtype = (form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0)(
-        stream
-    )
+    shape, fortran, dtype = (form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0)(stream)
     if dtype.hasobject:
         raise ValueError("it holds pickled Python objects, which are never opened")
     count = 1
@@ -96,9 +92,7 @@ def _npy_header(stream: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype
     return shape, fortran, dtype
 
 
-def _stored(
-    name: str, path: Path, begin: int, header: tuple[tuple[int, ...], bool, np.dtype[Any]]
-) -> Stored | str:
+def _stored(name: str, path: Path, begin: int, header: tuple[tuple[int, ...], bool, np.dtype[Any]]) -> Stored | str:
     shape, fortran, dtype = header
     if dtype.name not in NATIVE or dtype.newbyteorder("<") != dtype:
         return f"dtype {dtype} is not compared"
@@ -227,9 +221,7 @@ def _json(path: Path) -> Content:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".jsonl":
-            document: Any = [
-                json.loads(line, parse_constant=constant) for line in text.splitlines() if line.strip()
-            ]
+            document: Any = [json.loads(line, parse_constant=constant) for line in text.splitlines() if line.strip()]
         else:
             document = json.loads(text, parse_constant=constant)
         return Content(*_flattened(document))
@@ -299,11 +291,7 @@ def _columns(path: Path) -> Content:
     skipped: dict[str, str] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind = column.type
-        numeric = (
-            pyarrow.types.is_integer(kind)
-            or pyarrow.types.is_floating(kind)
-            or pyarrow.types.is_boolean(kind)
-        )
+        numeric = pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_boolean(kind)
         if numeric and not column.null_count:
             tensors[name] = in_memory(name, column.to_numpy())
         elif column.null_count and numeric:

@@ -65,9 +65,7 @@ class FileRange:
         """See `Source`."""
         found = np.empty((len(indices), width), self.stored)
         for row, index in zip(found, indices, strict=True):
-            self._fill(
-                memoryview(row.view(np.uint8).data), self.offset + index * width * self.stored.itemsize
-            )
+            self._fill(memoryview(row.view(np.uint8).data), self.offset + index * width * self.stored.itemsize)
         return found
 
     def release(self) -> None:
@@ -174,9 +172,7 @@ def real_bits(stored: str) -> np.dtype[Any]:
 def in_memory(name: str, array: Array) -> Stored:
     """A small numpy array as a tensor."""
     dense = np.ascontiguousarray(array)
-    return Stored(
-        name, dense.dtype.name, array.shape, InMemory(dense.reshape(-1).view(real_bits(dense.dtype.name)))
-    )
+    return Stored(name, dense.dtype.name, array.shape, InMemory(dense.reshape(-1).view(real_bits(dense.dtype.name))))
 
 
 def drop_pages(line: Array) -> None:

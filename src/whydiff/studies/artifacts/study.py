@@ -61,7 +61,7 @@ class _Study:
         self.trees, self.tolerances, self.progress = (ours, theirs), tolerances, progress
         self.left_out: dict[tuple[str, str], list[str]] = {}
         self.both: list[Both] = []
-        self.changed: list[Both] = []
+        self.changed: list[tuple[Both, int]] = []
         self.bytes_read = 0
 
     def run(self, reference: str, candidate: str, explain: bool) -> ArtifactComparison:
@@ -75,8 +75,7 @@ class _Study:
         self.progress("compare", total, total)
         differing = sorted((f for f in files if f.status != "identical"), key=lambda f: f.rank, reverse=True)
         missing, extra = (
-            tuple(p for p in one.files if p not in other.files)
-            for one, other in ((ours, theirs), (theirs, ours))
+            tuple(p for p in one.files if p not in other.files) for one, other in ((ours, theirs), (theirs, ours))
         )
         explained = tuple(self.explained()) if explain else ()
         for side, tree in zip(("reference", "candidate"), self.trees, strict=True):
@@ -138,9 +137,7 @@ class _Study:
         for name in dict.fromkeys((*ours.tensors, *theirs.tensors)):
             one, other = ours.tensors.get(name), theirs.tensors.get(name)
             if name in skipped:
-                found.append(
-                    Item(name, "float", "not compared", str(one or ""), str(other or ""), "skipped on a side")
-                )
+                found.append(Item(name, "float", "not compared", str(one or ""), str(other or ""), "skipped on a side"))
                 continue
             if one is None or other is None:
                 found.append(_lone(name, one, other, theirs.values if one else ours.values))
@@ -153,7 +150,7 @@ class _Study:
             if item is not None:
                 found.append(item)
                 if item.kind == "integer" and item.status == "differs" and one.shape == other.shape:
-                    self.changed.append(both)
+                    self.changed.append((both, round((1 - (item.equal_share or 0.0)) * item.elements)))
         for name in dict.fromkeys((*ours.values, *theirs.values)):
             if name in ours.values and name in theirs.values:
                 item = compare_values(name, ours.values[name], theirs.values[name], self.tolerances)
@@ -170,17 +167,15 @@ class _Study:
     ) -> ArtifactFile:
         ordered = tuple(sorted(items, key=_rank, reverse=True))
         rank = _rank(ordered[0]) if ordered else (0, 0.0, 0.0)
-        return ArtifactFile(
-            path, _worst([i.status for i in ordered], False), sizes, ordered, identical, rank, note
-        )
+        return ArtifactFile(path, _worst([i.status for i in ordered], False), sizes, ordered, identical, rank, note)
 
     # ------------------------------------------------------------------ codes
 
     def explained(self) -> Iterable[CodeExplanation]:
-        for number, codes in enumerate(self.changed):
+        for number, (codes, differing) in enumerate(self.changed):
             self.progress("explain changed codes", number, len(self.changed))
             try:
-                yield explain_codes(codes, [other for other in self.both if other is not codes])
+                yield explain_codes(codes, [other for other in self.both if other is not codes], differing)
             finally:
                 for other in self.both:
                     other.reference.source.release()
@@ -220,9 +215,7 @@ def _worst(statuses: list[Status], lone_files: bool) -> Status:
     return "differs" if lone_files or worst == "not compared" else worst
 
 
-def _reason(
-    differing: list[ArtifactFile], total: int, missing: tuple[str, ...], extra: tuple[str, ...]
-) -> str:
+def _reason(differing: list[ArtifactFile], total: int, missing: tuple[str, ...], extra: tuple[str, ...]) -> str:
     parts = []
     for kind, what in (("integer", "integers"), ("float", "floats"), ("value", "values"), ("bytes", "bytes")):
         for status in ("differs", "within tolerance"):

@@ -35,16 +35,12 @@ def walk(root: Path) -> Tree:
         tree.files["(file)"] = root
         return tree
     if not root.is_dir():
-        raise UsageError(
-            "There is no such folder or file.", where=str(root), expected="a folder of artifacts"
-        )
+        raise UsageError("There is no such folder or file.", where=str(root), expected="a folder of artifacts")
     for folder, folders, names in os.walk(root, followlinks=False):
         here = Path(folder)
         for name in list(folders):
             if (here / name).is_symlink():
-                tree.skipped.setdefault("a link to a folder is not followed", []).append(
-                    _relative(root, here / name)
-                )
+                tree.skipped.setdefault("a link to a folder is not followed", []).append(_relative(root, here / name))
         for name in names:
             path = here / name
             if path.is_file():
