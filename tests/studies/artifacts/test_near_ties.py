@@ -93,3 +93,10 @@ def test_without_embeddings_it_says_so(trees: tuple[Path, Path]) -> None:
     for n, tree in enumerate(trees):
         np.savez(tree / "x.npz", book=made("dot")[0], ids=np.arange(40) + n)
     assert "no float arrays" in explained(trees).reason
+
+
+def test_several_codes_per_row_are_counted_and_not_explained(trees: tuple[Path, Path]) -> None:
+    for n, tree in enumerate(trees):
+        np.save(tree / "x.npy", np.array([[1, 2], [3, 4 + n], [5, 6 + n]]))
+    found = explained(trees)
+    assert (found.changed, found.rows) == (2, 6) and "one code per row" in found.reason

@@ -51,7 +51,9 @@ def explain_codes(codes: Both, others: Sequence[Both], differing: int = 0) -> Co
     """
     shape = codes.reference.shape
     if len(shape) != 1 or not shape[0]:
-        return CodeExplanation(codes.where, 0, codes.reference.numbers, reason="only one code per row is looked at")
+        return CodeExplanation(
+            codes.where, differing, codes.reference.numbers, reason="only one code per row is looked at"
+        )
     ours, theirs = (side.source.rows([0], shape[0])[0].astype(np.int64) for side in (codes.reference, codes.candidate))
     changed = np.flatnonzero(ours != theirs)
     known: dict[str, Any] = {"codes": codes.where, "changed": len(changed), "rows": shape[0]}
