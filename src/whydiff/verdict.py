@@ -94,6 +94,12 @@ def _measured(
     if special and (modes.lifted is None or not modes.lifted.double.special or "NaN" in special):
         return Verdict.UNSTABLE, [Evidence(f"{special} stands on one side only"), *evidence]
     if origin.kind in ("state", "input") and origin.leaves:
+        if _agrees(scaling.program.lifted) and not _reads_a_difference(case, origin):
+            verdict = Verdict.PRECISION if _stays(scaling.program.kept) else Verdict.ROUNDING
+            return verdict, [
+                Evidence("it reads equal tensors in another place, and the outputs agree when lifted: another way to "
+                         "the same values", {"program": str(scaling.program.lifted)}), *evidence,
+            ]  # fmt: skip
         verdict, proof = _of_leaves(case, origin, modes, scaling)
         return verdict, [*proof, *evidence]
     if modes.lifted is None:
@@ -110,6 +116,14 @@ def _measured(
         evidence.append(Evidence("with the regions alone acting, the outputs agree when lifted",
                                  {"regions": str(scaling.regions)}))  # fmt: skip
     return verdict, evidence
+
+
+def _reads_a_difference(case: Case, origin: Origin) -> bool:
+    """Whether a leaf that an origin reads differs, or only one side has it."""
+    leaves = [leaf for pair in case.differing_leaves for leaf in pair]
+    differing = {name for leaf in leaves for name in (leaf.name, case.rename(leaf.name))}
+    lone = {leaf.name for leaves in case.lone_leaves() for leaf in leaves}
+    return bool((differing | lone) & set(origin.leaves))
 
 
 def _of_scale(case: Case, origin: Origin, modes: Modes) -> Verdict:
