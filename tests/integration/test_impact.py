@@ -85,19 +85,28 @@ def test_the_defect_grows_with_the_position(pair: Any, smollm: Any) -> None:
         assert found[f"lifted_mean_abs_{name}_positions"] == pytest.approx(part.mean().item(), rel=0.05)
 
 
-def test_where_greedy_decoding_parts(smollm: Any) -> None:
+@pytest.mark.parametrize("text", ["demo", "first flip"])
+def test_where_greedy_decoding_parts(text: str, smollm: Any, pair: Any) -> None:
     reference, candidate, ids = smollm
-    prompt = ids[0].tolist()
+    if text == "first flip":  # up to a position whose first choice flips
+        _, every, ours, theirs = pair
+        flips = (ours.argmax(-1) != theirs.argmax(-1)).nonzero()[:, 0].tolist()
+        with torch.no_grad():  # alone, a prefix may be rounded differently
+            choices = (
+                [m(every[:, : n + 1], use_cache=False).logits[0, -1].argmax() for m in smollm[:2]] for n in flips
+            )
+            ids = next(every[:, : n + 1] for n, (a, b) in zip(flips, choices, strict=True) if a != b)
+    prompt, steps = ids[0].tolist(), 4
 
     def scores(model: Any) -> Any:
         return lambda tokens: model(torch.tensor([tokens]), use_cache=False).logits[0, -1].float().numpy()
 
     with torch.no_grad():
-        found = greedy_parting(scores(reference), scores(candidate), prompt, steps=16)
+        found = greedy_parting(scores(reference), scores(candidate), prompt, steps=steps)
         texts = []
         for model in (reference, candidate):  # each on its own, to the end
             tokens = ids.clone()
-            for _ in range(16):
+            for _ in range(steps):
                 tokens = torch.cat((tokens, model(tokens, use_cache=False).logits[:, -1:].argmax(-1)), -1)
             texts.append(tokens[0, len(prompt) :].tolist())
     different = [i for i, (a, b) in enumerate(zip(*texts, strict=True)) if a != b]
@@ -106,6 +115,7 @@ def test_where_greedy_decoding_parts(smollm: Any) -> None:
     if found.at is not None:
         assert (found.reference, found.candidate) == (texts[0][found.at], texts[1][found.at])
         assert min(found.leads) >= 0
+    assert (found.at is None) == (text == "demo")
 
 
 def test_parting_of_two_tables() -> None:

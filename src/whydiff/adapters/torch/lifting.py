@@ -8,6 +8,7 @@ indices stay what they are. Source: ``docs/explanation/verdict-engine.md``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -44,9 +45,7 @@ def widened(tensor: torch.Tensor, lift: Lift) -> torch.Tensor:
     return tensor.to(lifted_dtype(tensor.dtype, lift))
 
 
-def apply_lifted(
-    call: Call, reads: Sequence[torch.Tensor], dtype: str, *, trusted: bool = True
-) -> list[torch.Tensor]:
+def apply_lifted(call: Call, reads: Sequence[torch.Tensor], dtype: str, *, trusted: bool = True) -> list[torch.Tensor]:
     """One recorded op in float32 or float64 on given tensors, which stay untouched.
 
     Args:
@@ -65,10 +64,7 @@ def apply_lifted(
     """
     lift = Lift(dtype)  # type: ignore[arg-type]
     wide = [widened(read, lift) for read in reads]
-    wide = [
-        w.clone() if i in call.mutates and w is r else w
-        for i, (w, r) in enumerate(zip(wide, reads, strict=True))
-    ]
+    wide = [w.clone() if i in call.mutates and w is r else w for i, (w, r) in enumerate(zip(wide, reads, strict=True))]
     outputs = [widened(tensor, lift) for tensor in _carry_out(call, wide, lift, trusted)]
     return outputs or [wide[i] for i in call.mutates]
 
@@ -77,9 +73,7 @@ def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: b
     """The op on wide reads: its kernel, else a formula, else a decomposition."""
     func = find(call.target, trusted=trusted)
     if draws(func, call):
-        raise ReplayError(
-            "not lifted: a random op draws other numbers in another dtype", where=str(call.site)
-        )
+        raise ReplayError("not lifted: a random op draws other numbers in another dtype", where=str(call.site))
     args, kwargs = _wide_arguments(func, call, reads, lift)
     refused: BaseException
     with _default_dtype(dtype_of(lift.dtype)):
@@ -187,8 +181,7 @@ class LiftedExecutor(Executor):
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons."""
         found = [
-            Count("ops not lifted", reason, len(sites), tuple(sites[:3]))
-            for reason, sites in self.not_lifted.items()
+            Count("ops not lifted", reason, len(sites), tuple(sites[:3])) for reason, sites in self.not_lifted.items()
         ]
         for what, sites in (("discrete choices that flip when lifted", self.flips),
                             ("numbers that left the program before lifting", self.exported)):  # fmt: skip
@@ -248,9 +241,7 @@ class LiftedExecutor(Executor):
             reads[position].copy_(narrow[position])
         changed = {narrow[i].untyped_storage()._cdata: reads[i] for i in call.mutates}
         return [
-            changed[t.untyped_storage()._cdata]
-            if t.untyped_storage()._cdata in changed
-            else widened(t, self.lift)
+            changed[t.untyped_storage()._cdata] if t.untyped_storage()._cdata in changed else widened(t, self.lift)
             for t in outputs
         ]
 
@@ -284,30 +275,26 @@ class LiftedExecutor(Executor):
     def _round_stochastically(self, call: Call) -> None:
         """Round every floating output to its recorded dtype: up with the probability of the part cut off.
 
-        Values that the dtype holds stay as they are. Source: Parker, *Monte Carlo Arithmetic*, UCLA
-        CSD-970002, 1997 (random rounding).
+        Values that the dtype holds stay as they are: noise is added to the bits that are cut off. Source: Parker,
+        *Monte Carlo Arithmetic*, UCLA CSD-970002, 1997 (random rounding).
         """
         for event in call.writes:
             if event.storage not in self._held or not _floats(event) or event.skipped == "view":
                 continue
             tensor = self.read(event)
             parts = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-            narrow = (
-                dtype_of(event.spec.dtype).to_real() if tensor.is_complex() else dtype_of(event.spec.dtype)
-            )
+            narrow = dtype_of(event.spec.dtype).to_real() if tensor.is_complex() else dtype_of(event.spec.dtype)
             if narrow is parts.dtype:
                 continue
-            unit = torch.ldexp(
-                torch.full_like(parts, torch.finfo(narrow).eps), torch.frexp(parts).exponent - 1
+            integer = torch.int32 if parts.dtype is torch.float32 else torch.int64
+            cut = round(math.log2(torch.finfo(narrow).eps / torch.finfo(parts.dtype).eps))  # bits cut off
+            noise = torch.randint(
+                1 << cut, parts.shape, dtype=integer, device=parts.device, generator=self._noise(parts.device)
             )
-            scaled = parts / unit  # exact: units are powers of two
-            below = scaled.floor()
-            noise = torch.rand(
-                parts.shape, dtype=parts.dtype, device=parts.device, generator=self._noise(parts.device)
-            )
-            moved = ((below + (noise < scaled - below)) * unit).to(narrow).to(parts.dtype)
-            usable = torch.isfinite(moved) & (parts != 0)
-            parts.copy_(torch.where(usable, moved, parts.to(narrow).to(parts.dtype)))
+            moved = parts.contiguous().view(integer).add(noise).bitwise_and_(-(1 << cut)).view(parts.dtype)
+            moved = torch.where(parts.isfinite(), moved, parts)
+            same_range = torch.finfo(narrow).max > torch.finfo(parts.dtype).max / 2
+            parts.copy_(moved if same_range else moved.to(narrow).to(parts.dtype))
 
     def _noise(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
@@ -316,9 +303,7 @@ class LiftedExecutor(Executor):
 
     def share_leaves(self, first: Executor) -> None:
         """Read the widened leaves of a replay of the same trace that is one call ahead."""
-        self._first = (
-            first if isinstance(first, LiftedExecutor) and first.lift.dtype == self.lift.dtype else None
-        )
+        self._first = first if isinstance(first, LiftedExecutor) and first.lift.dtype == self.lift.dtype else None
 
     def _note_discrete(self, call: Call) -> None:
         if not any(_floats(event) for event in call.reads):
@@ -373,9 +358,7 @@ class LiftedExecutor(Executor):
             return held
         whole = held.whole
         elements = held.storage.nbytes() // held.dtype.itemsize
-        memory = torch.empty(0, dtype=held.dtype, device=whole.device).set_(
-            held.storage, 0, (elements,), (1,)
-        )
+        memory = torch.empty(0, dtype=held.dtype, device=whole.device).set_(held.storage, 0, (elements,), (1,))
         copy = memory.to(wide).as_strided(whole.shape, whole.stride(), whole.storage_offset())
         return Held(copy, held.recorded, held.shift)
 
@@ -384,9 +367,7 @@ class LiftedExecutor(Executor):
         if event.storage not in self._held:
             if tuple(value.shape) != event.spec.shape:
                 return False
-            self._adopt(
-                event, value.to(lifted_dtype(dtype_of(event.spec.dtype), self.lift), copy=True), fresh=True
-            )
+            self._adopt(event, value.to(lifted_dtype(dtype_of(event.spec.dtype), self.lift), copy=True), fresh=True)
             return True
         return super().overwrite(event, value)
 
