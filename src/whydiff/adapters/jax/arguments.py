@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from whydiff.adapters.jax import internals
 from whydiff.adapters.jax.ops import MOVES, Fixed, Op
 from whydiff.adapters.jax.values import is_key
 from whydiff.errors import ReplayError
@@ -120,11 +121,7 @@ def primitive(name: str) -> Any:
     Raises:
         ReplayError: there is none.
     """
-    from jax.extend.core import primitives
-
-    known = {
-        item.name: item for key, item in vars(primitives).items() if key.endswith("_p") and hasattr(item, "name")
-    }
+    known = internals.own_primitives()
     if name not in known:
-        raise ReplayError("JAX has no such primitive.", actual=name, expected="one of jax.extend.core.primitives")
+        raise ReplayError("JAX has no such primitive.", actual=name, expected="one of its numerical primitives")
     return known[name]

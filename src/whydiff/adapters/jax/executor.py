@@ -91,7 +91,7 @@ class Executor:
         try:
             outs = self.apply(call, [self.read(event) for event in call.reads])
         except _FAILURES as error:
-            if self.lifter is None and self._as_recorded(call):
+            if self._as_recorded(call):
                 return f"taken as recorded: {_short(error)}"
             return _short(error)
         for event, out in zip(call.writes, outs, strict=True):
@@ -103,6 +103,8 @@ class Executor:
         found = {e.storage: self._recorded(e.storage) for e in call.writes if e.storage >= 0}
         if any(value is None for value in found.values()):
             return False
+        if self.lifter is not None:
+            found = {storage: self.lifter.widen(value) for storage, value in found.items()}
         self._values.update(found)
         self._changed.difference_update(found)
         return True

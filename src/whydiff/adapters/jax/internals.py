@@ -6,6 +6,8 @@ binds outside of a transformation, with concrete values, exactly as it would han
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -76,6 +78,20 @@ def retraced() -> AbstractContextManager[Any]:
     return _user_context("whydiff") if _user_context is not None else nullcontext()
 
 
+@functools.cache
+def own_primitives() -> Mapping[str, Primitive]:
+    """JAX's numerical primitives by name; none of them calls back into Python or foreign code."""
+    found: dict[str, Primitive] = {}
+    parts = ("lax", "slicing", "convolution", "linalg", "fft", "windowed_reductions", "special", "ann", "other")
+    for home in (*(f"lax.{part}" for part in parts), "ad_util", "prng"):
+        try:
+            module = importlib.import_module(f"jax._src.{home}")
+        except ModuleNotFoundError:  # another version keeps these elsewhere
+            continue
+        found |= {item.name: item for item in vars(module).values() if isinstance(item, Primitive)}
+    return found
+
+
 def key_kind(aval: Any) -> Any:
     """The generator of a typed PRNG key's abstract value, as `jax.random.wrap_key_data` takes it."""
     return aval.dtype._impl
@@ -129,6 +145,9 @@ class Dispatch(core.Trace):  # type: ignore[misc]
         with core.set_current_trace(self):
             return fun.call_wrapped(*tracers)
 
+    def stage_value(self, value: Any) -> Any:
+        return value if isinstance(value, jax.Array) else self.process_primitive(core.stage_p, [value], {})
+
     def cur_qdd(self, x: Any) -> Any:
         return x.cur_qdd()
 
@@ -142,6 +161,6 @@ def dispatching(handle: Any) -> Iterator[None]:
 
 __all__ = [
     "INLINED", "ClosedJaxpr", "Dispatch", "DropVar", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var", "bind",
-    "called", "dispatching", "evaluating", "holds_programs", "key_kind", "name_stack", "place", "retraced",
+    "called", "dispatching", "evaluating", "holds_programs", "key_kind", "name_stack", "own_primitives", "place", "retraced",
     "staged", "x64",
 ]  # fmt: skip

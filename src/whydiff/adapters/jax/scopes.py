@@ -88,10 +88,10 @@ def _named(owner: type, call: Any) -> Any:
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         bound = call.__get__(self, type(self)) if hasattr(call, "__get__") else call
         stack = _running.__dict__.setdefault("stack", [])
-        if stack and stack[-1] is self:  # super().__call__ of the same module
+        if stack and stack[-1][0] is self:  # super().__call__ of the same module
             return bound(*args, **kwargs)
         name = _name(self, stack)
-        stack.append(self)
+        stack.append((self, name))
         try:
             if not name:
                 return bound(*args, **kwargs)
@@ -104,12 +104,13 @@ def _named(owner: type, call: Any) -> Any:
     return __call__
 
 
-def _name(module: Any, stack: Sequence[Any]) -> str:
-    for parent in reversed(stack):
+def _name(module: Any, stack: Sequence[tuple[Any, str]]) -> str:
+    """Path below the module that runs; nothing for the outermost one, also inside wrappers such as ``filter_jit``."""
+    for parent, _ in reversed(stack):
         path = _path(parent, module, 0, set())
         if path is not None:
             return path
-    return type(module).__name__ if stack else ""
+    return type(module).__name__ if any(name for _, name in stack) else ""
 
 
 def _path(parent: Any, child: Any, depth: int, seen: set[int]) -> str | None:
