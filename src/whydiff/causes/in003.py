@@ -91,7 +91,7 @@ def hidden_by(values: Array, dtype: str) -> Array | None:
     """
     if dtype == "bool" or dtype.startswith(("int", "uint")):
         return values.astype(bool) if np.all((values == 0) | (values == 1)) else None
-    with np.errstate(under="ignore"):
+    with np.errstate(under="ignore", over="ignore"):
         hidden = np.exp(values.astype(np.float32)) == 0
     return hidden if np.all(hidden | (values == 0)) else None
 
