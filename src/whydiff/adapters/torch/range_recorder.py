@@ -303,10 +303,10 @@ class RangeRecorder(TorchDispatchMode):
         elements = tensor.numel()
         if not dense and high - low != elements * tensor.element_size():
             tensor = tensor.contiguous()
-            low = tensor.storage_offset() * tensor.element_size()
+            low = int(tensor.storage_offset()) * tensor.element_size()
         if tensor.device.type != "cpu":
             tensor, low = tensor.cpu(), 0
-            low = tensor.storage_offset() * tensor.element_size()
+            low = int(tensor.storage_offset()) * tensor.element_size()
         return measure_address(tensor.untyped_storage().data_ptr() + low, elements, dtype)
 
     def _occurrence(self, scope: str, op: str, phase: str) -> int:

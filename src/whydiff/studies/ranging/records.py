@@ -43,7 +43,7 @@ class RangeReport:
             alarm["site"] = str(raised.site)
         return document
 
-    def print(self, *, verbose: bool = False, color: str = "auto") -> None:
+    def print(self, *, verbose: bool = False, color: Any = "auto") -> None:
         """Print the report: the answer in five lines, then the tables."""
         from whydiff.reporters.terminal import write_sections
         from whydiff.studies.ranging.rendering import answer, sections
