@@ -19,7 +19,10 @@ from whydiff.records import Cause, Diagnosis
 
 DOCS = Path(__file__).parents[2] / "docs"
 CODES = [detector.code for detector in detectors()]
-PROVABLE = ("ST001", "ST002", "ST003", "ST004", "ST005", "ST006", "IN001", "MD001")
+PROVABLE = (
+    "ST001", "ST002", "ST003", "ST004", "ST005", "ST006", "IN001", "MD001",
+    "IN002", "IN003", "IN004", "MD002", "TR001", "CP001",
+)  # fmt: skip
 """Causes whose intervention a live run or a replay carries out on any machine."""
 
 
