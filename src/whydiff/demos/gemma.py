@@ -70,7 +70,8 @@ def model(parameters: str, activations: str, size: Size | None = None) -> Any:
         from penzai.models.transformer.variants import llamalike_common
     except ModuleNotFoundError as error:
         raise UsageError(
-            "This demo needs a package that is not installed.", actual=str(error.name),
+            "This demo needs a package that is not installed.",
+            actual=str(error.name),
             next_step="pip install 'whydiff[demo]'",
         ) from error
     config = llamalike_common.LlamalikeTransformerConfig(
@@ -80,9 +81,7 @@ def model(parameters: str, activations: str, size: Size | None = None) -> Any:
         tie_embedder_and_logits=True, parameter_dtype=jax.numpy.dtype(parameters),
         activation_dtype=jax.numpy.dtype(activations),
     )  # fmt: skip
-    return llamalike_common.build_llamalike_transformer(
-        config, init_base_rng=jax.random.key(0), name="transformer"
-    )
+    return llamalike_common.build_llamalike_transformer(config, init_base_rng=jax.random.key(0), name="transformer")
 
 
 def program(gemma: Any) -> Callable[[jax.Array], jax.Array]:
@@ -90,13 +89,13 @@ def program(gemma: Any) -> Callable[[jax.Array], jax.Array]:
     import jax
     from penzai import pz
 
-    @jax.jit
     def logits(ids: jax.Array) -> jax.Array:
         positions = pz.nx.wrap(jax.numpy.arange(ids.shape[1]), "seq")
         out = gemma(pz.nx.wrap(ids, "batch", "seq"), token_positions=positions)
         return out.unwrap("batch", "seq", "vocabulary")
 
-    return logits  # type: ignore[no-any-return]
+    compiled: Callable[[jax.Array], jax.Array] = jax.jit(logits)
+    return compiled
 
 
 def prompts(size: Size | None = None) -> jax.Array:

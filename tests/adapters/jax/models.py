@@ -32,6 +32,7 @@ def norm(x: jax.Array, eps: float) -> jax.Array:
 
 def attention(x: jax.Array, w: Any, angles: jax.Array, heads_last: bool) -> jax.Array:
     with jax.named_scope("attention"):
+
         def split(y: jax.Array) -> jax.Array:
             if heads_last:
                 return y.reshape(TOKENS, WIDTH // HEADS, HEADS).transpose(0, 2, 1)

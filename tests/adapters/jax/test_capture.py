@@ -98,7 +98,7 @@ def test_loops_of_unknown_length_and_branches_are_looked_into() -> None:
     assert check.unchanged
     inner = [call for call in trace.calls if call.site.scope.startswith("while.0.while.")]
     doubled = 4.0
-    for call in inner:
+    for _ in inner:
         doubled *= 2
     assert doubled >= 100 > doubled / 2
     ops = [call.site.op for call in trace.calls if call.site.scope == "branch.1"]

@@ -143,5 +143,5 @@ def test_a_target_that_raises_names_the_users_line() -> None:
     def broken(x: jax.Array) -> jax.Array:
         raise ValueError("no such thing")
 
-    with pytest.raises(whydiff.TargetError, match="test_compare.py"):
+    with pytest.raises(whydiff.TargetError, match=r"test_compare\.py"):
         compare(broken, broken, jnp.ones(2))

@@ -104,9 +104,9 @@ def _reached(function: types.FunctionType) -> list[Any]:
         if isinstance(item, types.ModuleType):
             if item.__name__.partition(".")[0] in _OURS:
                 found.append(_Named(item))
-        elif isinstance(item, types.FunctionType) and item.__module__ == function.__module__:
-            found.append(item)
-        elif item is not None and not isinstance(item, (type, types.FunctionType)):
+        elif (isinstance(item, types.FunctionType) and item.__module__ == function.__module__) or (
+            item is not None and not isinstance(item, (type, types.FunctionType))
+        ):
             found.append(item)
     return found
 

@@ -45,8 +45,10 @@ def encode(value: Any) -> Any:
         return value
     if isinstance(value, enum.Enum):
         return {"$enum": [type(value).__name__, value.name]}
-    if isinstance(value, tuple) and hasattr(value, "_fields") or dataclasses.is_dataclass(value) and type(value).__name__ in _RECORDS:
-        names = value._fields if hasattr(value, "_fields") else [f.name for f in dataclasses.fields(value)]  # type: ignore[arg-type]
+    if (isinstance(value, tuple) and hasattr(value, "_fields")) or (
+        dataclasses.is_dataclass(value) and type(value).__name__ in _RECORDS
+    ):
+        names = value._fields if hasattr(value, "_fields") else [f.name for f in dataclasses.fields(value)]
         return {"$record": [type(value).__name__, {name: encode(getattr(value, name)) for name in names}]}
     if isinstance(value, (list, tuple)):
         return [encode(item) for item in value]
@@ -85,11 +87,13 @@ def decode(value: Any) -> Any:
     if kind == "$number":
         return jax.numpy.dtype(content[0]).type(content[1]) if content[0] not in ("int", "float") else content[1]
     if kind == "$enum" and content[0] in _ENUMS:
-        return _ENUMS[content[0]][content[1]]  # type: ignore[index]
+        return _ENUMS[content[0]][content[1]]
     if kind == "$record" and content[0] in _RECORDS:
         return _RECORDS[content[0]](**{name: decode(item) for name, item in content[1].items()})
     raise ReplayError(
-        "A parameter cannot be given again.", actual=f"{kind} {content}", expected="plain data",
+        "A parameter cannot be given again.",
+        actual=f"{kind} {content}",
+        expected="plain data",
         next_step="compare with a live run, which keeps the equations themselves",
     )
 

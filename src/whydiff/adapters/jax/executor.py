@@ -37,9 +37,7 @@ class Executor:
 
     framework = "jax"
 
-    def __init__(
-        self, trace: Trace, *, restore: Mapping[str, Any] | None = None, lift: Lift | None = None
-    ) -> None:
+    def __init__(self, trace: Trace, *, restore: Mapping[str, Any] | None = None, lift: Lift | None = None) -> None:
         self.trace = trace
         self.lifter = Lifter(lift) if lift is not None else None
         self._handles: Mapping[str, Any] = getattr(trace, "handles", {})
@@ -182,8 +180,10 @@ class Executor:
         payload = self.trace.payload(leaf.payload) if leaf.payload else None
         if payload is None:
             raise PayloadError(
-                "A full tensor is needed and the trace does not hold it.", where=leaf.name,
-                expected=str(leaf.spec), next_step='capture again with payloads="all" (or a list of globs)',
+                "A full tensor is needed and the trace does not hold it.",
+                where=leaf.name,
+                expected=str(leaf.spec),
+                next_step='capture again with payloads="all" (or a list of globs)',
             )
         return values.from_payload(payload)
 

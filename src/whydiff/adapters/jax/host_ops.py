@@ -64,8 +64,8 @@ def _logical(function: Callable[..., Array], bitwise: Callable[..., Array]) -> F
     return lambda p, x: function(*x) if x[0].dtype == bool else bitwise(*x)
 
 
-def _integer_pow(p: Mapping[str, Any], x: Sequence[Array]) -> Array:
-    y = p["y"]
+def _integer_pow(p: Mapping[str, Any], x: Sequence[Array]) -> Any:
+    y: int = p["y"]
     return x[0] ** y if y >= 0 else 1 / x[0] ** (-y)
 
 
@@ -94,7 +94,8 @@ ROUNDED: dict[str, Function] = {
     "not": lambda p, x: np.logical_not(x[0]) if x[0].dtype == bool else np.bitwise_not(x[0]),
     "reduce_max": _axes(np.max), "reduce_min": _axes(np.min),
     "reduce_and": _axes(np.all), "reduce_or": _axes(np.any),
-    "argmax": lambda p, x: np.argmax(x[0], axis=p["axes"][0]), "argmin": lambda p, x: np.argmin(x[0], axis=p["axes"][0]),
+    "argmax": lambda p, x: np.argmax(x[0], axis=p["axes"][0]),
+    "argmin": lambda p, x: np.argmin(x[0], axis=p["axes"][0]),
     "convert_element_type": lambda p, x: x[0].astype(p["new_dtype"]),
 }  # fmt: skip
 

@@ -16,7 +16,9 @@ from typing import Any
 import jax
 from jax._src import core
 from jax._src import source_info_util as source
-from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Primitive, Var
+from jax.extend.core import ClosedJaxpr, Primitive
+from jax.extend.core import Jaxpr as Jaxpr
+from jax.extend.core import Literal as Literal
 
 CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 """Parameters under which call-like primitives keep the program that they call."""
@@ -128,27 +130,33 @@ class Dispatch(core.Trace):  # type: ignore[misc]
         self._handle = handle
 
     def process_primitive(self, primitive: Primitive, args: Sequence[Any], params: Mapping[str, Any], /) -> Any:
+        """Hand the primitive over."""
         out = self._handle(primitive, args, params)
         return out if primitive.multiple_results else out[0]
 
     def process_call(self, primitive: Any, f: Any, tracers: Sequence[Any], params: Any, /) -> Any:
+        """Evaluate the called function, primitive by primitive."""
         with core.set_current_trace(self):
             return f.call_wrapped(*tracers)
 
     def process_custom_jvp_call(self, primitive: Any, fun: Any, jvp: Any, tracers: Sequence[Any], /, **_: Any) -> Any:
+        """Evaluate the function; its rule does not matter here."""
         with core.set_current_trace(self):
             return fun.call_wrapped(*tracers)
 
     def process_custom_vjp_call(
         self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, **_: Any
     ) -> Any:
+        """Evaluate the function; its rules do not matter here."""
         with core.set_current_trace(self):
             return fun.call_wrapped(*tracers)
 
     def stage_value(self, value: Any) -> Any:
+        """A value as an array."""
         return value if isinstance(value, jax.Array) else self.process_primitive(core.stage_p, [value], {})
 
     def cur_qdd(self, x: Any) -> Any:
+        """What JAX's evaluation answers."""
         return x.cur_qdd()
 
 
@@ -157,10 +165,3 @@ def dispatching(handle: Any) -> Iterator[None]:
     """While active, ``handle(primitive, args, params) -> outputs`` evaluates what the program binds."""
     with core.set_current_trace(Dispatch(handle)):
         yield
-
-
-__all__ = [
-    "INLINED", "ClosedJaxpr", "Dispatch", "DropVar", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var", "bind",
-    "called", "dispatching", "evaluating", "holds_programs", "key_kind", "name_stack", "own_primitives", "place", "retraced",
-    "staged", "x64",
-]  # fmt: skip

@@ -96,7 +96,7 @@ class Changes:
 
     def inputs(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments with restored arrays."""
-        return self._swapped(given) if self.swap else given  # type: ignore[no-any-return]
+        return self._swapped(given) if self.swap else given
 
     def _swapped(self, tree: Any) -> Any:
         leaves, structure = jax.tree_util.tree_flatten(tree)

@@ -20,7 +20,9 @@ from whydiff.adapters.jax import internals, values
 from whydiff.adapters.jax.ops import MOVES, Fixed, Op
 from whydiff.records import Call, Count, Event, Lift
 
-_BITWISE = frozenset({"bitcast_convert_type", "random_bits", "random_wrap", "random_unwrap", "random_seed", "nextafter"})
+_BITWISE = frozenset(
+    {"bitcast_convert_type", "random_bits", "random_wrap", "random_unwrap", "random_seed", "nextafter"}
+)
 _FAILURES = (TypeError, ValueError, RuntimeError, NotImplementedError, AssertionError, KeyError)
 
 

@@ -54,9 +54,7 @@ class Op:
         if self.name == STACK:
             return [self._stack(reads)]
         given = iter(reads)
-        values = [
-            spot.value if isinstance(spot, Fixed) else as_like(next(given), spot) for spot in self.inputs
-        ]
+        values = [spot.value if isinstance(spot, Fixed) else as_like(next(given), spot) for spot in self.inputs]
         if jax.default_backend() == "cpu":
             done = carried_out(self.name, self.params, [on_host(v) for v in values], self.outputs, rounded=rounded)
             if done is not None:

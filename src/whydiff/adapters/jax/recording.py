@@ -24,7 +24,16 @@ from whydiff.adapters.jax.ops import Fixed, Op, aval_of
 from whydiff.adapters.jax.recorder import Recorder, Ref
 from whydiff.adapters.jax.scopes import Names, names_of
 from whydiff.adapters.jax.tapped import (
-    Plan, boundaries, control, evaluate, everything, inner_of, iterations, loops, plain, products,
+    Plan,
+    boundaries,
+    control,
+    evaluate,
+    everything,
+    inner_of,
+    iterations,
+    loops,
+    plain,
+    products,
 )  # fmt: skip
 
 Way = Literal["taps", "boundaries", "products", "op by op"]
@@ -54,7 +63,12 @@ class Compiled:
         return outs, taps
 
     def _once(
-        self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], way: Way, counts: Mapping[Any, int],
+        self,
+        jaxpr: Jaxpr,
+        consts: Sequence[Any],
+        args: Sequence[Any],
+        way: Way,
+        counts: Mapping[Any, int],
         options: Mapping[str, Any],
     ) -> tuple[list[Any], Any]:
         key = (id(jaxpr), way, tuple(sorted(counts.items())), tuple(map(str, map(aval_of, args))), str(options))
@@ -87,6 +101,7 @@ class Recording:
         self.donated = False
 
     def __call__(self, primitive: Any, args: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
+        """Execute one primitive and write down what it did."""
         names = names_of(internals.name_stack())
         inner = internals.called(primitive.name, params)
         with internals.evaluating():
@@ -186,7 +201,10 @@ def _scan(p: Mapping[str, Any], given: Sequence[Any], execute: Execute) -> tuple
         turns.append((index, taps))
     stacked = [jax.numpy.stack([ys[i][n] for i in range(p["length"])]) for n in range(len(ys.get(0, ())))]
     outs = [*carry, *stacked]
-    return outs, {"outs": [plain(out) for out in outs], "body": _stacked([taps for _, taps in sorted(turns, key=_first)])}
+    return outs, {
+        "outs": [plain(out) for out in outs],
+        "body": _stacked([taps for _, taps in sorted(turns, key=_first)]),
+    }
 
 
 def _while(p: Mapping[str, Any], given: Sequence[Any], execute: Execute) -> tuple[list[Any], Any]:
@@ -209,7 +227,9 @@ _LOOPS = {"scan": _scan, "while": _while, "cond": _cond}
 
 
 def _stacked(turns: Sequence[Any]) -> Any:
-    return jax.tree_util.tree_map(lambda *items: np.stack([np.asarray(item) for item in items]), *turns) if turns else ()
+    return (
+        jax.tree_util.tree_map(lambda *items: np.stack([np.asarray(item) for item in items]), *turns) if turns else ()
+    )
 
 
 def _first(item: tuple[int, Any]) -> int:

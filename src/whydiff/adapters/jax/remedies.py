@@ -20,8 +20,43 @@ from whydiff.errors import UsageError
 
 _ELEMENTS = 1 << 10
 _ELEMENTWISE = frozenset(
-    "add add_any sub mul div rem neg max min exp exp2 log expm1 log1p sin cos tan tanh sqrt rsqrt cbrt square "
-    "logistic integer_pow pow erf erf_inv erfc atan2 sign floor ceil round abs convert_element_type".split()
+    [
+        "add",
+        "add_any",
+        "sub",
+        "mul",
+        "div",
+        "rem",
+        "neg",
+        "max",
+        "min",
+        "exp",
+        "exp2",
+        "log",
+        "expm1",
+        "log1p",
+        "sin",
+        "cos",
+        "tan",
+        "tanh",
+        "sqrt",
+        "rsqrt",
+        "cbrt",
+        "square",
+        "logistic",
+        "integer_pow",
+        "pow",
+        "erf",
+        "erf_inv",
+        "erfc",
+        "atan2",
+        "sign",
+        "floor",
+        "ceil",
+        "round",
+        "abs",
+        "convert_element_type",
+    ]
 )
 
 

@@ -65,7 +65,8 @@ class Run:
         self._recorded = outputs
         handles = self._handles(recorder)
         return RecordedTrace(
-            framework="jax", level="op", calls=tuple(recorder.calls), leaves=recorder.all_leaves(lambda name: f"leaf/{name}"),
+            framework="jax", level="op", calls=tuple(recorder.calls),
+            leaves=recorder.all_leaves(lambda name: f"leaf/{name}"),
             environment=environment(), observer=ObserverCheck(None, None, len(outputs), "not checked yet"),
             ties=self._ties(), scalars=self.reached.scalars, note=self._note(way, recorder, recording, len(attempts)),
             payloads=self._payloads(recorder), handles=handles,
@@ -181,8 +182,11 @@ class Run:
             own = [f for f in frames if "/whydiff/" not in f.filename.replace("\\", "/")]
             place = f"{own[-1].filename}:{own[-1].lineno}" if own else ""
             raise TargetError(
-                "The target raised while it ran.", where=place, actual=f"{type(error).__name__}: {error}",
-                expected="a run that ends", next_step="run the target alone with the same inputs",
+                "The target raised while it ran.",
+                where=place,
+                actual=f"{type(error).__name__}: {error}",
+                expected="a run that ends",
+                next_step="run the target alone with the same inputs",
             ) from error
 
 

@@ -88,7 +88,13 @@ class Session:
         """What a trace's writer is closed with, after the block."""
         scalars = {} if self._run is None else self._run.reached.scalars
         ties = () if self._run is None else self._run._ties()
-        return {"environment": environment(), "observer": self._observer, "ties": ties, "scalars": scalars, "config": {}}
+        return {
+            "environment": environment(),
+            "observer": self._observer,
+            "ties": ties,
+            "scalars": scalars,
+            "config": {},
+        }
 
 
 def _wanted(payloads: Payloads) -> Callable[[str], bool]:

@@ -55,9 +55,7 @@ def reach(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reache
     return found
 
 
-def bound(
-    target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, partial: bool = False
-) -> dict[str, Any]:
+def bound(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
     """Arguments by the parameters' names, where the signature tells them."""
     try:
         signature = inspect.signature(target)
@@ -90,7 +88,9 @@ def _parameter_classes() -> tuple[type, ...]:
 
 def members(value: Any) -> Iterator[tuple[str, Any]]:
     """(name, value) of what an object holds directly; nothing for arrays, numbers, functions and types."""
-    if isinstance(value, (*_PLAIN, *_OPAQUE, jax.Array, np.ndarray, np.generic)) or callable(value) and not vars_of(value):
+    if isinstance(value, (*_PLAIN, *_OPAQUE, jax.Array, np.ndarray, np.generic)):
+        return
+    if callable(value) and not vars_of(value):
         return
     if isinstance(value, Mapping):
         yield from ((str(key), item) for key, item in value.items())
@@ -141,9 +141,8 @@ class _Walk:
         elif isinstance(value, types.FunctionType):
             for key, part in _reached(value):
                 self.visit(key, part, "parameter" if _nested(part) else role, depth + 1)
-        elif isinstance(value, type):
-            if issubclass(value, _module_classes()):  # a model in parts (nnx.split) still knows its classes
-                self.found.classes.setdefault(value)
+        elif isinstance(value, type) and issubclass(value, _module_classes()):
+            self.found.classes.setdefault(value)  # a model in parts (nnx.split) still knows its classes
         elif isinstance(value, _OPAQUE):
             return
         else:
@@ -159,7 +158,7 @@ class _Walk:
         if wrapped is not None:
             self.visit(name, wrapped, role, depth + 1)
         for key, part in members(value):
-            if isinstance(key, str) and key.startswith("__"):
+            if key.startswith("__"):
                 continue
             path = _join(name, key)
             if module and _plain(part) is not None and not key.startswith("_"):
@@ -230,8 +229,10 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    if isinstance(value, (jax.Array, np.ndarray, np.generic)) and np.ndim(value) == 0 and not jax.dtypes.issubdtype(
-        value.dtype, jax.dtypes.extended
+    if (
+        isinstance(value, (jax.Array, np.ndarray, np.generic))
+        and np.ndim(value) == 0
+        and not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
     ):
         return _plain(np.asarray(value).astype(np.float64).item()) if value.dtype.kind not in "biu" else value.item()
     if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):

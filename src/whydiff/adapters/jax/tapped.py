@@ -66,14 +66,14 @@ def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], plan: Pla
         Outputs; and for every equation: a list of values (plain), a nested list (calls), ``{"outs", "body"}``
         (scan), ``{"outs", "body", "count"}`` (while), ``{"outs", "index", "branches"}`` (cond), None (not kept).
     """
-    env: dict[Any, Any] = dict(
-        zip((*jaxpr.constvars, *jaxpr.invars), (*plan.constants(consts), *args), strict=True)
-    )
+    env: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*plan.constants(consts), *args), strict=True))
 
     def read(atom: Any) -> Any:
         return plan.swap.get(id(atom.val), atom.val) if isinstance(atom, Literal) else env[atom]
 
     taps: list[Any] = []
+    outs: list[Any]
+    tap: Any
     for number, eqn in enumerate(jaxpr.eqns):
         path = (*at, number)
         values = [read(atom) for atom in eqn.invars]
@@ -131,11 +131,15 @@ def _while(eqn: Any, values: Sequence[Any], plan: Plan, path: Path) -> tuple[lis
     def body(state: Any) -> Any:
         number, kept, carry = state
         outs, taps = one(carry)
-        kept = jax.tree_util.tree_map(lambda all_, new: lax.dynamic_update_index_in_dim(all_, new, number, 0), kept, taps)
+        kept = jax.tree_util.tree_map(
+            lambda all_, new: lax.dynamic_update_index_in_dim(all_, new, number, 0), kept, taps
+        )
         return number + 1, kept, tuple(outs)
 
-    number, kept, outs = lax.while_loop(goes_on, body, (jnp.int32(0), buffers if most else (), tuple(init))) if most else (
-        _counted(goes_on, one, init)
+    number, kept, outs = (
+        lax.while_loop(goes_on, body, (jnp.int32(0), buffers if most else (), tuple(init)))
+        if most
+        else (_counted(goes_on, one, init))
     )
     return list(outs), {"outs": [plain(out) for out in outs], "body": kept, "count": number}
 
