@@ -16,7 +16,16 @@ from whydiff import registry
 from whydiff.errors import UsageError
 from whydiff.ranges.audit import Audit
 from whydiff.records import (
-    Call, Count, Environment, Event, Intervention, Leaf, Lift, ObserverCheck, Payload, Trace,
+    Call,
+    Count,
+    Environment,
+    Event,
+    Intervention,
+    Leaf,
+    Lift,
+    ObserverCheck,
+    Payload,
+    Trace,
 )  # fmt: skip
 
 Value = Any

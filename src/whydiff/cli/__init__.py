@@ -13,8 +13,8 @@ from whydiff.cli.cause import cause
 from whydiff.cli.compare import compare
 from whydiff.cli.demo import demo
 from whydiff.cli.matrix import matrix
-from whydiff.cli.sweep import sweep
 from whydiff.cli.range import range_
+from whydiff.cli.sweep import sweep
 
 app = typer.Typer(
     name="whydiff",

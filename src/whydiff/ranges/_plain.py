@@ -15,7 +15,8 @@ def scan(
     if n <= 0:
         return
     raw = (ctypes.c_uint8 * (n * width)).from_address(address + first * width)
-    bits = np.frombuffer(memoryview(raw).cast("B"), np.dtype(f"u{width}")).astype(np.uint64) & np.uint64((1 << (8 * width - 1)) - 1)
+    mask = np.uint64((1 << (8 * width - 1)) - 1)
+    bits = np.frombuffer(memoryview(raw).cast("B"), np.dtype(f"u{width}")).astype(np.uint64) & mask
     histogram[0] += np.bincount((bits >> np.uint64(fraction)).astype(np.int64), minlength=histogram.shape[1])
     finite, present = bits[bits < np.uint64(top)], bits[bits > 0]
     if finite.size:

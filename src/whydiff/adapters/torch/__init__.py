@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from whydiff.adapters import Change
-from whydiff.adapters.torch.checkpoint import checkpoint
 from whydiff.adapters.torch.changing import ChangedExecutor
+from whydiff.adapters.torch.checkpoint import checkpoint
 from whydiff.adapters.torch.dtypes import to_payload
 from whydiff.adapters.torch.environment import environment, set_flags
 from whydiff.adapters.torch.executor import Executor

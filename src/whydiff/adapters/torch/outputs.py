@@ -31,7 +31,7 @@ def tensors_in(
 
 
 def _members(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, _PLAIN) or isinstance(value, (torch.nn.Module, type)) or callable(value):
+    if isinstance(value, (*_PLAIN, torch.nn.Module, type)) or callable(value):
         return
     if isinstance(value, Mapping):
         yield from ((key_name(key, number), item) for number, (key, item) in enumerate(value.items()))
