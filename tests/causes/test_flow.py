@@ -104,3 +104,15 @@ def test_capturing_leaves_compiled_code_compiled() -> None:
     diagnosis = compare(program, compiled, x)
     assert diagnosis.verdict is Verdict.PRECISION
     assert confirmed(diagnosis) == {"CP001"}
+
+
+def test_an_expanded_gradient_can_be_resynchronised() -> None:
+    torch.manual_seed(0)
+    linear, x = torch.nn.Linear(8, 4), torch.randn(6, 8)
+
+    def gradients(divisor: float) -> Any:
+        return torch.autograd.grad(linear(x).sum() / divisor, list(linear.parameters()))
+
+    diagnosis = compare(lambda: gradients(2.0), lambda: gradients(4.0))
+    assert diagnosis.verdict is Verdict.SEMANTIC
+    assert diagnosis.accounted

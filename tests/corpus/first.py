@@ -376,7 +376,7 @@ def llama_three_causes_and_decoys() -> Pair:
     return logits(model), logits(changed(model, plant)), (ids(length=16),)
 
 
-@defect("semantic", "ST FO", every=True)
+@defect("semantic", "ST001 ST006", every=True, also="FO")
 def bert_weight_and_activation() -> Pair:
     """A changed bias and the tanh GELU at once."""
     model = bert()

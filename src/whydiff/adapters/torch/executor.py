@@ -230,7 +230,14 @@ class Executor:
             return True
         if event.storage in self._leaves and event.storage not in self._changed:
             return False  # the user's own tensor is never written to
-        held.look(event).copy_(value)
+        look = held.look(event)
+        for dim, (size, stride) in enumerate(zip(look.shape, look.stride(), strict=True)):
+            if size > 1 and stride == 0:  # an expanded tensor: one element stands for all along this dimension
+                first = value.narrow(dim, 0, 1)
+                if not self.same(first.expand_as(value).contiguous(), value.contiguous()):
+                    return False
+                look, value = look.narrow(dim, 0, 1), first
+        look.copy_(value)
         return True
 
     def _adopt_all(self, call: Call, outputs: Sequence[torch.Tensor]) -> str:
