@@ -132,7 +132,7 @@ class Case:
 
     @functools.cached_property
     def environment_changes(self) -> tuple[tuple[str, str, str], ...]:
-        """("versions.torch", reference's, candidate's) …"""
+        """What differs around the runs: ("versions.torch", reference's, candidate's) and so on."""
         found = []
         for part in _ENVIRONMENT:
             changes = _changes(getattr(self.reference.environment, part), getattr(self.candidate.environment, part))
@@ -305,6 +305,8 @@ class Case:
             theirs = outputs_with_replaced(follower, candidate, self.alignment, interventions)
         else:
             theirs = self._outputs(candidate, candidate.trace)
+        if not ours:
+            return None
         apart = 0.0
         for slot, payload in ours.items():
             if slot not in theirs or payload.bits.shape != theirs[slot].bits.shape:

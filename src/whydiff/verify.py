@@ -91,6 +91,8 @@ def _verified(case: Case, cause: Cause, everything: tuple[Intervention, ...]) ->
         Measurement("one_in", only_this_acts.mean_abs or 0.0, "output elements"),
         Measurement("leave_one_out", this_removed.mean_abs or 0.0, "output elements"),
     )
+    if not before.comparisons:  # a capture of a block, which returns nothing: the origins must do
+        return _partly(case, cause, before, this_removed, effect)
     inert = _same(only_this_acts, all_removed) and _same(this_removed, before)
     if inert:
         return replace(
@@ -142,10 +144,13 @@ def _partly(
         status: Status = "confirmed" if gone == mine else "refuted" if not gone else "inconclusive"
         experiment = Experiment(
             cause.interventions, "its origins vanish",
-            f"{len(gone)} of {len(mine)} origins vanish; others remain, so the outputs still differ",
+            f"{len(gone)} of {len(mine)} origins vanish"
+            + ("; others remain, so the outputs still differ" if before.comparisons else "; no outputs were recorded"),
             status, "replay", before.mean_abs, after.mean_abs,
         )  # fmt: skip
         return replace(cause, status=status, effect=effect, experiments=(experiment,))
+    if not before.comparisons:
+        return replace(cause, reason="no outputs were recorded, and its origins cannot be told from the others")
     experiment = _experiment(cause.interventions, _PREDICTION, before, after, "inconclusive")
     return replace(
         cause, effect=effect, experiments=(experiment,),

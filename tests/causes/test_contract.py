@@ -20,8 +20,9 @@ from whydiff.records import Cause, Diagnosis
 DOCS = Path(__file__).parents[2] / "docs"
 CODES = [detector.code for detector in detectors()]
 PROVABLE = (
-    "ST001", "ST002", "ST003", "ST004", "ST005", "ST006", "IN001", "MD001",
-    "IN002", "IN003", "IN004", "MD002", "TR001", "CP001",
+    "CP001", "EN003", "FO001", "FO002", "FO003", "FO004", "FO005", "IN001", "IN002", "IN003",
+    "IN004", "MD001", "MD002", "NC001", "PR001", "PR002", "PR003", "PR004", "ST001", "ST002",
+    "ST003", "ST004", "ST005", "ST006", "TR001",
 )  # fmt: skip
 """Causes whose intervention a live run or a replay carries out on any machine."""
 

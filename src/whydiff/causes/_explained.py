@@ -121,7 +121,10 @@ class View:
         which, ours, _ = changed[0]
         if len(args) != len(others) or isinstance(ours, dict):
             return ()
-        value = (which,) if isinstance(which, str) and which not in named else (which, ours)
+        given = _as_tuple(ours)
+        if given is None:
+            return ()
+        value = (which,) if isinstance(which, str) and which not in named else (which, *given)
         return (Intervention("set-argument", str(self.single[1].site), value),)
 
     def replace_op(self) -> tuple[Intervention, ...]:
@@ -227,7 +230,7 @@ def _explained(case: Case) -> dict[int, Finding]:
         view = View(case, case.localization.origins[seen.number], seen)
         for rule in rules:
             finding = rule.explain(view)
-            if finding is not None:
+            if finding is not None and not _idle(case, finding.verdict):
                 found[seen.number] = finding
                 return
 
@@ -235,11 +238,25 @@ def _explained(case: Case) -> dict[int, Finding]:
     alike = [i for indices in eligible.values() if indices[0] in found for i in indices[1:]][:_ALL]
     if alike:
         examine(case, chosen=alike, visit=visit)
-    if any(finding.verdict is Verdict.SEMANTIC for finding in found.values()) and _one_program(case):
-        found = {index: finding for index, finding in found.items() if finding.verdict is not Verdict.SEMANTIC}
-    if _out_of_range(case):
-        found = {index: finding for index, finding in found.items() if finding.verdict is not Verdict.PRECISION}
-    return dict(sorted(found.items()))
+    return _joined(dict(sorted(found.items())), {rule.code: rule.rank for rule in rules})
+
+
+def _joined(found: dict[int, Finding], ranks: dict[str, int]) -> dict[int, Finding]:
+    """Where one explanation's interventions are all among another one's, only the more specific one is kept."""
+    joined = {}
+    for index, finding in found.items():
+        mine = set(finding.interventions)
+        wider = (one for one in found.values()
+                 if ranks[one.code] < ranks[finding.code] and mine <= set(one.interventions))  # fmt: skip
+        joined[index] = next(wider, finding) if mine else finding
+    return joined
+
+
+def _idle(case: Case, verdict: Verdict) -> bool:
+    """Whether a finding of this kind cannot be what makes the outputs differ."""
+    if verdict is Verdict.SEMANTIC:
+        return remember(case, "one program", lambda: _one_program(case))
+    return verdict is Verdict.PRECISION and _out_of_range(case)
 
 
 def _out_of_range(case: Case) -> bool:
@@ -296,3 +313,15 @@ __all__ = [
     "Array", "Finding", "Operation", "View", "argued", "causes_of", "consumers", "distance", "explained",
     "explained_calls", "floating", "narrow", "number",
 ]  # fmt: skip
+
+
+def _as_tuple(argument: Any) -> tuple[Any] | None:
+    """An argument that can be part of an intervention: lists as tuples; None if it holds tensors or records."""
+    if isinstance(argument, dict):
+        return None
+    if not isinstance(argument, (list, tuple)):
+        return (argument,)
+    items = [_as_tuple(item) for item in argument]
+    if any(item is None for item in items):
+        return None
+    return (tuple(item[0] for item in items if item is not None),)

@@ -21,8 +21,8 @@ class ActivationVariant:
     What it detects:
         An origin whose result is one known activation of its input on the reference's side and another
         one on the candidate's: GELU by erf, by tanh or quick GELU, SiLU, ReLU, squared ReLU, leaky ReLU
-        (0.01), ELU, softplus, Mish, hard swish, sigmoid, tanh. Single ops and formulas spelt out in
-        several ops are recognised alike.
+        (0.01), ELU, softplus, Mish, hard swish, sigmoid, tanh. One side may be spelt out in several ops; where
+        both are, and share ops, they are compared op by op and another cause may speak.
 
     Why it happens:
         "GELU" names three functions that differ by up to 2e-2: libraries and papers differ in which one

@@ -116,7 +116,7 @@ class LayoutPermuted:
             f"the candidate's {what} are the reference's, rearranged: {text}",
             {"pattern": text, "exactly": str(found), "elements": int(np.prod(found.factors))},
         )
-        key = tuple(sorted((text, spoken(found.inverse))))  # a result is undone by the inverse of its reads' order
+        key = tuple(sorted((moved(found), moved(found.inverse))))  # a result is undone by its reads' inverse
         return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), interventions, {"pattern": text})
 
     def detect(self, case: Case) -> Iterator[Cause]:
@@ -194,6 +194,14 @@ def spoken(found: Rearrangement) -> str:
     pattern, *sizes = str(rest).split(", ")
     left, right = pattern.split(" -> ")
     return ", ".join([f"... {left} -> ... {right}", *sizes])
+
+
+def moved(found: Rearrangement) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The factors that change places and their order, without what comes before them: the same for every tensor."""
+    keep = 0
+    while keep < len(found.order) - 1 and found.order[keep] == keep:
+        keep += 1
+    return found.factors[keep:], tuple(i - keep for i in found.order[keep:])
 
 
 def _one_value(view: View, er: Event, ec: Event) -> bool:

@@ -11,7 +11,7 @@ from whydiff.adapters import Change
 from whydiff.adapters.torch.arguments import decode
 from whydiff.adapters.torch.dtypes import dtype_of
 from whydiff.adapters.torch.executor import _FAILURES, Executor, _flat, _short
-from whydiff.adapters.torch.operators import describe, find
+from whydiff.adapters.torch.operators import draws, find
 from whydiff.errors import ReplayError
 from whydiff.records import Call, Event, Site, Trace
 
@@ -99,7 +99,7 @@ class ChangedExecutor(Executor):
 
     def _in_dtype(self, call: Call, reads: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
         func = find(call.target, trusted=self.trusted)
-        if describe(func).random:
+        if draws(func, *call.arguments):
             raise ReplayError("A random op draws other numbers in another dtype.", where=str(call.site))
         cast = [read.to(dtype) if read.is_floating_point() else read for read in reads]
         cast = [c.clone() if i in call.mutates and c is r else c

@@ -21,7 +21,7 @@ from whydiff.adapters.torch.dtypes import dtype_of, integer_view
 from whydiff.adapters.torch.executor import Executor, Held, _flat, _short
 from whydiff.adapters.torch.fingerprints import content_lanes
 from whydiff.adapters.torch.formulas import FORMULAS
-from whydiff.adapters.torch.operators import describe, find
+from whydiff.adapters.torch.operators import describe, draws, find
 from whydiff.errors import ReplayError, WhydiffError
 from whydiff.records import Call, Count, Event, Lift, Trace
 
@@ -72,7 +72,7 @@ def apply_lifted(call: Call, reads: Sequence[torch.Tensor], dtype: str, *, trust
 def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: bool) -> list[torch.Tensor]:
     """The op on wide reads: its kernel, else a formula, else a decomposition."""
     func = find(call.target, trusted=trusted)
-    if draws(func, call):
+    if draws(func, *call.arguments):
         raise ReplayError("not lifted: a random op draws other numbers in another dtype", where=str(call.site))
     args, kwargs = _wide_arguments(func, call, reads, lift)
     refused: BaseException
@@ -93,19 +93,6 @@ def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: b
         where=str(call.site),
         actual=_short(refused),
     ) from refused
-
-
-def draws(func: Any, call: Call) -> bool:
-    """Whether an op draws random numbers; attention kernels could, and do not without dropout."""
-    if not describe(func).random:
-        return False
-    names = [argument.name for argument in func._schema.arguments]
-    if "dropout_p" not in names:
-        return True
-    position = names.index("dropout_p")
-    positional = call.arguments[0]
-    given = positional[position] if position < len(positional) else call.arguments[1].get("dropout_p", 0.0)
-    return bool(given)
 
 
 def _finished(func: Any, result: Any) -> list[torch.Tensor]:
@@ -211,7 +198,7 @@ class LiftedExecutor(Executor):
         operator = describe(func)
         if operator.op == "native_dropout" and len(reads) == 1:
             return self._dropout(call, wide)
-        if draws(func, call):
+        if draws(func, *call.arguments):
             if not operator.op.endswith("_like") and _depends_on_floats(call):
                 reason = f"not lifted: {call.target} draws its random numbers inside"
                 self.not_lifted.setdefault(reason, []).append(str(call.site))

@@ -16,7 +16,7 @@ from whydiff.adapters.torch.arguments import Place, encode, lazy_bits
 from whydiff.adapters.torch.dtypes import dtype_name, not_comparable, spec_of, to_payload
 from whydiff.adapters.torch.environment import flags_now, rng_state
 from whydiff.adapters.torch.fingerprints import content_lanes
-from whydiff.adapters.torch.operators import Operator, decomposed, describe
+from whydiff.adapters.torch.operators import Operator, decomposed, describe, draws
 from whydiff.adapters.torch.outputs import tensors_in
 from whydiff.adapters.torch.scopes import Scopes
 from whydiff.adapters.torch.state import LiveLeaf
@@ -96,7 +96,7 @@ class Recorder(TorchDispatchMode):
                 [self._take(a, reads, None, operator) for a in args],
                 {k: self._take(a, reads, None, operator) for k, a in kwargs.items()} if kwargs else {},
             )
-        random = self._random_state(args, kwargs) if operator.random else ""
+        random = self._random_state(args, kwargs) if operator.random and draws(func, args, kwargs) else ""
         context = self._context()
         step, number = self.scopes.step, self._occurrence(scope, operator.op, phase)
         held = [tensor.untyped_storage().nbytes() for _, tensor, _ in touched] if operator.resizes else ()

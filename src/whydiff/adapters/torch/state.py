@@ -139,10 +139,19 @@ def _plain(value: Any) -> Any:
 
 
 def config_of(root: torch.nn.Module) -> dict[str, Any]:
-    """A model's ``config`` as flat JSON-able data; empty if it has none."""
+    """A model's ``config`` as flat JSON-able data; empty if it has none.
+
+    transformers keeps the choice of kernels (``_attn_implementation_internal`` …) out of ``to_dict``; it is added
+    under its public name.
+    """
     config = getattr(root, "config", None)
     if config is not None and hasattr(config, "to_dict"):
-        config = config.to_dict()
+        private = {
+            name.removesuffix("_internal").lstrip("_"): value
+            for name, value in vars(config).items()
+            if name.startswith("_") and name.removesuffix("_internal").endswith("_implementation")
+        }
+        config = {**config.to_dict(), **private}
     return dict(_flatten(config)) if isinstance(config, Mapping) else {}
 
 
