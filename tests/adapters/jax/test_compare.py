@@ -35,6 +35,7 @@ def test_another_eps_is_semantic_at_the_norm() -> None:
     assert len(diagnosis.origins) == models.LAYERS
     assert all("norm" in origin.site.scope for origin in diagnosis.origins)
     assert diagnosis.accounted
+    assert [(cause.code, cause.status) for cause in diagnosis.causes] == [("FO002", "confirmed")]
 
 
 def test_a_rounded_rotary_table_is_found_and_proven() -> None:

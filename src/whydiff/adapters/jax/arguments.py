@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax import lax
 
 from whydiff.adapters.jax import internals
 from whydiff.adapters.jax.ops import MOVES, Fixed, Op
-from whydiff.adapters.jax.values import is_key
+from whydiff.adapters.jax.values import dtype_name, is_key
 from whydiff.errors import ReplayError
 from whydiff.records import Call
 
@@ -29,14 +30,57 @@ _RECORDS = {
 
 def template(op: Op) -> list[Any]:
     """``[operands, parameters]`` of an operation; ``{"$read": i}`` stands for the i-th tensor that it reads."""
-    operands, number = [], 0
+    operands: list[Any] = []
+    number, usual = 0, _usual(op.inputs)
     for spot in op.inputs:
         if isinstance(spot, Fixed):
-            operands.append(encode(spot.value))
+            operands.append(_plain_number(spot.value, usual))
         else:
             operands.append({"$read": number} | ({"$key": str(spot.dtype)} if is_key(spot) else {}))
             number += 1
     return [operands, {name: encode(value) for name, value in sorted(op.params.items())}]
+
+
+def _usual(inputs: Sequence[Any]) -> str:
+    """The dtype that a plain number among the operands has: that of the first floating tensor."""
+    dtypes = [dtype_name(spot.dtype) for spot in inputs if not isinstance(spot, Fixed)]
+    return next((name for name in dtypes if name.startswith(("float", "bfloat"))), "float32")
+
+
+def _plain_number(value: Any, usual: str) -> Any:
+    """A number without its dtype where `number_of` restores it, so that it reads like any argument."""
+    dtype = str(getattr(value, "dtype", ""))
+    if dtype == usual:
+        return float(value)
+    if dtype == "int32":
+        return int(value)
+    if dtype == "bool":
+        return bool(value)
+    return encode(value)
+
+
+def number_of(operand: Any, usual: str) -> Any:
+    """The number that an operand's template stands for, with its dtype."""
+    if isinstance(operand, bool):
+        return np.bool_(operand)
+    if isinstance(operand, int):
+        return np.int32(operand)
+    if isinstance(operand, float):
+        return jax.numpy.dtype(usual).type(operand)
+    return decode(operand)
+
+
+def edited(op: Op, call: Call) -> Op:
+    """An operation with the arguments that a call has now."""
+    operands, params = call.arguments
+    before = template(op)
+    usual = _usual(op.inputs)
+    inputs = tuple(
+        Fixed(number_of(operand, usual)) if isinstance(spot, Fixed) and operand != old else spot
+        for spot, operand, old in zip(op.inputs, operands, before[0], strict=True)
+    )
+    changed = {name: decode(value) for name, value in params.items() if before[1].get(name) != value}
+    return replace(op, inputs=inputs, params={**op.params, **changed}, cache={})
 
 
 def encode(value: Any) -> Any:
@@ -111,11 +155,12 @@ def op_of(call: Call) -> Op:
     if name in MOVES:
         return Op(name, None, {key: decode(item) for key, item in params.items()}, tuple(avals), outputs)
     inputs: list[Any] = []
+    usual = _usual(avals)
     for operand in operands:
         if isinstance(operand, Mapping) and "$key" in operand:
             raise ReplayError("A random key cannot be given again.", where=str(call.site))
         read = isinstance(operand, Mapping) and "$read" in operand
-        inputs.append(avals[operand["$read"]] if read else Fixed(decode(operand)))
+        inputs.append(avals[operand["$read"]] if read else Fixed(number_of(operand, usual)))
     return Op(name, primitive(name), {key: decode(item) for key, item in params.items()}, tuple(inputs), outputs)
 
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from whydiff.adapters.jax import values
-from whydiff.adapters.jax.arguments import op_of
+from whydiff.adapters.jax.arguments import edited, op_of, template
 from whydiff.adapters.jax.lifting import Lifter, floating
 from whydiff.adapters.jax.ops import Op
 from whydiff.errors import PayloadError, WhydiffError
@@ -52,6 +52,8 @@ class Executor:
             event.storage: event.payload for call in trace.calls for event in call.writes if event.payload
         }
         self._ops: dict[int, Op] = {}
+        original = getattr(trace, "_trace", trace).calls
+        self._edited = {c.index for c, o in zip(trace.calls, original, strict=True) if c is not o}
         self._repeats: dict[int, bool | None] = {}
         last: dict[int, int] = {}
         for call in trace.calls:
@@ -84,6 +86,7 @@ class Executor:
         if call.kind != "compute":
             return ""
         same_inputs = self.lifter is None and not any(e.storage in self._changed for e in call.reads)
+        same_inputs = same_inputs and call.index not in self._edited
         if same_inputs and self._as_recorded(call):
             return ""
         try:
@@ -138,9 +141,12 @@ class Executor:
         return [values.host(out) for out in op.apply(reads)]
 
     def _op(self, call: Call) -> Op:
-        op: Op | None = self._handles.get(f"call/{call.index}") or self._ops.get(call.index)
+        op = self._ops.get(call.index)
         if op is None:
-            op = self._ops[call.index] = op_of(call)
+            op = self._handles.get(f"call/{call.index}") or op_of(call)
+            if call.index in self._edited and call.arguments != template(op):
+                op = edited(op, call)
+            self._ops[call.index] = op
         return op
 
     def release(self, call: Call) -> None:
