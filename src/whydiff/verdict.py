@@ -235,10 +235,9 @@ def judge(
     broken = [slot for slot, comparison in local.outputs if _special(comparison)]
     if broken and not any(origin.verdict is Verdict.UNSTABLE for origin in origins):
         return Verdict.UNSTABLE, f"NaN or infinity on one side only in {', '.join(broken)}{numbers}"
-    apart = [
-        cause for cause in causes if cause.status == "confirmed" and cause.verdict is Verdict.INCOMPARABLE
-    ]
-    if apart:
+    proven = [cause for cause in causes if cause.status == "confirmed" and not cause.inert]
+    apart = [cause for cause in proven if cause.verdict is Verdict.INCOMPARABLE]
+    if apart and len(apart) == len(proven):  # a cause that computes another function says more
         return Verdict.INCOMPARABLE, f"{apart[0].name} at {apart[0].site}, proven by experiment{numbers}"
     if not origins:
         return _without_origins(scaling, numbers)
