@@ -75,7 +75,7 @@ def test_different_elements() -> None:
         (Measurement("mean_abs", 0.0013, "elements"), "mean abs error", "1.3e-03"),
         (Measurement("different", 0.25, "elements"), "elements that differ", "25.0 %"),
         (Measurement("rel_l2", 0.5, "abs(reference)"), "relative L2 error", "5.0e-01"),
-        (Measurement("top1_flips", 0.5, "positions"), "top1 flips (of positions)", "50.0 %"),
+        (Measurement("top1_flips", 0.5, "positions"), "first choices that flip (of positions)", "50.0 %"),
         (Measurement("max_abs", 0.5, "output.logits"), "max abs error (of output.logits)", "5.0e-01"),
         (Measurement("different", 0.5, "output.logits"), "elements that differ (of output.logits)", "50.0 %"),
         (Measurement("my_own", 2.0), "my own", "2.0e+00"),
