@@ -190,10 +190,12 @@ class RangeRecorder(TorchDispatchMode):
             return True
         if found.nans and not any(known.nan for known in before):
             rows = examine_masked_rows(reads, tensor)
+            if not rows:
+                return False  # what an infinity that the program was given makes of itself
             data = {"nans": found.nans, "elements": found.elements, "fully_masked_rows": rows}
-            if rows and not operator.written_names:
+            if not operator.written_names:
                 data |= nans_with_finite_mask(func, args, kwargs)
-            self._alarm("masked-row" if rows else "overflow", total, found, data)
+            self._alarm("masked-row", total, found, data)
             return True
         return any(known.nan for known in before)
 
