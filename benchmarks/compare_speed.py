@@ -105,15 +105,12 @@ def fingerprints(mib: int) -> None:
             for _ in range(1000):
                 run()
 
-        print(
-            f"  {nbytes:6} bytes: njit {best(repeat, 5) * 1e3:6.2f} us, cfunc {best(call, 5) * 1e3:6.2f} us"
-        )
+        print(f"  {nbytes:6} bytes: njit {best(repeat, 5) * 1e3:6.2f} us, cfunc {best(call, 5) * 1e3:6.2f} us")
     print("\nThreads pay from")
     for size in (1, 2, 4, 8, 16, 64):
         nbytes = min(size << 20, array.nbytes)
         alone, shared = (
-            best(lambda nbytes=nbytes, n=n: fp.fingerprint_address(address, nbytes, threads=n), 15)
-            for n in (1, 2)
+            best(lambda nbytes=nbytes, n=n: fp.fingerprint_address(address, nbytes, threads=n), 15) for n in (1, 2)
         )
         print(f"  {nbytes >> 20:4} MiB: 1 thread {alone * 1e6:8.0f} us, 2 threads {shared * 1e6:8.0f} us")
 
@@ -169,9 +166,7 @@ def comparisons(mib: int) -> None:
 
 def main() -> None:
     """Parse the command line and print every table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=64, help="size of each tensor (default: 64)")
     mib = parser.parse_args().mib
     print(f"fingerprint: {fp.implementation()}, metrics: {metrics.implementation()}")

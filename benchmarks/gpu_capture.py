@@ -1,6 +1,6 @@
 """On one CUDA device: capture cost, the pipeline on CUDA tensors, and the fourth seed's formulas.
 
-    PYTHONPATH=src python benchmarks/gpu_capture.py
+PYTHONPATH=src python benchmarks/gpu_capture.py
 """
 
 from __future__ import annotations

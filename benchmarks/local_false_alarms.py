@@ -53,14 +53,9 @@ def main() -> None:
                 found = max(s["bound"] for s in sides), apart, min(s["match_rate"] for s in sides)
                 rows[pair.op.name, pair.reference.dtype].append(found)
         seconds = time.perf_counter() - start
-        print(
-            f"{pairs} benign pairs, {differing} with different bits, {len(alarms)} false alarms, "
-            f"{seconds:.0f} s"
-        )
+        print(f"{pairs} benign pairs, {differing} with different bits, {len(alarms)} false alarms, {seconds:.0f} s")
         print(*alarms, sep="\n")
-        print(
-            "\n| op | dtype | differing pairs | largest share of the bound | bits apart | lowest match rate |"
-        )
+        print("\n| op | dtype | differing pairs | largest share of the bound | bits apart | lowest match rate |")
         print("|---|---|---|---|---|---|")
         for (name, dtype), values in rows.items():
             worst = np.array(values)

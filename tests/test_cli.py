@@ -168,14 +168,10 @@ def test_an_interrupt_is_not_a_difference(pipeline: Pipeline, traces: tuple[str,
     assert invoke("compare", *traces).exit_code == 130
 
 
-@pytest.mark.parametrize(
-    "words", [["compare", "missing.py:f", "missing.py:g"], ["compare", "one"], ["nonsense"]]
-)
+@pytest.mark.parametrize("words", [["compare", "missing.py:f", "missing.py:g"], ["compare", "one"], ["nonsense"]])
 def test_usage_errors_exit_with_2(words: list[str], traces: tuple[str, str]) -> None:
     result = invoke(*words)
-    assert (
-        result.exit_code == 2 and result.stdout == "" and result.stderr and "Traceback" not in result.stderr
-    )
+    assert result.exit_code == 2 and result.stdout == "" and result.stderr and "Traceback" not in result.stderr
 
 
 # ------------------------------------------------------------------------------------- demo, cause, version
@@ -250,8 +246,7 @@ runpy.run_path(script, run_name="__main__")
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "stub_child.py").write_text(CHILD)
     (tmp_path / "script.py").write_text(
-        "import sys, os\nprint('script', sys.argv[1:], flush=True)\n"
-        "if sys.argv[1:]: os._exit(int(sys.argv[-1]))"
+        "import sys, os\nprint('script', sys.argv[1:], flush=True)\nif sys.argv[1:]: os._exit(int(sys.argv[-1]))"
     )
     monkeypatch.setattr(sys.modules["whydiff.cli.capture"], "CHILD", "stub_child")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -259,9 +254,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_capture_runs_the_script_in_the_named_interpreter(
-    child: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_capture_runs_the_script_in_the_named_interpreter(child: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ("-o", "a.trace", "--level", "module", "--payloads", "a.*", "--payloads", "b.*")
     result = invoke("capture", *words, "--", sys.executable, "-X", "dev", "script.py", "--flag", "--", "0")
     assert result.exit_code == 0 and "Trace written to a.trace" in result.stderr

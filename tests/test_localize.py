@@ -11,7 +11,6 @@ from whydiff.records import Verdict
 def test_a_by_product_that_nothing_reads_is_counted_and_is_no_origin() -> None:
     x = torch.tensor([[3.0, 1.0, 3.0]])
 
-
     diagnosis = compare(lambda: torch.max(x, dim=1)[0], lambda: torch.max(x + 0 * x, dim=1)[0])
     assert diagnosis.verdict is Verdict.IDENTICAL
     parted = compare(lambda: torch.max(x, dim=1)[0], lambda: torch.max(torch.tensor([[1.0, 3.0, 3.0]]), dim=1)[0])

@@ -26,9 +26,7 @@ def loaded_by(modules: list[str], watched: set[str], *path: Path) -> set[str]:
         f"print(*sorted({watched!r} & set(sys.modules)))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*path, SOURCE)))}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 

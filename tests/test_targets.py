@@ -156,9 +156,7 @@ def test_inputs_that_are_no_function_are_refused(program: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["missing.trace", "a/b", ":name", "nothing:", "C:\\trace", "a/b:c", "a b:c"])
-def test_what_is_nothing_says_what_it_could_be(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_nothing_says_what_it_could_be(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "FILE.py:name, package.module:name, or the path of a trace" in failing(text)
 

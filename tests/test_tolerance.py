@@ -14,9 +14,7 @@ def test_unit_roundoff_is_half_of_numpys_epsilon(dtype: str) -> None:
     assert tolerance.unit_roundoff(dtype) == np.finfo(dtype).eps / 2
 
 
-@pytest.mark.parametrize(
-    "dtype", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"]
-)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"])
 def test_unit_roundoff_is_half_of_the_step_above_one(dtype: str) -> None:
     # From the codes themselves: torch.finfo of 2.13 gives half of the true eps for float8_e5m2fnuz.
     codes = np.arange(1 << 16, dtype=np.uint16) if dtype == "bfloat16" else np.arange(256, dtype=np.uint8)

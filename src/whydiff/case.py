@@ -150,8 +150,9 @@ class Case:
         found = (self.reference if side == "reference" else self.candidate).payload(leaf.payload)
         if found is None:
             raise PayloadError(
-                "A full tensor is needed and the trace does not hold it.", where=f"{leaf.name} of the {side}",
-                next_step="capture again with payloads=\"all\"",
+                "A full tensor is needed and the trace does not hold it.",
+                where=f"{leaf.name} of the {side}",
+                next_step='capture again with payloads="all"',
             )
         return found
 
@@ -213,9 +214,7 @@ class Case:
             return Outcome(False, None, 0, comparisons, method, f"outputs missing: {', '.join(missing)}")
         elements = sum(payload.bits.size for payload in wanted.values())
         equal = all(comparison.status == "agrees" for _, comparison in comparisons)
-        total = sum(
-            (comparison.value("mean_abs") or 0.0) * wanted[slot].bits.size for slot, comparison in comparisons
-        )
+        total = sum((comparison.value("mean_abs") or 0.0) * wanted[slot].bits.size for slot, comparison in comparisons)
         return Outcome(equal, total / elements if elements else None, elements, comparisons, method)
 
     @functools.cached_property
@@ -320,9 +319,7 @@ class Case:
                 apart = max(apart, found.sum_abs / finite / magnitude)
         return apart
 
-    def _restored(
-        self, interventions: Sequence[Intervention], donor: Executor, lift: Lift | None = None
-    ) -> Executor:
+    def _restored(self, interventions: Sequence[Intervention], donor: Executor, lift: Lift | None = None) -> Executor:
         by_name = {leaf.name: leaf for leaf in self.reference.leaves}
         mine = {leaf.name: leaf for leaf in self.candidate.leaves}
         restoring = [item for item in interventions if item.name in REPLAYED]
@@ -330,8 +327,11 @@ class Case:
             ours, theirs = by_name[item.value or item.target].spec, mine[item.target].spec
             if ours.shape != theirs.shape:
                 raise ReplayError(
-                    "A tensor of another shape cannot take this one's place in a replay.", where=item.target,
-                    actual=str(theirs), expected=str(ours), next_step="give the candidate as a live target",
+                    "A tensor of another shape cannot take this one's place in a replay.",
+                    where=item.target,
+                    actual=str(theirs),
+                    expected=str(ours),
+                    next_step="give the candidate as a live target",
                 )
         restore = {i.target: donor.leaf_value(by_name[i.value or i.target]) for i in restoring}
         carried = {k: call for item in interventions for k, call in self._carried(item).items()}
@@ -366,9 +366,7 @@ class Case:
 
 def _changes(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     keys = [*reference, *(key for key in candidate if key not in reference)]
-    return {
-        key: (reference.get(key), candidate.get(key)) for key in keys if reference.get(key) != candidate.get(key)
-    }
+    return {key: (reference.get(key), candidate.get(key)) for key in keys if reference.get(key) != candidate.get(key)}
 
 
 ABSENT = object()

@@ -32,9 +32,7 @@ from whydiff.records import Comparison, Event, Measurement, Payload
 from whydiff.tolerance import Tolerance, default_tolerance
 
 
-def compare_payloads(
-    reference: Payload, candidate: Payload, *, tolerance: Tolerance | None = None
-) -> Comparison:
+def compare_payloads(reference: Payload, candidate: Payload, *, tolerance: Tolerance | None = None) -> Comparison:
     """Compare two full tensors by the table above and take every registered metric.
 
     Args:

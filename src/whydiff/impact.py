@@ -45,9 +45,7 @@ class Scores:
     tokens: Array | None = None
 
 
-def impact(
-    case: Case, floor: NoiseFloor | None = None, scaling: Scaling | None = None
-) -> tuple[Measurement, ...]:
+def impact(case: Case, floor: NoiseFloor | None = None, scaling: Scaling | None = None) -> tuple[Measurement, ...]:
     """Measurements over the returned tensors; ``per`` names the tensor or what a share is taken of.
 
     Args:
@@ -236,15 +234,11 @@ def by_position(errors: Array, slot: str, prefix: str = "") -> list[Measurement]
         return []
     part = max(1, len(errors) // 4)
     found = [
-        Measurement(
-            f"{prefix}mean_abs_first_positions", float(errors[:part].mean()), f"{slot}, first {part}"
-        ),
+        Measurement(f"{prefix}mean_abs_first_positions", float(errors[:part].mean()), f"{slot}, first {part}"),
         Measurement(f"{prefix}mean_abs_last_positions", float(errors[-part:].mean()), f"{slot}, last {part}"),
     ]
     if len(errors) >= 3 and errors.std() > 0:
-        found.append(
-            Measurement(f"{prefix}position_correlation", _rank_correlation(errors), "positions ranked")
-        )
+        found.append(Measurement(f"{prefix}position_correlation", _rank_correlation(errors), "positions ranked"))
     return found
 
 

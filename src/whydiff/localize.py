@@ -17,7 +17,19 @@ from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
 from whydiff.lockstep import Lockstep, Look
 from whydiff.records import (
-    Alignment, Call, Comparison, Count, Event, Evidence, Growth, Leaf, Origin, Payload, Site, Trace, Verdict,
+    Alignment,
+    Call,
+    Comparison,
+    Count,
+    Event,
+    Evidence,
+    Growth,
+    Leaf,
+    Origin,
+    Payload,
+    Site,
+    Trace,
+    Verdict,
 )  # fmt: skip
 from whydiff.slices import Axis, axes_between, narrow, outside_reads, same_but_for_sizes
 
@@ -53,16 +65,25 @@ OnOrigin = Callable[[Lockstep, Call, Call, Look], None]
 
 
 def find_origins(
-    reference: Executor, candidate: Executor, alignment: Alignment, progress: Progress | None = None,
-    *, axes: tuple[Axis, ...] = (), on_origin: OnOrigin | None = None,
+    reference: Executor,
+    candidate: Executor,
+    alignment: Alignment,
+    progress: Progress | None = None,
+    *,
+    axes: tuple[Axis, ...] = (),
+    on_origin: OnOrigin | None = None,
 ) -> Localization:
     """Resynchronised walk: origins only (growth and outputs are empty). Executors are used up."""
     return _Origins(Lockstep(reference, candidate, alignment, axes), on_origin).find(progress)
 
 
 def measure_growth(
-    reference: Executor, candidate: Executor, alignment: Alignment, progress: Progress | None = None,
-    *, axes: tuple[Axis, ...] = (),
+    reference: Executor,
+    candidate: Executor,
+    alignment: Alignment,
+    progress: Progress | None = None,
+    *,
+    axes: tuple[Axis, ...] = (),
 ) -> Localization:
     """Plain walk: growth, outputs and faithfulness of the replay (origins are empty). Executors are used up."""
     step = Lockstep(reference, candidate, alignment, axes)
@@ -403,9 +424,7 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
         slot = "reads" if call_r.kind == "return" else "writes"
         verdicts = [same(a, b) for a, b in zip(getattr(call_r, slot), getattr(call_c, slot), strict=False)]
         if call_r.kind == "return":
-            outputs += [
-                (a.site.slot, _recorded(v)) for a, v in zip(call_r.reads, verdicts, strict=False)
-            ]
+            outputs += [(a.site.slot, _recorded(v)) for a, v in zip(call_r.reads, verdicts, strict=False)]
             continue
         growth += [Growth(a.site, _recorded(v)) for a, v in zip(call_r.writes[:1], verdicts[:1], strict=True)]
         agreeing += bool(verdicts) and all(verdicts)
@@ -445,9 +464,7 @@ def _recorded(verdict: bool | None) -> Comparison:
 def _comparison(step: Lockstep, look: Look) -> Comparison:
     if look.reference_value is None or look.candidate_value is None:
         return Comparison("agrees" if look.agrees else "not_compared", look.why)
-    return compare_payloads(
-        step.reference.payload(look.reference_value), step.candidate.payload(look.candidate_value)
-    )
+    return compare_payloads(step.reference.payload(look.reference_value), step.candidate.payload(look.candidate_value))
 
 
 def _payloads(step: Lockstep, look: Look, call: Call) -> tuple[Payload, Payload]:

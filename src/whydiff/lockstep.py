@@ -92,7 +92,8 @@ class Lockstep:
         self._run("candidate", self.candidate, candidate, recorded=False)
         if check:
             for name, executor, call in (
-                ("reference", self.reference, reference), ("candidate", self.candidate, candidate),
+                ("reference", self.reference, reference),
+                ("candidate", self.candidate, candidate),
             ):
                 if executor.faithful(call) is False:
                     self.unfaithful[name].append(str(call.site))

@@ -66,9 +66,7 @@ def noise_floor(case: Case, progress: Progress | None = None, *, runs: int = FLO
         runs: replays, at least 2; seeds are 1 … runs.
     """
     trace = case.reference
-    wanted = {
-        slot: payload for slot, payload, _ in case.localization.returned if not is_integer(payload.dtype)
-    }
+    wanted = {slot: payload for slot, payload, _ in case.localization.returned if not is_integer(payload.dtype)}
     dtype = _wider_than(trace)
     why = replayable(trace)
     if not wanted or dtype is None:

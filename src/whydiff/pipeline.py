@@ -41,9 +41,7 @@ class Options:
     progress: Progress | None = None
 
 
-def compare(
-    reference: Any, candidate: Any, *args: Any, options: Options | None = None, **kwargs: Any
-) -> Diagnosis:
+def compare(reference: Any, candidate: Any, *args: Any, options: Options | None = None, **kwargs: Any) -> Diagnosis:
     """Say where and why two runs of the same model differ, and whether it matters.
 
     Args:

@@ -43,9 +43,7 @@ def get(folder: str, name: str) -> Any:
         UsageError: unknown name, or the file forgot to register.
     """
     if name not in names(folder):
-        raise UsageError(
-            f"No {folder[:-1]} has this name.", actual=name, expected=", ".join(names(folder)) or "(none)"
-        )
+        raise UsageError(f"No {folder[:-1]} has this name.", actual=name, expected=", ".join(names(folder)) or "(none)")
     module_name = f"whydiff.{folder}.{name}"
     if importlib.util.find_spec(module_name) is None:
         (entry,) = importlib.metadata.entry_points(group=f"whydiff.{folder}", name=name)
@@ -71,7 +69,9 @@ def reporter_for(path: str) -> Any:
     writers = {s: r for r in parts("reporters").values() for s in getattr(r, "suffixes", ())}
     if suffix not in writers:
         raise UsageError(
-            "No reporter writes this kind of file.", where=path, actual=suffix or "(no suffix)",
+            "No reporter writes this kind of file.",
+            where=path,
+            actual=suffix or "(no suffix)",
             expected=", ".join(sorted(writers)),
         )
     return writers[suffix]()

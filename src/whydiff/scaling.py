@@ -238,8 +238,7 @@ class _Test:
     def _scales(self, casts: Literal["kept", "lifted"], restore: Mapping[str, Value]) -> list[Scale | None]:
         everyone = frozenset(range(len(self.origins)))
         single, double = (
-            self._walk(Lift(dtype, casts, self.everything), restore, everyone)[0]
-            for dtype in ("float32", "float64")
+            self._walk(Lift(dtype, casts, self.everything), restore, everyone)[0] for dtype in ("float32", "float64")
         )
         return [
             Scale(single[i], double[i], str(origin.site)) if i in single and i in double else None
@@ -254,8 +253,7 @@ class _Test:
             return program.lifted
         others = frozenset(range(len(self.origins))) - together
         single, double = (
-            self._walk(Lift(dtype, "lifted", self.everything), {}, others)[1]
-            for dtype in ("float32", "float64")
+            self._walk(Lift(dtype, "lifted", self.everything), {}, others)[1] for dtype in ("float32", "float64")
         )
         return _worst(single, double)
 
@@ -319,9 +317,7 @@ class _Test:
             self._add(replace(count, reason=f"{side}: {count.reason}"))
 
     def _failed(self, side: str, lift: Lift, call: Call, why: str) -> None:
-        self._add(
-            Count("calls not replayed when lifted", f"{side}, {lift.dtype}: {why}", 1, (str(call.site),))
-        )
+        self._add(Count("calls not replayed when lifted", f"{side}, {lift.dtype}: {why}", 1, (str(call.site),)))
 
     def _add(self, count: Count) -> None:
         key = (count.what, count.reason)

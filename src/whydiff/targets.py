@@ -128,9 +128,7 @@ def _file(path: Path, text: str) -> ModuleType:
     _refuse_a_shadowed_module(path, text)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise TargetError(
-            "The file cannot be imported.", where=text, actual=str(path), expected="Python code"
-        )
+        raise TargetError("The file cannot be imported.", where=text, actual=str(path), expected="Python code")
     module = importlib.util.module_from_spec(spec)
     _put_on_path(path.parent)
     sys.modules[name] = module

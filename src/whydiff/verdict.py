@@ -28,8 +28,7 @@ def needs_local_test(case: Case, scaling: Scaling | None) -> bool:
     if any(origin.kind == "implementation" for origin in origins):
         return True
     return scaling is not None and any(
-        origin.kind not in ("state", "input")
-        and (modes.lifted is None or modes.lifted.nature in ("equal", "between"))
+        origin.kind not in ("state", "input") and (modes.lifted is None or modes.lifted.nature in ("equal", "between"))
         for origin, modes in zip(origins, scaling.origins, strict=True)
     )
 
@@ -46,9 +45,7 @@ def judge_origins(
         scaling: from `whydiff.scaling.measure_scaling`; None: not measured.
         local: from `whydiff.local_test.examine`, by position; None: not tested.
     """
-    scaling = scaling or Scaling(
-        origins=(Modes(),) * len(case.localization.origins), why_not="it was not run"
-    )
+    scaling = scaling or Scaling(origins=(Modes(),) * len(case.localization.origins), why_not="it was not run")
     judged = []
     for index, (origin, modes) in enumerate(zip(case.localization.origins, scaling.origins, strict=True)):
         verdict, evidence = _measured(case, origin, modes, scaling, index)
@@ -65,9 +62,7 @@ def explains(cause: Cause, origin: Origin) -> bool:
     """Whether an origin reads what a cause changes, or is the cause's site."""
     targets = {intervention.target for intervention in cause.interventions} | {cause.site}
     here = [str(site) for o in (origin.site, origin.candidate_site) for site in (o, o.at(""))]
-    return bool(targets & {*origin.leaves, *here}) or any(
-        t.startswith(f"{s}.") for t in targets for s in here
-    )
+    return bool(targets & {*origin.leaves, *here}) or any(t.startswith(f"{s}.") for t in targets for s in here)
 
 
 # --------------------------------------------------------------------------- one origin
@@ -84,9 +79,7 @@ def _with_local(
     return verdict, found
 
 
-def _measured(
-    case: Case, origin: Origin, modes: Modes, scaling: Scaling, index: int
-) -> tuple[Verdict, list[Evidence]]:
+def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index: int) -> tuple[Verdict, list[Evidence]]:
     """The verdict that measurements alone give."""
     ways = (("casts lifted", modes.lifted), ("casts kept", modes.kept), ("state restored", modes.restored))
     evidence = [_evidence(word, scale) for word, scale in ways if scale is not None]
@@ -243,9 +236,7 @@ def judge(
         return _without_origins(scaling, numbers)
     worst = max(origins, key=lambda origin: origin.verdict.severity)
     reach = "" if differing or not local.outputs else "; it does not reach the outputs"
-    contradiction = (
-        worst.verdict is Verdict.ROUNDING and scaling is not None and _stays(scaling.program.lifted)
-    )
+    contradiction = worst.verdict is Verdict.ROUNDING and scaling is not None and _stays(scaling.program.lifted)
     if contradiction:
         flips = sum(count.count for count in scaling.counts if "flip" in count.what) if scaling else 0
         why = f"; {flips} discrete choices flip" if flips else ""

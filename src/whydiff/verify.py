@@ -133,9 +133,7 @@ def _rounding_left(case: Case, cause: Cause) -> str:
     return f"lifted to float64 the outputs lie {after:.1e} of their size apart, and {before:.1e} before"
 
 
-def _partly(
-    case: Case, cause: Cause, before: Outcome, after: Outcome, effect: tuple[Measurement, ...]
-) -> Cause:
+def _partly(case: Case, cause: Cause, before: Outcome, after: Outcome, effect: tuple[Measurement, ...]) -> Cause:
     """Other, unexplained origins remain: confirmed only if its own origins vanish when it is removed."""
     mine = {str(o.site) for o in case.localization.origins if _claims(cause, o)}
     left = case.origins_after(cause.interventions)
@@ -185,6 +183,4 @@ def _experiment(
     else:
         change = f"(mean absolute difference {before.mean_abs:.3e} before, {after.mean_abs:.3e} after)"
         outcome = f"outputs differ {change}"
-    return Experiment(
-        interventions, prediction, outcome, status, after.method, before.mean_abs, after.mean_abs
-    )
+    return Experiment(interventions, prediction, outcome, status, after.method, before.mean_abs, after.mean_abs)

@@ -62,9 +62,7 @@ def trace(ops: Iterable[Op]) -> RecordedTrace:
         writes = (Event(site.at("output"), spec, index + 1_000_000, fingerprint=value),)
         target = f"aten.{op.op}.{op.overload}"
         calls.append(Call(index, site, target, op.kind, reads, writes, arguments=op.arguments))
-    return RecordedTrace(
-        "torch", "op", tuple(calls), tuple(leaves.values()), Environment(), ObserverCheck(None, None)
-    )
+    return RecordedTrace("torch", "op", tuple(calls), tuple(leaves.values()), Environment(), ObserverCheck(None, None))
 
 
 def layer(scope: str, *, weights: int | None = None, step: int = 0, width: int = 4) -> list[Op]:

@@ -31,10 +31,7 @@ def edited(ops: list[Op], edits: int, rng: random.Random) -> list[Op]:
 
 def unrelated(calls: int, scopes: int, rng: random.Random, prefix: str = "a") -> list[Op]:
     """Random ops in random scopes."""
-    return [
-        Op(f"{prefix}.{rng.randrange(scopes)}", rng.choice(OPS), (2, rng.choice((1, 4, 16))))
-        for _ in range(calls)
-    ]
+    return [Op(f"{prefix}.{rng.randrange(scopes)}", rng.choice(OPS), (2, rng.choice((1, 4, 16)))) for _ in range(calls)]
 
 
 def cases(rng: random.Random) -> Iterator[tuple[str, list[Op], list[Op]]]:

@@ -77,10 +77,10 @@ def test_sdpa_replaced_by_a_region_leaves_only_the_region() -> None:
     first = model(3)
     at = next(n for n, op in enumerate(first) if op.scope == "layers.1.attn")
     region = [Op("layers.1.attn", op) for op in ("matmul", "div", "softmax", "matmul")]
-    found = run(first, first[:at] + region + first[at + 1:])
+    found = run(first, first[:at] + region + first[at + 1 :])
     assert found.unpaired_reference == (at,)
     assert found.unpaired_candidate == tuple(range(at, at + 4))
-    found = run(first[:at] + region + first[at + 1:], first)
+    found = run(first[:at] + region + first[at + 1 :], first)
     assert found.unpaired_reference == tuple(range(at, at + 4))
 
 
@@ -129,7 +129,7 @@ def test_more_steps_on_one_side_pair_the_common_ones() -> None:
 def test_a_call_missing_in_one_step_does_not_move_the_others() -> None:
     first = [op for step in range(3) for op in model(2, step=step)]
     gone = next(n for n, op in enumerate(first) if op.step == 1 and op.op == "_scaled_dot_product_attention")
-    assert run(first, first[:gone] + first[gone + 1:]).unpaired_reference == (gone,)
+    assert run(first, first[:gone] + first[gone + 1 :]).unpaired_reference == (gone,)
 
 
 def test_steps_that_do_not_follow_each_other() -> None:
@@ -140,7 +140,7 @@ def test_steps_that_do_not_follow_each_other() -> None:
 def test_a_loop_run_less_often_is_told_by_its_values() -> None:
     first = [replace(op, value=100 * n + k) for n in range(6) for k, op in enumerate(layer("shared"))]
     size = len(layer("shared"))
-    found = run(first, first[: 2 * size] + first[3 * size:])
+    found = run(first, first[: 2 * size] + first[3 * size :])
     assert {n // size for n in found.unpaired_reference} == {2} and not found.unpaired_candidate
 
 

@@ -71,9 +71,7 @@ def test_complex_tables_are_pairs() -> None:
 
 
 def test_float64_by_way_of_float32_is_recognised() -> None:
-    x = torch.tensor(
-        [1 + 2**-8 + 2**-40, 0.1], dtype=torch.float64
-    )  # the two ways round the first differently
+    x = torch.tensor([1 + 2**-8 + 2**-40, 0.1], dtype=torch.float64)  # the two ways round the first differently
     y = x.float().bfloat16()
     assert cast(x, y).via == "float32"
 

@@ -90,9 +90,7 @@ def test_look_alikes_are_told_apart(
     setattr(candidate, name, change(getattr(candidate, name)))
     diagnosis = compare(reference, candidate, x)
     assert shown(diagnosis) == [(code, name, "confirmed", False)]
-    expected = (
-        {Verdict.PRECISION} if code == "ST003" else {Verdict.SEMANTIC, Verdict.UNSTABLE}
-    )  # NaN, overflow
+    expected = {Verdict.PRECISION} if code == "ST003" else {Verdict.SEMANTIC, Verdict.UNSTABLE}  # NaN, overflow
     assert diagnosis.verdict in expected
 
 
@@ -110,9 +108,7 @@ def test_the_reference_may_be_the_rounded_side(pair: Any) -> None:
 def test_a_constant_factor_is_measured(pair: Any) -> None:
     reference, candidate, x = pair
     candidate.table = candidate.table * 0.5
-    factors = [
-        e.data["factor"] for e in only(compare(reference, candidate, x)).evidence if "factor" in e.data
-    ]
+    factors = [e.data["factor"] for e in only(compare(reference, candidate, x)).evidence if "factor" in e.data]
     assert factors == [0.5]
 
 

@@ -35,9 +35,7 @@ def test_the_checkpoint_is_plain_and_float32(smollm_dir: Path) -> None:
 
 def test_both_sides_have_the_same_parameters(smollm: tuple[Any, Any, torch.Tensor]) -> None:
     reference, candidate, _ = smollm
-    for (name, ours), (other, theirs) in zip(
-        reference.named_parameters(), candidate.named_parameters(), strict=True
-    ):
+    for (name, ours), (other, theirs) in zip(reference.named_parameters(), candidate.named_parameters(), strict=True):
         assert name == other
         assert ours.dtype == theirs.dtype == torch.bfloat16
         assert torch.equal(ours, theirs), name
@@ -47,9 +45,7 @@ def test_only_the_rotary_tables_were_cast(smollm: tuple[Any, Any, torch.Tensor])
     reference, candidate, _ = smollm
     cast = {
         name: (ours.dtype, theirs.dtype)
-        for (name, ours), (_, theirs) in zip(
-            reference.named_buffers(), candidate.named_buffers(), strict=True
-        )
+        for (name, ours), (_, theirs) in zip(reference.named_buffers(), candidate.named_buffers(), strict=True)
         if not torch.equal(ours, theirs.to(ours.dtype))
     }
     assert cast == {

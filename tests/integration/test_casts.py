@@ -85,9 +85,7 @@ def test_the_pasted_remedy_makes_the_logits_equal(checkpoint: tuple[Any, Path]) 
 
 
 @pytest.mark.parametrize("how", ["itself", "deepcopy", "save and reload"])
-def test_clean_pairs_are_identical_and_have_no_cause(
-    checkpoint: tuple[Any, Path], how: str, tmp_path: Path
-) -> None:
+def test_clean_pairs_are_identical_and_have_no_cause(checkpoint: tuple[Any, Path], how: str, tmp_path: Path) -> None:
     kind, folder = checkpoint
     model = kind.from_pretrained(folder)
     other = model

@@ -18,9 +18,7 @@ class Attention(nn.Module):
         self.heads, self.scale, self.reordered = heads, scale or 1 / math.sqrt(width // heads), reordered
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         size = width // heads
-        self.register_buffer(
-            "inv_freq", 10000.0 ** (-torch.arange(0, size, 2).float() / size), persistent=False
-        )
+        self.register_buffer("inv_freq", 10000.0 ** (-torch.arange(0, size, 2).float() / size), persistent=False)
 
     def rotate(self, x: torch.Tensor) -> torch.Tensor:
         angle = torch.arange(x.size(-2)).float()[:, None] * self.inv_freq.float()  # type: ignore[operator]

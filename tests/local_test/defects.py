@@ -92,9 +92,7 @@ def _formulas(ops: Ops, g: torch.Generator) -> Iterator[Defect]:
     wide = x * 3
     yield _one(ops, "erf GELU float32", "gelu-tanh", "semantic", erf, (wide,), tanh(wide))
     yield _one(ops, "tanh GELU float32", "gelu-erf", "semantic", tanh, (wide,), erf(wide))
-    yield _one(
-        ops, "erf GELU float32", "gelu-quick", "semantic", erf, (wide,), wide * torch.sigmoid(1.702 * wide)
-    )
+    yield _one(ops, "erf GELU float32", "gelu-quick", "semantic", erf, (wide,), wide * torch.sigmoid(1.702 * wide))
     half = wide.half()
     yield _one(ops, "erf GELU float16", "gelu-tanh", "semantic", erf, (half,), tanh(half))
     for ours, theirs in ((1e-5, 1e-4), (1e-5, 1e-6), (1e-6, 1e-5), (1e-12, 1e-5)):
@@ -113,9 +111,7 @@ def _formulas(ops: Ops, g: torch.Generator) -> Iterator[Defect]:
         for ours in (0, 1):
             f = functools.partial(torch.std, dim=-1, correction=ours)
             other = torch.std(y, dim=-1, correction=1 - ours)
-            yield _one(
-                ops, f"std correction {ours} {name}", "other-variance-correction", "semantic", f, (y,), other
-            )
+            yield _one(ops, f"std correction {ours} {name}", "other-variance-correction", "semantic", f, (y,), other)
     q, k, v = (torch.randn(2, 4, 64, 32, generator=g) for _ in range(3))
     off = F.scaled_dot_product_attention(q, k, v, scale=33**-0.5)
     yield _one(ops, "sdpa scale 1/sqrt(d + 1) float32", "other-attention-scale", "semantic",

@@ -27,9 +27,7 @@ def case_of(reference: Callable[..., Any], candidate: Callable[..., Any], *input
     return Case(traces[0], traces[1], alignment, found, (None, None))
 
 
-def results(
-    reference: Callable[..., Any], candidate: Callable[..., Any], *inputs: torch.Tensor
-) -> list[LocalResult]:
+def results(reference: Callable[..., Any], candidate: Callable[..., Any], *inputs: torch.Tensor) -> list[LocalResult]:
     case = case_of(reference, candidate, *inputs)
     found = examine(case)
     assert sorted(found) == list(range(len(case.localization.origins)))
@@ -82,17 +80,12 @@ def test_the_same_norm_written_by_hand_is_rounding(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("ours", "theirs"), [(1e-5, 1e-4), (1e-6, 1e-5)])
-def test_another_eps_is_named_in_a_region_and_as_an_argument(
-    dtype: torch.dtype, ours: float, theirs: float
-) -> None:
+def test_another_eps_is_named_in_a_region_and_as_an_argument(dtype: torch.dtype, ours: float, theirs: float) -> None:
     x = drawn(16, 256, dtype=dtype)
     for candidate in (layer_norm(theirs), norm_by_hand(theirs)):
         result = only(layer_norm(ours), candidate, x)
         assert (result.verdict, codes(result)) == ("semantic", ["other-eps"]), result.reason
-        assert (
-            f"the candidate computes native_layer_norm with eps {theirs:g} instead of {ours:g}"
-            in result.reason
-        )
+        assert f"the candidate computes native_layer_norm with eps {theirs:g} instead of {ours:g}" in result.reason
 
 
 def test_the_side_with_several_ops_may_be_the_reference() -> None:

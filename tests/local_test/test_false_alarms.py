@@ -32,9 +32,7 @@ def test_no_benign_pair_is_called_a_defect(judged: list[tuple[str, bool, LocalRe
 
 
 def test_the_benign_pairs_are_not_all_equal(judged: list[tuple[str, bool, LocalResult]]) -> None:
-    differing = collections.Counter(
-        name.rpartition(": ")[0].split()[-1] for name, other, _ in judged if other
-    )
+    differing = collections.Counter(name.rpartition(": ")[0].split()[-1] for name, other, _ in judged if other)
     assert all(differing[dtype] >= 20 for dtype in ("float32", "bfloat16", "float16")), differing
 
 

@@ -23,9 +23,7 @@ from whydiff.local_test.operation import sample_of
 def test_rounding_to_nearest_equals_the_frameworks_own(numbers: list[float]) -> None:
     values = np.array(numbers)
     with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(
-            rounded(values, "float16"), values.astype(np.float16).astype(np.float64)
-        )
+        np.testing.assert_array_equal(rounded(values, "float16"), values.astype(np.float16).astype(np.float64))
         single = values.astype(np.float32).astype(np.float64)
     np.testing.assert_array_equal(rounded(values, "float32"), single)
     ours = torch.from_numpy(single).float().bfloat16().double().numpy()
@@ -73,9 +71,7 @@ def test_sampled_products_equal_the_whole_op(name: str) -> None:
         index = sample_of(op.shape)
         expected = function(*(t.double() for t in inputs)).reshape(-1).numpy()
         np.testing.assert_allclose(evaluate(op, index), expected, rtol=1e-13, atol=1e-14)
-        np.testing.assert_allclose(
-            op.run(op.reads, op.arguments).reshape(-1), expected, rtol=1e-13, atol=1e-14
-        )
+        np.testing.assert_allclose(op.run(op.reads, op.arguments).reshape(-1), expected, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("masked", ["none", "causal", "bias", "grouped"])
@@ -110,9 +106,7 @@ def test_norms_equal_float64_norms() -> None:
 @pytest.mark.parametrize("form", ["none", "tanh"])
 def test_gelu_equals_torchs(form: str) -> None:
     x = drawn(100).double() * 4
-    np.testing.assert_allclose(
-        formulas.gelu(x.numpy(), form), F.gelu(x, approximate=form).numpy(), atol=1e-15
-    )
+    np.testing.assert_allclose(formulas.gelu(x.numpy(), form), F.gelu(x, approximate=form).numpy(), atol=1e-15)
 
 
 def test_a_sample_is_seeded_sorted_and_of_whole_rows() -> None:

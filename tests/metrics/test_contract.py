@@ -12,9 +12,7 @@ from whydiff import registry
 from whydiff.metrics import Metric, Statistics, measure
 from whydiff.records import Payload
 
-OWN = [
-    name for name in registry.names("metrics") if (Path(whydiff.metrics.__path__[0]) / f"{name}.py").exists()
-]
+OWN = [name for name in registry.names("metrics") if (Path(whydiff.metrics.__path__[0]) / f"{name}.py").exists()]
 A = [3.0, -4.0, 0.0, 0.0]
 B = [-1.0, -4.0, 2.0, -0.0]
 EXPECTED = {  # of A and B with a tolerance of 0.5; None: see the test with other inputs
@@ -92,7 +90,5 @@ def test_denominators_are_the_reference() -> None:
 def test_no_metric_sees_a_threshold(path: Path) -> None:
     tree = ast.parse(path.read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    imported |= {
-        alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
-    }
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert not [name for name in imported if name and name.startswith("whydiff.tolerance")]

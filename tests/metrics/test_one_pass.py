@@ -63,12 +63,10 @@ def by_hand(a: Payload, b: Payload, rtol: float, atol: float) -> dict[str, objec
     d = [c - r if f else Fraction(0) for (r, c), f in zip(pairs, finite, strict=True)]
     rows = list(zip(pairs, finite, nan, d, strict=True))
     over = [
-        abs(e) > Fraction(atol) + Fraction(rtol) * abs(r) if f else r != c and not all(n)
-        for (r, c), f, n, e in rows
+        abs(e) > Fraction(atol) + Fraction(rtol) * abs(r) if f else r != c and not all(n) for (r, c), f, n, e in rows
     ]
     ulp = [
-        0 if any(n) else abs(ordered(int(q), sign) - ordered(int(p), sign))
-        for p, q, n in zip(*codes, nan, strict=True)
+        0 if any(n) else abs(ordered(int(q), sign) - ordered(int(p), sign)) for p, q, n in zip(*codes, nan, strict=True)
     ]
     sizes = [abs(e) for e in d]
     return {
@@ -138,10 +136,7 @@ def agree(a: _one_pass.Share, b: _one_pass.Share) -> None:
 def test_compiled_and_numpy_agree(dtype: str, size: int, seed: int, rtol: float, atol: float) -> None:
     a, b = pair(dtype, size, seed)
     if dtype == "float64":  # keep squares within the range, and NaN and infinities
-        a, b = (
-            Payload(np.where(np.isfinite(p.bits), np.clip(p.bits, -1e100, 1e100), p.bits), dtype)
-            for p in (a, b)
-        )
+        a, b = (Payload(np.where(np.isfinite(p.bits), np.clip(p.bits, -1e100, 1e100), p.bits), dtype) for p in (a, b))
     agree(
         _one_pass.numba_share(a.bits, b.bits, dtype, rtol, atol),
         _one_pass.numpy_share(a.bits, b.bits, dtype, rtol, atol),
@@ -245,9 +240,7 @@ def test_mixed_dtypes_compare_values() -> None:
     brain = Payload(np.array([0x3F80, 0xC000, 0x3F01], np.uint16), "bfloat16")
     found = measure(half, brain)
     assert (found.dtype, found.different, found.argmax, found.max_abs) == ("float32", 1, 2, 2**-8)
-    assert (
-        measure(Payload(np.array([1, 0]), "int64"), Payload(np.array([True, False]), "bool")).different == 0
-    )
+    assert measure(Payload(np.array([1, 0]), "int64"), Payload(np.array([True, False]), "bool")).different == 0
 
 
 def test_refusals_name_both_sides() -> None:

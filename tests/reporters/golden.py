@@ -238,9 +238,7 @@ INCONCLUSIVE = replace(
     reason="The trace holds no payloads, so no experiment could run.",
     causes=(),
     accounted=None,
-    not_compared=(
-        Count("payload", "it was not kept (--payloads none)", 2239, ("model.layers.0:mm#0.output",)),
-    ),
+    not_compared=(Count("payload", "it was not kept (--payloads none)", 2239, ("model.layers.0:mm#0.output",)),),
     impact=(),
     growth=(Growth(_ROTARY, Comparison("not_compared", "no payload")),),
 )

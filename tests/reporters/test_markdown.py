@@ -41,9 +41,7 @@ def test_names_cannot_inject_html_or_break_a_table() -> None:
 
 
 def test_code_with_backticks_stays_inside_its_fence() -> None:
-    cause = Cause(
-        "X001", "x", "", Verdict.SEMANTIC, remedy=Remedy("t", "a = 1\n```\n# b\n"), status="confirmed"
-    )
+    cause = Cause("X001", "x", "", Verdict.SEMANTIC, remedy=Remedy("t", "a = 1\n```\n# b\n"), status="confirmed")
     html = parser.render(MarkdownReporter().render(replace(PRECISION, causes=(cause,))))
     assert "a = 1\n```\n# b" in html and "<h1>b" not in html
 

@@ -61,10 +61,7 @@ def test_a_table_that_does_not_fit_keeps_its_names_whole() -> None:
     file = io.StringIO()
     TerminalReporter(console=Console(file=file, width=80, color_system=None)).print(TWO_CAUSES)
     origins = file.getvalue().split("Origins (6)")[1].split("Causes")[0]
-    assert (
-        "  model.norm:add#1.output ↔ decoder.norm:add#1.output\n    times 1; kind arguments; verdict"
-        in origins
-    )
+    assert "  model.norm:add#1.output ↔ decoder.norm:add#1.output\n    times 1; kind arguments; verdict" in origins
     assert "max abs inf; rel L2 nan; different 25.0 %" in " ".join(origins.split())
     assert "  model.layers.0       1   1.8e-03" in file.getvalue(), "a table that fits stays a table"
 

@@ -35,9 +35,7 @@ def test_growth_has_one_row_per_layer_with_a_bar_against_the_largest() -> None:
 
 
 def test_a_depth_without_numbers_says_why() -> None:
-    shapes = Growth(
-        Site("h.1", "op"), Comparison("differs", "shape [2] in the reference, [3] in the candidate")
-    )
+    shapes = Growth(Site("h.1", "op"), Comparison("differs", "shape [2] in the reference, [3] in the candidate"))
     nan = Measurement("nan_mismatch", 0.5, "elements")
     hidden = Growth(Site("h.2", "op"), Comparison("differs", "1 of 2", (Measurement("mean_abs", 0.0), nan)))
     rows = table(growth_blocks((at("h.0"), shapes, hidden), verbose=False)).rows

@@ -63,9 +63,7 @@ def test_the_root_scope_has_no_leading_colon() -> None:
 
 
 def test_different_elements() -> None:
-    assert (
-        _words.different(Comparison("differs", "", (Measurement("different", 0.25, "elements"),))) == "25.0 %"
-    )
+    assert _words.different(Comparison("differs", "", (Measurement("different", 0.25, "elements"),))) == "25.0 %"
     assert _words.different(Comparison("differs")) == "–"
 
 

@@ -82,11 +82,17 @@ def payload() -> Payload:
 @pytest.fixture
 def recorded() -> RecordedTrace:
     return RecordedTrace(
-        "torch", "op", tuple(make_call(i) for i in range(4)), (make_leaf(),),
+        "torch",
+        "op",
+        tuple(make_call(i) for i in range(4)),
+        (make_leaf(),),
         Environment({"torch": "2.13.0"}, {"cpu": "x"}, {"tf32": False, "limit": 1j}, {}, {"cpu": "ab"}),
         ObserverCheck(True, None, 3, "not instrumented"),
-        ties=(("lm_head.weight", "embed.weight"),), scalars={"norm.eps": 1e-5, "window": (3, 4), "dim": None},
-        config={"rope.theta": 1e4}, contexts=({"autocast": False},), note="hello",
+        ties=(("lm_head.weight", "embed.weight"),),
+        scalars={"norm.eps": 1e-5, "window": (3, 4), "dim": None},
+        config={"rope.theta": 1e4},
+        contexts=({"autocast": False},),
+        note="hello",
         payloads={"leaf": make_payload, "rng": Payload(np.zeros(5, np.uint8), "uint8")},
     )
 

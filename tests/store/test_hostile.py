@@ -22,9 +22,7 @@ from whydiff.records import Call, Event, Fingerprint, Leaf, Payload, RecordedTra
 from whydiff.store import TraceWriter, manifest, open_trace, save
 
 
-def reseal(
-    root: Path, rows: list[Any] | None = None, *, raw: list[bytes] | None = None, **changes: Any
-) -> None:
+def reseal(root: Path, rows: list[Any] | None = None, *, raw: list[bytes] | None = None, **changes: Any) -> None:
     """Write index and manifest anew with right checksums, so that only the content is wrong."""
     if rows is not None:
         raw = [json.dumps(row).encode() for row in rows]
@@ -132,12 +130,22 @@ def test_a_wrong_value_is_refused(change: Callable[[list[Any]], None], saved: Pa
         open_trace(saved)
 
 
-@pytest.mark.parametrize("text", [
-    b'["context",{"a":1,"a":2}]', b'["context",{"a":NaN}]', b'["context",{"a":1e999}]', b'["context",{}] []',
-    b'["context",{"a":' + b"[" * 100 + b"]" * 100 + b"}]", b"[" * 200_000, b'{"a":' * 200_000, b"",
-    b'["context",{"a":' + b"9" * 5000 + b"}]" if sys.version_info >= (3, 11) else b"", b"\xff\xfe",
-    b'["context",{"a":"\x00"}]',
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'["context",{"a":1,"a":2}]',
+        b'["context",{"a":NaN}]',
+        b'["context",{"a":1e999}]',
+        b'["context",{}] []',
+        b'["context",{"a":' + b"[" * 100 + b"]" * 100 + b"}]",
+        b"[" * 200_000,
+        b'{"a":' * 200_000,
+        b"",
+        b'["context",{"a":' + b"9" * 5000 + b"}]" if sys.version_info >= (3, 11) else b"",
+        b"\xff\xfe",
+        b'["context",{"a":"\x00"}]',
+    ],
+)
 def test_text_that_is_not_strict_json_is_refused(text: bytes, saved: Path) -> None:
     raw = [line[9:] for line in (saved / "events.jsonl").read_bytes().splitlines()]
     reseal(saved, raw=[text, *raw])
@@ -145,23 +153,40 @@ def test_text_that_is_not_strict_json_is_refused(text: bytes, saved: Path) -> No
         open_trace(saved)
 
 
-@pytest.mark.parametrize(("key", "value"), [
-    ("framework", 3), ("closed", 1), ("complete", None), ("note", []), ("environment", {}),
-    ("environment", []),
-    ("observer", None), ("observer", {"deterministic": 1, "unchanged": None, "outputs": 0, "note": ""}),
-    ("ties", [["a", 1]]), ("ties", "ab"), ("scalars", []), ("scalars", {"$dict": [[1, 2]]}), ("config", None),
-    ("index_bytes", "3"), ("index_bytes", -1), ("index_crc32", 0), ("format", "zip"), ("format", ["x"]),
-    ("schema_version", "1"), ("schema_version", 0), ("schema_version", True), ("closed", False),
-])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("framework", 3),
+        ("closed", 1),
+        ("complete", None),
+        ("note", []),
+        ("environment", {}),
+        ("environment", []),
+        ("observer", None),
+        ("observer", {"deterministic": 1, "unchanged": None, "outputs": 0, "note": ""}),
+        ("ties", [["a", 1]]),
+        ("ties", "ab"),
+        ("scalars", []),
+        ("scalars", {"$dict": [[1, 2]]}),
+        ("config", None),
+        ("index_bytes", "3"),
+        ("index_bytes", -1),
+        ("index_crc32", 0),
+        ("format", "zip"),
+        ("format", ["x"]),
+        ("schema_version", "1"),
+        ("schema_version", 0),
+        ("schema_version", True),
+        ("closed", False),
+    ],
+)
 def test_a_wrong_manifest_is_refused(key: str, value: Any, saved: Path) -> None:
     reseal(saved, **{key: value})
     with pytest.raises(TraceFormatError, match="where: "):
         open_trace(saved)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "3", '{"format": "whydiff-trace"}', "[" * 100_000, '{"$float":"inf"}']
-)
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"format": "whydiff-trace"}', "[" * 100_000, '{"$float":"inf"}'])
 def test_a_manifest_of_something_else_is_refused(text: str, saved: Path) -> None:
     (saved / "manifest.json").write_text(text)
     with pytest.raises(TraceFormatError):
@@ -194,8 +219,13 @@ def test_places_that_are_no_trace(tmp_path: Path) -> None:
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "model.bin").write_bytes(b"x")
     (tmp_path / "file").write_bytes(b"x")
-    for name, found in (("empty", "an empty directory"), ("foreign", "model.bin"), ("file", "a file"),
-                        ("nothing", "No such file"), ("nul\0", "null")):
+    for name, found in (
+        ("empty", "an empty directory"),
+        ("foreign", "model.bin"),
+        ("file", "a file"),
+        ("nothing", "No such file"),
+        ("nul\0", "null"),
+    ):
         with pytest.raises(TraceFormatError, match=found):
             open_trace(tmp_path / name)
 
@@ -231,22 +261,26 @@ def replace_shard(root: Path, header: bytes, data: bytes) -> None:
     reseal(root, rows)
 
 
-@pytest.mark.parametrize(("header", "data"), [
-    ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [0, 10]}}, b"0" * 10),
-    ({"leaf": {"dtype": "U16", "shape": [2**40, 3], "data_offsets": [0, 12]}}, b"0" * 12),
-    ({"leaf": {"dtype": "U16", "shape": [2**62, 2**62, 0], "data_offsets": [0, 0]}}, b""),
-    ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [0, 12]}}, b"0" * 13),
-    ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [4, 16]}}, b"0" * 16),
-    ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [12, 0]}}, b"0" * 12),
-    ({"leaf": {"dtype": "U16", "shape": [-2, -3], "data_offsets": [0, 12]}}, b"0" * 12),
-    ({"leaf": {"dtype": "F64", "shape": [], "data_offsets": [0, 8]}}, b"0" * 8),
-    ({"leaf": {"dtype": "OBJ", "shape": [2, 3], "data_offsets": [0, 12]}}, b"0" * 12),
-    ({"leaf": {"dtype": "U16", "shape": "23", "data_offsets": [0, 12]}}, b"0" * 12),
-    ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [0, 12], "code": "x"}}, b"0" * 12),
-    ({"other": {"dtype": "U16", "shape": [2, 3], "data_offsets": [0, 12]}}, b"0" * 12),
-    ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [0, 12]}}, b"0" * 12),  # only the bytes lie
-    ([], b""), ({}, b""),
-])
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [0, 10]}}, b"0" * 10),
+        ({"leaf": {"dtype": "U16", "shape": [2**40, 3], "data_offsets": [0, 12]}}, b"0" * 12),
+        ({"leaf": {"dtype": "U16", "shape": [2**62, 2**62, 0], "data_offsets": [0, 0]}}, b""),
+        ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [0, 12]}}, b"0" * 13),
+        ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [4, 16]}}, b"0" * 16),
+        ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [12, 0]}}, b"0" * 12),
+        ({"leaf": {"dtype": "U16", "shape": [-2, -3], "data_offsets": [0, 12]}}, b"0" * 12),
+        ({"leaf": {"dtype": "F64", "shape": [], "data_offsets": [0, 8]}}, b"0" * 8),
+        ({"leaf": {"dtype": "OBJ", "shape": [2, 3], "data_offsets": [0, 12]}}, b"0" * 12),
+        ({"leaf": {"dtype": "U16", "shape": "23", "data_offsets": [0, 12]}}, b"0" * 12),
+        ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [0, 12], "code": "x"}}, b"0" * 12),
+        ({"other": {"dtype": "U16", "shape": [2, 3], "data_offsets": [0, 12]}}, b"0" * 12),
+        ({"leaf": {"dtype": "U16", "shape": [2, 3], "data_offsets": [0, 12]}}, b"0" * 12),  # only the bytes lie
+        ([], b""),
+        ({}, b""),
+    ],
+)
 def test_a_shard_that_lies(header: Any, data: bytes, saved: Path) -> None:
     replace_shard(saved, json.dumps(header).encode(), data)
     trace = open_trace(saved)
@@ -269,13 +303,9 @@ def _exercise(root: Path) -> None:
         trace.payload(key)
 
 
-
-
 @given(
     name=st.sampled_from(["manifest.json", "events.jsonl", "payloads-00000.safetensors"]),
-    edits=st.lists(
-        st.tuples(st.floats(0, 1), st.integers(0, 3), st.binary(max_size=12)), min_size=1, max_size=4
-    ),
+    edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), st.binary(max_size=12)), min_size=1, max_size=4),
     close=st.booleans(),
     sealed=st.booleans(),
 )
@@ -300,10 +330,34 @@ def test_only_designed_errors_come_out_of_damaged_bytes(
         shutil.rmtree(root)
 
 
-tokens = st.sampled_from([
-    b"[", b"]", b"{", b"}", b",", b":", b'"', b"-1", b"0", b"1", b"99", b"1e9", b"null", b"true", b'"call"',
-    b'"$float"', b'"$tuple"', b'"$dict"', b"NaN", b"1" * 30, b'"span"', b"[]", b"{}", b'""',
-])
+tokens = st.sampled_from(
+    [
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b",",
+        b":",
+        b'"',
+        b"-1",
+        b"0",
+        b"1",
+        b"99",
+        b"1e9",
+        b"null",
+        b"true",
+        b'"call"',
+        b'"$float"',
+        b'"$tuple"',
+        b'"$dict"',
+        b"NaN",
+        b"1" * 30,
+        b'"span"',
+        b"[]",
+        b"{}",
+        b'""',
+    ]
+)
 
 
 @given(st.floats(0, 1), st.integers(0, 6), st.lists(tokens, max_size=4))

@@ -68,9 +68,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
-def test_an_exception_closes_the_trace_as_incomplete(
-    tmp_path: Path, call: Callable[..., Call], leaf: Leaf
-) -> None:
+def test_an_exception_closes_the_trace_as_incomplete(tmp_path: Path, call: Callable[..., Call], leaf: Leaf) -> None:
     with pytest.raises(RuntimeError, match="out of luck"):
         _capture_that_fails(tmp_path, call, leaf)
     trace = open_trace(tmp_path)
@@ -153,9 +151,7 @@ def test_a_changed_letter_in_the_index_is_found_and_its_line_is_named(
         open_trace(tmp_path / "t")
 
 
-def test_killed_between_the_end_line_and_the_manifest(
-    steps: Callable[..., TraceWriter], tmp_path: Path
-) -> None:
+def test_killed_between_the_end_line_and_the_manifest(steps: Callable[..., TraceWriter], tmp_path: Path) -> None:
     writer = steps(tmp_path / "t", 2, close=False)
     before = (tmp_path / "t" / "manifest.json").read_bytes()
     writer.close()

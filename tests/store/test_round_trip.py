@@ -33,26 +33,40 @@ from whydiff.store import TraceWriter, open_trace, save
 from whydiff.store.check import check_references
 
 FIELDS = (
-    "framework", "level", "calls", "leaves", "environment", "observer", "ties", "scalars", "config",
-    "contexts", "complete", "note",
+    "framework",
+    "level",
+    "calls",
+    "leaves",
+    "environment",
+    "observer",
+    "ties",
+    "scalars",
+    "config",
+    "contexts",
+    "complete",
+    "note",
 )
 
 counts = st.integers(0, 2**63 - 1)
 small = st.integers(0, 50)
 text = st.text(max_size=8)
-scalars = (
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.complex_numbers() | text
-)
+scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.complex_numbers() | text
 keys = st.sampled_from(["$read", "$float", "$complex", "$tuple", "$dict"]) | text
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple)
-    | st.dictionaries(keys, inner, max_size=3) | st.dictionaries(st.integers(), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(keys, inner, max_size=3)
+        | st.dictionaries(st.integers(), inner, max_size=2)
+    ),
     max_leaves=8,
 )
 maybe = st.none() | st.booleans()
 fingerprints = st.none() | st.builds(
-    Fingerprint, st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), counts,
+    Fingerprint,
+    st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
+    counts,
     st.sampled_from(["content", "span"]),
 )
 
@@ -71,9 +85,14 @@ def sites(slot: st.SearchStrategy[str]) -> st.SearchStrategy[Site]:
 
 @st.composite
 def traces(draw: st.DrawFn) -> RecordedTrace:
-    leaves = draw(st.lists(st.builds(
-        Leaf, st.integers(-1, 5), st.sampled_from(get_args(LeafRole)), text, specs(), fingerprints, text, text
-    ), max_size=3))
+    leaves = draw(
+        st.lists(
+            st.builds(
+                Leaf, st.integers(-1, 5), st.sampled_from(get_args(LeafRole)), text, specs(), fingerprints, text, text
+            ),
+            max_size=3,
+        )
+    )
     contexts = draw(st.lists(st.dictionaries(text, values, max_size=2), min_size=1, max_size=3))
     known = sorted({-1} | {leaf.storage for leaf in leaves})
     calls = []
@@ -92,18 +111,35 @@ def traces(draw: st.DrawFn) -> RecordedTrace:
         writes = tuple(event(storage, draw(st.integers(-1, index))) for storage in written)
         known = sorted({*known, *written})
         mutates = tuple(draw(st.lists(st.integers(0, len(reads) - 1), max_size=2))) if reads else ()
-        calls.append(Call(
-            index, home, draw(text), draw(st.sampled_from(get_args(Kind))), reads, writes, draw(values),
-            mutates, draw(st.integers(0, len(contexts) - 1)), draw(text), draw(text),
-        ))
+        calls.append(
+            Call(
+                index,
+                home,
+                draw(text),
+                draw(st.sampled_from(get_args(Kind))),
+                reads,
+                writes,
+                draw(values),
+                mutates,
+                draw(st.integers(0, len(contexts) - 1)),
+                draw(text),
+                draw(text),
+            )
+        )
     names = st.dictionaries(text, text, max_size=2)
     return RecordedTrace(
-        draw(text), draw(text), tuple(calls), tuple(leaves),
+        draw(text),
+        draw(text),
+        tuple(calls),
+        tuple(leaves),
         Environment(draw(names), draw(names), draw(st.dictionaries(text, values, max_size=2)), draw(names)),
         ObserverCheck(draw(maybe), draw(maybe), draw(small), draw(text)),
         tuple(map(tuple, draw(st.lists(st.lists(text, max_size=2), max_size=2)))),
-        draw(st.dictionaries(text, values, max_size=3)), draw(st.dictionaries(text, values, max_size=3)),
-        tuple(contexts), draw(st.booleans()), draw(text),
+        draw(st.dictionaries(text, values, max_size=3)),
+        draw(st.dictionaries(text, values, max_size=3)),
+        tuple(contexts),
+        draw(st.booleans()),
+        draw(text),
     )
 
 
@@ -119,8 +155,20 @@ def test_every_record_survives(trace: RecordedTrace) -> None:
 
 
 PLAIN = [
-    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32",
-    "float64", "complex64", "complex128",
+    "bool",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
 ]
 BITS = [("bfloat16", "uint16"), ("float8_e4m3fn", "uint8"), ("float8_e5m2", "uint8"), ("complex32", "uint32")]
 
@@ -257,9 +305,7 @@ def _fits(writer: TraceWriter, value: Any) -> bool:
     return True
 
 
-def test_the_writer_refuses_wrong_records(
-    tmp_path: Path, call: Callable[..., Call], payload: Payload
-) -> None:
+def test_the_writer_refuses_wrong_records(tmp_path: Path, call: Callable[..., Call], payload: Payload) -> None:
     writer = TraceWriter(tmp_path, framework="torch", level="op")
     with pytest.raises(CaptureError, match="index is not its position"):
         writer.add_calls([call(1)])
@@ -270,8 +316,12 @@ def test_the_writer_refuses_wrong_records(
     for key in ("x", "", "__metadata__", "a\nb"):
         with pytest.raises(CaptureError, match="key cannot be used"):
             writer.add_payload(key, payload)
-    for bits, dtype in ((np.zeros(2, np.uint16), "float32"), (np.zeros(2, np.uint8), "bfloat16"),
-                        (np.zeros(2, np.float32), "bfloat16"), (np.array(["a"]), "str")):
+    for bits, dtype in (
+        (np.zeros(2, np.uint16), "float32"),
+        (np.zeros(2, np.uint8), "bfloat16"),
+        (np.zeros(2, np.float32), "bfloat16"),
+        (np.array(["a"]), "str"),
+    ):
         with pytest.raises(CaptureError, match="do not have its dtype"):
             writer.add_payload("y", Payload(bits, dtype))
     writer.close()
@@ -293,15 +343,21 @@ def test_a_contradictory_trace_is_not_saved(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize(("changes", "found"), [
-    ({"index": 1}, "its index is 1"),
-    ({"context": 1}, "context 1 of 1"), ({"context": -1}, "context -1 of 1"),
-    ({"reads": 0}, "names producer 0"), ({"reads": -2}, "names producer -2"),
-    ({"writes": 1}, "names producer 1"), ({"writes": -2}, "names producer -2"),
-])
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"index": 1}, "its index is 1"),
+        ({"context": 1}, "context 1 of 1"),
+        ({"context": -1}, "context -1 of 1"),
+        ({"reads": 0}, "names producer 0"),
+        ({"reads": -2}, "names producer -2"),
+        ({"writes": 1}, "names producer 1"),
+        ({"writes": -2}, "names producer -2"),
+    ],
+)
 def test_every_contradiction_between_records_is_found(changes: dict[str, Any], found: str) -> None:
     site = Site("", "mm")
-    (field, value), = changes.items()
+    ((field, value),) = changes.items()
     if field in ("reads", "writes"):
         value = (Event(site.at("x"), TensorSpec((), "float32"), -1, value),)
     call = Call(**{"index": 0, "site": site, "target": "t", "kind": "compute", field: value})
@@ -310,9 +366,7 @@ def test_every_contradiction_between_records_is_found(changes: dict[str, Any], f
         check_references([call], [], 1, "here")
 
 
-def test_overwrite_deletes_traces_and_nothing_else(
-    saved: Path, recorded: RecordedTrace, tmp_path: Path
-) -> None:
+def test_overwrite_deletes_traces_and_nothing_else(saved: Path, recorded: RecordedTrace, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="something at the path"):
         save(recorded, saved)
     save(recorded, saved, payloads="none", overwrite=True)

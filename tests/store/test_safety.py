@@ -67,11 +67,14 @@ def test_the_guard_notices_a_framework(saved: Path, tmp_path: Path) -> None:
     assert (code, output) == (1, "LOADED torch\n")
 
 
-@pytest.mark.parametrize("action", [
-    "import numpy; numpy.load(path, allow_pickle=True)",
-    "import pickle; pickle.loads(b'N.')",
-    "import pickle; pickle.Unpickler(open(path, 'rb')).load()",
-])
+@pytest.mark.parametrize(
+    "action",
+    [
+        "import numpy; numpy.load(path, allow_pickle=True)",
+        "import pickle; pickle.loads(b'N.')",
+        "import pickle; pickle.Unpickler(open(path, 'rb')).load()",
+    ],
+)
 def test_the_guard_notices_unpickling(action: str, tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     assert run(action, tmp_path / "objects.npy") == (3, "UNPICKLED\n")

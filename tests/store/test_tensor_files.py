@@ -32,11 +32,16 @@ def safetensors_bytes(**tensors: tuple[str, list[int], bytes]) -> bytes:
 
 def test_safetensors_names_what_numpy_cannot(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    path.write_bytes(safetensors_bytes(
-        f8=("F8_E4M3", [3], b"\x01\x02\x03"), bf=("BF16", [2], b"\x80\x3f\x00\x40"),
-        f32=("F32", [], np.float32(1.5).tobytes()), none=("F32", [0, 2**40], b""), c=("C64", [1], b"\0" * 8),
-        packed=("F4", [4], b"\x12\x34"),
-    ))
+    path.write_bytes(
+        safetensors_bytes(
+            f8=("F8_E4M3", [3], b"\x01\x02\x03"),
+            bf=("BF16", [2], b"\x80\x3f\x00\x40"),
+            f32=("F32", [], np.float32(1.5).tobytes()),
+            none=("F32", [0, 2**40], b""),
+            c=("C64", [1], b"\0" * 8),
+            packed=("F4", [4], b"\x12\x34"),
+        )
+    )
     file = read_tensor_file(path)
     assert list(file) == ["f8", "bf", "f32", "none", "c", "packed"]
     assert (file["bf"].dtype, file["bf"].bits.tolist()) == ("bfloat16", [0x3F80, 0x4000])
@@ -49,15 +54,18 @@ def test_safetensors_names_what_numpy_cannot(tmp_path: Path) -> None:
         file["packed"]
 
 
-@pytest.mark.parametrize(("header", "size", "found"), [
-    ({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, 8, "declares F32"),
-    ({"a": {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 8]}}, 8, "declares F32"),
-    ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, 12, "bytes its header declares"),
-    ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, 4, "bytes its header declares"),
-    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, 8, "overlap or leave a hole"),
-    ({n: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for n in "ab"}, 4, "overlap or leave a hole"),
-    ({"a": {"dtype": "F32", "shape": [1] * 40, "data_offsets": [0, 4]}}, 4, "40 dimensions"),
-])
+@pytest.mark.parametrize(
+    ("header", "size", "found"),
+    [
+        ({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, 8, "declares F32"),
+        ({"a": {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 8]}}, 8, "declares F32"),
+        ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, 12, "bytes its header declares"),
+        ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, 4, "bytes its header declares"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, 8, "overlap or leave a hole"),
+        ({n: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for n in "ab"}, 4, "overlap or leave a hole"),
+        ({"a": {"dtype": "F32", "shape": [1] * 40, "data_offsets": [0, 4]}}, 4, "40 dimensions"),
+    ],
+)
 def test_safetensors_that_lie_are_refused(header: Any, size: int, found: str, tmp_path: Path) -> None:
     text = json.dumps(header).encode()
     (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"\0" * size)
@@ -76,7 +84,8 @@ def test_safetensors_of_the_library(tmp_path: Path) -> None:
 
 @given(
     hnp.arrays(st.sampled_from(DTYPES), hnp.array_shapes(min_dims=0, min_side=0)),
-    st.booleans(), st.booleans(),
+    st.booleans(),
+    st.booleans(),
 )
 @settings(deadline=None, max_examples=60)
 def test_npy_and_npz(tmp_path_factory: pytest.TempPathFactory, array: Any, fortran: bool, big: bool) -> None:
@@ -111,9 +120,15 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_tensor_file(tmp_path / "d.npy")
 
 
-@pytest.mark.parametrize("array", [
-    np.array(["text"]), np.zeros(2, "V2"), np.zeros(2, [("a", "f4")]), np.zeros(2, "M8[s]"),
-])
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(["text"]),
+        np.zeros(2, "V2"),
+        np.zeros(2, [("a", "f4")]),
+        np.zeros(2, "M8[s]"),
+    ],
+)
 def test_dtypes_that_are_no_numbers_are_refused(array: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", array)
     np.savez(tmp_path / "x.npz", a=array)
@@ -127,13 +142,19 @@ def member(header: str, data: bytes) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
 
 
-@pytest.mark.parametrize("raw", [
-    member("{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776,), }", b"0" * 8),
-    member("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }", b"0" * 8),
-    member("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", b"cos\nsystem\n."),
-    member("{'descr': __import__('os').abort(), 'fortran_order': False, 'shape': (1,), }", b""),
-    member("(" * 3000, b""), b"", b"\x93NUMPY\x09\x00", b"cos\nsystem\n(S'true'\ntR.",
-])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        member("{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776,), }", b"0" * 8),
+        member("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }", b"0" * 8),
+        member("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", b"cos\nsystem\n."),
+        member("{'descr': __import__('os').abort(), 'fortran_order': False, 'shape': (1,), }", b""),
+        member("(" * 3000, b""),
+        b"",
+        b"\x93NUMPY\x09\x00",
+        b"cos\nsystem\n(S'true'\ntR.",
+    ],
+)
 def test_numpy_files_that_lie_are_refused(raw: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_bytes(raw)
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
@@ -156,7 +177,9 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
 
 @given(
     st.sampled_from([".safetensors", ".npy", ".npz"]),
-    st.floats(0, 1), st.integers(0, 5), st.binary(max_size=8),
+    st.floats(0, 1),
+    st.integers(0, 5),
+    st.binary(max_size=8),
 )
 @settings(deadline=None, max_examples=200)
 def test_only_designed_errors_come_out_of_damaged_files(

@@ -15,9 +15,7 @@ from whydiff.studies.formulas import FormulaStudy
 
 @pytest.fixture(scope="module")
 def study() -> FormulaStudy:
-    return whydiff.compare_formulas(
-        megatron.FORMULAS, megatron.inputs(), dtypes=("float16", "bfloat16"), repeats=1
-    )
+    return whydiff.compare_formulas(megatron.FORMULAS, megatron.inputs(), dtypes=("float16", "bfloat16"), repeats=1)
 
 
 def expected_first(study: FormulaStudy, factor: float) -> float:

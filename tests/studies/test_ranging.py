@@ -76,9 +76,7 @@ def test_eager_attention_scores_overflow_float16() -> None:
     model = small("qwen2", attn_implementation="eager")
     with torch.no_grad():
         plain = range_audit(model, IDS)
-        scores = [
-            s.range.max_abs for s in plain.audit.sites if "self_attn" in s.site.scope and s.site.op == "bmm"
-        ][::2]
+        scores = [s.range.max_abs for s in plain.audit.sites if "self_attn" in s.site.scope and s.site.op == "bmm"][::2]
         for layer, largest in zip(model.model.layers, scores, strict=True):
             root = math.sqrt(9e4 / largest)  # too large as a product, in range once scaled
             layer.self_attn.q_proj.weight.mul_(root)

@@ -190,7 +190,8 @@ def for_target(target: object, args: Sequence[Any] = ()) -> Adapter:
     """
     if not callable(target):
         raise UsageError(
-            "This is neither a callable nor a trace.", actual=type(target).__name__,
+            "This is neither a callable nor a trace.",
+            actual=type(target).__name__,
             expected="a module, a function, or the path of a trace",
         )
     for name in sorted(registry.names("adapters"), key=lambda name: name == "torch"):
@@ -203,6 +204,7 @@ def for_target(target: object, args: Sequence[Any] = ()) -> Adapter:
         if adapter.owns(target, args):
             return adapter
     raise UsageError(
-        "No installed adapter knows this target.", actual=type(target).__name__,
+        "No installed adapter knows this target.",
+        actual=type(target).__name__,
         next_step="install the framework's extra: pip install 'whydiff[torch]' or 'whydiff[jax]'",
     )

@@ -31,9 +31,7 @@ def best(reference: Side, candidate: Side, where: Block) -> Path:
     first = [_facts(reference.calls[j], reference.states[j]) for j in where[0]]
     second = [_facts(candidate.calls[i], candidate.states[i]) for i in where[1]]
     keys = intern([reference.keys[j] for j in where[0]], [candidate.keys[i] for i in where[1]])
-    kinds = [
-        _numbers([facts[kind] for facts in first], [facts[kind] for facts in second]) for kind in range(KINDS)
-    ]
+    kinds = [_numbers([facts[kind] for facts in first], [facts[kind] for facts in second]) for kind in range(KINDS)]
     tokens = np.asarray(keys[0])
     pair = min(len(first), len(second)) << KINDS
     scores = np.zeros((len(second) + 1, len(first) + 1), dtype=np.int64)

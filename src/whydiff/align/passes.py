@@ -124,8 +124,7 @@ def _changes(rule: rules.Rule, all_rules: Sequence[rules.Rule], scopes: dict[str
 def _marked(found: Found, before: Side, after: Side, how: str) -> Found:
     """The last renaming of a call's scope is how it was paired."""
     return [
-        (j, i, old if old == "renamed scope" or before.scopes[i] == after.scopes[i] else how)
-        for j, i, old in found
+        (j, i, old if old == "renamed scope" or before.scopes[i] == after.scopes[i] else how) for j, i, old in found
     ]
 
 

@@ -25,7 +25,9 @@ def validate(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     for rule in given:
         if not isinstance(rule, (tuple, list)) or [type(part) for part in rule] != [str, str]:
             raise UsageError(
-                "A rename rule is not a pair of strings.", where="rename", actual=repr(rule),
+                "A rename rule is not a pair of strings.",
+                where="rename",
+                actual=repr(rule),
                 expected="(pattern of the candidate's scopes, replacement)",
                 next_step='Write for example ("model.encoder", "encoder").',
             )
@@ -36,7 +38,8 @@ def validate(rules: Sequence[Rule]) -> tuple[Rule, ...]:
             except (re.error, IndexError) as error:
                 raise UsageError(
                     "A rename rule is not a valid regular expression with its replacement.",
-                    where="rename", actual=f"{pattern!r} -> {replacement!r}: {error}",
+                    where="rename",
+                    actual=f"{pattern!r} -> {replacement!r}: {error}",
                     expected="a scope prefix, or a regular expression as re.sub takes it",
                     next_step="Escape special characters with a backslash, or give a plain scope prefix.",
                 ) from error
@@ -67,7 +70,7 @@ def move(scope: str, prefix: str, replacement: str) -> str:
     """The scope with another prefix; scope must be `under` prefix."""
     if not prefix:
         return f"{replacement}.{scope}" if replacement and scope else replacement or scope
-    rest = scope[len(prefix):]
+    rest = scope[len(prefix) :]
     return replacement + rest if replacement else rest[1:]
 
 

@@ -120,8 +120,8 @@ def anchors(reference: Sequence[T], candidate: Sequence[T]) -> Path:
     for index, (_, i) in enumerate(matches):
         place = bisect_left(tails, i)
         previous.append(ends[place - 1] if place else -1)
-        tails[place:place + 1] = [i]
-        ends[place:place + 1] = [index]
+        tails[place : place + 1] = [i]
+        ends[place : place + 1] = [index]
     chain: Path = []
     index = ends[-1] if ends else -1
     while index >= 0:

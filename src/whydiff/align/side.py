@@ -35,16 +35,14 @@ class Side:
     def scopes(self) -> tuple[str, ...]:
         """Per call, its scope as it is called for the alignment; a return belongs to no scope."""
         return tuple(
-            "" if call.kind == "return" else self.names.get(call.site.scope, call.site.scope)
-            for call in self.calls
+            "" if call.kind == "return" else self.names.get(call.site.scope, call.site.scope) for call in self.calls
         )
 
     @functools.cached_property
     def keys(self) -> tuple[tuple[str | int, ...], ...]:
         """Per call, what must be equal for two calls to pair: scope, op, kind, phase, step, rank."""
         return tuple(
-            (scope, call.site.op, call.kind, *_when(call))
-            for scope, call in zip(self.scopes, self.calls, strict=True)
+            (scope, call.site.op, call.kind, *_when(call)) for scope, call in zip(self.scopes, self.calls, strict=True)
         )
 
     @functools.cached_property

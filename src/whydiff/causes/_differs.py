@@ -57,12 +57,8 @@ def statement(difference: Difference) -> str:
         return f"{names} differs by fingerprint; {why}"
     different, max_abs = comparison.value("different"), comparison.value("max_abs")
     if not different:
-        return (
-            f"{names} has equal values, but {ours.dtype} in the reference and {theirs.dtype} in the candidate"
-        )
-    text = (
-        f"{names} differs in {round(different * ours.numel)} of {ours.numel} elements (max_abs {max_abs:.3e}"
-    )
+        return f"{names} has equal values, but {ours.dtype} in the reference and {theirs.dtype} in the candidate"
+    text = f"{names} differs in {round(different * ours.numel)} of {ours.numel} elements (max_abs {max_abs:.3e}"
     ulp = comparison.value("max_ulp")
     if ulp is not None and np.isfinite(ulp):
         text += f", max_ulp {ulp:.0f}"
@@ -87,8 +83,7 @@ def _shape_of_it(case: Case, difference: Difference) -> Iterator[Evidence]:
     if ours.bits.shape != theirs.bits.shape or ours.bits.size < 2:
         return
     if any(
-        p.dtype not in UNIT_ROUNDOFF or p.dtype.startswith("complex") or is_integer(p.dtype)
-        for p in (ours, theirs)
+        p.dtype not in UNIT_ROUNDOFF or p.dtype.startswith("complex") or is_integer(p.dtype) for p in (ours, theirs)
     ):
         return
     one, other = (values(p.bits, p.dtype).reshape(-1).astype(np.float64) for p in (ours, theirs))
@@ -99,9 +94,7 @@ def _shape_of_it(case: Case, difference: Difference) -> Iterator[Evidence]:
     factor = float(np.median(ratios))
     allowed = 2 * (UNIT_ROUNDOFF[ours.dtype] + UNIT_ROUNDOFF[theirs.dtype])  # each side is rounded once
     if factor and factor != 1.0 and float(np.max(np.abs(ratios - factor))) <= allowed * abs(factor):
-        yield Evidence(
-            f"the candidate is the reference times {factor:.9g}, element for element", {"factor": factor}
-        )
+        yield Evidence(f"the candidate is the reference times {factor:.9g}, element for element", {"factor": factor})
 
 
 def reading(case: Case, bundle: Sequence[Difference]) -> Iterator[Evidence]:
@@ -112,9 +105,7 @@ def reading(case: Case, bundle: Sequence[Difference]) -> Iterator[Evidence]:
             origins |= {str(origin.site): origin for origin in case.origins_reading(name)}
     if origins:
         first = next(iter(origins.values()))
-        yield Evidence(
-            f"{len(origins)} origin(s) read it, the first is {first.site}", {"origins": list(origins)}
-        )
+        yield Evidence(f"{len(origins)} origin(s) read it, the first is {first.site}", {"origins": list(origins)})
     elif not any(difference.read for difference in bundle):
         yield Evidence("no operator reads it on this input", {"read": False})
 

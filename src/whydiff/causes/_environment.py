@@ -93,10 +93,7 @@ def hypothesis(case: Case, code: str, name: str, remedy: Remedy, verdict: Verdic
             ),
         ),
         remedy=remedy,
-        reason=(
-            f"it may explain them{also}, and only a run with nothing else changed can tell: "
-            f"{command(changes)}"
-        ),
+        reason=(f"it may explain them{also}, and only a run with nothing else changed can tell: {command(changes)}"),
     )
 
 

@@ -40,11 +40,7 @@ def garbage_in(reference: Payload, candidate: Payload) -> tuple[str, Mapping[str
 
 
 def _numbers(payload: Payload) -> dict[str, Any] | None:
-    if (
-        payload.dtype not in known_dtypes()
-        or is_integer(payload.dtype)
-        or payload.dtype.startswith("complex")
-    ):
+    if payload.dtype not in known_dtypes() or is_integer(payload.dtype) or payload.dtype.startswith("complex"):
         return None
     line = values(payload.bits, payload.dtype).reshape(-1).astype(np.float64)
     magnitude = np.abs(line)

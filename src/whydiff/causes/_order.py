@@ -53,12 +53,7 @@ def single_regions(case: Case) -> Iterator[tuple[str, Recorded, Recorded]]:
         return
     for origin in case.localization.origins:
         ours, theirs = origin.calls
-        if (
-            origin.kind == "region"
-            and len(origin.region) == 2
-            and ours in unpaired[0]
-            and theirs in unpaired[1]
-        ):
+        if origin.kind == "region" and len(origin.region) == 2 and ours in unpaired[0] and theirs in unpaired[1]:
             sides = tuple(_reads_at(trace, index) for trace, index in
                           ((case.reference, ours), (case.candidate, theirs)))  # fmt: skip
             if sides[0] is not None and sides[1] is not None:

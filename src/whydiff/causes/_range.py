@@ -30,9 +30,7 @@ def alarms(case: Case, kind: str) -> Iterator[Alarm]:
         return
     known = case.shared(_KEY, lambda: tuple(_audit(trace) for trace in (case.reference, case.candidate)))
     reference = {(alarm.kind, case.rename(str(alarm.site))) for alarm in known[0]}
-    yield from (
-        alarm for alarm in known[1] if alarm.kind == kind and (kind, str(alarm.site)) not in reference
-    )
+    yield from (alarm for alarm in known[1] if alarm.kind == kind and (kind, str(alarm.site)) not in reference)
 
 
 def _parts(comparison: Comparison) -> bool:
@@ -46,9 +44,7 @@ def _audit(trace: Trace) -> tuple[Alarm, ...]:
 
 def measured(alarm: Alarm, sentence: str) -> tuple[Evidence, ...]:
     """The alarm's numbers as evidence."""
-    times = (
-        "" if alarm.count == 1 else f", in {alarm.count} calls (steps {alarm.steps[0]} to {alarm.steps[1]})"
-    )
+    times = "" if alarm.count == 1 else f", in {alarm.count} calls (steps {alarm.steps[0]} to {alarm.steps[1]})"
     return (Evidence(sentence + times, dict(alarm.data)),)
 
 
@@ -67,9 +63,7 @@ def with_experiment(cause: Cause, found: tuple[float, bool, str]) -> Cause:
     largest, finite, failed = found
     if failed:
         return replace(cause, reason=failed)
-    outcome = (
-        f"finite, largest {largest:.4g}" if finite else f"still not finite (largest finite {largest:.4g})"
-    )
+    outcome = f"finite, largest {largest:.4g}" if finite else f"still not finite (largest finite {largest:.4g})"
     status: Status = "confirmed" if finite else "refuted"
     experiment = Experiment(
         cause.interventions, "in float32 the same numbers are finite at this site", outcome, status, "replay"

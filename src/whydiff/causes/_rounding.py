@@ -165,9 +165,7 @@ def _judged(
             continue
         changed, furthest, max_rel = measured
         if stored == wide and (
-            changed < HIDDEN_CAST_SHARE * source.size
-            or changed == 0
-            or furthest**changed < HIDDEN_CAST_CHANCE
+            changed < HIDDEN_CAST_SHARE * source.size or changed == 0 or furthest**changed < HIDDEN_CAST_CHANCE
         ):
             continue
         return Cast(rounded, wide, narrow, stored, via, source.size, changed, max_rel)

@@ -77,9 +77,7 @@ class Difference:
             found["also"] = list(self.names[1:])
         if self.comparison is not None:
             found |= {m.metric: m.value for m in self.comparison.measurements}
-            found["differing_elements"] = round(
-                (self.comparison.value("different") or 0.0) * found["elements"]
-            )
+            found["differing_elements"] = round((self.comparison.value("different") or 0.0) * found["elements"])
         return found
 
 
@@ -140,11 +138,7 @@ def touched(case: Case) -> tuple[frozenset[int], frozenset[int]]:
 
 def _read_storages(trace: Any) -> frozenset[int]:
     return frozenset(
-        event.storage
-        for call in trace.calls
-        if call.kind != "view"
-        for event in call.reads
-        if event.storage >= 0
+        event.storage for call in trace.calls if call.kind != "view" for event in call.reads if event.storage >= 0
     )
 
 
@@ -203,9 +197,7 @@ def _in_the_same_place(case: Case) -> Iterable[tuple[Leaf, Leaf]]:
         if origin.kind != "state" or reference < 0 or candidate < 0:
             continue
         reads = (case.reference.calls[reference].reads, case.candidate.calls[candidate].reads)
-        for ours, theirs in zip(
-            *reads, strict=False
-        ):  # calls of one operator; a longer list has no counterpart
+        for ours, theirs in zip(*reads, strict=False):  # calls of one operator; a longer list has no counterpart
             if ours.producer != -1 or theirs.producer != -1:
                 continue
             found = lone_r.pop(ours.storage, None), lone_c.pop(theirs.storage, None)

@@ -51,9 +51,7 @@ class VersionDiffers:
 
     def detect(self, case: Case) -> Iterable[Cause]:
         """One hypothesis for all versions that differ."""
-        remedy = Remedy(
-            "Use the same versions on both sides, or accept the difference if its verdict is rounding."
-        )
+        remedy = Remedy("Use the same versions on both sides, or accept the difference if its verdict is rounding.")
         return hypothesis(case, self.code, self.name, remedy, Verdict.INCONCLUSIVE)
 
     def example(self) -> tuple[Any, Any]:

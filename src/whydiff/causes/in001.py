@@ -57,9 +57,7 @@ class InputDiffers:
             if reference.role != "input" or candidate.role != "input":
                 continue
             difference = _difference(case, reference, candidate)
-            alike = (
-                reference.spec.shape == candidate.spec.shape and reference.spec.dtype == candidate.spec.dtype
-            )
+            alike = reference.spec.shape == candidate.spec.shape and reference.spec.dtype == candidate.spec.dtype
             value = None if candidate.name == reference.name else reference.name
             yield Cause(
                 self.code, self.name, reference.name, Verdict.SEMANTIC,

@@ -83,9 +83,7 @@ class TrainingMode:
         import torch
 
         torch.manual_seed(0)
-        reference = torch.nn.Sequential(
-            torch.nn.Linear(8, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 4)
-        ).eval()
+        reference = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 4)).eval()
         candidate = copy.deepcopy(reference).train()
         x = torch.randn(4, 8)
         return lambda: reference(x), lambda: candidate(x)
@@ -131,9 +129,7 @@ def _operators(case: Case, changed: set[str]) -> Iterator[Evidence]:
     for side, more, fewer in (("reference", ours, theirs), ("candidate", theirs, ours)):
         extra = more - fewer
         if extra:
-            names = [
-                f"{scope}:{op}" + (f" ×{n}" if n > 1 else "") for (scope, op), n in sorted(extra.items())
-            ]
+            names = [f"{scope}:{op}" + (f" ×{n}" if n > 1 else "") for (scope, op), n in sorted(extra.items())]
             yield Evidence(f"in these modules only the {side} runs {listed(names)}", {side: names})
 
 

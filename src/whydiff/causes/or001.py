@@ -122,9 +122,7 @@ def _cause(code: str, name: str, site: str, proof: Proof, alike: int) -> Cause:
     )  # fmt: skip
     reason = "" if proof.proved else proof.reason
     if alike and proof.proved:
-        reason = (
-            f"{alike} more origins are the same op at the same shapes and layouts; they were not replayed"
-        )
+        reason = f"{alike} more origins are the same op at the same shapes and layouts; they were not replayed"
     return Cause(
         code, name, site, Verdict.ROUNDING if proof.proved else Verdict.INCONCLUSIVE, proof.evidence, remedy,
         "confirmed" if proof.proved else "inconclusive", reason, (experiment,),

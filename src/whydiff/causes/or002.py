@@ -94,9 +94,7 @@ class ThreadCount:
 
 def _cause(code: str, name: str, site: str, threads: tuple[Any, Any], equal: bool) -> Cause:
     data = {"reference": threads[0], "candidate": threads[1], "equal": equal}
-    outcome = (
-        "equals the reference's output bit for bit" if equal else "still differs from the reference's output"
-    )
+    outcome = "equals the reference's output bit for bit" if equal else "still differs from the reference's output"
     experiment = Experiment(
         (Intervention("set-flag", "threads", threads[0]),),
         "the candidate's op gives the reference's output bit for bit", outcome,

@@ -68,10 +68,10 @@ class Overflow:
             f"{data.get('nans', 0)} NaN of {data.get('elements', 0)} numbers in {alarm.dtype}{needed}"
         )
         fits = data.get("fits")
-        text = f"Carry the result of this operator in {fits.split(', ')[-1] if fits else 'float32'}, or scale its inputs."
-        cause = Cause(
-            self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), Remedy(text)
+        text = (
+            f"Carry the result of this operator in {fits.split(', ')[-1] if fits else 'float32'}, or scale its inputs."
         )
+        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), Remedy(text))
         return replace(cause, interventions=(widen(alarm.site),))
 
     def example(self) -> tuple[Any, Any]:

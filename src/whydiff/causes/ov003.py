@@ -71,9 +71,7 @@ class LateScaling:
             f"scores = (query * {factor:.6g}) @ key.transpose(-1, -2)  # or {root:.6g} on both operands",
         )
         rewrite = Intervention("scale-first", str(alarm.site), [data["scaled_at"], factor])
-        cause = Cause(
-            self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy
-        )
+        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy)
         return replace(cause, interventions=(rewrite,))
 
     def example(self) -> tuple[Any, Any]:

@@ -59,9 +59,7 @@ class FullyMaskedRow:
             "Mask with the lowest finite number instead of minus infinity, or zero these rows afterwards.",
             "scores = scores.masked_fill(mask, torch.finfo(scores.dtype).min)",
         )
-        cause = Cause(
-            self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy
-        )
+        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy)
         mask = (Intervention("finite-mask", str(alarm.site)),)
         left = alarm.data.get("nans_with_finite_mask")
         if left is None:

@@ -63,9 +63,7 @@ class ParameterDiffers:
                 "to compare the rest, copy the reference's tensors over.",
                 copy_over(reachable(case, bundle)),
             )
-            yield from causes(
-                case, bundle, self.code, self.name, remedy, "parameters", count(case, "parameter")
-            )
+            yield from causes(case, bundle, self.code, self.name, remedy, "parameters", count(case, "parameter"))
 
     def example(self) -> tuple[Any, Any]:
         """One weight of two equal models is one unit in the last place larger."""

@@ -103,9 +103,7 @@ class StateCast:
 def _evidence(bundle: Sequence[Difference]) -> Iterator[Evidence]:
     if len(bundle) > 1:
         names = [d.name for d in bundle]
-        yield Evidence(
-            f"{len(bundle)} tensors are the other side's, rounded: {listed(names)}", {"names": names}
-        )
+        yield Evidence(f"{len(bundle)} tensors are the other side's, rounded: {listed(names)}", {"names": names})
     for difference in bundle:
         if difference.cast is not None:
             yield Evidence(_statement(difference, difference.cast), difference.data | _data(difference.cast))
@@ -141,9 +139,7 @@ def _remedy(case: Case, bundle: Sequence[Difference]) -> Remedy:
             copy_over(names),
         )
     if all(d.reference.role == "parameter" for d in bundle):
-        return Remedy(
-            f"Load both sides with the same dtype ({cast.wide} or {cast.narrow}).", copy_over(names)
-        )
+        return Remedy(f"Load both sides with the same dtype ({cast.wide} or {cast.narrow}).", copy_over(names))
     return Remedy(
         f"Give the dtype to the loader (from_pretrained(…, dtype=torch.{cast.narrow})) instead of calling "
         f".to(torch.{cast.narrow}) on the loaded model, or keep these tensors in {cast.wide}.",

@@ -105,9 +105,7 @@ class UninitialisedBuffer:
         torch.manual_seed(0)
         reference = Shifted()
         candidate: Any = copy.deepcopy(reference)
-        address = torch.tensor(
-            [0x5C3A41B0, 0x00007F3A, 0x1C60A2E0, 0x00007F3A, 0x63C1B7F0, 0x000055D2, 0, 0x31]
-        )
+        address = torch.tensor([0x5C3A41B0, 0x00007F3A, 0x1C60A2E0, 0x00007F3A, 0x63C1B7F0, 0x000055D2, 0, 0x31])
         candidate.shift = address.to(torch.int32).view(torch.float32)
         x = torch.randn(4, 8)
         return lambda: reference(x), lambda: candidate(x)

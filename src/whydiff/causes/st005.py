@@ -101,15 +101,12 @@ class UntiedWeights:
 
 def _remedy(case: Case, side: str, names: tuple[str, ...]) -> Remedy:
     if side == "candidate":
-        return Remedy(
-            "Tie the tensors on both sides or on neither; the configuration should say which is meant."
-        )
+        return Remedy("Tie the tensors on both sides or on neither; the configuration should say which is meant.")
     code = ""
     if case.candidate.framework == "torch" and all(plain_path(name) for name in names):
         first = names[0]
         code = f"names = {names!r}\nshared = candidate.get_parameter({first!r})\nfor name in names[1:]:\n" + (
-            '    owner, _, last = name.rpartition(".")\n'
-            "    setattr(candidate.get_submodule(owner), last, shared)\n"
+            '    owner, _, last = name.rpartition(".")\n    setattr(candidate.get_submodule(owner), last, shared)\n'
         )
     return Remedy("Tie the tensors again after loading (Hugging Face models: model.tie_weights()).", code)
 

@@ -93,9 +93,7 @@ class ConfigDiffers:
             evidence.append(Evidence(f"the configuration says so: {listed(keys)}", {"config": keys}))
         for origin in case.localization.origins:
             if argued(case, origin, ours, theirs):
-                evidence.append(
-                    Evidence(f"the value is an argument of {origin.site}", {"origin": str(origin.site)})
-                )
+                evidence.append(Evidence(f"the value is an argument of {origin.site}", {"origin": str(origin.site)}))
         settable = type(ours) is type(theirs) and not (isinstance(ours, str) and ours.startswith("torch."))
         return Cause(
             self.code, self.name, paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more",

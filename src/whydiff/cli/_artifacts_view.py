@@ -41,8 +41,7 @@ def artifact_sections(found: ArtifactComparison, verbose: bool) -> tuple[Section
         Section(
             "Not compared",
             tuple(
-                Text(plain(f"{c.count} {c.what}: {c.reason}, e.g. {', '.join(c.examples)}"))
-                for c in found.not_compared
+                Text(plain(f"{c.count} {c.what}: {c.reason}, e.g. {', '.join(c.examples)}")) for c in found.not_compared
             ),
         ),
         Section(

@@ -106,9 +106,7 @@ def _pairs(matrix: Matrix) -> Table:
         figures = ("–" if value is None else number(value) for value in (p.max_abs, p.mean_abs))
         codes = ", ".join(dict.fromkeys(f"{c.code} {c.name}" for c in p.causes if c.status == "confirmed"))
         origins = "–" if p.origins is None else str(p.origins)
-        rows.append(
-            (f"{p.reference} ↔ {p.candidate}", p.verdict, origins, *figures, codes or "–", plain(p.reason))
-        )
+        rows.append((f"{p.reference} ↔ {p.candidate}", p.verdict, origins, *figures, codes or "–", plain(p.reason)))
     columns = ("pair", "verdict", "origins", "max abs", "mean abs", "cause", "reason")
     return Table(columns, tuple(rows), numeric=("origins", "max abs", "mean abs"))
 

@@ -26,15 +26,11 @@ class Level(str, enum.Enum):
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to standard output.")]
 Save = Annotated[
     list[str] | None,
-    typer.Option(
-        "--save", "-s", metavar="PATH", help="Also write the report here: .json, .md, .txt; repeatable."
-    ),
+    typer.Option("--save", "-s", metavar="PATH", help="Also write the report here: .json, .md, .txt; repeatable."),
 ]
 ColorOption = Annotated[
     Color,
-    typer.Option(
-        "--color", help="'always' survives a pipe; 'auto' follows NO_COLOR, FORCE_COLOR, the terminal."
-    ),
+    typer.Option("--color", help="'always' survives a pipe; 'auto' follows NO_COLOR, FORCE_COLOR, the terminal."),
 ]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="List every origin and depth with its evidence, ungrouped.")

@@ -26,13 +26,9 @@ CHILD = "whydiff.script"
 
 @guard
 def capture(
-    command: Annotated[
-        list[str], typer.Argument(metavar="COMMAND", help="After --: python SCRIPT.py [ARGS]...")
-    ],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="After --: python SCRIPT.py [ARGS]...")],
     output: Annotated[str, typer.Option("--output", "-o", metavar="TRACE", help="Folder to make.")],
-    level: Annotated[
-        Level, typer.Option("--level", help="Record every operator, or modules only.")
-    ] = Level.OP,
+    level: Annotated[Level, typer.Option("--level", help="Record every operator, or modules only.")] = Level.OP,
     payloads: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,9 +66,7 @@ def capture(
             next_step="Check that it ran a model in this process.",
         )
     if code:
-        typer.echo(
-            f"The script failed with status {code}. What it did until then can be read in {output}.", err=True
-        )
+        typer.echo(f"The script failed with status {code}. What it did until then can be read in {output}.", err=True)
     elif not quiet and not json:
         typer.echo(f"Trace written to {output}.", err=True)
     if json:

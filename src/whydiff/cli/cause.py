@@ -53,9 +53,7 @@ def _find(wanted: str, pages: list[dict[str, str]]) -> dict[str, str]:
         if wanted.lower() in (page["code"].lower(), page["name"].lower()):
             return page
     known = [name for page in pages for name in (page["code"], page["name"])]
-    near = difflib.get_close_matches(wanted, known, n=3) or difflib.get_close_matches(
-        wanted.upper(), known, n=3
-    )
+    near = difflib.get_close_matches(wanted, known, n=3) or difflib.get_close_matches(wanted.upper(), known, n=3)
     raise UsageError(
         "There is no such cause.",
         actual=wanted,

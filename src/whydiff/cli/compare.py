@@ -30,9 +30,7 @@ def compare(
     ] = Verdict.IDENTICAL,
     level: Annotated[
         Level,
-        typer.Option(
-            "--level", help="Compare every operator, or modules only: cheaper, nothing is replayed."
-        ),
+        typer.Option("--level", help="Compare every operator, or modules only: cheaper, nothing is replayed."),
     ] = Level.OP,
     rename: Annotated[
         list[str] | None,

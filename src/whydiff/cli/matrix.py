@@ -23,9 +23,7 @@ def matrix(
     ] = None,
     output: Annotated[
         str,
-        typer.Option(
-            "--output", "-o", metavar="FOLDER", help="Traces and answers; a second run resumes here."
-        ),
+        typer.Option("--output", "-o", metavar="FOLDER", help="Traces and answers; a second run resumes here."),
     ] = ...,  # type: ignore[assignment]
     python: Annotated[
         list[str] | None,

@@ -49,7 +49,5 @@ def range_(
         from whydiff.studies.ranging.rendering import answer, sections
 
         found = range_audit(run, *given, try_remedies=remedies, progress=report)
-    show_study(
-        found.to_dict(), answer(found), sections(found, verbose), json=json, save=save or (), color=color
-    )
+    show_study(found.to_dict(), answer(found), sections(found, verbose), json=json, save=save or (), color=color)
     raise typer.Exit(0 if found.verdict is Verdict.IDENTICAL else 1)

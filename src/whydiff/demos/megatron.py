@@ -50,9 +50,7 @@ class MegatronReport:
         from whydiff.studies.ranging.rendering import answer
 
         audits = tuple(
-            Section(
-                f"Training with {name}", tuple(Text(f"{label:8}{text}") for label, text in answer(report))
-            )
+            Section(f"Training with {name}", tuple(Text(f"{label:8}{text}") for label, text in answer(report)))
             for name, report in self.audits.items()
         )
         first = Section("Does moving the factor inward help?", tuple(Text(line) for line in self.answer))
@@ -126,9 +124,7 @@ def run(progress: Progress = silent, device: str = "cpu") -> MegatronReport:
     from whydiff.studies.formulas import compare_formulas
     from whydiff.studies.ranging import range_audit
 
-    study = compare_formulas(
-        FORMULAS, inputs(), dtypes=("float16", "bfloat16"), devices=(device,), progress=progress
-    )
+    study = compare_formulas(FORMULAS, inputs(), dtypes=("float16", "bfloat16"), devices=(device,), progress=progress)
     audits = {name: range_audit(training(formula), progress=progress) for name, formula in FORMULAS.items()}
     return MegatronReport(tuple(_answer(study, audits, device)), study, audits)
 
@@ -145,9 +141,7 @@ def _answer(study: FormulaStudy, audits: dict[str, RangeReport], device: str) ->
             "alpha is applied in the accumulator, before the result is rounded."
         )
     else:
-        lines.append(
-            f"Against alpha: overflow begins at {first['alpha']} (alpha) and {first['inward']} (inward)."
-        )
+        lines.append(f"Against alpha: overflow begins at {first['alpha']} (alpha) and {first['inward']} (inward).")
     if first["stored"] and first["inward"] and first["stored"] < first["inward"]:
         gain = 2 * math.log2(first["inward"] / first["stored"])
         lines.append(

@@ -246,9 +246,7 @@ class _Walk:
         try:
             reads = [self.step.take(self.step.reference.read(event)) for event in call_r.reads]
             for position in call_c.mutates:
-                reads[position] = self.step.candidate.adopt_foreign(
-                    self.step.candidate.payload(reads[position])
-                )
+                reads[position] = self.step.candidate.adopt_foreign(self.step.candidate.payload(reads[position]))
             return list(self.step.candidate.apply(call_c, reads)) or [reads[i] for i in call_c.mutates]
         except _FAILURES:
             return None

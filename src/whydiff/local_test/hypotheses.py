@@ -66,15 +66,11 @@ class Explanation:
 # --------------------------------------------------------------------------------------------- replays
 
 
-def _inputs(
-    name: str, truncate: bool, op: Operation, oracle: Oracle, _: Array
-) -> Iterator[tuple[str, Array]]:
+def _inputs(name: str, truncate: bool, op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
     if op.name in _CASTS:
         return  # the input is the output
     change = functools.partial(rounded, name=name, truncate=truncate)
-    how = f"{_SPOKEN[name]} {'rounding' if op.name == 'value' else 'inputs'}" + (
-        ", truncated" if truncate else ""
-    )
+    how = f"{_SPOKEN[name]} {'rounding' if op.name == 'value' else 'inputs'}" + (", truncated" if truncate else "")
     if any(_changes(op.reads[i], change) for i in op.floats()):
         yield how, evaluate(op.mapped(change), oracle.index, oracle.kind)
 
@@ -99,9 +95,7 @@ def _split(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array
     if parts is None or not any(_changes(op.reads[i], _bfloat16) for i in op.floats()):
         return
     pieces = ((_bfloat16, _bfloat16), (_bfloat16, _remainder), (_remainder, _bfloat16))
-    total = sum(
-        (formulas.product_at(parts, oracle.index, a, b) for a, b in pieces), np.zeros(oracle.index.size)
-    )
+    total = sum((formulas.product_at(parts, oracle.index, a, b) for a, b in pieces), np.zeros(oracle.index.size))
     yield "bfloat16x3 products", total + formulas.bias_at(parts, oracle.index)
 
 
@@ -240,9 +234,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
 # ------------------------------------------------------------------------------------------- deciding
 
 
-def explain(
-    op: Operation, oracle: Oracle, values: Array, level: float, *, exact: bool = False
-) -> Explanation | None:
+def explain(op: Operation, oracle: Oracle, values: Array, level: float, *, exact: bool = False) -> Explanation | None:
     """The hypothesis that explains outputs; None if none does, or if the plain oracle does as well.
 
     Args:
@@ -280,9 +272,7 @@ def explain(
                        runner[1], mismatch)  # fmt: skip
 
 
-def _distance(
-    values: Array, replayed: Array, oracle: Oracle, op: Operation, mismatch: bool, final: bool
-) -> float:
+def _distance(values: Array, replayed: Array, oracle: Oracle, op: Operation, mismatch: bool, final: bool) -> float:
     known = np.isfinite(values) & np.isfinite(replayed)
     if not known.any():
         return float("inf")

@@ -71,9 +71,7 @@ def judge_outputs(
         return undecided("the outputs have other shapes")
     for payload in (reference_output, candidate_output):
         if payload.dtype not in UNIT_ROUNDOFF or payload.dtype.startswith("complex"):
-            return undecided(
-                f"an output of dtype {payload.dtype} is not rounded: equal or not is all one can say"
-            )
+            return undecided(f"an output of dtype {payload.dtype} is not rounded: equal or not is all one can say")
     oracle = oracle_of(reference)
     total = int(reference_output.bits.size)
     ours, theirs = (_at(payload, oracle.index) for payload in (reference_output, candidate_output))
@@ -102,9 +100,7 @@ def _as_carried_out(oracle: Oracle, op: Operation | None) -> Oracle:
     if op is None or op.calls == 1:
         return oracle
     unit, inner, steps = roundings_of(op, kind_of(op))
-    return replace(
-        oracle, unit=max(unit, oracle.unit), inner=max(inner, oracle.inner), steps=max(steps, oracle.steps)
-    )
+    return replace(oracle, unit=max(unit, oracle.unit), inner=max(inner, oracle.inner), steps=max(steps, oracle.steps))
 
 
 # ------------------------------------------------------------------------------- two functions
@@ -173,9 +169,7 @@ def _changed(op: Operation, candidate: Operation) -> str:
     if len(ours) != len(theirs):
         return f"{len(ours)} against {len(theirs)}"
     changes = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b]
-    return ", ".join(
-        " against ".join(f"{x:.6g}" if isinstance(x, float) else str(x) for x in pair) for pair in changes
-    )
+    return ", ".join(" against ".join(f"{x:.6g}" if isinstance(x, float) else str(x) for x in pair) for pair in changes)
 
 
 # ------------------------------------------------------------------------------- one function
@@ -195,9 +189,7 @@ def _same_function(
     found: list[tuple[str, Explanation]] = []
     for number in suspects:
         side = sides[number]
-        accepted = explain(
-            replace(op, dtype=dtypes[number]), oracle, values[number], ROUNDING_LEVEL * side.level
-        )
+        accepted = explain(replace(op, dtype=dtypes[number]), oracle, values[number], ROUNDING_LEVEL * side.level)
         if accepted is not None:
             found.append((names[number], accepted))
             evidence = (*evidence, _accepted(accepted, names[number]))
@@ -257,8 +249,7 @@ def _unexplained(
     side, other = sides[number], sides[1 - number]
     name = names[number]
     numbers = (
-        f"{side.bits:.1f} bits against {other.bits:.1f}, "
-        f"{side.over} of {side.outputs} outputs over the rounding bound"
+        f"{side.bits:.1f} bits against {other.bits:.1f}, {side.over} of {side.outputs} outputs over the rounding bound"
     )
     if side.spread > WIDEST_CLASS:
         reason = f"the {name}'s {op.name} errs more than any precision explains: {numbers}"

@@ -153,6 +153,4 @@ def sign_bit(dtype: str) -> int:
     """The mask of the sign in a float's bits; 0 where larger bits always mean a larger value."""
     if is_integer(dtype) or dtype == "float8_e8m0fnu":
         return 0
-    return 1 << (
-        8 * (1 if dtype in MINIFLOATS else 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize) - 1
-    )
+    return 1 << (8 * (1 if dtype in MINIFLOATS else 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize) - 1)

@@ -18,9 +18,7 @@ BLOCK = 512
 _INF = np.inf
 _C = {name: index for index, name in enumerate(COUNTS)}
 _S = {name: index for index, name in enumerate(SUMS)}
-_ELEMENTS, _FINITE, _DIFFERENT, _MISMATCHED = (
-    _C[n] for n in ("elements", "finite", "different", "mismatched")
-)
+_ELEMENTS, _FINITE, _DIFFERENT, _MISMATCHED = (_C[n] for n in ("elements", "finite", "different", "mismatched"))
 _FLIPS, _OVER_ZERO, _INF_MISMATCH = (_C[n] for n in ("sign_flips", "over_zero", "inf_mismatch"))
 _NAN_R, _NAN_C, _NAN_BOTH = (_C[n] for n in ("nan_reference", "nan_candidate", "nan_both"))
 _FIRST, _ARGMAX = _C["first_mismatch"], _C["argmax"]
@@ -40,9 +38,7 @@ _load_f32, _load_f64 = loader(nb.types.float32), loader(_f64)
 
 
 @compiled()
-def _load(
-    address: Any, first: Any, n: Any, kind: Any, table: Any, codes: Any, words: Any, values: Any
-) -> None:
+def _load(address: Any, first: Any, n: Any, kind: Any, table: Any, codes: Any, words: Any, values: Any) -> None:
     """Elements from ``first``: ``codes`` (bits, or integers in the order of values) and ``values``."""
     if kind == _FLOAT64:
         for i in range(n):
@@ -101,9 +97,7 @@ def _equal_block(x: Any, n: Any, sums: Any, counts: Any) -> None:
 
 
 @compiled()
-def _distances(
-    kr: Any, kc: Any, x: Any, y: Any, n: Any, sign: Any, integer: Any, ulp: Any, d: Any, powers: Any
-) -> Any:
+def _distances(kr: Any, kc: Any, x: Any, y: Any, n: Any, sign: Any, integer: Any, ulp: Any, d: Any, powers: Any) -> Any:
     """Fills ``ulp`` and ``d`` = candidate - reference (0 unless both are finite); returns the largest ULP."""
     for i in range(n):
         a = -(kr[i] & ~sign) if kr[i] & sign else kr[i]
@@ -199,12 +193,8 @@ def _largest(d: Any, n: Any, best: Any) -> Any:
     return -1
 
 
-@compiled(
-    nb.types.Tuple((_f64[::1], _i64[::1], _i64[::1], _u64))(_u64, _u64, _i64, _i64, _u64, _i64, _f64, _f64)
-)
-def one_pass(
-    reference: Any, candidate: Any, size: Any, kind: Any, table: Any, sign: Any, rtol: Any, atol: Any
-) -> Any:
+@compiled(nb.types.Tuple((_f64[::1], _i64[::1], _i64[::1], _u64))(_u64, _u64, _i64, _i64, _u64, _i64, _f64, _f64))
+def one_pass(reference: Any, candidate: Any, size: Any, kind: Any, table: Any, sign: Any, rtol: Any, atol: Any) -> Any:
     """Statistics of one share; see `whydiff.metrics._layout` for what is where.
 
     Args:

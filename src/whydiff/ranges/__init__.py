@@ -138,18 +138,13 @@ def _range(dtype: str, form: Limits, elements: int, histogram: Any, extremes: An
     largest, smallest = int(extremes[:, 0].max()), int(extremes[:, 1].min())
     top = histogram.size - 1
     subnormals = int(histogram[0]) - zeros
-    powers = {
-        int(exponent) - form.bias: int(histogram[exponent])
-        for exponent in np.flatnonzero(histogram[1:top]) + 1
-    }
+    powers = {int(exponent) - form.bias: int(histogram[exponent]) for exponent in np.flatnonzero(histogram[1:top]) + 1}
     if subnormals:
         powers[-form.bias] = subnormals
     if int(histogram[top]) > special:  # a format without infinities has numbers there
         powers[top - form.bias] = int(histogram[top]) - special
     least = math.inf if smallest >= form.top else _value(smallest, form)
-    return Range(
-        dtype, elements, zeros, subnormals, special - nans, nans, _value(largest, form), least, powers
-    )
+    return Range(dtype, elements, zeros, subnormals, special - nans, nans, _value(largest, form), least, powers)
 
 
 def _value(bits: int, form: Limits) -> float:

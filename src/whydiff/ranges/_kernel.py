@@ -16,9 +16,7 @@ _SIGNATURE = "void(uint64, int64, int64, int64, int64, uint64, int64[:, :], uint
 
 
 @compiled(_SIGNATURE)
-def scan(
-    address: Any, first: Any, n: Any, width: Any, fraction: Any, top: Any, histogram: Any, extremes: Any
-) -> None:
+def scan(address: Any, first: Any, n: Any, width: Any, fraction: Any, top: Any, histogram: Any, extremes: Any) -> None:
     """Add ``n`` elements from index ``first`` to four interleaved histograms and two extremes.
 
     Args:

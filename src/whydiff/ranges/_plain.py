@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 
-def scan(
-    address: int, first: int, n: int, width: int, fraction: int, top: int, histogram: Any, extremes: Any
-) -> None:
+def scan(address: int, first: int, n: int, width: int, fraction: int, top: int, histogram: Any, extremes: Any) -> None:
     """See `whydiff.ranges._kernel.scan`."""
     if n <= 0:
         return

@@ -78,9 +78,7 @@ def _where(diagnosis: Diagnosis) -> str:
     pairs = len(diagnosis.alignment.pairs)
     if diagnosis.origins:
         first = diagnosis.origins[0]
-        more = (
-            "the only origin" if len(diagnosis.origins) == 1 else f"first of {len(diagnosis.origins)} origins"
-        )
+        more = "the only origin" if len(diagnosis.origins) == 1 else f"first of {len(diagnosis.origins)} origins"
         text = f"{site(first.site)} ({first.kind}; {more})"
     elif pairs:
         text = f"nowhere: no origin in {count(pairs, 'paired call')}"
@@ -128,9 +126,7 @@ def _proof(diagnosis: Diagnosis) -> str:
         parts.append(f"resynchronising at the origins leaves {leaves}")
     for name, side in zip(("reference", "candidate"), diagnosis.sides, strict=True):
         words, proven = observer(side)
-        if False in (side.observer.deterministic, side.observer.unchanged) or (
-            diagnosis.verdict is Verdict.IDENTICAL
-        ):
+        if False in (side.observer.deterministic, side.observer.unchanged) or (diagnosis.verdict is Verdict.IDENTICAL):
             parts.append(f"{name}: {words}" if not proven else f"{name}: plain and captured runs agree")
     return "; ".join(parts)
 

@@ -59,14 +59,10 @@ def origin_blocks(origins: Sequence[Origin], verbose: bool) -> tuple[Block, ...]
         )
     ]
     if any(len(group.members) > 1 for group in shown):
-        blocks.append(
-            Text("A row that stands for several origins shows the largest value of each.", tone="dim")
-        )
+        blocks.append(Text("A row that stands for several origins shows the largest value of each.", tone="dim"))
     if rest := rows[len(shown) :]:
         hidden = sum(len(group.members) for group in rest)
-        blocks.append(
-            Text(f"{count(hidden, 'more origin')} in {count(len(rest), 'row')}; verbose shows them.")
-        )
+        blocks.append(Text(f"{count(hidden, 'more origin')} in {count(len(rest), 'row')}; verbose shows them."))
     for group in shown:
         blocks.extend(_details(group, verbose))
     return tuple(blocks)
@@ -105,9 +101,7 @@ def _details(group: Group, verbose: bool) -> list[Block]:
         lines = [words] if (words := note(origin.comparison)) else []
         lines += [f"evidence: {plain(e.statement)}" for e in origin.evidence]
         if origin.region:
-            lines.append(
-                f"region: {listed((site(s) for s in origin.region), len(origin.region) if verbose else 4)}"
-            )
+            lines.append(f"region: {listed((site(s) for s in origin.region), len(origin.region) if verbose else 4)}")
         if lines:
             blocks.append(Text(_name(origin)))
             blocks.extend(Text(line, depth=1) for line in lines)

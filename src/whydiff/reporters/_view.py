@@ -94,9 +94,7 @@ def _origins(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
     blocks = origin_blocks(diagnosis.origins, verbose)
     if diagnosis.accounted is None:
         return (*blocks, Text("Whether these origins account for the whole difference was not checked."))
-    left = (
-        "no bit of difference in the outputs" if diagnosis.accounted else "a difference: something is missing"
-    )
+    left = "no bit of difference in the outputs" if diagnosis.accounted else "a difference: something is missing"
     tone: Tone = "good" if diagnosis.accounted else "bad"
     return (*blocks, Text(f"Resynchronising at these origins leaves {left}.", tone=tone))
 
@@ -165,9 +163,7 @@ def _alignment(alignment: Alignment, verbose: bool) -> tuple[Block, ...]:
     for name, indices in zip(("reference", "candidate"), left, strict=True):
         calls = f" (number {ranges(indices)})" if indices else ""
         blocks.append(
-            Text(
-                f"unpaired in the {name}: {count(len(indices), 'call')}{calls}", tone="bad" if indices else ""
-            )
+            Text(f"unpaired in the {name}: {count(len(indices), 'call')}{calls}", tone="bad" if indices else "")
         )
     views = f"{alignment.views_reference} in the reference, {alignment.views_candidate} in the candidate"
     blocks.append(Text(f"views (looked through, never paired): {views}"))
@@ -195,7 +191,5 @@ def _not_compared(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
     table = Table(("what", "count", "because", "for example"), rows, numeric=("count",))
     if len(shown) == len(counts):
         return (table,)
-    rest = (
-        f"{count(len(counts) - len(shown), 'more row')} ({sum(c.count for c in counts[len(shown) :])} in all)"
-    )
+    rest = f"{count(len(counts) - len(shown), 'more row')} ({sum(c.count for c in counts[len(shown) :])} in all)"
     return (table, Text(f"{rest}; verbose shows them."))

@@ -151,11 +151,7 @@ def different(comparison: Comparison) -> str:
 
 def note(comparison: Comparison) -> str:
     """What the numbers do not say: the reason, and NaN or infinity where only one side has it."""
-    alarms = [
-        f"{_SHARES[m.metric]}: {figure(m)}"
-        for m in comparison.measurements
-        if m.metric in _ALARMS and m.value
-    ]
+    alarms = [f"{_SHARES[m.metric]}: {figure(m)}" for m in comparison.measurements if m.metric in _ALARMS and m.value]
     reason = plain(comparison.reason)
     if comparison.status == "not_compared":
         reason = f"not compared: {reason}"

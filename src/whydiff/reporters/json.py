@@ -39,10 +39,7 @@ class JsonReporter(Reporter):
 
     def render(self, diagnosis: Diagnosis) -> str:
         """The document as one JSON text."""
-        return (
-            json.dumps(self.to_dict(diagnosis), indent=self.indent, ensure_ascii=False, allow_nan=False)
-            + "\n"
-        )
+        return json.dumps(self.to_dict(diagnosis), indent=self.indent, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def encode(value: Any) -> Any:

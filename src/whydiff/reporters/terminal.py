@@ -137,9 +137,7 @@ class _Writer:
             self.put(self.cell(first), 2)
             named = zip(block.columns[1:], rest, strict=True)
             figures = [
-                f"{name} {cell}".strip()
-                for name, cell in named
-                if not isinstance(cell, Bar) and cell not in ("", "–")
+                f"{name} {cell}".strip() for name, cell in named if not isinstance(cell, Bar) and cell not in ("", "–")
             ]
             self.line("; ".join(figures), indent=4)
 
@@ -147,9 +145,7 @@ class _Writer:
         table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for name in block.columns:
             right = name in block.numeric
-            table.add_column(
-                self.text(name), justify="right" if right else "left", overflow="fold", no_wrap=right
-            )
+            table.add_column(self.text(name), justify="right" if right else "left", overflow="fold", no_wrap=right)
         for row in block.rows:
             table.add_row(*(self.cell(cell) for cell in row))
         return table

@@ -44,6 +44,7 @@ def check_references(
         if problem:
             raise TraceFormatError(
                 "The records of a trace contradict each other.",
-                where=f"{where}: call {position} ({call.site})", actual=problem,
+                where=f"{where}: call {position} ({call.site})",
+                actual=problem,
                 next_step="The adapter that captured this trace has a defect; please report it.",
             )

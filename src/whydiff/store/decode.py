@@ -122,9 +122,15 @@ class IndexDecoder:
         self._strings: list[str] = []
         self._specs: list[TensorSpec] = []
         self._handlers: dict[str, Callable[[list[Any]], None]] = {
-            "strings": self._add_strings, "specs": self._add_specs, "context": self._add_context,
-            "leaf": self._add_leaf, "call": self._add_call, "shard": self._add_shard,
-            "payload": self._add_payload, "step": self._add_mark, "end": self._add_mark,
+            "strings": self._add_strings,
+            "specs": self._add_specs,
+            "context": self._add_context,
+            "leaf": self._add_leaf,
+            "call": self._add_call,
+            "shard": self._add_shard,
+            "payload": self._add_payload,
+            "step": self._add_mark,
+            "end": self._add_mark,
         }
 
     def feed(self, raw: bytes) -> None:
@@ -140,8 +146,11 @@ class IndexDecoder:
         """Forget what came after the last mark; returns how much that was."""
         mark = self.mark
         lost = Mark(
-            0, len(self.calls) - mark.calls, len(self.leaves) - mark.leaves,
-            len(self.contexts) - mark.contexts, len(self.payloads) - mark.payloads,
+            0,
+            len(self.calls) - mark.calls,
+            len(self.leaves) - mark.leaves,
+            len(self.contexts) - mark.contexts,
+            len(self.payloads) - mark.payloads,
             len(self.shards) - mark.shards,
         )
         del self.calls[mark.calls :], self.leaves[mark.leaves :], self.contexts[mark.contexts :]
@@ -174,18 +183,26 @@ class IndexDecoder:
         _, storage, role, name, spec, fingerprint, payload, skipped = _list(row, "leaf", 8)
         strings = self._strings
         leaf = Leaf(
-            _int(storage, "storage", -1), _word(role, ROLES, "role"), _str(name, "name"),
-            _pick(self._specs, spec, "spec"), _fingerprint(fingerprint),
-            _pick(strings, payload, "payload"), _pick(strings, skipped, "skipped"),
+            _int(storage, "storage", -1),
+            _word(role, ROLES, "role"),
+            _str(name, "name"),
+            _pick(self._specs, spec, "spec"),
+            _fingerprint(fingerprint),
+            _pick(strings, payload, "payload"),
+            _pick(strings, skipped, "skipped"),
         )
         self.leaves.append(leaf)
 
     def _site(self, raw: Any, slot: str) -> Site:
         scope, op, phase, step, rank, occurrence = _list(raw, "site", 6)
         return Site(
-            _pick(self._strings, scope, "scope"), _pick(self._strings, op, "op"),
+            _pick(self._strings, scope, "scope"),
+            _pick(self._strings, op, "op"),
             _word(_pick(self._strings, phase, "phase"), PHASES, "phase"),
-            _int(step, "step"), _int(rank, "rank"), _int(occurrence, "occurrence"), slot,
+            _int(step, "step"),
+            _int(rank, "rank"),
+            _int(occurrence, "occurrence"),
+            slot,
         )
 
     def _event(self, raw: Any, home: Site, latest: int) -> Event:
@@ -195,9 +212,12 @@ class IndexDecoder:
         slot = _pick(strings, raw[0], "slot")
         return Event(
             home.at(slot) if len(raw) == 7 else self._site(raw[7], slot),
-            _pick(self._specs, raw[1], "spec"), _int(raw[2], "storage", -1),
-            _int(raw[3], "producer", -1, latest), _fingerprint(raw[4]),
-            _pick(strings, raw[5], "skipped"), _pick(strings, raw[6], "payload"),
+            _pick(self._specs, raw[1], "spec"),
+            _int(raw[2], "storage", -1),
+            _int(raw[3], "producer", -1, latest),
+            _fingerprint(raw[4]),
+            _pick(strings, raw[5], "skipped"),
+            _pick(strings, raw[6], "payload"),
         )
 
     def _add_call(self, row: list[Any]) -> None:
@@ -211,9 +231,17 @@ class IndexDecoder:
         outputs = tuple(self._event(raw, home, index + 1) for raw in _list(writes, "writes"))
         changed = tuple(_int(i, "mutates", 0, len(inputs)) for i in _list(mutates, "mutates"))
         call = Call(
-            index, home, _pick(self._strings, target, "target"), _word(kind, KINDS, "kind"), inputs, outputs,
-            arguments, changed, _int(context, "context"),
-            _pick(self._strings, rng, "rng"), _pick(self._strings, source, "source"),
+            index,
+            home,
+            _pick(self._strings, target, "target"),
+            _word(kind, KINDS, "kind"),
+            inputs,
+            outputs,
+            arguments,
+            changed,
+            _int(context, "context"),
+            _pick(self._strings, rng, "rng"),
+            _pick(self._strings, source, "source"),
         )
         self.calls.append(call)
 
@@ -239,9 +267,7 @@ class IndexDecoder:
         _list(row, row[0], 7)
         self.ended = row[0] == "end"
         steps = self.mark.steps + (0 if self.ended else 1)
-        here = Mark(
-            steps, len(self.calls), len(self.leaves), len(self.contexts), len(self.payloads), len(self.shards)
-        )
+        here = Mark(steps, len(self.calls), len(self.leaves), len(self.contexts), len(self.payloads), len(self.shards))
         told = Mark(*(_int(value, "count") for value in row[1:]))
         if told != here:
             raise ValueError(f"the line counts {told}, but there are {here}")

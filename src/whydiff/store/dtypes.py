@@ -17,8 +17,20 @@ from whydiff.records import Payload
 NATIVE: dict[str, np.dtype[Any]] = {
     name: np.dtype(name).newbyteorder("<")
     for name in (
-        "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",
-        "float16", "float32", "float64", "complex64", "complex128",
+        "bool",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "float16",
+        "float32",
+        "float64",
+        "complex64",
+        "complex128",
     )
 }
 UNSIGNED = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
@@ -26,14 +38,24 @@ UNSIGNED = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
 
 TAGS: dict[str, tuple[str, str]] = {
     "BOOL": ("bool", "bool"),
-    "U8": ("uint8", "uint8"), "U16": ("uint16", "uint16"),
-    "U32": ("uint32", "uint32"), "U64": ("uint64", "uint64"),
-    "I8": ("int8", "int8"), "I16": ("int16", "int16"), "I32": ("int32", "int32"), "I64": ("int64", "int64"),
-    "F16": ("float16", "float16"), "F32": ("float32", "float32"), "F64": ("float64", "float64"),
-    "C64": ("complex64", "complex64"), "BF16": ("bfloat16", "uint16"),
-    "F8_E4M3": ("float8_e4m3fn", "uint8"), "F8_E5M2": ("float8_e5m2", "uint8"),
+    "U8": ("uint8", "uint8"),
+    "U16": ("uint16", "uint16"),
+    "U32": ("uint32", "uint32"),
+    "U64": ("uint64", "uint64"),
+    "I8": ("int8", "int8"),
+    "I16": ("int16", "int16"),
+    "I32": ("int32", "int32"),
+    "I64": ("int64", "int64"),
+    "F16": ("float16", "float16"),
+    "F32": ("float32", "float32"),
+    "F64": ("float64", "float64"),
+    "C64": ("complex64", "complex64"),
+    "BF16": ("bfloat16", "uint16"),
+    "F8_E4M3": ("float8_e4m3fn", "uint8"),
+    "F8_E5M2": ("float8_e5m2", "uint8"),
     "F8_E8M0": ("float8_e8m0fnu", "uint8"),
-    "F8_E4M3FNUZ": ("float8_e4m3fnuz", "uint8"), "F8_E5M2FNUZ": ("float8_e5m2fnuz", "uint8"),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", "uint8"),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", "uint8"),
 }
 """safetensors tag → (true dtype name, numpy dtype that carries the bits)."""
 
@@ -66,7 +88,9 @@ def stored_array(key: str, payload: Payload) -> tuple[np.ndarray[Any, Any], str]
     stored = bits.dtype.name
     if not carries(payload.dtype, stored):
         raise CaptureError(
-            "A payload's bits do not have its dtype.", where=key, actual=f"{stored} bits for {payload.dtype}",
+            "A payload's bits do not have its dtype.",
+            where=key,
+            actual=f"{stored} bits for {payload.dtype}",
             expected="the dtype itself where numpy has it, else the unsigned integer of the same width",
         )
     return np.array(bits, dtype=NATIVE[stored], order="C", copy=True, subok=False), stored

@@ -22,16 +22,16 @@ def line(value: Any) -> bytes:
     try:
         text = strict.to_text(value).encode("ascii")
     except (TypeError, ValueError) as error:
-        raise CaptureError(
-            "A record cannot be written to a trace.", actual=f"{error}: {value!r:.200}"
-        ) from error
+        raise CaptureError("A record cannot be written to a trace.", actual=f"{error}: {value!r:.200}") from error
     return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
 def _one_of(value: str, allowed: frozenset[str], where: object) -> str:
     if value not in allowed:
         raise CaptureError(
-            "A record has a word that traces do not know.", where=str(where), actual=repr(value),
+            "A record has a word that traces do not know.",
+            where=str(where),
+            actual=repr(value),
             expected=", ".join(sorted(allowed)),
         )
     return value
@@ -43,9 +43,7 @@ def _fingerprint(fingerprint: Fingerprint | None) -> list[Any] | None:
     low, high = fingerprint.lanes
     lanes = f"{low:016x}{high:016x}"
     if len(lanes) != 32 or low < 0 or high < 0:
-        raise CaptureError(
-            "A fingerprint's lane is no unsigned 64-bit integer.", actual=str(fingerprint.lanes)
-        )
+        raise CaptureError("A fingerprint's lane is no unsigned 64-bit integer.", actual=str(fingerprint.lanes))
     if fingerprint.covers == "content":
         return [lanes, fingerprint.nbytes]
     return [lanes, fingerprint.nbytes, fingerprint.covers]
@@ -83,8 +81,13 @@ class IndexEncoder:
     def _event(self, event: Event, home: Site) -> list[Any]:
         site = event.site
         raw = [
-            self._string(site.slot), self._spec(event.spec), event.storage, event.producer,
-            _fingerprint(event.fingerprint), self._string(event.skipped), self._string(event.payload),
+            self._string(site.slot),
+            self._spec(event.spec),
+            event.storage,
+            event.producer,
+            _fingerprint(event.fingerprint),
+            self._string(event.skipped),
+            self._string(event.payload),
         ]
         same = site.occurrence == home.occurrence and site.scope == home.scope and site.op == home.op
         if not (same and site.phase == home.phase and site.step == home.step and site.rank == home.rank):
@@ -96,17 +99,30 @@ class IndexEncoder:
         if home.slot:
             raise CaptureError("A call's site names a slot.", where=str(home), expected="an empty slot")
         return [
-            "call", call.index, self._site(home), self._string(call.target), _one_of(call.kind, KINDS, home),
+            "call",
+            call.index,
+            self._site(home),
+            self._string(call.target),
+            _one_of(call.kind, KINDS, home),
             [self._event(event, home) for event in call.reads],
             [self._event(event, home) for event in call.writes],
-            strict.encode(call.arguments), list(call.mutates), call.context,
-            self._string(call.rng), self._string(call.source),
+            strict.encode(call.arguments),
+            list(call.mutates),
+            call.context,
+            self._string(call.rng),
+            self._string(call.source),
         ]
 
     def _leaf(self, leaf: Leaf) -> list[Any]:
         return [
-            "leaf", leaf.storage, _one_of(leaf.role, ROLES, leaf.name), leaf.name, self._spec(leaf.spec),
-            _fingerprint(leaf.fingerprint), self._string(leaf.payload), self._string(leaf.skipped),
+            "leaf",
+            leaf.storage,
+            _one_of(leaf.role, ROLES, leaf.name),
+            leaf.name,
+            self._spec(leaf.spec),
+            _fingerprint(leaf.fingerprint),
+            self._string(leaf.payload),
+            self._string(leaf.skipped),
         ]
 
     def _with_tables(self, rows: Iterable[list[Any]]) -> bytes:

@@ -60,14 +60,19 @@ def regular_file(root: Path, name: str, next_step: str = COPY_AGAIN) -> Path:
         ) from error
     if not inside:
         raise TraceFormatError(
-            "A file of the trace is a link that leaves the trace's directory.", where=str(path),
-            actual=str(resolved), expected="a file inside the directory",
+            "A file of the trace is a link that leaves the trace's directory.",
+            where=str(path),
+            actual=str(resolved),
+            expected="a file inside the directory",
             next_step="Do not open this trace unless you know who made it; copy the files themselves.",
         )
     if not stat.S_ISREG(mode):
         raise TraceFormatError(
-            "A file of the trace is no regular file.", where=str(path), actual=stat.filemode(mode),
-            expected="a regular file", next_step=next_step,
+            "A file of the trace is no regular file.",
+            where=str(path),
+            actual=stat.filemode(mode),
+            expected="a regular file",
+            next_step=next_step,
         )
     return resolved
 
@@ -84,14 +89,20 @@ def trace_directory(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:
         actual = "a file" if isinstance(error, NotADirectoryError) else str(error)
         raise TraceFormatError(
-            "There is no trace here.", where=str(root), actual=actual, expected="a directory",
+            "There is no trace here.",
+            where=str(root),
+            actual=actual,
+            expected="a directory",
             next_step=NOT_A_TRACE,
         ) from error
     if MANIFEST not in names:
         found = ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")
         raise TraceFormatError(
-            "This directory is not a trace.", where=str(root), actual=found or "an empty directory",
-            expected=f"{MANIFEST}, {INDEX}", next_step=NOT_A_TRACE,
+            "This directory is not a trace.",
+            where=str(root),
+            actual=found or "an empty directory",
+            expected=f"{MANIFEST}, {INDEX}",
+            next_step=NOT_A_TRACE,
         )
     return root
 

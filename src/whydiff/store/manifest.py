@@ -67,8 +67,10 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
         "captured": strict.encode(dict(manifest.captured), 1),
         "environment": {part: strict.encode(dict(getattr(environment, part)), 2) for part in _ENVIRONMENT},
         "observer": {
-            "deterministic": observer.deterministic, "unchanged": observer.unchanged,
-            "outputs": observer.outputs, "note": observer.note,
+            "deterministic": observer.deterministic,
+            "unchanged": observer.unchanged,
+            "outputs": observer.outputs,
+            "note": observer.note,
         },
         "ties": [list(names) for names in manifest.ties],
         "scalars": strict.encode(dict(manifest.scalars), 1),
@@ -94,21 +96,28 @@ def read_manifest(root: Path) -> Manifest:
         found = strict.decode(raw.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise TraceFormatError(
-            "The manifest of a trace is damaged.", where=str(path), actual=str(error), expected="strict JSON",
+            "The manifest of a trace is damaged.",
+            where=str(path),
+            actual=str(error),
+            expected="strict JSON",
             next_step=COPY_AGAIN,
         ) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise TraceFormatError(
-            "This manifest does not belong to a whydiff trace.", where=str(path),
+            "This manifest does not belong to a whydiff trace.",
+            where=str(path),
             actual=repr(found.get("format") if isinstance(found, dict) else found)[:80],
-            expected=f'"format": "{FORMAT}"', next_step=NOT_A_TRACE,
+            expected=f'"format": "{FORMAT}"',
+            next_step=NOT_A_TRACE,
         )
     found = _migrate(found, path)
     head, mark, _ = raw.rpartition(b'"checksum"')
     if not mark or found.get("checksum") != f"{zlib.crc32(head):08x}":
         raise TraceFormatError(
-            "The manifest of a trace was changed after it was written.", where=str(path),
-            actual=f"checksum {found.get('checksum')!r:.40}", expected=f"{zlib.crc32(head):08x}",
+            "The manifest of a trace was changed after it was written.",
+            where=str(path),
+            actual=f"checksum {found.get('checksum')!r:.40}",
+            expected=f"{zlib.crc32(head):08x}",
             next_step=COPY_AGAIN,
         )
     try:
@@ -123,20 +132,27 @@ def _migrate(found: dict[str, Any], path: Path) -> dict[str, Any]:
     version = found.get("schema_version")
     if type(version) is not int or version < 1:
         raise TraceFormatError(
-            "The manifest names no schema version.", where=str(path), actual=repr(version)[:40],
-            expected=f"an integer from 1 to {SCHEMA_VERSION}", next_step=COPY_AGAIN,
+            "The manifest names no schema version.",
+            where=str(path),
+            actual=repr(version)[:40],
+            expected=f"an integer from 1 to {SCHEMA_VERSION}",
+            next_step=COPY_AGAIN,
         )
     if version > SCHEMA_VERSION:
         raise TraceVersionError(
-            "This trace was written by a newer whydiff.", where=str(path), actual=f"schema version {version}",
+            "This trace was written by a newer whydiff.",
+            where=str(path),
+            actual=f"schema version {version}",
             expected=f"at most {SCHEMA_VERSION}",
             next_step="Open it with the whydiff that wrote it: pip install --upgrade whydiff.",
         )
     for old in range(version, SCHEMA_VERSION):
         if old not in MIGRATIONS:
             raise TraceVersionError(
-                "This trace was written by an older whydiff, and nothing converts it.", where=str(path),
-                actual=f"schema version {version}", expected=str(SCHEMA_VERSION),
+                "This trace was written by an older whydiff, and nothing converts it.",
+                where=str(path),
+                actual=f"schema version {version}",
+                expected=str(SCHEMA_VERSION),
                 next_step="Capture the run again, or open the trace with the whydiff that wrote it.",
             )
         found = MIGRATIONS[old](found)
@@ -165,24 +181,30 @@ def _manifest(found: dict[str, Any]) -> Manifest:
     outside, check = _get(found, "environment", dict), _get(found, "observer", dict)
     nothing = type(None)
     parts = {
-        part: _mapping(outside, part) if part == "flags" else _mapping(outside, part, str)
-        for part in _ENVIRONMENT
+        part: _mapping(outside, part) if part == "flags" else _mapping(outside, part, str) for part in _ENVIRONMENT
     }
     ties = _get(found, "ties", list)
     if not all(type(names) is list and all(type(name) is str for name in names) for names in ties):
         raise ValueError("'ties' must be a list of lists of names")
     manifest = Manifest(
-        framework=_get(found, "framework", str), level=_get(found, "level", str),
-        closed=_get(found, "closed", bool), complete=_get(found, "complete", bool),
-        note=_get(found, "note", str), captured=_mapping(found, "captured"),
+        framework=_get(found, "framework", str),
+        level=_get(found, "level", str),
+        closed=_get(found, "closed", bool),
+        complete=_get(found, "complete", bool),
+        note=_get(found, "note", str),
+        captured=_mapping(found, "captured"),
         environment=Environment(**parts),
         observer=ObserverCheck(
-            _get(check, "deterministic", bool, nothing), _get(check, "unchanged", bool, nothing),
-            _get(check, "outputs", int), _get(check, "note", str),
+            _get(check, "deterministic", bool, nothing),
+            _get(check, "unchanged", bool, nothing),
+            _get(check, "outputs", int),
+            _get(check, "note", str),
         ),
         ties=tuple(tuple(names) for names in ties),
-        scalars=_mapping(found, "scalars"), config=_mapping(found, "config"),
-        index_bytes=_get(found, "index_bytes", int), index_crc32=_get(found, "index_crc32", int),
+        scalars=_mapping(found, "scalars"),
+        config=_mapping(found, "config"),
+        index_bytes=_get(found, "index_bytes", int),
+        index_crc32=_get(found, "index_crc32", int),
     )
     if manifest.complete and not manifest.closed:
         raise ValueError("'complete' is true although 'closed' is false")

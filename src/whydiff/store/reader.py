@@ -136,9 +136,11 @@ class DiskTrace:
             told = self._shards[number]
             if (shard.size, shard.header_crc32) != (told.size, told.header_crc32):
                 raise TraceFormatError(
-                    "A payload shard is not the one that was written.", where=str(shard.path),
+                    "A payload shard is not the one that was written.",
+                    where=str(shard.path),
                     actual=f"{shard.size} bytes, header checksum {shard.header_crc32:08x}",
-                    expected=f"{told.size} bytes, {told.header_crc32:08x}", next_step=COPY_AGAIN,
+                    expected=f"{told.size} bytes, {told.header_crc32:08x}",
+                    next_step=COPY_AGAIN,
                 )
             self._open[number] = shard
         return self._open[number]
@@ -150,14 +152,20 @@ class DiskTrace:
         tag, shape, _, _ = shard.entries.get(key, ("nothing", (), 0, 0))
         if (TAGS.get(tag, ("", ""))[1], shape) != saved_shape(stored.stored, stored.shape):
             raise TraceFormatError(
-                "A payload does not look as the index says.", where=where, actual=f"{tag}{list(shape)}",
-                expected=f"{stored.stored}{list(stored.shape)} for {stored.dtype}", next_step=COPY_AGAIN,
+                "A payload does not look as the index says.",
+                where=where,
+                actual=f"{tag}{list(shape)}",
+                expected=f"{stored.stored}{list(stored.shape)} for {stored.dtype}",
+                next_step=COPY_AGAIN,
             )
         crc = zlib.crc32(shard.slice(key))
         if crc != stored.crc32:
             raise TraceFormatError(
-                "A payload was damaged after it was written.", where=where, actual=f"checksum {crc:08x}",
-                expected=f"{stored.crc32:08x}", next_step=COPY_AGAIN,
+                "A payload was damaged after it was written.",
+                where=where,
+                actual=f"checksum {crc:08x}",
+                expected=f"{stored.crc32:08x}",
+                next_step=COPY_AGAIN,
             )
         self._verified.add(key)
 
@@ -188,15 +196,15 @@ def open_trace(path: str | os.PathLike[str]) -> DiskTrace:
     note = manifest.note
     if not manifest.closed:
         note = _cut(index, torn)
-    check_references(
-        index.calls, index.leaves, len(index.contexts), str(root), manifest.closed and manifest.complete
-    )
+    check_references(index.calls, index.leaves, len(index.contexts), str(root), manifest.closed and manifest.complete)
     for number, shard in enumerate(index.shards):
         size = regular_file(root, shard_name(number)).stat().st_size
         if size != shard.size:
             raise TraceFormatError(
                 "A payload shard does not have the size that was written.",
-                where=str(root / shard_name(number)), actual=f"{size} bytes", expected=f"{shard.size} bytes",
+                where=str(root / shard_name(number)),
+                actual=f"{size} bytes",
+                expected=f"{shard.size} bytes",
                 next_step=COPY_AGAIN,
             )
     return DiskTrace(root, manifest, index, note)
@@ -205,8 +213,11 @@ def open_trace(path: str | os.PathLike[str]) -> DiskTrace:
 def _read_index(data: bytes, file: Path, manifest: Manifest) -> tuple[IndexDecoder, bool]:
     if manifest.closed and len(data) != manifest.index_bytes:
         raise TraceFormatError(
-            "The index does not have the size that was written.", where=str(file),
-            actual=f"{len(data)} bytes", expected=f"{manifest.index_bytes} bytes", next_step=COPY_AGAIN,
+            "The index does not have the size that was written.",
+            where=str(file),
+            actual=f"{len(data)} bytes",
+            expected=f"{manifest.index_bytes} bytes",
+            next_step=COPY_AGAIN,
         )
     lines = data.split(b"\n")
     torn = lines.pop() != b""
@@ -216,14 +227,18 @@ def _read_index(data: bytes, file: Path, manifest: Manifest) -> tuple[IndexDecod
             index.feed(line)
         except ValueError as error:
             raise TraceFormatError(
-                "A line of the index is damaged.", where=f"{file}, line {number}", actual=str(error),
+                "A line of the index is damaged.",
+                where=f"{file}, line {number}",
+                actual=str(error),
                 next_step=COPY_AGAIN,
             ) from error
     if manifest.closed and (torn or not index.ended or zlib.crc32(data) != manifest.index_crc32):
         raise TraceFormatError(
-            "The index is not the one that was written.", where=str(file),
+            "The index is not the one that was written.",
+            where=str(file),
             actual=f"checksum {zlib.crc32(data):08x}",
-            expected=f"{manifest.index_crc32:08x}, with an end line", next_step=COPY_AGAIN,
+            expected=f"{manifest.index_crc32:08x}, with an end line",
+            next_step=COPY_AGAIN,
         )
     return index, torn
 

@@ -60,7 +60,9 @@ class SafetensorsFile:
         self._data = 8 + length
         if length > MAX_HEADER or self._data > self.size:
             raise _bad(
-                "A safetensors header is longer than its file.", path, f"header of {length} bytes",
+                "A safetensors header is longer than its file.",
+                path,
+                f"header of {length} bytes",
                 f"at most {min(MAX_HEADER, self.size - 8)}",
             )
         head = self._map[: self._data]
@@ -85,8 +87,10 @@ class SafetensorsFile:
             end = stop
         if end != self.size - self._data:
             raise _bad(
-                "A safetensors file does not have the bytes its header declares.", self.path,
-                f"{self.size - self._data} bytes of data", f"{end} bytes",
+                "A safetensors file does not have the bytes its header declares.",
+                self.path,
+                f"{self.size - self._data} bytes of data",
+                f"{end} bytes",
             )
         return entries
 
@@ -117,8 +121,11 @@ class SafetensorsFile:
         if dtype is None:
             if tag not in TAGS:
                 raise PayloadError(
-                    "A tensor has a dtype that this version does not read.", where=f"{self.path}: {name}",
-                    actual=tag, expected=", ".join(TAGS), next_step="Convert it to another dtype first.",
+                    "A tensor has a dtype that this version does not read.",
+                    where=f"{self.path}: {name}",
+                    actual=tag,
+                    expected=", ".join(TAGS),
+                    next_step="Convert it to another dtype first.",
                 )
             dtype = NATIVE[TAGS[tag][1]]
         shape = own_shape if shape is None else shape

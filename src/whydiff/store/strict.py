@@ -58,7 +58,8 @@ def encode(value: Any, depth: int = 0) -> Any:
             return {str.__str__(key): encode(item, depth + 1) for key, item in value.items()}
         return {"$dict": [[encode(key, depth + 3), encode(item, depth + 3)] for key, item in value.items()]}
     raise CaptureError(
-        "A value cannot be written to a trace.", actual=f"{kind.__module__}.{kind.__qualname__}",
+        "A value cannot be written to a trace.",
+        actual=f"{kind.__module__}.{kind.__qualname__}",
         expected="str, int, float, complex, bool, None, list, tuple or mapping",
         next_step="The adapter that recorded it has a defect: it must describe the value in JSON terms.",
     )
@@ -135,6 +136,9 @@ def _finite(text: str) -> float:
 
 
 _TAGS: dict[str, Callable[[Any], Any]] = {
-    "$float": _float, "$complex": _complex, "$tuple": _tuple, "$dict": _dict,
+    "$float": _float,
+    "$complex": _complex,
+    "$tuple": _tuple,
+    "$dict": _dict,
 }
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)

@@ -22,8 +22,21 @@ from whydiff.store.safetensors_file import SafetensorsFile
 PICKLED = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"})
 
 DAMAGE = (
-    ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError, TypeError, LookupError, ArithmeticError,
-    AttributeError, RuntimeError, MemoryError, struct.error, lzma.LZMAError, zlib.error, zipfile.BadZipFile,
+    ValueError,
+    OSError,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    lzma.LZMAError,
+    zlib.error,
+    zipfile.BadZipFile,
 )
 """What numpy's header parser (Python's own parser) and the zip reader raise on damaged bytes."""
 
@@ -56,15 +69,20 @@ def read_tensor_file(path: str | os.PathLike[str]) -> TensorFile:
     suffix = file.suffix.lower()
     if suffix in PICKLED:
         raise UsageError(
-            "This file is a pickle, which is never opened here.", where=str(file), actual=suffix,
+            "This file is a pickle, which is never opened here.",
+            where=str(file),
+            actual=suffix,
             expected=".safetensors, .npy or .npz",
             next_step="Open it through the torch adapter (torch.load with weights_only=True), or save it as "
             ".safetensors.",
         )
     if suffix not in (".safetensors", ".npy", ".npz"):
         raise UsageError(
-            "This kind of tensor file is not known.", where=str(file), actual=suffix or "(no suffix)",
-            expected=".safetensors, .npy or .npz", next_step="Save the tensors as .safetensors.",
+            "This kind of tensor file is not known.",
+            where=str(file),
+            actual=suffix or "(no suffix)",
+            expected=".safetensors, .npy or .npz",
+            next_step="Save the tensors as .safetensors.",
         )
     if not file.is_file():
         raise TraceFormatError("There is no such tensor file.", where=str(file), expected="a regular file")
@@ -85,7 +103,9 @@ def _safetensors(path: Path) -> TensorFile:
 
 def _damaged(where: str, error: Exception) -> TraceFormatError:
     return TraceFormatError(
-        "A tensor file is damaged, or holds pickled objects.", where=where, actual=str(error),
+        "A tensor file is damaged, or holds pickled objects.",
+        where=where,
+        actual=str(error),
         next_step="Save the tensors again, as .safetensors or with numpy.save(..., allow_pickle=False).",
     )
 
@@ -94,8 +114,11 @@ def _payload(array: Any, where: str) -> Payload:
     name = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
     if name not in NATIVE:
         raise PayloadError(
-            "A tensor has a dtype that cannot be compared.", where=where, actual=name,
-            expected=", ".join(NATIVE), next_step="Save it as .safetensors, which names every dtype.",
+            "A tensor has a dtype that cannot be compared.",
+            where=where,
+            actual=name,
+            expected=", ".join(NATIVE),
+            next_step="Save it as .safetensors, which names every dtype.",
         )
     bits = array if array.dtype == NATIVE[name] else array.astype(NATIVE[name])
     return Payload(bits if bits.flags.c_contiguous else np.array(bits, order="C"), name)

@@ -65,9 +65,7 @@ class TraceWriter:
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
         self.path = Path(path)
-        self._manifest = Manifest(
-            framework, level, captured=captured or {}, environment=environment or Environment()
-        )
+        self._manifest = Manifest(framework, level, captured=captured or {}, environment=environment or Environment())
         self._shard_bytes = shard_bytes
         self._encoder = IndexEncoder()
         self._calls = self._leaves = self._contexts = self._steps = self._shards = 0
@@ -82,7 +80,9 @@ class TraceWriter:
             self._index = open(self.path / INDEX, "xb", buffering=INDEX_BUFFER)  # noqa: SIM115
         except OSError as error:
             raise UsageError(
-                "The trace cannot be written here.", where=str(self.path), actual=str(error),
+                "The trace cannot be written here.",
+                where=str(self.path),
+                actual=str(error),
                 next_step="Choose another path.",
             ) from error
 
@@ -100,12 +100,17 @@ class TraceWriter:
             self.close()
         else:
             name = type(error).__name__
-            self._finish(Manifest(
-                self._manifest.framework, self._manifest.level, complete=False,
-                note=f"the capture ended with {name}: {error}".rstrip(": "),
-                captured=self._manifest.captured, environment=self._manifest.environment,
-                observer=ObserverCheck(None, None, 0, "the capture ended with an exception"),
-            ))
+            self._finish(
+                Manifest(
+                    self._manifest.framework,
+                    self._manifest.level,
+                    complete=False,
+                    note=f"the capture ended with {name}: {error}".rstrip(": "),
+                    captured=self._manifest.captured,
+                    environment=self._manifest.environment,
+                    observer=ObserverCheck(None, None, 0, "the capture ended with an exception"),
+                )
+            )
 
     def _write(self, data: bytes) -> None:
         if self._closed:
@@ -127,13 +132,17 @@ class TraceWriter:
         for position, call in enumerate(calls, self._calls):
             if call.index != position:
                 raise CaptureError(
-                    "A call's index is not its position.", where=str(call.site), actual=str(call.index),
+                    "A call's index is not its position.",
+                    where=str(call.site),
+                    actual=str(call.index),
                     expected=str(position),
                 )
             if not 0 <= call.context < self._contexts:
                 raise CaptureError(
-                    "A call names a context that was not added.", where=str(call.site),
-                    actual=str(call.context), expected=f"below {self._contexts}",
+                    "A call names a context that was not added.",
+                    where=str(call.site),
+                    actual=str(call.context),
+                    expected=f"below {self._contexts}",
                     next_step="Add contexts before the calls that name them.",
                 )
         self._write(self._encoder.calls(calls))
@@ -165,7 +174,8 @@ class TraceWriter:
         """
         if not key or key == "__metadata__" or key in self._keys or not key.isprintable():
             raise CaptureError(
-                "A payload's key cannot be used.", where=repr(key),
+                "A payload's key cannot be used.",
+                where=repr(key),
                 actual="taken" if key in self._keys else "",
                 expected="a new, printable, non-empty string other than __metadata__",
             )
@@ -238,11 +248,20 @@ class TraceWriter:
         """
         if observer is NOT_CHECKED:
             observer = ObserverCheck(None, None, 0, "the observer check was not run")
-        self._finish(Manifest(
-            self._manifest.framework, self._manifest.level, complete=complete, note=note,
-            captured=self._manifest.captured, environment=environment or self._manifest.environment,
-            observer=observer, ties=tuple(ties), scalars=scalars or {}, config=config or {},
-        ))
+        self._finish(
+            Manifest(
+                self._manifest.framework,
+                self._manifest.level,
+                complete=complete,
+                note=note,
+                captured=self._manifest.captured,
+                environment=environment or self._manifest.environment,
+                observer=observer,
+                ties=tuple(ties),
+                scalars=scalars or {},
+                config=config or {},
+            )
+        )
 
     def _finish(self, manifest: Manifest) -> None:
         if self._closed:
@@ -265,7 +284,9 @@ def _recording(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise CaptureError(
-            "The trace cannot be written any further.", where=str(path), actual=str(error),
+            "The trace cannot be written any further.",
+            where=str(path),
+            actual=str(error),
             next_step="Make room, or choose another path, and capture again.",
         ) from error
 
@@ -282,8 +303,10 @@ def _make_room(path: Path, overwrite: bool) -> None:
     foreign = [name for name in names if not is_own_file(name)]
     if not overwrite or foreign or MANIFEST not in names:
         raise UsageError(
-            "There is something at the path of the new trace.", where=str(path),
-            actual=", ".join(sorted(foreign or names)[:5]), expected="nothing, or an empty directory",
+            "There is something at the path of the new trace.",
+            where=str(path),
+            actual=", ".join(sorted(foreign or names)[:5]),
+            expected="nothing, or an empty directory",
             next_step="Choose another path." if foreign else "Choose another path, or overwrite the trace.",
         )
     # The manifest goes last, so that an interrupted overwrite can be repeated.
@@ -314,9 +337,7 @@ def save(
     """
     keys = _chosen(trace, payloads)
     if trace.source != "live" and Path(trace.source).resolve() == Path(path).resolve():
-        raise UsageError(
-            "A trace cannot be written over itself.", where=str(path), next_step="Choose another path."
-        )
+        raise UsageError("A trace cannot be written over itself.", where=str(path), next_step="Choose another path.")
     check_references(trace.calls, trace.leaves, len(trace.contexts), trace.source, trace.complete)
     with TraceWriter(
         path, framework=trace.framework, level=trace.level, overwrite=overwrite, environment=trace.environment
@@ -329,8 +350,13 @@ def save(
             if payload is not None:
                 writer.add_payload(key, payload)
         writer.close(
-            environment=trace.environment, observer=trace.observer, ties=trace.ties, scalars=trace.scalars,
-            config=trace.config, note=trace.note, complete=trace.complete,
+            environment=trace.environment,
+            observer=trace.observer,
+            ties=trace.ties,
+            scalars=trace.scalars,
+            config=trace.config,
+            note=trace.note,
+            complete=trace.complete,
         )
 
 
@@ -355,7 +381,9 @@ def _chosen(trace: Trace, payloads: str | Iterable[str]) -> list[str]:
     for pattern in patterns:
         if not any(fnmatchcase(key, pattern) for key in keys):
             raise UsageError(
-                "A pattern fits no payload.", where="payloads", actual=pattern,
+                "A pattern fits no payload.",
+                where="payloads",
+                actual=pattern,
                 expected=some or "(the trace has no payloads)",
             )
     return [key for key in keys if any(fnmatchcase(key, pattern) for pattern in patterns)]

@@ -80,8 +80,7 @@ class FormulaStudy:
             for r in self.rows
         )  # fmt: skip
         equal = tuple(
-            Text(f"{name}: differs from the first by {value:.1e} in float64")
-            for name, value in self.equal.items()
+            Text(f"{name}: differs from the first by {value:.1e} in float64") for name, value in self.equal.items()
         )
         return (
             Section("What holds here", tuple(Text(sentence) for sentence in self.sentences)),
@@ -124,9 +123,7 @@ def compare_formulas(
     """
     named = dict(formulas) if isinstance(formulas, Mapping) else {f.__name__: f for f in formulas}
     if len(named) < 2:
-        raise UsageError(
-            "A comparison needs two formulas with names of their own.", actual=", ".join(named) or "none"
-        )
+        raise UsageError("A comparison needs two formulas with names of their own.", actual=", ".join(named) or "none")
     adapter: Any = for_target(next(iter(named.values())), inputs)
     equal = _equality(adapter, named, inputs)
     cells = [(dtype, device, scale) for dtype in dtypes for device in devices for scale in scales]
@@ -200,9 +197,7 @@ def _sentences(
                 said.append(f"{dtype} on {device}: they overflow at the same scale; none gains range.")
             elif math.isfinite(latest):
                 gain = latest / earliest
-                said.append(
-                    f"{dtype} on {device}: the best reaches {gain:.2g} times the input scale of the worst."
-                )
+                said.append(f"{dtype} on {device}: the best reaches {gain:.2g} times the input scale of the worst.")
             errors = {n: _typical(study, n, dtype, device) for n in names}
             best, worst = min(errors, key=lambda n: errors[n]), max(errors, key=lambda n: errors[n])
             ratio = errors[worst] / errors[best] if errors[best] else 1.0
@@ -212,9 +207,7 @@ def _sentences(
                 for n in names
             }
             said.append(
-                f"{dtype} on {device}: cost "
-                + ", ".join(f"{n} × {value:.2f}" for n, value in cost.items())
-                + "."
+                f"{dtype} on {device}: cost " + ", ".join(f"{n} × {value:.2f}" for n, value in cost.items()) + "."
             )
     return said
 

@@ -48,9 +48,7 @@ def test_replayed_results_are_what_the_program_gives(name: str, replayed: Callab
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_trace_on_disk_replays_like_the_live_one(
-    name: str, tmp_path: Any, replay: Callable[[Trace], Any]
-) -> None:
+def test_a_trace_on_disk_replays_like_the_live_one(name: str, tmp_path: Any, replay: Callable[[Trace], Any]) -> None:
     with whydiff.capture(tmp_path / "t"):
         PROGRAMS[name](x())
     found = replay(open_trace(tmp_path / "t"))

@@ -215,17 +215,13 @@ def test_attention_kernels_without_float64_have_a_formula() -> None:
     q, k, v = (torch.randn(2, 4, 6, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
     for causal in (False, True):
         out, logsumexp = attention(q, k[:, :2], v[:, :2], None, 0.0, causal, None)
-        expected = nn.functional.scaled_dot_product_attention(
-            q, k[:, :2], v[:, :2], is_causal=causal, enable_gqa=True
-        )
+        expected = nn.functional.scaled_dot_product_attention(q, k[:, :2], v[:, :2], is_causal=causal, enable_gqa=True)
         assert torch.allclose(out, expected, atol=1e-14)
         assert logsumexp.shape == (2, 4, 6)
         out, _ = attention(q, k, v, None, 0.0, causal, 0.3)
         grad = torch.randn_like(out)
         expected_grads = torch.autograd.grad(out, (q, k, v), grad)
-        for mine, theirs in zip(
-            attention_backward(grad, q, k, v, None, causal, 0.3), expected_grads, strict=True
-        ):
+        for mine, theirs in zip(attention_backward(grad, q, k, v, None, causal, 0.3), expected_grads, strict=True):
             assert torch.allclose(mine, theirs, atol=1e-12)
     with pytest.raises(ReplayError):
         attention(q, k, v, None, 0.1, False, None)

@@ -188,9 +188,7 @@ def world(watched: list[Any]) -> list[Any]:
         if isinstance(value, torch.Generator):
             return value.get_state().tolist()
         if isinstance(value, torch.Tensor):
-            grad = (
-                look(value.grad) if value.is_leaf and value.requires_grad and value.grad is not None else None
-            )
+            grad = look(value.grad) if value.is_leaf and value.requires_grad and value.grad is not None else None
             bits = value.detach().clone().contiguous().numpy().tobytes()
             return (
                 id(value),
@@ -230,9 +228,7 @@ def test_observation_changes_nothing(name: str, level: str) -> None:
     after = world(everything)
     assert after == before
     modules = any(isinstance(thing, nn.Module) for thing in watched)
-    assert diagnosis.verdict == ("identical" if level == "op" or modules else "incomparable"), (
-        diagnosis.reason
-    )
+    assert diagnosis.verdict == ("identical" if level == "op" or modules else "incomparable"), diagnosis.reason
     for side in diagnosis.sides:
         assert (side.observer.deterministic, side.observer.unchanged) == (True, True), side.observer.note
 
@@ -385,7 +381,5 @@ def test_outputs_of_every_kind_are_found() -> None:
         logits: torch.Tensor
         extra: dict[str, Any]
 
-    paths = [
-        path for path, _ in tensors_in(Result(torch.ones(1), {"a": [torch.ones(1), {"b": torch.ones(1)}]}))
-    ]
+    paths = [path for path, _ in tensors_in(Result(torch.ones(1), {"a": [torch.ones(1), {"b": torch.ones(1)}]}))]
     assert paths == ["logits", "extra.a[0]", "extra.a[1].b"]

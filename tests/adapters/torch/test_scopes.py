@@ -124,9 +124,7 @@ def test_backward_after_two_forwards_keeps_both_scopes(captured: Captured) -> No
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
-def test_recomputed_forwards_belong_to_the_backward_of_their_scope(
-    use_reentrant: bool, captured: Captured
-) -> None:
+def test_recomputed_forwards_belong_to_the_backward_of_their_scope(use_reentrant: bool, captured: Captured) -> None:
     net = Net()
 
     def program(x: torch.Tensor) -> list[torch.Tensor | None]:

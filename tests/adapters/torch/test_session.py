@@ -99,9 +99,7 @@ def test_payloads_are_what_the_ops_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fail_at", [0, 2])
-def test_an_exception_leaves_an_incomplete_trace_and_no_hooks(
-    fail_at: int, tmp_path: Path, replay: Replay
-) -> None:
+def test_an_exception_leaves_an_incomplete_trace_and_no_hooks(fail_at: int, tmp_path: Path, replay: Replay) -> None:
     original = nn.Module.__call__
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), whydiff.capture(tmp_path / "t"):
         train(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), steps=4, fail_at=fail_at)

@@ -123,11 +123,7 @@ def test_generate_counts_a_step_per_token(sample: bool, replayed: Callable[..., 
     found = replayed(generate, IDS[:1])
     assert found.faithful
     assert {call.site.step for call in found.trace.calls} == {0, 1, 2, 3}
-    first = [
-        c.site
-        for c in found.trace.calls
-        if c.site.scope == "model.layers.0.mlp.up_proj" and c.kind == "compute"
-    ]
+    first = [c.site for c in found.trace.calls if c.site.scope == "model.layers.0.mlp.up_proj" and c.kind == "compute"]
     assert [(site.step, site.occurrence) for site in first] == [(0, 0), (1, 0), (2, 0), (3, 0)]
 
 

@@ -67,8 +67,15 @@ class TorchAdapter:
         return checkpoint(path)
 
     def evaluate(
-        self, formula: Any, inputs: Sequence[Any], dtype: str, scale: float, device: str, *,
-        repeats: int = 1, oracle: bool = False,
+        self,
+        formula: Any,
+        inputs: Sequence[Any],
+        dtype: str,
+        scale: float,
+        device: str,
+        *,
+        repeats: int = 1,
+        oracle: bool = False,
     ) -> tuple[Payload, float]:
         """A formula on scaled inputs: its output and seconds; the oracle carries the rounded inputs in float64."""
         if oracle:

@@ -84,8 +84,7 @@ def _refused(path: Path, actual: str, expected: str = "") -> TraceFormatError:
         "A PyTorch file is damaged, or holds more than tensors, and is not opened.",
         where=str(path),
         actual=actual,
-        expected=expected
-        or "tensors, numbers, text, lists and dictionaries (torch.load with weights_only=True)",
+        expected=expected or "tensors, numbers, text, lists and dictionaries (torch.load with weights_only=True)",
         next_step="If you trust it, load it yourself and save the tensors as .safetensors.",
     )
 
@@ -100,11 +99,7 @@ def _said(error: BaseException) -> str:
 def _leaves(item: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
     if depth > _DEEP:
         raise ValueError(f"nested deeper than {_DEEP} levels")
-    if (
-        isinstance(item, torch.Tensor)
-        or item is None
-        or isinstance(item, (bool, int, float, complex, str, bytes))
-    ):
+    if isinstance(item, torch.Tensor) or item is None or isinstance(item, (bool, int, float, complex, str, bytes)):
         yield path or "(all)", item
     elif isinstance(item, Mapping):
         for key, value in item.items():
@@ -129,9 +124,7 @@ def _payload(tensor: torch.Tensor, mapped: Sequence[tuple[int, int]]) -> tuple[P
     dense = raw(tensor.detach()).contiguous()
     if name in ("bfloat16", "complex32") or name.startswith("float8"):
         width = dense.element_size()
-        bits: Any = (
-            dense.reshape(-1).view(_UNSIGNED[width]).numpy().view(f"u{width}").reshape(tuple(dense.shape))
-        )
+        bits: Any = dense.reshape(-1).view(_UNSIGNED[width]).numpy().view(f"u{width}").reshape(tuple(dense.shape))
     else:
         bits = dense.numpy()
     begin = dense.data_ptr()

@@ -74,12 +74,7 @@ def not_comparable(tensor: torch.Tensor) -> str:
     """Why a tensor has no plain storage to fingerprint; empty if it has one."""
     if tensor.is_nested:
         return "nested tensor"
-    if (
-        type(tensor) in _PLAIN
-        and tensor.layout is torch.strided
-        and tensor.dtype in _BY_DTYPE
-        and not tensor.is_meta
-    ):
+    if type(tensor) in _PLAIN and tensor.layout is torch.strided and tensor.dtype in _BY_DTYPE and not tensor.is_meta:
         return ""
     if type(tensor) not in _PLAIN and type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return f"tensor subclass {type(tensor).__name__}"
@@ -136,9 +131,7 @@ def from_payload(payload: Payload, device: str = "cpu") -> torch.Tensor:
     bits: Any = payload.bits
     if bits.dtype.kind == "u" and not payload.dtype.startswith("uint"):
         bits = bits.view(f"i{bits.dtype.itemsize}") if bits.dtype.itemsize > 1 else bits
-        tensor = (
-            torch.from_numpy(np.array(bits, order="C", copy=True)).reshape(-1).view(dtype).reshape(bits.shape)
-        )
+        tensor = torch.from_numpy(np.array(bits, order="C", copy=True)).reshape(-1).view(dtype).reshape(bits.shape)
     else:
         tensor = torch.from_numpy(np.array(bits, order="C", copy=True))
     return tensor.to(device)

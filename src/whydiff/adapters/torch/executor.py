@@ -35,8 +35,11 @@ class Held:
         """The tensor that an event looked at, as it is now."""
         spec, whole = event.spec, self.whole
         same_type = spec.dtype == self.recorded
-        if same_type and self.shift == 0 and spec.shape == tuple(whole.shape) and (
-            spec.strides == whole.stride() and spec.offset == whole.storage_offset()
+        if (
+            same_type
+            and self.shift == 0
+            and spec.shape == tuple(whole.shape)
+            and (spec.strides == whole.stride() and spec.offset == whole.storage_offset())
         ):
             return whole
         offset = spec.offset - self.shift
@@ -47,12 +50,12 @@ class Held:
         end = (offset + _extent(spec.shape, spec.strides)) * dtype.itemsize
         if offset < 0 or (end > self.storage.nbytes() and spec.numel):  # torch would grow the storage
             raise ReplayError(
-                "A look lies outside the storage that it looks at.", where=str(event.site),
-                actual=f"{spec} at element {offset}", expected=f"within {self.storage.nbytes()} bytes",
+                "A look lies outside the storage that it looks at.",
+                where=str(event.site),
+                actual=f"{spec} at element {offset}",
+                expected=f"within {self.storage.nbytes()} bytes",
             )
-        return torch.empty(0, dtype=dtype, device=whole.device).set_(
-            self.storage, offset, spec.shape, spec.strides
-        )
+        return torch.empty(0, dtype=dtype, device=whole.device).set_(self.storage, offset, spec.shape, spec.strides)
 
 
 class Executor:
@@ -191,8 +194,10 @@ class Executor:
         payload = self.trace.payload(leaf.payload) if leaf.payload else None
         if payload is None:
             raise PayloadError(
-                "A full tensor is needed and the trace does not hold it.", where=leaf.name,
-                expected=str(leaf.spec), next_step="capture again with payloads=\"all\" (or a list of globs)",
+                "A full tensor is needed and the trace does not hold it.",
+                where=leaf.name,
+                expected=str(leaf.spec),
+                next_step='capture again with payloads="all" (or a list of globs)',
             )
         return from_payload(payload)
 
@@ -364,5 +369,3 @@ def _short(error: BaseException) -> str:
 
 def _cuda_devices() -> list[int]:
     return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-
-

@@ -63,9 +63,7 @@ def attention_backward(
         ReplayError: grouped queries.
     """
     if query.size(-3) != key.size(-3):
-        raise ReplayError(
-            "The backward pass of grouped attention is not lifted.", actual=f"{query.size(-3)} heads"
-        )
+        raise ReplayError("The backward pass of grouped attention is not lifted.", actual=f"{query.size(-3)} heads")
     probabilities, _, _ = _probabilities(query, key, value, bias, causal, scale)
     factor = scale if scale is not None else 1 / math.sqrt(query.size(-1))
     by_probability = grad @ value.transpose(-1, -2)
@@ -147,9 +145,7 @@ def _flash_backward(
     scale: float | None = None,
 ) -> Any:
     if dropout_p:
-        raise ReplayError(
-            "Dropout inside an attention kernel is not lifted.", actual=f"dropout_p={dropout_p}"
-        )
+        raise ReplayError("Dropout inside an attention kernel is not lifted.", actual=f"dropout_p={dropout_p}")
     return attention_backward(grad, q, k, v, None, is_causal, scale)
 
 
@@ -164,9 +160,7 @@ def _scaled_mm(
     use_fast_accum: bool = False,
 ) -> Any:
     if scale_a.numel() not in (1, a.size(0)) or scale_b.numel() not in (1, b.size(1)):
-        raise ReplayError(
-            "Block-wise scales are not lifted.", actual=f"{list(scale_a.shape)}, {list(scale_b.shape)}"
-        )
+        raise ReplayError("Block-wise scales are not lifted.", actual=f"{list(scale_a.shape)}, {list(scale_b.shape)}")
     product = (a @ b) * scale_a * scale_b
     product = product if bias is None else product + bias
     return product if scale_result is None else product * scale_result

@@ -31,8 +31,13 @@ def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[
 
 @contextmanager
 def applied(
-    interventions: Sequence[Intervention], roots: Roots, tensors: Sequence[tuple[str, torch.Tensor]],
-    args: Any, kwargs: Any, target: Any, donor: Any,
+    interventions: Sequence[Intervention],
+    roots: Roots,
+    tensors: Sequence[tuple[str, torch.Tensor]],
+    args: Any,
+    kwargs: Any,
+    target: Any,
+    donor: Any,
 ) -> Iterator[tuple[Any, Any]]:
     """Carry interventions out for the length of the block and undo them, whatever happens inside.
 

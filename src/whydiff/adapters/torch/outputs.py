@@ -11,9 +11,7 @@ import torch
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
 
-def tensors_in(
-    value: Any, path: str = "", _above: tuple[int, ...] = ()
-) -> Iterator[tuple[str, torch.Tensor]]:
+def tensors_in(value: Any, path: str = "", _above: tuple[int, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
     """(path, tensor) for every tensor in mappings, sequences, dataclasses and plain objects, in order.
 
     A whole tensor has the path ``"output"``; a mapping's key and an attribute appear as ``a.b``, a position

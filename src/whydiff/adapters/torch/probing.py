@@ -60,9 +60,7 @@ def _vector(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
     """(M, K) @ (K,): the matrix carries the probes."""
     matrix, vector = (a, b) if a.dim() == 2 else (a.unsqueeze(0), b)
     bias = None if bias is None else bias.reshape(-1) if bias.numel() > 1 else bias
-    return Lowered(
-        matrix.unsqueeze(0), lambda out: out.reshape(1, 1, -1), vector, vector.reshape(1, 1, -1), bias
-    )
+    return Lowered(matrix.unsqueeze(0), lambda out: out.reshape(1, 1, -1), vector, vector.reshape(1, 1, -1), bias)
 
 
 def _sum(x: torch.Tensor, dims: Any = None, divide: bool = False) -> Lowered:
@@ -131,9 +129,7 @@ def _convolution(
 class Summed:
     """See `whydiff.adapters.RecordedSum`."""
 
-    def __init__(
-        self, executor: Executor, call: Call, reads: Sequence[torch.Tensor], lowered: Lowered
-    ) -> None:
+    def __init__(self, executor: Executor, call: Call, reads: Sequence[torch.Tensor], lowered: Lowered) -> None:
         self._executor, self._call, self._reads, self._real = executor, call, list(reads), lowered
         self._buffers = [_twin(read) for read in reads]
         found = _lowered(call, self._buffers)
@@ -159,9 +155,7 @@ class Summed:
 
     def outputs(self) -> npt.NDArray[np.float64]:
         """(R, G · C) of the call on its recorded inputs; float64 holds every value exactly."""
-        values: npt.NDArray[np.float64] = (
-            self._result.transpose(0, 1).reshape(self.rows, -1).double().cpu().numpy()
-        )
+        values: npt.NDArray[np.float64] = self._result.transpose(0, 1).reshape(self.rows, -1).double().cpu().numpy()
         return values
 
     def evaluate(
@@ -261,9 +255,7 @@ def summed(executor: Executor, call: Call, reads: Sequence[torch.Tensor]) -> Sum
 
 def _lowered(call: Call, reads: Sequence[torch.Tensor]) -> Lowered | None:
     args = decode(call.arguments[0], reads)
-    return _lower(
-        call.site.op, args, {name: decode(value, reads) for name, value in call.arguments[1].items()}
-    )
+    return _lower(call.site.op, args, {name: decode(value, reads) for name, value in call.arguments[1].items()})
 
 
 def _apart(bias: torch.Tensor, right: torch.Tensor) -> bool:

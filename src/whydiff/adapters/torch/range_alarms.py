@@ -17,16 +17,10 @@ def examine_overflow(func: Any, args: Any, kwargs: Any, dtype: str) -> dict[str,
         empty if the op cannot be executed in float64 (that is no finding).
     """
     try:
-        wide = func(
-            *_widened(args), **{name: _widened(value) for name, value in kwargs.items() if name != "dtype"}
-        )
+        wide = func(*_widened(args), **{name: _widened(value) for name, value in kwargs.items() if name != "dtype"})
     except (RuntimeError, TypeError, ValueError, NotImplementedError):
         return {}
-    tensor = (
-        wide
-        if isinstance(wide, torch.Tensor)
-        else next((t for t in wide if isinstance(t, torch.Tensor)), None)
-    )
+    tensor = wide if isinstance(wide, torch.Tensor) else next((t for t in wide if isinstance(t, torch.Tensor)), None)
     if tensor is None or not tensor.is_floating_point() or not tensor.numel():
         return {}
     finite = tensor[torch.isfinite(tensor)]
@@ -52,9 +46,7 @@ def examine_masked_rows(reads: list[torch.Tensor], output: torch.Tensor) -> int:
 def nans_with_finite_mask(func: Any, args: Any, kwargs: Any) -> dict[str, int]:
     """The op again with minus infinity replaced by the lowest number in fully masked rows: how many NaN are left."""
     with torch.no_grad():
-        result = func(
-            *(lowest_in_masked_rows(a) if isinstance(a, torch.Tensor) else a for a in args), **kwargs
-        )
+        result = func(*(lowest_in_masked_rows(a) if isinstance(a, torch.Tensor) else a for a in args), **kwargs)
     first = result if isinstance(result, torch.Tensor) else result[0]
     return {"nans_with_finite_mask": int(torch.isnan(first).sum())}
 

@@ -147,9 +147,7 @@ class RangeRecorder(TorchDispatchMode):
         storage = self._storages.of(tensor) or self._storages.add(tensor, 0)
         made = self._made(total, operator, args, reads, before)
         vanished = any(known.vanished for known in before) or ("underflow", total.site) in self._alarms
-        self._known[storage.number] = _Known(
-            found.max_abs, found.finite, bool(found.nans), tainted, made, vanished
-        )
+        self._known[storage.number] = _Known(found.max_abs, found.finite, bool(found.nans), tainted, made, vanished)
 
     def _judge(
         self,
@@ -168,9 +166,7 @@ class RangeRecorder(TorchDispatchMode):
             self._late_scaling(total, operator, args, before[0].made)
         carried = any(known.tainted for known in before)
         if found.finite:
-            if carried and any(
-                k.tainted and r.shape == tensor.shape for k, r in zip(before, reads, strict=True)
-            ):
+            if carried and any(k.tainted and r.shape == tensor.shape for k, r in zip(before, reads, strict=True)):
                 self._alarm("hidden", total, found, {"largest_after": found.max_abs})
             self._small_alarms(total, found, operator, args, reads, before)
             return False
@@ -227,14 +223,10 @@ class RangeRecorder(TorchDispatchMode):
         if operator.op in _SCALINGS and before:
             many = found.zeros > UNDERFLOW_SHARE * found.elements and not operator.written_names
             if many and reads[0].numel() == found.elements:
-                present = min(
-                    int(torch.count_nonzero(t.detach())) for t in reads if t.numel() == found.elements
-                )
+                present = min(int(torch.count_nonzero(t.detach())) for t in reads if t.numel() == found.elements)
                 lost = 1 - (found.elements - found.zeros) / present if present else 0.0
                 if lost > UNDERFLOW_SHARE:
-                    self._alarm(
-                        "underflow", total, found, {"share_lost": lost, "smallest_kept": found.min_abs}
-                    )
+                    self._alarm("underflow", total, found, {"share_lost": lost, "smallest_kept": found.min_abs})
         if operator.op in _SUMS and len(before) == 2 and _is_variance(before[0].made, before[1].made):
             digits = -math.log2(unit_roundoff(found.dtype))
             lost = math.log2(max(before[0].largest, 1e-300) / max(found.max_abs, 1e-300))
@@ -249,13 +241,9 @@ class RangeRecorder(TorchDispatchMode):
         if old is None:
             self._alarms[key] = Alarm(kind, total.site, found.dtype, data, 1, (step, step))
         else:
-            self._alarms[key] = Alarm(
-                kind, old.site, old.dtype, old.data, old.count + 1, (old.steps[0], step)
-            )
+            self._alarms[key] = Alarm(kind, old.site, old.dtype, old.data, old.count + 1, (old.steps[0], step))
 
-    def _made(
-        self, total: _Total, operator: Operator, args: Any, reads: list[torch.Tensor], before: Any
-    ) -> Any:
+    def _made(self, total: _Total, operator: Operator, args: Any, reads: list[torch.Tensor], before: Any) -> Any:
         """How a value was made, as far as alarms ask: a product, a square, a mean, or of what it is a copy."""
         op = operator.op
         if op in _PRODUCTS:
@@ -287,9 +275,7 @@ class RangeRecorder(TorchDispatchMode):
         if not_comparable(tensor) or not tensor.numel() or dtype_name(tensor.dtype) not in LIMITS:
             return _Known(0.0, True, False, False, None)
         with _disable_current_modes(), torch.no_grad():
-            low, high = torch.aminmax(
-                tensor.detach().float() if tensor.element_size() == 1 else tensor.detach()
-            )
+            low, high = torch.aminmax(tensor.detach().float() if tensor.element_size() == 1 else tensor.detach())
             largest = max(abs(float(low)), abs(float(high)))
         nan = math.isnan(float(low)) or math.isnan(float(high))
         finite = math.isfinite(largest) and not nan

@@ -80,14 +80,8 @@ class Recorder(TorchDispatchMode):
         if operator.written_names or operator.unannotated:
             written, positions = operator.written_names, operator.writes_to(args)
             template = (
-                [
-                    self._take(a, reads, touched if i in positions else None, operator)
-                    for i, a in enumerate(args)
-                ],
-                {
-                    k: self._take(a, reads, touched if k in written else None, operator)
-                    for k, a in kwargs.items()
-                },
+                [self._take(a, reads, touched if i in positions else None, operator) for i, a in enumerate(args)],
+                {k: self._take(a, reads, touched if k in written else None, operator) for k, a in kwargs.items()},
             )
             for _, tensor, storage in touched:
                 self._before_write(tensor, storage)
@@ -219,15 +213,11 @@ class Recorder(TorchDispatchMode):
                 continue
             kind = "compute"
             returned.add(storage.number)
-            writes.append(
-                self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else "")
-            )
+            writes.append(self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else ""))
         for _, tensor, storage in touched:
             kind = "compute"
             if storage.number not in returned:
-                writes.append(
-                    self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else "")
-                )
+                writes.append(self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else ""))
         if not writes:
             kind = "compute"
         return writes, kind
@@ -407,9 +397,7 @@ def _call(row: _Row, known: dict[Any, TensorSpec]) -> Call:
     if slots is None:
         slots = [f"read.{i}" for i in range(len(reads))]
     read_events = tuple(
-        Event(
-            site.at(slot), _spec(spec, known), storage, producer, _fingerprint(lanes, nbytes, dense), skipped
-        )
+        Event(site.at(slot), _spec(spec, known), storage, producer, _fingerprint(lanes, nbytes, dense), skipped)
         for slot, (spec, storage, producer, lanes, nbytes, dense, skipped) in zip(slots, reads, strict=True)
     )
     single = len(writes) == 1

@@ -48,9 +48,7 @@ class Rewriter(TorchDispatchMode):
             elif item.name == "finite-mask":
                 self._changes[_site(item.target)] = _finite_rows
             else:
-                raise UsageError(
-                    "This is no rewrite.", actual=str(item), expected="scale-first or finite-mask"
-                )
+                raise UsageError("This is no rewrite.", actual=str(item), expected="scale-first or finite-mask")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -101,9 +101,7 @@ class Run:
         """
         with self._beginning() as (args, kwargs):
             try:
-                with applied(
-                    list(interventions), self.roots, self.tensors, args, kwargs, self.target, donor
-                ) as call:
+                with applied(list(interventions), self.roots, self.tensors, args, kwargs, self.target, donor) as call:
                     return _copies(self._call(*call))
             finally:
                 for leaf in self._leaves:
@@ -181,10 +179,7 @@ class Run:
             if id(tensor) not in memo and not not_comparable(tensor) and not tensor.is_leaf:
                 # a leaf as far as gradients go, and no leaf for in-place ops
                 memo[id(tensor)] = (
-                    tensor.detach()
-                    .clone(memory_format=torch.preserve_format)
-                    .requires_grad_()
-                    .view_as(tensor)
+                    tensor.detach().clone(memory_format=torch.preserve_format).requires_grad_().view_as(tensor)
                 )
         args = tuple(_copied(item, memo) for item in self.args)
         return args, {name: _copied(item, memo) for name, item in self.kwargs.items()}

@@ -178,9 +178,7 @@ class Scopes:
 def _call_and_tell(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
     """`torch.nn.Module.__call__` while anyone listens: hooks see no keyword arguments, this does."""
     thread = threading.get_ident()
-    backward = (
-        _current_node() is not None
-    )  # on a device, a checkpoint's forward runs on autograd's own thread
+    backward = _current_node() is not None  # on a device, a checkpoint's forward runs on autograd's own thread
     listening = [scopes for scopes in _listeners if backward or scopes._thread == thread]
     if not listening:
         return _module_call(module, *args, **kwargs)

@@ -122,9 +122,7 @@ class Session:
         self._uncompiled.__exit__(*exception)
         self._drain()
 
-    def add_inputs(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], target: Any = None, scope: str = ""
-    ) -> None:
+    def add_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any], target: Any = None, scope: str = "") -> None:
         """Name the tensors that a call is given, by the parameter's name where the signature tells it.
 
         Inputs of a later step or of a further root say so: ``"decoder.x @step 2"``.
@@ -146,9 +144,7 @@ class Session:
                     owner = self._parameters.get(id(parameter), str(number))
                     for key, value in state.items() if isinstance(state, dict) else ():
                         if isinstance(value, torch.Tensor):
-                            self._expect(
-                                LiveLeaf(f"{type(optimizer).__name__}.{owner}.{key}", "attribute", value)
-                            )
+                            self._expect(LiveLeaf(f"{type(optimizer).__name__}.{owner}.{key}", "attribute", value))
 
     def _expect(self, leaf: LiveLeaf) -> None:
         if self.recorder.expect(leaf):

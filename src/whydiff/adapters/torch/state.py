@@ -84,9 +84,7 @@ def state_of(prefix: str, root: torch.nn.Module) -> Iterator[LiveLeaf]:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 lasting = name not in module._non_persistent_buffers_set
-                yield LiveLeaf(
-                    dot + name, "buffer" if lasting else "non_persistent_buffer", buffer, module, name
-                )
+                yield LiveLeaf(dot + name, "buffer" if lasting else "non_persistent_buffer", buffer, module, name)
         for name, value in vars(module).items():
             if name in ("_parameters", "_buffers", "_modules"):
                 continue

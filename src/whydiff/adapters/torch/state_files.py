@@ -42,7 +42,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     found = dict(_tensors(content))
     if not found:
         raise TraceFormatError(
-            "The file holds no tensors by name.", where=str(path), actual=type(content).__name__,
+            "The file holds no tensors by name.",
+            where=str(path),
+            actual=type(content).__name__,
             expected="a state dict: model.state_dict() saved with torch.save",
         )
     return found
@@ -53,15 +55,14 @@ def _tensors(value: Any, path: str = "") -> list[tuple[str, torch.Tensor]]:
         return [(path, value.detach())]
     if not isinstance(value, Mapping):
         return []
-    return [
-        item for key, nested in value.items() for item in _tensors(nested, f"{path}.{key}" if path else str(key))
-    ]
+    return [item for key, nested in value.items() for item in _tensors(nested, f"{path}.{key}" if path else str(key))]
 
 
 def _unreadable(path: Path, error: Exception) -> TraceFormatError:
     lines = str(error).strip().splitlines()
     return TraceFormatError(
-        "The file cannot be read as plain tensors.", where=str(path),
+        "The file cannot be read as plain tensors.",
+        where=str(path),
         actual=f"{type(error).__name__}: {lines[0] if lines else ''}"[:300],
         expected="a state dict that torch.load(weights_only=True) reads, or safetensors",
         next_step="Save model.state_dict() alone; files that hold code are never executed.",

@@ -133,7 +133,5 @@ def _told(reference: Setting, candidate: Setting, name: str) -> str:
     sides = []
     for setting in (reference, candidate):
         chosen = dict(setting.variables)
-        sides.append(
-            "as it is" if name not in chosen else "(taken away)" if chosen[name] is None else chosen[name]
-        )
+        sides.append("as it is" if name not in chosen else "(taken away)" if chosen[name] is None else chosen[name])
     return f"{name} {sides[0]} → {sides[1]}"

@@ -25,9 +25,7 @@ def settings(pythons: Sequence[str], variables: Sequence[str], *, plain: bool = 
     found = [_interpreter(python) for python in pythons]
     sets: list[tuple[tuple[str, str | None], ...]] = [()] if plain or not variables else []
     sets += [_variables(text) for text in variables]
-    every = tuple(
-        dict.fromkeys(Setting(python, chosen) for python in found for chosen in dict.fromkeys(sets))
-    )
+    every = tuple(dict.fromkeys(Setting(python, chosen) for python in found for chosen in dict.fromkeys(sets)))
     if len(every) < 2:
         raise UsageError(
             "A matrix needs at least two environments.", actual=str(every[0]) if every else "none",
@@ -48,9 +46,7 @@ def _variables(text: str) -> tuple[tuple[str, str | None], ...]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UsageError(
-            "The quotes of this set of variables do not match.", where="--env", actual=text
-        ) from error
+        raise UsageError("The quotes of this set of variables do not match.", where="--env", actual=text) from error
     for word in words:
         name, equals, value = word.partition("=")
         taken_away = not equals and name.startswith("-")

@@ -89,18 +89,14 @@ class _Study:
             self.cell(setting)
         cells = tuple(self._cells[setting] for setting in self.environments)
         count = range(len(cells))
-        pairs = (
-            list(itertools.combinations(count, 2)) if self.options.every_pair else [(0, j) for j in count[1:]]
-        )
+        pairs = list(itertools.combinations(count, 2)) if self.options.every_pair else [(0, j) for j in count[1:]]
         pairings = []
         for number, (i, j) in enumerate(pairs):
             self.options.progress("compare environments", number, len(pairs))
             pairings.append(self.pairing(cells, i, j))
         if any(cell.resumed for cell in cells):
             taken = sum(cell.resumed for cell in cells)
-            self.notes.append(
-                f"{taken} of {len(cells)} environments come from an earlier run in {self.options.folder}"
-            )
+            self.notes.append(f"{taken} of {len(cells)} environments come from an earlier run in {self.options.folder}")
         return Matrix(self.target, cells, tuple(pairings), tuple(self.notes))
 
     # ------------------------------------------------------------------ one environment
@@ -136,9 +132,7 @@ class _Study:
             why = "; ".join(f"{cell.setting.variables_text}: {cell.status}" for cell in broken)
             return Pairing(i, j, "not compared", why, () if broken else changes)
         if reference.program == candidate.program and reference.deterministic and candidate.deterministic:
-            return Pairing(
-                i, j, Verdict.IDENTICAL.value, "zero bits differ in every recorded value", changes, 0
-            )
+            return Pairing(i, j, Verdict.IDENTICAL.value, "zero bits differ in every recorded value", changes, 0)
         pairing = self.compared(Pairing(i, j, "not compared", "", changes), reference, candidate)
         return self.bisected(pairing, reference, candidate) if self.options.bisect else pairing
 
@@ -173,9 +167,7 @@ class _Study:
     def bisected(self, pairing: Pairing, reference: Cell, candidate: Cell) -> Pairing:
         """Which differences of environment change the outputs (or, if they agree, anything)."""
         if not (reference.deterministic and candidate.deterministic):
-            self.notes.append(
-                "a run differs from itself: no difference of environment can be made responsible"
-            )
+            self.notes.append("a run differs from itself: no difference of environment can be made responsible")
             return pairing
         sign = _outputs if _outputs(reference) != _outputs(candidate) else _program
         count = 0
@@ -334,9 +326,7 @@ def _causes(found: Responsible, pairing: Pairing) -> list[Cause]:
         "differs": "it changes the reference's bits, but not to the candidate's",
         "agrees": "alone it changes nothing; it acts together with others",
     }[found.alone]
-    experiments = [
-        Experiment((Intervention("carry-over", found.difference),), _PREDICTION, outcome, status, "rerun")
-    ]
+    experiments = [Experiment((Intervention("carry-over", found.difference),), _PREDICTION, outcome, status, "rerun")]
     if found.without:
         agrees = found.without == "agrees"
         experiments.append(
@@ -348,9 +338,7 @@ def _causes(found: Responsible, pairing: Pairing) -> list[Cause]:
                 "rerun",
             )
         )
-    verdict = (
-        Verdict(pairing.verdict) if pairing.verdict in {v.value for v in Verdict} else Verdict.INCONCLUSIVE
-    )
+    verdict = Verdict(pairing.verdict) if pairing.verdict in {v.value for v in Verdict} else Verdict.INCONCLUSIVE
     told = "; ".join(f"{where}: {ours} → {theirs}" for where, ours, theirs in changes or found.changes)
     return [
         Cause(

@@ -62,9 +62,7 @@ class Worker:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(
-                "The matrix's folder cannot be made.", where=str(folder), actual=str(error)
-            ) from error
+            raise UsageError("The matrix's folder cannot be made.", where=str(folder), actual=str(error)) from error
 
     def ask(self, setting: Setting, request: Mapping[str, Any], identity: str) -> Answer:
         """Run a request in an environment, or take the answer of an earlier, equal one.
@@ -83,9 +81,7 @@ class Worker:
                 return Answer("done", data, resumed=True)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        whole = (
-            {**request, "trace": str(place / "run.trace")} if request["do"] == "capture" else dict(request)
-        )
+        whole = {**request, "trace": str(place / "run.trace")} if request["do"] == "capture" else dict(request)
         (place / "request.json").write_text(json.dumps(whole), encoding="utf-8")
         status, note = self._run(setting, place)
         if not answer.is_file():

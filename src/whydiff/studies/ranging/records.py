@@ -36,9 +36,7 @@ class RangeReport:
         for site, held in zip(document["audit"]["sites"], self.audit.sites, strict=True):
             site["site"] = str(held.site)
             formats = [held.range.dtype, "float16", "bfloat16"]
-            site["headroom_bits"] = encode(
-                {name: held.range.headroom(name) for name in dict.fromkeys(formats)}
-            )
+            site["headroom_bits"] = encode({name: held.range.headroom(name) for name in dict.fromkeys(formats)})
         for alarm, raised in zip(document["audit"]["alarms"], self.audit.alarms, strict=True):
             alarm["site"] = str(raised.site)
         return document

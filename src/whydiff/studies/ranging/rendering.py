@@ -62,9 +62,7 @@ def _alarms(report: RangeReport) -> tuple[Table, ...]:
     columns = ("kind", "site", "dtype", "times", "steps", "measured")
     rows = []
     for alarm in report.audit.alarms:
-        steps = (
-            f"{alarm.steps[0]}–{alarm.steps[1]}" if alarm.steps[0] != alarm.steps[1] else str(alarm.steps[0])
-        )
+        steps = f"{alarm.steps[0]}–{alarm.steps[1]}" if alarm.steps[0] != alarm.steps[1] else str(alarm.steps[0])
         data = ", ".join(f"{key.replace('_', ' ')} {_number(value)}" for key, value in alarm.data.items())
         rows.append((alarm.kind, str(alarm.site), alarm.dtype, str(alarm.count), steps, data))
     return (Table(columns, tuple(rows), numeric=("times",)),)
@@ -98,11 +96,7 @@ def _sites(report: RangeReport, verbose: bool) -> tuple[Any, ...]:
                "cancelled bits")  # fmt: skip
     table = Table(columns, tuple(_site(site) for site in shown), numeric=columns[2:])
     left = len(ordered) - len(shown)
-    return (
-        (table, Text(f"{left} further sites have more headroom (all of them with --verbose)."))
-        if left
-        else (table,)
-    )
+    return (table, Text(f"{left} further sites have more headroom (all of them with --verbose).")) if left else (table,)
 
 
 def _site(site: SiteRange) -> tuple[str, ...]:

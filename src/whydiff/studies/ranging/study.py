@@ -120,7 +120,9 @@ def _judged(alarm: Alarm, cause: Cause, after: Audit) -> Cause:
         now = next((s.range.headroom() for s in after.sites if s.site == alarm.site and s.range.finite), None)
         done = now is not None and now > stored
         outcome += f"; headroom {stored:.1f} → {now:.1f} bits" if now is not None else "; it still overflows"
-    prediction = "nothing overflows there and the headroom grows" if alarm.kind == "late-scaling" else "the alarm is gone"
+    prediction = (
+        "nothing overflows there and the headroom grows" if alarm.kind == "late-scaling" else "the alarm is gone"
+    )
     status: Status = "confirmed" if done else "refuted"
     experiment = Experiment(cause.interventions, prediction, outcome, status, "rerun")
     return replace(cause, status=status, experiments=(experiment,))
