@@ -1,0 +1,132 @@
+"""Weights of two models matched by content, whatever their layout; layouts in einops notation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from whydiff.adapters import for_framework
+from whydiff.metrics import values
+from whydiff.rearrangement import Rearrangement
+from whydiff.records import Count, Payload, Trace
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor that both models have.
+
+    Attributes:
+        reference, candidate: names.
+        layout: einops pattern from the reference's layout to the candidate's.
+        axes: number of axes in the reference.
+    """
+
+    reference: str
+    candidate: str
+    layout: str
+    axes: int = 1
+
+
+def match_weights(reference: Trace, candidate: Trace) -> tuple[tuple[Weight, ...], tuple[Count, ...]]:
+    """State tensors that hold the same numbers, and what has no counterpart.
+
+    Tensors are looked up by their sorted numbers; among several with the same numbers (tied weights, norms of
+    ones) the n-th of one side belongs to the n-th of the other, in the order in which they are first read.
+    """
+    sides = [_by_numbers(trace) for trace in (reference, candidate)]
+    found: list[Weight] = []
+    for key, names in sides[0].items():
+        for (mine, array), (other, theirs) in zip(names, sides[1].get(key, []), strict=False):
+            found.append(Weight(mine, other, _said(layout_of(array, theirs, exactly)), array.ndim))
+    counts = []
+    for side, rest, word in ((sides[0], sides[1], "reference"), (sides[1], sides[0], "candidate")):
+        lone = [n for key, names in side.items() for n, _ in names[len(rest.get(key, [])) :]]
+        if lone:
+            counts.append(Count("weights", f"only the {word} has these numbers", len(lone), tuple(lone[:3])))
+    return tuple(found), tuple(counts)
+
+
+def _said(layout: Rearrangement | None) -> str:
+    return "the same numbers in an order that is no permutation of axes" if layout is None else str(layout)
+
+
+def _by_numbers(trace: Trace) -> dict[bytes, list[tuple[str, Array]]]:
+    found: dict[bytes, list[tuple[str, Array]]] = {}
+    executor = for_framework(trace.framework).executor(trace)
+    first: dict[int, int] = {}
+    for call in trace.calls:
+        for event in call.reads:
+            first.setdefault(event.storage, call.index)
+    leaves = [
+        x for x in trace.leaves if x.is_state and x.storage >= 0 and not x.skipped and math.prod(x.spec.shape) > 1
+    ]
+    for leaf in sorted(leaves, key=lambda x: first.get(x.storage, -1)):
+        array = numbers(executor.payload(executor.leaf_value(leaf)))
+        key = np.sort(array, axis=None).tobytes()
+        if not any(name == leaf.name for name, _ in found.get(key, [])):
+            found.setdefault(key, []).append((leaf.name, array))
+    return found
+
+
+def numbers(payload: Payload) -> Array:
+    """Exact values, float64."""
+    return np.asarray(values(payload.bits, payload.dtype), np.float64)
+
+
+def exactly(one: Array, other: Array) -> float:
+    """0 if every number is equal, else infinity."""
+    return 0.0 if np.array_equal(one, other) else math.inf
+
+
+def distance_of(one: Array, other: Array) -> float:
+    """Mean absolute difference."""
+    with np.errstate(all="ignore"):
+        return float(np.abs(one - other).mean())
+
+
+def layout_of(reference: Array, candidate: Array, distance: Callable[[Array, Array], float]) -> Rearrangement | None:
+    """What turns the reference's layout into the candidate's; None if nothing fits.
+
+    The side with more axes is permuted and its neighbours merged until it has the other's shape; of several
+    permutations the closest by value is taken, the plainest first.
+    """
+    turned = candidate.ndim >= reference.ndim
+    split, merged = (candidate, reference) if turned else (reference, candidate)
+    best, found = math.inf, None
+    for axes in itertools.permutations(range(split.ndim)):
+        groups = _groups([split.shape[a] for a in axes], merged.shape)
+        if groups is None:
+            continue
+        away = distance(merged, split.transpose(axes).reshape(merged.shape))
+        if away < best:
+            best, found = away, Rearrangement(split.shape, (1,) * split.ndim, axes, tuple(groups))
+        if best == 0:
+            break
+    return found.inverse if turned and found is not None else found
+
+
+def _groups(sizes: Sequence[int], shape: Sequence[int]) -> list[int] | None:
+    """How many consecutive axes multiply to each size of a shape; None if they do not."""
+    counts: list[int] = []
+    position = 0
+    for size in shape:
+        count, product = 0, 1
+        while position < len(sizes) and (product < size or (sizes[position] == 1 and product == size)):
+            product *= sizes[position]
+            position, count = position + 1, count + 1
+        if product != size:
+            return None
+        counts.append(count)
+    return counts if position == len(sizes) else None
+
+
+def rearranged(array: Array, layout: Rearrangement, shape: Sequence[int]) -> Array:
+    """An array in another layout."""
+    return array.reshape(-1)[layout.indices()].reshape(shape)
