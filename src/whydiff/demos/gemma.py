@@ -169,8 +169,8 @@ def notes(ladder: list[Rung], worst: Rung) -> tuple[str, ...]:
 
 
 def _with_experiment(cause: Any, rung: Rung) -> Any:
-    """The experiment that needs no change of any kernel: the same batch, row by row in one program."""
-    from whydiff.records import Experiment, Intervention
+    """The experiment and the remedy that change no kernel: the same batch, row by row in one program."""
+    from whydiff.records import Experiment, Intervention, Remedy
 
     if cause.code != "SH001":
         return cause
@@ -180,4 +180,11 @@ def _with_experiment(cause: Any, rung: Rung) -> Any:
         "zero bits differ" if rung.one_by_one else "the logits still differ",
         "confirmed" if rung.one_by_one else "refuted", "rerun",
     )  # fmt: skip
-    return replace(cause, experiments=(*cause.experiments, experiment))
+    remedy = cause.remedy
+    if rung.one_by_one:
+        remedy = Remedy(
+            "Accept it: it is rounding. Or compute the rows one by one in one program, which costs the batch's speed; "
+            "or carry out the named ops in pieces of a fixed number of rows.",
+            "rows = jax.jit(lambda ids: jnp.concatenate([logits(ids[i : i + 1]) for i in range(len(ids))]))",
+        )
+    return replace(cause, experiments=(*cause.experiments, experiment), remedy=remedy)
