@@ -354,10 +354,10 @@ class _Origins:
                 self.stuck.add((call_r.index, call_c.index))
 
     def _fused(self, call_r: Call, call_c: Call, looks: Sequence[Look]) -> bool:
-        """Whether only the replay differs: a compiled program rounded elsewhere than its op does alone.
+        """Whether only the replay differs: a compiled program may round elsewhere than its op does alone.
 
-        The candidate's op was executed alone and is known not to repeat its program so; executed alone on
-        both sides, on the same inputs, it gives the same bits. Nothing is known then of the two programs here.
+        The candidate's op was executed alone, on inputs that its run did not have; executed alone on both sides,
+        on the same inputs, it gives the same bits. Nothing is known then of the two programs here.
         """
         if self.step.candidate.testifies(call_c):
             return False

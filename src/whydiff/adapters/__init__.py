@@ -98,7 +98,7 @@ class Executor(Protocol):
         """What a lifted replay could not lift, and which discrete choices flipped; nothing if not lifted."""
 
     def testifies(self, call: Call) -> bool:
-        """False: what the replay holds for a call was executed alone, and alone it is known not to repeat the run."""
+        """False: what the replay holds for a call was executed alone, which the run did not do."""
 
     def share_leaves(self, first: Executor) -> None:
         """Read leaves that ``first``, a replay of the same trace one call ahead, holds; may do nothing."""

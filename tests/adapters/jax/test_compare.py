@@ -67,8 +67,8 @@ def test_an_equinox_modules_eps_can_be_put_back() -> None:
 
 
 def batched(rows: int) -> Any:
-    w = jax.random.normal(jax.random.key(0), (512, 64))
-    x = jax.random.normal(jax.random.key(1), (32, 512))[:rows]
+    w = jax.random.normal(jax.random.key(0), (2048, 64))
+    x = jax.random.normal(jax.random.key(1), (32, 2048))[:rows]
     product = jax.jit(lambda x: jnp.tanh(x @ w))
     return lambda: product(x)
 

@@ -94,6 +94,14 @@ def own_primitives() -> Mapping[str, Primitive]:
     return found
 
 
+def scan_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
+    """(constants, carried values) of a ``scan``: numbers up to jax 0.10, a tree of operands from 0.11 on."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(list(consts)), len(list(carry))
+
+
 def key_kind(aval: Any) -> Any:
     """The generator of a typed PRNG key's abstract value, as `jax.random.wrap_key_data` takes it."""
     return aval.dtype._impl

@@ -11,7 +11,7 @@ import numpy as np
 
 from whydiff.adapters.jax import values
 from whydiff.adapters.jax.arguments import template
-from whydiff.adapters.jax.internals import Jaxpr, Literal, called, place
+from whydiff.adapters.jax.internals import Jaxpr, Literal, called, place, scan_sizes
 from whydiff.adapters.jax.ops import SLICE, STACK, Fixed, Op, aval_of
 from whydiff.adapters.jax.scopes import Names, names_of, phase_and_scope
 from whydiff.adapters.jax.state import Reached
@@ -222,7 +222,8 @@ class Recorder:
 
     def _scan(self, eqn: Any, args: Sequence[Ref], tap: Any, names: Names) -> list[Ref]:
         p, source = eqn.params, place(eqn.source_info) or self.around
-        first, second = p["num_consts"], p["num_consts"] + p["num_carry"]
+        first, carried = scan_sizes(p)
+        second = first + carried
         consts, carry, xs = list(args[:first]), list(args[first:second]), args[second:]
         body, stacked = p["jaxpr"], _on_host(tap["body"])
         ys: list[list[Ref]] = []
@@ -232,12 +233,12 @@ class Recorder:
             items = [self._slice(x, var.aval, index, here, source)
                      for x, var in zip(xs, body.jaxpr.invars[second:], strict=True)]  # fmt: skip
             outs = self.program(body.jaxpr, body.consts, [*consts, *carry, *items], _item(stacked, index), here)
-            carry = outs[: p["num_carry"]]
-            ys.append(outs[p["num_carry"] :])
+            carry = outs[:carried]
+            ys.append(outs[carried:])
         made = []
-        for number, out in enumerate(tap["outs"][p["num_carry"] :]):
+        for number, out in enumerate(tap["outs"][carried:]):
             parts = [turn[number] for turn in ys]
-            aval = eqn.outvars[p["num_carry"] + number].aval
+            aval = eqn.outvars[carried + number].aval
             op = Op(STACK, None, {"reverse": p["reverse"]}, tuple(part.aval for part in parts), (aval,))
             made += self.call(op, parts, [out], names, source)
         return [*carry, *made]

@@ -190,14 +190,15 @@ def one_by_one(
 
 
 def _scan(p: Mapping[str, Any], given: Sequence[Any], execute: Execute) -> tuple[list[Any], Any]:
-    first, second = p["num_consts"], p["num_consts"] + p["num_carry"]
+    first, carried = internals.scan_sizes(p)
+    second = first + carried
     carry, body, turns = list(given[first:second]), p["jaxpr"], []
     order = range(p["length"] - 1, -1, -1) if p["reverse"] else range(p["length"])
     ys: dict[int, list[Any]] = {}
     for index in order:
         outs, taps = one_by_one(body.jaxpr, body.consts, [*given[:first], *carry, *(x[index] for x in given[second:])],
                                 execute)  # fmt: skip
-        carry, ys[index] = outs[: p["num_carry"]], outs[p["num_carry"] :]
+        carry, ys[index] = outs[:carried], outs[carried:]
         turns.append((index, taps))
     stacked = [jax.numpy.stack([ys[i][n] for i in range(p["length"])]) for n in range(len(ys.get(0, ())))]
     outs = [*carry, *stacked]

@@ -101,12 +101,13 @@ def plain(value: Any) -> Any:
 
 def _scan(eqn: Any, values: Sequence[Any], plan: Plan, path: Path) -> tuple[list[Any], Any]:
     p = eqn.params
-    consts, carry, xs = _split(values, p["num_consts"], p["num_carry"])
+    number, carried = internals.scan_sizes(p)
+    consts, carry, xs = _split(values, number, carried)
     closed = p["jaxpr"]
 
     def body(state: Any, x: Any) -> Any:
         outs, taps = evaluate(closed.jaxpr, closed.consts, [*consts, *state, *x], plan, path)
-        return tuple(outs[: p["num_carry"]]), (tuple(outs[p["num_carry"] :]), taps)
+        return tuple(outs[:carried]), (tuple(outs[carried:]), taps)
 
     last, (ys, taps) = lax.scan(body, tuple(carry), tuple(xs), length=p["length"], reverse=p["reverse"],
                                 unroll=p["unroll"])  # fmt: skip
