@@ -53,9 +53,7 @@ def matrix_vector() -> None:
 def ladder(size: gemma.Size) -> None:
     print(f"\n## Gemma, {size.layers} layers, width {size.width}, MLP {size.hidden}, {gemma.TOKENS} tokens, "
           f"batch {gemma.BATCH} against 1\n")  # fmt: skip
-    print(
-        "| parameters | activations | logits that differ | max abs | flips | reruns equal | row by row equal | s |"
-    )
+    print("| parameters | activations | logits that differ | max abs | flips | reruns equal | row by row equal | s |")
     print("|---|---|---|---|---|---|---|---|")
     for parameters, activations in gemma.RUNGS:
         begin = time.perf_counter()

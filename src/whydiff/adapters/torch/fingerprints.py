@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 
-from whydiff.adapters.torch.dtypes import raw
-from whydiff.fingerprint import ML2_CHUNK, fingerprint_address, keys
+from whydiff.adapters.torch.dtypes import integer_view, raw
+from whydiff.fingerprint import ML2_CHUNK, fingerprint_address, fingerprint_bytes, keys
 
 Lanes = tuple[int, int]
 _CHUNKS_AT_ONCE = 512
+_SMALL = 4 << 20
 
 
 def span_lanes(tensor: torch.Tensor, low: int, high: int) -> Lanes:
@@ -29,7 +31,11 @@ def span_lanes(tensor: torch.Tensor, low: int, high: int) -> Lanes:
 
 def content_lanes(tensor: torch.Tensor) -> Lanes:
     """Lanes of a tensor's elements in row-major order; copies it if it is not laid out so."""
-    dense = raw(tensor.detach()).contiguous()
+    dense = raw(tensor.detach())
+    if not dense.is_contiguous() and dense.device.type == "cpu" and dense.nbytes <= _SMALL:
+        # one thread: to start the program's own thread team for a small copy costs more than the copy
+        return fingerprint_bytes(np.ascontiguousarray(integer_view(dense).numpy())).lanes
+    dense = dense.contiguous()
     low = int(dense.storage_offset()) * dense.element_size()
     return span_lanes(dense, low, low + dense.numel() * dense.element_size())
 

@@ -6,6 +6,7 @@ copy, no ``contiguous()`` on what the program sees, no host synchronisation beyo
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -358,7 +359,13 @@ class Recorder(TorchDispatchMode):
         """Calls recorded since the last drain, as records."""
         rows, self._rows = self._rows, []
         known: dict[Any, TensorSpec] = {}
-        return [_call(row, known) for row in rows]
+        collecting = gc.isenabled()
+        gc.disable()  # many small records, none of them garbage: looking for some takes longer than making them
+        try:
+            return [_call(row, known) for row in rows]
+        finally:
+            if collecting:
+                gc.enable()
 
 
 def _resolved(tensor: torch.Tensor) -> torch.Tensor:
