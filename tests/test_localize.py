@@ -16,3 +16,9 @@ def test_a_by_product_that_nothing_reads_is_counted_and_is_no_origin() -> None:
     parted = compare(lambda: torch.max(x, dim=1)[0], lambda: torch.max(torch.tensor([[1.0, 3.0, 3.0]]), dim=1)[0])
     assert all("output.1" not in str(origin.site) for origin in parted.origins)
     assert any("nothing reads" in count.reason for count in parted.not_compared)
+
+
+def test_an_output_of_one_side_alone_is_counted() -> None:
+    x = torch.arange(3.0)
+    diagnosis = compare(lambda: {"a": x + 1, "b": x * 2}, lambda: {"a": x + 2})
+    assert any("more of them on one side" in count.reason for count in diagnosis.not_compared)

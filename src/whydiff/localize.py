@@ -144,6 +144,15 @@ def replay_counts(step: Lockstep) -> tuple[Count, ...]:
         if sites:
             counts.append(Count("calls replayed with other bits", f"{side}: differs from its recorded fingerprint",
                                 len(sites), tuple(sites[:3])))  # fmt: skip
+    if step.surplus:
+        counts.append(
+            Count(
+                "values",
+                "paired calls read, write or return more of them on one side",
+                sum(step.surplus.values()),
+                tuple(list(step.surplus)[:3]),
+            )
+        )
     if step.unread:
         counts.append(Count("values", "further outputs of an op that nothing reads", len(step.unread),
                             tuple(sorted(step.unread)[:3])))  # fmt: skip

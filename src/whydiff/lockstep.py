@@ -58,6 +58,7 @@ class Lockstep:
             for executor in (reference, candidate)
         )
         self.unread: set[str] = set()
+        self.surplus: dict[str, int] = {}
         self._equal_leaves: dict[tuple[Any, ...], bool] = {}
         self._equal_outputs: set[tuple[int, int, int, int]] = set()
 
@@ -118,6 +119,9 @@ class Lockstep:
             matched = [(e, by_slot[e.site.slot]) for e in events_r if e.site.slot in by_slot]
         else:
             matched = list(zip(events_r, events_c, strict=False))
+        surplus = len(events_r) + len(events_c) - 2 * len(matched)
+        if surplus:
+            self.surplus[f"{reference.site} ({slot})"] = surplus
         if slot == "writes" and len(matched) > 1:
             used = [(er, ec) for er, ec in matched if er.storage in self._read[0] or ec.storage in self._read[1]]
             if used and len(used) < len(matched):  # a kernel's by-products (seeds, statistics) that nothing reads
