@@ -12,7 +12,7 @@ from typing import Any
 from whydiff.adapters import Executor, Progress, Value
 from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
-from whydiff.records import Alignment, Call, Event, Leaf, Pair
+from whydiff.records import Alignment, Call, Event, Leaf, Pair, Payload
 from whydiff.slices import Axis, SliceMap, options, settle, why_unmapped
 
 
@@ -255,3 +255,27 @@ def _leaf_index(leaves: Any) -> dict[int, list[Leaf]]:
 
 def _leaf_key(er: Event, ec: Event) -> tuple[Any, ...]:
     return (er.storage, ec.storage, er.spec, ec.spec)
+
+
+def replayed_outputs(
+    executor: Executor, progress: Progress | None = None, stage: str = "replay"
+) -> tuple[dict[str, Payload], list[tuple[Call, str]]]:
+    """Execute a whole recorded program: ``slot@number of the return`` → what was returned, and calls that failed."""
+    outputs: dict[str, Payload] = {}
+    failed: list[tuple[Call, str]] = []
+    trace, returns = executor.trace, 0
+    with executor.running():
+        for call in trace.calls:
+            why = executor.execute(call)
+            if why:
+                failed.append((call, why))
+            if call.kind == "return":
+                for event in call.reads:
+                    outputs[f"{event.site.slot}@{returns}"] = executor.payload(executor.read(event))
+                returns += 1
+            executor.release(call)
+            if progress is not None and call.index % 64 == 0:
+                progress(stage, call.index, len(trace.calls))
+    if progress is not None:
+        progress(stage, len(trace.calls), len(trace.calls))
+    return outputs, failed

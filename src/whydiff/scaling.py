@@ -18,9 +18,9 @@ import numpy as np
 from whydiff.adapters import Executor, Progress, Value, for_framework
 from whydiff.case import Case, replayable
 from whydiff.errors import WhydiffError
-from whydiff.lockstep import Lockstep
+from whydiff.lockstep import Lockstep, replayed_outputs
 from whydiff.metrics import common_dtype, is_integer, measure, values
-from whydiff.records import Call, Count, Event, Lift, Origin, Payload
+from whydiff.records import Call, Count, Event, Lift, Origin, Payload, Trace
 from whydiff.slices import counterparts
 from whydiff.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, unit_roundoff
 
@@ -148,7 +148,7 @@ class _Test:
         self.case, self.progress = case, progress
         self.origins = case.localization.origins
         self.counts: dict[tuple[str, str], Count] = {}
-        self.everything = _float64_throughout(case)
+        self.everything = float64_throughout(case.reference, case.candidate)
         self.profiles: dict[str, tuple[float, ...]] = {}
         self._lifted_reference: dict[str, dict[str, Payload]] = {}
 
@@ -183,7 +183,7 @@ class _Test:
             theirs = self._outputs("candidate", lift, restore, f"{word}: candidate")
             axes = self.case.localization.axes
             pairs = {slot: counterparts(ours[slot], theirs[slot], axes) for slot in ours if slot in theirs}
-            found.append({slot: _difference(*pair) for slot, pair in pairs.items()})
+            found.append({slot: difference(*pair) for slot, pair in pairs.items()})
             if key == "float64 lifted" and not restored:
                 self.profiles = {slot.partition("@")[0]: _profile(*pairs[slot])
                                  for slot, one in found[-1].items() if one is not None}  # fmt: skip
@@ -191,24 +191,10 @@ class _Test:
 
     def _outputs(self, side: str, lift: Lift, restore: Mapping[str, Value], stage: str) -> dict[str, Payload]:
         executor = self._executor(side, lift, restore)
-        trace = executor.trace
-        outputs: dict[str, Payload] = {}
-        returns = 0
-        with executor.running():
-            for call in trace.calls:
-                why = executor.execute(call)
-                if why:
-                    self._failed(side, lift, call, why)
-                if call.kind == "return":
-                    for event in call.reads:
-                        outputs[f"{event.site.slot}@{returns}"] = executor.payload(executor.read(event))
-                    returns += 1
-                executor.release(call)
-                if self.progress is not None and call.index % 64 == 0:
-                    self.progress(stage, call.index, len(trace.calls))
+        outputs, failed = replayed_outputs(executor, self.progress, stage)
+        for call, why in failed:
+            self._failed(side, lift, call, why)
         self._note(side, executor)
-        if self.progress is not None:
-            self.progress(stage, len(trace.calls), len(trace.calls))
         return outputs
 
     def _executor(self, side: str, lift: Lift, restore: Mapping[str, Value]) -> Executor:
@@ -282,7 +268,7 @@ class _Test:
                 if at and (call_r.kind == "return" or partner.get(er.producer, -1) != ec.producer):
                     self._at_origin(step, er, ec, at, substituted, local)
                 if call_r.kind == "return":
-                    outputs[f"{er.site.slot}@{call_r.index}"] = _difference(*_payloads(step, er, ec))
+                    outputs[f"{er.site.slot}@{call_r.index}"] = difference(*_payloads(step, er, ec))
             step.execute(call_r, call_c)
             at = by_calls.get((call_r.index, call_c.index), [])
             if at and call_r.kind != "return":
@@ -299,7 +285,7 @@ class _Test:
         local: dict[int, Difference],
     ) -> None:  # fmt: skip
         try:
-            difference = _difference(*_payloads(step, er, ec))
+            apart = difference(*_payloads(step, er, ec))
             if substituted.issuperset(at):
                 step.substitute(er, ec)
         except WhydiffError as error:
@@ -307,8 +293,8 @@ class _Test:
             return
         for index in at:
             known = local.get(index)
-            if difference is not None and (known is None or difference.mean > known.mean):
-                local[index] = difference
+            if apart is not None and (known is None or apart.mean > known.mean):
+                local[index] = apart
 
     # ------------------------------------------------------------------ counting
 
@@ -326,8 +312,8 @@ class _Test:
             self.counts[key] = count
 
 
-def _difference(reference: Payload, candidate: Payload) -> Difference | None:
-    """None for integers and booleans, and for values without a common dtype or shape."""
+def difference(reference: Payload, candidate: Payload) -> Difference | None:
+    """How far two tensors are apart; None for integers and booleans, and for values without a common dtype or shape."""
     dtypes = reference.dtype, candidate.dtype
     if is_integer(dtypes[0]) or is_integer(dtypes[1]) or reference.bits.shape != candidate.bits.shape:
         return None
@@ -378,11 +364,11 @@ def _payloads(step: Lockstep, er: Event, ec: Event) -> tuple[Payload, Payload]:
     return counterparts(*payloads, step.axes)
 
 
-def _float64_throughout(case: Case) -> bool:
+def float64_throughout(reference: Trace, candidate: Trace) -> bool:
     """Whether everything that either program computes is float64: then float32 is reached by narrowing."""
     seen = {
         event.spec.dtype
-        for trace in (case.reference, case.candidate)
+        for trace in (reference, candidate)
         for call in trace.calls
         if call.kind == "compute"
         for event in call.writes
