@@ -27,6 +27,7 @@ from whydiff.records import (
     RecordedTrace,
     Trace,
 )  # fmt: skip
+from whydiff.rows import compared
 from whydiff.slices import counterparts
 
 _ENVIRONMENT = ("versions", "hardware", "flags", "variables", "rng")
@@ -206,6 +207,9 @@ class Case:
             outputs = self._replayed(interventions, donor)
         else:
             return Outcome(False, None, 0, (), method, "the candidate is a trace on disk; this needs a live run")
+        rows = self.localization.rows
+        outputs = {slot: compared(rows, slot, payload) for slot, payload in outputs.items()}
+        wanted = {slot: compared(rows, slot, payload) for slot, payload in wanted.items()}
         comparisons = tuple(
             (slot, compare_payloads(payload, outputs[slot])) for slot, payload in wanted.items() if slot in outputs
         )
@@ -312,7 +316,8 @@ class Case:
                 return None
             if is_integer(payload.dtype):
                 continue
-            found = measure(payload, theirs[slot])
+            rows = self.localization.rows
+            found = measure(compared(rows, slot, payload), compared(rows, slot, theirs[slot]))
             finite = max(found.finite, 1)
             magnitude = math.sqrt(found.sum_reference_square / finite)
             if magnitude:

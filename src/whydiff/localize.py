@@ -9,7 +9,7 @@ candidate is given the reference's tensor, so that every later mismatch is an or
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from whydiff.adapters import Executor, Progress, Value, for_framework
@@ -31,6 +31,7 @@ from whydiff.records import (
     Trace,
     Verdict,
 )  # fmt: skip
+from whydiff.rows import Rows
 from whydiff.slices import Axis, axes_between, narrow, outside_reads, same_but_for_sizes
 
 
@@ -47,6 +48,8 @@ class Localization:
         agreeing, propagated: how many pairs agree in the plain walk, and differ without being origins.
         counts: calls that could not be replayed or compared, with reasons.
         axes: what the runs have different sizes of; empty if nothing.
+        rows: by output, which of its rows are compared; no entry: all.
+        silent: why the origins do not matter (no output depends on what differs there), as a sentence; else empty.
     """
 
     origins: tuple[Origin, ...]
@@ -58,6 +61,8 @@ class Localization:
     propagated: int = 0
     counts: tuple[Count, ...] = ()
     axes: tuple[Axis, ...] = ()
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+    silent: str = ""
 
 
 OnOrigin = Callable[[Lockstep, Call, Call, Look], None]

@@ -20,6 +20,7 @@ from whydiff.case import Case, replayable
 from whydiff.errors import WhydiffError
 from whydiff.metrics import is_integer, measure, values
 from whydiff.records import Lift, Payload, Trace
+from whydiff.rows import compared
 from whydiff.tolerance import (
     FLOOR_RUNS,
     FLOOR_T,
@@ -77,13 +78,13 @@ def noise_floor(case: Case, progress: Progress | None = None, *, runs: int = FLO
         samples = _replays(trace, dtype, wanted, runs, progress)
     except WhydiffError as error:
         return NoiseFloor(why_not=f"{error.what} {error.actual}".strip())
-    return NoiseFloor(
-        tuple(
-            _floor(slot, [_distance(payload, run[slot]) for run in samples], payload)
-            for slot, payload in wanted.items()
-            if all(slot in run and run[slot].bits.shape == payload.bits.shape for run in samples)
-        )
-    )
+    rows = case.localization.rows
+    floors = []
+    for slot, payload in wanted.items():
+        if all(slot in run and run[slot].bits.shape == payload.bits.shape for run in samples):
+            ours = compared(rows, slot, payload)
+            floors.append(_floor(slot, [_distance(ours, compared(rows, slot, run[slot])) for run in samples], ours))
+    return NoiseFloor(tuple(floors))
 
 
 def _replays(

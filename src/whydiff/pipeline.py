@@ -17,10 +17,11 @@ from whydiff.impact import impact, justified
 from whydiff.local_test import examine
 from whydiff.localize import Localization, axes_of, find_origins, from_fingerprints, measure_growth
 from whydiff.noise_floor import NoiseFloor, noise_floor
+from whydiff.padding import leave_out, without_influence
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Side, Trace
 from whydiff.scaling import Scaling, measure_scaling
 from whydiff.store import DiskTrace, open_trace
-from whydiff.verdict import judge, judge_origins, needs_local_test
+from whydiff.verdict import judge, judge_origins, needs_local_test, weighed
 from whydiff.verify import verify
 
 
@@ -33,12 +34,16 @@ class Options:
         rename: (pattern, replacement) rules for the candidate's scopes, see `whydiff.align`.
         check: run both programs plainly, twice, to prove that observing changed nothing.
         progress: called with (stage, done, total) during long work.
+        rows: which rows of the outputs to compare: the name of an input that is such a mask (nonzero: compare), or
+            the mask itself, of the outputs' leading axes; None: padding is found by experiment
+            (`whydiff.padding`).
     """
 
     level: str = "op"
     rename: Sequence[tuple[str, str]] = ()
     check: bool = True
     progress: Progress | None = None
+    rows: Any = None
 
 
 def compare(reference: Any, candidate: Any, *args: Any, options: Options | None = None, **kwargs: Any) -> Diagnosis:
@@ -63,14 +68,14 @@ def compare(reference: Any, candidate: Any, *args: Any, options: Options | None 
     sides = _runs(reference, candidate, args, kwargs)
     ours, theirs = (_trace(side, options, n) for side, n in zip(sides, ("reference", "candidate"), strict=True))
     alignment = join_ends(align(ours, theirs, rename=options.rename), ours, theirs)
-    local, notes = localize(ours, theirs, alignment, options.progress)
+    local, notes = localize(ours, theirs, alignment, options.progress, options.rows)
     live = [None if isinstance(side, DiskTrace) else side for side in sides]
     case = Case(ours, theirs, alignment, local, (live[0], live[1]))
     return diagnose(case, notes, options.progress)
 
 
 def localize(
-    reference: Trace, candidate: Trace, alignment: Alignment, progress: Progress | None
+    reference: Trace, candidate: Trace, alignment: Alignment, progress: Progress | None, rows: Any = None
 ) -> tuple[Localization, tuple[str, ...]]:
     """Where: from fingerprints if they settle it, else by replaying both programs twice (plain, resynchronised)."""
     recorded = from_fingerprints(reference, candidate, alignment, same)
@@ -82,6 +87,8 @@ def localize(
         for name, why in (("reference", replayable(reference)), ("candidate", replayable(candidate))) if why
     ]  # fmt: skip
     if why_not:
+        if rows is not None:
+            why_not.append("so its rows cannot be left out: every row is compared")
         return recorded, (*why_not, "origins are read off the fingerprints; later ones may hide behind earlier ones")
     axes = axes_of(reference, candidate, alignment)
     plain = measure_growth(*_executors(reference, candidate), alignment, progress, axes=axes)
@@ -91,14 +98,16 @@ def localize(
         agreeing=plain.agreeing, counts=tuple(dict.fromkeys((*plain.counts, *resynchronised.counts))),
         propagated=max(0, plain.propagated - len(resynchronised.origins)),
     )  # fmt: skip
-    return found, ()
+    padded = leave_out(reference, candidate, alignment, found, rows, progress)
+    silent = without_influence(reference, candidate, alignment, padded.localization, progress)
+    return replace(padded.localization, silent=silent), padded.notes
 
 
 def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = None) -> Diagnosis:
     """Why: detect causes, verify them by experiment, judge, and write the document."""
     hypotheses = [cause for detector in detectors() for cause in detector.detect(case)]
-    causes = tuple(sorted(verify(case, hypotheses, progress), key=_rank))
     scaling = measure_scaling(case, progress) if _differs(case) else None
+    causes = tuple(sorted(weighed(case, verify(case, hypotheses, progress), scaling), key=_rank))
     floor = noise_floor(case, progress) if scaling is not None else NoiseFloor()
     local = examine(case, progress) if scaling is not None and needs_local_test(case, scaling) else None
     origins = judge_origins(case, causes, scaling, local)
@@ -116,6 +125,8 @@ def _differs(case: Case) -> bool:
     """Whether there is a difference whose nature can be asked for."""
     local = case.localization
     repeats = not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
+    if local.silent:
+        return False
     return repeats and bool(local.origins or any(c.status == "differs" for _, c in local.outputs))
 
 

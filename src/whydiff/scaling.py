@@ -21,6 +21,7 @@ from whydiff.errors import WhydiffError
 from whydiff.lockstep import Lockstep, replayed_outputs
 from whydiff.metrics import common_dtype, is_integer, measure, values
 from whydiff.records import Call, Count, Event, Lift, Origin, Payload, Trace
+from whydiff.rows import compared
 from whydiff.slices import counterparts
 from whydiff.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, unit_roundoff
 
@@ -183,11 +184,16 @@ class _Test:
             theirs = self._outputs("candidate", lift, restore, f"{word}: candidate")
             axes = self.case.localization.axes
             pairs = {slot: counterparts(ours[slot], theirs[slot], axes) for slot in ours if slot in theirs}
-            found.append({slot: difference(*pair) for slot, pair in pairs.items()})
+            found.append({slot: difference(*self._compared(slot, pair)) for slot, pair in pairs.items()})
             if key == "float64 lifted" and not restored:
                 self.profiles = {slot.partition("@")[0]: _profile(*pairs[slot])
                                  for slot, one in found[-1].items() if one is not None}  # fmt: skip
         return _worst(*found)
+
+    def _compared(self, slot: str, pair: tuple[Payload, Payload]) -> tuple[Payload, Payload]:
+        rows = self.case.localization.rows
+        ours, theirs = (compared(rows, slot.partition("@")[0], payload) for payload in pair)
+        return ours, theirs
 
     def _outputs(self, side: str, lift: Lift, restore: Mapping[str, Value], stage: str) -> dict[str, Payload]:
         executor = self._executor(side, lift, restore)
@@ -268,7 +274,8 @@ class _Test:
                 if at and (call_r.kind == "return" or partner.get(er.producer, -1) != ec.producer):
                     self._at_origin(step, er, ec, at, substituted, local)
                 if call_r.kind == "return":
-                    outputs[f"{er.site.slot}@{call_r.index}"] = difference(*_payloads(step, er, ec))
+                    pair = self._compared(er.site.slot, _payloads(step, er, ec))
+                    outputs[f"{er.site.slot}@{call_r.index}"] = difference(*pair)
             step.execute(call_r, call_c)
             at = by_calls.get((call_r.index, call_c.index), [])
             if at and call_r.kind != "return":

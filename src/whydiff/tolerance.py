@@ -251,7 +251,12 @@ UNDERFLOW_SHARE = 0.5
 """Share of non-zero elements that a cast or scaling may turn into zero before it is reported. A choice: gradients
 of which most vanish do not train; sparse activations lose few."""
 
+WHOLE_ROW = 0.5
+"""Share of a row's elements that must differ before the row counts as another one (another token's vector), not as a
+row in which single numbers differ. Two rows of a table of floats differ almost everywhere. A choice; its error rate
+was not measured."""
+
 CANCELLED_SHARE = 0.5
-"""Share of a format's digits that E[x²] − E[x]² may lose before it is reported: with half of them gone the relative
-error of the variance is above the square root of the unit roundoff (Chan, Golub, LeVeque, "Algorithms for computing
-the sample variance", The American Statistician 37(3), 1983)."""
+"""Share of a format's digits that E[x²] − E[x]², or any formula at an origin, may lose before it is reported as
+unstable: with half of them gone the relative error is above the square root of the unit roundoff (Chan, Golub,
+LeVeque, "Algorithms for computing the sample variance", The American Statistician 37(3), 1983)."""

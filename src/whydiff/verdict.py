@@ -1,8 +1,9 @@
 """What each origin and the whole difference amount to (``docs/explanation/verdict-engine.md``).
 
 In this order: NaN or infinity on one side only, then a cause confirmed by experiment, then what the scaling
-test and, between kernels of one op, the local test measured. Several origins may have several verdicts; the
-overall one is the most severe, and every origin keeps its own.
+test and, between kernels of one op, the local test measured. An experiment proves what makes the bits differ, not
+that the difference is a defect: a cause that computes another function must show in float64 (`weighed`). Several
+origins may have several verdicts; the overall one is the most severe, and every origin keeps its own.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from dataclasses import replace
 
 from whydiff.case import Case
 from whydiff.causes._rounding import proven_cast
-from whydiff.errors import PayloadError
+from whydiff.errors import PayloadError, WhydiffError
 from whydiff.local_test import LocalResult
 from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
 from whydiff.scaling import Modes, Scale, Scaling
-from whydiff.tolerance import CAST_ARTEFACT
+from whydiff.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, SCALING_FLOOR, UNIT_ROUNDOFF
 
 _PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reduction", "bf16_reduction")
 _SPECIAL = ("nan_mismatch", "inf_mismatch")
@@ -25,12 +26,66 @@ _SPECIAL = ("nan_mismatch", "inf_mismatch")
 def needs_local_test(case: Case, scaling: Scaling | None) -> bool:
     """Whether some origin is the same op on equal inputs, or was left open by the scaling test."""
     origins = case.localization.origins
-    if any(origin.kind == "implementation" for origin in origins):
+    if any(origin.kind == "implementation" or _cancels(case, origin) for origin in origins):
         return True
     return scaling is not None and any(
         origin.kind not in ("state", "input") and (modes.lifted is None or modes.lifted.nature in ("equal", "between"))
         for origin, modes in zip(origins, scaling.origins, strict=True)
     )
+
+
+def _cancels(case: Case, origin: Origin) -> bool:
+    """Whether two formulas lie so far apart that rounding alone would be a loss of more than half of the digits."""
+    apart = origin.comparison.value("rel_l2")
+    call = origin.calls[0]
+    if origin.kind not in ("region", "layout", "arguments") or apart is None or call < 0:
+        return False
+    units = [UNIT_ROUNDOFF[e.spec.dtype] for e in case.reference.calls[call].writes if e.spec.dtype in UNIT_ROUNDOFF]
+    return bool(units) and apart > max(units) ** CANCELLED_SHARE
+
+
+def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tuple[Cause, ...]:
+    """Causes whose removal makes the bits equal, held against float64.
+
+    A confirmed cause that claims another function is none where the programs compute the same without rounding:
+    if the difference stays with the recorded casts, it is one of precision; else the cause chooses another way to
+    the same values. It explains the bits, and is no defect.
+
+    Args:
+        case: the pair of runs.
+        causes: after `whydiff.verify.verify`.
+        scaling: from `whydiff.scaling.measure_scaling`; None: nothing differs.
+    """
+    program = scaling.program if scaling else Modes()
+    acting = [c for c in causes if c.status == "confirmed" and not c.inert]
+    one_function = _agrees(program.lifted)
+    found = []
+    for cause in causes:
+        claims = cause in acting and cause.verdict is Verdict.SEMANTIC
+        if claims and one_function and _stays(program.kept):
+            cause = replace(cause, verdict=Verdict.PRECISION)
+        elif claims and (one_function or _harmless(case, cause, acting)):
+            cause = replace(
+                cause, verdict=Verdict.ROUNDING, status="inconclusive",
+                reason="it explains the bits, which agree when it is removed, and is no defect: in float64 the outputs "
+                "agree with it too, so it chooses another way to the same values",
+            )  # fmt: skip
+        found.append(cause)
+    return tuple(found)
+
+
+def _harmless(case: Case, cause: Cause, acting: Sequence[Cause]) -> bool:
+    """Whether the outputs agree in float64 while this cause acts alone and all other proven ones are removed."""
+    others = dict.fromkeys(
+        i for one in acting if one is not cause for i in one.interventions if i not in cause.interventions
+    )
+    if not others:
+        return False
+    try:
+        apart = case.apart_in_float64(tuple(others))
+    except WhydiffError:
+        return False  # it cannot be told: the experiment stands
+    return apart is not None and apart <= SCALING_FLOOR
 
 
 def judge_origins(
@@ -48,9 +103,14 @@ def judge_origins(
     scaling = scaling or Scaling(origins=(Modes(),) * len(case.localization.origins), why_not="it was not run")
     judged = []
     for index, (origin, modes) in enumerate(zip(case.localization.origins, scaling.origins, strict=True)):
+        if case.localization.silent:
+            silent = Evidence(case.localization.silent)
+            judged.append(replace(origin, verdict=Verdict.IDENTICAL, evidence=(*origin.evidence, silent)))
+            continue
         verdict, evidence = _measured(case, origin, modes, scaling, index)
         if local and index in local:
-            verdict, evidence = _with_local(origin, verdict, evidence, local[index])
+            excused = _agrees(scaling.program.lifted) and not _same_question(case, origin)
+            verdict, evidence = _with_local(origin, verdict, evidence, local[index], excused)
         explaining = [c for c in causes if not c.inert and c.status == "confirmed" and explains(c, origin)]
         if explaining and verdict is not Verdict.UNSTABLE:
             verdict = max((c.verdict for c in explaining), key=lambda v: v.severity)
@@ -69,14 +129,32 @@ def explains(cause: Cause, origin: Origin) -> bool:
 
 
 def _with_local(
-    origin: Origin, verdict: Verdict, evidence: list[Evidence], result: LocalResult
+    origin: Origin, verdict: Verdict, evidence: list[Evidence], result: LocalResult, excused: bool
 ) -> tuple[Verdict, list[Evidence]]:
-    """The local test decides between kernels of one op, which lifting cannot tell, and what lifting left."""
+    """The local test decides between kernels of one op, which lifting cannot tell, and what lifting left.
+
+    ``excused``: the outputs agree when lifted, and the two ops were asked for different things (parts of a batch):
+    then another result here is no other function.
+    """
     found = [*evidence, Evidence(f"local test: {result.reason}"), *result.evidence]
+    if result.verdict is Verdict.UNSTABLE and origin.kind not in ("state", "input"):
+        return result.verdict, found
+    if result.verdict is Verdict.SEMANTIC and excused:
+        return verdict, found
     same_op = origin.kind == "implementation" and verdict in (Verdict.ROUNDING, Verdict.PRECISION)
     if result.verdict is not Verdict.INCONCLUSIVE and (same_op or verdict is Verdict.INCONCLUSIVE):
         return result.verdict, found
     return verdict, found
+
+
+def _same_question(case: Case, origin: Origin) -> bool:
+    """Whether both ops of an origin have the same arguments and inputs of the same shapes."""
+    sides = [trace.calls[i] if 0 <= i < len(trace.calls) else None
+             for trace, i in zip((case.reference, case.candidate), origin.calls, strict=True)]  # fmt: skip
+    ours, theirs = sides
+    if ours is None or theirs is None or ours.arguments != theirs.arguments:
+        return False
+    return [e.spec.shape for e in ours.reads] == [e.spec.shape for e in theirs.reads]
 
 
 def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index: int) -> tuple[Verdict, list[Evidence]]:
@@ -95,6 +173,10 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
             ]  # fmt: skip
         verdict, proof = _of_leaves(case, origin, modes, scaling)
         return verdict, [*proof, *evidence]
+    if modes.lifted is None and _agrees(scaling.program.lifted):
+        verdict = Verdict.PRECISION if _stays(scaling.program.kept) else Verdict.ROUNDING
+        return verdict, [Evidence("the outputs agree when lifted: another way to the same values",
+                                  {"program": str(scaling.program.lifted)})]  # fmt: skip
     if modes.lifted is None:
         unmeasured = Verdict.SEMANTIC if origin.kind in ("arguments", "layout") else Verdict.INCONCLUSIVE
         why = scaling.why_not or "the lifted programs have no floating value to compare here"
@@ -206,9 +288,12 @@ def judge(
     if not numeric or not compared:
         if scaling is not None and _agrees(scaling.program.lifted):
             return _without_origins(scaling, _numbers(scaling))  # no op in common, and the same function
-        return Verdict.INCOMPARABLE, "nothing corresponds: no call of one run has a counterpart in the other"
+        if scaling is None or not origins or not _same_task(case, scaling):
+            return Verdict.INCOMPARABLE, "nothing corresponds: no call of one run has a counterpart in the other"
     shapes = [slot for slot, comparison in local.outputs if "shape" in comparison.reason]
     differing = [slot for slot, comparison in local.outputs if comparison.status == "differs"]
+    if local.silent and not differing and origins:
+        return Verdict.IDENTICAL, f"zero bits differ in the outputs; {local.silent}"
     if not differing and not origins and not local.propagated:
         names = ("reference", "candidate")
         unseen = [name for name, check in zip(names, checks, strict=True) if check.unchanged is False]
@@ -244,6 +329,24 @@ def judge(
             f"because every origin is rounding and the outputs' difference does not shrink{numbers}{why}"
         )
     return worst.verdict, _reason(worst, origins, causes) + numbers + reach
+
+
+def _same_task(case: Case, scaling: Scaling) -> bool:
+    """Whether runs without a common op are counterparts as wholes: the same inputs, outputs of the same shapes.
+
+    Equal constants that the programs captured count as inputs; values that only one side reads do not matter (a
+    formula may need fewer).
+    """
+    if not _stays(scaling.program.lifted) or not case.localization.outputs:
+        return False
+    if any("shape" in comparison.reason for _, comparison in case.localization.outputs):
+        return False
+    read = [
+        {(leaf.spec.shape, leaf.fingerprint) for leaf in trace.leaves
+         if leaf.storage >= 0 and leaf.fingerprint is not None and leaf.role in ("input", "constant")}
+        for trace in (case.reference, case.candidate)
+    ]  # fmt: skip
+    return bool(read[0] & read[1])
 
 
 def _unseen(sides: Sequence[str], causes: Sequence[Cause]) -> tuple[Verdict, str]:

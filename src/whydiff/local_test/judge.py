@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +16,7 @@ from whydiff.local_test.operation import Array, Operation
 from whydiff.metrics import values
 from whydiff.records import Evidence, Payload, Verdict
 from whydiff.tolerance import (
+    CANCELLED_SHARE,
     CORRECT_ROUNDING_Z,
     PRECISION_CLASS_RATIO,
     ROUNDING_LEVEL,
@@ -28,7 +31,7 @@ class LocalResult:
     """What the local test says about one origin.
 
     Attributes:
-        verdict: rounding, precision, semantic or inconclusive.
+        verdict: rounding, precision, semantic, unstable or inconclusive.
         reason: one sentence with the numbers that decided.
         evidence: every statistic, as statements with data.
         hypotheses: accepted hypotheses, of the candidate first.
@@ -87,8 +90,8 @@ def judge_outputs(
         counts = ", ".join(f"{side.nonfinite} in the {name}" for name, side in zip(names, sides, strict=True))
         text = f"infinities or NaN where float64 has numbers (or the other way round): {counts}"
         return LocalResult(Verdict.INCONCLUSIVE, text, evidence, sampled=sampled)
-    return _same_function(reference, oracle, (ours, theirs), (reference_output.dtype, candidate_output.dtype),
-                          sides, evidence, sampled, names)  # fmt: skip
+    return _same_function(reference, candidate, oracle, (ours, theirs),
+                          (reference_output.dtype, candidate_output.dtype), sides, evidence, sampled, names)  # fmt: skip
 
 
 def _at(payload: Payload, index: Array) -> Array:
@@ -177,6 +180,7 @@ def _changed(op: Operation, candidate: Operation) -> str:
 
 def _same_function(
     op: Operation,
+    candidate: Operation | None,
     oracle: Oracle,
     values: tuple[Array, Array],
     dtypes: tuple[str, str],
@@ -206,9 +210,57 @@ def _same_function(
             f"({sides[narrow].bits:.1f} bits), the {names[1 - narrow]} as {dtypes[1 - narrow]}"
         )
         return LocalResult(Verdict.PRECISION, reason, evidence, sampled=sampled)
+    lost = _lost(oracle, values, [op if n == 0 else (candidate or op) for n in (0, 1)], dtypes, sides)
+    if lost is not None:
+        return _unstable(names, lost, evidence, sampled)
     if not any(_clear(sides, number) for number in suspects):
         return LocalResult(Verdict.ROUNDING, _rounding_reason(oracle, sides), evidence, sampled=sampled)
     return _unexplained(op, oracle.kind, sides, suspects, evidence, sampled, names)
+
+
+def _lost(
+    oracle: Oracle, values: tuple[Array, Array], ops: Sequence[Operation], dtypes: tuple[str, str],
+    sides: tuple[Measured, Measured],
+) -> tuple[int, float, float, float] | None:  # fmt: skip
+    """(side, its digits lost, the other's, its digits) if a formula of one side cancels; None if none does.
+
+    Errors count against the results themselves here, not against S: a formula is unstable if it loses more than
+    `whydiff.tolerance.CANCELLED_SHARE` of its digits where the other one does not. Where both do, the inputs are
+    ill conditioned. A single op that breaks its rounding bound is no formula.
+    """
+    digits, errors = [], []
+    for value, op, dtype in zip(values, ops, dtypes, strict=True):
+        unit = max(UNIT_ROUNDOFF[dtype], *roundings_of(op, kind_of(op))[:2])
+        known = np.isfinite(value) & np.isfinite(oracle.exact)
+        size = float(np.sqrt(np.mean(np.square(oracle.exact[known])))) if known.any() else 0.0
+        error = float(np.sqrt(np.mean(np.square((value - oracle.exact)[known])))) if known.any() else 0.0
+        if not size:
+            return None
+        digits.append(-math.log2(unit))
+        errors.append(max(error / size, 2.0**-60))
+    lost = [max(0.0, bits + math.log2(error)) for bits, error in zip(digits, errors, strict=True)]
+    worse = max((0, 1), key=lambda n: errors[n])
+    better = 1 - worse
+    if lost[worse] <= CANCELLED_SHARE * digits[worse] or lost[better] > CANCELLED_SHARE * digits[better]:
+        return None
+    if errors[worse] <= PRECISION_CLASS_RATIO * errors[better]:
+        return None
+    if ops[worse].calls == 1 and not sides[worse].within_bound:
+        return None
+    return worse, lost[worse], lost[better], digits[worse]
+
+
+def _unstable(
+    names: tuple[str, str], lost: tuple[int, float, float, float], evidence: tuple[Evidence, ...],
+    sampled: tuple[int, int],
+) -> LocalResult:  # fmt: skip
+    number, bits, other, digits = lost
+    reason = (
+        f"in float64 both sides agree, and the {names[number]}'s formula loses {bits:.1f} of {digits:.0f} bits of the "
+        f"result to rounding, the {names[1 - number]}'s {other:.1f}: it cancels"
+    )
+    found = Evidence(reason, {"side": names[number], "lost_bits": bits, "lost_bits_other": other, "bits": digits})
+    return LocalResult(Verdict.UNSTABLE, reason, (*evidence, found), sampled=sampled)
 
 
 def _suspects(sides: tuple[Measured, Measured]) -> list[int]:

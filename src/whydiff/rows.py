@@ -1,0 +1,80 @@
+"""Rows of a returned tensor that take part in the comparison; the others (padding) are left out and counted.
+
+A row is everything at one place of the leading axes: a token's vector, a sequence's logits at one position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from whydiff.records import Count, Payload
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Which rows of one output are compared.
+
+    Attributes:
+        slot: of the output.
+        keep: bool, of the output's leading axes: True is compared.
+        why: why the others are not, as the end of a sentence.
+    """
+
+    slot: str
+    keep: Array
+    why: str
+
+    @property
+    def left_out(self) -> int:
+        """How many rows are not compared."""
+        return int(self.keep.size - np.count_nonzero(self.keep))
+
+    def of(self, payload: Payload) -> Payload:
+        """The rows that are compared, ``[rows, …]``; the payload itself if it has other leading axes."""
+        if payload.bits.shape[: self.keep.ndim] != self.keep.shape:
+            return payload
+        return Payload(np.ascontiguousarray(payload.bits[self.keep]), payload.dtype)
+
+    def covered(self, reference: Payload, candidate: Payload) -> Payload:
+        """The candidate with the reference's rows where nothing is compared, so that positions stay in place."""
+        if reference.bits.shape != candidate.bits.shape or reference.dtype != candidate.dtype:
+            return candidate
+        bits = candidate.bits.copy()
+        bits[~self.keep] = reference.bits[~self.keep]
+        return replace(candidate, bits=bits)
+
+    def __str__(self) -> str:
+        return f"{self.left_out} of {self.keep.size} rows of {self.slot} are padding, because {self.why}"
+
+    def count(self) -> Count:
+        """For the report."""
+        return Count("rows of outputs", f"{self.slot}: {self.left_out} of {self.keep.size} are padding: {self.why}",
+                     self.left_out, places(~self.keep))  # fmt: skip
+
+
+def places(chosen: Array) -> tuple[str, ...]:
+    """The first three places of a mask, as text."""
+    return tuple(f"[{', '.join(map(str, place))}]" for place in np.argwhere(chosen)[:3].tolist())
+
+
+def fitted(keep: Array, shape: tuple[int, ...]) -> Array | None:
+    """A mask of rows in the leading axes of a tensor, which may have merged them; None if it does not fit."""
+    if shape[: keep.ndim] == keep.shape:
+        return keep
+    if shape and keep.size == shape[0]:
+        return keep.reshape(-1)
+    return None
+
+
+def compared(rows: Mapping[str, Rows], slot: str, payload: Payload) -> Payload:
+    """What of an output is compared."""
+    return rows[slot].of(payload) if slot in rows else payload
+
+
+__all__ = ["Rows", "compared", "fitted", "places"]
