@@ -106,3 +106,12 @@ class Place:
 def lazy_bits(tensor: torch.Tensor) -> tuple[str, ...]:
     """Lazy views of a tensor (conjugated, negated) that its memory does not show."""
     return (("neg",) if tensor.is_neg() else ()) + (("conj",) if tensor.is_conj() else ())
+
+
+_PLACES = tuple(Place(index) for index in range(32))
+
+
+def place_of(index: int, tensor: torch.Tensor) -> Place:
+    """The place of a tensor, the i-th that a call reads."""
+    bits = lazy_bits(tensor)
+    return _PLACES[index] if index < len(_PLACES) and not bits else Place(index, bits)

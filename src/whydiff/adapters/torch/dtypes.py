@@ -70,11 +70,22 @@ def raw(tensor: torch.Tensor) -> torch.Tensor:
     return torch._neg_view(tensor) if tensor.is_neg() else tensor
 
 
+def plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is certainly comparable: quick, and true of nearly all; `not_comparable` is the rule."""
+    return (
+        type(tensor) in _PLAIN
+        and tensor.layout is torch.strided
+        and tensor.dtype in _BY_DTYPE
+        and not tensor.is_nested
+        and not tensor.is_meta
+    )
+
+
 def not_comparable(tensor: torch.Tensor) -> str:
     """Why a tensor has no plain storage to fingerprint; empty if it has one."""
     if tensor.is_nested:
         return "nested tensor"
-    if type(tensor) in _PLAIN and tensor.layout is torch.strided and tensor.dtype in _BY_DTYPE and not tensor.is_meta:
+    if plain(tensor):
         return ""
     if type(tensor) not in _PLAIN and type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return f"tensor subclass {type(tensor).__name__}"

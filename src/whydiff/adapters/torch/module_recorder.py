@@ -33,7 +33,7 @@ class ModuleRecorder(Recorder):
     def left(self, scope: str, module: torch.nn.Module, output: Any) -> None:
         """Look at what the module gives back and write the call down."""
         reads = self._pending.pop(len(self.scopes.stack))
-        writes = [(*look, "") for look in self._looks(output)]
+        writes = self._looks(output)
         self._append("module", scope, type(module).__name__, reads, writes)
 
     def _looks(self, value: Any) -> list[Any]:
@@ -42,6 +42,6 @@ class ModuleRecorder(Recorder):
             for _, tensor in tensors_in(value):
                 storage = None if not_comparable(tensor) else self.storages.of(tensor)
                 if storage is not None:
-                    storage.spans.clear()
+                    storage.forget()
                 rows.append(self._look(tensor, None, 0, None))
         return rows

@@ -53,6 +53,7 @@ class Operator:
         resizes: it may append uninitialised elements to a storage.
         unannotated: positions that it writes to although its schema does not say so.
         unless: position of a flag without which it does not write there; -1: there is none.
+        writes: it may write to an argument.
     """
 
     op: str
@@ -68,6 +69,7 @@ class Operator:
     resizes: bool
     unannotated: frozenset[int]
     unless: int
+    writes: bool
 
     def writes_to(self, args: Sequence[Any]) -> frozenset[int]:
         """Positions of the positional arguments that a call with these arguments writes to."""
@@ -104,6 +106,7 @@ def describe(func: Any) -> Operator:
         resizes=op in ("resize_", "resize_as_"),
         unannotated=unannotated,
         unless=unless,
+        writes=bool(written or unannotated),
     )
 
 

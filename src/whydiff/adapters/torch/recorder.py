@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from whydiff.adapters.torch.arguments import Place, encode, lazy_bits
-from whydiff.adapters.torch.dtypes import dtype_name, not_comparable, spec_of, to_payload
+from whydiff.adapters.torch.arguments import encode, lazy_bits, place_of
+from whydiff.adapters.torch.dtypes import dtype_name, not_comparable, plain, spec_of, to_payload
 from whydiff.adapters.torch.environment import flags_now, rng_state
 from whydiff.adapters.torch.fingerprints import content_lanes
 from whydiff.adapters.torch.operators import Operator, decomposed, describe, draws
@@ -78,7 +78,7 @@ class Recorder(TorchDispatchMode):
         phase, scope = self.scopes.phase_and_scope()
         reads: list[_Row] = []
         touched: list[_Touched] = []
-        if operator.written_names or operator.unannotated:
+        if operator.writes:
             written, positions = operator.written_names, operator.writes_to(args)
             template = (
                 [self._take(a, reads, touched if i in positions else None, operator) for i, a in enumerate(args)],
@@ -99,14 +99,14 @@ class Recorder(TorchDispatchMode):
             result = func(*args, **kwargs)
         except BaseException:
             for _, _, storage in touched:  # nobody knows how far it came
-                storage.spans.clear()
+                storage.forget()
             raise
         self._count = index + 1
         for nbytes, (_, tensor, storage) in zip(held, touched, strict=True) if operator.resizes else ():
             storage.initialised = storage.initialised and tensor.untyped_storage().nbytes() <= nbytes
         wanted = self.keep is not None and self.keep(f"{scope}:{operator.op}#{number}")
         writes, kind = self._outputs(operator, index, result, touched, wanted)
-        mutates = tuple(position for position, _, _ in touched)
+        mutates = tuple(position for position, _, _ in touched) if touched else ()
         self._rows.append(
             (
                 index,
@@ -130,31 +130,37 @@ class Recorder(TorchDispatchMode):
         if isinstance(value, torch.Tensor):
             position = len(reads)
             reads.append(self._look(value, touched, position, operator))
-            return Place(position, lazy_bits(value))
+            return place_of(position, value)
         if isinstance(value, (list, tuple)):
             return [self._take(item, reads, touched, operator) for item in value]
         return value
 
     def _look(self, tensor: torch.Tensor, touched: Any, position: int, operator: Operator | None) -> _Row:
-        reason = not_comparable(tensor)
+        ordinary = plain(tensor)
+        storage = self.storages.of(tensor) if ordinary else None
+        if storage is not None and touched is None:
+            spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
+            seen = storage.rows.get(spec)
+            if seen is not None:
+                return seen
+        reason = "" if ordinary else not_comparable(tensor)
         if reason:
-            return (spec_of(tensor), -1, -1, None, 0, True, reason)
-        storage = self.storages.of(tensor)
-        if storage is None:
-            storage = self._met(tensor)
+            return (spec_of(tensor), -1, -1, None, 0, True, reason, "")
+        storage = storage or self.storages.of(tensor) or self._met(tensor)
         spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
         if touched is not None:
             touched.append((position, tensor, storage))
             if operator is not None and operator.overwrites:
-                return (spec, storage.number, storage.producer, None, 0, True, "overwritten")
+                return (spec, storage.number, storage.producer, None, 0, True, "overwritten", "")
         if not storage.initialised:
-            return (spec, storage.number, storage.producer, None, 0, True, "uninitialised memory")
+            return (spec, storage.number, storage.producer, None, 0, True, "uninitialised memory", "")
         if not self.fingerprints:
-            return (spec, storage.number, storage.producer, None, 0, True, "not fingerprinted")
+            return (spec, storage.number, storage.producer, None, 0, True, "not fingerprinted", "")
         lanes, nbytes, dense, known = read_lanes(tensor, storage)
         if not known and storage.leaves and not storage.covers(*span_of(tensor)[:2]):
             self._constant(tensor)  # a part of the storage that no leaf shows
-        return (spec, storage.number, storage.producer, lanes, nbytes, dense, "")
+        row = storage.rows[spec] = (spec, storage.number, storage.producer, lanes, nbytes, dense, "", "")
+        return row
 
     def _met(self, tensor: torch.Tensor) -> Storage:
         """A storage that no op made and that nobody named: something expected, or a constant."""
@@ -192,14 +198,14 @@ class Recorder(TorchDispatchMode):
     ) -> tuple[list[_Row], Kind]:
         writes: list[_Row] = []
         kind: Kind = "view"
-        changed = {storage.number for _, _, storage in touched}
+        changed: set[int] = set()
         for _, _, storage in touched:
-            storage.spans.clear()
+            storage.forget()
             storage.producer, storage.initialised = index, storage.initialised or not operator.resizes
+            changed.add(storage.number)
         returned: set[int] = set()
-        results = (result,) if isinstance(result, torch.Tensor) else _flat(result)
-        for tensor in results:
-            reason = not_comparable(tensor)
+        for tensor in (result,) if isinstance(result, torch.Tensor) else _flat(result):
+            reason = "" if plain(tensor) else not_comparable(tensor)
             if reason:
                 writes.append((spec_of(tensor), -1, index, None, 0, True, reason, ""))
                 kind = "compute"
@@ -229,10 +235,14 @@ class Recorder(TorchDispatchMode):
             return (spec, storage.number, index, None, 0, True, "uninitialised memory", "")
         if not self.fingerprints:
             return (spec, storage.number, index, None, 0, True, "not fingerprinted", "")
-        lanes, nbytes = written_lanes(tensor, storage)
+        lanes, nbytes, dense = written_lanes(tensor, storage)
+        row = (spec, storage.number, index, lanes, nbytes, True, "", "")
+        if dense:
+            storage.rows[spec] = row  # what a reader will see
         if key and self.sink is not None:
             self.sink(key, to_payload(tensor))
-        return (spec, storage.number, index, lanes, nbytes, True, "", key)
+            return (*row[:-1], key)
+        return row
 
     def before_write(self, tensor: torch.Tensor) -> None:
         """Keep what a leaf was if this tensor shows one; for captures that see no reads."""
@@ -405,7 +415,7 @@ def _call(row: _Row, known: dict[Any, TensorSpec]) -> Call:
         slots = [f"read.{i}" for i in range(len(reads))]
     read_events = tuple(
         Event(site.at(slot), _spec(spec, known), storage, producer, _fingerprint(lanes, nbytes, dense), skipped)
-        for slot, (spec, storage, producer, lanes, nbytes, dense, skipped) in zip(slots, reads, strict=True)
+        for slot, (spec, storage, producer, lanes, nbytes, dense, skipped, _) in zip(slots, reads, strict=True)
     )
     single = len(writes) == 1
     write_events = tuple(

@@ -95,6 +95,10 @@ class Scopes:
         if not _listeners and torch.nn.Module.__call__ is _call_and_tell:
             torch.nn.Module.__call__ = _module_call  # type: ignore[method-assign]
 
+    def silence(self) -> None:
+        """Tell nobody any more, so that who listened is freed with its last reference."""
+        self.on_enter = self.on_exit = self.on_step = self.on_root = self.on_update = None
+
     def phase_and_scope(self) -> tuple[Phase, str]:
         """Phase and scope of the op that runs now.
 

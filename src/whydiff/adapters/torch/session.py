@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import gc
 import inspect
 import os
 import weakref
@@ -105,6 +106,10 @@ class Session:
         for name, tensor in self._tensors:
             self.recorder.add_leaf(LiveLeaf(self._unique(name), "attribute", tensor))
         _running.add(self)
+        # What exists now is not searched for garbage over and over because this makes many small records.
+        self._froze = gc.get_freeze_count() == 0
+        if self._froze:
+            gc.freeze()
         self._uncompiled = standing_back() if self.level == "op" else nullcontext()
         self._uncompiled.__enter__()
         self.scopes.__enter__()
@@ -120,7 +125,11 @@ class Session:
         self.recorder.__exit__(*exception)
         self.scopes.__exit__()
         self._uncompiled.__exit__(*exception)
+        if self._froze:
+            gc.unfreeze()
         self._drain()
+        self.scopes.silence()
+        self.recorder.sink = None  # nobody refers to this session any more but who asked for it
 
     def add_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any], target: Any = None, scope: str = "") -> None:
         """Name the tensors that a call is given, by the parameter's name where the signature tells it.

@@ -18,19 +18,30 @@ Lanes = tuple[int, int]
 
 
 class Storage:
-    """What is known of one storage during one capture."""
+    """What is known of one storage during one capture.
 
-    __slots__ = ("handle", "initialised", "leaves", "number", "producer", "shown", "spans", "written")
+    Attributes:
+        spans: lanes of the bytes ``[low, high)``, until an op writes to the storage.
+        rows: the same, by how a tensor looks at the storage: what is written down when it is read.
+    """
+
+    __slots__ = ("handle", "initialised", "leaves", "number", "producer", "rows", "shown", "spans", "written")
 
     def __init__(self, number: int, handle: Any, producer: int) -> None:
         self.number = number
         self.handle = handle
         self.producer = producer
         self.spans: dict[tuple[int, int], Lanes] = {}
+        self.rows: dict[Any, tuple[Any, ...]] = {}
         self.leaves: list[Any] = []
         self.shown: list[tuple[int, int]] = []
         self.initialised = True
         self.written = False
+
+    def forget(self) -> None:
+        """An op writes here: what was known of the content holds no more."""
+        self.spans.clear()
+        self.rows.clear()
 
     def covers(self, low: int, high: int) -> bool:
         """Whether one leaf's look at this storage includes the bytes ``[low, high)``."""
@@ -102,11 +113,11 @@ def read_lanes(tensor: torch.Tensor, known: Storage) -> tuple[Lanes, int, bool, 
     return lanes, high - low, dense, False
 
 
-def written_lanes(tensor: torch.Tensor, known: Storage) -> tuple[Lanes, int]:
-    """Fingerprint lanes of a fresh or changed tensor's content in row-major order."""
+def written_lanes(tensor: torch.Tensor, known: Storage) -> tuple[Lanes, int, bool]:
+    """Fingerprint lanes of a fresh or changed tensor's content in row-major order, bytes, whether it lies so."""
     low, high, dense = span_of(tensor)
     if dense:
         lanes = span_lanes(tensor, low, high)
         known.spans[low, high] = lanes
-        return lanes, high - low
-    return content_lanes(tensor), tensor.numel() * tensor.element_size()
+        return lanes, high - low, True
+    return content_lanes(tensor), tensor.numel() * tensor.element_size(), False
