@@ -1,9 +1,10 @@
-"""Wide formulas of ops whose kernels accept no float64 (attention kernels, scaled 8-bit products).
+"""Wide formulas of ops whose kernels accept no float64 (attention kernels, scaled and grouped products).
 
 Each takes the op's own arguments, already wide, and returns the outputs that have a meaning outside the
 kernel (the result and, for attention, the log-sum-exp); what only its own backward reads is left out.
 Source of the formulas: ``_scaled_dot_product_attention_math`` in ``aten/src/ATen/native/transformers/
-attention.cpp`` and ``_scaled_mm`` in ``aten/src/ATen/native/cuda/Blas.cpp``.
+attention.cpp``; ``_scaled_mm`` in ``aten/src/ATen/native/cuda/Blas.cpp``; ``_grouped_mm`` in
+``aten/src/ATen/native/GroupedMMUtils.h``.
 """
 
 from __future__ import annotations
@@ -166,6 +167,37 @@ def _scaled_mm(
     return product if scale_result is None else product * scale_result
 
 
+def _grouped_mm(
+    a: Tensor, b: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
+) -> Any:
+    """Products of groups: of rows of a (b: [groups, k, n]), of columns of b (a: [groups, m, k]), or of terms.
+
+    ``offs`` holds where each group ends; rows beyond the last end are zero.
+
+    Raises:
+        ReplayError: with a bias.
+    """
+    if bias is not None:
+        raise ReplayError("A grouped product with a bias is not lifted.")
+    if a.dim() == 3 and b.dim() == 3:
+        return torch.bmm(a, b)
+    if offs is None:
+        raise ReplayError("A grouped product without the ends of its groups is not lifted.")
+    ends = offs.tolist()
+    spans = list(zip([0, *ends[:-1]], ends, strict=True))
+    if a.dim() == 2 and b.dim() == 2:
+        return torch.stack([a[:, begin:end] @ b[begin:end] for begin, end in spans])
+    if a.dim() == 2:
+        out = a.new_zeros(a.size(0), b.size(2))
+        for (begin, end), weight in zip(spans, b, strict=True):
+            out[begin:end] = a[begin:end] @ weight
+        return out
+    out = b.new_zeros(a.size(1), b.size(1))
+    for (begin, end), weight in zip(spans, a, strict=True):
+        out[:, begin:end] = weight @ b[:, begin:end]
+    return out
+
+
 FORMULAS: dict[str, Callable[..., Any]] = {
     "_scaled_dot_product_flash_attention_for_cpu": _cpu_flash,
     "_scaled_dot_product_flash_attention": _flash,
@@ -173,5 +205,6 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "_scaled_dot_product_cudnn_attention": _biased,
     "_scaled_dot_product_flash_attention_backward": _flash_backward,
     "_scaled_mm": _scaled_mm,
+    "_grouped_mm": _grouped_mm,
 }
 """By op name without namespace and overload; tried when the op itself refuses wide arguments."""
