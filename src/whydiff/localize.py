@@ -16,6 +16,7 @@ from whydiff.adapters import Executor, Progress, Value, for_framework
 from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
 from whydiff.lockstep import Lockstep, Look
+from whydiff.mixing import Mixing
 from whydiff.records import (
     Alignment,
     Call,
@@ -199,22 +200,27 @@ class _Origins:
         self.propagated = 0
         self.stuck: set[tuple[int, int]] = set()
         self.unmapped: list[Look] = []
+        self.mixing = Mixing(step)
+        self.mixed: list[int] = []
+        self.returned_mixed = False
         self.accounted: bool | None = None
 
     def find(self, progress: Progress | None) -> Localization:
         for call_r, call_c in self.step.walk(progress, "resynchronise"):
-            self.unmapped = []
+            self.unmapped, self.mixed = [], []
             disagreeing = self._resynchronise_reads(call_r, call_c)
             if call_r.kind == "return":
                 agrees = not disagreeing
                 self.accounted = agrees if self.accounted is None else self.accounted and agrees
+                if self.returned_mixed:  # what was not put into the candidate cannot be accounted for
+                    self.accounted = None
                 self._returned_leaves(call_r, call_c, disagreeing)
                 continue
             alone = self._alone(call_r, call_c) if disagreeing else None
             self.step.execute(call_r, call_c)
             self._judge_writes(call_r, call_c, disagreeing, alone)
         return Localization(tuple(self.origins), (), (), (), self.accounted, 0, self.propagated,
-                            replay_counts(self.step), self.step.axes)  # fmt: skip
+                            (*replay_counts(self.step), *self.mixing.counts()), self.step.axes)  # fmt: skip
 
     # ------------------------------------------------------------------ reads
 
@@ -231,21 +237,51 @@ class _Origins:
                 kind, names = self._leaf_kind(er, ec)
                 left.append((look, kind, names))
                 continue
+            roots = self.mixing.roots_of(look)
+            if roots and call_r.kind != "return":
+                self.mixed += roots
+                continue
+            if roots:
+                self._beginnings(roots)
+                continue
             if self.partner.get(er.producer) == ec.producer and er.producer >= 0:
                 stuck = (er.producer, ec.producer) in self.stuck
                 left.append((look, "propagated" if stuck else "layout", ()))
                 continue
-            self._region(call_r, call_c, look)
+            if not self._region(call_r, call_c, look):
+                continue
             if not self.step.resynchronise(look):
                 left.append((look, "propagated", ()))
         return left
 
-    def _region(self, call_r: Call, call_c: Call, look: Look) -> None:
+    def _beginnings(self, roots: Sequence[int]) -> None:
+        """A returned value has no counterpart: the origins are where that begins."""
+        self.returned_mixed = True
+        known = {origin.calls for origin in self.origins}
+        for one in (self.mixing.roots[n] for n in roots):
+            call_r, call_c = one.calls
+            if (call_r.index, call_c.index) not in known:
+                self.origins.append(
+                    Origin(one.look.reference.site, one.look.candidate.site, "region", Verdict.INCONCLUSIVE,
+                           Comparison("not_compared", one.why), (call_r.index, call_c.index), (), (),
+                           (Evidence(f"it has no counterpart, and the outputs depend on it: {one.why}"),))
+                )  # fmt: skip
+
+    def _region(self, call_r: Call, call_c: Call, look: Look) -> bool:
+        """Note an unpaired region as an origin; False: its value has no counterpart."""
         inside_r, leaves_r, bounds_r = self._upstream(0, look.reference)
         inside_c, leaves_c, bounds_c = self._upstream(1, look.candidate)
         if any((r, c) in self.stuck for r, c in self.partner.items() if r in bounds_r or c in bounds_c):
             self.propagated += 1
-            return
+            return True
+        roots = self.mixing.beyond(bounds_r, bounds_c)
+        if roots and not self.mixing.close(look):
+            if call_r.kind == "return":
+                self._beginnings(roots)
+            else:
+                self.mixing.mark(look, roots)
+                self.mixed += roots
+            return False
         differing, kinds = self._differing(leaves_r, leaves_c)
         kind: Any = "region"
         if differing:
@@ -268,6 +304,7 @@ class _Origins:
             Origin(producer_r.site, producer_c.site, kind, Verdict.INCONCLUSIVE, _comparison(self.step, look),
                    (producer_r.index, producer_c.index), differing, tuple(sites), tuple(evidence))
         )  # fmt: skip
+        return True
 
     def _producer(self, side: int, event: Event) -> Call | None:
         return self.calls[side][event.producer] if event.producer >= 0 else None
@@ -342,6 +379,10 @@ class _Origins:
         if not disagreeing and self._fused(call_r, call_c, looks):
             self._resynchronise_writes(call_r, call_c, differing)
             return
+        if not disagreeing:
+            differing = [look for look in differing if self._corresponds(call_r, call_c, look)]
+        if not differing:
+            return
         worst = differing[0]
         kind, leaves, evidence = self._kind(call_r, call_c, disagreeing)
         comparison = _comparison(self.step, worst)
@@ -359,6 +400,15 @@ class _Origins:
             if own is not None and not own[0]:
                 self.origins.append(replace(origin, kind="implementation", leaves=()))
         self._resynchronise_writes(call_r, call_c, differing)
+
+    def _corresponds(self, call_r: Call, call_c: Call, look: Look) -> bool:
+        """Whether a written value has a counterpart; else it depends on rows that only one run has, and is no origin."""
+        if not self.mixed:
+            return not self.mixing.begins(call_r, call_c, look)
+        if self.mixing.close(look):
+            return True
+        self.mixing.mark(look, tuple(dict.fromkeys(self.mixed)))
+        return False
 
     def _resynchronise_writes(self, call_r: Call, call_c: Call, differing: Sequence[Look]) -> None:
         for look in differing:
@@ -403,6 +453,12 @@ class _Origins:
             if kind in kinds:
                 text = ", ".join(leaves) if leaves else "the same values, looked at differently"
                 return kind, leaves, [Evidence(f"it reads {text}", {"leaves": list(leaves)})]
+        if self.mixed:
+            root = self.mixing.roots[self.mixed[0]]
+            return "region", (), [
+                Evidence(f"it is computed from values without a counterpart ({root.why}), and corresponds again",
+                         {"begins": str(root.look.reference.site)})
+            ]  # fmt: skip
         if self.unmapped:
             look = self.unmapped[0]
             return "region", (), [

@@ -129,6 +129,10 @@ class Lockstep:
                 matched = used
         return [self._look(er, ec, written=slot == "writes") for er, ec in matched]
 
+    def look(self, er: Event, ec: Event) -> Look:
+        """One paired read, compared now."""
+        return self._look(er, ec, written=False)
+
     def _look(self, er: Event, ec: Event, *, written: bool) -> Look:
         if er.skipped == "uninitialised memory" and ec.skipped == er.skipped:
             return Look(er, ec, None, None, True, er.skipped)
