@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whydiff.errors import UsageError
-from whydiff.ranges import LIMITS, _kernel, _plain, limits, measure_array, narrower
+from whydiff.ranges import LIMITS, Tally, _kernel, _plain, limits, measure_array, narrower
 
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _WIDTH = {name: (1 + form.exponent_bits + form.fraction_bits) // 8 for name, form in LIMITS.items()}
@@ -54,15 +54,37 @@ def test_statistics_equal_a_float64_calculation(dtype: str, data: st.DataObject)
     assert sum(found.exponents.values()) == present.size
 
 
-def test_kernel_and_plain_numpy_agree() -> None:
-    bits = np.random.default_rng(0).integers(0, 2**32, 5001, dtype=np.uint32)
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("special", [0.0, 1e-4])
+def test_kernel_and_plain_numpy_agree(dtype: str, special: float) -> None:
+    generator, form, width = np.random.default_rng(0), limits(dtype), _WIDTH[dtype]
+    bits = generator.integers(0, 256**width, 50_001, dtype=_BITS[width])
+    magnitude = bits & _BITS[width](256**width // 2 - 1)
+    bits[magnitude >= form.top] = 0
+    bits[generator.random(bits.size) < special] = form.top
     results = []
     for scan in (_kernel.scan, _plain.scan):
-        histogram = np.zeros((4, 256), np.int64)
-        extremes = np.array([0, np.iinfo(np.uint64).max, 0, 0, 0], np.uint64)
-        scan(bits.ctypes.data, 1, 5000, 4, 23, limits("float32").top, histogram, extremes)
-        results.append((histogram.sum(0).tolist(), extremes.tolist()))
+        row = np.zeros(6 + 2**form.exponent_bits, np.uint64)
+        row[5] = 2**64 - 1
+        found = scan(bits.ctypes.data, 1, 50_001, width, form.fraction_bits, form.bias, form.top, row)
+        results.append((found, row.tolist()))
     assert results[0] == results[1]
+    (largest, not_finite, zeros), _ = results[0]
+    values = np.abs(as_float64(bits[1:], dtype))
+    assert (not_finite, zeros) == (int((~np.isfinite(values)).sum()), int((values == 0).sum()))
+    assert largest == values[np.isfinite(values)].max()
+
+
+def test_a_tally_adds_up_and_spreads_large_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    array[[17, 9000]] = np.inf, 0
+    whole = measure_array(array, "float32")
+    monkeypatch.setattr("whydiff.ranges._PART", 1000)
+    tally = Tally("float32")
+    assert tally.add(array.ctypes.data, 7000) == (float(np.abs(np.delete(array[:7000], 17)).max()), 1, 0)
+    assert tally.add(array[7000:].ctypes.data, 3000)[1:] == (0, 1)
+    assert tally.range() == whole
+    assert Tally("float32").range() == measure_array(array[:0], "float32")
 
 
 def test_headroom_is_in_bits_and_says_what_a_narrower_format_loses() -> None:

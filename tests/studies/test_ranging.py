@@ -103,20 +103,52 @@ def test_a_fully_masked_row_and_its_remedy() -> None:
     assert healthy.verdict is Verdict.IDENTICAL
 
 
-def test_a_variance_from_the_mean_of_squares_loses_its_digits() -> None:
-    x = torch.randn(4, 256, generator=torch.Generator().manual_seed(0))
+class OnePassNorm(torch.nn.Module):
+    """LayerNorm whose variance is E[x²] − E[x]²."""
 
-    def program(shift: float) -> Any:
-        def run() -> torch.Tensor:
-            y = x + shift
-            return (y * y).mean(-1) - y.mean(-1) ** 2
+    def __init__(self, width: int, spelling: str) -> None:
+        super().__init__()
+        self.weight, self.bias = torch.nn.Parameter(torch.ones(width)), torch.nn.Parameter(torch.zeros(width))
+        self.spelling = spelling
 
-        return run
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = x.mean(-1, keepdim=True)
+        if self.spelling == "powers":
+            variance = x.pow(2).mean(-1, keepdim=True) - mean.pow(2)
+        elif self.spelling == "products":
+            variance = (x * x).mean(-1, keepdim=True) - mean * mean
+        elif self.spelling == "sums":
+            variance = ((x * x).sum(-1, keepdim=True) / x.shape[-1]).sub_(mean * mean)
+        else:
+            variance = torch.rsub(mean * mean, (x.clone() ** 2).mean(-1, keepdim=True))
+        return self.weight * (x - mean) * torch.rsqrt(variance.clamp(min=0) + 1e-5) + self.bias
 
-    bad = range_audit(program(3000.0))
-    assert [alarm.kind for alarm in bad.audit.alarms] == ["one-pass-variance"]
-    assert bad.audit.alarms[0].data["bits_lost"] == pytest.approx(2 * math.log2(3000), abs=1.5)
-    assert range_audit(program(0.5)).verdict is Verdict.IDENTICAL
+
+@pytest.mark.parametrize("spelling", ["powers", "products", "sums", "reversed"])
+def test_a_norm_by_the_mean_of_squares_is_rewritten_and_measured(spelling: str) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 64), OnePassNorm(64, spelling), torch.nn.Linear(64, 4))
+    x = torch.randn(8, 16)
+    assert range_audit(model, x).verdict is Verdict.IDENTICAL
+    with torch.no_grad():
+        model[0].bias.add_(3000.0)
+    report = range_audit(model, x)
+    (cause,) = report.causes
+    assert (cause.code, cause.status) == ("FO005", "confirmed")
+    (alarm,) = report.audit.alarms
+    assert alarm.kind == "one-pass-variance"
+    assert alarm.site.scope == "1"
+    assert "sub" in alarm.site.op
+    y = model[0](x).detach()
+    exact = y.double().var(-1, correction=0)
+    lost = math.log2(float(y.double().square().mean(-1).max() / exact.max()))
+    assert alarm.data["bits_lost"] == pytest.approx(lost, abs=3.0)  # what is left is noise
+    (experiment,) = cause.experiments
+    assert experiment.method == "rerun"
+    wrong = y.square().mean(-1) - y.mean(-1).square()
+    before, after = (float(text) for text in experiment.outcome.split(": ")[1].split(" → "))
+    assert before == pytest.approx(float((wrong.double() - exact).abs().max() / exact.max()), rel=0.5)
+    assert after < 1e-4 < before
 
 
 def test_an_epsilon_that_vanishes_in_float16() -> None:
@@ -127,9 +159,39 @@ def test_an_epsilon_that_vanishes_in_float16() -> None:
         return gradient / (second.sqrt() + 1e-8)
 
     report = range_audit(adam)
-    kinds = [alarm.kind for alarm in report.audit.alarms]
-    assert kinds == ["underflow", "overflow"]
-    assert ("OV001", "confirmed") in found(report)
+    kinds = [(alarm.kind, alarm.site.op) for alarm in report.audit.alarms]
+    assert kinds == [("underflow", "mul"), ("underflow", "add"), ("overflow", "div")]
+    assert [(cause.code, cause.status) for cause in report.causes] == [("OV005", "confirmed")] * 2
+    rerun, replay = report.causes[1].experiments
+    assert (rerun.method, replay.method) == ("rerun", "replay")
+    assert "0 of 64 are zero" in rerun.outcome
+    assert "zeros 100 % → 0 %" in replay.outcome
+
+
+def test_adams_epsilon_in_a_model_of_float16() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)).half()
+    x = torch.rand(4, 8).half() / 64
+
+    def steps(eps: float) -> Any:
+        def run() -> None:
+            optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=eps)
+            for _ in range(2):
+                optimizer.zero_grad()
+                (model(x).float().square().mean() / 64).backward()
+                optimizer.step()
+
+        return run
+
+    report = range_audit(steps(1e-8))
+    vanished = next(alarm for alarm in report.audit.alarms if alarm.data.get("constant") == 1e-8)
+    assert (vanished.site.phase, vanished.site.op) == ("update", "add_")
+    assert all(alarm.kind == "underflow" or alarm.data["of_vanished_numbers"] for alarm in report.audit.alarms)
+    assert found(report) == {("OV005", "confirmed")}
+    rerun = next(e for c in report.causes if c.site == str(vanished.site) for e in c.experiments if e.method == "rerun")
+    assert "the alarm is gone" in rerun.outcome
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert not any("constant" in alarm.data for alarm in range_audit(steps(1e-4), try_remedies=False).audit.alarms)
 
 
 def test_backward_and_update_are_audited_and_nothing_is_changed() -> None:
@@ -165,6 +227,7 @@ def test_a_training_run_that_overflows_says_at_which_steps() -> None:
     report = range_audit(steps)
     assert report.audit.alarms[0].kind == "overflow"
     assert report.audit.alarms[0].steps == (7, 7)
+    assert report.audit.alarms[0].every == (7,)
     assert max(v for _, v in report.audit.sites[-1].growth) == 4.0**7
 
 

@@ -1,4 +1,4 @@
-"""What the overflow causes share: alarms of the candidate's replay, and the replay in float32."""
+"""What the causes of range share: alarms of the candidate's replay, and the replay in float32."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 from whydiff.adapters import for_framework
 from whydiff.case import Case
-from whydiff.ranges import measure_array
+from whydiff.ranges import Range, measure_array
 from whydiff.ranges.audit import Alarm
 from whydiff.records import Cause, Comparison, Evidence, Experiment, Intervention, Lift, Site, Status, Trace
+from whydiff.tolerance import UNDERFLOW_SHARE
 
 _KEY = "ranges"
 
@@ -53,47 +54,71 @@ def widen(site: Site) -> Intervention:
     return Intervention("widen", str(site), "float32")
 
 
-def proven(case: Case, cause: Cause, site: Site) -> Cause:
+def proven(case: Case, cause: Cause, alarm: Alarm) -> Cause:
     """A cause with its experiment: the candidate's recorded ops again in float32 (see `in_float32`)."""
-    return with_experiment(cause, in_float32(case.candidate, site))
+    return with_experiment(cause, alarm, in_float32(case.candidate, alarm))
 
 
-def with_experiment(cause: Cause, found: tuple[float, bool, str]) -> Cause:
-    """Confirmed if the site's numbers are finite in float32."""
-    largest, finite, failed = found
-    if failed:
-        return replace(cause, reason=failed)
-    outcome = f"finite, largest {largest:.4g}" if finite else f"still not finite (largest finite {largest:.4g})"
-    status: Status = "confirmed" if finite else "refuted"
-    experiment = Experiment(
-        cause.interventions, "in float32 the same numbers are finite at this site", outcome, status, "replay"
-    )
-    reason = "" if finite else "wider numbers do not cure it"
-    return replace(cause, status=status, reason=reason, experiments=(experiment,))
+def with_experiment(cause: Cause, alarm: Alarm, found: Range | str) -> Cause:
+    """Confirmed if the site's numbers are finite in float32, or if they do not vanish there.
+
+    Args:
+        cause: of the alarm.
+        alarm: what was raised.
+        found: from `in_float32`.
+    """
+    if isinstance(found, str):
+        return replace(cause, reason=cause.reason or found)
+    if alarm.kind == "underflow":
+        cured, prediction, outcome = _kept(alarm, found)
+    else:
+        cured, prediction = found.finite, "in float32 the same numbers are finite at this site"
+        largest = f"largest {found.max_abs:.4g}"
+        outcome = (
+            f"finite, {largest}" if cured else f"still not finite ({largest.replace('largest', 'largest finite')})"
+        )
+    status: Status = "confirmed" if cured else "refuted"
+    widened = tuple(item for item in cause.interventions if item.name == "widen")
+    experiment = Experiment(widened or cause.interventions, prediction, outcome, status, "replay")
+    reason = "" if cured else "wider numbers do not cure it"
+    return replace(cause, status=status, reason=reason, experiments=(*cause.experiments, experiment))
 
 
-def in_float32(trace: Trace, site: Site) -> tuple[float, bool, str]:
+def _kept(alarm: Alarm, found: Range) -> tuple[bool, str, str]:
+    """Whether an underflow's numbers are there in float32; what was predicted; what happened."""
+    data, elements = alarm.data, max(found.elements, 1)
+    before, after = 100 * data["zeros"] / max(data["elements"], 1), 100 * found.zeros / elements
+    outcome = f"zeros {before:.0f} % → {after:.0f} %, smallest {found.min_abs:.3g}"
+    if "constant" in data:
+        return not found.zeros, "in float32 the same operator writes no zero", outcome
+    lost = 1 - (elements - found.zeros) / max(data["present"] * found.elements / data["elements"], 1)
+    return lost <= UNDERFLOW_SHARE, "in float32 the same numbers do not vanish at this site", outcome
+
+
+def in_float32(trace: Trace, alarm: Alarm) -> Range | str:
     """Replay a trace with every narrower number carried in float32.
 
     Args:
         trace: a trace that can be replayed.
-        site: where to look; its step is not compared.
+        alarm: where to look; an underflow is looked at in its first step, everything else in every step.
 
     Returns:
-        Largest finite magnitude written there, whether all is finite, and why it could not be done (or empty).
+        The range of what is written there, or why it could not be measured.
     """
     executor = for_framework(trace.framework).executor(trace, lift=Lift("float32", "lifted"))
-    largest, finite, seen = 0.0, True, False
+    site = replace(alarm.site.at(""), step=0)
+    seen: Range | None = None
     with executor.running():
         for call in trace.calls:
             failed = executor.execute(call)
-            if call.kind == "compute" and replace(call.site, step=0) == replace(site.at(""), step=0):
+            here = call.kind == "compute" and replace(call.site, step=0) == site
+            if here and (alarm.kind != "underflow" or call.site.step == alarm.steps[0]):
                 if failed:
-                    return 0.0, False, f"the op could not be replayed in float32: {failed}"
+                    return f"the op could not be replayed in float32: {failed}"
                 for event in call.writes:
                     if event.fingerprint is not None:
                         payload = executor.payload(executor.written(event))
                         found = measure_array(payload.bits, payload.dtype)
-                        largest, finite, seen = max(largest, found.max_abs), finite and found.finite, True
+                        seen = found if seen is None else seen.merged(found)
             executor.release(call)
-    return largest, finite, "" if seen else "the replay did not meet the site"
+    return seen if seen is not None else "the replay did not meet the site"

@@ -13,11 +13,14 @@ import numpy as np
 from whydiff.adapters import for_framework
 from whydiff.case import Case
 from whydiff.causes._explained import Array, Finding, View, causes_of, number
+from whydiff.causes._range import measured
 from whydiff.causes._state import remember
 from whydiff.errors import WhydiffError
+from whydiff.ranges.audit import Alarm
 from whydiff.records import Call, Cause, Event, Evidence, Intervention, Payload, Remedy, Verdict
 from whydiff.tolerance import CANCELLED_SHARE, ROUNDING_LEVEL, UNIT_ROUNDOFF
 
+_CODE = "variance = (x - x.mean(-1, keepdim=True)).square().mean(-1, keepdim=True)\n"
 _DEEP = 3
 _MOST = 64
 
@@ -72,7 +75,8 @@ class OnePassVariance:
     How it is verified:
         By replay: the other formula takes its place on the candidate's inputs (``replace-op``); the outputs
         must become equal bit for bit. The verdict is rounding, and unstable if more than half of the digits
-        cancel.
+        cancel. In a range audit the program is run again with the variance from the deviations in its place, and both
+        are measured against float64.
 
     References:
         Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance, The American Statistician
@@ -82,6 +86,7 @@ class OnePassVariance:
     code = "FO005"
     name = "one-pass-variance"
     rank = 5
+    alarms = ("one-pass-variance",)
 
     def explain(self, view: View) -> Finding | None:
         """The one-pass variance that an origin belongs to, if only one side has one there."""
@@ -113,6 +118,20 @@ class OnePassVariance:
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side."""
         return causes_of(case, self.code, self.name, _remedy)
+
+    def from_alarm(self, alarm: Alarm) -> Cause:
+        """The cause of a range audit's alarm, with the two-pass variance as its intervention."""
+        data = alarm.data
+        sentence = (
+            f"E[x²] − E[x]² in {alarm.dtype} cancels {data['bits_lost']:.1f} of {data['bits_of_format']:.0f} bits "
+            f"(squares at {data['squares_at']})"
+        )
+        rewrite = Intervention("two-pass-variance", str(alarm.site), [data["squares_at"], data["means_at"]])
+        remedy = Remedy("Subtract the mean before squaring, or use the framework's variance.", _CODE)
+        return Cause(
+            self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy,
+            interventions=(rewrite,),
+        )  # fmt: skip
 
     def example(self) -> tuple[Any, Any]:
         """A norm by deviations against one by the mean of squares."""
@@ -255,7 +274,7 @@ def _remedy(finding: Finding) -> Remedy:
     return Remedy(
         f"Subtract the mean before squaring in the {side}: E[x²] − E[x]² cancels up to "
         f"{finding.facts['lost']:.1f} bits.",
-        "variance = (x - x.mean(-1, keepdim=True)).square().mean(-1, keepdim=True)\n",
+        _CODE,
     )
 
 

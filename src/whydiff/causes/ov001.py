@@ -29,8 +29,8 @@ class Overflow:
 
     Look-alikes:
         OV002: the infinity is removed again by a clamp. OV003: the product would have been scaled down right
-        after it was stored. OV004: NaN from rows that are masked throughout. A mask of minus infinity that
-        the program writes on purpose is no overflow.
+        after it was stored. OV004: NaN from rows that are masked throughout. OV005: a denominator vanished. A
+        mask of minus infinity that the program writes on purpose is no overflow.
 
     Example:
         A square of 300 in float16 against the same in float32.
@@ -55,8 +55,8 @@ class Overflow:
         taken = {str(alarm.site) for alarm in alarms(case, "late-scaling")}
         hidden = any(True for _ in alarms(case, "hidden"))  # then OV002 tells the whole story
         for alarm in alarms(case, "overflow"):
-            if str(alarm.site) not in taken and not hidden:
-                yield proven(case, self.from_alarm(alarm), alarm.site)
+            if str(alarm.site) not in taken and not hidden and not alarm.data.get("of_vanished_numbers"):
+                yield proven(case, self.from_alarm(alarm), alarm)
 
     def from_alarm(self, alarm: Alarm) -> Cause:
         """The cause of a range audit's alarm, with the float32 replay as its experiment."""

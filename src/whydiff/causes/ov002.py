@@ -51,7 +51,7 @@ class ClampedOverflow:
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per operator of the candidate that hides an overflow."""
         for alarm in alarms(case, "hidden"):
-            yield proven(case, self.from_alarm(alarm), alarm.site)
+            yield proven(case, self.from_alarm(alarm), alarm)
 
     def from_alarm(self, alarm: Alarm) -> Cause:
         """The cause of a range audit's alarm."""

@@ -55,7 +55,7 @@ class LateScaling:
         """One cause per product of the candidate that is scaled too late."""
         for alarm in alarms(case, "late-scaling"):
             cause = replace(self.from_alarm(alarm), interventions=(widen(alarm.site),))
-            yield proven(case, cause, alarm.site)
+            yield proven(case, cause, alarm)
 
     def from_alarm(self, alarm: Alarm) -> Cause:
         """The cause of a range audit's alarm, with the rewrite as its intervention."""

@@ -17,9 +17,10 @@ import numpy as np
 from whydiff.fingerprint.threads import spread
 from whydiff.ranges.limits import LIMITS, Limits, limits, narrower
 
-__all__ = ["LIMITS", "Limits", "Range", "limits", "measure_address", "measure_array", "narrower"]
+__all__ = ["LIMITS", "Limits", "Range", "Tally", "limits", "measure_address", "measure_array", "narrower"]
 
-_PART = 1 << 18  # elements that one thread scans at a time
+_PART = 1 << 20  # elements that one thread scans at a time
+_NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,64 @@ class Range:
         return lost / present if present else 0.0
 
 
+class Tally:
+    """Statistics of values of one format, added up tensor by tensor where they lie in memory.
+
+    Args:
+        dtype: a name in `LIMITS`.
+
+    Raises:
+        UsageError: the format is not known.
+    """
+
+    __slots__ = ("_how", "dtype", "form", "row")
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        self.form = limits(dtype)
+        self.row = _empty_row(self.form)
+        self._how = _how(dtype)
+
+    def add(self, address: int, elements: int) -> tuple[float, int, int]:
+        """Add ``elements`` contiguous numbers in memory, the first byte of which is at ``address``.
+
+        Returns:
+            Of these numbers alone: the largest finite magnitude, how many are inf or NaN, how many are zero.
+        """
+        if elements <= _PART:
+            return _scanner()(address, 0, elements, *self._how, self.row)
+        starts = range(0, elements, _PART)
+        rows = [_empty_row(self.form) for _ in starts]
+        parts = [
+            (address, start, min(start + _PART, elements), *self._how, row)
+            for start, row in zip(starts, rows, strict=True)
+        ]
+        found = spread(_scanner(), parts)
+        for row in rows:
+            largest, smallest = max(self.row[4], row[4]), min(self.row[5], row[5])
+            self.row += row
+            self.row[4], self.row[5] = largest, smallest
+        return max(f[0] for f in found), sum(f[1] for f in found), sum(f[2] for f in found)
+
+    def range(self) -> Range:
+        """What was added so far."""
+        form = self.form
+        elements, zeros, special, above, largest, smallest, *histogram = self.row.tolist()
+        nans = above if form.infinite else special
+        low, high = min(smallest + 1, form.top - 1) >> form.fraction_bits, largest >> form.fraction_bits
+        powers = {
+            e - form.bias: count for e, count in enumerate(histogram[max(low, 1) : high + 1], max(low, 1)) if count
+        }
+        if histogram[0] > zeros:
+            powers[-form.bias] = histogram[0] - zeros
+        if special and high == len(histogram) - 1:  # a format without infinities has numbers there
+            powers[high - form.bias] -= special
+        least = math.inf if smallest + 1 >= form.top else _value(smallest + 1, form)
+        return Range(
+            self.dtype, elements, zeros, histogram[0] - zeros, special - nans, nans, _value(largest, form), least, powers
+        )  # fmt: skip
+
+
 def measure_address(address: int, elements: int, dtype: str) -> Range:
     """Range of ``elements`` contiguous numbers in memory.
 
@@ -100,14 +159,9 @@ def measure_address(address: int, elements: int, dtype: str) -> Range:
     Raises:
         UsageError: the format is not known.
     """
-    form = limits(dtype)
-    width = (1 + form.exponent_bits + form.fraction_bits) // 8
-    starts = range(0, max(elements, 1), _PART)
-    parts = [(address, start, min(_PART, elements - start), width, form) for start in starts]
-    scanned = [_scan_part(*parts[0])] if len(parts) == 1 else spread(_scan_part, parts)
-    histogram = functools.reduce(np.add, (h for h, _ in scanned))
-    extremes = np.stack([e for _, e in scanned])
-    return _range(dtype, form, elements, histogram, extremes)
+    tally = Tally(dtype)
+    tally.add(address, elements)
+    return tally.range()
 
 
 def measure_array(array: np.ndarray[Any, Any], dtype: str) -> Range:
@@ -116,35 +170,26 @@ def measure_array(array: np.ndarray[Any, Any], dtype: str) -> Range:
     return measure_address(held.ctypes.data, held.size, dtype)
 
 
-def _scan_part(address: int, start: int, n: int, width: int, form: Limits) -> tuple[Any, Any]:
-    histogram = np.zeros((4, 1 << form.exponent_bits), np.int64)
-    extremes = np.array([0, np.iinfo(np.uint64).max, 0, 0, 0], np.uint64)
-    _scanner()(address, start, n, width, form.fraction_bits, form.top, histogram, extremes)
-    return histogram.sum(0), extremes
+def _empty_row(form: Limits) -> Any:
+    row = np.zeros(6 + (1 << form.exponent_bits), np.uint64)
+    row[5] = _NOTHING
+    return row
 
 
 @functools.cache
-def _scanner() -> Callable[..., None]:
+def _how(dtype: str) -> tuple[int, int, int, int]:
+    """What the scan is told of a format: bytes, fraction bits, bias, first pattern that is not finite."""
+    form = limits(dtype)
+    return (1 + form.exponent_bits + form.fraction_bits) // 8, form.fraction_bits, form.bias, form.top
+
+
+@functools.cache
+def _scanner() -> Callable[..., tuple[float, int, int]]:
     try:
         from whydiff.ranges._kernel import scan
     except ImportError:
         from whydiff.ranges._plain import scan
     return scan
-
-
-def _range(dtype: str, form: Limits, elements: int, histogram: Any, extremes: Any) -> Range:
-    zeros, above, special = (int(extremes[:, column].sum()) for column in (2, 3, 4))
-    nans = above if form.infinite else special
-    largest, smallest = int(extremes[:, 0].max()), int(extremes[:, 1].min())
-    top = histogram.size - 1
-    subnormals = int(histogram[0]) - zeros
-    powers = {int(exponent) - form.bias: int(histogram[exponent]) for exponent in np.flatnonzero(histogram[1:top]) + 1}
-    if subnormals:
-        powers[-form.bias] = subnormals
-    if int(histogram[top]) > special:  # a format without infinities has numbers there
-        powers[top - form.bias] = int(histogram[top]) - special
-    least = math.inf if smallest >= form.top else _value(smallest, form)
-    return Range(dtype, elements, zeros, subnormals, special - nans, nans, _value(largest, form), least, powers)
 
 
 def _value(bits: int, form: Limits) -> float:

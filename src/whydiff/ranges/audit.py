@@ -41,12 +41,14 @@ class Alarm:
         kind: ``overflow`` (finite inputs, inf or NaN out), ``hidden`` (an overflow's inf or NaN goes in, finite
             numbers come out), ``masked-row`` (NaN from rows of minus infinity), ``late-scaling`` (a product is
             stored and scaled down afterwards, with little or no headroom), ``underflow`` (most non-zero inputs
-            of a cast or scaling become zero), ``one-pass-variance`` (E[x²] − E[x]² loses its digits).
+            of a cast or scaling become zero, or the constant that should keep a sum or a clamp from zero does),
+            ``one-pass-variance`` (E[x²] − E[x]² loses its digits).
         site: where.
         dtype: of what is written there.
         data: measured numbers (JSON scalars).
         count: how many calls of the site raised it.
         steps: the first and last steps that did.
+        every: all steps that did, in order.
     """
 
     kind: Literal["overflow", "hidden", "masked-row", "late-scaling", "underflow", "one-pass-variance"]
@@ -55,6 +57,7 @@ class Alarm:
     data: Mapping[str, Any] = field(default_factory=dict)
     count: int = 1
     steps: tuple[int, int] = (0, 0)
+    every: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,14 @@ class Audit:
         alarms: in order of first occurrence.
         skipped: reason → how many values were not measured.
         steps: how many times the root ran.
+        rewritten: site → what the rewrite of its op measured, if ops were rewritten to try remedies.
     """
 
     sites: tuple[SiteRange, ...]
     alarms: tuple[Alarm, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
     steps: int = 1
+    rewritten: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def failing(self, dtype: str) -> tuple[SiteRange, ...]:
         """Sites whose numbers overflow or would overflow in a format no wider than their own, worst first."""

@@ -73,6 +73,24 @@ def scale_factor(op: str, args: Any) -> float | None:
     return abs(float(other)) if op.startswith("mul") else abs(1 / float(other))
 
 
+def vanished_constant(op: str, args: Any, kwargs: Any, dtype: str) -> float | None:
+    """The number that ``add``, ``sub`` or ``clamp`` is given to keep its result from zero, if the format rounds it to 0.
+
+    Half of the smallest number of a format and less rounds to zero (ties to even).
+    """
+    other = kwargs.get("min") if op.startswith("clamp") else kwargs.get("other")
+    if other is None and len(args) > 1:
+        other = args[1]
+    if isinstance(other, torch.Tensor):
+        if other.dim() or other.is_complex():
+            return None
+        other = float(other.detach())
+    if isinstance(other, bool) or not isinstance(other, (int, float)):
+        return None
+    constant = float(other) * (1.0 if op.startswith("clamp") else float(kwargs.get("alpha", 1)))
+    return constant if 0 < abs(constant) <= limits(dtype).smallest / 2 else None
+
+
 def _widened(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.double() if value.is_floating_point() else value

@@ -1,55 +1,66 @@
-"""Range audit of a run: statistics of every value that an op writes, aggregated by site; no tensor is kept."""
+"""Range audit of a run: statistics of every value that an op writes, aggregated by site; no tensor is kept.
+
+The hot path measures what was written and little else. What an op read is looked up only where the answer can
+matter: where the result is not finite or suspiciously zero, where an earlier overflow is still about, and for the few
+ops whose dataflow is followed (`whydiff.adapters.torch.range_flow`). A weight is measured only if that happens.
+"""
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from whydiff.adapters.torch.dtypes import dtype_name, not_comparable
-from whydiff.adapters.torch.operators import Operator, decomposed, describe
-from whydiff.adapters.torch.range_alarms import (
-    examine_masked_rows,
-    examine_overflow,
-    nans_with_finite_mask,
-    scale_factor,
-)
+from whydiff.adapters.torch.operators import decomposed
+from whydiff.adapters.torch.range_flow import made_by
+from whydiff.adapters.torch.range_judge import Call, Judge
+from whydiff.adapters.torch.range_plan import Plan, plan_of, tensors_of
+from whydiff.adapters.torch.range_values import Known, Values, addressed
 from whydiff.adapters.torch.scopes import Scopes
 from whydiff.adapters.torch.state import LiveLeaf
-from whydiff.adapters.torch.storages import Storages, span_of
-from whydiff.ranges import LIMITS, Range, limits, measure_address
-from whydiff.ranges.audit import Alarm, Audit, SiteRange
-from whydiff.records import Site
-from whydiff.tolerance import CANCELLED_SHARE, LATE_SCALING_HEADROOM, UNDERFLOW_SHARE, unit_roundoff
+from whydiff.ranges import LIMITS, Tally
+from whydiff.ranges.audit import Audit, SiteRange
+from whydiff.records import Phase, Site
+from whydiff.tolerance import UNDERFLOW_SHARE
 
-_PRODUCTS = frozenset(["mm", "bmm", "addmm", "baddbmm", "matmul", "dot", "mv", "linear"])
-_SUMS = frozenset(["add", "sub", "rsub", "add_", "sub_"])
-_SCALINGS = frozenset(["mul", "div", "mul_", "div_", "_to_copy"])
-
-
-class _Known:
-    """What is known of a storage's content: magnitude, finiteness, and how it was made."""
-
-    __slots__ = ("finite", "largest", "made", "nan", "tainted", "vanished")
-
-    def __init__(
-        self, largest: float, finite: bool, nan: bool, tainted: bool, made: Any, vanished: bool = False
-    ) -> None:
-        self.largest, self.finite, self.nan, self.tainted, self.made = largest, finite, nan, tainted, made
-        self.vanished = vanished
+_Key = tuple[str, str, Phase]
+_NAMES = {dtype: name for name in LIMITS if isinstance(dtype := getattr(torch, name, None), torch.dtype)}
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_NOTHING: tuple[Known, ...] = ()
 
 
 class _Total:
     """Aggregate of one site."""
 
-    __slots__ = ("calls", "cancelled", "growth", "range", "site")
+    __slots__ = ("cancelled", "dtype", "dtype_name", "key", "largest", "number", "slot", "steps", "tally")
 
-    def __init__(self, site: Site, first: Range) -> None:
-        self.site, self.range, self.calls, self.cancelled = site, first, 0, 0.0
-        self.growth: list[tuple[int, float]] = []
+    def __init__(self, key: _Key, number: int, slot: int, dtype: torch.dtype) -> None:
+        self.key, self.number, self.slot, self.dtype, self.cancelled = key, number, slot, dtype, 0.0
+        self.dtype_name = _NAMES[dtype]
+        self.tally = Tally(self.dtype_name)
+        self.steps, self.largest = array("q"), array("d")
+
+    @property
+    def site(self) -> Site:
+        """Where; the step is that of the first call."""
+        scope, op, phase = self.key
+        return Site(scope, op, phase, self.steps[0], 0, self.number, f"output.{self.slot}" if self.slot else "output")
+
+
+class _Place:
+    """One op name in one scope and phase: how often it was called in this step, and its sites."""
+
+    __slots__ = ("key", "number", "step", "totals")
+
+    def __init__(self, key: _Key) -> None:
+        self.key, self.number, self.step = key, -1, -1
+        self.totals: dict[Any, _Total] = {}
 
 
 class RangeRecorder(TorchDispatchMode):
@@ -67,272 +78,203 @@ class RangeRecorder(TorchDispatchMode):
         for leaf in leaves:
             if not leaf.skipped:
                 self._leaves.setdefault(leaf.look.untyped_storage()._cdata, []).append(leaf)
-        self._storages = Storages()
-        self._known: dict[int, _Known] = {}
-        self._totals: dict[Any, _Total] = {}
-        self._alarms: dict[Any, Alarm] = {}
+        self._values = Values()
+        self._judge = Judge()
+        self._places: dict[_Key, _Place] = {}
+        self._totals: list[_Total] = []
         self._skipped: dict[str, int] = {}
-        self._occurrences: dict[Any, int] = {}
-        self._occurrence_step = 0
-        self._step_pruned = 0
+        self._step = 0
+        self._troubled = False
 
     def audit(self) -> Audit:
         """What was measured so far."""
-        sites = tuple(
-            SiteRange(total.site, total.range, total.calls, tuple(total.growth), total.cancelled)
-            for total in self._totals.values()
-        )
-        return Audit(sites, tuple(self._alarms.values()), dict(self._skipped), self.scopes.step + 1)
+        collecting = gc.isenabled()
+        gc.disable()  # many small records, none of them garbage
+        try:
+            sites = tuple(
+                SiteRange(
+                    total.site, total.tally.range(), len(total.steps),
+                    tuple(zip(total.steps, total.largest, strict=True)), total.cancelled,
+                )
+                for total in self._totals
+            )  # fmt: skip
+        finally:
+            if collecting:
+                gc.enable()
+        return Audit(sites, self._judge.alarms, dict(self._skipped), self.scopes.step + 1)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        operator = describe(func)
-        if operator.composite:
-            with self:
-                return decomposed(func, args, kwargs)
-        if operator.silent:
-            return func(*args, **kwargs)
+        plan = plan_of(func)
+        if plan.aside:
+            if plan.operator.composite:
+                with self:
+                    return decomposed(func, args, kwargs or {})
+            return func(*args, **(kwargs or {}))
         phase, scope = self.scopes.phase_and_scope()
-        number = self._occurrence(scope, operator.op, phase)
-        tensors = [t for t in _tensors((args, kwargs)) if t.is_floating_point()]
-        reads = tensors[1:] if operator.overwrites else tensors
-        before = [self._look(tensor) for tensor in reads]
-        mutated: list[Any] = [t for i, t in enumerate(args) if i in operator.written_args]
-        mutated += [t for name, t in kwargs.items() if name in operator.written_names]
-        for tensor in _tensors(mutated) if self._leaves else ():
-            for leaf in self._leaves.pop(tensor.untyped_storage()._cdata, ()):
-                leaf.keep_as_it_was()
+        if plan.view:
+            return func(*args, **kwargs) if kwargs else func(*args)
+        key = (scope, plan.op, phase)
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = _Place(key)
+        step = self.scopes.step
+        if place.step != step:
+            place.step, place.number = step, -1
+            if step != self._step:
+                self._next_step(step)
+        place.number += 1
+        number = place.number
+        kwargs = kwargs or {}
+        if plan.changes:
+            return self._changing(plan, place, number, func, args, kwargs)
         result = func(*args, **kwargs)
-        written = {id(t): t for t in (*_tensors(result), *_tensors(mutated)) if t.is_floating_point()}
-        touched = {t.untyped_storage()._cdata for t in _tensors(mutated)}
-        for slot, tensor in enumerate(written.values()):
-            known = self._storages.of(tensor)
-            if known is not None and tensor.untyped_storage()._cdata not in touched:
-                continue  # a view: no new number
-            if operator.uninitialised:
-                self._storages.add(tensor, 0) if known is None else None
-                continue
-            where = (scope, operator.op, phase, number, slot)
-            with _disable_current_modes():
-                self._write(where, operator, func, args, kwargs, reads, before, tensor)
+        if plan.operator.uninitialised:
+            return result
+        before = self._before(plan, args, kwargs)[1] if self._troubled else _NOTHING
+        if isinstance(result, torch.Tensor):
+            self._write(plan, place, number, 0, func, args, kwargs, result, None, before)
+        else:
+            slot = 0
+            for tensor in tensors_of(result):
+                slot += self._write(plan, place, number, slot, func, args, kwargs, tensor, None, before)
         return result
+
+    def _changing(self, plan: Plan, place: _Place, number: int, func: Any, args: Any, kwargs: Any) -> Any:
+        """An op that writes to its arguments: what they were has to be looked up before."""
+        operator = plan.operator
+        positions = operator.writes_to(args)
+        mutated = [args[i] for i in positions if i < len(args)]
+        mutated += [kwargs[name] for name in operator.written_names if name in kwargs]
+        reads, before = self._before(plan, args, kwargs)
+        changed = [t for t in tensors_of(mutated) if not not_comparable(t)]
+        if self._leaves:
+            for tensor in changed:
+                for leaf in self._leaves.pop(tensor.untyped_storage()._cdata, ()):
+                    leaf.keep_as_it_was()
+        result = func(*args, **kwargs)
+        if operator.uninitialised or operator.resizes:
+            return result
+        slot = 0
+        written = {id(t): t for t in (*tensors_of(result), *changed)}
+        touched = {t.untyped_storage()._cdata for t in changed}
+        for tensor in written.values():
+            slot += self._write(plan, place, number, slot, func, args, kwargs, tensor, (reads, touched), before)
+        return result
+
+    def _before(self, plan: Plan, args: Any, kwargs: Any) -> tuple[list[torch.Tensor], list[Known]]:
+        """Floating tensors whose numbers an op reads, and what is known of them."""
+        if plan.shape_only:
+            return [], []
+        reads = [a for a in args if isinstance(a, torch.Tensor) and a.is_floating_point()]
+        if len(reads) < len(args) or kwargs:  # scalars, lists, names
+            reads = [t for t in tensors_of((args, kwargs)) if t.is_floating_point()]
+        operator = plan.operator
+        if operator.overwrites:  # what is overwritten is not read
+            over = {id(args[i]) for i in operator.written_args if i < len(args)}
+            over |= {id(t) for name in operator.written_names if name in kwargs for t in tensors_of(kwargs[name])}
+            reads = [t for t in reads if id(t) not in over]
+        look = self._values.look
+        return reads, [look(tensor) for tensor in reads]
 
     def _write(
         self,
-        where: Any,
-        operator: Operator,
+        plan: Plan,
+        place: _Place,
+        number: int,
+        slot: int,
         func: Any,
         args: Any,
         kwargs: Any,
-        reads: list[torch.Tensor],
-        before: list[_Known],
         tensor: torch.Tensor,
-    ) -> None:
-        found = self._measure(tensor)
-        if found is None:
-            return
-        total = self._totals.get(where)
-        if total is None:
-            scope, op, phase, number, slot = where
-            site = Site(scope, op, phase, self.scopes.step, 0, number, f"output.{slot}" if slot else "output")
-            total = self._totals[where] = _Total(site, found)
-        else:
-            total.range = total.range.merged(found)
-        total.calls += 1
-        total.growth.append((self.scopes.step, found.max_abs))
-        largest = max((known.largest for known in before), default=0.0)
-        if operator.op in _SUMS and len(before) > 1 and found.max_abs:
-            total.cancelled = max(total.cancelled, math.log2(max(largest, found.max_abs) / found.max_abs))
-        tainted = self._judge(total, found, operator, func, args, kwargs, reads, before, tensor)
-        storage = self._storages.of(tensor) or self._storages.add(tensor, 0)
-        made = self._made(total, operator, args, reads, before)
-        vanished = any(known.vanished for known in before) or ("underflow", total.site) in self._alarms
-        self._known[storage.number] = _Known(found.max_abs, found.finite, bool(found.nans), tainted, made, vanished)
-
-    def _judge(
-        self,
-        total: _Total,
-        found: Range,
-        operator: Operator,
-        func: Any,
-        args: Any,
-        kwargs: Any,
-        reads: list[torch.Tensor],
-        before: list[_Known],
-        tensor: torch.Tensor,
+        changing: tuple[Sequence[torch.Tensor], set[int]] | None,
+        before: Sequence[Known],
     ) -> bool:
-        """Raise alarms; returns whether the value written carries an overflow."""
-        if operator.op in _SCALINGS and before:
-            self._late_scaling(total, operator, args, before[0].made)
-        carried = any(known.tainted for known in before)
-        if found.finite:
-            if carried and any(k.tainted and r.shape == tensor.shape for k, r in zip(before, reads, strict=True)):
-                self._alarm("hidden", total, found, {"largest_after": found.max_abs})
-            self._small_alarms(total, found, operator, args, reads, before)
-            return False
-        if carried:
-            return True
-        deliberate = any(isinstance(a, float) and not math.isfinite(a) for a in (*args, *kwargs.values()))
-        if deliberate or total.site.op == "full":
-            return False
-        if all(known.finite for known in before):
-            data = {"infs": found.infs, "nans": found.nans, "elements": found.elements,
-                    "largest_input": max((k.largest for k in before), default=0.0)}  # fmt: skip
-            mutates = bool(operator.written_names)
-            data |= {} if mutates else examine_overflow(func, args, kwargs, found.dtype)
-            if "float64" in data and not any(known.vanished for known in before):
-                return False  # a pole of the function (log 0, 1 / 0): no dtype would help
-            self._alarm("overflow", total, found, data)
-            return True
-        if found.nans and not any(known.nan for known in before):
-            rows = examine_masked_rows(reads, tensor)
-            if not rows:
-                return False  # what an infinity that the program was given makes of itself
-            data = {"nans": found.nans, "elements": found.elements, "fully_masked_rows": rows}
-            if not operator.written_names:
-                data |= nans_with_finite_mask(func, args, kwargs)
-            self._alarm("masked-row", total, found, data)
-            return True
-        return any(known.nan for known in before)
-
-    def _late_scaling(self, total: _Total, operator: Operator, args: Any, source: Any) -> None:
-        """A number below one scales what a product stored."""
-        factor = scale_factor(operator.op, args)
-        if factor is None or factor >= 1 or not isinstance(source, tuple) or source[0] != "product":
-            return
-        product: _Total = source[1]
-        overflow = self._alarms.get(("overflow", product.site))
-        true = overflow.data.get("true_largest") if overflow is not None else None
-        headroom = product.range.headroom()
-        if isinstance(true, float):
-            headroom = min(headroom, math.log2(limits(product.range.dtype).largest / true))
-        if headroom < LATE_SCALING_HEADROOM or not product.range.finite:
-            data = {"factor": factor, "gain_bits": -math.log2(factor), "headroom_stored": headroom,
-                    "headroom_scaled_first": headroom - math.log2(factor), "scaled_at": str(total.site)}  # fmt: skip
-            self._alarm("late-scaling", product, product.range, data)
-
-    def _small_alarms(
-        self,
-        total: _Total,
-        found: Range,
-        operator: Operator,
-        args: Any,
-        reads: list[torch.Tensor],
-        before: list[_Known],
-    ) -> None:
-        if operator.op in _SCALINGS and before:
-            many = found.zeros > UNDERFLOW_SHARE * found.elements and not operator.written_names
-            if many and reads[0].numel() == found.elements:
-                present = min(int(torch.count_nonzero(t.detach())) for t in reads if t.numel() == found.elements)
-                lost = 1 - (found.elements - found.zeros) / present if present else 0.0
-                if lost > UNDERFLOW_SHARE:
-                    self._alarm("underflow", total, found, {"share_lost": lost, "smallest_kept": found.min_abs})
-        if operator.op in _SUMS and len(before) == 2 and _is_variance(before[0].made, before[1].made):
-            digits = -math.log2(unit_roundoff(found.dtype))
-            lost = math.log2(max(before[0].largest, 1e-300) / max(found.max_abs, 1e-300))
-            if lost > CANCELLED_SHARE * digits:
-                data = {"bits_lost": lost, "bits_of_format": digits}
-                self._alarm("one-pass-variance", total, found, data)
-
-    def _alarm(self, kind: Any, total: _Total, found: Range, data: dict[str, Any]) -> None:
-        key = (kind, total.site)
-        step = self.scopes.step
-        old = self._alarms.get(key)
-        if old is None:
-            self._alarms[key] = Alarm(kind, total.site, found.dtype, data, 1, (step, step))
-        else:
-            self._alarms[key] = Alarm(kind, old.site, old.dtype, old.data, old.count + 1, (old.steps[0], step))
-
-    def _made(self, total: _Total, operator: Operator, args: Any, reads: list[torch.Tensor], before: Any) -> Any:
-        """How a value was made, as far as alarms ask: a product, a square, a mean, or of what it is a copy."""
-        op = operator.op
-        if op in _PRODUCTS:
-            return ("product", total)
-        sources = [self._number(tensor) for tensor in reads]
-        if (op == "mul" and len(sources) == 2 and sources[0] == sources[1]) or (
-            op == "pow" and len(args) > 1 and args[1] == 2
-        ):
-            return ("square", _root(before[0].made, sources[0]))
-        if op == "mean":
-            return ("mean", _root(before[0].made, sources[0]))
-        return None
-
-    def _number(self, tensor: torch.Tensor) -> int:
-        storage = self._storages.of(tensor)
-        return storage.number if storage is not None else -1
-
-    def _look(self, tensor: torch.Tensor) -> _Known:
-        """What is known of a tensor about to be read; a value from outside is looked at once."""
-        storage = self._storages.of(tensor)
-        if storage is None:
-            storage = self._storages.add(tensor, -1)
-        known = self._known.get(storage.number)
-        if known is None:
-            known = self._known[storage.number] = self._first_look(tensor)
-        return known
-
-    def _first_look(self, tensor: torch.Tensor) -> _Known:
-        if not_comparable(tensor) or not tensor.numel() or dtype_name(tensor.dtype) not in LIMITS:
-            return _Known(0.0, True, False, False, None)
-        with _disable_current_modes(), torch.no_grad():
-            low, high = torch.aminmax(tensor.detach().float() if tensor.element_size() == 1 else tensor.detach())
-            largest = max(abs(float(low)), abs(float(high)))
-        nan = math.isnan(float(low)) or math.isnan(float(high))
-        finite = math.isfinite(largest) and not nan
-        return _Known(largest if finite else 0.0, finite, nan, False, None)
-
-    def _measure(self, tensor: torch.Tensor) -> Range | None:
-        dtype = dtype_name(tensor.dtype)
-        reason = not_comparable(tensor) or ("" if dtype in LIMITS else f"dtype {dtype}")
-        if reason:
-            self._skipped[reason] = self._skipped.get(reason, 0) + 1
-            return None
-        low, high, dense = span_of(tensor)
+        """Measure one tensor that an op wrote; returns whether it is a floating one (which get slots)."""
+        dtype = tensor.dtype
+        if dtype not in _NAMES:
+            if dtype.is_floating_point or dtype.is_complex:
+                self._skip(not_comparable(tensor) or f"dtype {dtype_name(dtype)}")
+            return dtype.is_floating_point
+        if type(tensor) not in _PLAIN or tensor.layout is not torch.strided or tensor.is_nested:
+            reason = not_comparable(tensor)
+            if reason:
+                self._skip(reason)
+                return True
+        storage = tensor.untyped_storage()
+        identity = storage._cdata
+        entries = self._values.known
+        old = entries.get(identity)
+        if old is not None and (changing is None or identity not in changing[1]):
+            return True  # a view: no new number
+        which = (number, slot) if slot else number
+        total = place.totals.get(which)
+        if total is None or total.dtype is not dtype:
+            total = self._total(place, number, slot, dtype)
         elements = tensor.numel()
-        if not dense and high - low != elements * tensor.element_size():
-            tensor = tensor.contiguous()
-            low = int(tensor.storage_offset()) * tensor.element_size()
-        if tensor.device.type != "cpu":
-            tensor, low = tensor.cpu(), 0
-            low = int(tensor.storage_offset()) * tensor.element_size()
-        return measure_address(tensor.untyped_storage().data_ptr() + low, elements, dtype)
+        if tensor.is_cpu and tensor.is_contiguous():
+            largest, special, zeros = total.tally.add(tensor.data_ptr(), elements)
+        elif tensor.is_meta:
+            self._skip("meta tensor (no data)")
+            return True
+        else:
+            _held, address = addressed(tensor)  # a copy lives as long as its name
+            largest, special, zeros = total.tally.add(address, elements)
+        total.steps.append(place.step)
+        total.largest.append(largest)
+        if old is None:
+            if len(entries) >= self._values.limit:
+                self._values.prune()
+            known = entries[identity] = Known(storage._weak_ref(), largest)
+        else:
+            known = entries[identity] = Known(old.handle, largest)
+        role = plan.role
+        reads: Sequence[torch.Tensor] = ()
+        if changing is not None:
+            reads = changing[0]
+        elif role or special or self._troubled:
+            if role == "product" and not special and not self._troubled:
+                known.made = ("product", total)
+                return True
+            reads, before = self._before(plan, args, kwargs)
+        else:
+            return True
+        if role:
+            if role == "sum" and len(before) > 1 and largest:
+                most = max(before[0].largest, before[1].largest)
+                if most > largest:
+                    total.cancelled = max(total.cancelled, math.log2(most / largest))
+            known.made = made_by(plan, total, args, reads, before, elements)
+        known.finite = not special
+        if special or self._troubled or _noteworthy(role, before, zeros, elements):
+            self._judge.written(
+                Call(plan, func, args, kwargs, reads, before), total, place.step, tensor, largest, known
+            )
+            self._troubled = self._troubled or known.tainted or known.vanished
+        return True
 
-    def _occurrence(self, scope: str, op: str, phase: str) -> int:
-        if self.scopes.step != self._occurrence_step:
-            self._occurrences.clear()
-            self._occurrence_step = self.scopes.step
-            self._storages.prune()
-            alive = {entry.number for entry in self._storages._known.values()}
-            self._known = {number: known for number, known in self._known.items() if number in alive}
-        key = (scope, op, phase)
-        number = self._occurrences.get(key, 0)
-        self._occurrences[key] = number + 1
-        return number
+    def _total(self, place: _Place, number: int, slot: int, dtype: torch.dtype) -> _Total:
+        """A site met for the first time, or in another dtype than before."""
+        which: Any = (number, slot) if slot else number
+        if which in place.totals:
+            which = (number, slot, dtype)
+            if which in place.totals:
+                return place.totals[which]
+        total = place.totals[which] = _Total(place.key, number, slot, dtype)
+        self._totals.append(total)
+        return total
+
+    def _skip(self, reason: str) -> None:
+        self._skipped[reason] = self._skipped.get(reason, 0) + 1
+
+    def _next_step(self, step: int) -> None:
+        self._step = step
+        self._troubled = self._troubled and self._values.troubled()
 
 
-def _root(made: Any, number: int) -> Any:
-    return made if made is not None and made[0] in ("square", "mean") else number
-
-
-def _is_variance(first: Any, second: Any) -> bool:
-    """mean(square(x)) − square(mean(x)) of the same x."""
-    if first is None or second is None or first[0] != "mean" or second[0] != "square":
-        return False
-    inner, outer = first[1], second[1]
-    return (
-        isinstance(inner, tuple)
-        and isinstance(outer, tuple)
-        and inner[0] == "square"
-        and (outer[0] == "mean" and inner[1] == outer[1])
-    )
-
-
-def _tensors(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
+def _noteworthy(role: str, before: Sequence[Known], zeros: int, elements: int) -> bool:
+    """Whether a finite result of an op with a role has to be judged."""
+    if role == "scaling":
+        return zeros > UNDERFLOW_SHARE * elements or (bool(before) and before[0].made is not None)
+    if role == "sum":
+        return bool(zeros) or (len(before) == 2 and before[0].made is not None and before[1].made is not None)
+    return role == "bound" and bool(zeros)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,9 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from whydiff.adapters.torch.operators import decomposed, describe
 from whydiff.adapters.torch.range_alarms import lowest_in_masked_rows
 from whydiff.adapters.torch.scopes import Scopes
+from whydiff.adapters.torch.two_pass import TwoPass
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
 
+REWRITES = ("scale-first", "finite-mask", "two-pass-variance", "larger-constant")
 _Key = tuple[str, str, str, int]
 _Rewrite = Callable[[Any, Any, Any], Any]
 
@@ -23,7 +26,13 @@ class Rewriter(TorchDispatchMode):
 
     ``scale-first`` (target: the product, value: [site of the scaling, factor]): the first operand is scaled
     before the product, the later scaling is left out. ``finite-mask`` (target: an op that reads masked rows): minus
-    infinity becomes the format's lowest number where a whole row is masked.
+    infinity becomes the format's lowest number where a whole row is masked. ``two-pass-variance`` (target: the
+    subtraction E[x²] − E[x]², value: [site of the squares, site of their mean]): the variance from the deviations takes
+    its place. ``larger-constant`` (target: a sum or clamp, value: a magnitude): the constant becomes this large.
+
+    Attributes:
+        done: how many calls were rewritten.
+        measured: site → what was measured there (see `whydiff.adapters.torch.two_pass`).
 
     Args:
         scopes: tells scope, phase and step.
@@ -37,7 +46,9 @@ class Rewriter(TorchDispatchMode):
         super().__init__()
         self.scopes = scopes
         self.done = 0
+        self.measured: dict[str, dict[str, float]] = {}
         self._changes: dict[str, _Rewrite] = {}
+        self._watched: dict[str, Callable[[Any, Any, Any], None]] = {}
         self._occurrences: dict[_Key, int] = {}
         self._step = 0
         for item in interventions:
@@ -47,8 +58,18 @@ class Rewriter(TorchDispatchMode):
                 self._changes[_site(scaled_at)] = _unscaled
             elif item.name == "finite-mask":
                 self._changes[_site(item.target)] = _finite_rows
+            elif item.name == "larger-constant":
+                self._changes[_site(item.target)] = _larger(item.value)
+            elif item.name == "two-pass-variance":
+                squares, means = item.value
+                found = self.measured.setdefault(item.target, {})
+                self._watch_variance(TwoPass(found), _site(squares), _site(means), _site(item.target))
             else:
-                raise UsageError("This is no rewrite.", actual=str(item), expected="scale-first or finite-mask")
+                raise UsageError("This is no rewrite.", actual=str(item), expected=", ".join(REWRITES))
+
+    def _watch_variance(self, parts: TwoPass, squares: str, means: str, target: str) -> None:
+        self._watched[squares], self._watched[means] = parts.squared, parts.averaged
+        self._changes[target] = parts.subtract
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -64,7 +85,11 @@ class Rewriter(TorchDispatchMode):
         number = self._occurrences.get(key, 0)
         self._occurrences[key] = number + 1
         suffix = "" if phase == "forward" else f" [{phase}]"
-        change = self._changes.get(f"{scope}:{operator.op}#{number}{suffix}")
+        site = f"{scope}:{operator.op}#{number}{suffix}"
+        watch = self._watched.get(site)
+        if watch is not None:
+            watch(func, args, kwargs)
+        change = self._changes.get(site)
         if change is None:
             return func(*args, **kwargs)
         self.done += 1
@@ -94,6 +119,21 @@ def _unscaled(func: Any, args: Any, kwargs: Any) -> Any:
     if describe(func).written_args:
         return args[0]
     return args[0].clone()
+
+
+def _larger(magnitude: float) -> _Rewrite:
+    def change(func: Any, args: Any, kwargs: Any) -> Any:
+        def larger(value: Any) -> Any:
+            return math.copysign(magnitude, float(value))
+
+        op = describe(func).op
+        name = "min" if op.startswith("clamp") else "other"
+        given = {k: v for k, v in kwargs.items() if k != "alpha"}
+        if name in given:
+            return func(*args, **(given | {name: larger(given[name])}))
+        return func(args[0], larger(args[1]), *args[2:], **given)
+
+    return change
 
 
 def _finite_rows(func: Any, args: Any, kwargs: Any) -> Any:

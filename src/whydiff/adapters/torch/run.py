@@ -6,6 +6,7 @@ import copy
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -143,10 +144,11 @@ class Run:
                 with ExitStack() as stack:
                     stack.enter_context(scopes)
                     stack.enter_context(recorder)
+                    rewriter = Rewriter(scopes, wanted)
                     if wanted:  # on top, so that the recorder sees what is carried out
-                        stack.enter_context(Rewriter(scopes, wanted))
+                        stack.enter_context(rewriter)
                     outputs = self._call(args, kwargs)
-                return recorder.audit(), _copies(outputs)
+                return replace(recorder.audit(), rewritten=rewriter.measured), _copies(outputs)
             finally:
                 for leaf in leaves:
                     leaf.restore()

@@ -14,7 +14,7 @@ from whydiff.ranges.audit import Alarm, Audit
 from whydiff.records import Cause, Experiment, Status, Trace, Verdict
 from whydiff.studies.ranging.records import RangeReport
 
-_REWRITES = frozenset(("scale-first", "finite-mask"))
+_REWRITES = frozenset(("scale-first", "finite-mask", "two-pass-variance", "larger-constant"))
 
 
 def range_audit(
@@ -52,12 +52,12 @@ def range_audit(
 
 
 def _explained(audit: Audit) -> list[tuple[Alarm, Cause]]:
-    """Alarms with the cause whose file says that it explains them; an overflow that is late scaling is that."""
+    """Alarms with the cause whose file says that it explains them."""
     late = {alarm.site for alarm in audit.alarms if alarm.kind == "late-scaling"}
     found = []
     for alarm in audit.alarms:
-        if alarm.kind == "overflow" and alarm.site in late:
-            continue
+        if alarm.kind == "overflow" and (alarm.site in late or alarm.data.get("of_vanished_numbers")):
+            continue  # the cause of the late scaling, or of the underflow, explains it
         for detector in registry.parts("causes").values():
             if alarm.kind in getattr(detector, "alarms", ()):
                 found.append((alarm, detector.from_alarm(alarm)))
@@ -102,27 +102,43 @@ class _Trials:
         if names & _REWRITES:
             if self._rewritten is None:
                 self._rewritten, _ = self.run.audit(self.rewrites)
-            return _judged(alarm, cause, self._rewritten)
+            cause = _judged(alarm, cause, self._rewritten)
         if "widen" in names:
             if self._trace is None:
                 self._trace = self.run.capture()
-            return with_experiment(cause, in_float32(self._trace, alarm.site))
-        return replace(cause, reason=cause.reason or "no remedy is known that can be tried")
+            widened = with_experiment(cause, alarm, in_float32(self._trace, alarm))
+            tried = {experiment.status for experiment in widened.experiments}
+            return replace(widened, status="confirmed", reason="") if "confirmed" in tried else widened
+        return cause if cause.experiments else replace(cause, reason=cause.reason or "no remedy is known to be tried")
 
 
 def _judged(alarm: Alarm, cause: Cause, after: Audit) -> Cause:
-    """The user's program again with every such op rewritten: the alarm must be gone, the headroom grown."""
+    """The user's program again with every such op rewritten, and what was measured at the site then."""
     again = [a for a in after.alarms if (a.kind, a.site) == (alarm.kind, alarm.site)]
-    outcome = f"{len(again)} such alarm(s) remain" if again else "the alarm is gone"
-    done = not again
+    done, outcome = not again, f"{len(again)} such alarm(s) remain" if again else "the alarm is gone"
+    prediction = "the alarm is gone"
+    now = next((s.range for s in after.sites if s.site == alarm.site), None)
     if alarm.kind == "late-scaling":
-        stored = float(alarm.data["headroom_stored"])
-        now = next((s.range.headroom() for s in after.sites if s.site == alarm.site and s.range.finite), None)
-        done = now is not None and now > stored
-        outcome += f"; headroom {stored:.1f} → {now:.1f} bits" if now is not None else "; it still overflows"
-    prediction = (
-        "nothing overflows there and the headroom grows" if alarm.kind == "late-scaling" else "the alarm is gone"
-    )
+        prediction = "nothing overflows there and the headroom grows"
+        stored, finite = float(alarm.data["headroom_stored"]), now is not None and now.finite
+        done = finite and now is not None and now.headroom() > stored
+        grown = f"headroom {stored:.1f} → {now.headroom():.1f} bits" if now is not None and finite else ""
+        outcome += f"; {grown or 'it still overflows'}"
+    elif alarm.kind == "one-pass-variance":
+        prediction = "the two-pass variance is nearer to float64"
+        found = after.rewritten.get(str(alarm.site), {})
+        before, left = found.get("error_before"), found.get("error_after")
+        done = before is not None and left is not None and left < before
+        outcome = "the rewritten variance was not met"
+        if before is not None and left is not None:
+            outcome = f"error against float64, relative to the largest variance: {before:.2g} → {left:.2g}"
+    elif alarm.kind == "underflow":
+        prediction = "no zero is left there, and what divides by it is finite"
+        poles = [a for a in after.alarms if a.data.get("of_vanished_numbers")]
+        done = done and not poles
+        outcome += f"; {now.zeros} of {now.elements} are zero" if now is not None else ""
+        outcome += f"; {len(poles)} division(s) by vanished numbers remain" if poles else ""
     status: Status = "confirmed" if done else "refuted"
-    experiment = Experiment(cause.interventions, prediction, outcome, status, "rerun")
-    return replace(cause, status=status, experiments=(experiment,))
+    rewrites = tuple(item for item in cause.interventions if item.name in _REWRITES)
+    experiment = Experiment(rewrites, prediction, outcome, status, "rerun")
+    return replace(cause, status=status, experiments=(*cause.experiments, experiment))
