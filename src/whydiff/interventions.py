@@ -3,7 +3,7 @@
 | intervention | target | value | what it does |
 |---|---|---|---|
 | ``set-argument`` | call | (position or name, value) | the call gets another argument; (name,): its default |
-| ``read-from`` | read | site of a write | a call reads another value of the same run |
+| ``read-from`` | read | site of a write, or (site, shape, strides, offset) | a call reads another value of the run |
 | ``set-dtype`` | call | dtype | it computes in that dtype, and what it writes is kept in it |
 | ``permute`` | read or write | einops pattern | the tensor's elements are rearranged |
 | ``scale`` | write | factor | what is written is multiplied |
@@ -60,9 +60,10 @@ def edits(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Call
         else:
             call, position = _read(by_site, item.target)
             call = found.get(call.index, call)
-            written = _written(by_site, item.value)
+            site, *look = item.value if isinstance(item.value, tuple) else (item.value,)
+            written = _written(by_site, site)
             reads = list(call.reads)
-            reads[position] = _look_at(trace, reads[position], written)
+            reads[position] = _look_at(trace, reads[position], written, look)
             found[call.index] = replace(call, reads=tuple(reads))
     return found
 
@@ -241,8 +242,12 @@ def _read(by_site: Mapping[str, Call], target: str) -> tuple[Call, int]:
     return _slot(by_site, target, "reads")
 
 
-def _look_at(trace: Trace, read: Event, written: Event) -> Event:
-    """A read of what another call wrote: the same look at it (a transpose, a part) if it is laid out alike."""
+def _look_at(trace: Trace, read: Event, written: Event, look: Sequence[Any] = ()) -> Event:
+    """A read of what another call wrote: by the given look, else by the same one if it is laid out alike."""
+    if look:
+        shape, strides, offset = look
+        spec = replace(read.spec, shape=tuple(shape), strides=tuple(strides), offset=offset)
+        return replace(read, storage=written.storage, producer=written.producer, spec=spec, fingerprint=None)
     own = trace.calls[read.producer].writes if read.producer >= 0 else ()
     if any(event.storage == read.storage and event.spec == written.spec for event in own):
         return replace(read, storage=written.storage, producer=written.producer, fingerprint=None)

@@ -14,15 +14,18 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from whydiff import registry
 from whydiff.case import Case, differing_arguments, fits, replayable
+from whydiff.causes._joint import joints_of
+from whydiff.causes._settings import enough, restored
 from whydiff.causes._state import listed, remember
-from whydiff.local_test import Examined, Operation, examine
+from whydiff.errors import WhydiffError
+from whydiff.local_test import Examined, Joint, Operation, examine, examine_joints
 from whydiff.metrics import is_integer, values
 from whydiff.records import Call, Cause, Event, Evidence, Intervention, Origin, Payload, Remedy, Verdict
 from whydiff.tolerance import SAME_FUNCTION, SCALING_FLOOR, UNIT_ROUNDOFF
@@ -44,6 +47,7 @@ class Finding:
         evidence: measured; that of the first finding is shown.
         interventions: what would remove it.
         facts: for the remedy's words.
+        general: it says what differs, and not which known mistake it is: settings may lie behind it.
     """
 
     code: str
@@ -52,6 +56,7 @@ class Finding:
     evidence: tuple[Evidence, ...]
     interventions: tuple[Intervention, ...]
     facts: dict[str, Any] = field(default_factory=dict)
+    general: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +91,11 @@ class View:
     def one_function(self) -> bool:
         """Whether both sides compute the same function (constants may be rounded to float32)."""
         return self.apart <= SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
+
+    @property
+    def other_function(self) -> bool:
+        """Whether both sides compute different functions, also by the local test, which knows of cancellation."""
+        return not self.one_function and self.seen.result.verdict in (Verdict.SEMANTIC, Verdict.INCONCLUSIVE)
 
     @functools.cached_property
     def outputs(self) -> tuple[Array, Array]:
@@ -145,6 +155,29 @@ class View:
         return [e.spec.dtype for call in self.seen.calls[side] for e in call.writes if e.spec.dtype in UNIT_ROUNDOFF]
 
 
+@dataclass(frozen=True, eq=False)
+class JointView(View):
+    """Several origins and the paired ops between them, as one.
+
+    Attributes:
+        joint: its members and calls; ``seen`` holds both sides as float64 operations, and outputs in float64.
+    """
+
+    joint: Joint
+
+    def replace_op(self) -> tuple[Intervention, ...]:
+        """The reference's ops, those with counterparts too, on the candidate's inputs."""
+        paired = {pair.reference for pair in self.case.alignment.pairs}
+        inside = [str(call.site) for call in self.joint.calls[0] if call.index in paired]
+        traces = self.case.reference, self.case.candidate
+        ours, theirs = (str(t.calls[e.producer].site) for t, e in zip(traces, self.joint.events, strict=True))
+        return (Intervention("replace-op", theirs, (ours, *inside)),)
+
+    def give_argument(self) -> tuple[Intervention, ...]:
+        """None: the calls between are several."""
+        return ()
+
+
 def number(payload: Payload) -> Array:
     """A payload as float64 (integers too)."""
     return np.asarray(values(payload.bits, payload.dtype), dtype=np.float64)
@@ -163,6 +196,11 @@ def distance(ours: Array, theirs: Array) -> float:
 def explained(case: Case) -> dict[int, Finding]:
     """Position of an origin → what explains it."""
     return remember(case, "explained", lambda: _explained(case))
+
+
+def named(case: Case) -> dict[int, Finding]:
+    """`explained` without the general findings."""
+    return {index: finding for index, finding in explained(case).items() if not finding.general}
 
 
 def explained_calls(case: Case) -> set[tuple[int, int]]:
@@ -238,7 +276,54 @@ def _explained(case: Case) -> dict[int, Finding]:
     alike = [i for indices in eligible.values() if indices[0] in found for i in indices[1:]][:_ALL]
     if alike:
         examine(case, chosen=alike, visit=visit)
+    found = _together(case, eligible, found, rules)
+    if any(finding.general for finding in found.values()) and enough(case):
+        found = {index: finding for index, finding in found.items() if not finding.general}
     return _joined(dict(sorted(found.items())), {rule.code: rule.rank for rule in rules})
+
+
+def _together(
+    case: Case, eligible: dict[str, list[int]], found: dict[int, Finding], rules: Sequence[Any]
+) -> dict[int, Finding]:
+    """Findings of other functions, after origins that belong together were looked at as one.
+
+    What only both together tell (a known formula, a cast in another place) takes the place of what was found at
+    each; where both together compute one function, nothing else is wrong with either.
+    """
+    numbers = [i for indices in eligible.values() for i in indices[:_ALL]]
+    left = {i for i in numbers if i not in found or found[i].verdict is Verdict.SEMANTIC}
+    joints = joints_of(case, sorted(left))
+    if not joints:
+        return found
+    firsts = {indices[0] for indices in eligible.values()}
+    chosen = [joint for joint in joints if joint.members[0] in firsts][: 2 * _FIRST]
+    kinds = {index: kind for kind, indices in eligible.items() for index in indices}
+    told = found | {}
+    done: set[int] = set()
+    sizes: set[tuple[str, int]] = set()
+
+    def visit(seen: Examined) -> None:
+        joint = chosen[seen.number]
+        if done & {*joint.members}:
+            return
+        view = JointView(case, case.localization.origins[joint.members[0]], seen, joint)
+        finding = next((f for rule in rules if hasattr(rule, "explain_joint")
+                        and (f := rule.explain_joint(view)) is not None and not _idle(case, f.verdict)), None)  # fmt: skip
+        if finding is None and not view.one_function:
+            return
+        done.update(joint.members)
+        sizes.add((kinds[joint.members[0]], len(joint.calls[0])))
+        for member in joint.members:
+            told.pop(member, None)
+            if finding is not None:
+                told[member] = finding if member == joint.members[0] else replace(finding, interventions=())
+
+    examine_joints(case, chosen, visit)
+    chosen = [joint for joint in joints if joint.members[0] not in firsts
+              and (kinds[joint.members[0]], len(joint.calls[0])) in sizes][:_ALL]  # fmt: skip
+    if chosen:
+        examine_joints(case, chosen, visit)
+    return told
 
 
 def _joined(found: dict[int, Finding], ranks: dict[str, int]) -> dict[int, Finding]:
@@ -268,9 +353,15 @@ def _out_of_range(case: Case) -> bool:
 
 
 def _one_program(case: Case) -> bool:
-    """Whether the outputs agree in float64: then what differs on the way (a factor moved, an order kept) cancels."""
-    apart = case.apart_in_float64(())
-    return apart is not None and apart <= SCALING_FLOOR
+    """Whether the outputs agree in float64, differing tensors restored: what differs on the way cancels then."""
+    for interventions in dict.fromkeys(((), restored(case))):
+        try:
+            apart = case.apart_in_float64(interventions)
+        except WhydiffError:  # a tensor of another shape: nothing is known
+            continue
+        if apart is not None and apart <= SCALING_FLOOR:
+            return True
+    return False
 
 
 def _kind(case: Case, origin: Origin) -> str:
@@ -311,7 +402,7 @@ def floating(payloads: Sequence[Payload]) -> bool:
 
 __all__ = [
     "Array", "Finding", "Operation", "View", "argued", "causes_of", "consumers", "distance", "explained",
-    "explained_calls", "floating", "narrow", "number",
+    "explained_calls", "floating", "named", "narrow", "number",
 ]  # fmt: skip
 
 

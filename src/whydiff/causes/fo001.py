@@ -21,8 +21,8 @@ class ActivationVariant:
     What it detects:
         An origin whose result is one known activation of its input on the reference's side and another
         one on the candidate's: GELU by erf, by tanh or quick GELU, SiLU, ReLU, squared ReLU, leaky ReLU
-        (0.01), ELU, softplus, Mish, hard swish, sigmoid, tanh. One side may be spelt out in several ops; where
-        both are, and share ops, they are compared op by op and another cause may speak.
+        (0.01), ELU, softplus, Mish, hard swish, sigmoid, tanh. Either side may be spelt out in several ops; ops
+        that both sides share are taken together with those that differ.
 
     Why it happens:
         "GELU" names three functions that differ by up to 2e-2: libraries and papers differ in which one
@@ -62,6 +62,13 @@ class ActivationVariant:
         """Which activation each side applies, if both are known."""
         if view.one_function:
             return None
+        return self._of(view)
+
+    def explain_joint(self, view: View) -> Finding | None:
+        """The same of ops that both sides share in part."""
+        return None if view.one_function else self._of(view)
+
+    def _of(self, view: View) -> Finding | None:
         for x in view.inputs_like_output():
             ours, theirs = (named(x, side.reshape(-1)) for side in view.exact)
             if ours is None or theirs is None or ours[0] == theirs[0]:
@@ -134,6 +141,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "sigmoid": _sigmoid,
     "tanh": np.tanh,
     "erf": lambda x: np.vectorize(math.erf, otypes=[float])(x) if x.size else x,
+    "the erf(x / √2) of GELU": lambda x: ACTIVATIONS["erf"](x / math.sqrt(2)),
+    "the tanh(√(2/π) (x + 0.044715 x³)) of GELU": lambda x: np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
     "none": lambda x: x,
 }
 """Activations by name; sources: the papers above and PyTorch's documentation of ``torch.nn``."""

@@ -73,6 +73,7 @@ class ScaleDiffers:
         factor = float(ours @ theirs) / power if power and math.isfinite(power) else 0.0
         if (
             not factor
+            or abs(factor - 1) <= SAME_FUNCTION * UNIT_ROUNDOFF["float32"]  # the same numbers in another shape
             or not math.isfinite(factor)
             or distance(factor * ours, theirs) > (SAME_FUNCTION * UNIT_ROUNDOFF["float32"])
         ):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from whydiff.case import Case
-from whydiff.causes._explained import Array, Finding, View, causes_of
+from whydiff.causes._explained import Array, Finding, View, causes_of, distance
+from whydiff.causes._looks import one_value, places
 from whydiff.interventions import matched, whole_of
 from whydiff.rearrangement import Rearrangement, candidates
 from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
+from whydiff.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 
 _MOST = 1 << 24
 _FEW = 64
@@ -87,7 +90,7 @@ class LayoutPermuted:
             return None
         found = of_values(ours, theirs)
         if found is None:
-            return None
+            return self._as_made(view)
         event = view.seen.results[1]
         call = view.case.candidate.calls[event.producer if view.origin.kind == "region" else view.origin.calls[1]]
         written = next((e for e in call.writes if e.storage == event.storage and e.spec.shape == ours.shape), None)
@@ -97,6 +100,34 @@ class LayoutPermuted:
             interventions = (Intervention("permute", str(written.site), str(found.inverse)),)
         return self._finding(found, "results", interventions)
 
+    def explain_joint(self, view: View) -> Finding | None:
+        """The same function of elements in another order, as two rotary conventions compute it."""
+        if view.one_function or view.exact[0].shape != view.exact[1].shape or view.exact[0].size > _MOST:
+            return None
+        for whole, x in _wholes(view):
+            for pattern in candidates(x.shape):
+                if len(pattern.factors) != x.ndim + 1:
+                    continue
+                made = _in_order(view, whole, x, pattern)
+                if made is not None and distance(view.exact[1], made) <= SAME_FUNCTION * UNIT_ROUNDOFF["float32"]:
+                    return self._finding(pattern, "ops take the elements in another order than", view.replace_op())
+        return None
+
+    def _as_made(self, view: View) -> Finding | None:
+        """The result's elements, rearranged as the tensors are laid out that were made (heads not put back)."""
+        ours, theirs = (side.reshape(-1) for side in view.outputs)
+        shapes = []
+        for event, trace in zip(view.seen.results, (view.case.reference, view.case.candidate), strict=True):
+            written = trace.calls[event.producer].writes if event.producer >= 0 else ()
+            shapes.append({e.spec.shape for e in written if e.storage == event.storage and e.spec.numel == ours.size})
+        if ours.size < 4 or np.array_equal(ours, theirs) or not np.array_equal(np.sort(ours), np.sort(theirs)):
+            return None
+        for one, other in itertools.product(*shapes):
+            for pattern in candidates(one, other):
+                if np.array_equal(ours[pattern.indices()], theirs):
+                    return self._finding(pattern, "results", view.replace_op())
+        return None
+
     def _of_halves(self, view: View) -> Finding | None:
         """A join of parts that either side takes in another order: its result, as if its reads were in order."""
         if any(e.spec.dtype != view.seen.results[0].spec.dtype for e in view.seen.results):
@@ -104,7 +135,7 @@ class LayoutPermuted:
         sides = [[e for e in events if e.storage >= 0] for events in view.seen.reads]
         for er in sides[0]:
             for ec in sides[1]:
-                if _one_value(view, er, ec) and er.spec.shape == ec.spec.shape:
+                if one_value(view.case, er, ec) and er.spec.shape == ec.spec.shape:
                     found = of_looks(view.case.reference, er, view.case.candidate, ec)
                     if found is not None:
                         return self._finding(found, "reads", view.replace_op())
@@ -113,7 +144,7 @@ class LayoutPermuted:
     def _finding(self, found: Rearrangement, what: str, interventions: tuple[Intervention, ...]) -> Finding:
         text = spoken(found)
         evidence = Evidence(
-            f"the candidate's {what} are the reference's, rearranged: {text}",
+            f"the candidate's {what} {'' if what.endswith('than') else 'are '}the reference's, rearranged: {text}",
             {"pattern": text, "exactly": str(found), "elements": int(np.prod(found.factors))},
         )
         key = tuple(sorted((moved(found), moved(found.inverse))))  # a result is undone by its reads' inverse
@@ -137,6 +168,35 @@ class LayoutPermuted:
             return torch.tanh(heads @ heads.mT)
 
         return lambda: run(False), lambda: run(True)
+
+
+def _wholes(view: View) -> Iterator[tuple[int, Array]]:
+    """Floating reads of the reference's ops that have as many elements as the result: (position, values)."""
+    operation = view.seen.operations[0]
+    for i, read in enumerate(operation.reads):
+        if read.dtype == np.float64 and read.size == view.exact[0].size and read.shape[-1:] == view.exact[0].shape[-1:]:
+            yield i, read
+
+
+def _in_order(view: View, whole: int, x: Array, pattern: Rearrangement) -> Array | None:
+    """The reference's result if its input's elements stood in another order, put back into the old one."""
+    events, operation = view.seen.reads[0], view.seen.operations[0]
+    base = places(events[whole])
+    order = np.argsort(base)
+    moved = x.reshape(-1)[pattern.indices()]
+    reads = list(operation.reads)
+    for i, event in enumerate(events):
+        if (event.storage, event.producer) != (events[whole].storage, events[whole].producer):
+            continue
+        at = places(event)
+        found = order[np.searchsorted(base[order], at).clip(max=base.size - 1)]
+        if not np.array_equal(base[found], at):
+            return None
+        reads[i] = moved[found].reshape(reads[i].shape)
+    made = operation.run(reads, operation.arguments)
+    back = np.empty_like(made).reshape(-1)
+    back[pattern.indices()] = made.reshape(-1)
+    return back.reshape(made.shape)
 
 
 def of_looks(reference: Trace, er: Event, candidate: Trace, ec: Event) -> Rearrangement | None:
@@ -172,15 +232,6 @@ def of_values(ours: Array, theirs: Array) -> Rearrangement | None:
     return None
 
 
-def places(event: Event) -> Array:
-    """Flat positions within its storage that an event looks at, row-major."""
-    spec = event.spec
-    found = np.full(spec.shape, spec.offset, dtype=np.int64)
-    for axis, (size, stride) in enumerate(zip(spec.shape, spec.strides, strict=True)):
-        found += (np.arange(size) * stride).reshape((-1,) + (1,) * (len(spec.shape) - axis - 1))
-    return found.reshape(-1)
-
-
 def spoken(found: Rearrangement) -> str:
     """The pattern with axes that nothing happens to drawn together, so that every layer says the same."""
     keep = 0
@@ -202,17 +253,6 @@ def moved(found: Rearrangement) -> tuple[tuple[int, ...], tuple[int, ...]]:
     while keep < len(found.order) - 1 and found.order[keep] == keep:
         keep += 1
     return found.factors[keep:], tuple(i - keep for i in found.order[keep:])
-
-
-def _one_value(view: View, er: Event, ec: Event) -> bool:
-    """Whether two reads look at values of paired calls, or at leaves of one name."""
-    if er.producer >= 0 and ec.producer >= 0:
-        return any(p.reference == er.producer and p.candidate == ec.producer for p in view.case.alignment.pairs)
-    names = [
-        {leaf.name for leaf in trace.leaves if leaf.storage == event.storage}
-        for trace, event in ((view.case.reference, er), (view.case.candidate, ec))
-    ]
-    return er.producer == ec.producer == -1 and bool(names[0] & names[1])
 
 
 def _remedy(finding: Finding) -> Remedy:

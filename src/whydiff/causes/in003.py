@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from whydiff.case import Case
-from whydiff.causes._explained import Array, Finding, View, causes_of
+from whydiff.causes._explained import Array, Finding, Operation, View, causes_of, distance
 from whydiff.causes._flow import attends, first_taker, listed_indices
 from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 
 _STEPS = 12
+_KEYS = 1024
 
 
 class MaskDiffers:
@@ -30,8 +32,10 @@ class MaskDiffers:
     Evidence required:
         At an origin both sides write booleans, zeros and ones, or numbers that are zero or so negative that
         their exponential is zero, and they reach a softmax or an attention op; or the attention op itself
-        reads such a tensor on one side only, or another one, or a boolean argument of it differs. The
-        entries that differ are counted, with rows and keys.
+        reads such a tensor on one side only, or another one. Without any such tensor it is measured: given
+        one-hot values, an attention op returns its probabilities, and keys with none take no part; scores on
+        their way to a softmax are hidden where they lie so far below their row's largest that their exponential
+        is zero, and the others must agree. The entries that differ are counted, with rows and keys.
 
     Look-alikes:
         IN001 if the mask is an argument of the run; ST002 if it is a buffer. IN002: positions that also make
@@ -58,7 +62,7 @@ class MaskDiffers:
 
     def explain(self, view: View) -> Finding | None:
         """Two masks that are not the same."""
-        evidence = _written(view) or _given(view)
+        evidence = _written(view) or _given(view) or _attended(view) or _scores(view)
         if evidence is None:
             return None
         return Finding(self.code, "mask", Verdict.SEMANTIC, (evidence,), view.give_argument() or view.replace_op())
@@ -130,11 +134,73 @@ def _given(view: View) -> Evidence | None:
                 f"{int(mask.sum())} of its {mask.size} entries are marked",
                 {"given_to": side, "marked": int(mask.sum()), "entries": int(mask.size)},
             )
-    flags = [(ours, theirs) for _, ours, theirs in view.changed_arguments if isinstance(ours or theirs, bool)]
-    if not flags:
+    return None
+
+
+def _attended(view: View) -> Evidence | None:
+    """The keys that take part for every query, measured: values that are one-hot give the probabilities.
+
+    This sees a causal flag, a window and a mask alike, in one op or spelt out in several.
+    """
+    if not all(any(attends(call) for call in calls) for calls in view.seen.calls):
         return None
-    return Evidence(f"a flag of {site} is {flags[0][0]} in the reference and {flags[0][1]} in the candidate",
-                    {"reference": flags[0][0], "candidate": flags[0][1]})  # fmt: skip
+    hidden = [_unattended(operation) for operation in view.seen.operations]
+    if hidden[0] is None or hidden[1] is None or hidden[0].shape != hidden[1].shape:
+        return None
+    if not np.any(hidden[0] != hidden[1]):
+        return None
+    return _evidence(hidden[0], hidden[1], f"measured at {view.origin.site.at('')}, with one-hot values")
+
+
+def _unattended(operation: Operation) -> Array | None:
+    """Which keys have no part in a query's result, bool[..., queries, keys]; None if it cannot be measured."""
+    for at in reversed(operation.floats()):  # the values come last
+        value = operation.reads[at]
+        if value.ndim < 2 or value.shape[-1] != operation.shape[-1] or not 1 < value.shape[-2] <= _KEYS:
+            continue
+        found = _probabilities(operation, at)
+        with np.errstate(invalid="ignore"):
+            if np.allclose(found.sum(-1), 1.0, rtol=0.0, atol=SAME_FUNCTION * UNIT_ROUNDOFF["float32"]):
+                return np.asarray(found == 0)
+    return None
+
+
+def _probabilities(operation: Operation, at: int) -> Array:
+    """What an op returns for one-hot values in the place of a read: [..., queries, keys]."""
+    value = operation.reads[at]
+    keys, width = value.shape[-2:]
+    parts = []
+    for first in range(0, keys, width):
+        probe = np.zeros_like(value)
+        for key in range(first, min(first + width, keys)):
+            probe[..., key, key - first] = 1.0
+        reads = [probe if i == at else read for i, read in enumerate(operation.reads)]
+        parts.append(operation.run(reads, operation.arguments)[..., : min(width, keys - first)])
+    return np.concatenate(parts, -1)
+
+
+def _scores(view: View) -> Evidence | None:
+    """Scores of which other entries are hidden on the two sides, and that are the same otherwise."""
+    ours, theirs = view.exact
+    if ours.shape != theirs.shape or ours.ndim < 2 or np.isnan(ours).any() or np.isnan(theirs).any():
+        return None
+    hidden = _beyond(ours), _beyond(theirs)
+    seen = ~hidden[0] & ~hidden[1]
+    if not np.any(hidden[0] != hidden[1]) or not seen.any():
+        return None
+    if distance(ours[seen], theirs[seen]) > SAME_FUNCTION * UNIT_ROUNDOFF["float32"]:
+        return None
+    taker = first_taker(view.case, view.origin.calls, attends, _STEPS)
+    if taker is None:
+        return None
+    return _evidence(hidden[0], hidden[1], f"the other scores agree, and {taker.site.at('')} reads them")
+
+
+def _beyond(scores: Array) -> Array:
+    """Scores so far below the largest of their row that their exponential is zero in float32."""
+    with np.errstate(invalid="ignore", under="ignore"):
+        below = scores - scores.max(-1, keepdims=True)
+        return np.asarray((np.exp(below.astype(np.float32)) == 0) | np.isneginf(scores))
 
 
 def _evidence(ours: Array, theirs: Array, where: str) -> Evidence:

@@ -7,7 +7,9 @@ from typing import Any
 
 from whydiff.case import Case
 from whydiff.causes._explained import Finding, View, causes_of
-from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, Verdict
+from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
+
+_FAR = 12
 
 
 class StaleCache:
@@ -23,11 +25,12 @@ class StaleCache:
 
     Evidence required:
         Where the difference begins, no op differs: both sides read what the same op of the same module
-        wrote, but of another step or occurrence, and each side has a counterpart of what the other reads.
+        wrote, but of another step, or of another occurrence with the same weights, and each side has a
+        counterpart of what the other reads.
 
     Look-alikes:
-        FO004 if one value is looked at in another layout. A wiring mistake that reads another op's value is
-        not reported by this cause. IN002 if the positions of the cached tokens differ.
+        FO004 if one value is looked at in another layout. FO006 if the value is another projection's, made with
+        other weights in the same step. IN002 if the positions of the cached tokens differ.
 
     Example:
         Two prompts are projected to keys; the second query attends to the first prompt's keys.
@@ -62,6 +65,8 @@ class StaleCache:
         if counterpart is None or theirs.index not in partner.values():
             return None
         wanted = case.candidate.calls[counterpart]
+        if theirs.site.step == wanted.site.step and not _one_module(case.candidate, theirs, wanted):
+            return None  # two projections, not two runs of one: FO006
         older = "an older" if theirs.index < counterpart else "a later"
         readers = list(_readers(case, ours.index, theirs.index))
         if not readers:
@@ -94,6 +99,22 @@ class StaleCache:
             return torch.softmax(query @ cache[which].T, -1)
 
         return lambda: run(1), lambda: run(0)
+
+
+def _one_module(trace: Trace, one: Call, other: Call) -> bool:
+    """Whether two values are made with the same weights: the nearest tensors that are no inputs of the run."""
+    return bool(_nearest(trace, one) & _nearest(trace, other))
+
+
+def _nearest(trace: Trace, call: Call) -> set[int]:
+    inputs = {leaf.storage for leaf in trace.leaves if leaf.role == "input"}
+    waiting = [call]
+    for _ in range(_FAR):
+        leaves = {e.storage for c in waiting for e in c.reads if e.producer == -1 and e.storage not in inputs}
+        if leaves:
+            return leaves
+        waiting = [trace.calls[e.producer] for c in waiting for e in c.reads if e.producer >= 0]
+    return set()
 
 
 def _readers(case: Case, ours: int, theirs: int) -> Iterator[Event]:

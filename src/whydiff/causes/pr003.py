@@ -8,7 +8,9 @@ from typing import Any
 from whydiff.case import Case
 from whydiff.causes._explained import Finding, View, causes_of, consumers
 from whydiff.causes._precision import autocast, in_the_other_dtype, narrowing
+from whydiff.causes._state import listed
 from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
+from whydiff.tolerance import UNIT_ROUNDOFF
 
 
 class CastOrder:
@@ -27,7 +29,8 @@ class CastOrder:
     Evidence required:
         In float64 both sides compute the same function of agreeing inputs. One side's value is rounded here,
         by an op that does nothing else, and the other side rounds to the same dtype one to three ops later,
-        where the first does not.
+        where the first does not. Where the two programs were aligned crosswise, the ops between agreeing inputs
+        and the value that both places end in are taken together.
 
     Look-alikes:
         PR002 if the other side does not round to that dtype at all; PR004 inside an autocast region; ST003 if
@@ -78,6 +81,29 @@ class CastOrder:
             {"op": crossed.op, "before": name, "dtype": found.dtypes[found.side]},
         )  # fmt: skip
 
+    def explain_joint(self, view: View) -> Finding | None:
+        """The same where the aligner paired the casts or the ops crosswise: several origins, one function."""
+        casts = [[call for call in calls if _rounds(call)] for calls in view.seen.calls]
+        if not view.one_function or not all(casts) or any(autocast(view.case, c, i) for i in (0, 1) for c in casts[i]):
+            return None
+        dtypes = [sorted(call.writes[0].spec.dtype for call in side) for side in casts]
+        crossed = [[c for c in calls if _works_in(c, dtypes[0][-1])] for calls in view.seen.calls]
+        if dtypes[0] != dtypes[1] or len(crossed[0]) == len(crossed[1]):
+            return None
+        side, dtype = int(len(crossed[1]) > len(crossed[0])), dtypes[0][-1]
+        name, second = ("candidate", "reference") if side else ("reference", "candidate")
+        ops = listed(call.site.op for call in crossed[side] if call.site.op not in
+                     {other.site.op for other in crossed[1 - side]})  # fmt: skip
+        ops = ops or listed(call.site.op for call in crossed[side])
+        evidence = Evidence(
+            f"the {name} rounds to {dtype} before {ops} ({casts[side][0].site}), the {second} after it "
+            f"({casts[1 - side][-1].site}); the ops of both places together compute the same in float64",
+            {"before": name, "dtype": dtype, "op": ops, "cast": str(casts[side][0].site),
+             "other_cast": str(casts[1 - side][-1].site), "apart_in_float64": view.apart},
+        )  # fmt: skip
+        return Finding(self.code, (name, ops, (dtype, dtype)), Verdict.PRECISION, (evidence,), view.replace_op(),
+                       {"op": ops, "before": name, "dtype": dtype})  # fmt: skip
+
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per op that the cast changed sides with."""
         return causes_of(case, self.code, self.name, _remedy)
@@ -96,6 +122,18 @@ class CastOrder:
             return (weight * wide.bfloat16() if early else (weight * wide).bfloat16()) @ values
 
         return lambda: run(False), lambda: run(True)
+
+
+def _rounds(call: Call) -> bool:
+    """Whether a call makes a floating value narrower than every one that it reads."""
+    made = [UNIT_ROUNDOFF.get(e.spec.dtype, 0.0) for e in call.writes]
+    read = [UNIT_ROUNDOFF[e.spec.dtype] for e in call.reads if e.spec.dtype in UNIT_ROUNDOFF]
+    return bool(made) and bool(read) and made[0] > max(read)
+
+
+def _works_in(call: Call, dtype: str) -> bool:
+    """Whether a call computes in a dtype: it reads and writes it."""
+    return all(any(e.spec.dtype == dtype for e in events) for events in (call.reads, call.writes))
 
 
 def _rounded_later(case: Case, side: int, call: Call, dtype: str) -> Call | None:

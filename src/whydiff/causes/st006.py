@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.case import Case
-from whydiff.causes._explained import argued, explained
+from whydiff.causes._explained import argued, named
+from whydiff.causes._settings import place, scalars, settable
 from whydiff.causes._state import listed, target_name
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
-
-_NOT_SETTINGS = (
-    "training",
-    "__class__",
-)  # MD001 explains the first; the second is another module, not a setting
 
 
 class ConfigDiffers:
@@ -62,20 +58,20 @@ class ConfigDiffers:
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per attribute and pair of values, per key with an argument, and the rest."""
         linked: set[str] = set()
-        for (attribute, ours, theirs), paths in _scalars(case).items():
+        for (attribute, ours, theirs), paths in scalars(case).items():
             keys = [key for key, values in case.config_changes.items() if _equal(values, (ours, theirs))]
             linked.update(keys)
             yield self._attribute(case, attribute, ours, theirs, paths, keys)
         alone = []
         for key, (ours, theirs) in case.config_changes.items():
-            if key in linked or _place(ours) or _place(theirs):
+            if key in linked or place(ours) or place(theirs):
                 continue
             origins = [o for o in case.localization.origins if argued(case, o, ours, theirs)]
             if origins:
                 yield self._argument(key, ours, theirs, origins)
             else:
                 alone.append(key)
-        if alone and len(explained(case)) < len(case.localization.origins):
+        if alone and len(named(case)) < len(case.localization.origins):
             yield self._alone(case, alone)
 
     def _attribute(
@@ -94,12 +90,12 @@ class ConfigDiffers:
         for origin in case.localization.origins:
             if argued(case, origin, ours, theirs):
                 evidence.append(Evidence(f"the value is an argument of {origin.site}", {"origin": str(origin.site)}))
-        settable = type(ours) is type(theirs) and not (isinstance(ours, str) and ours.startswith("torch."))
+        known = settable(ours, theirs)
         return Cause(
             self.code, self.name, paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more",
             Verdict.SEMANTIC, tuple(evidence), _remedy(case, attribute, ours, targets),
-            reason="" if settable else "the recorded value cannot be set: only its text is known",
-            interventions=tuple(Intervention("set-scalar", t, ours) for t in targets) if settable else (),
+            reason="" if known else "the recorded value cannot be set: only its text is known",
+            interventions=tuple(Intervention("set-scalar", t, ours) for t in targets) if known else (),
         )  # fmt: skip
 
     def _argument(self, key: str, ours: Any, theirs: Any, origins: list[Origin]) -> Cause:
@@ -122,10 +118,10 @@ class ConfigDiffers:
             "candidate)",
             {"config": changes},
         )
-        named = explained(case)
+        known = named(case)
         open_origins = [
             o for index, o in enumerate(case.localization.origins)
-            if o.kind in ("implementation", "region", "arguments") and index not in named
+            if o.kind in ("implementation", "region", "arguments") and index not in known
         ]  # fmt: skip
         remedy = Remedy("Build both sides from the same configuration.")
         if open_origins:
@@ -151,23 +147,6 @@ class ConfigDiffers:
         candidate[1].eps = 1e-3
         x = torch.randn(4, 8)
         return lambda: reference(x), lambda: candidate(x)
-
-
-def _scalars(case: Case) -> dict[tuple[str, Any, Any], list[str]]:
-    """(attribute, reference's, candidate's) → paths, in the order of the modules; lists become tuples."""
-    groups: dict[tuple[str, Any, Any], list[str]] = {}
-    for path, (ours, theirs) in case.scalar_changes.items():
-        attribute = path.rpartition(".")[2]
-        if attribute in _NOT_SETTINGS or ours is None or theirs is None or _place(ours) or _place(theirs):
-            continue
-        one, other = (tuple(v) if isinstance(v, list) else v for v in (ours, theirs))
-        groups.setdefault((attribute, one, other), []).append(path)
-    return groups
-
-
-def _place(value: Any) -> bool:
-    """A path or address says where something came from, not how it computes."""
-    return isinstance(value, str) and ("/" in value or "\\" in value)
 
 
 def _equal(one: Any, other: Any) -> bool:

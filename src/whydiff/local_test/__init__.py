@@ -5,6 +5,7 @@ Explanation, thresholds and measured error rates: ``docs/explanation/local-tests
 
 from whydiff.local_test.examine import Examined, examine, local_test
 from whydiff.local_test.hypotheses import HYPOTHESES, Explanation, Hypothesis
+from whydiff.local_test.joined import Joint, examine_joints
 from whydiff.local_test.judge import LocalResult, judge_outputs
 from whydiff.local_test.operation import Operation
 from whydiff.local_test.replays import operation
@@ -14,9 +15,11 @@ __all__ = [
     "Examined",
     "Explanation",
     "Hypothesis",
+    "Joint",
     "LocalResult",
     "Operation",
     "examine",
+    "examine_joints",
     "judge_outputs",
     "local_test",
     "operation",

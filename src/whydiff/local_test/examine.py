@@ -109,8 +109,15 @@ def _examine(
 
 
 @dataclass(eq=False)
-class _Area:
-    """A region origin: on each side the calls that have no counterpart, and the look that is judged."""
+class Area:
+    """A region origin: on each side the calls that have no counterpart, and the look that is judged.
+
+    Attributes:
+        origin: position in the localization.
+        events: the look, per side.
+        calls: per side, in execution order.
+        regions, reads: both sides as one operation, and what it read.
+    """
 
     origin: int
     events: tuple[Event, Event]
@@ -124,7 +131,7 @@ class _Watched(Lockstep):
 
     def __init__(self, reference: Executor, candidate: Executor, case: Case) -> None:
         super().__init__(reference, candidate, case.alignment)
-        self.watched: dict[tuple[str, int], list[tuple[_Area, int, list[Event]]]] = {}
+        self.watched: dict[tuple[str, int], list[tuple[Area, int, list[Event]]]] = {}
 
     def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
         for area, side, events in self.watched.get((name, call.index), ()):
@@ -145,31 +152,16 @@ class _Walk:
         for number, origin in origins.items():
             self.at.setdefault(origin.calls, []).append((number, origin))
         self.partner = {p.reference: p.candidate for p in case.alignment.pairs}
-        self.areas: dict[tuple[int, int], list[_Area]] = {}
+        self.areas: dict[tuple[int, int], list[Area]] = {}
         self._find_areas()
 
     # ------------------------------------------------------------------ regions, found before the walk
 
     def _find_areas(self) -> None:
-        unpaired = (set(self.case.alignment.unpaired_reference), set(self.case.alignment.unpaired_candidate))
-        calls = (self.case.reference.calls, self.case.candidate.calls)
-        taken: set[int] = set()
-        for pair in self.case.alignment.pairs:
-            call_r, call_c = calls[0][pair.reference], calls[1][pair.candidate]
-            for er, ec in _paired_reads(call_r, call_c):
-                if self.partner.get(er.producer) == ec.producer or (er.producer == ec.producer == -1):
-                    continue
-                key = (er.producer if er.producer >= 0 else pair.reference,
-                       ec.producer if ec.producer >= 0 else pair.candidate)  # fmt: skip
-                for number, _ in self.at.get(key, ()):
-                    if number in taken:
-                        continue
-                    taken.add(number)
-                    inside = tuple(_upstream(calls[i], unpaired[i], e) for i, e in enumerate((er, ec)))
-                    area = _Area(number, (er, ec), (inside[0], inside[1]))
-                    self._watch(area, pair.reference, pair.candidate)
+        for area, at in areas(self.case, [number for found in self.at.values() for number, _ in found]):
+            self._watch(area, *at)
 
-    def _watch(self, area: _Area, at_r: int, at_c: int) -> None:
+    def _watch(self, area: Area, at_r: int, at_c: int) -> None:
         if max(map(len, area.calls)) > _REGION_CALLS:
             reason = f"its region has more than {_REGION_CALLS} ops: too many for one oracle"
             self.results[area.origin] = undecided(reason)
@@ -284,7 +276,7 @@ class _Walk:
     def _tell(self, *what: Any) -> None:
         self.told.append(Examined(*what))
 
-    def _judge_area(self, area: _Area) -> LocalResult:
+    def _judge_area(self, area: Area) -> LocalResult:
         outputs, operations = [], []
         for side, executor in enumerate((self.step.reference, self.step.candidate)):
             region, event = area.regions[side], area.events[side]
@@ -343,6 +335,29 @@ def _rearranged(op: Operation, places: Array, shape: tuple[int, ...]) -> Operati
 
 def _slot(call: Call, event: Event) -> int:
     return next(i for i, written in enumerate(call.writes) if written is event or written == event)
+
+
+def areas(case: Case, numbers: Sequence[int]) -> list[tuple[Area, tuple[int, int]]]:
+    """The areas of some origins, and the paired calls at which each is looked at."""
+    local, traces = case.localization, (case.reference, case.candidate)
+    at: dict[tuple[int, int], list[int]] = {}
+    for number in numbers:
+        at.setdefault(local.origins[number].calls, []).append(number)
+    partner = {p.reference: p.candidate for p in case.alignment.pairs}
+    unpaired = (set(case.alignment.unpaired_reference), set(case.alignment.unpaired_candidate))
+    found: dict[int, tuple[Area, tuple[int, int]]] = {}
+    for pair in case.alignment.pairs:
+        call_r, call_c = traces[0].calls[pair.reference], traces[1].calls[pair.candidate]
+        for er, ec in _paired_reads(call_r, call_c):
+            if partner.get(er.producer) == ec.producer or (er.producer == ec.producer == -1):
+                continue
+            key = (er.producer if er.producer >= 0 else pair.reference,
+                   ec.producer if ec.producer >= 0 else pair.candidate)  # fmt: skip
+            for number in at.get(key, ()):
+                if number not in found:
+                    inside = tuple(_upstream(traces[i].calls, unpaired[i], e) for i, e in enumerate((er, ec)))
+                    found[number] = Area(number, (er, ec), (inside[0], inside[1])), (pair.reference, pair.candidate)
+    return list(found.values())
 
 
 def _paired_reads(call_r: Call, call_c: Call) -> list[tuple[Event, Event]]:
