@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import random
 import types
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -36,6 +37,9 @@ _OPAQUE = (
     range,
     np.ndarray,
 )
+_KINDS = frozenset(_OPAQUE)
+_MAPPINGS = frozenset((dict, OrderedDict))
+_NOTHING: dict[Any, Any] = {}
 _FREE = (torch.nn.Module, torch.optim.Optimizer, dict, list, tuple, set, frozenset, functools.partial)
 
 RandomStates = tuple[Any, ...]
@@ -63,17 +67,23 @@ class Beginning:
         while waiting:  # breadth first, so that depth is the shortest way
             following = []
             for value, depth in waiting:
-                if depth <= _DEPTH and id(value) not in self._seen and not isinstance(value, _OPAQUE):
+                if type(value) in _KINDS or depth > _DEPTH or id(value) in self._seen:
+                    continue
+                if type(value) in _MAPPINGS and not value:  # the hooks that a module does not have
+                    self._seen.add(id(value))
+                    self._dicts.append((value, _NOTHING))
+                elif not isinstance(value, _OPAQUE):
                     self._seen.add(id(value))
                     below = depth + (not isinstance(value, _FREE))
                     following += [(item, below) for item in self._keep(value)]
             waiting = following
 
     def _keep(self, value: Any) -> Iterator[Any]:
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, dict):
+            self._dicts.append((value, dict(value)))
+            yield from value.values()
+        elif isinstance(value, torch.Tensor):
             self._keep_tensor(value)
-        elif isinstance(value, torch.Generator):
-            self._generators.append((value, value.get_state()))
         elif isinstance(value, functools.partial):
             yield from (value.func, value.args, value.keywords)
         elif isinstance(value, types.MethodType):
@@ -85,9 +95,6 @@ class Beginning:
                 except ValueError:  # an empty cell holds nothing yet
                     continue
             yield from (item for _, item in reached_by(value))
-        elif isinstance(value, dict):
-            self._dicts.append((value, dict(value)))
-            yield from value.values()
         elif isinstance(value, list):
             self._sequences.append((value, list(value)))
             yield from value
@@ -96,6 +103,8 @@ class Beginning:
         elif isinstance(value, set):
             self._sets.append((value, set(value)))
             yield from value
+        elif isinstance(value, torch.Generator):
+            self._generators.append((value, value.get_state()))
         if isinstance(value, torch.optim.Optimizer):
             self.optimizers.append(value)
         attributes = getattr(value, "__dict__", None)
@@ -110,6 +119,8 @@ class Beginning:
     def restore(self) -> None:
         """Put everything back that changed."""
         for mapping, content in self._dicts:
+            if not mapping and not content:
+                continue
             if len(mapping) != len(content) or any(
                 key is not old_key or item is not old_item
                 for (key, item), (old_key, old_item) in zip(mapping.items(), content.items(), strict=True)
