@@ -296,3 +296,12 @@ def test_bfloat16_values_equal_torch() -> None:
     codes = np.arange(1 << 16, dtype=np.uint16)
     expected = torch.from_numpy(codes.view(np.int16)).view(torch.bfloat16).float().numpy()
     np.testing.assert_array_equal(metrics.values(codes, "bfloat16").view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64", "int32"])
+def test_a_part_that_lies_apart_in_memory_is_compared_by_its_elements(dtype: str) -> None:
+    whole = noise("uint8", 4096 * np.dtype(stored(dtype)).itemsize, 3).view(stored(dtype)).reshape(64, 64)
+    column, copied = whole[:, 5:6], np.ascontiguousarray(whole[:, 5:6])  # one axis with gaps: numpy reshapes no copy
+    statistics = measure(Payload(column, dtype), Payload(copied, dtype))
+    assert statistics.different == 0
+    assert measure(Payload(whole[:, 6:7], dtype), Payload(copied, dtype)).different > 0

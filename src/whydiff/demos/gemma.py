@@ -8,6 +8,7 @@ differs most is diagnosed.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -85,17 +86,20 @@ def model(parameters: str, activations: str, size: Size | None = None) -> Any:
 
 
 def program(gemma: Any) -> Callable[[jax.Array], jax.Array]:
-    """The compiled model: token ids int32 [batch, tokens] → logits [batch, tokens, vocabulary]."""
+    """The compiled model: token ids int32 [batch, tokens] → logits [batch, tokens, vocabulary].
+
+    The weights are an argument of the compiled function: as constants they would be copied into every program.
+    """
     import jax
     from penzai import pz
 
-    def logits(ids: jax.Array) -> jax.Array:
+    def logits(gemma: Any, ids: jax.Array) -> jax.Array:
         positions = pz.nx.wrap(jax.numpy.arange(ids.shape[1]), "seq")
         out = gemma(pz.nx.wrap(ids, "batch", "seq"), token_positions=positions)
         return out.unwrap("batch", "seq", "vocabulary")
 
-    compiled: Callable[[jax.Array], jax.Array] = jax.jit(logits)
-    return compiled
+    compiled: Callable[[Any, jax.Array], jax.Array] = jax.jit(logits)
+    return functools.partial(compiled, gemma)
 
 
 def prompts(size: Size | None = None) -> jax.Array:
@@ -120,7 +124,8 @@ def climb(parameters: str, activations: str, size: Size | None = None) -> Rung:
     import jax
     import numpy as np
 
-    logits, ids = program(model(parameters, activations, size)), prompts(size)
+    gemma, ids = model(parameters, activations, size), prompts(size)
+    logits = program(gemma)
 
     def bits(array: jax.Array) -> np.ndarray[Any, Any]:
         host = np.asarray(array)
@@ -129,7 +134,7 @@ def climb(parameters: str, activations: str, size: Size | None = None) -> Rung:
     alone, batched = logits(ids[:1])[0], logits(ids)[0]
     again = logits(ids[:1])[0], logits(ids)[0]
     repeats = all((bits(a) == bits(b)).all() for a, b in zip((alone, batched), again, strict=True))
-    rows = jax.jit(lambda given: [logits(given[row : row + 1]) for row in range(BATCH)])(ids)
+    rows = jax.jit(lambda own, given: [program(own)(given[row : row + 1]) for row in range(BATCH)])(gemma, ids)
     distance = np.abs(np.asarray(alone, np.float64) - np.asarray(batched, np.float64))
     flips = np.asarray(alone).argmax(-1) != np.asarray(batched).argmax(-1)
     return Rung(parameters, activations, bool(repeats), float((bits(alone) != bits(batched)).mean()),

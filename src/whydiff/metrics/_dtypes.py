@@ -86,7 +86,7 @@ def is_integer(dtype: str) -> bool:
 
 
 def flat(bits: Array, dtype: str) -> Array:
-    """The payload's bits as one axis of real numbers (complex as pairs), read-only, not copied.
+    """The payload's bits as one axis of real numbers (complex as pairs), read-only; copied only if they lie apart.
 
     Raises:
         UsageError: a dtype that whydiff does not know, or bits of another width.
@@ -94,7 +94,7 @@ def flat(bits: Array, dtype: str) -> Array:
     part = real_part_dtype(dtype)
     if part not in _INTEGERS and part not in _FLOATS:
         raise UsageError("This dtype cannot be compared.", actual=dtype, expected=", ".join(known_dtypes()))
-    line = np.asarray(bits).reshape(-1)
+    line = np.ascontiguousarray(bits).reshape(-1)  # kernels read memory; a column is one axis with gaps
     if part != dtype:
         line = line.view(part)
     stored = {"bfloat16": "uint16", **dict.fromkeys(MINIFLOATS, "uint8")}.get(part, part)
