@@ -207,11 +207,8 @@ class Case:
             outputs = self._replayed(interventions, donor)
         else:
             return Outcome(False, None, 0, (), method, "the candidate is a trace on disk; this needs a live run")
-        rows = self.localization.rows
-        outputs = {slot: compared(rows, slot, payload) for slot, payload in outputs.items()}
-        wanted = {slot: compared(rows, slot, payload) for slot, payload in wanted.items()}
         comparisons = tuple(
-            (slot, compare_payloads(payload, outputs[slot])) for slot, payload in wanted.items() if slot in outputs
+            (slot, self._compared(slot, payload, outputs[slot])) for slot, payload in wanted.items() if slot in outputs
         )
         if len(comparisons) < len(wanted):
             missing = sorted(set(wanted) - set(outputs))
@@ -220,6 +217,13 @@ class Case:
         equal = all(comparison.status == "agrees" for _, comparison in comparisons)
         total = sum((comparison.value("mean_abs") or 0.0) * wanted[slot].bits.size for slot, comparison in comparisons)
         return Outcome(equal, total / elements if elements else None, elements, comparisons, method)
+
+    def _compared(self, slot: str, reference: Payload, candidate: Payload) -> Comparison:
+        """Two outputs, on the counterpart and without the rows that are left out."""
+        rows = self.localization.rows
+        pair = counterparts(reference, candidate, self.localization.axes)
+        ours, theirs = (compared(rows, slot, payload) for payload in pair)
+        return compare_payloads(ours, theirs)
 
     @functools.cached_property
     def _wanted(self) -> dict[str, Payload]:

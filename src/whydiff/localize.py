@@ -8,11 +8,12 @@ candidate is given the reference's tensor, so that every later mismatch is an or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from whydiff.adapters import Executor, Progress, Value, for_framework
+from whydiff.adapters import Executor, Progress, Value
 from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
 from whydiff.lockstep import Lockstep, Look
@@ -29,11 +30,10 @@ from whydiff.records import (
     Origin,
     Payload,
     Site,
-    Trace,
     Verdict,
 )  # fmt: skip
 from whydiff.rows import Rows
-from whydiff.slices import Axis, axes_between, narrow, outside_reads, same_but_for_sizes
+from whydiff.slices import Axis, SliceMap, same_but_for_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Localization:
         counts: calls that could not be replayed or compared, with reasons.
         axes: what the runs have different sizes of; empty if nothing.
         rows: by output, which of its rows are compared; no entry: all.
+        left_out: rows of outputs that only one run has, as sentences.
         silent: why the origins do not matter (no output depends on what differs there), as a sentence; else empty.
     """
 
@@ -63,6 +64,7 @@ class Localization:
     counts: tuple[Count, ...] = ()
     axes: tuple[Axis, ...] = ()
     rows: Mapping[str, Rows] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     silent: str = ""
 
 
@@ -99,6 +101,7 @@ def measure_growth(
     returned: list[tuple[str, Payload, Payload]] = []
     agreeing = differing = 0
     not_compared: dict[str, list[str]] = {}
+    left_out: list[tuple[str, Count]] = []
     for call_r, call_c in step.walk(progress, "replay both runs"):
         step.execute(call_r, call_c, check=True)
         slot = "reads" if call_r.kind == "return" else "writes"
@@ -110,6 +113,8 @@ def measure_growth(
                 name = look.reference.site.slot
                 pair = _payloads(step, look, call_r)
                 outputs.append((name, _comparison(step, look)))
+                if look.map is not None:
+                    left_out.append(_only_on_one_side(name, look.map, axes))
                 returned.append((name, *pair))
             if look.agrees:
                 step.note_equal(look)
@@ -118,29 +123,17 @@ def measure_growth(
         if call_r.index in last and looks and looks[0].agrees is not None:
             growth.append(Growth(looks[0].reference.site, _comparison(step, looks[0])))
     return Localization((), tuple(growth), tuple(outputs), tuple(returned), None, agreeing, differing,
-                        (*_counts(not_compared, "values"), *replay_counts(step)), axes)  # fmt: skip
+                        (*_counts(not_compared, "values"), *replay_counts(step), *(count for _, count in left_out)),
+                        axes, left_out=tuple(text for text, _ in left_out))  # fmt: skip
 
 
-def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[Axis, ...]:
-    """What two runs have different sizes of, with where the smaller run's part begins in the larger one.
-
-    Read off the tensors that both read from outside: which row of the batch (which stretch of the longer text)
-    is the other run's input, bit for bit.
-    """
-    axes = axes_between(reference, candidate, alignment)
-    if not axes:
-        return ()
-    executors = [for_framework(trace.framework).executor(trace) for trace in (reference, candidate)]
-    step = Lockstep(executors[0], executors[1], alignment)
-    read = []
-    with executors[0].running(), executors[1].running():
-        for event, other in outside_reads(reference, candidate, alignment):
-            if event.spec.shape != other.spec.shape:
-                try:
-                    read.append((executors[0].read(event), executors[1].read(other)))
-                except WhydiffError:  # its tensor was not kept: the others decide
-                    continue
-        return narrow(axes, read, step.agree)
+def _only_on_one_side(slot: str, found: SliceMap, axes: tuple[Axis, ...]) -> tuple[str, Count]:
+    """What of an output has no counterpart because only one run has these rows, as a sentence and a count."""
+    rows, kept = (math.prod(shape[:-1]) for shape in (found.large, found.small))
+    sizes = ", ".join(f"{axis.name or 'size'} {axis.reference} → {axis.candidate}" for axis in axes)
+    why = f"only the {found.whole} has them ({sizes}; compared is {found})"
+    text = f"{rows - kept} of {rows} rows of {slot} have no counterpart, because {why}"
+    return text, Count("rows of outputs", f"{slot}: {rows - kept} of {rows}: {why}", rows - kept)
 
 
 def replay_counts(step: Lockstep) -> tuple[Count, ...]:

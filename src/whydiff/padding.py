@@ -39,13 +39,11 @@ class Mask:
         name: of the input, or the site that computes it.
         values: bool, as the run has it.
         event: what writes it; None for an input.
-        key: what pairs it with the other run's.
     """
 
     name: str
     values: Array
     event: Event | None
-    key: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +60,12 @@ class Found:
 
 
 def leave_out(
-    reference: Trace,
-    candidate: Trace,
-    alignment: Alignment,
-    local: Localization,
-    rows: Any = None,
-    progress: Progress | None = None,
+    reference: Trace, candidate: Trace, local: Localization, rows: Any = None, progress: Progress | None = None
 ) -> Found:
     """Take padded rows out of the outputs' comparison.
 
     Args:
         reference, candidate: traces that can be replayed.
-        alignment: which calls correspond.
         local: with the outputs as they are.
         rows: the caller's choice: the name of an input whose nonzero entries are compared, or such a mask; None:
             found by experiment.
@@ -94,30 +86,24 @@ def leave_out(
     if not wanted:
         return Found(local)
     try:
-        return _found(reference, candidate, alignment, local, progress)
+        return _found(reference, candidate, local, progress)
     except WhydiffError as error:
         return Found(local, (f"whether rows of the outputs are padding was not found out: {error.what}",))
 
 
-def _found(
-    reference: Trace, candidate: Trace, alignment: Alignment, local: Localization, progress: Progress | None
-) -> Found:
+def _found(reference: Trace, candidate: Trace, local: Localization, progress: Progress | None) -> Found:
     shapes = [ours.bits.shape for _, ours, _ in local.returned if not is_integer(ours.dtype)]
-    partner = {pair.candidate: pair.reference for pair in alignment.pairs}
-    sides = (_Side(reference, {}), _Side(candidate, partner))
+    sides = (_Side(reference), _Side(candidate))
     if not all(any(True for _ in side.possible(shapes, local.axes)) for side in sides):
         return Found(local)
     if progress is not None:
         progress("look for padding", 0, 1)
-    masks = [{mask.key: mask for mask in side.masks(shapes, local.axes)} for side in sides]
+    masks = [list(side.masks(shapes, local.axes)) for side in sides]
+    pairs = [(a, b, alike) for a in masks[0] for b in masks[1] if (alike := _alike(a, b, local.axes)) is not None]
     why_not: list[str] = []
-    for key in [key for key in masks[0] if key in masks[1]][:_MOST_MASKS]:
-        ours, theirs = masks[0][key], masks[1][key]
-        cut = counterparts(Payload(ours.values, "bool"), Payload(theirs.values, "bool"), local.axes)
-        if cut[0].bits.shape != cut[1].bits.shape or not np.array_equal(cut[0].bits, cut[1].bits):
-            continue
+    for ours, theirs, cut in pairs[:_MOST_MASKS]:
         for shown in (True, False):
-            keep = cut[0].bits == shown
+            keep = cut == shown
             if keep.all() or not keep.any():
                 continue
             hidden = [side.hides(mask, shown) for side, mask in zip(sides, (ours, theirs), strict=True)]
@@ -128,12 +114,18 @@ def _found(
                           if not is_integer(one.dtype) and (at := fitted(keep, one.bits.shape)) is not None]  # fmt: skip
                 if chosen:
                     return _without(local, chosen)
-            elif any(hidden):
+            elif True in hidden and False in hidden:
                 side = ("reference", "candidate")[hidden.index(True)]
                 other = ("reference", "candidate")[hidden.index(False)]
                 why_not.append(f"{ours.name} hides {int((~keep).sum())} of {keep.size} rows in the {side} and not in the "
                                f"{other}, so every row is compared")  # fmt: skip
     return Found(local, tuple(why_not[:1]))
+
+
+def _alike(ours: Mask, theirs: Mask, axes: tuple[Axis, ...]) -> Array | None:
+    """What two masks say of the rows that both runs have, if they say the same."""
+    one, other = counterparts(Payload(ours.values, "bool"), Payload(theirs.values, "bool"), axes)
+    return one.bits if one.bits.shape == other.bits.shape and np.array_equal(one.bits, other.bits) else None
 
 
 def _without(local: Localization, chosen: Sequence[Rows]) -> Found:
@@ -172,8 +164,8 @@ def _truth(payload: Payload) -> Array:
 class _Side:
     """Replays of one run with some values changed."""
 
-    def __init__(self, trace: Trace, partner: Mapping[int, int]) -> None:
-        self.trace, self.partner = trace, partner
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
         self._plain: dict[str, Payload] | None = None
 
     def possible(self, shapes: Sequence[tuple[int, ...]], axes: Sequence[Axis]) -> Iterator[tuple[Event | None, Any]]:
@@ -206,30 +198,30 @@ class _Side:
                 found = executor.payload(executor.leaf_value(leaf))
                 if _is_mask(found):
                     seen.add(_truth(found).tobytes())
-                    yield Mask(leaf.name, _truth(found), None, ("input", self._inputs().index(leaf)))
+                    yield Mask(leaf.name, _truth(found), None)
             elif event is not None:
                 events.append(event)
         wanted = {event.site.at(""): event for event in events}
-        contents: list[tuple[Call, Event, Payload]] = []
+        contents: list[tuple[Event, Payload]] = []
 
         def look(executor: Executor, call: Call) -> None:
             event = wanted.get(call.site)
             if event is not None:
-                contents.append((call, event, executor.payload(executor.read(event))))
+                contents.append((event, executor.payload(executor.read(event))))
 
         self._plain = self._outputs(look, {})
-        for call, event, payload in contents:
+        for event, payload in contents:
             if _is_mask(payload) and _truth(payload).tobytes() not in seen:
                 seen.add(_truth(payload).tobytes())
-                key = self.partner.get(call.index, None) if self.partner else call.index
-                if key is not None:
-                    yield Mask(str(event.site.at("")).removeprefix(":"), _truth(payload), event, key)
+                yield Mask(str(event.site.at("")).removeprefix(":"), _truth(payload), event)
 
-    def hides(self, mask: Mask, shown: bool) -> bool:
-        """Whether the rows where a mask is not ``shown`` influence no other row, because of the mask."""
+    def hides(self, mask: Mask, shown: bool) -> bool | None:
+        """Whether the rows where a mask is not ``shown`` influence no other row, because of the mask; None: no such rows."""
         keep = mask.values == shown
         changed = self._changed(keep, *self._with_other_rows(keep))
-        if changed is None or (changed & keep).any():
+        if changed is None:
+            return None
+        if (changed & keep).any():
             return False
         flipped = np.zeros_like(keep)
         first = (~keep).argmax(axis=1)

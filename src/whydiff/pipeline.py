@@ -10,12 +10,13 @@ from typing import Any
 from whydiff.adapters import Progress, Run, for_framework, for_target
 from whydiff.align import align, explain
 from whydiff.align.ends import join_ends
+from whydiff.axes import axes_of
 from whydiff.case import Case, replayable
 from whydiff.causes import detectors
 from whydiff.comparison import same
 from whydiff.impact import impact, justified
 from whydiff.local_test import examine
-from whydiff.localize import Localization, axes_of, find_origins, from_fingerprints, measure_growth
+from whydiff.localize import Localization, find_origins, from_fingerprints, measure_growth
 from whydiff.noise_floor import NoiseFloor, noise_floor
 from whydiff.padding import leave_out, without_influence
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Side, Trace
@@ -94,13 +95,14 @@ def localize(
     plain = measure_growth(*_executors(reference, candidate), alignment, progress, axes=axes)
     resynchronised = find_origins(*_executors(reference, candidate), alignment, progress, axes=axes)
     found = replace(
-        resynchronised, growth=plain.growth, outputs=plain.outputs, returned=plain.returned,
+        resynchronised, left_out=plain.left_out, growth=plain.growth, outputs=plain.outputs, returned=plain.returned,
         agreeing=plain.agreeing, counts=tuple(dict.fromkeys((*plain.counts, *resynchronised.counts))),
         propagated=max(0, plain.propagated - len(resynchronised.origins)),
     )  # fmt: skip
-    padded = leave_out(reference, candidate, alignment, found, rows, progress)
+    padded = leave_out(reference, candidate, found, rows, progress)
     silent = without_influence(reference, candidate, alignment, padded.localization, progress)
-    return replace(padded.localization, silent=silent), padded.notes
+    notes = (*(f"not compared: {text}" for text in found.left_out), *padded.notes)
+    return replace(padded.localization, silent=silent), notes
 
 
 def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = None) -> Diagnosis:

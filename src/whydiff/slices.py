@@ -320,21 +320,30 @@ def _confirms(one: SliceMap, shape: Shape, axes: tuple[Axis, ...]) -> bool:
     return any(form == [(w.outer, w.inner) if w is not None else None for w in o.windows] for o in others)
 
 
-def axes_between(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[Axis, ...]:
+def axes_between(
+    reference: Trace, candidate: Trace, alignment: Alignment, sizes: Iterable[tuple[int, int]] | None = None
+) -> tuple[Axis, ...]:
     """What two runs have different sizes of: those that differ where paired calls read from outside.
 
     State is left out (a weight of another shape is another model). Where the smaller part begins is not known
     from shapes, so every start is offered and the values settle it.
+
+    Args:
+        reference, candidate, alignment: the runs.
+        sizes: only these pairs of sizes, and also where paired calls read what unpaired ones made.
     """
     found: dict[tuple[int, int], tuple[int, str]] = {}
     seen = (_looks(reference), _looks(candidate))
-    for event, other in outside_reads(reference, candidate, alignment):
+    wanted = None if sizes is None else set(sizes)
+    for _, event, other in entering_reads(reference, candidate, alignment):
+        if wanted is None and not event.producer == other.producer == -1:
+            continue
         ours, theirs = event.spec.shape, other.spec.shape
         if len(ours) == len(theirs):
-            for dimension, sizes in enumerate(zip(ours, theirs, strict=True)):
-                if sizes[0] != sizes[1] and min(sizes) > 0:
-                    name = _name(seen[0].get(event.storage, ()), seen[1].get(other.storage, ()), sizes, dimension)
-                    found.setdefault(sizes, (len(ours), name))
+            for dimension, pair in enumerate(zip(ours, theirs, strict=True)):
+                if pair[0] != pair[1] and min(pair) > 0 and (wanted is None or pair in wanted):
+                    name = _name(seen[0].get(event.storage, ()), seen[1].get(other.storage, ()), pair, dimension)
+                    found.setdefault(pair, (len(ours), name))
     return tuple(Axis(r, c, tuple(range(abs(c - r) + 1)), found[r, c][1]) for r, c in _coarsest(found))
 
 
@@ -361,16 +370,34 @@ def _name(ours: Iterable[Shape], theirs: Iterable[Shape], sizes: tuple[int, int]
     return "length" if best[1] else "batch"
 
 
-def outside_reads(reference: Trace, candidate: Trace, alignment: Alignment) -> Iterator[tuple[Event, Event]]:
-    """Paired reads of tensors that no call of either run made, parameters and buffers left out."""
+def output_sizes(reference: Trace, candidate: Trace, alignment: Alignment) -> set[tuple[int, int]]:
+    """Pairs of sizes in which returned tensors of equally many axes differ."""
+    found = set()
+    for pair in alignment.pairs:
+        ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
+        if ours.kind == "return":
+            by_slot = {event.site.slot: event.spec.shape for event in theirs.reads}
+            for event in ours.reads:
+                other = by_slot.get(event.site.slot, ())
+                if len(other) == len(event.spec.shape):
+                    found |= {sizes for sizes in zip(event.spec.shape, other, strict=True) if sizes[0] != sizes[1]}
+    return found
+
+
+def entering_reads(
+    reference: Trace, candidate: Trace, alignment: Alignment
+) -> Iterator[tuple[tuple[int, int], Event, Event]]:
+    """Paired reads of tensors that no paired call made, parameters and buffers left out; with the reading calls."""
+    made = {pair.reference for pair in alignment.pairs}, {pair.candidate for pair in alignment.pairs}
     roles = ("parameter", "buffer", "non_persistent_buffer")
     state = [{leaf.storage for leaf in t.leaves if leaf.role in roles} for t in (reference, candidate)]
     for pair in alignment.pairs:
         ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
         for event, other in zip(ours.reads, theirs.reads, strict=False):
-            outside = event.producer == other.producer == -1 and event.storage >= 0 <= other.storage
-            if outside and event.storage not in state[0] and other.storage not in state[1]:
-                yield event, other
+            entering = event.producer not in made[0] and other.producer not in made[1]
+            entering = entering and event.storage >= 0 <= other.storage and ours.kind != "return"
+            if entering and event.storage not in state[0] and other.storage not in state[1]:
+                yield (ours.index, theirs.index), event, other
 
 
 def _coarsest(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -401,7 +428,7 @@ def same_but_for_sizes(reference: Any, candidate: Any, axes: Sequence[Axis]) -> 
 def narrow(
     axes: Sequence[Axis], read: Iterable[tuple[Value, Value]], same: Callable[[Value, Value], bool]
 ) -> tuple[Axis, ...]:
-    """Axes with the one start at which every tensor that both runs read from outside agrees.
+    """Axes with the one start at which most of the tensors that enter both runs agree.
 
     Args:
         axes: with all the starts that are possible.
@@ -409,15 +436,19 @@ def narrow(
         same: whether two tensors of one shape agree bit for bit.
 
     Returns:
-        The axes with the first combination of starts at which all agree; with their first starts if none
+        The axes with the first combination of starts at which most agree; with their first starts if none
         does (the inputs then really differ).
     """
     pairs = list(read)
+    best: tuple[int, tuple[Axis, ...]] = (0, tuple(replace(axis, starts=axis.starts[:1]) for axis in axes))
     for starts in itertools.islice(itertools.product(*(axis.starts for axis in axes)), 1 << 12):
         fixed = tuple(replace(axis, starts=(start,)) for axis, start in zip(axes, starts, strict=True))
-        if all(_agrees_somewhere(fixed, *pair, same) for pair in pairs):
+        agreeing = sum(_agrees_somewhere(fixed, *pair, same) for pair in pairs)
+        if agreeing == len(pairs):
             return fixed
-    return tuple(replace(axis, starts=axis.starts[:1]) for axis in axes)
+        if agreeing > best[0]:
+            best = agreeing, fixed
+    return best[1]
 
 
 def _agrees_somewhere(

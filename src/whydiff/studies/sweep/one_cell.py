@@ -15,10 +15,11 @@ import numpy as np
 
 from whydiff.adapters import Run, for_target
 from whydiff.align import align
+from whydiff.axes import axes_of
 from whydiff.case import Case, replayable
 from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
-from whydiff.localize import Localization, axes_of, find_origins, measure_growth
+from whydiff.localize import Localization, find_origins, measure_growth
 from whydiff.lockstep import Lockstep, Look
 from whydiff.metrics import values
 from whydiff.records import Alignment, Call, Count, Event, Payload, Trace, Verdict
