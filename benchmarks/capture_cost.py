@@ -56,6 +56,12 @@ def whydiff_op(model: Any, ids: Any) -> Callable[[], Any]:
     return run
 
 
+def whydiff_records(model: Any, ids: Any) -> Callable[[], Any]:
+    """The same, and the records made that comparing and writing need (in memory they are made when asked for)."""
+    capture = whydiff_op(model, ids)
+    return lambda: len(capture().calls)
+
+
 def whydiff_module(model: Any, ids: Any) -> Callable[[], Any]:
     """Module level: inputs and outputs of every module, fingerprinted."""
     from whydiff.adapters.torch.session import Session
@@ -142,6 +148,7 @@ def transformers_debugger(model: Any, ids: Any) -> Callable[[], Any]:
 
 TOOLS: dict[str, Callable[[Any, Any], Callable[[], Any]]] = {
     "whydiff_op": whydiff_op,
+    "whydiff_records": whydiff_records,
     "whydiff_module": whydiff_module,
     "debug_mode": debug_mode,
     "transformers_debugger": transformers_debugger,

@@ -46,7 +46,7 @@ def cost(model: torch.nn.Module, ids: torch.Tensor, pairs: int = 5) -> tuple[flo
         nonlocal calls
         with Session() as session:
             model(ids)
-        calls = len(session._calls)
+        calls = len(session.calls)
 
     ratios, plain = [], []
     for number in range(pairs + 1):

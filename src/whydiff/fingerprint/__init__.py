@@ -24,7 +24,7 @@ import ctypes
 import functools
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,11 +141,27 @@ def fingerprint_address(address: int, nbytes: int, *, threads: int | None = None
     kernel = _ml2 or _load_kernel()
     if nbytes < PARALLEL_FROM and threads is None:
         return kernel(address, nbytes, 0, (nbytes + _CHUNK_BYTES - 1) // _CHUNK_BYTES, *_constants)
-    chunks = -(-nbytes // _CHUNK_BYTES)
-    cuts = range(0, chunks, _PART_CHUNKS)
-    parts = [(address, nbytes, cut, min(cut + _PART_CHUNKS, chunks), *_constants) for cut in cuts or [0]]
-    shares = _threads.spread(kernel, parts, threads)
-    return sum(s[0] for s in shares) & _MASK, sum(s[1] for s in shares) & _MASK
+    return fingerprint_addresses([(address, nbytes)], threads=threads)[0]
+
+
+def fingerprint_addresses(buffers: Sequence[tuple[int, int]], *, threads: int | None = None) -> list[tuple[int, int]]:
+    """Both lanes of many buffers, shared among threads: `fingerprint_address` of each.
+
+    Args:
+        buffers: (address of the first byte, bytes) of each.
+        threads: readers, the usable cores by default.
+    """
+    kernel = _ml2 or _load_kernel()
+    parts, owners = [], []
+    for owner, (address, nbytes) in enumerate(buffers):
+        chunks = -(-nbytes // _CHUNK_BYTES)
+        for cut in range(0, chunks, _PART_CHUNKS) or [0]:
+            parts.append((address, nbytes, cut, min(cut + _PART_CHUNKS, chunks), *_constants))
+            owners.append(owner)
+    lanes = [(0, 0)] * len(buffers)
+    for owner, (first, second) in zip(owners, _threads.spread(kernel, parts, threads), strict=True):
+        lanes[owner] = (lanes[owner][0] + first) & _MASK, (lanes[owner][1] + second) & _MASK
+    return lanes
 
 
 def implementation() -> str:

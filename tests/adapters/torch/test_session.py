@@ -137,7 +137,7 @@ def test_module_level_sees_in_place_changes_between_modules() -> None:
     session = Session(level="module")
     with session:
         Changes()(torch.ones(3))
-    calls = [call for call in session._calls if call.kind == "module"]
+    calls = [call for call in session.calls if call.kind == "module"]
     assert calls[0].writes[0].fingerprint != calls[1].reads[0].fingerprint
 
 

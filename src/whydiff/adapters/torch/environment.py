@@ -7,7 +7,7 @@ import os
 import platform
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -53,24 +53,6 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
-def flags_now() -> Flags:
-    """The switches as they stand."""
-    return Flags(
-        torch.get_num_threads(),
-        _matmul_precision(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch._C._get_cudnn_benchmark(),
-        torch._C._get_cudnn_deterministic(),
-        torch._C._get_cublas_allow_tf32(),
-        torch._C._get_cudnn_allow_tf32(),
-        torch._C._get_cublas_allow_fp16_reduced_precision_reduction(),
-        torch._C._get_cublas_allow_bf16_reduced_precision_reduction(),
-        torch._C._get_mkldnn_enabled(),
-        torch.is_grad_enabled(),
-        _autocast_region(),
-    )
-
-
 def _matmul_precision() -> str:
     try:
         return torch.get_float32_matmul_precision()
@@ -86,6 +68,27 @@ def _autocast_region() -> str:
         return ""
     names = (str(torch.get_autocast_dtype(device)).removeprefix("torch.") for device in ("cpu", "cuda"))
     return "cpu {}, cuda {}".format(*names)
+
+
+_READERS: tuple[Callable[[], Any], ...] = (
+    torch.get_num_threads,
+    _matmul_precision,
+    torch.are_deterministic_algorithms_enabled,
+    torch._C._get_cudnn_benchmark,
+    torch._C._get_cudnn_deterministic,
+    torch._C._get_cublas_allow_tf32,
+    torch._C._get_cudnn_allow_tf32,
+    torch._C._get_cublas_allow_fp16_reduced_precision_reduction,
+    torch._C._get_cublas_allow_bf16_reduced_precision_reduction,
+    torch._C._get_mkldnn_enabled,
+    torch.is_grad_enabled,
+    _autocast_region,
+)
+
+
+def flags_now() -> Flags:
+    """The switches as they stand."""
+    return Flags._make([read() for read in _READERS])
 
 
 _SETTERS: dict[str, Any] = {

@@ -7,12 +7,14 @@ order does not matter; nothing is copied to the host but the two lanes.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from whydiff.adapters.torch.dtypes import integer_view, raw
-from whydiff.fingerprint import ML2_CHUNK, fingerprint_address, fingerprint_bytes, keys
+from whydiff.fingerprint import ML2_CHUNK, fingerprint_address, fingerprint_addresses, fingerprint_bytes, keys
 
 Lanes = tuple[int, int]
 _CHUNKS_AT_ONCE = 512
@@ -27,6 +29,17 @@ def span_lanes(tensor: torch.Tensor, low: int, high: int) -> Lanes:
         tensor.untyped_storage(), low, (high - low,), (1,)
     )
     return device_lanes(flat)
+
+
+def spans_lanes(spans: Sequence[tuple[torch.Tensor, int, int]]) -> list[Lanes]:
+    """`span_lanes` of many tensors; those in host memory are read by several threads."""
+    host = [i for i, (tensor, _, _) in enumerate(spans) if tensor.device.type == "cpu"]
+    found: list[Any] = [None if tensor.device.type == "cpu" else span_lanes(tensor, low, high)
+                        for tensor, low, high in spans]  # fmt: skip
+    addresses = [(spans[i][0].untyped_storage().data_ptr() + spans[i][1], spans[i][2] - spans[i][1]) for i in host]
+    for i, lanes in zip(host, fingerprint_addresses(addresses), strict=True):
+        found[i] = lanes
+    return found
 
 
 def content_lanes(tensor: torch.Tensor) -> Lanes:

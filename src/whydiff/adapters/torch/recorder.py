@@ -7,7 +7,7 @@ copy, no ``contiguous()`` on what the program sees, no host synchronisation beyo
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from whydiff.adapters.torch.arguments import encode, lazy_bits, place_of
 from whydiff.adapters.torch.dtypes import dtype_name, not_comparable, plain, spec_of, to_payload
 from whydiff.adapters.torch.environment import flags_now, rng_state
-from whydiff.adapters.torch.fingerprints import content_lanes
+from whydiff.adapters.torch.fingerprints import content_lanes, spans_lanes
 from whydiff.adapters.torch.operators import Operator, decomposed, describe, draws
 from whydiff.adapters.torch.outputs import tensors_in
 from whydiff.adapters.torch.scopes import Scopes
@@ -61,6 +61,11 @@ class Recorder(TorchDispatchMode):
         self._random_states = 0
         self._context_index = 0
         self.silent = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No wrapper around every op: while a capture runs nothing is compiled (`compiled.standing_back`)."""
+        return False
 
     # ------------------------------------------------------------------ the hot path
 
@@ -293,6 +298,30 @@ class Recorder(TorchDispatchMode):
 
     def add_leaf(self, leaf: LiveLeaf) -> Storage:
         """Begin to know something that existed before the run (state, input, constant)."""
+        return self.add_leaves([leaf])[0]
+
+    def add_leaves(self, leaves: Sequence[LiveLeaf]) -> list[Storage]:
+        """Begin to know many at once: their memory is read by several threads."""
+        storages = [self._place(leaf) for leaf in leaves]
+        if not self.fingerprints:
+            return storages
+        placed = [(leaf, storage) for leaf, storage in zip(leaves, storages, strict=True) if leaf.storage >= 0]
+        unread: dict[tuple[int, int, int], tuple[LiveLeaf, Storage]] = {}
+        for leaf, storage in placed:
+            low, high, _ = span_of(leaf.look)
+            if (low, high) not in storage.spans:
+                unread[storage.number, low, high] = leaf, storage
+        lanes = spans_lanes([(leaf.look, low, high) for (_, low, high), (leaf, _) in unread.items()])
+        for ((_, low, high), (_, storage)), found in zip(unread.items(), lanes, strict=True):
+            storage.spans[low, high] = found
+        for leaf, storage in placed:
+            found, nbytes, dense, _ = read_lanes(leaf.look, storage)
+            if not dense:
+                found, nbytes = content_lanes(leaf.look), leaf.look.numel() * leaf.look.element_size()
+            leaf.fingerprint = Fingerprint(found, nbytes)
+        return storages
+
+    def _place(self, leaf: LiveLeaf) -> Storage:
         self.leaves.append(leaf)
         leaf.spec = spec_of(leaf.tensor)
         if leaf.skipped:
@@ -307,11 +336,6 @@ class Recorder(TorchDispatchMode):
         storage.shown.append(span_of(leaf.look)[:2])
         if storage.written:
             leaf.keep_as_it_was()
-        if self.fingerprints:
-            lanes, nbytes, dense, _ = read_lanes(leaf.look, storage)
-            if not dense:
-                lanes, nbytes = content_lanes(leaf.look), leaf.look.numel() * leaf.look.element_size()
-            leaf.fingerprint = Fingerprint(lanes, nbytes)
         return storage
 
     def expect(self, leaf: LiveLeaf) -> bool:

@@ -170,6 +170,13 @@ class Session:
         self.recorder.returned(outputs)
 
     @property
+    def calls(self) -> list[Call]:
+        """What was recorded so far and went to no sink."""
+        if self.sink is None:
+            self._calls.extend(self.recorder.drain())
+        return self._calls
+
+    @property
     def leaves(self) -> list[LiveLeaf]:
         """Live leaves, in the order of discovery."""
         return self.recorder.leaves
@@ -186,7 +193,7 @@ class Session:
             if not leaf.skipped:
                 payloads[f"leaf/{leaf.name}"] = _lazy_payload(leaf)
         return RecordedTrace(
-            framework="torch", level=self.level, calls=tuple(self._calls),
+            framework="torch", level=self.level, calls=tuple(self.calls),
             leaves=tuple(_leaf(leaf, kept=True) for leaf in self.recorder.leaves),
             payloads=payloads, handles={leaf.name: leaf.value for leaf in self.recorder.leaves},
             **self.summary(observer),
@@ -210,9 +217,11 @@ class Session:
     def _add_root(self, prefix: str, module: torch.nn.Module) -> None:
         self._roots.append((prefix, module))
         with _disable_current_modes():
-            for leaf in state_of(prefix, module):
+            found = list(state_of(prefix, module))
+            for leaf in found:
                 leaf.name = self._unique(leaf.name)
-                self.recorder.add_leaf(leaf)
+            self.recorder.add_leaves(found)
+            for leaf in found:
                 if leaf.role == "parameter":
                     self._parameters.setdefault(id(leaf.tensor), leaf.name)
                     if leaf.tensor.grad is not None:
@@ -245,9 +254,7 @@ class Session:
             self._random_states[key] = payload
 
     def _drain(self) -> None:
-        calls = list(self.recorder.drain())
-        if self.sink is None:
-            self._calls.extend(calls)
+        if self.sink is None:  # in memory, records are made when they are asked for
             return
         self.sink.add_contexts(self.recorder.contexts[self._contexts_sent :])
         self._contexts_sent = len(self.recorder.contexts)
@@ -261,7 +268,7 @@ class Session:
         if not self._whole:  # nothing will be restored
             for leaf in fresh:
                 leaf.settle()
-        self.sink.add_calls(calls)
+        self.sink.add_calls(self.recorder.drain())
 
 
 _running: weakref.WeakSet[Session] = weakref.WeakSet()
