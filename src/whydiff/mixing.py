@@ -17,7 +17,7 @@ to the other run again, at rounding level, it corresponds again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ from whydiff.records import Call, Count
 from whydiff.slices import SliceMap, same_but_for_sizes
 from whydiff.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF
 
+APART = "values without a counterpart"
+"""What they are called where they are counted."""
 _FAILURES = (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, IndexError)
 
 
@@ -108,7 +110,7 @@ class Mixing:
             return ()
         sizes = ", ".join(f"{axis.reference} → {axis.candidate}" for axis in self.step.axes)
         return (
-            Count("values without a counterpart", f"they depend on rows that the other run does not have (sizes {sizes}): "
+            Count(APART, f"they depend on rows that the other run does not have (sizes {sizes}): "
                   f"{self.roots[0].why}", self._followed, tuple(f"{r.look.reference.site}" for r in self.roots[:3])),
         )  # fmt: skip
 
@@ -141,18 +143,19 @@ class Mixing:
             return False
         try:
             slot = next(i for i, written in enumerate(call.writes) if written is event)
-            reads, exchanged = [], False
-            for er, ec in zip(call_r.reads, call_c.reads, strict=True):
-                value = executor.read(ec if larger else er)
-                if er.spec.shape != ec.spec.shape:
-                    one = self.step.look(er, ec)
-                    if one.map is not None and one.map.whole == found.whole and one.agrees:
-                        value, exchanged = one.map.put(_turned(value), one.map.part(value)), True
-                reads.append(value)
-            if not exchanged:
-                return False
-            other = list(executor.apply(call, reads))[slot]
-            return not executor.same(found.part(executor.read(event)), found.part(other))
+            now = found.part(executor.read(event))
+            for change in _CHANGES:
+                reads, exchanged = [], False
+                for er, ec in zip(call_r.reads, call_c.reads, strict=True):
+                    value = executor.read(ec if larger else er)
+                    if er.spec.shape != ec.spec.shape:
+                        one = self.step.look(er, ec)
+                        if one.map is not None and one.map.whole == found.whole and one.agrees:
+                            value, exchanged = one.map.put(change(value), one.map.part(value)), True
+                    reads.append(value)
+                if exchanged and not executor.same(now, found.part(list(executor.apply(call, reads))[slot])):
+                    return True
+            return False
         except _FAILURES:
             return False  # it cannot be told: the value is compared
 
@@ -166,3 +169,9 @@ def _turned(value: Value) -> Any:
     """The same elements in reversed order: other values in every row, all of them valid ones."""
     flat = value.reshape(-1)
     return (flat.flip(0) if hasattr(flat, "flip") else flat[::-1]).reshape(value.shape)
+
+
+_CHANGES: tuple[Callable[[Value], Any], ...] = (
+    _turned, lambda value: value * 0 + value.max(), lambda value: value * 0 + value.min(),
+)  # fmt: skip
+"""Other valid values for rows: an order shows in the extremes if not in the reversal."""

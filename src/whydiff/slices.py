@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from whydiff.metrics import values
 from whydiff.records import Alignment, Count, Event, Payload, Trace
 
@@ -481,5 +483,6 @@ def _distance(one: Value, other: Value, dtype: str) -> float:
     ours, theirs = values(one, dtype), values(other, dtype)
     if ours.dtype.kind not in "fc":
         return float((ours != theirs).mean())
-    difference = abs(ours.astype(complex) - theirs.astype(complex))
+    with np.errstate(invalid="ignore"):  # signalling NaNs in memory that nothing wrote
+        difference = abs(ours.astype(complex) - theirs.astype(complex))
     return float(difference[difference == difference].sum())

@@ -15,6 +15,7 @@ from whydiff.case import Case
 from whydiff.causes._rounding import proven_cast
 from whydiff.errors import PayloadError, WhydiffError
 from whydiff.local_test import LocalResult
+from whydiff.mixing import APART
 from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
 from whydiff.scaling import Modes, Scale, Scaling
 from whydiff.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, SCALING_FLOOR, UNIT_ROUNDOFF
@@ -294,13 +295,16 @@ def judge(
     differing = [slot for slot, comparison in local.outputs if comparison.status == "differs"]
     if local.silent and not differing and origins:
         return Verdict.IDENTICAL, f"zero bits differ in the outputs; {local.silent}"
-    if not differing and not origins and not local.propagated:
+    no_counterpart = sum(count.count for count in local.counts if count.what == APART)
+    if not differing and not origins and local.propagated <= no_counterpart:
         names = ("reference", "candidate")
         unseen = [name for name, check in zip(names, checks, strict=True) if check.unchanged is False]
         if unseen:
             return _unseen(unseen, causes)
         left = len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate)
         suffix = f" ({left} unpaired calls changed nothing)" if left else ""
+        if no_counterpart:
+            suffix += f"; {no_counterpart} values have no counterpart and reach no output"
         cut = [name for name, t in (("reference", case.reference), ("candidate", case.candidate)) if not t.complete]
         if cut:
             return Verdict.INCONCLUSIVE, (

@@ -116,7 +116,7 @@ def _gap(reference: Operation, oracle: Oracle, candidate: Operation) -> tuple[Ar
     theirs = evaluate(candidate, oracle.index)
     known = np.isfinite(theirs) & np.isfinite(oracle.exact)
     unequal = np.isfinite(theirs) != np.isfinite(oracle.exact)
-    apart = ((theirs - oracle.exact) / oracle.scale)[known]
+    apart = (theirs[known] - oracle.exact[known]) / oracle.scale[known]
     distance = float(np.sqrt(np.mean(np.square(apart)))) if apart.size else 0.0
     unit = max(min(UNIT_ROUNDOFF[candidate.dtype], UNIT_ROUNDOFF["float32"]), UNIT_ROUNDOFF["float64"])
     if distance <= SAME_FUNCTION * unit and not unequal.any():
