@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from whydiff import registry
 from whydiff.causes import by_code, detectors
@@ -16,15 +18,18 @@ from whydiff.causes._page import HEADINGS, index, page, sections
 from whydiff.errors import UsageError
 from whydiff.pipeline import compare
 from whydiff.records import Cause, Diagnosis
+from whydiff.studies.matrix import Matrix, MatrixOptions, run_matrix, settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 CODES = [detector.code for detector in detectors()]
-PROVABLE = (
-    "CP001", "EN003", "FO001", "FO002", "FO003", "FO004", "FO005", "IN001", "IN002", "IN003",
-    "IN004", "MD001", "MD002", "NC001", "PR001", "PR002", "PR003", "PR004", "ST001", "ST002",
-    "ST003", "ST004", "ST005", "ST006", "TR001",
-)  # fmt: skip
-"""Causes whose intervention a live run or a replay carries out on any machine."""
+BY_MATRIX = {
+    "EN001": "WHYDIFF_TEST_RELEASE=1.0.0",
+    "EN002": "WHYDIFF_TEST_ONEDNN=0",
+    "EN004": "ATEN_CPU_CAPABILITY=default",
+}
+"""Causes outside the program: confirmed by running it again in other processes, with one variable changed."""
+ON_AN_ACCELERATOR = ("PR005",)
+"""The CPU backend ignores what these change, and the experiment finds just that."""
 
 
 @cache
@@ -86,17 +91,46 @@ def test_what_is_found_has_evidence_and_a_remedy(code: str) -> None:
         assert cause.remedy.text
 
 
-@pytest.mark.parametrize("code", [*PROVABLE, "ND001"])
+@pytest.mark.parametrize("code", [code for code in CODES if code not in BY_MATRIX])
 def test_the_code_to_paste_is_python(code: str) -> None:
     for cause in of(code):
         assert cause.remedy is not None
         compile(cause.remedy.code, code, "exec")
 
 
-@pytest.mark.parametrize("code", PROVABLE)
+@pytest.mark.parametrize("code", [code for code in CODES if code not in (*BY_MATRIX, *ON_AN_ACCELERATOR)])
 def test_the_example_is_confirmed_by_experiment(code: str) -> None:
     assert [cause.status for cause in of(code)] == ["confirmed"]
     assert of(code)[0].experiments
+    assert not of(code)[0].inert
+
+
+@pytest.mark.parametrize("code", ON_AN_ACCELERATOR)
+def test_an_example_for_an_accelerator_is_confirmed_there_and_inert_elsewhere(code: str) -> None:
+    (found,) = of(code)
+    acts = any(comparison.status == "differs" for _, comparison in diagnosis(code).outputs)
+    assert (found.status, found.inert) == (("confirmed", False) if acts else ("refuted", True))
+    assert found.experiments
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
+    target = f"{Path(__file__).with_name('environments.py')}:run"
+    return run_matrix(target, settings([sys.executable], list(BY_MATRIX.values())),
+                      MatrixOptions(tmp_path_factory.mktemp("matrix")))  # fmt: skip
+
+
+@pytest.mark.parametrize("code", BY_MATRIX)
+def test_a_cause_outside_the_program_is_confirmed_by_running_it_elsewhere(code: str, matrix: Matrix) -> None:
+    if code == "EN004" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this machine has one instruction set only")
+    assert [(cause.status, "whydiff matrix" in cause.reason) for cause in of(code)] == [("inconclusive", True)]
+    pairing = matrix.pairings[list(BY_MATRIX).index(code)]
+    assert [(cause.code, cause.status) for cause in pairing.causes] == [(code, "confirmed")], pairing.reason
+    assert [(c["code"], c["status"]) for c in pairing.diagnosis["causes"]] == [(code, "confirmed")]
+    assert [one.outcome for one in pairing.causes[0].experiments] == [
+        "it gives the candidate's bits", "the bits are the reference's",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("code", CODES)

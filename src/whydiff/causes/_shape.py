@@ -119,7 +119,7 @@ def _own(value: Any) -> Any:
 
 def cause(
     case: Case, origins: Sequence[Origin], code: str, name: str, word: str,
-    remedies: Sequence[tuple[str, Any]], text: Callable[[str, tuple[str, ...], Any], Remedy],
+    remedies: Sequence[tuple[str, Any]], text: Callable[[str, str, tuple[str, ...], Any], Remedy],
 ) -> Iterator[Cause]:  # fmt: skip
     """One cause for the origins whose difference is rounding, with the first remedy that works, carried out."""
     scales = natures(case, origins)
@@ -138,10 +138,31 @@ def cause(
     reason = "" if best is not None else "no remedy that was tried makes the runs agree"
     if not experiments:
         reason = "its remedies need two live runs"
-    remedy = text(*best) if best is not None else Remedy("Accept it: the same function, rounded in another order.")
+    remedy = (
+        text(case.candidate.framework, *best)
+        if best is not None
+        else Remedy("Accept it: the same function, rounded in another order.")
+    )
     yield Cause(code, name, str(mine[0].site), Verdict.ROUNDING, tuple(evidence), remedy, status, reason,
                 tuple(experiments), effect=tuple(Measurement("removed", e.before, "output elements")
                                                  for e in experiments if e.status == "confirmed" and e.before))  # fmt: skip
+
+
+def in_pieces(framework: str, ops: tuple[str, ...], rows: int, word: str) -> Remedy:
+    """The remedy that keeps every kernel at one number of rows, as a user of the framework writes it."""
+    said = f"Carry out {', '.join(ops)} in pieces of {rows} rows: one kernel, whatever the {word}."
+    if framework == "jax":
+        return Remedy(
+            f"{said} In JAX, map the function that holds them (here f, of one row) over batches of {rows} rows, with "
+            "the rows padded to a multiple: what is left over would be a kernel of another size.",
+            "def in_pieces(x):\n"
+            f"    rows = jax.numpy.pad(x, [(0, -len(x) % {rows})] + [(0, 0)] * (x.ndim - 1))\n"
+            f"    return jax.lax.map(f, rows, batch_size={rows})[: len(x)]\n",
+        )
+    return Remedy(
+        f"{said} whydiff sweep measures its cost.",
+        f"with whydiff.batch_invariant(model, ops={ops!r}, rows={rows}):\n    model(...)",
+    )
 
 
 def _rounds(scale: Scale | None) -> bool:

@@ -34,7 +34,8 @@ class NondeterministicRun:
         two machines needs two environments; here it is one.
 
     Example:
-        The candidate's scale grows with the number of calls, a state that outlives the run.
+        Terms that are added in another order in every run, as atomic additions are, unless deterministic
+        algorithms are asked for.
 
     Remedy:
         Seed every generator that the run uses, clear what it leaves behind, and switch deterministic
@@ -78,20 +79,25 @@ class NondeterministicRun:
             )  # fmt: skip
 
     def example(self) -> tuple[Any, Any]:
-        """A scale that is always the first against one that grows from call to call."""
+        """Terms added in order against terms added in the order in which they arrive."""
         import itertools
 
         import torch
 
         torch.manual_seed(0)
-        model = torch.nn.Linear(8, 4)
-        x = torch.randn(2, 8)
+        terms = torch.randn(8, 64)
         calls = itertools.count()
 
-        def scaled(by: float) -> Any:
-            return model(x) * by
+        def added(first: int) -> Any:
+            total = torch.zeros(64)
+            for term in terms.roll(first, 0):
+                total = total + term
+            return total
 
-        return lambda: scaled(1.0), lambda: scaled(1.0 + next(calls) / 8)
+        def atomically() -> Any:
+            return added(0 if torch.are_deterministic_algorithms_enabled() else next(calls))
+
+        return lambda: added(0), atomically
 
 
 def _switched_off(trace: Trace) -> bool:

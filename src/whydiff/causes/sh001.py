@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.case import Case
-from whydiff.causes._shape import ROWS, cause, on_axis
+from whydiff.causes._shape import ROWS, cause, in_pieces, on_axis
 from whydiff.records import Cause, Remedy
 
 
@@ -37,7 +37,9 @@ class BatchDependentKernel:
 
     Remedy:
         Accept it, or carry out the named ops in pieces of a fixed number of rows, so that every batch uses one
-        kernel: ``with whydiff.batch_invariant(model, ops=…)``. Padding the rows to a multiple is not enough.
+        kernel: in PyTorch ``with whydiff.batch_invariant(model, ops=…)``; in JAX ``jax.lax.map(f, rows,
+        batch_size=16)`` of the function f of one row that holds them, with the rows padded to a multiple of 16
+        (a remainder would be a kernel of another size). Padding without the pieces is not enough.
 
     How it is verified:
         Both programs run again with the named ops in pieces of a fixed number of rows; the counterparts of the
@@ -70,13 +72,9 @@ class BatchDependentKernel:
         return lambda: linear(x[:1]), lambda: linear(x)[:1]
 
 
-def _remedy(name: str, ops: tuple[str, ...], value: Any) -> Remedy:
+def _remedy(framework: str, name: str, ops: tuple[str, ...], value: Any) -> Remedy:
     if name == "fixed-row-chunks":
-        return Remedy(
-            f"Carry out {', '.join(ops)} in pieces of {value} rows: one kernel, whatever the batch. "
-            "whydiff sweep measures its cost.",
-            f"with whydiff.batch_invariant(model, ops={ops!r}, rows={value}):\n    model(...)",
-        )
+        return in_pieces(framework, ops, value, "batch")
     if name == "sdpa-backend":
         return Remedy("Choose the plain attention backend.",
                       "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)")  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.case import Case
-from whydiff.causes._shape import ROWS, cause, on_axis
+from whydiff.causes._shape import ROWS, cause, in_pieces, on_axis
 from whydiff.records import Cause, Remedy
 
 
@@ -33,7 +33,8 @@ class LengthDependentKernel:
 
     Remedy:
         Accept it, run all lengths padded to one length, or carry out the named ops in pieces of a fixed number
-        of rows: ``with whydiff.batch_invariant(model, ops=…)``.
+        of rows: in PyTorch ``with whydiff.batch_invariant(model, ops=…)``, in JAX ``jax.lax.map(f, rows,
+        batch_size=16)`` over rows that are padded to a multiple of 16.
 
     How it is verified:
         Both programs run again with the named ops in pieces of a fixed number of rows; the common positions of
@@ -65,13 +66,9 @@ class LengthDependentKernel:
         return lambda: linear(x[:, :1]), lambda: linear(x)[:, :1]
 
 
-def _remedy(name: str, ops: tuple[str, ...], value: Any) -> Remedy:
+def _remedy(framework: str, name: str, ops: tuple[str, ...], value: Any) -> Remedy:
     if name == "fixed-row-chunks":
-        return Remedy(
-            f"Carry out {', '.join(ops)} in pieces of {value} rows: one kernel, whatever the length. "
-            "whydiff sweep measures its cost.",
-            f"with whydiff.batch_invariant(model, ops={ops!r}, rows={value}):\n    model(...)",
-        )
+        return in_pieces(framework, ops, value, "length")
     if name == "sdpa-backend":
         return Remedy("Choose the plain attention backend.",
                       "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)")  # fmt: skip

@@ -65,8 +65,11 @@ class LayoutDependentKernel:
         return (lambda x=x: x.sum(1)), (lambda x=y: x.sum(1))
 
 
-def _remedy(name: str, ops: tuple[str, ...], value: Any) -> Remedy:
-    return Remedy(f"Make what {', '.join(ops)} reads contiguous on both sides.", "x = x.contiguous()")
+def _remedy(framework: str, name: str, ops: tuple[str, ...], value: Any) -> Remedy:
+    return Remedy(
+        f"Make what {', '.join(ops)} reads contiguous on both sides.",
+        "x = x.contiguous()" if framework == "torch" else "",
+    )
 
 
 REGISTER = LayoutDependentKernel()
