@@ -68,6 +68,7 @@ def model(parameters: str, activations: str, size: Size | None = None) -> Any:
     size = size or Size()
     try:
         import jax
+        from penzai import pz
         from penzai.models.transformer.variants import llamalike_common
     except ModuleNotFoundError as error:
         raise UsageError(
@@ -82,7 +83,8 @@ def model(parameters: str, activations: str, size: Size | None = None) -> Any:
         tie_embedder_and_logits=True, parameter_dtype=jax.numpy.dtype(parameters),
         activation_dtype=jax.numpy.dtype(activations),
     )  # fmt: skip
-    return llamalike_common.build_llamalike_transformer(config, init_base_rng=jax.random.key(0), name="transformer")
+    gemma = llamalike_common.build_llamalike_transformer(config, init_base_rng=jax.random.key(0), name="transformer")
+    return pz.freeze_params(gemma)
 
 
 def program(gemma: Any) -> Callable[[jax.Array], jax.Array]:

@@ -70,28 +70,30 @@ def apply_lifted(call: Call, reads: Sequence[torch.Tensor], dtype: str, *, trust
 
 
 def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: bool) -> list[torch.Tensor]:
-    """The op on wide reads: its kernel, else a formula, else a decomposition."""
+    """The op on wide reads: its kernel, else a formula, else a decomposition.
+
+    On a device the formula comes first: fused attention kernels that are called by name do not refuse a dtype that
+    they cannot compute (cuDNN's gives NaN for float32).
+    """
     func = find(call.target, trusted=trusted)
     if draws(func, *call.arguments):
         raise ReplayError("not lifted: a random op draws other numbers in another dtype", where=str(call.site))
     args, kwargs = _wide_arguments(func, call, reads, lift)
-    refused: BaseException
+    refused: BaseException | None = None
+    formula = FORMULAS.get(describe(func).op)
+    ways = [func, formula] if all(read.device.type == "cpu" for read in reads) else [formula, func]
     with _default_dtype(dtype_of(lift.dtype)):
-        try:
-            return _finished(func, func(*args, **kwargs))
-        except _REFUSALS as error:
-            refused = error
-        for stand_in in (FORMULAS.get(describe(func).op), get_decompositions([func]).get(func)):
-            if stand_in is None:
+        for way in (*ways, get_decompositions([func]).get(func)):
+            if way is None:
                 continue
             try:
-                return _finished(func, stand_in(*args, **kwargs))
+                return _finished(func, way(*args, **kwargs))
             except _REFUSALS as error:
                 refused = error
     raise ReplayError(
         f"not lifted: {call.target} has no {lift.dtype} kernel, formula or decomposition here",
         where=str(call.site),
-        actual=_short(refused),
+        actual=_short(refused) if refused is not None else "",
     ) from refused
 
 
