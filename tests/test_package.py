@@ -75,6 +75,7 @@ def test_public_names_are_these() -> None:
         "capture",
         "compare",
         "compare_artifacts",
+        "compare_decoding",
         "compare_formulas",
         "range_audit",
         "sweep",

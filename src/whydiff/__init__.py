@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from whydiff.records import Diagnosis, Verdict
     from whydiff.store import open_trace as open
     from whydiff.studies.artifacts import compare_artifacts
+    from whydiff.studies.decoding.study import compare_decoding
     from whydiff.studies.formulas import compare_formulas
     from whydiff.studies.ranging import range_audit
     from whydiff.studies.sweep.guard import assert_batch_invariant, batch_invariant
@@ -55,6 +56,7 @@ __all__ = [
     "capture",
     "compare",
     "compare_artifacts",
+    "compare_decoding",
     "compare_formulas",
     "open",
     "range_audit",
@@ -68,6 +70,7 @@ _HOMES = {
     "capture": ("whydiff.capturing", "capture"),
     "compare": ("whydiff.pipeline", "compare"),
     "compare_artifacts": ("whydiff.studies.artifacts.study", "compare_artifacts"),
+    "compare_decoding": ("whydiff.studies.decoding.study", "compare_decoding"),
     "compare_formulas": ("whydiff.studies.formulas", "compare_formulas"),
     "range_audit": ("whydiff.studies.ranging", "range_audit"),
     "open": ("whydiff.store", "open_trace"),

@@ -11,6 +11,7 @@ from whydiff.cli.artifacts import artifacts
 from whydiff.cli.capture import capture
 from whydiff.cli.cause import cause
 from whydiff.cli.compare import compare
+from whydiff.cli.decoding import decoding
 from whydiff.cli.demo import demo
 from whydiff.cli.matrix import matrix
 from whydiff.cli.range import range_
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command(context_settings={"allow_interspersed_args": False})(capture)
 app.command()(compare)
 app.command()(sweep)
+app.command()(decoding)
 app.command()(matrix)
 app.command()(artifacts)
 app.command("range")(range_)

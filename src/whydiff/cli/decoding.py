@@ -1,0 +1,59 @@
+"""``whydiff decoding``: one text in pieces against one pass."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from whydiff.cli._guard import guard, user_code
+from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback
+from whydiff.cli._progress import progress
+from whydiff.cli._show import status
+from whydiff.records import Verdict
+
+
+@guard
+def decoding(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="FILE.py:model or package.module:model, with inputs() beside it.")
+    ],
+    chunk: Annotated[int | None, typer.Option("--chunk", help="Positions of a piece of chunked prefill.")] = None,
+    prompt: Annotated[
+        int | None, typer.Option("--prompt", help="Positions read at once before the cache is used one by one.")
+    ] = None,
+    way: Annotated[
+        list[str] | None,
+        typer.Option("--way", metavar="TARGET", help="Your own way: a function from inputs to scores; repeatable."),
+    ] = None,
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose/--no-diagnose", help="Look for the cause of what is no rounding.")
+    ] = True,
+    allow: Annotated[
+        Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")
+    ] = Verdict.IDENTICAL,
+    save: Save = None,
+    json: Json = False,
+    color: ColorOption = Color.AUTO,
+    quiet: Quiet = False,
+    traceback: Traceback = False,
+) -> None:
+    """Decode one text in chunks and with a cache: the same as in one pass, token by token?
+
+    Beside the model the file defines inputs(), which returns token ids [batch, tokens] or a mapping with
+    input_ids. Exit status: 0 agrees (see --allow), 1 differs, 2 error.
+    """
+    from whydiff import targets
+    from whydiff.cli._study import check_suffixes, show_study
+    from whydiff.studies.decoding import compare_decoding
+    from whydiff.studies.decoding.rendering import answer, sections
+
+    check_suffixes(save or ())
+    with progress(quiet or json) as report, user_code():
+        model, inputs = targets.with_inputs(target)
+        ways: dict[str, Any] = {text: targets.load(text, ("inputs",)) for text in way or ()}
+        found = compare_decoding(
+            model, inputs(), chunk=chunk, prompt=prompt, ways=ways, diagnose=diagnose, progress=report
+        )
+    show_study(found.to_dict(), answer(found), sections(found), json=json, save=save or (), color=color)
+    raise typer.Exit(status(found.verdict, allow))
