@@ -43,7 +43,7 @@ def smollm() -> tuple[Callable[[], Any], dict[str, Any]]:
 
 
 class Training:
-    """A GPT of 4 layers, width 128, 4 heads, 64 positions, batch 8, on a text made of its own source."""
+    """A GPT of 4 layers, width 128, 4 heads, 64 positions, batch 4, on a text made of its own source."""
 
     def __init__(self) -> None:
         import torch
@@ -89,7 +89,7 @@ class Training:
         generator = torch.Generator().manual_seed(0)
         self.skipped = []
         for step in range(steps):
-            starts = torch.randint(0, len(self.text) - 65, (8,), generator=generator)
+            starts = torch.randint(0, len(self.text) - 65, (4,), generator=generator)
             batch = torch.stack([self.text[s : s + 65] for s in starts.tolist()])
             with torch.autocast("cpu", dtype=torch.float16):
                 logits = self.model(batch[:, :-1])

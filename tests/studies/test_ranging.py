@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -229,6 +230,43 @@ def test_a_training_run_that_overflows_says_at_which_steps() -> None:
     assert report.audit.alarms[0].steps == (7, 7)
     assert report.audit.alarms[0].every == (7,)
     assert max(v for _, v in report.audit.sites[-1].growth) == 4.0**7
+
+
+def test_training_with_loss_scaling_overflows_at_the_steps_that_the_scaler_skips(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.Linear(16, 1))
+    x, y = torch.randn(16, 8), torch.randn(16, 1)
+    skipped = np.zeros(30, bool)  # a list would be put back after the run
+
+    def train() -> None:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18, growth_interval=3)
+        for step in range(30):
+            with torch.autocast("cpu", dtype=torch.float16):
+                prediction = model(x)
+            optimizer.zero_grad()
+            scaler.scale((prediction.float() - y).square().mean()).backward()
+            before = scaler.get_scale()
+            scaler.step(optimizer)
+            scaler.update()
+            skipped[step] = scaler.get_scale() < before
+
+    report = range_audit(train, try_remedies=False)
+    kinds = {alarm.kind for alarm in report.audit.alarms}
+    assert kinds == {"overflow"}, report.audit.alarms
+    steps = sorted({step for alarm in report.audit.alarms for step in alarm.every})
+    assert 0 < skipped.sum() < 30
+    assert steps == np.flatnonzero(skipped).tolist()
+    growing = next(
+        site for site in report.audit.sites if site.site.phase == "backward" and site.range.dtype == "float16"
+    )
+    assert [step for step, _ in growing.growth] == list(range(30))
+    report.print(color="never")
+    out = capsys.readouterr().out
+    assert "Growth over steps" in out
+    assert any(mark in out for mark in "▂▃▄▅▆▇")
 
 
 def test_the_report_is_strict_json_and_readable(capsys: pytest.CaptureFixture[str]) -> None:

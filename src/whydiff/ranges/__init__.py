@@ -20,7 +20,6 @@ from whydiff.ranges.limits import LIMITS, Limits, limits, narrower
 __all__ = ["LIMITS", "Limits", "Range", "Tally", "limits", "measure_address", "measure_array", "narrower"]
 
 _PART = 1 << 20  # elements that one thread scans at a time
-_NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +103,8 @@ class Tally:
 
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
-        self.form = limits(dtype)
-        self.row = _empty_row(self.form)
-        self._how = _how(dtype)
+        self.form, self._how, empty = _format(dtype)
+        self.row = empty.copy()
 
     def add(self, address: int, elements: int) -> tuple[float, int, int]:
         """Add ``elements`` contiguous numbers in memory, the first byte of which is at ``address``.
@@ -117,7 +115,7 @@ class Tally:
         if elements <= _PART:
             return _scanner()(address, 0, elements, *self._how, self.row)
         starts = range(0, elements, _PART)
-        rows = [_empty_row(self.form) for _ in starts]
+        rows = [_format(self.dtype)[2].copy() for _ in starts]
         parts = [
             (address, start, min(start + _PART, elements), *self._how, row)
             for start, row in zip(starts, rows, strict=True)
@@ -132,19 +130,20 @@ class Tally:
     def range(self) -> Range:
         """What was added so far."""
         form = self.form
-        elements, zeros, special, above, largest, smallest, *histogram = self.row.tolist()
+        elements, zeros, special, above, largest, smallest = self.row[:6].tolist()
         nans = above if form.infinite else special
-        low, high = min(smallest + 1, form.top - 1) >> form.fraction_bits, largest >> form.fraction_bits
-        powers = {
-            e - form.bias: count for e, count in enumerate(histogram[max(low, 1) : high + 1], max(low, 1)) if count
-        }
-        if histogram[0] > zeros:
-            powers[-form.bias] = histogram[0] - zeros
-        if special and high == len(histogram) - 1:  # a format without infinities has numbers there
+        low = max(min(smallest + 1, form.top - 1) >> form.fraction_bits, 1)
+        high = largest >> form.fraction_bits
+        counts = self.row[6 + low : 7 + high].tolist()
+        powers = {e: count for e, count in enumerate(counts, low - form.bias) if count}
+        subnormals = int(self.row[6]) - zeros
+        if subnormals:
+            powers[-form.bias] = subnormals
+        if special and high == self.row.size - 7:  # a format without infinities has numbers there
             powers[high - form.bias] -= special
         least = math.inf if smallest + 1 >= form.top else _value(smallest + 1, form)
         return Range(
-            self.dtype, elements, zeros, histogram[0] - zeros, special - nans, nans, _value(largest, form), least, powers
+            self.dtype, elements, zeros, subnormals, special - nans, nans, _value(largest, form), least, powers
         )  # fmt: skip
 
 
@@ -170,17 +169,14 @@ def measure_array(array: np.ndarray[Any, Any], dtype: str) -> Range:
     return measure_address(held.ctypes.data, held.size, dtype)
 
 
-def _empty_row(form: Limits) -> Any:
-    row = np.zeros(6 + (1 << form.exponent_bits), np.uint64)
-    row[5] = _NOTHING
-    return row
-
-
 @functools.cache
-def _how(dtype: str) -> tuple[int, int, int, int]:
-    """What the scan is told of a format: bytes, fraction bits, bias, first pattern that is not finite."""
+def _format(dtype: str) -> tuple[Limits, tuple[int, int, int, int], Any]:
+    """Limits, what the scan is told (bytes, fraction bits, bias, first pattern not finite), a row with nothing in it."""
     form = limits(dtype)
-    return (1 + form.exponent_bits + form.fraction_bits) // 8, form.fraction_bits, form.bias, form.top
+    row = np.zeros(6 + (1 << form.exponent_bits), np.uint64)
+    row[5] = 0xFFFFFFFFFFFFFFFF
+    how = ((1 + form.exponent_bits + form.fraction_bits) // 8, form.fraction_bits, form.bias, form.top)
+    return form, how, row
 
 
 @functools.cache

@@ -32,28 +32,32 @@ class Plan:
         aside: it writes no number, or is carried out through other ops.
         view: its results show memory that was there before.
         changes: it writes to some of its arguments.
+        changes_first: it writes to its first argument, a tensor, and to nothing else.
         role: see `Role`.
         shape_only: of its arguments it reads the shape and dtype, no number.
     """
 
-    __slots__ = ("aside", "changes", "op", "operator", "role", "shape_only", "view")
+    __slots__ = ("aside", "changes", "changes_first", "op", "operator", "role", "shape_only", "view")
 
-    def __init__(self, operator: Operator, view: bool) -> None:
+    def __init__(self, operator: Operator, view: bool, first: str) -> None:
         self.operator, self.op, self.view = operator, operator.op, view
         self.aside = operator.composite or operator.silent or operator.rebinds
         self.changes = bool(operator.written_names or operator.unannotated)
+        only = operator.written_args == {0} and len(operator.written_names) == 1 and not operator.unannotated
+        self.changes_first = only and first == "Tensor" and not operator.resizes and not operator.uninitialised
         self.shape_only = operator.op.endswith("_like") or operator.op.startswith("new_")
         self.role: Role = _ROLES.get(operator.op, "")
 
 
-_plans: dict[Any, Plan] = {}
+plans: dict[int, tuple[Any, Plan]] = {}
+"""By the identity of an ``OpOverload``, which is held: its own hash is computed in Python."""
 
 
 def plan_of(func: Any) -> Plan:
-    """The plan of an ``OpOverload``."""
-    plan = _plans.get(func)
-    if plan is None:
-        plan = _plans[func] = Plan(describe(func), _is_view(func))
+    """The plan of an ``OpOverload``, entered in `plans`."""
+    arguments = func._schema.arguments
+    plan = Plan(describe(func), _is_view(func), str(arguments[0].type) if arguments else "")
+    plans[id(func)] = (func, plan)
     return plan
 
 

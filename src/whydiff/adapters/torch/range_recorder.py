@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from whydiff.adapters.torch.dtypes import dtype_name, not_comparable
 from whydiff.adapters.torch.operators import decomposed
 from whydiff.adapters.torch.range_flow import made_by
 from whydiff.adapters.torch.range_judge import Call, Judge
-from whydiff.adapters.torch.range_plan import Plan, plan_of, tensors_of
+from whydiff.adapters.torch.range_plan import Plan, plan_of, plans, tensors_of
 from whydiff.adapters.torch.range_values import Known, Values, addressed
 from whydiff.adapters.torch.scopes import Scopes
 from whydiff.adapters.torch.state import LiveLeaf
@@ -32,7 +32,17 @@ from whydiff.tolerance import UNDERFLOW_SHARE
 _Key = tuple[str, str, Phase]
 _NAMES = {dtype: name for name in LIMITS if isinstance(dtype := getattr(torch, name, None), torch.dtype)}
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-_NOTHING: tuple[Known, ...] = ()
+_Reads = tuple[list[torch.Tensor], list[Known]]
+
+
+class _All:
+    """Contains everything."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
+_ALL = _All()
 
 
 class _Total:
@@ -104,53 +114,61 @@ class RangeRecorder(TorchDispatchMode):
         return Audit(sites, self._judge.alarms, dict(self._skipped), self.scopes.step + 1)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        plan = plan_of(func)
+        entry = plans.get(id(func))
+        plan = plan_of(func) if entry is None else entry[1]
         if plan.aside:
             if plan.operator.composite:
                 with self:
                     return decomposed(func, args, kwargs or {})
             return func(*args, **(kwargs or {}))
-        phase, scope = self.scopes.phase_and_scope()
+        scopes = self.scopes
+        phase, scope = scopes.phase_and_scope()
         if plan.view:
             return func(*args, **kwargs) if kwargs else func(*args)
         key = (scope, plan.op, phase)
         place = self._places.get(key)
         if place is None:
             place = self._places[key] = _Place(key)
-        step = self.scopes.step
+        step = scopes.step
         if place.step != step:
             place.step, place.number = step, -1
             if step != self._step:
                 self._next_step(step)
-        place.number += 1
-        number = place.number
-        kwargs = kwargs or {}
+        place.number = number = place.number + 1
+        if kwargs is None:
+            kwargs = {}
         if plan.changes:
+            if plan.changes_first and not self._troubled:
+                changed = args[0]
+                if not plan.operator.overwrites:
+                    self._values.look(changed)  # while it still is what it was
+                if self._leaves:
+                    self._keep(changed)
+                result = func(*args, **kwargs)
+                self._write(plan, place, number, 0, func, args, kwargs, changed, _ALL, None)
+                return result
             return self._changing(plan, place, number, func, args, kwargs)
         result = func(*args, **kwargs)
         if plan.operator.uninitialised:
             return result
-        before = self._before(plan, args, kwargs)[1] if self._troubled else _NOTHING
         if isinstance(result, torch.Tensor):
-            self._write(plan, place, number, 0, func, args, kwargs, result, None, before)
+            self._write(plan, place, number, 0, func, args, kwargs, result, None, None)
         else:
             slot = 0
             for tensor in tensors_of(result):
-                slot += self._write(plan, place, number, slot, func, args, kwargs, tensor, None, before)
+                slot += self._write(plan, place, number, slot, func, args, kwargs, tensor, None, None)
         return result
 
     def _changing(self, plan: Plan, place: _Place, number: int, func: Any, args: Any, kwargs: Any) -> Any:
-        """An op that writes to its arguments: what they were has to be looked up before."""
+        """An op that writes to several of its arguments, or while an overflow is about."""
         operator = plan.operator
         positions = operator.writes_to(args)
         mutated = [args[i] for i in positions if i < len(args)]
         mutated += [kwargs[name] for name in operator.written_names if name in kwargs]
-        reads, before = self._before(plan, args, kwargs)
         changed = [t for t in tensors_of(mutated) if not not_comparable(t)]
-        if self._leaves:
-            for tensor in changed:
-                for leaf in self._leaves.pop(tensor.untyped_storage()._cdata, ()):
-                    leaf.keep_as_it_was()
+        before = self._before(plan, args, kwargs)
+        for tensor in changed if self._leaves else ():
+            self._keep(tensor)
         result = func(*args, **kwargs)
         if operator.uninitialised or operator.resizes:
             return result
@@ -158,10 +176,15 @@ class RangeRecorder(TorchDispatchMode):
         written = {id(t): t for t in (*tensors_of(result), *changed)}
         touched = {t.untyped_storage()._cdata for t in changed}
         for tensor in written.values():
-            slot += self._write(plan, place, number, slot, func, args, kwargs, tensor, (reads, touched), before)
+            slot += self._write(plan, place, number, slot, func, args, kwargs, tensor, touched, before)
         return result
 
-    def _before(self, plan: Plan, args: Any, kwargs: Any) -> tuple[list[torch.Tensor], list[Known]]:
+    def _keep(self, tensor: torch.Tensor) -> None:
+        if not not_comparable(tensor):
+            for leaf in self._leaves.pop(tensor.untyped_storage()._cdata, ()):
+                leaf.keep_as_it_was()
+
+    def _before(self, plan: Plan, args: Any, kwargs: Any) -> _Reads:
         """Floating tensors whose numbers an op reads, and what is known of them."""
         if plan.shape_only:
             return [], []
@@ -186,16 +209,27 @@ class RangeRecorder(TorchDispatchMode):
         args: Any,
         kwargs: Any,
         tensor: torch.Tensor,
-        changing: tuple[Sequence[torch.Tensor], set[int]] | None,
-        before: Sequence[Known],
+        touched: Container[int] | None,
+        read: _Reads | None,
     ) -> bool:
-        """Measure one tensor that an op wrote; returns whether it is a floating one (which get slots)."""
+        """Measure one tensor that an op wrote.
+
+        Args:
+            plan, place, number, func, args, kwargs: the call.
+            slot: of the result.
+            tensor: what was written.
+            touched: identities of the storages that the call changed in place.
+            read: what it read, where this was looked up before; otherwise it is looked up if it matters.
+
+        Returns:
+            Whether it is a floating-point tensor (only these have slots).
+        """
         dtype = tensor.dtype
         if dtype not in _NAMES:
             if dtype.is_floating_point or dtype.is_complex:
                 self._skip(not_comparable(tensor) or f"dtype {dtype_name(dtype)}")
             return dtype.is_floating_point
-        if type(tensor) not in _PLAIN or tensor.layout is not torch.strided or tensor.is_nested:
+        if type(tensor) not in _PLAIN or tensor.layout is not torch.strided or tensor.is_nested or tensor.is_meta:
             reason = not_comparable(tensor)
             if reason:
                 self._skip(reason)
@@ -204,40 +238,33 @@ class RangeRecorder(TorchDispatchMode):
         identity = storage._cdata
         entries = self._values.known
         old = entries.get(identity)
-        if old is not None and (changing is None or identity not in changing[1]):
+        if old is not None and (touched is None or identity not in touched):
             return True  # a view: no new number
-        which = (number, slot) if slot else number
-        total = place.totals.get(which)
+        total = place.totals.get((number, slot) if slot else number)
         if total is None or total.dtype is not dtype:
             total = self._total(place, number, slot, dtype)
         elements = tensor.numel()
         if tensor.is_cpu and tensor.is_contiguous():
             largest, special, zeros = total.tally.add(tensor.data_ptr(), elements)
-        elif tensor.is_meta:
-            self._skip("meta tensor (no data)")
-            return True
         else:
             _held, address = addressed(tensor)  # a copy lives as long as its name
             largest, special, zeros = total.tally.add(address, elements)
         total.steps.append(place.step)
         total.largest.append(largest)
+        role, troubled = plan.role, self._troubled
+        if read is None and (special or troubled or (role and role != "product")):
+            read = self._before(plan, args, kwargs)  # of a storage that was changed this is still what it was
         if old is None:
             if len(entries) >= self._values.limit:
                 self._values.prune()
             known = entries[identity] = Known(storage._weak_ref(), largest)
         else:
             known = entries[identity] = Known(old.handle, largest)
-        role = plan.role
-        reads: Sequence[torch.Tensor] = ()
-        if changing is not None:
-            reads = changing[0]
-        elif role or special or self._troubled:
-            if role == "product" and not special and not self._troubled:
+        if read is None:
+            if role:
                 known.made = ("product", total)
-                return True
-            reads, before = self._before(plan, args, kwargs)
-        else:
             return True
+        reads, before = read
         if role:
             if role == "sum" and len(before) > 1 and largest:
                 most = max(before[0].largest, before[1].largest)
@@ -245,11 +272,11 @@ class RangeRecorder(TorchDispatchMode):
                     total.cancelled = max(total.cancelled, math.log2(most / largest))
             known.made = made_by(plan, total, args, reads, before, elements)
         known.finite = not special
-        if special or self._troubled or _noteworthy(role, before, zeros, elements):
+        if special or troubled or _noteworthy(role, before, zeros, elements):
             self._judge.written(
                 Call(plan, func, args, kwargs, reads, before), total, place.step, tensor, largest, known
             )
-            self._troubled = self._troubled or known.tainted or known.vanished
+            self._troubled = troubled or known.tainted or known.vanished
         return True
 
     def _total(self, place: _Place, number: int, slot: int, dtype: torch.dtype) -> _Total:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from whydiff.ranges.audit import SiteRange
@@ -62,10 +63,21 @@ def _alarms(report: RangeReport) -> tuple[Table, ...]:
     columns = ("kind", "site", "dtype", "times", "steps", "measured")
     rows = []
     for alarm in report.audit.alarms:
-        steps = f"{alarm.steps[0]}–{alarm.steps[1]}" if alarm.steps[0] != alarm.steps[1] else str(alarm.steps[0])
         data = ", ".join(f"{key.replace('_', ' ')} {_number(value)}" for key, value in alarm.data.items())
-        rows.append((alarm.kind, str(alarm.site), alarm.dtype, str(alarm.count), steps, data))
+        rows.append((alarm.kind, str(alarm.site), alarm.dtype, str(alarm.count), _steps(alarm.every), data))
     return (Table(columns, tuple(rows), numeric=("times",)),)
+
+
+def _steps(steps: Sequence[int], most: int = 8) -> str:
+    """Steps as runs: ``0–2, 5``; of many runs the first ones."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and step == runs[-1][1] + 1:
+            runs[-1][1] = step
+        else:
+            runs.append([step, step])
+    texts = [str(first) if first == last else f"{first}–{last}" for first, last in runs[:most]]
+    return ", ".join(texts) + (f", … {steps[-1]} ({len(steps)} steps)" if len(runs) > most else "")
 
 
 def _cause(cause: Cause) -> tuple[Text, ...]:
