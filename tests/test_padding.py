@@ -104,6 +104,28 @@ def test_rows_that_fit_nothing_are_an_error(rows: Any) -> None:
         compare(filled(model, 0), filled(model, 1), *inputs(), options=Options(rows=rows))
 
 
+def test_padding_that_is_nan_in_one_run_is_compared() -> None:
+    model = Encoder()
+    x, mask = inputs()
+
+    def run(filler: float) -> Any:
+        return lambda x, mask: torch.where(mask[..., None].bool(), model(x, mask), filler)
+
+    diagnosis = compare(run(0.0), run(math.nan), x, mask)
+    assert diagnosis.verdict is Verdict.UNSTABLE
+    assert not [count for count in diagnosis.not_compared if count.what == "rows of outputs"]
+
+
+def test_a_row_of_numbers_that_is_hidden_throughout_is_compared() -> None:
+    scores, keep = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.ones(4, 6, dtype=torch.bool)
+    keep[2] = False
+
+    def run(hidden: float) -> Any:
+        return lambda s, m: torch.softmax(s.masked_fill(~m, hidden), -1)
+
+    assert compare(run(-1e9), run(-math.inf), scores, keep).verdict is Verdict.UNSTABLE
+
+
 def test_a_difference_that_reaches_no_output_is_told_by_experiment() -> None:
     model = Encoder()
 

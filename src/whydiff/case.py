@@ -208,7 +208,9 @@ class Case:
         else:
             return Outcome(False, None, 0, (), method, "the candidate is a trace on disk; this needs a live run")
         comparisons = tuple(
-            (slot, self._compared(slot, payload, outputs[slot])) for slot, payload in wanted.items() if slot in outputs
+            (slot, compare_payloads(*self._counterparts(slot, payload, outputs[slot])))
+            for slot, payload in wanted.items()
+            if slot in outputs
         )
         if len(comparisons) < len(wanted):
             missing = sorted(set(wanted) - set(outputs))
@@ -218,12 +220,12 @@ class Case:
         total = sum((comparison.value("mean_abs") or 0.0) * wanted[slot].bits.size for slot, comparison in comparisons)
         return Outcome(equal, total / elements if elements else None, elements, comparisons, method)
 
-    def _compared(self, slot: str, reference: Payload, candidate: Payload) -> Comparison:
-        """Two outputs, on the counterpart and without the rows that are left out."""
+    def _counterparts(self, slot: str, reference: Payload, candidate: Payload) -> tuple[Payload, Payload]:
+        """What of two outputs corresponds: the larger one's counterpart, without the rows that are left out."""
         rows = self.localization.rows
         pair = counterparts(reference, candidate, self.localization.axes)
         ours, theirs = (compared(rows, slot, payload) for payload in pair)
-        return compare_payloads(ours, theirs)
+        return ours, theirs
 
     @functools.cached_property
     def _wanted(self) -> dict[str, Payload]:
@@ -301,7 +303,7 @@ class Case:
         """
         if any(item.name in CHANGES for item in interventions) or not self.replays(interventions):
             return None
-        if self.localization.axes or replayable(self.reference) or replayable(self.candidate):
+        if replayable(self.reference) or replayable(self.candidate):
             return None
         wide = Lift("float64")
         donor = for_framework(self.reference.framework).executor(self.reference, lift=wide)
@@ -316,12 +318,14 @@ class Case:
             return None
         apart = 0.0
         for slot, payload in ours.items():
-            if slot not in theirs or payload.bits.shape != theirs[slot].bits.shape:
+            if slot not in theirs:
+                return None
+            ours_now, theirs_now = self._counterparts(slot, payload, theirs[slot])
+            if ours_now.bits.shape != theirs_now.bits.shape:
                 return None
             if is_integer(payload.dtype):
                 continue
-            rows = self.localization.rows
-            found = measure(compared(rows, slot, payload), compared(rows, slot, theirs[slot]))
+            found = measure(ours_now, theirs_now)
             finite = max(found.finite, 1)
             magnitude = math.sqrt(found.sum_reference_square / finite)
             if magnitude:

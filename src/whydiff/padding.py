@@ -2,7 +2,7 @@
 
 Names prove nothing. A tensor of zeros and ones that both runs read or compute with the same bits *hides* rows if
 
-1. with other values in those rows, no bit of any other row of the outputs changes, in both runs; and
+1. with other values in those rows, they change in the outputs, and no bit of any other row does, in both runs; and
 2. with the first of them shown (its entry flipped), some row besides it does change: so the entries decide what
    other rows see, and are no flags of single rows (token types, labels).
 
@@ -112,8 +112,12 @@ def _found(reference: Trace, candidate: Trace, local: Localization, progress: Pr
                        "and its entries decide what other rows see")  # fmt: skip
                 chosen = [Rows(slot, at, why) for slot, one, _ in local.returned
                           if not is_integer(one.dtype) and (at := fitted(keep, one.bits.shape)) is not None]  # fmt: skip
+                finite = [one for one in chosen if _finite_alike(one, local)]
+                if finite:
+                    return _without(local, finite)
                 if chosen:
-                    return _without(local, chosen)
+                    why_not.append(f"{chosen[0].left_out} of {keep.size} rows are padding, which {ours.name} hides, but hold "
+                                   "NaN or infinity in one run only, so every row is compared")  # fmt: skip
             elif True in hidden and False in hidden:
                 side = ("reference", "candidate")[hidden.index(True)]
                 other = ("reference", "candidate")[hidden.index(False)]
@@ -126,6 +130,13 @@ def _alike(ours: Mask, theirs: Mask, axes: tuple[Axis, ...]) -> Array | None:
     """What two masks say of the rows that both runs have, if they say the same."""
     one, other = counterparts(Payload(ours.values, "bool"), Payload(theirs.values, "bool"), axes)
     return one.bits if one.bits.shape == other.bits.shape and np.array_equal(one.bits, other.bits) else None
+
+
+def _finite_alike(rows: Rows, local: Localization) -> bool:
+    """Whether NaN and infinity stand in the same places of both runs, also in rows that would be left out."""
+    ours, theirs = next((values(a.bits, a.dtype), values(b.bits, b.dtype)) for slot, a, b in local.returned
+                        if slot == rows.slot)  # fmt: skip
+    return ours.shape == theirs.shape and np.array_equal(np.isfinite(ours), np.isfinite(theirs))
 
 
 def _without(local: Localization, chosen: Sequence[Rows]) -> Found:
@@ -221,7 +232,7 @@ class _Side:
         changed = self._changed(keep, *self._with_other_rows(keep))
         if changed is None:
             return None
-        if (changed & keep).any():
+        if (changed & keep).any() or not (changed & ~keep).any():
             return False
         flipped = np.zeros_like(keep)
         first = (~keep).argmax(axis=1)

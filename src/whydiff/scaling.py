@@ -23,7 +23,14 @@ from whydiff.metrics import common_dtype, is_integer, measure, values
 from whydiff.records import Call, Count, Event, Lift, Origin, Payload, Trace
 from whydiff.rows import compared
 from whydiff.slices import counterparts
-from whydiff.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, unit_roundoff
+from whydiff.tolerance import (
+    SCALING_FLOOR,
+    SLOPE_ROUNDING,
+    SLOPE_SEMANTIC,
+    Cancelled,
+    cancelled,
+    unit_roundoff,
+)
 
 Nature = Literal["equal", "rounding", "between", "stays"]
 """What a difference does when the precision grows: there is none, it shrinks with it, undecided, it stays."""
@@ -113,6 +120,7 @@ class Scaling:
             things on either side.
         profiles: output slot → mean absolute float64 difference at each position (last axis but one), casts
             lifted: the difference without any rounding.
+        cancelled: one program loses digits of its outputs that the other keeps, in float32; None: it does not.
         counts: what could not be lifted, and discrete choices that flip.
         why_not: why the test was not run; empty if it was.
     """
@@ -124,6 +132,7 @@ class Scaling:
     profiles: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     counts: tuple[Count, ...] = ()
     why_not: str = ""
+    cancelled: Cancelled | None = None
 
 
 def measure_scaling(case: Case, progress: Progress | None = None) -> Scaling:
@@ -151,6 +160,7 @@ class _Test:
         self.counts: dict[tuple[str, str], Count] = {}
         self.everything = float64_throughout(case.reference, case.candidate)
         self.profiles: dict[str, tuple[float, ...]] = {}
+        self._carried: dict[str, dict[str, tuple[Payload, Payload]]] = {}
         self._lifted_reference: dict[str, dict[str, Payload]] = {}
 
     def run(self) -> Scaling:
@@ -170,7 +180,8 @@ class _Test:
             origins = self._each_origin(program)
             together = frozenset(i for i, origin in enumerate(self.origins) if _strange(origin, origins[i]))
             regions = self._regions(program, together)
-        return Scaling(program, origins, regions, together, self.profiles, tuple(self.counts.values()))
+        return Scaling(program, origins, regions, together, self.profiles, tuple(self.counts.values()),
+                       cancelled=self._cancelled() if natures == "rounding" else None)  # fmt: skip
 
     # ------------------------------------------------------------------ the whole program
 
@@ -187,11 +198,26 @@ class _Test:
             theirs = self._outputs("candidate", lift, restore, f"{word}: candidate")
             axes = self.case.localization.axes
             pairs = {slot: counterparts(ours[slot], theirs[slot], axes) for slot in ours if slot in theirs}
+            if casts == "lifted" and not restored:
+                self._carried[dtype] = {slot: self._compared(slot, pair) for slot, pair in pairs.items()}
             found.append({slot: difference(*self._compared(slot, pair)) for slot, pair in pairs.items()})
             if key == "float64 lifted" and not restored:
                 self.profiles = {slot.partition("@")[0]: _profile(*pairs[slot])
                                  for slot, one in found[-1].items() if one is not None}  # fmt: skip
         return _worst(*found)
+
+    def _cancelled(self) -> Cancelled | None:
+        """Each program carried out in float32 against itself in float64: does one lose what the other keeps?"""
+        units = (unit_roundoff("float32"),) * 2
+        for slot, exact in self._carried.get("float64", {}).items():
+            sides = self._carried["float32"].get(slot)
+            found = [difference(*pair) for pair in zip(exact, sides, strict=True)] if sides else []
+            errors = [one.mean / one.magnitude for one in found if one is not None and one.magnitude]
+            if len(errors) == 2:
+                lost = cancelled((errors[0], errors[1]), units, int(exact[0].bits.size))
+                if lost is not None:
+                    return lost
+        return None
 
     def _compared(self, slot: str, pair: tuple[Payload, Payload]) -> tuple[Payload, Payload]:
         rows = self.case.localization.rows
@@ -330,6 +356,8 @@ def difference(reference: Payload, candidate: Payload) -> Difference | None:
     if common_dtype(*dtypes) is None:
         return None
     s = measure(reference, candidate)
+    if s.nan_both and s.nan_both == reference.bits.size:
+        return None  # NaN on both sides says nothing of a distance
     finite = max(s.finite, 1)
     special = s.inf_mismatch + s.nan_reference + s.nan_candidate - 2 * s.nan_both
     return Difference(s.sum_abs / finite, math.sqrt(s.sum_reference_square / finite), special)

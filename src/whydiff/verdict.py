@@ -18,7 +18,7 @@ from whydiff.local_test import LocalResult
 from whydiff.mixing import APART
 from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
 from whydiff.scaling import Modes, Scale, Scaling
-from whydiff.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, SCALING_FLOOR, UNIT_ROUNDOFF
+from whydiff.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, SCALING_FLOOR, UNIT_ROUNDOFF, Cancelled
 
 _PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reduction", "bf16_reduction")
 _SPECIAL = ("nan_mismatch", "inf_mismatch")
@@ -109,6 +109,10 @@ def judge_origins(
             judged.append(replace(origin, verdict=Verdict.IDENTICAL, evidence=(*origin.evidence, silent)))
             continue
         verdict, evidence = _measured(case, origin, modes, scaling, index)
+        lost = scaling.cancelled
+        if lost is not None and verdict is Verdict.ROUNDING and _cancels(case, origin):
+            verdict = Verdict.UNSTABLE
+            evidence.append(Evidence(_loses(lost), {"lost_bits": lost.lost, "lost_bits_other": lost.other}))
         if local and index in local:
             excused = _agrees(scaling.program.lifted) and not _same_question(case, origin)
             verdict, evidence = _with_local(origin, verdict, evidence, local[index], excused)
@@ -192,6 +196,12 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
         evidence.append(Evidence("with the regions alone acting, the outputs agree when lifted",
                                  {"regions": str(scaling.regions)}))  # fmt: skip
     return verdict, evidence
+
+
+def _loses(lost: Cancelled) -> str:
+    names = ("reference", "candidate")
+    return (f"the programs agree in float64, and in float32 the {names[lost.worse]} loses {lost.lost:.1f} of "
+            f"{lost.digits:.0f} bits of the outputs where the {names[1 - lost.worse]} loses {lost.other:.1f}")  # fmt: skip
 
 
 def _reads_a_difference(case: Case, origin: Origin) -> bool:
@@ -324,6 +334,9 @@ def judge(
     if not origins:
         return _without_origins(scaling, numbers)
     worst = max(origins, key=lambda origin: origin.verdict.severity)
+    lost = scaling.cancelled if scaling is not None else None
+    if lost is not None and worst.verdict in (Verdict.ROUNDING, Verdict.UNSTABLE):
+        return Verdict.UNSTABLE, f"{_loses(lost)}; {len(origins)} origins, the first at {worst.site}{numbers}"
     reach = "" if differing or not local.outputs else "; it does not reach the outputs"
     contradiction = worst.verdict is Verdict.ROUNDING and scaling is not None and _stays(scaling.program.lifted)
     if contradiction:

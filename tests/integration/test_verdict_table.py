@@ -114,3 +114,76 @@ def test_what_could_not_be_lifted_is_counted() -> None:
     x = torch.randn(3, 16).bfloat16()
     diagnosis = whydiff.compare(lambda x: x * x.sum().item(), lambda x: x * (x.sum().item() + 1), x)
     assert any("left the program" in count.what for count in diagnosis.not_compared)
+
+
+def test_a_setting_that_chooses_another_way_is_no_defect() -> None:
+    class Chunked(nn.Module):
+        def __init__(self, parts: int) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.parts = parts
+            self.weight = nn.Parameter(torch.randn(512, 32))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pairs = zip(x.chunk(self.parts, -1), self.weight.chunk(self.parts), strict=True)
+            return torch.tanh(sum((a @ b for a, b in pairs), torch.zeros(())) / 20)
+
+    x = torch.randn(4, 512, generator=torch.Generator().manual_seed(1))
+    diagnosis = whydiff.compare(Chunked(1), Chunked(4), x)
+    assert str(diagnosis.verdict) == "rounding", diagnosis.reason
+    (cause,) = (cause for cause in diagnosis.causes if cause.code == "ST006")
+    assert (cause.status, str(cause.verdict)) == ("inconclusive", "rounding")
+    assert "explains the bits" in cause.reason and cause.experiments[0].status == "confirmed"
+
+
+def test_such_a_setting_beside_a_defect_is_no_defect_either() -> None:
+    class Chunked(nn.Module):
+        def __init__(self, parts: int, eps: float) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.parts = parts
+            self.weight = nn.Parameter(torch.randn(512, 32))
+            self.norm = nn.LayerNorm(32, eps=eps)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pairs = zip(x.chunk(self.parts, -1), self.weight.chunk(self.parts), strict=True)
+            return self.norm(sum((a @ b for a, b in pairs), torch.zeros(())) / 20)  # type: ignore[no-any-return]
+
+    x = torch.randn(4, 512, generator=torch.Generator().manual_seed(1))
+    diagnosis = whydiff.compare(Chunked(1, 1e-5), Chunked(4, 1e-3), x)
+    assert str(diagnosis.verdict) == "semantic", diagnosis.reason
+    status = {str(cause.evidence[0].data.get("attribute")): cause.status for cause in diagnosis.causes}
+    assert status["eps"] == "confirmed"
+    assert status["parts"] != "confirmed"
+
+
+def one_pass(x: torch.Tensor) -> torch.Tensor:
+    mean = x.mean(-1, keepdim=True)
+    return ((x * x).mean(-1, keepdim=True) - mean * mean).clamp(min=0) + 1e-5
+
+
+def two_pass(x: torch.Tensor) -> torch.Tensor:
+    return (x - x.mean(-1, keepdim=True)).square().mean(-1, keepdim=True) + 1e-5
+
+
+@pytest.mark.parametrize(("mean", "verdict"), [(1000.0, "unstable"), (0.0, "rounding")])
+def test_a_formula_that_cancels_is_unstable(mean: float, verdict: str) -> None:
+    x = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)) + mean
+    assert str(whydiff.compare(two_pass, one_pass, x).verdict) == verdict
+    assert str(whydiff.compare(one_pass, two_pass, x).verdict) == verdict
+
+
+def test_sums_that_cancel_on_both_sides_are_rounding() -> None:
+    x = torch.randn(4, 512, generator=torch.Generator().manual_seed(0))
+    x = torch.cat([x, -x + 1e-7], -1)
+    halves = whydiff.compare(lambda x: x.sum(-1), lambda x: x[:, :300].sum(-1) + x[:, 300:].sum(-1), x)
+    assert str(halves.verdict) in ("rounding", "identical"), halves.reason
+
+
+def test_another_function_without_a_common_op_is_semantic() -> None:
+    x = torch.randn(6, 32, generator=torch.Generator().manual_seed(0)) + 0.5
+    diagnosis = whydiff.compare(
+        lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
+        lambda x: nn.functional.layer_norm(x, (32,), None, None, 1e-6), x,
+    )  # fmt: skip
+    assert str(diagnosis.verdict) == "semantic", diagnosis.reason

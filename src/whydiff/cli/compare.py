@@ -36,6 +36,10 @@ def compare(
         list[str] | None,
         typer.Option("--rename", metavar="PATTERN=TEXT", help="Rule for the candidate's scopes; repeatable."),
     ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option("--rows", metavar="NAME", help="Input whose nonzero entries are the outputs' rows to compare."),
+    ] = None,
     save: Save = None,
     json: Json = False,
     color: ColorOption = Color.AUTO,
@@ -58,7 +62,7 @@ def compare(
         sides = [targets.load(side, given) for side in (reference, candidate)]
         from whydiff import pipeline  # imports numpy, and whatever the sides need
 
-        options = pipeline.Options(level=level.value, rename=rules, progress=report)
+        options = pipeline.Options(level=level.value, rename=rules, progress=report, rows=rows)
         diagnosis = pipeline.compare(sides[0], sides[1], *given, options=options)
     show(diagnosis, json, save or (), color, verbose)
     raise typer.Exit(status(diagnosis.verdict, allow))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,13 +15,14 @@ from whydiff.local_test.operation import Array, Operation
 from whydiff.metrics import values
 from whydiff.records import Evidence, Payload, Verdict
 from whydiff.tolerance import (
-    CANCELLED_SHARE,
     CORRECT_ROUNDING_Z,
     PRECISION_CLASS_RATIO,
     ROUNDING_LEVEL,
     SAME_FUNCTION,
     UNIT_ROUNDOFF,
     WIDEST_CLASS,
+    Cancelled,
+    cancelled,
 )  # fmt: skip
 
 
@@ -221,45 +221,30 @@ def _same_function(
 def _lost(
     oracle: Oracle, values: tuple[Array, Array], ops: Sequence[Operation], dtypes: tuple[str, str],
     sides: tuple[Measured, Measured],
-) -> tuple[int, float, float, float] | None:  # fmt: skip
-    """(side, its digits lost, the other's, its digits) if a formula of one side cancels; None if none does.
-
-    Errors count against the results themselves here, not against S: a formula is unstable if it loses more than
-    `whydiff.tolerance.CANCELLED_SHARE` of its digits where the other one does not. Where both do, the inputs are
-    ill conditioned. A single op that breaks its rounding bound is no formula.
-    """
-    digits, errors = [], []
-    for value, op, dtype in zip(values, ops, dtypes, strict=True):
-        unit = max(UNIT_ROUNDOFF[dtype], *roundings_of(op, kind_of(op))[:2])
-        known = np.isfinite(value) & np.isfinite(oracle.exact)
-        size = float(np.sqrt(np.mean(np.square(oracle.exact[known])))) if known.any() else 0.0
-        error = float(np.sqrt(np.mean(np.square((value - oracle.exact)[known])))) if known.any() else 0.0
-        if not size:
-            return None
-        digits.append(-math.log2(unit))
-        errors.append(max(error / size, 2.0**-60))
-    lost = [max(0.0, bits + math.log2(error)) for bits, error in zip(digits, errors, strict=True)]
-    worse = max((0, 1), key=lambda n: errors[n])
-    better = 1 - worse
-    if lost[worse] <= CANCELLED_SHARE * digits[worse] or lost[better] > CANCELLED_SHARE * digits[better]:
+) -> Cancelled | None:  # fmt: skip
+    """Whether a formula of one side cancels. A single op that breaks its rounding bound is no formula."""
+    known = np.isfinite(values[0]) & np.isfinite(values[1]) & np.isfinite(oracle.exact)
+    size = float(np.sqrt(np.mean(np.square(oracle.exact[known])))) if known.any() else 0.0
+    if not size:
         return None
-    if errors[worse] <= PRECISION_CLASS_RATIO * errors[better]:
+    errors = [float(np.sqrt(np.mean(np.square((value - oracle.exact)[known])))) / size for value in values]
+    units = [max(UNIT_ROUNDOFF[dtype], *roundings_of(op, kind_of(op))[:2])
+             for dtype, op in zip(dtypes, ops, strict=True)]  # fmt: skip
+    lost = cancelled((errors[0], errors[1]), (units[0], units[1]), int(known.sum()))
+    if lost is None or (ops[lost.worse].calls == 1 and not sides[lost.worse].within_bound):
         return None
-    if ops[worse].calls == 1 and not sides[worse].within_bound:
-        return None
-    return worse, lost[worse], lost[better], digits[worse]
+    return lost
 
 
 def _unstable(
-    names: tuple[str, str], lost: tuple[int, float, float, float], evidence: tuple[Evidence, ...],
-    sampled: tuple[int, int],
-) -> LocalResult:  # fmt: skip
-    number, bits, other, digits = lost
+    names: tuple[str, str], lost: Cancelled, evidence: tuple[Evidence, ...], sampled: tuple[int, int]
+) -> LocalResult:
+    name, other = names[lost.worse], names[1 - lost.worse]
     reason = (
-        f"in float64 both sides agree, and the {names[number]}'s formula loses {bits:.1f} of {digits:.0f} bits of the "
-        f"result to rounding, the {names[1 - number]}'s {other:.1f}: it cancels"
+        f"in float64 both sides agree, and the {name}'s formula loses {lost.lost:.1f} of {lost.digits:.0f} bits of the "
+        f"result to rounding, the {other}'s {lost.other:.1f}: it cancels"
     )
-    found = Evidence(reason, {"side": names[number], "lost_bits": bits, "lost_bits_other": other, "bits": digits})
+    found = Evidence(reason, {"side": name, "lost_bits": lost.lost, "lost_bits_other": lost.other, "bits": lost.digits})
     return LocalResult(Verdict.UNSTABLE, reason, (*evidence, found), sampled=sampled)
 
 
