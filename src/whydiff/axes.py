@@ -8,24 +8,25 @@ from whydiff.adapters import Executor, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.lockstep import Lockstep
 from whydiff.records import Alignment, Event, Trace
-from whydiff.slices import Axis, axes_between, entering_reads, narrow, output_sizes
+from whydiff.slices import Axis, all_agree, axes_between, entering_reads, narrow, output_sizes
 
 
 def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[Axis, ...]:
     """The axes of a pair of runs, from the tensors that enter what they have in common.
 
     First from what both read from outside: which row of the batch (which stretch of the longer text) is the other
-    run's input, bit for bit. If these have the same sizes and the outputs have not, a run pads or packs its inputs
-    itself: then from what its own ops hand to the first paired ones.
+    run's input, bit for bit. If these have the same sizes, a run may cut, pad or pack its inputs itself: then from what
+    its own ops hand to the first paired ones, if the outputs' sizes differ likewise, or every such tensor holds its
+    smaller counterpart.
 
     Returns:
         Axes with the start at which most of these tensors agree; empty if nothing has another size.
     """
     axes = axes_between(reference, candidate, alignment)
     outside = bool(axes)
+    sizes = output_sizes(reference, candidate, alignment)
     if not axes:
-        sizes = output_sizes(reference, candidate, alignment)
-        axes = axes_between(reference, candidate, alignment, sizes) if sizes else ()
+        axes = axes_between(reference, candidate, alignment, sizes or None, computed=True)
     if not axes:
         return ()
     executors = [for_framework(trace.framework).executor(trace) for trace in (reference, candidate)]
@@ -45,7 +46,8 @@ def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[A
             if found is not None:
                 read.append(found)
         step.execute(call_r, call_c)
-    return narrow(axes, read, step.agree)
+    axes = narrow(axes, read, step.agree)
+    return axes if sizes or (read and all_agree(axes, read, step.agree)) else ()
 
 
 def _values(executors: list[Executor], pair: tuple[Event, Event]) -> tuple[Any, Any] | None:

@@ -323,8 +323,9 @@ def _confirms(one: SliceMap, shape: Shape, axes: tuple[Axis, ...]) -> bool:
 
 
 def axes_between(
-    reference: Trace, candidate: Trace, alignment: Alignment, sizes: Iterable[tuple[int, int]] | None = None
-) -> tuple[Axis, ...]:
+    reference: Trace, candidate: Trace, alignment: Alignment, sizes: Iterable[tuple[int, int]] | None = None,
+    *, computed: bool = False,
+) -> tuple[Axis, ...]:  # fmt: skip
     """What two runs have different sizes of: those that differ where paired calls read from outside.
 
     State is left out (a weight of another shape is another model). Where the smaller part begins is not known
@@ -332,13 +333,14 @@ def axes_between(
 
     Args:
         reference, candidate, alignment: the runs.
-        sizes: only these pairs of sizes, and also where paired calls read what unpaired ones made.
+        sizes: only these pairs of sizes; any if omitted.
+        computed: also where paired calls read what unpaired ones made.
     """
     found: dict[tuple[int, int], tuple[int, str]] = {}
     seen = (_looks(reference), _looks(candidate))
     wanted = None if sizes is None else set(sizes)
     for _, event, other in entering_reads(reference, candidate, alignment):
-        if wanted is None and not event.producer == other.producer == -1:
+        if not computed and not event.producer == other.producer == -1:
             continue
         ours, theirs = event.spec.shape, other.spec.shape
         if len(ours) == len(theirs):
@@ -451,6 +453,13 @@ def narrow(
         if agreeing > best[0]:
             best = agreeing, fixed
     return best[1]
+
+
+def all_agree(
+    axes: tuple[Axis, ...], read: Iterable[tuple[Value, Value]], same: Callable[[Value, Value], bool]
+) -> bool:
+    """Whether every larger tensor holds the smaller one bit for bit, at the axes' starts."""
+    return all(_agrees_somewhere(axes, *pair, same) for pair in read)
 
 
 def _agrees_somewhere(
