@@ -13,7 +13,8 @@ from whydiff.adapters import Executor, Run, for_framework
 from whydiff.comparison import compare_payloads
 from whydiff.errors import PayloadError, ReplayError
 from whydiff.interventions import CHANGES, EDITS, REPLACED, Edited, changes, edits, outputs_with_replaced
-from whydiff.localize import Localization, find_origins
+from whydiff.localization import Localization
+from whydiff.localize import find_origins
 from whydiff.metrics import is_integer, measure
 from whydiff.records import (
     Alignment,

@@ -1,4 +1,4 @@
-"""Where the difference begins: every origin in one resynchronised pass, and how the plain difference grows.
+"""Where the difference begins: every origin in one resynchronised pass.
 
 Method (``docs/explanation/origins.md``): both programs are executed in step. Before a paired call its reads are
 compared; where they disagree because an unpaired region made them, the region is an origin. After it its
@@ -8,65 +8,26 @@ candidate is given the reference's tensor, so that every later mismatch is an or
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from whydiff.adapters import Executor, Progress, Value
-from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
+from whydiff.localization import Localization, comparison_of, replay_counts
 from whydiff.lockstep import Lockstep, Look
 from whydiff.mixing import Mixing
 from whydiff.records import (
     Alignment,
     Call,
     Comparison,
-    Count,
     Event,
     Evidence,
-    Growth,
     Leaf,
     Origin,
-    Payload,
-    Site,
     Verdict,
 )  # fmt: skip
-from whydiff.rows import Rows
-from whydiff.slices import Axis, SliceMap, same_but_for_sizes
-
-
-@dataclass(frozen=True, slots=True)
-class Localization:
-    """What one resynchronised and one plain walk found.
-
-    Attributes:
-        origins: in execution order.
-        growth: plain difference at the last paired call of every scope, in execution order.
-        outputs: plain difference of what the runs returned, per slot.
-        returned: (slot, reference's payload, candidate's payload) of the outputs.
-        accounted: True if after resynchronising at the origins no output bit differs; None if unknown.
-        agreeing, propagated: how many pairs agree in the plain walk, and differ without being origins.
-        counts: calls that could not be replayed or compared, with reasons.
-        axes: what the runs have different sizes of; empty if nothing.
-        rows: by output, which of its rows are compared; no entry: all.
-        left_out: rows of outputs that only one run has, as sentences.
-        silent: why the origins do not matter (no output depends on what differs there), as a sentence; else empty.
-    """
-
-    origins: tuple[Origin, ...]
-    growth: tuple[Growth, ...]
-    outputs: tuple[tuple[str, Comparison], ...]
-    returned: tuple[tuple[str, Payload, Payload], ...]
-    accounted: bool | None
-    agreeing: int = 0
-    propagated: int = 0
-    counts: tuple[Count, ...] = ()
-    axes: tuple[Axis, ...] = ()
-    rows: Mapping[str, Rows] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
-    silent: str = ""
-
+from whydiff.slices import Axis, same_but_for_sizes
 
 OnOrigin = Callable[[Lockstep, Call, Call, Look], None]
 """Told of every paired call that is an origin, before it is resynchronised."""
@@ -83,101 +44,6 @@ def find_origins(
 ) -> Localization:
     """Resynchronised walk: origins only (growth and outputs are empty). Executors are used up."""
     return _Origins(Lockstep(reference, candidate, alignment, axes), on_origin).find(progress)
-
-
-def measure_growth(
-    reference: Executor,
-    candidate: Executor,
-    alignment: Alignment,
-    progress: Progress | None = None,
-    *,
-    axes: tuple[Axis, ...] = (),
-) -> Localization:
-    """Plain walk: growth, outputs and faithfulness of the replay (origins are empty). Executors are used up."""
-    step = Lockstep(reference, candidate, alignment, axes)
-    last = _last_of_scope(reference.trace.calls, alignment)
-    growth: list[Growth] = []
-    outputs: list[tuple[str, Comparison]] = []
-    returned: list[tuple[str, Payload, Payload]] = []
-    agreeing = differing = 0
-    not_compared: dict[str, list[str]] = {}
-    left_out: list[tuple[str, Count]] = []
-    for call_r, call_c in step.walk(progress, "replay both runs"):
-        step.execute(call_r, call_c, check=True)
-        slot = "reads" if call_r.kind == "return" else "writes"
-        looks = step.looks(call_r, call_c, slot)
-        for look in looks:
-            if look.agrees is None:
-                not_compared.setdefault(look.why, []).append(str(look.reference.site))
-            elif call_r.kind == "return":
-                name = look.reference.site.slot
-                pair = _payloads(step, look, call_r)
-                outputs.append((name, _comparison(step, look)))
-                if look.map is not None:
-                    left_out.append(_only_on_one_side(name, look.map, axes))
-                returned.append((name, *pair))
-            if look.agrees:
-                step.note_equal(look)
-        agreeing += all(look.agrees for look in looks)
-        differing += any(look.agrees is False for look in looks)
-        if call_r.index in last and looks and looks[0].agrees is not None:
-            growth.append(Growth(looks[0].reference.site, _comparison(step, looks[0])))
-    return Localization((), tuple(growth), tuple(outputs), tuple(returned), None, agreeing, differing,
-                        (*_counts(not_compared, "values"), *replay_counts(step), *(count for _, count in left_out)),
-                        axes, left_out=tuple(text for text, _ in left_out))  # fmt: skip
-
-
-def _only_on_one_side(slot: str, found: SliceMap, axes: tuple[Axis, ...]) -> tuple[str, Count]:
-    """What of an output has no counterpart because only one run has these rows, as a sentence and a count."""
-    rows, kept = (math.prod(shape[:-1]) for shape in (found.large, found.small))
-    sizes = ", ".join(f"{axis.name or 'size'} {axis.reference} → {axis.candidate}" for axis in axes)
-    why = f"only the {found.whole} has them ({sizes}; compared is {found})"
-    text = f"{rows - kept} of {rows} rows of {slot} have no counterpart, because {why}"
-    return text, Count("rows of outputs", f"{slot}: {rows - kept} of {rows}: {why}", rows - kept)
-
-
-def replay_counts(step: Lockstep) -> tuple[Count, ...]:
-    """Calls that could not be executed, or that gave other bits than when they were recorded."""
-    counts = list(_counts(step.failed, "calls not replayed"))
-    for side, sites in step.unfaithful.items():
-        if sites:
-            counts.append(Count("calls replayed with other bits", f"{side}: differs from its recorded fingerprint",
-                                len(sites), tuple(sites[:3])))  # fmt: skip
-    if step.surplus:
-        counts.append(
-            Count(
-                "values",
-                "paired calls read, write or return more of them on one side",
-                sum(step.surplus.values()),
-                tuple(list(step.surplus)[:3]),
-            )
-        )
-    if step.unread:
-        counts.append(Count("values", "further outputs of an op that nothing reads", len(step.unread),
-                            tuple(sorted(step.unread)[:3])))  # fmt: skip
-    if step.fused:
-        counts.append(Count("ops not judged", "they agree executed alone; what the compiled programs make of them "
-                            "after another value was put in is unknown", len(step.fused), tuple(step.fused[:3])))  # fmt: skip
-    return (*counts, *_sliced(step))
-
-
-def _sliced(step: Lockstep) -> list[Count]:
-    """Elements outside the counterpart, and maps that only the values could settle."""
-    counts = []
-    for side in ("candidate", "reference"):
-        outside = [(site, one) for site, one, _ in step.sliced if one.whole == side]
-        if outside:
-            sizes = ", ".join(f"{axis.reference} → {axis.candidate}" for axis in step.axes)
-            counts.append(Count(
-                "elements left out", f"only the {side} has these rows or positions (sizes {sizes}); "
-                f"{len(outside)} values were compared on their counterpart",
-                sum(one.left_out for _, one in outside), tuple(f"{site} {one}" for site, one in outside[:3]),
-            ))  # fmt: skip
-    closest = [f"{site} {one}" for site, one, how in step.sliced if how == "closest"]
-    if closest:
-        counts.append(Count("slice maps", "several fitted the shapes and none the bits: the closest was taken",
-                            len(closest), tuple(closest[:3])))  # fmt: skip
-    return counts
 
 
 class _Origins:
@@ -294,7 +160,7 @@ class _Origins:
         if missing:
             evidence.append(Evidence("read on one side only: " + ", ".join(missing), {"leaves": missing}))
         self.origins.append(
-            Origin(producer_r.site, producer_c.site, kind, Verdict.INCONCLUSIVE, _comparison(self.step, look),
+            Origin(producer_r.site, producer_c.site, kind, Verdict.INCONCLUSIVE, comparison_of(self.step, look),
                    (producer_r.index, producer_c.index), differing, tuple(sites), tuple(evidence))
         )  # fmt: skip
         return True
@@ -346,7 +212,7 @@ class _Origins:
             if kind in ("state", "input", "layout"):
                 self.origins.append(
                     Origin(look.reference.site, look.candidate.site, kind, Verdict.INCONCLUSIVE,
-                           _comparison(self.step, look), (call_r.index, call_c.index), names)
+                           comparison_of(self.step, look), (call_r.index, call_c.index), names)
                 )  # fmt: skip
 
     # ------------------------------------------------------------------ writes
@@ -378,7 +244,7 @@ class _Origins:
             return
         worst = differing[0]
         kind, leaves, evidence = self._kind(call_r, call_c, disagreeing)
-        comparison = _comparison(self.step, worst)
+        comparison = comparison_of(self.step, worst)
         if kind == "propagated":
             self.propagated += 1
         else:
@@ -468,89 +334,5 @@ class _Origins:
         return "implementation", (), [Evidence("its inputs and arguments agree bit for bit and its output differs")]
 
 
-# --------------------------------------------------------------------------- without a replay
-
-
-def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same: Any) -> Localization:
-    """Origins from recorded fingerprints alone, for traces that cannot be replayed.
-
-    A call whose reads agree and whose output differs is an origin; what comes after it is not resynchronised,
-    so later origins may be hidden behind earlier ones (counted as propagated).
-    """
-    origins: list[Origin] = []
-    growth: list[Growth] = []
-    outputs: list[tuple[str, Comparison]] = []
-    agreeing = propagated = undecided = 0
-    differing: list[str] = []  # scopes of modules that are origins: the modules around them are not
-    for pair in alignment.pairs:
-        call_r, call_c = reference.calls[pair.reference], candidate.calls[pair.candidate]
-        slot = "reads" if call_r.kind == "return" else "writes"
-        verdicts = [same(a, b) for a, b in zip(getattr(call_r, slot), getattr(call_c, slot), strict=False)]
-        if call_r.kind == "return":
-            outputs += [(a.site.slot, _recorded(v)) for a, v in zip(call_r.reads, verdicts, strict=False)]
-            continue
-        growth += [Growth(a.site, _recorded(v)) for a, v in zip(call_r.writes[:1], verdicts[:1], strict=True)]
-        agreeing += bool(verdicts) and all(verdicts)
-        if False not in verdicts:
-            undecided += None in verdicts
-            continue
-        reads = [same(a, b) for a, b in zip(call_r.reads, call_c.reads, strict=False)]
-        if False in reads or any(_inside(scope, call_r) for scope in differing):
-            propagated += 1
-            continue
-        if call_r.kind == "module":
-            differing.append(call_r.site.scope)
-        origins.append(
-            Origin(call_r.site, call_c.site, "implementation", Verdict.INCONCLUSIVE, _recorded(False),
-                   (call_r.index, call_c.index), (), (),
-                   (Evidence("its inputs agree and its output differs, by fingerprint; nothing was replayed"),))
-        )  # fmt: skip
-    counts = _counts({"the fingerprints do not decide (other layout or dtype, or skipped)": [""] * undecided}
-                     if undecided else {}, "values")  # fmt: skip
-    return Localization(tuple(origins), tuple(growth), tuple(outputs), (), None, agreeing, propagated, counts)
-
-
-def _inside(scope: str, call: Call) -> bool:
-    outer = call.site.scope
-    return call.kind == "module" and scope != outer and (not outer or scope.startswith(outer + "."))
-
-
-def _recorded(verdict: bool | None) -> Comparison:
-    if verdict is None:
-        return Comparison("not_compared", "the fingerprints do not decide")
-    return Comparison("agrees" if verdict else "differs", "" if verdict else "other fingerprint; no payload to measure")
-
-
-# --------------------------------------------------------------------------- small helpers
-
-
-def _comparison(step: Lockstep, look: Look) -> Comparison:
-    if look.reference_value is None or look.candidate_value is None:
-        return Comparison("agrees" if look.agrees else "not_compared", look.why)
-    return compare_payloads(step.reference.payload(look.reference_value), step.candidate.payload(look.candidate_value))
-
-
-def _payloads(step: Lockstep, look: Look, call: Call) -> tuple[Payload, Payload]:
-    value_r, value_c = look.reference_value, look.candidate_value
-    if value_r is None or value_c is None:
-        value_r, value_c = step.reference.read(look.reference), step.candidate.read(look.candidate)
-    return step.reference.payload(value_r), step.candidate.payload(value_c)
-
-
 def _own(value: Value) -> Value:
     return value.clone() if hasattr(value, "clone") else value
-
-
-def _last_of_scope(calls: Sequence[Call], alignment: Alignment) -> set[int]:
-    last: dict[tuple[Any, ...], int] = {}
-    for pair in alignment.pairs:
-        site: Site = calls[pair.reference].site
-        if calls[pair.reference].kind == "compute":
-            last[site.scope, site.phase, site.step] = pair.reference
-    return set(last.values())
-
-
-def _counts(reasons: Mapping[str, Sequence[str]], what: str) -> tuple[Count, ...]:
-    return tuple(
-        Count(what, reason, len(sites), tuple(site for site in sites[:3] if site)) for reason, sites in reasons.items()
-    )

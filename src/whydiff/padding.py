@@ -20,7 +20,7 @@ import numpy as np
 from whydiff.adapters import Executor, Progress, Value, for_framework
 from whydiff.comparison import compare_payloads
 from whydiff.errors import UsageError, WhydiffError
-from whydiff.localize import Localization
+from whydiff.localization import Localization
 from whydiff.lockstep import Lockstep, Look
 from whydiff.metrics import is_integer, values
 from whydiff.records import Alignment, Call, Event, Leaf, Payload, Trace

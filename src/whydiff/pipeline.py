@@ -14,11 +14,14 @@ from whydiff.axes import axes_of
 from whydiff.case import Case, replayable
 from whydiff.causes import detectors
 from whydiff.comparison import same
+from whydiff.growth import measure_growth
 from whydiff.impact import impact, justified
 from whydiff.local_test import examine
-from whydiff.localize import Localization, find_origins, from_fingerprints, measure_growth
+from whydiff.localization import Localization
+from whydiff.localize import find_origins
 from whydiff.noise_floor import NoiseFloor, noise_floor
 from whydiff.padding import leave_out, without_influence
+from whydiff.recorded import from_fingerprints
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Side, Trace
 from whydiff.scaling import Scaling, measure_scaling
 from whydiff.store import DiskTrace, open_trace

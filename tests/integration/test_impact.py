@@ -14,7 +14,7 @@ from whydiff.adapters import for_framework
 from whydiff.align import align
 from whydiff.case import Case
 from whydiff.impact import impact, position_errors, scores_of
-from whydiff.localize import Localization
+from whydiff.localization import Localization
 from whydiff.noise_floor import prediction_limit
 from whydiff.scaling import measure_scaling
 from whydiff.studies.decoding import greedy_parting

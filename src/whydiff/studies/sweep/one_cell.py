@@ -19,7 +19,9 @@ from whydiff.axes import axes_of
 from whydiff.case import Case, replayable
 from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
-from whydiff.localize import Localization, find_origins, measure_growth
+from whydiff.growth import measure_growth
+from whydiff.localization import Localization
+from whydiff.localize import find_origins
 from whydiff.lockstep import Lockstep, Look
 from whydiff.metrics import values
 from whydiff.records import Alignment, Call, Count, Event, Payload, Trace, Verdict
@@ -116,6 +118,11 @@ def _reference(job: Job) -> _Recorded:
     laid = job.size.layout != job.against.layout
     key = (job.program.token, job.against, laid, tuple(sorted(job.flags.items())))
     return _remember(_REFERENCES, key, record)  # type: ignore[no-any-return]
+
+
+def recorded_reference(job: Job) -> Trace:
+    """The recorded run at the reference size, made once in a process."""
+    return _reference(job).trace
 
 
 def run_cell(job: Job) -> Cell:
