@@ -46,6 +46,9 @@ def sweep(
         bool, typer.Option("--remedies/--no-remedies", help="Try what makes the sizes agree, and its cost.")
     ] = True,
     kernels: Annotated[bool, typer.Option("--kernels/--no-kernels", help="Ask which kernels ran.")] = True,
+    orders: Annotated[
+        bool, typer.Option("--orders/--no-orders", help="Reveal in which order each class of sizes adds up.")
+    ] = True,
     allow: Annotated[
         Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")
     ] = Verdict.IDENTICAL,
@@ -74,7 +77,7 @@ def sweep(
         found = studies.sweep(
             Program(functools.partial(targets.with_inputs, target), target), batch=batch, length=length, layout=layout,
             against=against, row=row, workers=workers, resume=resume, remedies=remedies,  # type: ignore[arg-type]
-            kernels=kernels, progress=report,
+            kernels=kernels, orders=orders, progress=report,
         )  # fmt: skip
     for path in save or ():
         found.save(path)

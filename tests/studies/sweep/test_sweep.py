@@ -3,20 +3,21 @@ from __future__ import annotations
 import json
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from models import Experts, Mixed, Normed, narrow_rows, rows, tokens
+from models import Experts, Mixed, Normed, mixed_program, narrow_rows, rows, tokens
 
 import whydiff
 from whydiff.errors import TraceFormatError, UsageError
 from whydiff.records import Verdict
 from whydiff.studies.sweep import one_cell, study
 from whydiff.studies.sweep.findings import Size, cell_from_dict, cell_to_dict
-from whydiff.studies.sweep.program import arguments, sizes
+from whydiff.studies.sweep.program import Program, arguments, sizes
 from whydiff.studies.sweep.report import render_json, render_markdown, render_text
 
 
@@ -106,6 +107,26 @@ def test_a_layout_that_changes_the_order_of_a_sum() -> None:
     assert found.remedies[0].works
 
 
+def test_classes_show_in_which_order_they_add_up() -> None:
+    x = torch.randn(16, 512, generator=torch.Generator().manual_seed(0))
+    found = whydiff.sweep(lambda x: x.sum(1), (x,), batch=16, layout="transposed", remedies=False)
+    one = next(c for c in found.classes if c.what != "outputs")
+    assert one.groups == (("contiguous",), ("transposed",))
+    assert len({order.text for order in one.orders}) == 2
+    assert all(order.text and order.proved for order in one.orders)
+    text = render_text(found)
+    for order in one.orders:
+        assert order.text in text
+    assert any(order.text in e.statement for order in one.orders for e in found.causes[0].evidence)
+    silent = whydiff.sweep(lambda x: x.sum(1), (x,), batch=16, layout="transposed", remedies=False, orders=False)
+    assert not any(c.orders or c.no_orders for c in silent.classes)
+
+
+def test_an_order_that_cannot_be_revealed_says_why(mixed: Any) -> None:
+    one = next(c for c in mixed.classes if c.what != "outputs")
+    assert (one.orders, one.no_orders) == ((), "no sum whose terms can be chosen")
+
+
 def test_nothing_that_differs_is_identical() -> None:
     found = whydiff.sweep(lambda x: torch.relu(x) + 1, rows, batch="1..3")
     assert found.verdict is Verdict.IDENTICAL
@@ -173,10 +194,13 @@ def test_cells_of_another_row_or_file_are_refused(tmp_path: Path) -> None:
         whydiff.sweep(torch.relu, rows, batch=(1, 2), resume=path)
 
 
-def test_any_executor_gives_the_same_study(mixed: Any) -> None:
-    with ThreadPoolExecutor(1) as executor:
-        sent = whydiff.sweep(Mixed(), rows, batch="1,2,3,4,8", executor=executor, remedies=False)
+@pytest.mark.parametrize("where", ["threads", "processes"])
+def test_any_executor_gives_the_same_study(mixed: Any, where: str) -> None:
+    program = Program(mixed_program, "mixed")
+    with ThreadPoolExecutor(1) if where == "threads" else ProcessPoolExecutor(2, get_context("spawn")) as executor:
+        sent = whydiff.sweep(program, batch="1,2,3,4,8", executor=executor, remedies=False)
     assert sent.cells == mixed.cells
+    assert sent.judged == mixed.judged
     assert sent.classes == mixed.classes
     assert (sent.verdict, sent.reason) == (mixed.verdict, mixed.reason)
 

@@ -112,6 +112,21 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """In which order one class of sizes adds up.
+
+    Attributes:
+        text: the accumulation tree in a line; empty if it is not known.
+        proved: replaying it gives the op's bits, on the other size's terms too, and wrong trees do not.
+        why: it is not known, or not proved.
+    """
+
+    text: str
+    proved: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Classes:
     """How sizes group for one op (or the outputs) at one setting of the other sizes: equal bits, one class.
 
@@ -120,12 +135,16 @@ class Classes:
         where: the setting, e.g. ``"length 61–128"``.
         groups: sizes along the axis, the reference's class first.
         sites: how many ops behave so.
+        orders: how each group adds up, in the order of ``groups``; empty if no tree was revealed.
+        no_orders: why not, if it was tried.
     """
 
     what: str
     where: str
     groups: tuple[tuple[str, ...], ...]
     sites: int = 1
+    orders: tuple[Order, ...] = ()
+    no_orders: str = ""
 
 
 @dataclass(frozen=True, slots=True)

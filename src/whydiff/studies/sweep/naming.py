@@ -39,6 +39,10 @@ def name_causes(study: Sweep, tried: Sequence[Tried]) -> tuple[Cause, ...]:
 def _evidence(study: Sweep) -> list[Evidence]:
     found = [Evidence(classes_text(c), {"groups": [list(g) for g in c.groups]})
              for c in study.classes if c.what != "outputs" and len(c.groups) > 1]  # fmt: skip
+    for kind in study.classes:
+        lines = orders_text(kind)
+        if lines:
+            found.append(Evidence(f"{kind.what} adds up {'; '.join(lines)}", {"orders": list(lines)}))
     said: dict[tuple[str, ...], None] = {}
     for cell in study.cells:
         for one in cell.found:
@@ -59,6 +63,15 @@ def classes_text(one: Classes) -> str:
     details = [f"{one.sites} op{'s' if one.sites != 1 else ''}"] if one.what != "outputs" else []
     details += [one.where] if one.where else []
     return f"{one.what}: {groups}" + (f" ({'; '.join(details)})" if details else "")
+
+
+def orders_text(one: Classes) -> tuple[str, ...]:
+    """``{1}: 16 lanes, then …``; one line for each group, and whether it is proved; none if unknown."""
+    lines = []
+    for group, order in zip(one.groups, one.orders, strict=True) if one.orders else ():
+        text = order.text or f"unknown ({order.why})"
+        lines.append("{" + ranges(group) + f"}}: {text}" + (" – proved by replaying it" if order.proved else ""))
+    return tuple(lines)
 
 
 def _experiment(one: Tried) -> Experiment:

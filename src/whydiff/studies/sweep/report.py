@@ -16,7 +16,7 @@ from whydiff.reporters.markdown import _blocks, _code, escape
 from whydiff.reporters.terminal import _Writer, make_console
 from whydiff.studies.sweep.findings import Cell, Sweep
 from whydiff.studies.sweep.grouping import along, elsewhere, pattern, ranges
-from whydiff.studies.sweep.naming import classes_text
+from whydiff.studies.sweep.naming import classes_text, orders_text
 
 _SHADES = "·░▒▓█"
 _MOST_COLUMNS = 40
@@ -73,7 +73,13 @@ def sections(study: Sweep) -> tuple[Section, ...]:
 
 
 def _classes(study: Sweep) -> tuple[Block, ...]:
-    return tuple(Text(plain(classes_text(one))) for one in study.classes)
+    blocks = []
+    for one in study.classes:
+        blocks.append(Text(plain(classes_text(one))))
+        blocks += [Text(plain(line), 1) for line in orders_text(one)]
+        if one.no_orders:
+            blocks.append(Text(plain(f"order of the sum: {one.no_orders}"), 1, "dim"))
+    return tuple(blocks)
 
 
 def _separation(study: Sweep) -> tuple[Block, ...]:

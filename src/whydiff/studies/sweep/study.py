@@ -18,6 +18,7 @@ from whydiff.studies.sweep.findings import Axis, Cell, Judged, Size, Sweep
 from whydiff.studies.sweep.grouping import classes, representatives
 from whydiff.studies.sweep.naming import name_causes
 from whydiff.studies.sweep.one_cell import Job, forget, judge_cell, loaded, run_cell
+from whydiff.studies.sweep.orders import asked, reveal_orders, with_orders
 from whydiff.studies.sweep.program import Given, Program, arguments, rows_of, sizes
 from whydiff.studies.sweep.remedies import try_remedies
 from whydiff.studies.sweep.stored import Stored
@@ -42,6 +43,7 @@ def sweep(
     resume: str | os.PathLike[str] | None = None,
     remedies: bool = True,
     kernels: bool = True,
+    orders: bool = True,
     progress: Progress | None = None,
 ) -> Sweep:
     """Run a program at many sizes and say which ops change their bits with the size, and why.
@@ -66,6 +68,7 @@ def sweep(
         resume: a file of finished cells; nothing in it is run again.
         remedies: try what makes the sizes agree.
         kernels: ask which kernels ran.
+        orders: reveal in which order each class of sizes adds up, if the difference is rounding.
         progress: called with (stage, done, total).
 
     Returns:
@@ -86,7 +89,9 @@ def sweep(
         with _pool(executor, workers, program) as pool:
             cells = _cells(jobs, stored, pool, progress)
             judged = _judged(jobs, cells, pool, progress)
-        study = _study(axis, plan, cells, judged, environment)
+            study = _study(axis, plan, cells, judged, environment)
+            if orders and study.verdict is Verdict.ROUNDING:
+                study = _ordered(study, jobs, pool, progress)
         if remedies and study.verdict is Verdict.ROUNDING:
             tried = try_remedies(adapter, jobs, study, progress)
             study = replace(study, remedies=tried, causes=name_causes(study, tried))
@@ -143,7 +148,7 @@ def _key(program: Program, environment: Environment, row: int) -> dict[str, Any]
 class _Here:
     """Carries cells out in this process, one after another."""
 
-    def run(self, function: Any, jobs: Sequence[Job]) -> Iterator[Any]:
+    def run(self, function: Any, jobs: Sequence[Any]) -> Iterator[Any]:
         return (function(job) for job in jobs)
 
     def __enter__(self) -> _Here:
@@ -159,7 +164,7 @@ class _There(_Here):
     def __init__(self, executor: Executor, own: bool) -> None:
         self.executor, self.own = executor, own
 
-    def run(self, function: Any, jobs: Sequence[Job]) -> Iterator[Any]:
+    def run(self, function: Any, jobs: Sequence[Any]) -> Iterator[Any]:
         waiting = [self.executor.submit(function, job) for job in jobs]
         try:
             for future in as_completed(waiting):
@@ -213,6 +218,18 @@ def _judged(
         if progress is not None:
             progress("judge", len(found), len(chosen))
     return tuple(sorted(found, key=lambda one: one.size)), member
+
+
+def _ordered(study: Sweep, jobs: Sequence[Job], pool: _Here, progress: Progress | None) -> Sweep:
+    """The study with the accumulation trees of its classes."""
+    wanted = asked(study.classes, study.cells, jobs, study.axis)
+    revealed = {}
+    for size, found in pool.run(reveal_orders, wanted):
+        revealed[size] = found
+        if progress is not None:
+            progress("orders", len(revealed), len(wanted))
+    study = replace(study, classes=with_orders(study.classes, study.cells, study.axis, revealed))
+    return replace(study, causes=name_causes(study, ()))
 
 
 def _study(
