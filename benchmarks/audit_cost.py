@@ -1,11 +1,12 @@
 """What a range audit costs: ratio to the plain run, and the memory that it holds.
 
-Two tasks. ``smollm``: SmolLM2-135M, float32, CPU, 64 tokens, one forward pass under ``no_grad``. ``training``: 200
-steps of a small GPT (float16 autocast with loss scaling, AdamW, CPU), whose loss scale is let grow until gradients
-overflow: the steps that the audit names must be those that the scaler skipped.
+Two tasks. ``smollm``: SmolLM2-135M, float32, CPU, 64 tokens, one forward pass under ``no_grad``. ``training``: 20 steps
+of a small GPT (float16 autocast with loss scaling, AdamW, CPU); then once 200 steps, whose loss scale is let grow until
+gradients overflow: the steps that the audit names must be those that the scaler skipped.
 
 Plain and audited runs alternate; each pair gives a ratio, and the median and the lowest of the ratios are reported,
-of wall time and of this thread's processor time (with one thread the latter hardly depends on what else runs).
+of wall time and of this thread's processor time (with one thread the latter hardly depends on what else runs). "call"
+is all of `whydiff.range_audit`, with what it keeps of the model's beginning.
 
     python -m benchmarks.audit_cost                         # both tasks, with one thread and with all
     python -m benchmarks.audit_cost --task smollm --pairs 30
@@ -14,18 +15,21 @@ of wall time and of this thread's processor time (with one thread the latter har
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-STEPS = 200
+STEPS, SHORT = 200, 20
 
 
 def smollm() -> tuple[Callable[[], Any], dict[str, Any]]:
@@ -33,13 +37,19 @@ def smollm() -> tuple[Callable[[], Any], dict[str, Any]]:
     import torch
     from benchmarks.capture_cost import model_and_ids
 
+    import whydiff
+
     model, ids = model_and_ids()
 
     def run() -> None:
         with torch.no_grad():
             model(ids)
 
-    return run, {"root": model}
+    def whole() -> Any:
+        with torch.no_grad():
+            return whydiff.range_audit(model, ids)
+
+    return run, {"root": model, "whole": whole}
 
 
 class Training:
@@ -104,10 +114,9 @@ class Training:
 
 
 def training() -> tuple[Callable[[], Any], dict[str, Any]]:
-    """The training run; its length is the environment's, 200 steps by default."""
+    """The training run."""
     task = Training()
-    steps = int(os.environ.get("AUDIT_STEPS", STEPS))
-    return (lambda: task.run(steps)), {"root": task.model, "task": task}
+    return (lambda: task.run(SHORT)), {"root": task.model, "task": task}
 
 
 TASKS = {"smollm": smollm, "training": training}
@@ -131,31 +140,46 @@ def measure(name: str, pairs: int, threads: int) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     run, more = TASKS[name]()
-    root, task = more["root"], more.get("task")
-    wall, own, plain, overflows = [], [], [], []
+    root, task, whole = more["root"], more.get("task"), more.get("whole")
+    plain, wall, own, call, overflows = [], [], [], [], []
     audit: Any = None
     for number in range(pairs + 1):
         times = [(time.perf_counter(), time.thread_time())]
-        run()
-        times.append((time.perf_counter(), time.thread_time()))
-        audit = audited(run, root)
-        times.append((time.perf_counter(), time.thread_time()))
-        if number or pairs == 0:  # the first pair warms up
-            plain.append(times[1][0] - times[0][0])
-            wall.append((times[2][0] - times[1][0]) / plain[-1])
-            own.append((times[2][1] - times[1][1]) / (times[1][1] - times[0][1]))
+        for step in (run, lambda: audited(run, root), whole):
+            if step is not None:
+                audit = step() or audit
+                times.append((time.perf_counter(), time.thread_time()))
+        if number == 0 and pairs > 1:
+            continue  # the first pair warms up
+        spent = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(times)]
+        plain.append(spent[0][0])
+        wall.append(spent[1][0] / spent[0][0])
+        own.append(spent[1][1] / spent[0][1])
+        call += [spent[2][1] / spent[0][1]] if whole else []
+        if pairs == 1:
+            break
+    audit, peak = getattr(audit, "audit", audit), _memory(run, root)
     if task is not None:
-        overflows = sorted({step for a in audit.alarms if a.kind == "overflow" for step in _steps(a)})
+        audit = audited(lambda: task.run(STEPS), root)
+        overflows = sorted({step for a in audit.alarms if a.kind == "overflow" for step in a.every})
     return {
         "task": name, "threads": threads, "pairs": len(wall), "plain_s": statistics.median(plain),
         "wall": statistics.median(wall), "wall_lowest": min(wall), "own": statistics.median(own),
-        "own_lowest": min(own), "sites": len(audit.sites), "calls": sum(site.calls for site in audit.sites),
-        "overflow_steps": overflows, "skipped_steps": getattr(task, "skipped", []),
+        "own_lowest": min(own), "call": statistics.median(call) if call else None, "sites": len(audit.sites),
+        "calls": sum(site.calls for site in audit.sites), "overflow_steps": overflows,
+        "skipped_steps": getattr(task, "skipped", []), "peak_mib": peak,
     }  # fmt: skip
 
 
-def _steps(alarm: Any) -> Any:
-    return getattr(alarm, "at", None) or alarm.steps
+def _memory(run: Callable[[], Any], root: Any) -> float:
+    """MiB that Python and numpy held at most while an audit ran (tensors are not counted: none is kept)."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        audited(run, root)
+        return tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def main() -> None:
@@ -163,13 +187,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=TASKS)
     parser.add_argument("--threads", type=int, default=0, help="measure in this process and print JSON")
-    parser.add_argument("--pairs", type=int, default=0, help="15 (smollm) or 3 (training) by default")
+    parser.add_argument("--pairs", type=int, default=0, help="15 (smollm) or 7 (training) by default")
     options = parser.parse_args()
     if options.threads:
-        pairs = options.pairs or {"smollm": 15, "training": 3}[options.task]
+        pairs = options.pairs or {"smollm": 15, "training": 7}[options.task]
         print(json.dumps(measure(options.task, pairs, options.threads)))
         return
-    print(f"{'task':10}{'threads':>8}{'x wall':>8}{'lowest':>8}{'x own':>8}{'lowest':>8}{'plain s':>9}{'sites':>7}")
+    columns = ("threads", "x wall", "lowest", "x own", "lowest", "x call", "plain s", "sites", "MiB")
+    print(f"{'task':10}" + "".join(f"{column:>9}" for column in columns))
     for task in [options.task] if options.task else TASKS:
         for threads in sorted({1, os.cpu_count() or 1}):
             command = [sys.executable, "-m", "benchmarks.audit_cost", "--task", task, "--threads", str(threads)]
@@ -177,10 +202,9 @@ def main() -> None:
             environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             row = json.loads(done.stdout.strip().splitlines()[-1])
-            print(
-                f"{task:10}{threads:8}{row['wall']:8.2f}{row['wall_lowest']:8.2f}{row['own']:8.2f}"
-                f"{row['own_lowest']:8.2f}{row['plain_s']:9.3f}{row['sites']:7}"
-            )
+            figures = [row[name] for name in ("wall", "wall_lowest", "own", "own_lowest", "call", "plain_s")]
+            shown = "".join(f"{'–' if value is None else format(value, '.2f'):>9}" for value in figures)
+            print(f"{task:10}{threads:9}{shown}{row['sites']:9}{row['peak_mib']:9.1f}")
             if row["skipped_steps"] or row["overflow_steps"]:
                 print(f"{'':10}overflow at steps {row['overflow_steps']}; the scaler skipped {row['skipped_steps']}")
 

@@ -59,6 +59,12 @@ def copied(known: Known) -> Known:
     return made[1] if made is not None and made[0] == "copy" else known
 
 
+def of_product(known: Known) -> bool:
+    """Whether a value is a stored product, or a copy of one."""
+    made = copied(known).made
+    return made is not None and made[0] == "product"
+
+
 def _source(known: Known, kind: str) -> Any:
     known = copied(known)
     made = known.made

@@ -16,7 +16,7 @@ from whydiff.adapters.torch.range_alarms import (
     scale_factor,
     vanished_constant,
 )
-from whydiff.adapters.torch.range_flow import copied, one_pass_variance
+from whydiff.adapters.torch.range_flow import copied, of_product, one_pass_variance
 from whydiff.adapters.torch.range_plan import Plan
 from whydiff.adapters.torch.range_values import Known, addressed
 from whydiff.ranges import Range, limits, measure_address
@@ -34,13 +34,22 @@ class Call:
     Attributes:
         plan, func, args, kwargs: what was called.
         reads, before: floating tensors that it read, and what was known of them before.
+        zeros: how many zeros it wrote.
     """
 
-    __slots__ = ("args", "before", "func", "kwargs", "plan", "reads")
+    __slots__ = ("args", "before", "func", "kwargs", "plan", "reads", "zeros")
 
     def __init__(
-        self, plan: Plan, func: Any, args: Any, kwargs: Any, reads: Sequence[torch.Tensor], before: Sequence[Known]
+        self,
+        plan: Plan,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        reads: Sequence[torch.Tensor],
+        before: Sequence[Known],
+        zeros: int,
     ) -> None:
+        self.zeros = zeros
         self.plan, self.func, self.args, self.kwargs, self.reads, self.before = plan, func, args, kwargs, reads, before
 
 
@@ -71,7 +80,7 @@ class Judge:
             known: what is now known of it; ``finite`` is set.
         """
         with _disable_current_modes(), torch.no_grad():
-            if call.plan.role == "scaling" and call.before and call.before[0].made is not None:
+            if call.plan.role == "scaling" and call.before and of_product(call.before[0]):
                 self._late_scaling(call, total, step)
             if known.finite:
                 self._finite(call, total, step, tensor, largest)
@@ -86,7 +95,7 @@ class Judge:
         if any(read.shape == tensor.shape for read in tainted):
             self._alarm("hidden", total, step, {"largest_after": largest})
         role, before = call.plan.role, call.before
-        if role in ("scaling", "sum", "bound") and before:
+        if role in ("scaling", "sum", "bound") and before and call.zeros:
             self._vanishing(call, total, step, tensor)
         if role == "sum" and call.plan.op in ("sub", "sub_", "rsub"):
             ordered = before[::-1] if call.plan.op == "rsub" else before
@@ -103,7 +112,7 @@ class Judge:
         """Zeros that exact arithmetic would not give."""
         found = _range(tensor)
         if call.plan.role != "scaling":
-            constant = vanished_constant(call.plan.op, call.args, call.kwargs, found.dtype) if found.zeros else None
+            constant = vanished_constant(call.plan.op, call.args, call.kwargs, found.dtype)
             if constant is not None:
                 data = {"constant": constant, "smallest": limits(found.dtype).smallest, "zeros": found.zeros,
                         "elements": found.elements}  # fmt: skip
@@ -154,13 +163,10 @@ class Judge:
 
     def _late_scaling(self, call: Call, total: Any, step: int) -> None:
         """A number below one scales what a product stored."""
-        made = copied(call.before[0]).made
-        if made is None or made[0] != "product":
-            return
         factor = scale_factor(call.plan.op, call.args)
         if factor is None or factor >= 1:
             return
-        product = made[1]
+        product = copied(call.before[0]).made[1]
         overflow = self._raised.get(("overflow", product.site))
         true = overflow.data.get("true_largest") if overflow is not None else None
         stored = product.tally.range()

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from whydiff.adapters.torch.dtypes import dtype_name, not_comparable
 from whydiff.adapters.torch.operators import decomposed
-from whydiff.adapters.torch.range_flow import made_by
+from whydiff.adapters.torch.range_flow import made_by, of_product
 from whydiff.adapters.torch.range_judge import Call, Judge
 from whydiff.adapters.torch.range_plan import Plan, plan_of, plans, tensors_of
 from whydiff.adapters.torch.range_values import Known, Values, addressed
@@ -273,9 +273,8 @@ class RangeRecorder(TorchDispatchMode):
             known.made = made_by(plan, total, args, reads, before, elements)
         known.finite = not special
         if special or troubled or _noteworthy(role, before, zeros, elements):
-            self._judge.written(
-                Call(plan, func, args, kwargs, reads, before), total, place.step, tensor, largest, known
-            )
+            call = Call(plan, func, args, kwargs, reads, before, zeros)
+            self._judge.written(call, total, place.step, tensor, largest, known)
             self._troubled = troubled or known.tainted or known.vanished
         return True
 
@@ -301,7 +300,7 @@ class RangeRecorder(TorchDispatchMode):
 def _noteworthy(role: str, before: Sequence[Known], zeros: int, elements: int) -> bool:
     """Whether a finite result of an op with a role has to be judged."""
     if role == "scaling":
-        return zeros > UNDERFLOW_SHARE * elements or (bool(before) and before[0].made is not None)
+        return zeros > UNDERFLOW_SHARE * elements or (bool(before) and of_product(before[0]))
     if role == "sum":
         return bool(zeros) or (len(before) == 2 and before[0].made is not None and before[1].made is not None)
     return role == "bound" and bool(zeros)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import types
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -73,6 +74,11 @@ class LiveLeaf:
                 self.look.copy_(self.snapshot)
 
 
+_WITHOUT = frozenset((bool, int, float, str, type(None)))
+"""What holds no tensor, as most attributes of a module."""
+_MAPPINGS = frozenset((dict, OrderedDict))
+
+
 def state_of(prefix: str, root: torch.nn.Module) -> Iterator[LiveLeaf]:
     """Every tensor that belongs to a module tree, shared ones (and those of shared modules) once per name."""
     for path, module in root.named_modules(remove_duplicate=False):
@@ -86,7 +92,9 @@ def state_of(prefix: str, root: torch.nn.Module) -> Iterator[LiveLeaf]:
                 lasting = name not in module._non_persistent_buffers_set
                 yield LiveLeaf(dot + name, "buffer" if lasting else "non_persistent_buffer", buffer, module, name)
         for name, value in vars(module).items():
-            if name in ("_parameters", "_buffers", "_modules"):
+            if type(value) in _WITHOUT or name in ("_parameters", "_buffers", "_modules"):
+                continue
+            if type(value) in _MAPPINGS and not value:  # the hooks that a module does not have
                 continue
             for suffix, key, tensor in _attributes(value):
                 yield LiveLeaf(dot + name + suffix, "attribute", tensor, module, (name, key))
