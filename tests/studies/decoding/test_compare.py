@@ -90,11 +90,22 @@ def test_left_padding_with_learned_positions(positions: bool) -> None:
         assert not any(cause.code.startswith("SH") and cause.status == "confirmed" for cause in found.causes)
 
 
-def test_left_padding_with_rotary_positions_is_the_same_function() -> None:
+@pytest.mark.parametrize("positions", [False, True])
+def test_left_padding_with_rotary_positions_is_the_same_function(positions: bool) -> None:
     """Rotary attention sees differences of positions only: shifting all of them changes no exact result."""
     model, tokens = llama(), ids()
     found = whydiff.compare(
         lambda: model(tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits,
-        lambda: padded(model, tokens, positions=False),
+        lambda: padded(model, tokens, positions),
     )
     assert found.verdict in SAME, found.reason
+
+
+@pytest.mark.parametrize(("make", "verdict"), [(absolute, Verdict.SEMANTIC), (llama, Verdict.ROUNDING)])
+def test_left_padding_without_positions_against_with_them(make: Any, verdict: Verdict) -> None:
+    """One padded batch, numbered by the model from the padding on, or by the caller from the first real token on."""
+    model, tokens = make(), ids()
+    found = whydiff.compare(lambda: padded(model, tokens, True), lambda: padded(model, tokens, False))
+    assert found.verdict is verdict, found.reason
+    if verdict is Verdict.SEMANTIC:
+        assert "IN002" in {cause.code for cause in found.causes if cause.status == "confirmed"}
