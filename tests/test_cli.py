@@ -122,6 +122,11 @@ def test_level_and_renames_reach_the_pipeline(pipeline: Pipeline, traces: tuple[
     assert wrong.exit_code == 2 and "PATTERN=TEXT" in wrong.stderr
 
 
+def test_rows_reach_the_pipeline(pipeline: Pipeline, traces: tuple[str, str]) -> None:
+    invoke("compare", *traces, "--rows", "attention_mask")
+    assert pipeline.options.rows == "attention_mask"
+
+
 def test_reports_are_saved_too(pipeline: Pipeline, traces: tuple[str, str]) -> None:
     assert invoke("compare", *traces, "--save", "r.json", "-s", "r.md").exit_code == 0
     assert json.loads(Path("r.json").read_text())["verdict"] == "identical"
@@ -340,7 +345,7 @@ def test_the_stub_of_the_pipeline_has_its_signature() -> None:
 
     from whydiff import pipeline as real
 
-    assert {"level", "rename", "progress"} <= {field.name for field in dataclasses.fields(real.Options)}
+    assert {"level", "rename", "progress", "rows"} <= {field.name for field in dataclasses.fields(real.Options)}
     assert "options" in inspect.signature(real.compare).parameters
 
 
@@ -395,3 +400,8 @@ def test_the_documentation_names_no_command_or_option_that_does_not_exist() -> N
     real = {opt for command in commands().values() for p in command.params for opt in (*p.opts, *p.secondary_opts)}
     assert set(re.findall(r"--[a-z][a-z-]*", page)) <= real | {"--version", "--help"}
     assert set(re.findall(r"^## `whydiff (\w+)`", page, re.MULTILINE)) == set(commands())
+
+
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "whydiff", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("whydiff ")
