@@ -12,6 +12,7 @@ from torch import nn
 
 from whydiff.adapters import for_framework
 from whydiff.adapters.torch.fingerprints import content_lanes
+from whydiff.adapters.torch.formulas import FORMULAS
 from whydiff.adapters.torch.lifting import LiftedExecutor, apply_lifted
 from whydiff.errors import ReplayError
 from whydiff.records import Lift, RecordedTrace
@@ -225,6 +226,24 @@ def test_attention_kernels_without_float64_have_a_formula() -> None:
             assert torch.allclose(mine, theirs, atol=1e-12)
     with pytest.raises(ReplayError):
         attention(q, k, v, None, 0.1, False, None)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "ends"),
+    [((6, 4), (3, 4, 5), [2, 2, 6]), ((3, 4, 4), (4, 9), [2, 5, 9]), ((6, 8), (8, 5), [3, 3, 8])],
+    ids=["rows", "columns", "terms"],
+)
+def test_grouped_products_have_a_formula(a: tuple[int, ...], b: tuple[int, ...], ends: list[int]) -> None:
+    left, right = torch.randn(a).double(), torch.randn(b).double()
+    found = FORMULAS["_grouped_mm"](left, right, torch.tensor(ends, dtype=torch.int32))
+    begins = [0, *ends[:-1]]
+    for group, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        if len(a) == 2 and len(b) == 3:
+            assert torch.equal(found[begin:end], left[begin:end] @ right[group])
+        elif len(a) == 3:
+            assert torch.equal(found[:, begin:end], left[group] @ right[:, begin:end])
+        else:
+            assert torch.equal(found[group], left[:, begin:end] @ right[begin:end])
 
 
 def test_apply_lifted_leaves_its_reads_alone() -> None:
