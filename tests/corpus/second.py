@@ -124,13 +124,14 @@ def gate_and_up_swapped() -> Pair:
 
 @defect("precision", "PR")
 def softmax_in_bf16() -> Pair:
-    """Attention probabilities computed in bfloat16 instead of float32."""
+    """Attention probabilities computed, step by step, in bfloat16 instead of float32."""
     q, k, v = (randn(1, 2, 16, 16, seed=s, dtype=torch.bfloat16) for s in range(3))
 
     def run(wide: bool) -> Any:
         def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             scores = q @ k.transpose(-1, -2) / 4
-            return torch.softmax(scores, -1, dtype=torch.float32 if wide else None).to(q.dtype) @ v
+            e = torch.exp((scores.float() if wide else scores) - scores.amax(-1, keepdim=True))
+            return (e / e.sum(-1, keepdim=True)).to(q.dtype) @ v
 
         return attend
 
@@ -327,6 +328,21 @@ def convolution_as_a_product() -> Pair:
         return (weight.reshape(6, -1) @ F.unfold(x, 3)).reshape(x.shape[0], 6, 6, 6)
 
     return (lambda x: F.conv2d(x, weight)), unfolded, (randn(2, 3, 8, 8),)
+
+
+@benign("rounding identical precision", "PR")
+def softmax_asked_for_in_bf16() -> Pair:
+    """The kernel computes in float32 inside, whatever it is asked for: rounded afterwards, no bit differs."""
+    q, k, v = (randn(1, 2, 16, 16, seed=s, dtype=torch.bfloat16) for s in range(3))
+
+    def run(wide: bool) -> Any:
+        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            scores = q @ k.transpose(-1, -2) / 4
+            return torch.softmax(scores, -1, dtype=torch.float32 if wide else None).to(q.dtype) @ v
+
+        return attend
+
+    return run(True), run(False), (q, k, v)
 
 
 @benign(quick=True)

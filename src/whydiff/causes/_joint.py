@@ -83,7 +83,11 @@ def joints_of(case: Case, numbers: Sequence[int]) -> list[Joint]:
                 joint = _joint(sides, readers, (look[0], look[1]))
                 if joint is not None and sum(j.members[0] == joint.members[0] for j in joints) < _EACH:
                     joints.append(joint)
-        also = {n for er, ec in looks for n in bare.get((er.producer, ec.producer), ())}
+        also = {
+            n for er, ec in looks
+            for n in bare.get((er.producer if er.producer >= 0 else both[0],
+                               ec.producer if ec.producer >= 0 else both[1]), ())
+        }  # fmt: skip
         for side, index in enumerate(both):
             sides[side].follow(index, also)
         union = {**sides[0].reached.get(both[0], {}), **sides[1].reached.get(both[1], {})}
@@ -129,6 +133,8 @@ def _joint(
     if not all(inside) or not all(_closed(sides[i], readers[i], inside[i], look[i]) for i in (0, 1)):
         return None
     calls = tuple([sides[i].calls[index] for index in sorted(inside[i])] for i in (0, 1))
+    if any(call.rng for side in calls for call in side):
+        return None  # what is drawn is not repeated in float64
     members = {n for i in (0, 1) for index in inside[i] for n in sides[i].own.get(index, ())}
     members |= {n for i in (0, 1) for index in inside[i] for n in sides[i].reached.get(index, ())}
     return Joint(tuple(sorted(members)), look, (calls[0], calls[1]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from whydiff.case import Case
@@ -13,7 +15,8 @@ def places(event: Event) -> Indices:
     """Flat positions within its storage that an event looks at, row-major."""
     spec = event.spec
     found = np.full(spec.shape, spec.offset, dtype=np.int64)
-    for axis, (size, stride) in enumerate(zip(spec.shape, spec.strides, strict=True)):
+    strides = spec.strides or tuple(math.prod(spec.shape[i + 1 :]) for i in range(len(spec.shape)))
+    for axis, (size, stride) in enumerate(zip(spec.shape, strides, strict=True)):
         found += (np.arange(size) * stride).reshape((-1,) + (1,) * (len(spec.shape) - axis - 1))
     return found.reshape(-1)
 

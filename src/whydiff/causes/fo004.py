@@ -82,7 +82,7 @@ class LayoutPermuted:
             if found is not None:
                 patterns.append(found)
                 interventions.append(Intervention("permute", str(ec.site), str(found.inverse)))
-        return self._finding(patterns[0], "reads", tuple(interventions)) if patterns else None
+        return self._finding(patterns[0], "reads", _possible(view, *interventions)) if patterns else None
 
     def _written(self, view: View) -> Finding | None:
         ours, theirs = view.outputs
@@ -97,19 +97,25 @@ class LayoutPermuted:
         own = event.producer >= 0 and view.seen.calls[1] and written is not None
         interventions = view.replace_op()
         if own and written is not None:
-            interventions = (Intervention("permute", str(written.site), str(found.inverse)),)
+            interventions = _possible(view, Intervention("permute", str(written.site), str(found.inverse)))
         return self._finding(found, "results", interventions)
 
     def explain_joint(self, view: View) -> Finding | None:
-        """The same function of elements in another order, as two rotary conventions compute it."""
+        """A rearranged result; or one function of elements in another order, as two rotary conventions compute it."""
         if view.one_function or view.exact[0].shape != view.exact[1].shape or view.exact[0].size > _MOST:
             return None
+        found = of_values(*view.outputs)
+        if found is not None:
+            return self._finding(found, "results", view.replace_op())
+        made = self._as_made(view)
+        if made is not None:
+            return made
         for whole, x in _wholes(view):
             for pattern in candidates(x.shape):
-                if len(pattern.factors) != x.ndim + 1:
-                    continue
-                made = _in_order(view, whole, x, pattern)
-                if made is not None and distance(view.exact[1], made) <= SAME_FUNCTION * UNIT_ROUNDOFF["float32"]:
+                if len(pattern.factors) != x.ndim + 1 or pattern.groups[-1] != 2 or 2 not in pattern.factors[-2:]:
+                    continue  # pairs along the last axis, as neighbours or as halves
+                other = _in_order(view, whole, x, pattern)
+                if other is not None and distance(view.exact[1], other) <= SAME_FUNCTION * UNIT_ROUNDOFF["float32"]:
                     return self._finding(pattern, "ops take the elements in another order than", view.replace_op())
         return None
 
@@ -117,9 +123,11 @@ class LayoutPermuted:
         """The result's elements, rearranged as the tensors are laid out that were made (heads not put back)."""
         ours, theirs = (side.reshape(-1) for side in view.outputs)
         shapes = []
-        for event, trace in zip(view.seen.results, (view.case.reference, view.case.candidate), strict=True):
-            written = trace.calls[event.producer].writes if event.producer >= 0 else ()
-            shapes.append({e.spec.shape for e in written if e.storage == event.storage and e.spec.numel == ours.size})
+        for side, trace in enumerate((view.case.reference, view.case.candidate)):
+            made = view.seen.results[side].producer
+            calls = [*view.seen.calls[side], *([trace.calls[made]] if made >= 0 else [])]
+            events = [event for call in calls for event in (*call.reads, *call.writes)]
+            shapes.append(sorted({e.spec.shape for e in events if e.spec.numel == ours.size}))
         if ours.size < 4 or np.array_equal(ours, theirs) or not np.array_equal(np.sort(ours), np.sort(theirs)):
             return None
         for one, other in itertools.product(*shapes):
@@ -168,6 +176,11 @@ class LayoutPermuted:
             return torch.tanh(heads @ heads.mT)
 
         return lambda: run(False), lambda: run(True)
+
+
+def _possible(view: View, *interventions: Intervention) -> tuple[Intervention, ...]:
+    """The interventions, or the reference's op in the candidate's place where they cannot be carried out."""
+    return interventions if view.case.replays(interventions) else view.replace_op()
 
 
 def _wholes(view: View) -> Iterator[tuple[int, Array]]:

@@ -69,7 +69,7 @@ class OtherValueRead:
             return None
         texts, interventions, makers = [], [], []
         for er, ec in matched(*view.single, "reads"):
-            ours, theirs = (part_of(trace, event) for trace, event in
+            ours, theirs = (_output_of(trace, event) or part_of(trace, event) for trace, event in
                             ((view.case.reference, er), (view.case.candidate, ec)))  # fmt: skip
             if ours is None or theirs is None or ours == theirs or not one_value(view.case, er, ec):
                 continue
@@ -146,6 +146,13 @@ def part_of(trace: Trace, event: Event) -> str | None:
         marked[at] = True
         axes.append(":" if marked.all() else listed_indices(marked))
     return f"[{', '.join(axes)}]"
+
+
+def _output_of(trace: Trace, event: Event) -> str:
+    """Which of several outputs of one op a read is; empty if the op has one."""
+    written = trace.calls[event.producer].writes if event.producer >= 0 else ()
+    slots = [i for i, one in enumerate(written) if one.storage == event.storage]
+    return f"output {slots[0]}" if len({one.storage for one in written}) > 1 and slots else ""
 
 
 def _maker(trace: Trace, event: Event) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.case import Case
+from whydiff.case import ABSENT, Case, differing_arguments
 from whydiff.causes._explained import Finding, View, causes_of
 from whydiff.causes._state import listed
 from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
@@ -74,6 +74,21 @@ class FormulaDiffers:
         return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), view.give_argument() or view.replace_op(),
                        {"text": text}, general=True)  # fmt: skip
 
+    def explain_joint(self, view: View) -> Finding | None:
+        """Ops that give values of other shapes, so that they are compared where the shapes are equal again."""
+        calls = view.seen.calls
+        if not view.other_function or not all(calls) or not np.isfinite(view.apart):
+            return None
+        if any(call.rng for side in calls for call in side):
+            return None
+        text, key = _of_joint(view)
+        evidence = Evidence(
+            f"{text}; on the same inputs the results lie {view.apart:.2g} of their size apart in float64",
+            {"reference": [str(call.site) for call in calls[0]], "candidate": [str(call.site) for call in calls[1]],
+             "apart_in_float64": view.apart},
+        )  # fmt: skip
+        return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), view.replace_op(), {"text": text}, general=True)
+
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of arguments or of lists of ops."""
         return causes_of(case, self.code, self.name, _remedy)
@@ -106,6 +121,24 @@ def _arguments(view: View) -> tuple[str, Any]:
         found = [f"{_shown(given[0]) or 'a default'} is given in the reference and {_shown(given[1]) or 'a default'} "
                  "in the candidate"]  # fmt: skip
     return (f"of {ours.site.op}, {'; '.join(found)}" if found else ""), (ours.target, *found)
+
+
+def _of_joint(view: View) -> tuple[str, Any]:
+    """Arguments in which paired ops of several differ, else the ops."""
+    partner = {pair.reference: pair.candidate for pair in view.case.alignment.pairs}
+    found = []
+    for call in view.seen.calls[0]:
+        other = view.case.candidate.calls[partner[call.index]] if call.index in partner else None
+        if other is not None and other.target == call.target:
+            found += [f"{call.site.op} is given {_shown(a)} in the reference and {_shown(b)} in the candidate"
+                      for a, b in differing_arguments(call.arguments, other.arguments)
+                      if a is not ABSENT and b is not ABSENT]  # fmt: skip
+    if (
+        len(view.seen.calls[0]) == len(view.seen.calls[1]) == sum(c.index in partner for c in view.seen.calls[0])
+        and found
+    ):
+        return "; ".join(dict.fromkeys(found)), tuple(found)
+    return _ops(view.seen.calls)
 
 
 def _shown(argument: Any) -> str:

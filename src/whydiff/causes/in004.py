@@ -106,11 +106,11 @@ def _one_module(trace: Trace, one: Call, other: Call) -> bool:
     return bool(_nearest(trace, one) & _nearest(trace, other))
 
 
-def _nearest(trace: Trace, call: Call) -> set[int]:
+def _nearest(trace: Trace, call: Call) -> set[Any]:
     inputs = {leaf.storage for leaf in trace.leaves if leaf.role == "input"}
     waiting = [call]
     for _ in range(_FAR):
-        leaves = {e.storage for c in waiting for e in c.reads if e.producer == -1 and e.storage not in inputs}
+        leaves = {(e.storage, e.spec) for c in waiting for e in c.reads if e.producer == -1 and e.storage not in inputs}
         if leaves:
             return leaves
         waiting = [trace.calls[e.producer] for c in waiting for e in c.reads if e.producer >= 0]
