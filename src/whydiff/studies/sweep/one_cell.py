@@ -19,7 +19,9 @@ from whydiff.axes import axes_of
 from whydiff.case import Case, replayable
 from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
-from whydiff.localize import Localization, find_origins, measure_growth
+from whydiff.growth import measure_growth
+from whydiff.localization import Localization
+from whydiff.localize import find_origins
 from whydiff.lockstep import Lockstep, Look
 from whydiff.metrics import values
 from whydiff.records import Alignment, Call, Count, Event, Payload, Trace, Verdict
