@@ -62,7 +62,7 @@ class Configured(torch.nn.Module):
         torch.manual_seed(0)
         self.config = {"eps": eps, "unused": unused, "home": home}
         self.linear = torch.nn.Linear(8, 8)
-        self.register_buffer("shift", torch.full((8,), 2.0 if wrong else 1.0))
+        self.register_buffer("shift", torch.linspace(1.0, 2.0 if wrong else 1.5, 8))  # a constant would not matter
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.linear(x) + self.shift
