@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from whydiff.adapters.torch.arguments import encode, lazy_bits, place_of
-from whydiff.adapters.torch.dtypes import dtype_name, not_comparable, plain, spec_of, to_payload
+from whydiff.adapters.torch.arguments import lazy_bits, place_of
+from whydiff.adapters.torch.dtypes import not_comparable, plain, spec_of, to_payload
 from whydiff.adapters.torch.environment import flags_now, rng_state
 from whydiff.adapters.torch.fingerprints import content_lanes, spans_lanes
 from whydiff.adapters.torch.operators import Operator, decomposed, describe, draws
 from whydiff.adapters.torch.outputs import tensors_in
+from whydiff.adapters.torch.rows import Row, call_of
 from whydiff.adapters.torch.scopes import Scopes
 from whydiff.adapters.torch.state import LiveLeaf
 from whydiff.adapters.torch.storages import Storage, Storages, read_lanes, span_of, written_lanes
-from whydiff.records import Call, Event, Fingerprint, Kind, Payload, Site, TensorSpec
+from whydiff.records import Call, Fingerprint, Kind, Payload, TensorSpec
 
-_Row = tuple[Any, ...]
 _Touched = tuple[int, torch.Tensor, Storage]
 
 
@@ -53,7 +53,7 @@ class Recorder(TorchDispatchMode):
         self.leaves: list[LiveLeaf] = []
         self._constants = 0
         self._expected: dict[int, LiveLeaf] = {}
-        self._rows: list[_Row] = []
+        self._rows: list[Row] = []
         self._count = 0
         self._occurrences: dict[tuple[str, str, str], int] = {}
         self._occurrence_step = 0
@@ -81,7 +81,7 @@ class Recorder(TorchDispatchMode):
             return self._rebound(func, operator, args, kwargs)
         index = self._count
         phase, scope = self.scopes.phase_and_scope()
-        reads: list[_Row] = []
+        reads: list[Row] = []
         touched: list[_Touched] = []
         if operator.writes:
             written, positions = operator.written_names, operator.writes_to(args)
@@ -131,7 +131,7 @@ class Recorder(TorchDispatchMode):
         )
         return result
 
-    def _take(self, value: Any, reads: list[_Row], touched: Any, operator: Operator) -> Any:
+    def _take(self, value: Any, reads: list[Row], touched: Any, operator: Operator) -> Any:
         if isinstance(value, torch.Tensor):
             position = len(reads)
             reads.append(self._look(value, touched, position, operator))
@@ -140,7 +140,7 @@ class Recorder(TorchDispatchMode):
             return [self._take(item, reads, touched, operator) for item in value]
         return value
 
-    def _look(self, tensor: torch.Tensor, touched: Any, position: int, operator: Operator | None) -> _Row:
+    def _look(self, tensor: torch.Tensor, touched: Any, position: int, operator: Operator | None) -> Row:
         ordinary = plain(tensor)
         storage = self.storages.of(tensor) if ordinary else None
         if storage is not None and touched is None:
@@ -183,7 +183,7 @@ class Recorder(TorchDispatchMode):
 
     def _rebound(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Any:
         """``set_``: from here on the tensor is a look at another storage; no number changes."""
-        reads: list[_Row] = []
+        reads: list[Row] = []
         named: dict[str, Any] = {}
         template = ([self._take(a, reads, None, operator) for a in args], named)
         result = func(*args, **kwargs)
@@ -200,8 +200,8 @@ class Recorder(TorchDispatchMode):
 
     def _outputs(
         self, operator: Operator, index: int, result: Any, touched: list[_Touched], wanted: bool
-    ) -> tuple[list[_Row], Kind]:
-        writes: list[_Row] = []
+    ) -> tuple[list[Row], Kind]:
+        writes: list[Row] = []
         kind: Kind = "view"
         changed: set[int] = set()
         for _, _, storage in touched:
@@ -234,7 +234,7 @@ class Recorder(TorchDispatchMode):
             kind = "compute"
         return writes, kind
 
-    def _written(self, tensor: torch.Tensor, storage: Storage, index: int, key: str) -> _Row:
+    def _written(self, tensor: torch.Tensor, storage: Storage, index: int, key: str) -> Row:
         spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
         if not storage.initialised:
             return (spec, storage.number, index, None, 0, True, "uninitialised memory", "")
@@ -356,8 +356,8 @@ class Recorder(TorchDispatchMode):
         kind: Kind,
         scope: str,
         op: str,
-        reads: list[_Row],
-        writes: list[_Row],
+        reads: list[Row],
+        writes: list[Row],
         slots: list[str] | None = None,
     ) -> None:
         """Write down a call that is no operator: a return, or a whole module."""
@@ -396,7 +396,7 @@ class Recorder(TorchDispatchMode):
         collecting = gc.isenabled()
         gc.disable()  # many small records, none of them garbage: looking for some takes longer than making them
         try:
-            return [_call(row, known) for row in rows]
+            return [call_of(row, known) for row in rows]
         finally:
             if collecting:
                 gc.enable()
@@ -415,48 +415,3 @@ def _flat(result: Any) -> Iterable[torch.Tensor]:
     elif isinstance(result, (list, tuple)):
         for item in result:
             yield from _flat(item)
-
-
-def _spec(raw: Any, known: dict[Any, TensorSpec]) -> TensorSpec:
-    if isinstance(raw, TensorSpec):
-        return raw
-    spec = known.get(raw)
-    if spec is None:
-        shape, dtype, device, strides, offset = raw
-        spec = known[raw] = TensorSpec(tuple(shape), dtype_name(dtype), str(device), tuple(strides), offset)
-    return spec
-
-
-def _call(row: _Row, known: dict[Any, TensorSpec]) -> Call:
-    index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, rng, number = row
-    slots = None
-    if isinstance(operator, tuple):
-        (op, slots), target = operator, operator[0]
-    else:
-        op, target = operator.op, operator.target
-    site = Site(scope, op, phase, step, 0, number)
-    if slots is None:
-        slots = [f"read.{i}" for i in range(len(reads))]
-    read_events = tuple(
-        Event(site.at(slot), _spec(spec, known), storage, producer, _fingerprint(lanes, nbytes, dense), skipped)
-        for slot, (spec, storage, producer, lanes, nbytes, dense, skipped, _) in zip(slots, reads, strict=True)
-    )
-    single = len(writes) == 1
-    write_events = tuple(
-        Event(
-            site.at("output" if single else f"output.{i}"),
-            _spec(spec, known),
-            storage,
-            producer,
-            _fingerprint(lanes, nbytes, dense),
-            skipped,
-            payload,
-        )
-        for i, (spec, storage, producer, lanes, nbytes, dense, skipped, payload) in enumerate(writes)
-    )
-    arguments = [encode(template[0]), {name: encode(value) for name, value in template[1].items()}]
-    return Call(index, site, target, kind, read_events, write_events, arguments, mutates, context, rng)
-
-
-def _fingerprint(lanes: Any, nbytes: int, dense: bool) -> Fingerprint | None:
-    return None if lanes is None else Fingerprint(lanes, nbytes, "content" if dense else "span")
