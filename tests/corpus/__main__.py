@@ -17,7 +17,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from tests.corpus.cases import Planted, cases, judge
+from tests.corpus.cases import PARTS, Planted, cases, judge
 
 from whydiff.pipeline import compare
 from whydiff.records import Verdict
@@ -92,10 +92,10 @@ def figures(rows: Sequence[Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run, print as it goes, then both halves apart."""
+    """Run, print as it goes, then each part apart."""
     parser = argparse.ArgumentParser(prog="python -m tests.corpus", description=__doc__)
     parser.add_argument("names", nargs="*", help="only cases whose name contains one of these")
-    parser.add_argument("--half", default="", choices=("", "first", "second"))
+    parser.add_argument("--half", default="", choices=("", *PARTS))
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args(argv)
     chosen = [c for c in cases(options.half) if not options.names or any(n in c.name for n in options.names)]
@@ -112,10 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"          {row.reason[:300]}", flush=True)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
-    for half in ("first", "second"):
+    for half in PARTS:
         part = [row for row in rows if row.half == half]
         if part:
-            print(f"\n{half} half: {len(part)} cases\n{table(part)}\n{figures(part)}")
+            print(f"\n{half} part: {len(part)} cases\n{table(part)}\n{figures(part)}")
     return int(any(row.verdict == "error" or row.missed for row in rows))
 
 

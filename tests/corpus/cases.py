@@ -12,6 +12,7 @@ from whydiff.records import Cause, Diagnosis, Verdict
 
 Pair = tuple[Any, Any, tuple[Any, ...]]
 """(reference, candidate, positional inputs of both)."""
+PARTS = ("first", "second", "third")
 HARMLESS = ("OR", "SH", "EN", "CP")
 """Families that may be CONFIRMED on a benign pair: they name why the order of rounding differs."""
 
@@ -22,7 +23,8 @@ class Planted:
 
     Attributes:
         name: of the function that makes it.
-        half: ``"first"`` (the detectors were written with it in sight) or ``"second"`` (after they were frozen).
+        half: the part it is in: ``"first"`` (the detectors were written with it in sight), ``"second"`` (after they
+            were frozen) or ``"third"`` (later still, by an author who had not read them).
         defect: a defect was planted; otherwise the pair is benign.
         verdicts: the verdicts that are right.
         families: codes or families (``"ST"``) of the planted causes; on a benign pair those that may be confirmed.
@@ -33,7 +35,7 @@ class Planted:
     """
 
     name: str
-    half: Literal["first", "second"]
+    half: Literal["first", "second", "third"]
     defect: bool
     verdicts: tuple[Verdict, ...]
     families: tuple[str, ...]
@@ -118,8 +120,8 @@ def _registered(
 
 
 def cases(half: str = "") -> Iterator[Planted]:
-    """Every case, or those of one half."""
-    for module in ("first", "second"):
+    """Every case, or those of one part."""
+    for module in PARTS:
         if importlib.util.find_spec(f"tests.corpus.{module}") is not None:
             importlib.import_module(f"tests.corpus.{module}")
     return (case for case in _CASES.values() if half in ("", case.half))

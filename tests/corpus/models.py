@@ -48,6 +48,31 @@ def llama(**settings: Any) -> Any:
     return _built("LlamaForCausalLM", "LlamaConfig", **(_DECODER | settings))
 
 
+def qwen2(**settings: Any) -> Any:
+    """Qwen2ForCausalLM: like Llama, with biases of queries, keys and values."""
+    return _built("Qwen2ForCausalLM", "Qwen2Config", **(_DECODER | settings))
+
+
+def mistral(**settings: Any) -> Any:
+    """MistralForCausalLM, 2 layers, width 32."""
+    return _built("MistralForCausalLM", "MistralConfig", **(_DECODER | settings))
+
+
+def neox(**settings: Any) -> Any:
+    """GPTNeoXForCausalLM: parallel residual, partial rotary embedding, fused qkv."""
+    small = {k: v for k, v in _DECODER.items() if k != "num_key_value_heads"}
+    return _built("GPTNeoXForCausalLM", "GPTNeoXConfig", **(small | settings))
+
+
+def whisper(**settings: Any) -> Any:
+    """The encoder of a WhisperModel on 8 mel bands and 128 frames."""
+    small = {"vocab_size": VOCABULARY, "num_mel_bins": 8, "d_model": 32, "encoder_layers": 2, "decoder_layers": 1,
+             "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48,
+             "decoder_ffn_dim": 48, "max_source_positions": 64, "max_target_positions": 16, "pad_token_id": 0,
+             "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}  # fmt: skip
+    return _built("WhisperModel", "WhisperConfig", **(small | settings)).encoder
+
+
 def gemma2(**settings: Any) -> Any:
     """Gemma2ForCausalLM with eager attention (soft capping needs it)."""
     return _built("Gemma2ForCausalLM", "Gemma2Config",
