@@ -6,7 +6,7 @@ import math
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import torch
 from whydiff.adapters.torch.dtypes import _UNSIGNED, dtype_name, not_comparable, raw
 from whydiff.errors import TraceFormatError
 from whydiff.records import Payload
+from whydiff.store.nested import named_leaves
 
 MAX_UNMAPPED = 1 << 29
 """Bytes of the largest file in the format before torch 1.6, which cannot be mapped but is read at once."""
-_DEEP = 100
 _DAMAGE = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -36,6 +36,8 @@ _DAMAGE = (
     MemoryError,
     AssertionError,
 )
+
+_BYTE_ARRAYS = (b"builtins\nbytearray\n", b"__builtin__\nbytearray\n")
 
 Tensors = dict[str, tuple[Payload, bool]]
 
@@ -58,6 +60,7 @@ def checkpoint(path: Path) -> tuple[Tensors, dict[str, Any], dict[str, str]]:
     if not is_zip and size > MAX_UNMAPPED:
         raise _refused(path, f"{size} bytes in the format before torch 1.6", f"at most {MAX_UNMAPPED} bytes")
     try:
+        _check_packing(path, is_zip)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, which are refused or read all the same
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
@@ -65,7 +68,7 @@ def checkpoint(path: Path) -> tuple[Tensors, dict[str, Any], dict[str, str]]:
         values: dict[str, Any] = {}
         skipped: dict[str, str] = {}
         mapped = _mapped_ranges(path)
-        for name, item in _leaves(loaded, "", 0):
+        for name, item in named_leaves(loaded, _entries):
             if isinstance(item, torch.Tensor):
                 reason = not_comparable(item) or _repeats(item)
                 if reason:
@@ -73,10 +76,29 @@ def checkpoint(path: Path) -> tuple[Tensors, dict[str, Any], dict[str, str]]:
                 else:
                     tensors[name] = _payload(item, mapped)
             else:
-                values[name] = item
+                values[name] = _scalar(item)
     except _DAMAGE as error:
         raise _refused(path, f"{type(error).__name__}: {_said(error)}") from error
     return tensors, values, skipped
+
+
+def _check_packing(path: Path, is_zip: bool) -> None:
+    """Refuse what a few bytes can blow up: packed members, overlapping members, byte arrays of any length.
+
+    ``torch.save`` stores members as they are. ``bytearray(n)`` is a call that weights-only loading allows.
+    """
+    if not is_zip:
+        pickles = [path.read_bytes()]
+    else:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise ValueError("its members are packed, which torch.save never does")
+            if sum(member.file_size for member in members) > path.stat().st_size:
+                raise ValueError("its members overlap, or are longer than the file")
+            pickles = [archive.read(m) for m in members if m.filename.endswith(".pkl")]
+    if any(name in data for data in pickles for name in _BYTE_ARRAYS):
+        raise ValueError("it calls bytearray, which can ask for any amount of memory")
 
 
 def _refused(path: Path, actual: str, expected: str = "") -> TraceFormatError:
@@ -96,19 +118,15 @@ def _said(error: BaseException) -> str:
     return (rest if found else text).partition("Please use `torch.serialization")[0].strip()[:200]
 
 
-def _leaves(item: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if depth > _DEEP:
-        raise ValueError(f"nested deeper than {_DEEP} levels")
-    if isinstance(item, torch.Tensor) or item is None or isinstance(item, (bool, int, float, complex, str, bytes)):
-        yield path or "(all)", item
-    elif isinstance(item, Mapping):
-        for key, value in item.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key), depth + 1)
-    elif isinstance(item, (list, tuple, set, frozenset)):
-        for index, value in enumerate(item):
-            yield from _leaves(value, f"{path}[{index}]", depth + 1)
-    else:
-        yield path or "(all)", f"{type(item).__name__} {item}"
+def _entries(item: Any) -> Iterable[tuple[str | int, Any]] | None:
+    if isinstance(item, Mapping):
+        return ((str(key), value) for key, value in item.items())
+    return enumerate(item) if isinstance(item, (list, tuple, set, frozenset)) else None
+
+
+def _scalar(item: Any) -> Any:
+    plain = item is None or isinstance(item, (bool, int, float, complex, str, bytes))
+    return item if plain else f"{type(item).__name__} {item}"
 
 
 def _repeats(tensor: torch.Tensor) -> str:

@@ -26,14 +26,17 @@ def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | No
     (`whydiff.tolerance.artifact_tolerance`) and no NaN is in either.
     """
     exact = reference.is_integer and candidate.is_integer
+    texts = reference.digests or candidate.digests
     known: dict[str, Any] = {
         "name": reference.name,
-        "kind": "integer" if exact else "float",
+        "kind": "value" if texts else "integer" if exact else "float",
         "reference": str(reference),
         "candidate": str(candidate),
     }
     if reference.shape != candidate.shape:
         return Item(**known, status="differs", reason="the shapes differ")
+    if reference.digests != candidate.digests:
+        return Item(**known, status="differs", reason="texts on one side, numbers on the other")
     unknown = [d for d in dict.fromkeys((reference.dtype, candidate.dtype)) if d not in known_dtypes()]
     if unknown:
         return Item(**known, status="not compared", reason=f"no metric reads the dtype {' or '.join(unknown)}")
@@ -51,6 +54,15 @@ def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | No
     other_dtype = "the dtypes differ" if reference.dtype != candidate.dtype else ""
     if not statistics.different and not other_dtype:
         return None
+    if texts:
+        return Item(
+            **known,
+            status="differs",
+            reason=f"{statistics.different} of {statistics.elements} texts differ, the first in row "
+            f"{statistics.first_mismatch}",
+            elements=statistics.elements,
+            equal_share=1 - statistics.different / statistics.elements,
+        )
     status, reason = _judged(statistics, exact, other_dtype)
     return Item(
         **known,
@@ -115,8 +127,8 @@ def compare_values(name: str, reference: Any, candidate: Any, table: Tolerances 
     item: dict[str, Any] = {
         "name": name,
         "kind": kind,
-        "reference": _shown(reference),
-        "candidate": _shown(candidate),
+        "reference": shown(reference),
+        "candidate": shown(candidate),
     }
     both_floats = isinstance(reference, float) and isinstance(candidate, float)
     if both_floats and math.isnan(reference) and math.isnan(candidate):
@@ -141,7 +153,10 @@ def compare_values(name: str, reference: Any, candidate: Any, table: Tolerances 
     )
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for a report, in at most 80 characters."""
+    if isinstance(value, int) and value.bit_length() > 1 << 10:  # Python refuses to print very long ones
+        return f"an integer of {value.bit_length()} bits"
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
 

@@ -6,58 +6,32 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from whydiff.adapters import for_framework
-from whydiff.errors import TraceFormatError, UsageError
+from whydiff.errors import UsageError
 from whydiff.store.dtypes import NATIVE, TAGS
+from whydiff.store.nested import named_leaves
 from whydiff.store.safetensors_file import SafetensorsFile
 from whydiff.store.tensor_files import DAMAGE
+from whydiff.studies.artifacts.columns import read_columns
+from whydiff.studies.artifacts.content import Content, Spool, damaged
 from whydiff.studies.artifacts.sources import FileRange, InMemory, Stored, in_memory, real_bits
 
-MAX_TEXT = 256 << 20
-"""Largest JSON or CSV file, in bytes, that is looked into; a larger one is compared byte by byte."""
-_DEEP = 200
+MAX_TEXT = 64 << 20
+"""Largest JSON or CSV file, in bytes, that is looked into; a larger one is compared byte by byte.
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Content:
-    """What a file holds.
-
-    Attributes:
-        tensors: name → tensor.
-        values: name → scalar (text, number, bool, None).
-        skipped: name → why it cannot be compared.
-        note: how it was read, where worth knowing.
-    """
-
-    tensors: Mapping[str, Stored] = field(default_factory=dict)
-    values: Mapping[str, Any] = field(default_factory=dict)
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
+Parsed, JSON takes up to some 25 times its size in memory."""
 
 
 def reader_for(path: Path) -> Callable[[Path], Content] | None:
     """How a file is looked into, by its suffix; None: it is compared byte by byte."""
     return _READERS.get(path.suffix.lower())
-
-
-def damaged(path: Path, error: BaseException) -> TraceFormatError:
-    """The error for a file that is not what its suffix says."""
-    text = str(error).strip().splitlines()
-    return TraceFormatError(
-        "A file is damaged or hostile.",
-        where=str(path),
-        actual=f"{type(error).__name__}: {text[0] if text else ''}"[:300],
-        next_step="Write it again, or leave it out of the tree.",
-    )
 
 
 def _safetensors(path: Path) -> Content:
@@ -122,6 +96,8 @@ def _npz(path: Path) -> Content:
             members = archive.infolist()
             if len({m.filename for m in members}) != len(members):
                 raise ValueError("two members have the same name")
+            if sum(m.compress_size for m in members) > path.stat().st_size:
+                raise ValueError("its members overlap")
             for member in members:
                 name = member.filename.removesuffix(".npy")
                 if name == member.filename:
@@ -155,9 +131,6 @@ class _Part:
         return int(self._stream.tell()) - self._begin
 
 
-_spooled: dict[tuple[str, str], Any] = {}
-
-
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> tuple[Path, int]:
     """A file that holds a member's plain bytes, and where they begin; compressed ones are spooled to disk."""
     if member.compress_type == zipfile.ZIP_STORED:
@@ -171,24 +144,15 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> tu
         if begin + member.file_size > path.stat().st_size:
             raise ValueError(f"{member.filename}: the archive is shorter than it says")
         return path, begin
-    target = tempfile.NamedTemporaryFile(prefix="whydiff-npz-")  # noqa: SIM115 - lives as long as the comparison
+    spool = Spool()
     with archive.open(member) as stream:
         left = member.file_size
         while block := stream.read(min(1 << 20, left + 1)):
             left -= len(block)
             if left < 0:
                 raise ValueError(f"{member.filename} is longer than the archive says")
-            target.write(block)
-    target.flush()
-    _spooled[(str(path), member.filename)] = target
-    return Path(target.name), 0
-
-
-def forget_spooled() -> None:
-    """Delete the temporary files of compressed archives."""
-    for target in _spooled.values():
-        target.close()
-    _spooled.clear()
+            spool.write(block)
+    return spool.path, 0
 
 
 def _torch(path: Path) -> Content:
@@ -233,30 +197,21 @@ def _flattened(document: Any) -> tuple[dict[str, Stored], dict[str, Any]]:
     """Lists of numbers become tensors; everything else a scalar under its path."""
     tensors: dict[str, Stored] = {}
     values: dict[str, Any] = {}
-    for name, value in _leaves(document, "", 0):
+    for name, value in named_leaves(document, _entries):
         array = _array(value)
         if array is not None:
             tensors[name] = in_memory(name, array)
+        elif value in ([], {}):
+            values[name] = repr(value)
         else:
             values[name] = value
     return tensors, values
 
 
-def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if depth > _DEEP:
-        raise ValueError(f"nested deeper than {_DEEP} levels")
-    if isinstance(value, dict):
-        if not value:
-            yield path or "(all)", "{}"
-        for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}" if path else str(key), depth + 1)
-    elif isinstance(value, list) and _array(value) is None:
-        if not value:
-            yield path or "(all)", "[]"
-        for index, item in enumerate(value):
-            yield from _leaves(item, f"{path}[{index}]", depth + 1)
-    else:
-        yield path or "(all)", value
+def _entries(value: Any) -> Iterable[tuple[str | int, Any]] | None:
+    if isinstance(value, dict) and value:
+        return value.items()
+    return enumerate(value) if isinstance(value, list) and value and _array(value) is None else None
 
 
 def _array(value: Any) -> np.ndarray[Any, Any] | None:
@@ -269,62 +224,14 @@ def _array(value: Any) -> np.ndarray[Any, Any] | None:
     return np.array(value, np.float64) if kinds and kinds <= {float} else None
 
 
-def _columns(path: Path) -> Content:
-    try:
-        import pyarrow
-        import pyarrow.csv
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "Reading this file needs pyarrow.", where=str(path), next_step="pip install pyarrow"
-        ) from error
-    try:
-        table = (
-            pyarrow.parquet.read_table(path, memory_map=True)
-            if path.suffix.lower() == ".parquet"
-            else pyarrow.csv.read_csv(path)
-        )
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise damaged(path, error) from error
-    tensors: dict[str, Stored] = {}
-    values: dict[str, Any] = {"(rows)": table.num_rows}
-    skipped: dict[str, str] = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        kind = column.type
-        numeric = pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_boolean(kind)
-        if numeric and not column.null_count:
-            tensors[name] = in_memory(name, column.to_numpy())
-        elif column.null_count and numeric:
-            filled = column.cast("float64").to_numpy()
-            tensors[name] = in_memory(name, filled)
-        elif pyarrow.types.is_nested(kind):
-            skipped[name] = f"columns of type {kind} are not compared"
-        else:
-            tensors[name] = in_memory(name, _text_digests(column))
-    return Content(tensors, values, skipped)
-
-
-def _text_digests(column: Any) -> np.ndarray[Any, Any]:
-    """One 64-bit digest per text, so that texts are compared row by row."""
-    import hashlib
-
-    return np.array(
-        [
-            int.from_bytes(hashlib.blake2b(repr(item).encode(), digest_size=8).digest(), "little")
-            for item in column.to_pylist()
-        ],
-        np.uint64,
-    )
-
-
 _READERS: dict[str, Callable[[Path], Content]] = {
     ".safetensors": _safetensors,
     ".npy": _npy,
     ".npz": _npz,
     ".json": _json,
     ".jsonl": _json,
-    ".parquet": _columns,
-    ".csv": _columns,
+    ".parquet": read_columns,
+    ".csv": read_columns,
     **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), _torch),
 }
 TEXT = frozenset({".json", ".jsonl", ".csv"})

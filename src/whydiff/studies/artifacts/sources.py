@@ -139,6 +139,7 @@ class Stored:
         shape: sizes.
         source: its real numbers in ``order``.
         order: ``C`` or ``F``.
+        digests: the numbers stand for texts, one each; only whether they are equal means something.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Stored:
     shape: tuple[int, ...]
     source: Source
     order: str = "C"
+    digests: bool = False
 
     @property
     def numbers(self) -> int:
@@ -161,7 +163,7 @@ class Stored:
         return is_integer(self.dtype)
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+        return f"{'text' if self.digests else self.dtype}[{','.join(map(str, self.shape))}]"
 
 
 def real_bits(stored: str) -> np.dtype[Any]:

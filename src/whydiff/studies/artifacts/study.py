@@ -9,9 +9,10 @@ from pathlib import Path
 from whydiff.errors import UsageError, WhydiffError
 from whydiff.records import Count
 from whydiff.store.remote import localized
-from whydiff.studies.artifacts.items import Tolerances, compare_bytes, compare_tensors, compare_values
+from whydiff.studies.artifacts.content import Content, forget_spooled
+from whydiff.studies.artifacts.items import Tolerances, compare_bytes, compare_tensors, compare_values, shown
 from whydiff.studies.artifacts.near_ties import Both, explain_codes
-from whydiff.studies.artifacts.readers import MAX_TEXT, TEXT, Content, forget_spooled, reader_for
+from whydiff.studies.artifacts.readers import MAX_TEXT, TEXT, reader_for
 from whydiff.studies.artifacts.records import ArtifactComparison, ArtifactFile, CodeExplanation, Item, Status
 from whydiff.studies.artifacts.trees import Tree, walk
 
@@ -29,8 +30,8 @@ def compare_artifacts(
 ) -> ArtifactComparison:
     """Compare two trees of index or checkpoint files.
 
-    Read: safetensors, npy, npz, PyTorch files (weights only), JSON, and parquet and csv where pyarrow is
-    installed; every other file byte by byte. Files larger than memory are read in small shares.
+    Read: safetensors, npy, npz, PyTorch files (weights only), JSON, and parquet and csv (extra
+    ``tables``); every other file byte by byte. Files larger than memory are read in small shares.
 
     Args:
         reference: the trusted tree: a folder, one file, or an fsspec URL (extra ``remote``).
@@ -158,8 +159,8 @@ class _Study:
                 found += [] if item is None else [item]
             elif name not in ours.tensors and name not in theirs.tensors:
                 side = "reference" if name in ours.values else "candidate"
-                shown = [repr(c.values[name])[:80] if name in c.values else "" for c in (ours, theirs)]
-                found.append(Item(name, "value", "differs", shown[0], shown[1], f"only the {side} has it"))
+                texts = [shown(c.values[name]) if name in c.values else "" for c in (ours, theirs)]
+                found.append(Item(name, "value", "differs", texts[0], texts[1], f"only the {side} has it"))
         return found, identical
 
     def judged(
