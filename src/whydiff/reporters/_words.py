@@ -16,7 +16,7 @@ _SHORT = {
     "complex": "c",
 }
 _SPEC = re.compile(r"\b(bfloat|float|uint|int|complex)(\d+)(_\w+)?\[([\d, ]*)\]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _METRICS = {
     "max_abs": "max abs error",
     "mean_abs": "mean abs error",
@@ -75,8 +75,8 @@ _COUNTED = ("elements", "positions", "rows", "tokens")
 def plain(text: str) -> str:
     """A string of the diagnosis, safe to show and with short tensors.
 
-    Control characters (a trace may come from a stranger) become visible escapes; ``float32[2,3]`` becomes
-    ``f32[2,3]``.
+    Control characters and halves of surrogate pairs (a trace may come from a stranger) become visible
+    escapes; ``float32[2,3]`` becomes ``f32[2,3]``.
     """
     shown = _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
     return _SPEC.sub(lambda m: f"{_SHORT[m[1]]}{m[2]}{m[3] or ''}[{m[4].replace(' ', '')}]", shown)

@@ -43,18 +43,24 @@ class JsonReporter(Reporter):
 
 
 def encode(value: Any) -> Any:
-    """Records, mappings, sequences and scalars as JSON-able data; anything else as its type and repr."""
+    """Records, mappings, sequences and scalars as JSON-able data; anything else as its type and repr.
+
+    Halves of surrogate pairs (in a hostile trace's names, or a file name that is no UTF-8) become visible
+    escapes: no encoding carries them.
+    """
     if isinstance(value, enum.Enum):
         return encode(value.value)
-    if value is None or isinstance(value, bool | str | int):
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return _float(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         data = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {**data, "text": str(value)} if isinstance(value, Site) else data
+        return {**data, "text": encode(str(value))} if isinstance(value, Site) else data
     if isinstance(value, Mapping):
-        return {str(key): encode(item) for key, item in value.items()}
+        return {encode(str(key)): encode(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [encode(item) for item in value]
     if isinstance(value, Set):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import warnings
@@ -60,10 +61,12 @@ def checkpoint(path: Path) -> tuple[Tensors, dict[str, Any], dict[str, str]]:
     if not is_zip and size > MAX_UNMAPPED:
         raise _refused(path, f"{size} bytes in the format before torch 1.6", f"at most {MAX_UNMAPPED} bytes")
     try:
-        _check_packing(path, is_zip)
+        old = None if is_zip else path.read_bytes()
+        _check_packing(path, old)
+        source: Any = path if old is None else io.BytesIO(old)  # a file would make room for what is declared
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, which are refused or read all the same
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            loaded = torch.load(source, map_location="cpu", weights_only=True, mmap=is_zip)
         tensors: Tensors = {}
         values: dict[str, Any] = {}
         skipped: dict[str, str] = {}
@@ -82,14 +85,13 @@ def checkpoint(path: Path) -> tuple[Tensors, dict[str, Any], dict[str, str]]:
     return tensors, values, skipped
 
 
-def _check_packing(path: Path, is_zip: bool) -> None:
+def _check_packing(path: Path, old: bytes | None) -> None:
     """Refuse what a few bytes can blow up: packed members, overlapping members, byte arrays of any length.
 
     ``torch.save`` stores members as they are. ``bytearray(n)`` is a call that weights-only loading allows.
     """
-    if not is_zip:
-        pickles = [path.read_bytes()]
-    else:
+    pickles = [old] if old is not None else []
+    if old is None:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):
