@@ -187,7 +187,7 @@ def rotary_angles_in_bf16() -> Pair:
     return run(False), run(True), tuple(randn(1, 2, 300, 16, seed=s) for s in range(3))
 
 
-@defect("unstable", "OV", quick=True)
+@defect("unstable", "OV")
 def softmax_without_the_maximum() -> Pair:
     """Exponentials of scores that were not lowered by their maximum overflow."""
 
@@ -305,7 +305,7 @@ def attention_in_tiles() -> Pair:
 # --------------------------------------------------------------------------- benign: another form of one function
 
 
-@benign(quick=True)
+@benign()
 def adapter_merged_and_apart() -> Pair:
     """A low-rank update beside the weight, and added to it."""
     weight, down, up = randn(32, 32, seed=1) / 6, randn(4, 32, seed=2) / 6, randn(32, 4, seed=3) / 2
