@@ -73,6 +73,7 @@ def test_public_names_are_these() -> None:
         "assert_batch_invariant",
         "batch_invariant",
         "capture",
+        "check_port",
         "compare",
         "compare_artifacts",
         "compare_decoding",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from whydiff.studies.artifacts import compare_artifacts
     from whydiff.studies.decoding.study import compare_decoding
     from whydiff.studies.formulas import compare_formulas
+    from whydiff.studies.port import check_port
     from whydiff.studies.ranging import range_audit
     from whydiff.studies.sweep.guard import assert_batch_invariant, batch_invariant
     from whydiff.studies.sweep.study import sweep
@@ -54,6 +55,7 @@ __all__ = [
     "assert_batch_invariant",
     "batch_invariant",
     "capture",
+    "check_port",
     "compare",
     "compare_artifacts",
     "compare_decoding",
@@ -68,6 +70,7 @@ _HOMES = {
     "batch_invariant": ("whydiff.studies.sweep.guard", "batch_invariant"),
     "sweep": ("whydiff.studies.sweep.study", "sweep"),
     "capture": ("whydiff.capturing", "capture"),
+    "check_port": ("whydiff.studies.port", "check_port"),
     "compare": ("whydiff.pipeline", "compare"),
     "compare_artifacts": ("whydiff.studies.artifacts.study", "compare_artifacts"),
     "compare_decoding": ("whydiff.studies.decoding.study", "compare_decoding"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,3 +166,33 @@ def test_a_layout_is_found_and_can_be_taken_back(
     assert np.array_equal(rearranged(ours, layout, theirs.shape), theirs)
     assert np.array_equal(rearranged(theirs, layout.inverse, ours.shape), ours)
     assert layout_of(ours, theirs + 1, exactly) is None
+
+
+def test_the_command_checks_two_files(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from whydiff.cli import app
+
+    table = "[[0.5, -1.25, 2.0], [0.75, 3.5, -0.125]]"
+    (tmp_path / "ours.py").write_text(
+        "import torch\n"
+        f"weight = torch.tensor({table})\n"
+        "def model(x): return torch.tanh(torch.nn.functional.linear(x, weight))\n"
+        "def inputs(): return torch.tensor([[0.1, 0.2, 0.3], [1.0, -2.0, 0.7]])\n"
+    )
+    ported = (
+        "import jax, jax.numpy as jnp\n"
+        f"kernel = jnp.array({table}).T\n"
+        "@jax.jit\n"
+        "def model(x): return jnp.tanh(x @ kernel)SCALE\n"
+        "def inputs(): return (jnp.array([[0.1, 0.2, 0.3], [1.0, -2.0, 0.7]]),)\n"
+    )
+    found = {}
+    for name, scale in (("right", ""), ("wrong", " * 1.01")):
+        (tmp_path / f"{name}.py").write_text(ported.replace("SCALE", scale))
+        sides = [f"{tmp_path / 'ours.py'}:model", f"{tmp_path / name}.py:model"]
+        found[name] = CliRunner().invoke(app, ["port", *sides, "--json"])
+    assert found["right"].exit_code == 0, found["right"].output
+    assert json.loads(found["right"].stdout)["verdict"] in ("identical", "rounding")
+    assert found["wrong"].exit_code == 1, found["wrong"].output
+    assert json.loads(found["wrong"].stdout)["verdict"] == "semantic"

@@ -14,6 +14,7 @@ from whydiff.cli.compare import compare
 from whydiff.cli.decoding import decoding
 from whydiff.cli.demo import demo
 from whydiff.cli.matrix import matrix
+from whydiff.cli.port import port
 from whydiff.cli.range import range_
 from whydiff.cli.sweep import sweep
 
@@ -30,6 +31,7 @@ app.command(context_settings={"allow_interspersed_args": False})(capture)
 app.command()(compare)
 app.command()(sweep)
 app.command()(decoding)
+app.command()(port)
 app.command()(matrix)
 app.command()(artifacts)
 app.command("range")(range_)

@@ -1,0 +1,62 @@
+"""``whydiff port``: one model in two frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from whydiff.cli._guard import guard, user_code
+from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback, Verbose
+from whydiff.cli._progress import progress
+from whydiff.cli._show import show, status
+from whydiff.errors import UsageError
+from whydiff.records import Verdict
+
+_SIDE = "FILE.py:model or package.module:model, with inputs() beside it."
+
+
+@guard
+def port(
+    reference: Annotated[str, typer.Argument(metavar="REF", help=f"The trusted model: {_SIDE}")],
+    candidate: Annotated[str, typer.Argument(metavar="CAND", help=f"The port: {_SIDE}")],
+    allow: Annotated[
+        Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")
+    ] = Verdict.ROUNDING,
+    save: Save = None,
+    json: Json = False,
+    color: ColorOption = Color.AUTO,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    traceback: Traceback = False,
+) -> None:
+    """Check a port: one model in two frameworks, which layer first departs, and is it rounding?
+
+    Beside each model its file defines inputs(), which returns the same inputs in that framework's form: one
+    argument or a tuple. Exit status: 0 agrees (a correct port is rounding), 1 differs, 2 error.
+    """
+    with progress(quiet or json) as report, user_code():
+        from whydiff import registry, targets
+
+        for path in save or ():
+            registry.reporter_for(path)  # an unknown suffix must not cost a whole run
+        sides = [targets.with_inputs(text) for text in (reference, candidate)]
+        given = [_positional(inputs(), text) for (_, inputs), text in zip(sides, (reference, candidate), strict=True)]
+        from whydiff.studies.port import check_port  # imports numpy, and whatever the sides need
+
+        diagnosis = check_port(sides[0][0], sides[1][0], given[0], given[1], progress=report)
+    show(diagnosis, json, save or (), color, verbose)
+    raise typer.Exit(status(diagnosis.verdict, allow))
+
+
+def _positional(given: Any, text: str) -> tuple[Any, ...]:
+    if isinstance(given, Mapping):
+        raise UsageError(
+            "A port is checked with positional arguments.",
+            where=text,
+            actual="inputs() returned a mapping",
+            expected="one argument or a tuple",
+            next_step="name a function that takes them in order and calls the model by keyword",
+        )
+    return given if isinstance(given, tuple) else (given,)
