@@ -55,6 +55,12 @@ def decode(template: Any, reads: Sequence[Any], *, generator: torch.Generator | 
     if rest or kind not in _DECODERS:
         raise ReplayError("An argument cannot be given again.", actual=str(template), expected="a template")
     if kind == "$read":
+        if type(content) is not int or not 0 <= content < len(reads):
+            raise ReplayError(
+                "An argument names a tensor that the call did not read.",
+                actual=f"{content!r:.60}",
+                expected=f"a number below {len(reads)}",
+            )
         return reads[content]
     if kind in _LAZY:
         return _LAZY[kind](decode(content, reads, generator=generator))
@@ -63,6 +69,18 @@ def decode(template: Any, reads: Sequence[Any], *, generator: torch.Generator | 
     if kind == "$dict":
         return {key: decode(item, reads, generator=generator) for key, item in content}
     return _DECODERS[kind](content)
+
+
+def _constant(kind: type) -> Callable[[Any], Any]:
+    """A reader of torch's constants of one type; a trace may name nothing else of torch."""
+
+    def read(name: Any) -> Any:
+        found = getattr(torch, name, None) if isinstance(name, str) else None
+        if not isinstance(found, kind):
+            raise ReplayError("An argument cannot be given again.", actual=f"{name!r:.60}", expected=f"a {kind}")
+        return found
+
+    return read
 
 
 def _opaque(content: str) -> Any:
@@ -81,8 +99,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$dict": lambda content: content,
     "$dtype": dtype_of,
     "$device": torch.device,
-    "$layout": lambda name: getattr(torch, name),
-    "$memory_format": lambda name: getattr(torch, name),
+    "$layout": _constant(torch.layout),
+    "$memory_format": _constant(torch.memory_format),
     "$complex": lambda pair: complex(*pair),
     "$opaque": _opaque,
 }
