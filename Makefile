@@ -60,11 +60,11 @@ corpus: $(STAMP) ## planted defects and benign pairs: print the confusion table
 	$(BIN)/python -m tests.corpus
 
 # Three interpreters with real PyTorch versions, for benchmarks.two_versions; not part of CI. torch 2.4 and 2.5
-# bring about 3 GB of CUDA libraries each and run on the processor all the same; Python 3.10 or 3.11.
+# bring about 4 GB of CUDA libraries each and run on the processor all the same; Python 3.10 or 3.11.
 OLD_PYTHON ?= $(PYTHON)
 OF_MATRIX := transformers==4.44.2 'numpy<2' 'numba>=0.59' safetensors rich typer
 
-venvs-matrix: ## interpreters with torch 2.4.1, 2.5.0 and 2.13.0 in .venvs (7 GB, once)
+venvs-matrix: ## interpreters with torch 2.4.1, 2.5.0 and 2.13.0 in .venvs (7 GB to download, 12 GB or more on disk, once)
 	@for version in 2.4.1 2.5.0 2.13.0; do \
 		python=$(OLD_PYTHON); test $$version = 2.13.0 && python=$(PYTHON); \
 		test -x .venvs/torch-$$version/bin/python || $$python -m venv .venvs/torch-$$version || exit 1; \
