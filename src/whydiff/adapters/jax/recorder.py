@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from whydiff.adapters.jax import values
 from whydiff.adapters.jax.arguments import template
-from whydiff.adapters.jax.internals import Jaxpr, Literal, called, place, scan_sizes
+from whydiff.adapters.jax.internals import Jaxpr, Literal, place, scan_sizes
+from whydiff.adapters.jax.known import Equation, Known
 from whydiff.adapters.jax.ops import SLICE, STACK, Fixed, Op, aval_of
-from whydiff.adapters.jax.scopes import Names, names_of, phase_and_scope
+from whydiff.adapters.jax.scopes import Names, phase_and_scope
 from whydiff.adapters.jax.state import Reached
-from whydiff.adapters.jax.tapped import control
 from whydiff.records import Call, Event, Fingerprint, Leaf, LeafRole, Site, TensorSpec
 
 UNSEEN = "not observed: inside a fused region of the compiled program"
@@ -44,15 +44,15 @@ class Recorder:
         reached: arrays that existed before the run, by identity.
         keep: payload key of a written value by (call index, output number, site); empty: not kept.
         sink: receives (key, value) for kept ones.
-        known: what was learnt of equations in runs before; shared between recorders of one program.
+        known: what runs of the program before this one say about it.
     """
 
     def __init__(
         self, reached: Reached, keep: Callable[[int, int, str], str] | None = None,
-        sink: Callable[[str, Any], None] | None = None, known: dict[int, tuple[Op, str, Any]] | None = None,
+        sink: Callable[[str, Any], None] | None = None, known: Known | None = None,
     ) -> None:  # fmt: skip
         self.reached, self.keep, self.sink = reached, keep, sink
-        self.known = {} if known is None else known
+        self.known = Known() if known is None else known
         self.calls: list[Call] = []
         self.ops: dict[int, Op] = {}
         self.refs: dict[int, Ref] = {}
@@ -63,6 +63,7 @@ class Recorder:
         self._occurrences: dict[tuple[str, str, str], int] = {}
         self._devices: dict[Any, str] = {}
         self._unmatched: list[int] | None = None
+        self._marks: dict[int, Fingerprint] = {}
         self.around = ""
 
     # ------------------------------------------------------------------ values
@@ -115,7 +116,10 @@ class Recorder:
         if value is None:
             ref.skipped = UNSEEN
         else:
-            ref.fingerprint = values.fingerprint(values.host(value))
+            mark = self._marks.get(id(value))
+            if mark is None:
+                mark = self.known.fingerprint(value) if producer < 0 else values.fingerprint(values.host(value))
+            ref.fingerprint = mark
         return ref
 
     def _spec(self, aval: Any, value: Any) -> TensorSpec:
@@ -139,17 +143,13 @@ class Recorder:
         phase, scope = phase_and_scope(names)
         number = self._occurrences.get((scope, op.name, phase), 0)
         self._occurrences[scope, op.name, phase] = number + 1
-        site = Site(scope, op.name, phase, 0, 0, number)
+        sites = self.known.sites(scope, op.name, phase, number, len(reads), len(outs))
         made = [self._new(aval, out, index) for aval, out in zip(op.outputs, outs, strict=True)]
-        read_events = tuple(self._event(site.at(f"read.{i}"), ref) for i, ref in enumerate(reads))
-        single = len(made) == 1
-        write_events = tuple(
-            self._event(site.at("output" if single else f"output.{i}"), ref, self._kept(index, i, site, ref))
-            for i, ref in enumerate(made)
-        )
-        self.calls.append(
-            Call(index, site, f"jax.{op.name}", "compute", read_events, write_events, self._template(op), source=source)
-        )
+        read_events = tuple([_event(site, ref) for site, ref in zip(sites.reads, reads, strict=True)])
+        write_events = tuple([_event(site, ref, self._kept(index, i, sites.call, ref))
+                              for i, (site, ref) in enumerate(zip(sites.writes, made, strict=True))])  # fmt: skip
+        self.calls.append(Call(index, sites.call, f"jax.{op.name}", "compute", read_events, write_events,
+                               self._template(op), source=source))  # fmt: skip
         self.ops[index] = op
         return made
 
@@ -167,15 +167,11 @@ class Recorder:
             self.sink(key, ref.value)
         return key
 
-    @staticmethod
-    def _event(site: Site, ref: Ref, payload: str = "") -> Event:
-        return Event(site, ref.spec, ref.storage, ref.producer, ref.fingerprint, ref.skipped, payload)
-
     def returned(self, found: Sequence[tuple[str, Any]]) -> None:
         """Write down what the run gave back: (path, array)."""
         site = Site("", "return")
         refs = [(path, self.ref(value)) for path, value in found]
-        reads = tuple(self._event(site.at(path), ref) for path, ref in refs)
+        reads = tuple(_event(site.at(path), ref) for path, ref in refs)
         self.calls.append(Call(len(self.calls), site, "return", "return", reads, (), [[], {}]))
 
     # ------------------------------------------------------------------ programs
@@ -183,39 +179,42 @@ class Recorder:
     def program(self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Ref], taps: Sequence[Any], names: Names
                 ) -> list[Ref]:  # fmt: skip
         """Write down everything a program did, from the taps of its run (`whydiff.adapters.jax.tapped`)."""
+        outer, self._marks = self._marks, _fingerprints(taps)
+        try:
+            return self._program(jaxpr, consts, args, taps, names)
+        finally:
+            self._marks = outer
+
+    def _program(self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Ref], taps: Sequence[Any], names: Names
+                 ) -> list[Ref]:  # fmt: skip
         env: dict[Any, Ref] = dict(zip(jaxpr.invars, args, strict=True))
         env.update((var, self.ref(value)) for var, value in zip(jaxpr.constvars, consts, strict=True))
         for eqn, tap in zip(jaxpr.eqns, taps, strict=True):
-            operands = [Fixed(atom.val) if self._is_number(atom) else self._read(env, atom) for atom in eqn.invars]
-            here = (*names, *names_of(eqn.source_info.name_stack))
-            inner = called(eqn.primitive.name, eqn.params)
-            if inner is not None:
-                outs = self.program(inner[0], inner[1], self._refs(operands), tap, here)
-            elif control(eqn):
-                outs = _CONTROL[eqn.primitive.name](self, eqn, self._refs(operands), tap, here)
+            known = self.known.equation(eqn)
+            operands = [self._read(env, atom) if fixed is None else fixed
+                        for atom, fixed in zip(eqn.invars, known.fixed, strict=True)]  # fmt: skip
+            here = (*names, *known.names)
+            if known.inner is not None:
+                outs = self._program(*known.inner, self._refs(operands), tap, here)
+            elif known.kind:
+                outs = _CONTROL[known.kind](self, eqn, self._refs(operands), tap, here)
             else:
-                outs = self._plain(eqn, operands, tap, here)
+                outs = self._plain(known, operands, tap, here)
             env.update(zip(eqn.outvars, outs, strict=True))
         return [self._read(env, atom) for atom in jaxpr.outvars]
 
-    def _plain(self, eqn: Any, operands: Sequence[Any], tap: Any, names: Names) -> list[Ref]:
-        reads = [item for item in operands if isinstance(item, Ref)]
-        known = self.known.get(id(eqn))
-        if known is None:
+    def _plain(self, known: Equation, operands: Sequence[Any], tap: Any, names: Names) -> list[Ref]:
+        eqn = known.eqn
+        if known.op is None:
             inputs = tuple(item.aval if isinstance(item, Ref) else item for item in operands)
             outputs = tuple(var.aval for var in eqn.outvars)
-            op = Op(eqn.primitive.name, eqn.primitive, eqn.params, inputs, outputs, eqn.ctx)
-            known = self.known[id(eqn)] = (op, place(eqn.source_info), eqn)
-        op = known[0]
-        outs = [None] * len(op.outputs) if tap is None else tap
-        return self.call(op, reads, outs, names, known[1] or self.around)
+            known.op = Op(eqn.primitive.name, eqn.primitive, eqn.params, inputs, outputs, eqn.ctx)
+        reads = [item for item in operands if isinstance(item, Ref)]
+        outs = [None] * len(known.op.outputs) if tap is None else tap
+        return self.call(known.op, reads, outs, names, known.source or self.around)
 
     def _read(self, env: dict[Any, Ref], atom: Any) -> Ref:
         return self.ref(atom.val) if isinstance(atom, Literal) else env[atom]
-
-    @staticmethod
-    def _is_number(atom: Any) -> bool:
-        return isinstance(atom, Literal) and not np.ndim(atom.val)
 
     def _refs(self, operands: Sequence[Any]) -> list[Ref]:
         return [self.ref(item.value) if isinstance(item, Fixed) else item for item in operands]
@@ -287,6 +286,25 @@ _CONTROL = {"scan": Recorder._scan, "while": Recorder._while, "cond": Recorder._
 
 def _on_host(taps: Any) -> Any:
     return jax.tree_util.tree_map(values.host, taps)
+
+
+def _event(site: Site, ref: Ref, payload: str = "") -> Event:
+    return Event(site, ref.spec, ref.storage, ref.producer, ref.fingerprint, ref.skipped, payload)
+
+
+def _fingerprints(taps: Sequence[Any]) -> dict[int, Fingerprint]:
+    """Id → fingerprint of what a program's own equations gave, those of the programs that it calls included."""
+    found = list(_arrays(taps))
+    marks = values.fingerprints([values.host(array) for array in found])
+    return {id(array): mark for array, mark in zip(found, marks, strict=True)}
+
+
+def _arrays(taps: Sequence[Any]) -> Iterator[Any]:
+    for tap in taps:
+        if isinstance(tap, list):
+            yield from _arrays(tap)
+        elif isinstance(tap, (jax.Array, np.ndarray)) and not values.not_comparable(tap):
+            yield tap
 
 
 def _item(taps: Any, index: int) -> Any:

@@ -21,7 +21,7 @@ import numpy as np
 from whydiff.adapters.jax import internals
 from whydiff.adapters.jax.internals import Jaxpr
 from whydiff.adapters.jax.ops import Fixed, Op, aval_of
-from whydiff.adapters.jax.recorder import Recorder, Ref
+from whydiff.adapters.jax.recorder import Recorder
 from whydiff.adapters.jax.scopes import Names, names_of
 from whydiff.adapters.jax.tapped import (
     Plan,
@@ -132,27 +132,21 @@ class Recording:
             closed = internals.staged(primitive, args, params)
             inner = (closed.jaxpr, closed.consts)
         jaxpr, consts = inner
-        refs = [self.recorder.ref(a) for a in args]
         self.recorder.around = internals.place()
         if self.way == "op by op":
-            made, outs = self._alone(jaxpr, consts, refs, list(args), names)
+            outs, taps = one_by_one(jaxpr, consts, args)
         elif size(jaxpr) <= 1:  # JAX's own compiled program: nothing inside to look at
             outs = internals.bind(primitive, args, params)
-            made = self.recorder.program(jaxpr, consts, refs, _single(jaxpr, outs), names)
+            taps = _single(jaxpr, outs)
         else:
             outs, taps = self.compiled.run(jaxpr, consts, args, self.way, options)
-            made = self.recorder.program(jaxpr, consts, refs, taps, names)
+        self.recorder.known.look_at(args)  # while the program may still run
+        refs = [self.recorder.ref(a) for a in args]
+        made = self.recorder.program(jaxpr, consts, refs, taps, names)
         for out, ref in zip(outs, made, strict=True):
             if id(out) not in map(id, args):
                 self.recorder.remember(out, ref)
         return outs
-
-    def _alone(
-        self, jaxpr: Jaxpr, consts: Sequence[Any], refs: Sequence[Ref], args: Sequence[Any], names: Names
-    ) -> tuple[list[Ref], list[Any]]:
-        """Every equation alone; taps are then what it gave, so that the same recorder writes it down."""
-        outs, taps = one_by_one(jaxpr, consts, args)
-        return self.recorder.program(jaxpr, consts, refs, taps, names), outs
 
 
 Execute = Callable[[Any, Sequence[Any]], list[Any]]

@@ -13,6 +13,7 @@ import jax
 from whydiff.adapters.jax import internals, values
 from whydiff.adapters.jax.environment import environment
 from whydiff.adapters.jax.interventions import Changes, supported
+from whydiff.adapters.jax.known import Known
 from whydiff.adapters.jax.outputs import arrays_in
 from whydiff.adapters.jax.recorder import UNSEEN, Recorder
 from whydiff.adapters.jax.recording import WAYS, Compiled, Recording, Way
@@ -36,7 +37,7 @@ class Run:
         self.target, self.args, self.kwargs = target, tuple(args), dict(kwargs)
         self.reached = reach(target, self.args, self.kwargs)
         self.compiled = Compiled()
-        self.known: dict[int, Any] = {}
+        self.known = Known()
         self._variables = [(variable, raw(variable)) for variable in self.reached.variables]
         self._donates = False
         self._plain: Outputs | None = None

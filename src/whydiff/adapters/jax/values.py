@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 
 from whydiff.adapters.jax.internals import key_kind
 from whydiff.errors import PayloadError
-from whydiff.fingerprint import fingerprint_bytes
+from whydiff.fingerprint import fingerprint_addresses, fingerprint_bytes
 from whydiff.records import Fingerprint, Payload, TensorSpec
 
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -76,6 +77,12 @@ def bits(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def fingerprint(array: np.ndarray[Any, Any]) -> Fingerprint:
     """ML2 of a host array's bytes."""
     return fingerprint_bytes(bits(array))
+
+
+def fingerprints(arrays: Sequence[np.ndarray[Any, Any]]) -> list[Fingerprint]:
+    """`fingerprint` of many host arrays, read by several threads."""
+    lanes = fingerprint_addresses([(a.__array_interface__["data"][0], a.nbytes) for a in map(bits, arrays)])
+    return [Fingerprint(pair, array.nbytes) for pair, array in zip(lanes, arrays, strict=True)]
 
 
 def spec_of(value: Any) -> TensorSpec:
