@@ -14,6 +14,7 @@ from dataclasses import replace
 from whydiff.case import Case
 from whydiff.causes._rounding import proven_cast
 from whydiff.errors import PayloadError, WhydiffError
+from whydiff.folding import folded
 from whydiff.local_test import LocalResult
 from whydiff.mixing import APART
 from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
@@ -59,7 +60,7 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
     """
     program = scaling.program if scaling else Modes()
     acting = [c for c in causes if c.status == "confirmed" and not c.inert]
-    one_function = _agrees(program.lifted)
+    one_function = _agrees(program.lifted) or folded(case, scaling) is not None
     found = []
     for cause in causes:
         claims = cause in acting and cause.verdict is Verdict.SEMANTIC
@@ -102,6 +103,7 @@ def judge_origins(
         local: from `whydiff.local_test.examine`, by position; None: not tested.
     """
     scaling = scaling or Scaling(origins=(Modes(),) * len(case.localization.origins), why_not="it was not run")
+    stored = folded(case, scaling)
     judged = []
     for index, (origin, modes) in enumerate(zip(case.localization.origins, scaling.origins, strict=True)):
         if case.localization.silent:
@@ -119,6 +121,8 @@ def judge_origins(
         explaining = [c for c in causes if not c.inert and c.status == "confirmed" and explains(c, origin)]
         if explaining and verdict is not Verdict.UNSTABLE:
             verdict = max((c.verdict for c in explaining), key=lambda v: v.severity)
+        if stored is not None and verdict is Verdict.SEMANTIC:
+            verdict, evidence = Verdict.ROUNDING, [*evidence, stored]
         judged.append(replace(origin, verdict=verdict, evidence=(*origin.evidence, *evidence)))
     return tuple(judged)
 
@@ -294,9 +298,12 @@ def judge(
             if check.deterministic is False
         )  # fmt: skip
         return Verdict.NONDETERMINISTIC, f"{which} does not repeat itself: {checks[0].note or checks[1].note}"
+    broken = [slot for slot, comparison in local.outputs if _special(comparison)]
     compared = local.agreeing + local.propagated + len(origins)
     numeric = [pair for pair in case.alignment.pairs if case.reference.calls[pair.reference].kind != "return"]
     if not numeric or not compared:
+        if broken:
+            return Verdict.UNSTABLE, f"NaN or infinity on one side only in {', '.join(broken)}{_numbers(scaling)}"
         if scaling is not None and _agrees(scaling.program.lifted):
             return _without_origins(scaling, _numbers(scaling))  # no op in common, and the same function
         if scaling is None or not origins or not _same_task(case, scaling):
@@ -324,7 +331,6 @@ def judge(
     if shapes and not origins:
         return Verdict.INCOMPARABLE, f"outputs have other shapes: {', '.join(shapes)}"
     numbers = _numbers(scaling)
-    broken = [slot for slot, comparison in local.outputs if _special(comparison)]
     if broken and not any(origin.verdict is Verdict.UNSTABLE for origin in origins):
         return Verdict.UNSTABLE, f"NaN or infinity on one side only in {', '.join(broken)}{numbers}"
     proven = [cause for cause in causes if cause.status == "confirmed" and not cause.inert]
@@ -338,6 +344,9 @@ def judge(
     if lost is not None and worst.verdict in (Verdict.ROUNDING, Verdict.UNSTABLE):
         return Verdict.UNSTABLE, f"{_loses(lost)}; {len(origins)} origins, the first at {worst.site}{numbers}"
     reach = "" if differing or not local.outputs else "; it does not reach the outputs"
+    stored = folded(case, scaling)
+    if stored is not None and worst.verdict is Verdict.ROUNDING:
+        return Verdict.ROUNDING, f"{stored.statement}; {len(origins)} origins, the first at {worst.site}{numbers}"
     contradiction = worst.verdict is Verdict.ROUNDING and scaling is not None and _stays(scaling.program.lifted)
     if contradiction:
         flips = sum(count.count for count in scaling.counts if "flip" in count.what) if scaling else 0

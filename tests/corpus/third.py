@@ -305,7 +305,7 @@ def attention_in_tiles() -> Pair:
 # --------------------------------------------------------------------------- benign: another form of one function
 
 
-@benign()
+@benign(quick=True)
 def adapter_merged_and_apart() -> Pair:
     """A low-rank update beside the weight, and added to it."""
     weight, down, up = randn(32, 32, seed=1) / 6, randn(4, 32, seed=2) / 6, randn(32, 4, seed=3) / 2
