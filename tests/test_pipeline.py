@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import whydiff
-from whydiff.errors import TargetError, UsageError
+from whydiff.errors import TargetError, TraceError, UsageError
 from whydiff.pipeline import Options, compare
 from whydiff.records import Diagnosis, Verdict
 
@@ -171,3 +171,19 @@ def test_a_training_step_is_compared_in_all_phases() -> None:
     diagnosis = compare(step(1e-3), step(2e-3))
     assert {origin.site.phase for origin in diagnosis.origins} == {"update"}
     assert diagnosis.accounted
+
+
+def test_a_trace_that_breaks_the_comparison_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    linear, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
+    with whydiff.capture(tmp_path / "a.trace", payloads="all"):
+        linear(x)
+
+    def broken(*_: object, **__: object) -> None:
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr("whydiff.pipeline.align", broken)
+    with pytest.raises(TraceError, match="cannot be followed") as caught:
+        whydiff.compare(tmp_path / "a.trace", tmp_path / "a.trace")
+    assert "a.trace" in str(caught.value) and "no such thing" in str(caught.value)
+    with pytest.raises(AttributeError):  # nobody is blamed for what is not in a file
+        whydiff.compare(linear, linear, x)

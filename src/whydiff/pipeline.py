@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from whydiff.axes import axes_of
 from whydiff.case import Case, replayable
 from whydiff.causes import detectors
 from whydiff.comparison import same
+from whydiff.errors import TraceError, WhydiffError
 from whydiff.growth import measure_growth
 from whydiff.impact import impact, justified
 from whydiff.local_test import examine
@@ -65,11 +67,16 @@ def compare(reference: Any, candidate: Any, *args: Any, options: Options | None 
 
     Raises:
         whydiff.errors.TargetError: a target raised while it ran.
-        whydiff.errors.TraceError: a trace cannot be opened.
+        whydiff.errors.TraceError: a trace cannot be opened, or says what no program does.
         whydiff.errors.UsageError: a side is neither a callable nor a trace.
     """
     options = options or Options()
     sides = _runs(reference, candidate, args, kwargs)
+    with _strange_traces(sides):
+        return _compared(sides, options)
+
+
+def _compared(sides: tuple[Run | DiskTrace, ...], options: Options) -> Diagnosis:
     ours, theirs = (_trace(side, options, n) for side, n in zip(sides, ("reference", "candidate"), strict=True))
     alignment = join_ends(align(ours, theirs, rename=options.rename), ours, theirs)
     local, notes = localize(ours, theirs, alignment, options.progress, options.rows)
@@ -157,6 +164,24 @@ def _runs(
         open_trace(side) if isinstance(side, (str, os.PathLike)) else for_target(side, args).run(side, args, kwargs)
         for side in (reference, candidate)
     )
+
+
+@contextmanager
+def _strange_traces(sides: Sequence[Run | DiskTrace]) -> Iterator[None]:
+    """A trace that opens may still say what no program does: then the trace is named, whatever it broke."""
+    try:
+        yield
+    except WhydiffError:
+        raise
+    except Exception as error:
+        files = [side.source for side in sides if isinstance(side, DiskTrace)]
+        if not files:
+            raise
+        raise TraceError(
+            "A trace cannot be followed.", where=" or ".join(files), actual=f"{type(error).__name__}: {error}",
+            expected="calls as whydiff records them",
+            next_step="capture it again; if whydiff wrote it and nobody changed it, report this with --traceback",
+        ) from error  # fmt: skip
 
 
 def _trace(side: Run | DiskTrace, options: Options, name: str) -> Trace:
