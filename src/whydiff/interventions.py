@@ -21,7 +21,7 @@ from typing import Any
 
 from whydiff.adapters import Change, Executor
 from whydiff.errors import ReplayError, WhydiffError
-from whydiff.lockstep import Lockstep
+from whydiff.lockstep import Lockstep, matched
 from whydiff.rearrangement import parse
 from whydiff.records import Alignment, Call, Event, Intervention, Payload, TensorSpec, Trace
 
@@ -200,16 +200,6 @@ def outputs_with_replaced(
     if made != sites:
         raise ReplayError("The replay did not pass an op that was to be replaced.", where=str(sites - made))
     return outputs
-
-
-def matched(call_r: Call, call_c: Call, slot: str) -> list[tuple[Event, Event]]:
-    """Paired events of two paired calls, as `whydiff.lockstep.Lockstep.looks` pairs them."""
-    ours, theirs = ([e for e in getattr(call, slot) if e.skipped not in ("overwritten", "view")]
-                    for call in (call_r, call_c))  # fmt: skip
-    if call_r.kind == "return":
-        by_slot = {event.site.slot: event for event in theirs}
-        return [(event, by_slot[event.site.slot]) for event in ours if event.site.slot in by_slot]
-    return [(a, b) for a, b in zip(ours, theirs, strict=False) if a.storage >= 0 and b.storage >= 0]
 
 
 def _paired(alignment: Alignment, reference: int, candidate: int) -> bool:

@@ -52,14 +52,7 @@ def replay_counts(step: Lockstep) -> tuple[Count, ...]:
             counts.append(Count("calls replayed with other bits", f"{side}: differs from its recorded fingerprint",
                                 len(sites), tuple(sites[:3])))  # fmt: skip
     if step.surplus:
-        counts.append(
-            Count(
-                "values",
-                "paired calls read, write or return more of them on one side",
-                sum(step.surplus.values()),
-                tuple(list(step.surplus)[:3]),
-            )
-        )
+        counts.append(surplus_of(step.surplus))
     if step.unread:
         counts.append(Count("values", "further outputs of an op that nothing reads", len(step.unread),
                             tuple(sorted(step.unread)[:3])))  # fmt: skip
@@ -67,6 +60,12 @@ def replay_counts(step: Lockstep) -> tuple[Count, ...]:
         counts.append(Count("ops not judged", "they agree executed alone; what the compiled programs make of them "
                             "after another value was put in is unknown", len(step.fused), tuple(step.fused[:3])))  # fmt: skip
     return (*counts, *_sliced(step))
+
+
+def surplus_of(left_over: Mapping[str, int]) -> Count:
+    """Values that one call of a pair has and the other has not (site → how many)."""
+    why = "paired calls read, write or return more of them on one side"
+    return Count("values", why, sum(left_over.values()), tuple(list(left_over)[:3]))
 
 
 def _sliced(step: Lockstep) -> list[Count]:

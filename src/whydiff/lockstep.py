@@ -16,6 +16,38 @@ from whydiff.records import Alignment, Call, Event, Leaf, Pair, Payload
 from whydiff.slices import Axis, SliceMap, options, settle, why_unmapped
 
 
+def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:
+    """Events of two paired calls that correspond: what is returned by name, all others by position.
+
+    Reads whose old content does not matter (``out=``, ``copy_``) and further looks at storage that is compared
+    elsewhere are left out. What one call has more of is left over (`left_over`).
+
+    Args:
+        reference, candidate: calls that the alignment paired.
+        slot: ``reads`` or ``writes``.
+    """
+    ours, theirs = _shown(reference, slot), _shown(candidate, slot)
+    if reference.kind == "return":
+        by_slot = {event.site.slot: event for event in theirs}
+        return [(event, by_slot[event.site.slot]) for event in ours if event.site.slot in by_slot]
+    return list(zip(ours, theirs, strict=False))
+
+
+def matched(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:
+    """`paired` events whose values a replay of either side has."""
+    return [(a, b) for a, b in paired(reference, candidate, slot) if a.storage >= 0 and b.storage >= 0]
+
+
+def left_over(reference: Call, candidate: Call, slot: str) -> int:
+    """How many events of two paired calls have no counterpart in the other call."""
+    both = len(_shown(reference, slot)) + len(_shown(candidate, slot))
+    return both - 2 * len(paired(reference, candidate, slot))
+
+
+def _shown(call: Call, slot: str) -> list[Event]:
+    return [event for event in getattr(call, slot) if event.skipped not in ("overwritten", "view")]
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """One paired read or write: both events and both values (None: could not be had, see ``why``).
@@ -108,26 +140,18 @@ class Lockstep:
     def looks(self, reference: Call, candidate: Call, slot: str) -> list[Look]:
         """Paired reads (``slot="reads"``) or writes of a pair, with whether their bits agree now.
 
-        Reads whose old content does not matter (``out=``, ``copy_``) and further looks at storage that is
-        compared elsewhere are left out; a different number of them is cut to the shorter list by the
-        caller's alignment of operators, which pairs only equal ops.
+        Events are paired as in `paired`; what is left over is counted in ``surplus``.
         """
-        events_r = [e for e in getattr(reference, slot) if e.skipped not in ("overwritten", "view")]
-        events_c = [e for e in getattr(candidate, slot) if e.skipped not in ("overwritten", "view")]
-        if slot == "reads" and reference.kind == "return":
-            by_slot = {e.site.slot: e for e in events_c}
-            matched = [(e, by_slot[e.site.slot]) for e in events_r if e.site.slot in by_slot]
-        else:
-            matched = list(zip(events_r, events_c, strict=False))
-        surplus = len(events_r) + len(events_c) - 2 * len(matched)
+        pairs = paired(reference, candidate, slot)
+        surplus = left_over(reference, candidate, slot)
         if surplus:
             self.surplus[f"{reference.site} ({slot})"] = surplus
-        if slot == "writes" and len(matched) > 1:
-            used = [(er, ec) for er, ec in matched if er.storage in self._read[0] or ec.storage in self._read[1]]
-            if used and len(used) < len(matched):  # a kernel's by-products (seeds, statistics) that nothing reads
-                self.unread.update(str(er.site) for er, _ in matched if all(er is not kept for kept, _ in used))
-                matched = used
-        return [self._look(er, ec, written=slot == "writes") for er, ec in matched]
+        if slot == "writes" and len(pairs) > 1:
+            used = [(er, ec) for er, ec in pairs if er.storage in self._read[0] or ec.storage in self._read[1]]
+            if used and len(used) < len(pairs):  # a kernel's by-products (seeds, statistics) that nothing reads
+                self.unread.update(str(er.site) for er, _ in pairs if all(er is not kept for kept, _ in used))
+                pairs = used
+        return [self._look(er, ec, written=slot == "writes") for er, ec in pairs]
 
     def look(self, er: Event, ec: Event) -> Look:
         """One paired read, compared now."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from whydiff.localization import Localization, counted
+from whydiff.localization import Localization, counted, surplus_of
+from whydiff.lockstep import left_over, paired
 from whydiff.records import Alignment, Call, Comparison, Evidence, Growth, Origin, Verdict
 
 
@@ -12,26 +13,31 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
     """Origins from recorded fingerprints alone, for traces that cannot be replayed.
 
     A call whose reads agree and whose output differs is an origin; what comes after it is not resynchronised,
-    so later origins may be hidden behind earlier ones (counted as propagated).
+    so later origins may be hidden behind earlier ones (counted as propagated). What one call of a pair returns or
+    writes more than the other is counted.
     """
     origins: list[Origin] = []
     growth: list[Growth] = []
     outputs: list[tuple[str, Comparison]] = []
     agreeing = propagated = undecided = 0
+    lone: dict[str, int] = {}
     differing: list[str] = []  # scopes of modules that are origins: the modules around them are not
     for pair in alignment.pairs:
         call_r, call_c = reference.calls[pair.reference], candidate.calls[pair.candidate]
         slot = "reads" if call_r.kind == "return" else "writes"
-        verdicts = [same(a, b) for a, b in zip(getattr(call_r, slot), getattr(call_c, slot), strict=False)]
+        if surplus := left_over(call_r, call_c, slot):
+            lone[str(call_r.site)] = surplus
+        written = paired(call_r, call_c, slot)
+        verdicts = [same(a, b) for a, b in written]
         if call_r.kind == "return":
-            outputs += [(a.site.slot, _recorded(v)) for a, v in zip(call_r.reads, verdicts, strict=False)]
+            outputs += [(a.site.slot, _recorded(v)) for (a, _), v in zip(written, verdicts, strict=True)]
             continue
-        growth += [Growth(a.site, _recorded(v)) for a, v in zip(call_r.writes[:1], verdicts[:1], strict=True)]
+        growth += [Growth(a.site, _recorded(v)) for (a, _), v in zip(written[:1], verdicts[:1], strict=True)]
         agreeing += bool(verdicts) and all(verdicts)
         if False not in verdicts:
             undecided += None in verdicts
             continue
-        reads = [same(a, b) for a, b in zip(call_r.reads, call_c.reads, strict=False)]
+        reads = [same(a, b) for a, b in paired(call_r, call_c, "reads")]
         if False in reads or any(_inside(scope, call_r) for scope in differing):
             propagated += 1
             continue
@@ -44,6 +50,8 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
         )  # fmt: skip
     counts = counted({"the fingerprints do not decide (other layout or dtype, or skipped)": [""] * undecided}
                      if undecided else {}, "values")  # fmt: skip
+    if lone:
+        counts += (surplus_of(lone),)
     return Localization(tuple(origins), tuple(growth), tuple(outputs), (), None, agreeing, propagated, counts)
 
 

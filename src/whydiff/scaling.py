@@ -18,7 +18,7 @@ import numpy as np
 from whydiff.adapters import Executor, Progress, Value, for_framework
 from whydiff.case import Case, replayable
 from whydiff.errors import WhydiffError
-from whydiff.lockstep import Lockstep, replayed_outputs
+from whydiff.lockstep import Lockstep, matched, replayed_outputs
 from whydiff.metrics import common_dtype, is_integer, measure, values
 from whydiff.records import Call, Count, Event, Lift, Origin, Payload, Trace
 from whydiff.rows import compared
@@ -296,7 +296,7 @@ class _Test:
         partner = {pair.reference: pair.candidate for pair in self.case.alignment.pairs}
         word = f"lift to {lift.dtype}, casts {lift.casts}: origins alone"
         for call_r, call_c in step.walk(self.progress, word):
-            for er, ec in _matched(call_r, call_c, "reads"):
+            for er, ec in matched(call_r, call_c, "reads"):
                 calls = (er.producer if er.producer >= 0 else call_r.index,
                          ec.producer if ec.producer >= 0 else call_c.index)  # fmt: skip
                 at = by_calls.get(calls, [])
@@ -308,7 +308,7 @@ class _Test:
             step.execute(call_r, call_c)
             at = by_calls.get((call_r.index, call_c.index), [])
             if at and call_r.kind != "return":
-                for er, ec in _matched(call_r, call_c, "writes"):
+                for er, ec in matched(call_r, call_c, "writes"):
                     self._at_origin(step, er, ec, at, substituted, local)
         for side, executor in (("reference", step.reference), ("candidate", step.candidate)):
             self._note(side, executor)
@@ -382,16 +382,6 @@ def _worst(single: Mapping[str, Difference | None], double: Mapping[str, Differe
         if one is not None and other is not None:
             scales.append(Scale(one, other, slot.partition("@")[0]))
     return max(scales, key=lambda s: (_RANK.index(s.nature), s.double.mean), default=None)
-
-
-def _matched(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:
-    """Paired events of two paired calls, as `whydiff.lockstep.Lockstep.looks` pairs them."""
-    ours, theirs = ([e for e in getattr(call, slot) if e.skipped not in ("overwritten", "view")]
-                    for call in (reference, candidate))  # fmt: skip
-    if reference.kind == "return":
-        by_slot = {event.site.slot: event for event in theirs}
-        return [(event, by_slot[event.site.slot]) for event in ours if event.site.slot in by_slot]
-    return [(a, b) for a, b in zip(ours, theirs, strict=False) if a.storage >= 0 and b.storage >= 0]
 
 
 def _payloads(step: Lockstep, er: Event, ec: Event) -> tuple[Payload, Payload]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from whydiff.case import Case
+from whydiff.causes import is_general
 from whydiff.causes._rounding import proven_cast
 from whydiff.errors import PayloadError, WhydiffError
 from whydiff.folding import folded
@@ -53,6 +54,9 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
     if the difference stays with the recorded casts, it is one of precision; else the cause chooses another way to
     the same values. It explains the bits, and is no defect.
 
+    A general cause, which says where another function is computed but not by which mistake, stays inconclusive
+    while a named one of the same verdict could not be tried: it may be that one's effect.
+
     Args:
         case: the pair of runs.
         causes: after `whydiff.verify.verify`.
@@ -72,6 +76,20 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
                 reason="it explains the bits, which agree when it is removed, and is no defect: in float64 the outputs "
                 "agree with it too, so it chooses another way to the same values",
             )  # fmt: skip
+        found.append(cause)
+    return held_back(found)
+
+
+def held_back(causes: Sequence[Cause]) -> tuple[Cause, ...]:
+    """Causes in which no general one is confirmed while a named one of another function could not be tried."""
+    found = []
+    untried = [c for c in causes if c.status == "inconclusive" and not c.inert and not c.experiments
+               and c.verdict is Verdict.SEMANTIC and not is_general(c.code)]  # fmt: skip
+    for cause in causes:
+        if untried and cause.status == "confirmed" and is_general(cause.code):
+            named = ", ".join(f"{c.code} {c.name} at {c.site}" for c in untried[:3])
+            reason = f"its experiment holds, and it may be the effect of {named}, which could not be tried"
+            cause = replace(cause, status="inconclusive", reason=reason)
         found.append(cause)
     return tuple(found)
 
@@ -118,13 +136,20 @@ def judge_origins(
         if local and index in local:
             excused = _agrees(scaling.program.lifted) and not _same_question(case, origin)
             verdict, evidence = _with_local(origin, verdict, evidence, local[index], excused)
-        explaining = [c for c in causes if not c.inert and c.status == "confirmed" and explains(c, origin)]
+        explaining = [c for c in causes if _proven_here(c) and explains(c, origin)]
         if explaining and verdict is not Verdict.UNSTABLE:
             verdict = max((c.verdict for c in explaining), key=lambda v: v.severity)
         if stored is not None and verdict is Verdict.SEMANTIC:
             verdict, evidence = Verdict.ROUNDING, [*evidence, stored]
         judged.append(replace(origin, verdict=verdict, evidence=(*origin.evidence, *evidence)))
     return tuple(judged)
+
+
+def _proven_here(cause: Cause) -> bool:
+    """Whether an experiment shows that the origins are this cause's; which mistake it is may still be open."""
+    open_mistake = is_general(cause.code) and cause.verdict is Verdict.SEMANTIC
+    proven = open_mistake and any(experiment.status == "confirmed" for experiment in cause.experiments)
+    return not cause.inert and (cause.status == "confirmed" or proven)
 
 
 def explains(cause: Cause, origin: Origin) -> bool:

@@ -10,6 +10,9 @@ A cause's file defines ``REGISTER``, an object with
 - ``example() -> (reference, candidate)``: a minimal pair of zero-argument targets; it may import a framework
   inside.
 
+A cause that explains single origins also has ``rank`` and ``explain`` (`whydiff.causes._explained`); from rank
+`GENERAL` on it says what differs without knowing the mistake.
+
 File names are the codes in lower case (``st003.py``); files that begin with ``_`` are shared parts.
 """
 
@@ -22,6 +25,9 @@ from whydiff import registry
 from whydiff.case import Case
 from whydiff.errors import UsageError
 from whydiff.records import Cause
+
+GENERAL = 80
+"""From this rank on, causes say what differs without knowing the mistake."""
 
 
 class Detector(Protocol):
@@ -53,3 +59,8 @@ def by_code(code: str) -> Detector:
         known = ", ".join(f"{d.code} {d.name}" for d in detectors())
         raise UsageError("There is no such cause.", actual=code, expected=known)
     return found[0]
+
+
+def is_general(code: str) -> bool:
+    """Whether a cause says what differs without knowing the mistake."""
+    return getattr(by_code(code), "rank", 0) >= GENERAL

@@ -9,7 +9,7 @@ are dropped if the whole programs agree in float64, those of another precision i
 (then the causes OV speak).
 
 What is left, or was found to be another function, is then looked at together with its neighbours (`_joint`): such
-causes also have ``explain_joint(view)``. Causes from rank 80 on are general: they say what differs without knowing the
+causes also have ``explain_joint(view)``. General causes (`whydiff.causes.GENERAL`) say what differs without knowing the
 mistake, and are silent if setting back what differs in settings and tensors is enough (`_settings.enough`).
 """
 
@@ -22,6 +22,7 @@ from typing import Any
 
 from whydiff import registry
 from whydiff.case import Case, differing_arguments, fits, replayable
+from whydiff.causes import GENERAL
 from whydiff.causes._joint import joints_of
 from whydiff.causes._settings import enough, restored
 from whydiff.causes._state import listed, remember
@@ -33,8 +34,6 @@ from whydiff.tolerance import SCALING_FLOOR
 
 _KINDS = ("implementation", "arguments", "layout", "region")
 _FIRST = 24
-_GENERAL = 80
-"""From this rank on, causes say what differs without knowing the mistake."""
 _ALL = 256
 
 
@@ -152,7 +151,7 @@ def _together(
         if done & {*joint.members}:
             return
         view = JointView(case, case.localization.origins[joint.members[0]], seen, joint)
-        known = min((ranks[told[m].code] for m in joint.members if m in told), default=_GENERAL)
+        known = min((ranks[told[m].code] for m in joint.members if m in told), default=GENERAL)
         specific = (rule.explain_joint(view) for rule in rules if hasattr(rule, "explain_joint") and rule.rank < known)
         finding = next((one for one in specific if one is not None and not _idle(case, one.verdict)), None)
         if finding is None and not view.one_function:
@@ -174,7 +173,7 @@ def _together(
         if done & {*members} or not (_moved(told, members) or not any(member in told for member in members)):
             continue
         general = (
-            rule.explain_joint(view) for rule in rules if rule.rank >= _GENERAL and hasattr(rule, "explain_joint")
+            rule.explain_joint(view) for rule in rules if rule.rank >= GENERAL and hasattr(rule, "explain_joint")
         )
         finding = next((one for one in general if one is not None and not _idle(case, one.verdict)), None)
         if finding is not None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from whydiff.case import Case
-from whydiff.interventions import matched
 from whydiff.local_test import Joint
 from whydiff.local_test.examine import areas
+from whydiff.lockstep import matched
 from whydiff.records import Call, Event
 
 _REACH = 16

@@ -11,7 +11,8 @@ import numpy as np
 from whydiff.case import Case
 from whydiff.causes._explained import Array, Finding, View, causes_of, distance
 from whydiff.causes._looks import one_value, places
-from whydiff.interventions import matched, whole_of
+from whydiff.interventions import whole_of
+from whydiff.lockstep import matched
 from whydiff.rearrangement import Rearrangement, candidates
 from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
 from whydiff.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF

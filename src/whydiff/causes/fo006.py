@@ -11,7 +11,8 @@ from whydiff.case import Case
 from whydiff.causes._explained import Finding, View, causes_of
 from whydiff.causes._flow import listed_indices
 from whydiff.causes._looks import one_value, places
-from whydiff.interventions import matched, whole_of
+from whydiff.interventions import whole_of
+from whydiff.lockstep import matched
 from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
 
 _MOST = 1 << 24

@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff.case import Case
 from whydiff.comparison import same
-from whydiff.interventions import matched
+from whydiff.lockstep import matched
 from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
 
 _FAR = 16

@@ -7,6 +7,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,12 @@ class DiskTrace:
 
     def __init__(self, root: Path, manifest: Manifest, index: IndexDecoder, note: str) -> None:
         self._root, self._manifest, self._note = root, manifest, note
-        self._calls, self._leaves = tuple(index.calls), tuple(index.leaves)
-        self._contexts = tuple(index.contexts)
+        self._calls, self._contexts = tuple(index.calls), tuple(index.contexts)
         self._stored, self._shards = index.payloads, index.shards
+        self._leaves = tuple(  # a key whose tensor was not kept names nothing
+            leaf if not leaf.payload or leaf.payload in self._stored else replace(leaf, payload="")
+            for leaf in index.leaves
+        )
         self._open: dict[int, SafetensorsFile] = {}
         self._verified: set[str] = set()
         self.lent: Any = None  # a temporary folder that lives as long as this trace
