@@ -279,4 +279,4 @@ def _distance(values: Array, replayed: Array, oracle: Oracle, op: Operation, mis
     if mismatch:
         stored = replayed if final else rounded(replayed, op.dtype)
         return float(np.mean((stored != values)[known]))
-    return float(np.sqrt(np.mean(np.square((values - replayed)[known] / oracle.scale[known]))))
+    return float(np.sqrt(np.mean(np.square((values[known] - replayed[known]) / oracle.scale[known]))))

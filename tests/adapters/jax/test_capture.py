@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from whydiff.adapters import for_framework, for_target
+from whydiff.adapters.jax.recorder import Recorder
 from whydiff.adapters.jax.recording import WAYS
 from whydiff.adapters.jax.run import equal
+from whydiff.adapters.jax.state import reach
 from whydiff.records import RecordedTrace
 
 spec = importlib.util.spec_from_file_location("jax_models", __file__.replace("test_capture", "models"))
@@ -214,3 +216,32 @@ def test_a_program_that_donates_its_input_can_be_run_again() -> None:
     assert check.unchanged
     assert not x.is_deleted()
     assert trace.calls
+
+
+def test_what_has_its_operands_bytes_is_seen_without_a_tap_of_its_own() -> None:
+    def body(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.copy(carry) * x.reshape(3, 1)[:, 0], jnp.expand_dims(carry, 0)
+
+    @jax.jit
+    def program(x: jax.Array) -> jax.Array:
+        y = jnp.copy(x * 2).reshape(2, 6)  # whole numbers: no rounding
+        last, rows = jax.lax.scan(body, jnp.ones(3), x)
+        again = jnp.broadcast_to(jnp.sum(y), (4,)) + jnp.squeeze(jnp.expand_dims(last, 0)).sum()
+        return jnp.copy(lax_reversed(y)).sum() + rows.sum() + again
+
+    def lax_reversed(y: jax.Array) -> jax.Array:
+        return jax.lax.reshape(y, (12,), dimensions=(1, 0))  # moves elements: other bytes
+
+    x = jnp.arange(12.0).reshape(4, 3)
+    seen, apart = (Recorder(reach(program, (x,), {})) for _ in range(2))
+    run = for_framework("jax").run(program, (x,), {})
+    run.recorded("taps", seen)
+    run.recorded("op by op", apart)
+    shared = [c for c in seen.calls if c.target in ("jax.copy", "jax.reshape", "jax.squeeze", "jax.broadcast_in_dim")]
+    assert len(shared) > 10
+    for one, other in zip(seen.calls, apart.calls, strict=True):
+        assert one.site == other.site and [e.spec for e in one.writes] == [e.spec for e in other.writes]
+        if one in shared:
+            assert [e.fingerprint for e in one.writes] == [e.fingerprint for e in other.writes] != [None], one.site
+    compiled = next(iter(run.compiled._known.values()))[0]
+    assert compiled.out_tree.num_leaves < sum(len(call.writes) for call in seen.calls) - 4

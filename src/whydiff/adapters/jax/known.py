@@ -12,7 +12,7 @@ import numpy as np
 from whydiff.adapters.jax import internals, values
 from whydiff.adapters.jax.ops import Fixed, Op
 from whydiff.adapters.jax.scopes import Names, names_of
-from whydiff.adapters.jax.tapped import control
+from whydiff.adapters.jax.tapped import control, same_bytes
 from whydiff.records import Fingerprint, Phase, Site
 
 
@@ -27,6 +27,7 @@ class Equation:
         inner: (program, constants) if it only calls one.
         kind: ``scan``, ``while``, ``cond`` or empty.
         fixed: per operand the number that the program holds there itself, or None.
+        same: it gives the bytes of its operand, and has no tap of its own where that has one.
         op: what it executes, once that is known.
     """
 
@@ -36,6 +37,7 @@ class Equation:
     inner: tuple[Any, Any] | None
     kind: str
     fixed: tuple[Fixed | None, ...]
+    same: bool = False
     op: Op | None = None
 
 
@@ -64,6 +66,7 @@ class Known:
             known = self._equations[id(eqn)] = Equation(
                 eqn, names_of(eqn.source_info.name_stack), internals.place(eqn.source_info),
                 internals.called(eqn.primitive.name, eqn.params), control(eqn), fixed,
+                same_bytes(eqn),
             )  # fmt: skip
         return known
 

@@ -12,7 +12,7 @@ import numpy as np
 from whydiff.adapters.jax import values
 from whydiff.adapters.jax.arguments import template
 from whydiff.adapters.jax.internals import Jaxpr, Literal, place, scan_sizes
-from whydiff.adapters.jax.known import Equation, Known
+from whydiff.adapters.jax.known import Equation, Known, Sites
 from whydiff.adapters.jax.ops import SLICE, STACK, Fixed, Op, aval_of
 from whydiff.adapters.jax.scopes import Names, phase_and_scope
 from whydiff.adapters.jax.state import Reached
@@ -53,7 +53,8 @@ class Recorder:
     ) -> None:  # fmt: skip
         self.reached, self.keep, self.sink = reached, keep, sink
         self.known = Known() if known is None else known
-        self.calls: list[Call] = []
+        self._calls: list[Call] = []
+        self._noted: list[_Noted] = []
         self.ops: dict[int, Op] = {}
         self.refs: dict[int, Ref] = {}
         self.leaves: dict[int, tuple[str, LeafRole, Ref]] = {}
@@ -137,27 +138,40 @@ class Recorder:
 
     # ------------------------------------------------------------------ calls
 
+    @property
+    def calls(self) -> list[Call]:
+        """Everything that was written down; the records of calls are made when somebody asks for them."""
+        for noted in self._noted[len(self._calls) :]:
+            self._calls.append(_record(len(self._calls), noted))
+        return self._calls
+
     def call(self, op: Op, reads: Sequence[Ref], outs: Sequence[Any], names: Names, source: str) -> list[Ref]:
         """Write a call down; ``outs`` are concrete values, None where one was not observed."""
-        index = len(self.calls)
+        index = len(self._noted)
+        made = [self._new(aval, out, index) for aval, out in zip(op.outputs, outs, strict=True)]
+        return self._note(op, reads, made, names, source)
+
+    def _note(self, op: Op, reads: Sequence[Ref], made: list[Ref], names: Names, source: str) -> list[Ref]:
+        index = len(self._noted)
         phase, scope = phase_and_scope(names)
         number = self._occurrences.get((scope, op.name, phase), 0)
         self._occurrences[scope, op.name, phase] = number + 1
-        sites = self.known.sites(scope, op.name, phase, number, len(reads), len(outs))
-        made = [self._new(aval, out, index) for aval, out in zip(op.outputs, outs, strict=True)]
-        read_events = tuple([_event(site, ref) for site, ref in zip(sites.reads, reads, strict=True)])
-        write_events = tuple([_event(site, ref, self._kept(index, i, sites.call, ref))
-                              for i, (site, ref) in enumerate(zip(sites.writes, made, strict=True))])  # fmt: skip
-        self.calls.append(Call(index, sites.call, f"jax.{op.name}", "compute", read_events, write_events,
-                               self._template(op), source=source))  # fmt: skip
+        sites = self.known.sites(scope, op.name, phase, number, len(reads), len(made))
+        kept = [self._kept(index, i, sites.call, ref) for i, ref in enumerate(made)] if self.keep is not None else []
+        self._noted.append((op, sites, reads, made, kept, source))
         self.ops[index] = op
         return made
 
-    @staticmethod
-    def _template(op: Op) -> Any:
-        if "template" not in op.cache:
-            op.cache["template"] = template(op)
-        return op.cache["template"]
+    def _again(self, operand: Ref, aval: Any) -> Ref:
+        """A value that has the bytes of an operand."""
+        assert operand.value is not None
+        value = operand.value
+        if value.shape != aval.shape:
+            value = values.host(value).reshape(aval.shape)
+        spec = values.spec(tuple(aval.shape), operand.spec.dtype, operand.spec.device)
+        ref = Ref(len(self.refs), len(self._noted), aval, spec, value, operand.fingerprint)
+        self.refs[ref.storage] = ref
+        return ref
 
     def _kept(self, index: int, number: int, site: Site, ref: Ref) -> str:
         if self.keep is None or ref.value is None or ref.skipped:
@@ -170,9 +184,9 @@ class Recorder:
     def returned(self, found: Sequence[tuple[str, Any]]) -> None:
         """Write down what the run gave back: (path, array)."""
         site = Site("", "return")
-        refs = [(path, self.ref(value)) for path, value in found]
-        reads = tuple(_event(site.at(path), ref) for path, ref in refs)
-        self.calls.append(Call(len(self.calls), site, "return", "return", reads, (), [[], {}]))
+        refs = [self.ref(value) for _, value in found]
+        sites = Sites(site, tuple(site.at(path) for path, _ in found), ())
+        self._noted.append((None, sites, refs, [], [], ""))
 
     # ------------------------------------------------------------------ programs
 
@@ -209,9 +223,10 @@ class Recorder:
             inputs = tuple(item.aval if isinstance(item, Ref) else item for item in operands)
             outputs = tuple(var.aval for var in eqn.outvars)
             known.op = Op(eqn.primitive.name, eqn.primitive, eqn.params, inputs, outputs, eqn.ctx)
-        reads = [item for item in operands if isinstance(item, Ref)]
-        outs = [None] * len(known.op.outputs) if tap is None else tap
-        return self.call(known.op, reads, outs, names, known.source or self.around)
+        reads, source = [item for item in operands if isinstance(item, Ref)], known.source or self.around
+        if tap is None and known.same and reads[0].value is not None and not reads[0].skipped:
+            return self._note(known.op, reads, [self._again(reads[0], known.op.outputs[0])], names, source)
+        return self.call(known.op, reads, [None] * len(known.op.outputs) if tap is None else tap, names, source)
 
     def _read(self, env: dict[Any, Ref], atom: Any) -> Ref:
         return self.ref(atom.val) if isinstance(atom, Literal) else env[atom]
@@ -286,6 +301,24 @@ _CONTROL = {"scan": Recorder._scan, "while": Recorder._while, "cond": Recorder._
 
 def _on_host(taps: Any) -> Any:
     return jax.tree_util.tree_map(values.host, taps)
+
+
+_Noted = tuple[Op | None, Sites, Sequence[Ref], Sequence[Ref], Sequence[str], str]
+"""One call as it was met: what it executed (None: the run returned), sites, reads, writes, payload keys, source."""
+
+
+def _record(index: int, noted: _Noted) -> Call:
+    op, sites, reads, made, kept, source = noted
+    read_events = tuple([_event(site, ref) for site, ref in zip(sites.reads, reads, strict=True)])
+    if op is None:
+        return Call(index, sites.call, "return", "return", read_events, (), [[], {}])
+    if "template" not in op.cache:
+        op.cache["template"] = template(op)
+    keys = kept or [""] * len(made)
+    writes = tuple([_event(site, ref, key) for site, ref, key in zip(sites.writes, made, keys, strict=True)])
+    return Call(
+        index, sites.call, f"jax.{op.name}", "compute", read_events, writes, op.cache["template"], source=source
+    )
 
 
 def _event(site: Site, ref: Ref, payload: str = "") -> Event:

@@ -52,6 +52,22 @@ class Plan:
         return [self.swap.get(id(const), const) for const in consts]
 
 
+def same_bytes(eqn: Any) -> bool:
+    """Whether an equation gives the bytes of its operand, in the same order: copies and other shapes of one tensor."""
+    if eqn.primitive.name not in _SAME_BYTES or len(eqn.invars) != 1 or isinstance(eqn.invars[0], Literal):
+        return False
+    one, other = eqn.invars[0].aval, eqn.outvars[0].aval
+    if is_key(one) or is_key(other) or one.dtype != other.dtype or one.size != other.size:
+        return False
+    return eqn.params.get("dimensions") is None or eqn.primitive.name != "reshape"
+
+
+_SAME_BYTES = frozenset({
+    "copy", "copy_p", "stop_gradient", "reshape", "squeeze", "expand_dims", "broadcast_in_dim", "convert_element_type",
+})  # fmt: skip
+"""Where no element is added, dropped or moved; a broadcast of the same size only adds dimensions of size 1."""
+
+
 def control(eqn: Any) -> str:
     """``scan``, ``while`` or ``cond`` if an equation is one that can be looked into; else empty."""
     name = eqn.primitive.name
@@ -86,7 +102,8 @@ def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], plan: Pla
             else:
                 run = plan.execute or _bind
                 outs = run(eqn, values)
-                tap = [plain(out) for out in outs] if plan.keep(path) else None
+                known = plan.keep is everything and same_bytes(eqn)  # its operand is tapped
+                tap = [plain(out) for out in outs] if plan.keep(path) and not known else None
         taps.append(tap)
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(atom) for atom in jaxpr.outvars], taps
