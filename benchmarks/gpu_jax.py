@@ -2,9 +2,10 @@
 
 1. The first seed in one line: a bfloat16 matrix–vector product with K = 2048, alone and under ``vmap``.
 2. The ladder of precisions for a Gemma of 2B shape (18 layers, width 2048, MLP 16384, one KV head, random weights,
-   12 tokens, batch 8 against 1), and a whydiff diagnosis of the worst rung of a two-layer one.
+   12 tokens and 1, batch 8 against 1), compiled and operation by operation (a notebook without ``jax.jit``).
+3. A whydiff diagnosis of a two-layer one, operation by operation in bfloat16, as the seed's author ran it.
 
-Prints Markdown tables. Needs penzai for the second part; ``--small`` takes two layers everywhere.
+Prints Markdown tables. Needs penzai for the last two; ``--small`` takes two layers everywhere.
 """
 
 from __future__ import annotations
@@ -51,29 +52,36 @@ def matrix_vector() -> None:
 
 
 def ladder(size: gemma.Size) -> None:
-    print(f"\n## Gemma, {size.layers} layers, width {size.width}, MLP {size.hidden}, {gemma.TOKENS} tokens, "
-          f"batch {gemma.BATCH} against 1\n")  # fmt: skip
-    print("| parameters | activations | logits that differ | max abs | flips | reruns equal | row by row equal | s |")
-    print("|---|---|---|---|---|---|---|---|")
-    for parameters, activations in gemma.RUNGS:
-        begin = time.perf_counter()
-        rung = gemma.climb(parameters, activations, size)
-        print(f"| {parameters} | {activations} | {rung.different:.1%} | {rung.max_abs:.2e} | {rung.flips} | {rung.repeats} | "
-              f"{rung.one_by_one} | {time.perf_counter() - begin:.0f} |", flush=True)  # fmt: skip
+    print(f"\n## Gemma, {size.layers} layers, width {size.width}, MLP {size.hidden}, batch {gemma.BATCH} against 1\n")
+    print("| run | tokens | parameters | activations | logits that differ | max abs | flips | reruns equal "
+          "| row by row equal | s |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for compiled, tokens in ((True, gemma.TOKENS), (False, gemma.TOKENS), (True, 1), (False, 1)):
+        for parameters, activations in gemma.RUNGS:
+            begin = time.perf_counter()
+            rung = gemma.climb(parameters, activations, size, compiled, tokens)
+            print(f"| {'compiled' if compiled else 'op by op'} | {tokens} | {parameters} | {activations} | "
+                  f"{rung.different:.1%} | {rung.max_abs:.2e} | {rung.flips} | {rung.repeats} | {rung.one_by_one} | "
+                  f"{time.perf_counter() - begin:.0f} |", flush=True)  # fmt: skip
 
 
-def diagnosed(size: gemma.Size) -> None:
-    print(f"\n## Diagnosis, {size.layers} layers\n")
+def diagnosed(size: gemma.Size, activations: str) -> None:
+    print(f"\n## Diagnosis, {size.layers} layers, op by op, bfloat16 parameters, {activations} activations\n")
     begin = time.perf_counter()
-    diagnosis = gemma.run(size=size)
+    alone, batched, _ = gemma.build("bfloat16", activations, size, compiled=False)
+    diagnosis = compare(alone, batched, options=Options())
     print(f"verdict {diagnosis.verdict}: {diagnosis.reason}\n\n{len(diagnosis.origins)} origins in "
           f"{time.perf_counter() - begin:.0f} s; accounted: {diagnosis.accounted}\n")  # fmt: skip
+    for name, side in zip(("reference", "candidate"), diagnosis.sides, strict=True):
+        print(f"- {name}: {side.observer}")
     for note in diagnosis.notes:
         print(f"- {note}")
     for origin in diagnosis.origins[:12]:
         print(f"- {origin.site}: {origin.verdict}")
     for cause in diagnosis.causes:
-        print(f"- {cause.code} {cause.status}: {cause.evidence[0].statement if cause.evidence else ''}")
+        print(f"- {cause.code} {cause.status}")
+        for evidence in cause.evidence:
+            print(f"  - {evidence.statement}")
         for experiment in cause.experiments:
             print(f"  - {experiment.status}: {experiment.outcome}")
 
@@ -89,9 +97,9 @@ def main() -> None:
         print("\npenzai is not installed: the ladder is left out")
         return
     ladder(SHORT if small else SHAPE)
-    diagnosed(
-        gemma.Size(layers=1, width=256, hidden=512, heads=4, vocabulary=512) if device.platform == "cpu" else SHORT
-    )
+    tiny = gemma.Size(layers=1, width=256, hidden=512, heads=4, vocabulary=512)
+    for activations in ("bfloat16", "float32"):
+        diagnosed(tiny if device.platform == "cpu" else SHORT, activations)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,9 @@ class Executor(Protocol):
     def counts(self) -> Sequence[Count]:
         """What a lifted replay could not lift, and which discrete choices flipped; nothing if not lifted."""
 
+    def kernels(self, call: Call, reads: Sequence[Value]) -> Sequence[str]:
+        """What carries a call out, alone, on given values; nothing where only a library's own output would tell."""
+
     def testifies(self, call: Call) -> bool:
         """False: what the replay holds for a call was executed alone, which the run did not do."""
 

@@ -63,31 +63,38 @@ def layout_of(event: Event) -> tuple[Any, ...]:
     return strides, spec.offset % _BYTES
 
 
-def natures(case: Case, origins: Sequence[Origin]) -> dict[str, Scale]:
+def natures(case: Case, origins: Sequence[Origin]) -> tuple[dict[str, Scale], dict[str, tuple[str, str]]]:
     """The scaling test of single ops: the first origin of every operator, on its own inputs.
 
     Both calls are carried out in float32 and float64 on what they read (resynchronised), and the counterparts
     of their outputs are compared. A difference that stays is no rounding: the op mixes rows.
+
+    Returns:
+        Operator → scale; operator → what carries it out in either run, where the framework can tell quietly.
     """
     wanted: dict[str, tuple[int, int]] = {}
     for origin in origins:
         wanted.setdefault(case.reference.calls[origin.calls[0]].target, origin.calls)
     if any(replayable(trace) for trace in (case.reference, case.candidate)):
-        return {}
+        return {}, {}
     looker = _Local(case, set(wanted.values()))
     executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
     find_origins(executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=looker)
-    return looker.scales
+    return looker.scales, looker.kernels
 
 
 class _Local:
     def __init__(self, case: Case, wanted: set[tuple[int, int]]) -> None:
         self.case, self.wanted = case, wanted
         self.scales: dict[str, Scale] = {}
+        self.kernels: dict[str, tuple[str, str]] = {}
 
     def __call__(self, step: Lockstep, reference: Call, candidate: Call, look: Look) -> None:
         if (reference.index, candidate.index) not in self.wanted:
             return
+        ran = [_kernels(*side) for side in ((step.reference, reference), (step.candidate, candidate))]
+        if all(ran):
+            self.kernels[reference.target] = (ran[0], ran[1])
         try:
             single, double = (self._lifted(step, reference, candidate, dtype) for dtype in ("float32", "float64"))
         except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError):
@@ -113,6 +120,15 @@ class _Local:
         return Difference(s.sum_abs / finite, (s.sum_reference_square / finite) ** 0.5, special)
 
 
+def _kernels(executor: Any, call: Call) -> str:
+    if call.mutates:
+        return ""
+    try:
+        return ", ".join(executor.kernels(call, [executor.read(event) for event in call.reads]))
+    except (WhydiffError, RuntimeError, TypeError, ValueError):
+        return ""
+
+
 def _own(value: Any) -> Any:
     return value.clone() if hasattr(value, "clone") else value
 
@@ -122,7 +138,7 @@ def cause(
     remedies: Sequence[tuple[str, Any]], text: Callable[[str, str, tuple[str, ...], Any], Remedy],
 ) -> Iterator[Cause]:  # fmt: skip
     """One cause for the origins whose difference is rounding, with the first remedy that works, carried out."""
-    scales = natures(case, origins)
+    scales, kernels = natures(case, origins)
     mine = [o for o in origins if _rounds(scales.get(case.reference.calls[o.calls[0]].target))]
     if not mine:
         return
@@ -133,11 +149,14 @@ def cause(
     )]  # fmt: skip
     evidence += [Evidence(f"{target}, alone, lifted: {scale}", {"nature": scale.nature})
                  for target, scale in scales.items()]  # fmt: skip
+    evidence += [Evidence(f"{target}, alone, is carried out by {ours} and by {theirs}",
+                          {"reference": ours, "candidate": theirs})
+                 for target, (ours, theirs) in kernels.items()]  # fmt: skip
     experiments, best = _tried(case, ops, remedies)
     status: Status = "confirmed" if best is not None else "inconclusive"
     reason = "" if best is not None else "no remedy that was tried makes the runs agree"
     if not experiments:
-        reason = "its remedies need two live runs"
+        reason = "its remedies need two live runs whose outputs differ"
     remedy = (
         text(case.candidate.framework, *best)
         if best is not None
@@ -177,6 +196,8 @@ def _tried(
     if make is None or None in case.runs or case.reference.framework != case.candidate.framework:
         return [], None
     before = _difference(case, nullcontext())
+    if before == 0:  # agreeing outputs prove nothing
+        return [], None
     experiments = []
     for name, value in remedies:
         interventions = tuple(Intervention(name, op, value) for op in ops)

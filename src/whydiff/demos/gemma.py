@@ -87,10 +87,14 @@ def model(parameters: str, activations: str, size: Size | None = None) -> Any:
     return pz.freeze_params(gemma)
 
 
-def program(gemma: Any) -> Callable[[jax.Array], jax.Array]:
-    """The compiled model: token ids int32 [batch, tokens] → logits [batch, tokens, vocabulary].
+def program(gemma: Any, compiled: bool = True) -> Callable[[jax.Array], jax.Array]:
+    """The model: token ids int32 [batch, tokens] → logits [batch, tokens, vocabulary].
 
     The weights are an argument of the compiled function: as constants they would be copied into every program.
+
+    Args:
+        gemma: from `model`.
+        compiled: one program; else JAX carries out operation by operation, as in a notebook without ``jax.jit``.
     """
     import jax
     from penzai import pz
@@ -100,8 +104,8 @@ def program(gemma: Any) -> Callable[[jax.Array], jax.Array]:
         out = gemma(pz.nx.wrap(ids, "batch", "seq"), token_positions=positions)
         return out.unwrap("batch", "seq", "vocabulary")
 
-    compiled: Callable[[Any, jax.Array], jax.Array] = jax.jit(logits)
-    return functools.partial(compiled, gemma)
+    function: Callable[[Any, jax.Array], jax.Array] = jax.jit(logits) if compiled else logits
+    return functools.partial(function, gemma)
 
 
 def prompts(size: Size | None = None) -> jax.Array:
@@ -113,21 +117,23 @@ def prompts(size: Size | None = None) -> jax.Array:
 
 
 def build(
-    parameters: str = "float32", activations: str = "float32", size: Size | None = None
+    parameters: str = "float32", activations: str = "float32", size: Size | None = None, compiled: bool = True
 ) -> tuple[Callable[[], Any], Callable[[], Any], jax.Array]:
     """(the prompt alone, the prompt as row 0 of a batch, all prompts): two programs without arguments."""
-    logits, ids = program(model(parameters, activations, size)), prompts(size)
+    logits, ids = program(model(parameters, activations, size), compiled), prompts(size)
     prompt = ids[:1]
     return lambda: logits(prompt), lambda: logits(ids), ids
 
 
-def climb(parameters: str, activations: str, size: Size | None = None) -> Rung:
-    """Measure one rung of the ladder, on the backend at hand."""
+def climb(
+    parameters: str, activations: str, size: Size | None = None, compiled: bool = True, tokens: int = TOKENS
+) -> Rung:
+    """Measure one rung of the ladder, on the backend at hand, with the first tokens of the prompts."""
     import jax
     import numpy as np
 
-    gemma, ids = model(parameters, activations, size), prompts(size)
-    logits = program(gemma)
+    gemma, ids = model(parameters, activations, size), prompts(size)[:, :tokens]
+    logits = program(gemma, compiled)
 
     def bits(array: jax.Array) -> np.ndarray[Any, Any]:
         host = np.asarray(array)
@@ -136,7 +142,10 @@ def climb(parameters: str, activations: str, size: Size | None = None) -> Rung:
     alone, batched = logits(ids[:1])[0], logits(ids)[0]
     again = logits(ids[:1])[0], logits(ids)[0]
     repeats = all((bits(a) == bits(b)).all() for a, b in zip((alone, batched), again, strict=True))
-    rows = jax.jit(lambda own, given: [program(own)(given[row : row + 1]) for row in range(BATCH)])(gemma, ids)
+    wrapped = jax.jit if compiled else lambda function: function
+    rows = wrapped(lambda own, given: [program(own, compiled)(given[row : row + 1]) for row in range(BATCH)])(
+        gemma, ids
+    )
     distance = np.abs(np.asarray(alone, np.float64) - np.asarray(batched, np.float64))
     flips = np.asarray(alone).argmax(-1) != np.asarray(batched).argmax(-1)
     return Rung(parameters, activations, bool(repeats), float((bits(alone) != bits(batched)).mean()),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from whydiff.records import Environment, Trace
+from whydiff.records import Call, Environment, Trace
 
 if TYPE_CHECKING:
     from whydiff.adapters.jax.executor import Executor
@@ -58,6 +58,10 @@ class JaxAdapter:
         from whydiff.adapters.jax.remedies import remedy
 
         return remedy(name, ops, value)
+
+    def kernels(self, executor: Executor, call: Call, reads: Sequence[Any]) -> Sequence[str]:
+        """What XLA carries an op out by, compiled alone for given values."""
+        return executor.kernels(call, reads)
 
     def environment(self) -> Environment:
         """Versions, hardware, flags and variables now."""

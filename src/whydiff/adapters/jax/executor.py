@@ -17,6 +17,7 @@ import numpy as np
 
 from whydiff.adapters.jax import values
 from whydiff.adapters.jax.arguments import edited, op_of, template
+from whydiff.adapters.jax.kernels import kernels
 from whydiff.adapters.jax.lifting import Lifter, floating
 from whydiff.adapters.jax.ops import Op
 from whydiff.errors import PayloadError, WhydiffError
@@ -139,6 +140,10 @@ class Executor:
         if self.lifter is not None:
             return [values.host(out) for out in self.lifter.apply(op, call, reads)]
         return [values.host(out) for out in op.apply(reads)]
+
+    def kernels(self, call: Call, reads: Sequence[Any]) -> list[str]:
+        """What XLA carries a call's equation out by, compiled alone for these values."""
+        return kernels(self._op(call), reads)
 
     def _op(self, call: Call) -> Op:
         op = self._ops.get(call.index)

@@ -59,7 +59,7 @@ class Op:
             done = carried_out(self.name, self.params, [on_host(v) for v in values], self.outputs, rounded=rounded)
             if done is not None:
                 return done
-        with internals.evaluating(), self._context():
+        with internals.evaluating(), self.traced():
             return internals.bind(self.primitive, values, self.params)
 
     def _stack(self, reads: Sequence[Any]) -> Any:
@@ -68,7 +68,8 @@ class Op:
             return jnp.stack([as_like(item, self.outputs[0]) for item in items])
         return np.stack([np.asarray(item) for item in items])
 
-    def _context(self) -> AbstractContextManager[Any]:
+    def traced(self) -> AbstractContextManager[Any]:
+        """The configuration in which the equation was traced."""
         return self.context.manager if self.context is not None else nullcontext()
 
 

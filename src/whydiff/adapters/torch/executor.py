@@ -12,6 +12,7 @@ from whydiff.adapters.torch.arguments import decode
 from whydiff.adapters.torch.dtypes import dtype_of, from_payload, integer_view, not_comparable, to_payload
 from whydiff.adapters.torch.environment import apply_flags, flags_now
 from whydiff.adapters.torch.fingerprints import content_lanes
+from whydiff.adapters.torch.kernels import kernels
 from whydiff.adapters.torch.operators import describe, find
 from whydiff.errors import PayloadError, ReplayError, WhydiffError
 from whydiff.records import Call, Count, Event, Leaf, Payload, Trace
@@ -127,6 +128,10 @@ class Executor:
                 return "" if recorded else f"taken as recorded: {_short(error)}"
             return _short(error)
         return self._adopt_all(call, outputs)
+
+    def kernels(self, call: Call, reads: Sequence[torch.Tensor]) -> list[str]:
+        """Names of the CUDA kernels that a call launches; none on the CPU, whose libraries tell on standard output."""
+        return kernels(self, call, reads) if any(read.is_cuda for read in reads) else []
 
     def apply(self, call: Call, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Execute a call's op on given tensors; changes mutated ones in place, touches nothing else.
