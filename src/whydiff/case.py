@@ -185,7 +185,7 @@ class Case:
         if item.name in CHANGES:
             return bool(getattr(for_framework(self.candidate.framework), "changes_calls", False))
         if item.name == REPLACED:
-            return not self.localization.axes and not (replayable(self.reference) or replayable(self.candidate))
+            return not (replayable(self.reference) or replayable(self.candidate))
         return item.name in REPLAYED or item.name in EDITS or bool(self._carried(item))
 
     def try_out(self, interventions: Sequence[Intervention]) -> Outcome:
@@ -239,7 +239,7 @@ class Case:
         executor = self._restored(interventions, donor)
         if any(item.name == REPLACED for item in interventions):
             follower = self._follower(executor)
-            return outputs_with_replaced(follower, executor, self.alignment, interventions)
+            return outputs_with_replaced(follower, executor, self.alignment, interventions, self.localization.axes)
         return self._outputs(executor, executor.trace)
 
     def _follower(self, candidate: Executor) -> Executor:
@@ -269,7 +269,8 @@ class Case:
         if not self.replays(interventions):
             return None
         donor = self._executor(self.reference)
-        found = find_origins(donor, self._restored(interventions, donor), self.alignment)
+        candidate = self._restored(interventions, donor)
+        found = find_origins(donor, candidate, self.alignment, axes=self.localization.axes)
         gone = {
             (i.value[0] if isinstance(i.value, tuple) else i.value, i.target)
             for i in interventions if i.name == REPLACED
@@ -312,7 +313,7 @@ class Case:
         candidate = self._restored(interventions, self._executor(self.reference), lift=wide)
         if any(item.name == REPLACED for item in interventions):
             follower = for_framework(self.reference.framework).executor(self.reference, lift=wide)
-            theirs = outputs_with_replaced(follower, candidate, self.alignment, interventions)
+            theirs = outputs_with_replaced(follower, candidate, self.alignment, interventions, self.localization.axes)
         else:
             theirs = self._outputs(candidate, candidate.trace)
         if not ours:

@@ -24,6 +24,7 @@ from whydiff.errors import ReplayError, WhydiffError
 from whydiff.lockstep import Lockstep, matched
 from whydiff.rearrangement import parse
 from whydiff.records import Alignment, Call, Event, Intervention, Payload, TensorSpec, Trace
+from whydiff.slices import Axis, options, settle
 
 EDITS = frozenset({"set-argument", "read-from"})
 CHANGES = frozenset({"set-dtype", "permute", "scale"})
@@ -139,10 +140,27 @@ class _Following(Lockstep):
     def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
         super()._run(name, executor, call, recorded=False)
 
+    def put(self, er: Event, ec: Event) -> bool:
+        """The candidate takes the reference's value, or has it as a larger one's counterpart; False if it cannot."""
+        if er.spec.shape != ec.spec.shape:
+            return self.substitute(er, ec)
+        return self.candidate.overwrite(ec, self.take(self.reference.read(er)))
+
+    def follow(self, er: Event, ec: Event) -> None:
+        """The reference takes the candidate's value, or of a larger one its counterpart."""
+        value = self.candidate.read(ec)
+        if er.spec.shape != ec.spec.shape:
+            maps = options(er.spec.shape, ec.spec.shape, self.axes)
+            if not maps or maps[0].whole != "candidate":
+                return
+            value = settle(maps, self.reference.read(er), value, self._alike, self._distance).map.part(value)
+        self.reference.overwrite(er, self.bring(value))
+
 
 def outputs_with_replaced(
-    reference: Executor, candidate: Executor, alignment: Alignment, interventions: Sequence[Intervention]
-) -> dict[str, Payload]:
+    reference: Executor, candidate: Executor, alignment: Alignment, interventions: Sequence[Intervention],
+    axes: tuple[Axis, ...] = (),
+) -> dict[str, Payload]:  # fmt: skip
     """The candidate's outputs when ops of the reference stand in some places.
 
     Both programs are executed in step. At every pair the reference takes the candidate's value, so that its
@@ -154,6 +172,7 @@ def outputs_with_replaced(
         candidate: replay of the candidate under all other interventions.
         alignment: which calls correspond.
         interventions: those named ``replace-op`` count.
+        axes: what the runs have different sizes of; values take each other's place on their counterpart.
 
     Returns:
         Slot → output.
@@ -166,7 +185,7 @@ def outputs_with_replaced(
     ]
     sites = {(value[0], target) for target, value in chosen}
     inside = {site for _, value in chosen for site in value[1:]}
-    step = _Following(reference, candidate, alignment)
+    step = _Following(reference, candidate, alignment, axes)
     calls = reference.trace.calls, candidate.trace.calls
     made: set[tuple[str, str]] = set()
     outputs: dict[str, Payload] = {}
@@ -175,10 +194,10 @@ def outputs_with_replaced(
         try:
             if at in sites:
                 made.add(at)
-                if not candidate.overwrite(ec, step.take(reference.read(er))):
+                if not step.put(er, ec):
                     raise ReplayError("A value cannot be put in another's place.", where=at[1])
             elif at[0] not in inside:
-                reference.overwrite(er, step.bring(candidate.read(ec)))
+                step.follow(er, ec)
         except WhydiffError:
             if at in sites:
                 raise

@@ -6,12 +6,13 @@ Source of the method: resynchronising, ``docs/explanation/origins.md``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from whydiff.adapters import Executor, Progress, Value
 from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
+from whydiff.metrics import is_integer
 from whydiff.records import Alignment, Call, Event, Leaf, Pair, Payload
 from whydiff.slices import Axis, SliceMap, options, settle, why_unmapped
 
@@ -177,7 +178,10 @@ class Lockstep:
         return Look(er, ec, value_r, value_c, agrees)
 
     def _counterpart(self, er: Event, ec: Event, value_r: Value, value_c: Value, *, written: bool) -> Look:
-        maps = options(er.spec.shape, ec.spec.shape, self.axes)
+        axes = self.axes
+        if not written and self._made_up(er, ec):  # numbers of nothing in particular: they may begin at 0 on each side
+            axes = tuple(replace(axis, starts=tuple(dict.fromkeys((*axis.starts, 0)))) for axis in axes)
+        maps = options(er.spec.shape, ec.spec.shape, axes)
         if not maps:
             why = f"no slice map: {why_unmapped(er.spec.shape, ec.spec.shape)}"
             return Look(er, ec, value_r, value_c, None, why)
@@ -189,6 +193,12 @@ class Lockstep:
         part = chosen.map.part(large)
         values = (value_r, part) if whole == "candidate" else (part, value_c)
         return Look(er, ec, *values, chosen.equal, map=chosen.map)
+
+    def _made_up(self, er: Event, ec: Event) -> bool:
+        """Whether both sides read whole numbers that a call made from no tensor (a range, a fill)."""
+        makers = [trace.calls[event.producer] if event.producer >= 0 else None
+                  for trace, event in ((self.reference.trace, er), (self.candidate.trace, ec))]  # fmt: skip
+        return is_integer(er.spec.dtype) and all(maker is not None and not maker.reads for maker in makers)
 
     def _alike(self, one: Value, other: Value) -> bool:
         if self.reference.framework == self.candidate.framework:

@@ -186,7 +186,7 @@ def _windows(small: int, large: int, axes: Sequence[Axis]) -> list[Window | None
             )
         elif small > 0:
             extended += [Window(1, large, 1, start, small) for start in dict.fromkeys((0, large - small))]
-    return list(dict.fromkeys((*found, *extended)))
+    return list(dict.fromkeys(found or extended))  # what the axis explains needs no further positions
 
 
 def _slope(small: int, large: int, axis: Axis) -> int | None:

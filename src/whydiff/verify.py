@@ -135,6 +135,11 @@ def _rounding_left(case: Case, cause: Cause) -> str:
 
 def _partly(case: Case, cause: Cause, before: Outcome, after: Outcome, effect: tuple[Measurement, ...]) -> Cause:
     """Other, unexplained origins remain: confirmed only if its own origins vanish when it is removed."""
+    broken = _other_function(case, cause)
+    if broken:
+        experiment = Experiment(cause.interventions, "the programs still agree in float64", broken, "refuted",
+                                "replay", before.mean_abs, after.mean_abs)  # fmt: skip
+        return replace(cause, status="refuted", reason=broken, effect=effect, experiments=(experiment,))
     mine = {str(o.site) for o in case.localization.origins if _claims(cause, o)}
     left = case.origins_after(cause.interventions)
     if mine and left is not None:
@@ -154,6 +159,16 @@ def _partly(case: Case, cause: Cause, before: Outcome, after: Outcome, effect: t
         cause, effect=effect, experiments=(experiment,),
         reason="removing it does not make the outputs equal, and its origins cannot be told from the others",
     )  # fmt: skip
+
+
+def _other_function(case: Case, cause: Cause) -> str:
+    """That removing a cause of rounding makes another function of a program that agreed; empty if it does not."""
+    if cause.verdict is not Verdict.ROUNDING or not cause.interventions:
+        return ""
+    before, after = case.apart_in_float64(()), case.apart_in_float64(cause.interventions)
+    if before is None or after is None or not before <= SCALING_FLOOR < after:
+        return ""
+    return f"without it the outputs lie {after:.1e} of their size apart in float64, and {before:.1e} before"
 
 
 def _claims(cause: Cause, origin: Origin) -> bool:
