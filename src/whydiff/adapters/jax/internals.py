@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -133,13 +134,11 @@ def place(info: Any = None) -> str:
 class Dispatch(core.Trace):  # type: ignore[misc]
     """Sees every primitive of an un-transformed program."""
 
-    def __init__(self, handle: Any) -> None:
-        super().__init__()
-        self._handle = handle
+    handle: Any = None
 
     def process_primitive(self, primitive: Primitive, args: Sequence[Any], params: Mapping[str, Any], /) -> Any:
         """Hand the primitive over."""
-        out = self._handle(primitive, args, params)
+        out = self.handle(primitive, args, params)
         return out if primitive.multiple_results else out[0]
 
     def process_call(self, primitive: Any, f: Any, tracers: Sequence[Any], params: Any, /) -> Any:
@@ -170,6 +169,19 @@ class Dispatch(core.Trace):  # type: ignore[misc]
 
 @contextmanager
 def dispatching(handle: Any) -> Iterator[None]:
-    """While active, ``handle(primitive, args, params) -> outputs`` evaluates what the program binds."""
-    with core.set_current_trace(Dispatch(handle)):
-        yield
+    """While active, ``handle(primitive, args, params) -> outputs`` evaluates what the program binds.
+
+    The object that JAX sees is used again: every new one would be another key in the caches of its functions.
+    """
+    idle: list[Dispatch] = _idle.__dict__.setdefault("traces", [])
+    trace = idle.pop() if idle else Dispatch()
+    trace.handle = handle
+    try:
+        with core.set_current_trace(trace):
+            yield
+    finally:
+        trace.handle = None
+        idle.append(trace)
+
+
+_idle = threading.local()

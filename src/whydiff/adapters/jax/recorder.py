@@ -63,6 +63,7 @@ class Recorder:
         self._constants = 0
         self._occurrences: dict[tuple[str, str, str], int] = {}
         self._devices: dict[Any, str] = {}
+        self._only_device = jax.default_backend() == "cpu" and jax.device_count() == 1
         self._unmatched: list[int] | None = None
         self._marks: dict[int, Fingerprint] = {}
         self.around = ""
@@ -107,9 +108,22 @@ class Recorder:
                 return self.reached.arrays[key]
         return None
 
-    def _new(self, aval: Any, value: Any, producer: int) -> Ref:
+    def _kinds(self, op: Op) -> Sequence[tuple[str, TensorSpec] | None]:
+        """What is known of the outputs before there are any: where there is one device, everything."""
+        if not self._only_device:
+            return [None] * len(op.outputs)
+        found: Any = op.cache.get("kinds")
+        if found is None:
+            found = op.cache["kinds"] = [self._kind(aval, None) for aval in op.outputs]
+        return found  # type: ignore[no-any-return]
+
+    def _kind(self, aval: Any, value: Any) -> tuple[str, TensorSpec]:
+        """Why a value cannot be compared, and its shape, dtype and device."""
         skipped = values.not_comparable(aval)
-        spec = TensorSpec((), "") if skipped else self._spec(aval, value)
+        return skipped, TensorSpec((), "") if skipped else self._spec(aval, value)
+
+    def _new(self, aval: Any, value: Any, producer: int, kind: tuple[str, TensorSpec] | None = None) -> Ref:
+        skipped, spec = kind or self._kind(aval, value)
         ref = Ref(-1 if skipped else len(self.refs), producer, aval, spec, value, None, skipped)
         if skipped:
             return ref
@@ -129,7 +143,7 @@ class Recorder:
         return values.spec(tuple(aval.shape), values.dtype_name(aval.dtype), self._device(value))
 
     def _device(self, value: Any) -> str:
-        if not isinstance(value, jax.Array):
+        if self._only_device or not isinstance(value, jax.Array):
             return "cpu"
         sharding = value.sharding
         if sharding not in self._devices:
@@ -148,7 +162,8 @@ class Recorder:
     def call(self, op: Op, reads: Sequence[Ref], outs: Sequence[Any], names: Names, source: str) -> list[Ref]:
         """Write a call down; ``outs`` are concrete values, None where one was not observed."""
         index = len(self._noted)
-        made = [self._new(aval, out, index) for aval, out in zip(op.outputs, outs, strict=True)]
+        kinds = self._kinds(op)
+        made = [self._new(aval, out, index, kind) for aval, out, kind in zip(op.outputs, outs, kinds, strict=True)]
         return self._note(op, reads, made, names, source)
 
     def _note(self, op: Op, reads: Sequence[Ref], made: list[Ref], names: Names, source: str) -> list[Ref]:

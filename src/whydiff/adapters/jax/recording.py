@@ -46,14 +46,24 @@ class Compiled:
     def __init__(self) -> None:
         self._known: dict[Any, tuple[Any, Any]] = {}
         self.counts: dict[Any, dict[Any, int]] = {}
+        self._seen: dict[int, tuple[Jaxpr, int, bool]] = {}
         self.seconds = 0.0
+
+    def size(self, jaxpr: Jaxpr) -> int:
+        """Equations in a program, called ones included, a loop counting as many."""
+        return self._look(jaxpr)[1]
+
+    def _look(self, jaxpr: Jaxpr) -> tuple[Jaxpr, int, bool]:
+        if id(jaxpr) not in self._seen:  # kept alive, so that its id stays its own
+            self._seen[id(jaxpr)] = jaxpr, size(jaxpr), bool(loops(jaxpr))
+        return self._seen[id(jaxpr)]
 
     def run(self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], way: Way, options: Mapping[str, Any]
             ) -> tuple[list[Any], Any]:  # fmt: skip
         """Outputs and taps of a program; ``while`` loops are first run once more to learn their length."""
         counts: dict[Any, int] = self.counts.get(id(jaxpr), {})
         outs, taps = self._once(jaxpr, consts, args, way, counts, options)
-        while loops(jaxpr):
+        while self._look(jaxpr)[2]:
             found = iterations(taps, (), jaxpr)
             if all(counts.get(path, 0) >= n for path, n in found.items()):
                 break
@@ -135,7 +145,7 @@ class Recording:
         self.recorder.around = internals.place()
         if self.way == "op by op":
             outs, taps = one_by_one(jaxpr, consts, args)
-        elif size(jaxpr) <= 1:  # JAX's own compiled program: nothing inside to look at
+        elif self.compiled.size(jaxpr) <= 1:  # JAX's own compiled program: nothing inside to look at
             outs = internals.bind(primitive, args, params)
             taps = _single(jaxpr, outs)
         else:
