@@ -16,7 +16,7 @@ mistake, and are silent if setting back what differs in settings and tensors is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from whydiff.causes._settings import enough, restored
 from whydiff.causes._state import listed, remember
 from whydiff.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number
 from whydiff.errors import WhydiffError
-from whydiff.local_test import Examined, Operation, examine, examine_joints
+from whydiff.local_test import Examined, Joint, Operation, examine, examine_joints
 from whydiff.records import Cause, Evidence, Origin, Remedy, Verdict
 from whydiff.tolerance import SCALING_FLOOR
 
@@ -179,11 +179,29 @@ def _together(
         if finding is not None:
             done.update(members)
             told |= {m: finding if m == first else replace(finding, interventions=()) for m in members}
-    chosen = [joint for joint in joints if joint.members[0] not in firsts
-              and (kinds[joint.members[0]], len(joint.calls[0])) in sizes][:_ALL]  # fmt: skip
+    chosen = _alike(case, left - firsts, done, lambda joint: (kinds[joint.members[0]], len(joint.calls[0])) in sizes)
     if chosen:
         examine_joints(case, chosen, visit)
     return told
+
+
+def _alike(case: Case, left: set[int], done: set[int], wanted: Callable[[Joint], bool]) -> list[Joint]:
+    """Further joints of a wanted form.
+
+    What differs in one layer reaches into the next, whose origins would be taken for parts of the same: so the
+    joints that were chosen are set aside, and the rest is looked at again.
+    """
+    chosen: list[Joint] = []
+    claimed = set(done)
+    while len(chosen) < _ALL and left - claimed:
+        before = len(chosen)
+        for joint in joints_of(case, sorted(left - claimed)):
+            if wanted(joint) and not claimed & {*joint.members}:
+                chosen.append(joint)
+                claimed |= {*joint.members}
+        if len(chosen) == before:
+            break
+    return chosen[:_ALL]
 
 
 def _moved(told: dict[int, Finding], members: Sequence[int]) -> bool:
