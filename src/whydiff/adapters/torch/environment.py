@@ -86,9 +86,14 @@ _READERS: tuple[Callable[[], Any], ...] = (
 )
 
 
+def switches_now() -> list[Any]:
+    """The switches as they stand, in the order of `Flags`; what is asked before every op."""
+    return [read() for read in _READERS]
+
+
 def flags_now() -> Flags:
-    """The switches as they stand."""
-    return Flags._make([read() for read in _READERS])
+    """The switches as they stand, by name."""
+    return Flags._make(switches_now())
 
 
 _SETTERS: dict[str, Any] = {

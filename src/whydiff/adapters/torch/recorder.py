@@ -15,14 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from whydiff.adapters.torch.arguments import lazy_bits, place_of
 from whydiff.adapters.torch.dtypes import not_comparable, plain, spec_of, to_payload
-from whydiff.adapters.torch.environment import flags_now, rng_state
+from whydiff.adapters.torch.environment import Flags, rng_state, switches_now
 from whydiff.adapters.torch.fingerprints import content_lanes, spans_lanes
 from whydiff.adapters.torch.operators import Operator, decomposed, describe, draws
 from whydiff.adapters.torch.outputs import tensors_in
 from whydiff.adapters.torch.rows import Row, call_of
 from whydiff.adapters.torch.scopes import Scopes
 from whydiff.adapters.torch.state import LiveLeaf
-from whydiff.adapters.torch.storages import Storage, Storages, read_lanes, span_of, written_lanes
+from whydiff.adapters.torch.storages import Span, Storage, Storages, read_lanes, span_of, written_lanes
 from whydiff.records import Call, Fingerprint, Kind, Payload, TensorSpec
 
 _Touched = tuple[int, torch.Tensor, Storage]
@@ -54,10 +54,11 @@ class Recorder(TorchDispatchMode):
         self._constants = 0
         self._expected: dict[int, LiveLeaf] = {}
         self._rows: list[Row] = []
+        self._spans: dict[tuple[Any, ...], Span] = {}
         self._count = 0
         self._occurrences: dict[tuple[str, str, str], int] = {}
         self._occurrence_step = 0
-        self._flags: Any = None
+        self._switches: list[Any] = []
         self._random_states = 0
         self._context_index = 0
         self.silent = False
@@ -161,11 +162,18 @@ class Recorder(TorchDispatchMode):
             return (spec, storage.number, storage.producer, None, 0, True, "uninitialised memory", "")
         if not self.fingerprints:
             return (spec, storage.number, storage.producer, None, 0, True, "not fingerprinted", "")
-        lanes, nbytes, dense, known = read_lanes(tensor, storage)
+        lanes, nbytes, dense, known = read_lanes(tensor, storage, self._span(tensor, spec))
         if not known and storage.leaves and not storage.covers(*span_of(tensor)[:2]):
             self._constant(tensor)  # a part of the storage that no leaf shows
         row = storage.rows[spec] = (spec, storage.number, storage.producer, lanes, nbytes, dense, "", "")
         return row
+
+    def _span(self, tensor: torch.Tensor, spec: tuple[Any, ...]) -> Span:
+        """`span_of` a tensor, worked out once for all that are laid out alike."""
+        span = self._spans.get(spec)
+        if span is None:
+            span = self._spans[spec] = span_of(tensor)
+        return span
 
     def _met(self, tensor: torch.Tensor) -> Storage:
         """A storage that no op made and that nobody named: something expected, or a constant."""
@@ -240,7 +248,7 @@ class Recorder(TorchDispatchMode):
             return (spec, storage.number, index, None, 0, True, "uninitialised memory", "")
         if not self.fingerprints:
             return (spec, storage.number, index, None, 0, True, "not fingerprinted", "")
-        lanes, nbytes, dense = written_lanes(tensor, storage)
+        lanes, nbytes, dense = written_lanes(tensor, storage, self._span(tensor, spec))
         row = (spec, storage.number, index, lanes, nbytes, True, "", "")
         if dense:
             storage.rows[spec] = row  # what a reader will see
@@ -274,10 +282,10 @@ class Recorder(TorchDispatchMode):
         return key
 
     def _context(self) -> int:
-        flags = flags_now()
-        if flags != self._flags:
-            self._flags = flags
-            as_dict = flags.as_dict()
+        switches = switches_now()
+        if switches != self._switches:
+            self._switches = switches
+            as_dict = Flags._make(switches).as_dict()
             if as_dict in self.contexts:
                 self._context_index = self.contexts.index(as_dict)
             else:

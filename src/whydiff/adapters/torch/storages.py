@@ -100,12 +100,15 @@ def span_of(tensor: torch.Tensor) -> tuple[int, int, bool]:
     return low, low + extent * size, False
 
 
-def read_lanes(tensor: torch.Tensor, known: Storage) -> tuple[Lanes, int, bool, bool]:
+Span = tuple[int, int, bool]
+
+
+def read_lanes(tensor: torch.Tensor, known: Storage, span: Span | None = None) -> tuple[Lanes, int, bool, bool]:
     """Fingerprint lanes of what a tensor shows now, bytes read, whether of its content, whether known before.
 
-    Raises nothing; the caller has checked `not_comparable`.
+    Raises nothing; the caller has checked `not_comparable`, and may know the `span_of` the tensor.
     """
-    low, high, dense = span_of(tensor)
+    low, high, dense = span or span_of(tensor)
     lanes = known.spans.get((low, high))
     if lanes is not None:
         return lanes, high - low, dense, True
@@ -113,9 +116,9 @@ def read_lanes(tensor: torch.Tensor, known: Storage) -> tuple[Lanes, int, bool, 
     return lanes, high - low, dense, False
 
 
-def written_lanes(tensor: torch.Tensor, known: Storage) -> tuple[Lanes, int, bool]:
+def written_lanes(tensor: torch.Tensor, known: Storage, span: Span | None = None) -> tuple[Lanes, int, bool]:
     """Fingerprint lanes of a fresh or changed tensor's content in row-major order, bytes, whether it lies so."""
-    low, high, dense = span_of(tensor)
+    low, high, dense = span or span_of(tensor)
     if dense:
         lanes = span_lanes(tensor, low, high)
         known.spans[low, high] = lanes
