@@ -102,8 +102,11 @@ def nnsight(model: Any, ids: Any) -> Callable[[], Any]:
     wrapped = NNsight(model)
 
     def run() -> Any:
+        saved: list[Any] = []
         with wrapped.trace(ids):
-            saved = [layer.output.save() for layer in wrapped.model.layers]
+            for layer in wrapped.model.layers:
+                saved.append(layer.output.save())
+        assert len(saved) == len(model.model.layers)
         return saved
 
     return run
@@ -121,13 +124,14 @@ def msprobe(model: Any, ids: Any) -> Callable[[], Any]:
             "statistics": {"scope": [], "list": [], "data_mode": ["all"], "summary_mode": "md5"},
         })
     )  # fmt: skip
-    debugger = PrecisionDebugger(config_path=str(config), model=model)
+    debugger = PrecisionDebugger(config_path=str(config))
 
     def run() -> Any:
-        debugger.start()
+        debugger.start(model=model)
         model(ids)
         debugger.stop()
         debugger.step()
+        assert any(Path(folder).rglob("dump.json"))  # else it measured nothing
 
     return run
 

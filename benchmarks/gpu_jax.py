@@ -65,10 +65,11 @@ def ladder(size: gemma.Size) -> None:
                   f"{time.perf_counter() - begin:.0f} |", flush=True)  # fmt: skip
 
 
-def diagnosed(size: gemma.Size, activations: str) -> None:
-    print(f"\n## Diagnosis, {size.layers} layers, op by op, bfloat16 parameters, {activations} activations\n")
+def diagnosed(size: gemma.Size, activations: str, tokens: int) -> None:
+    print(f"\n## Diagnosis, {size.layers} layers, op by op, bfloat16 parameters, {activations} activations, "
+          f"{tokens} tokens\n")  # fmt: skip
     begin = time.perf_counter()
-    alone, batched, _ = gemma.build("bfloat16", activations, size, compiled=False)
+    alone, batched, _ = gemma.build("bfloat16", activations, size, False, tokens)
     diagnosis = compare(alone, batched, options=Options())
     print(f"verdict {diagnosis.verdict}: {diagnosis.reason}\n\n{len(diagnosis.origins)} origins in "
           f"{time.perf_counter() - begin:.0f} s; accounted: {diagnosis.accounted}\n")  # fmt: skip
@@ -89,17 +90,21 @@ def diagnosed(size: gemma.Size, activations: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="two layers everywhere")
-    small = parser.parse_args().small
+    parser.add_argument("--diagnosis", action="store_true", help="the third part alone")
+    asked = parser.parse_args()
+    small = asked.small
     device = jax.devices()[0]
     print(f"jax {jax.__version__} on {device.device_kind} ({device.platform})")
-    matrix_vector()
+    if not asked.diagnosis:
+        matrix_vector()
     if importlib.util.find_spec("penzai") is None:
         print("\npenzai is not installed: the ladder is left out")
         return
-    ladder(SHORT if small else SHAPE)
+    if not asked.diagnosis:
+        ladder(SHORT if small else SHAPE)
     tiny = gemma.Size(layers=1, width=256, hidden=512, heads=4, vocabulary=512)
-    for activations in ("bfloat16", "float32"):
-        diagnosed(tiny if device.platform == "cpu" else SHORT, activations)
+    for activations, tokens in (("bfloat16", 1), ("float32", gemma.TOKENS)):
+        diagnosed(tiny if device.platform == "cpu" else SHORT, activations, tokens)
 
 
 if __name__ == "__main__":

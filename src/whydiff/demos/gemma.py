@@ -117,10 +117,14 @@ def prompts(size: Size | None = None) -> jax.Array:
 
 
 def build(
-    parameters: str = "float32", activations: str = "float32", size: Size | None = None, compiled: bool = True
+    parameters: str = "float32",
+    activations: str = "float32",
+    size: Size | None = None,
+    compiled: bool = True,
+    tokens: int = TOKENS,
 ) -> tuple[Callable[[], Any], Callable[[], Any], jax.Array]:
     """(the prompt alone, the prompt as row 0 of a batch, all prompts): two programs without arguments."""
-    logits, ids = program(model(parameters, activations, size), compiled), prompts(size)
+    logits, ids = program(model(parameters, activations, size), compiled), prompts(size)[:, :tokens]
     prompt = ids[:1]
     return lambda: logits(prompt), lambda: logits(ids), ids
 

@@ -12,6 +12,10 @@ TRITON = (
     'backend_config={"fusion_backend_config":{"kind":"__triton_gemm","triton_gemm_config":'
     '{"block_m":"16","block_n":"64","block_k":"128","split_k":"4"}}}'
 )
+NESTED = (
+    'backend_config={"fusion_backend_config":{"kind":"__triton_nested_gemm_fusion","block_level_fusion_config":'
+    '{"num_warps":"4","output_tiles":[{"sizes":["16","128"]}],"num_stages":3}}}'
+)
 CUBLAS = 'custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":{"selected_algorithm":"12"}}'
 GPU = f"""HloModule jit_f
 
@@ -24,6 +28,7 @@ ENTRY %main.1 (a: bf16[8,512], b: bf16[512,256]) -> bf16[8,256] {{
   %b = bf16[512,256]{{1,0}} parameter(1)
   %wrapped_convert = f32[8,512]{{1,0}} fusion(%a), kind=kLoop, calls=%wrapped_convert_computation
   %g = bf16[8,256]{{1,0}} fusion(%a, %b), kind=kCustom, calls=%gemm, {TRITON}
+  %n = bf16[8,256]{{1,0}} fusion(%a, %b), kind=kCustom, calls=%nested, {NESTED}
   %custom-call.1 = (bf16[8,256]{{1,0}}, s8[4]{{0}}) custom-call(%a, %b), {CUBLAS}
   %get-tuple-element = bf16[8,256]{{1,0}} get-tuple-element(%custom-call.1), index=0
   %input_reduce_fusion = f32[8]{{0}} fusion(%g), kind=kInput, calls=%fused_reduce
@@ -35,6 +40,7 @@ ENTRY %main.1 (a: bf16[8,512], b: bf16[512,256]) -> bf16[8,256] {{
 def test_library_calls_and_generated_kernels_are_named_with_the_autotuners_choice() -> None:
     assert named(GPU) == [
         "__triton_gemm block_m=16 block_n=64 block_k=128 split_k=4",
+        "__triton_nested_gemm_fusion tile 16×128 num_warps=4 num_stages=3",
         "__cublas$gemm algorithm 12",
         "XLA reduction",
     ]

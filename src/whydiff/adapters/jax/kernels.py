@@ -17,7 +17,8 @@ _KIND = re.compile(r"\bkind=(\w+)")
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
 _FUSION = re.compile(r'"kind":"([^"]+)"')
 _ALGORITHM = re.compile(r'"selected_algorithm":"?(-?\d+)')
-_TILES = re.compile(r'"(block_[mnk]|split_k)":"?(\d+)')
+_TILES = re.compile(r'"(block_[mnk]|split_k|num_warps|num_stages)":"?(\d+)')
+_OUTPUT = re.compile(r'"output_tiles":\[\{"sizes":\[([^\]]*)\]')
 _MOVING = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy", "copy-start", "copy-done",
            "transpose", "reshape", "broadcast", "convert")  # fmt: skip
 
@@ -74,7 +75,8 @@ def named(text: str) -> list[str]:
 
 def _chosen(name: str, config: str) -> str:
     """A kernel's name with what the autotuner chose."""
-    parts = [f"{key}={value}" for key, value in _TILES.findall(config)]
+    parts = [f"tile {sizes.replace(chr(34), '').replace(',', '×')}" for sizes in _OUTPUT.findall(config)]
+    parts += [f"{key}={value}" for key, value in _TILES.findall(config)]
     algorithm = _ALGORITHM.search(config)
     if algorithm is not None and int(algorithm.group(1)) >= 0:
         parts.append(f"algorithm {algorithm.group(1)}")
