@@ -149,7 +149,8 @@ def cause(
     )]  # fmt: skip
     evidence += [Evidence(f"{target}, alone, lifted: {scale}", {"nature": scale.nature})
                  for target, scale in scales.items()]  # fmt: skip
-    evidence += [Evidence(f"{target}, alone, is carried out by {ours} and by {theirs}",
+    evidence += [Evidence(f"{target}, alone, is carried out by {ours}"
+                          + (" in both runs" if ours == theirs else f" and by {theirs}"),
                           {"reference": ours, "candidate": theirs})
                  for target, (ours, theirs) in kernels.items()]  # fmt: skip
     experiments, best = _tried(case, ops, remedies)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from whydiff.records import Call, Environment, Trace
+from whydiff.records import Call, Environment, Payload, Trace
 
 if TYPE_CHECKING:
     from whydiff.adapters.jax.executor import Executor
@@ -62,6 +62,12 @@ class JaxAdapter:
     def kernels(self, executor: Executor, call: Call, reads: Sequence[Any]) -> Sequence[str]:
         """What XLA carries an op out by, compiled alone for given values."""
         return executor.kernels(call, reads)
+
+    def to_payload(self, value: Any) -> Payload:
+        """A host copy of an array."""
+        from whydiff.adapters.jax.values import to_payload
+
+        return to_payload(value)
 
     def environment(self) -> Environment:
         """Versions, hardware, flags and variables now."""

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from whydiff.adapters import Outputs, Progress
+from whydiff.causes._shape import in_pieces
 from whydiff.comparison import compare_payloads
 from whydiff.errors import WhydiffError
 from whydiff.records import Payload
@@ -19,19 +20,17 @@ from whydiff.studies.sweep.one_cell import Job, flagged, live
 MOST_SIZES = 12
 """Sizes at which a remedy is tried: spread over those that differ, the smallest and the largest among them."""
 _REPEATS = 3
-_MATRIX = ("mm", "addmm", "bmm", "baddbmm")
+_MATRIX = ("mm", "addmm", "bmm", "baddbmm", "dot_general")
 
 
-def candidates(study: Sweep) -> list[tuple[str, tuple[str, ...], Any, str]]:
-    """(name, ops, value, code) of the remedies that concern what was found."""
+def candidates(study: Sweep, framework: str = "torch") -> list[tuple[str, tuple[str, ...], Any, str]]:
+    """(name, ops, value, code) of the remedies that concern what was found, as a user of the framework writes them."""
     ops = study.variant_ops
     if study.axis == "layout":
         return [("contiguous", ops, None, "x = x.contiguous()  # before the model")]
     found: list[tuple[str, tuple[str, ...], Any, str]] = []
-    listed = ", ".join(repr(op) for op in ops) + ("," if len(ops) == 1 else "")
     for rows in (16, 64, 256) if any(op in _MATRIX for op in ops) else (16,):
-        code = f"with whydiff.batch_invariant(model, ops=({listed}), rows={rows}):\n    model(...)"
-        found.append(("fixed-row-chunks", ops, rows, code))
+        found.append(("fixed-row-chunks", ops, rows, in_pieces(framework, ops, rows, study.axis).code))
     if any("scaled_dot_product" in op for op in ops):
         code = "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)"
         found.append(("sdpa-backend", ops, "MATH", code))
@@ -52,7 +51,7 @@ def try_remedies(
     if make is None or not chosen:
         return ()
     tried = []
-    options = candidates(study)
+    options = candidates(study, adapter.name)
     for number, (name, ops, value, code) in enumerate(options):
         if progress is not None:
             progress("remedies", number, len(options))
