@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,3 +136,11 @@ def test_host_tensors_are_cut_to_their_counterparts() -> None:
     ours, theirs = counterparts(Payload(batch[2:3].copy(), "bfloat16"), Payload(batch, "bfloat16"), (Axis(1, 4, (2,)),))
     assert equal(ours.bits, theirs.bits)
     assert theirs.dtype == "bfloat16"
+
+
+def test_whole_numbers_are_not_stretched_to_fit_and_other_values_may_be() -> None:
+    both = (Axis(1, 2, (1,), "batch"), Axis(6, 9, (3,), "length"))
+    assert [str(m) for m in options((6,), (9,), both, True)] == ["[3:9]"]
+    assert "[1:3 of 1×3×3]" in [str(m) for m in options((6,), (9,), both)]
+    # six tokens behind three of padding, after an op that takes three positions off
+    assert "[0, 3:6, :]" in [str(m) for m in options((1, 3, 8), (2, 6, 8), (replace(both[0], starts=(0,)), both[1]))]

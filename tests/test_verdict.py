@@ -38,6 +38,11 @@ def test_it_waits_for_nothing_else(other: Cause) -> None:
     assert held_back((GENERAL, other)) == (GENERAL, other)
 
 
+def test_a_general_cause_of_precision_does_not_wait() -> None:
+    precise = replace(GENERAL, verdict=Verdict.PRECISION)
+    assert held_back((precise, UNTRIED)) == (precise, UNTRIED)
+
+
 def test_a_named_cause_waits_for_nobody() -> None:
     eps = replace(GENERAL, code="FO001", name="eps-differs")
     assert held_back((eps, UNTRIED)) == (eps, UNTRIED)

@@ -22,6 +22,7 @@ from typing import Any
 from whydiff.adapters import Change, Executor
 from whydiff.errors import ReplayError, WhydiffError
 from whydiff.lockstep import Lockstep, matched
+from whydiff.metrics import is_integer
 from whydiff.rearrangement import parse
 from whydiff.records import Alignment, Call, Event, Intervention, Payload, TensorSpec, Trace
 from whydiff.slices import Axis, options, settle
@@ -147,14 +148,22 @@ class _Following(Lockstep):
         return self.candidate.overwrite(ec, self.take(self.reference.read(er)))
 
     def follow(self, er: Event, ec: Event) -> None:
-        """The reference takes the candidate's value, or of a larger one its counterpart."""
-        value = self.candidate.read(ec)
+        """The reference takes the candidate's value, or of values of two sizes the counterpart.
+
+        Raises:
+            ReplayError: they have no counterpart, so that the reference's ops would not work on the candidate's inputs.
+        """
+        value = self.bring(self.candidate.read(ec))
         if er.spec.shape != ec.spec.shape:
-            maps = options(er.spec.shape, ec.spec.shape, self.axes)
-            if not maps or maps[0].whole != "candidate":
-                return
-            value = settle(maps, self.reference.read(er), value, self._alike, self._distance).map.part(value)
-        self.reference.overwrite(er, self.bring(value))
+            maps = options(er.spec.shape, ec.spec.shape, self.axes, is_integer(er.spec.dtype))
+            if not maps:
+                raise ReplayError("A value has no counterpart that an op could work on.", where=str(er.site))
+            own = self.reference.read(er)
+            if maps[0].whole == "candidate":
+                value = settle(maps, own, value, self._alike, self._distance).map.part(value)
+            else:
+                value = settle(maps, value, own, self._alike, self._distance).map.put(own, value)
+        self.reference.overwrite(er, value)
 
 
 def outputs_with_replaced(
@@ -199,7 +208,7 @@ def outputs_with_replaced(
             elif at[0] not in inside:
                 step.follow(er, ec)
         except WhydiffError:
-            if at in sites:
+            if at in sites or er.spec.shape != ec.spec.shape:
                 raise
 
     for call_r, call_c in step.walk(None, "replace ops"):

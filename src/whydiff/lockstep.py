@@ -181,7 +181,7 @@ class Lockstep:
         axes = self.axes
         if not written and self._made_up(er, ec):  # numbers of nothing in particular: they may begin at 0 on each side
             axes = tuple(replace(axis, starts=tuple(dict.fromkeys((*axis.starts, 0)))) for axis in axes)
-        maps = options(er.spec.shape, ec.spec.shape, axes)
+        maps = options(er.spec.shape, ec.spec.shape, axes, is_integer(er.spec.dtype))
         if not maps:
             why = f"no slice map: {why_unmapped(er.spec.shape, ec.spec.shape)}"
             return Look(er, ec, value_r, value_c, None, why)

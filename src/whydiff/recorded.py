@@ -25,7 +25,10 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
     for pair in alignment.pairs:
         call_r, call_c = reference.calls[pair.reference], candidate.calls[pair.candidate]
         slot = "reads" if call_r.kind == "return" else "writes"
-        if surplus := left_over(call_r, call_c, slot):
+        surplus = left_over(call_r, call_c, slot)
+        if slot == "writes":
+            surplus += left_over(call_r, call_c, "reads")
+        if surplus:
             lone[str(call_r.site)] = surplus
         written = paired(call_r, call_c, slot)
         verdicts = [same(a, b) for a, b in written]

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from whydiff.metrics import values
+from whydiff.metrics import is_integer, values
 from whydiff.records import Alignment, Count, Event, Payload, Trace
 
 Value = Any
@@ -146,13 +146,15 @@ class SliceMap:
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def options(reference: Shape, candidate: Shape, axes: tuple[Axis, ...]) -> tuple[SliceMap, ...]:
+def options(reference: Shape, candidate: Shape, axes: tuple[Axis, ...], plain: bool = False) -> tuple[SliceMap, ...]:
     """Every slice map that fits two shapes, the plainest first; empty if none does.
 
     Args:
         reference: shape in the reference.
         candidate: shape of its counterpart; equal shapes need no map and have none.
         axes: what the runs have different sizes of.
+        plain: no map in which an axis has further positions, where one without fits. For whole numbers, of which
+            any stretch may agree by accident.
     """
     if len(reference) != len(candidate) or reference == candidate:
         return ()
@@ -160,14 +162,14 @@ def options(reference: Shape, candidate: Shape, axes: tuple[Axis, ...]) -> tuple
     for whole in ("candidate", "reference"):
         growing = [axis for axis in axes if axis.whole == whole]
         small, large = (reference, candidate) if whole == "candidate" else (candidate, reference)
-        per_dim = [_windows(s, c, growing) if s != c else [None] for s, c in zip(small, large, strict=True)]
+        per_dim = [_windows(s, c, growing, plain) if s != c else [None] for s, c in zip(small, large, strict=True)]
         if all(per_dim):
             chosen = itertools.islice(itertools.product(*per_dim), MOST_MAPS)
             found += [SliceMap(small, large, windows, whole) for windows in chosen]
     return tuple(found)
 
 
-def _windows(small: int, large: int, axes: Sequence[Axis]) -> list[Window | None]:
+def _windows(small: int, large: int, axes: Sequence[Axis], plain: bool) -> list[Window | None]:
     found: list[Window] = []
     extended: list[Window] = []  # the axis with further positions: less plain
     for axis in axes:
@@ -186,7 +188,7 @@ def _windows(small: int, large: int, axes: Sequence[Axis]) -> list[Window | None
             )
         elif small > 0:
             extended += [Window(1, large, 1, start, small) for start in dict.fromkeys((0, large - small))]
-    return list(dict.fromkeys(found or extended))  # what the axis explains needs no further positions
+    return list(dict.fromkeys(found if plain and found else (*found, *extended)))
 
 
 def _slope(small: int, large: int, axis: Axis) -> int | None:
@@ -465,7 +467,7 @@ def all_agree(
 def _agrees_somewhere(
     axes: tuple[Axis, ...], reference: Value, candidate: Value, same: Callable[[Value, Value], bool]
 ) -> bool:
-    for one in options(tuple(reference.shape), tuple(candidate.shape), axes):
+    for one in options(tuple(reference.shape), tuple(candidate.shape), axes, True):
         small, large = (reference, candidate) if one.whole == "candidate" else (candidate, reference)
         if same(small, one.part(large)):
             return True
@@ -474,7 +476,8 @@ def _agrees_somewhere(
 
 def counterparts(reference: Payload, candidate: Payload, axes: tuple[Axis, ...]) -> tuple[Payload, Payload]:
     """Two host tensors, the larger one cut to its counterpart; unchanged if their shapes agree or none fits."""
-    maps = options(reference.bits.shape, candidate.bits.shape, axes) if axes else ()
+    shapes = reference.bits.shape, candidate.bits.shape
+    maps = options(*shapes, axes, is_integer(reference.dtype)) if axes else ()
     if not maps:
         return reference, candidate
     inside = maps[0].whole == "candidate"

@@ -86,7 +86,8 @@ def held_back(causes: Sequence[Cause]) -> tuple[Cause, ...]:
     untried = [c for c in causes if c.status == "inconclusive" and not c.inert and not c.experiments
                and c.verdict is Verdict.SEMANTIC and not is_general(c.code)]  # fmt: skip
     for cause in causes:
-        if untried and cause.status == "confirmed" and is_general(cause.code):
+        other_function = cause.status == "confirmed" and cause.verdict is Verdict.SEMANTIC
+        if untried and other_function and is_general(cause.code):
             named = ", ".join(f"{c.code} {c.name} at {c.site}" for c in untried[:3])
             reason = f"its experiment holds, and it may be the effect of {named}, which could not be tried"
             cause = replace(cause, status="inconclusive", reason=reason)
@@ -147,7 +148,7 @@ def judge_origins(
 
 def _proven_here(cause: Cause) -> bool:
     """Whether an experiment shows that the origins are this cause's; which mistake it is may still be open."""
-    open_mistake = is_general(cause.code) and cause.verdict is Verdict.SEMANTIC
+    open_mistake = cause.status == "inconclusive" and is_general(cause.code) and cause.verdict is Verdict.SEMANTIC
     proven = open_mistake and any(experiment.status == "confirmed" for experiment in cause.experiments)
     return not cause.inert and (cause.status == "confirmed" or proven)
 

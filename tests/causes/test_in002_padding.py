@@ -9,8 +9,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from whydiff.pipeline import compare
-from whydiff.records import Diagnosis, Verdict
+from whydiff.adapters import for_framework
+from whydiff.align import align
+from whydiff.case import Case
+from whydiff.pipeline import compare, localize
+from whydiff.records import Diagnosis, Intervention, Verdict
 
 PROMPT = torch.randint(3, 97, (1, 6), generator=torch.Generator().manual_seed(1))
 OTHER = torch.randint(3, 97, (1, 9), generator=torch.Generator().manual_seed(2))
@@ -66,3 +69,26 @@ def test_right_positions_leave_rounding_and_no_cause(make: Callable[[], Any]) ->
     assert diagnosis.verdict in (Verdict.ROUNDING, Verdict.IDENTICAL)
     assert not found(diagnosis)
     assert not any(origin.site.op == "arange" for origin in diagnosis.origins)
+
+
+@pytest.mark.parametrize("larger", ["reference", "candidate"])
+def test_an_op_is_replaced_on_the_candidates_inputs_whichever_run_is_larger(larger: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, first, second = (torch.randn(*shape, generator=generator) for shape in ((4, 8), (8, 8), (8, 8)))
+
+    def right(rows: int) -> Callable[[], torch.Tensor]:
+        return lambda: torch.tanh(torch.tanh(x[:rows] @ first) @ second)
+
+    def wrong(rows: int) -> Callable[[], torch.Tensor]:
+        return lambda: torch.sigmoid(torch.sigmoid(x[:rows] @ first) @ second)
+
+    rows = (4, 1) if larger == "reference" else (1, 4)
+    runs = [for_framework("torch").run(target, (), {}) for target in (right(rows[0]), wrong(rows[1]))]
+    traces = [run.capture() for run in runs]
+    alignment = align(*traces)
+    found, _ = localize(*traces, alignment, None)
+    case = Case(*traces, alignment, found, tuple(runs))
+    assert found.axes
+    chain = [Intervention("replace-op", f":sigmoid#{n}", f":tanh#{n}") for n in range(2)]
+    assert not case.try_out(chain[1:]).equal  # the first defect still acts
+    assert case.try_out(chain).mean_abs == pytest.approx(0, abs=1e-6)

@@ -125,8 +125,8 @@ def _kernels(executor: Any, call: Call) -> str:
         return ""
     try:
         return ", ".join(executor.kernels(call, [executor.read(event) for event in call.reads]))
-    except (WhydiffError, RuntimeError, TypeError, ValueError):
-        return ""
+    except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, AssertionError, NotImplementedError):
+        return ""  # evidence that can be done without
 
 
 def _own(value: Any) -> Any:
@@ -140,6 +140,7 @@ def cause(
     """One cause for the origins whose difference is rounding, with the first remedy that works, carried out."""
     scales, kernels = natures(case, origins)
     mine = [o for o in origins if _rounds(scales.get(case.reference.calls[o.calls[0]].target))]
+    targets = {case.reference.calls[o.calls[0]].target for o in mine}
     if not mine:
         return
     ops = tuple(dict.fromkeys(origin.site.op for origin in mine))
@@ -149,15 +150,15 @@ def cause(
     )]  # fmt: skip
     evidence += [Evidence(f"{target}, alone, lifted: {scale}", {"nature": scale.nature})
                  for target, scale in scales.items()]  # fmt: skip
-    evidence += [Evidence(f"{target}, alone, is carried out by {ours}"
-                          + (" in both runs" if ours == theirs else f" and by {theirs}"),
+    evidence += [Evidence(f"{target}, executed alone, is carried out by {ours}"
+                          + (" at either size" if ours == theirs else f" and by {theirs}"),
                           {"reference": ours, "candidate": theirs})
-                 for target, (ours, theirs) in kernels.items()]  # fmt: skip
+                 for target, (ours, theirs) in kernels.items() if target in targets]  # fmt: skip
     experiments, best = _tried(case, ops, remedies)
     status: Status = "confirmed" if best is not None else "inconclusive"
     reason = "" if best is not None else "no remedy that was tried makes the runs agree"
     if not experiments:
-        reason = "its remedies need two live runs whose outputs differ"
+        reason = "its remedies need two live runs of one framework whose outputs differ"
     remedy = (
         text(case.candidate.framework, *best)
         if best is not None

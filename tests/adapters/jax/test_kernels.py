@@ -42,7 +42,7 @@ def test_library_calls_and_generated_kernels_are_named_with_the_autotuners_choic
         "__triton_gemm block_m=16 block_n=64 block_k=128 split_k=4",
         "__triton_nested_gemm_fusion tile 16×128 num_warps=4 num_stages=3",
         "__cublas$gemm algorithm 12",
-        "XLA reduction",
+        "XLA fusion (kInput)",
     ]
     assert named("") == []
 

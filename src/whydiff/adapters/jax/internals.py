@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax._src import core
+from jax._src import core, xla_bridge
 from jax._src import source_info_util as source
 from jax.extend.core import ClosedJaxpr, Primitive
 from jax.extend.core import Jaxpr as Jaxpr
@@ -79,6 +79,11 @@ def evaluating() -> AbstractContextManager[Any]:
 def retraced() -> AbstractContextManager[Any]:
     """A context in which no function that was traced before counts as traced."""
     return _user_context("whydiff") if _user_context is not None else nullcontext()
+
+
+def one_cpu() -> bool:
+    """Whether every array lies on one device, the processor: no other backend is there."""
+    return set(xla_bridge.backends()) == {"cpu"} and jax.device_count() == 1
 
 
 @functools.cache

@@ -69,7 +69,7 @@ def named(text: str) -> list[str]:
         elif opcode == "fusion" and kind is not None and kind.group(1) == "kLoop":
             rest.append("XLA loop")
         else:
-            computing.append(f"XLA {'reduction' if opcode == 'fusion' else opcode}")
+            computing.append(f"XLA fusion ({kind.group(1)})" if kind is not None else f"XLA {opcode}")
     return list(dict.fromkeys(computing or rest))
 
 

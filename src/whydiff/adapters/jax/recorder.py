@@ -11,7 +11,7 @@ import numpy as np
 
 from whydiff.adapters.jax import values
 from whydiff.adapters.jax.arguments import template
-from whydiff.adapters.jax.internals import Jaxpr, Literal, place, scan_sizes
+from whydiff.adapters.jax.internals import Jaxpr, Literal, one_cpu, place, scan_sizes
 from whydiff.adapters.jax.known import Equation, Known, Sites
 from whydiff.adapters.jax.ops import SLICE, STACK, Fixed, Op, aval_of
 from whydiff.adapters.jax.scopes import Names, phase_and_scope
@@ -63,7 +63,7 @@ class Recorder:
         self._constants = 0
         self._occurrences: dict[tuple[str, str, str], int] = {}
         self._devices: dict[Any, str] = {}
-        self._only_device = jax.default_backend() == "cpu" and jax.device_count() == 1
+        self._only_device = one_cpu()
         self._unmatched: list[int] | None = None
         self._marks: dict[int, Fingerprint] = {}
         self.around = ""
