@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from whydiff.records import Verdict
+
 
 class Color(str, enum.Enum):
     """When to write colour."""
@@ -23,6 +25,7 @@ class Level(str, enum.Enum):
     MODULE = "module"
 
 
+Allow = Annotated[Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to standard output.")]
 Save = Annotated[
     list[str] | None,

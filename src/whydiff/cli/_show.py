@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 AGREES, DIFFERS = 0, 1
 
 
+def check_reporters(paths: Sequence[str]) -> None:
+    """Refuse a kind of file that no reporter writes, before a whole run is made for it.
+
+    Raises:
+        whydiff.errors.UsageError: an unknown suffix.
+    """
+    for path in paths:
+        registry.reporter_for(path)
+
+
 def show(diagnosis: Diagnosis, json: bool, save: Sequence[str], color: Color, verbose: bool) -> None:
     """Write the report to standard output and to every file in ``save``."""
     for path in save:

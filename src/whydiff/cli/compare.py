@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from whydiff.cli._guard import guard, user_code
-from whydiff.cli._options import Color, ColorOption, Json, Level, Quiet, Save, Traceback, Verbose
+from whydiff.cli._options import Allow, Color, ColorOption, Json, Level, Quiet, Save, Traceback, Verbose
 from whydiff.cli._progress import progress
-from whydiff.cli._show import show, status
+from whydiff.cli._show import check_reporters, show, status
 from whydiff.errors import UsageError
 from whydiff.records import Verdict
 
@@ -25,9 +25,7 @@ def compare(
         list[str] | None,
         typer.Argument(metavar="ARGS", help="Given to both sides: JSON where it is valid JSON, else text."),
     ] = None,
-    allow: Annotated[
-        Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")
-    ] = Verdict.IDENTICAL,
+    allow: Allow = Verdict.IDENTICAL,
     level: Annotated[
         Level,
         typer.Option("--level", help="Compare every operator, or modules only: cheaper, nothing is replayed."),
@@ -53,10 +51,9 @@ def compare(
     or a trace made by whydiff capture. Exit status: 0 agrees (see --allow), 1 differs, 2 error.
     """
     with progress(quiet or json) as report, user_code():
-        from whydiff import registry, targets
+        from whydiff import targets
 
-        for path in save or ():
-            registry.reporter_for(path)  # an unknown suffix must not cost a whole run
+        check_reporters(save or ())
         rules = [_rule(text) for text in rename or ()]
         given = [_value(text) for text in arguments or ()]
         sides = [targets.load(side, given) for side in (reference, candidate)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from whydiff.cli._guard import guard, user_code
-from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback
+from whydiff.cli._options import Allow, Color, ColorOption, Json, Quiet, Save, Traceback
 from whydiff.cli._progress import progress
 from whydiff.cli._show import status
 from whydiff.records import Verdict
@@ -29,9 +29,7 @@ def decoding(
     diagnose: Annotated[
         bool, typer.Option("--diagnose/--no-diagnose", help="Look for the cause of what is no rounding.")
     ] = True,
-    allow: Annotated[
-        Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")
-    ] = Verdict.IDENTICAL,
+    allow: Allow = Verdict.IDENTICAL,
     save: Save = None,
     json: Json = False,
     color: ColorOption = Color.AUTO,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from whydiff.cli._guard import guard
-from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback
+from whydiff.cli._options import Allow, Color, ColorOption, Json, Quiet, Save, Traceback
 from whydiff.cli._progress import progress
 from whydiff.records import Verdict
 
@@ -50,9 +50,7 @@ def matrix(
     ] = "8GiB",
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds per process.")] = 600.0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run finished environments again.")] = False,
-    allow: Annotated[
-        Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")
-    ] = Verdict.IDENTICAL,
+    allow: Allow = Verdict.IDENTICAL,
     save: Save = None,
     json: Json = False,
     color: ColorOption = Color.AUTO,

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from whydiff.cli._guard import guard, user_code
-from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback, Verbose
+from whydiff.cli._options import Allow, Color, ColorOption, Json, Quiet, Save, Traceback, Verbose
 from whydiff.cli._progress import progress
-from whydiff.cli._show import show, status
+from whydiff.cli._show import check_reporters, show, status
 from whydiff.errors import UsageError
 from whydiff.records import Verdict
 
@@ -21,9 +21,7 @@ _SIDE = "FILE.py:model or package.module:model, with inputs() beside it."
 def port(
     reference: Annotated[str, typer.Argument(metavar="REF", help=f"The trusted model: {_SIDE}")],
     candidate: Annotated[str, typer.Argument(metavar="CAND", help=f"The port: {_SIDE}")],
-    allow: Annotated[
-        Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")
-    ] = Verdict.ROUNDING,
+    allow: Allow = Verdict.ROUNDING,
     save: Save = None,
     json: Json = False,
     color: ColorOption = Color.AUTO,
@@ -37,10 +35,9 @@ def port(
     argument or a tuple. Exit status: 0 agrees (a correct port is rounding), 1 differs, 2 error.
     """
     with progress(quiet or json) as report, user_code():
-        from whydiff import registry, targets
+        from whydiff import targets
 
-        for path in save or ():
-            registry.reporter_for(path)  # an unknown suffix must not cost a whole run
+        check_reporters(save or ())
         sides = [targets.with_inputs(text) for text in (reference, candidate)]
         given = [_positional(inputs(), text) for (_, inputs), text in zip(sides, (reference, candidate), strict=True)]
         from whydiff.studies.port import check_port  # imports numpy, and whatever the sides need

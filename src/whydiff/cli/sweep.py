@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from whydiff.cli._guard import guard, user_code
-from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback
+from whydiff.cli._options import Allow, Color, ColorOption, Json, Quiet, Save, Traceback
 from whydiff.cli._progress import progress
 from whydiff.cli._show import status
 from whydiff.records import Verdict
@@ -49,9 +49,7 @@ def sweep(
     orders: Annotated[
         bool, typer.Option("--orders/--no-orders", help="Reveal in which order each class of sizes adds up.")
     ] = True,
-    allow: Annotated[
-        Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")
-    ] = Verdict.IDENTICAL,
+    allow: Allow = Verdict.IDENTICAL,
     save: Save = None,
     json: Json = False,
     color: ColorOption = Color.AUTO,

@@ -114,21 +114,7 @@ class Recorder(TorchDispatchMode):
         writes, kind = self._outputs(operator, index, result, touched, wanted)
         mutates = tuple(position for position, _, _ in touched) if touched else ()
         self._rows.append(
-            (
-                index,
-                scope,
-                operator,
-                phase,
-                step,
-                kind,
-                reads,
-                writes,
-                template,
-                mutates,
-                context,
-                random,
-                number,
-            )
+            (index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, random, number)
         )
         return result
 
@@ -374,21 +360,7 @@ class Recorder(TorchDispatchMode):
         phase = "backward" if torch._C._current_autograd_node() is not None else "forward"
         number = self._occurrence(scope, op, phase)
         self._rows.append(
-            (
-                index,
-                scope,
-                (op, slots),
-                phase,
-                self.scopes.step,
-                kind,
-                reads,
-                writes,
-                ([], {}),
-                (),
-                0,
-                "",
-                number,
-            )
+            (index, scope, (op, slots), phase, self.scopes.step, kind, reads, writes, ([], {}), (), 0, "", number)
         )
 
     def entered(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
