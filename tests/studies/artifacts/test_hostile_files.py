@@ -24,7 +24,9 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from whydiff import compare_artifacts
+from whydiff.adapters.torch.checkpoint import checkpoint
 from whydiff.cli import app
+from whydiff.errors import TraceFormatError
 from whydiff.studies.artifacts import ArtifactComparison, content
 from whydiff.studies.artifacts.items import shown
 
@@ -328,3 +330,14 @@ def test_what_is_damaged_above_is_good_before(tmp_path: Path) -> None:
         name = f"x.{kind.split('.')[-1]}"
         assert compared(tmp_path, name, data, data).status == "identical"
         assert not compared(tmp_path, name, data, data).not_compared, kind
+
+
+def test_an_old_pytorch_file_that_ends_inside_a_length_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save({"x": torch.ones(2), "name": "text"}, buffer, _use_new_zipfile_serialization=False)
+    whole = buffer.getvalue()
+    ends = range(whole.index(b"X"), whole.index(b"X") + 120)  # X: four bytes of length, then text
+    for end in ends:
+        (tmp_path / "x.pt").write_bytes(whole[:end])
+        with pytest.raises(TraceFormatError, match="damaged, or holds more"):
+            checkpoint(tmp_path / "x.pt")

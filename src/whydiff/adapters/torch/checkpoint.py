@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,29 +14,12 @@ import numpy as np
 import torch
 
 from whydiff.adapters.torch.dtypes import _UNSIGNED, dtype_name, not_comparable, raw
-from whydiff.errors import TraceFormatError
+from whydiff.errors import TraceFormatError, WhydiffError
 from whydiff.records import Payload
 from whydiff.store.nested import named_leaves
 
 MAX_UNMAPPED = 1 << 29
 """Bytes of the largest file in the format before torch 1.6, which cannot be mapped but is read at once."""
-_DAMAGE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    OSError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-    ImportError,
-    zipfile.BadZipFile,
-    MemoryError,
-    AssertionError,
-)
-
 _BYTE_ARRAYS = (b"builtins\nbytearray\n", b"__builtin__\nbytearray\n")
 
 Tensors = dict[str, tuple[Payload, bool]]
@@ -80,7 +62,9 @@ def checkpoint(path: Path) -> tuple[Tensors, dict[str, Any], dict[str, str]]:
                     tensors[name] = _payload(item, mapped)
             else:
                 values[name] = _scalar(item)
-    except _DAMAGE as error:
+    except WhydiffError:
+        raise
+    except Exception as error:  # whatever damaged or hostile bytes drive torch's loader to
         raise _refused(path, f"{type(error).__name__}: {_said(error)}") from error
     return tensors, values, skipped
 
