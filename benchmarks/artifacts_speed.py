@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 import whydiff
-from whydiff.metrics import implementation
+from whydiff.numbers.metrics import implementation
 
 _MIB = 1 << 20
 

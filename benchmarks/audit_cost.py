@@ -124,8 +124,8 @@ TASKS = {"smollm": smollm, "training": training}
 
 def audited(run: Callable[[], Any], root: Any) -> Any:
     """One run under a range recorder, as `whydiff.range_audit` makes it."""
-    from whydiff.adapters.torch.range_recorder import RangeRecorder
-    from whydiff.adapters.torch.scopes import Scopes
+    from whydiff.capturing.adapters.torch.range_recorder import RangeRecorder
+    from whydiff.capturing.adapters.torch.scopes import Scopes
 
     scopes = Scopes([("", root)])
     recorder = RangeRecorder(scopes)

@@ -35,7 +35,7 @@ def model_and_ids() -> tuple[Any, Any]:
 
     folder = os.environ.get("WHYDIFF_SMOLLM")
     if not folder:
-        from whydiff.demos import smollm
+        from whydiff.cli.demos import smollm
 
         folder = str(smollm.checkpoint())
     transformers.logging.set_verbosity_error()
@@ -46,7 +46,7 @@ def model_and_ids() -> tuple[Any, Any]:
 
 def whydiff_op(model: Any, ids: Any) -> Callable[[], Any]:
     """Op level: every op, what it read and wrote, fingerprinted."""
-    from whydiff.adapters.torch.session import Session
+    from whydiff.capturing.adapters.torch.session import Session
 
     def run() -> Any:
         with Session() as session:
@@ -64,7 +64,7 @@ def whydiff_records(model: Any, ids: Any) -> Callable[[], Any]:
 
 def whydiff_module(model: Any, ids: Any) -> Callable[[], Any]:
     """Module level: inputs and outputs of every module, fingerprinted."""
-    from whydiff.adapters.torch.session import Session
+    from whydiff.capturing.adapters.torch.session import Session
 
     def run() -> Any:
         with Session(level="module") as session:
@@ -197,7 +197,7 @@ def main() -> None:
     if options.tool:
         print(json.dumps(measure(options.tool, options.runs)))
         return
-    from whydiff.demos import smollm
+    from whydiff.cli.demos import smollm
 
     environment = os.environ | {"WHYDIFF_SMOLLM": str(smollm.checkpoint())}
     print(f"{'tool':24}{'x plain':>9}{'lowest':>9}{'highest':>9}{'plain s':>10}")

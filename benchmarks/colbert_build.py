@@ -22,7 +22,7 @@ from colbert.indexing import index_saver
 from colbert.infra import ColBERTConfig, Run, RunConfig
 from safetensors.torch import load_file, save_file
 
-from whydiff.demos import minilm
+from whydiff.cli.demos import minilm
 
 WORDS = (  # noqa: SIM905 - readable
     "river stone engine violet harbour copper ladder winter signal orchard marble thunder lantern "

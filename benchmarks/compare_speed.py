@@ -23,11 +23,11 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from whydiff import fingerprint as fp
-from whydiff import metrics
-from whydiff.fingerprint import threads
+from whydiff.capturing.store.safetensors_file import SafetensorsFile
+from whydiff.numbers import fingerprint as fp
+from whydiff.numbers import metrics
+from whydiff.numbers.kernels import threads
 from whydiff.records import Payload
-from whydiff.store.safetensors_file import SafetensorsFile
 
 
 def best(function: Callable[[], Any], runs: int) -> float:
@@ -45,7 +45,7 @@ def cfunc_candidate(array: np.ndarray[Any, Any]) -> Callable[[], Any]:
     """The same kernel behind a C function pointer called through ctypes."""
     import numba
 
-    from whydiff.fingerprint import _kernel
+    from whydiff.numbers.fingerprint import _kernel
 
     kernel = _kernel.ml2
     signature = numba.types.void(*[numba.types.uint64] * 7, numba.types.CPointer(numba.types.uint64))

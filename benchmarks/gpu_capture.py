@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 import whydiff
-from whydiff.adapters.torch.session import Session
-from whydiff.demos import megatron
+from whydiff.capturing.adapters.torch.session import Session
+from whydiff.cli.demos import megatron
 
 
 def llama(width: int, layers: int, heads: int) -> torch.nn.Module:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from whydiff.demos import gemma
+from whydiff.cli.demos import gemma
 from whydiff.pipeline import Options, compare
 
 K, ROWS, OUT = 2048, 32, 2048

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import jax
 
-from whydiff.adapters import for_framework
-from whydiff.demos import gemma
+from whydiff.capturing.adapters import for_framework
+from whydiff.cli.demos import gemma
 
 PAIRS = 21
 

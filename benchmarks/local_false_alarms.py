@@ -3,8 +3,8 @@
     python -m benchmarks.local_false_alarms             # three seeds, a few minutes
     python -m benchmarks.local_false_alarms --seeds 1
 
-The figures of docs/explanation/local-tests.md. Benign pairs come from tests/local_test/pairs.py, defects from
-tests/local_test/defects.py. Nothing is asserted: this is a measurement, not a test.
+The figures of docs/explanation/local-tests.md. Benign pairs come from tests/explain/local_test/pairs.py, defects from
+tests/explain/local_test/defects.py. Nothing is asserted: this is a measurement, not a test.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "local_test"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "explain" / "local_test"))
 
 from defects import planted
 from pairs import Ops, benign
 
-from whydiff.local_test import judge_outputs
+from whydiff.explain.local_test import judge_outputs
 from whydiff.records import Evidence
 
 

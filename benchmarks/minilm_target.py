@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from whydiff.demos import minilm
+from whydiff.cli.demos import minilm
 
 MODEL, _ = minilm.build()
 

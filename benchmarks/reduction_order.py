@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch.nn.functional import conv2d, linear
 
-from whydiff.adapters import for_framework
-from whydiff.reduction import describe, replay
-from whydiff.reduction.trial import columns_like, reveal_at
+from whydiff.capturing.adapters import for_framework
+from whydiff.explain.reduction import describe, replay
+from whydiff.explain.reduction.trial import columns_like, reveal_at
 
 
 def recorded(function: Callable[[], Any]) -> Any:

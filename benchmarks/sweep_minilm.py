@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import whydiff
-from whydiff.demos import minilm
+from whydiff.cli.demos import minilm
 from whydiff.studies.sweep.program import sizes
 
 

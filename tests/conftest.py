@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def smollm_dir() -> Path:
     """A transformers checkpoint of SmolLM2-135M in float32, with its tokenizer."""
-    from whydiff.demos import smollm
+    from whydiff.cli.demos import smollm
 
     return smollm.checkpoint()
 
@@ -28,7 +28,7 @@ def smollm_dir() -> Path:
 @pytest.fixture(scope="session")
 def smollm(smollm_dir: Path) -> tuple[Any, Any, torch.Tensor]:
     """The demo's reference and candidate (bfloat16) and input ids. Do not leave them changed."""
-    from whydiff.demos import smollm
+    from whydiff.cli.demos import smollm
 
     return smollm.build()
 
@@ -36,6 +36,6 @@ def smollm(smollm_dir: Path) -> tuple[Any, Any, torch.Tensor]:
 @pytest.fixture(scope="session")
 def minilm() -> tuple[Any, Any]:
     """MiniLM-L6 (BertModel, float32, eval) and its tokenizer. Do not leave the model changed."""
-    from whydiff.demos import minilm
+    from whydiff.cli.demos import minilm
 
     return minilm.build()

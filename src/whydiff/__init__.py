@@ -14,7 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from whydiff.capturing import capture
+    from whydiff.capturing.record import capture
+    from whydiff.capturing.store import open_trace as open
     from whydiff.errors import (
         CaptureError,
         PayloadError,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     )
     from whydiff.pipeline import compare
     from whydiff.records import Diagnosis, Verdict
-    from whydiff.store import open_trace as open
     from whydiff.studies.artifacts import compare_artifacts
     from whydiff.studies.decoding.study import compare_decoding
     from whydiff.studies.formulas import compare_formulas
@@ -69,14 +69,14 @@ _HOMES = {
     "assert_batch_invariant": ("whydiff.studies.sweep.guard", "assert_batch_invariant"),
     "batch_invariant": ("whydiff.studies.sweep.guard", "batch_invariant"),
     "sweep": ("whydiff.studies.sweep.study", "sweep"),
-    "capture": ("whydiff.capturing", "capture"),
+    "capture": ("whydiff.capturing.record", "capture"),
     "check_port": ("whydiff.studies.port", "check_port"),
     "compare": ("whydiff.pipeline", "compare"),
     "compare_artifacts": ("whydiff.studies.artifacts.study", "compare_artifacts"),
     "compare_decoding": ("whydiff.studies.decoding.study", "compare_decoding"),
     "compare_formulas": ("whydiff.studies.formulas", "compare_formulas"),
     "range_audit": ("whydiff.studies.ranging", "range_audit"),
-    "open": ("whydiff.store", "open_trace"),
+    "open": ("whydiff.capturing.store", "open_trace"),
     "Diagnosis": ("whydiff.records", "Diagnosis"),
     "Verdict": ("whydiff.records", "Verdict"),
 }

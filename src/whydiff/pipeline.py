@@ -8,27 +8,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from whydiff.adapters import Progress, Run, for_framework, for_target
-from whydiff.align import align, explain
-from whydiff.align.ends import join_ends
-from whydiff.axes import axes_of
-from whydiff.case import Case, replayable
-from whydiff.causes import detectors
-from whydiff.comparison import same
+from whydiff.capturing.adapters import Progress, Run, for_framework, for_target
+from whydiff.capturing.store import DiskTrace, open_trace
 from whydiff.errors import TraceError, WhydiffError
-from whydiff.growth import measure_growth
-from whydiff.impact import impact, justified
-from whydiff.local_test import examine
-from whydiff.localization import Localization
-from whydiff.localize import find_origins
-from whydiff.noise_floor import NoiseFloor, noise_floor
-from whydiff.padding import leave_out, without_influence
-from whydiff.recorded import from_fingerprints
+from whydiff.explain.case import Case, replayable
+from whydiff.explain.causes import detectors
+from whydiff.explain.local_test import examine
+from whydiff.explain.scaling import Scaling, measure_scaling
+from whydiff.judge.impact import impact, justified
+from whydiff.judge.noise_floor import NoiseFloor, noise_floor
+from whydiff.judge.verdict import judge, judge_origins, needs_local_test, weighed
+from whydiff.judge.verify import verify
+from whydiff.locate.by_fingerprint import from_fingerprints
+from whydiff.locate.growth import measure_growth
+from whydiff.locate.localization import Localization
+from whydiff.locate.origins import find_origins
+from whydiff.locate.padding import leave_out, without_influence
+from whydiff.numbers.comparison import same
+from whydiff.pair.align import align, explain
+from whydiff.pair.align.ends import join_ends
+from whydiff.pair.axes import axes_of
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Side, Trace
-from whydiff.scaling import Scaling, measure_scaling
-from whydiff.store import DiskTrace, open_trace
-from whydiff.verdict import judge, judge_origins, needs_local_test, weighed
-from whydiff.verify import verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Options:
 
     Attributes:
         level: ``"op"`` or ``"module"`` (cheaper: no replay, no resynchronising).
-        rename: (pattern, replacement) rules for the candidate's scopes, see `whydiff.align`.
+        rename: (pattern, replacement) rules for the candidate's scopes, see `whydiff.pair.align`.
         check: run both programs plainly, twice, to prove that observing changed nothing.
         progress: called with (stage, done, total) during long work.
         rows: which rows of the outputs to compare: the name of an input that is such a mask (nonzero: compare), or
             the mask itself, of the outputs' leading axes; None: padding is found by experiment
-            (`whydiff.padding`).
+            (`whydiff.locate.padding`).
     """
 
     level: str = "op"

@@ -1,7 +1,7 @@
-"""One list per extensible folder: adapters, metrics, causes, reporters.
+"""One list per kind of part: adapters, metrics, causes, reporters.
 
-Adding a part is adding one file to its folder: the file defines ``REGISTER`` (the object) and is found by
-listing the folder. Third parties use entry points of the group ``whydiff.<folder>``. Nothing is imported
+Adding a part is adding one file to its package: the file defines ``REGISTER`` (the object) and is found by
+listing the package. Third parties use entry points of the group ``whydiff.<kind>``. Nothing is imported
 before someone asks.
 """
 
@@ -17,7 +17,14 @@ from typing import Any
 
 from whydiff.errors import UsageError
 
-FOLDERS = ("adapters", "metrics", "causes", "reporters")
+PACKAGES = {
+    "adapters": "whydiff.capturing.adapters",
+    "metrics": "whydiff.numbers.metrics",
+    "causes": "whydiff.explain.causes",
+    "reporters": "whydiff.report",
+}
+"""Kind of part → the package whose files are such parts. A package lists what is shared there in ``SHARED``."""
+FOLDERS = tuple(PACKAGES)
 
 
 @functools.cache
@@ -29,8 +36,10 @@ def names(folder: str) -> tuple[str, ...]:
     """
     if folder not in FOLDERS:
         raise UsageError("There is no such registry.", actual=folder, expected=", ".join(FOLDERS))
-    package = importlib.import_module(f"whydiff.{folder}")
-    own = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    package = importlib.import_module(PACKAGES[folder])
+    shared = getattr(package, "SHARED", ())
+    modules = (module.name for module in pkgutil.iter_modules(package.__path__))
+    own = sorted(name for name in modules if not name.startswith("_") and name not in shared)
     third = sorted(entry.name for entry in importlib.metadata.entry_points(group=f"whydiff.{folder}"))
     return (*own, *(name for name in third if name not in own))
 
@@ -44,7 +53,7 @@ def get(folder: str, name: str) -> Any:
     """
     if name not in names(folder):
         raise UsageError(f"No {folder[:-1]} has this name.", actual=name, expected=", ".join(names(folder)) or "(none)")
-    module_name = f"whydiff.{folder}.{name}"
+    module_name = f"{PACKAGES[folder]}.{name}"
     if importlib.util.find_spec(module_name) is None:
         (entry,) = importlib.metadata.entry_points(group=f"whydiff.{folder}", name=name)
         return entry.load()

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from whydiff.adapters import for_framework
-from whydiff.align import align
-from whydiff.case import Case
-from whydiff.impact import impact, position_errors, scores_of
-from whydiff.localization import Localization
-from whydiff.noise_floor import prediction_limit
-from whydiff.scaling import measure_scaling
+from whydiff.capturing.adapters import for_framework
+from whydiff.explain.case import Case
+from whydiff.explain.scaling import measure_scaling
+from whydiff.judge.impact import impact, position_errors, scores_of
+from whydiff.judge.noise_floor import prediction_limit
+from whydiff.locate.localization import Localization
+from whydiff.pair.align import align
 from whydiff.studies.decoding import greedy_parting
 
 LENGTH = 48

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import whydiff
-from whydiff.demos import megatron
+from whydiff.cli.demos import megatron
 from whydiff.errors import UsageError
 from whydiff.studies.formulas import FormulaStudy
 

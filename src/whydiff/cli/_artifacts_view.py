@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from whydiff.reporters._blocks import Block, Section, Table, Text
-from whydiff.reporters._words import count, number, percent, plain
+from whydiff.report.blocks import Block, Section, Table, Text
+from whydiff.report.words import count, number, percent, plain
 
 if TYPE_CHECKING:
     from whydiff.studies.artifacts import ArtifactComparison, CodeExplanation, Item

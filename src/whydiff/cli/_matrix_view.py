@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from whydiff.cli._show import status
 from whydiff.records import Verdict
-from whydiff.reporters._answer import outcome
-from whydiff.reporters._blocks import Block, Section, Table, Text
-from whydiff.reporters._words import number, plain
+from whydiff.report._answer import outcome
+from whydiff.report.blocks import Block, Section, Table, Text
+from whydiff.report.words import number, plain
 
 if TYPE_CHECKING:
     from whydiff.studies.matrix import Cell, Matrix, Pairing

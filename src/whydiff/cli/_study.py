@@ -12,9 +12,9 @@ import typer
 
 from whydiff.cli._options import Color
 from whydiff.errors import UsageError
-from whydiff.reporters._blocks import Section
-from whydiff.reporters.json import encode
-from whydiff.reporters.terminal import write_sections
+from whydiff.report.blocks import Section
+from whydiff.report.json import encode
+from whydiff.report.terminal import write_sections
 
 SUFFIXES = (".json", ".txt")
 """Kinds of file that a study's report can be saved as."""

@@ -20,7 +20,7 @@ from whydiff.cli._guard import guard
 from whydiff.cli._options import Json, Level, Quiet, Traceback
 from whydiff.errors import CaptureError, UsageError
 
-CHILD = "whydiff.script"
+CHILD = "whydiff.capturing.script"
 """Module that records: its arguments are OUT LEVEL PAYLOADS SCRIPT [ARGS…]."""
 
 

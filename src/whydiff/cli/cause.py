@@ -83,6 +83,6 @@ def _page(page: dict[str, str], color: Color) -> None:
 
 
 def _console(color: Color) -> Any:
-    from whydiff.reporters.terminal import make_console
+    from whydiff.report.terminal import make_console
 
     return make_console(color.value)

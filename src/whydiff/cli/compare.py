@@ -51,7 +51,7 @@ def compare(
     or a trace made by whydiff capture. Exit status: 0 agrees (see --allow), 1 differs, 2 error.
     """
     with progress(quiet or json) as report, user_code():
-        from whydiff import targets
+        from whydiff.capturing import targets
 
         check_reporters(save or ())
         rules = [_rule(text) for text in rename or ()]

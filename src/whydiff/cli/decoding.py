@@ -41,7 +41,7 @@ def decoding(
     Beside the model the file defines inputs(), which returns token ids [batch, tokens] or a mapping with
     input_ids. Exit status: 0 agrees (see --allow), 1 differs, 2 error.
     """
-    from whydiff import targets
+    from whydiff.capturing import targets
     from whydiff.cli._study import check_suffixes, show_study
     from whydiff.studies.decoding import compare_decoding
     from whydiff.studies.decoding.rendering import answer, sections

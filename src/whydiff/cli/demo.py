@@ -29,7 +29,7 @@ def demo(
     The difference is expected: exit status 0 if the demo ran, 2 on an error.
     """
     with progress(quiet or json) as report, user_code():
-        from whydiff import demos
+        from whydiff.cli import demos
 
         diagnosis = demos.run(name, progress=report)
     if isinstance(diagnosis, Diagnosis):

@@ -35,7 +35,7 @@ def port(
     argument or a tuple. Exit status: 0 agrees (a correct port is rounding), 1 differs, 2 error.
     """
     with progress(quiet or json) as report, user_code():
-        from whydiff import targets
+        from whydiff.capturing import targets
 
         check_reporters(save or ())
         sides = [targets.with_inputs(text) for text in (reference, candidate)]

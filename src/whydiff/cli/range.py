@@ -38,7 +38,7 @@ def range_(
     status: 0 no alarm, 1 alarms, 2 error.
     """
     with progress(quiet or json) as report, user_code():
-        from whydiff import targets
+        from whydiff.capturing import targets
         from whydiff.cli._study import check_suffixes, show_study
         from whydiff.cli._values import value
 

@@ -61,7 +61,7 @@ def sweep(
     Beside the target the file defines inputs(batch, length) (or only the sizes that are swept), whose first rows
     and positions are the same at every size. Exit status: 0 agrees (see --allow), 1 differs, 2 error.
     """
-    from whydiff import targets
+    from whydiff.capturing import targets
     from whydiff.errors import UsageError
     from whydiff.studies.sweep import study as studies
     from whydiff.studies.sweep.program import Program

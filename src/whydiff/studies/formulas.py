@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from whydiff.adapters import Progress, for_target
+from whydiff.capturing.adapters import Progress, for_target
 from whydiff.errors import UsageError
-from whydiff.metrics import measure
-from whydiff.ranges import measure_array
+from whydiff.numbers.metrics import measure
+from whydiff.numbers.ranges import measure_array
+from whydiff.numbers.tolerance import unit_roundoff
 from whydiff.records import Payload
-from whydiff.reporters._blocks import Section, Table, Text
-from whydiff.tolerance import unit_roundoff
+from whydiff.report.blocks import Section, Table, Text
 
 SCALES = tuple(2.0 ** (power / 2) for power in range(21))
 """Input scales tried by default: 1 to 1024 in steps of the square root of two."""
@@ -67,7 +67,7 @@ class FormulaStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able data."""
-        from whydiff.reporters.json import encode
+        from whydiff.report.json import encode
 
         return {"schema_version": 1, **encode(self)}
 
@@ -90,7 +90,7 @@ class FormulaStudy:
 
     def print(self, *, color: str = "auto") -> None:
         """Print findings and table."""
-        from whydiff.reporters.terminal import write_sections
+        from whydiff.report.terminal import write_sections
 
         write_sections((), self.sections(), color)  # type: ignore[arg-type]
 

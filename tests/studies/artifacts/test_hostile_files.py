@@ -24,7 +24,7 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from whydiff import compare_artifacts
-from whydiff.adapters.torch.checkpoint import checkpoint
+from whydiff.capturing.adapters.torch.checkpoint import checkpoint
 from whydiff.cli import app
 from whydiff.errors import TraceFormatError
 from whydiff.studies.artifacts import ArtifactComparison, content
@@ -182,7 +182,7 @@ def test_a_checkpoint_that_is_packed(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_names_one_list_many_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whydiff.store.nested.MAX_NODES", 10_000)
+    monkeypatch.setattr("whydiff.capturing.store.nested.MAX_NODES", 10_000)
 
     def make(n: int) -> bytes:
         value: Any = [n]

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 
 from whydiff import compare_artifacts
 from whydiff.cli import app
+from whydiff.numbers.tolerance import ARTIFACT_TOLERANCES
 from whydiff.studies.artifacts import ArtifactComparison, Item
 from whydiff.studies.artifacts.sources import InMemory, Stored
-from whydiff.tolerance import ARTIFACT_TOLERANCES
 
 Trees = tuple[Path, Path]
 

@@ -5,7 +5,7 @@ import torch
 from models import Mixed, rows
 
 import whydiff
-from whydiff.adapters.torch.invariant import FORMS, BatchInvariant
+from whydiff.capturing.adapters.torch.invariant import FORMS, BatchInvariant
 from whydiff.errors import UsageError
 
 

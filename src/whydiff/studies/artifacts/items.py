@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from whydiff.comparison import take
-from whydiff.metrics import Statistics, common_dtype, known_dtypes, measure_shares
+from whydiff.numbers.comparison import take
+from whydiff.numbers.metrics import Statistics, common_dtype, known_dtypes, measure_shares
+from whydiff.numbers.tolerance import artifact_tolerance
 from whydiff.studies.artifacts.records import Item, Kind, Status
 from whydiff.studies.artifacts.sources import FileRange, Stored, real_bits
-from whydiff.tolerance import artifact_tolerance
 
 SHARE_BYTES = 4 << 20
 """Bytes of one side that a thread reads at a time."""
@@ -23,7 +23,7 @@ def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | No
     """One tensor of both sides; None if no bit differs.
 
     Integers and bool agree only if every one is equal. Floats are ``within tolerance`` if every pair is
-    (`whydiff.tolerance.artifact_tolerance`) and no NaN is in either.
+    (`whydiff.numbers.tolerance.artifact_tolerance`) and no NaN is in either.
     """
     exact = reference.is_integer and candidate.is_integer
     texts = reference.digests or candidate.digests

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.metrics import values
+from whydiff.numbers.metrics import values
+from whydiff.numbers.tolerance import ASSIGNMENT_SAMPLE, ASSIGNMENT_SHARE, UNIT_ROUNDOFF
 from whydiff.studies.artifacts.records import ChangedCode, CodeExplanation
 from whydiff.studies.artifacts.sources import Stored
-from whydiff.tolerance import ASSIGNMENT_SAMPLE, ASSIGNMENT_SHARE, UNIT_ROUNDOFF
 
 Array = np.ndarray[Any, Any]
 MAX_CODEBOOK = 1 << 25

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from whydiff.capturing.store.dtypes import NATIVE
 from whydiff.errors import TraceFormatError
-from whydiff.metrics import is_integer
-from whydiff.store.dtypes import NATIVE
+from whydiff.numbers.metrics import is_integer
 
 Array = np.ndarray[Any, Any]
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from whydiff.capturing.store.remote import localized
 from whydiff.errors import UsageError, WhydiffError
 from whydiff.records import Count
-from whydiff.store.remote import localized
 from whydiff.studies.artifacts.content import Content, forget_spooled
 from whydiff.studies.artifacts.items import Tolerances, compare_bytes, compare_tensors, compare_values, shown
 from whydiff.studies.artifacts.near_ties import Both, explain_codes
@@ -37,7 +37,7 @@ def compare_artifacts(
         reference: the trusted tree: a folder, one file, or an fsspec URL (extra ``remote``).
         candidate: the tree under suspicion.
         tolerances: float dtype → (rtol, atol), ``""`` for every other; replaces entries of
-            `whydiff.tolerance.ARTIFACT_TOLERANCES`.
+            `whydiff.numbers.tolerance.ARTIFACT_TOLERANCES`.
         explain: look for the near ties behind changed codes.
         progress: called with (stage, done, total) in bytes.
 

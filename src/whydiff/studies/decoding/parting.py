@@ -1,7 +1,7 @@
 """Where greedy decoding parts: two models continue one text until they choose different tokens.
 
 Until then both have read the same tokens, so one sequence serves both. It runs each model once a token, and is
-therefore no part of `whydiff.compare`, which only sees one forward pass (`whydiff.impact`).
+therefore no part of `whydiff.compare`, which only sees one forward pass (`whydiff.judge.impact`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.adapters import Progress
+from whydiff.capturing.adapters import Progress
 from whydiff.errors import UsageError
 
 NextScores = Callable[[list[int]], Any]

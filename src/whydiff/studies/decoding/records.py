@@ -107,7 +107,7 @@ class Decoding:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole study as JSON-able data, the answer first."""
-        from whydiff.reporters.json import encode
+        from whydiff.report.json import encode
         from whydiff.studies.decoding.rendering import answer
 
         document = encode(self)
@@ -118,7 +118,7 @@ class Decoding:
 
     def print(self, *, color: Color = "auto") -> None:
         """Print the answer, then a table of tokens for every way."""
-        from whydiff.reporters.terminal import write_sections
+        from whydiff.report.terminal import write_sections
         from whydiff.studies.decoding.rendering import answer, sections
 
         write_sections(answer(self), sections(self), color)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from whydiff.records import Verdict
-from whydiff.reporters._blocks import Block, Code, Section, Table, Text
-from whydiff.reporters._words import number, percent, plain
+from whydiff.report.blocks import Block, Code, Section, Table, Text
+from whydiff.report.words import number, percent, plain
 from whydiff.studies.decoding.records import Decoding, Token, Way
 
 MOST_ROWS = 32

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from whydiff.adapters import Progress, Run, for_target
-from whydiff.align import align
-from whydiff.case import replayable
+from whydiff.capturing.adapters import Progress, Run, for_target
 from whydiff.errors import UsageError, WhydiffError
-from whydiff.lockstep import replayed_outputs
+from whydiff.explain.case import replayable
+from whydiff.explain.scaling import float64_throughout
+from whydiff.numbers.tolerance import UNIT_ROUNDOFF
+from whydiff.pair.align import align
+from whydiff.pair.lockstep import replayed_outputs
 from whydiff.pipeline import Options, compare
 from whydiff.records import Count, Lift, Payload, Trace, Verdict
-from whydiff.scaling import float64_throughout
 from whydiff.studies.decoding.records import Decoding, Token, Way
 from whydiff.studies.decoding.tokens import Lifted, hidden, joined, table
 from whydiff.studies.decoding.ways import (
@@ -28,7 +29,6 @@ from whydiff.studies.decoding.ways import (
     split,
     takes_cache,
 )
-from whydiff.tolerance import UNIT_ROUNDOFF
 
 ONE_PASS = "one pass"
 _RIGHT = (Verdict.IDENTICAL, Verdict.ROUNDING)

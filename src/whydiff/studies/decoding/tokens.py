@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from whydiff.comparison import compare_payloads
 from whydiff.errors import UsageError
-from whydiff.metrics import is_integer, values
+from whydiff.explain.scaling import Scale, difference
+from whydiff.numbers.comparison import compare_payloads
+from whydiff.numbers.metrics import is_integer, values
 from whydiff.records import Payload, Verdict
-from whydiff.scaling import Scale, difference
 from whydiff.studies.decoding.records import Token
 
 Lifted = Mapping[tuple[str, str], Payload]

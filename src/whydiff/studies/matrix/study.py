@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from whydiff.causes import by_code
-from whydiff.causes._environment import INERT, code_of
+from whydiff.capturing.store import open_trace
 from whydiff.errors import UsageError
+from whydiff.explain.causes import by_code
+from whydiff.explain.causes._environment import INERT, code_of
 from whydiff.records import (
     Cause,
     Environment,
@@ -23,7 +24,6 @@ from whydiff.records import (
     Trace,
     Verdict,
 )
-from whydiff.store import open_trace
 from whydiff.studies.matrix.bisect import INTERPRETER, Bisection, mixed
 from whydiff.studies.matrix.records import Cell, Matrix, Pairing, Responsible, Setting
 from whydiff.studies.matrix.worker import Worker

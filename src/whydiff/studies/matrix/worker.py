@@ -1,4 +1,4 @@
-"""Runs requests of `whydiff.cell` in other interpreters, with a timeout, and remembers finished ones."""
+"""Runs requests of `whydiff.studies.matrix.cell` in other interpreters, with a timeout, and remembers finished ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import whydiff
 from whydiff.errors import UsageError
 from whydiff.studies.matrix.records import Setting
 
-_PROTOCOL = 1  # grows when a request or an answer of `whydiff.cell` changes its meaning
+_PROTOCOL = 1  # grows when a request or an answer of `whydiff.studies.matrix.cell` changes its meaning
 _LOG_LINES = 8
 _PROBE = """
 import hashlib, importlib.metadata as m, json, sys
@@ -69,7 +69,7 @@ class Worker:
 
         Args:
             setting: interpreter and variables.
-            request: see `whydiff.cell`; a capture's ``trace`` is set here.
+            request: see `whydiff.studies.matrix.cell`; a capture's ``trace`` is set here.
             identity: digest of everything else that decides the answer (the target's code, say).
         """
         key = self._key(setting, request, identity)
@@ -98,7 +98,7 @@ class Worker:
         command = [
             setting.python,
             "-m",
-            "whydiff.cell",
+            "whydiff.studies.matrix.cell",
             str(place / "request.json"),
             str(place / "answer.json"),
         ]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from whydiff.adapters import Progress, for_target
+from whydiff.capturing.adapters import Progress, for_target
 from whydiff.errors import UsageError
 from whydiff.records import (
     Alignment,

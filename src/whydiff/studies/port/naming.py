@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.adapters import for_framework
-from whydiff.causes.fo001 import named
+from whydiff.capturing.adapters import for_framework
 from whydiff.errors import WhydiffError
-from whydiff.interventions import Edited, edits
+from whydiff.explain.causes.fo001 import named
+from whydiff.explain.interventions import Edited, edits
+from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Lift, Remedy, Trace, Verdict
 from whydiff.studies.port.points import Judged
 from whydiff.studies.port.weights import numbers
-from whydiff.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
 
 Array = np.ndarray[Any, Any]
 _CLOSE = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]

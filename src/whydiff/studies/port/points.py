@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.adapters import Executor, Progress, for_framework
-from whydiff.comparison import compare_payloads
+from whydiff.capturing.adapters import Executor, Progress, for_framework
 from whydiff.errors import WhydiffError
-from whydiff.metrics import is_integer, measure
-from whydiff.rearrangement import Rearrangement
+from whydiff.explain.scaling import Difference, Scale
+from whydiff.numbers.comparison import compare_payloads
+from whydiff.numbers.metrics import is_integer, measure
+from whydiff.numbers.rearrangement import Rearrangement
+from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Comparison, Count, Event, Lift, Payload, Trace
-from whydiff.scaling import Difference, Scale
 from whydiff.studies.port.weights import Weight, distance_of, layout_of, numbers, rearranged
-from whydiff.tolerance import UNIT_ROUNDOFF
 
 Array = np.ndarray[Any, Any]
 

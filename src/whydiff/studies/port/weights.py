@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.adapters import for_framework
-from whydiff.metrics import values
-from whydiff.rearrangement import Rearrangement
+from whydiff.capturing.adapters import for_framework
+from whydiff.numbers.metrics import values
+from whydiff.numbers.rearrangement import Rearrangement
 from whydiff.records import Count, Payload, Trace
 
 Array = np.ndarray[Any, Any]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from whydiff.ranges.audit import Audit
+from whydiff.numbers.ranges.audit import Audit
 from whydiff.records import Cause, Environment, Verdict
-from whydiff.reporters.json import encode
+from whydiff.report.json import encode
 
 SCHEMA_VERSION = 1
 
@@ -43,7 +43,7 @@ class RangeReport:
 
     def print(self, *, verbose: bool = False, color: Any = "auto") -> None:
         """Print the report: the answer in five lines, then the tables."""
-        from whydiff.reporters.terminal import write_sections
+        from whydiff.report.terminal import write_sections
         from whydiff.studies.ranging.rendering import answer, sections
 
         write_sections(answer(self), sections(self, verbose), color)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from whydiff.ranges.audit import SiteRange
+from whydiff.numbers.ranges.audit import SiteRange
 from whydiff.records import Cause, Verdict
-from whydiff.reporters._blocks import Code, Section, Table, Text
+from whydiff.report.blocks import Code, Section, Table, Text
 from whydiff.studies.ranging.records import RangeReport
 
 _TIGHTEST = 12

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff import registry
-from whydiff.adapters import Progress, for_target
-from whydiff.causes._range import in_float32, with_experiment
+from whydiff.capturing.adapters import Progress, for_target
 from whydiff.errors import UsageError, WhydiffError
-from whydiff.ranges.audit import Alarm, Audit
+from whydiff.explain.causes._range import in_float32, with_experiment
+from whydiff.numbers.ranges.audit import Alarm, Audit
 from whydiff.records import Cause, Experiment, Status, Trace, Verdict
 from whydiff.studies.ranging.records import RangeReport
 

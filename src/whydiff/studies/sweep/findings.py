@@ -235,7 +235,7 @@ class Sweep:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole study as JSON-able data."""
-        from whydiff.reporters.json import encode
+        from whydiff.report.json import encode
         from whydiff.studies.sweep.report import answer, heat_map
 
         fields = encode(self)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.adapters import for_target
-from whydiff.comparison import compare_payloads
+from whydiff.capturing.adapters import for_target
 from whydiff.errors import UsageError
+from whydiff.numbers.comparison import compare_payloads
+from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Payload
-from whydiff.slices import Axis, counterparts
 from whydiff.studies.sweep.findings import Size, Sweep
 from whydiff.studies.sweep.program import arguments, rows_of, sizes
 from whydiff.studies.sweep.study import Sizes, sweep

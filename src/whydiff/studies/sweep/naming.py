@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from whydiff.causes import by_code
+from whydiff.explain.causes import by_code
 from whydiff.records import Cause, Evidence, Experiment, Intervention, Remedy, Status, Verdict
 from whydiff.studies.sweep.findings import Classes, Sweep, Tried
 from whydiff.studies.sweep.grouping import ranges

@@ -13,23 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.adapters import Run, for_target
-from whydiff.align import align
-from whydiff.axes import axes_of
-from whydiff.case import Case, replayable
-from whydiff.comparison import compare_payloads
+from whydiff.capturing.adapters import Run, for_target
 from whydiff.errors import WhydiffError
-from whydiff.growth import measure_growth
-from whydiff.localization import Localization
-from whydiff.localize import find_origins
-from whydiff.lockstep import Lockstep, Look
-from whydiff.metrics import values
+from whydiff.explain.case import Case, replayable
+from whydiff.explain.scaling import measure_scaling
+from whydiff.judge.verdict import judge, judge_origins
+from whydiff.locate.growth import measure_growth
+from whydiff.locate.localization import Localization
+from whydiff.locate.origins import find_origins
+from whydiff.numbers.comparison import compare_payloads
+from whydiff.numbers.metrics import values
+from whydiff.pair.align import align
+from whydiff.pair.axes import axes_of
+from whydiff.pair.lockstep import Lockstep, Look
+from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Alignment, Call, Count, Event, Payload, Trace, Verdict
-from whydiff.scaling import measure_scaling
-from whydiff.slices import Axis, counterparts
 from whydiff.studies.sweep.findings import Cell, Found, Judged, Size
 from whydiff.studies.sweep.program import Program, arguments
-from whydiff.verdict import judge, judge_origins
 
 _METRICS = ("different", "max_abs", "mean_abs", "rel_l2")
 

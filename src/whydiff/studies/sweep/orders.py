@@ -1,7 +1,7 @@
 """In which order each class of sizes adds up: the accumulation tree of one op of every class, where it can be revealed.
 
 Only origins are asked, only for the smallest cell of a class, and only for sums of a bearable length, so that the
-work is bounded. Method and proof: `whydiff.reduction`.
+work is bounded. Method and proof: `whydiff.explain.reduction`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from whydiff.adapters import for_framework
-from whydiff.align import align
+from whydiff.capturing.adapters import for_framework
 from whydiff.errors import WhydiffError
-from whydiff.localize import find_origins
-from whydiff.lockstep import Lockstep, Look
+from whydiff.explain.reduction import prove
+from whydiff.locate.origins import find_origins
+from whydiff.pair.align import align
+from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.records import Call
-from whydiff.reduction import prove
 from whydiff.studies.sweep.findings import Axis, Cell, Classes, Order, Size
 from whydiff.studies.sweep.grouping import along, classes, elsewhere, pattern
 from whydiff.studies.sweep.one_cell import Job, axes_for, flagged, live, recorded_reference
@@ -24,7 +24,7 @@ from whydiff.studies.sweep.one_cell import Job, axes_for, flagged, live, recorde
 MOST_CELLS = 8
 """Cells that are run once more; each costs about as much as the cell did, and a second or two for each tree."""
 MOST_TERMS = 8192
-"""Longer sums are not revealed here: the work grows with the square of their length (`whydiff.reduction.reveal`)."""
+"""Longer sums are not revealed here: the work grows with the square of their length (`whydiff.explain.reduction.reveal`)."""
 
 Revealed = Mapping[str, tuple[str, str, str]]
 """Pattern of an op → the order at the reference size and here, and why that is no proof (empty if it is one)."""

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from whydiff.adapters import Outputs, Progress
-from whydiff.causes._shape import in_pieces
-from whydiff.comparison import compare_payloads
+from whydiff.capturing.adapters import Outputs, Progress
 from whydiff.errors import WhydiffError
+from whydiff.explain.causes._shape import in_pieces
+from whydiff.numbers.comparison import compare_payloads
+from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Payload
-from whydiff.slices import Axis, counterparts
 from whydiff.studies.sweep.findings import Size, Sweep, Tried
 from whydiff.studies.sweep.one_cell import Job, flagged, live
 

@@ -10,10 +10,10 @@ from typing import Literal
 
 from whydiff.errors import UsageError
 from whydiff.records import Verdict
-from whydiff.reporters._blocks import Block, Code, Section, Table, Text
-from whydiff.reporters._words import count, number, percent, plain
-from whydiff.reporters.markdown import _blocks, _code, escape
-from whydiff.reporters.terminal import _Writer, make_console
+from whydiff.report.blocks import Block, Code, Section, Table, Text
+from whydiff.report.markdown import _blocks, _code, escape
+from whydiff.report.terminal import _Writer, make_console
+from whydiff.report.words import count, number, percent, plain
 from whydiff.studies.sweep.findings import Cell, Sweep
 from whydiff.studies.sweep.grouping import along, elsewhere, pattern, ranges
 from whydiff.studies.sweep.naming import classes_text, orders_text

@@ -11,7 +11,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
-from whydiff.adapters import Progress, for_target
+from whydiff.capturing.adapters import Progress, for_target
 from whydiff.errors import UsageError
 from whydiff.records import Environment, Verdict
 from whydiff.studies.sweep.findings import Axis, Cell, Judged, Size, Sweep

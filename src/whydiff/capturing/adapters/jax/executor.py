@@ -1,0 +1,285 @@
+"""Executes a recorded trace again, equation by equation, keeping only the values that are still needed.
+
+A compiled program fuses its equations, and an equation executed alone may round where the fused one did not. So
+the replay is made of what the run itself computed, as far as that goes: a call whose inputs are what they were
+in the run gives what the run recorded; only a call that is given something else is executed, alone. Where
+executing a call alone on its recorded inputs does not give its recorded output, `faithful` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+
+from whydiff.capturing.adapters.jax import values
+from whydiff.capturing.adapters.jax.arguments import edited, op_of, template
+from whydiff.capturing.adapters.jax.kernels import kernels
+from whydiff.capturing.adapters.jax.lifting import Lifter, floating
+from whydiff.capturing.adapters.jax.ops import Op
+from whydiff.errors import PayloadError, WhydiffError
+from whydiff.records import Call, Count, Event, Leaf, Lift, Payload, Trace
+
+_FAILURES = (RuntimeError, TypeError, ValueError, IndexError, LookupError, NotImplementedError, AssertionError,
+             WhydiffError)  # fmt: skip
+
+
+class Executor:
+    """Replays one trace.
+
+    Args:
+        trace: leaves, recorded values and equations come from its ``handles`` (live), else from payloads.
+        restore: leaf name → array that takes the place of the recorded leaf.
+        lift: carry everything out at another precision.
+    """
+
+    framework = "jax"
+
+    def __init__(self, trace: Trace, *, restore: Mapping[str, Any] | None = None, lift: Lift | None = None) -> None:
+        self.trace = trace
+        self.lifter = Lifter(lift) if lift is not None else None
+        self._handles: Mapping[str, Any] = getattr(trace, "handles", {})
+        self._restore = dict(restore or {})
+        self._leaves: dict[int, list[Leaf]] = {}
+        for leaf in trace.leaves:
+            if leaf.storage >= 0 and not leaf.skipped:
+                self._leaves.setdefault(leaf.storage, []).append(leaf)
+        self._values: dict[int, Any] = {}
+        self._changed = {s for s, leaves in self._leaves.items() if any(x.name in self._restore for x in leaves)}
+        self._payloads: dict[int, str] = {
+            event.storage: event.payload for call in trace.calls for event in call.writes if event.payload
+        }
+        self._ops: dict[int, Op] = {}
+        original = getattr(trace, "_trace", trace).calls
+        self._edited = {c.index for c, o in zip(trace.calls, original, strict=True) if c is not o}
+        self._repeats: dict[int, bool | None] = {}
+        last: dict[int, int] = {}
+        for call in trace.calls:
+            for event in (*call.reads, *call.writes):
+                last[event.storage] = call.index
+        self._dying: dict[int, list[int]] = {}
+        for storage, index in last.items():
+            self._dying.setdefault(index, []).append(storage)
+
+    # ------------------------------------------------------------------ running
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The state in which equations are executed."""
+        with ExitStack() as stack:
+            if self.lifter is not None:
+                stack.enter_context(self.lifter.context())
+            yield
+
+    def execute(self, call: Call, *, recorded: bool = False) -> str:
+        """Bring the replay to the state after a call.
+
+        Args:
+            call: the next call of the trace.
+            recorded: unused; what the run recorded is taken on either side wherever its inputs are the run's.
+
+        Returns:
+            Why the call could not be executed; empty if it was.
+        """
+        if call.kind != "compute":
+            return ""
+        same_inputs = self.lifter is None and not any(e.storage in self._changed for e in call.reads)
+        same_inputs = same_inputs and call.index not in self._edited
+        if same_inputs and self._as_recorded(call):
+            return ""
+        try:
+            outs = self.apply(call, [self.read(event) for event in call.reads])
+        except _FAILURES as error:
+            if self._as_recorded(call):
+                return f"taken as recorded: {_short(error)}"
+            return _short(error)
+        for event, out in zip(call.writes, outs, strict=True):
+            if event.storage >= 0:
+                self._put(event.storage, out, same_inputs)
+        return ""
+
+    def _as_recorded(self, call: Call) -> bool:
+        found = {e.storage: self._recorded(e.storage) for e in call.writes if e.storage >= 0}
+        if any(value is None for value in found.values()):
+            return False
+        if self.lifter is not None:
+            found = {storage: self.lifter.widen(value) for storage, value in found.items()}
+        self._values.update(found)
+        self._changed.difference_update(found)
+        return True
+
+    def _put(self, storage: int, value: Any, same_inputs: bool) -> None:
+        self._values[storage] = value
+        if self.lifter is not None or same_inputs:
+            return
+        recorded = self._recorded(storage)
+        if recorded is not None and values.equal(recorded, value):
+            self._changed.discard(storage)
+        else:
+            self._changed.add(storage)
+
+    def _recorded(self, storage: int) -> Any:
+        """What the run computed; None if it was not kept."""
+        value = self._handles.get(f"value/{storage}")
+        if value is not None:
+            return values.host(value)
+        key = self._payloads.get(storage)
+        payload = self.trace.payload(key) if key else None
+        return None if payload is None else values.from_payload(payload)
+
+    def apply(self, call: Call, reads: Sequence[Any]) -> list[Any]:
+        """Execute a call's equation alone on given values.
+
+        Raises:
+            ReplayError, TypeError, RuntimeError …: whatever looking it up or executing it raises.
+        """
+        op = self._op(call)
+        if self.lifter is not None:
+            return [values.host(out) for out in self.lifter.apply(op, call, reads)]
+        return [values.host(out) for out in op.apply(reads)]
+
+    def kernels(self, call: Call, reads: Sequence[Any]) -> list[str]:
+        """What XLA carries a call's equation out by, compiled alone for these values."""
+        return kernels(self._op(call), reads)
+
+    def _op(self, call: Call) -> Op:
+        op = self._ops.get(call.index)
+        if op is None:
+            op = self._handles.get(f"call/{call.index}") or op_of(call)
+            if call.index in self._edited and call.arguments != template(op):
+                op = edited(op, call)
+            self._ops[call.index] = op
+        return op
+
+    def release(self, call: Call) -> None:
+        """Forget values that no later call needs."""
+        for storage in self._dying.get(call.index, ()):
+            self._values.pop(storage, None)
+
+    # ------------------------------------------------------------------ values
+
+    def read(self, event: Event) -> Any:
+        """The value an event looks at, as it is now in the replay; PRNG keys as their key data.
+
+        Raises:
+            PayloadError: its leaf was not kept, or the call that made it could not be executed.
+        """
+        if event.storage not in self._values:
+            self._values[event.storage] = self._load(event)
+        return self._values[event.storage]
+
+    written = read
+
+    def _load(self, event: Event) -> Any:
+        leaves = self._leaves.get(event.storage)
+        if not leaves:
+            raise PayloadError("The call that made this value was not executed.", where=str(event.site))
+        leaf = next((x for x in leaves if x.name in self._restore), leaves[0])
+        value = self.leaf_value(leaf)
+        return value if self.lifter is None else self.lifter.widen(value)
+
+    def leaf_value(self, leaf: Leaf) -> Any:
+        """A leaf's value at the beginning of the run."""
+        if leaf.name in self._restore:
+            return _own(self._restore[leaf.name], leaf)
+        value = self._handles.get(leaf.name)
+        if value is not None:
+            return values.host(value)
+        payload = self.trace.payload(leaf.payload) if leaf.payload else None
+        if payload is None:
+            raise PayloadError(
+                "A full tensor is needed and the trace does not hold it.",
+                where=leaf.name,
+                expected=str(leaf.spec),
+                next_step='capture again with payloads="all" (or a list of globs)',
+            )
+        return values.from_payload(payload)
+
+    def overwrite(self, event: Event, value: Any) -> bool:
+        """Give the replay another value in an event's place; False for leaves and for other shapes."""
+        if tuple(value.shape) != event.spec.shape or event.storage in self._leaves or event.storage < 0:
+            return False
+        wanted = np.dtype(event.spec.dtype)
+        if self.lifter is not None and floating(event.spec.dtype):
+            wanted = self.lifter.dtype(wanted)
+        with self.running():
+            self._put(event.storage, value if value.dtype == wanted else value.astype(wanted), False)
+        return True
+
+    # ------------------------------------------------------------------ judging
+
+    def faithful(self, call: Call) -> bool | None:
+        """Whether the call, executed alone on its recorded inputs, gives its recorded bits; None: unknown."""
+        if self.lifter is not None or call.kind != "compute":
+            return None
+        if call.index not in self._repeats:
+            memo = self._handles.get("repeats")
+            known = memo.get(call.index) if isinstance(memo, dict) else None
+            self._repeats[call.index] = known if known is not None else self._try(call)
+            if isinstance(memo, dict):
+                memo[call.index] = self._repeats[call.index]
+        return self._repeats[call.index]
+
+    def _try(self, call: Call) -> bool | None:
+        if any(event.fingerprint is None for event in call.writes) or not call.writes:
+            return None
+        try:
+            reads = [self._as_it_was(event) for event in call.reads]
+            outs = self.apply(call, reads)
+        except _FAILURES:
+            return None
+        return all(
+            values.fingerprint(values.host(out)) == event.fingerprint
+            for out, event in zip(outs, call.writes, strict=True)
+        )
+
+    def _as_it_was(self, event: Event) -> Any:
+        recorded = self._recorded(event.storage)
+        if recorded is None and event.storage in self._leaves:
+            recorded = self.leaf_value(self._leaves[event.storage][0])
+        if recorded is None and event.storage not in self._changed:
+            recorded = self.read(event)
+        if recorded is None:
+            raise PayloadError("The recorded value was not kept.", where=str(event.site))
+        return recorded
+
+    def testifies(self, call: Call) -> bool:
+        """Whether what the replay holds for a call is the run's own.
+
+        False: it was executed alone on other inputs than the run's; the compiled program might round elsewhere.
+        """
+        return not any(event.storage in self._changed for event in call.writes)
+
+    def same(self, reference: Any, candidate: Any) -> bool:
+        """True if no bit differs; across dtypes, if every value is equal."""
+        return values.equal(reference, candidate)
+
+    def payload(self, value: Any) -> Payload:
+        """A host copy."""
+        return values.to_payload(value)
+
+    def adopt_foreign(self, payload: Payload) -> Any:
+        """A host array with a payload's bits."""
+        return values.from_payload(payload)
+
+    def share_leaves(self, first: Executor) -> None:
+        """Nothing to do: leaves are not copied."""
+
+    def counts(self) -> tuple[Count, ...]:
+        """What a lifted replay could not lift."""
+        return () if self.lifter is None else self.lifter.counts()
+
+
+def _own(value: Any, leaf: Leaf) -> Any:
+    """A restored value as JAX takes it; another framework's is not."""
+    if not isinstance(value, (jax.Array, np.ndarray)):
+        raise PayloadError("This is not an array of JAX or numpy.", where=leaf.name, actual=type(value).__name__)
+    return value
+
+
+def _short(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"[:200]

@@ -1,0 +1,204 @@
+"""A live JAX program that can be run again and again from the same beginning."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+from whydiff.capturing.adapters.jax import internals, values
+from whydiff.capturing.adapters.jax.environment import environment
+from whydiff.capturing.adapters.jax.interventions import Changes, supported
+from whydiff.capturing.adapters.jax.known import Known
+from whydiff.capturing.adapters.jax.outputs import arrays_in
+from whydiff.capturing.adapters.jax.recorder import UNSEEN, Recorder
+from whydiff.capturing.adapters.jax.recording import WAYS, Compiled, Recording, Way
+from whydiff.capturing.adapters.jax.scopes import modules_named
+from whydiff.capturing.adapters.jax.state import at_this_level, put_back, raw, reach
+from whydiff.errors import TargetError, UsageError
+from whydiff.records import Intervention, ObserverCheck, RecordedTrace, Trace
+
+Outputs = list[tuple[str, Any]]
+
+
+class Run:
+    """Runs ``target(*args, **kwargs)``; what the run writes to Flax or penzai variables is put back.
+
+    Args:
+        target: any callable; a jitted function is one compiled program, anything else runs as JAX dispatches it.
+        args, kwargs: its inputs. Arrays cannot change; a program that donates its inputs gets copies.
+    """
+
+    def __init__(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self.target, self.args, self.kwargs = target, tuple(args), dict(kwargs)
+        self.reached = reach(target, self.args, self.kwargs)
+        self.compiled = Compiled()
+        self.known = Known()
+        self._variables = [(variable, raw(variable)) for variable in self.reached.variables]
+        self._donates = False
+        self._plain: Outputs | None = None
+        self._recorded: Outputs = []
+
+    def capture(self, *, level: str = "op") -> RecordedTrace:
+        """Run instrumented, in the least invasive way that gives the plain run's bits.
+
+        Raises:
+            TargetError: the program raised.
+            UsageError: another level than ``"op"``.
+        """
+        if level != "op":
+            raise UsageError("JAX programs are captured equation by equation.", actual=level, expected="op")
+        attempts: list[tuple[Way, Recorder, Recording, Outputs]] = []
+        for way in WAYS:
+            attempts.append((way, *self.recorded(way)))
+            self._donates = attempts[-1][2].donated
+            if self._plain is None:
+                self._plain = self.plain()
+            if equal(self._plain, attempts[-1][3])[0]:
+                break
+        way, recorder, recording, outputs = attempts[-1]
+        if len(attempts) == len(WAYS) and not equal(self._plain or [], outputs)[0]:
+            way, recorder, recording, outputs = attempts[0]
+        self._recorded = outputs
+        handles = self._handles(recorder)
+        return RecordedTrace(
+            framework="jax", level="op", calls=tuple(recorder.calls),
+            leaves=recorder.all_leaves(lambda name: f"leaf/{name}"),
+            environment=environment(), observer=ObserverCheck(None, None, len(outputs), "not checked yet"),
+            ties=self._ties(), scalars=self.reached.scalars, note=self._note(way, recorder, recording, len(attempts)),
+            payloads=self._payloads(recorder), handles=handles,
+        )  # fmt: skip
+
+    def recorded(self, way: Way, recorder: Recorder | None = None) -> tuple[Recorder, Recording, Outputs]:
+        """One instrumented run."""
+        recorder = recorder or Recorder(self.reached, known=self.known)
+        recording = Recording(recorder, way, self.compiled)
+        with modules_named(tuple(self.reached.classes)), self._fresh_names(), self._beginning():
+            with internals.dispatching(recording), at_this_level(self.reached.variables):
+                result = self._call(self.target, self.args, self.kwargs)
+            found = arrays_in(result)
+            recorder.returned(found)
+        return recorder, recording, found
+
+    def plain(self, interventions: Iterable[Intervention] = (), donor: Any = None) -> Outputs:
+        """Run without any instrument, under interventions.
+
+        Raises:
+            TargetError: the program raised.
+            UsageError: an intervention cannot be carried out here.
+        """
+        changes = Changes(tuple(interventions), donor, self.reached)
+        with self._beginning(), changes.made():
+            args, kwargs = changes.inputs(self._inputs())
+            return arrays_in(jax.block_until_ready(self._call(changes.target(self.target), args, kwargs)))
+
+    def check(self, trace: Trace) -> ObserverCheck:
+        """H0 and H0′ (plain) against H1 (the capture made before)."""
+        first = self._plain if self._plain is not None else self.plain()
+        second = self.plain()
+        deterministic, where = equal(first, second)
+        unchanged, changed_at = equal(first, self._recorded)
+        if not first:
+            return ObserverCheck(None, None, 0, "the run returned no array to compare")
+        note = ""
+        if not deterministic:
+            note = f"two plain runs differ at {where}"
+        elif not unchanged:
+            note = f"the instrumented run differs from the plain one at {changed_at}, in every way of looking"
+        return ObserverCheck(deterministic, unchanged if deterministic else None, len(first), note)
+
+    def supports(self, intervention: Intervention) -> bool:
+        """Whether `plain` can carry this intervention out."""
+        return supported(intervention, self.reached)
+
+    def _note(self, way: Way, recorder: Recorder, recording: Recording, attempts: int) -> str:
+        parts = [f"values were taken by way of {way!r}"]
+        if attempts > 1:
+            parts.append(f"less invasive ways that changed the outputs: {attempts - (way != WAYS[0])}")
+        unseen = sum(event.skipped == UNSEEN for call in recorder.calls for event in call.writes)
+        if unseen:
+            parts.append(f"{unseen} values lie inside fused regions and were not observed")
+        if recording.opaque:
+            named = ", ".join(f"{name} ×{count}" for name, count in sorted(recording.opaque.items()))
+            parts.append(f"not looked into: {named}")
+        if self.compiled.seconds:
+            parts.append(f"compiling the instrumented program took {self.compiled.seconds:.1f} s")
+        return "; ".join(parts)
+
+    def _handles(self, recorder: Recorder) -> dict[str, Any]:
+        handles: dict[str, Any] = {name: ref.value for name, _, ref in recorder.leaves.values()}
+        handles |= {f"call/{index}": op for index, op in recorder.ops.items()}
+        handles["repeats"] = {}
+        handles |= {f"value/{storage}": ref.value for storage, ref in recorder.refs.items() if ref.value is not None}
+        return handles
+
+    def _payloads(self, recorder: Recorder) -> dict[str, Any]:
+        """Every leaf's host copy, made when somebody asks for it."""
+        held = {name: value for name, _, value in self.reached.arrays.values()}
+        held |= {name: ref.value for name, _, ref in recorder.leaves.values()}
+        return {f"leaf/{name}": functools.partial(values.to_payload, value) for name, value in held.items()}
+
+    def _ties(self) -> tuple[tuple[str, ...], ...]:
+        groups: dict[int, list[str]] = {}
+        for name, key in self.reached.names:
+            groups.setdefault(key, []).append(name)
+        return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+
+    @contextmanager
+    def _beginning(self) -> Iterator[None]:
+        """Variables as they were, before and after."""
+        try:
+            yield
+        finally:
+            for variable, value in self._variables:
+                put_back(variable, value)
+
+    @contextmanager
+    def _fresh_names(self) -> Iterator[None]:
+        """Functions are traced again, so that modules are named, only where there are modules."""
+        if not self.reached.classes:
+            yield
+            return
+        with internals.retraced():
+            yield
+
+    def _inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if not self._donates:
+            return self.args, self.kwargs
+        copied: tuple[tuple[Any, ...], dict[str, Any]] = jax.tree_util.tree_map(
+            lambda leaf: jax.numpy.array(leaf, copy=True) if isinstance(leaf, jax.Array) else leaf,
+            (self.args, self.kwargs),
+        )
+        return copied
+
+    def _call(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        try:
+            return target(*args, **kwargs)
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [f for f in frames if "/whydiff/" not in f.filename.replace("\\", "/")]
+            place = f"{own[-1].filename}:{own[-1].lineno}" if own else ""
+            raise TargetError(
+                "The target raised while it ran.",
+                where=place,
+                actual=f"{type(error).__name__}: {error}",
+                expected="a run that ends",
+                next_step="run the target alone with the same inputs",
+            ) from error
+
+
+def equal(first: Sequence[tuple[str, Any]], second: Sequence[tuple[str, Any]]) -> tuple[bool, str]:
+    """Whether two results have the same structure and bits, and where they do not."""
+    if [path for path, _ in first] != [path for path, _ in second]:
+        return False, "the structure of the result"
+    for (path, one), (_, other) in zip(first, second, strict=True):
+        if one.dtype != other.dtype or not values.equal(one, other):
+            return False, path
+    return True, ""
+
+
+__all__ = ["Run", "equal"]

@@ -1,0 +1,113 @@
+"""Capture to a sink (a trace on disk): ``with whydiff.capture(path, framework="jax") as session: session.run(…)``."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+
+from whydiff.capturing.adapters.jax import values
+from whydiff.capturing.adapters.jax.environment import environment
+from whydiff.capturing.adapters.jax.recorder import Recorder
+from whydiff.capturing.adapters.jax.recording import WAYS
+from whydiff.capturing.adapters.jax.run import Run
+from whydiff.errors import UsageError
+from whydiff.records import ObserverCheck
+
+Payloads = Literal["all", "none"] | Sequence[str]
+
+
+class Session:
+    """Captures the one program that is given to `run` inside its block.
+
+    JAX has no place where every program of a process passes by, compiled ones least of all; hence `run`.
+
+    Args:
+        level: ``"op"``.
+        payloads: ``"all"``, ``"none"`` or globs over sites.
+        sink: receives calls, leaves and payloads.
+    """
+
+    def __init__(self, *, level: str = "op", payloads: Payloads = "none", sink: Any = None) -> None:
+        if level != "op":
+            raise UsageError("JAX programs are captured equation by equation.", actual=level, expected="op")
+        self.payloads, self.sink = payloads, sink
+        self._wanted = _wanted(payloads)
+        self._run: Run | None = None
+        self._observer = ObserverCheck(None, None, 0, "nothing was run: call session.run(target, *args)")
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def run(self, target: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call ``target(*args, **kwargs)``, capture it, and return the arrays of its result by path.
+
+        Raises:
+            UsageError: a session captures one program.
+            TargetError: the program raised.
+        """
+        if self._run is not None:
+            raise UsageError("A session captures one program.", next_step="open another trace for the next one")
+        self._run = run = Run(target, args, kwargs)
+        plain = run.plain()
+        way = next((w for w in WAYS if _same(plain, run.recorded(w)[2])), WAYS[0])
+        recorder = Recorder(run.reached, self._key, self._send)
+        outputs = run.recorded(way, recorder)[2]
+        if self.sink is not None:
+            self._finish(recorder)
+        unchanged = _same(plain, outputs)
+        self._observer = ObserverCheck(_same(plain, run.plain()), unchanged, len(outputs), f"values by way of {way!r}")
+        return dict(jax.block_until_ready(outputs))
+
+    def _key(self, index: int, number: int, site: str) -> str:
+        return f"call/{index}/{number}" if self._wanted(site) else ""
+
+    def _send(self, key: str, value: Any) -> None:
+        if self.sink is not None:
+            self.sink.add_payload(key, values.to_payload(value))
+
+    def _finish(self, recorder: Recorder) -> None:
+        kept = self.payloads != "none"
+        leaves = recorder.all_leaves(lambda name: f"leaf/{name}" if kept else "")
+        held = {name: ref.value for name, _, ref in recorder.leaves.values()}
+        held |= {name: value for name, _, value in recorder.reached.arrays.values() if name not in held}
+        for leaf in leaves if kept else ():
+            if not leaf.skipped:
+                self.sink.add_payload(f"leaf/{leaf.name}", values.to_payload(held[leaf.name]))
+        self.sink.add_leaves(leaves)
+        self.sink.add_contexts([{}])
+        self.sink.add_calls(recorder.calls)
+        self.sink.end_step()
+
+    def manifest(self) -> dict[str, Any]:
+        """What a trace's writer is closed with, after the block."""
+        scalars = {} if self._run is None else self._run.reached.scalars
+        ties = () if self._run is None else self._run._ties()
+        return {
+            "environment": environment(),
+            "observer": self._observer,
+            "ties": ties,
+            "scalars": scalars,
+            "config": {},
+        }
+
+
+def _wanted(payloads: Payloads) -> Callable[[str], bool]:
+    if payloads == "none":
+        return lambda site: False
+    if payloads == "all":
+        return lambda site: True
+    if isinstance(payloads, str):
+        raise UsageError('payloads must be "all", "none" or a list of globs.', actual=repr(payloads))
+    return lambda site: any(fnmatch.fnmatchcase(site, pattern) for pattern in payloads)
+
+
+def _same(first: Sequence[tuple[str, Any]], second: Sequence[tuple[str, Any]]) -> bool:
+    from whydiff.capturing.adapters.jax.run import equal
+
+    return equal(first, second)[0]

@@ -1,0 +1,187 @@
+"""What a program may change besides the content of tensors, as it was, and the way back.
+
+Contents of tensors are kept by the capture, copied only when an op is about to change them (`LiveLeaf`).
+This module keeps the rest: which objects hang where (attributes, lists, dicts, sets, closure cells),
+which memory a tensor shows, gradients, ``requires_grad``, generators, random states and process-wide switches.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import types
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from whydiff.capturing.adapters.torch.dtypes import not_comparable
+from whydiff.capturing.adapters.torch.environment import apply_flags, flags_now
+from whydiff.capturing.adapters.torch.state import reached_by
+
+_DEPTH = 4
+"""Plain objects and functions are followed this deep; modules, optimizers and containers do not count."""
+_OPAQUE = (
+    str,
+    bytes,
+    bytearray,
+    int,
+    float,
+    complex,
+    bool,
+    type(None),
+    type,
+    types.ModuleType,
+    range,
+    np.ndarray,
+)
+_KINDS = frozenset(_OPAQUE)
+_MAPPINGS = frozenset((dict, OrderedDict))
+_NOTHING: dict[Any, Any] = {}
+_FREE = (torch.nn.Module, torch.optim.Optimizer, dict, list, tuple, set, frozenset, functools.partial)
+
+RandomStates = tuple[Any, ...]
+
+
+class Beginning:
+    """Remembers on construction, puts back in `restore`; the user's own objects come back, not copies.
+
+    Args:
+        things: targets, modules, optimizers, arguments … with all they reach.
+    """
+
+    def __init__(self, things: Iterable[Any]) -> None:
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self._random, self._flags = random_states(), flags_now()
+        self._default_dtype = torch.get_default_dtype()
+        self._dicts: list[tuple[Any, Any]] = []
+        self._sequences: list[tuple[Any, list[Any]]] = []
+        self._sets: list[tuple[set[Any], set[Any]]] = []
+        self._cells: list[tuple[types.CellType, Any]] = []
+        self._tensors: list[tuple[torch.Tensor, torch.Tensor | None, bool, torch.Tensor | None]] = []
+        self._generators: list[tuple[torch.Generator, torch.Tensor]] = []
+        self._seen: set[int] = set()
+        waiting = [(thing, 0) for thing in things]
+        while waiting:  # breadth first, so that depth is the shortest way
+            following = []
+            for value, depth in waiting:
+                if type(value) in _KINDS or depth > _DEPTH or id(value) in self._seen:
+                    continue
+                if type(value) in _MAPPINGS and not value:  # the hooks that a module does not have
+                    self._seen.add(id(value))
+                    self._dicts.append((value, _NOTHING))
+                elif not isinstance(value, _OPAQUE):
+                    self._seen.add(id(value))
+                    below = depth + (not isinstance(value, _FREE))
+                    following += [(item, below) for item in self._keep(value)]
+            waiting = following
+
+    def _keep(self, value: Any) -> Iterator[Any]:
+        if isinstance(value, dict):
+            self._dicts.append((value, dict(value)))
+            yield from value.values()
+        elif isinstance(value, torch.Tensor):
+            self._keep_tensor(value)
+        elif isinstance(value, functools.partial):
+            yield from (value.func, value.args, value.keywords)
+        elif isinstance(value, types.MethodType):
+            yield from (value.__self__, value.__func__)
+        elif isinstance(value, types.FunctionType):
+            for cell in value.__closure__ or ():
+                try:
+                    self._cells.append((cell, cell.cell_contents))
+                except ValueError:  # an empty cell holds nothing yet
+                    continue
+            yield from (item for _, item in reached_by(value))
+        elif isinstance(value, list):
+            self._sequences.append((value, list(value)))
+            yield from value
+        elif isinstance(value, (tuple, frozenset)):
+            yield from value
+        elif isinstance(value, set):
+            self._sets.append((value, set(value)))
+            yield from value
+        elif isinstance(value, torch.Generator):
+            self._generators.append((value, value.get_state()))
+        if isinstance(value, torch.optim.Optimizer):
+            self.optimizers.append(value)
+        attributes = getattr(value, "__dict__", None)
+        if isinstance(attributes, dict) and not isinstance(value, (types.FunctionType, torch.Tensor)):
+            yield attributes
+
+    def _keep_tensor(self, tensor: torch.Tensor) -> None:
+        gradient = tensor.grad if tensor.is_leaf and tensor.requires_grad else None
+        look = None if not_comparable(tensor) else tensor.detach()
+        self._tensors.append((tensor, look, tensor.requires_grad, gradient))
+
+    def restore(self) -> None:
+        """Put everything back that changed."""
+        for mapping, content in self._dicts:
+            if not mapping and not content:
+                continue
+            if len(mapping) != len(content) or any(
+                key is not old_key or item is not old_item
+                for (key, item), (old_key, old_item) in zip(mapping.items(), content.items(), strict=True)
+            ):
+                mapping.clear()
+                mapping.update(content)
+        for sequence, items in self._sequences:
+            if len(sequence) != len(items) or any(a is not b for a, b in zip(sequence, items, strict=True)):
+                sequence[:] = items
+        for members, before in self._sets:
+            if members != before:
+                members.clear()
+                members.update(before)
+        for cell, item in self._cells:
+            cell.cell_contents = item
+        for tensor, look, requires_grad, gradient in self._tensors:
+            _restore_tensor(tensor, look, requires_grad, gradient)
+        for generator, state in self._generators:
+            generator.set_state(state)
+        torch.set_default_dtype(self._default_dtype)
+        apply_flags(self._flags.as_dict())
+        set_random_states(self._random)
+
+
+def _restore_tensor(
+    tensor: torch.Tensor, look: torch.Tensor | None, requires_grad: bool, gradient: torch.Tensor | None
+) -> None:
+    if look is not None and not _shows_the_same(tensor, look):
+        tensor.data = look
+    if tensor.is_leaf:
+        if tensor.requires_grad != requires_grad:
+            tensor.requires_grad_(requires_grad)
+        if requires_grad and tensor.grad is not gradient:
+            tensor.grad = gradient
+
+
+def _shows_the_same(tensor: torch.Tensor, look: torch.Tensor) -> bool:
+    return (
+        tensor.untyped_storage()._cdata == look.untyped_storage()._cdata
+        and tensor.dtype == look.dtype
+        and tensor.shape == look.shape
+        and tensor.stride() == look.stride()
+        and tensor.storage_offset() == look.storage_offset()
+    )
+
+
+def random_states() -> RandomStates:
+    """States of torch's, Python's and numpy's global generators."""
+    devices = [torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())] if _cuda() else []
+    return torch.get_rng_state(), devices, random.getstate(), np.random.get_state()
+
+
+def set_random_states(states: RandomStates) -> None:
+    """Put `random_states` back."""
+    cpu, devices, python, numpy = states
+    torch.set_rng_state(cpu)
+    for index, state in enumerate(devices):
+        torch.cuda.set_rng_state(state, index)
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+def _cuda() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_initialized()

@@ -1,0 +1,121 @@
+"""Replays in which single calls are carried out differently: another dtype, other layouts, another scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from whydiff.capturing.adapters import Change
+from whydiff.capturing.adapters.torch.arguments import decode
+from whydiff.capturing.adapters.torch.dtypes import dtype_of
+from whydiff.capturing.adapters.torch.executor import _FAILURES, Executor, _flat, _short
+from whydiff.capturing.adapters.torch.operators import draws, find
+from whydiff.errors import ReplayError
+from whydiff.records import Call, Event, Site, Trace
+
+
+class ChangedExecutor(Executor):
+    """Replays one trace with changed calls; see `whydiff.capturing.adapters.Change`.
+
+    What a call writes in another dtype is kept in that dtype; calls that are not changed read it rounded to
+    the dtype that they recorded.
+
+    Args:
+        trace: what to replay.
+        changes: call index → how it is carried out.
+        trusted, restore: as for `Executor`.
+    """
+
+    def __init__(
+        self, trace: Trace, changes: Mapping[int, Change], *, trusted: bool = False,
+        restore: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(trace, trusted=trusted, restore=restore)
+        self._how = dict(changes)
+        self._as_held: set[Site] = {
+            event.site for index, change in changes.items() if change.dtype
+            for event in (*trace.calls[index].reads, *trace.calls[index].writes)
+        }  # fmt: skip
+
+    def read(self, event: Event) -> torch.Tensor:
+        """As `Executor.read`; rounded to the recorded dtype unless a changed call reads or writes it."""
+        value = super().read(event)
+        recorded = dtype_of(event.spec.dtype)
+        return value if value.dtype is recorded or event.site in self._as_held else value.to(recorded)
+
+    written = read
+
+    def execute(self, call: Call, *, recorded: bool = False) -> str:
+        """As `Executor.execute`, with the call's change."""
+        how = self._how.get(call.index)
+        if how is None or call.kind != "compute":
+            return super().execute(call, recorded=recorded and not self._how)
+        try:
+            return self._differently(call, how)
+        except _FAILURES as error:
+            return _short(error)
+
+    def _differently(self, call: Call, how: Change) -> str:
+        reads = [
+            self._rearranged(event, how.reads[i]) if i in how.reads else self.read(event)
+            for i, event in enumerate(call.reads)
+        ]
+        if how.dtype:
+            outputs = self._in_dtype(call, reads, dtype_of(how.dtype))
+        else:
+            if call.mutates and any(i in how.reads for i in call.mutates):
+                raise ReplayError("A read that the call changes cannot be rearranged.", where=str(call.site))
+            outputs = self.apply(call, reads)
+        why = self._adopt_all(call, outputs)
+        for slot, event in enumerate(call.writes):
+            if why or event.storage not in self._held:
+                continue
+            value = self.read(event)
+            if slot in how.writes:
+                place = torch.as_tensor(how.writes[slot], device=value.device)
+                value.copy_(value.reshape(-1)[place].reshape(value.shape))
+            if how.factor is not None and slot == 0:
+                value.copy_((value.double() * how.factor).to(value.dtype))
+        return why
+
+    def _rearranged(self, event: Event, how: tuple[int, Any]) -> torch.Tensor:
+        """A look at a copy of the storage whose elements from an offset on stand in another order."""
+        offset, places = how
+        held = self._held.get(event.storage)
+        if held is None:
+            held = self._held[event.storage] = self._load(event)
+        start = offset - held.shift
+        line = torch.empty(0, dtype=held.dtype, device=held.whole.device).set_(
+            held.storage, 0, (held.storage.nbytes() // held.dtype.itemsize,), (1,)
+        )
+        moved = line.clone()
+        moved[start : start + len(places)] = line[start + torch.as_tensor(places, device=line.device)]
+        spec = event.spec
+        return moved.as_strided(spec.shape, spec.strides, spec.offset - held.shift).clone(
+            memory_format=torch.contiguous_format
+        )
+
+    def _in_dtype(self, call: Call, reads: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+        func = find(call.target, trusted=self.trusted)
+        if draws(func, *call.arguments):
+            raise ReplayError("A random op draws other numbers in another dtype.", where=str(call.site))
+        cast = [read.to(dtype) if read.is_floating_point() else read for read in reads]
+        cast = [c.clone() if i in call.mutates and c is r else c
+                for i, (c, r) in enumerate(zip(cast, reads, strict=True))]  # fmt: skip
+        args = [_with_dtype(decode(item, cast), dtype) for item in call.arguments[0]]
+        kwargs = {name: _with_dtype(decode(item, cast), dtype) for name, item in call.arguments[1].items()}
+        for position, argument in enumerate(func._schema.arguments):
+            if argument.name == "half_to_float" and position < len(args):
+                args[position] = False
+        self._apply_flags(self.trace.contexts[call.context] if self.trace.contexts else {})
+        outputs = list(_flat(func(*args, **kwargs)))
+        for position in call.mutates:
+            reads[position].copy_(cast[position])
+        memory = {read.untyped_storage()._cdata for read in reads if read.layout is torch.strided}
+        return [t.clone() if t.untyped_storage()._cdata in memory else t for t in outputs]
+
+
+def _with_dtype(value: Any, dtype: torch.dtype) -> Any:
+    return dtype if isinstance(value, torch.dtype) and value.is_floating_point else value

@@ -1,0 +1,239 @@
+"""What surrounds a run: versions, hardware, flags, variables and random states."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from whydiff.capturing.adapters.torch.dtypes import to_payload
+from whydiff.records import Environment, Payload
+
+_VARIABLES = (
+    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+    "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF", "TORCHINDUCTOR_EMULATE_PRECISION_CASTS",
+    "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "PYTHONHASHSEED", "TORCH_BLAS_PREFER_CUBLASLT",
+)  # fmt: skip
+
+
+class Flags(NamedTuple):
+    """Process-wide switches that can change numbers, read before every op (about a microsecond)."""
+
+    threads: int
+    matmul_precision: str
+    deterministic: bool
+    cudnn_benchmark: bool
+    cudnn_deterministic: bool
+    cuda_tf32: bool
+    cudnn_tf32: bool
+    fp16_reduction: Any
+    bf16_reduction: Any
+    mkldnn: bool
+    grad_enabled: bool  # a few kernels ask for it (oneDNN's recurrent layers)
+    autocast: str  # dtypes of the autocast region that the op runs in; "" outside (casts are recorded as ops)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {name: _plain(value) for name, value in self._asdict().items()}
+
+
+def _plain(value: Any) -> Any:
+    """JSON-able; newer torch tells two switches in one pair, (True, True), where older ones say True."""
+    if isinstance(value, tuple) and len(set(value)) == 1:
+        value = value[0]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+
+
+def _matmul_precision() -> str:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # the program set the precision per backend, which this getter refuses to read
+        return "per backend"
+
+
+def _autocast_region() -> str:
+    """What `is_autocast_enabled` cannot tell below the dispatcher: whether an autocast context is open."""
+    depth = torch.autocast_increment_nesting()
+    torch.autocast_decrement_nesting()
+    if depth <= 1:
+        return ""
+    names = (str(torch.get_autocast_dtype(device)).removeprefix("torch.") for device in ("cpu", "cuda"))
+    return "cpu {}, cuda {}".format(*names)
+
+
+_READERS: tuple[Callable[[], Any], ...] = (
+    torch.get_num_threads,
+    _matmul_precision,
+    torch.are_deterministic_algorithms_enabled,
+    torch._C._get_cudnn_benchmark,
+    torch._C._get_cudnn_deterministic,
+    torch._C._get_cublas_allow_tf32,
+    torch._C._get_cudnn_allow_tf32,
+    torch._C._get_cublas_allow_fp16_reduced_precision_reduction,
+    torch._C._get_cublas_allow_bf16_reduced_precision_reduction,
+    torch._C._get_mkldnn_enabled,
+    torch.is_grad_enabled,
+    _autocast_region,
+)
+
+
+def switches_now() -> list[Any]:
+    """The switches as they stand, in the order of `Flags`; what is asked before every op."""
+    return [read() for read in _READERS]
+
+
+def flags_now() -> Flags:
+    """The switches as they stand, by name."""
+    return Flags._make(switches_now())
+
+
+_SETTERS: dict[str, Any] = {
+    "threads": torch.set_num_threads,
+    "matmul_precision": torch.set_float32_matmul_precision,
+    "deterministic": torch.use_deterministic_algorithms,
+    "cudnn_benchmark": torch._C._set_cudnn_benchmark,
+    "cudnn_deterministic": torch._C._set_cudnn_deterministic,
+    "cuda_tf32": torch._C._set_cublas_allow_tf32,
+    "cudnn_tf32": torch._C._set_cudnn_allow_tf32,
+    "mkldnn": torch._C._set_mkldnn_enabled,
+    "grad_enabled": torch._C._set_grad_enabled,
+}
+
+
+def set_flag(name: str, value: Any) -> bool:
+    """Set one switch by its name in `Flags`; False if it cannot be set here."""
+    setter = _SETTERS.get(name)
+    if setter is None or value == "per backend":
+        return False
+    setter(value)
+    return True
+
+
+def apply_flags(flags: Mapping[str, Any]) -> None:
+    """Set those switches that differ and can be set here.
+
+    The matmul precision comes last: PyTorch sets TF32 by it, and refuses to read it after they were set apart.
+    """
+    now = flags_now().as_dict()
+    changed = [name for name, value in flags.items() if now.get(name, value) != value]
+    for name in changed:
+        if name != "matmul_precision":
+            set_flag(name, flags[name])
+    if "matmul_precision" in flags and {"matmul_precision", "cuda_tf32"} & set(changed):
+        set_flag("matmul_precision", flags["matmul_precision"])
+
+
+@contextmanager
+def set_flags(flags: Mapping[str, Any]) -> Iterator[None]:
+    """Those switches that can be set here, for the length of a block; the others are left as they are."""
+    before = flags_now().as_dict()
+    try:
+        apply_flags({name: value for name, value in flags.items() if name in before})
+        yield
+    finally:
+        apply_flags(before)
+
+
+def environment() -> Environment:
+    """Everything outside the program that can change numbers."""
+    return Environment(
+        versions=_versions(), hardware=_hardware(), flags=_flags(),
+        variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        rng={
+            "python": _digest(repr(random.getstate()).encode()),
+            "numpy": _digest(repr(np.random.get_state()).encode()),
+            "torch": _digest(torch.get_rng_state().numpy().tobytes()),
+        },
+    )  # fmt: skip
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _versions() -> dict[str, str]:
+    import importlib.metadata
+
+    config = torch.__config__.show()
+    found = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    for name in ("transformers", "accelerate", "triton"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    for label, pattern in (
+        ("mkl", r"Math Kernel Library Version (\S+)"), ("onednn", r"MKL-DNN v(\S+)"),
+        ("openmp", r"OpenMP (\d+)"), ("blas", r"BLAS_INFO=(\w+)"), ("compiler", r"- (GCC [\d.]+)"),
+    ):  # fmt: skip
+        match = re.search(pattern, config)
+        if match:
+            found[label] = match.group(1)
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+        if torch.backends.cudnn.is_available():
+            found["cudnn"] = str(torch.backends.cudnn.version())
+    return found
+
+
+def _hardware() -> dict[str, str]:
+    found = {
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu": _cpu_name(),
+        "cores": str(os.cpu_count()),
+    }
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            found[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
+
+
+def _flags() -> dict[str, Any]:
+    backends = torch.backends.cuda
+    return flags_now().as_dict() | {
+        "interop_threads": torch.get_num_interop_threads(),
+        "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "inference_mode": torch.is_inference_mode_enabled(),
+        "autocast_cpu": _autocast("cpu"),
+        "autocast_cuda": _autocast("cuda"),
+        "sdp_flash": backends.flash_sdp_enabled(),
+        "sdp_mem_efficient": backends.mem_efficient_sdp_enabled(),
+        "sdp_math": backends.math_sdp_enabled(),
+        "flush_denormal": _flushes_denormals(),
+    }
+
+
+def _autocast(device: str) -> str:
+    if not torch.is_autocast_enabled(device):
+        return "off"
+    return str(torch.get_autocast_dtype(device)).removeprefix("torch.")
+
+
+def _flushes_denormals() -> bool:
+    return bool((torch.tensor([1e-39]) * 0.5).item() == 0.0)
+
+
+def rng_state(generator: torch.Generator | None, device: Any) -> Payload:
+    """State of the generator that a random op is about to draw from, as bytes."""
+    if generator is not None:
+        return to_payload(generator.get_state())
+    if device is not None and torch.device(device).type == "cuda":
+        return to_payload(torch.cuda.get_rng_state(device))
+    return to_payload(torch.get_rng_state())

@@ -1,0 +1,376 @@
+"""Executes a recorded trace again, call by call, keeping only the storages that are still needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from whydiff.capturing.adapters.torch.arguments import decode
+from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view, not_comparable, to_payload
+from whydiff.capturing.adapters.torch.environment import apply_flags, flags_now
+from whydiff.capturing.adapters.torch.fingerprints import content_lanes
+from whydiff.capturing.adapters.torch.kernels import kernels
+from whydiff.capturing.adapters.torch.operators import describe, find
+from whydiff.errors import PayloadError, ReplayError, WhydiffError
+from whydiff.records import Call, Count, Event, Leaf, Payload, Trace
+
+_FAILURES = (RuntimeError, TypeError, ValueError, IndexError, LookupError, NotImplementedError, WhydiffError)
+
+
+class Held:
+    """A storage of the replay: its tensor memory, and where the recorded offsets begin in it."""
+
+    __slots__ = ("dtype", "recorded", "shift", "storage", "whole")
+
+    def __init__(self, tensor: torch.Tensor, recorded: str, shift: int = 0) -> None:
+        self.whole = tensor
+        self.storage = tensor.untyped_storage()
+        self.dtype = tensor.dtype
+        self.recorded = recorded
+        self.shift = shift
+
+    def look(self, event: Event) -> torch.Tensor:
+        """The tensor that an event looked at, as it is now."""
+        spec, whole = event.spec, self.whole
+        same_type = spec.dtype == self.recorded
+        if (
+            same_type
+            and self.shift == 0
+            and spec.shape == tuple(whole.shape)
+            and (spec.strides == whole.stride() and spec.offset == whole.storage_offset())
+        ):
+            return whole
+        offset = spec.offset - self.shift
+        dtype = self.dtype if same_type else dtype_of(spec.dtype)
+        if not same_type and self.shift:
+            ratio = dtype_of(self.recorded).itemsize / dtype.itemsize
+            offset = spec.offset - int(self.shift * ratio)
+        end = (offset + _extent(spec.shape, spec.strides)) * dtype.itemsize
+        if offset < 0 or (end > self.storage.nbytes() and spec.numel):  # torch would grow the storage
+            raise ReplayError(
+                "A look lies outside the storage that it looks at.",
+                where=str(event.site),
+                actual=f"{spec} at element {offset}",
+                expected=f"within {self.storage.nbytes()} bytes",
+            )
+        return torch.empty(0, dtype=dtype, device=whole.device).set_(self.storage, offset, spec.shape, spec.strides)
+
+
+class Executor:
+    """Replays one trace. Use `start`, then `execute` for every call in order; `read`/`written` give tensors.
+
+    Args:
+        trace: what to replay; leaves come from its ``handles`` (live) or payloads (disk).
+        trusted: False refuses to execute anything but known ATen ops by name.
+        restore: leaf name → tensor that takes the place of the recorded leaf.
+    """
+
+    framework = "torch"
+
+    def __init__(
+        self, trace: Trace, *, trusted: bool = False, restore: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        self.trace, self.trusted = trace, trusted
+        self._handles: Mapping[str, torch.Tensor] = getattr(trace, "handles", {})
+        self._restore = dict(restore or {})
+        self._held: dict[int, Held] = {}
+        self._leaves: dict[int, list[Leaf]] = {}
+        for leaf in trace.leaves:
+            if leaf.storage >= 0 and not leaf.skipped:
+                self._leaves.setdefault(leaf.storage, []).append(leaf)
+        self._changed: set[int] = set()
+        self._last: dict[int, int] = {}
+        for call in trace.calls:
+            for event in (*call.reads, *call.writes):
+                self._last[event.storage] = call.index
+            self._changed.update(call.reads[i].storage for i in call.mutates)
+        self._dying: dict[int, list[int]] = {}
+        for storage, index in self._last.items():
+            self._dying.setdefault(index, []).append(storage)
+
+    # ------------------------------------------------------------------ running
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The state in which recorded ops are executed: no autograd, no autocast, flags and RNG put back."""
+        flags = flags_now()
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(torch.random.fork_rng(devices=_cuda_devices()))
+            for device in ("cpu", "cuda"):
+                stack.enter_context(torch.autocast(device, enabled=False, dtype=torch.bfloat16))
+            try:
+                yield
+            finally:
+                self._apply_flags(flags.as_dict())
+
+    def execute(self, call: Call, *, recorded: bool = False) -> str:
+        """Bring the replay to the state after a call.
+
+        Args:
+            call: the next call of the trace.
+            recorded: take written values from the trace's payloads where it has them.
+
+        Returns:
+            Why the call could not be executed; empty if it was.
+        """
+        if call.kind != "compute":
+            return ""
+        try:
+            if recorded and self._place_payloads(call):
+                return ""
+            outputs = self.apply(call, [self.read(event) for event in call.reads])
+        except _FAILURES as error:
+            if self._place_payloads(call):
+                return "" if recorded else f"taken as recorded: {_short(error)}"
+            return _short(error)
+        return self._adopt_all(call, outputs)
+
+    def kernels(self, call: Call, reads: Sequence[torch.Tensor]) -> list[str]:
+        """Names of the CUDA kernels that a call launches; none on the CPU, whose libraries tell on standard output."""
+        return kernels(self, call, reads) if any(read.is_cuda for read in reads) else []
+
+    def apply(self, call: Call, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Execute a call's op on given tensors; changes mutated ones in place, touches nothing else.
+
+        Raises:
+            ReplayError, LookupError, RuntimeError …: whatever the op or its template raises.
+        """
+        func = find(call.target, trusted=self.trusted)
+        args, kwargs = self._arguments(call, reads)
+        self._apply_flags(self.trace.contexts[call.context] if self.trace.contexts else {})
+        if call.rng:
+            self._seed(call, reads, kwargs)
+        result = func(*args, **kwargs)
+        if describe(func).uninitialised and isinstance(result, torch.Tensor):
+            integer_view(result).zero_()
+        return list(_flat(result))
+
+    def _arguments(self, call: Call, reads: Sequence[torch.Tensor]) -> tuple[list[Any], dict[str, Any]]:
+        generator = torch.Generator() if call.rng else None
+        args, kwargs = decode(call.arguments[0], reads, generator=generator), call.arguments[1]
+        return args, {name: decode(value, reads, generator=generator) for name, value in kwargs.items()}
+
+    def _seed(self, call: Call, reads: Sequence[torch.Tensor], kwargs: Mapping[str, Any]) -> None:
+        state = self.trace.payload(call.rng)
+        if state is None:
+            raise ReplayError("The random state was not kept.", where=str(call.site))
+        device = next((r.device for r in reads), torch.device(kwargs.get("device") or "cpu"))
+        generator = kwargs.get("generator")
+        if generator is not None:
+            generator.set_state(from_payload(state))
+        elif device.type == "cuda":
+            torch.cuda.set_rng_state(from_payload(state), device)
+        else:
+            torch.set_rng_state(from_payload(state))
+
+    def _apply_flags(self, flags: Mapping[str, Any]) -> None:
+        apply_flags(flags)
+
+    def release(self, call: Call) -> None:
+        """Forget storages that no later call needs. Call it after the values of a call were used."""
+        for storage in self._dying.get(call.index, ()):
+            self._held.pop(storage, None)
+
+    # ------------------------------------------------------------------ values
+
+    def read(self, event: Event) -> torch.Tensor:
+        """The tensor an event looks at, as it is now in the replay.
+
+        Raises:
+            PayloadError: its leaf was not kept, or the call that made it could not be executed.
+        """
+        held = self._held.get(event.storage)
+        if held is None:
+            held = self._held[event.storage] = self._load(event)
+        return held.look(event)
+
+    written = read
+
+    def leaf_value(self, leaf: Leaf) -> torch.Tensor:
+        """A leaf's tensor at the beginning of the run (never to be written to)."""
+        if leaf.name in self._restore:
+            return self._restore[leaf.name]
+        if leaf.name in self._handles:
+            return self._handles[leaf.name]
+        payload = self.trace.payload(leaf.payload) if leaf.payload else None
+        if payload is None:
+            raise PayloadError(
+                "A full tensor is needed and the trace does not hold it.",
+                where=leaf.name,
+                expected=str(leaf.spec),
+                next_step='capture again with payloads="all" (or a list of globs)',
+            )
+        return from_payload(payload)
+
+    def _load(self, event: Event) -> Held:
+        leaves = self._leaves.get(event.storage)
+        if not leaves:
+            raise PayloadError("The call that made this tensor was not executed.", where=str(event.site))
+        if len(leaves) == 1 or len({(x.spec.offset, x.spec.shape) for x in leaves}) == 1:
+            leaf = next((x for x in leaves if x.name in self._restore), leaves[0])
+            value = self.leaf_value(leaf)
+            restored = leaf.name in self._restore
+            live = leaf.name in self._handles and not restored
+            if live and event.storage not in self._changed and value.storage_offset() == leaf.spec.offset:
+                return Held(value, leaf.spec.dtype)
+            return Held(_laid_out(value, leaf.spec.strides), leaf.spec.dtype, leaf.spec.offset)
+        return self._load_shared(leaves)
+
+    def _load_shared(self, leaves: list[Leaf]) -> Held:
+        low = min(leaf.spec.offset for leaf in leaves)
+        high = max(leaf.spec.offset + _extent(leaf.spec.shape, leaf.spec.strides) for leaf in leaves)
+        values = [(leaf, self.leaf_value(leaf)) for leaf in leaves]
+        first = values[0][1]
+        base = torch.zeros(high - low, dtype=first.dtype, device=first.device)
+        for leaf, value in values:
+            base.as_strided(leaf.spec.shape, leaf.spec.strides, leaf.spec.offset - low).copy_(value)
+        return Held(base, leaves[0].spec.dtype, low)
+
+    def overwrite(self, event: Event, value: torch.Tensor) -> bool:
+        """Give the replay another tensor in an event's place; False if the shapes do not allow it."""
+        held = self._held.get(event.storage)
+        if tuple(value.shape) != event.spec.shape:
+            return False
+        if held is None:
+            self._adopt(event, value.to(dtype_of(event.spec.dtype)), fresh=True)
+            return True
+        if event.storage in self._leaves and event.storage not in self._changed:
+            return False  # the user's own tensor is never written to
+        look = held.look(event)
+        for dim, (size, stride) in enumerate(zip(look.shape, look.stride(), strict=True)):
+            if size > 1 and stride == 0:  # an expanded tensor: one element stands for all along this dimension
+                first = value.narrow(dim, 0, 1)
+                if not self.same(first.expand_as(value).contiguous(), value.contiguous()):
+                    return False
+                look, value = look.narrow(dim, 0, 1), first
+        look.copy_(value)
+        return True
+
+    def _adopt_all(self, call: Call, outputs: Sequence[torch.Tensor]) -> str:
+        mutated = {call.reads[i].storage for i in call.mutates}
+        if len(outputs) > len(call.writes):
+            return f"gave {len(outputs)} outputs, recorded {len(call.writes)}"
+        seen: set[int] = set()
+        for event, tensor in zip(call.writes, outputs, strict=False):
+            if event.storage < 0 or event.skipped == "view" or event.storage in mutated:
+                continue
+            if tuple(tensor.shape) != event.spec.shape:
+                return f"gave shape {list(tensor.shape)}, recorded {list(event.spec.shape)}"
+            self._adopt(event, tensor, fresh=event.storage not in seen)
+            seen.add(event.storage)
+        return ""
+
+    def _adopt(self, event: Event, tensor: torch.Tensor, *, fresh: bool) -> None:
+        spec = event.spec
+        if not fresh:
+            held = self._held[event.storage]
+            if tensor.untyped_storage()._cdata != held.storage._cdata:
+                held.look(event).copy_(tensor)
+            return
+        if tensor.stride() == spec.strides and tensor.storage_offset() == spec.offset:
+            self._held[event.storage] = Held(tensor, spec.dtype)
+        else:
+            self._held[event.storage] = Held(_laid_out(tensor, spec.strides), spec.dtype, spec.offset)
+
+    def _place_payloads(self, call: Call) -> bool:
+        """Put recorded written values in place; False if the trace lacks one."""
+        wanted = [e for e in call.writes if e.skipped != "view"]
+        if not wanted or any(not event.payload for event in wanted):
+            return False
+        mutated = {call.reads[i].storage for i in call.mutates}
+        seen: set[int] = set()
+        for event in wanted:
+            payload = self.trace.payload(event.payload)
+            if payload is None:
+                return False
+            value = from_payload(payload)
+            if event.storage in mutated:
+                self.read(event).copy_(value)
+            else:
+                self._adopt(event, value, fresh=event.storage not in seen)
+                seen.add(event.storage)
+        return True
+
+    # ------------------------------------------------------------------ judging
+
+    def faithful(self, call: Call) -> bool | None:
+        """Whether executed outputs have the recorded fingerprints; None if there is none to compare."""
+        verdict: bool | None = None
+        for event in call.writes:
+            if event.fingerprint is None or event.storage not in self._held:
+                continue
+            if content_lanes(self.written(event)) != event.fingerprint.lanes:
+                return False
+            verdict = True
+        return verdict
+
+    def same(self, reference: torch.Tensor, candidate: torch.Tensor) -> bool:
+        """True if no bit differs; across dtypes, if every value is equal."""
+        if reference.shape != candidate.shape:
+            return False
+        if reference.device != candidate.device:
+            candidate = candidate.to(reference.device)
+        if reference.dtype == candidate.dtype:
+            return bool(torch.equal(integer_view(reference), integer_view(candidate)))
+        wide = torch.promote_types(reference.dtype, candidate.dtype)
+        return bool(torch.equal(reference.to(wide), candidate.to(wide)))
+
+    def payload(self, value: torch.Tensor) -> Payload:
+        """A host copy."""
+        return to_payload(value)
+
+    def adopt_foreign(self, payload: Payload) -> torch.Tensor:
+        """A tensor of this framework with a payload's bits."""
+        return from_payload(payload)
+
+    def counts(self) -> Sequence[Count]:
+        """Nothing: every op is executed as recorded, or its failure is reported by `execute`."""
+        return ()
+
+    def testifies(self, call: Call) -> bool:
+        """True: PyTorch executed every op alone in the run, too."""
+        return True
+
+    def share_leaves(self, first: Executor) -> None:
+        """Nothing to do: leaves are not copied."""
+
+
+def _laid_out(value: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
+    """A copy of a tensor with given strides (so that kernels meet the layout they met)."""
+    if not strides and value.dim():
+        return value.detach().clone(memory_format=torch.contiguous_format)
+    copy = torch.empty_strided(tuple(value.shape), tuple(strides), dtype=value.dtype, device=value.device)
+    if any(stride == 0 and size > 1 for stride, size in zip(strides, value.shape, strict=True)):
+        copy = copy.zero_()
+        for_each = tuple(slice(0, 1) if s == 0 else slice(None) for s in strides)
+        copy[for_each].copy_(value[for_each])
+        return copy
+    return copy.copy_(value.detach())
+
+
+def _extent(shape: Sequence[int], strides: Sequence[int]) -> int:
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+
+
+def _flat(result: Any) -> Iterator[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        if not not_comparable(result) or result.layout is not torch.strided:
+            yield result
+    elif isinstance(result, (list, tuple)):
+        for item in result:
+            yield from _flat(item)
+
+
+def _short(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"[:200]
+
+
+def _cuda_devices() -> list[int]:
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

@@ -1,0 +1,161 @@
+"""Interventions on a live run: named changes that are carried out and undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from whydiff.capturing.adapters.torch.compiled import WAYS, can_be_changed, carried_out
+from whydiff.capturing.adapters.torch.environment import flags_now, set_flag
+from whydiff.capturing.adapters.torch.outputs import tensors_in
+from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, state_of
+from whydiff.errors import UsageError
+from whydiff.records import Intervention
+
+
+def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[str, torch.Tensor]]) -> bool:
+    """Whether `applied` knows how to carry this out on a live target."""
+    if intervention.name == "restore-state":
+        return _leaf(intervention.target, roots) is not None
+    if intervention.name in ("set-scalar", "set-mode"):
+        return _module(intervention, roots) is not None
+    if intervention.name == "set-flag":
+        return intervention.target in flags_now()._fields
+    if intervention.name == "compile-as":
+        return intervention.value in WAYS and can_be_changed()
+    return intervention.name == "restore-input"
+
+
+@contextmanager
+def applied(
+    interventions: Sequence[Intervention],
+    roots: Roots,
+    tensors: Sequence[tuple[str, torch.Tensor]],
+    args: Any,
+    kwargs: Any,
+    target: Any,
+    donor: Any,
+) -> Iterator[tuple[Any, Any]]:
+    """Carry interventions out for the length of the block and undo them, whatever happens inside.
+
+    Args:
+        donor: executor of the other side; supplies the tensors of ``restore-state`` and ``restore-input``.
+
+    Yields:
+        (args, kwargs) with inputs replaced where asked.
+    """
+    with ExitStack() as stack:
+        for intervention in interventions:
+            if intervention.name == "restore-state":
+                leaf = _leaf(intervention.target, roots)
+                if leaf is None:
+                    raise _unknown(intervention)
+                stack.enter_context(_restored(leaf, _donated(donor, intervention)))
+            elif intervention.name == "set-scalar":
+                found = _module(intervention, roots)
+                if found is None:
+                    raise _unknown(intervention)
+                module, attribute = found
+                stack.callback(setattr, module, attribute, getattr(module, attribute))
+                setattr(module, attribute, intervention.value)
+            elif intervention.name == "set-mode":
+                found = _module(intervention, roots)
+                if found is None:
+                    raise _unknown(intervention)
+                for child in found[0].modules():
+                    stack.callback(setattr, child, "training", child.training)
+                found[0].train(bool(intervention.value))
+            elif intervention.name == "set-flag":
+                before = flags_now().as_dict()[intervention.target]
+                if not set_flag(intervention.target, intervention.value):
+                    raise _unknown(intervention)
+                stack.callback(set_flag, intervention.target, before)
+            elif intervention.name == "compile-as":
+                stack.enter_context(carried_out(intervention.value))
+            elif intervention.name == "restore-input":
+                _restore_input(intervention, args, kwargs, target, donor)
+            else:
+                raise _unknown(intervention)
+        yield args, kwargs
+
+
+@contextmanager
+def _restored(leaf: LiveLeaf, value: torch.Tensor) -> Iterator[None]:
+    """Another tensor in a state tensor's place: same object for parameters, another one for the rest."""
+    module, name = leaf.owner, leaf.attribute
+    if leaf.role == "parameter":
+        before = leaf.tensor.data
+        leaf.tensor.data = value.detach().clone()
+        try:
+            yield
+        finally:
+            leaf.tensor.data = before
+    elif leaf.role == "attribute":
+        attribute, key = name
+        holder = getattr(module, attribute)
+        if key is None:
+            module.__dict__[attribute] = value.detach().clone()
+        elif isinstance(holder, tuple):
+            module.__dict__[attribute] = tuple(
+                value.detach().clone() if index == key else item for index, item in enumerate(holder)
+            )
+        else:
+            module.__dict__[attribute] = copied = holder.copy()
+            copied[key] = value.detach().clone()
+        try:
+            yield
+        finally:
+            module.__dict__[attribute] = holder
+    else:
+        module._buffers[name] = value.detach().clone()
+        try:
+            yield
+        finally:
+            module._buffers[name] = leaf.tensor
+
+
+def _leaf(name: str, roots: Roots) -> LiveLeaf | None:
+    found = (leaf for prefix, root in roots for leaf in state_of(prefix, root) if leaf.name == name)
+    return next(found, None)
+
+
+def _module(intervention: Intervention, roots: Roots) -> tuple[torch.nn.Module, str] | None:
+    """The module and attribute of ``set-scalar path.attribute`` or the module of ``set-mode path``."""
+    path, attribute = intervention.target, ""
+    if intervention.name == "set-scalar":
+        path, _, attribute = intervention.target.rpartition(".")
+    for prefix, root in roots:
+        if prefix and not (path == prefix or path.startswith(prefix + ".")):
+            continue
+        below = path[len(prefix) :].lstrip(".")
+        modules = dict(root.named_modules(remove_duplicate=False))
+        if below in modules and (not attribute or hasattr(modules[below], attribute)):
+            return modules[below], attribute
+    return None
+
+
+def _donated(donor: Any, intervention: Intervention) -> torch.Tensor:
+    leaf = next((x for x in donor.trace.leaves if x.name == (intervention.value or intervention.target)), None)
+    if leaf is None:
+        raise UsageError("The other side has no such state.", where=intervention.target)
+    value = donor.leaf_value(leaf)
+    return value  # type: ignore[no-any-return]
+
+
+def _restore_input(intervention: Intervention, args: Any, kwargs: Any, target: Any, donor: Any) -> None:
+    from whydiff.capturing.adapters.torch.session import _bound
+
+    value = _donated(donor, intervention)
+    for path, tensor in tensors_in(_bound(args, kwargs, target)):
+        if path == intervention.target and tensor.shape == value.shape:
+            with torch.no_grad():
+                tensor.copy_(value)
+            return
+    raise _unknown(intervention)
+
+
+def _unknown(intervention: Intervention) -> UsageError:
+    return UsageError("This intervention cannot be carried out on a live run.", actual=str(intervention))

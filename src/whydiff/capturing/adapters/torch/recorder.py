@@ -1,0 +1,397 @@
+"""Op-level capture: a dispatch mode that writes down every ATen op, what it read and what it wrote.
+
+The hot path keeps plain tuples; `Recorder.drain` turns them into records. Nothing here changes a number: no
+copy, no ``contiguous()`` on what the program sees, no host synchronisation beyond fingerprints.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from whydiff.capturing.adapters.torch.arguments import lazy_bits, place_of
+from whydiff.capturing.adapters.torch.dtypes import not_comparable, plain, spec_of, to_payload
+from whydiff.capturing.adapters.torch.environment import Flags, rng_state, switches_now
+from whydiff.capturing.adapters.torch.fingerprints import content_lanes, spans_lanes
+from whydiff.capturing.adapters.torch.operators import Operator, decomposed, describe, draws
+from whydiff.capturing.adapters.torch.outputs import tensors_in
+from whydiff.capturing.adapters.torch.rows import Row, call_of
+from whydiff.capturing.adapters.torch.scopes import Scopes
+from whydiff.capturing.adapters.torch.state import LiveLeaf
+from whydiff.capturing.adapters.torch.storages import Span, Storage, Storages, read_lanes, span_of, written_lanes
+from whydiff.records import Call, Fingerprint, Kind, Payload, TensorSpec
+
+_Touched = tuple[int, torch.Tensor, Storage]
+
+
+class Recorder(TorchDispatchMode):
+    """Records every op that runs on this thread while it is active.
+
+    Args:
+        scopes: tells scope, phase and step.
+        keep: says for which sites (as text) the full written tensors are kept; None keeps none.
+        sink: receives (key, payload) for every kept tensor and random state.
+        fingerprints: False records structure only.
+    """
+
+    def __init__(
+        self,
+        scopes: Scopes,
+        *,
+        keep: Callable[[str], bool] | None = None,
+        sink: Callable[[str, Payload], None] | None = None,
+        fingerprints: bool = True,
+    ) -> None:
+        super().__init__()
+        self.scopes, self.keep, self.sink, self.fingerprints = scopes, keep, sink, fingerprints
+        self.storages = Storages()
+        self.contexts: list[dict[str, Any]] = []
+        self.leaves: list[LiveLeaf] = []
+        self._constants = 0
+        self._expected: dict[int, LiveLeaf] = {}
+        self._rows: list[Row] = []
+        self._spans: dict[tuple[Any, ...], Span] = {}
+        self._count = 0
+        self._occurrences: dict[tuple[str, str, str], int] = {}
+        self._occurrence_step = 0
+        self._switches: list[Any] = []
+        self._random_states = 0
+        self._context_index = 0
+        self.silent = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No wrapper around every op: while a capture runs nothing is compiled (`compiled.standing_back`)."""
+        return False
+
+    # ------------------------------------------------------------------ the hot path
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        operator = describe(func)
+        if operator.composite:
+            with self:
+                return decomposed(func, args, kwargs)
+        if operator.silent or self.silent:
+            return func(*args, **kwargs)
+        if operator.rebinds:
+            return self._rebound(func, operator, args, kwargs)
+        index = self._count
+        phase, scope = self.scopes.phase_and_scope()
+        reads: list[Row] = []
+        touched: list[_Touched] = []
+        if operator.writes:
+            written, positions = operator.written_names, operator.writes_to(args)
+            template = (
+                [self._take(a, reads, touched if i in positions else None, operator) for i, a in enumerate(args)],
+                {k: self._take(a, reads, touched if k in written else None, operator) for k, a in kwargs.items()},
+            )
+            for _, tensor, storage in touched:
+                self._before_write(tensor, storage)
+        else:
+            template = (
+                [self._take(a, reads, None, operator) for a in args],
+                {k: self._take(a, reads, None, operator) for k, a in kwargs.items()} if kwargs else {},
+            )
+        random = self._random_state(args, kwargs) if operator.random and draws(func, args, kwargs) else ""
+        context = self._context()
+        step, number = self.scopes.step, self._occurrence(scope, operator.op, phase)
+        held = [tensor.untyped_storage().nbytes() for _, tensor, _ in touched] if operator.resizes else ()
+        try:
+            result = func(*args, **kwargs)
+        except BaseException:
+            for _, _, storage in touched:  # nobody knows how far it came
+                storage.forget()
+            raise
+        self._count = index + 1
+        for nbytes, (_, tensor, storage) in zip(held, touched, strict=True) if operator.resizes else ():
+            storage.initialised = storage.initialised and tensor.untyped_storage().nbytes() <= nbytes
+        wanted = self.keep is not None and self.keep(f"{scope}:{operator.op}#{number}")
+        writes, kind = self._outputs(operator, index, result, touched, wanted)
+        mutates = tuple(position for position, _, _ in touched) if touched else ()
+        self._rows.append(
+            (index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, random, number)
+        )
+        return result
+
+    def _take(self, value: Any, reads: list[Row], touched: Any, operator: Operator) -> Any:
+        if isinstance(value, torch.Tensor):
+            position = len(reads)
+            reads.append(self._look(value, touched, position, operator))
+            return place_of(position, value)
+        if isinstance(value, (list, tuple)):
+            return [self._take(item, reads, touched, operator) for item in value]
+        return value
+
+    def _look(self, tensor: torch.Tensor, touched: Any, position: int, operator: Operator | None) -> Row:
+        ordinary = plain(tensor)
+        storage = self.storages.of(tensor) if ordinary else None
+        if storage is not None and touched is None:
+            spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
+            seen = storage.rows.get(spec)
+            if seen is not None:
+                return seen
+        reason = "" if ordinary else not_comparable(tensor)
+        if reason:
+            return (spec_of(tensor), -1, -1, None, 0, True, reason, "")
+        storage = storage or self.storages.of(tensor) or self._met(tensor)
+        spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
+        if touched is not None:
+            touched.append((position, tensor, storage))
+            if operator is not None and operator.overwrites:
+                return (spec, storage.number, storage.producer, None, 0, True, "overwritten", "")
+        if not storage.initialised:
+            return (spec, storage.number, storage.producer, None, 0, True, "uninitialised memory", "")
+        if not self.fingerprints:
+            return (spec, storage.number, storage.producer, None, 0, True, "not fingerprinted", "")
+        lanes, nbytes, dense, known = read_lanes(tensor, storage, self._span(tensor, spec))
+        if not known and storage.leaves and not storage.covers(*span_of(tensor)[:2]):
+            self._constant(tensor)  # a part of the storage that no leaf shows
+        row = storage.rows[spec] = (spec, storage.number, storage.producer, lanes, nbytes, dense, "", "")
+        return row
+
+    def _span(self, tensor: torch.Tensor, spec: tuple[Any, ...]) -> Span:
+        """`span_of` a tensor, worked out once for all that are laid out alike."""
+        span = self._spans.get(spec)
+        if span is None:
+            span = self._spans[spec] = span_of(tensor)
+        return span
+
+    def _met(self, tensor: torch.Tensor) -> Storage:
+        """A storage that no op made and that nobody named: something expected, or a constant."""
+        leaf = self._expected.pop(tensor.untyped_storage()._cdata, None)
+        if leaf is None:
+            return self._constant(tensor)
+        storage = self.add_leaf(leaf)
+        if not storage.covers(*span_of(tensor)[:2]):
+            self._constant(tensor)
+        return storage
+
+    def _constant(self, tensor: torch.Tensor) -> Storage:
+        self._constants += 1
+        return self.add_leaf(LiveLeaf(f"constant#{self._constants - 1}", "constant", tensor))
+
+    def _rebound(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Any:
+        """``set_``: from here on the tensor is a look at another storage; no number changes."""
+        reads: list[Row] = []
+        named: dict[str, Any] = {}
+        template = ([self._take(a, reads, None, operator) for a in args], named)
+        result = func(*args, **kwargs)
+        if not not_comparable(result) and self.storages.of(result) is None:
+            self._met(result)
+        phase, scope = self.scopes.phase_and_scope()
+        writes, _ = self._outputs(operator, self._count, result, [], False)
+        self._rows.append(
+            (self._count, scope, operator, phase, self.scopes.step, "view", reads, writes, template, (),
+             self._context(), "", self._occurrence(scope, operator.op, phase))
+        )  # fmt: skip
+        self._count += 1
+        return result
+
+    def _outputs(
+        self, operator: Operator, index: int, result: Any, touched: list[_Touched], wanted: bool
+    ) -> tuple[list[Row], Kind]:
+        writes: list[Row] = []
+        kind: Kind = "view"
+        changed: set[int] = set()
+        for _, _, storage in touched:
+            storage.forget()
+            storage.producer, storage.initialised = index, storage.initialised or not operator.resizes
+            changed.add(storage.number)
+        returned: set[int] = set()
+        for tensor in (result,) if isinstance(result, torch.Tensor) else _flat(result):
+            reason = "" if plain(tensor) else not_comparable(tensor)
+            if reason:
+                writes.append((spec_of(tensor), -1, index, None, 0, True, reason, ""))
+                kind = "compute"
+                continue
+            known = self.storages.of(tensor)
+            storage = known or self.storages.add(tensor, index)
+            if known is None:
+                storage.initialised = not operator.uninitialised
+            elif storage.number not in changed:
+                spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
+                writes.append((spec, storage.number, storage.producer, None, 0, True, "view", ""))
+                continue
+            kind = "compute"
+            returned.add(storage.number)
+            writes.append(self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else ""))
+        for _, tensor, storage in touched:
+            kind = "compute"
+            if storage.number not in returned:
+                writes.append(self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else ""))
+        if not writes:
+            kind = "compute"
+        return writes, kind
+
+    def _written(self, tensor: torch.Tensor, storage: Storage, index: int, key: str) -> Row:
+        spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
+        if not storage.initialised:
+            return (spec, storage.number, index, None, 0, True, "uninitialised memory", "")
+        if not self.fingerprints:
+            return (spec, storage.number, index, None, 0, True, "not fingerprinted", "")
+        lanes, nbytes, dense = written_lanes(tensor, storage, self._span(tensor, spec))
+        row = (spec, storage.number, index, lanes, nbytes, True, "", "")
+        if dense:
+            storage.rows[spec] = row  # what a reader will see
+        if key and self.sink is not None:
+            self.sink(key, to_payload(tensor))
+            return (*row[:-1], key)
+        return row
+
+    def before_write(self, tensor: torch.Tensor) -> None:
+        """Keep what a leaf was if this tensor shows one; for captures that see no reads."""
+        storage = self.storages.of(tensor)
+        if storage is None and tensor.untyped_storage()._cdata in self._expected:
+            storage = self._met(tensor)
+        if storage is not None:
+            self._before_write(tensor, storage)
+
+    def _before_write(self, tensor: torch.Tensor, storage: Storage) -> None:
+        """Leaves of this storage are about to change: keep what they were, once."""
+        if storage.leaves and not storage.written:
+            storage.written = True
+            for leaf in storage.leaves:
+                leaf.keep_as_it_was()
+
+    def _random_state(self, args: Any, kwargs: Any) -> str:
+        key = f"rng/{self._random_states}"
+        self._random_states += 1
+        generator = kwargs.get("generator")
+        device = next((a.device for a in args if isinstance(a, torch.Tensor)), kwargs.get("device"))
+        if self.sink is not None:
+            self.sink(key, rng_state(generator, device))
+        return key
+
+    def _context(self) -> int:
+        switches = switches_now()
+        if switches != self._switches:
+            self._switches = switches
+            as_dict = Flags._make(switches).as_dict()
+            if as_dict in self.contexts:
+                self._context_index = self.contexts.index(as_dict)
+            else:
+                self.contexts.append(as_dict)
+                self._context_index = len(self.contexts) - 1
+        return self._context_index
+
+    def _occurrence(self, scope: str, op: str, phase: str) -> int:
+        if self.scopes.step != self._occurrence_step:
+            self._occurrences.clear()
+            self._occurrence_step = self.scopes.step
+        key = (scope, op, phase)
+        number = self._occurrences.get(key, 0)
+        self._occurrences[key] = number + 1
+        return number
+
+    # ------------------------------------------------------------------ leaves and results
+
+    def add_leaf(self, leaf: LiveLeaf) -> Storage:
+        """Begin to know something that existed before the run (state, input, constant)."""
+        return self.add_leaves([leaf])[0]
+
+    def add_leaves(self, leaves: Sequence[LiveLeaf]) -> list[Storage]:
+        """Begin to know many at once: their memory is read by several threads."""
+        storages = [self._place(leaf) for leaf in leaves]
+        if not self.fingerprints:
+            return storages
+        placed = [(leaf, storage) for leaf, storage in zip(leaves, storages, strict=True) if leaf.storage >= 0]
+        unread: dict[tuple[int, int, int], tuple[LiveLeaf, Storage]] = {}
+        for leaf, storage in placed:
+            low, high, _ = span_of(leaf.look)
+            if (low, high) not in storage.spans:
+                unread[storage.number, low, high] = leaf, storage
+        lanes = spans_lanes([(leaf.look, low, high) for (_, low, high), (leaf, _) in unread.items()])
+        for ((_, low, high), (_, storage)), found in zip(unread.items(), lanes, strict=True):
+            storage.spans[low, high] = found
+        for leaf, storage in placed:
+            found, nbytes, dense, _ = read_lanes(leaf.look, storage)
+            if not dense:
+                found, nbytes = content_lanes(leaf.look), leaf.look.numel() * leaf.look.element_size()
+            leaf.fingerprint = Fingerprint(found, nbytes)
+        return storages
+
+    def _place(self, leaf: LiveLeaf) -> Storage:
+        self.leaves.append(leaf)
+        leaf.spec = spec_of(leaf.tensor)
+        if leaf.skipped:
+            return self.storages.nowhere
+        storage = self.storages.of(leaf.look)
+        if storage is None:
+            storage = self.storages.add(leaf.look, -1)
+        if storage.producer != -1 and not storage.leaves:
+            return storage  # an op of this run made it: it is no leaf
+        leaf.storage = storage.number
+        storage.leaves.append(leaf)
+        storage.shown.append(span_of(leaf.look)[:2])
+        if storage.written:
+            leaf.keep_as_it_was()
+        return storage
+
+    def expect(self, leaf: LiveLeaf) -> bool:
+        """Know the name of something that becomes a leaf only if an op touches it; False if it is known."""
+        if leaf.skipped or self.storages.of(leaf.look) is not None:
+            return False
+        return self._expected.setdefault(leaf.look.untyped_storage()._cdata, leaf) is leaf
+
+    def returned(self, outputs: Any, scope: str = "") -> None:
+        """Record what the run (or the outermost module) gave back, as a call of kind ``return``."""
+        found = [(path, _resolved(tensor)) for path, tensor in tensors_in(outputs)]
+        with _disable_current_modes():
+            reads = [self._look(tensor, None, 0, None) for _, tensor in found]
+        self._append("return", scope, "return", reads, [], [path for path, _ in found])
+
+    def _append(
+        self,
+        kind: Kind,
+        scope: str,
+        op: str,
+        reads: list[Row],
+        writes: list[Row],
+        slots: list[str] | None = None,
+    ) -> None:
+        """Write down a call that is no operator: a return, or a whole module."""
+        index = self._count
+        self._count = index + 1
+        phase = "backward" if torch._C._current_autograd_node() is not None else "forward"
+        number = self._occurrence(scope, op, phase)
+        self._rows.append(
+            (index, scope, (op, slots), phase, self.scopes.step, kind, reads, writes, ([], {}), (), 0, "", number)
+        )
+
+    def entered(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        """A module begins (of interest at module level only)."""
+
+    def left(self, scope: str, module: torch.nn.Module, output: Any) -> None:
+        """A module ends (of interest at module level only)."""
+
+    def drain(self) -> list[Call]:
+        """Calls recorded since the last drain, as records."""
+        rows, self._rows = self._rows, []
+        known: dict[Any, TensorSpec] = {}
+        collecting = gc.isenabled()
+        gc.disable()  # many small records, none of them garbage: looking for some takes longer than making them
+        try:
+            return [call_of(row, known) for row in rows]
+        finally:
+            if collecting:
+                gc.enable()
+
+
+def _resolved(tensor: torch.Tensor) -> torch.Tensor:
+    """What a lazily conjugated or negated result shows; the op that resolves it is recorded."""
+    if lazy_bits(tensor) and not not_comparable(tensor):
+        return tensor.detach().resolve_conj().resolve_neg()
+    return tensor
+
+
+def _flat(result: Any) -> Iterable[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif isinstance(result, (list, tuple)):
+        for item in result:
+            yield from _flat(item)

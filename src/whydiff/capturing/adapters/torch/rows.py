@@ -1,0 +1,60 @@
+"""What the recorder's hot path writes down, as records.
+
+A call is a plain tuple while a program runs; records are made when they are asked for, or when a step ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whydiff.capturing.adapters.torch.arguments import encode
+from whydiff.capturing.adapters.torch.dtypes import dtype_name
+from whydiff.records import Call, Event, Fingerprint, Site, TensorSpec
+
+Row = tuple[Any, ...]
+
+
+def _spec(raw: Any, known: dict[Any, TensorSpec]) -> TensorSpec:
+    if isinstance(raw, TensorSpec):
+        return raw
+    spec = known.get(raw)
+    if spec is None:
+        shape, dtype, device, strides, offset = raw
+        spec = known[raw] = TensorSpec(tuple(shape), dtype_name(dtype), str(device), tuple(strides), offset)
+    return spec
+
+
+def call_of(row: Row, known: dict[Any, TensorSpec]) -> Call:
+    """One call; ``known`` remembers specs, so that equal ones are one object."""
+    index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, rng, number = row
+    slots = None
+    if isinstance(operator, tuple):
+        (op, slots), target = operator, operator[0]
+    else:
+        op, target = operator.op, operator.target
+    site = Site(scope, op, phase, step, 0, number)
+    if slots is None:
+        slots = [f"read.{i}" for i in range(len(reads))]
+    read_events = tuple(
+        Event(site.at(slot), _spec(spec, known), storage, producer, _fingerprint(lanes, nbytes, dense), skipped)
+        for slot, (spec, storage, producer, lanes, nbytes, dense, skipped, _) in zip(slots, reads, strict=True)
+    )
+    single = len(writes) == 1
+    write_events = tuple(
+        Event(
+            site.at("output" if single else f"output.{i}"),
+            _spec(spec, known),
+            storage,
+            producer,
+            _fingerprint(lanes, nbytes, dense),
+            skipped,
+            payload,
+        )
+        for i, (spec, storage, producer, lanes, nbytes, dense, skipped, payload) in enumerate(writes)
+    )
+    arguments = [encode(template[0]), {name: encode(value) for name, value in template[1].items()}]
+    return Call(index, site, target, kind, read_events, write_events, arguments, mutates, context, rng)
+
+
+def _fingerprint(lanes: Any, nbytes: int, dense: bool) -> Fingerprint | None:
+    return None if lanes is None else Fingerprint(lanes, nbytes, "content" if dense else "span")

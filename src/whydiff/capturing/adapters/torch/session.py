@@ -1,0 +1,317 @@
+"""One capture: scopes, recorder and state together, feeding a sink step by step."""
+
+from __future__ import annotations
+
+import fnmatch
+import gc
+import inspect
+import os
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal, Protocol
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from whydiff.capturing.adapters.torch.compiled import standing_back
+from whydiff.capturing.adapters.torch.dtypes import to_payload
+from whydiff.capturing.adapters.torch.environment import environment
+from whydiff.capturing.adapters.torch.module_recorder import ModuleRecorder
+from whydiff.capturing.adapters.torch.outputs import tensors_in
+from whydiff.capturing.adapters.torch.recorder import Recorder
+from whydiff.capturing.adapters.torch.scopes import Scopes
+from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, config_of, scalars_of, state_of, ties_of
+from whydiff.capturing.adapters.torch.watcher import Watcher
+from whydiff.errors import UsageError
+from whydiff.records import Call, Environment, Leaf, ObserverCheck, Payload, RecordedTrace
+
+Payloads = Literal["all", "none"] | Sequence[str]
+
+
+class Sink(Protocol):
+    """Where a capture goes while it happens (`whydiff.capturing.store.TraceWriter` is one)."""
+
+    def add_calls(self, calls: Sequence[Call]) -> None:
+        """Calls, in execution order."""
+
+    def add_leaves(self, leaves: Sequence[Leaf]) -> None:
+        """Leaves that were met."""
+
+    def add_contexts(self, contexts: Sequence[Mapping[str, Any]]) -> None:
+        """Flags in force."""
+
+    def add_payload(self, key: str, payload: Payload) -> None:
+        """A full tensor."""
+
+    def end_step(self) -> None:
+        """All before this belongs to complete steps."""
+
+
+class Session:
+    """Captures what runs inside its ``with`` block on this thread.
+
+    Args:
+        roots: (prefix, module) known beforehand.
+        tensors: (name, tensor) that a closure reaches and no module owns.
+        level: ``"op"`` (every ATen op) or ``"module"`` (module inputs and outputs only).
+        payloads: which full tensors go to the sink: ``"all"``, ``"none"`` or globs over sites such as
+            ``"model.layers.0.*:mm#*"`` (leaves are then kept as well, so that the trace can be replayed).
+        sink: receives everything step by step; None keeps the capture in memory.
+        whole: the caller records inputs and result itself (`Run`), so module boundaries are not results.
+    """
+
+    def __init__(
+        self,
+        roots: Roots = [],  # noqa: B006 - never changed
+        tensors: Iterable[tuple[str, torch.Tensor]] = (),
+        *,
+        level: str = "op",
+        payloads: Payloads = "none",
+        sink: Sink | None = None,
+        whole: bool = False,
+    ) -> None:
+        if level not in ("op", "module"):
+            raise UsageError("There is no such capture level.", actual=level, expected="op or module")
+        self.level, self.sink, self.payloads = level, sink, payloads
+        self.environment: Environment = environment()
+        self._whole = whole
+        self._roots: Roots = []
+        self._known_roots = list(roots)
+        self._tensors = list(tensors)
+        self._scalars: dict[str, Any] = {}
+        self._config: dict[str, Any] = {}
+        self._calls: list[Call] = []
+        self._random_states: dict[str, Payload] = {}
+        self._names: dict[str, int] = {}
+        self._parameters: dict[int, str] = {}
+        self._leaves_sent = 0
+        self._contexts_sent = 0
+        self.scopes = Scopes(
+            on_enter=self._enter,
+            on_exit=self._exit,
+            on_step=self._begin_step,
+            on_root=self._add_root,
+            on_update=lambda optimizer: self.expect([optimizer]),
+        )
+        kind = Recorder if level == "op" else ModuleRecorder
+        self._watcher: Watcher | None = None
+        self.recorder: Recorder = kind(self.scopes, keep=_keeper(payloads), sink=self._keep)
+        if whole and level == "module":
+            self._watcher = Watcher(self.recorder)
+
+    def __enter__(self) -> Session:
+        for prefix, module in self._known_roots:
+            self.scopes._add_root(prefix, module)
+        for name, tensor in self._tensors:
+            self.recorder.add_leaf(LiveLeaf(self._unique(name), "attribute", tensor))
+        _running.add(self)
+        # What exists now is not searched for garbage over and over because this makes many small records.
+        self._froze = gc.get_freeze_count() == 0
+        if self._froze:
+            gc.freeze()
+        self._uncompiled = standing_back() if self.level == "op" else nullcontext()
+        self._uncompiled.__enter__()
+        self.scopes.__enter__()
+        self.recorder.__enter__()
+        if self._watcher is not None:
+            self._watcher.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        _running.discard(self)
+        if self._watcher is not None:
+            self._watcher.__exit__(*exception)
+        self.recorder.__exit__(*exception)
+        self.scopes.__exit__()
+        self._uncompiled.__exit__(*exception)
+        if self._froze:
+            gc.unfreeze()
+        self._drain()
+        self.scopes.silence()
+        self.recorder.sink = None  # nobody refers to this session any more but who asked for it
+
+    def add_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any], target: Any = None, scope: str = "") -> None:
+        """Name the tensors that a call is given, by the parameter's name where the signature tells it.
+
+        Inputs of a later step or of a further root say so: ``"decoder.x @step 2"``.
+        """
+        before = f"{scope}." if scope else ""
+        after = f" @step {self.scopes.step}" if self.scopes.step else ""
+        with _disable_current_modes():
+            for path, tensor in tensors_in(_bound(args, kwargs, target)):
+                leaf = LiveLeaf(f"{before}{path}{after}", "input", tensor)
+                if leaf.skipped or self.recorder.storages.of(tensor) is None:
+                    leaf.name = self._unique(leaf.name)
+                    self.recorder.add_leaf(leaf)
+
+    def expect(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """Name the state of optimizers; it becomes part of the trace where an op touches it."""
+        with _disable_current_modes():
+            for optimizer in optimizers:
+                for number, (parameter, state) in enumerate(optimizer.state.items()):
+                    owner = self._parameters.get(id(parameter), str(number))
+                    for key, value in state.items() if isinstance(state, dict) else ():
+                        if isinstance(value, torch.Tensor):
+                            self._expect(LiveLeaf(f"{type(optimizer).__name__}.{owner}.{key}", "attribute", value))
+
+    def _expect(self, leaf: LiveLeaf) -> None:
+        if self.recorder.expect(leaf):
+            leaf.name = self._unique(leaf.name)
+
+    def _unique(self, name: str) -> str:
+        """The name itself, or with a number if another leaf has it."""
+        count = self._names.get(name, 0)
+        self._names[name] = count + 1
+        return f"{name}#{count}" if count else name
+
+    def returned(self, outputs: Any) -> None:
+        """Name the tensors that the run gives back."""
+        self.recorder.returned(outputs)
+
+    @property
+    def calls(self) -> list[Call]:
+        """What was recorded so far and went to no sink."""
+        if self.sink is None:
+            self._calls.extend(self.recorder.drain())
+        return self._calls
+
+    @property
+    def leaves(self) -> list[LiveLeaf]:
+        """Live leaves, in the order of discovery."""
+        return self.recorder.leaves
+
+    def restore(self) -> None:
+        """Undo what the run did to tensors that existed before it."""
+        for leaf in self.recorder.leaves:
+            leaf.restore()
+
+    def trace(self, observer: ObserverCheck) -> RecordedTrace:
+        """The whole capture as a trace in memory; leaves stay references to the user's tensors."""
+        payloads: dict[str, Any] = dict(self._random_states)
+        for leaf in self.recorder.leaves:
+            if not leaf.skipped:
+                payloads[f"leaf/{leaf.name}"] = _lazy_payload(leaf)
+        return RecordedTrace(
+            framework="torch", level=self.level, calls=tuple(self.calls),
+            leaves=tuple(_leaf(leaf, kept=True) for leaf in self.recorder.leaves),
+            payloads=payloads, handles={leaf.name: leaf.value for leaf in self.recorder.leaves},
+            **self.summary(observer),
+        )  # fmt: skip
+
+    def manifest(self) -> dict[str, Any]:
+        """What a trace's writer is closed with, after the block."""
+        unchecked = ObserverCheck(None, None, 0, "not run: a capture sees the program once")
+        return {name: value for name, value in self.summary(unchecked).items() if name != "contexts"}
+
+    def summary(self, observer: ObserverCheck) -> dict[str, Any]:
+        """What belongs to the manifest of a trace."""
+        return {
+            "environment": self.environment, "observer": observer, "ties": ties_of(self.recorder.leaves),
+            "scalars": self._scalars, "config": self._config,
+            "contexts": tuple(self.recorder.contexts) or ({},),
+        }  # fmt: skip
+
+    # ------------------------------------------------------------------ what scopes tell
+
+    def _add_root(self, prefix: str, module: torch.nn.Module) -> None:
+        self._roots.append((prefix, module))
+        with _disable_current_modes():
+            found = list(state_of(prefix, module))
+            for leaf in found:
+                leaf.name = self._unique(leaf.name)
+            self.recorder.add_leaves(found)
+            for leaf in found:
+                if leaf.role == "parameter":
+                    self._parameters.setdefault(id(leaf.tensor), leaf.name)
+                    if leaf.tensor.grad is not None:
+                        self._expect(LiveLeaf(f"{leaf.name}.grad", "attribute", leaf.tensor.grad))
+        self._scalars.update(scalars_of(prefix, module))
+        if not prefix or not self._config:
+            self._config.update(config_of(module))
+
+    def _enter(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        if len(self.scopes.stack) == 1 and not self._whole:
+            self.add_inputs(args, kwargs, module, scope)
+        self.recorder.entered(scope, module, args, kwargs)
+
+    def _exit(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        self.recorder.left(scope, module, output)
+        if len(self.scopes.stack) == 1 and not self._whole and torch._C._current_autograd_node() is None:
+            self.recorder.returned(output, scope)
+
+    def _begin_step(self, step: int) -> None:
+        if self.sink is not None:
+            with _disable_current_modes():
+                self._drain()
+            self.sink.end_step()
+        self.recorder.storages.prune()
+
+    def _keep(self, key: str, payload: Payload) -> None:
+        if self.sink is not None:
+            self.sink.add_payload(key, payload)
+        else:
+            self._random_states[key] = payload
+
+    def _drain(self) -> None:
+        if self.sink is None:  # in memory, records are made when they are asked for
+            return
+        self.sink.add_contexts(self.recorder.contexts[self._contexts_sent :])
+        self._contexts_sent = len(self.recorder.contexts)
+        kept = self.payloads != "none"
+        fresh = self.recorder.leaves[self._leaves_sent :]
+        self._leaves_sent = len(self.recorder.leaves)
+        for leaf in fresh:
+            if kept and not leaf.skipped:
+                self.sink.add_payload(f"leaf/{leaf.name}", to_payload(leaf.value))
+        self.sink.add_leaves([_leaf(leaf, kept) for leaf in fresh])
+        if not self._whole:  # nothing will be restored
+            for leaf in fresh:
+                leaf.settle()
+        self.sink.add_calls(self.recorder.drain())
+
+
+_running: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A forked process (a data loader's worker) must not write to its parent's trace."""
+    for session in tuple(_running):
+        session.scopes.detach()
+        session.recorder.silent = True
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _leaf(leaf: LiveLeaf, kept: bool) -> Leaf:
+    key = f"leaf/{leaf.name}" if kept and not leaf.skipped else ""
+    return Leaf(leaf.storage, leaf.role, leaf.name, leaf.spec, leaf.fingerprint, key, leaf.skipped)
+
+
+def _lazy_payload(leaf: LiveLeaf) -> Callable[[], Payload]:
+    return lambda: to_payload(leaf.value)
+
+
+def _keeper(payloads: Payloads) -> Callable[[str], bool] | None:
+    if payloads == "none":
+        return None
+    if payloads == "all":
+        return lambda site: True
+    if isinstance(payloads, str):
+        raise UsageError(
+            'payloads must be "all", "none" or a list of globs.',
+            actual=repr(payloads),
+            next_step=f"payloads=[{payloads!r}] keeps the sites that match this glob",
+        )
+    patterns = tuple(payloads)
+    return lambda site: any(fnmatch.fnmatchcase(site, pattern) for pattern in patterns)
+
+
+def _bound(args: Sequence[Any], kwargs: Mapping[str, Any], target: Any) -> dict[str, Any]:
+    function = target.forward if isinstance(target, torch.nn.Module) else target
+    try:
+        return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
+    except (TypeError, ValueError):  # no signature, or the call will fail by itself in a moment
+        return {f"args[{index}]": value for index, value in enumerate(args)} | dict(kwargs)

@@ -1,0 +1,126 @@
+"""Identity and fingerprints of storages while a run goes on.
+
+A storage is known by its ``StorageImpl``; a weak reference is held so that its address cannot be reused by
+another storage. Fingerprints are cached per byte span and dropped when an op writes to the storage, so a
+weight that a hundred ops read is hashed once, and what an op read is what it was when it was read.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+
+from whydiff.capturing.adapters.torch.fingerprints import content_lanes, span_lanes
+
+Lanes = tuple[int, int]
+
+
+class Storage:
+    """What is known of one storage during one capture.
+
+    Attributes:
+        spans: lanes of the bytes ``[low, high)``, until an op writes to the storage.
+        rows: the same, by how a tensor looks at the storage: what is written down when it is read.
+    """
+
+    __slots__ = ("handle", "initialised", "leaves", "number", "producer", "rows", "shown", "spans", "written")
+
+    def __init__(self, number: int, handle: Any, producer: int) -> None:
+        self.number = number
+        self.handle = handle
+        self.producer = producer
+        self.spans: dict[tuple[int, int], Lanes] = {}
+        self.rows: dict[Any, tuple[Any, ...]] = {}
+        self.leaves: list[Any] = []
+        self.shown: list[tuple[int, int]] = []
+        self.initialised = True
+        self.written = False
+
+    def forget(self) -> None:
+        """An op writes here: what was known of the content holds no more."""
+        self.spans.clear()
+        self.rows.clear()
+
+    def covers(self, low: int, high: int) -> bool:
+        """Whether one leaf's look at this storage includes the bytes ``[low, high)``."""
+        return any(begin <= low and high <= end for begin, end in self.shown)
+
+
+class Storages:
+    """All storages seen in one capture."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Storage] = {}
+        self.count = 0
+        self.nowhere = Storage(-1, None, -1)
+        self._finalizer = weakref.finalize(self, _free, self._known)
+
+    def of(self, tensor: torch.Tensor) -> Storage | None:
+        """The storage of a tensor if it was seen before."""
+        return self._known.get(tensor.untyped_storage()._cdata)
+
+    def add(self, tensor: torch.Tensor, producer: int) -> Storage:
+        """Begin to know a tensor's storage; ``producer`` -1 for what existed before."""
+        storage = tensor.untyped_storage()
+        known = Storage(self.count, storage._weak_ref(), producer)
+        self.count += 1
+        self._known[storage._cdata] = known
+        return known
+
+    def prune(self) -> None:
+        """Forget storages that nobody holds any more."""
+        gone = [key for key, entry in self._known.items() if torch.UntypedStorage._expired(entry.handle)]
+        for key in gone:
+            torch.UntypedStorage._free_weak_ref(self._known.pop(key).handle)
+
+    def clear(self) -> None:
+        """Let go of every weak reference."""
+        _free(self._known)
+
+
+def _free(known: dict[int, Storage]) -> None:
+    for entry in known.values():
+        torch.UntypedStorage._free_weak_ref(entry.handle)
+    known.clear()
+
+
+def span_of(tensor: torch.Tensor) -> tuple[int, int, bool]:
+    """First byte, last byte + 1 within the storage, and whether the span is the row-major content."""
+    size = tensor.element_size()
+    low = int(tensor.storage_offset()) * size
+    if tensor.is_contiguous():
+        return low, low + tensor.numel() * size, True
+    extent = 1
+    for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        if length == 0:
+            return low, low, True
+        extent += (length - 1) * stride
+    return low, low + extent * size, False
+
+
+Span = tuple[int, int, bool]
+
+
+def read_lanes(tensor: torch.Tensor, known: Storage, span: Span | None = None) -> tuple[Lanes, int, bool, bool]:
+    """Fingerprint lanes of what a tensor shows now, bytes read, whether of its content, whether known before.
+
+    Raises nothing; the caller has checked `not_comparable`, and may know the `span_of` the tensor.
+    """
+    low, high, dense = span or span_of(tensor)
+    lanes = known.spans.get((low, high))
+    if lanes is not None:
+        return lanes, high - low, dense, True
+    lanes = known.spans[low, high] = span_lanes(tensor, low, high)
+    return lanes, high - low, dense, False
+
+
+def written_lanes(tensor: torch.Tensor, known: Storage, span: Span | None = None) -> tuple[Lanes, int, bool]:
+    """Fingerprint lanes of a fresh or changed tensor's content in row-major order, bytes, whether it lies so."""
+    low, high, dense = span or span_of(tensor)
+    if dense:
+        lanes = span_lanes(tensor, low, high)
+        known.spans[low, high] = lanes
+        return lanes, high - low, True
+    return content_lanes(tensor), tensor.numel() * tensor.element_size(), False

@@ -1,0 +1,67 @@
+"""Run an unmodified Python script with a capture active: ``python -m whydiff.capturing.script``.
+
+Arguments: OUT LEVEL PAYLOADS SCRIPT [ARG …], where PAYLOADS is ``all``, ``none`` or comma-separated globs.
+The script sees its own ``sys.argv``, ``__main__`` and import path; its exit status becomes this process's.
+One thing is other than without a capture: torch is imported before the script begins, so environment
+variables that torch reads while it is imported (``OMP_NUM_THREADS``) have to be set outside the script.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import traceback
+import types
+from pathlib import Path
+
+from whydiff.capturing.record import capture
+from whydiff.errors import WhydiffError
+
+
+def main(arguments: list[str]) -> int:
+    """Capture a script; returns its exit status (2: the capture itself could not begin)."""
+    out, level, payloads, script, *rest = arguments
+    chosen = payloads if payloads in ("all", "none") else payloads.split(",")
+    sys.argv = [script, *rest]
+    sys.path[0] = str(Path(script).resolve().parent)
+    leaving: SystemExit | None = None
+    raised: Exception | None = None
+    try:
+        with capture(out, payloads=chosen, level=level):
+            try:
+                runpy.run_path(script, run_name="__main__")
+            except SystemExit as error:
+                leaving = error
+            except Exception as error:
+                raised = error
+                raise
+    except Exception as error:
+        if error is not raised:  # the capture's own
+            if not isinstance(error, WhydiffError):
+                raise
+            print(error, file=sys.stderr)
+            return 2
+        traceback.print_exception(type(error), error, _own_frames(error, script))
+        return 1
+    return _status(leaving)
+
+
+def _own_frames(error: BaseException, script: str) -> types.TracebackType | None:
+    """The traceback from the script's first frame on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != script:
+        frames = frames.tb_next
+    return frames or error.__traceback__
+
+
+def _status(leaving: SystemExit | None) -> int:
+    """What Python would exit with."""
+    code = leaving.code if leaving is not None else None
+    if code is None or isinstance(code, int):
+        return int(code or 0)
+    print(code, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

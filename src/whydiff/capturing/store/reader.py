@@ -1,0 +1,259 @@
+"""Open a trace from disk. Nothing in a trace is executed or unpickled, and every value is checked."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from whydiff.capturing.store.check import check_references
+from whydiff.capturing.store.decode import IndexDecoder, Mark, Stored
+from whydiff.capturing.store.dtypes import NATIVE, TAGS, saved_shape
+from whydiff.capturing.store.layout import COPY_AGAIN, INDEX, regular_file, shard_name, trace_directory
+from whydiff.capturing.store.manifest import Manifest, read_manifest
+from whydiff.capturing.store.remote import fetch, is_url
+from whydiff.capturing.store.safetensors_file import SafetensorsFile
+from whydiff.errors import TraceFormatError
+from whydiff.records import Call, Environment, Leaf, ObserverCheck, Payload
+
+
+class DiskTrace:
+    """A `whydiff.records.Trace` on disk: records are in memory, payloads are read when asked for.
+
+    Payload arrays are read-only slices of a memory map; copy them before changing or keeping them beyond the
+    life of the files.
+    """
+
+    def __init__(self, root: Path, manifest: Manifest, index: IndexDecoder, note: str) -> None:
+        self._root, self._manifest, self._note = root, manifest, note
+        self._calls, self._contexts = tuple(index.calls), tuple(index.contexts)
+        self._stored, self._shards = index.payloads, index.shards
+        self._leaves = tuple(  # a key whose tensor was not kept names nothing
+            leaf if not leaf.payload or leaf.payload in self._stored else replace(leaf, payload="")
+            for leaf in index.leaves
+        )
+        self._open: dict[int, SafetensorsFile] = {}
+        self._verified: set[str] = set()
+        self.lent: Any = None  # a temporary folder that lives as long as this trace
+        self.came_from = ""
+
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else "incomplete"
+        return f"<DiskTrace {self.source}: {len(self._calls)} calls, {len(self._stored)} payloads, {state}>"
+
+    @property
+    def framework(self) -> str:
+        """``"torch"`` or ``"jax"``."""
+        return self._manifest.framework
+
+    @property
+    def level(self) -> str:
+        """``"op"`` or ``"module"``."""
+        return self._manifest.level
+
+    @property
+    def calls(self) -> Sequence[Call]:
+        """In execution order."""
+        return self._calls
+
+    @property
+    def leaves(self) -> Sequence[Leaf]:
+        """State, inputs and constants."""
+        return self._leaves
+
+    @property
+    def ties(self) -> Sequence[tuple[str, ...]]:
+        """Names of state that share one storage."""
+        return self._manifest.ties
+
+    @property
+    def scalars(self) -> Mapping[str, Any]:
+        """Plain attributes of modules."""
+        return self._manifest.scalars
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Flattened model config."""
+        return self._manifest.config
+
+    @property
+    def contexts(self) -> Sequence[Mapping[str, Any]]:
+        """Flags in force, named by calls."""
+        return self._contexts
+
+    @property
+    def environment(self) -> Environment:
+        """Everything outside the program."""
+        return self._manifest.environment
+
+    @property
+    def observer(self) -> ObserverCheck:
+        """Did looking change the numbers?"""
+        return self._manifest.observer
+
+    @property
+    def captured(self) -> Mapping[str, Any]:
+        """How the run was captured, as the capture wrote it."""
+        return self._manifest.captured
+
+    @property
+    def complete(self) -> bool:
+        """False if the capture stopped early; the note says where."""
+        return self._manifest.complete
+
+    @property
+    def note(self) -> str:
+        """What is worth knowing about this trace."""
+        return self._note
+
+    @property
+    def source(self) -> str:
+        """The path or URL it was opened from."""
+        return self.came_from or str(self._root)
+
+    @property
+    def payloads(self) -> Mapping[str, Callable[[], Payload | None]]:
+        """Keys of the full tensors that were kept, in the order written → functions that read them."""
+        return {key: functools.partial(self.payload, key) for key in self._stored}
+
+    def payload(self, key: str) -> Payload | None:
+        """The full tensor behind ``key``, or None if it was not kept.
+
+        Raises:
+            TraceFormatError: the shard or the tensor's bytes were damaged.
+        """
+        stored = self._stored.get(key)
+        if stored is None:
+            return None
+        shard = self._shard(stored.shard)
+        self._verify(key, stored, shard)
+        return Payload(shard.array(key, NATIVE[stored.stored], stored.shape), stored.dtype)
+
+    def _shard(self, number: int) -> SafetensorsFile:
+        if number not in self._open:
+            shard = SafetensorsFile(regular_file(self._root, shard_name(number)))
+            told = self._shards[number]
+            if (shard.size, shard.header_crc32) != (told.size, told.header_crc32):
+                raise TraceFormatError(
+                    "A payload shard is not the one that was written.",
+                    where=str(shard.path),
+                    actual=f"{shard.size} bytes, header checksum {shard.header_crc32:08x}",
+                    expected=f"{told.size} bytes, {told.header_crc32:08x}",
+                    next_step=COPY_AGAIN,
+                )
+            self._open[number] = shard
+        return self._open[number]
+
+    def _verify(self, key: str, stored: Stored, shard: SafetensorsFile) -> None:
+        if key in self._verified:
+            return
+        where = f"{shard.path}: {key}"
+        tag, shape, _, _ = shard.entries.get(key, ("nothing", (), 0, 0))
+        if (TAGS.get(tag, ("", ""))[1], shape) != saved_shape(stored.stored, stored.shape):
+            raise TraceFormatError(
+                "A payload does not look as the index says.",
+                where=where,
+                actual=f"{tag}{list(shape)}",
+                expected=f"{stored.stored}{list(stored.shape)} for {stored.dtype}",
+                next_step=COPY_AGAIN,
+            )
+        crc = zlib.crc32(shard.slice(key))
+        if crc != stored.crc32:
+            raise TraceFormatError(
+                "A payload was damaged after it was written.",
+                where=where,
+                actual=f"checksum {crc:08x}",
+                expected=f"{stored.crc32:08x}",
+                next_step=COPY_AGAIN,
+            )
+        self._verified.add(key)
+
+
+def open_trace(path: str | os.PathLike[str]) -> DiskTrace:
+    """Open a trace directory, or one at an fsspec URL (copied to a temporary folder); runs no code from it.
+
+    A trace whose writer was killed opens up to the last complete step: ``complete`` is False and ``note``
+    says how far it goes. Damage to any other trace is an error.
+
+    Raises:
+        TraceFormatError: not a trace, damaged or hostile; the message names file and line.
+        TraceVersionError: written by a schema version that this whydiff does not read.
+    """
+    if is_url(path):
+        folder = tempfile.TemporaryDirectory(prefix="whydiff-remote-")
+        trace = open_trace(fetch(str(path), Path(folder.name)))
+        trace.lent, trace.came_from = folder, str(path)
+        return trace
+    root = trace_directory(path)
+    manifest = read_manifest(root)
+    file = regular_file(root, INDEX)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise TraceFormatError("The index cannot be read.", where=str(file), actual=str(error)) from error
+    index, torn = _read_index(data, file, manifest)
+    note = manifest.note
+    if not manifest.closed:
+        note = _cut(index, torn)
+    check_references(index.calls, index.leaves, len(index.contexts), str(root), manifest.closed and manifest.complete)
+    for number, shard in enumerate(index.shards):
+        size = regular_file(root, shard_name(number)).stat().st_size
+        if size != shard.size:
+            raise TraceFormatError(
+                "A payload shard does not have the size that was written.",
+                where=str(root / shard_name(number)),
+                actual=f"{size} bytes",
+                expected=f"{shard.size} bytes",
+                next_step=COPY_AGAIN,
+            )
+    return DiskTrace(root, manifest, index, note)
+
+
+def _read_index(data: bytes, file: Path, manifest: Manifest) -> tuple[IndexDecoder, bool]:
+    if manifest.closed and len(data) != manifest.index_bytes:
+        raise TraceFormatError(
+            "The index does not have the size that was written.",
+            where=str(file),
+            actual=f"{len(data)} bytes",
+            expected=f"{manifest.index_bytes} bytes",
+            next_step=COPY_AGAIN,
+        )
+    lines = data.split(b"\n")
+    torn = lines.pop() != b""
+    index = IndexDecoder()
+    for number, line in enumerate(lines, 1):
+        try:
+            index.feed(line)
+        except ValueError as error:
+            raise TraceFormatError(
+                "A line of the index is damaged.",
+                where=f"{file}, line {number}",
+                actual=str(error),
+                next_step=COPY_AGAIN,
+            ) from error
+    if manifest.closed and (torn or not index.ended or zlib.crc32(data) != manifest.index_crc32):
+        raise TraceFormatError(
+            "The index is not the one that was written.",
+            where=str(file),
+            actual=f"checksum {zlib.crc32(data):08x}",
+            expected=f"{manifest.index_crc32:08x}, with an end line",
+            next_step=COPY_AGAIN,
+        )
+    return index, torn
+
+
+def _cut(index: IndexDecoder, torn: bool) -> str:
+    lost, steps = index.keep_marked(), index.mark.steps
+    if index.ended:
+        return f"killed while closing, after step {steps}; every call is here, the environment may be missing"
+    opened = f"opened up to step {steps} (last complete)" if steps else "no step was complete"
+    note = f"killed during step {steps + 1}, or still being written; {opened}"
+    if lost != Mark() or torn:
+        note += f"; left out after it: {lost.calls} calls, {lost.leaves} leaves, {lost.payloads} payloads"
+        note += ", one torn line" if torn else ""
+    return note

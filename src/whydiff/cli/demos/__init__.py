@@ -1,0 +1,39 @@
+"""Real models with a real difference, for `whydiff demo`, the tests and the documentation.
+
+A demo is a file with ``build()`` → (reference, candidate, inputs) and ``run(progress)`` → `Diagnosis`, or a
+study's report; either has ``print`` and ``to_dict``.
+Weights come from installed Python packages, never from a model hub.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from whydiff.errors import UsageError
+
+NAMES = ("smollm", "megatron", "gemma")
+"""Names that `run` accepts; the first is what `whydiff demo` runs without a name."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total) during long work; total 0 means unknown."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """The `Progress` that says nothing."""
+
+
+def run(name: str = NAMES[0], progress: Progress = silent) -> Any:
+    """Build a demo's two models and compare them.
+
+    Args:
+        name: one of `NAMES`.
+        progress: called with (stage, done, total).
+
+    Raises:
+        UsageError: no demo has this name, or a package that it needs is not installed.
+    """
+    if name not in NAMES:
+        raise UsageError("No demo has this name.", actual=name, expected=", ".join(NAMES))
+    return importlib.import_module(f"whydiff.cli.demos.{name}").run(progress)

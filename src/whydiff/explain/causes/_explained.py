@@ -1,0 +1,267 @@
+"""Origins that a named function explains, worked out once per case: at most one explanation each.
+
+A cause that explains single origins (another formula, another precision, another layout) has ``rank`` and
+``explain(view) -> Finding | None``. Every origin is offered to them in the order of their ranks, and the first that
+finds its pattern in the values gets it, so that two of them never explain the same origin. An origin whose argument
+is a recorded setting (a module's attribute, a configuration key) is left to ST006, which says where to change it;
+origins that read differing state or inputs are left to the state's and inputs' causes. Findings of other functions
+are dropped if the whole programs agree in float64, those of another precision if a number is finite on one side only
+(then the causes OV speak).
+
+What is left, or was found to be another function, is then looked at together with its neighbours (`_joint`): such
+causes also have ``explain_joint(view)``. General causes (`whydiff.explain.causes.GENERAL`) say what differs without knowing the
+mistake, and are silent if setting back what differs in settings and tensors is enough (`_settings.enough`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from whydiff import registry
+from whydiff.errors import WhydiffError
+from whydiff.explain.case import Case, differing_arguments, fits, replayable
+from whydiff.explain.causes import GENERAL
+from whydiff.explain.causes._joint import joints_of
+from whydiff.explain.causes._settings import enough, restored
+from whydiff.explain.causes._state import listed, remember
+from whydiff.explain.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number
+from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints
+from whydiff.numbers.tolerance import SCALING_FLOOR
+from whydiff.records import Cause, Evidence, Origin, Remedy, Verdict
+
+_KINDS = ("implementation", "arguments", "layout", "region")
+_FIRST = 24
+_ALL = 256
+
+
+def explained(case: Case) -> dict[int, Finding]:
+    """Position of an origin → what explains it."""
+    return remember(case, "explained", lambda: _explained(case))
+
+
+def named(case: Case) -> dict[int, Finding]:
+    """`explained` without the general findings."""
+    return {index: finding for index, finding in explained(case).items() if not finding.general}
+
+
+def explained_calls(case: Case) -> set[tuple[int, int]]:
+    """Call pairs of the explained origins, for causes that take what is left."""
+    origins = case.localization.origins
+    return {origins[index].calls for index in explained(case)}
+
+
+def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
+    """One cause per key: the first origin's evidence, everybody's interventions.
+
+    Args:
+        case: the pair of runs.
+        code: of the cause.
+        name: of the cause.
+        remedy: finding → `Remedy`.
+    """
+    groups: dict[Any, list[tuple[Origin, Finding]]] = {}
+    for index, finding in explained(case).items():
+        if finding.code == code:
+            groups.setdefault(finding.key, []).append((case.localization.origins[index], finding))
+    for found in groups.values():
+        origin, finding = found[0]
+        sites = [str(one.site.at("")) for one, _ in found]
+        evidence = list(finding.evidence)
+        if len(found) > 1:
+            evidence.append(Evidence(f"{len(found)} origins are of this kind: {listed(sites)}", {"origins": sites}))
+        interventions = tuple(dict.fromkeys(i for _, one in found for i in one.interventions))
+        made: Remedy = remedy(finding)
+        yield Cause(code, name, str(origin.site.at("")), finding.verdict, tuple(evidence), made,
+                    interventions=interventions)  # fmt: skip
+
+
+def argued(case: Case, origin: Origin, ours: Any, theirs: Any) -> bool:
+    """Whether an argument of an origin's two calls changed from one value to the other."""
+    reference, candidate = origin.calls
+    if origin.kind != "arguments" or reference < 0 or candidate < 0:
+        return False
+    changes = differing_arguments(case.reference.calls[reference].arguments, case.candidate.calls[candidate].arguments)
+    return any(fits(change, (ours, theirs)) for change in changes)
+
+
+def _is_a_setting(case: Case, origin: Origin) -> bool:
+    pairs = [
+        *(pair for path, pair in case.scalar_changes.items() if path.rpartition(".")[2] != "__class__"),
+        *case.config_changes.values(),
+    ]
+    return any(argued(case, origin, *pair) for pair in pairs)
+
+
+def _explained(case: Case) -> dict[int, Finding]:
+    eligible: dict[str, list[int]] = {}
+    for index, origin in enumerate(case.localization.origins):
+        if origin.kind in _KINDS and min(origin.calls) >= 0 and not _is_a_setting(case, origin):
+            eligible.setdefault(_kind(case, origin), []).append(index)
+    repeats = not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
+    if not eligible or not repeats or case.localization.axes:
+        return {}
+    if replayable(case.reference) or replayable(case.candidate):
+        return {}
+    rules = sorted((d for d in registry.parts("causes").values() if hasattr(d, "explain")), key=lambda d: d.rank)
+    found: dict[int, Finding] = {}
+
+    def visit(seen: Examined) -> None:
+        view = View(case, case.localization.origins[seen.number], seen)
+        for rule in rules:
+            finding = rule.explain(view)
+            if finding is not None and not _idle(case, finding.verdict):
+                found[seen.number] = finding
+                return
+
+    examine(case, chosen=[indices[0] for indices in eligible.values()][:_FIRST], visit=visit)
+    alike = [i for indices in eligible.values() if indices[0] in found for i in indices[1:]][:_ALL]
+    if alike:
+        examine(case, chosen=alike, visit=visit)
+    found = _together(case, eligible, found, rules)
+    if any(finding.general for finding in found.values()) and enough(case):
+        found = {index: finding for index, finding in found.items() if not finding.general}
+    return _joined(dict(sorted(found.items())), {rule.code: rule.rank for rule in rules})
+
+
+def _together(
+    case: Case, eligible: dict[str, list[int]], found: dict[int, Finding], rules: Sequence[Any]
+) -> dict[int, Finding]:
+    """Findings of other functions, after origins that belong together were looked at as one.
+
+    What only both together tell (a known formula, a cast in another place) takes the place of what was found at
+    each; where both together compute one function, nothing else is wrong with either.
+    """
+    numbers = [i for indices in eligible.values() for i in indices[:_ALL]]
+    left = {i for i in numbers if i not in found or found[i].verdict is Verdict.SEMANTIC}
+    joints = joints_of(case, sorted(left))
+    if not joints:
+        return found
+    firsts = {indices[0] for indices in eligible.values()}
+    chosen = [joint for joint in joints if joint.members[0] in firsts][: 2 * _FIRST]
+    kinds = {index: kind for kind, indices in eligible.items() for index in indices}
+    told, ranks = dict(found), {rule.code: rule.rank for rule in rules}
+    done: set[int] = set()
+    sizes: set[tuple[str, int]] = set()
+
+    def visit(seen: Examined) -> None:
+        joint = chosen[seen.number]
+        if done & {*joint.members}:
+            return
+        view = JointView(case, case.localization.origins[joint.members[0]], seen, joint)
+        known = min((ranks[told[m].code] for m in joint.members if m in told), default=GENERAL)
+        specific = (rule.explain_joint(view) for rule in rules if hasattr(rule, "explain_joint") and rule.rank < known)
+        finding = next((one for one in specific if one is not None and not _idle(case, one.verdict)), None)
+        if finding is None and not view.one_function:
+            before = left_open.get(joint.members[0])
+            if before is None or len(before.joint.members) < len(joint.members):
+                left_open[joint.members[0]] = view
+            return
+        done.update(joint.members)
+        sizes.add((kinds[joint.members[0]], len(joint.calls[0])))
+        for member in joint.members:
+            told.pop(member, None)
+            if finding is not None:
+                told[member] = finding if member == joint.members[0] else replace(finding, interventions=())
+
+    left_open: dict[int, JointView] = {}
+    examine_joints(case, chosen, visit)
+    for first, view in left_open.items():
+        members = view.joint.members
+        if done & {*members} or not (_moved(told, members) or not any(member in told for member in members)):
+            continue
+        general = (
+            rule.explain_joint(view) for rule in rules if rule.rank >= GENERAL and hasattr(rule, "explain_joint")
+        )
+        finding = next((one for one in general if one is not None and not _idle(case, one.verdict)), None)
+        if finding is not None:
+            done.update(members)
+            told |= {m: finding if m == first else replace(finding, interventions=()) for m in members}
+    chosen = _alike(case, left - firsts, done, lambda joint: (kinds[joint.members[0]], len(joint.calls[0])) in sizes)
+    if chosen:
+        examine_joints(case, chosen, visit)
+    return told
+
+
+def _alike(case: Case, left: set[int], done: set[int], wanted: Callable[[Joint], bool]) -> list[Joint]:
+    """Further joints of a wanted form.
+
+    What differs in one layer reaches into the next, whose origins would be taken for parts of the same: so the
+    joints that were chosen are set aside, and the rest is looked at again.
+    """
+    chosen: list[Joint] = []
+    claimed = set(done)
+    while len(chosen) < _ALL and left - claimed:
+        before = len(chosen)
+        for joint in joints_of(case, sorted(left - claimed)):
+            if wanted(joint) and not claimed & {*joint.members}:
+                chosen.append(joint)
+                claimed |= {*joint.members}
+        if len(chosen) == before:
+            break
+    return chosen[:_ALL]
+
+
+def _moved(told: dict[int, Finding], members: Sequence[int]) -> bool:
+    """Whether one step is left out at one of the places on one side, and at the other place on the other."""
+    facts = [told[member].facts for member in members if member in told and told[member].general]
+    steps = {(fact.get("side"), fact.get("ops")) for fact in facts}
+    return len(facts) == len(members) == len(steps) == 2 and None not in {ops for _, ops in steps} and (
+        len({ops for _, ops in steps}) == 1
+    )  # fmt: skip
+
+
+def _joined(found: dict[int, Finding], ranks: dict[str, int]) -> dict[int, Finding]:
+    """Where one explanation's interventions are all among another one's, only the more specific one is kept."""
+    joined = {}
+    for index, finding in found.items():
+        mine = set(finding.interventions)
+        wider = (one for one in found.values()
+                 if ranks[one.code] < ranks[finding.code] and mine <= set(one.interventions))  # fmt: skip
+        joined[index] = next(wider, finding) if mine else finding
+    return joined
+
+
+def _idle(case: Case, verdict: Verdict) -> bool:
+    """Whether a finding of this kind cannot be what makes the outputs differ."""
+    if verdict is Verdict.SEMANTIC:
+        return remember(case, "one program", lambda: _one_program(case))
+    return verdict is Verdict.PRECISION and _out_of_range(case)
+
+
+def _out_of_range(case: Case) -> bool:
+    """Whether a number is finite on one side only: then the causes about ranges say what the narrower dtype did."""
+    local = case.localization
+    comparisons = (*(o.comparison for o in local.origins), *(c for _, c in local.outputs),
+                   *(g.comparison for g in local.growth))  # fmt: skip
+    return any(c.value(metric) for c in comparisons for metric in ("inf_mismatch", "nan_mismatch"))
+
+
+def _one_program(case: Case) -> bool:
+    """Whether the outputs agree in float64, differing tensors restored: what differs on the way cancels then."""
+    for interventions in dict.fromkeys(((), restored(case))):
+        try:
+            apart = case.apart_in_float64(interventions)
+        except WhydiffError:  # a tensor of another shape: nothing is known
+            continue
+        if apart is not None and apart <= SCALING_FLOOR:
+            return True
+    return False
+
+
+def _kind(case: Case, origin: Origin) -> str:
+    """Origins of one kind are explained alike: the same ops with the same arguments on the same dtypes."""
+    reference, candidate = (
+        trace.calls[index] for trace, index in zip((case.reference, case.candidate), origin.calls, strict=True)
+    )
+    ops = [site.op for site in origin.region]
+    calls = [[c.target, c.arguments, [e.spec.dtype for e in c.reads]] for c in (reference, candidate)]
+    return json.dumps([origin.kind, ops, calls], default=repr)
+
+
+__all__ = [
+    "Array", "Finding", "Operation", "View", "argued", "causes_of", "consumers", "distance", "explained",
+    "explained_calls", "floating", "named", "narrow", "number",
+]  # fmt: skip

@@ -1,0 +1,83 @@
+"""Origins in one more resynchronised walk, where both sides' inputs are at hand: for causes about order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from whydiff.capturing.adapters import Executor, Value, for_framework
+from whydiff.errors import WhydiffError
+from whydiff.explain.case import Case, replayable
+from whydiff.explain.causes._explained import explained_calls
+from whydiff.locate.origins import find_origins
+from whydiff.pair.lockstep import Lockstep
+from whydiff.records import Call, Trace
+
+SAME_INPUTS = ("implementation", "arguments", "layout")
+"""Kinds of origin whose inputs hold the same values."""
+
+Recorded = tuple[Executor, Call, Sequence[Value]]
+Visit = Callable[[Lockstep, Call, Call], None]
+
+
+def visit_origins(case: Case, wanted: Callable[[Call, Call], bool], visit: Visit) -> None:
+    """Walk both programs again and call ``visit`` at wanted origins, while everything they read is there.
+
+    Does nothing (and costs nothing) if no origin is wanted or a side cannot be replayed. Origins that a cause
+    explains from the values are left out.
+    """
+    named = explained_calls(case)
+    sites = {
+        origin.calls for origin in case.localization.origins
+        if origin.kind in SAME_INPUTS and min(origin.calls) >= 0 and origin.calls not in named
+        and wanted(case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]])
+    }  # fmt: skip
+    if not sites or replayable(case.reference) or replayable(case.candidate):
+        return
+
+    def on_origin(step: Lockstep, call_r: Call, call_c: Call, look: Any) -> None:
+        if (call_r.index, call_c.index) in sites:
+            visit(step, call_r, call_c)
+
+    executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
+    find_origins(executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=on_origin)
+
+
+def single_regions(case: Case) -> Iterator[tuple[str, Recorded, Recorded]]:
+    """Regions of one op on either side: (site, reference's and candidate's executor, call and reads).
+
+    Each program is executed plainly up to its op; where an earlier difference reaches it, the reads differ.
+    """
+    unpaired = set(case.alignment.unpaired_reference), set(case.alignment.unpaired_candidate)
+    if replayable(case.reference) or replayable(case.candidate):
+        return
+    for origin in case.localization.origins:
+        ours, theirs = origin.calls
+        if origin.kind == "region" and len(origin.region) == 2 and ours in unpaired[0] and theirs in unpaired[1]:
+            sides = tuple(_reads_at(trace, index) for trace, index in
+                          ((case.reference, ours), (case.candidate, theirs)))  # fmt: skip
+            if sides[0] is not None and sides[1] is not None:
+                yield str(origin.site), sides[0], sides[1]
+
+
+def _reads_at(trace: Trace, index: int) -> Recorded | None:
+    executor = for_framework(trace.framework).executor(trace)
+    with executor.running():
+        for call in trace.calls[:index]:
+            executor.execute(call)
+            executor.release(call)
+        call = trace.calls[index]
+        try:
+            return executor, call, [executor.read(event) for event in call.reads]
+        except WhydiffError:  # a call before it could not be executed: nothing to look at
+            return None
+
+
+def flags(case: Case, call_r: Call, call_c: Call) -> dict[str, tuple[Any, Any]]:
+    """Flags in force that differ between two calls: name → (reference's, candidate's)."""
+    both: list[Mapping[str, Any]] = [
+        trace.contexts[call.context] if call.context < len(trace.contexts) else {}
+        for trace, call in ((case.reference, call_r), (case.candidate, call_c))
+    ]
+    names = [*both[0], *(name for name in both[1] if name not in both[0])]
+    return {n: (both[0].get(n), both[1].get(n)) for n in names if both[0].get(n) != both[1].get(n)}

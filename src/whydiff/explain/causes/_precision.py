@@ -1,0 +1,116 @@
+"""Parts of a program that run in another dtype on the two sides: what the precision causes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import View
+from whydiff.numbers.tolerance import UNIT_ROUNDOFF
+from whydiff.records import Call, Event, Intervention
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """One side rounds where the other does not.
+
+    Attributes:
+        side: 0 the reference, 1 the candidate: which has fewer bits here.
+        dtypes: of the reference's and of the candidate's value.
+        casts: calls of that side that only round; empty if an op itself works in the narrower dtype.
+        readers: paired calls (reference, candidate) that read the value, or that are the op itself.
+    """
+
+    side: int
+    dtypes: tuple[str, str]
+    casts: tuple[Call, ...]
+    readers: tuple[tuple[Call, Call], ...]
+
+
+def narrowing(view: View) -> Narrowing | None:
+    """What is rounded at an origin that computes one function on both sides; None: nothing, or both sides."""
+    if not view.one_function:
+        return None
+    dtypes = view.seen.results[0].spec.dtype, view.seen.results[1].spec.dtype
+    units = tuple(UNIT_ROUNDOFF.get(dtype, 0.0) for dtype in dtypes)
+    if units[0] == units[1] or not all(units):
+        return None
+    side = int(units[1] > units[0])
+    calls = view.seen.calls
+    if view.origin.kind != "region":
+        return Narrowing(side, dtypes, (), ((calls[0][0], calls[1][0]),))
+    if calls[1 - side]:
+        return None
+    return Narrowing(side, dtypes, tuple(calls[side]), readers(view.case, *view.seen.results))
+
+
+def readers(case: Case, reference: Event, candidate: Event) -> tuple[tuple[Call, Call], ...]:
+    """Paired calls that read two values at the same place."""
+    found = []
+    for pair in case.alignment.pairs:
+        ours, theirs = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
+        if _reads(ours, reference) and _reads(theirs, candidate):
+            found.append((ours, theirs))
+    return tuple(found)
+
+
+def _reads(call: Call, event: Event) -> bool:
+    return any(e.storage == event.storage and e.producer == event.producer for e in call.reads)
+
+
+def in_the_other_dtype(case: Case, found: Narrowing) -> tuple[Intervention, ...]:
+    """The candidate's ops in the reference's dtypes, from here on until both sides' dtypes agree again."""
+    partner = {p.candidate: case.reference.calls[p.reference] for p in case.alignment.pairs}
+    wide = found.dtypes[0]
+    chosen: dict[int, str] = {}
+    if found.side == 1:
+        chosen = {call.index: wide for call in found.casts}
+    waiting = [theirs.index for ours, theirs in found.readers if _differ(ours, theirs)]
+    chosen |= {index: _dtype(partner[index]) for index in waiting}
+    waiting += [call.index for call in found.casts if found.side == 1]
+    for call in case.candidate.calls[min(waiting, default=len(case.candidate.calls)) :]:
+        if call.kind == "view" or call.index in chosen or not _from(call, chosen):
+            continue
+        ours = partner.get(call.index)
+        if call.kind == "return":
+            if ours is not None and any(_unlike(a, b) for a, b in _by_slot(ours, call)):
+                chosen[call.index] = wide
+        elif ours is None:
+            if len(call.reads) == 1 and call.site.op in ("_to_copy", "copy", "clone") and found.side == 1:
+                chosen[call.index] = wide
+        elif _differ(ours, call):
+            chosen[call.index] = _dtype(ours)
+    calls = case.candidate.calls
+    return tuple(Intervention("set-dtype", str(calls[index].site), dtype) for index, dtype in sorted(chosen.items()))
+
+
+def _from(call: Call, chosen: Iterable[int]) -> bool:
+    known = set(chosen)
+    return any(event.producer in known for event in call.reads)
+
+
+def _by_slot(ours: Call, theirs: Call) -> list[tuple[Event, Event]]:
+    slots = {event.site.slot: event for event in theirs.reads}
+    return [(event, slots[event.site.slot]) for event in ours.reads if event.site.slot in slots]
+
+
+def _unlike(ours: Event, theirs: Event) -> bool:
+    known = ours.spec.dtype in UNIT_ROUNDOFF and theirs.spec.dtype in UNIT_ROUNDOFF
+    return known and ours.spec.dtype != theirs.spec.dtype
+
+
+def _differ(ours: Call, theirs: Call) -> bool:
+    return any(_unlike(a, b) for a, b in zip(ours.writes, theirs.writes, strict=False))
+
+
+def _dtype(call: Call) -> str:
+    return next((e.spec.dtype for e in call.writes if e.spec.dtype in UNIT_ROUNDOFF), "")
+
+
+def autocast(case: Case, call: Call, side: int) -> str:
+    """Dtypes of the autocast region that a call ran in; empty outside."""
+    contexts: Any = (case.reference, case.candidate)[side].contexts
+    context = contexts[call.context] if call.context < len(contexts) else {}
+    return str(context.get("autocast") or "")

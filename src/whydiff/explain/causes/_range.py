@@ -1,0 +1,124 @@
+"""What the causes of range share: alarms of the candidate's replay, and the replay in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from whydiff.capturing.adapters import for_framework
+from whydiff.explain.case import Case
+from whydiff.numbers.ranges import Range, measure_array
+from whydiff.numbers.ranges.audit import Alarm
+from whydiff.numbers.tolerance import UNDERFLOW_SHARE
+from whydiff.records import Cause, Comparison, Evidence, Experiment, Intervention, Lift, Site, Status, Trace
+
+_KEY = "ranges"
+
+
+def alarms(case: Case, kind: str) -> Iterator[Alarm]:
+    """Alarms of one kind that the candidate's run raises and the reference's does not.
+
+    Both runs are audited (by replay, once per case) only if somewhere a number is finite on one side alone.
+    """
+    local = case.localization
+    seen = (
+        *(o.comparison for o in local.origins),
+        *(c for _, c in local.outputs),
+        *(g.comparison for g in local.growth),
+    )
+    if not any(_parts(comparison) for comparison in seen):
+        return
+    known = case.shared(_KEY, lambda: tuple(_audit(trace) for trace in (case.reference, case.candidate)))
+    reference = {(alarm.kind, case.rename(str(alarm.site))) for alarm in known[0]}
+    yield from (alarm for alarm in known[1] if alarm.kind == kind and (kind, str(alarm.site)) not in reference)
+
+
+def _parts(comparison: Comparison) -> bool:
+    return any(comparison.value(metric) for metric in ("inf_mismatch", "nan_mismatch"))
+
+
+def _audit(trace: Trace) -> tuple[Alarm, ...]:
+    adapter: Any = for_framework(trace.framework)
+    return adapter.audit(trace).alarms if hasattr(adapter, "audit") else ()
+
+
+def measured(alarm: Alarm, sentence: str) -> tuple[Evidence, ...]:
+    """The alarm's numbers as evidence."""
+    times = "" if alarm.count == 1 else f", in {alarm.count} calls (steps {alarm.steps[0]} to {alarm.steps[1]})"
+    return (Evidence(sentence + times, dict(alarm.data)),)
+
+
+def widen(site: Site) -> Intervention:
+    """Carry every narrower number in float32; done by a lifted replay."""
+    return Intervention("widen", str(site), "float32")
+
+
+def proven(case: Case, cause: Cause, alarm: Alarm) -> Cause:
+    """A cause with its experiment: the candidate's recorded ops again in float32 (see `in_float32`)."""
+    return with_experiment(cause, alarm, in_float32(case.candidate, alarm))
+
+
+def with_experiment(cause: Cause, alarm: Alarm, found: Range | str) -> Cause:
+    """Confirmed if the site's numbers are finite in float32, or if they do not vanish there.
+
+    Args:
+        cause: of the alarm.
+        alarm: what was raised.
+        found: from `in_float32`.
+    """
+    if isinstance(found, str):
+        return replace(cause, reason=cause.reason or found)
+    if alarm.kind == "underflow":
+        cured, prediction, outcome = _kept(alarm, found)
+    else:
+        cured, prediction = found.finite, "in float32 the same numbers are finite at this site"
+        largest = f"largest {found.max_abs:.4g}"
+        outcome = (
+            f"finite, {largest}" if cured else f"still not finite ({largest.replace('largest', 'largest finite')})"
+        )
+    status: Status = "confirmed" if cured else "refuted"
+    widened = tuple(item for item in cause.interventions if item.name == "widen")
+    experiment = Experiment(widened or cause.interventions, prediction, outcome, status, "replay")
+    reason = "" if cured else "wider numbers do not cure it"
+    return replace(cause, status=status, reason=reason, experiments=(*cause.experiments, experiment))
+
+
+def _kept(alarm: Alarm, found: Range) -> tuple[bool, str, str]:
+    """Whether an underflow's numbers are there in float32; what was predicted; what happened."""
+    data, elements = alarm.data, max(found.elements, 1)
+    before, after = 100 * data["zeros"] / max(data["elements"], 1), 100 * found.zeros / elements
+    outcome = f"zeros {before:.0f} % → {after:.0f} %, smallest {found.min_abs:.3g}"
+    if "constant" in data:
+        return not found.zeros, "in float32 the same operator writes no zero", outcome
+    lost = 1 - (elements - found.zeros) / max(data["present"] * found.elements / data["elements"], 1)
+    return lost <= UNDERFLOW_SHARE, "in float32 the same numbers do not vanish at this site", outcome
+
+
+def in_float32(trace: Trace, alarm: Alarm) -> Range | str:
+    """Replay a trace with every narrower number carried in float32.
+
+    Args:
+        trace: a trace that can be replayed.
+        alarm: where to look; an underflow is looked at in its first step, everything else in every step.
+
+    Returns:
+        The range of what is written there, or why it could not be measured.
+    """
+    executor = for_framework(trace.framework).executor(trace, lift=Lift("float32", "lifted"))
+    site = replace(alarm.site.at(""), step=0)
+    seen: Range | None = None
+    with executor.running():
+        for call in trace.calls:
+            failed = executor.execute(call)
+            here = call.kind == "compute" and replace(call.site, step=0) == site
+            if here and (alarm.kind != "underflow" or call.site.step == alarm.steps[0]):
+                if failed:
+                    return f"the op could not be replayed in float32: {failed}"
+                for event in call.writes:
+                    if event.fingerprint is not None:
+                        payload = executor.payload(executor.written(event))
+                        found = measure_array(payload.bits, payload.dtype)
+                        seen = found if seen is None else seen.merged(found)
+            executor.release(call)
+    return seen if seen is not None else "the replay did not meet the site"

@@ -1,0 +1,70 @@
+"""Settings that differ: plain attributes of modules, grouped; and all of them set back at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whydiff.errors import WhydiffError
+from whydiff.explain.case import Case
+from whydiff.explain.causes._state import remember, target_name
+from whydiff.records import Intervention
+
+_NOT_SETTINGS = ("training", "__class__")
+"""MD001 explains the first; the second is another module, not a setting."""
+
+
+def scalars(case: Case) -> dict[tuple[str, Any, Any], list[str]]:
+    """(attribute, reference's, candidate's) → paths, in the order of the modules; lists become tuples."""
+    groups: dict[tuple[str, Any, Any], list[str]] = {}
+    for path, (ours, theirs) in case.scalar_changes.items():
+        attribute = path.rpartition(".")[2]
+        if attribute in _NOT_SETTINGS or ours is None or theirs is None or place(ours) or place(theirs):
+            continue
+        one, other = (tuple(v) if isinstance(v, list) else v for v in (ours, theirs))
+        groups.setdefault((attribute, one, other), []).append(path)
+    return groups
+
+
+def place(value: Any) -> bool:
+    """A path or address says where something came from, not how it computes."""
+    return isinstance(value, str) and ("/" in value or "\\" in value)
+
+
+def settable(ours: Any, theirs: Any) -> bool:
+    """Whether the recorded value can be set: of a dtype and the like only the text is known."""
+    return type(ours) is type(theirs) and not (isinstance(ours, str) and ours.startswith("torch."))
+
+
+def enough(case: Case) -> bool:
+    """Whether the outputs agree once every differing setting, mode and tensor is the reference's: then no op differs.
+
+    Tried by experiment, if anything of the kind differs and all of it can be set back.
+    """
+    return remember(case, "settings are enough", lambda: _enough(case))
+
+
+def _enough(case: Case) -> bool:
+    items = [
+        Intervention("set-scalar", target_name(case, path), ours)
+        for (_, ours, theirs), paths in scalars(case).items() if settable(ours, theirs) for path in paths
+    ]  # fmt: skip
+    for path, (ours, theirs) in case.scalar_changes.items():
+        if path.rpartition(".")[2] == "training" and isinstance(ours, bool) and isinstance(theirs, bool):
+            items.append(Intervention("set-mode", target_name(case, path).rpartition(".")[0], ours))
+    if not items:
+        return False
+    items.sort(key=lambda item: item.target.count("."))  # a mode set on a module sets those below it
+    wanted = (*items, *restored(case))
+    try:
+        return case.supports(wanted) and case.try_out(wanted).equal
+    except WhydiffError:  # it cannot be tried: nothing is known
+        return False
+
+
+def restored(case: Case) -> tuple[Intervention, ...]:
+    """Interventions that give the candidate the reference's tensors wherever leaves differ."""
+    return tuple(
+        Intervention("restore-state" if ours.is_state else "restore-input", theirs.name,
+                     None if theirs.name == ours.name else ours.name)
+        for ours, theirs in case.differing_leaves
+    )  # fmt: skip

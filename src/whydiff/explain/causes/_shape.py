@@ -1,0 +1,231 @@
+"""What the causes of the family SH share: ops whose bits depend on the shape or layout of what they read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from whydiff.capturing.adapters import for_framework
+from whydiff.errors import WhydiffError
+from whydiff.explain.case import Case, replayable
+from whydiff.explain.scaling import Difference, Scale
+from whydiff.locate.origins import find_origins
+from whydiff.numbers.comparison import compare_payloads
+from whydiff.numbers.metrics import is_integer, measure
+from whydiff.pair.lockstep import Lockstep, Look
+from whydiff.pair.slices import counterparts
+from whydiff.records import (
+    Call,
+    Cause,
+    Event,
+    Evidence,
+    Experiment,
+    Intervention,
+    Lift,
+    Measurement,
+    Origin,
+    Payload,
+    Remedy,
+    Status,
+    Verdict,
+)  # fmt: skip
+
+ROWS = (16, 64)
+"""Rows of a piece that are tried, the first that works is recommended."""
+_BYTES = 64
+"""Alignment that kernels ask for: one cache line, one AVX-512 register."""
+
+
+def on_axis(case: Case, name: str) -> list[Origin]:
+    """Origins of a pair that differs in size along an axis of this name; none if it also differs along another."""
+    axes = case.localization.axes
+    if not axes or {axis.name for axis in axes} != {name}:
+        return []
+    return [origin for origin in case.localization.origins if origin.kind == "implementation"]
+
+
+def relaid(case: Case) -> list[Origin]:
+    """Origins whose op reads equal values in another layout or at another alignment."""
+    found = []
+    for origin in case.localization.origins:
+        if origin.kind == "implementation" and not case.localization.axes and min(origin.calls) >= 0:
+            reads = case.reference.calls[origin.calls[0]].reads, case.candidate.calls[origin.calls[1]].reads
+            if any(layout_of(r) != layout_of(c) for r, c in zip(*reads, strict=False)):
+                found.append(origin)
+    return found
+
+
+def layout_of(event: Event) -> tuple[Any, ...]:
+    """Strides of the dimensions that have any extent, and the offset within a cache line."""
+    spec = event.spec
+    strides = tuple(stride for size, stride in zip(spec.shape, spec.strides, strict=False) if size > 1)
+    return strides, spec.offset % _BYTES
+
+
+def natures(case: Case, origins: Sequence[Origin]) -> tuple[dict[str, Scale], dict[str, tuple[str, str]]]:
+    """The scaling test of single ops: the first origin of every operator, on its own inputs.
+
+    Both calls are carried out in float32 and float64 on what they read (resynchronised), and the counterparts
+    of their outputs are compared. A difference that stays is no rounding: the op mixes rows.
+
+    Returns:
+        Operator → scale; operator → what carries it out in either run, where the framework can tell quietly.
+    """
+    wanted: dict[str, tuple[int, int]] = {}
+    for origin in origins:
+        wanted.setdefault(case.reference.calls[origin.calls[0]].target, origin.calls)
+    if any(replayable(trace) for trace in (case.reference, case.candidate)):
+        return {}, {}
+    looker = _Local(case, set(wanted.values()))
+    executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
+    find_origins(executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=looker)
+    return looker.scales, looker.kernels
+
+
+class _Local:
+    def __init__(self, case: Case, wanted: set[tuple[int, int]]) -> None:
+        self.case, self.wanted = case, wanted
+        self.scales: dict[str, Scale] = {}
+        self.kernels: dict[str, tuple[str, str]] = {}
+
+    def __call__(self, step: Lockstep, reference: Call, candidate: Call, look: Look) -> None:
+        if (reference.index, candidate.index) not in self.wanted:
+            return
+        ran = [_kernels(*side) for side in ((step.reference, reference), (step.candidate, candidate))]
+        if all(ran):
+            self.kernels[reference.target] = (ran[0], ran[1])
+        try:
+            single, double = (self._lifted(step, reference, candidate, dtype) for dtype in ("float32", "float64"))
+        except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError):
+            return
+        if single is not None and double is not None:
+            self.scales[reference.target] = Scale(single, double, str(look.reference.site))
+
+    def _lifted(self, step: Lockstep, reference: Call, candidate: Call, dtype: Any) -> Difference | None:
+        outputs: list[Payload] = []
+        for executor, call in ((step.reference, reference), (step.candidate, candidate)):
+            lifted = for_framework(executor.framework).executor(executor.trace, lift=Lift(dtype, "lifted", True))
+            reads = [
+                _own(executor.read(e)) if i in call.mutates else executor.read(e) for i, e in enumerate(call.reads)
+            ]
+            results = list(lifted.apply(call, reads)) or [reads[i] for i in call.mutates]
+            outputs.append(lifted.payload(results[0]))
+        ours, theirs = counterparts(outputs[0], outputs[1], step.axes)
+        if is_integer(ours.dtype) or ours.bits.shape != theirs.bits.shape:
+            return None
+        s = measure(ours, theirs)
+        finite = max(s.finite, 1)
+        special = s.inf_mismatch + s.nan_reference + s.nan_candidate - 2 * s.nan_both
+        return Difference(s.sum_abs / finite, (s.sum_reference_square / finite) ** 0.5, special)
+
+
+def _kernels(executor: Any, call: Call) -> str:
+    if call.mutates:
+        return ""
+    try:
+        return ", ".join(executor.kernels(call, [executor.read(event) for event in call.reads]))
+    except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, AssertionError, NotImplementedError):
+        return ""  # evidence that can be done without
+
+
+def _own(value: Any) -> Any:
+    return value.clone() if hasattr(value, "clone") else value
+
+
+def cause(
+    case: Case, origins: Sequence[Origin], code: str, name: str, word: str,
+    remedies: Sequence[tuple[str, Any]], text: Callable[[str, str, tuple[str, ...], Any], Remedy],
+) -> Iterator[Cause]:  # fmt: skip
+    """One cause for the origins whose difference is rounding, with the first remedy that works, carried out."""
+    scales, kernels = natures(case, origins)
+    mine = [o for o in origins if _rounds(scales.get(case.reference.calls[o.calls[0]].target))]
+    targets = {case.reference.calls[o.calls[0]].target for o in mine}
+    if not mine:
+        return
+    ops = tuple(dict.fromkeys(origin.site.op for origin in mine))
+    evidence = [Evidence(
+        f"{len(mine)} of {len(case.localization.origins)} origins: on inputs that agree bit for bit, {', '.join(ops)} "
+        f"gives other bits {word}", {"ops": list(ops), "sites": [str(origin.site) for origin in mine]},
+    )]  # fmt: skip
+    evidence += [Evidence(f"{target}, alone, lifted: {scale}", {"nature": scale.nature})
+                 for target, scale in scales.items()]  # fmt: skip
+    evidence += [Evidence(f"{target}, executed alone, is carried out by {ours}"
+                          + (" at either size" if ours == theirs else f" and by {theirs}"),
+                          {"reference": ours, "candidate": theirs})
+                 for target, (ours, theirs) in kernels.items() if target in targets]  # fmt: skip
+    experiments, best = _tried(case, ops, remedies)
+    status: Status = "confirmed" if best is not None else "inconclusive"
+    reason = "" if best is not None else "no remedy that was tried makes the runs agree"
+    if not experiments:
+        reason = "its remedies need two live runs of one framework whose outputs differ"
+    remedy = (
+        text(case.candidate.framework, *best)
+        if best is not None
+        else Remedy("Accept it: the same function, rounded in another order.")
+    )
+    yield Cause(code, name, str(mine[0].site), Verdict.ROUNDING, tuple(evidence), remedy, status, reason,
+                tuple(experiments), effect=tuple(Measurement("removed", e.before, "output elements")
+                                                 for e in experiments if e.status == "confirmed" and e.before))  # fmt: skip
+
+
+def in_pieces(framework: str, ops: tuple[str, ...], rows: int, word: str) -> Remedy:
+    """The remedy that keeps every kernel at one number of rows, as a user of the framework writes it."""
+    said = f"Carry out {', '.join(ops)} in pieces of {rows} rows: one kernel, whatever the {word}."
+    if framework == "jax":
+        return Remedy(
+            f"{said} In JAX, map the function that holds them (here f, of one row) over batches of {rows} rows, with "
+            "the rows padded to a multiple: what is left over would be a kernel of another size.",
+            "def in_pieces(x):\n"
+            f"    rows = jax.numpy.pad(x, [(0, -len(x) % {rows})] + [(0, 0)] * (x.ndim - 1))\n"
+            f"    return jax.lax.map(f, rows, batch_size={rows})[: len(x)]\n",
+        )
+    return Remedy(
+        f"{said} whydiff sweep measures its cost.",
+        f"with whydiff.batch_invariant(model, ops={ops!r}, rows={rows}):\n    model(...)",
+    )
+
+
+def _rounds(scale: Scale | None) -> bool:
+    return scale is not None and scale.nature in ("equal", "rounding")
+
+
+def _tried(
+    case: Case, ops: tuple[str, ...], remedies: Sequence[tuple[str, Any]]
+) -> tuple[list[Experiment], tuple[str, tuple[str, ...], Any] | None]:
+    adapter = for_framework(case.candidate.framework)
+    make = getattr(adapter, "remedy", None)
+    if make is None or None in case.runs or case.reference.framework != case.candidate.framework:
+        return [], None
+    before = _difference(case, nullcontext())
+    if before == 0:  # agreeing outputs prove nothing
+        return [], None
+    experiments = []
+    for name, value in remedies:
+        interventions = tuple(Intervention(name, op, value) for op in ops)
+        prediction = "both runs, carried out so, agree bit for bit"
+        try:
+            after = _difference(case, make(name, ops, value))
+        except (WhydiffError, RuntimeError, TypeError, ValueError) as error:
+            failed = error.what if isinstance(error, WhydiffError) else str(error)
+            experiments.append(Experiment(interventions, prediction, failed, "inconclusive", "rerun", before))
+            continue
+        outcome = "zero bits differ" if after == 0 else f"the outputs still differ (mean absolute {after:.1e})"
+        status: Status = "confirmed" if after == 0 else "refuted"
+        experiments.append(Experiment(interventions, prediction, outcome, status, "rerun", before, after))
+        if after == 0:
+            return experiments, (name, ops, value)
+    return experiments, None
+
+
+def _difference(case: Case, mode: Any) -> float:
+    """Mean absolute difference of the outputs with both programs run in a mode; 0 only if no bit differs."""
+    executor = for_framework(case.candidate.framework).executor(case.candidate)
+    with mode:
+        sides = [{slot: executor.payload(v) for slot, v in run.plain()} for run in case.runs if run is not None]
+    total = 0.0
+    for slot, ours in sides[0].items():
+        compared = compare_payloads(*counterparts(ours, sides[1][slot], case.localization.axes))
+        if compared.status != "agrees":
+            total = max(total, compared.value("mean_abs") or 5e-324)
+    return total

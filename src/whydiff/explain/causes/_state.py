@@ -1,0 +1,248 @@
+"""State that differs, classified once per case: which cause explains which tensor, and by what evidence.
+
+The order is from the most specific explanation to the least: a cast, uninitialised memory, a tie that only
+one side has, and last a tensor that simply differs. Every differing tensor gets exactly one of them, so that
+two causes never explain the same tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from whydiff.errors import PayloadError
+from whydiff.explain.case import Case
+from whydiff.explain.causes._garbage import garbage_in
+from whydiff.numbers.casts import Cast, proven_cast
+from whydiff.numbers.comparison import compare_payloads
+from whydiff.records import Comparison, Intervention, Leaf
+
+_EACH_ALONE = 8
+"""Up to this many tensors of one kind are separate causes, each with its own experiment; more are one."""
+_NAMED = 8
+"""How many tensors a sentence names; the data behind it names all."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One state tensor (with every name it has) that differs.
+
+    Attributes:
+        names: in the reference's naming; several if both sides tie them.
+        targets: the same in the candidate's naming.
+        reference, candidate: leaves of the first name.
+        read: an operator of the candidate reads it (by any of its names).
+        cause: code of the cause that explains it.
+        cast: the proof, if it is one side's rounding.
+        garbage: measurements that make it look uninitialised: (side, numbers).
+        tied: the group of names that only one side ties: (side that ties it, names).
+        comparison: of the values; None if a payload is missing.
+        missing: why there are no values.
+    """
+
+    names: tuple[str, ...]
+    targets: tuple[str, ...]
+    reference: Leaf
+    candidate: Leaf
+    read: bool
+    cause: str = ""
+    cast: Cast | None = None
+    garbage: tuple[str, Mapping[str, Any]] | None = None
+    tied: tuple[str, tuple[str, ...]] | None = None
+    comparison: Comparison | None = None
+    missing: str = ""
+
+    @property
+    def name(self) -> str:
+        """The first name."""
+        return self.names[0]
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """Give the candidate the reference's tensor."""
+        value = None if self.targets[0] == self.names[0] else self.names[0]
+        return (Intervention("restore-state", self.targets[0], value),)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Numbers for evidence: JSON scalars."""
+        found: dict[str, Any] = {
+            "name": self.name, "role": self.reference.role, "shape": list(self.reference.spec.shape),
+            "reference_dtype": self.reference.spec.dtype, "candidate_dtype": self.candidate.spec.dtype,
+            "elements": self.reference.spec.numel, "read": self.read,
+        }  # fmt: skip
+        if len(self.names) > 1:
+            found["also"] = list(self.names[1:])
+        if self.comparison is not None:
+            found |= {m.metric: m.value for m in self.comparison.measurements}
+            found["differing_elements"] = round((self.comparison.value("different") or 0.0) * found["elements"])
+        return found
+
+
+@dataclass
+class _Memory:
+    """What was worked out for one case."""
+
+    known: dict[str, Any] = field(default_factory=dict)
+
+
+def remember(case: Case, key: str, work: Callable[[], T]) -> T:
+    """The result of ``work()``, worked out once per case."""
+    memory = vars(case).setdefault("_causes_memory", _Memory())  # where cached_property keeps its values too
+    if key not in memory.known:
+        memory.known[key] = work()
+    return memory.known[key]  # type: ignore[no-any-return]
+
+
+def differences(case: Case, cause: str = "") -> tuple[Difference, ...]:
+    """Differing state of both sides, in the reference's order; of one cause if a code is given."""
+    found = remember(case, "state", lambda: tuple(_classified(case)))
+    return tuple(d for d in found if not cause or d.cause == cause)
+
+
+def bundles(found: Sequence[Difference]) -> list[tuple[Difference, ...]]:
+    """Tensors that become one cause: each alone while they are few, else all read ones, all others."""
+    parts = [tuple(d for d in found if d.read), tuple(d for d in found if not d.read)]
+    bundled: list[tuple[Difference, ...]] = []
+    for part in parts:
+        if len(part) > _EACH_ALONE:
+            bundled.append(part)
+        else:
+            bundled += [(d,) for d in part]
+    return bundled
+
+
+def site_of(bundle: Sequence[Difference]) -> str:
+    """A tensor's name, or the first one's and how many more."""
+    return bundle[0].name if len(bundle) == 1 else f"{bundle[0].name} and {len(bundle) - 1} more"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence; beyond eight only how many more."""
+    known = list(names)
+    more = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
+    return ", ".join(known[:_NAMED]) + more
+
+
+def interventions_of(bundle: Sequence[Difference]) -> tuple[Intervention, ...]:
+    """Restore every tensor of the bundle."""
+    return tuple(dict.fromkeys(i for difference in bundle for i in difference.interventions))
+
+
+def touched(case: Case) -> tuple[frozenset[int], frozenset[int]]:
+    """Storages that some operator (or the result) reads, per side."""
+    return remember(case, "touched", lambda: (_read_storages(case.reference), _read_storages(case.candidate)))
+
+
+def _read_storages(trace: Any) -> frozenset[int]:
+    return frozenset(
+        event.storage for call in trace.calls if call.kind != "view" for event in call.reads if event.storage >= 0
+    )
+
+
+def _classified(case: Case) -> Iterable[Difference]:
+    lone_ties = _lone_ties(case)
+    for names, reference, candidate in _joined(case):
+        targets = tuple(target_name(case, name) for name in names)
+        if len(names) == 1 and case.rename(candidate.name) != names[0]:
+            targets = (candidate.name,)
+        read = candidate.storage in touched(case)[1] or reference.storage in touched(case)[0]
+        known: dict[str, Any] = {
+            "names": names, "targets": targets, "reference": reference, "candidate": candidate, "read": read,
+        }  # fmt: skip
+        tied = next(((side, group) for side, group in lone_ties if set(group) & set(names)), None)
+        plain = "ST005" if tied else "ST001" if reference.role == "parameter" else "ST002"
+        try:
+            ours, theirs = case.payload(reference, "reference"), case.payload(candidate, "candidate")
+        except PayloadError as error:
+            yield Difference(**known, cause=plain, tied=tied, missing=str(error))
+            continue
+        known["comparison"] = compare_payloads(ours, theirs)
+        cast = proven_cast(ours, theirs)
+        if cast is not None:
+            yield Difference(**known, cause="ST003", cast=cast)
+            continue
+        garbage = (
+            None
+            if "parameter" in (reference.role, candidate.role) or tied or len(names) > 1
+            else garbage_in(ours, theirs)
+        )
+        if garbage is not None:
+            yield Difference(**known, cause="ST004", garbage=garbage)
+            continue
+        yield Difference(**known, cause=plain, tied=tied)
+
+
+def _joined(case: Case) -> Iterable[tuple[tuple[str, ...], Leaf, Leaf]]:
+    """Differing state; names that both sides show of the same elements are one entry."""
+    joined: dict[Any, list[tuple[str, Leaf, Leaf]]] = {}
+    for reference, candidate in case.differing_leaves:
+        if not reference.is_state or not candidate.is_state:
+            continue
+        key = (*_elements(reference), *_elements(candidate))
+        joined.setdefault(key, []).append((reference.name, reference, candidate))
+    for reference, candidate in _in_the_same_place(case):
+        joined.setdefault((reference.name, candidate.name), []).append((reference.name, reference, candidate))
+    for entries in joined.values():
+        yield tuple(name for name, _, _ in entries), entries[0][1], entries[0][2]
+
+
+def _in_the_same_place(case: Case) -> Iterable[tuple[Leaf, Leaf]]:
+    """State under names that only one side has each, read at the same position of the same origin."""
+    lone_r, lone_c = ({leaf.storage: leaf for leaf in leaves} for leaves in case.lone_leaves())
+    for origin in case.localization.origins:
+        reference, candidate = origin.calls
+        if origin.kind != "state" or reference < 0 or candidate < 0:
+            continue
+        reads = (case.reference.calls[reference].reads, case.candidate.calls[candidate].reads)
+        for ours, theirs in zip(*reads, strict=False):  # calls of one operator; a longer list has no counterpart
+            if ours.producer != -1 or theirs.producer != -1:
+                continue
+            found = lone_r.pop(ours.storage, None), lone_c.pop(theirs.storage, None)
+            if found[0] is not None and found[1] is not None:
+                yield found[0], found[1]
+
+
+def _elements(leaf: Leaf) -> tuple[Any, ...]:
+    if leaf.storage < 0:
+        return (leaf.name,)
+    return (leaf.storage, leaf.spec.offset, leaf.spec.shape, leaf.spec.strides)
+
+
+def _lone_ties(case: Case) -> list[tuple[str, tuple[str, ...]]]:
+    """Groups that only one side ties: (the side, names in the reference's naming)."""
+    ours = [set(group) for group in case.reference.ties]
+    theirs = [{case.rename(name) for name in group} for group in case.candidate.ties]
+    both = {name for name, (r, c) in case.leaves.items() if r is not None and c is not None}
+    found = []
+    for side, mine, others in (("reference", ours, theirs), ("candidate", theirs, ours)):
+        for group in mine:
+            shared = group & both
+            if len(shared) > 1 and not any(shared <= other for other in others):
+                found.append((side, tuple(sorted(shared))))
+    return found
+
+
+def target_name(case: Case, name: str) -> str:
+    """The candidate's own name of a state tensor or scalar that the reference calls ``name``."""
+    names = remember(
+        case, "names",
+        lambda: {
+            case.rename(own): own
+            for own in (*case.candidate.scalars, *(leaf.name for leaf in case.candidate.leaves))
+        },
+    )  # fmt: skip
+    return names.get(name, name)
+
+
+def lone_ties(case: Case) -> list[tuple[str, tuple[str, ...]]]:
+    """Groups of names that only one side ties: (the side that ties them, names)."""
+    return remember(case, "lone ties", lambda: _lone_ties(case))
+
+
+__all__ = [
+    "Difference", "bundles", "differences", "interventions_of", "listed", "lone_ties", "remember", "site_of",
+    "target_name", "touched",
+]  # fmt: skip

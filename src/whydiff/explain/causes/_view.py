@@ -1,0 +1,227 @@
+"""One origin, or several together, with everything that was measured there: what a cause explains."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from whydiff.errors import WhydiffError
+from whydiff.explain.case import Case
+from whydiff.explain.local_test import Examined, Joint, judge_outputs
+from whydiff.numbers.metrics import is_integer, values
+from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
+from whydiff.records import Call, Event, Evidence, Intervention, Origin, Payload, Verdict
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What explains one origin.
+
+    Attributes:
+        code: of the cause.
+        key: findings of equal key become one cause.
+        verdict: of the cause.
+        evidence: measured; that of the first finding is shown.
+        interventions: what would remove it.
+        facts: for the remedy's words.
+        general: it says what differs, and not which known mistake it is: settings may lie behind it.
+    """
+
+    code: str
+    key: Any
+    verdict: Verdict
+    evidence: tuple[Evidence, ...]
+    interventions: tuple[Intervention, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+    general: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One origin with everything that was measured there.
+
+    Attributes:
+        case: the pair of runs.
+        origin: the origin.
+        seen: calls, values, float64 operations and the local test's result.
+    """
+
+    case: Case
+    origin: Origin
+    seen: Examined
+
+    @functools.cached_property
+    def exact(self) -> tuple[Array, Array]:
+        """Both sides' results in float64, each on its own (agreeing) inputs."""
+        reference, candidate = (op.run(op.reads, op.arguments) for op in self.seen.operations)
+        return np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
+
+    @functools.cached_property
+    def apart(self) -> float:
+        """Root mean square of the difference of `exact`, over that of the reference."""
+        ours, theirs = self.exact
+        if ours.shape != theirs.shape or not ours.size:
+            return float("inf")
+        return distance(ours, theirs)
+
+    @property
+    def one_function(self) -> bool:
+        """Whether both sides compute the same function (constants may be rounded to float32)."""
+        return self.apart <= SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
+
+    @property
+    def other_function(self) -> bool:
+        """Whether both sides compute different functions, also by the local test, which knows of cancellation."""
+        return not self.one_function and self.seen.result.verdict in (Verdict.SEMANTIC, Verdict.INCONCLUSIVE)
+
+    @functools.cached_property
+    def outputs(self) -> tuple[Array, Array]:
+        """Both sides' recorded results as float64."""
+        reference, candidate = (number(payload) for payload in self.seen.outputs)
+        return reference, candidate
+
+    @property
+    def single(self) -> tuple[Call, Call] | None:
+        """Both calls if either side is one op of the same name."""
+        ours, theirs = self.seen.calls
+        if len(ours) == len(theirs) == 1 and ours[0].site.op == theirs[0].site.op:
+            return ours[0], theirs[0]
+        return None
+
+    @property
+    def changed_arguments(self) -> list[tuple[int | str, Any, Any]]:
+        """(position or name, reference's, candidate's) plain arguments that differ between calls of one target."""
+        if self.single is None or self.single[0].target != self.single[1].target:
+            return []
+        (args, kwargs), (others, named) = (call.arguments for call in self.single)
+        pairs: list[tuple[int | str, Any, Any]] = [
+            (i, a, b) for i, (a, b) in enumerate(zip(args, others, strict=False)) if a != b
+        ]
+        return pairs + [(n, kwargs.get(n), named.get(n)) for n in {**kwargs, **named} if kwargs.get(n) != named.get(n)]
+
+    def give_argument(self) -> tuple[Intervention, ...]:
+        """The reference's argument, if exactly one differs and nothing else."""
+        changed = self.changed_arguments
+        if len(changed) != 1 or self.single is None:
+            return ()
+        (args, named), (others, _) = (call.arguments for call in self.single)
+        which, ours, _ = changed[0]
+        if len(args) != len(others) or isinstance(ours, dict):
+            return ()
+        given = _as_tuple(ours)
+        if given is None:
+            return ()
+        value = (which,) if isinstance(which, str) and which not in named else (which, *given)
+        return (Intervention("set-argument", str(self.single[1].site), value),)
+
+    def replace_op(self) -> tuple[Intervention, ...]:
+        """The reference's op, or region, on the candidate's inputs."""
+        ours, theirs = self.origin.site.at(""), self.origin.candidate_site.at("")
+        return (Intervention("replace-op", str(theirs), str(ours)),)
+
+    def inputs_like_output(self) -> Iterator[Array]:
+        """Floating inputs of the reference's operation that have as many elements as the result, flat."""
+        size = self.exact[0].size
+        for operation in self.seen.operations:
+            for read in operation.reads:
+                if read.dtype == np.float64 and read.size == size:
+                    yield read.reshape(-1)
+
+    def dtypes(self, side: int) -> list[str]:
+        """Floating dtypes that a side's ops write."""
+        return [e.spec.dtype for call in self.seen.calls[side] for e in call.writes if e.spec.dtype in UNIT_ROUNDOFF]
+
+
+@dataclass(frozen=True, eq=False)
+class JointView(View):
+    """Several origins and the paired ops between them, as one.
+
+    Attributes:
+        joint: its members and calls; ``seen`` holds both sides as float64 operations, and outputs in float64.
+    """
+
+    joint: Joint
+
+    def replace_op(self) -> tuple[Intervention, ...]:
+        """The reference's ops, those with counterparts too, on the candidate's inputs."""
+        paired = {pair.reference for pair in self.case.alignment.pairs}
+        inside = [str(call.site) for call in self.joint.calls[0] if call.index in paired]
+        traces = self.case.reference, self.case.candidate
+        ours, theirs = (str(t.calls[e.producer].site) for t, e in zip(traces, self.joint.events, strict=True))
+        return (Intervention("replace-op", theirs, (ours, *inside)),)
+
+    @functools.cached_property
+    def other_function(self) -> bool:
+        """As `View.other_function`; the local test, which knows of cancellation, is asked now."""
+        if self.one_function:
+            return False
+        try:
+            (ours, theirs), (one, other) = self.seen.operations, self.seen.outputs
+            if not {ours.dtype, theirs.dtype} <= UNIT_ROUNDOFF.keys():  # integers are not rounded: no local test
+                return False
+            return judge_outputs(ours, one, other, theirs).verdict in (Verdict.SEMANTIC, Verdict.INCONCLUSIVE)
+        except WhydiffError:  # no oracle: nothing is known, nothing is named
+            return False
+
+    def give_argument(self) -> tuple[Intervention, ...]:
+        """None: the calls between are several."""
+        return ()
+
+
+def number(payload: Payload) -> Array:
+    """A payload as float64 (integers too)."""
+    return np.asarray(values(payload.bits, payload.dtype), dtype=np.float64)
+
+
+def distance(ours: Array, theirs: Array) -> float:
+    """Root mean square of the difference over that of the first, where both are finite; inf if they are not alike."""
+    known = np.isfinite(ours) & np.isfinite(theirs)
+    if not known.any() or np.any(np.isfinite(ours) != np.isfinite(theirs)):
+        return float("inf")
+    size = float(np.sqrt(np.mean(np.square(ours[known]))))
+    apart = float(np.sqrt(np.mean(np.square((theirs - ours)[known]))))
+    return apart / size if size else (0.0 if apart == 0 else float("inf"))
+
+
+def consumers(case: Case, side: int, call: Call, most: int = 3) -> list[Call]:
+    """Calls that read what a call wrote, directly or over at most ``most`` others, in execution order."""
+    trace = (case.reference, case.candidate)[side]
+    reached = {call.index: 0}
+    found = []
+    for later in trace.calls[call.index + 1 :]:
+        if later.kind == "view":
+            continue
+        steps = [reached[event.producer] for event in later.reads if event.producer in reached]
+        if steps and min(steps) < most:
+            reached[later.index] = min(steps) + 1
+            found.append(later)
+    return found
+
+
+def narrow(event: Event, than: str) -> bool:
+    """Whether a floating value is stored with fewer bits than a dtype has."""
+    units = UNIT_ROUNDOFF.get(event.spec.dtype), UNIT_ROUNDOFF.get(than)
+    return units[0] is not None and units[1] is not None and units[0] > units[1]
+
+
+def floating(payloads: Sequence[Payload]) -> bool:
+    """Whether all of them hold real floating-point numbers."""
+    return all(not is_integer(p.dtype) and not p.dtype.startswith("complex") for p in payloads)
+
+
+def _as_tuple(argument: Any) -> tuple[Any] | None:
+    """An argument that can be part of an intervention: lists as tuples; None if it holds tensors or records."""
+    if isinstance(argument, dict):
+        return None
+    if not isinstance(argument, (list, tuple)):
+        return (argument,)
+    items = [_as_tuple(item) for item in argument]
+    if any(item is None for item in items):
+        return None
+    return (tuple(item[0] for item in items if item is not None),)

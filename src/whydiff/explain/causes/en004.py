@@ -1,0 +1,73 @@
+"""EN004: another instruction set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._environment import doctored, hypothesis
+from whydiff.records import Cause, Remedy, Verdict
+
+
+class InstructionSet:
+    """The CPU kernels use other instructions (AVX2, AVX-512, AMX …) and round in another order.
+
+    What it detects:
+        The processor, the instruction set that the framework chose or a variable that limits it differs
+        between the two runs, and ops whose inputs and arguments agree bit for bit give other bits.
+
+    Why it happens:
+        A sum over eight lanes is added up in another order than one over sixteen or one, and a fused
+        multiply-add rounds once instead of twice. Kernels are compiled for several instruction sets and
+        chosen when the process starts.
+
+    Evidence required:
+        The instruction set (or the variable that limits it) differs between the two environments, and at
+        least one origin is of kind *implementation*: op, arguments and inputs agree, the output does not.
+
+    Look-alikes:
+        EN001 (versions), EN002 (flags), OR002 (threads). Weights that the program itself initialises differ
+        too, because vectorised random kernels draw in another order: the origins are then of kind *state*.
+
+    Example:
+        A sum recorded with ``ATEN_CPU_CAPABILITY=default`` differs from the one with the machine's own.
+
+    Remedy:
+        Accept it if the verdict is *rounding*; for equal bits limit both sides to one instruction set.
+
+    How it is verified:
+        ``whydiff matrix --env ATEN_CPU_CAPABILITY=…`` runs the program again with only this changed. Two
+        traces alone cannot tell it from other differences of environment: it stays inconclusive.
+
+    References:
+        https://pytorch.org/docs/stable/backends.html#torch.backends.cpu.get_cpu_capability;
+        https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+    """
+
+    code = "EN004"
+    name = "instruction-set"
+
+    def detect(self, case: Case) -> Iterable[Cause]:
+        """One hypothesis for all differences of the instruction set."""
+        remedy = Remedy(
+            "Accept it if the verdict is rounding; for equal bits give both sides the same instruction set.",
+            "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2 python SCRIPT.py",
+        )
+        return hypothesis(case, self.code, self.name, remedy, Verdict.INCONCLUSIVE)
+
+    def example(self) -> tuple[Any, Any]:
+        """Two traces whose environments differ in the instruction set, and a sum that differs."""
+        changed = {"hardware": {"cpu_capability": "none"}, "variables": {"ATEN_CPU_CAPABILITY": "none"}}
+        return doctored(_program, changed)
+
+
+def _program() -> Any:
+    import torch
+
+    x = torch.linspace(-1, 1, 256).reshape(4, 64)
+    with torch.no_grad():
+        return x.exp().sum(1)
+
+
+REGISTER = InstructionSet()

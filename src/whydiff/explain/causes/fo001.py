@@ -1,0 +1,159 @@
+"""FO001 activation-variant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance
+from whydiff.explain.local_test.formulas import gelu
+from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
+from whydiff.records import Cause, Evidence, Remedy, Verdict
+
+
+class ActivationVariant:
+    """The two sides apply different activation functions to the same values.
+
+    What it detects:
+        An origin whose result is one known activation of its input on the reference's side and another
+        one on the candidate's: GELU by erf, by tanh or quick GELU, SiLU, ReLU, squared ReLU, leaky ReLU
+        (0.01), ELU, softplus, Mish, hard swish, sigmoid, tanh. Either side may be spelt out in several ops; ops
+        that both sides share are taken together with those that differ.
+
+    Why it happens:
+        "GELU" names three functions that differ by up to 2e-2: libraries and papers differ in which one
+        they mean, checkpoints were trained with one of them, and conversion scripts map ``gelu``,
+        ``gelu_new``, ``gelu_pytorch_tanh`` and ``quick_gelu`` onto whatever is at hand.
+
+    Evidence required:
+        Both sides' ops are carried out in float64 on the recorded inputs, where rounding plays no part.
+        Each side's result must be one activation of the table to within float32 constants, and at least
+        ten times nearer to it than to the next; the two must differ.
+
+    Look-alikes:
+        ST006 if a module's attribute or a configuration key carries the variant (``approximate``). An
+        activation that is evaluated in a narrower dtype is PR002: in float64 both sides agree.
+
+    Example:
+        ``gelu(x)`` against ``gelu(x, approximate="tanh")``, chosen in the code.
+
+    Remedy:
+        Use the activation that the weights were trained with on both sides.
+
+    How it is verified:
+        By replay: the candidate's op gets the reference's argument (``set-argument``), or the
+        reference's op works on the candidate's inputs (``replace-op``); the outputs must become equal
+        bit for bit.
+
+    References:
+        Hendrycks and Gimpel, arXiv:1606.08415; Ramachandran et al., arXiv:1710.05941; PyTorch,
+        torch.nn.GELU (approximate).
+    """
+
+    code = "FO001"
+    name = "activation-variant"
+    rank = 30
+
+    def explain(self, view: View) -> Finding | None:
+        """Which activation each side applies, if both are known."""
+        if view.one_function:
+            return None
+        return self._of(view)
+
+    def explain_joint(self, view: View) -> Finding | None:
+        """The same of ops that both sides share in part."""
+        return None if view.one_function else self._of(view)
+
+    def _of(self, view: View) -> Finding | None:
+        for x in view.inputs_like_output():
+            ours, theirs = (named(x, side.reshape(-1)) for side in view.exact)
+            if ours is None or theirs is None or ours[0] == theirs[0]:
+                continue
+            evidence = Evidence(
+                f"the reference applies {ours[0]} (in float64 {ours[1]:.1e} of its size away, {ours[2]} "
+                f"{ours[3]:.1e}) and the candidate {theirs[0]} ({theirs[1]:.1e}, {theirs[2]} {theirs[3]:.1e})",
+                {"reference": ours[0], "candidate": theirs[0], "reference_distance": ours[1],
+                 "candidate_distance": theirs[1], "runners_up": [ours[2], theirs[2]],
+                 "runner_up_distances": [ours[3], theirs[3]]},
+            )  # fmt: skip
+            return Finding(
+                self.code, (ours[0], theirs[0]), Verdict.SEMANTIC, (evidence,),
+                view.give_argument() or view.replace_op(), {"reference": ours[0], "candidate": theirs[0]},
+            )  # fmt: skip
+        return None
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per pair of activations."""
+        return causes_of(case, self.code, self.name, _remedy)
+
+    def example(self) -> tuple[Any, Any]:
+        """GELU by erf against GELU by tanh."""
+        import torch
+
+        torch.manual_seed(0)
+        first, second = torch.nn.Linear(8, 32), torch.nn.Linear(32, 8)
+        x = torch.randn(4, 8)
+
+        def run(approximate: str) -> Any:
+            return second(torch.nn.functional.gelu(first(x), approximate=approximate))
+
+        return lambda: run("none"), lambda: run("tanh")
+
+
+def named(x: Array, y: Array) -> tuple[str, float, str, float] | None:
+    """(activation, distance, runner-up, its distance) if y is one activation of x in float64."""
+    with np.errstate(over="ignore"):
+        found = sorted((distance(form(x), y), name) for name, form in ACTIVATIONS.items())
+    (best, name), (next_best, runner_up) = found[:2]
+    if best > SAME_FUNCTION * UNIT_ROUNDOFF["float32"] or next_best < HYPOTHESIS_MARGIN * best:
+        return None
+    return name, best, runner_up, next_best
+
+
+def _softplus(x: Array) -> Array:
+    return np.logaddexp(0.0, x)
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(0.5 * (1 + np.tanh(x / 2)))
+
+
+def _negative(x: Array, form: Callable[[Array], Array]) -> Array:
+    return np.where(x > 0, x, form(np.minimum(x, 0.0)))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "GELU (erf)": lambda x: gelu(x, "none"),
+    "GELU (tanh)": lambda x: gelu(x, "tanh"),
+    "quick GELU (x sigmoid(1.702 x))": lambda x: x * _sigmoid(1.702 * x),
+    "SiLU": lambda x: x * _sigmoid(x),
+    "ReLU": lambda x: np.maximum(x, 0.0),
+    "squared ReLU": lambda x: np.square(np.maximum(x, 0.0)),
+    "leaky ReLU (0.01)": lambda x: _negative(x, lambda v: 0.01 * v),
+    "ELU": lambda x: _negative(x, np.expm1),
+    "softplus": _softplus,
+    "Mish": lambda x: x * np.tanh(_softplus(x)),
+    "hard swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+    "erf": lambda x: np.vectorize(math.erf, otypes=[float])(x) if x.size else x,
+    "the erf(x / √2) of GELU": lambda x: ACTIVATIONS["erf"](x / math.sqrt(2)),
+    "the tanh(√(2/π) (x + 0.044715 x³)) of GELU": lambda x: np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+    "none": lambda x: x,
+}
+"""Activations by name; sources: the papers above and PyTorch's documentation of ``torch.nn``."""
+
+
+def _remedy(finding: Finding) -> Remedy:
+    ours, theirs = finding.facts["reference"], finding.facts["candidate"]
+    return Remedy(
+        f"Use one activation on both sides: the reference applies {ours}, the candidate {theirs}. The right one "
+        "is that with which the weights were trained."
+    )
+
+
+REGISTER = ActivationVariant()

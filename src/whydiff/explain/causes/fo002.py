@@ -1,0 +1,227 @@
+"""FO002 epsilon-differs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import Array, Finding, Operation, View, causes_of, consumers
+from whydiff.explain.local_test import formulas
+from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
+from whydiff.records import Cause, Evidence, Remedy, Verdict
+
+_ROOTS = ("rsqrt", "sqrt", "pow", "reciprocal", "div", "sqrt_", "rsqrt_")
+_BATCH = {"native_batch_norm": (1, 2, 3, 4), "_native_batch_norm_legit_no_training": (1, 2, 3, 4),
+          "cudnn_batch_norm": (1, 2, 3, 4), "batch_norm": (1, 2, 3, 4)}  # fmt: skip
+"""Op → argument positions of weight, bias, mean and variance."""
+
+
+class EpsilonDiffers:
+    """Two normalisations use another epsilon.
+
+    What it detects:
+        A normalisation whose epsilon differs, fitted from the values: inside one op (layer norm, RMS norm,
+        batch norm), added to a variance before a root, or as the lower limit of a norm that is divided
+        by. The epsilon may be a constant in the code that no attribute shows.
+
+    Why it happens:
+        Defaults differ: 1e-5 in torch.nn.LayerNorm, 1e-6 in T5 and Llama, 1e-12 in BERT, machine epsilon in
+        torch.nn.RMSNorm; a port that writes the norm out takes its own. Where the variance is large the
+        results agree, so that tests on random inputs pass.
+
+    Evidence required:
+        Both sides' ops are carried out in float64 on the recorded inputs, and the epsilon is solved for
+        from the results: (x − mean) w / (y − b) squared, minus the variance, must be one constant on each
+        side; a constant that both sides add to non-negative values which a root or a division reads, or
+        the limit of a clamp, is read off directly.
+
+    Look-alikes:
+        ST006 if a module's attribute or a configuration key has the value. FO003 if the results are in one
+        constant ratio. An epsilon outside the root (std + eps) is another formula and fits no constant.
+
+    Example:
+        ``layer_norm(x, eps=1e-5)`` against ``layer_norm(x, eps=1e-3)``, both constants in the code.
+
+    Remedy:
+        Give both sides the epsilon that the weights were trained with.
+
+    How it is verified:
+        By replay: the candidate's op gets the reference's epsilon (``set-argument``), or the reference's
+        norm works on the candidate's inputs (``replace-op``); the outputs must become equal bit for bit.
+
+    References:
+        Ba et al., Layer Normalization, arXiv:1607.06450; Zhang and Sennrich, arXiv:1910.07467; PyTorch,
+        torch.nn.LayerNorm (eps).
+    """
+
+    code = "FO002"
+    name = "epsilon-differs"
+    rank = 20
+
+    def explain(self, view: View) -> Finding | None:
+        """The epsilon of each side, if both can be solved for."""
+        if view.one_function:
+            return None
+        for how, fit in (("solved for from its results", _in_norm), ("added before a root", _added),
+                         ("the lower limit of a divisor", _limit)):  # fmt: skip
+            found = fit(view)
+            if found is None or math.isclose(*found, rel_tol=1e-3):
+                continue
+            ours, theirs = found
+            evidence = Evidence(
+                f"the epsilon, {how}, is {_spoken(ours)} in the reference and {_spoken(theirs)} in the candidate",
+                {"reference": ours, "candidate": theirs, "how": how},
+            )
+            return Finding(
+                self.code, (_spoken(ours), _spoken(theirs)), Verdict.SEMANTIC, (evidence,),
+                view.give_argument() or view.replace_op(),
+                {"reference": _spoken(ours), "candidate": _spoken(theirs)},
+            )  # fmt: skip
+        return None
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per pair of epsilons."""
+        return causes_of(case, self.code, self.name, _remedy)
+
+    def example(self) -> tuple[Any, Any]:
+        """A layer norm with an epsilon that only the code holds."""
+        import torch
+
+        torch.manual_seed(0)
+        linear = torch.nn.Linear(8, 8)
+        x = 0.1 * torch.randn(4, 8)
+
+        def run(eps: float) -> Any:
+            return linear(torch.nn.functional.layer_norm(x, (8,), eps=eps))
+
+        return lambda: run(1e-5), lambda: run(1e-3)
+
+
+def _in_norm(view: View) -> tuple[float, float] | None:
+    """Both epsilons of a norm, where one side is a single op that says what else is in the formula."""
+    for single in view.seen.singles:
+        if single is None:
+            continue
+        operation, places = single
+        solved = [
+            _solved(operation, side if places is None else side.reshape(-1)[places].reshape(operation.shape))
+            for side in view.exact
+        ]
+        if solved[0] is not None and solved[1] is not None:
+            return solved[0], solved[1]
+    return None
+
+
+def _solved(op: Operation, y: Array) -> float | None:
+    if y.shape != op.shape or not op.reads:
+        return None
+    x = op.reads[0]
+    if op.name in _BATCH:
+        weight, bias, mean, variance = (op.tensor(i, "") for i in _BATCH[op.name])
+        if mean is None or variance is None or x.ndim < 2:
+            return None
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        weight, bias, mean, variance = (
+            default if v is None else v.reshape(shape)
+            for v, default in (
+                (weight, np.ones(())),
+                (bias, np.zeros(())),
+                (mean, np.zeros(())),
+                (variance, np.ones(())),
+            )
+        )
+    elif formulas.is_norm(op):
+        given = op.argument(1, "normalized_shape")
+        axes = tuple(range(x.ndim - len(given), x.ndim))
+        centred = "layer" in op.name
+        weight = op.tensor(2, "weight")
+        bias = op.tensor(3, "bias") if centred else None
+        mean = x.mean(axes, keepdims=True) if centred else np.zeros(())
+        variance = np.square(x - mean).mean(axes, keepdims=True)
+        weight = np.ones(()) if weight is None else weight
+        bias = np.zeros(()) if bias is None else bias
+    else:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        over = np.broadcast_to((x - mean) * weight, y.shape)
+        below = y - bias
+        eps = np.square(over / below) - variance
+        trust = np.abs(below) * np.ones_like(eps)
+        sure = np.isfinite(eps) & (trust > 1e-3 * np.nanmax(np.abs(below)))
+    return _constant(eps[sure], np.broadcast_to(variance, y.shape)[sure])
+
+
+def _constant(eps: Array, variance: Array) -> float | None:
+    """One number if all elements give it, within what float32 constants and float64 results allow."""
+    if eps.size < 2:
+        return None
+    value = float(np.median(eps))
+    allowed = SAME_FUNCTION * 2 * UNIT_ROUNDOFF["float32"] * abs(value) + 1e-11 * np.maximum(
+        np.abs(variance), abs(value)
+    )
+    if value < -float(np.max(allowed)) or float(np.mean(np.abs(eps - value) > allowed)) > 0.01:
+        return None
+    return max(value, 0.0)
+
+
+def _added(view: View) -> tuple[float, float] | None:
+    """Both constants that are added to non-negative values before a root."""
+    if not _before_a_root(view):
+        return None
+    for x in view.inputs_like_output():
+        if x.size == 0 or float(x.min()) < 0:
+            continue
+        solved = []
+        for side in view.exact:
+            rest = side.reshape(-1) - x
+            value = float(np.median(rest))
+            if value < 0 or float(np.max(np.abs(rest - value))) > 1e-12 * max(float(np.max(x)), abs(value)):
+                break
+            solved.append(value)
+        if len(solved) == 2:
+            return solved[0], solved[1]
+    return None
+
+
+def _limit(view: View) -> tuple[float, float] | None:
+    """Both lower limits of a clamp of non-negative values."""
+    if not _before_a_root(view):
+        return None
+    for x in view.inputs_like_output():
+        if x.size == 0 or float(x.min()) < 0:
+            continue
+        solved = []
+        for side in view.exact:
+            y = side.reshape(-1)
+            value = float(y.min())
+            if not np.array_equal(y, np.maximum(x, value)) or value <= float(x.min()):
+                break
+            solved.append(value)
+        if len(solved) == 2:
+            return solved[0], solved[1]
+    return None
+
+
+def _before_a_root(view: View) -> bool:
+    """Whether a root or a division reads the candidate's result."""
+    call = view.case.candidate.calls[view.origin.calls[1]]
+    ahead = [call] if view.origin.kind == "region" else []
+    return any(c.site.op in _ROOTS for c in (*ahead, *consumers(view.case, 1, call, 2)))
+
+
+def _spoken(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _remedy(finding: Finding) -> Remedy:
+    return Remedy(
+        f"Give both sides the same epsilon: the reference has {finding.facts['reference']}, the candidate "
+        f"{finding.facts['candidate']}. The right one is that with which the weights were trained."
+    )
+
+
+REGISTER = EpsilonDiffers()

@@ -1,0 +1,126 @@
+"""FO003 scale-differs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import Finding, View, causes_of, distance
+from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
+from whydiff.records import Cause, Evidence, Remedy, Verdict
+
+
+class ScaleDiffers:
+    """One side's result is the other's, times one constant.
+
+    What it detects:
+        An origin whose results on the two sides are in one constant ratio, element for element; and a fused
+        attention op whose scores are multiplied by another factor.
+
+    Why it happens:
+        A factor is missing or made twice (embeddings times √d, attention by 1/√d of the wrong d, muP and
+        residual multipliers, logit scales), stands in the code as a constant, or a temperature and a scale
+        are confused.
+
+    Evidence required:
+        Both sides' ops are carried out in float64 on the recorded inputs. The factor is fitted by least
+        squares, and what is left of the difference must be within float32 constants. For attention the
+        factor on the scores is fitted and must explain the output ten times better than any other
+        hypothesis.
+
+    Look-alikes:
+        ST006 if an attribute or configuration key carries the factor; ST001 if the weights themselves are
+        scaled. FO002: an epsilon scales each row differently.
+
+    Example:
+        Scores times 0.25 against scores times 0.2 before a softmax.
+
+    Remedy:
+        Use one factor on both sides.
+
+    How it is verified:
+        By replay: the candidate's op gets the reference's factor (``set-argument``), or the reference's op
+        works on the candidate's inputs (``replace-op``); the outputs must become equal bit for bit.
+
+    References:
+        Vaswani et al., arXiv:1706.03762, sections 3.2.1 and 3.4; Yang et al., arXiv:2203.03466.
+    """
+
+    code = "FO003"
+    name = "scale-differs"
+    rank = 40
+
+    def explain(self, view: View) -> Finding | None:
+        """The factor between both sides, if there is one."""
+        if view.one_function:
+            return None
+        for accepted in view.seen.result.hypotheses:
+            if accepted.codes == ("other-attention-scale",):
+                evidence = Evidence(
+                    f"the candidate's attention op fits {accepted.text} (distance {accepted.distance:.1e}, "
+                    f"{accepted.runner_up_text} {accepted.runner_up:.1e})",
+                    {"distance": accepted.distance, "runner_up": accepted.runner_up, "text": accepted.text},
+                )
+                return self._finding(view, accepted.text, evidence)
+        ours, theirs = (side.reshape(-1) for side in view.exact)
+        if ours.shape != theirs.shape or np.unique(ours[:4096]).size < 4:
+            return None
+        power = float(ours @ ours)
+        factor = float(ours @ theirs) / power if power and math.isfinite(power) else 0.0
+        if (
+            not factor
+            or abs(factor - 1) <= SAME_FUNCTION * UNIT_ROUNDOFF["float32"]  # the same numbers in another shape
+            or not math.isfinite(factor)
+            or distance(factor * ours, theirs) > (SAME_FUNCTION * UNIT_ROUNDOFF["float32"])
+        ):
+            return None
+        spoken = _spoken(factor)
+        evidence = Evidence(
+            f"the candidate's result is the reference's times {spoken}, element for element (in float64 the rest is "
+            f"{distance(factor * ours, theirs):.1e} of its size)",
+            {"factor": factor, "rest": distance(factor * ours, theirs), "elements": int(ours.size)},
+        )
+        return self._finding(view, spoken, evidence)
+
+    def _finding(self, view: View, spoken: str, evidence: Evidence) -> Finding:
+        return Finding(
+            self.code, spoken, Verdict.SEMANTIC, (evidence,), view.give_argument() or view.replace_op(),
+            {"factor": spoken},
+        )  # fmt: skip
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per factor."""
+        return causes_of(case, self.code, self.name, _remedy)
+
+    def example(self) -> tuple[Any, Any]:
+        """Scores that are scaled by another constant."""
+        import torch
+
+        torch.manual_seed(0)
+        q, k = torch.randn(2, 8, 16), torch.randn(2, 8, 16)
+
+        def run(scale: float) -> Any:
+            return torch.softmax(q @ k.mT * scale, -1)
+
+        return lambda: run(0.25), lambda: run(0.2)
+
+
+def _spoken(factor: float) -> str:
+    """The factor, and as a root where it is the root of a whole number (or one over it)."""
+    text = f"{factor:.9g}"
+    for power, form in ((factor**2, "√{}"), (1 / factor**2, "1/√{}")):
+        whole = round(power)
+        if 1 < whole < 1 << 20 and math.isclose(power, whole, rel_tol=1e-6) and math.isqrt(whole) ** 2 != whole:
+            return f"{text} ({'−' if factor < 0 else ''}{form.format(whole)})"
+    return text
+
+
+def _remedy(finding: Finding) -> Remedy:
+    return Remedy(f"Use one factor on both sides; here they are apart by {finding.facts['factor']}.")
+
+
+REGISTER = ScaleDiffers()

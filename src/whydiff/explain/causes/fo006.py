@@ -1,0 +1,182 @@
+"""FO006 other-value-read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._flow import listed_indices
+from whydiff.explain.causes._looks import one_value, places
+from whydiff.explain.interventions import whole_of
+from whydiff.pair.lockstep import matched
+from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
+
+_MOST = 1 << 24
+
+
+class OtherValueRead:
+    """An op reads another value of the run than its counterpart does, or another part of the same tensor.
+
+    What it detects:
+        Equal ops with equal arguments whose operands are connected differently: the gate takes the half of a
+        fused projection that is meant for the other factor, keys and values change places, a residual is taken
+        from after the norm instead of before it, a slice begins one row later.
+
+    Why it happens:
+        Fused projections have no names inside, and checkpoints order query, key, value, gate and up
+        differently; ``chunk`` and slices accept any order; two variables of one shape are easily exchanged.
+
+    Evidence required:
+        The value that the reference's op reads exists on the candidate's side as well: it is made by the
+        paired op and agrees bit for bit, and the candidate reads another one, or other elements of it. Both ops
+        are named, or the elements that each reads. In float64 the results differ.
+
+    Look-alikes:
+        FO004 if the elements are the same in another order; IN004 if the value is of an earlier run of the same
+        op; NC001 if the value is returned, not read by an op; FO007 if the value that is read on one side is
+        not computed at all on the other.
+
+    Example:
+        A fused gate-and-up projection whose halves are taken in the other order.
+
+    Remedy:
+        Read the same value on both sides.
+
+    How it is verified:
+        By replay: the candidate's op reads the value that corresponds to the reference's (``read-from``), or
+        the reference's op takes its place (``replace-op``); the outputs must become equal bit for bit.
+
+    References:
+        Shazeer, GLU Variants Improve Transformer, arXiv:2002.05202 (which factor is gated); Xiong et al., On
+        Layer Normalization in the Transformer Architecture, arXiv:2002.04745 (where the residual begins).
+    """
+
+    code = "FO006"
+    name = "other-value-read"
+    rank = 80
+
+    def explain(self, view: View) -> Finding | None:
+        """Another part of one tensor, or a value that is not the counterpart."""
+        if not view.other_function:
+            return None
+        return self._part(view) if view.origin.kind == "layout" else self._value(view)
+
+    def _part(self, view: View) -> Finding | None:
+        if view.single is None:
+            return None
+        texts, interventions, makers = [], [], []
+        for er, ec in matched(*view.single, "reads"):
+            ours, theirs = (_output_of(trace, event) or part_of(trace, event) for trace, event in
+                            ((view.case.reference, er), (view.case.candidate, ec)))  # fmt: skip
+            if ours is None or theirs is None or ours == theirs or not one_value(view.case, er, ec):
+                continue
+            makers.append(_maker(view.case.candidate, ec))
+            texts.append(f"{ec.site} is {theirs} of {makers[-1]}, the reference's is {ours}")
+            if ec.producer >= 0:
+                interventions.append(_read_from(view.case, er, ec))
+        if not texts:
+            return None
+        evidence = Evidence("; ".join(texts), {"reads": texts, "apart_in_float64": view.apart})
+        made = len(interventions) == len(texts)  # a leaf is made by no call
+        return Finding(self.code, ("part", makers[0]), Verdict.SEMANTIC, (evidence,),
+                       tuple(interventions) if made else view.replace_op(), {"what": "part"}, general=True)  # fmt: skip
+
+    def _value(self, view: View) -> Finding | None:
+        case, origin = view.case, view.origin
+        if origin.kind != "region" or origin.region:
+            return None
+        ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+        partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+        if theirs.index not in partner.values() or ours.index not in partner:
+            return None
+        wanted = case.candidate.calls[partner[ours.index]]
+        found = [
+            (er, ec)
+            for pair in case.alignment.pairs
+            for er, ec in matched(case.reference.calls[pair.reference], case.candidate.calls[pair.candidate], "reads")
+            if er.producer == ours.index and ec.producer == theirs.index
+        ]
+        if not found or wanted.index == theirs.index:
+            return None
+        reader = found[0][1].site
+        evidence = Evidence(
+            f"{reader} is what {theirs.site} made; in the reference it is what {ours.site} made, whose counterpart "
+            f"{wanted.site} the candidate computes as well",
+            {"reads": str(theirs.site), "should_read": str(wanted.site), "reference_reads": str(ours.site),
+             "readers": [str(ec.site) for _, ec in found], "apart_in_float64": view.apart},
+        )  # fmt: skip
+        return Finding(self.code, ("value", reader.at("")), Verdict.SEMANTIC, (evidence,),
+                       tuple(_read_from(case, er, ec) for er, ec in found), {"what": "value"}, general=True)  # fmt: skip
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per tensor of which other parts are read, and per op that reads another value."""
+        return causes_of(case, self.code, self.name, _remedy)
+
+    def example(self) -> tuple[Any, Any]:
+        """Gate and up exchanged."""
+        import torch
+
+        torch.manual_seed(0)
+        fused, down = torch.nn.Linear(8, 32), torch.nn.Linear(16, 8)
+        x = torch.randn(4, 8)
+
+        def run(exchanged: bool) -> Any:
+            gate, up = fused(x).chunk(2, -1)
+            if exchanged:
+                gate, up = up, gate
+            return down(torch.nn.functional.silu(gate) * up)
+
+        return lambda: run(False), lambda: run(True)
+
+
+def part_of(trace: Trace, event: Event) -> str | None:
+    """Which elements of the tensor behind it a read looks at, in words: ``[:, 0–15]``; None if that is not known."""
+    whole = whole_of(trace, event)
+    if whole is None or event.spec.numel > _MOST or not event.spec.numel:
+        return None
+    found = places(event) - whole.offset
+    if found.min() < 0 or found.max() >= whole.numel:
+        return None
+    axes = []
+    for size, at in zip(whole.shape, np.unravel_index(found, whole.shape), strict=True):
+        marked = np.zeros(size, dtype=bool)
+        marked[at] = True
+        axes.append(":" if marked.all() else listed_indices(marked))
+    return f"[{', '.join(axes)}]"
+
+
+def _output_of(trace: Trace, event: Event) -> str:
+    """Which of several outputs of one op a read is; empty if the op has one."""
+    written = trace.calls[event.producer].writes if event.producer >= 0 else ()
+    slots = [i for i, one in enumerate(written) if one.storage == event.storage]
+    return f"output {slots[0]}" if len({one.storage for one in written}) > 1 and slots else ""
+
+
+def _maker(trace: Trace, event: Event) -> str:
+    if event.producer >= 0:
+        return str(trace.calls[event.producer].site)
+    return next((leaf.name for leaf in trace.leaves if leaf.storage == event.storage), "a leaf")
+
+
+def _read_from(case: Case, er: Event, ec: Event) -> Intervention:
+    """The candidate's read looks, as the reference's does, at the counterpart of what that one reads."""
+    partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+    written = case.reference.calls[er.producer].writes
+    slot = next((i for i, event in enumerate(written) if event.storage == er.storage), 0)
+    theirs = case.candidate.calls[partner[er.producer]].writes[slot]
+    look = (er.spec.shape, er.spec.strides, er.spec.offset) if theirs.spec == written[slot].spec else ()
+    return Intervention("read-from", str(ec.site), (str(theirs.site), *look))
+
+
+def _remedy(finding: Finding) -> Remedy:
+    if finding.facts["what"] == "part":
+        return Remedy("Take the same part of the tensor on both sides: the order of the parts of a fused projection "
+                      "is a property of the checkpoint.")  # fmt: skip
+    return Remedy("Connect the op to the same value on both sides.")
+
+
+REGISTER = OtherValueRead()

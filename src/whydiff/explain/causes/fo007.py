@@ -1,0 +1,168 @@
+"""FO007 step-left-out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance
+from whydiff.explain.causes._state import listed
+from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
+from whydiff.records import Cause, Evidence, Remedy, Verdict
+
+_LEVEL = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
+
+
+class StepLeftOut:
+    """One side carries out ops that the other side does not have at all.
+
+    What it detects:
+        A value that is changed by one or more ops on one side and taken as it is on the other: the chosen
+        experts' weights are not made to sum to one, a norm, a bias, a residual, a soft cap, a rotation or a
+        pooling is missing (or was added).
+
+    Why it happens:
+        Steps without parameters leave no trace in a checkpoint, so that a port which forgets one loads without
+        a complaint; settings such as ``norm_topk_prob`` or ``logit_softcapping`` are not read.
+
+    Evidence required:
+        Between agreeing inputs and a value, one side has ops and the other has none; carried out in float64,
+        where rounding plays no part, the two values differ. What the ops do is measured and named if it is a
+        division of every row by its sum, norm or root mean square, a standardisation, an addition of one vector or
+        of another value of the run, or c·tanh(x / c).
+
+    Look-alikes:
+        FO003 if the ops multiply by one constant; FO001 if they are a known activation; IN003 if they hide keys
+        from a softmax; MD001 and MD002 if they draw random numbers; ST006 if a setting switches them off (then
+        setting it back is enough, and this cause is silent).
+
+    Example:
+        The probabilities of the chosen experts are not divided by their sum.
+
+    Remedy:
+        Carry the step out on both sides, or on neither.
+
+    How it is verified:
+        By replay: the reference's ops, or its value without them, take the place on the candidate's inputs
+        (``replace-op``); the outputs must become equal bit for bit.
+
+    References:
+        Jiang et al., Mixtral of Experts, arXiv:2401.04088, section 2.1 (a softmax over the chosen logits); Gemma
+        Team, Gemma 2, arXiv:2408.00118, section 2 (soft capping).
+    """
+
+    code = "FO007"
+    name = "step-left-out"
+    rank = 85
+
+    def explain(self, view: View) -> Finding | None:
+        """Ops on one side only."""
+        counts = [len(calls) for calls in view.seen.calls]
+        if view.origin.kind != "region" or not view.other_function or min(counts) or not max(counts):
+            return None
+        side = int(counts[1] > 0)
+        calls = view.seen.calls[side]
+        if any(call.rng for call in calls):
+            return None
+        name, other = ("candidate", "reference") if side else ("reference", "candidate")
+        ops = listed(call.site.op for call in calls)
+        known = what_it_does(view, side)
+        value = (view.origin.candidate_site, view.origin.site)[side]
+        evidence = Evidence(
+            f"the {name} carries out {ops} before {value.at('')} is taken up, the {other} takes the value as it is"
+            + (f": the step {known}" if known else "")
+            + (f" (in float64 the values lie {view.apart:.2g} of their size apart)" if np.isfinite(view.apart) else ""),
+            {"side": name, "ops": [str(call.site) for call in calls], "does": known, "apart_in_float64": view.apart},
+        )  # fmt: skip
+        return Finding(self.code, (name, ops, known), Verdict.SEMANTIC, (evidence,), view.replace_op(),
+                       {"side": name, "other": other, "ops": ops, "does": known}, general=True)  # fmt: skip
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per side and kind of step."""
+        return causes_of(case, self.code, self.name, _remedy)
+
+    def example(self) -> tuple[Any, Any]:
+        """Experts' weights that do not sum to one."""
+        import torch
+
+        torch.manual_seed(0)
+        router, experts, x = torch.nn.Linear(8, 6), torch.randn(2, 8), torch.randn(4, 8)
+
+        def run(divided: bool) -> Any:
+            chosen = torch.softmax(router(x), -1).topk(2, -1).values
+            if divided:
+                chosen = chosen / chosen.sum(-1, keepdim=True)
+            return chosen @ experts
+
+        return lambda: run(True), lambda: run(False)
+
+
+def what_it_does(view: View, side: int) -> str:
+    """What turns the side without ops into the side with them, in words; empty if it is none of the known steps."""
+    y, x = view.exact[side], view.exact[1 - side]
+    if x.shape != y.shape or x.ndim == 0 or x.shape[-1] < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return ""
+    for text, form in _STEPS:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            made = form(x)
+        if np.isfinite(made).all() and distance(y, made) <= _LEVEL:
+            return text
+    added = y - x
+    if distance(np.broadcast_to(added.reshape(-1, x.shape[-1])[0], x.shape), added) <= _LEVEL:
+        return f"adds one vector of {x.shape[-1]} numbers to every row"
+    for operation in view.seen.operations:
+        for read in operation.reads:
+            if read.dtype == np.float64 and read.size == y.size and distance(read.reshape(y.shape), added) <= _LEVEL:
+                return "adds another value of the run (a residual)"
+    cap = _cap(x.reshape(-1), y.reshape(-1))
+    return f"is a soft cap, c tanh(x / c) with c = {cap:.6g}" if cap is not None else ""
+
+
+def _rows(by: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    return lambda x: np.asarray(x / by(x))
+
+
+def _standardised(x: Array) -> Array:
+    return np.asarray((x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True))
+
+
+_STEPS: tuple[tuple[str, Callable[[Array], Array]], ...] = (
+    ("divides every row by its sum", _rows(lambda x: x.sum(-1, keepdims=True))),
+    ("divides every row by its Euclidean norm", _rows(lambda x: np.sqrt(np.square(x).sum(-1, keepdims=True)))),
+    ("divides every row by its root mean square", _rows(lambda x: np.sqrt(np.square(x).mean(-1, keepdims=True)))),
+    ("gives every row the mean 0 and the variance 1", _standardised),
+    ("subtracts every row's mean", lambda x: np.asarray(x - x.mean(-1, keepdims=True))),
+    ("is a softmax of every row", lambda x: np.asarray(_shifted(x) / _shifted(x).sum(-1, keepdims=True))),
+)
+
+
+def _shifted(x: Array) -> Array:
+    return np.asarray(np.exp(x - x.max(-1, keepdims=True)))
+
+
+def _cap(x: Array, y: Array) -> float | None:
+    """The c of y = c tanh(x / c), by bisection on the element that is largest; None if the others do not fit it."""
+    at = int(np.argmax(np.abs(x)))
+    large, wanted = abs(float(x[at])), abs(float(y[at]))
+    if not 0 < wanted < large:
+        return None
+    low, high = wanted, 1e6 * large
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if middle * np.tanh(large / middle) < wanted else (low, middle)
+    return float(f"{low:.9g}") if distance(y, low * np.tanh(x / low)) <= _LEVEL else None
+
+
+def _remedy(finding: Finding) -> Remedy:
+    facts = finding.facts
+    what = f" (it {facts['does']})" if facts["does"] else ""
+    return Remedy(
+        f"Carry the step{what} out on both sides or on neither: the {facts['side']} has {facts['ops']} here, the "
+        f"{facts['other']} does not. The right one is what the weights were trained with."
+    )
+
+
+REGISTER = StepLeftOut()

@@ -1,0 +1,161 @@
+"""FO008 formula-differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from whydiff.explain.case import ABSENT, Case, differing_arguments
+from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._state import listed
+from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
+
+_KINDS = ("arguments", "region")
+
+
+class FormulaDiffers:
+    """At one place the two sides compute different functions of the same values, and no known mistake names it.
+
+    What it detects:
+        An op that is given another argument in the code (a softmax over another axis, another slope, another
+        correction), or ops in whose place the other side has other ones: a sigmoid for a softmax, a maximum for
+        a mean, an epsilon outside the root.
+
+    Why it happens:
+        A formula is written down from memory or from another paper, a default of a function is taken for what
+        the model uses, an axis is counted from the other end.
+
+    Evidence required:
+        Inputs that agree bit for bit; both sides' ops carried out on them in float64, where rounding plays no
+        part, give finite results that differ. The argument with both values is named, or the ops of both
+        sides. Places that compute one function together (a factor before a product against one after it) are
+        looked at together and left out.
+
+    Look-alikes:
+        All causes that know the mistake by name come first: FO001 to FO007, IN002 and IN003, TR001, MD002;
+        ST006 if a setting of a module carries the argument, or switches to the other ops (then setting it back
+        is enough, and this cause is silent).
+
+    Example:
+        A softmax over the keys against one over the queries.
+
+    Remedy:
+        Compute the same formula on both sides; the evidence names the place.
+
+    How it is verified:
+        By replay: the candidate's op gets the reference's argument (``set-argument``), or the reference's ops
+        work on the candidate's inputs (``replace-op``); the outputs must become equal bit for bit.
+
+    References:
+        Vaswani et al., Attention Is All You Need, arXiv:1706.03762, section 3.2.1 (the softmax is over keys).
+    """
+
+    code = "FO008"
+    name = "formula-differs"
+    rank = 90
+
+    def explain(self, view: View) -> Finding | None:
+        """Another argument, or other ops."""
+        calls = view.seen.calls
+        if view.origin.kind not in _KINDS or not view.other_function or not all(calls) or not np.isfinite(view.apart):
+            return None
+        if any(call.rng for side in calls for call in side):
+            return None
+        text, key = _arguments(view) if view.single is not None else _ops(calls)
+        if not text:
+            return None
+        evidence = Evidence(
+            f"{text}; on the same inputs the results lie {view.apart:.2g} of their size apart in float64",
+            {"reference": [str(call.site) for call in calls[0]], "candidate": [str(call.site) for call in calls[1]],
+             "apart_in_float64": view.apart},
+        )  # fmt: skip
+        return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), view.give_argument() or view.replace_op(),
+                       {"text": text}, general=True)  # fmt: skip
+
+    def explain_joint(self, view: View) -> Finding | None:
+        """Ops that give values of other shapes, so that they are compared where the shapes are equal again."""
+        calls = view.seen.calls
+        if not view.other_function or not all(calls) or not np.isfinite(view.apart):
+            return None
+        if any(call.rng for side in calls for call in side):
+            return None
+        text, key = _of_joint(view)
+        evidence = Evidence(
+            f"{text}; on the same inputs the results lie {view.apart:.2g} of their size apart in float64",
+            {"reference": [str(call.site) for call in calls[0]], "candidate": [str(call.site) for call in calls[1]],
+             "apart_in_float64": view.apart},
+        )  # fmt: skip
+        return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), view.replace_op(), {"text": text}, general=True)
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per pair of arguments or of lists of ops."""
+        return causes_of(case, self.code, self.name, _remedy)
+
+    def example(self) -> tuple[Any, Any]:
+        """A softmax over the other axis."""
+        import torch
+
+        torch.manual_seed(0)
+        scores, values = torch.randn(5, 5), torch.randn(5, 4)
+
+        def run(axis: int) -> Any:
+            return torch.softmax(scores, axis) @ values
+
+        return lambda: run(-1), lambda: run(-2)
+
+
+def _arguments(view: View) -> tuple[str, Any]:
+    assert view.single is not None
+    ours, theirs = view.single
+    if ours.target != theirs.target:
+        return f"the reference computes {ours.target}, the candidate {theirs.target}", (ours.target, theirs.target)
+    found = [
+        f"{f'argument {which}' if isinstance(which, int) else which} is {_shown(a)} in the reference and {_shown(b)} "
+        "in the candidate"
+        for which, a, b in view.changed_arguments
+    ]
+    if not found and len(ours.arguments[0]) != len(theirs.arguments[0]):
+        given = [call.arguments[0][min(len(c.arguments[0]) for c in view.single) :] for call in view.single]
+        found = [f"{_shown(given[0]) or 'a default'} is given in the reference and {_shown(given[1]) or 'a default'} "
+                 "in the candidate"]  # fmt: skip
+    return (f"of {ours.site.op}, {'; '.join(found)}" if found else ""), (ours.target, *found)
+
+
+def _of_joint(view: View) -> tuple[str, Any]:
+    """Arguments in which paired ops of several differ, else the ops."""
+    partner = {pair.reference: pair.candidate for pair in view.case.alignment.pairs}
+    found = []
+    for call in view.seen.calls[0]:
+        other = view.case.candidate.calls[partner[call.index]] if call.index in partner else None
+        if other is not None and other.target == call.target:
+            found += [f"{call.site.op} is given {_shown(a)} in the reference and {_shown(b)} in the candidate"
+                      for a, b in differing_arguments(call.arguments, other.arguments)
+                      if a is not ABSENT and b is not ABSENT]  # fmt: skip
+    if (
+        len(view.seen.calls[0]) == len(view.seen.calls[1]) == sum(c.index in partner for c in view.seen.calls[0])
+        and found
+    ):
+        return "; ".join(dict.fromkeys(found)), tuple(found)
+    return _ops(view.seen.calls)
+
+
+def _shown(argument: Any) -> str:
+    if isinstance(argument, dict):
+        return "a tensor"
+    if isinstance(argument, list):
+        return ", ".join(_shown(item) for item in argument)
+    return str(argument)
+
+
+def _ops(calls: Any) -> tuple[str, Any]:
+    ours, theirs = (listed(call.site.op for call in side if isinstance(call, Call)) for side in calls)
+    return f"the reference computes {ours} where the candidate computes {theirs}", (ours, theirs)
+
+
+def _remedy(finding: Finding) -> Remedy:
+    return Remedy(f"Compute the same formula on both sides: {finding.facts['text']}.")
+
+
+REGISTER = FormulaDiffers()

@@ -1,0 +1,188 @@
+"""IN002 positions-differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from whydiff.capturing.adapters import for_framework
+from whydiff.explain.case import Case, replayable
+from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
+from whydiff.explain.causes._flow import first_taker, looks_up, turns
+from whydiff.locate.origins import find_origins
+from whydiff.numbers.tolerance import SCALING_FLOOR, UNIT_ROUNDOFF
+from whydiff.pair.lockstep import Lockstep, Look
+from whydiff.records import Call, Cause, Evidence, Intervention, Origin, Remedy, Verdict
+
+_STEPS = 8
+_MOST = 1 << 20
+"""Elements of a tensor that is looked at: positions are small (a size, not a tolerance)."""
+_REMEDY = Remedy(
+    "Give both sides the same positions, counted from the first token that is not padding.",
+    "positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)\n",
+)
+
+
+class PositionsDiffer:
+    """The two sides number the same tokens differently.
+
+    What it detects:
+        Positions that a run makes itself (a ramp of whole numbers that looks up a position table or becomes
+        rotary angles) and that are shifted or run differently on the two sides.
+
+    Why it happens:
+        Positions counted from one, or from a padding index; left padding that is counted or not; packed
+        sequences whose positions do not begin anew; a decoding step that starts at the wrong place of the
+        cache.
+
+    Evidence required:
+        At an origin both sides write whole numbers that rise by one along the last axis for the most part,
+        and what takes them up is a table lookup, or a cosine or sine. The offset, or how many positions
+        differ, is measured.
+
+    Look-alikes:
+        IN001 if the positions are an argument of the run; ST002 if the table differs; IN003 if they only
+        make a mask. Rotary attention sees distances only: a common offset changes nothing but rounding, and
+        the verdict then is rounding.
+
+    Example:
+        Learned positions looked up from 0 and from 1.
+
+    Remedy:
+        Give both sides the same positions: with padding ``(mask.cumsum(-1) - 1).clamp(min=0)``.
+
+    How it is verified:
+        By replay: the candidate gets the reference's positions (``set-argument`` or ``replace-op``); the
+        outputs must become equal bit for bit.
+
+    References:
+        huggingface/transformers, ``position_ids`` of decoders and left padding; Su et al.,
+        arXiv:2104.09864, section 3.2 (only distances matter).
+    """
+
+    code = "IN002"
+    name = "positions-differ"
+    rank = 4
+
+    def explain(self, view: View) -> Finding | None:
+        """Two ramps that are not the same."""
+        if not all(dtype.startswith(("int", "float")) for dtype in (p.dtype for p in view.seen.outputs)):
+            return None
+        ours, theirs = view.outputs
+        if ours.shape != theirs.shape or not ours.size or not (_ramps(ours, theirs) or _single(ours, view)):
+            return None
+        remedies = view.give_argument() or view.replace_op()
+        return _finding(view.case, ours, theirs, view.origin.calls, remedies)
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per way in which positions differ; between runs of two sizes, on the counterpart."""
+        yield from causes_of(case, self.code, self.name, lambda finding: _REMEDY)
+        for origin, finding in _of_counterparts(case) if case.localization.axes else ():
+            yield Cause(self.code, self.name, str(origin.site.at("")), finding.verdict, finding.evidence, _REMEDY,
+                        interventions=finding.interventions)  # fmt: skip
+
+    def example(self) -> tuple[Any, Any]:
+        """Positions from zero and from one."""
+        import torch
+
+        torch.manual_seed(0)
+        words, places = torch.nn.Embedding(16, 8), torch.nn.Embedding(16, 8)
+        ids = torch.tensor([[3, 1, 4, 1, 5]])
+
+        def run(start: int) -> Any:
+            return torch.tanh(words(ids) + places(torch.arange(start, start + ids.shape[1])))
+
+        return lambda: run(0), lambda: run(1)
+
+
+def _finding(
+    case: Case, ours: Array, theirs: Array, calls: tuple[int, int], interventions: tuple[Intervention, ...]
+) -> Finding | None:
+    """Two ramps that are not the same, if positions are what they are taken up as."""
+    taker = first_taker(case, calls, lambda call: _looks_up_numbers(call) or turns(call), _STEPS)
+    if taker is None:
+        return None
+    offsets = np.unique(theirs - ours)
+    apart = int(np.count_nonzero(theirs != ours))
+    if len(offsets) == 1:
+        text = f"all {ours.size} positions of the candidate are the reference's {offsets[0]:+.0f}"
+    else:
+        text = (
+            f"{apart} of {ours.size} positions differ, by {offsets.min():+.0f} to {offsets.max():+.0f}: "
+            f"{_shown(ours)} in the reference, {_shown(theirs)} in the candidate"
+        )
+    how = "look up a table" if looks_up(taker) else "become angles"
+    harmless = _only_rounding(case)
+    evidence = [Evidence(
+        f"{text}; they {how} at {taker.site.at('')}",
+        {"differing": apart, "positions": int(ours.size), "least": float(offsets.min()),
+         "most": float(offsets.max()), "taken_up_at": str(taker.site.at(""))},
+    )]  # fmt: skip
+    if harmless:
+        evidence.append(Evidence("in float64 the outputs agree: the program sees distances only",
+                                 {"outputs_agree_in_float64": True}))  # fmt: skip
+    verdict = Verdict.ROUNDING if harmless else Verdict.SEMANTIC
+    return Finding(PositionsDiffer.code, text, verdict, tuple(evidence), interventions)
+
+
+def _looks_up_numbers(call: Call) -> bool:
+    """Whether an op takes rows of a table of positions; a mask is looked up by places, which are no positions."""
+    return looks_up(call) and any(event.spec.dtype in UNIT_ROUNDOFF for event in call.reads)
+
+
+def _of_counterparts(case: Case) -> Iterator[tuple[Origin, Finding]]:
+    """Origins of runs of two sizes: the larger one's numbers for the tokens that both have."""
+    if any(replayable(trace) for trace in (case.reference, case.candidate)):
+        return
+    seen: dict[tuple[int, int], tuple[Array, Array]] = {}
+
+    def look_at(step: Lockstep, reference: Call, candidate: Call, look: Look) -> None:
+        values = (look.reference_value, look.candidate_value)
+        if values[0] is None or values[1] is None or look.reference.spec.numel > _MOST:
+            return
+        both = (number(step.reference.payload(values[0])), number(step.candidate.payload(values[1])))
+        if both[0].shape == both[1].shape and both[0].size and _ramps(*both):
+            seen.setdefault((reference.index, candidate.index), both)
+
+    executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
+    find_origins(executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=look_at)
+    for origin in case.localization.origins:
+        if origin.calls in seen and origin.kind in ("arguments", "implementation"):
+            put = Intervention("replace-op", str(origin.candidate_site.at("")), str(origin.site.at("")))
+            finding = _finding(case, *seen[origin.calls], origin.calls, (put,))
+            if finding is not None:
+                yield origin, finding
+
+
+def _ramps(ours: Array, theirs: Array) -> bool:
+    """Whether both are whole numbers and most steps along the last axis are one up (or a stay)."""
+    both = np.stack([ours, theirs])
+    if not np.all(np.isfinite(both)) or np.any(both != np.rint(both)) or ours.ndim == 0 or ours.shape[-1] == 1:
+        return False
+    steps = np.diff(both, axis=-1)
+    up = np.mean(steps == 1, axis=tuple(range(1, steps.ndim)))
+    even = np.mean((steps == 0) | (steps == 1), axis=tuple(range(1, steps.ndim)))
+    return bool(np.max(up) == 1 or np.min(even) == 1) and bool(np.all(up > 0)) and float(np.ptp(both)) > 1
+
+
+def _single(ours: Array, view: View) -> bool:
+    """Whether one number is made from nothing, as the position of a single token."""
+    made = [calls[0] for calls in view.seen.calls if len(calls) == 1]
+    whole = all(np.all(np.isfinite(one)) and np.all(one == np.rint(one)) for one in view.outputs)
+    return whole and bool(made) and ours.size == 1 and all(not call.reads for call in made)
+
+
+def _shown(numbers: Array) -> str:
+    rows = np.atleast_2d(numbers).reshape(-1, numbers.shape[-1])
+    row = rows[0].astype(np.int64).tolist()
+    return "[" + ", ".join(map(str, row[:8])) + (", …]" if len(row) > 8 else "]")
+
+
+def _only_rounding(case: Case) -> bool:
+    apart = case.shared("apart in float64", lambda: case.apart_in_float64(()))
+    return apart is not None and apart <= SCALING_FLOOR
+
+
+REGISTER = PositionsDiffer()

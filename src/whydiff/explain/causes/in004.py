@@ -1,0 +1,134 @@
+"""IN004 stale-cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
+
+_FAR = 12
+
+
+class StaleCache:
+    """A later op reads what an earlier run of the same op wrote, instead of the latest.
+
+    What it detects:
+        A value that is kept from one step to a later one (keys and values, a running state) where the
+        candidate reads another run's value of the same op than the reference does.
+
+    Why it happens:
+        A cache is not reset between prompts or is given to the wrong request; a beam is not reordered; a
+        prefix is taken for another one's; a recurrent state is kept over a sequence's end.
+
+    Evidence required:
+        Where the difference begins, no op differs: both sides read what the same op of the same module
+        wrote, but of another step, or of another occurrence with the same weights, and each side has a
+        counterpart of what the other reads.
+
+    Look-alikes:
+        FO004 if one value is looked at in another layout. FO006 if the value is another projection's, made with
+        other weights in the same step. IN002 if the positions of the cached tokens differ.
+
+    Example:
+        Two prompts are projected to keys; the second query attends to the first prompt's keys.
+
+    Remedy:
+        Reset the cache, or give each sequence its own.
+
+    How it is verified:
+        By replay: the candidate's op reads the value that corresponds to the reference's (``read-from``); the
+        outputs must become equal bit for bit.
+
+    References:
+        huggingface/transformers, ``past_key_values`` and ``Cache.reorder_cache``; vLLM, automatic prefix
+        caching.
+    """
+
+    code = "IN004"
+    name = "stale-cache"
+    rank = 2
+
+    def explain(self, view: View) -> Finding | None:
+        """Two runs of one op that are mistaken for each other."""
+        case, origin = view.case, view.origin
+        if origin.kind != "region" or origin.region:
+            return None
+        ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+        one, other = ours.site, theirs.site
+        if (one.op, case.rename(other.scope)) != (other.op, one.scope) or one == other:
+            return None
+        partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+        counterpart = partner.get(ours.index)
+        if counterpart is None or theirs.index not in partner.values():
+            return None
+        wanted = case.candidate.calls[counterpart]
+        if theirs.site.step == wanted.site.step and not _one_module(case.candidate, theirs, wanted):
+            return None  # two projections, not two runs of one: FO006
+        older = "an older" if theirs.index < counterpart else "a later"
+        readers = list(_readers(case, ours.index, theirs.index))
+        if not readers:
+            return None
+        evidence = Evidence(
+            f"{readers[0].site} reads {older} value: {theirs.site} wrote it, and {wanted.site} is the counterpart of "
+            f"what the reference reads ({ours.site}); ops and arguments agree",
+            {"reads": str(theirs.site), "should_read": str(wanted.site), "reference_reads": str(ours.site),
+             "calls_apart": counterpart - theirs.index},
+        )  # fmt: skip
+        return Finding(self.code, (one.step, other.step), Verdict.SEMANTIC, (evidence,),
+                       tuple(_read_from(wanted, event) for event in readers))  # fmt: skip
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per pair of steps that are mistaken for each other."""
+        return causes_of(case, self.code, self.name, lambda finding: Remedy(
+            "Reset the cache before the sequence begins, or give every sequence its own."
+        ))  # fmt: skip
+
+    def example(self) -> tuple[Any, Any]:
+        """Keys of the first prompt instead of the second's."""
+        import torch
+
+        torch.manual_seed(0)
+        keys, prompts = torch.nn.Linear(8, 8), torch.randn(2, 5, 8)
+        query = torch.randn(1, 8)
+
+        def run(which: int) -> Any:
+            cache = [torch.tanh(keys(prompt)) for prompt in prompts]
+            return torch.softmax(query @ cache[which].T, -1)
+
+        return lambda: run(1), lambda: run(0)
+
+
+def _one_module(trace: Trace, one: Call, other: Call) -> bool:
+    """Whether two values are made with the same weights: the nearest tensors that are no inputs of the run."""
+    return bool(_nearest(trace, one) & _nearest(trace, other))
+
+
+def _nearest(trace: Trace, call: Call) -> set[Any]:
+    inputs = {leaf.storage for leaf in trace.leaves if leaf.role == "input"}
+    waiting = [call]
+    for _ in range(_FAR):
+        leaves = {(e.storage, e.spec) for c in waiting for e in c.reads if e.producer == -1 and e.storage not in inputs}
+        if leaves:
+            return leaves
+        waiting = [trace.calls[e.producer] for c in waiting for e in c.reads if e.producer >= 0]
+    return set()
+
+
+def _readers(case: Case, ours: int, theirs: int) -> Iterator[Event]:
+    """Candidate's reads of what ``theirs`` wrote whose counterpart reads what ``ours`` wrote."""
+    for pair in case.alignment.pairs:
+        reads = (case.reference.calls[pair.reference].reads, case.candidate.calls[pair.candidate].reads)
+        for er, ec in zip(*reads, strict=False):  # one op may read more on one side; the rest has no counterpart
+            if er.producer == ours and ec.producer == theirs:
+                yield ec
+
+
+def _read_from(wanted: Any, event: Event) -> Intervention:
+    written = next((w for w in wanted.writes if w.spec.shape == event.spec.shape), wanted.writes[0])
+    return Intervention("read-from", str(event.site), str(written.site))
+
+
+REGISTER = StaleCache()

@@ -1,0 +1,131 @@
+"""NC001 not-counterparts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.numbers.comparison import same
+from whydiff.pair.lockstep import matched
+from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
+
+_FAR = 16
+
+
+class NotCounterparts:
+    """Two returned values are not the same point of the computation.
+
+    What it detects:
+        A returned value whose counterpart is another value of the same run: both runs compute both values, and
+        return one each. The typical pair is a hidden state before and after the final norm.
+
+    Why it happens:
+        ``hidden_states[-1]`` is after the final norm in most of transformers, the last layer's output is
+        before it; logits are compared with probabilities, a pre-activation with an activation; hooks are
+        attached to a layer on one side and to what follows it on the other.
+
+    Evidence required:
+        The value that the reference returns is computed by the candidate as well, by the paired op and with
+        agreeing bits where fingerprints tell, and one op or module lies between it and the value that the
+        candidate returns (or the other way round).
+
+    Look-alikes:
+        A candidate that lacks the op altogether computes another function: its outputs differ at an origin.
+
+    Example:
+        The reference returns the hidden state after the norm, the candidate before it; both return the same
+        logits.
+
+    Remedy:
+        Return, or hook, the same point on both sides.
+
+    How it is verified:
+        By replay: the candidate returns the value that corresponds (``read-from``); the outputs must become
+        equal bit for bit. The verdict is incomparable.
+
+    References:
+        huggingface/transformers, LlamaModel.forward (the norm before the last hidden state is kept).
+    """
+
+    code = "NC001"
+    name = "not-counterparts"
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per returned value that corresponds to another one."""
+        ours, theirs = case.reference.calls, case.candidate.calls
+        partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+        for pair in case.alignment.pairs:
+            returned = ours[pair.reference], theirs[pair.candidate]
+            if returned[0].kind != "return":
+                continue
+            for er, ec in matched(*returned, "reads"):
+                found = partner.get(er.producer, -1)
+                if er.producer < 0 or ec.producer < 0 or found < 0 or found == ec.producer or same(er, ec):
+                    continue
+                written = _written(ours[er.producer], er, theirs[found])
+                if written is None or written.spec.shape != ec.spec.shape or same(er, written) is False:
+                    continue
+                between = _between(case.candidate, ec.producer, found)
+                if between:
+                    yield self._cause(er, ec, written, between, found > ec.producer)
+
+    def _cause(self, er: Event, ec: Event, written: Event, between: list[Call], later: bool) -> Cause:
+        where = between[0].site.scope or between[0].site.op
+        word = "before" if later else "after"
+        equal = same(er, written)
+        evidence = Evidence(
+            f"the candidate's {ec.site.slot} is its value {word} {where}; its value on the other side of it, "
+            f"{written.site}, is the reference's {er.site.slot}" + (" bit for bit" if equal else ""),
+            {"returned": str(ec.site), "counterpart": str(written.site), "equal": equal,
+             "ops_between": [call.site.op for call in between]},
+        )  # fmt: skip
+        return Cause(
+            self.code, self.name, str(ec.site), Verdict.INCOMPARABLE, (evidence,),
+            Remedy(f"Compare the same point of the computation: return (or hook) the value "
+                   f"{'after' if later else 'before'} {where} on both sides."),
+            interventions=(Intervention("read-from", str(ec.site), str(written.site)),),
+        )  # fmt: skip
+
+    def example(self) -> tuple[Any, Any]:
+        """A hidden state after the final norm against the one before it."""
+        import torch
+
+        torch.manual_seed(0)
+        body, norm, head = torch.nn.Linear(8, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 4)
+        x = torch.randn(4, 8)
+
+        def run(after: bool) -> Any:
+            hidden = torch.tanh(body(x))
+            normed = norm(hidden)
+            return (normed if after else hidden), head(normed)
+
+        return lambda: run(True), lambda: run(False)
+
+
+def _written(reference: Call, read: Event, candidate: Call) -> Event | None:
+    """What the paired call wrote in the place of the value that the reference returns."""
+    for ours, theirs in zip(reference.writes, candidate.writes, strict=False):
+        if ours.storage == read.storage and ours.spec.shape == read.spec.shape:
+            return theirs
+    return None
+
+
+def _between(trace: Trace, one: int, other: int) -> list[Call]:
+    """The ops between two values, if it is a single op or all within one module; empty otherwise."""
+    first, last = sorted((one, other))
+    if last - first > _FAR * 4:
+        return []
+    reached, path = {first}, []
+    for call in trace.calls[first + 1 : last + 1]:
+        if any(event.producer in reached for event in call.reads):
+            reached.add(call.index)
+            if call.kind == "compute":
+                path.append(call)
+    if last not in reached or not path or len(path) > _FAR:
+        return []
+    scopes = {call.site.scope for call in path}
+    return path if len(path) == 1 or (len(scopes) == 1 and path[0].site.scope != trace.calls[first].site.scope) else []
+
+
+REGISTER = NotCounterparts()

@@ -1,0 +1,132 @@
+"""OR001: the same sum in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._order import flags, single_regions, visit_origins
+from whydiff.explain.reduction import Proof, prove
+from whydiff.pair.lockstep import Lockstep
+from whydiff.records import Call, Cause, Experiment, Remedy, Verdict
+
+MOST_PROOFS = 8
+"""Kinds of call (op, shapes, strides) that are proven in one case; each takes about a second."""
+
+_ALIGNMENT = 64
+"""Elements after which an address is aligned like the first, whatever the dtype."""
+
+_PROVENANCE = ("versions", "hardware", "flags", "variables")
+
+
+class ReductionOrder:
+    """Both sides add the same terms; their kernels add them in another order.
+
+    What it detects:
+        An origin at a sum, mean, matrix product or convolution whose terms agree and whose shapes and
+        layouts do too, or which is one op on one side and another op on the other (``dot`` and ``mm``).
+
+    Why it happens:
+        Floating-point addition is not associative. One kernel adds in 4 lanes, another in blocks of 192,
+        and every order rounds differently.
+
+    Evidence required:
+        The accumulation order of both calls is revealed by probing them at their true shape, strides,
+        address alignment and flags. Each order, replayed in software on the recorded inputs, must give its
+        side's bits in every replayed output, also on terms that cancel, where every order shows; trees with
+        shuffled terms must fail there. Up to 4096 outputs are replayed, and one call of every shape.
+
+    Look-alikes:
+        SH001, SH002 and SH003 if sizes or layouts differ, which chose the kernel; OR002 if the number of
+        threads differs; EN001, EN002 and EN004 if versions, flags or instruction sets
+        differ. Other terms (another weight, a cast, TF32) fail the replay. A sum that the replay does not
+        reproduce is listed as inconclusive.
+
+    Example:
+        The same scalar product of two vectors by ``dot`` and by ``mm``.
+
+    Remedy:
+        Accept it: neither order is more right. For equal bits, call the same op on both sides.
+
+    How it is verified:
+        By replay: the reference's order on the candidate's inputs must give the reference's bits, and the
+        candidate's order on the reference's inputs the candidate's.
+
+    References:
+        Xie et al., "FPRev: Revealing the Order of Floating-Point Summation in Software and Hardware
+        Implementations", USENIX ATC 2025; Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
+        chapter 4; https://pytorch.org/docs/stable/notes/numerical_accuracy.html
+    """
+
+    code = "OR001"
+    name = "reduction-order"
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per kind of call whose order differs, proven or inconclusive."""
+        if any(what.split(".")[0] in _PROVENANCE for what, _, _ in case.environment_changes):
+            return
+        proofs: dict[Any, tuple[str, Proof | None]] = {}
+        alike: dict[Any, int] = {}
+
+        def visit(step: Lockstep, call_r: Call, call_c: Call) -> None:
+            key = _kind(call_r), _kind(call_c)
+            if key in proofs or len(proofs) == MOST_PROOFS:
+                alike[key] = alike.get(key, 0) + 1
+                return
+            proof = prove(
+                step.reference, call_r, [step.reference.read(event) for event in call_r.reads],
+                step.candidate, call_c, [step.candidate.read(event) for event in call_c.reads],
+            )  # fmt: skip
+            proofs[key] = str(call_r.site), proof
+
+        def wanted(call_r: Call, call_c: Call) -> bool:
+            return _kind(call_r)[1] == _kind(call_c)[1] and not flags(case, call_r, call_c)
+
+        if not case.localization.axes:
+            visit_origins(case, wanted, visit)
+        for site, (executor_r, call_r, reads_r), (executor_c, call_c, reads_c) in single_regions(case):
+            key = _kind(call_r), _kind(call_c)
+            if key not in proofs and len(proofs) < MOST_PROOFS and not flags(case, call_r, call_c):
+                proofs[key] = site, prove(executor_r, call_r, reads_r, executor_c, call_c, reads_c)
+        for key, (site, proof) in proofs.items():
+            if proof is not None and proof.differing and proof.revealed:
+                yield _cause(self.code, self.name, site, proof, alike.get(key, 0))
+
+    def example(self) -> tuple[Any, Any]:
+        """A scalar product as ``dot`` and as ``mm``; its exact value is 0, so that the order shows."""
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        left, right = torch.randn(2, 512, generator=generator)
+        order = torch.randperm(512, generator=generator)
+        left, right = torch.cat([left, left[order]]), torch.cat([right, -right[order]])
+        return lambda: torch.dot(left, right), lambda: torch.mm(left[None], right[:, None])[0, 0]
+
+
+def _kind(call: Call) -> Any:
+    """Op, and the shape, strides, alignment and dtype of everything it reads."""
+    specs = [event.spec for event in call.reads]
+    return call.target, tuple((s.shape, s.strides, s.offset % _ALIGNMENT, s.dtype) for s in specs)
+
+
+def _cause(code: str, name: str, site: str, proof: Proof, alike: int) -> Cause:
+    remedy = Remedy(
+        "Accept it: neither order is more right. For equal bits, call the same op on "
+        "the same shapes and layouts on both sides."
+    )
+    text = f"{proof.matched[0]} and {proof.matched[1]} of {proof.replayed} outputs bit for bit"
+    experiment = Experiment(
+        (), "each side's order, replayed on the other side's inputs, gives that side's bits",
+        text if proof.proved else proof.reason, "confirmed" if proof.proved else "inconclusive", "replay",
+    )  # fmt: skip
+    reason = "" if proof.proved else proof.reason
+    if alike and proof.proved:
+        reason = f"{alike} more origins are the same op at the same shapes and layouts; they were not replayed"
+    return Cause(
+        code, name, site, Verdict.ROUNDING if proof.proved else Verdict.INCONCLUSIVE, proof.evidence, remedy,
+        "confirmed" if proof.proved else "inconclusive", reason, (experiment,),
+    )  # fmt: skip
+
+
+REGISTER = ReductionOrder()

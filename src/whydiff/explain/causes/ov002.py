@@ -1,0 +1,78 @@
+"""OV002 clamped-overflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._range import alarms, measured, proven, widen
+from whydiff.numbers.ranges.audit import Alarm
+from whydiff.records import Cause, Remedy, Verdict
+
+
+class ClampedOverflow:
+    """An overflow's infinities are clamped to finite numbers, so that nobody sees them and the values are wrong.
+
+    What it detects:
+        An operator that reads the infinity or NaN of an earlier overflow and writes finite numbers of the same
+        shape.
+
+    Why it happens:
+        Models that were trained in bfloat16 or float32 got a clamp so that float16 does not give NaN. The clamp
+        keeps the run alive; the clamped numbers are not those that the model computed in training.
+
+    Evidence required:
+        The overflow (OV001's evidence) upstream of the operator, non-finite numbers in, finite ones out.
+
+    Look-alikes:
+        OV001: nothing hides the overflow. A clamp whose input never overflows is part of the model. A softmax that
+        reads a mask of minus infinity hides nothing, for nothing overflowed.
+
+    Example:
+        A clamp of squares that float16 cannot hold, against float32.
+
+    Remedy:
+        Carry the operators before the clamp in float32 or bfloat16.
+
+    How it is verified:
+        The recorded operators are executed again with every narrower number carried in float32; what
+        the clamp reads must be finite, and so must what it writes.
+
+    References:
+        huggingface/transformers#9295 (T5 in float16).
+    """
+
+    code = "OV002"
+    name = "clamped-overflow"
+    alarms = ("hidden",)
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per operator of the candidate that hides an overflow."""
+        for alarm in alarms(case, "hidden"):
+            yield proven(case, self.from_alarm(alarm), alarm)
+
+    def from_alarm(self, alarm: Alarm) -> Cause:
+        """The cause of a range audit's alarm."""
+        largest = alarm.data.get("largest_after", 0.0)
+        sentence = f"non-finite numbers of an overflow go in, finite ones (largest {largest:.4g}) come out"
+        remedy = Remedy(
+            "Carry the operators before this one in float32 or bfloat16; the clamp then has nothing to hide."
+        )
+        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy)
+        return replace(cause, interventions=(widen(alarm.site),))
+
+    def example(self) -> tuple[Any, Any]:
+        """A clamp of squares in float32 and in float16."""
+        import torch
+
+        x = torch.tensor([1.0, 200.0, 300.0])
+
+        def program(value: Any) -> Any:
+            return (value * value).clamp(-6e4, 6e4) / 7
+
+        return (lambda: program(x)), (lambda: program(x.half()))
+
+
+REGISTER = ClampedOverflow()

@@ -1,0 +1,85 @@
+"""OV003 late-scaling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._range import alarms, measured, proven, widen
+from whydiff.numbers.ranges.audit import Alarm
+from whydiff.records import Cause, Intervention, Remedy, Verdict
+
+
+class LateScaling:
+    """A product is stored in a narrow dtype at full size and scaled down only afterwards.
+
+    What it detects:
+        A matrix product whose stored result has little or no headroom and which the next operator multiplies
+        by a number below one.
+
+    Why it happens:
+        Attention scores grow with the head size; ``softmax(q @ k / sqrt(d))`` stores ``q @ k`` first. A kernel
+        that scales in its accumulator (``baddbmm(alpha=…)``, fused attention) never stores the large numbers, so
+        scaling the operands instead gains nothing there.
+
+    Evidence required:
+        The dataflow (product, then scaling by one number), and the measured headroom in bits of the stored
+        product and of the scaled one.
+
+    Look-alikes:
+        OV001: an overflow that nothing scales down. ``alpha`` inside the product is not late. A product with
+        headroom to spare is left alone.
+
+    Example:
+        Scores of large queries and keys in float16, scaled after the product against scaled before.
+
+    Remedy:
+        Scale an operand first, or use a kernel that scales in its accumulator. The gain is exactly the factor.
+
+    How it is verified:
+        A live run is carried out again with the operand scaled and the later scaling left out; the headroom must
+        grow by the factor. Between two recorded runs: the same operators in float32 must give finite numbers.
+
+    References:
+        bigscience-workshop/Megatron-DeepSpeed pull request 118; ``docs/tutorial/megatron.md`` (measured).
+    """
+
+    code = "OV003"
+    name = "late-scaling"
+    alarms = ("late-scaling",)
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per product of the candidate that is scaled too late."""
+        for alarm in alarms(case, "late-scaling"):
+            cause = replace(self.from_alarm(alarm), interventions=(widen(alarm.site),))
+            yield proven(case, cause, alarm)
+
+    def from_alarm(self, alarm: Alarm) -> Cause:
+        """The cause of a range audit's alarm, with the rewrite as its intervention."""
+        data = alarm.data
+        factor, gain = float(data["factor"]), float(data["gain_bits"])
+        sentence = (
+            f"stored with {data['headroom_stored']:.1f} bits of headroom in {alarm.dtype} and then scaled by "
+            f"{factor:.4g} at {data['scaled_at']}; scaled first it would have {data['headroom_scaled_first']:.1f}"
+        )
+        root = math.sqrt(factor)
+        remedy = Remedy(
+            f"Scale before the product (gains {gain:.1f} bits), or let the kernel scale in its accumulator.",
+            f"scores = (query * {factor:.6g}) @ key.transpose(-1, -2)  # or {root:.6g} on both operands",
+        )
+        rewrite = Intervention("scale-first", str(alarm.site), [data["scaled_at"], factor])
+        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy)
+        return replace(cause, interventions=(rewrite,))
+
+    def example(self) -> tuple[Any, Any]:
+        """Scores whose product overflows float16, scaled first and scaled late."""
+        import torch
+
+        q = torch.linspace(-60, 60, 4 * 64).reshape(1, 4, 64).half()
+        return (lambda: torch.bmm(q / 8, q.transpose(1, 2))), (lambda: torch.bmm(q, q.transpose(1, 2)) / 8)
+
+
+REGISTER = LateScaling()

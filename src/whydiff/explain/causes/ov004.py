@@ -1,0 +1,86 @@
+"""OV004 fully-masked-row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._range import alarms, measured
+from whydiff.numbers.ranges.audit import Alarm
+from whydiff.records import Cause, Experiment, Intervention, Remedy, Status, Verdict
+
+
+class FullyMaskedRow:
+    """A row is masked with minus infinity throughout, and a softmax or norm of it is NaN.
+
+    What it detects:
+        NaN that appears where the inputs hold no NaN but rows that are minus infinity in every element.
+
+    Why it happens:
+        Left padding, packed sequences and windows leave queries with no key to look at; ``exp(-inf - -inf)`` is
+        NaN, and NaN spreads to every row with the next product.
+
+    Evidence required:
+        The number of rows of the operator's input that are minus infinity throughout, and the NaN it writes.
+
+    Look-alikes:
+        OV001: NaN from an overflow. IN003: two masks that differ but mask no row wholly.
+
+    Example:
+        A softmax whose second row is masked throughout, with minus infinity against the lowest finite number.
+
+    Remedy:
+        Mask with the lowest finite number of the dtype, or set the rows' outputs to zero.
+
+    How it is verified:
+        Minus infinity is replaced by the lowest finite number in those rows and the operator is carried out
+        again; no NaN may be left.
+
+    References:
+        pytorch/pytorch#41508; Python's ``torch.finfo(dtype).min``.
+    """
+
+    code = "OV004"
+    name = "fully-masked-row"
+    alarms = ("masked-row",)
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per operator of the candidate that turns masked rows into NaN."""
+        for alarm in alarms(case, "masked-row"):
+            yield self.from_alarm(alarm)
+
+    def from_alarm(self, alarm: Alarm) -> Cause:
+        """The cause of a range audit's alarm, with the finite mask as its intervention."""
+        rows = alarm.data.get("fully_masked_rows", 0)
+        sentence = f"{rows} rows of its input are minus infinity throughout; it writes {alarm.data.get('nans', 0)} NaN"
+        remedy = Remedy(
+            "Mask with the lowest finite number instead of minus infinity, or zero these rows afterwards.",
+            "scores = scores.masked_fill(mask, torch.finfo(scores.dtype).min)",
+        )
+        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy)
+        mask = (Intervention("finite-mask", str(alarm.site)),)
+        left = alarm.data.get("nans_with_finite_mask")
+        if left is None:
+            return replace(cause, interventions=mask)
+        status: Status = "refuted" if left else "confirmed"
+        experiment = Experiment(
+            mask, "no NaN is left", f"{left} NaN left of {alarm.data.get('nans')}", status, "replay"
+        )
+        return replace(cause, interventions=mask, status=status, experiments=(experiment,))
+
+    def example(self) -> tuple[Any, Any]:
+        """A softmax of a masked row, with a finite and with an infinite mask."""
+        import torch
+
+        scores = torch.linspace(-1, 1, 8).reshape(2, 4)
+        mask = torch.tensor([[False], [True]]).expand(2, 4)
+
+        def program(low: float) -> Any:
+            return scores.masked_fill(mask, low).softmax(-1)
+
+        return (lambda: program(torch.finfo(torch.float32).min)), (lambda: program(float("-inf")))
+
+
+REGISTER = FullyMaskedRow()

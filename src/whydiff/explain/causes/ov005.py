@@ -1,0 +1,99 @@
+"""OV005 underflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._range import alarms, measured, proven, widen
+from whydiff.numbers.ranges import limits
+from whydiff.numbers.ranges.audit import Alarm
+from whydiff.records import Cause, Intervention, Remedy, Verdict
+
+
+class Underflow:
+    """Numbers that are not zero become zero because the format has none so small.
+
+    What it detects:
+        A scaling or cast after which most of the non-zero numbers are zero; and a sum or clamp whose constant, there
+        to keep the result from zero, is itself rounded to zero, where the result then holds zeros.
+
+    Why it happens:
+        float16's smallest number is 6e-8, and half of it and less becomes zero. Squares of gradients, probabilities,
+        and epsilons such as Adam's 1e-8 are below. What divides by them then gives inf or NaN.
+
+    Evidence required:
+        The share of non-zero inputs that came out as zero, or the constant, the smallest number of the format and how
+        many zeros the result holds.
+
+    Look-alikes:
+        OV001: the numbers are too large. A ReLU or a mask makes zeros too, but from no scaling. A constant that the
+        format holds, or a result without zeros, is left alone.
+
+    Example:
+        Adam's update where the second moment is still zero, in float32 and in float16.
+
+    Remedy:
+        Keep the constant, and what it is added to, in float32; or choose a constant that the format holds. Gradients:
+        scale the loss.
+
+    How it is verified:
+        The recorded operators are executed again with every narrower number carried in float32: the numbers must not
+        vanish there. A constant is in addition exchanged in the running program for the smallest normal number of the
+        format: neither zeros there nor an overflow of what divides by them may be left.
+
+    References:
+        IEEE 754-2019; Micikevicius et al., Mixed precision training, arXiv:1710.03740, section 3.2 (loss scaling).
+    """
+
+    code = "OV005"
+    name = "underflow"
+    alarms = ("underflow",)
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per operator of the candidate at which numbers vanish that do not in the reference."""
+        for alarm in alarms(case, "underflow"):
+            cause = replace(self.from_alarm(alarm), interventions=(widen(alarm.site),))
+            yield proven(case, cause, alarm)
+
+    def from_alarm(self, alarm: Alarm) -> Cause:
+        """The cause of a range audit's alarm, with its rewrite if it has one."""
+        data = alarm.data
+        if "constant" in data:
+            sentence = (
+                f"the constant {data['constant']:.3g} is zero in {alarm.dtype} (smallest number "
+                f"{data['smallest']:.3g}); {data['zeros']} of {data['elements']} results are zero"
+            )
+            larger = limits(alarm.dtype).smallest_normal
+            remedy = Remedy(
+                f"Add it in float32, or choose a constant of at least {larger:.3g} here.",
+                f"denominator = values.float().sqrt() + {abs(data['constant']):.3g}\n",
+            )
+            tried = [Intervention("larger-constant", str(alarm.site), larger)]
+        else:
+            sentence = (
+                f"{100 * data['share_lost']:.0f} % of the non-zero numbers become zero in {alarm.dtype} (smallest kept "
+                f"{data['smallest_kept']:.3g})"
+            )
+            remedy = Remedy(
+                "Carry this operator's result in float32 or bfloat16, or scale its inputs up (loss scaling)."
+            )
+            tried = []
+        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy)
+        return replace(cause, interventions=(*tried, widen(alarm.site)))
+
+    def example(self) -> tuple[Any, Any]:
+        """A step of Adam, in float32 and in float16."""
+        import torch
+
+        gradient, second = torch.full((8,), 1e-5), torch.zeros(8)
+
+        def update(g: Any, v: Any) -> Any:
+            return g / (v.sqrt() + 1e-8)
+
+        return (lambda: update(gradient, second)), (lambda: update(gradient.half(), second.half()))
+
+
+REGISTER = Underflow()

@@ -1,0 +1,125 @@
+"""PR001 reduced-precision-matmul."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._order import flags
+from whydiff.records import Cause, Evidence, Remedy, Verdict
+
+_INPUTS = ("tf32", "bfloat16", "float16")
+
+
+class ReducedPrecisionMatmul:
+    """A matrix product rounds its operands to fewer bits than their dtype has.
+
+    What it detects:
+        A matrix product, convolution or attention op whose inputs agree and whose result on one side is that
+        of operands rounded to TF32, bfloat16 or float16 (or split into three bfloat16 products), although the
+        operands are stored with more bits.
+
+    Why it happens:
+        ``torch.set_float32_matmul_precision``, ``allow_tf32``, JAX's default matmul precision,
+        ``NVIDIA_TF32_OVERRIDE`` or an accelerator library trade bits for speed, per process and often far from
+        the model; one side was run with the other setting.
+
+    Evidence required:
+        The op in float64 on operands rounded as each hypothesis says. The side's result must be at rounding
+        level to one of them and at least ten times farther from every other, the plain product included.
+
+    Look-alikes:
+        PR002 if the program itself casts the operands; OR001 if both sides keep all bits and only the order
+        of the sum differs; EN002 for a flag that no measured rounding explains.
+
+    Example:
+        A product whose operands are rounded to TF32 inside the op.
+
+    Remedy:
+        Choose the precision of products deliberately, and the same on both sides.
+
+    How it is verified:
+        By replay: the reference's op works on the candidate's inputs under the reference's flags
+        (``replace-op``); the outputs must become equal bit for bit.
+
+    References:
+        PyTorch, torch.set_float32_matmul_precision; NVIDIA, TensorFloat-32 in the A100 GPU; Henry et al.,
+        Leveraging the bfloat16 Artificial Intelligence Datatype, arXiv:1904.06376 (bf16x3).
+    """
+
+    code = "PR001"
+    name = "reduced-precision-matmul"
+    rank = 50
+
+    def explain(self, view: View) -> Finding | None:
+        """Which side rounds the operands, and to what."""
+        if view.single is None or view.origin.kind not in ("implementation", "arguments"):
+            return None
+        for accepted in view.seen.result.hypotheses:
+            if accepted.verdict is not Verdict.PRECISION or not all(_of_operands(code) for code in accepted.codes):
+                continue
+            changed = flags(view.case, *view.single)
+            side = next(
+                (name for name in ("candidate", "reference")
+                 if any(e.statement.startswith(f"the {name} matches") and accepted.text in e.statement
+                        for e in view.seen.result.evidence)), "candidate",
+            )  # fmt: skip
+            evidence = [
+                Evidence(
+                    f"the {side}'s {view.single[0].site.op} is that of {accepted.text}: {accepted.distance:.2g} away, "
+                    f"{accepted.runner_up_text} {accepted.runner_up:.2g}",
+                    {"side": side, "hypotheses": list(accepted.codes), "distance": accepted.distance,
+                     "runner_up": accepted.runner_up, "runner_up_is": accepted.runner_up_text},
+                ),
+                *view.seen.result.evidence[:2],
+            ]  # fmt: skip
+            if changed:
+                listed = ", ".join(f"{name} is {a} in the reference, {b} in the candidate"
+                                   for name, (a, b) in changed.items())  # fmt: skip
+                evidence.append(Evidence(f"flags in force there: {listed}",
+                                         {name: [str(a), str(b)] for name, (a, b) in changed.items()}))  # fmt: skip
+            return Finding(
+                self.code, (side, accepted.codes), Verdict.PRECISION, tuple(evidence), view.replace_op(),
+                {"side": side, "what": accepted.text, "flags": sorted(changed)},
+            )  # fmt: skip
+        return None
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per side and kind of rounding."""
+        return causes_of(case, self.code, self.name, _remedy)
+
+    def example(self) -> tuple[Any, Any]:
+        """A product against one that rounds its operands to TF32 (emulated, so that it runs on any machine)."""
+        import torch
+
+        library = torch.library.Library(f"whydiff_example_{id(object())}", "DEF")
+        library.define("mm(Tensor self, Tensor mat2) -> Tensor")
+
+        def rounded(x: Any) -> Any:
+            if x.dtype is not torch.float32:
+                return x
+            return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+        library.impl("mm", lambda a, b: rounded(a) @ rounded(b), "CPU")
+        product = getattr(torch.ops, library.ns).mm
+        torch.manual_seed(0)
+        a, b = torch.randn(16, 64), torch.randn(64, 16)
+        return lambda: torch.tanh(a @ b), lambda keep=library: torch.tanh(product(a, b))
+
+
+def _of_operands(code: str) -> bool:
+    return code == "bfloat16x3" or any(code.startswith(f"{name}-") for name in _INPUTS)
+
+
+def _remedy(finding: Finding) -> Remedy:
+    code = 'torch.set_float32_matmul_precision("highest")\ntorch.backends.cudnn.allow_tf32 = False\n'
+    return Remedy(
+        f"The {finding.facts['side']} computes products with {finding.facts['what']}. Choose the precision "
+        "deliberately and set it on both sides; the code asks for all bits.",
+        code,
+    )
+
+
+REGISTER = ReducedPrecisionMatmul()

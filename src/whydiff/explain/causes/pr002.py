@@ -1,0 +1,113 @@
+"""PR002 narrower-dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import Finding, View, causes_of, distance
+from whydiff.explain.causes._precision import in_the_other_dtype, narrowing
+from whydiff.numbers.tolerance import UNIT_ROUNDOFF
+from whydiff.records import Cause, Evidence, Remedy, Verdict
+
+
+class NarrowerDtype:
+    """One side carries out the same formula in a narrower dtype.
+
+    What it detects:
+        Ops that compute the same function of agreeing inputs, while one side works or stores its values with
+        fewer bits: a softmax, norm, router, rotary table or logits in bfloat16 instead of float32.
+
+    Why it happens:
+        One implementation widens to float32 for a sensitive part (softmax, norm statistics, router, loss)
+        and the other does not; a kernel takes 16-bit inputs and a fallback needs a cast; a rewrite dropped
+        ``.float()``.
+
+    Evidence required:
+        In float64, on the recorded inputs, both sides give the same result; the dtypes of the values
+        differ, and the narrower side is farther from the float64 result.
+
+    Look-alikes:
+        PR003 if both sides round to the narrower dtype, before and after an op; PR004 inside an autocast
+        region; PR001 if the dtypes agree and the op itself drops bits; ST003 if a stored tensor was rounded.
+
+    Example:
+        The logits of a router in float32 against logits in bfloat16.
+
+    Remedy:
+        Widen before the op and round after it on both sides, or on neither.
+
+    How it is verified:
+        By replay: the candidate's ops compute in the reference's dtypes, until both sides' dtypes agree again
+        (``set-dtype``); or the reference's ops take their place (``replace-op``). The outputs must become
+        equal bit for bit. The verdict is precision: the formula is the same.
+
+    References:
+        Micikevicius et al., Mixed Precision Training, arXiv:1710.03740, section 3; Fedus et al., Switch
+        Transformers, arXiv:2101.03961, section 2.4 (selective precision).
+    """
+
+    code = "PR002"
+    name = "narrower-dtype"
+    rank = 65
+
+    def explain(self, view: View) -> Finding | None:
+        """Which side has fewer bits here."""
+        if not view.one_function:
+            return None
+        found = narrowing(view)
+        if found is not None:
+            ops = [reader[found.side].site.op for reader in found.readers[:1]]
+            side, dtypes = found.side, found.dtypes
+            interventions = in_the_other_dtype(view.case, found) or view.replace_op()
+        else:
+            inner = [max(view.dtypes(i), key=UNIT_ROUNDOFF.__getitem__, default="") for i in (0, 1)]
+            units = [UNIT_ROUNDOFF.get(name, 0.0) for name in inner]
+            if not all(units) or units[0] == units[1]:
+                return None
+            side, dtypes = int(units[1] > units[0]), (inner[0], inner[1])
+            ops = [call.site.op for call in view.seen.calls[side]]
+            interventions = view.replace_op()
+        errors = [distance(exact, output) for exact, output in zip(view.exact, view.outputs, strict=True)]
+        if errors[side] <= errors[1 - side]:
+            return None
+        name, other = ("candidate", "reference") if side else ("reference", "candidate")
+        evidence = Evidence(
+            f"the {name} works in {dtypes[side]} where the {other} works in {dtypes[1 - side]} ({', '.join(ops[:4])}); "
+            f"in float64 both compute the same, from which the reference is {errors[0]:.1e} of the size away and the "
+            f"candidate {errors[1]:.1e}",
+            {"side": name, "reference_dtype": dtypes[0], "candidate_dtype": dtypes[1], "ops": ops,
+             "reference_error": errors[0], "candidate_error": errors[1]},
+        )  # fmt: skip
+        return Finding(
+            self.code, (name, dtypes, tuple(ops)), Verdict.PRECISION, (evidence,), interventions,
+            {"side": name, "wide": dtypes[1 - side], "narrow": dtypes[side]},
+        )  # fmt: skip
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per side, dtypes and ops."""
+        return causes_of(case, self.code, self.name, _remedy)
+
+    def example(self) -> tuple[Any, Any]:
+        """Logits of a router in float32 against logits in bfloat16."""
+        import torch
+
+        torch.manual_seed(0)
+        x, weight = torch.randn(4, 16).bfloat16(), torch.randn(16, 8).bfloat16()
+        return (
+            lambda: torch.softmax(x.float() @ weight.float(), -1),
+            lambda: torch.softmax((x @ weight).float(), -1),
+        )
+
+
+def _remedy(finding: Finding) -> Remedy:
+    facts = finding.facts
+    return Remedy(
+        f"The {facts['side']} computes this part in {facts['narrow']}, the other side in {facts['wide']}. Widen "
+        f"before it and round after it on both sides (x.to(torch.{facts['wide']}) … .to(torch.{facts['narrow']})), "
+        "or on neither."
+    )
+
+
+REGISTER = NarrowerDtype()

@@ -1,0 +1,84 @@
+"""SH001 batch-dependent-kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._shape import ROWS, cause, in_pieces, on_axis
+from whydiff.records import Cause, Remedy
+
+
+class BatchDependentKernel:
+    """The same rows give other bits in a batch than alone, because a kernel chooses its order by the number of rows.
+
+    What it detects:
+        Ops that, on inputs which agree bit for bit on the counterpart rows, give other bits when the batch has
+        another size; after resynchronising, no other op differs.
+
+    Why it happens:
+        Libraries choose kernels, tile sizes and how a sum is split over threads from the shapes: a product of
+        one row is a matrix–vector product, eight rows are blocked otherwise than sixteen. Floating-point
+        addition is not associative, so another order is another rounding.
+
+    Evidence required:
+        Slice maps that settle which part of the larger tensors is the counterpart; origins whose inputs agree;
+        and the scaling test of the op alone: carried out in float64 the difference shrinks with the precision.
+        An op whose difference stays mixes rows (batch statistics, expert capacity): that is no rounding and not
+        this cause.
+
+    Look-alikes:
+        SH002 if the runs differ in length, SH003 if only strides or alignment differ; IN001 if the counterpart
+        rows were given other inputs; a model whose batch items interact.
+
+    Example:
+        A linear layer applied to one row, and to 64 rows of which the first is the same.
+
+    Remedy:
+        Accept it, or carry out the named ops in pieces of a fixed number of rows, so that every batch uses one
+        kernel: in PyTorch ``with whydiff.batch_invariant(model, ops=…)``; in JAX ``jax.lax.map(f, rows,
+        batch_size=16)`` of the function f of one row that holds them, with the rows padded to a multiple of 16
+        (a remainder would be a kernel of another size). Padding without the pieces is not enough.
+
+    How it is verified:
+        Both programs run again with the named ops in pieces of a fixed number of rows; the counterparts of the
+        outputs must become equal bit for bit.
+
+    References:
+        He and Thinking Machines Lab, "Defeating Nondeterminism in LLM Inference", 2025; PyTorch, "Numerical
+        accuracy: batched computations or slice computations"; Higham, "Accuracy and Stability of Numerical
+        Algorithms", chapter 4.
+    """
+
+    code = "SH001"
+    name = "batch-dependent-kernel"
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause for all ops whose bits depend on the batch."""
+        origins = on_axis(case, "batch")
+        if origins:
+            sizes = " or ".join(str(n) for axis in case.localization.axes for n in (axis.reference, axis.candidate))
+            remedies = [("fixed-row-chunks", rows) for rows in ROWS] + [("sdpa-backend", "MATH"), ("upcast", "float64")]
+            yield from cause(case, origins, self.code, self.name, f"at a batch of {sizes}", remedies, _remedy)
+
+    def example(self) -> tuple[Any, Any]:
+        """One row against the same one among 64."""
+        import torch
+
+        torch.manual_seed(0)
+        linear = torch.nn.Linear(1024, 256)
+        x = torch.randn(64, 1024)
+        return lambda: linear(x[:1]), lambda: linear(x)[:1]
+
+
+def _remedy(framework: str, name: str, ops: tuple[str, ...], value: Any) -> Remedy:
+    if name == "fixed-row-chunks":
+        return in_pieces(framework, ops, value, "batch")
+    if name == "sdpa-backend":
+        return Remedy("Choose the plain attention backend.",
+                      "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)")  # fmt: skip
+    return Remedy(f"Carry out {', '.join(ops)} in {value} and round the result: agrees on this input, without a proof.")
+
+
+REGISTER = BatchDependentKernel()

@@ -1,0 +1,78 @@
+"""SH002 length-dependent-kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._shape import ROWS, cause, in_pieces, on_axis
+from whydiff.records import Cause, Remedy
+
+
+class LengthDependentKernel:
+    """The same positions give other bits in a longer input, because a kernel chooses its order by the length.
+
+    What it detects:
+        Ops that, on inputs which agree bit for bit on the common positions, give other bits when the run is
+        longer (a longer prompt, more padding, one pass instead of chunks).
+
+    Why it happens:
+        As SH001: positions are rows of a matrix product, and attention and reductions are blocked and split by
+        the length.
+
+    Evidence required:
+        As SH001, with the common positions as the counterpart. An op whose difference stays in float64 reads
+        positions beyond the counterpart (attention without a causal mask or padding mask): not this cause.
+
+    Look-alikes:
+        SH001 for another number of rows; masks or position ids that make the longer run another function.
+
+    Example:
+        A linear layer applied to one position, and to 64 positions of which the first is the same.
+
+    Remedy:
+        Accept it, run all lengths padded to one length, or carry out the named ops in pieces of a fixed number
+        of rows: in PyTorch ``with whydiff.batch_invariant(model, ops=…)``, in JAX ``jax.lax.map(f, rows,
+        batch_size=16)`` over rows that are padded to a multiple of 16.
+
+    How it is verified:
+        Both programs run again with the named ops in pieces of a fixed number of rows; the common positions of
+        the outputs must become equal bit for bit.
+
+    References:
+        He and Thinking Machines Lab, "Defeating Nondeterminism in LLM Inference", 2025 (prefill and decode);
+        PyTorch, "Numerical accuracy: batched computations or slice computations".
+    """
+
+    code = "SH002"
+    name = "length-dependent-kernel"
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause for all ops whose bits depend on the length."""
+        origins = on_axis(case, "length")
+        if origins:
+            sizes = " or ".join(str(n) for axis in case.localization.axes for n in (axis.reference, axis.candidate))
+            remedies = [("fixed-row-chunks", rows) for rows in ROWS] + [("sdpa-backend", "MATH"), ("upcast", "float64")]
+            yield from cause(case, origins, self.code, self.name, f"at a length of {sizes}", remedies, _remedy)
+
+    def example(self) -> tuple[Any, Any]:
+        """One position against the same one among 64."""
+        import torch
+
+        torch.manual_seed(0)
+        linear = torch.nn.Linear(1024, 256)
+        x = torch.randn(1, 64, 1024)
+        return lambda: linear(x[:, :1]), lambda: linear(x)[:, :1]
+
+
+def _remedy(framework: str, name: str, ops: tuple[str, ...], value: Any) -> Remedy:
+    if name == "fixed-row-chunks":
+        return in_pieces(framework, ops, value, "length")
+    if name == "sdpa-backend":
+        return Remedy("Choose the plain attention backend.",
+                      "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)")  # fmt: skip
+    return Remedy(f"Carry out {', '.join(ops)} in {value} and round the result: agrees on this input, without a proof.")
+
+
+REGISTER = LengthDependentKernel()

@@ -1,0 +1,84 @@
+"""ST001 parameter-differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._differs import causes, count
+from whydiff.explain.causes._remedy import copy_over, reachable
+from whydiff.explain.causes._state import bundles, differences
+from whydiff.records import Cause, Remedy
+
+
+class ParameterDiffers:
+    """The two sides hold other weights.
+
+    What it detects:
+        Parameters that both sides have, whose bits, dtype or shape differ, and that no cast (ST003) and
+        no lost tie (ST005) explains. One changed bit in one weight is enough. Up to eight tensors are
+        separate causes, each with its own experiment; more are one cause that names them all.
+
+    Why it happens:
+        Another checkpoint or revision; a checkpoint key that did not match, so that a tensor kept its
+        random initial values; a conversion script that transposed, fused or scaled a weight; a
+        fine-tuned or merged adapter on one side only; an optimizer step between the two runs.
+
+    Evidence required:
+        The fingerprints of the tensor at the beginning of the two runs differ. Where the values were
+        kept: how many elements differ, the largest absolute difference, the largest difference in units
+        in the last place, and whether one side is a constant multiple of the other.
+
+    Look-alikes:
+        ST003 if the candidate equals the reference rounded to a narrower dtype, element for element.
+        ST005 if only one side ties the tensor to another. ST002 if it is a buffer. If (nearly) all
+        parameters differ, the checkpoint is another one; look at the loading code, not at a layer.
+
+    Example:
+        One weight of one layer is the next float32 number.
+
+    Remedy:
+        Load the same file on both sides and look at the loader's list of missing and unexpected keys.
+
+    How it is verified:
+        The candidate runs again with the reference's tensor in its place (``restore-state``); the
+        outputs must become equal bit for bit, or the origins that read the tensor must vanish. A tensor
+        that changes nothing on this input is called inert.
+
+    References:
+        Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 2.1 (units in the last
+        place).
+    """
+
+    code = "ST001"
+    name = "parameter-differs"
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per differing parameter, or one for all of them if they are many."""
+        found = differences(case, self.code)
+        for bundle in bundles(found):
+            remedy = Remedy(
+                "Load the same checkpoint on both sides and check the loader's missing and unexpected keys; "
+                "to compare the rest, copy the reference's tensors over.",
+                copy_over(reachable(case, bundle)),
+            )
+            yield from causes(case, bundle, self.code, self.name, remedy, "parameters", count(case, "parameter"))
+
+    def example(self) -> tuple[Any, Any]:
+        """One weight of two equal models is one unit in the last place larger."""
+        import copy
+
+        import torch
+
+        torch.manual_seed(0)
+        reference: Any = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4))
+        candidate = copy.deepcopy(reference)
+        with torch.no_grad():
+            weight = candidate[2].weight
+            weight[1, 3] = torch.nextafter(weight[1, 3], weight.new_tensor(torch.inf))
+        x = torch.randn(4, 8)
+        return lambda: reference(x), lambda: candidate(x)
+
+
+REGISTER = ParameterDiffers()

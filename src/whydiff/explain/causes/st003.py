@@ -1,0 +1,150 @@
+"""ST003 state-cast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._differs import reading
+from whydiff.explain.causes._remedy import copy_over, keep_through, reachable
+from whydiff.explain.causes._state import Difference, bundles, differences, interventions_of, listed, site_of
+from whydiff.numbers.casts import Cast
+from whydiff.records import Cause, Evidence, Remedy, Verdict
+
+
+class StateCast:
+    """One side's state is the other's, rounded to a narrower dtype.
+
+    What it detects:
+        A parameter, buffer or attribute whose values on one side are exactly the other side's values
+        rounded to nearest, ties to even, in a narrower floating-point dtype; whether it is still kept
+        in the narrow dtype or was cast back to a wide one afterwards. Either side may be the rounded
+        one.
+
+    Why it happens:
+        ``model.to(dtype)`` and ``model.half()`` cast every floating-point buffer along with the
+        parameters, also tables (rotary frequencies, position biases, running statistics) that a loader
+        given ``dtype=`` keeps in float32. Computing with a table later in float32 does not bring the
+        bits back.
+
+    Evidence required:
+        Proof on the values: every element equals the rounding of the other side's element, bit for bit
+        (float64 that went through float32 on its way is recognised). If both sides have the same dtype,
+        so many elements must have changed by so much that chance cannot explain it.
+
+    Look-alikes:
+        ST001 and ST002 if a single element is not the rounding, for example a change of one unit in the
+        last place; a table multiplied by a constant. IN001 if an input was rounded. A cast inside the
+        program (the state is equal, an operator casts it) is no cause of this family.
+
+    Example:
+        A model with a float32 table that is not in the state dict is built in bfloat16 in two ways:
+        parameters alone, or by ``.to(torch.bfloat16)``, which also rounds the table.
+
+    Remedy:
+        Give the dtype to the loader (``dtype=``) instead of casting afterwards, or put the table back
+        after the cast; the code names the tensors.
+
+    How it is verified:
+        The candidate runs again with the reference's unrounded tensor in its place (``restore-state``);
+        the outputs must become equal bit for bit, or the origins that read the tensor must vanish. The
+        verdict is precision: the formula is the same and only a rounding differs.
+
+    References:
+        IEEE 754-2019, section 4.3.1 (rounding to nearest, ties to even); huggingface/transformers
+        issues 25681 and 30709 (rotary tables cast along with the model).
+    """
+
+    code = "ST003"
+    name = "state-cast"
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per rounded tensor; those cast in the same way are one cause if they are many."""
+        kinds: dict[Any, list[Difference]] = {}
+        for difference in differences(case, self.code):
+            cast = difference.cast
+            if cast is not None:
+                kinds.setdefault((cast.rounded, cast.wide, cast.narrow, cast.stored), []).append(difference)
+        for alike in kinds.values():
+            for bundle in bundles(alike):
+                yield Cause(
+                    self.code, self.name, site_of(bundle), Verdict.PRECISION,
+                    (*_evidence(bundle), *reading(case, bundle)), _remedy(case, bundle),
+                    interventions=interventions_of(bundle),
+                )  # fmt: skip
+
+    def example(self) -> tuple[Any, Any]:
+        """A table in float32 against the same table rounded by casting the whole model."""
+        import copy
+
+        import torch
+
+        class Rotated(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = torch.nn.Linear(8, 8)
+                self.frequencies: torch.Tensor
+                self.register_buffer("frequencies", 1e4 ** -(torch.arange(8) / 8), persistent=False)
+
+            def forward(self, x: Any) -> Any:
+                angles = torch.arange(4)[:, None] * 8.0 * self.frequencies.float()
+                return self.linear(x) * torch.cos(angles).to(x.dtype)
+
+        torch.manual_seed(0)
+        built = Rotated()
+        reference = copy.deepcopy(built)
+        reference.linear.to(torch.bfloat16)
+        candidate = copy.deepcopy(built).to(torch.bfloat16)
+        x = torch.randn(4, 8, dtype=torch.bfloat16)
+        return lambda: reference(x), lambda: candidate(x)
+
+
+def _evidence(bundle: Sequence[Difference]) -> Iterator[Evidence]:
+    if len(bundle) > 1:
+        names = [d.name for d in bundle]
+        yield Evidence(f"{len(bundle)} tensors are the other side's, rounded: {listed(names)}", {"names": names})
+    for difference in bundle:
+        if difference.cast is not None:
+            yield Evidence(_statement(difference, difference.cast), difference.data | _data(difference.cast))
+
+
+def _statement(difference: Difference, cast: Cast) -> str:
+    other = "reference" if cast.rounded == "candidate" else "candidate"
+    via = f" by way of {cast.via}" if cast.via else ""
+    back = f" and cast back to {cast.stored}" if cast.stored != cast.narrow else ""
+    changed = f"the cast changed {cast.changed} of them, by up to {cast.max_rel:.2e} relative"
+    if not cast.changed:
+        changed = "the cast changed no value, only the dtype"
+    return (
+        f"{' = '.join(difference.names)} of the {cast.rounded} is the {other}'s, rounded from {cast.wide} to "
+        f"{cast.narrow}{via}{back}: all {cast.elements} elements have the bits of the rounding; {changed}"
+    )
+
+
+def _data(cast: Cast) -> dict[str, Any]:
+    return {
+        "rounded": cast.rounded, "wide": cast.wide, "narrow": cast.narrow, "stored": cast.stored,
+        "via": cast.via, "elements": cast.elements, "changed": cast.changed, "cast_max_rel": cast.max_rel,
+    }  # fmt: skip
+
+
+def _remedy(case: Case, bundle: Sequence[Difference]) -> Remedy:
+    names = reachable(case, bundle)
+    cast = bundle[0].cast
+    if cast is None or cast.rounded == "reference":
+        return Remedy(
+            "The reference holds the rounded values, the candidate the more exact ones. Keep the candidate, "
+            "or round it in the same way if it must follow the reference.",
+            copy_over(names),
+        )
+    if all(d.reference.role == "parameter" for d in bundle):
+        return Remedy(f"Load both sides with the same dtype ({cast.wide} or {cast.narrow}).", copy_over(names))
+    return Remedy(
+        f"Give the dtype to the loader (from_pretrained(…, dtype=torch.{cast.narrow})) instead of calling "
+        f".to(torch.{cast.narrow}) on the loaded model, or keep these tensors in {cast.wide}.",
+        keep_through(names, cast.narrow),
+    )
+
+
+REGISTER = StateCast()

@@ -1,0 +1,126 @@
+"""ST004 uninitialised-buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._differs import reading
+from whydiff.explain.causes._remedy import copy_over, reachable
+from whydiff.explain.causes._state import Difference, differences
+from whydiff.records import Cause, Evidence, Remedy, Trace, Verdict
+
+
+class UninitialisedBuffer:
+    """Memory that nobody wrote is read as if it held values.
+
+    What it detects:
+        Two things of different strength. *Strong*: an operator reads memory that an allocation such as
+        ``empty`` returned and that no operator wrote before. *Weak*: a buffer that existed before the
+        run holds what reinterpreted memory looks like (magnitudes far outside of any table's, jumping
+        from element to element) while the other side's is regular.
+
+    Why it happens:
+        ``torch.empty`` where zeros were meant; a model that was built without memory (the meta device)
+        and materialised by ``to_empty``, while the checkpoint has no entry for a buffer that is not
+        saved; a cache that is read further than it was written.
+
+    Evidence required:
+        Strong: the recorded operator, on either side. Weak: how many elements lie outside 2**-64 …
+        2**64 and 2**32 away from both neighbours, on one side, with none on the other; parameters and
+        tied tensors are left alone. Zeros and plausible leftovers cannot be told from values and are
+        not reported.
+
+    Look-alikes:
+        ST002, an ordinary buffer with other values: a mask filled with the dtype's lowest value,
+        infinities and decaying tables are regular here. ND001, if the leftovers change from run to run.
+
+    Example:
+        A table of the candidate holds the halves of memory addresses, as freshly allocated memory often
+        does.
+
+    Remedy:
+        Write the tensor where it is made: zeros, or the formula again after materialising.
+
+    How it is verified:
+        A buffer that existed before the run: the candidate runs again with the reference's tensor
+        (``restore-state``) and must become equal bit for bit. A read inside the run has no experiment,
+        since the memory's content is not reproducible; it stays inconclusive.
+
+    References:
+        PyTorch, torch.empty and torch.nn.Module.to_empty.
+    """
+
+    code = "ST004"
+    name = "uninitialised-buffer"
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """Reads of unwritten memory first, then buffers that look like it."""
+        for side, trace in (("reference", case.reference), ("candidate", case.candidate)):
+            sites = list(_unwritten_reads(trace))
+            if sites:
+                yield Cause(
+                    self.code, self.name, sites[0], Verdict.SEMANTIC,
+                    (Evidence(f"strong: {len(sites)} operator(s) of the {side} read unwritten memory, first "
+                              f"{sites[0]}", {"side": side, "strength": "strong", "sites": sites}),),
+                    Remedy("Write the memory before it is read: zeros instead of empty, or fill it."),
+                    reason="the content of unwritten memory is not reproducible, so there is no experiment",
+                )  # fmt: skip
+        for difference in differences(case, self.code):
+            if difference.garbage is not None:
+                yield self._buffer(case, difference, *difference.garbage)
+
+    def _buffer(self, case: Case, difference: Difference, side: str, data: Mapping[str, Any]) -> Cause:
+        statement = (
+            f"weak: {data['wild']} of {data['elements']} elements of {difference.name} in the {side} have "
+            f"magnitudes outside 2**-64 … 2**64 ({data['smallest']:.1e} … {data['largest']:.1e}), "
+            f"{data['jumping']} of them far from both neighbours; the other side is regular"
+        )
+        return Cause(
+            self.code, self.name, difference.name, Verdict.SEMANTIC,
+            (Evidence(statement, {**difference.data, **data, "side": side, "strength": "weak"}),
+             *reading(case, [difference])),
+            Remedy("Write the tensor where it is made, again after materialising a model that was built "
+                   "without memory; a buffer that is not saved is not repaired by a checkpoint.",
+                   copy_over(reachable(case, [difference])) if side == "candidate" else ""),
+            interventions=difference.interventions,
+        )  # fmt: skip
+
+    def example(self) -> tuple[Any, Any]:
+        """A table of zeros against the bits that freshly allocated memory often holds."""
+        import copy
+
+        import torch
+
+        class Shifted(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = torch.nn.Linear(8, 8)
+                self.register_buffer("shift", torch.zeros(8), persistent=False)
+
+            def forward(self, x: Any) -> Any:
+                return self.linear(x) + self.shift
+
+        torch.manual_seed(0)
+        reference = Shifted()
+        candidate: Any = copy.deepcopy(reference)
+        address = torch.tensor([0x5C3A41B0, 0x00007F3A, 0x1C60A2E0, 0x00007F3A, 0x63C1B7F0, 0x000055D2, 0, 0x31])
+        candidate.shift = address.to(torch.int32).view(torch.float32)
+        x = torch.randn(4, 8)
+        return lambda: reference(x), lambda: candidate(x)
+
+
+def _unwritten_reads(trace: Trace) -> Iterator[str]:
+    """Calls whose numbers come from unwritten memory; operators that only look at its shape do not count."""
+    for call in trace.calls:
+        name = call.site.op
+        if call.kind == "view" or name.endswith("_like") or name.startswith(("new_", "empty")):
+            continue
+        for position, event in enumerate(call.reads):
+            if event.skipped == "uninitialised memory" and position not in call.mutates:
+                yield str(call.site)
+                break
+
+
+REGISTER = UninitialisedBuffer()

@@ -1,0 +1,173 @@
+"""TR001 loss-normalisation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import Finding, View, causes_of, consumers
+from whydiff.numbers.tolerance import UNIT_ROUNDOFF
+from whydiff.records import Call, Cause, Evidence, Remedy, TensorSpec, Trace, Verdict
+
+_UPSTREAM = 16
+_UNITS = 16
+
+
+class LossNormalisation:
+    """A loss is divided by another count on the two sides.
+
+    What it detects:
+        A single number (a loss) that is the other side's times a ratio of counts of the same run: tokens,
+        labels that are not ignored, sequences, accumulation steps.
+
+    Why it happens:
+        The mean is taken over sequences, over micro-batches or over all positions where it should be over
+        the labelled tokens; a loss is summed on one side; gradients are accumulated without dividing, or
+        divided twice.
+
+    Evidence required:
+        At an origin both sides write one number; their ratio equals the quotient of two counts (sizes that
+        the run's tensors have, products of two of them, or the labels that are not negative) to within
+        float32 rounding, and the number is returned or differentiated.
+
+    Look-alikes:
+        FO003 for a constant ratio between tensors. A loss over unequal micro-batches has no constant ratio:
+        mean of means is another number, and is left open.
+
+    Example:
+        The summed loss divided by sequences against by tokens.
+
+    Remedy:
+        Divide by one count on both sides: usually all labelled tokens of the whole step.
+
+    How it is verified:
+        By replay: the candidate's op gets the reference's argument (``set-argument``), or the reference's op
+        works on the candidate's inputs (``replace-op``); the outputs must become equal bit for bit.
+
+    References:
+        huggingface/transformers pull request 34191 (gradient accumulation, ``num_items_in_batch``).
+    """
+
+    code = "TR001"
+    name = "loss-normalisation"
+    rank = 5
+
+    def explain(self, view: View) -> Finding | None:
+        """A ratio of counts between two numbers."""
+        ours, theirs = (side.reshape(-1) for side in view.outputs)
+        if ours.size != 1 or theirs.size != 1 or view.one_function or not _is_final(view):
+            return None
+        if any(payload.dtype not in UNIT_ROUNDOFF for payload in view.seen.outputs) or not ours[0]:
+            return None
+        ratio = float(theirs[0] / ours[0])
+        unit = max(UNIT_ROUNDOFF[payload.dtype] for payload in view.seen.outputs)
+        counts = _counts(view)
+        named = _quotient(ratio, counts, _UNITS * unit, _given(view))
+        if named is None:
+            return None
+        (over, above), (under, below) = named
+        evidence = Evidence(
+            f"the candidate's number is the reference's times {ratio:.9g} = {over} / {under}: {above} / {below}",
+            {"ratio": ratio, "numerator": over, "denominator": under},
+        )
+        return Finding(self.code, ratio, Verdict.SEMANTIC, (evidence,), view.give_argument() or view.replace_op())
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per ratio."""
+        return causes_of(case, self.code, self.name, lambda finding: Remedy(
+            "Divide the summed loss by one count on both sides: all labelled tokens of the whole step.",
+            "loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction='sum') / "
+            "(labels != -100).sum()\n",
+        ))  # fmt: skip
+
+    def example(self) -> tuple[Any, Any]:
+        """A loss by tokens and by sequences."""
+        import torch
+
+        torch.manual_seed(0)
+        logits, labels = torch.randn(3, 5, 11), torch.arange(15).reshape(3, 5) % 11
+
+        def run(count: int) -> Any:
+            summed = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+            return summed / count
+
+        return lambda: run(15), lambda: run(3)
+
+
+def _is_final(view: View) -> bool:
+    """Whether the number is returned, or a backward pass begins from it."""
+    for side, trace in enumerate((view.case.reference, view.case.candidate)):
+        call = trace.calls[view.origin.calls[side]]
+        if call.kind == "return":
+            return True
+        if any(c.kind == "return" or c.site.phase == "backward" for c in consumers(view.case, side, call, 4)):
+            return True
+    return False
+
+
+def _given(view: View) -> set[float]:
+    """Numbers that the two ops were given: the likeliest counts."""
+    numbers = {float(v) for _, *both in view.changed_arguments for v in both if isinstance(v, (int, float))}
+    return {v for v in numbers if v >= 1 and v == round(v)}
+
+
+def _counts(view: View) -> dict[int, str]:
+    """Count → where it comes from: sizes upstream of the number, products of two, labels that count."""
+    found: dict[int, str] = {1: "one"}
+    for operation in view.seen.operations:
+        for values, dtype in zip(operation.reads, operation.dtypes, strict=True):
+            if dtype.startswith("int") and values.size > 1:
+                found.setdefault(int(np.count_nonzero(values >= 0)), "labels that are not negative")
+    for side, trace in enumerate((view.case.reference, view.case.candidate)):
+        nearest = _upstream(trace, view.seen.calls[side] or [trace.calls[view.origin.calls[side]]])
+        for spec, where in _looks(trace, nearest):
+            sizes = [size for size in spec.shape if size > 1]
+            for size in sizes:
+                found.setdefault(size, f"a size of {spec} at {where}")
+            for a, b in itertools.pairwise(sizes):
+                found.setdefault(a * b, f"two sizes of {spec} at {where}")
+    return found
+
+
+def _looks(trace: Trace, calls: Sequence[Call]) -> Iterator[tuple[TensorSpec, str]]:
+    """Every shape in which what the calls read and write is looked at, views and leaves included."""
+    events = [event for call in calls for event in (*call.reads, *call.writes)]
+    storages = {event.storage for event in events if event.storage >= 0}
+    yield from ((event.spec, str(event.site)) for event in events)
+    yield from ((leaf.spec, leaf.name) for leaf in trace.leaves if leaf.storage in storages)
+    for call in trace.calls:
+        if call.kind == "view":
+            yield from ((e.spec, str(e.site)) for e in (*call.reads, *call.writes) if e.storage in storages)
+
+
+def _upstream(trace: Trace, calls: Any) -> list[Call]:
+    """The calls and the nearest ones before them."""
+    found: dict[int, Call] = {}
+    waiting = list(calls)
+    while waiting and len(found) < _UPSTREAM:
+        call = waiting.pop(0)
+        if call.index not in found:
+            found[call.index] = call
+            waiting += [trace.calls[e.producer] for e in call.reads if e.producer >= 0]
+    return list(found.values())
+
+
+def _quotient(
+    ratio: float, counts: dict[int, str], within: float, given: set[float]
+) -> tuple[tuple[int, str], tuple[int, str]] | None:
+    """The two counts whose quotient the ratio is; those that the ops were given come first, then small ones."""
+    fits = [
+        (a, b) for a, b in itertools.permutations(counts, 2) if math.isclose(abs(ratio), a / b, rel_tol=within)
+    ]  # fmt: skip
+    if not fits:
+        return None
+    over, under = min(fits, key=lambda pair: (-len(given & {*map(float, pair)}), min(pair), sum(pair)))
+    return (over, counts[over]), (under, counts[under])
+
+
+REGISTER = LossNormalisation()

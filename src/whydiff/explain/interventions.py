@@ -1,0 +1,288 @@
+"""What interventions mean in a replay: exchanged calls, changed calls, the reference's ops in the candidate's place.
+
+| intervention | target | value | what it does |
+|---|---|---|---|
+| ``set-argument`` | call | (position or name, value) | the call gets another argument; (name,): its default |
+| ``read-from`` | read | site of a write, or (site, shape, strides, offset) | a call reads another value of the run |
+| ``set-dtype`` | call | dtype | it computes in that dtype, and what it writes is kept in it |
+| ``permute`` | read or write | einops pattern | the tensor's elements are rearranged |
+| ``scale`` | write | factor | what is written is multiplied |
+| ``replace-op`` | call | calls of the reference | the first one's op, or the region it ends, takes its place |
+
+Targets are sites of the candidate as text, without slot for calls. Further calls in the value of ``replace-op``
+belong to the region although they have counterparts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from whydiff.capturing.adapters import Change, Executor
+from whydiff.errors import ReplayError, WhydiffError
+from whydiff.numbers.metrics import is_integer
+from whydiff.numbers.rearrangement import parse
+from whydiff.pair.lockstep import Lockstep, matched
+from whydiff.pair.slices import Axis, options, settle
+from whydiff.records import Alignment, Call, Event, Intervention, Payload, TensorSpec, Trace
+
+EDITS = frozenset({"set-argument", "read-from"})
+CHANGES = frozenset({"set-dtype", "permute", "scale"})
+REPLACED = "replace-op"
+
+
+class Edited:
+    """A trace with some calls exchanged; everything else is the original's."""
+
+    def __init__(self, trace: Trace, calls: Mapping[int, Call]) -> None:
+        self._trace = trace
+        self.calls = tuple(calls.get(call.index, call) for call in trace.calls)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trace, name)
+
+
+def edits(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Call]:
+    """Calls that take the place of recorded ones.
+
+    Raises:
+        ReplayError: a target is not in the trace, or has no such argument.
+    """
+    chosen = [item for item in interventions if item.name in EDITS]
+    if not chosen:
+        return {}
+    found: dict[int, Call] = {}
+    by_site = _by_site(trace)
+    for item in chosen:
+        if item.name == "set-argument":
+            call = _call(by_site, item.target)
+            call = found.get(call.index, call)
+            found[call.index] = replace(call, arguments=_with_argument(call, item.value))
+        else:
+            call, position = _read(by_site, item.target)
+            call = found.get(call.index, call)
+            site, *look = item.value if isinstance(item.value, tuple) else (item.value,)
+            written = _written(by_site, site)
+            reads = list(call.reads)
+            reads[position] = _look_at(trace, reads[position], written, look)
+            found[call.index] = replace(call, reads=tuple(reads))
+    return found
+
+
+def changes(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Change]:
+    """Calls that are carried out differently.
+
+    Raises:
+        ReplayError: a target is not in the trace, or its tensor's layout is not known.
+        UsageError: a pattern does not fit.
+    """
+    chosen = [item for item in interventions if item.name in CHANGES]
+    if not chosen:
+        return {}
+    found: dict[int, Change] = {}
+    by_site = _by_site(trace)
+    for item in chosen:
+        if item.name == "set-dtype":
+            call = _call(by_site, item.target)
+            found[call.index] = replace(found.get(call.index, Change()), dtype=item.value)
+        elif item.name == "scale":
+            call, _ = _slot(by_site, item.target, "writes")
+            found[call.index] = replace(found.get(call.index, Change()), factor=float(item.value))
+        else:
+            _permute(trace, by_site, item, found)
+    return found
+
+
+def _permute(trace: Trace, by_site: Mapping[str, Call], item: Intervention, found: dict[int, Change]) -> None:
+    try:
+        call, position = _read(by_site, item.target)
+    except ReplayError:
+        call, slot = _slot(by_site, item.target, "writes")
+        known = found.get(call.index, Change())
+        places = parse(item.value, call.writes[slot].spec.shape).indices()
+        found[call.index] = replace(known, writes={**known.writes, slot: places})
+        return
+    whole = whole_of(trace, call.reads[position])
+    if whole is None:
+        raise ReplayError("The tensor behind a read is not known.", where=item.target)
+    known = found.get(call.index, Change())
+    places = parse(item.value, whole.shape).indices()
+    found[call.index] = replace(known, reads={**known.reads, position: (whole.offset, places)})
+
+
+def whole_of(trace: Trace, event: Event) -> TensorSpec | None:
+    """The contiguous tensor that was written (or the leaf) in the storage that a read looks at; None: not one."""
+    if event.producer >= 0:
+        specs = [e.spec for e in trace.calls[event.producer].writes if e.storage == event.storage]
+    else:
+        specs = [leaf.spec for leaf in trace.leaves if leaf.storage == event.storage]
+    whole = max(specs, key=lambda spec: spec.numel, default=None)
+    if whole is None or whole.dtype != event.spec.dtype or not _contiguous(whole):
+        return None
+    return whole
+
+
+def _contiguous(spec: TensorSpec) -> bool:
+    step = 1
+    for size, stride in zip(reversed(spec.shape), reversed(spec.strides or ()), strict=False):
+        if size > 1 and stride != step:
+            return False
+        step *= size
+    return True
+
+
+# --------------------------------------------------------------------------- the reference's ops in their place
+
+
+class _Following(Lockstep):
+    """The reference's program follows the candidate: at every pair it takes the candidate's values."""
+
+    def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
+        super()._run(name, executor, call, recorded=False)
+
+    def put(self, er: Event, ec: Event) -> bool:
+        """The candidate takes the reference's value, or has it as a larger one's counterpart; False if it cannot."""
+        if er.spec.shape != ec.spec.shape:
+            return self.substitute(er, ec)
+        return self.candidate.overwrite(ec, self.take(self.reference.read(er)))
+
+    def follow(self, er: Event, ec: Event) -> None:
+        """The reference takes the candidate's value, or of values of two sizes the counterpart.
+
+        Raises:
+            ReplayError: they have no counterpart, so that the reference's ops would not work on the candidate's inputs.
+        """
+        value = self.bring(self.candidate.read(ec))
+        if er.spec.shape != ec.spec.shape:
+            maps = options(er.spec.shape, ec.spec.shape, self.axes, is_integer(er.spec.dtype))
+            if not maps:
+                raise ReplayError("A value has no counterpart that an op could work on.", where=str(er.site))
+            own = self.reference.read(er)
+            if maps[0].whole == "candidate":
+                value = settle(maps, own, value, self._alike, self._distance).map.part(value)
+            else:
+                value = settle(maps, value, own, self._alike, self._distance).map.put(own, value)
+        self.reference.overwrite(er, value)
+
+
+def outputs_with_replaced(
+    reference: Executor, candidate: Executor, alignment: Alignment, interventions: Sequence[Intervention],
+    axes: tuple[Axis, ...] = (),
+) -> dict[str, Payload]:  # fmt: skip
+    """The candidate's outputs when ops of the reference stand in some places.
+
+    Both programs are executed in step. At every pair the reference takes the candidate's value, so that its
+    ops work on the candidate's inputs; at a replaced op, or where a replaced region ends, the candidate takes
+    the reference's.
+
+    Args:
+        reference: replay of the reference with the candidate's leaves.
+        candidate: replay of the candidate under all other interventions.
+        alignment: which calls correspond.
+        interventions: those named ``replace-op`` count.
+        axes: what the runs have different sizes of; values take each other's place on their counterpart.
+
+    Returns:
+        Slot → output.
+
+    Raises:
+        ReplayError: a replacement could not be made.
+    """
+    chosen = [
+        (i.target, i.value if isinstance(i.value, tuple) else (i.value,)) for i in interventions if i.name == REPLACED
+    ]
+    sites = {(value[0], target) for target, value in chosen}
+    inside = {site for _, value in chosen for site in value[1:]}
+    step = _Following(reference, candidate, alignment, axes)
+    calls = reference.trace.calls, candidate.trace.calls
+    made: set[tuple[str, str]] = set()
+    outputs: dict[str, Payload] = {}
+
+    def exchange(er: Event, ec: Event, at: tuple[str, str]) -> None:
+        try:
+            if at in sites:
+                made.add(at)
+                if not step.put(er, ec):
+                    raise ReplayError("A value cannot be put in another's place.", where=at[1])
+            elif at[0] not in inside:
+                step.follow(er, ec)
+        except WhydiffError:
+            if at in sites or er.spec.shape != ec.spec.shape:
+                raise
+
+    for call_r, call_c in step.walk(None, "replace ops"):
+        for er, ec in matched(call_r, call_c, "reads"):
+            at_r = calls[0][er.producer] if er.producer >= 0 else call_r
+            at_c = calls[1][ec.producer] if ec.producer >= 0 else call_c
+            kept = str(call_r.site) in inside and (str(at_r.site), str(at_c.site)) not in sites
+            if kept or er.producer == ec.producer == -1 or _paired(alignment, er.producer, ec.producer):
+                continue
+            exchange(er, ec, (str(at_r.site), str(at_c.site)))
+        if call_c.kind == "return":
+            outputs |= {e.site.slot: candidate.payload(candidate.read(e)) for e in call_c.reads}
+            continue
+        step.execute(call_r, call_c)
+        for er, ec in matched(call_r, call_c, "writes"):
+            exchange(er, ec, (str(call_r.site), str(call_c.site)))
+    if made != sites:
+        raise ReplayError("The replay did not pass an op that was to be replaced.", where=str(sites - made))
+    return outputs
+
+
+def _paired(alignment: Alignment, reference: int, candidate: int) -> bool:
+    return reference >= 0 and any(p.reference == reference and p.candidate == candidate for p in alignment.pairs)
+
+
+# --------------------------------------------------------------------------- targets
+
+
+def _by_site(trace: Trace) -> dict[str, Call]:
+    return {str(call.site): call for call in trace.calls if call.kind != "view"}
+
+
+def _call(by_site: Mapping[str, Call], target: str) -> Call:
+    if target not in by_site:
+        raise ReplayError("There is no such call in the trace.", where=target)
+    return by_site[target]
+
+
+def _slot(by_site: Mapping[str, Call], target: str, part: str) -> tuple[Call, int]:
+    for call in by_site.values():
+        if target.startswith(f"{call.site.scope}:{call.site.op}#{call.site.occurrence}"):
+            for position, event in enumerate(getattr(call, part)):
+                if str(event.site) == target:
+                    return call, position
+    raise ReplayError("There is no such value in the trace.", where=target)
+
+
+def _read(by_site: Mapping[str, Call], target: str) -> tuple[Call, int]:
+    return _slot(by_site, target, "reads")
+
+
+def _look_at(trace: Trace, read: Event, written: Event, look: Sequence[Any] = ()) -> Event:
+    """A read of what another call wrote: by the given look, else by the same one if it is laid out alike."""
+    if look:
+        shape, strides, offset = look
+        spec = replace(read.spec, shape=tuple(shape), strides=tuple(strides), offset=offset)
+        return replace(read, storage=written.storage, producer=written.producer, spec=spec, fingerprint=None)
+    own = trace.calls[read.producer].writes if read.producer >= 0 else ()
+    if any(event.storage == read.storage and event.spec == written.spec for event in own):
+        return replace(read, storage=written.storage, producer=written.producer, fingerprint=None)
+    return replace(written, site=read.site)
+
+
+def _written(by_site: Mapping[str, Call], target: str) -> Event:
+    call, slot = _slot(by_site, target, "writes")
+    return call.writes[slot]
+
+
+def _with_argument(call: Call, change: tuple[Any, ...]) -> Any:
+    which, *value = change
+    args, kwargs = call.arguments
+    if isinstance(which, str):
+        others = {name: given for name, given in kwargs.items() if name != which}
+        return [args, {**others, which: value[0]} if value else others]
+    if which >= len(args) or not value:
+        raise ReplayError("The call has no such argument.", where=str(call.site), actual=str(which))
+    return [[value[0] if i == which else item for i, item in enumerate(args)], kwargs]

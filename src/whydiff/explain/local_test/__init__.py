@@ -1,0 +1,26 @@
+"""The local test: an origin's op alone, on its captured inputs, both outputs against a float64 oracle.
+
+Explanation, thresholds and measured error rates: ``docs/explanation/local-tests.md``.
+"""
+
+from whydiff.explain.local_test.examine import Examined, examine, local_test
+from whydiff.explain.local_test.hypotheses import HYPOTHESES, Explanation, Hypothesis
+from whydiff.explain.local_test.joined import Joint, examine_joints
+from whydiff.explain.local_test.judge import LocalResult, judge_outputs
+from whydiff.explain.local_test.operation import Operation
+from whydiff.explain.local_test.replays import operation
+
+__all__ = [
+    "HYPOTHESES",
+    "Examined",
+    "Explanation",
+    "Hypothesis",
+    "Joint",
+    "LocalResult",
+    "Operation",
+    "examine",
+    "examine_joints",
+    "judge_outputs",
+    "local_test",
+    "operation",
+]

@@ -1,0 +1,381 @@
+"""One replay that stops at every origin: its inputs and outputs are judged there and then forgotten."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from whydiff.capturing.adapters import Executor, Progress, for_framework
+from whydiff.errors import WhydiffError
+from whydiff.explain.case import Case, replayable
+from whydiff.explain.local_test.judge import LocalResult, judge_outputs, undecided
+from whydiff.explain.local_test.operation import Array, Operation
+from whydiff.explain.local_test.replays import Region, operation, positions
+from whydiff.pair.lockstep import Lockstep, Look
+from whydiff.records import Call, Event, Lift, Origin, Payload
+
+_FAILURES = (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError)
+_REGION_CALLS = 64
+_ELEMENTS = 1 << 26
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What the local test had before it when it judged an origin.
+
+    Attributes:
+        number: position of the origin in the localization.
+        calls: of the reference and of the candidate: the op, or the ops of the region (perhaps none).
+        events: what they read, per side, and their results: (reads, result).
+        operations: the same as float64 functions of ``reads``.
+        outputs: both sides' results on agreeing inputs.
+        result: the local test's decision.
+        singles: per side, if it is one op: that op as an `Operation`, and the flat positions in the result of
+            what it writes (None: it is the result).
+    """
+
+    number: int
+    calls: tuple[Sequence[Call], Sequence[Call]]
+    reads: tuple[Sequence[Event], Sequence[Event]]
+    results: tuple[Event, Event]
+    operations: tuple[Operation, Operation]
+    outputs: tuple[Payload, Payload]
+    result: LocalResult
+    singles: tuple[tuple[Operation, Array | None] | None, ...] = (None, None)
+
+
+Visit = Callable[[Examined], None]
+
+
+def examine(
+    case: Case,
+    progress: Progress | None = None,
+    *,
+    chosen: Sequence[int] | None = None,
+    visit: Visit | None = None,
+) -> dict[int, LocalResult]:
+    """The local test at every origin of a case.
+
+    Both programs are replayed once, in step and resynchronised; at an origin the op's inputs and both outputs
+    are copied to the host, judged and dropped, so that memory is bounded by the largest origin.
+
+    Args:
+        case: with its localization.
+        progress: called with (stage, done, total).
+        chosen: positions of the origins to test; all by default.
+        visit: told of every judged origin while its values are at hand.
+
+    Returns:
+        Position in ``case.localization.origins`` → result; every chosen origin has one (``inconclusive`` with
+        the reason where it cannot be tested).
+    """
+    return _examine(case, range(len(case.localization.origins)) if chosen is None else chosen, progress, visit)
+
+
+def local_test(case: Case, origin: Origin) -> LocalResult:
+    """The local test of one origin of a case; see `examine` for all of them at the price of one."""
+    position = next(i for i, o in enumerate(case.localization.origins) if o is origin or o == origin)
+    return _examine(case, [position], None)[position]
+
+
+def _examine(
+    case: Case, chosen: Sequence[int], progress: Progress | None, visit: Visit | None = None
+) -> dict[int, LocalResult]:
+    origins = case.localization.origins
+    if not chosen:
+        return {}
+    for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
+        if why := replayable(trace):
+            return {i: undecided(f"the op cannot be replayed: {why} ({name})") for i in chosen}
+    plain = [for_framework(t.framework).executor(t) for t in (case.reference, case.candidate)]
+    try:
+        wide = Lift("float64")
+        lifted = [for_framework(t.framework).executor(t, lift=wide) for t in (case.reference, case.candidate)]
+    except WhydiffError as error:
+        return {i: undecided(f"there is no float64 oracle: {error.what}") for i in chosen}
+    step = _Watched(plain[0], plain[1], case)
+    found = _Walk(step, (lifted[0], lifted[1]), {i: origins[i] for i in chosen}, case)
+    found.visit = visit
+    with ExitStack() as stack:
+        for executor in lifted:
+            stack.enter_context(executor.running())
+        found.walk(progress)
+    return {i: found.results.get(i, undecided("the replay did not pass this origin")) for i in chosen}
+
+
+@dataclass(eq=False)
+class Area:
+    """A region origin: on each side the calls that have no counterpart, and the look that is judged.
+
+    Attributes:
+        origin: position in the localization.
+        events: the look, per side.
+        calls: per side, in execution order.
+        regions, reads: both sides as one operation, and what it read.
+    """
+
+    origin: int
+    events: tuple[Event, Event]
+    calls: tuple[list[Call], list[Call]]
+    regions: list[Region] = field(default_factory=list)
+    reads: list[list[Payload]] = field(default_factory=lambda: [[], []])
+
+
+class _Watched(Lockstep):
+    """A lockstep that copies what a region's calls read before they are executed."""
+
+    def __init__(self, reference: Executor, candidate: Executor, case: Case) -> None:
+        super().__init__(reference, candidate, case.alignment)
+        self.watched: dict[tuple[str, int], list[tuple[Area, int, list[Event]]]] = {}
+
+    def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
+        for area, side, events in self.watched.get((name, call.index), ()):
+            area.reads[side] += [executor.payload(executor.read(event)) for event in events]
+        super()._run(name, executor, call, recorded=recorded)
+
+
+class _Walk:
+    def __init__(
+        self, step: _Watched, lifted: tuple[Executor, Executor], origins: Mapping[int, Origin], case: Case
+    ) -> None:
+        self.step, self.lifted, self.case = step, lifted, case
+        self.visit: Visit | None = None
+        self.told: list[Examined] = []
+        self.results: dict[int, LocalResult] = {}
+        self.wanted = len(origins)
+        self.at: dict[tuple[int, int], list[tuple[int, Origin]]] = {}
+        for number, origin in origins.items():
+            self.at.setdefault(origin.calls, []).append((number, origin))
+        self.partner = {p.reference: p.candidate for p in case.alignment.pairs}
+        self.areas: dict[tuple[int, int], list[Area]] = {}
+        self._find_areas()
+
+    # ------------------------------------------------------------------ regions, found before the walk
+
+    def _find_areas(self) -> None:
+        for area, at in areas(self.case, [number for found in self.at.values() for number, _ in found]):
+            self._watch(area, *at)
+
+    def _watch(self, area: Area, at_r: int, at_c: int) -> None:
+        if max(map(len, area.calls)) > _REGION_CALLS:
+            reason = f"its region has more than {_REGION_CALLS} ops: too many for one oracle"
+            self.results[area.origin] = undecided(reason)
+            return
+        self.areas.setdefault((at_r, at_c), []).append(area)
+        for side, name in enumerate(("reference", "candidate")):
+            region = Region(area.calls[side], area.events[side], self.lifted[side])
+            area.regions.append(region)
+            for call, events in region.reads_by_call().items():
+                self.step.watched.setdefault((name, call), []).append((area, side, events))
+
+    # ------------------------------------------------------------------ the walk
+
+    def walk(self, progress: Progress | None) -> None:
+        for call_r, call_c in self.step.walk(progress, "local tests"):
+            if len(self.results) == self.wanted:
+                break  # nothing is left to look at
+            disagreeing = [look for look in self.step.looks(call_r, call_c, "reads") if look.agrees is False]
+            for area in self.areas.pop((call_r.index, call_c.index), ()):
+                self._guarded(area.origin, functools.partial(self._judge_area, area))
+            left = [k for k in disagreeing if self._looked_at(k) or not self.step.resynchronise(k)]
+            if call_r.kind == "return":
+                self._returned(call_r, call_c)
+                continue
+            here = [(n, o) for n, o in self.at.get((call_r.index, call_c.index), ()) if n not in self.results]
+            reads = self._reads(call_r, call_c) if here and call_r.kind == "compute" else None
+            alone = self._alone(call_r, call_c) if here and left else None
+            self.step.execute(call_r, call_c)
+            looks = self.step.looks(call_r, call_c, "writes")
+            for number, origin in here:
+                judge = functools.partial(self._judge_call, call_r, call_c, (number, origin), reads, alone, looks)
+                self._guarded(number, judge)
+            for look in looks:
+                if look.agrees or (look.agrees is False and self.step.resynchronise(look)):
+                    self.step.note_equal(look)
+
+    def _looked_at(self, look: Look) -> bool:
+        """Whether one value is looked at differently (or a leaf differs): nothing to resynchronise."""
+        made, other = look.reference.producer, look.candidate.producer
+        return made == -1 or self.partner.get(made) == other
+
+    def _guarded(self, number: int, judge: Any) -> None:
+        if number in self.results:
+            return
+        try:
+            self.results[number] = judge()
+        except _FAILURES as error:
+            what = error.what if isinstance(error, WhydiffError) else f"{type(error).__name__}: {error}"
+            self.results[number] = undecided(f"the oracle could not be computed: {what}".splitlines()[0])
+        for examined in self.told:
+            if self.visit is not None:
+                self.visit(examined)
+        self.told = []
+
+    def _returned(self, call_r: Call, call_c: Call) -> None:
+        for number, origin in self.at.get((call_r.index, call_c.index), ()):
+            text = f"{', '.join(origin.leaves) or 'a value'} is returned as it is: no op to test"
+            self.results.setdefault(number, undecided(text))
+
+    def _reads(self, call_r: Call, call_c: Call) -> tuple[list[Payload], list[Payload]] | None:
+        """Copies of what both ops are about to read."""
+        sides = []
+        for executor, call in ((self.step.reference, call_r), (self.step.candidate, call_c)):
+            if sum(event.spec.numel for event in call.reads) > _ELEMENTS:
+                return None
+            try:
+                sides.append([executor.payload(executor.read(event)) for event in call.reads])
+            except WhydiffError:
+                return None
+        return sides[0], sides[1]
+
+    def _alone(self, call_r: Call, call_c: Call) -> list[Any] | None:
+        """The candidate's op on the reference's inputs."""
+        try:
+            reads = [self.step.take(self.step.reference.read(event)) for event in call_r.reads]
+            for position in call_c.mutates:
+                reads[position] = self.step.candidate.adopt_foreign(self.step.candidate.payload(reads[position]))
+            return list(self.step.candidate.apply(call_c, reads)) or [reads[i] for i in call_c.mutates]
+        except _FAILURES:
+            return None
+
+    # ------------------------------------------------------------------ judging
+
+    def _judge_call(
+        self,
+        call_r: Call,
+        call_c: Call,
+        which: tuple[int, Origin],
+        reads: tuple[list[Payload], list[Payload]] | None,
+        alone: list[Any] | None,
+        looks: Sequence[Look],
+    ) -> LocalResult:
+        if reads is None:
+            return undecided(f"its inputs are not there or have more than {_ELEMENTS} elements")
+        slot, look = next(((i, look) for i, look in enumerate(looks) if look.agrees is False), (-1, None))
+        if look is None:
+            return undecided("its outputs agree on the values that the replay gives it")
+        slots = _slot(call_r, look.reference), _slot(call_c, look.candidate)
+        op_r = operation(call_r, reads[0], slots[0], self.lifted[0])
+        op_c = operation(call_c, reads[1], slots[1], self.lifted[1])
+        x_r = self.step.reference.payload(look.reference_value)
+        x_c = self.step.candidate.payload(look.candidate_value)
+        number, origin = which
+        if origin.kind == "implementation" and alone is not None and slot < len(alone):
+            x_c = self.step.candidate.payload(alone[slot])
+            op_c = operation(call_c, reads[0], slots[1], self.lifted[1])
+        result = judge_outputs(op_r, x_r, x_c, op_c)
+        self._tell(number, ([call_r], [call_c]), (call_r.reads, call_c.reads), (look.reference, look.candidate),
+                   (op_r, op_c), (x_r, x_c), result, ((op_r, None), (op_c, None)))  # fmt: skip
+        return result
+
+    def _tell(self, *what: Any) -> None:
+        self.told.append(Examined(*what))
+
+    def _judge_area(self, area: Area) -> LocalResult:
+        outputs, operations = [], []
+        for side, executor in enumerate((self.step.reference, self.step.candidate)):
+            region, event = area.regions[side], area.events[side]
+            outputs.append(executor.payload(executor.read(event)))
+            reads = area.reads[side] if area.calls[side] else [outputs[-1]]
+            if sum(payload.bits.size for payload in reads) > _ELEMENTS:
+                return undecided(f"its inputs have more than {_ELEMENTS} elements")
+            operations.append(region.operation(reads))
+        if outputs[0].bits.shape != outputs[1].bits.shape:
+            return undecided("the outputs have other shapes")
+        result = judge_region(area.regions, operations, outputs, area.reads)
+        inputs = area.regions[0].inputs, area.regions[1].inputs
+        singles = tuple(single_of(*pair) for pair in zip(area.regions, area.reads, strict=True))
+        self._tell(area.origin, area.calls, inputs, area.events, (operations[0], operations[1]),
+                   (outputs[0], outputs[1]), result, singles)  # fmt: skip
+        return result
+
+
+def judge_region(
+    regions: Sequence[Region],
+    operations: Sequence[Operation],
+    outputs: Sequence[Payload],
+    reads: Sequence[Sequence[Payload]],
+) -> LocalResult:
+    """Judge a region; a side that is one call serves as the oracle, because hypotheses know its formula."""
+    for base in (0, 1):
+        found = single_of(regions[base], reads[base])
+        if found is None:
+            continue
+        single, places = found
+        shape = single.shape
+        other = _rearranged(operations[1 - base], places, shape)
+        moved = [Payload(p.bits.reshape(-1)[places].reshape(shape), p.dtype) for p in outputs]
+        names = ("reference", "candidate") if base == 0 else ("candidate", "reference")
+        return judge_outputs(single, moved[base], moved[1 - base], other, names)
+    return judge_outputs(operations[0], outputs[0], outputs[1], operations[1])
+
+
+def single_of(region: Region, reads: Sequence[Payload]) -> tuple[Operation, Array] | None:
+    """A region's only op, and where in the region's result the elements of what it writes stand."""
+    if len(region.calls) != 1:
+        return None
+    call = region.calls[0]
+    order = positions(call.writes, region.result)
+    if order is None or any(event.skipped == "overwritten" for event in call.reads):
+        return None
+    return operation(call, reads, order[0], region.lifted), order[1]
+
+
+def _rearranged(op: Operation, places: Array, shape: tuple[int, ...]) -> Operation:
+    def run(reads: Sequence[Array], arguments: Any) -> Array:
+        return np.asarray(op.run(reads, arguments).reshape(-1)[places].reshape(shape))
+
+    return replace(op, run=run, shape=shape)
+
+
+def _slot(call: Call, event: Event) -> int:
+    return next(i for i, written in enumerate(call.writes) if written is event or written == event)
+
+
+def areas(case: Case, numbers: Sequence[int]) -> list[tuple[Area, tuple[int, int]]]:
+    """The areas of some origins, and the paired calls at which each is looked at."""
+    local, traces = case.localization, (case.reference, case.candidate)
+    at: dict[tuple[int, int], list[int]] = {}
+    for number in numbers:
+        at.setdefault(local.origins[number].calls, []).append(number)
+    partner = {p.reference: p.candidate for p in case.alignment.pairs}
+    unpaired = (set(case.alignment.unpaired_reference), set(case.alignment.unpaired_candidate))
+    found: dict[int, tuple[Area, tuple[int, int]]] = {}
+    for pair in case.alignment.pairs:
+        call_r, call_c = traces[0].calls[pair.reference], traces[1].calls[pair.candidate]
+        for er, ec in _paired_reads(call_r, call_c):
+            if partner.get(er.producer) == ec.producer or (er.producer == ec.producer == -1):
+                continue
+            key = (er.producer if er.producer >= 0 else pair.reference,
+                   ec.producer if ec.producer >= 0 else pair.candidate)  # fmt: skip
+            for number in at.get(key, ()):
+                if number not in found:
+                    inside = tuple(_upstream(traces[i].calls, unpaired[i], e) for i, e in enumerate((er, ec)))
+                    found[number] = Area(number, (er, ec), (inside[0], inside[1])), (pair.reference, pair.candidate)
+    return list(found.values())
+
+
+def _paired_reads(call_r: Call, call_c: Call) -> list[tuple[Event, Event]]:
+    """Reads as `whydiff.pair.lockstep.Lockstep.looks` pairs them."""
+    sides = [[e for e in call.reads if e.skipped not in ("overwritten", "view")] for call in (call_r, call_c)]
+    if call_r.kind == "return":
+        by_slot = {e.site.slot: e for e in sides[1]}
+        return [(e, by_slot[e.site.slot]) for e in sides[0] if e.site.slot in by_slot]
+    return list(zip(*(side[: min(map(len, sides))] for side in sides), strict=True))
+
+
+def _upstream(calls: Sequence[Call], unpaired: set[int], event: Event) -> list[Call]:
+    """Unpaired calls between paired values and an event, in execution order."""
+    inside: set[int] = set()
+    waiting = [event]
+    while waiting:
+        at = waiting.pop()
+        if at.producer in unpaired and at.producer not in inside:
+            inside.add(at.producer)
+            waiting.extend(e for e in calls[at.producer].reads if e.skipped != "overwritten")
+    return [calls[i] for i in sorted(inside)]

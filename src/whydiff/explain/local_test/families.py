@@ -1,0 +1,220 @@
+"""What rounding may do to an op's output: reduction length, error scale, units of its roundings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from whydiff.explain.local_test import formulas
+from whydiff.explain.local_test.operation import Array, Operation, sample_of
+from whydiff.numbers.formats import smallest_step
+from whydiff.numbers.tolerance import LOCAL_STEPS, LOCAL_STEPS_NARROW, UNIT_ROUNDOFF
+
+Kind = Literal[
+    "product", "convolution", "sum", "norm", "spread", "softmax", "attention", "elementwise", "region"
+]  # fmt: skip
+
+_OPS: dict[Kind, tuple[str, ...]] = {
+    "convolution": (
+        "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution",
+        "conv1d", "conv2d", "conv3d",
+    ),
+    "sum": ("sum", "mean", "cumsum", "nansum"),
+    "norm": ("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm"),
+    "spread": ("std", "var", "std_mean", "var_mean"),
+    "softmax": ("_softmax", "softmax", "_log_softmax", "log_softmax", "_safe_softmax"),
+}  # fmt: skip
+_KINDS = {name: kind for kind, names in _OPS.items() for name in names}
+_ELEMENTWISE = frozenset((
+    "gelu", "silu", "sigmoid", "tanh", "relu", "relu_", "exp", "log", "log1p", "expm1", "rsqrt", "sqrt",
+    "reciprocal", "sin", "cos", "pow", "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg",
+    "abs", "erf", "softplus", "mish", "leaky_relu", "elu", "hardtanh", "clamp", "maximum", "minimum", "where",
+    "_to_copy", "copy", "copy_", "clone", "addcmul", "addcdiv", "lerp", "rsub", "square", "hardswish",
+    "logit", "atan", "tan",
+))  # fmt: skip
+_ABSOLUTE = {"gelu": 1.0, "mish": 1.0}
+"""Ops whose usual formula cancels where the result is small (1 + erf x): S gets this times |x|."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Oracle:
+    """What the outputs should be and how far rounding may move them, at the sampled outputs.
+
+    Attributes:
+        kind: family of the op.
+        index: flat indices of the judged outputs.
+        exact: R, the op in float64 on the exact inputs.
+        size: S, the first-order error scale: one relative error u everywhere inside moves an output by u * S.
+        scale: denominator of the precision class: √Σa²b² for products and sums, S for the rest.
+        terms: n, terms accumulated into one output.
+        steps: roundings besides the accumulation.
+        unit: u of the dtype that sums are accumulated in by design.
+        inner: u of the dtype that other intermediate values are stored in by design.
+    """
+
+    kind: Kind
+    index: Array
+    exact: Array
+    size: Array
+    scale: Array
+    terms: int
+    steps: int
+    unit: float
+    inner: float
+
+
+def kind_of(op: Operation) -> Kind:
+    """The family of an op; several ops, and ops that no table names, are ``"region"``."""
+    if op.calls == 1 and formulas.is_product(op.name) and formulas.product(op) is not None:
+        return "product"
+    if op.calls == 1 and formulas.is_attention(op):
+        return "attention"
+    kind = _KINDS.get(op.name, "elementwise" if op.name in _ELEMENTWISE else "region")
+    if kind == "norm" and not formulas.is_norm(op):
+        return "region"
+    return kind if op.calls == 1 else "region"
+
+
+def terms_of(op: Operation, kind: Kind) -> int:
+    """n, how many terms are accumulated into one output."""
+    if kind == "product":
+        parts = formulas.product(op)
+        return 1 if parts is None else parts.left.shape[-1] + (parts.bias is not None)
+    if kind == "convolution":
+        weight = op.reads[1]
+        transposed = bool(op.argument(6, "transposed", False))
+        per_output = math.prod(weight.shape[2:]) * weight.shape[0 if transposed else 1]
+        return int(per_output) + (op.read_at(2, "bias") is not None)
+    if kind == "attention":
+        return int(op.reads[1].shape[2] + op.reads[0].shape[-1])
+    if kind == "elementwise":
+        return 1
+    if kind == "softmax":
+        return int(op.reads[0].shape[int(op.argument(1, "dim", -1))]) if op.reads[0].ndim else 1
+    if kind == "norm":
+        return math.prod(op.argument(1, "normalized_shape"))
+    if op.name == "cumsum":
+        return int(op.reads[0].shape[int(op.argument(1, "dim", 0))]) if op.reads[0].ndim else 1
+    largest = max((op.reads[i].size for i in op.floats()), default=1)
+    return max(1, largest // max(1, math.prod(op.shape)))
+
+
+def roundings_of(op: Operation, kind: Kind) -> tuple[float, float, int]:
+    """(u of accumulations, u of other intermediate values, how many of these) by design.
+
+    16-bit ops compute in float32 inside, mostly.
+
+    Attention keeps probabilities, softmax shifted inputs, and elementwise kernels' scalar tails intermediate
+    results in the input's dtype; a region stores values in the dtypes of its ops.
+    """
+    names = [op.dtypes[i] for i in op.floats()] + [op.dtype]
+    units = [UNIT_ROUNDOFF[name] for name in names if name in UNIT_ROUNDOFF]
+    single = UNIT_ROUNDOFF["float32"]
+    if units and max(units) < single:
+        return max(units), max(units), LOCAL_STEPS[kind] * op.calls
+    if kind in ("attention", "softmax", "elementwise", "region"):
+        inner = max(single, min(units, default=single), UNIT_ROUNDOFF.get(op.inner, 0.0))
+        return single, inner, (LOCAL_STEPS_NARROW if inner > single else LOCAL_STEPS[kind]) * op.calls
+    return single, single, LOCAL_STEPS[kind] * op.calls
+
+
+def oracle_of(op: Operation, index: Array | None = None) -> Oracle:
+    """R, S and the rest for an operation.
+
+    Args:
+        op: what both sides were asked to compute.
+        index: judged outputs; by default `sample_of` its shape.
+
+    Raises:
+        whydiff.errors.ReplayError: the op cannot be executed in float64.
+    """
+    kind = kind_of(op)
+    if index is None:
+        index = sample_of(op.shape, rows=kind == "attention")
+    exact = evaluate(op, index, kind)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        size, scale = _sizes(op, index, kind, exact)
+    tiny = smallest_step("float32" if op.dtype not in UNIT_ROUNDOFF else _range(op.dtype))
+    size = np.maximum(size, tiny)
+    scale = np.maximum(scale, tiny)
+    unit, inner, steps = roundings_of(op, kind)
+    return Oracle(kind, index, exact, size, scale, terms_of(op, kind), steps, unit, inner)
+
+
+def evaluate(op: Operation, index: Array, kind: Kind | None = None) -> Array:
+    """R at flat output indices, float64 (the sampled formula where there is one, else the whole op)."""
+    kind = kind or kind_of(op)
+    if kind == "product":
+        parts = formulas.product(op)
+        assert parts is not None
+        return formulas.product_at(parts, index) + formulas.bias_at(parts, index)
+    if kind == "attention":
+        return formulas.attention_at(op, index)[0]
+    return op.run(op.reads, op.arguments).reshape(-1)[index]
+
+
+def _sizes(op: Operation, index: Array, kind: Kind, exact: Array) -> tuple[Array, Array]:
+    """(S, scale) at the judged outputs."""
+    if kind == "product":
+        parts = formulas.product(op)
+        assert parts is not None
+        bias = formulas.bias_at(parts, index)
+        size = np.abs(formulas.product_at(parts, index, np.abs, np.abs)) + np.abs(bias)
+        squares = formulas.product_at(parts, index, np.square, np.square) * parts.alpha
+        return size, np.sqrt(squares + bias**2)
+    if kind in ("convolution", "sum"):
+        size = np.abs(evaluate(op.mapped(np.abs), index, kind))
+        squares = np.abs(evaluate(op.mapped(np.square), index, kind))
+        if op.name == "mean":
+            squares = squares / terms_of(op, kind)
+        return size, np.sqrt(squares)
+    if kind == "norm":
+        size = formulas.norm(op)[1].reshape(-1)[index]
+    elif kind == "softmax":
+        whole = np.zeros(op.shape).reshape(-1)
+        whole[index] = exact
+        size = formulas.softmax_scale(op, whole.reshape(op.shape)).reshape(-1)[index]
+    elif kind == "attention":
+        size = formulas.attention_at(op, index)[1]
+    elif kind == "spread":
+        x = op.reads[0]
+        variance = max(float(np.var(x)), np.finfo(np.float64).tiny)
+        size = np.abs(exact) * (1 + float(np.mean(x**2)) / variance) + float(np.abs(x).mean())
+    else:
+        size = _sensitivity(op, index, kind, exact)
+    return size, size
+
+
+def _sensitivity(op: Operation, index: Array, kind: Kind, exact: Array) -> Array:
+    """How far a relative error of the inputs moves the outputs, from finite differences; plus |R|.
+
+    Elementwise: each input alone, every element by the same factor: the exact condition. Region: random
+    signs, levelled over the outputs.
+    """
+    step = 2.0**-20
+    size = np.abs(exact) + 0.0
+    generator = np.random.default_rng(20250)
+    spread = np.zeros(exact.size)
+    for read in op.floats():
+        values = op.reads[read]
+        if kind == "elementwise":
+            moved = evaluate(op.mapped(lambda v: v * (1 + step), only=read), index, kind)
+            size += np.nan_to_num(np.abs(moved - exact) / step, posinf=0.0)
+        else:
+            signs = generator.choice((-step, step), values.shape)
+            moved = evaluate(op.mapped(lambda v, s=signs: v * (1 + s), only=read), index, kind)  # type: ignore[misc]
+            spread += np.nan_to_num(np.square((moved - exact) / step), posinf=0.0)
+    if kind == "elementwise":
+        factor = _ABSOLUTE.get(op.name, 0.0)
+        if factor:
+            size += factor * np.abs(op.reads[0].reshape(-1)[index])
+        return size
+    level = np.mean(spread) if spread.size else 0.0
+    return np.asarray(size + np.sqrt(spread + level))
+
+
+def _range(dtype: str) -> str:
+    return dtype if dtype in ("float64", "float32", "float16", "bfloat16") else "float32"

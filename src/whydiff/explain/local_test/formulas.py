@@ -1,0 +1,260 @@
+"""float64 formulas of the ops that are judged by sampled outputs: products, attention, norms.
+
+Each returns values at flat output indices only, so that an oracle of 4096 outputs costs O(4096 * K).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from whydiff.explain.local_test.operation import Array, Operation
+
+_CHUNK = 256
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """alpha * (left @ right) + beta * bias with batch axes in front.
+
+    Attributes:
+        left: ``[B, M, K]``.
+        right: ``[B, N, K]`` (the K axis last on both).
+        bias: broadcastable to ``[B, M, N]``, or None.
+        weight: which read is the right operand.
+    """
+
+    left: Array
+    right: Array
+    bias: Array | None
+    alpha: float
+    beta: float
+    weight: int
+
+
+_PRODUCTS: dict[str, tuple[int, int, int | None]] = {
+    "mm": (0, 1, None), "bmm": (0, 1, None), "mv": (0, 1, None), "dot": (0, 1, None), "matmul": (0, 1, None),
+    "linear": (0, 1, 2), "addmm": (1, 2, 0), "baddbmm": (1, 2, 0), "addmv": (1, 2, 0),
+}  # fmt: skip
+"""op → argument positions of (left, right, bias)."""
+
+
+def is_product(name: str) -> bool:
+    """Whether `product` reads this op."""
+    return name in _PRODUCTS
+
+
+def product(op: Operation) -> Product | None:
+    """The operands of a matrix product; None if its shapes are not those of a plain one."""
+    at_left, at_right, at_bias = _PRODUCTS[op.name]
+    index = op.read_at(at_right, "mat2")
+    left, right = op.tensor(at_left, "self"), op.tensor(at_right, "mat2")
+    bias = None if at_bias is None else op.tensor(at_bias, "bias")
+    if left is None or right is None or index is None:
+        return None
+    if op.name == "linear":
+        left, right = left.reshape(-1, left.shape[-1])[None], right[None]
+        bias = bias if bias is None else bias.reshape(1, 1, -1)
+    else:
+        left = left[None] if left.ndim == 1 else left
+        columns = right.ndim == 1
+        right = right[None] if columns else np.swapaxes(right, -1, -2)
+        if columns and bias is not None:
+            bias = bias.reshape(-1, 1) if bias.ndim else bias
+        batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        left = np.broadcast_to(left, batch + left.shape[-2:]).reshape(-1, *left.shape[-2:])
+        right = np.broadcast_to(right, batch + right.shape[-2:]).reshape(-1, *right.shape[-2:])
+    if left.shape[0] != right.shape[0] or left.shape[-1] != right.shape[-1]:
+        return None
+    if left.shape[0] * left.shape[1] * right.shape[1] != math.prod(op.shape):
+        return None
+    beta, alpha = (float(op.argument(None, name, 1)) for name in ("beta", "alpha"))
+    return Product(left, right, bias, alpha, beta, index)
+
+
+def product_at(
+    parts: Product,
+    index: Array,
+    left: Callable[[Array], Array] = np.asarray,
+    right: Callable[[Array], Array] = np.asarray,
+) -> Array:
+    """Outputs of a product at flat indices.
+
+    Args:
+        parts: from `product`.
+        index: flat positions in ``[B, M, N]``.
+        left: applied to the gathered left operands (rounding, squares, absolute values …).
+        right: likewise to the right ones.
+
+    Returns:
+        float64, one per index, without the bias.
+    """
+    _, m, k = parts.left.shape
+    n = parts.right.shape[1]
+    batch, rest = np.divmod(index, m * n)
+    row, column = np.divmod(rest, n)
+    out = np.empty(index.size)
+    step = max(1, min(_CHUNK, (1 << 21) // max(k, 1)))
+    for at in range(0, index.size, step):
+        part = slice(at, at + step)
+        a, b = parts.left[batch[part], row[part]], parts.right[batch[part], column[part]]
+        out[part] = np.einsum("sk,sk->s", left(a), right(b))
+    return out * parts.alpha
+
+
+def bias_at(parts: Product, index: Array) -> Array:
+    """The term beta * bias at flat indices (0 without one)."""
+    if parts.bias is None or parts.beta == 0:
+        return np.zeros(index.size)
+    shape = (parts.left.shape[0], parts.left.shape[1], parts.right.shape[1])
+    whole = np.broadcast_to(parts.bias, shape) if parts.bias.ndim <= 3 else parts.bias.reshape(shape)
+    return np.asarray(whole[np.unravel_index(index, shape)] * parts.beta)
+
+
+# ------------------------------------------------------------------------------------------ attention
+
+_ATTENTION: dict[str, tuple[int | None, int]] = {
+    "_scaled_dot_product_flash_attention_for_cpu": (None, 4),
+    "_scaled_dot_product_flash_attention": (None, 4),
+    "_scaled_dot_product_efficient_attention": (3, 6),
+    "_scaled_dot_product_cudnn_attention": (3, 6),
+    "_scaled_dot_product_fused_attention_overrideable": (3, 5),
+    "scaled_dot_product_attention": (3, 5),
+}  # fmt: skip
+"""op → argument positions of (mask or bias, is_causal)."""
+
+
+def is_attention(op: Operation) -> bool:
+    """Whether `attention_at` can compute it (dropout cannot be repeated in float64)."""
+    if op.name not in _ATTENTION or len(op.shape) != 4:
+        return False
+    _, at_causal = _ATTENTION[op.name]
+    return not op.argument(at_causal - 1, "dropout_p", 0.0)
+
+
+def attention_scale(op: Operation) -> float:
+    """The factor on the scores: given, or 1 / sqrt(head size)."""
+    scale = op.argument(None, "scale")
+    return float(scale) if scale is not None else 1.0 / math.sqrt(op.reads[0].shape[-1])
+
+
+def attention_at(op: Operation, index: Array, scale: float | None = None) -> tuple[Array, Array]:
+    """Softmax(scale * q kᵀ + mask) v at whole rows of outputs, and its error scale.
+
+    Args:
+        op: q ``[B, H, L, D]``, k ``[B, Hk, S, D]``, v ``[B, Hk, S, Dv]``.
+        index: from ``sample_of(op.shape, rows=True)``.
+        scale: instead of the op's own.
+
+    Returns:
+        (outputs, S): S = Σ p (1 + 2 Σ|q||k| scale) |v|, how far rounding of scores, probabilities and
+        products can move an output per unit roundoff (Higham, section 3.1, first order).
+    """
+    at_mask, at_causal = _ATTENTION[op.name]
+    q, k, v = (op.tensor(i, name) for i, name in enumerate(("query", "key", "value")))
+    if q is None or k is None or v is None:
+        raise ValueError("attention without q, k and v")
+    mask, causal = op.tensor(at_mask, "attn_mask"), bool(op.argument(at_causal, "is_causal", False))
+    if mask is not None:
+        if mask.dtype == bool:
+            mask = np.where(mask, 0.0, -np.inf)
+        mask = np.broadcast_to(mask, (*q.shape[:3], k.shape[2]))
+    factor = attention_scale(op) if scale is None else scale
+    width, group = op.shape[-1], q.shape[1] // k.shape[1]
+    rows = index.reshape(-1, width)[:, 0] // width
+    out, size = np.empty((rows.size, width)), np.empty((rows.size, width))
+    for number, row in enumerate(rows):
+        b, h, position = np.unravel_index(row, op.shape[:3])
+        keys, vectors = k[b, h // group], v[b, h // group]
+        scores = keys @ q[b, h, position] * factor
+        spread = np.abs(keys) @ np.abs(q[b, h, position]) * abs(factor)
+        if mask is not None:
+            scores = scores + mask[b, h, position]
+        if causal:
+            scores = np.where(np.arange(scores.size) <= position, scores, -np.inf)
+        weights = np.exp(scores - scores.max())
+        weights /= weights.sum()
+        out[number] = weights @ vectors
+        size[number] = (weights * (1 + 2 * spread)) @ np.abs(vectors)
+    return out.reshape(-1), size.reshape(-1)
+
+
+# ---------------------------------------------------------------------------------------------- norms
+
+_NORMS: dict[str, tuple[int | None, int | None, int]] = {
+    "native_layer_norm": (2, 3, 4), "layer_norm": (2, 3, 4),
+    "_fused_rms_norm": (2, None, 3), "rms_norm": (2, None, 3),
+}  # fmt: skip
+"""op → argument positions of (weight, bias, eps)."""
+
+
+def is_norm(op: Operation) -> bool:
+    """Whether `norm` can compute it."""
+    return op.name in _NORMS and norm_eps(op) is not None
+
+
+def norm_eps(op: Operation) -> float | None:
+    """The eps that a norm was called with."""
+    eps = op.argument(_NORMS[op.name][2], "eps")
+    return None if eps is None else float(eps)
+
+
+def norm(op: Operation, eps: float | None = None, correction: int = 0) -> tuple[Array, Array]:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last axes, and its error scale.
+
+    Args:
+        op: a layer norm or an RMS norm (no mean, no bias).
+        eps: instead of the op's own.
+        correction: 0: variance over n, 1: over n - 1.
+
+    Returns:
+        (whole output, S): S = (|x| + mean|x|) (1 + mean² / var) |weight| / std + |bias|; the factor
+        mean² / var is the condition of a one-pass variance (Chan, Golub and LeVeque, The American
+        Statistician 37, 1983).
+    """
+    at_weight, at_bias, _ = _NORMS[op.name]
+    x = op.reads[0]
+    axes = tuple(range(x.ndim - len(op.argument(1, "normalized_shape")), x.ndim))
+    weight = op.tensor(at_weight, "weight")
+    bias = None if at_bias is None else op.tensor(at_bias, "bias")
+    centred = at_bias is not None
+    count = math.prod(x.shape[i] for i in axes)
+    mean = x.mean(axes, keepdims=True) if centred else np.zeros(())
+    variance = np.square(x - mean).sum(axes, keepdims=True) / max(count - correction, 1)
+    chosen = norm_eps(op) if eps is None else eps
+    inverse = 1.0 / np.sqrt(variance + (chosen or 0.0))
+    weight = np.ones(()) if weight is None else weight
+    bias = np.zeros(()) if bias is None else bias
+    condition = 1 + mean**2 / np.maximum(variance, np.finfo(np.float64).tiny)
+    size = (np.abs(x) + np.abs(x).mean(axes, keepdims=True) * centred) * condition * inverse * np.abs(weight)
+    return (x - mean) * inverse * weight + bias, size + np.abs(bias)
+
+
+# ----------------------------------------------------------------------------------------------- GELU
+
+
+def gelu(x: Array, form: str) -> Array:
+    """GELU of float64 values: ``"none"`` (erf), ``"tanh"`` or ``"quick"`` (x * sigmoid(1.702 x)).
+
+    Hendrycks and Gimpel, arXiv:1606.08415.
+    """
+    if form == "none":
+        return np.asarray(0.5 * x * (1 + _erf(x / math.sqrt(2))))
+    if form == "tanh":
+        return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+    return np.asarray(x / (1 + np.exp(-1.702 * x)))
+
+
+def softmax_scale(op: Operation, output: Array) -> Array:
+    """S of a softmax, p (1 + |x - max|), or of a log-softmax, 1 + |x - max| + |log p|."""
+    axis = int(op.argument(1, "dim", -1))
+    x = op.reads[0]
+    distance = np.abs(x - x.max(axis=axis, keepdims=True)) if x.ndim else np.zeros(())
+    distance = np.where(np.isfinite(distance), distance, 0.0)
+    if "log" in op.name:
+        return np.asarray(1 + distance + np.where(np.isfinite(output), np.abs(output), 0.0))
+    return np.asarray(output * (1 + distance))

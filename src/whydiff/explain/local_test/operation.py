@@ -1,0 +1,93 @@
+"""One op (or a region of ops) on its captured inputs, which the oracle can execute in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from whydiff.numbers.tolerance import SAMPLE
+
+Array = np.ndarray[Any, Any]
+Run = Callable[[Sequence[Array], Any], Array]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """What both implementations were asked to compute.
+
+    Attributes:
+        name: the op without namespace, e.g. ``"addmm"``; ``"region"`` for several ops.
+        reads: exact values of what it reads: float64 for floats, integers and booleans as they are.
+        dtypes: the reads' true dtypes.
+        arguments: template ``[args, kwargs]``; ``{"$read": i}`` stands for ``reads[i]``.
+        shape: of the judged output.
+        dtype: of the judged output.
+        run: (reads, arguments) → the whole output in float64.
+        calls: how many recorded ops it stands for.
+        inner: the narrowest dtype that values between its ops are stored in (region), else ``""``.
+    """
+
+    name: str
+    reads: tuple[Array, ...]
+    dtypes: tuple[str, ...]
+    arguments: Any
+    shape: tuple[int, ...]
+    dtype: str
+    run: Run
+    calls: int = 1
+    inner: str = ""
+
+    def argument(self, position: int | None, name: str, default: Any = None) -> Any:
+        """A non-tensor argument by position or keyword."""
+        args, kwargs = self.arguments
+        if name in kwargs:
+            return kwargs[name]
+        return args[position] if position is not None and position < len(args) else default
+
+    def read_at(self, position: int | None, name: str) -> int | None:
+        """Which read an argument is; None if it is not a tensor."""
+        found = self.argument(position, name)
+        return found["$read"] if isinstance(found, dict) and "$read" in found else None
+
+    def tensor(self, position: int | None, name: str) -> Array | None:
+        """The values of a tensor argument; None if it was not given."""
+        index = self.read_at(position, name)
+        return None if index is None else self.reads[index]
+
+    def reading(self, reads: Sequence[Array]) -> Operation:
+        """The same op on other inputs."""
+        return replace(self, reads=tuple(reads))
+
+    def floats(self) -> tuple[int, ...]:
+        """Positions of the reads that hold floating-point numbers."""
+        return tuple(i for i, values in enumerate(self.reads) if values.dtype == np.float64)
+
+    def mapped(self, change: Callable[[Array], Array], only: int | None = None) -> Operation:
+        """The same op on changed inputs (floats only; ``only``: one of them)."""
+        chosen = self.floats() if only is None else (only,)
+        return self.reading([change(v) if i in chosen else v for i, v in enumerate(self.reads)])
+
+
+def sample_of(shape: Sequence[int], rows: bool = False, limit: int = SAMPLE) -> Array:
+    """Flat indices of the outputs that are judged: all of them up to ``limit``, else a seeded sample.
+
+    Args:
+        shape: of the output.
+        rows: take whole rows of the last axis (their outputs share work).
+        limit: at most this many (with ``rows``: rounded up to whole rows).
+
+    Returns:
+        Sorted int64 indices, without repetition.
+    """
+    count = int(np.prod(shape, dtype=np.int64))
+    if count <= limit:
+        return np.arange(count)
+    generator = np.random.default_rng(20250)
+    if not rows:
+        return np.sort(generator.choice(count, limit, replace=False))
+    width = shape[-1]
+    chosen = np.sort(generator.choice(count // width, min(count // width, -(-limit // width)), replace=False))
+    return np.asarray((chosen[:, None] * width + np.arange(width)).reshape(-1))

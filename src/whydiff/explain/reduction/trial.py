@@ -1,0 +1,166 @@
+"""What a sum is evaluated on: masks that reveal its tree, and data on which another order shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from whydiff.capturing.adapters import RecordedSum
+from whydiff.errors import ReplayError
+from whydiff.explain.reduction.emulate import Product, Terms, rounded_to
+from whydiff.explain.reduction.reveal import MINUS, PLUS, Probe, reveal
+from whydiff.explain.reduction.tree import Tree
+
+Array = npt.NDArray[Any]
+
+COUNTABLE = {"float64": 1 << 24, "float32": 1 << 24, "float16": 1 << 11, "bfloat16": 1 << 8}
+"""Up to this number every integer is representable (2**p for p significant bits)."""
+
+MOST_TERMS = 32768
+"""Longer sums are not tried: K**2 evaluated terms are the least that revealing takes."""
+
+SIGNATURES = 12
+"""Random masks that tell columns of different orders apart."""
+
+MOST_HELD = 1 << 21
+"""Elements of masks spelled out as numbers at a time."""
+
+
+def supported(total: RecordedSum) -> str:
+    """Why the order of a sum cannot be revealed; empty if it can."""
+    if total.dtype not in COUNTABLE or total.output_dtype not in COUNTABLE:
+        return f"no masks are known for {total.dtype} terms with {total.output_dtype} outputs"
+    if total.dtype == "float16" and (total.plain or total.divisor != 1):
+        return "float16 holds no mask for a bias or a mean"
+    if not 2 <= total.leaves <= MOST_TERMS:
+        return f"it has {total.leaves} terms; from 2 to {MOST_TERMS} are revealed"
+    return ""
+
+
+def reveal_at(total: RecordedSum, row: int, columns: npt.NDArray[np.int64]) -> Tree:
+    """The tree of the outputs at (row, columns), which are assumed to be summed in one order.
+
+    Masks (M, unit): 2**100, 1 in float32 and bfloat16; 2**200, 1 in float64. float16 holds no number that
+    absorbs a unit; the product 2**15 · 2**15 against 2**15 · 2**-24 does (2**39 > 2**24 · K), if the
+    accumulator is float32.
+
+    Raises:
+        ReplayError: the outputs fit no tree.
+    """
+    probe = _probe(total, row, columns)
+    return reveal(probe, total.leaves, countable=_countable(total))
+
+
+def columns_like(total: RecordedSum, row: int, column: int) -> npt.NDArray[np.int64]:
+    """The columns of a row that lose as many units as a given one under `SIGNATURES` random masks.
+
+    Kernels treat the last columns apart; probes must not be spread over columns summed in other orders.
+    """
+    columns = np.arange(total.columns, dtype=np.int64)
+    if total.columns == 1:
+        return columns
+    random = np.random.default_rng(0)
+    probe = _probe(total, row, columns)
+    same = np.ones(total.columns, bool)
+    for _ in range(SIGNATURES):
+        mask = np.zeros(total.leaves, np.int8)
+        mask[random.permutation(total.leaves)[: _countable(total)]] = 1
+        mask[random.choice(total.leaves, 2, replace=False)] = PLUS, MINUS
+        lost = np.rint(probe(np.repeat(mask[None], total.columns, 0)))
+        same &= lost == lost[column]
+    return columns[same]
+
+
+def _countable(total: RecordedSum) -> int:
+    countable = COUNTABLE[total.output_dtype]
+    # the quotient of a mean is rounded: keep its error below a quarter of a unit
+    return countable // 4 if total.divisor & (total.divisor - 1) else countable
+
+
+def _probe(total: RecordedSum, row: int, columns: npt.NDArray[np.int64]) -> Probe:
+    """Masks of `whydiff.explain.reduction.reveal` as values of the op's dtype, outputs as units."""
+    large, unit, factor = 2.0**100, 1.0, 1.0
+    if total.dtype == "float64":
+        large = 2.0**200
+    if total.dtype == "float16":
+        large, unit, factor = 2.0**15, 2.0**-24, (2.0**15 if total.products and total.takes_factors else 1.0)
+    table = np.zeros(5)
+    table[[PLUS, MINUS, 1]] = large, -large, unit
+    step = len(columns) * max(1, MOST_HELD // (len(columns) * total.leaves))
+    factors = np.full(total.leaves - len(total.plain), factor)
+
+    def probe(masks: npt.NDArray[np.int8]) -> npt.NDArray[np.float64]:
+        outputs = np.empty(len(masks))
+        for start in range(0, len(masks), step):
+            part = slice(start, start + step)
+            outputs[part] = total.evaluate(table[masks[part]], factors if factor != 1.0 else None, row, columns)
+        return outputs * (total.divisor / (unit * factor))
+
+    return probe
+
+
+def cancelling(total: RecordedSum, count: int, seed: int) -> tuple[Array, Array | None]:
+    """Terms whose exact sum is zero, so that an output is nothing but rounding and shows its order.
+
+    A bfloat16 output of ordinary data hides the order: rounding to 8 bits removes what a float32 accumulator
+    lost. Here terms come in random pairs t, −t over 24 to 32 binary orders of magnitude. A bias is 0.
+
+    Returns:
+        (values (count, leaves), factors (K,) or None), representable in the dtype of the terms.
+    """
+    random = np.random.default_rng(seed)
+    terms = total.leaves - len(total.plain)
+    short = total.dtype in ("float16", "bfloat16")
+    span = 12 if short and not total.takes_factors else 6 if total.dtype == "float16" else 8
+    order = random.permutation(terms)[: terms // 2 * 2].reshape(2, -1)
+
+    def draw(*shape: int) -> Array:
+        drawn = np.ldexp(random.standard_normal(shape), random.integers(-span, span + 1, shape))
+        if total.dtype == "float64":
+            return drawn
+        return rounded_to(drawn.astype(np.float32), total.dtype)
+
+    values = np.zeros((count, total.leaves))
+    values[:, order[0]] = draw(count, order.shape[1])
+    values[:, order[1]] = -values[:, order[0]]
+    if not total.takes_factors:
+        return values, None
+    factors = draw(terms)
+    factors[order[1]] = factors[order[0]]
+    return values, factors
+
+
+def as_terms(total: RecordedSum, values: Array, factors: Array | None) -> Terms:
+    """The terms that `RecordedSum.evaluate` sums for these values."""
+    wide = np.float64 if total.dtype == "float64" else np.float32
+    left = np.ascontiguousarray(values.T, wide)
+    if not total.products:
+        return Terms(left)
+    right = np.ones((total.leaves, 1), wide)
+    if factors is not None:
+        right[: len(factors), 0] = factors
+    return Terms(left, np.broadcast_to(right, left.shape), total.plain, total.dtype in ("bfloat16", "float16"))
+
+
+def recorded_terms(total: RecordedSum, where: npt.NDArray[np.int64]) -> Terms:
+    """Recorded terms of the outputs at flat positions ``where``."""
+    left, right = total.terms(where)
+    return Terms(left, right, total.plain, total.dtype in ("bfloat16", "float16"))
+
+
+def finished(total: RecordedSum, sums: Array, *, reciprocal: bool = False) -> Array:
+    """What the op makes of its sums: the mean's division, and rounding to the output's dtype, as float64."""
+    if total.divisor != 1:
+        divisor = sums.dtype.type(total.divisor)
+        sums = sums * (sums.dtype.type(1) / divisor) if reciprocal else sums / divisor
+    return rounded_to(sums, total.output_dtype)
+
+
+def ways(total: RecordedSum, terms: Terms) -> list[tuple[Product, bool]]:
+    """(product, reciprocal) variants in which one tree may be carried out."""
+    if total.dtype == "float64" and terms.right is not None:
+        raise ReplayError("A fused product is not emulated in float64.", next_step="only its tree is revealed")
+    reciprocals = (False, True) if total.divisor & (total.divisor - 1) else (False,)
+    return [(product, reciprocal) for product in terms.products for reciprocal in reciprocals]

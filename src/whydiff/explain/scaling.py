@@ -1,0 +1,410 @@
+"""The scaling test: does the difference shrink when both programs are carried out more precisely?
+
+Both recorded programs are lifted, with the same values, to float32 and to float64 (`whydiff.records.Lift`),
+and slope = log(D32 / D64) / log(u32 / u64) is taken of the mean absolute difference D: about 1 for a
+difference that is rounding, about 0 for one that is not. Means, because a cast that is kept turns a tiny
+difference into a rare flip by a whole unit. Source: ``docs/explanation/verdict-engine.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from whydiff.capturing.adapters import Executor, Progress, Value, for_framework
+from whydiff.errors import WhydiffError
+from whydiff.explain.case import Case, replayable
+from whydiff.locate.rows import compared
+from whydiff.numbers.metrics import common_dtype, is_integer, measure, values
+from whydiff.numbers.tolerance import (
+    SCALING_FLOOR,
+    SLOPE_ROUNDING,
+    SLOPE_SEMANTIC,
+    Cancelled,
+    cancelled,
+    unit_roundoff,
+)
+from whydiff.pair.lockstep import Lockstep, matched, replayed_outputs
+from whydiff.pair.slices import counterparts
+from whydiff.records import Call, Count, Event, Lift, Origin, Payload, Trace
+
+Nature = Literal["equal", "rounding", "between", "stays"]
+"""What a difference does when the precision grows: there is none, it shrinks with it, undecided, it stays."""
+
+_RANK: tuple[Nature, ...] = ("equal", "rounding", "between", "stays")
+_BITS = math.log(unit_roundoff("float32") / unit_roundoff("float64"))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One tensor of the reference against the candidate's.
+
+    Attributes:
+        mean: mean absolute difference over pairs of finite values.
+        magnitude: root mean square of the reference, likewise.
+        special: pairs in which NaN or infinity stands on one side only (or with the other sign).
+    """
+
+    mean: float
+    magnitude: float
+    special: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A difference at two precisions.
+
+    Attributes:
+        single, double: at float32 and float64.
+        where: output slot or site.
+    """
+
+    single: Difference
+    double: Difference
+    where: str = ""
+
+    @property
+    def slope(self) -> float | None:
+        """log(D32 / D64) / log(u32 / u64); None if a difference is 0."""
+        if not self.single.mean or not self.double.mean:
+            return None
+        return math.log(self.single.mean / self.double.mean) / _BITS
+
+    @property
+    def nature(self) -> Nature:
+        """What the limits of `whydiff.numbers.tolerance` make of the slope."""
+        if self.double.special:
+            return "stays"
+        if self.single.mean == self.double.mean == 0:
+            return "equal"
+        if self.double.mean <= SCALING_FLOOR * self.double.magnitude:
+            return "rounding"
+        slope = self.slope
+        if slope is None:  # a difference in float64 only
+            return "between"
+        return "rounding" if slope >= SLOPE_ROUNDING else "stays" if slope <= SLOPE_SEMANTIC else "between"
+
+    def __str__(self) -> str:
+        slope = "" if self.slope is None else f", slope {round(self.slope, 2) + 0.0:.2f}"
+        return f"D32 {self.single.mean:.1e}, D64 {self.double.mean:.1e}{slope}"
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """One difference under several ways of lifting; None: not needed or not possible.
+
+    Attributes:
+        lifted: no cast is kept.
+        kept: casts to a narrower dtype are kept.
+        restored: no cast is kept, and the candidate has the reference's state where that differs.
+    """
+
+    lifted: Scale | None = None
+    kept: Scale | None = None
+    restored: Scale | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What the scaling test measured.
+
+    Attributes:
+        program: at the outputs, of the slot that shrinks least.
+        origins: at each origin alone, all others substituted, in the localization's order.
+        regions: at the outputs, only the origins in ``together`` acting.
+        together: positions of regions and layouts whose own difference stays: their values may mean different
+            things on either side.
+        profiles: output slot → mean absolute float64 difference at each position (last axis but one), casts
+            lifted: the difference without any rounding.
+        cancelled: one program loses digits of its outputs that the other keeps, in float32; None: it does not.
+        counts: what could not be lifted, and discrete choices that flip.
+        why_not: why the test was not run; empty if it was.
+    """
+
+    program: Modes = field(default_factory=Modes)
+    origins: tuple[Modes, ...] = ()
+    regions: Scale | None = None
+    together: frozenset[int] = frozenset()
+    profiles: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    counts: tuple[Count, ...] = ()
+    why_not: str = ""
+    cancelled: Cancelled | None = None
+
+
+def measure_scaling(case: Case, progress: Progress | None = None) -> Scaling:
+    """Run the test as far as the verdict needs it: outputs first, origins where outputs do not settle it.
+
+    Args:
+        case: both traces with their alignment and origins.
+        progress: called with (stage, done, total).
+    """
+    count = len(case.localization.origins)
+    for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
+        why = replayable(trace)
+        if why:
+            return Scaling(origins=(Modes(),) * count, why_not=f"the {name} cannot be lifted: {why}")
+    try:
+        return _Test(case, progress).run()
+    except WhydiffError as error:
+        return Scaling(origins=(Modes(),) * count, why_not=f"{error.what} {error.actual}".strip())
+
+
+class _Test:
+    def __init__(self, case: Case, progress: Progress | None) -> None:
+        self.case, self.progress = case, progress
+        self.origins = case.localization.origins
+        self.counts: dict[tuple[str, str], Count] = {}
+        self.everything = float64_throughout(case.reference, case.candidate)
+        self.profiles: dict[str, tuple[float, ...]] = {}
+        self._carried: dict[str, dict[str, tuple[Payload, Payload]]] = {}
+        self._lifted_reference: dict[str, dict[str, Payload]] = {}
+
+    def run(self) -> Scaling:
+        program = Modes(lifted=self._program("lifted"))
+        natures = program.lifted.nature if program.lifted else "stays"
+        if natures in ("equal", "rounding"):
+            program = replace(program, kept=self._program("kept"))
+        elif self._differing_state():
+            program = replace(program, restored=self._program("lifted", restored=True))
+        origins: tuple[Modes, ...] = (program,) * len(self.origins)
+        regions, together = None, frozenset[int]()
+        settled = program.kept is not None and program.kept.nature in ("equal", "rounding")
+        infinite = any(origin.comparison.value("inf_mismatch") for origin in self.origins)  # in float64 as well?
+        if (not settled or infinite) and (
+            len(self.origins) > 1 or infinite or (self.origins and program.lifted is None)
+        ):
+            origins = self._each_origin(program)
+            together = frozenset(i for i, origin in enumerate(self.origins) if _strange(origin, origins[i]))
+            regions = self._regions(program, together)
+        return Scaling(program, origins, regions, together, self.profiles, tuple(self.counts.values()),
+                       cancelled=self._cancelled() if natures == "rounding" else None)  # fmt: skip
+
+    # ------------------------------------------------------------------ the whole program
+
+    def _program(self, casts: Literal["kept", "lifted"], *, restored: bool = False) -> Scale | None:
+        found = []
+        for dtype in ("float32", "float64"):
+            lift = Lift(dtype, casts, self.everything)
+            word = f"lift to {dtype}, casts {casts}" + (", state restored" if restored else "")
+            key = f"{dtype} {casts}"
+            if key not in self._lifted_reference:
+                self._lifted_reference[key] = self._outputs("reference", lift, {}, f"{word}: reference")
+            restore = self._differing_state() if restored else {}
+            ours = self._lifted_reference[key]
+            theirs = self._outputs("candidate", lift, restore, f"{word}: candidate")
+            axes = self.case.localization.axes
+            pairs = {slot: counterparts(ours[slot], theirs[slot], axes) for slot in ours if slot in theirs}
+            if casts == "lifted" and not restored:
+                self._carried[dtype] = {slot: self._compared(slot, pair) for slot, pair in pairs.items()}
+            found.append({slot: difference(*self._compared(slot, pair)) for slot, pair in pairs.items()})
+            if key == "float64 lifted" and not restored:
+                self.profiles = {slot.partition("@")[0]: _profile(*pairs[slot])
+                                 for slot, one in found[-1].items() if one is not None}  # fmt: skip
+        return _worst(*found)
+
+    def _cancelled(self) -> Cancelled | None:
+        """Each program carried out in float32 against itself in float64: does one lose what the other keeps?"""
+        units = (unit_roundoff("float32"),) * 2
+        for slot, exact in self._carried.get("float64", {}).items():
+            sides = self._carried["float32"].get(slot)
+            found = [difference(*pair) for pair in zip(exact, sides, strict=True)] if sides else []
+            errors = [one.mean / one.magnitude for one in found if one is not None and one.magnitude]
+            if len(errors) == 2:
+                lost = cancelled((errors[0], errors[1]), units, int(exact[0].bits.size))
+                if lost is not None:
+                    return lost
+        return None
+
+    def _compared(self, slot: str, pair: tuple[Payload, Payload]) -> tuple[Payload, Payload]:
+        rows = self.case.localization.rows
+        ours, theirs = (compared(rows, slot.partition("@")[0], payload) for payload in pair)
+        return ours, theirs
+
+    def _outputs(self, side: str, lift: Lift, restore: Mapping[str, Value], stage: str) -> dict[str, Payload]:
+        executor = self._executor(side, lift, restore)
+        outputs, failed = replayed_outputs(executor, self.progress, stage)
+        for call, why in failed:
+            self._failed(side, lift, call, why)
+        self._note(side, executor)
+        return outputs
+
+    def _executor(self, side: str, lift: Lift, restore: Mapping[str, Value]) -> Executor:
+        trace = self.case.reference if side == "reference" else self.case.candidate
+        return for_framework(trace.framework).executor(trace, restore=restore, lift=lift)
+
+    def _differing_state(self) -> dict[str, Value]:
+        """Candidate's leaf name → the reference's value, for state that differs and has the same shape."""
+        if self.case.reference.framework != self.case.candidate.framework:
+            return {}
+        donor = for_framework(self.case.reference.framework).executor(self.case.reference)
+        return {
+            theirs.name: donor.leaf_value(ours)
+            for ours, theirs in self.case.differing_leaves
+            if ours.spec.shape == theirs.spec.shape and theirs.storage >= 0
+        }
+
+    # ------------------------------------------------------------------ every origin alone
+
+    def _each_origin(self, program: Modes) -> tuple[Modes, ...]:
+        lifted = self._scales("lifted", {})
+        kept = self._scales("kept", {})
+        restore = self._differing_state() if program.restored is not None else {}
+        restored = self._scales("lifted", restore) if restore else [None] * len(self.origins)
+        return tuple(Modes(*modes) for modes in zip(lifted, kept, restored, strict=True))
+
+    def _scales(self, casts: Literal["kept", "lifted"], restore: Mapping[str, Value]) -> list[Scale | None]:
+        everyone = frozenset(range(len(self.origins)))
+        single, double = (
+            self._walk(Lift(dtype, casts, self.everything), restore, everyone)[0] for dtype in ("float32", "float64")
+        )
+        return [
+            Scale(single[i], double[i], str(origin.site)) if i in single and i in double else None
+            for i, origin in enumerate(self.origins)
+        ]
+
+    def _regions(self, program: Modes, together: frozenset[int]) -> Scale | None:
+        """Origins whose value may mean something else on either side, judged together at the outputs."""
+        if not together or program.lifted is None or program.lifted.nature in ("equal", "rounding"):
+            return None
+        if len(together) == len(self.origins):
+            return program.lifted
+        others = frozenset(range(len(self.origins))) - together
+        single, double = (
+            self._walk(Lift(dtype, "lifted", self.everything), {}, others)[1] for dtype in ("float32", "float64")
+        )
+        return _worst(single, double)
+
+    def _walk(
+        self, lift: Lift, restore: Mapping[str, Value], substituted: frozenset[int]
+    ) -> tuple[dict[int, Difference], dict[str, Difference | None]]:
+        """Both lifted programs in step; at the substituted origins the candidate takes the reference's value.
+
+        Returns:
+            Difference at each origin just before it was substituted, and at the outputs.
+        """
+        step = Lockstep(self._executor("reference", lift, {}), self._executor("candidate", lift, restore),
+                        self.case.alignment, self.case.localization.axes)  # fmt: skip
+        by_calls: dict[tuple[int, int], list[int]] = {}
+        for index, origin in enumerate(self.origins):
+            by_calls.setdefault(origin.calls, []).append(index)
+        local: dict[int, Difference] = {}
+        outputs: dict[str, Difference | None] = {}
+        partner = {pair.reference: pair.candidate for pair in self.case.alignment.pairs}
+        word = f"lift to {lift.dtype}, casts {lift.casts}: origins alone"
+        for call_r, call_c in step.walk(self.progress, word):
+            for er, ec in matched(call_r, call_c, "reads"):
+                calls = (er.producer if er.producer >= 0 else call_r.index,
+                         ec.producer if ec.producer >= 0 else call_c.index)  # fmt: skip
+                at = by_calls.get(calls, [])
+                if at and (call_r.kind == "return" or partner.get(er.producer, -1) != ec.producer):
+                    self._at_origin(step, er, ec, at, substituted, local)
+                if call_r.kind == "return":
+                    pair = self._compared(er.site.slot, _payloads(step, er, ec))
+                    outputs[f"{er.site.slot}@{call_r.index}"] = difference(*pair)
+            step.execute(call_r, call_c)
+            at = by_calls.get((call_r.index, call_c.index), [])
+            if at and call_r.kind != "return":
+                for er, ec in matched(call_r, call_c, "writes"):
+                    self._at_origin(step, er, ec, at, substituted, local)
+        for side, executor in (("reference", step.reference), ("candidate", step.candidate)):
+            self._note(side, executor)
+        for why, sites in step.failed.items():
+            self._add(Count("calls not replayed when lifted", why, len(sites), tuple(sites[:3])))
+        return local, outputs
+
+    def _at_origin(
+        self, step: Lockstep, er: Event, ec: Event, at: list[int], substituted: frozenset[int],
+        local: dict[int, Difference],
+    ) -> None:  # fmt: skip
+        try:
+            apart = difference(*_payloads(step, er, ec))
+            if substituted.issuperset(at):
+                step.substitute(er, ec)
+        except WhydiffError as error:
+            self._add(Count("origins not scaled", error.what, 1, (str(er.site),)))
+            return
+        for index in at:
+            known = local.get(index)
+            if apart is not None and (known is None or apart.mean > known.mean):
+                local[index] = apart
+
+    # ------------------------------------------------------------------ counting
+
+    def _note(self, side: str, executor: Executor) -> None:
+        for count in executor.counts():
+            self._add(replace(count, reason=f"{side}: {count.reason}"))
+
+    def _failed(self, side: str, lift: Lift, call: Call, why: str) -> None:
+        self._add(Count("calls not replayed when lifted", f"{side}, {lift.dtype}: {why}", 1, (str(call.site),)))
+
+    def _add(self, count: Count) -> None:
+        key = (count.what, count.reason)
+        known = self.counts.get(key)
+        if known is None or known.count < count.count:
+            self.counts[key] = count
+
+
+def difference(reference: Payload, candidate: Payload) -> Difference | None:
+    """How far two tensors are apart; None for integers and booleans, and for values without a common dtype or shape."""
+    dtypes = reference.dtype, candidate.dtype
+    if is_integer(dtypes[0]) or is_integer(dtypes[1]) or reference.bits.shape != candidate.bits.shape:
+        return None
+    if common_dtype(*dtypes) is None:
+        return None
+    s = measure(reference, candidate)
+    if s.nan_both and s.nan_both == reference.bits.size:
+        return None  # NaN on both sides says nothing of a distance
+    finite = max(s.finite, 1)
+    special = s.inf_mismatch + s.nan_reference + s.nan_candidate - 2 * s.nan_both
+    return Difference(s.sum_abs / finite, math.sqrt(s.sum_reference_square / finite), special)
+
+
+def _profile(reference: Payload, candidate: Payload) -> tuple[float, ...]:
+    """Mean absolute difference at each position of the last axis but one; empty for fewer axes or complex."""
+    if reference.bits.ndim < 2 or reference.dtype.startswith("complex"):
+        return ()
+    ours, theirs = (values(side.bits, side.dtype) for side in (reference, candidate))
+    with np.errstate(invalid="ignore"):
+        error = np.abs(theirs - ours)
+    error = np.where(np.isfinite(error), error, 0.0)
+    return tuple(np.moveaxis(error, -2, 0).reshape(error.shape[-2], -1).mean(axis=1).tolist())
+
+
+def _worst(single: Mapping[str, Difference | None], double: Mapping[str, Difference | None]) -> Scale | None:
+    """The slot that shrinks least."""
+    scales = []
+    for slot, one in single.items():
+        other = double.get(slot)
+        if one is not None and other is not None:
+            scales.append(Scale(one, other, slot.partition("@")[0]))
+    return max(scales, key=lambda s: (_RANK.index(s.nature), s.double.mean), default=None)
+
+
+def _payloads(step: Lockstep, er: Event, ec: Event) -> tuple[Payload, Payload]:
+    payloads = (
+        step.reference.payload(step.reference.read(er)),
+        step.candidate.payload(step.candidate.read(ec)),
+    )
+    return counterparts(*payloads, step.axes)
+
+
+def float64_throughout(reference: Trace, candidate: Trace) -> bool:
+    """Whether everything that either program computes is float64: then float32 is reached by narrowing."""
+    seen = {
+        event.spec.dtype
+        for trace in (reference, candidate)
+        for call in trace.calls
+        if call.kind == "compute"
+        for event in call.writes
+        if not is_integer(event.spec.dtype)
+    }
+    return bool(seen) and seen <= {"float64", "complex128"}
+
+
+def _strange(origin: Origin, modes: Modes) -> bool:
+    scale = modes.lifted
+    return origin.kind in ("region", "layout") and (scale is None or scale.nature in ("between", "stays"))

@@ -1,0 +1,1 @@
+"""What it amounts to: which causes are proven, the verdict, and the effect on the outputs."""

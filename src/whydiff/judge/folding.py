@@ -1,0 +1,46 @@
+"""Runs of which one stores what the other computes: an adapter merged into a weight, a norm folded into a convolution.
+
+In exact arithmetic they are one function. The stored product was rounded to its dtype when it was made, and that
+rounding stays when the programs are lifted, so the scaling test alone takes it for another function.
+"""
+
+from __future__ import annotations
+
+from whydiff.explain.case import Case
+from whydiff.explain.scaling import Scaling
+from whydiff.numbers.tolerance import UNIT_ROUNDOFF
+from whydiff.records import Evidence
+
+
+def folded(case: Case, scaling: Scaling | None) -> Evidence | None:
+    """Whether the outputs agree in float64 to within the rounding of the state that only one side stores.
+
+    Asked only where one side has state that the other lacks, and one carries out ops that the other does not: a weight
+    that differs in a program of the same ops is never excused, nor is state narrower than float32, whose rounding
+    could hide a defect.
+
+    Args:
+        case: the pair of runs.
+        scaling: from `whydiff.explain.scaling.measure_scaling`; None: not measured.
+
+    Returns:
+        The measured numbers; None if it is not so. The bound is the unit roundoff of the narrowest such state times
+        the root mean square of the reference's output: rounding every element of a factor moves a sum of products
+        by less (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.5).
+    """
+    lifted = scaling.program.lifted if scaling is not None else None
+    if lifted is None or lifted.nature not in ("stays", "between") or lifted.double.special:
+        return None
+    alone = case.alignment.unpaired_reference or case.alignment.unpaired_candidate
+    lone = [leaf for side in case.lone_leaves() for leaf in side]
+    if not lone or not alone:
+        return None
+    stored = lone + [leaf for pair in case.differing_leaves for leaf in pair if leaf.is_state]
+    units = [UNIT_ROUNDOFF[leaf.spec.dtype] for leaf in stored if leaf.spec.dtype in UNIT_ROUNDOFF]
+    if not units or max(units) > UNIT_ROUNDOFF["float32"] or lifted.double.mean > max(units) * lifted.double.magnitude:
+        return None
+    return Evidence(
+        f"in float64 the outputs agree to within the rounding of stored numbers ({lifted.double.mean:.1e} of "
+        f"{lifted.double.magnitude:.1e}): one side stores what the other computes",
+        {"float64": lifted.double.mean, "magnitude": lifted.double.magnitude, "unit_roundoff": max(units)},
+    )

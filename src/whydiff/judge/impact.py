@@ -1,0 +1,247 @@
+"""What the user sees: differences of the outputs in their own terms.
+
+Which output holds scores is decided by evidence, not by name. A run that reads integers of shape [..., T]
+and returns floats of shape [..., T, V] with V above every one of those integers returns *logits over tokens*.
+A run that reads no integers and returns a single floating tensor, of shape [N, C] with C at least 2, returns
+*scores of C classes*. Of anything else only plain differences are given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from whydiff.explain.case import Case
+from whydiff.explain.scaling import Scaling
+from whydiff.judge.noise_floor import Floor, NoiseFloor
+from whydiff.numbers.metrics import is_integer, values
+from whydiff.records import Measurement, Payload
+
+Array = np.ndarray[Any, Any]
+_METRICS = ("max_abs", "mean_abs", "rel_l2", "different")
+TOP = 5
+"""Alternatives whose set is compared besides the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """An output that ranks alternatives.
+
+    Attributes:
+        slot: of the output.
+        reference, candidate: float64 [rows, alternatives]; rows are positions in row-major order.
+        length: positions per sequence; 1 for class scores.
+        tokens: int64 [rows], what was read at each position; None for class scores.
+    """
+
+    slot: str
+    reference: Array
+    candidate: Array
+    length: int = 1
+    tokens: Array | None = None
+
+
+def impact(case: Case, floor: NoiseFloor | None = None, scaling: Scaling | None = None) -> tuple[Measurement, ...]:
+    """Measurements over the returned tensors; ``per`` names the tensor or what a share is taken of.
+
+    Args:
+        case: with the outputs in ``localization``.
+        floor: adds what rounding alone explains, and the tolerance that it justifies.
+        scaling: adds how the error without any rounding depends on the position.
+    """
+    found: list[Measurement] = []
+    for metric in _METRICS:
+        numbers = [
+            (value, slot)
+            for slot, comparison in case.localization.outputs
+            if (value := comparison.value(metric)) is not None
+        ]
+        if numbers:
+            value, slot = max(numbers)
+            found.append(Measurement(metric, value, slot))
+    cosines = [
+        (value, slot)
+        for slot, comparison in case.localization.outputs
+        if (value := comparison.value("cosine")) is not None
+    ]
+    if cosines:
+        value, slot = min(cosines)
+        found.append(Measurement("cosine", value, slot))
+    scores = scores_of(case)
+    if scores is not None:
+        found += choices(scores) + by_position(position_errors(scores), scores.slot)
+        lifted = scaling.profiles.get(scores.slot, ()) if scaling else ()
+        if len(lifted) == scores.length:
+            found += by_position(np.array(lifted), scores.slot, "lifted_")
+    one = main_floor(floor, scores)
+    if one is not None:
+        found += [
+            Measurement("mean_abs_floor", one.mean_abs, one.slot),
+            Measurement("justified_rtol", one.tolerance.rtol, one.slot),
+            Measurement("justified_atol", one.tolerance.atol, one.slot),
+        ]
+    return tuple(found)
+
+
+def main_floor(floor: NoiseFloor | None, scores: Scores | None) -> Floor | None:
+    """The floor of the output that holds scores, else of the first floating output."""
+    floors = floor.floors if floor else ()
+    return next((one for one in floors if scores and one.slot == scores.slot), floors[0] if floors else None)
+
+
+def justified(case: Case, floor: NoiseFloor) -> tuple[str, ...]:
+    """A note with the tolerance that rounding alone justifies, ready to paste, and what it rests on."""
+    one = main_floor(floor, scores_of(case))
+    if one is None:
+        return ()
+    tolerance = one.tolerance
+    found = dict(case.localization.outputs).get(one.slot)
+    difference = (found.value("mean_abs") if found else None) or 0.0
+    where = "over" if difference > one.mean_abs else "within"
+    notes = [
+        f"rounding alone justifies rtol={tolerance.rtol:.1e}, atol={tolerance.atol:.1e} for {one.slot}: "
+        f"{tolerance.source}; the mean abs error, {difference:.1e}, is {where} "
+        f"what rounding may make, {one.mean_abs:.1e}"
+    ]
+    if tolerance.atol > one.magnitude:
+        notes.append(
+            f"that tolerance is larger than {one.slot} itself (root mean square {one.magnitude:.1e}): "
+            "rounding is amplified so much here that no tolerance on the outputs can tell a defect"
+        )
+    return tuple(notes)
+
+
+def scores_of(case: Case) -> Scores | None:
+    """The output that ranks alternatives by the table above; None if there is none, or its shapes differ."""
+    returned = [
+        (slot, ours, theirs)
+        for slot, ours, theirs in case.localization.returned
+        if not is_integer(ours.dtype) and ours.bits.shape == theirs.bits.shape and ours.dtype == theirs.dtype
+    ]
+    inputs = _integers_read(case)
+    for slot, ours, theirs in returned:
+        shape = ours.bits.shape
+        tokens = next((x for x in inputs if x.shape == shape[:-1] and x.size and x.max() < shape[-1]), None)
+        if len(shape) >= 2 and tokens is not None and shape[-1] >= 2:
+            return Scores(slot, _rows(ours), _rows(theirs), shape[-2], tokens.reshape(-1))
+    if not inputs and len(returned) == 1:
+        slot, ours, theirs = returned[0]
+        if ours.bits.ndim == 2 and ours.bits.shape[1] >= 2 and ours.bits.size:
+            return Scores(slot, _rows(ours), _rows(theirs))
+    return None
+
+
+def _integers_read(case: Case) -> list[Array]:
+    found = []
+    for leaf in case.reference.leaves:
+        if leaf.role == "input" and is_integer(leaf.spec.dtype) and leaf.spec.dtype != "bool":
+            payload = case.reference.payload(leaf.payload) if leaf.payload else None
+            if payload is not None:
+                found.append(payload.bits.astype(np.int64))
+    return found
+
+
+def _rows(payload: Payload) -> Array:
+    exact: Array = values(payload.bits, payload.dtype).astype(np.float64)
+    return exact.reshape(-1, payload.bits.shape[-1])
+
+
+def choices(scores: Scores) -> list[Measurement]:
+    """Flips of the first choice and of the first `TOP`, their margins, KL divergence and perplexity.
+
+    ``kl_mean`` and ``kl_max``: KL(reference ‖ candidate) of the softmax, in nats, over positions.
+    ``top1_margin_flipped``: the largest lead of the reference's first choice where the choice flips.
+    ``top1_margin_smallest``: the smallest lead anywhere. ``perplexity_change``: candidate's over reference's
+    perplexity of the tokens that were read, minus 1. ``first_flip``: position of the first other choice, at
+    which decoding greedily would part if it came that far; -1: none.
+    """
+    per = "positions" if scores.tokens is not None else "rows"
+    ours, theirs = scores.reference, scores.candidate
+    usable = np.isfinite(ours).any(axis=1) & np.isfinite(theirs).any(axis=1)
+    top_ours, top_theirs = ours.argmax(axis=1), theirs.argmax(axis=1)
+    flips = (top_ours != top_theirs) & usable
+    two = np.partition(ours, -2, axis=1)[:, -2:]
+    margin = two[:, 1] - two[:, 0]
+    found = [Measurement("top1_flips", float(flips.mean()), per)]
+    if flips.any():
+        found.append(Measurement("top1_margin_flipped", float(margin[flips].max()), scores.slot))
+    found.append(Measurement("top1_margin_smallest", float(margin.min()), scores.slot))
+    if ours.shape[1] > TOP:
+        sets = [np.sort(np.argpartition(x, -TOP, axis=1)[:, -TOP:], axis=1) for x in (ours, theirs)]
+        found.append(Measurement(f"top{TOP}_changes", float((sets[0] != sets[1]).any(axis=1).mean()), per))
+    if np.isfinite(ours).all() and np.isfinite(theirs).all():
+        logs = [log_softmax(x) for x in (ours, theirs)]
+        divergence = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(axis=1)
+        found += [
+            Measurement("kl_mean", float(max(divergence.mean(), 0.0)), "nats"),
+            Measurement("kl_max", float(max(divergence.max(), 0.0)), "nats"),
+        ]
+        found += _perplexity(scores, logs)
+    if scores.tokens is not None:
+        flipped = np.flatnonzero(flips)
+        first = int((flipped % scores.length).min()) if flipped.size else -1
+        found.append(Measurement("first_flip", float(first), "position"))
+        last = np.arange(scores.length - 1, len(flips), scores.length)
+        found.append(Measurement("next_token_flips", float(flips[last].mean()), "sequences"))
+    return found
+
+
+def log_softmax(scores: Array) -> Array:
+    """Logarithm of the softmax over the last axis."""
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    result: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def _perplexity(scores: Scores, logs: Sequence[Array]) -> list[Measurement]:
+    if scores.tokens is None or scores.length < 2:
+        return []
+    rows = np.arange(len(scores.tokens))
+    rows = rows[rows % scores.length < scores.length - 1]
+    following = scores.tokens[rows + 1]
+    ours, theirs = (math.exp(min(-float(x[rows, following].mean()), 700.0)) for x in logs)
+    return [
+        Measurement("perplexity_reference", ours, "tokens read"),
+        Measurement("perplexity_change", theirs / ours - 1, "abs(reference)"),
+    ]
+
+
+def position_errors(scores: Scores) -> Array:
+    """Mean absolute difference at each position, over sequences and alternatives; float64 [length]."""
+    error = np.abs(scores.candidate - scores.reference)
+    error = np.where(np.isfinite(error), error, 0.0).mean(axis=1)
+    result: Array = error.reshape(-1, scores.length).mean(axis=0)
+    return result
+
+
+def by_position(errors: Array, slot: str, prefix: str = "") -> list[Measurement]:
+    """Whether the error grows with the position: mean over the first and the last quarter, and correlation.
+
+    ``position_correlation`` is Spearman's: 1 if every position is worse than the one before. With the prefix
+    ``lifted_`` the errors are those of the float64 runs: a defect that grows with the length shows there also
+    where 16-bit rounding hides it.
+
+    Args:
+        errors: mean absolute difference at each position, float64 [length].
+        slot: name of the output.
+        prefix: of the metrics' names.
+    """
+    if len(errors) < 2:
+        return []
+    part = max(1, len(errors) // 4)
+    found = [
+        Measurement(f"{prefix}mean_abs_first_positions", float(errors[:part].mean()), f"{slot}, first {part}"),
+        Measurement(f"{prefix}mean_abs_last_positions", float(errors[-part:].mean()), f"{slot}, last {part}"),
+    ]
+    if len(errors) >= 3 and errors.std() > 0:
+        found.append(Measurement(f"{prefix}position_correlation", _rank_correlation(errors), "positions ranked"))
+    return found
+
+
+def _rank_correlation(errors: Array) -> float:
+    ranks = np.argsort(np.argsort(errors, kind="stable"), kind="stable")
+    return float(np.corrcoef(ranks, np.arange(len(errors)))[0, 1])

@@ -1,0 +1,168 @@
+"""How much of a difference rounding alone could make: the reference, rounded anew at random.
+
+The reference is replayed with every op carried out more precisely and every output rounded stochastically to
+its recorded dtype. The spread of the outputs over `whydiff.numbers.tolerance.FLOOR_RUNS` such replays is what any
+other order of rounding may give. It says whether a difference is *material*, never whether it is a defect: in
+16 bits it hides real defects. Source: ``docs/explanation/verdict-engine.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from whydiff.capturing.adapters import Progress, for_framework
+from whydiff.errors import WhydiffError
+from whydiff.explain.case import Case, replayable
+from whydiff.locate.rows import compared
+from whydiff.numbers.metrics import is_integer, measure, values
+from whydiff.numbers.tolerance import (
+    FLOOR_RUNS,
+    FLOOR_T,
+    UNIT_ROUNDOFF,
+    Tolerance,
+    default_tolerance,
+    unit_roundoff,
+)  # fmt: skip
+from whydiff.records import Lift, Payload, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What rounding alone does to one returned tensor.
+
+    Attributes:
+        slot: of the output.
+        mean_abs: upper prediction limit of the mean absolute difference.
+        tolerance: rtol and atol that one more rounding of the same program would satisfy.
+        magnitude: root mean square of the reference.
+        runs: how many replays it rests on.
+    """
+
+    slot: str
+    mean_abs: float
+    tolerance: Tolerance
+    magnitude: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseFloor:
+    """Floors by output; ``why_not``: why there are none, empty if there are."""
+
+    floors: tuple[Floor, ...] = ()
+    why_not: str = ""
+
+
+def noise_floor(case: Case, progress: Progress | None = None, *, runs: int = FLOOR_RUNS) -> NoiseFloor:
+    """The floor of every floating output.
+
+    Args:
+        case: its reference is replayed.
+        progress: called with (stage, done, total).
+        runs: replays, at least 2; seeds are 1 … runs.
+    """
+    trace = case.reference
+    wanted = {slot: payload for slot, payload, _ in case.localization.returned if not is_integer(payload.dtype)}
+    dtype = _wider_than(trace)
+    why = replayable(trace)
+    if not wanted or dtype is None:
+        why = why or ("no floating output was compared" if not wanted else "everything is float64 already")
+    if why or dtype is None:
+        return NoiseFloor(why_not=why)
+    try:
+        samples = _replays(trace, dtype, wanted, runs, progress)
+    except WhydiffError as error:
+        return NoiseFloor(why_not=f"{error.what} {error.actual}".strip())
+    rows = case.localization.rows
+    floors = []
+    for slot, payload in wanted.items():
+        if all(slot in run and run[slot].bits.shape == payload.bits.shape for run in samples):
+            ours = compared(rows, slot, payload)
+            floors.append(_floor(slot, [_distance(ours, compared(rows, slot, run[slot])) for run in samples], ours))
+    return NoiseFloor(tuple(floors))
+
+
+def _replays(
+    trace: Trace, dtype: Literal["float32", "float64"], wanted: dict[str, Payload], runs: int,
+    progress: Progress | None,
+) -> list[dict[str, Payload]]:  # fmt: skip
+    """Outputs of all replays, executed call by call together, so that leaves are widened once."""
+    adapter = for_framework(trace.framework)
+    executors = [adapter.executor(trace, lift=Lift(dtype, "kept", seed=seed + 1)) for seed in range(runs)]
+    for other in executors[1:]:
+        other.share_leaves(executors[0])
+    outputs: list[dict[str, Payload]] = [{} for _ in executors]
+    with executors[0].running():
+        for call in trace.calls:
+            for executor, found in zip(executors, outputs, strict=True):
+                executor.execute(call)
+                if call.kind == "return":
+                    found |= {e.site.slot: executor.payload(executor.read(e)) for e in call.reads
+                              if e.site.slot in wanted}  # fmt: skip
+            for executor in executors:
+                executor.release(call)
+            if progress is not None and call.index % 64 == 0:
+                progress(f"noise floor, {runs} replays", call.index, len(trace.calls))
+    return outputs
+
+
+def _distance(reference: Payload, rounded: Payload) -> tuple[float, float]:
+    """(mean absolute difference, atol that would do beside the usual rtol)."""
+    usual = default_tolerance(reference.dtype)
+    statistics = measure(reference, rounded)
+    r = values(reference.bits, reference.dtype).astype(np.float64)
+    c = values(rounded.bits, rounded.dtype).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        excess = np.abs(c - r) - usual.rtol * np.abs(r)
+    excess = excess[np.isfinite(excess)]
+    return statistics.sum_abs / max(statistics.finite, 1), max(float(excess.max(initial=0.0)), 0.0)
+
+
+def _floor(slot: str, samples: Sequence[tuple[float, float]], reference: Payload) -> Floor:
+    dtype = reference.dtype
+    exact = values(reference.bits, dtype).astype(np.float64)
+    exact = exact[np.isfinite(exact)]
+    magnitude = float(np.sqrt(np.mean(exact * exact))) if exact.size else 0.0
+    usual = default_tolerance(dtype)
+    mean_abs = prediction_limit([mean for mean, _ in samples])
+    atol = max(prediction_limit([excess for _, excess in samples]), usual.atol)
+    source = (
+        f"{len(samples)} replays of the reference with every output rounded at random, "
+        f"1 in 1000 of which would exceed it; rtol as torch.testing.assert_close has it for {dtype}"
+    )
+    tolerance = Tolerance(usual.rtol, _rounded_up(atol), source)
+    return Floor(slot, mean_abs, tolerance, magnitude, len(samples))
+
+
+def prediction_limit(samples: Sequence[float]) -> float:
+    """exp(mean + t s sqrt(1 + 1/m)) of the logarithms, `whydiff.numbers.tolerance.FLOOR_T`; 0 if a sample is 0."""
+    if any(sample <= 0 for sample in samples):
+        return max(samples)
+    logs = np.log(np.asarray(samples))
+    return float(math.exp(logs.mean() + FLOOR_T * logs.std(ddof=1) * math.sqrt(1 + 1 / len(samples))))
+
+
+def _rounded_up(value: float) -> float:
+    """To two significant digits, never down."""
+    if value <= 0 or not math.isfinite(value):
+        return value
+    power = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / power - 1e-9) * power:.1e}")
+
+
+def _wider_than(trace: Trace) -> Literal["float32", "float64"] | None:
+    """The next wider dtype; None if everything is float64 already.
+
+    Programs that compute in 16 bits or less are carried out in float32, and their float32 parts left alone.
+    """
+    written = {e.spec.dtype for call in trace.calls if call.kind == "compute" for e in call.writes}
+    floats = {dtype for dtype in written if not is_integer(dtype)}
+    if not floats - {"float64", "complex128"}:
+        return None
+    short = any(unit_roundoff(dtype) > unit_roundoff("float32") for dtype in floats if dtype in UNIT_ROUNDOFF)
+    return "float32" if short else "float64"

@@ -1,0 +1,1 @@
+"""Where a difference starts, how it grows, and which rows of the outputs count."""

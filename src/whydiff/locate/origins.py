@@ -1,0 +1,338 @@
+"""Where the difference begins: every origin in one resynchronised pass.
+
+Method (``docs/explanation/origins.md``): both programs are executed in step. Before a paired call its reads are
+compared; where they disagree because an unpaired region made them, the region is an origin. After it its
+writes are compared; where they differ although nothing upstream does, the call is an origin. Each time the
+candidate is given the reference's tensor, so that every later mismatch is an origin of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from whydiff.capturing.adapters import Executor, Progress, Value
+from whydiff.errors import WhydiffError
+from whydiff.locate.localization import Localization, comparison_of, replay_counts
+from whydiff.locate.mixing import Mixing
+from whydiff.pair.lockstep import Lockstep, Look
+from whydiff.pair.slices import Axis, same_but_for_sizes
+from whydiff.records import (
+    Alignment,
+    Call,
+    Comparison,
+    Event,
+    Evidence,
+    Leaf,
+    Origin,
+    Verdict,
+)  # fmt: skip
+
+OnOrigin = Callable[[Lockstep, Call, Call, Look], None]
+"""Told of every paired call that is an origin, before it is resynchronised."""
+
+
+def find_origins(
+    reference: Executor,
+    candidate: Executor,
+    alignment: Alignment,
+    progress: Progress | None = None,
+    *,
+    axes: tuple[Axis, ...] = (),
+    on_origin: OnOrigin | None = None,
+) -> Localization:
+    """Resynchronised walk: origins only (growth and outputs are empty). Executors are used up."""
+    return _Origins(Lockstep(reference, candidate, alignment, axes), on_origin).find(progress)
+
+
+class _Origins:
+    """One resynchronised walk."""
+
+    def __init__(self, step: Lockstep, on_origin: OnOrigin | None = None) -> None:
+        self.step, self.on_origin = step, on_origin
+        self.calls = (step.reference.trace.calls, step.candidate.trace.calls)
+        alignment = step.alignment
+        self.partner = {p.reference: p.candidate for p in alignment.pairs}
+        self.unpaired = (set(alignment.unpaired_reference), set(alignment.unpaired_candidate))
+        self.origins: list[Origin] = []
+        self.propagated = 0
+        self.stuck: set[tuple[int, int]] = set()
+        self.unmapped: list[Look] = []
+        self.mixing = Mixing(step)
+        self.mixed: list[int] = []
+        self.returned_mixed = False
+        self.accounted: bool | None = None
+
+    def find(self, progress: Progress | None) -> Localization:
+        for call_r, call_c in self.step.walk(progress, "resynchronise"):
+            self.unmapped, self.mixed = [], []
+            disagreeing = self._resynchronise_reads(call_r, call_c)
+            if call_r.kind == "return":
+                agrees = not disagreeing
+                self.accounted = agrees if self.accounted is None else self.accounted and agrees
+                if self.returned_mixed:  # what was not put into the candidate cannot be accounted for
+                    self.accounted = None
+                self._returned_leaves(call_r, call_c, disagreeing)
+                continue
+            alone = self._alone(call_r, call_c) if disagreeing else None
+            self.step.execute(call_r, call_c)
+            self._judge_writes(call_r, call_c, disagreeing, alone)
+        return Localization(tuple(self.origins), (), (), (), self.accounted, 0, self.propagated,
+                            (*replay_counts(self.step), *self.mixing.counts()), self.step.axes)  # fmt: skip
+
+    # ------------------------------------------------------------------ reads
+
+    def _resynchronise_reads(self, call_r: Call, call_c: Call) -> list[tuple[Look, str, tuple[str, ...]]]:
+        """Looks that still disagree: (look, why, differing leaves)."""
+        left = []
+        for look in self.step.looks(call_r, call_c, "reads"):
+            if look.agrees is None and look.why.startswith("no slice map"):
+                self.unmapped.append(look)
+            if look.agrees is not False:
+                continue
+            er, ec = look.reference, look.candidate
+            if er.producer == -1 and ec.producer == -1:
+                kind, names = self._leaf_kind(er, ec)
+                left.append((look, kind, names))
+                continue
+            roots = self.mixing.roots_of(look)
+            if roots and call_r.kind != "return":
+                self.mixed += roots
+                continue
+            if roots:
+                self._beginnings(roots)
+                continue
+            if self.partner.get(er.producer) == ec.producer and er.producer >= 0:
+                stuck = (er.producer, ec.producer) in self.stuck
+                left.append((look, "propagated" if stuck else "layout", ()))
+                continue
+            if not self._region(call_r, call_c, look):
+                continue
+            if not self.step.resynchronise(look):
+                left.append((look, "propagated", ()))
+        return left
+
+    def _beginnings(self, roots: Sequence[int]) -> None:
+        """A returned value has no counterpart: the origins are where that begins."""
+        self.returned_mixed = True
+        known = {origin.calls for origin in self.origins}
+        for one in (self.mixing.roots[n] for n in roots):
+            call_r, call_c = one.calls
+            if (call_r.index, call_c.index) not in known:
+                self.origins.append(
+                    Origin(one.look.reference.site, one.look.candidate.site, "region", Verdict.INCONCLUSIVE,
+                           Comparison("not_compared", one.why), (call_r.index, call_c.index), (), (),
+                           (Evidence(f"it has no counterpart, and the outputs depend on it: {one.why}"),))
+                )  # fmt: skip
+
+    def _region(self, call_r: Call, call_c: Call, look: Look) -> bool:
+        """Note an unpaired region as an origin; False: its value has no counterpart."""
+        inside_r, leaves_r, bounds_r = self._upstream(0, look.reference)
+        inside_c, leaves_c, bounds_c = self._upstream(1, look.candidate)
+        if any((r, c) in self.stuck for r, c in self.partner.items() if r in bounds_r or c in bounds_c):
+            self.propagated += 1
+            return True
+        roots = self.mixing.beyond(bounds_r, bounds_c)
+        if roots and not self.mixing.close(look):
+            if call_r.kind == "return":
+                self._beginnings(roots)
+            else:
+                self.mixing.mark(look, roots)
+                self.mixed += roots
+            return False
+        differing, kinds = self._differing(leaves_r, leaves_c)
+        kind: Any = "region"
+        if differing:
+            kind = "input" if kinds <= {"input"} else "state"
+        producer_r = self._producer(0, look.reference) or call_r
+        producer_c = self._producer(1, look.candidate) or call_c
+        sites = [self.calls[0][i].site for i in inside_r] + [self.calls[1][i].site for i in inside_c]
+        evidence = [
+            Evidence(
+                f"{len(inside_r)} op(s) of the reference and {len(inside_c)} of the candidate have no one-to-one "
+                "counterpart between agreeing inputs and this value",
+                {"reference_ops": [self.calls[0][i].target for i in inside_r],
+                 "candidate_ops": [self.calls[1][i].target for i in inside_c]},
+            )
+        ]  # fmt: skip
+        missing = sorted(set(leaves_r) ^ set(leaves_c))
+        if missing:
+            evidence.append(Evidence("read on one side only: " + ", ".join(missing), {"leaves": missing}))
+        self.origins.append(
+            Origin(producer_r.site, producer_c.site, kind, Verdict.INCONCLUSIVE, comparison_of(self.step, look),
+                   (producer_r.index, producer_c.index), differing, tuple(sites), tuple(evidence))
+        )  # fmt: skip
+        return True
+
+    def _producer(self, side: int, event: Event) -> Call | None:
+        return self.calls[side][event.producer] if event.producer >= 0 else None
+
+    def _upstream(self, side: int, event: Event) -> tuple[list[int], dict[str, Leaf], set[int]]:
+        """Unpaired calls between paired values and an event, leaves they read, paired calls they read."""
+        inside: set[int] = set()
+        leaves: dict[str, Leaf] = {}
+        bounds: set[int] = set()
+        waiting = [event]
+        while waiting:
+            at = waiting.pop()
+            if at.producer == -1:
+                leaves.update((leaf.name, leaf) for leaf in self.step.leaves_of(side, at))
+            elif at.producer not in self.unpaired[side]:
+                bounds.add(at.producer)
+            elif at.producer not in inside:
+                inside.add(at.producer)
+                waiting.extend(e for e in self.calls[side][at.producer].reads if e.skipped != "overwritten")
+        return sorted(inside), leaves, bounds
+
+    def _differing(
+        self, leaves_r: Mapping[str, Leaf], leaves_c: Mapping[str, Leaf]
+    ) -> tuple[tuple[str, ...], set[str]]:
+        names = [
+            name for name, leaf in leaves_c.items()
+            if leaf.role != "constant" and name in leaves_r and self.step.leaf_differs(leaves_r[name], leaf)
+        ]  # fmt: skip
+        return tuple(names), {leaves_c[name].role for name in names}
+
+    def _leaf_kind(self, er: Event, ec: Event) -> tuple[str, tuple[str, ...]]:
+        leaves_r = {leaf.name: leaf for leaf in self.step.leaves_of(0, er)}
+        leaves_c = {leaf.name: leaf for leaf in self.step.leaves_of(1, ec)}
+        names, roles = self._differing(leaves_r, leaves_c)
+        if not names:
+            names = tuple(sorted(set(leaves_r) | set(leaves_c)))
+            roles = {leaf.role for leaf in (*leaves_r.values(), *leaves_c.values())}
+            if roles <= {"constant"}:
+                return "arguments", names
+            if set(leaves_r) & set(leaves_c):
+                return "layout", ()
+        return ("input" if roles <= {"input"} else "state"), names
+
+    def _returned_leaves(self, call_r: Call, call_c: Call, disagreeing: Any) -> None:
+        for look, kind, names in disagreeing:
+            if kind in ("state", "input", "layout"):
+                self.origins.append(
+                    Origin(look.reference.site, look.candidate.site, kind, Verdict.INCONCLUSIVE,
+                           comparison_of(self.step, look), (call_r.index, call_c.index), names)
+                )  # fmt: skip
+
+    # ------------------------------------------------------------------ writes
+
+    def _alone(self, call_r: Call, call_c: Call) -> list[Value] | None:
+        """The candidate's op on the reference's inputs (None if it cannot be executed so)."""
+        try:
+            reads = [self.step.take(self.step.reference.read(event)) for event in call_r.reads]
+            reads = [_own(value) if i in call_c.mutates else value for i, value in enumerate(reads)]
+            outputs = list(self.step.candidate.apply(call_c, reads))
+            return outputs or [reads[i] for i in call_c.mutates]
+        except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, IndexError):
+            return None
+
+    def _judge_writes(self, call_r: Call, call_c: Call, disagreeing: Any, alone: list[Value] | None) -> None:
+        looks = self.step.looks(call_r, call_c, "writes")
+        differing = [look for look in looks if look.agrees is False]
+        for look in looks:
+            if look.agrees:
+                self.step.note_equal(look)
+        if not differing:
+            return
+        if not disagreeing and self._fused(call_r, call_c, looks):
+            self._resynchronise_writes(call_r, call_c, differing)
+            return
+        if not disagreeing:
+            differing = [look for look in differing if self._corresponds(call_r, call_c, look)]
+        if not differing:
+            return
+        worst = differing[0]
+        kind, leaves, evidence = self._kind(call_r, call_c, disagreeing)
+        comparison = comparison_of(self.step, worst)
+        if kind == "propagated":
+            self.propagated += 1
+        else:
+            own = self._own_difference(alone, looks)
+            if own is not None:
+                evidence.append(own[1])
+            origin = Origin(worst.reference.site, worst.candidate.site, kind, Verdict.INCONCLUSIVE, comparison,
+                            (call_r.index, call_c.index), leaves, (), tuple(evidence))  # fmt: skip
+            self.origins.append(origin)
+            if self.on_origin is not None:
+                self.on_origin(self.step, call_r, call_c, worst)
+            if own is not None and not own[0]:
+                self.origins.append(replace(origin, kind="implementation", leaves=()))
+        self._resynchronise_writes(call_r, call_c, differing)
+
+    def _corresponds(self, call_r: Call, call_c: Call, look: Look) -> bool:
+        """Whether a written value has a counterpart; else it depends on rows that only one run has, and is no origin."""
+        if not self.mixed:
+            return not self.mixing.begins(call_r, call_c, look)
+        if self.mixing.close(look):
+            return True
+        self.mixing.mark(look, tuple(dict.fromkeys(self.mixed)))
+        return False
+
+    def _resynchronise_writes(self, call_r: Call, call_c: Call, differing: Sequence[Look]) -> None:
+        for look in differing:
+            if self.step.resynchronise(look):
+                self.step.note_equal(look)
+            else:
+                self.stuck.add((call_r.index, call_c.index))
+
+    def _fused(self, call_r: Call, call_c: Call, looks: Sequence[Look]) -> bool:
+        """Whether only the replay differs: a compiled program may round elsewhere than its op does alone.
+
+        The candidate's op was executed alone, on inputs that its run did not have; executed alone on both sides,
+        on the same inputs, it gives the same bits. Nothing is known then of the two programs here.
+        """
+        if self.step.candidate.testifies(call_c):
+            return False
+        try:
+            ours = list(self.step.reference.apply(call_r, [self.step.reference.read(e) for e in call_r.reads]))
+        except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, IndexError):
+            return False
+        if len(ours) != len(looks) or any(look.map is not None and look.map.whole == "reference" for look in looks):
+            return False
+        if not all(self.step.agree(one, look.candidate_value) for one, look in zip(ours, looks, strict=True)):
+            return False
+        self.step.fused.append(str(call_r.site))
+        return True
+
+    def _own_difference(self, alone: list[Value] | None, looks: Sequence[Look]) -> tuple[bool, Evidence] | None:
+        if not alone or len(alone) < len(looks) or any(look.map is not None for look in looks):
+            return None
+        same = all(
+            look.reference_value is None or self.step.agree(look.reference_value, value)
+            for look, value in zip(looks, alone, strict=False)
+        )
+        text = "gives the reference's output bit for bit" if same else "still gives another output"
+        return same, Evidence(f"on the reference's inputs the candidate's op {text}", {"equal": same})
+
+    def _kind(self, call_r: Call, call_c: Call, disagreeing: Any) -> tuple[Any, tuple[str, ...], list[Evidence]]:
+        kinds = {kind for _, kind, _ in disagreeing}
+        leaves = tuple(dict.fromkeys(name for _, _, names in disagreeing for name in names))
+        for kind in ("propagated", "state", "input", "layout", "arguments"):
+            if kind in kinds:
+                text = ", ".join(leaves) if leaves else "the same values, looked at differently"
+                return kind, leaves, [Evidence(f"it reads {text}", {"leaves": list(leaves)})]
+        if self.mixed:
+            root = self.mixing.roots[self.mixed[0]]
+            return "region", (), [
+                Evidence(f"it is computed from values without a counterpart ({root.why}), and corresponds again",
+                         {"begins": str(root.look.reference.site)})
+            ]  # fmt: skip
+        if self.unmapped:
+            look = self.unmapped[0]
+            return "region", (), [
+                Evidence(f"it reads values that have no counterpart ({look.why}), so the runs do not compute it from "
+                         "the same numbers", {"reads": [str(one.reference.site) for one in self.unmapped]})
+            ]  # fmt: skip
+        alike = same_but_for_sizes(call_r.arguments, call_c.arguments, self.step.axes)
+        made_up = not call_r.reads and call_r.arguments != call_c.arguments  # positions: they are no counterparts
+        if not alike or made_up or call_r.target != call_c.target:
+            return "arguments", (), [
+                Evidence("its inputs agree and its arguments differ",
+                         {"reference": [call_r.target, call_r.arguments], "candidate": [call_c.target, call_c.arguments]})
+            ]  # fmt: skip
+        return "implementation", (), [Evidence("its inputs and arguments agree bit for bit and its output differs")]
+
+
+def _own(value: Value) -> Value:
+    return value.clone() if hasattr(value, "clone") else value

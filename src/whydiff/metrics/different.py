@@ -1,7 +1,0 @@
-"""Share of the elements whose bits differ."""
-
-from __future__ import annotations
-
-from whydiff.metrics._metric import Metric, ratio
-
-REGISTER = Metric("different", "elements", lambda s: ratio(s.different, s.elements))

@@ -1,7 +1,0 @@
-"""Largest abs(candidate - reference) over pairs of finite values."""
-
-from __future__ import annotations
-
-from whydiff.metrics._metric import Metric
-
-REGISTER = Metric("max_abs", "", lambda s: s.max_abs)

@@ -1,0 +1,20 @@
+"""Metrics: one pass collects every statistic (`measure`), then one small file per metric reads them.
+
+No metric sees a threshold: tolerances are arguments, and `whydiff.numbers.tolerance` is where they come from.
+"""
+
+from whydiff.numbers.metrics._dtypes import common_dtype, is_integer, known_dtypes, values
+from whydiff.numbers.metrics._metric import Metric
+from whydiff.numbers.metrics._one_pass import Statistics, implementation, measure, measure_shares
+
+__all__ = [
+    "Metric",
+    "Statistics",
+    "common_dtype",
+    "implementation",
+    "is_integer",
+    "known_dtypes",
+    "measure",
+    "measure_shares",
+    "values",
+]

@@ -1,0 +1,271 @@
+"""One pass over two tensors: every number that a metric needs, memory bounded by the block size.
+
+Conventions: d = candidate - reference; only ``abs(reference)`` is ever a denominator. Complex numbers are
+pairs of reals. Values of two different dtypes are widened exactly to a common dtype first (the difference of
+the *specs* is judged by `whydiff.numbers.comparison`, never here). Arithmetic is float64 whatever the dtype: squares
+neither overflow nor vanish for float32 and narrower inputs. Sums and maxima run over pairs of finite values;
+every other pair is counted instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from whydiff.errors import UsageError
+from whydiff.numbers.kernels import threads
+from whydiff.numbers.metrics import _dtypes
+from whydiff.numbers.metrics._layout import COUNTS, KINDS, POWERS, SUMS
+from whydiff.records import Payload
+
+Array = np.ndarray[Any, Any]
+Share = tuple[Array, Array, Array, int]
+
+SHARE = 1 << 18
+"""Elements per share: the unit of work of a thread, and of the order of summation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What one pass collects; see the module docstring for the conventions.
+
+    Attributes:
+        dtype: in which both were compared (their own, or the common one).
+        elements: real numbers compared (a complex number counts twice).
+        finite: pairs in which both are finite: the population of all sums and maxima.
+        different: pairs whose bits differ after exact widening (so +0 and -0 differ).
+        mismatched: pairs over the tolerance: abs(d) > atol + rtol * abs(reference), or unequal and not both
+            finite (two NaN are equal here).
+        sign_flips: pairs of opposite sign; zeros have none.
+        over_zero: finite pairs with reference == 0 and candidate != 0, which `max_rel` cannot count.
+        inf_mismatch: pairs without NaN in which at least one is infinite and they are not equal.
+        nan_reference: NaN in the reference.
+        nan_candidate: NaN in the candidate.
+        nan_both: NaN in both.
+        first_mismatch: flat index of the first pair over the tolerance; -1: none.
+        argmax: flat index of the (first) largest abs(d); -1: no finite pair differs.
+        max_abs: largest abs(d).
+        max_rel: largest abs(d) / abs(reference) where the reference is not 0.
+        sum_abs: sum of abs(d).
+        sum_difference: sum of d.
+        sum_square: sum of d**2.
+        sum_reference_square: sum of reference**2.
+        sum_candidate_square: sum of candidate**2.
+        sum_product: sum of reference * candidate.
+        max_ulp: largest ULP distance: steps between the two on the number line of `dtype` (key u if the
+            sign bit is clear, else -(u without it); +0 and -0 are one); for integers abs(d). Pairs with NaN
+            count 0. Huge near zero: read it with `ulp_at_least`.
+        ulp_at_least: how many pairs are at least 4**k steps apart, k = 0 .. 31.
+    """
+
+    dtype: str
+    elements: int
+    finite: int
+    different: int
+    mismatched: int
+    sign_flips: int
+    over_zero: int
+    inf_mismatch: int
+    nan_reference: int
+    nan_candidate: int
+    nan_both: int
+    first_mismatch: int
+    argmax: int
+    max_abs: float
+    max_rel: float
+    sum_abs: float
+    sum_difference: float
+    sum_square: float
+    sum_reference_square: float
+    sum_candidate_square: float
+    sum_product: float
+    max_ulp: int
+    ulp_at_least: tuple[int, ...]
+
+
+def measure(reference: Payload, candidate: Payload, rtol: float = 0.0, atol: float = 0.0) -> Statistics:
+    """All statistics of two payloads of one shape, in one pass, on all usable cores.
+
+    The result does not depend on the number of threads. Memory-mapped payloads are read block by block.
+
+    Args:
+        reference: the trusted one.
+        candidate: same shape, any dtype that has a common exact dtype with the reference's.
+        rtol: tolerated part of abs(reference), for `Statistics.mismatched` only.
+        atol: tolerated absolute difference, likewise.
+
+    Raises:
+        UsageError: shapes differ, a dtype is unknown, or no dtype holds the values of both exactly.
+    """
+    if reference.bits.shape != candidate.bits.shape:
+        raise UsageError(
+            "Only tensors of one shape can be measured.",
+            actual=f"{list(candidate.bits.shape)}",
+            expected=f"{list(reference.bits.shape)}",
+        )
+    r = _dtypes.flat(reference.bits, reference.dtype)
+    c = _dtypes.flat(candidate.bits, candidate.dtype)
+    return measure_shares(
+        lambda start, stop: (r[start:stop], c[start:stop]),
+        r.size,
+        reference.dtype,
+        candidate.dtype,
+        rtol,
+        atol,
+    )
+
+
+def measure_shares(
+    load: Callable[[int, int], tuple[Array, Array]],
+    numbers: int,
+    reference: str,
+    candidate: str,
+    rtol: float = 0.0,
+    atol: float = 0.0,
+    share: int = SHARE,
+) -> Statistics:
+    """The same statistics of two lines of numbers that are loaded share by share (from files, say).
+
+    Args:
+        load: (start, stop) → the bits of these real numbers on both sides, as 1-D arrays; called on several
+            threads at once; what it returns is used until the same thread calls it again.
+        numbers: how many there are; a complex number is two.
+        reference: true dtype of the trusted line (a complex one: of the whole number).
+        candidate: true dtype of the other.
+        rtol: as for `measure`.
+        atol: as for `measure`.
+        share: numbers per call of ``load``; sums are rounded in the order of the shares.
+
+    Raises:
+        UsageError: a dtype is unknown, or no dtype holds the values of both exactly.
+    """
+    dtype = _dtypes.common_dtype(reference, candidate)
+    if dtype is None:
+        raise UsageError("No dtype holds the values of both exactly.", actual=candidate, expected=reference)
+    part = _dtypes.real_part_dtype(dtype)
+    owns = [_dtypes.real_part_dtype(own) for own in (reference, candidate)]
+
+    def one(start: int) -> Share:
+        lines = load(start, min(start + share, numbers))
+        pieces = [_widen(line, own, part) for line, own in zip(lines, owns, strict=True)]
+        found = _implementation()(pieces[0], pieces[1], part, float(rtol), float(atol))
+        indices = found[1][-2:]
+        indices[indices >= 0] += start
+        return found
+
+    return _merge(dtype, threads.spread(one, [(start,) for start in range(0, numbers, share)]))
+
+
+def implementation() -> str:
+    """``"numba"`` or ``"numpy"`` (numba missing or unusable: slower, same numbers up to summation order)."""
+    return "numpy" if _implementation() is numpy_share else "numba"
+
+
+@functools.cache
+def _implementation() -> Callable[[Array, Array, str, float, float], Share]:
+    try:
+        importlib.import_module("whydiff.numbers.metrics._kernel")
+    except ImportError:
+        return numpy_share
+    return numba_share
+
+
+def _widen(line: Array, own: str, part: str) -> Array:
+    """Exactly, from one real dtype to another; not copied if they are the same."""
+    with np.errstate(invalid="ignore"):  # signalling NaN become quiet
+        return line if own == part else _dtypes.values(line, own).astype(part)
+
+
+def numba_share(r: Array, c: Array, part: str, rtol: float, atol: float) -> Share:
+    """The compiled kernel on one share."""
+    kernel = importlib.import_module("whydiff.numbers.metrics._kernel").one_pass
+    if _dtypes.is_integer(part) and part != "uint64":
+        r, c, part = r.astype(np.int64, copy=False), c.astype(np.int64, copy=False), "int64"
+    table = _code_table(part)
+    kind = KINDS.index(part if part in KINDS else f"table{8 * r.itemsize}")
+    sign = _dtypes.sign_bit(part)
+    sign -= (sign >> 63) << 64  # as int64
+    addresses = [line.__array_interface__["data"][0] for line in (r, c, table)]
+    return kernel(*addresses[:2], r.size, kind, addresses[2], sign, rtol, atol)  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _code_table(part: str) -> Array:
+    """float32 value per code; empty where the kernel needs none."""
+    if part == "float16":
+        return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    return _dtypes.minifloat_table(part) if part in _dtypes.MINIFLOATS else np.zeros(0, np.float32)
+
+
+def numpy_share(r: Array, c: Array, part: str, rtol: float, atol: float) -> Share:
+    """The same statistics in plain numpy."""
+    integer = _dtypes.is_integer(part)
+    if part == "uint64":
+        kr, kc = (line ^ np.uint64(1 << 63) for line in (r, c))
+        kr, kc = kr.view(np.int64), kc.view(np.int64)
+    elif integer:
+        kr, kc = r.astype(np.int64), c.astype(np.int64)
+    else:
+        kr, kc = (line.view(f"u{line.itemsize}") for line in (r, c))
+    different = np.count_nonzero(kr != kc)
+    sign = _dtypes.sign_bit(part)
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        x, y = (_dtypes.values(line, part).astype(np.float64) for line in (r, c))
+    nan_x, nan_y = np.isnan(x), np.isnan(y)
+    if sign:
+        mask = kr.dtype.type(sign)
+        kr, kc = (np.where(k & mask, -((k & ~mask).astype(np.int64)), k.astype(np.int64)) for k in (kr, kc))
+    kr, kc = kr.astype(np.int64), kc.astype(np.int64)
+    ulp = np.where(kc >= kr, kc.view(np.uint64) - kr.view(np.uint64), kr.view(np.uint64) - kc.view(np.uint64))
+    ulp[nan_x | nan_y] = 0
+    finite = np.isfinite(x) & np.isfinite(y)
+    equal = (x == y) | (nan_x & nan_y)
+    flips = ((x < 0) & (y > 0)) | ((x > 0) & (y < 0))
+    infinite = ~finite & ~nan_x & ~nan_y & (x != y)
+    unequal_special = ~finite & ~equal
+    x, y = np.where(finite, x, 0.0), np.where(finite, y, 0.0)
+    with np.errstate(over="ignore"):
+        d = np.where(kc >= kr, 1.0, -1.0) * ulp.astype(np.float64) if integer else y - x
+        distance = np.abs(d)
+        ratio = np.divide(distance, np.abs(x), out=np.zeros_like(d), where=x != 0)
+        mismatched = (finite & (distance > atol + rtol * np.abs(x))) | unequal_special
+        sums = [distance.sum(), d.sum(), (d * d).sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()]
+    max_abs = float(distance.max(initial=0.0))
+    counts = [
+        r.size, np.count_nonzero(finite), different, np.count_nonzero(mismatched), np.count_nonzero(flips),
+        np.count_nonzero(finite & (x == 0) & (y != 0)), np.count_nonzero(infinite), np.count_nonzero(nan_x),
+        np.count_nonzero(nan_y), np.count_nonzero(nan_x & nan_y),
+        int(mismatched.argmax()) if mismatched.any() else -1,
+        int(distance.argmax()) if max_abs > 0 else -1,
+    ]  # fmt: skip
+    powers = [np.count_nonzero(ulp >= np.uint64(1 << (2 * k))) for k in range(POWERS)]
+    return (
+        np.array([*sums, max_abs, ratio.max(initial=0.0)]),
+        np.array(counts, np.int64),
+        np.array(powers, np.int64),
+        int(ulp.max(initial=0)),
+    )
+
+
+def _merge(dtype: str, shares: list[Share]) -> Statistics:
+    """Shares in the order of their elements, so that sums never depend on the threads."""
+    sums: list[Any] = [float(sum(s[0][i] for s in shares)) for i in range(len(SUMS) - 2)]
+    counts: list[Any] = [int(sum(s[1][i] for s in shares)) for i in range(len(COUNTS) - 2)]
+    largest = max(shares, key=lambda s: float(s[0][-2]), default=None)  # the first of equals
+    first = next((int(s[1][-2]) for s in shares if s[1][-2] >= 0), -1)
+    return Statistics(
+        dtype=dtype,
+        **dict(zip(SUMS[:-2], sums, strict=True)),
+        **dict(zip(COUNTS[:-2], counts, strict=True)),
+        first_mismatch=first,
+        argmax=int(largest[1][-1]) if largest else -1,
+        max_abs=float(largest[0][-2]) if largest else 0.0,
+        max_rel=max((float(s[0][-1]) for s in shares), default=0.0),
+        max_ulp=max((int(s[3]) for s in shares), default=0),
+        ulp_at_least=tuple(int(sum(s[2][k] for s in shares)) for k in range(POWERS)),
+    )

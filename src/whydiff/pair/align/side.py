@@ -1,0 +1,118 @@
+"""One trace as the passes see it: its calls without views, and what may be compared about each."""
+
+from __future__ import annotations
+
+import functools
+from bisect import bisect_left, bisect_right
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from whydiff.pair.align.sequence import Block
+from whydiff.records import Call, Event, Trace
+
+Names = Mapping[str, str]
+"""Scope of the candidate → what the reference calls it."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One trace in the alignment.
+
+    Attributes:
+        trace: the trace.
+        names: how its scopes are called for the alignment (a scope that is missing keeps its name).
+    """
+
+    trace: Trace
+    names: Names = field(default_factory=dict)
+
+    @functools.cached_property
+    def calls(self) -> tuple[Call, ...]:
+        """Every call that is not a view, in execution order."""
+        return tuple(call for call in self.trace.calls if call.kind != "view")
+
+    @functools.cached_property
+    def scopes(self) -> tuple[str, ...]:
+        """Per call, its scope as it is called for the alignment; a return belongs to no scope."""
+        return tuple(
+            "" if call.kind == "return" else self.names.get(call.site.scope, call.site.scope) for call in self.calls
+        )
+
+    @functools.cached_property
+    def keys(self) -> tuple[tuple[str | int, ...], ...]:
+        """Per call, what must be equal for two calls to pair: scope, op, kind, phase, step, rank."""
+        return tuple(
+            (scope, call.site.op, call.kind, *_when(call)) for scope, call in zip(self.scopes, self.calls, strict=True)
+        )
+
+    @functools.cached_property
+    def paths(self) -> tuple[Hashable, ...]:
+        """Per call, its key and how many calls of this key came before (`Site.occurrence`)."""
+        return tuple((key, call.site.occurrence) for key, call in zip(self.keys, self.calls, strict=True))
+
+    @functools.cached_property
+    def values(self) -> tuple[Hashable | None, ...]:
+        """Per call, its key with every output bit for bit; None where an output has no fingerprint."""
+        return tuple(
+            None if (value := output_value(call)) is None else (key, value)
+            for key, call in zip(self.keys, self.calls, strict=True)
+        )
+
+    @functools.cached_property
+    def states(self) -> tuple[tuple[Hashable, ...], ...]:
+        """Per call, the parameters, buffers and attributes that it reads, as bits (not as names)."""
+        known = {
+            leaf.storage: (leaf.spec.dtype, leaf.spec.shape, leaf.fingerprint)
+            for leaf in self.trace.leaves
+            if leaf.is_state and leaf.storage >= 0 and leaf.fingerprint is not None
+        }
+        return tuple(
+            tuple(known[read.storage] for read in call.reads if read.producer < 0 and read.storage in known)
+            for call in self.calls
+        )
+
+    def shapes(self, common: frozenset[Hashable]) -> tuple[Hashable, ...]:
+        """Per call, everything that a key says except the scope, with output shapes and ``common`` state."""
+        return tuple(
+            (
+                call.site.op,
+                call.kind,
+                *_when(call),
+                tuple(event.spec.shape for event in call.writes),
+                tuple(value for value in state if value in common),
+            )
+            for call, state in zip(self.calls, self.states, strict=True)
+        )
+
+
+def _when(call: Call) -> tuple[str, int, int]:
+    return call.site.phase, call.site.step, call.site.rank
+
+
+def output_value(call: Call) -> Hashable | None:
+    """Dtype, shape and fingerprint of every output; None if one of them has no content fingerprint."""
+    if not call.writes or not all(_readable(event) for event in call.writes):
+        return None
+    return tuple((event.spec.dtype, event.spec.shape, event.fingerprint) for event in call.writes)
+
+
+def _readable(event: Event) -> bool:
+    return event.fingerprint is not None and event.fingerprint.covers == "content"
+
+
+def blocks(reference: Side, candidate: Side) -> list[Block]:
+    """The common steps, each a block of its own; one block if steps do not follow each other."""
+    steps = [[call.site.step for call in side.calls] for side in (reference, candidate)]
+    if any(side != sorted(side) for side in steps):
+        return [(range(len(steps[0])), range(len(steps[1])))]
+    first, second = (
+        {step: range(bisect_left(side, step), bisect_right(side, step)) for step in dict.fromkeys(side)}
+        for side in steps
+    )
+    return [(first[step], second[step]) for step in first if step in second]
+
+
+def intern(*sequences: Sequence[Hashable]) -> list[list[int]]:
+    """The same sequences with small integers in place of equal things."""
+    numbers: dict[Hashable, int] = {}
+    return [[numbers.setdefault(item, len(numbers)) for item in sequence] for sequence in sequences]

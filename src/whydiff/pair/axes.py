@@ -1,0 +1,60 @@
+"""What two runs have different sizes of (batch, length), and where the smaller run's part begins in the larger one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.errors import WhydiffError
+from whydiff.pair.lockstep import Lockstep
+from whydiff.pair.slices import Axis, all_agree, axes_between, entering_reads, narrow, output_sizes
+from whydiff.records import Alignment, Event, Trace
+
+
+def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[Axis, ...]:
+    """The axes of a pair of runs, from the tensors that enter what they have in common.
+
+    First from what both read from outside: which row of the batch (which stretch of the longer text) is the other
+    run's input, bit for bit. If these have the same sizes, a run may cut, pad or pack its inputs itself: then from what
+    its own ops hand to the first paired ones, if the outputs' sizes differ likewise, or every such tensor holds its
+    smaller counterpart.
+
+    Returns:
+        Axes with the start at which most of these tensors agree; empty if nothing has another size.
+    """
+    axes = axes_between(reference, candidate, alignment)
+    outside = bool(axes)
+    sizes = output_sizes(reference, candidate, alignment)
+    if not axes:
+        axes = axes_between(reference, candidate, alignment, sizes or None, computed=True)
+    if not axes:
+        return ()
+    executors = [for_framework(trace.framework).executor(trace) for trace in (reference, candidate)]
+    step = Lockstep(executors[0], executors[1], alignment)
+    at: dict[tuple[int, int], list[tuple[Event, Event]]] = {}
+    for calls, event, other in entering_reads(reference, candidate, alignment):
+        if event.spec.shape != other.spec.shape and (not outside or event.producer == other.producer == -1):
+            at.setdefault(calls, []).append((event, other))
+    read = []
+    if outside:
+        with executors[0].running(), executors[1].running():
+            read = [found for pairs in at.values() for pair in pairs if (found := _values(executors, pair))]
+            return narrow(axes, read, step.agree)
+    for call_r, call_c in step.walk(None, "look for sizes"):
+        for pair in at.get((call_r.index, call_c.index), ()):
+            found = _values(executors, pair)
+            if found is not None:
+                read.append(found)
+        step.execute(call_r, call_c)
+    axes = narrow(axes, read, step.agree)
+    return axes if sizes or (read and all_agree(axes, read, step.agree)) else ()
+
+
+def _values(executors: list[Executor], pair: tuple[Event, Event]) -> tuple[Any, Any] | None:
+    """Copies of what both are now; None if a tensor was not kept: the others decide."""
+    try:
+        values = [executor.read(event) for executor, event in zip(executors, pair, strict=True)]
+    except WhydiffError:
+        return None
+    ours, theirs = (value.clone() if hasattr(value, "clone") else value for value in values)
+    return ours, theirs

@@ -1,0 +1,319 @@
+"""Two replays in step: the walk that localizing, growth and experiments share.
+
+Source of the method: resynchronising, ``docs/explanation/origins.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from whydiff.capturing.adapters import Executor, Progress, Value
+from whydiff.errors import WhydiffError
+from whydiff.numbers.comparison import compare_payloads
+from whydiff.numbers.metrics import is_integer
+from whydiff.pair.slices import Axis, SliceMap, options, settle, why_unmapped
+from whydiff.records import Alignment, Call, Event, Leaf, Pair, Payload
+
+
+def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:
+    """Events of two paired calls that correspond: what is returned by name, all others by position.
+
+    Reads whose old content does not matter (``out=``, ``copy_``) and further looks at storage that is compared
+    elsewhere are left out. What one call has more of is left over (`left_over`).
+
+    Args:
+        reference, candidate: calls that the alignment paired.
+        slot: ``reads`` or ``writes``.
+    """
+    ours, theirs = _shown(reference, slot), _shown(candidate, slot)
+    if reference.kind == "return":
+        by_slot = {event.site.slot: event for event in theirs}
+        return [(event, by_slot[event.site.slot]) for event in ours if event.site.slot in by_slot]
+    return list(zip(ours, theirs, strict=False))
+
+
+def matched(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:
+    """`paired` events whose values a replay of either side has."""
+    return [(a, b) for a, b in paired(reference, candidate, slot) if a.storage >= 0 and b.storage >= 0]
+
+
+def left_over(reference: Call, candidate: Call, slot: str) -> int:
+    """How many events of two paired calls have no counterpart in the other call."""
+    both = len(_shown(reference, slot)) + len(_shown(candidate, slot))
+    return both - 2 * len(paired(reference, candidate, slot))
+
+
+def _shown(call: Call, slot: str) -> list[Event]:
+    return [event for event in getattr(call, slot) if event.skipped not in ("overwritten", "view")]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One paired read or write: both events and both values (None: could not be had, see ``why``).
+
+    ``map``: the shapes differ by this slice map, and the larger side's value is its counterpart part.
+    """
+
+    reference: Event
+    candidate: Event
+    reference_value: Value
+    candidate_value: Value
+    agrees: bool | None
+    why: str = ""
+    map: SliceMap | None = None
+
+
+class Lockstep:
+    """Executes the reference's and the candidate's calls in the order of an alignment.
+
+    Args:
+        reference, candidate: executors of the two traces; both are used up by one walk.
+        alignment: from `whydiff.pair.align.align`.
+        axes: what the runs have different sizes of (batch, length); tensors that differ by a slice map are
+            compared on the counterpart.
+    """
+
+    def __init__(
+        self, reference: Executor, candidate: Executor, alignment: Alignment, axes: tuple[Axis, ...] = ()
+    ) -> None:
+        self.reference, self.candidate, self.alignment = reference, candidate, alignment
+        self.axes = axes
+        self.sliced: list[tuple[str, SliceMap, str]] = []
+        self.failed: dict[str, list[str]] = {}
+        self.fused: list[str] = []
+        self.unfaithful: dict[str, list[str]] = {"reference": [], "candidate": []}
+        self.executed = {"reference": 0, "candidate": 0}
+        self._leaf_names = (_leaf_index(reference.trace.leaves), _leaf_index(candidate.trace.leaves))
+        self._read = tuple(
+            {event.storage for call in executor.trace.calls for event in call.reads if event.skipped != "overwritten"}
+            for executor in (reference, candidate)
+        )
+        self.unread: set[str] = set()
+        self.surplus: dict[str, int] = {}
+        self._equal_leaves: dict[tuple[Any, ...], bool] = {}
+        self._equal_outputs: set[tuple[int, int, int, int]] = set()
+
+    def walk(self, progress: Progress | None = None, stage: str = "replay") -> Iterator[tuple[Call, Call]]:
+        """Yield every pair just before it is executed; execute it when the consumer asks for the next."""
+        calls_r, calls_c = self.reference.trace.calls, self.candidate.trace.calls
+        total = len(calls_r) + len(calls_c)
+        at_r = at_c = 0
+        with self.reference.running(), self.candidate.running():
+            for pair in (*self.alignment.pairs, Pair(len(calls_r), len(calls_c), "end")):
+                for call in calls_r[at_r : pair.reference]:
+                    self._run("reference", self.reference, call, recorded=True)
+                    self.reference.release(call)
+                for call in calls_c[at_c : pair.candidate]:
+                    self._run("candidate", self.candidate, call, recorded=False)
+                    self.candidate.release(call)
+                at_r, at_c = pair.reference + 1, pair.candidate + 1
+                if pair.how == "end":
+                    break
+                reference, candidate = calls_r[pair.reference], calls_c[pair.candidate]
+                yield reference, candidate
+                self.reference.release(reference)
+                self.candidate.release(candidate)
+                if progress is not None and pair.reference % 64 == 0:
+                    progress(stage, at_r + at_c, total)
+        if progress is not None:
+            progress(stage, total, total)
+
+    def execute(self, reference: Call, candidate: Call, *, check: bool = False) -> None:
+        """Execute a yielded pair on both sides; ``check`` compares outputs with recorded fingerprints."""
+        self._run("reference", self.reference, reference, recorded=True)
+        self._run("candidate", self.candidate, candidate, recorded=False)
+        if check:
+            for name, executor, call in (
+                ("reference", self.reference, reference),
+                ("candidate", self.candidate, candidate),
+            ):
+                if executor.faithful(call) is False:
+                    self.unfaithful[name].append(str(call.site))
+
+    def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
+        why = executor.execute(call, recorded=recorded)
+        self.executed[name] += call.kind == "compute"
+        if why:
+            self.failed.setdefault(f"{name}: {why}", []).append(str(call.site))
+
+    def looks(self, reference: Call, candidate: Call, slot: str) -> list[Look]:
+        """Paired reads (``slot="reads"``) or writes of a pair, with whether their bits agree now.
+
+        Events are paired as in `paired`; what is left over is counted in ``surplus``.
+        """
+        pairs = paired(reference, candidate, slot)
+        surplus = left_over(reference, candidate, slot)
+        if surplus:
+            self.surplus[f"{reference.site} ({slot})"] = surplus
+        if slot == "writes" and len(pairs) > 1:
+            used = [(er, ec) for er, ec in pairs if er.storage in self._read[0] or ec.storage in self._read[1]]
+            if used and len(used) < len(pairs):  # a kernel's by-products (seeds, statistics) that nothing reads
+                self.unread.update(str(er.site) for er, _ in pairs if all(er is not kept for kept, _ in used))
+                pairs = used
+        return [self._look(er, ec, written=slot == "writes") for er, ec in pairs]
+
+    def look(self, er: Event, ec: Event) -> Look:
+        """One paired read, compared now."""
+        return self._look(er, ec, written=False)
+
+    def _look(self, er: Event, ec: Event, *, written: bool) -> Look:
+        if er.skipped == "uninitialised memory" and ec.skipped == er.skipped:
+            return Look(er, ec, None, None, True, er.skipped)
+        if er.storage < 0 or ec.storage < 0:
+            return Look(er, ec, None, None, None, er.skipped or ec.skipped)
+        if not written and self._known_equal(er, ec):
+            return Look(er, ec, None, None, True)
+        try:
+            value_r = self.reference.read(er)
+            value_c = self.candidate.read(ec)
+        except WhydiffError as error:
+            return Look(er, ec, None, None, None, error.what)
+        if self.axes and er.spec.shape != ec.spec.shape:
+            return self._counterpart(er, ec, value_r, value_c, written=written)
+        agrees = self.agree(value_r, value_c)
+        if er.producer == -1 and ec.producer == -1:
+            self._equal_leaves[_leaf_key(er, ec)] = agrees
+        return Look(er, ec, value_r, value_c, agrees)
+
+    def _counterpart(self, er: Event, ec: Event, value_r: Value, value_c: Value, *, written: bool) -> Look:
+        axes = self.axes
+        if not written and self._made_up(er, ec):  # numbers of nothing in particular: they may begin at 0 on each side
+            axes = tuple(replace(axis, starts=tuple(dict.fromkeys((*axis.starts, 0)))) for axis in axes)
+        maps = options(er.spec.shape, ec.spec.shape, axes, is_integer(er.spec.dtype))
+        if not maps:
+            why = f"no slice map: {why_unmapped(er.spec.shape, ec.spec.shape)}"
+            return Look(er, ec, value_r, value_c, None, why)
+        whole = maps[0].whole
+        small, large = (value_r, value_c) if whole == "candidate" else (value_c, value_r)
+        chosen = settle(maps, small, large, self._alike, self._distance)
+        if written:
+            self.sliced.append((str(er.site), chosen.map, chosen.how))
+        part = chosen.map.part(large)
+        values = (value_r, part) if whole == "candidate" else (part, value_c)
+        return Look(er, ec, *values, chosen.equal, map=chosen.map)
+
+    def _made_up(self, er: Event, ec: Event) -> bool:
+        """Whether both sides read whole numbers that a call made from no tensor (a range, a fill)."""
+        makers = [trace.calls[event.producer] if event.producer >= 0 else None
+                  for trace, event in ((self.reference.trace, er), (self.candidate.trace, ec))]  # fmt: skip
+        return is_integer(er.spec.dtype) and all(maker is not None and not maker.reads for maker in makers)
+
+    def _alike(self, one: Value, other: Value) -> bool:
+        if self.reference.framework == self.candidate.framework:
+            return self.reference.same(one, other)
+        return compare_payloads(self._payload(one), self._payload(other)).status == "agrees"
+
+    def _distance(self, one: Value, other: Value) -> float:
+        compared = compare_payloads(self._payload(one), self._payload(other))
+        return compared.value("mean_abs") or 0.0
+
+    def _payload(self, value: Value) -> Any:
+        try:
+            return self.reference.payload(value)
+        except (AttributeError, TypeError):  # the other framework's
+            return self.candidate.payload(value)
+
+    def leaf_differs(self, reference: Leaf, candidate: Leaf) -> bool:
+        """Whether two leaves differ in dtype, shape or bits, beyond what a slice map explains."""
+        if reference.spec.dtype != candidate.spec.dtype:
+            return True
+        if reference.spec.shape == candidate.spec.shape:
+            return reference.fingerprint != candidate.fingerprint
+        maps = options(reference.spec.shape, candidate.spec.shape, self.axes) if self.axes else ()
+        if not maps:
+            return True
+        try:
+            values = self.reference.leaf_value(reference), self.candidate.leaf_value(candidate)
+        except WhydiffError:
+            return True
+        small, large = values if maps[0].whole == "candidate" else values[::-1]
+        return not settle(maps, small, large, self._alike, lambda one, other: 0.0).equal
+
+    def agree(self, reference: Value, candidate: Value) -> bool:
+        """Whether no bit differs, also across frameworks."""
+        return self.reference.same(reference, self.bring(candidate))
+
+    def bring(self, candidate: Value) -> Value:
+        """A candidate's value in the reference's framework."""
+        if self.reference.framework == self.candidate.framework:
+            return candidate
+        return self.reference.adopt_foreign(self.candidate.payload(candidate))
+
+    def take(self, reference: Value) -> Value:
+        """A reference's value in the candidate's framework."""
+        if self.reference.framework == self.candidate.framework:
+            return reference
+        return self.candidate.adopt_foreign(self.reference.payload(reference))
+
+    def resynchronise(self, look: Look) -> bool:
+        """Give the candidate the reference's value; False if it cannot take it."""
+        if look.reference_value is None or look.candidate_value is None:
+            return False
+        value = self.take(look.reference_value)
+        inside = look.map is not None and look.map.whole == "candidate"
+        if look.map is not None and inside:
+            value = look.map.put(self.candidate.read(look.candidate), value)
+        if not self.candidate.overwrite(look.candidate, value):
+            return False
+        now = self.candidate.read(look.candidate)
+        return self.agree(look.reference_value, look.map.part(now) if look.map is not None and inside else now)
+
+    def substitute(self, reference: Event, candidate: Event) -> bool:
+        """Give the candidate the reference's value now, on its counterpart; False if it cannot take it."""
+        return self.resynchronise(self._look(reference, candidate, written=True))
+
+    def note_equal(self, look: Look) -> None:
+        """Remember that a written pair now agrees, so that its readers need not compare it again."""
+        if look.reference.spec.shape == look.candidate.spec.shape:
+            self._equal_outputs.add(
+                (look.reference.storage, look.reference.producer, look.candidate.storage, look.candidate.producer)
+            )
+
+    def _known_equal(self, er: Event, ec: Event) -> bool:
+        if er.spec != ec.spec:
+            return False
+        if er.producer == -1 and ec.producer == -1:
+            return self._equal_leaves.get(_leaf_key(er, ec), False)
+        return (er.storage, er.producer, ec.storage, ec.producer) in self._equal_outputs
+
+    def leaves_of(self, side: int, event: Event) -> list[Leaf]:
+        """Leaves that share the storage an event looks at (side 0: reference, 1: candidate)."""
+        return self._leaf_names[side].get(event.storage, [])
+
+
+def _leaf_index(leaves: Any) -> dict[int, list[Leaf]]:
+    index: dict[int, list[Leaf]] = {}
+    for leaf in leaves:
+        if leaf.storage >= 0:
+            index.setdefault(leaf.storage, []).append(leaf)
+    return index
+
+
+def _leaf_key(er: Event, ec: Event) -> tuple[Any, ...]:
+    return (er.storage, ec.storage, er.spec, ec.spec)
+
+
+def replayed_outputs(
+    executor: Executor, progress: Progress | None = None, stage: str = "replay"
+) -> tuple[dict[str, Payload], list[tuple[Call, str]]]:
+    """Execute a whole recorded program: ``slot@number of the return`` → what was returned, and calls that failed."""
+    outputs: dict[str, Payload] = {}
+    failed: list[tuple[Call, str]] = []
+    trace, returns = executor.trace, 0
+    with executor.running():
+        for call in trace.calls:
+            why = executor.execute(call)
+            if why:
+                failed.append((call, why))
+            if call.kind == "return":
+                for event in call.reads:
+                    outputs[f"{event.site.slot}@{returns}"] = executor.payload(executor.read(event))
+                returns += 1
+            executor.release(call)
+            if progress is not None and call.index % 64 == 0:
+                progress(stage, call.index, len(trace.calls))
+    if progress is not None:
+        progress(stage, len(trace.calls), len(trace.calls))
+    return outputs, failed

@@ -1,0 +1,76 @@
+"""The whole vocabulary of whydiff, as inert frozen records (``docs/explanation/glossary.md``).
+
+This room imports no framework, reads no clock and holds no rule about numbers. Every room speaks in these
+records: adapters make them, the pipeline reads them, reporters render the last one, `Diagnosis`.
+"""
+
+from whydiff.records.diagnosis import Diagnosis, Side
+from whydiff.records.finding import (
+    Alignment,
+    Cause,
+    Comparison,
+    Count,
+    Evidence,
+    Experiment,
+    Growth,
+    Intervention,
+    Measurement,
+    Origin,
+    Pair,
+    Remedy,
+    Status,
+    Verdict,
+)
+from whydiff.records.trace import (
+    SCHEMA_VERSION,
+    Call,
+    Environment,
+    Event,
+    Fingerprint,
+    Kind,
+    Leaf,
+    LeafRole,
+    Lift,
+    ObserverCheck,
+    Payload,
+    Phase,
+    RecordedTrace,
+    Site,
+    TensorSpec,
+    Trace,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Alignment",
+    "Call",
+    "Cause",
+    "Comparison",
+    "Count",
+    "Diagnosis",
+    "Environment",
+    "Event",
+    "Evidence",
+    "Experiment",
+    "Fingerprint",
+    "Growth",
+    "Intervention",
+    "Kind",
+    "Leaf",
+    "LeafRole",
+    "Lift",
+    "Measurement",
+    "ObserverCheck",
+    "Origin",
+    "Pair",
+    "Payload",
+    "Phase",
+    "RecordedTrace",
+    "Remedy",
+    "Side",
+    "Site",
+    "Status",
+    "TensorSpec",
+    "Trace",
+    "Verdict",
+]

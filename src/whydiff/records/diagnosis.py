@@ -1,0 +1,76 @@
+"""The single document that every reporter receives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from whydiff import registry
+from whydiff.records.finding import Alignment, Cause, Comparison, Count, Growth, Measurement, Origin, Verdict
+from whydiff.records.trace import SCHEMA_VERSION, Environment, ObserverCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Where one side came from and what it looked like."""
+
+    source: str
+    framework: str
+    level: str
+    calls: int
+    environment: Environment
+    observer: ObserverCheck
+    complete: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The single document that every reporter receives.
+
+    Attributes:
+        verdict: the most severe material verdict.
+        reason: one sentence for the verdict.
+        origins: in execution order.
+        causes: best first (confirmed, then by effect); inert ones last.
+        impact: what the user sees in the outputs.
+        outputs: comparison per returned tensor, by slot name.
+        growth: the plain difference by depth, in execution order.
+        alignment: counts are in the reports; full pairs for machines.
+        sides: reference, candidate.
+        environment_changes: (where, reference's, candidate's), e.g. ("versions.torch", "2.5.0", "2.13.0").
+        not_compared: everything that was skipped, unpaired, sampled or could not be replayed, counted.
+        accounted: True if resynchronising at the origins leaves no bit of difference in the outputs.
+        notes: sentences worth reading (observer effects, nondeterminism, limits).
+    """
+
+    verdict: Verdict
+    reason: str
+    origins: tuple[Origin, ...]
+    causes: tuple[Cause, ...]
+    impact: tuple[Measurement, ...]
+    outputs: tuple[tuple[str, Comparison], ...]
+    growth: tuple[Growth, ...]
+    alignment: Alignment
+    sides: tuple[Side, Side]
+    environment_changes: tuple[tuple[str, str, str], ...] = ()
+    not_compared: tuple[Count, ...] = ()
+    accounted: bool | None = None
+    notes: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole document as JSON-able data."""
+        return registry.get("reporters", "json")().to_dict(self)  # type: ignore[no-any-return]
+
+    def print(self, **options: Any) -> None:
+        """Print the terminal report; options go to the terminal reporter's constructor."""
+        registry.get("reporters", "terminal")(**options).print(self)
+
+    def save(self, path: str) -> None:
+        """Write the report that belongs to the path's suffix (``.json``, ``.md``, ``.html`` …).
+
+        Raises:
+            whydiff.errors.UsageError: no reporter writes that suffix.
+        """
+        registry.reporter_for(path).save(self, path)

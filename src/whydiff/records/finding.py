@@ -1,0 +1,230 @@
+"""What was found: what corresponds, what differs, where it starts and why."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from whydiff.records.trace import Site
+
+Status = Literal["confirmed", "refuted", "inconclusive"]
+
+
+class Verdict(str, enum.Enum):
+    """What a whole difference (or one origin) amounts to; see ``docs/explanation/verdicts.md``."""
+
+    IDENTICAL = "identical"
+    ROUNDING = "rounding"
+    PRECISION = "precision"
+    SEMANTIC = "semantic"
+    UNSTABLE = "unstable"
+    NONDETERMINISTIC = "nondeterministic"
+    INCOMPARABLE = "incomparable"
+    INCONCLUSIVE = "inconclusive"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def severity(self) -> int:
+        """Rank from 0 (nothing to do) upwards; the overall verdict is the most severe material one."""
+        return _SEVERITY[self]
+
+
+_SEVERITY = {
+    verdict: rank
+    for rank, verdict in enumerate(
+        (
+            Verdict.IDENTICAL,
+            Verdict.ROUNDING,
+            Verdict.INCONCLUSIVE,
+            Verdict.PRECISION,
+            Verdict.NONDETERMINISTIC,
+            Verdict.SEMANTIC,
+            Verdict.UNSTABLE,
+            Verdict.INCOMPARABLE,
+        )
+    )
+}
+
+
+# --------------------------------------------------------------------------- what corresponds
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two corresponding calls, by index. ``how``: the pass that paired them."""
+
+    reference: int
+    candidate: int
+    how: str = "same path"
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Which calls correspond; what was left over on either side is a result, not a warning.
+
+    Invariants: pairs are strictly increasing in both indices; no index occurs twice; views are
+    transparent (never paired, only counted); every other call is in a pair or in an unpaired tuple.
+    """
+
+    pairs: tuple[Pair, ...]
+    unpaired_reference: tuple[int, ...] = ()
+    unpaired_candidate: tuple[int, ...] = ()
+    views_reference: int = 0
+    views_candidate: int = 0
+    renamed: tuple[tuple[str, str], ...] = ()
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+
+# --------------------------------------------------------------------------- what differs
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A metric's number. ``per`` says what it is divided by (``"abs(reference)"``, ``"elements"``, ``""``)."""
+
+    metric: str
+    value: float
+    per: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two values: agree (zero bits differ), differ, or could not be compared (and why)."""
+
+    status: Literal["agrees", "differs", "not_compared"]
+    reason: str = ""
+    measurements: tuple[Measurement, ...] = ()
+
+    def value(self, metric: str) -> float | None:
+        """The number of one metric, or None if it was not measured."""
+        return next((m.value for m in self.measurements if m.metric == metric), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One measured statement; ``data`` holds the numbers behind it (JSON scalars)."""
+
+    statement: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A site whose inputs agree (or whose own state differs) and whose output differs.
+
+    Attributes:
+        site: in the reference's naming.
+        candidate_site: its counterpart.
+        kind: ``implementation`` (same inputs, other output), ``arguments`` (same op, other non-tensor
+            arguments), ``state`` (it reads a parameter, buffer or attribute that differs), ``input`` (it
+            reads a run input that differs), ``layout`` (same value, looked at differently), ``region``
+            (the op or ops on one side have no one-to-one counterpart).
+        verdict: of this origin alone.
+        comparison: of its outputs, on agreeing inputs.
+        calls: call index in the reference and in the candidate (-1: none).
+        leaves: names of the differing leaves it reads.
+        region: sites of unpaired calls between agreeing inputs and this origin, both sides.
+        evidence: what supports kind and verdict.
+    """
+
+    site: Site
+    candidate_site: Site
+    kind: Literal["implementation", "arguments", "state", "input", "layout", "region"]
+    verdict: Verdict
+    comparison: Comparison
+    calls: tuple[int, int] = (-1, -1)
+    leaves: tuple[str, ...] = ()
+    region: tuple[Site, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+
+
+# --------------------------------------------------------------------------- why
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """A named change to a rerun; the adapter carries it out.
+
+    ``restore-state`` target=leaf name; ``set-scalar`` target=attribute path, value; ``set-flag``
+    target=flag, value; ``set-mode`` target=module path, value=training bool; ``substitute`` target=str(site);
+    ``set-argument`` target=str(site), value=(argument, value); ``replace-op`` target=str(site) …
+    """
+
+    name: str
+    target: str
+    value: Any = None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.target}" + ("" if self.value is None else f" = {self.value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Interventions, what they should do to the difference, and what they did.
+
+    Attributes:
+        interventions: applied together to one rerun of the candidate.
+        prediction: in words, e.g. ``"outputs equal the reference's bit for bit"``.
+        outcome: in words, with numbers.
+        status: confirmed, refuted or inconclusive.
+        method: ``"rerun"`` (the user's program ran again) or ``"replay"`` (the recorded ops ran again).
+        before: difference of the outputs before (mean absolute), after: with the interventions.
+    """
+
+    interventions: tuple[Intervention, ...]
+    prediction: str
+    outcome: str
+    status: Status
+    method: Literal["rerun", "replay"] = "replay"
+    before: float | None = None
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What to change, in one sentence, and code to paste."""
+
+    text: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A named explanation with its evidence and its proof."""
+
+    code: str
+    name: str
+    site: str
+    verdict: Verdict
+    evidence: tuple[Evidence, ...] = ()
+    remedy: Remedy | None = None
+    status: Status = "inconclusive"
+    reason: str = ""
+    experiments: tuple[Experiment, ...] = ()
+    interventions: tuple[Intervention, ...] = ()
+    effect: tuple[Measurement, ...] = ()
+    inert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How the plain (not resynchronised) difference looks at one depth of the model."""
+
+    site: Site
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many of something were not looked at, and why (nothing vanishes)."""
+
+    what: str
+    reason: str
+    count: int
+    examples: tuple[str, ...] = ()

@@ -1,0 +1,323 @@
+"""What was recorded: sites, values, calls and the trace that holds them. Reads no clock, imports no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Phase = Literal["forward", "backward", "update"]
+Kind = Literal["compute", "view", "module", "return"]
+LeafRole = Literal["parameter", "buffer", "non_persistent_buffer", "attribute", "input", "constant"]
+
+SCHEMA_VERSION = 1
+"""Version of the records as they are written to disk and to JSON."""
+
+
+# --------------------------------------------------------------------------- what was recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a value is produced or read.
+
+    Attributes:
+        scope: dotted module path (PyTorch) or name stack (JAX); ``""`` is the root.
+        op: operator name without namespace and overload, e.g. ``"bmm"``.
+        phase: forward, backward or update (optimizer step).
+        step: how many times the root was entered before (0 for the first).
+        rank: process rank in a distributed run.
+        occurrence: how many times this (scope, op, phase) occurred before within the step.
+        slot: ``"output"``, ``"output.1"``, ``"read.0"`` …; ``""`` names the whole call.
+    """
+
+    scope: str
+    op: str
+    phase: Phase = "forward"
+    step: int = 0
+    rank: int = 0
+    occurrence: int = 0
+    slot: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.scope}:{self.op}#{self.occurrence}"
+        if self.slot:
+            text += f".{self.slot}"
+        if self.phase != "forward":
+            text += f" [{self.phase}]"
+        if self.step:
+            text += f" @step {self.step}"
+        if self.rank:
+            text += f" @rank {self.rank}"
+        return text
+
+    def at(self, slot: str) -> Site:
+        """The same call, another slot."""
+        return Site(self.scope, self.op, self.phase, self.step, self.rank, self.occurrence, slot)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Shape, dtype, device and layout of a tensor.
+
+    Attributes:
+        shape: sizes, outermost first.
+        dtype: framework-neutral name: ``"float32"``, ``"bfloat16"``, ``"float8_e4m3fn"``, ``"int64"`` …
+        device: ``"cpu"``, ``"cuda:0"`` …
+        strides: in elements (not bytes); empty for a contiguous tensor of unknown layout.
+        offset: first element within its storage, in elements.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    device: str = "cpu"
+    strides: tuple[int, ...] = ()
+    offset: int = 0
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """ML2 fingerprint (see `whydiff.numbers.fingerprint`): two 64-bit lanes over little-endian bytes.
+
+    Attributes:
+        lanes: two unsigned 64-bit integers.
+        nbytes: how many bytes were read.
+        covers: ``"content"``: the elements in row-major order; ``"span"``: the bytes of storage from the
+            first to the last element of a non-contiguous tensor. Two spans decide only if they are
+            equal and the layouts are equal; otherwise they say nothing.
+    """
+
+    lanes: tuple[int, int]
+    nbytes: int
+    covers: Literal["content", "span"] = "content"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One recorded value at a site: something a call read, wrote or viewed.
+
+    Attributes:
+        site: where; its slot tells which argument or output.
+        spec: what it looked like; strides and offset are those within its storage.
+        storage: identity of the storage it lives in, within this trace.
+        producer: index of the call that last wrote that storage before this event; -1: a leaf.
+        fingerprint: of the value as it was at that moment; None if not taken.
+        skipped: why there is no fingerprint (sparse, uninitialised, fake …); empty if there is one.
+        payload: key of the full tensor in the trace's payloads; empty if not kept.
+    """
+
+    site: Site
+    spec: TensorSpec
+    storage: int
+    producer: int = -1
+    fingerprint: Fingerprint | None = None
+    skipped: str = ""
+    payload: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One executed operator (or module, at module level): what it read, its arguments, what it wrote.
+
+    Attributes:
+        index: position in execution order, equal to its position in ``trace.calls``.
+        site: scope, op, phase, step, rank, occurrence (slot empty).
+        target: full operator name that the adapter can look up, e.g. ``"aten.bmm.default"``.
+        kind: ``compute`` (makes or changes numbers), ``view`` (another look at the same storage),
+            ``module`` (module-level capture), ``return`` (what the run gave back).
+        reads: tensors read, in argument order.
+        writes: tensors returned or mutated; for a view, the look it returns.
+        arguments: JSON-able template of all arguments; ``{"$read": i}`` stands for ``reads[i]``.
+        mutates: positions in ``reads`` whose storage the call changes.
+        context: index into ``trace.contexts`` (flags in force while it ran).
+        rng: payload key of the random generator's state before a random op; empty otherwise.
+        source: ``file:line`` of the user's code if known.
+    """
+
+    index: int
+    site: Site
+    target: str
+    kind: Kind
+    reads: tuple[Event, ...] = ()
+    writes: tuple[Event, ...] = ()
+    arguments: Any = None
+    mutates: tuple[int, ...] = ()
+    context: int = 0
+    rng: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A storage that existed before the run or came from outside it: state, input or constant.
+
+    Attributes:
+        storage: storage identity within the trace; -1 if no call touched it (inert on this input).
+        role: parameter, buffer, non_persistent_buffer, attribute, input or constant.
+        name: ``"model.rotary_emb.inv_freq"``, ``"args[0]"``, ``"constant#3"``.
+        spec: the whole tensor at the beginning of the run.
+        fingerprint: its content at the beginning of the run.
+        payload: key of the full tensor; empty if not kept.
+        skipped: why there is no fingerprint.
+    """
+
+    storage: int
+    role: LeafRole
+    name: str
+    spec: TensorSpec
+    fingerprint: Fingerprint | None = None
+    payload: str = ""
+    skipped: str = ""
+
+    @property
+    def is_state(self) -> bool:
+        """True for what belongs to the model rather than to the call."""
+        return self.role in ("parameter", "buffer", "non_persistent_buffer", "attribute")
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """How a recorded program is carried out again at another precision, with the same values.
+
+    Attributes:
+        dtype: in which every narrower floating value is carried.
+        casts: ``"kept"``: what the recorded program rounded to a narrower dtype is still rounded to it;
+            ``"lifted"``: nothing is rounded. Casts that widen are lifted either way.
+        everything: float64 values are carried in ``dtype`` too (for programs that are float64 already).
+        seed: every output is rounded to its recorded dtype stochastically, by this seed; None: it is not.
+    """
+
+    dtype: Literal["float32", "float64"]
+    casts: Literal["kept", "lifted"] = "lifted"
+    everything: bool = False
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Everything outside the program that can change numbers. Values are JSON scalars.
+
+    Attributes:
+        versions: package → version (torch, numpy, python, BLAS, oneDNN, CUDA, cuDNN …).
+        hardware: device names, CPU instruction set, core count.
+        flags: determinism, TF32, reduced precision, SDPA backends, threads, autocast …
+        variables: environment variables that frameworks read.
+        rng: short digests of the random generators' states at the beginning.
+    """
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    hardware: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    rng: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ObserverCheck:
+    """Proof that looking did not change the numbers (plain run twice, instrumented run once).
+
+    Attributes:
+        deterministic: the two plain runs agree bit for bit (H0 == H0′); None if not run.
+        unchanged: the instrumented run agrees with the plain one (H1 == H0); None if not run.
+        outputs: how many output tensors were compared.
+        note: what differed, or why the check was not run.
+    """
+
+    deterministic: bool | None
+    unchanged: bool | None
+    outputs: int = 0
+    note: str = ""
+
+
+class Trace(Protocol):
+    """All events of one run. Live runs and traces on disk look the same to the pipeline."""
+
+    @property
+    def framework(self) -> str: ...  # "torch" | "jax"
+    @property
+    def level(self) -> str: ...  # "op" | "module"
+    @property
+    def calls(self) -> Sequence[Call]: ...
+    @property
+    def leaves(self) -> Sequence[Leaf]: ...
+    @property
+    def ties(self) -> Sequence[tuple[str, ...]]: ...  # names of state that share one storage
+    @property
+    def scalars(self) -> Mapping[str, Any]: ...  # "layers.0.norm.eps" → 1e-5; "training" per module
+    @property
+    def config(self) -> Mapping[str, Any]: ...  # flattened model config, "" if none
+    @property
+    def contexts(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def environment(self) -> Environment: ...
+    @property
+    def observer(self) -> ObserverCheck: ...
+    @property
+    def complete(self) -> bool: ...  # False: killed half-way, see note
+    @property
+    def note(self) -> str: ...
+    @property
+    def source(self) -> str: ...  # "live" or the path
+    def payload(self, key: str) -> Payload | None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Payload:
+    """A full tensor on the host, bit for bit.
+
+    Attributes:
+        bits: C-contiguous numpy array of ``spec.shape``. Its numpy dtype is the true one where numpy has it,
+            else the unsigned integer of the same width (bfloat16 → uint16, float8 → uint8).
+        dtype: the true dtype's name.
+    """
+
+    bits: np.ndarray[Any, Any]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTrace:
+    """A `Trace` held in memory.
+
+    ``payloads`` maps keys to host tensors (leaves, random states …); ``handles`` maps leaf names to the
+    framework's own tensors as they were when the run began, so that a live run is replayed without copies.
+    """
+
+    framework: str
+    level: str
+    calls: tuple[Call, ...]
+    leaves: tuple[Leaf, ...]
+    environment: Environment
+    observer: ObserverCheck
+    ties: tuple[tuple[str, ...], ...] = ()
+    scalars: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    contexts: tuple[Mapping[str, Any], ...] = ({},)
+    complete: bool = True
+    note: str = ""
+    source: str = "live"
+    payloads: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    handles: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def payload(self, key: str) -> Payload | None:
+        """The full tensor behind ``key``, or None if it was not kept.
+
+        ``payloads`` may hold `Payload` objects or zero-argument callables that make one (so that a live
+        model's weights are not copied until someone asks).
+        """
+        found = self.payloads.get(key)
+        return found() if callable(found) else found

@@ -1,0 +1,195 @@
+"""From a Diagnosis to the report's data: the five lines, then every section, then what was not looked at.
+
+Nothing here renders. Nothing is dropped either: what is summarised is counted, and an empty part says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from whydiff.records import Alignment, Cause, Diagnosis, Experiment
+from whydiff.report._answer import answer, outcome, remedy_code, status, title
+from whydiff.report._growth import growth_blocks
+from whydiff.report._origins import MOST, origin_blocks
+from whydiff.report.blocks import Block, Code, Section, Table, Text, Tone, View
+from whydiff.report.words import (
+    count,
+    different,
+    figure,
+    listed,
+    metric,
+    note,
+    number,
+    observer,
+    plain,
+    ranges,
+)
+
+_TONES: dict[str, Tone] = {"confirmed": "good", "refuted": "dim", "inconclusive": ""}
+
+
+def build(diagnosis: Diagnosis, *, verbose: bool = False) -> View:
+    """The whole report as data.
+
+    Args:
+        diagnosis: the document.
+        verbose: list every origin and depth with its evidence instead of grouping and summarising.
+    """
+    sections = (
+        Section("Notes", tuple(Text(plain(sentence)) for sentence in diagnosis.notes)),
+        Section("Impact on the outputs", _impact(diagnosis, verbose)),
+        Section("Growth by depth (without resynchronising)", _growth(diagnosis, verbose)),
+        Section(f"Origins ({len(diagnosis.origins)})", _origins(diagnosis, verbose)),
+        Section(f"Causes ({len(diagnosis.causes)})", _causes(diagnosis, verbose)),
+        Section("Environment changes", _environment(diagnosis)),
+        Section("The two runs, and whether looking changed them", _sides(diagnosis)),
+        Section("Alignment", _alignment(diagnosis.alignment, verbose)),
+        Section("Not compared", _not_compared(diagnosis, verbose)),
+    )
+    filled = tuple(section for section in sections if section.blocks)
+    return View(str(diagnosis.verdict), answer(diagnosis), remedy_code(diagnosis), filled)
+
+
+_OUTPUTS = 4
+"""Outputs shown one by one before the rest is counted."""
+
+
+def _impact(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    if diagnosis.impact:
+        rows = tuple((metric(m), figure(m)) for m in diagnosis.impact)
+        blocks.append(Table(("metric", "value"), rows, numeric=("value",)))
+    if diagnosis.outputs:
+        shown = diagnosis.outputs if verbose else diagnosis.outputs[:_OUTPUTS]
+        outputs = tuple(
+            (
+                plain(name),
+                c.status.replace("_", " "),
+                number(c.value("max_abs")),
+                number(c.value("mean_abs")),
+                number(c.value("rel_l2")),
+                different(c),
+                note(c),
+            )
+            for name, c in shown
+        )
+        columns = ("output", "status", "max abs", "mean abs", "rel L2", "different", "note")
+        blocks.append(Table(columns, outputs, numeric=columns[2:-1]))
+        rest = diagnosis.outputs[len(shown) :]
+        if rest:
+            differ = sum(c.status == "differs" for _, c in rest)
+            blocks.append(Text(f"{differ} of {len(rest)} further outputs differ (all of them with --verbose)."))
+    return tuple(blocks) or (Text("No output was compared."),)
+
+
+def _growth(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
+    if diagnosis.growth:
+        return growth_blocks(diagnosis.growth, verbose)
+    return (Text("Not measured."),) if diagnosis.origins else ()
+
+
+def _origins(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
+    if not diagnosis.origins:
+        return (Text("None."),)
+    blocks = origin_blocks(diagnosis.origins, verbose)
+    if diagnosis.accounted is None:
+        return (*blocks, Text("Whether these origins account for the whole difference was not checked."))
+    left = "no bit of difference in the outputs" if diagnosis.accounted else "a difference: something is missing"
+    tone: Tone = "good" if diagnosis.accounted else "bad"
+    return (*blocks, Text(f"Resynchronising at these origins leaves {left}.", tone=tone))
+
+
+def _causes(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
+    if not diagnosis.causes:
+        return (Text("None."),)
+    return tuple(block for cause in diagnosis.causes for block in _cause(cause, verbose))
+
+
+def _cause(cause: Cause, verbose: bool) -> tuple[Block, ...]:
+    mark = {"confirmed": "✓", "refuted": "✗", "inconclusive": "?"}[cause.status]
+    tone: Tone = "dim" if cause.inert else _TONES[cause.status]
+    blocks: list[Block] = [Text(f"{mark} {title(cause)}: {cause.verdict}, {status(cause)}", tone=tone)]
+    for evidence in cause.evidence:
+        data = ", ".join(f"{key} = {value}" for key, value in evidence.data.items()) if verbose else ""
+        blocks.append(Text(plain(f"evidence: {evidence.statement}" + (f" [{data}]" if data else "")), 1))
+    blocks.extend(Text(line, 1) for experiment in cause.experiments for line in _experiment(experiment))
+    if not cause.experiments:
+        proposed = listed((plain(str(i)) for i in cause.interventions), 3)
+        blocks.append(Text("experiment: none was run" + (f" (proposed: {proposed})" if proposed else ""), 1))
+    if cause.effect:
+        blocks.append(Text("effect: " + ", ".join(f"{metric(m)} {figure(m)}" for m in cause.effect), 1))
+    if cause.remedy:
+        blocks.append(Text(f"remedy: {plain(cause.remedy.text)}", 1))
+        if cause.remedy.code:
+            blocks.append(Code(cause.remedy.code))
+    blocks.append(Text(f"read more: whydiff cause {plain(cause.code)}", 1, tone="dim"))
+    return tuple(blocks)
+
+
+def _experiment(experiment: Experiment) -> tuple[str, ...]:
+    return (
+        f"experiment ({experiment.status}): {outcome(experiment)}",
+        f"predicted: {plain(experiment.prediction)}",
+    )
+
+
+def _environment(diagnosis: Diagnosis) -> tuple[Block, ...]:
+    if not diagnosis.environment_changes:
+        return (Text("None: both runs saw the same versions, hardware, flags and variables."),)
+    rows = tuple(tuple(map(plain, change)) for change in diagnosis.environment_changes)
+    return (Table(("where", "reference", "candidate"), rows),)
+
+
+def _sides(diagnosis: Diagnosis) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    for name, side in zip(("reference", "candidate"), diagnosis.sides, strict=True):
+        framework = plain(f"{side.framework}, {side.level} level")
+        blocks.append(Text(f"{name}: {plain(side.source)} ({framework}, {count(side.calls, 'call')})"))
+        if not side.complete:
+            blocks.append(Text(f"INCOMPLETE: {plain(side.note) or 'no reason was recorded'}", 1, tone="bad"))
+        elif side.note:
+            blocks.append(Text(plain(side.note), 1))
+        words, proven = observer(side)
+        broken = False in (side.observer.deterministic, side.observer.unchanged)
+        blocks.append(Text(words, 1, tone="good" if proven else "bad" if broken else ""))
+    return tuple(blocks)
+
+
+def _alignment(alignment: Alignment, verbose: bool) -> tuple[Block, ...]:
+    how = Counter(pair.how for pair in alignment.pairs)
+    ways = ", ".join(f"{n} by {plain(name)}" for name, n in how.most_common())
+    blocks: list[Block] = [Text(f"{count(len(alignment.pairs), 'pair')}" + (f": {ways}" if ways else ""))]
+    left = (alignment.unpaired_reference, alignment.unpaired_candidate)
+    for name, indices in zip(("reference", "candidate"), left, strict=True):
+        calls = f" (number {ranges(indices)})" if indices else ""
+        blocks.append(
+            Text(f"unpaired in the {name}: {count(len(indices), 'call')}{calls}", tone="bad" if indices else "")
+        )
+    views = f"{alignment.views_reference} in the reference, {alignment.views_candidate} in the candidate"
+    blocks.append(Text(f"views (looked through, never paired): {views}"))
+    if alignment.renamed:
+        limit = len(alignment.renamed) if verbose else 6
+        pairs = listed((plain(f"{here} ↔ {there}") for here, there in alignment.renamed), limit)
+        blocks.append(Text(f"renamed: {pairs}"))
+    return tuple(blocks)
+
+
+def _not_compared(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
+    counts = diagnosis.not_compared
+    if not counts:
+        return (Text("Nothing was left out."),)
+    shown = counts if verbose else counts[:MOST]
+    rows = tuple(
+        (
+            plain(c.what),
+            str(c.count),
+            plain(c.reason),
+            listed(map(plain, c.examples), len(c.examples) if verbose else 3),
+        )
+        for c in shown
+    )
+    table = Table(("what", "count", "because", "for example"), rows, numeric=("count",))
+    if len(shown) == len(counts):
+        return (table,)
+    rest = f"{count(len(counts) - len(shown), 'more row')} ({sum(c.count for c in counts[len(shown) :])} in all)"
+    return (table, Text(f"{rest}; verbose shows them."))

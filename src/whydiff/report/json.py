@@ -1,0 +1,81 @@
+"""The diagnosis as strict JSON, for machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+from whydiff.records import Diagnosis, Site
+from whydiff.report._answer import answer
+from whydiff.report.base import Reporter
+
+
+class JsonReporter(Reporter):
+    """Every field of the Diagnosis under its own name, in the records' order, and ``answer``.
+
+    ``schema_version`` comes first and grows when a field changes its meaning or goes; new fields may be
+    added within a version. Verdicts are their words; a site is its fields and its ``text``. JSON has no
+    non-finite numbers: they are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``. ``answer`` holds
+    the five lines that people read; they are for people and not stable.
+
+    Args:
+        indent: spaces per level; None for one line.
+    """
+
+    suffixes = (".json",)
+
+    def __init__(self, indent: int | None = 2) -> None:
+        self.indent = indent
+
+    def to_dict(self, diagnosis: Diagnosis) -> dict[str, Any]:
+        """The whole document as JSON-able data (dict, list, str, int, float, bool, None)."""
+        fields = encode(diagnosis)
+        version = fields.pop("schema_version")
+        return {"schema_version": version, "answer": dict(answer(diagnosis)), **fields}
+
+    def render(self, diagnosis: Diagnosis) -> str:
+        """The document as one JSON text."""
+        return json.dumps(self.to_dict(diagnosis), indent=self.indent, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def encode(value: Any) -> Any:
+    """Records, mappings, sequences and scalars as JSON-able data; anything else as its type and repr.
+
+    Halves of surrogate pairs (in a hostile trace's names, or a file name that is no UTF-8) become visible
+    escapes: no encoding carries them.
+    """
+    if isinstance(value, enum.Enum):
+        return encode(value.value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return _float(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        data = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {**data, "text": encode(str(value))} if isinstance(value, Site) else data
+    if isinstance(value, Mapping):
+        return {encode(str(key)): encode(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [encode(item) for item in value]
+    if isinstance(value, Set):
+        return sorted((encode(item) for item in value), key=repr)
+    if hasattr(value, "tolist"):  # arrays and scalars of array libraries
+        return encode(value.tolist())
+    return {"type": type(value).__name__, "repr": repr(value)}
+
+
+def _float(value: float) -> float | str:
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return float(value)
+
+
+REGISTER = JsonReporter

@@ -1,0 +1,199 @@
+"""The report on a terminal (rich). Piped, it is the same text without a width and without colour."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+from whydiff.records import Diagnosis
+from whydiff.report._view import build
+from whydiff.report.base import Reporter
+from whydiff.report.blocks import Bar, Block, Cell, Code, Section, Table, Text
+from whydiff.report.words import bar
+
+Color = Literal["always", "auto", "never"]
+
+_UNLIMITED = 10_000
+_BAR_CELLS = 20
+_TONES = {"": "", "good": "green", "bad": "bold red", "dim": "dim"}
+_VERDICTS = {
+    "identical": "bold green",
+    "rounding": "bold green",
+    "precision": "bold yellow",
+    "inconclusive": "bold yellow",
+}
+_ASCII = str.maketrans(
+    {
+        **dict.fromkeys("█▏▎▍▌▋▊▉", "#"),
+        "–": "-",
+        "→": "->",
+        "↔": "<->",
+        "…": "...",
+        "✓": "+",
+        "✗": "x",
+        "×": "x",
+    }
+)
+
+
+class TerminalReporter(Reporter):
+    """The answer in five lines, then the sections.
+
+    Args:
+        color: ``"always"`` survives a pipe; ``"auto"`` follows the terminal, ``NO_COLOR`` and
+            ``FORCE_COLOR`` (in this order); ``"never"`` writes no escape sequence at all.
+        width: columns to fold at; None: the terminal's, and no limit if there is no terminal.
+        verbose: list every origin and depth with its evidence instead of grouping and summarising.
+        console: write here instead of standard output; the other settings are then the console's own.
+    """
+
+    suffixes = (".txt",)
+
+    def __init__(
+        self,
+        color: Color = "auto",
+        width: int | None = None,
+        verbose: bool = False,
+        console: Console | None = None,
+    ) -> None:
+        self.color, self.width, self.verbose, self.console = color, width, verbose, console
+
+    def print(self, diagnosis: Diagnosis) -> None:
+        """Write the report to the console."""
+        self._write(diagnosis, self.console or make_console(self.color, self.width))
+
+    def render(self, diagnosis: Diagnosis) -> str:
+        """The report as text; with escape sequences only if ``color`` is ``"always"``."""
+        file = io.StringIO()
+        color: Color = "always" if self.color == "always" else "never"
+        self._write(diagnosis, make_console(color, self.width or _UNLIMITED, file))
+        return file.getvalue()
+
+    def _write(self, diagnosis: Diagnosis, console: Console) -> None:
+        view = build(diagnosis, verbose=self.verbose)
+        out = _Writer(console)
+        for label, text in view.answer:
+            style = _VERDICTS.get(view.verdict, "bold red") if label == "verdict" else ""
+            out.labelled(label, text, style)
+        if view.remedy:
+            console.print()
+            out.block(Code(view.remedy))
+        for section in view.sections:
+            console.print()
+            out.line(section.title, "bold")
+            for block in section.blocks:
+                out.block(block)
+
+
+class _Writer:
+    """Puts blocks on one console; every string is literal text, never markup."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        encoding = console.encoding.lower().replace("-", "")
+        self.unicode = encoding.startswith("utf") or isinstance(console.file, io.StringIO)
+
+    def text(self, text: str, style: str = "") -> RichText:
+        return RichText(text if self.unicode else text.translate(_ASCII), style, overflow="fold")
+
+    def line(self, text: str, style: str = "", indent: int = 0) -> None:
+        self.put(self.text(text, style), indent)
+
+    def put(self, renderable: RenderableType, indent: int) -> None:
+        self.console.print(Padding(renderable, (0, 0, 0, indent), expand=False))
+
+    def labelled(self, label: str, text: str, style: str) -> None:
+        grid = RichTable.grid(padding=(0, 1))
+        grid.add_column(width=7, no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(RichText(label, "bold cyan"), self.text(text, style))
+        self.console.print(grid)
+
+    def block(self, block: Block) -> None:
+        if isinstance(block, Text):
+            self.line(block.text, _TONES[block.tone], 2 + 2 * block.depth)
+        elif isinstance(block, Code):
+            for line in block.code.rstrip().splitlines():
+                self.line(line, "cyan", 6)
+        else:
+            self.rows(block)
+
+    def rows(self, block: Table) -> None:
+        """The table if it fits, else each row as its first cell and a sentence, so that names stay whole."""
+        table = self.table(block)
+        needed = Measurement.get(self.console, self.console.options.update(width=_UNLIMITED), table).maximum
+        if needed + 2 <= self.console.width:
+            self.put(table, 2)
+            return
+        for first, *rest in block.rows:
+            self.put(self.cell(first), 2)
+            named = zip(block.columns[1:], rest, strict=True)
+            figures = [
+                f"{name} {cell}".strip() for name, cell in named if not isinstance(cell, Bar) and cell not in ("", "–")
+            ]
+            self.line("; ".join(figures), indent=4)
+
+    def table(self, block: Table) -> RichTable:
+        table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for name in block.columns:
+            right = name in block.numeric
+            table.add_column(self.text(name), justify="right" if right else "left", overflow="fold", no_wrap=right)
+        for row in block.rows:
+            table.add_row(*(self.cell(cell) for cell in row))
+        return table
+
+    def cell(self, cell: Cell) -> RichText:
+        if isinstance(cell, Bar):
+            return self.text(bar(cell.fraction, _BAR_CELLS), "magenta")
+        return self.text(cell)
+
+
+def write_sections(
+    labelled: Sequence[tuple[str, str]], sections: Sequence[Section], color: Color = "auto", file: Any = None
+) -> None:
+    """Write a study's report: labelled lines, then titled sections; empty sections are left out.
+
+    Args:
+        labelled: (label, sentence) pairs, the answer in short.
+        sections: the rest, in reading order.
+        color: when to write colour.
+        file: where, uncut and unfolded; standard output if None.
+    """
+    out = _Writer(make_console(color) if file is None else make_console("never", 10_000, file))
+    for label, sentence in labelled:
+        out.labelled(label, sentence, "bold" if label == "verdict" else "")
+    for section in sections:
+        if section.blocks:
+            out.console.print()
+            out.line(section.title, "bold")
+            for block in section.blocks:
+                out.block(block)
+
+
+def make_console(color: Color = "auto", width: int | None = None, file: io.StringIO | None = None) -> Console:
+    """A console that keeps colour exactly when it was asked for, and never cuts text that is piped."""
+    plain = Console(file=file, width=width, highlight=False, color_system=None)
+    if color == "auto":
+        environment = os.environ
+        if environment.get("NO_COLOR"):
+            color = "never"
+        elif environment.get("FORCE_COLOR"):
+            color = "always"
+    if width is None and not plain.file.isatty():
+        width = _UNLIMITED
+    if color == "never":
+        return Console(file=file, width=width, highlight=False, color_system=None, force_terminal=False)
+    if color == "always":
+        return Console(file=file, width=width, highlight=False, color_system="standard", force_terminal=True)
+    return Console(file=file, width=width, highlight=False)
+
+
+REGISTER = TerminalReporter

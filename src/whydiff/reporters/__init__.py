@@ -1,1 +1,0 @@
-"""One file per reporter; files that start with an underscore build what all of them show."""

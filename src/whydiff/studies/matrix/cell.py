@@ -1,0 +1,107 @@
+"""One cell of an environment matrix, in its own process: ``python -m whydiff.studies.matrix.cell REQUEST ANSWER``.
+
+Both are JSON files. A request says ``"do": "capture"`` (run a target once and write its trace) or ``"do":
+"compare"`` (compare the reference's trace on disk with the target, run *here*: the reference's tensors come
+from the trace and the candidate's ops are executed by this environment's kernels, so that every origin
+between two environments is found although no process holds both). The answer has ``"ok": true`` and what
+was asked for, or ``"ok": false`` and the error in words. It imports nothing beyond what a capture or a
+comparison needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from whydiff.errors import CaptureError, WhydiffError
+from whydiff.records import Payload
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out one request; returns 0 if the answer is ok, else 2."""
+    request_file, answer_file = arguments
+    request = json.loads(Path(request_file).read_text(encoding="utf-8"))
+    try:
+        answer = {"ok": True, **_ACTIONS[request["do"]](request)}
+    except WhydiffError as error:
+        answer = {"ok": False, "kind": type(error).__name__, "error": str(error)}
+    except Exception as error:  # noqa: BLE001 - a cell that fails must say so to the process that waits for it
+        lines = traceback.format_exc().rstrip().splitlines()
+        answer = {"ok": False, "kind": type(error).__name__, "error": f"{error}\n" + "\n".join(lines[-6:])}
+    temporary = Path(f"{answer_file}.tmp")
+    temporary.write_text(json.dumps(answer, allow_nan=False), encoding="utf-8")
+    os.replace(temporary, answer_file)
+    return 0 if answer["ok"] else 2
+
+
+def _load(request: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+    from whydiff.capturing import targets
+
+    arguments = list(request.get("arguments", ()))
+    return targets.load(request["target"], arguments), arguments
+
+
+def _capture(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Record a target's run; ``payloads`` is ``none`` or ``all``, ``max_bytes`` limits the latter."""
+    from whydiff.capturing.adapters import for_target
+    from whydiff.capturing.store import TraceWriter, save
+
+    target, arguments = _load(request)
+    adapter = for_target(target, arguments)
+    run = adapter.run(target, arguments, {})
+    payloads, out = request["payloads"], request["trace"]
+    record = getattr(run, "record", None)
+    if record is None:  # an adapter that records in memory only
+        trace = run.capture()
+        save(trace, out, payloads=payloads, overwrite=True)
+        return {}
+    with TraceWriter(out, framework=adapter.name, level="op", overwrite=True) as writer:
+        sink = _Limited(writer, request.get("max_bytes"))
+        writer.close(**record(sink, payloads=payloads, check=request.get("check", True)))
+    return {"payload_bytes": sink.taken}
+
+
+def _compare(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare a reference's trace with the target, run live in this environment."""
+    from whydiff import pipeline
+
+    target, arguments = _load(request)
+    diagnosis = pipeline.compare(Path(request["reference"]), target, *arguments)
+    return {"diagnosis": diagnosis.to_dict()}
+
+
+_ACTIONS = {"capture": _capture, "compare": _compare}
+
+
+class _Limited:
+    """A trace's writer that refuses full tensors beyond a number of bytes."""
+
+    def __init__(self, writer: Any, most: int | None) -> None:
+        self._writer, self._most, self.taken = writer, most, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def add_payload(self, key: str, payload: Payload) -> None:
+        """Pass a tensor on.
+
+        Raises:
+            CaptureError: it would exceed the limit.
+        """
+        self.taken += payload.bits.nbytes
+        if self._most is not None and self.taken > self._most:
+            raise CaptureError(
+                "The full tensors of this run do not fit into the limit.", where=key,
+                actual=f"{self.taken} bytes so far", expected=f"at most {self._most} bytes (--max-bytes)",
+                next_step="Raise --max-bytes, or compare a smaller input.",
+            )  # fmt: skip
+        self._writer.add_payload(key, payload)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,150 @@
+"""The common pipeline on JAX programs: planted defects, benign pairs, disk and live, interventions."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import whydiff
+from whydiff.capturing.adapters import for_framework
+from whydiff.pipeline import Options, compare
+from whydiff.records import Diagnosis, Intervention, Verdict
+
+spec = importlib.util.spec_from_file_location("jax_models", __file__.replace("test_compare", "models"))
+assert spec is not None and spec.loader is not None
+models = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = models  # dataclasses look their module up
+spec.loader.exec_module(models)
+
+
+def test_the_same_program_is_identical() -> None:
+    assert compare(models.transformer(), models.transformer()).verdict is Verdict.IDENTICAL
+
+
+def test_another_eps_is_semantic_at_the_norm() -> None:
+    diagnosis = compare(models.transformer(), models.transformer(eps=1e-3))
+    assert diagnosis.verdict is Verdict.SEMANTIC
+    assert {(o.kind, o.site.op) for o in diagnosis.origins} == {("arguments", "add")}
+    assert len(diagnosis.origins) == models.LAYERS
+    assert all("norm" in origin.site.scope for origin in diagnosis.origins)
+    assert diagnosis.accounted
+    assert [(cause.code, cause.status) for cause in diagnosis.causes] == [("FO002", "confirmed")]
+
+
+def test_a_rounded_rotary_table_is_found_and_proven() -> None:
+    diagnosis = compare(models.transformer(), models.transformer(round_table=True))
+    assert diagnosis.verdict is Verdict.PRECISION
+    confirmed = [cause for cause in diagnosis.causes if cause.status == "confirmed"]
+    assert [cause.code for cause in confirmed] == ["ST003"]
+    assert "params.rotary.angles" in str(confirmed[0])
+    assert confirmed[0].experiments[0].method == "rerun"
+    assert confirmed[0].experiments[0].after == 0
+
+
+def test_a_swapped_head_layout_is_semantic_in_the_attention() -> None:
+    diagnosis = compare(models.transformer(), models.transformer(heads_last=True))
+    assert diagnosis.verdict is Verdict.SEMANTIC
+    assert all("attention" in origin.site.scope for origin in diagnosis.origins)
+    assert [(cause.code, cause.status) for cause in diagnosis.causes] == [("FO004", "confirmed")], diagnosis.causes
+    assert len(diagnosis.origins) == 3 * models.LAYERS == len(diagnosis.causes[0].interventions)
+
+
+def test_an_equinox_modules_eps_can_be_put_back() -> None:
+    pytest.importorskip("equinox")
+    run: Any = for_framework("jax").run(models.equinox_model(eps=1e-2), (models.tokens(),), {})
+    reference: Any = for_framework("jax").run(models.equinox_model(), (models.tokens(),), {})
+    changes = [Intervention("set-scalar", f"layers.{n}.norm.eps", 1e-5) for n in range(2)]
+    assert all(run.supports(change) for change in changes)
+    wanted = np.asarray(reference.plain()[0][1])
+    assert not np.array_equal(run.plain()[0][1], wanted)
+    assert np.array_equal(run.plain(changes)[0][1], wanted)
+    assert not np.array_equal(run.plain()[0][1], wanted)
+
+
+def batched(rows: int) -> Any:
+    w = jax.random.normal(jax.random.key(0), (2048, 64))
+    x = jax.random.normal(jax.random.key(1), (32, 2048))[:rows]
+    product = jax.jit(lambda x: jnp.tanh(x @ w))
+    return lambda: product(x)
+
+
+def test_a_row_alone_and_in_a_batch_is_rounding_at_the_product() -> None:
+    diagnosis = compare(batched(1), batched(32))
+    if diagnosis.verdict is Verdict.IDENTICAL:
+        pytest.skip("this backend's kernels do not depend on the batch here")
+    assert diagnosis.verdict is Verdict.ROUNDING
+    assert {origin.site.op for origin in diagnosis.origins} == {"dot_general"}
+
+
+def test_live_and_disk_give_the_same_diagnosis(tmp_path: Path) -> None:
+    sides = {"a": models.transformer(), "b": models.transformer(eps=1e-3)}
+    for name, target in sides.items():
+        with whydiff.capture(tmp_path / name, framework="jax") as session:
+            session.run(target)
+    live = compare(*sides.values())
+    disk = compare(tmp_path / "a", tmp_path / "b")
+    mixed = compare(tmp_path / "a", sides["b"])
+    assert [_core(d) for d in (disk, mixed)] == [_core(live)] * 2
+
+
+def _core(diagnosis: Diagnosis) -> Any:
+    return (diagnosis.verdict, [(str(o.site), o.kind) for o in diagnosis.origins], diagnosis.outputs,
+            diagnosis.growth, diagnosis.accounted)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "intervention",
+    [
+        Intervention("set-flag", "dispatch", "op by op"),
+        Intervention("set-flag", "xla_allow_excess_precision", False),
+        Intervention("set-flag", "jax_default_matmul_precision", "highest"),
+    ],
+)
+def test_flags_can_be_set_for_one_run(intervention: Intervention) -> None:
+    run: Any = for_framework("jax").run(models.transformer(), (), {})
+    before = np.asarray(run.plain()[0][1])
+    assert run.supports(intervention)
+    changed = np.asarray(run.plain([intervention])[0][1])
+    np.testing.assert_allclose(changed, before, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(run.plain()[0][1], before)
+    assert jax.config.jax_default_matmul_precision is None
+
+
+def test_fused_bfloat16_differs_from_op_by_op_only_by_excess_precision() -> None:
+    x = jax.random.normal(jax.random.key(0), (64, 64)).astype(jnp.bfloat16)
+    run: Any = for_framework("jax").run(jax.jit(lambda x: jax.nn.softmax(x) * x), (x,), {})
+    alone = run.plain([Intervention("set-flag", "dispatch", "op by op")])[0][1]
+    fused = run.plain()[0][1]
+    exact = run.plain([Intervention("set-flag", "xla_allow_excess_precision", False)])[0][1]
+    assert not np.array_equal(fused, alone)
+    assert np.array_equal(exact, alone)
+
+
+def test_activations_can_be_carried_in_a_wider_dtype() -> None:
+    w = jax.random.normal(jax.random.key(0), (64, 64)).astype(jnp.bfloat16)
+    x = jnp.ones((4, 64), jnp.bfloat16)
+    run: Any = for_framework("jax").run(jax.jit(lambda x: jnp.tanh(x @ w) @ w), (x,), {})
+    wide = run.plain([Intervention("set-activation-dtype", "float32")])[0][1]
+    assert wide.dtype == jnp.float32
+    expected = np.tanh(np.asarray(x, np.float64) @ np.asarray(w, np.float64)) @ np.asarray(w, np.float64)
+    np.testing.assert_allclose(np.asarray(wide), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_other_levels_are_refused_with_a_designed_error() -> None:
+    with pytest.raises(whydiff.UsageError, match="equation by equation"):
+        compare(batched(1), batched(1), options=Options(level="module"))
+
+
+def test_a_target_that_raises_names_the_users_line() -> None:
+    def broken(x: jax.Array) -> jax.Array:
+        raise ValueError("no such thing")
+
+    with pytest.raises(whydiff.TargetError, match=r"test_compare\.py"):
+        compare(broken, broken, jnp.ones(2))

@@ -1,0 +1,149 @@
+"""``whydiff capture -- python script.py``, end to end, in subprocesses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import whydiff
+from whydiff.capturing.store import open_trace
+
+pytest.importorskip("torch")
+
+MODEL = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = torch.nn.Linear(8, 16), torch.nn.BatchNorm1d(16), torch.nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.b(self.norm(self.a(x)).relu())
+"""
+TRAIN = """
+import argparse, os, signal, sys
+import torch
+from model import Net
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float, default=0.01)
+parser.add_argument("--end", default="")
+parser.add_argument("--workers", type=int, default=0)
+options = parser.parse_args()
+
+
+def main():
+    torch.manual_seed(0)
+    model, loss = Net(), torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr)
+    data = torch.utils.data.TensorDataset(torch.randn(16, 8), torch.randint(0, 4, (16,)))
+    loader = torch.utils.data.DataLoader(data, batch_size=4, num_workers=options.workers)
+    for step, (x, y) in enumerate(loader):
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        optimizer.step()
+        if step == 2 and options.end == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == 1 and options.end == "raise":
+            model(torch.ones(2, 3))
+    print("argv:", sys.argv[1:], "file:", os.path.basename(__file__), "name:", __name__)
+    if options.end == "text":
+        sys.exit("no luck")
+    if options.end.isdigit():
+        sys.exit(int(options.end))
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``scripts/train.py`` and what it imports."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "model.py").write_text(MODEL)
+    (folder / "scripts" / "train.py").write_text(TRAIN)
+    return folder
+
+
+def command(cwd: Path, *words: Any) -> subprocess.CompletedProcess[str]:
+    source = str(Path(whydiff.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-m", "whydiff.cli", *map(str, words)], cwd=cwd, text=True, capture_output=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+
+
+def capture(project: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return command(project, "capture", "-o", name, "--", sys.executable, Path("scripts/train.py"), *options)
+
+
+@pytest.fixture(scope="module")
+def runs(project: Path) -> dict[str, subprocess.CompletedProcess[str]]:
+    """Captures that tests share, by the name of their trace."""
+    options = {
+        "plain": (),
+        "again": (),
+        "other": ("--lr", "0.02", "--workers", "1"),
+        "killed": ("--end", "kill"),
+    }
+    return {name: capture(project, name, *words) for name, words in options.items()}
+
+
+def test_a_script_runs_as_it_would_alone(project: Path, runs: Any) -> None:
+    assert runs["other"].returncode == 0, runs["other"].stderr
+    assert "argv: ['--lr', '0.02', '--workers', '1'] file: train.py name: __main__" in runs["other"].stdout
+    trace = open_trace(project / "other")
+    assert trace.complete and {call.site.step for call in trace.calls} == {0, 1, 2, 3}
+    assert {call.site.phase for call in trace.calls} == {"forward", "backward", "update"}
+
+
+@pytest.mark.parametrize(("end", "status"), [("3", 3), ("text", 1)])
+def test_exit_statuses_go_through_and_the_trace_is_complete(project: Path, end: str, status: int) -> None:
+    done = capture(project, f"end-{end}", "--end", end)
+    assert done.returncode == status
+    assert ("no luck" in done.stderr) == (end == "text")
+    assert open_trace(project / f"end-{end}").complete
+
+
+def test_an_exception_prints_the_scripts_own_traceback(project: Path) -> None:
+    done = capture(project, "raised", "--end", "raise")
+    assert done.returncode == 1
+    first = done.stderr.index("Traceback")
+    assert "train.py" in done.stderr[first:].splitlines()[1] and "runpy" not in done.stderr
+    assert "RuntimeError: mat1 and mat2" in done.stderr
+    trace = open_trace(project / "raised")
+    assert not trace.complete and "RuntimeError" in trace.note
+    assert max(call.site.step for call in trace.calls if call.site.phase == "update") == 1
+
+
+def test_two_traces_of_scripts_are_compared(project: Path, runs: Any) -> None:
+    same = command(project, "compare", "plain", "again")
+    assert same.returncode == 0, same.stderr
+    assert "identical" in same.stdout
+    other = command(project, "compare", "plain", "other")
+    assert other.returncode == 1, other.stderr
+    assert "[update]" in other.stdout and "identical" not in other.stdout.splitlines()[0]
+
+
+def test_a_killed_script_leaves_its_complete_steps(project: Path, runs: Any) -> None:
+    assert runs["killed"].returncode == 137
+    trace = open_trace(project / "killed")
+    assert not trace.complete and "killed" in trace.note
+    assert {call.site.step for call in trace.calls} == {0, 1}
+    assert trace.environment.versions
+    report = command(project, "compare", "plain", "killed")
+    assert "the candidate is incomplete" in report.stdout, report.stderr
+
+
+def test_a_trace_in_the_way_is_a_usage_error(project: Path, runs: Any) -> None:
+    done = capture(project, "plain")
+    assert done.returncode == 2 and "Traceback" not in done.stderr

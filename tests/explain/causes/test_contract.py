@@ -1,0 +1,162 @@
+"""What every registered cause promises; a new file in the folder is tested by being there."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from whydiff import registry
+from whydiff.errors import UsageError
+from whydiff.explain.causes import by_code, detectors
+from whydiff.explain.causes._page import HEADINGS, index, page, sections
+from whydiff.pipeline import compare
+from whydiff.records import Cause, Diagnosis
+from whydiff.studies.matrix import Matrix, MatrixOptions, run_matrix, settings
+
+DOCS = Path(__file__).parents[3] / "docs"
+CODES = [detector.code for detector in detectors()]
+BY_MATRIX = {
+    "EN001": "WHYDIFF_TEST_RELEASE=1.0.0",
+    "EN002": "WHYDIFF_TEST_ONEDNN=0",
+    "EN004": "ATEN_CPU_CAPABILITY=default",
+}
+"""Causes outside the program: confirmed by running it again in other processes, with one variable changed."""
+ON_AN_ACCELERATOR = ("PR005",)
+"""The CPU backend ignores what these change, and the experiment finds just that."""
+
+
+@cache
+def diagnosis(code: str) -> Diagnosis:
+    return compare(*by_code(code).example())
+
+
+def of(code: str) -> list[Cause]:
+    return [cause for cause in diagnosis(code).causes if cause.code == code]
+
+
+def test_there_are_causes_and_their_codes_and_names_are_unique() -> None:
+    assert {"ST001", "ST002", "ST003", "ST004", "ST005", "ST006", "IN001", "MD001", "ND001"} <= set(CODES)
+    assert len(set(CODES)) == len(CODES)
+    assert len({detector.name for detector in detectors()}) == len(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_code_name_and_file_follow_the_rules(code: str) -> None:
+    detector = by_code(code)
+    assert re.fullmatch(r"[A-Z]{2}\d{3}", code)
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", detector.name)
+    assert registry.get("causes", code.lower()) is detector
+    assert by_code(detector.name) is detector
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_docstring_has_every_heading_with_text(code: str) -> None:
+    found = sections(by_code(code))
+    assert found.pop("")
+    assert tuple(found) == HEADINGS
+    assert all(found.values())
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_checked_in_page_is_the_docstring(code: str) -> None:
+    written = (DOCS / "causes" / f"{code}.md").read_text(encoding="utf-8")
+    assert written == page(by_code(code)), "run: python -m whydiff.explain.causes._page docs"
+
+
+def test_the_index_lists_every_cause_and_no_page_is_left_over() -> None:
+    assert (DOCS / "reference" / "causes.md").read_text(encoding="utf-8") == index()
+    assert {path.stem for path in (DOCS / "causes").glob("*.md")} == set(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_example_fires_its_cause_and_no_other(code: str) -> None:
+    assert {cause.code for cause in diagnosis(code).causes} == {code}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_what_is_found_has_evidence_and_a_remedy(code: str) -> None:
+    for cause in of(code):
+        assert cause.name == by_code(code).name
+        assert cause.site
+        assert cause.evidence
+        assert all(evidence.statement and evidence.data for evidence in cause.evidence)
+        assert cause.remedy is not None
+        assert cause.remedy.text
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code not in BY_MATRIX])
+def test_the_code_to_paste_is_python(code: str) -> None:
+    for cause in of(code):
+        assert cause.remedy is not None
+        compile(cause.remedy.code, code, "exec")
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code not in (*BY_MATRIX, *ON_AN_ACCELERATOR)])
+def test_the_example_is_confirmed_by_experiment(code: str) -> None:
+    assert [cause.status for cause in of(code)] == ["confirmed"]
+    assert of(code)[0].experiments
+    assert not of(code)[0].inert
+
+
+@pytest.mark.parametrize("code", ON_AN_ACCELERATOR)
+def test_an_example_for_an_accelerator_is_confirmed_there_and_inert_elsewhere(code: str) -> None:
+    (found,) = of(code)
+    acts = any(comparison.status == "differs" for _, comparison in diagnosis(code).outputs)
+    assert (found.status, found.inert) == (("confirmed", False) if acts else ("refuted", True))
+    assert found.experiments
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
+    target = f"{Path(__file__).with_name('environments.py')}:run"
+    return run_matrix(target, settings([sys.executable], list(BY_MATRIX.values())),
+                      MatrixOptions(tmp_path_factory.mktemp("matrix")))  # fmt: skip
+
+
+@pytest.mark.parametrize("code", BY_MATRIX)
+def test_a_cause_outside_the_program_is_confirmed_by_running_it_elsewhere(code: str, matrix: Matrix) -> None:
+    if code == "EN004" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this machine has one instruction set only")
+    assert [(cause.status, "whydiff matrix" in cause.reason) for cause in of(code)] == [("inconclusive", True)]
+    pairing = matrix.pairings[list(BY_MATRIX).index(code)]
+    assert [(cause.code, cause.status) for cause in pairing.causes] == [(code, "confirmed")], pairing.reason
+    assert [(c["code"], c["status"]) for c in pairing.diagnosis["causes"]] == [(code, "confirmed")]
+    assert [one.outcome for one in pairing.causes[0].experiments] == [
+        "it gives the candidate's bits", "the bits are the reference's",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_status_that_is_not_confirmed_says_why(code: str) -> None:
+    assert all(cause.reason for cause in of(code) if cause.status != "confirmed")
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_diagnosis_can_be_written_as_json(code: str) -> None:
+    assert [cause["code"] for cause in diagnosis(code).to_dict()["causes"]] == [code]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_framework_is_imported_inside_functions_only(code: str) -> None:
+    module = inspect.getmodule(type(by_code(code)))
+    assert module is not None
+    names = [
+        alias.name if isinstance(node, ast.Import) else str(node.module)
+        for node in ast.parse(inspect.getsource(module)).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    ]
+    assert names
+    assert not {name.split(".")[0] for name in names} & {"torch", "jax", "transformers"}
+
+
+def test_an_unknown_code_is_a_clear_error() -> None:
+    with pytest.raises(UsageError, match="no such cause"):
+        by_code("ST999")

@@ -1,0 +1,94 @@
+"""The same prompt alone and left-padded in a batch: are its tokens numbered alike?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from whydiff.capturing.adapters import for_framework
+from whydiff.explain.case import Case
+from whydiff.pair.align import align
+from whydiff.pipeline import compare, localize
+from whydiff.records import Diagnosis, Intervention, Verdict
+
+PROMPT = torch.randint(3, 97, (1, 6), generator=torch.Generator().manual_seed(1))
+OTHER = torch.randint(3, 97, (1, 9), generator=torch.Generator().manual_seed(2))
+
+
+def llama(dtype: torch.dtype = torch.float32) -> Any:
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
+    return LlamaForCausalLM(config).eval().to(dtype)
+
+
+def gpt2(dtype: torch.dtype = torch.float32) -> Any:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2)
+    return GPT2LMHeadModel(config).eval().to(dtype)
+
+
+def padded(model: Any, *, positions: bool, alone: bool = False) -> Diagnosis:
+    """The prompt alone, and behind three tokens of padding (as row 1 of two, or alone)."""
+    ids = torch.cat([OTHER, torch.cat([torch.zeros(1, 3, dtype=torch.long), PROMPT], 1)])
+    mask = torch.ones_like(ids)
+    mask[1, :3] = 0
+    if alone:
+        ids, mask = ids[1:], mask[1:]
+    given = {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)} if positions else {}
+    with torch.no_grad():
+        return compare(lambda: model(PROMPT).logits, lambda: model(ids, attention_mask=mask, **given).logits[-1:, 3:])
+
+
+def found(diagnosis: Diagnosis) -> list[tuple[str, str, Verdict]]:
+    return [(c.site, c.status, c.verdict) for c in diagnosis.causes if c.code == "IN002"]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_learned_positions_that_count_the_padding_are_a_defect(alone: bool) -> None:
+    diagnosis = padded(gpt2(), positions=False, alone=alone)
+    assert diagnosis.verdict is Verdict.SEMANTIC
+    assert found(diagnosis) == [("transformer:arange#0", "confirmed", Verdict.SEMANTIC)]
+    assert "reference's +3" in next(c for c in diagnosis.causes if c.code == "IN002").evidence[0].statement
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotary_positions_that_count_the_padding_are_rounding(dtype: torch.dtype) -> None:
+    diagnosis = padded(llama(dtype), positions=False)
+    assert diagnosis.verdict is Verdict.ROUNDING  # only distances matter
+    assert found(diagnosis) == [("model:arange#0", "confirmed", Verdict.ROUNDING)]
+
+
+@pytest.mark.parametrize("make", [gpt2, llama])
+def test_right_positions_leave_rounding_and_no_cause(make: Callable[[], Any]) -> None:
+    diagnosis = padded(make(), positions=True)
+    assert diagnosis.verdict in (Verdict.ROUNDING, Verdict.IDENTICAL)
+    assert not found(diagnosis)
+    assert not any(origin.site.op == "arange" for origin in diagnosis.origins)
+
+
+@pytest.mark.parametrize("larger", ["reference", "candidate"])
+def test_an_op_is_replaced_on_the_candidates_inputs_whichever_run_is_larger(larger: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, first, second = (torch.randn(*shape, generator=generator) for shape in ((4, 8), (8, 8), (8, 8)))
+
+    def right(rows: int) -> Callable[[], torch.Tensor]:
+        return lambda: torch.tanh(torch.tanh(x[:rows] @ first) @ second)
+
+    def wrong(rows: int) -> Callable[[], torch.Tensor]:
+        return lambda: torch.sigmoid(torch.sigmoid(x[:rows] @ first) @ second)
+
+    rows = (4, 1) if larger == "reference" else (1, 4)
+    runs = [for_framework("torch").run(target, (), {}) for target in (right(rows[0]), wrong(rows[1]))]
+    traces = [run.capture() for run in runs]
+    alignment = align(*traces)
+    found, _ = localize(*traces, alignment, None)
+    case = Case(*traces, alignment, found, tuple(runs))
+    assert found.axes
+    chain = [Intervention("replace-op", f":sigmoid#{n}", f":tanh#{n}") for n in range(2)]
+    assert not case.try_out(chain[1:]).equal  # the first defect still acts
+    assert case.try_out(chain).mean_abs == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,195 @@
+"""Settings, mode, inputs and runs that do not repeat themselves."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import whydiff
+from whydiff.explain.causes.md001 import smallest
+from whydiff.pipeline import compare
+from whydiff.records import Diagnosis, Verdict
+
+
+def shown(diagnosis: Diagnosis) -> list[tuple[str, str, str, bool]]:
+    return sorted((cause.code, cause.site, cause.status, cause.inert) for cause in diagnosis.causes)
+
+
+def norms(eps: float = 1e-5, approximate: str = "none") -> Any:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Linear(8, 8),
+        torch.nn.LayerNorm(8, eps=eps),
+        torch.nn.GELU(approximate),
+        torch.nn.Dropout(0.1),
+        torch.nn.LayerNorm(8, eps=eps),
+    ).eval()
+
+
+X = torch.linspace(-1, 1, 32).reshape(4, 8)
+
+
+def test_one_setting_in_many_modules_is_one_cause() -> None:
+    (cause,) = compare(norms(), norms(1e-3), X).causes
+    assert (cause.code, cause.status) == ("ST006", "confirmed")
+    assert [i.target for i in cause.interventions] == ["1.eps", "4.eps"]
+    assert cause.evidence[0].data["paths"] == ["1.eps", "4.eps"]
+
+
+def test_two_settings_are_two_causes_and_both_are_confirmed() -> None:
+    diagnosis = compare(norms(), norms(1e-3, "tanh"), X)
+    assert [(c.code, c.status) for c in diagnosis.causes] == [("ST006", "confirmed")] * 2
+
+
+def test_a_dropout_rate_in_evaluation_mode_is_inert() -> None:
+    candidate = norms()
+    candidate[3].p = 0.9
+    diagnosis = compare(norms(), candidate, X)
+    assert diagnosis.verdict is Verdict.IDENTICAL
+    assert shown(diagnosis) == [("ST006", "3.p", "refuted", True)]
+
+
+class Configured(torch.nn.Module):
+    """Its configuration holds an epsilon that no attribute repeats, and a key that nothing uses."""
+
+    def __init__(self, eps: float = 1e-5, unused: int = 1, home: str = "/a", wrong: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.config = {"eps": eps, "unused": unused, "home": home}
+        self.linear = torch.nn.Linear(8, 8)
+        self.register_buffer("shift", torch.linspace(1.0, 2.0 if wrong else 1.5, 8))  # a constant would not matter
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear(x) + self.shift
+        return torch.nn.functional.layer_norm(x, (8,), eps=self.config["eps"])
+
+
+def test_a_config_key_is_linked_to_the_argument_that_carries_it() -> None:
+    (cause,) = compare(Configured(), Configured(eps=1e-2), X).causes
+    assert (cause.code, cause.status) == ("ST006", "inconclusive")
+    assert cause.evidence[0].data["config"] == "eps"
+    assert cause.evidence[0].data["origins"] == [":native_layer_norm#0.output.0"]
+    assert cause.reason
+
+
+def test_a_config_key_alone_is_inert_or_silent() -> None:
+    assert compare(Configured(), Configured(unused=2), X).causes == ()
+    found = compare(Configured(), Configured(unused=2, wrong=True), X).causes
+    assert [(c.code, c.status, c.inert) for c in found] == [
+        ("ST002", "confirmed", False),
+        ("ST006", "refuted", True),
+    ]
+
+
+def test_a_path_is_no_setting() -> None:
+    assert compare(Configured(), Configured(home="/b", wrong=True), X).causes[0].code == "ST002"
+    assert len(compare(Configured(), Configured(home="/b", wrong=True), X).causes) == 1
+
+
+def test_an_experiment_that_fails_does_not_spoil_the_others() -> None:
+    class Sized(torch.nn.Module):
+        def __init__(self, size: int, eps: float) -> None:
+            super().__init__()
+            self.size, self.norm = size, torch.nn.LayerNorm(8, eps=eps)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.size != 4 and self.norm.eps > 1e-4:
+                raise ValueError("no such size")
+            return self.norm(x)
+
+    diagnosis = compare(Sized(5, 1e-5), Sized(4, 1e-2), X)
+    found = {cause.site: cause for cause in diagnosis.causes}
+    assert found["norm.eps"].status == "confirmed"
+    assert found["size"].status == "inconclusive"
+    assert "no such size" in found["size"].reason
+
+
+def test_the_pasted_setting_repairs_the_candidate() -> None:
+    reference, candidate = norms(), norms(1e-3)
+    (cause,) = compare(reference, candidate, X).causes
+    assert cause.remedy is not None
+    exec(cause.remedy.code, {"candidate": candidate})
+    assert compare(reference, candidate, X).verdict is Verdict.IDENTICAL
+
+
+def test_a_forgotten_eval_is_one_cause_and_names_the_dropout() -> None:
+    reference = norms()
+    candidate = copy.deepcopy(reference).train()
+    (cause,) = compare(reference, candidate, X).causes
+    assert (cause.code, cause.site, cause.status) == ("MD001", "(root)", "confirmed")
+    assert [str(i) for i in cause.interventions] == ["set-mode  = False"]
+    assert any("3:" in evidence.statement for evidence in cause.evidence[1:])
+
+
+def test_one_module_in_training_mode_is_named() -> None:
+    reference, candidate = norms(), norms()
+    candidate[3].train()
+    (cause,) = compare(reference, candidate, X).causes
+    assert (cause.site, [i.target for i in cause.interventions]) == ("3", ["3"])
+
+
+def test_a_mode_that_no_operator_asks_for_is_inert() -> None:
+    candidate = norms()
+    candidate[0].train()
+    assert shown(compare(norms(), candidate, X)) == [("MD001", "0", "refuted", True)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "now", "settings"),
+    [
+        ({"": False, "a": False, "b": False}, {"": True, "a": True, "b": True}, [("", False)]),
+        ({"": False, "a": False}, {"": False, "a": True}, [("a", False)]),
+        ({"": False, "a": True, "a.b": True}, {"": True, "a": True, "a.b": True}, [("", False), ("a", True)]),
+        (
+            {"a": True, "a.b": False, "ab": True},
+            {"a": False, "a.b": False, "ab": True},
+            [("a", True), ("a.b", False)],
+        ),
+    ],
+)
+def test_the_fewest_modules_are_set(wanted: Any, now: Any, settings: Any) -> None:
+    assert smallest(wanted, now) == settings
+
+
+def record(path: Path, model: Any, x: torch.Tensor) -> Path:
+    with torch.no_grad(), whydiff.capture(path):
+        model(x)
+    return path
+
+
+def test_another_input_is_named_and_proven(tmp_path: Path) -> None:
+    model, other = norms(), X.clone()
+    other[2, 3] += 1
+    diagnosis = compare(record(tmp_path / "r", model, X), record(tmp_path / "c", model, other))
+    (cause,) = diagnosis.causes
+    assert (cause.code, cause.status, cause.verdict) == ("IN001", "confirmed", Verdict.SEMANTIC)
+    assert cause.evidence[0].data["differing_elements"] == 1
+
+
+def test_an_input_of_another_shape_has_no_experiment(tmp_path: Path) -> None:
+    model = norms()
+    diagnosis = compare(record(tmp_path / "r", model, X), record(tmp_path / "c", model, X[:2] + 1))
+    (cause,) = diagnosis.causes
+    assert (cause.code, cause.status) == ("IN001", "inconclusive")
+    assert "shape" in cause.reason
+
+
+def test_both_sides_that_do_not_repeat_themselves_are_named() -> None:
+    def make() -> Any:
+        count = itertools.count()
+        return lambda: X * (1 + next(count))
+
+    diagnosis = compare(make(), make())
+    assert diagnosis.verdict is Verdict.NONDETERMINISTIC
+    assert [c.code for c in diagnosis.causes] == ["ND001", "ND001"]
+    assert not any(cause.inert or cause.status == "confirmed" for cause in diagnosis.causes)
+
+
+def test_dropout_repeats_itself_and_is_no_nondeterminism() -> None:
+    model = norms().train()
+    assert compare(model, copy.deepcopy(model), X).causes == ()
