@@ -163,12 +163,21 @@ def measure(name: str, pairs: int, threads: int) -> dict[str, Any]:
         audit = audited(lambda: task.run(STEPS), root)
         overflows = sorted({step for a in audit.alarms if a.kind == "overflow" for step in a.every})
     return {
-        "task": name, "threads": threads, "pairs": len(wall), "plain_s": statistics.median(plain),
-        "wall": statistics.median(wall), "wall_lowest": min(wall), "own": statistics.median(own),
-        "own_lowest": min(own), "call": statistics.median(call) if call else None, "sites": len(audit.sites),
-        "calls": sum(site.calls for site in audit.sites), "overflow_steps": overflows,
-        "skipped_steps": getattr(task, "skipped", []), "peak_mib": peak,
-    }  # fmt: skip
+        "task": name,
+        "threads": threads,
+        "pairs": len(wall),
+        "plain_s": statistics.median(plain),
+        "wall": statistics.median(wall),
+        "wall_lowest": min(wall),
+        "own": statistics.median(own),
+        "own_lowest": min(own),
+        "call": statistics.median(call) if call else None,
+        "sites": len(audit.sites),
+        "calls": sum(site.calls for site in audit.sites),
+        "overflow_steps": overflows,
+        "skipped_steps": getattr(task, "skipped", []),
+        "peak_mib": peak,
+    }
 
 
 def _memory(run: Callable[[], Any], root: Any) -> float:

@@ -119,11 +119,17 @@ def msprobe(model: Any, ids: Any) -> Callable[[], Any]:
     folder = tempfile.mkdtemp()
     config = Path(folder, "config.json")
     config.write_text(
-        json.dumps({
-            "task": "statistics", "dump_path": folder, "rank": [], "step": [], "level": "mix",
-            "statistics": {"scope": [], "list": [], "data_mode": ["all"], "summary_mode": "md5"},
-        })
-    )  # fmt: skip
+        json.dumps(
+            {
+                "task": "statistics",
+                "dump_path": folder,
+                "rank": [],
+                "step": [],
+                "level": "mix",
+                "statistics": {"scope": [], "list": [], "data_mode": ["all"], "summary_mode": "md5"},
+            }
+        )
+    )
     debugger = PrecisionDebugger(config_path=str(config))
 
     def run() -> Any:
@@ -182,9 +188,14 @@ def measure(tool: str, runs: int) -> dict[str, Any]:
                 seen.append(end - middle)
                 ratios.append((end - middle) / (middle - begin))
     return {
-        "tool": tool, "ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios),
-        "plain_s": statistics.median(plain), "captured_s": statistics.median(seen), "pairs": runs,
-    }  # fmt: skip
+        "tool": tool,
+        "ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+        "plain_s": statistics.median(plain),
+        "captured_s": statistics.median(seen),
+        "pairs": runs,
+    }
 
 
 def main() -> None:

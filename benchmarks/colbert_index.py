@@ -34,8 +34,10 @@ def main() -> None:
         for item in file.items:
             print(f"  {file.path}: {item.name}: {item.kind}, {item.status}: {item.reason}")
     for one in found.explanations:
-        print(f"  {one.codes}: {one.changed} of {one.rows} changed, {one.near_ties} of {one.examined} near ties; "
-              f"{one.reason}")  # fmt: skip
+        print(
+            f"  {one.codes}: {one.changed} of {one.rows} changed, {one.near_ties} of {one.examined} near ties; "
+            f"{one.reason}"
+        )
 
 
 if __name__ == "__main__":

@@ -151,17 +151,15 @@ def comparisons(mib: int) -> None:
                 return metrics.measure(Payload(x, "float32"), Payload(y, "float32"), 1.3e-6, 1e-5)
 
             rows = [
-                (
-                    "arrays",
-                    lambda p=payloads: metrics.measure(*p, 1.3e-6, 1e-5),
-                    lambda t=tensors: assert_close(*t),
-                ),
+                ("arrays", lambda p=payloads: metrics.measure(*p, 1.3e-6, 1e-5), lambda t=tensors: assert_close(*t)),
                 ("safetensors files", ours_from_files, theirs_from_files),
             ]
             for where, ours, theirs in rows:
                 mine, other = best(ours, 15), best(theirs, 5)
-                print(f"  from {where:18} one pass {mine * 1e3:7.1f} ms, assert_close {other * 1e3:7.1f} ms,"
-                      f" ratio {other / mine:5.1f}")  # fmt: skip
+                print(
+                    f"  from {where:18} one pass {mine * 1e3:7.1f} ms, assert_close {other * 1e3:7.1f} ms,"
+                    f" ratio {other / mine:5.1f}"
+                )
 
 
 def main() -> None:

@@ -22,9 +22,14 @@ def llama(width: int, layers: int, heads: int) -> torch.nn.Module:
     import transformers
 
     config = transformers.LlamaConfig(
-        vocab_size=32000, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=16384,
-    )  # fmt: skip
+        vocab_size=32000,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=16384,
+    )
     with torch.device("cuda"):
         torch.manual_seed(0)
         return transformers.LlamaForCausalLM(config).to(torch.bfloat16).eval()

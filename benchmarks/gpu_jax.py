@@ -47,32 +47,44 @@ def matrix_vector() -> None:
         diagnosis = compare(lambda: many(single), lambda: many(x), options=Options())  # noqa: B023
         proof = [f"{c.status}" for c in diagnosis.causes if c.code == "SH001"]
         sites = ", ".join(str(o.site) for o in diagnosis.origins) or "none"
-        print(f"| {jnp.dtype(dtype).name} | {K} | {ROWS} | {(bits(one) != bits(row)).mean():.1%} | {far:.2e} | {bool(again)} | "
-              f"{diagnosis.verdict} | {sites} | {', '.join(proof) or '–'} |", flush=True)  # fmt: skip
+        print(
+            f"| {jnp.dtype(dtype).name} | {K} | {ROWS} | {(bits(one) != bits(row)).mean():.1%} | {far:.2e} | {bool(again)} | "
+            f"{diagnosis.verdict} | {sites} | {', '.join(proof) or '–'} |",
+            flush=True,
+        )
 
 
 def ladder(size: gemma.Size) -> None:
     print(f"\n## Gemma, {size.layers} layers, width {size.width}, MLP {size.hidden}, batch {gemma.BATCH} against 1\n")
-    print("| run | tokens | parameters | activations | logits that differ | max abs | flips | reruns equal "
-          "| row by row equal | s |")  # fmt: skip
+    print(
+        "| run | tokens | parameters | activations | logits that differ | max abs | flips | reruns equal "
+        "| row by row equal | s |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for compiled, tokens in ((True, gemma.TOKENS), (False, gemma.TOKENS), (True, 1), (False, 1)):
         for parameters, activations in gemma.RUNGS:
             begin = time.perf_counter()
             rung = gemma.climb(parameters, activations, size, compiled, tokens)
-            print(f"| {'compiled' if compiled else 'op by op'} | {tokens} | {parameters} | {activations} | "
-                  f"{rung.different:.1%} | {rung.max_abs:.2e} | {rung.flips} | {rung.repeats} | {rung.one_by_one} | "
-                  f"{time.perf_counter() - begin:.0f} |", flush=True)  # fmt: skip
+            print(
+                f"| {'compiled' if compiled else 'op by op'} | {tokens} | {parameters} | {activations} | "
+                f"{rung.different:.1%} | {rung.max_abs:.2e} | {rung.flips} | {rung.repeats} | {rung.one_by_one} | "
+                f"{time.perf_counter() - begin:.0f} |",
+                flush=True,
+            )
 
 
 def diagnosed(size: gemma.Size, activations: str, tokens: int) -> None:
-    print(f"\n## Diagnosis, {size.layers} layers, op by op, bfloat16 parameters, {activations} activations, "
-          f"{tokens} tokens\n")  # fmt: skip
+    print(
+        f"\n## Diagnosis, {size.layers} layers, op by op, bfloat16 parameters, {activations} activations, "
+        f"{tokens} tokens\n"
+    )
     begin = time.perf_counter()
     alone, batched, _ = gemma.build("bfloat16", activations, size, False, tokens)
     diagnosis = compare(alone, batched, options=Options())
-    print(f"verdict {diagnosis.verdict}: {diagnosis.reason}\n\n{len(diagnosis.origins)} origins in "
-          f"{time.perf_counter() - begin:.0f} s; accounted: {diagnosis.accounted}\n")  # fmt: skip
+    print(
+        f"verdict {diagnosis.verdict}: {diagnosis.reason}\n\n{len(diagnosis.origins)} origins in "
+        f"{time.perf_counter() - begin:.0f} s; accounted: {diagnosis.accounted}\n"
+    )
     for name, side in zip(("reference", "candidate"), diagnosis.sides, strict=True):
         print(f"- {name}: {side.observer}")
     for note in diagnosis.notes:

@@ -91,13 +91,20 @@ def report(name: str, study: Any, plain: dict[str, bool], seconds: float) -> dic
         str(c.size): {slot: (m["different"], m.get("max_abs")) for slot, m in c.outputs.items()} for c in study.cells
     }
     return {
-        "case": name, "verdict": str(study.verdict), "reason": study.reason, "causes": [c.code for c in study.causes],
-        "cells that plain torch contradicts": wrong, "outputs (share changed, max abs)": shares,
-        "classes": [[c.what, c.where, c.groups, c.sites] for c in study.classes], "kernels": kernels,
+        "case": name,
+        "verdict": str(study.verdict),
+        "reason": study.reason,
+        "causes": [c.code for c in study.causes],
+        "cells that plain torch contradicts": wrong,
+        "outputs (share changed, max abs)": shares,
+        "classes": [[c.what, c.where, c.groups, c.sites] for c in study.classes],
+        "kernels": kernels,
         "remedies": [[r.name, r.equal, r.tried, r.max_abs, round(r.cost, 2), r.failed] for r in study.remedies],
-        "flips": {str(c.size): [c.flips, c.positions] for c in study.cells}, "notes": study.notes,
-        "unaccounted": sum(c.accounted is False for c in study.cells), "seconds": round(seconds, 1),
-    }  # fmt: skip
+        "flips": {str(c.size): [c.flips, c.positions] for c in study.cells},
+        "notes": study.notes,
+        "unaccounted": sum(c.accounted is False for c in study.cells),
+        "seconds": round(seconds, 1),
+    }
 
 
 def run(name: str, model: Any, make: Any, batches: str, length: int = 0) -> dict[str, Any]:

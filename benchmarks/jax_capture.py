@@ -27,8 +27,10 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
 
 def main() -> None:
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; medians of {PAIRS} alternating pairs")
-    print("| parameters, activations | rows | way | plain ms | captured ms | ratio | ratio of CPU time | compile s "
-          "| calls | values seen |")  # fmt: skip
+    print(
+        "| parameters, activations | rows | way | plain ms | captured ms | ratio | ratio of CPU time | compile s "
+        "| calls | values seen |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     totals = [0.0] * 4
     for parameters, activations in gemma.RUNGS:
@@ -43,9 +45,11 @@ def main() -> None:
             totals = [total + part for total, part in zip(totals, (plain, captured, *cpu), strict=True)]
             writes = [event for call in trace.calls for event in call.writes]
             seen = sum(event.fingerprint is not None for event in writes) / len(writes)
-            print(f"| {parameters}, {activations} | {name} | {way} | {plain * 1e3:.1f} | {captured * 1e3:.1f} | "
-                  f"{wall:.1f} | {busy:.1f} | {run.compiled.seconds:.1f} | {len(trace.calls)} | {seen:.0%} |",
-                  flush=True)  # fmt: skip
+            print(
+                f"| {parameters}, {activations} | {name} | {way} | {plain * 1e3:.1f} | {captured * 1e3:.1f} | "
+                f"{wall:.1f} | {busy:.1f} | {run.compiled.seconds:.1f} | {len(trace.calls)} | {seen:.0%} |",
+                flush=True,
+            )
     print(f"all together: {totals[1] / totals[0]:.1f} of wall-clock time, {totals[3] / totals[2]:.1f} of CPU time")
 
 

@@ -59,16 +59,20 @@ def main() -> None:
         print("|---|---|---|---|---|---|")
         for (name, dtype), values in rows.items():
             worst = np.array(values)
-            print(f"| {name} | {dtype} | {len(values)} | {worst[:, 0].max():.2f} | {worst[:, 1].max():.1f} "
-                  f"| {worst[:, 2].min():.3f} |")  # fmt: skip
+            print(
+                f"| {name} | {dtype} | {len(values)} | {worst[:, 0].max():.2f} | {worst[:, 1].max():.1f} "
+                f"| {worst[:, 2].min():.3f} |"
+            )
         print("\n| defect | verdict | named | bits, reference | bits, candidate | times the bound |")
         print("|---|---|---|---|---|---|")
         for defect in planted(ops, (256, 1024, 4096)):
             result = judge_outputs(defect.pair.op, defect.pair.reference, defect.pair.candidate)
             named = ", ".join(code for item in result.hypotheses for code in item.codes)
             sides = numbers(result.evidence) or [{"bits": math.nan, "bound": math.nan}] * 2
-            print(f"| {defect.pair.name} | {result.verdict} | {named or '-'} | {sides[0]['bits']:.1f} "
-                  f"| {sides[1]['bits']:.1f} | {sides[1]['bound']:.2g} |")  # fmt: skip
+            print(
+                f"| {defect.pair.name} | {result.verdict} | {named or '-'} | {sides[0]['bits']:.1f} "
+                f"| {sides[1]['bits']:.1f} | {sides[1]['bound']:.2g} |"
+            )
 
 
 if __name__ == "__main__":

@@ -60,8 +60,9 @@ def remedy(model: Any, batches: tuple[int, ...], lengths: tuple[int, ...], rows:
                 many = plain(model, batch, length)
                 for r in range(batch):
                     compared += 1
-                    same = (torch.equal(many[0][r], alone[r].last_hidden_state[0])
-                            and torch.equal(many[1][r], alone[r].pooler_output[0]))  # fmt: skip
+                    same = torch.equal(many[0][r], alone[r].last_hidden_state[0]) and torch.equal(
+                        many[1][r], alone[r].pooler_output[0]
+                    )
                     if not same:
                         wrong.append((length, batch, r))
         costs.append((length, *timed(model, largest, length, rows)))
@@ -102,17 +103,27 @@ def main() -> None:
     if asked.save:
         study.save(asked.save)
     wrong = check(model, study)
-    print(json.dumps({
-        "dtype": asked.dtype, "cells": len(study.cells), "seconds": round(seconds, 1),
-        "cpu seconds": round(worked, 1), "cells that plain torch contradicts": wrong, "verdict": str(study.verdict),
-        "causes": [c.code for c in study.causes],
-        "false origins downstream": sum(c.accounted is False for c in study.cells),
-        "ops": sorted({(f.op, f.kind) for c in study.cells for f in c.found}),
-        "lengths (differ, agree, both)": study.separation("length"),
-        "batches (differ, agree, both)": study.separation("batch"),
-        "classes": [[c.what, c.where, c.groups] for c in study.classes][:8],
-        "threads": torch.get_num_threads(), "load": os.getloadavg(),
-    }, indent=1))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "dtype": asked.dtype,
+                "cells": len(study.cells),
+                "seconds": round(seconds, 1),
+                "cpu seconds": round(worked, 1),
+                "cells that plain torch contradicts": wrong,
+                "verdict": str(study.verdict),
+                "causes": [c.code for c in study.causes],
+                "false origins downstream": sum(c.accounted is False for c in study.cells),
+                "ops": sorted({(f.op, f.kind) for c in study.cells for f in c.found}),
+                "lengths (differ, agree, both)": study.separation("length"),
+                "batches (differ, agree, both)": study.separation("batch"),
+                "classes": [[c.what, c.where, c.groups] for c in study.classes][:8],
+                "threads": torch.get_num_threads(),
+                "load": os.getloadavg(),
+            },
+            indent=1,
+        )
+    )
 
 
 if __name__ == "__main__":

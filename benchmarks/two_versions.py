@@ -44,13 +44,18 @@ def row(length: int, found: Matrix) -> dict[str, Any]:
     impact = {m["metric"]: m["value"] for m in pair.diagnosis.get("impact", ())}
     changed = impact.get("different")
     return {
-        "length": length, "verdict": pair.verdict, "origins": pair.origins,
-        "ops": sorted({o["site"]["op"] for o in origins}), "different": changed, "max_abs": pair.max_abs,
+        "length": length,
+        "verdict": pair.verdict,
+        "origins": pair.origins,
+        "ops": sorted({o["site"]["op"] for o in origins}),
+        "different": changed,
+        "max_abs": pair.max_abs,
         "accounted": pair.diagnosis.get("accounted"),
         "verdicts": sorted({o["verdict"] for o in origins}),
-        "causes": [f"{c.code} {c.name} ({c.status})" for c in pair.causes], "reason": pair.reason,
+        "causes": [f"{c.code} {c.name} ({c.status})" for c in pair.causes],
+        "reason": pair.reason,
         "notes": [cell.note for cell in found.cells if cell.note] + list(found.notes),
-    }  # fmt: skip
+    }
 
 
 def outputs(python: str, folder: Path, batch: int, lengths: Sequence[int]) -> None:

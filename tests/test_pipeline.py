@@ -66,10 +66,13 @@ def traced(model: torch.nn.Module, path: Path) -> str:
 def without_provenance(diagnosis: Diagnosis) -> dict[str, Any]:
     """Everything but where a side came from and whether its experiment was a rerun or a replay (decision 0001)."""
     sides = tuple(
-        dataclasses.replace(side, source="", observer=dataclasses.replace(side.observer, deterministic=None,
-                            unchanged=None, outputs=0, note=""))
+        dataclasses.replace(
+            side,
+            source="",
+            observer=dataclasses.replace(side.observer, deterministic=None, unchanged=None, outputs=0, note=""),
+        )
         for side in diagnosis.sides
-    )  # fmt: skip
+    )
     causes = tuple(
         dataclasses.replace(
             cause, experiments=tuple(dataclasses.replace(e, method="replay") for e in cause.experiments)

@@ -95,8 +95,9 @@ def localize(
         return recorded, ()
     why_not = [
         f"the {name} cannot be replayed: {why}"
-        for name, why in (("reference", replayable(reference)), ("candidate", replayable(candidate))) if why
-    ]  # fmt: skip
+        for name, why in (("reference", replayable(reference)), ("candidate", replayable(candidate)))
+        if why
+    ]
     if why_not:
         if rows is not None:
             why_not.append("so its rows cannot be left out: every row is compared")
@@ -105,10 +106,15 @@ def localize(
     plain = measure_growth(*_executors(reference, candidate), alignment, progress, axes=axes)
     resynchronised = find_origins(*_executors(reference, candidate), alignment, progress, axes=axes)
     found = replace(
-        resynchronised, left_out=plain.left_out, growth=plain.growth, outputs=plain.outputs, returned=plain.returned,
-        agreeing=plain.agreeing, counts=tuple(dict.fromkeys((*plain.counts, *resynchronised.counts))),
+        resynchronised,
+        left_out=plain.left_out,
+        growth=plain.growth,
+        outputs=plain.outputs,
+        returned=plain.returned,
+        agreeing=plain.agreeing,
+        counts=tuple(dict.fromkeys((*plain.counts, *resynchronised.counts))),
         propagated=max(0, plain.propagated - len(resynchronised.origins)),
-    )  # fmt: skip
+    )
     padded = leave_out(reference, candidate, found, rows, progress)
     silent = without_influence(reference, candidate, alignment, padded.localization, progress)
     notes = (*(f"not compared: {text}" for text in found.left_out), *padded.notes)
@@ -125,12 +131,20 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
     origins = judge_origins(case, causes, scaling, local)
     verdict, reason = judge(case, origins, causes, scaling)
     return Diagnosis(
-        verdict=verdict, reason=reason, origins=origins, causes=causes,
-        impact=impact(case, floor, scaling), outputs=case.localization.outputs, growth=case.localization.growth,
-        alignment=case.alignment, sides=(_side(case.reference), _side(case.candidate)),
-        environment_changes=case.environment_changes, not_compared=(*_not_compared(case), *_not_lifted(scaling, floor)),
-        accounted=case.localization.accounted, notes=(*notes, *_notes(case), *justified(case, floor)),
-    )  # fmt: skip
+        verdict=verdict,
+        reason=reason,
+        origins=origins,
+        causes=causes,
+        impact=impact(case, floor, scaling),
+        outputs=case.localization.outputs,
+        growth=case.localization.growth,
+        alignment=case.alignment,
+        sides=(_side(case.reference), _side(case.candidate)),
+        environment_changes=case.environment_changes,
+        not_compared=(*_not_compared(case), *_not_lifted(scaling, floor)),
+        accounted=case.localization.accounted,
+        notes=(*notes, *_notes(case), *justified(case, floor)),
+    )
 
 
 def _differs(case: Case) -> bool:
@@ -178,10 +192,12 @@ def _strange_traces(sides: Sequence[Run | DiskTrace]) -> Iterator[None]:
         if not files:
             raise
         raise TraceError(
-            "A trace cannot be followed.", where=" or ".join(files), actual=f"{type(error).__name__}: {error}",
+            "A trace cannot be followed.",
+            where=" or ".join(files),
+            actual=f"{type(error).__name__}: {error}",
             expected="calls as whydiff records them",
             next_step="capture it again; if whydiff wrote it and nobody changed it, report this with --traceback",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _trace(side: Run | DiskTrace, options: Options, name: str) -> Trace:
@@ -202,8 +218,16 @@ def _executors(reference: Trace, candidate: Trace) -> tuple[Any, Any]:
 
 
 def _side(trace: Trace) -> Side:
-    return Side(trace.source, trace.framework, trace.level, len(trace.calls), trace.environment, trace.observer,
-                trace.complete, trace.note)  # fmt: skip
+    return Side(
+        trace.source,
+        trace.framework,
+        trace.level,
+        len(trace.calls),
+        trace.environment,
+        trace.observer,
+        trace.complete,
+        trace.note,
+    )
 
 
 def _not_compared(case: Case) -> tuple[Count, ...]:
@@ -217,12 +241,15 @@ def _not_compared(case: Case) -> tuple[Count, ...]:
         for leaf in trace.leaves:
             if leaf.skipped:
                 reasons.setdefault(leaf.skipped, []).append(leaf.name)
-        counts += [Count("values without a fingerprint", f"{name}: {why}", len(at), tuple(at[:3]))
-                   for why, at in reasons.items()]  # fmt: skip
+        counts += [
+            Count("values without a fingerprint", f"{name}: {why}", len(at), tuple(at[:3]))
+            for why, at in reasons.items()
+        ]
     for name, lone in zip(("reference", "candidate"), case.lone_leaves(), strict=True):
         if lone:
-            counts.append(Count("state tensors", f"only the {name} has them", len(lone),
-                                tuple(leaf.name for leaf in lone[:3])))  # fmt: skip
+            counts.append(
+                Count("state tensors", f"only the {name} has them", len(lone), tuple(leaf.name for leaf in lone[:3]))
+            )
     return tuple(counts)
 
 

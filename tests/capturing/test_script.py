@@ -77,9 +77,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(cwd: Path, *words: Any) -> subprocess.CompletedProcess[str]:
     source = str(Path(whydiff.__file__).parents[1])
     return subprocess.run(
-        [sys.executable, "-m", "whydiff.cli", *map(str, words)], cwd=cwd, text=True, capture_output=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "whydiff.cli", *map(str, words)],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
 
 
 def capture(project: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -89,12 +94,7 @@ def capture(project: Path, name: str, *options: str) -> subprocess.CompletedProc
 @pytest.fixture(scope="module")
 def runs(project: Path) -> dict[str, subprocess.CompletedProcess[str]]:
     """Captures that tests share, by the name of their trace."""
-    options = {
-        "plain": (),
-        "again": (),
-        "other": ("--lr", "0.02", "--workers", "1"),
-        "killed": ("--end", "kill"),
-    }
+    options = {"plain": (), "again": (), "other": ("--lr", "0.02", "--workers", "1"), "killed": ("--end", "kill")}
     return {name: capture(project, name, *words) for name, words in options.items()}
 
 

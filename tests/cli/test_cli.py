@@ -359,11 +359,7 @@ LOADED = (
 def test_help_imports_no_framework(before: str, loaded: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
-        [sys.executable, "-c", LOADED.format(before)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", LOADED.format(before)], env=environment, capture_output=True, text=True, check=True
     )
     assert "Usage:" in done.stdout and done.stdout.splitlines()[-1] == f"loaded: {loaded}"
 

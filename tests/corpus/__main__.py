@@ -49,15 +49,38 @@ def run(planted: Planted) -> Row:
     except Exception as error:  # noqa: BLE001  # the table shows it, and the exit status is 1
         traceback.print_exc(limit=-3, file=sys.stderr)
         family = False if planted.defect else None
-        return Row(planted.name, planted.half, planted.defect, time.perf_counter() - begun, "error", False,
-                   family, (), False, (), f"{type(error).__name__}: {error}"[:200])  # fmt: skip
+        return Row(
+            planted.name,
+            planted.half,
+            planted.defect,
+            time.perf_counter() - begun,
+            "error",
+            False,
+            family,
+            (),
+            False,
+            (),
+            f"{type(error).__name__}: {error}"[:200],
+        )
     judged = judge(planted, diagnosis)
     shown = tuple(
         f"{c.code}{'' if c.status == 'confirmed' else '?' if c.status == 'inconclusive' else '×'}"
-        for c in diagnosis.causes if not c.inert
-    )  # fmt: skip
-    return Row(planted.name, planted.half, planted.defect, time.perf_counter() - begun, str(diagnosis.verdict.value),
-               judged.verdict, judged.family, judged.wrong, judged.missed, shown, diagnosis.reason)  # fmt: skip
+        for c in diagnosis.causes
+        if not c.inert
+    )
+    return Row(
+        planted.name,
+        planted.half,
+        planted.defect,
+        time.perf_counter() - begun,
+        str(diagnosis.verdict.value),
+        judged.verdict,
+        judged.family,
+        judged.wrong,
+        judged.missed,
+        shown,
+        diagnosis.reason,
+    )
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -80,15 +103,17 @@ def figures(rows: Sequence[Row]) -> str:
     open_ = [row for row in rows if row.verdict == "inconclusive"]
     right = sum(row.right for row in rows)
     seconds = sorted(row.seconds for row in rows)
-    return "\n".join((
-        f"defects called rounding or identical: {sum(r.missed for r in planted)} of {len(planted)}",
-        f"benign pairs called semantic or unstable: {sum(r.missed for r in benign)} of {len(benign)}",
-        f"verdict right: {right} of {len(rows)} ({right / len(rows):.0%}); inconclusive: {len(open_)}, "
-        f"without a reason: {sum(not r.reason for r in open_)}",
-        f"cause family right: {families} of {len(planted)} ({families / max(len(planted), 1):.0%})",
-        f"CONFIRMED when wrong: {sum(bool(r.wrong) for r in rows)} cases",
-        f"time: median {statistics.median(seconds):.1f} s, longest {seconds[-1]:.1f} s",
-    ))  # fmt: skip
+    return "\n".join(
+        (
+            f"defects called rounding or identical: {sum(r.missed for r in planted)} of {len(planted)}",
+            f"benign pairs called semantic or unstable: {sum(r.missed for r in benign)} of {len(benign)}",
+            f"verdict right: {right} of {len(rows)} ({right / len(rows):.0%}); inconclusive: {len(open_)}, "
+            f"without a reason: {sum(not r.reason for r in open_)}",
+            f"cause family right: {families} of {len(planted)} ({families / max(len(planted), 1):.0%})",
+            f"CONFIRMED when wrong: {sum(bool(r.wrong) for r in rows)} cases",
+            f"time: median {statistics.median(seconds):.1f} s, longest {seconds[-1]:.1f} s",
+        )
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,8 +131,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         marks = "" if row.right else " VERDICT" + (" MISSED" if row.missed else "")
         marks += " FAMILY" if row.family is False else ""
         marks += f" WRONG({', '.join(row.wrong)})" if row.wrong else ""
-        print(f"{row.seconds:6.1f} s  {'defect' if row.defect else 'benign'}  {row.name:40s} {row.verdict:15s} "
-              f"{' '.join(row.causes[:6]) or '–'}{marks}", flush=True)  # fmt: skip
+        print(
+            f"{row.seconds:6.1f} s  {'defect' if row.defect else 'benign'}  {row.name:40s} {row.verdict:15s} "
+            f"{' '.join(row.causes[:6]) or '–'}{marks}",
+            flush=True,
+        )
         if marks:
             print(f"          {row.reason[:300]}", flush=True)
     if options.json:

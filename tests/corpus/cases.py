@@ -111,9 +111,7 @@ def _registered(
         if name in _CASES:
             raise ValueError(f"two cases are named {name}")
         allowed = tuple(Verdict(word) for word in verdicts.split())
-        _CASES[name] = Planted(
-            name, half, planted, allowed, tuple(families), make, every, tuple(also.split()), quick,
-        )  # type: ignore[arg-type]  # fmt: skip
+        _CASES[name] = Planted(name, half, planted, allowed, tuple(families), make, every, tuple(also.split()), quick)  # type: ignore[arg-type]
         return make
 
     return register

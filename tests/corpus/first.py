@@ -386,8 +386,9 @@ def bert_weight_and_activation() -> Pair:
         for layer in m.encoder.layer:
             layer.intermediate.intermediate_act_fn = nn.GELU(approximate="tanh")
 
-    reference = changed(model, lambda m: [setattr(x.intermediate, "intermediate_act_fn", nn.GELU())
-                                          for x in m.encoder.layer])  # fmt: skip
+    reference = changed(
+        model, lambda m: [setattr(x.intermediate, "intermediate_act_fn", nn.GELU()) for x in m.encoder.layer]
+    )
     return logits(reference), logits(changed(reference, plant)), (ids(),)
 
 
@@ -543,11 +544,7 @@ def mixtral_experts_in_a_loop_and_grouped() -> Pair:
 def vit_channels_last() -> Pair:
     """Images in another memory layout."""
     model = vit()
-    return (
-        lambda x: model(x)[0],
-        lambda x: model(x.to(memory_format=torch.channels_last))[0],
-        (randn(2, 3, 16, 16),),
-    )
+    return (lambda x: model(x)[0], lambda x: model(x.to(memory_format=torch.channels_last))[0], (randn(2, 3, 16, 16),))
 
 
 @benign()

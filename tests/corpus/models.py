@@ -13,9 +13,15 @@ transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 VOCABULARY = 96
 _DECODER: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "use_cache": False,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "use_cache": False,
+}
 
 
 def ids(batch: int = 1, length: int = 12, seed: int = 0) -> torch.Tensor:
@@ -66,17 +72,33 @@ def neox(**settings: Any) -> Any:
 
 def whisper(**settings: Any) -> Any:
     """The encoder of a WhisperModel on 8 mel bands and 128 frames."""
-    small = {"vocab_size": VOCABULARY, "num_mel_bins": 8, "d_model": 32, "encoder_layers": 2, "decoder_layers": 1,
-             "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48,
-             "decoder_ffn_dim": 48, "max_source_positions": 64, "max_target_positions": 16, "pad_token_id": 0,
-             "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}  # fmt: skip
+    small = {
+        "vocab_size": VOCABULARY,
+        "num_mel_bins": 8,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 48,
+        "max_source_positions": 64,
+        "max_target_positions": 16,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 1,
+    }
     return _built("WhisperModel", "WhisperConfig", **(small | settings)).encoder
 
 
 def gemma2(**settings: Any) -> Any:
     """Gemma2ForCausalLM with eager attention (soft capping needs it)."""
-    return _built("Gemma2ForCausalLM", "Gemma2Config",
-                  **(_DECODER | {"head_dim": 8, "attention": "eager", "sliding_window": 8} | settings))  # fmt: skip
+    return _built(
+        "Gemma2ForCausalLM",
+        "Gemma2Config",
+        **(_DECODER | {"head_dim": 8, "attention": "eager", "sliding_window": 8} | settings),
+    )
 
 
 def mixtral(**settings: Any) -> Any:
@@ -92,23 +114,54 @@ def bert(**settings: Any) -> Any:
 
 def gpt2(**settings: Any) -> Any:
     """GPT2LMHeadModel, 2 layers, width 32."""
-    return _built("GPT2LMHeadModel", "GPT2Config",
-                  **({"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64,
-                      "use_cache": False} | settings))  # fmt: skip
+    return _built(
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        **(
+            {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "use_cache": False}
+            | settings
+        ),
+    )
 
 
 def t5(**settings: Any) -> Any:
     """T5EncoderModel, 2 layers, width 32."""
-    return _built("T5EncoderModel", "T5Config",
-                  **({"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2,
-                      "num_heads": 4, "attention": "eager", "use_cache": False} | settings))  # fmt: skip
+    return _built(
+        "T5EncoderModel",
+        "T5Config",
+        **(
+            {
+                "vocab_size": VOCABULARY,
+                "d_model": 32,
+                "d_kv": 8,
+                "d_ff": 48,
+                "num_layers": 2,
+                "num_heads": 4,
+                "attention": "eager",
+                "use_cache": False,
+            }
+            | settings
+        ),
+    )
 
 
 def vit(**settings: Any) -> Any:
     """ViTModel on images of 3×16×16, patches of 4."""
-    return _built("ViTModel", "ViTConfig",
-                  **({"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-                      "num_attention_heads": 4, "image_size": 16, "patch_size": 4} | settings))  # fmt: skip
+    return _built(
+        "ViTModel",
+        "ViTConfig",
+        **(
+            {
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "image_size": 16,
+                "patch_size": 4,
+            }
+            | settings
+        ),
+    )
 
 
 def changed(model: Any, change: Callable[[Any], Any]) -> Any:

@@ -100,10 +100,16 @@ def gpt2_beams_not_reordered() -> Pair:
 def _convolutional() -> Any:
     torch.manual_seed(3)
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
     with torch.no_grad():
         for _ in range(4):
             model(torch.randn(8, 3, 8, 8) * 2 + 1)
@@ -273,11 +279,7 @@ def convolutions_channels_last() -> Pair:
     """Weights and images of a convolutional net in channels-last memory."""
     model = _convolutional()
     other = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    return (
-        lambda x: model(x),
-        lambda x: other(x.to(memory_format=torch.channels_last)),
-        (randn(4, 3, 16, 16),),
-    )
+    return (lambda x: model(x), lambda x: other(x.to(memory_format=torch.channels_last)), (randn(4, 3, 16, 16),))
 
 
 @benign(quick=True)
@@ -395,11 +397,7 @@ def t5_short_prompt_in_a_padded_batch() -> Pair:
     model = t5()
     mask = torch.ones(3, 12, dtype=torch.long)
     mask[0, 7:] = 0
-    return (
-        lambda x, m: model(x[:1, :7])[0],
-        lambda x, m: model(x, attention_mask=m)[0][:1, :7],
-        (ids(3, 12), mask),
-    )
+    return (lambda x, m: model(x[:1, :7])[0], lambda x, m: model(x, attention_mask=m)[0][:1, :7], (ids(3, 12), mask))
 
 
 @benign()

@@ -184,6 +184,7 @@ def test_another_function_without_a_common_op_is_semantic() -> None:
     x = torch.randn(6, 32, generator=torch.Generator().manual_seed(0)) + 0.5
     diagnosis = whydiff.compare(
         lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
-        lambda x: nn.functional.layer_norm(x, (32,), None, None, 1e-6), x,
-    )  # fmt: skip
+        lambda x: nn.functional.layer_norm(x, (32,), None, None, 1e-6),
+        x,
+    )
     assert str(diagnosis.verdict) == "semantic", diagnosis.reason

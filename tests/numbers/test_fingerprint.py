@@ -63,12 +63,7 @@ def test_fast_equals_definition_at_every_size(nbytes: int) -> None:
     assert (fingerprint.nbytes, fingerprint.covers) == (nbytes, "content")
 
 
-@given(
-    data=st.binary(max_size=300),
-    offset=st.integers(0, 7),
-    repeats=st.integers(1, 400),
-    threads=st.integers(1, 5),
-)
+@given(data=st.binary(max_size=300), offset=st.integers(0, 7), repeats=st.integers(1, 400), threads=st.integers(1, 5))
 def test_fast_equals_definition_at_any_alignment_and_thread_number(
     data: bytes, offset: int, repeats: int, threads: int
 ) -> None:
@@ -164,8 +159,11 @@ def run(program: str, **environment: str) -> str:
     """Output of a fresh interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        env={**os.environ, **environment}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -67,9 +67,13 @@ def test_the_larger_side_may_be_the_reference() -> None:
 
 
 @given(
-    outer=st.integers(1, 4), inner=st.integers(1, 4), rest=st.integers(1, 3), small=st.integers(1, 4),
-    more=st.integers(1, 4), data=st.data(),
-)  # fmt: skip
+    outer=st.integers(1, 4),
+    inner=st.integers(1, 4),
+    rest=st.integers(1, 3),
+    small=st.integers(1, 4),
+    more=st.integers(1, 4),
+    data=st.data(),
+)
 def test_the_true_map_is_among_the_options_and_the_values_choose_it(
     outer: int, inner: int, rest: int, small: int, more: int, data: st.DataObject
 ) -> None:
@@ -87,9 +91,7 @@ def test_the_true_map_is_among_the_options_and_the_values_choose_it(
     assert chosen.map.left_out == math.prod(merged.shape) - math.prod(part.shape)
 
 
-@given(
-    outer=st.integers(1, 3), axis=st.integers(2, 5), inner=st.integers(1, 3), data=st.data(),
-)  # fmt: skip
+@given(outer=st.integers(1, 3), axis=st.integers(2, 5), inner=st.integers(1, 3), data=st.data())
 def test_putting_changes_the_part_and_nothing_else(outer: int, axis: int, inner: int, data: st.DataObject) -> None:
     small = data.draw(st.integers(1, axis - 1))
     start = data.draw(st.integers(0, axis - small))

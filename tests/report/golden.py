@@ -61,17 +61,7 @@ IDENTICAL = Diagnosis(
 )
 
 _ROTARY = Site("model.rotary_emb", "cos", slot="output")
-_MEANS = [
-    1.8e-3,
-    5.0e-3,
-    8.3e-3,
-    *[1.1e-2 + 1.0e-3 * i for i in range(22)],
-    6.7e-2,
-    7.7e-2,
-    9.2e-2,
-    0.1,
-    0.148,
-]
+_MEANS = [1.8e-3, 5.0e-3, 8.3e-3, *[1.1e-2 + 1.0e-3 * i for i in range(22)], 6.7e-2, 7.7e-2, 9.2e-2, 0.1, 0.148]
 
 PRECISION = Diagnosis(
     verdict=Verdict.PRECISION,
@@ -179,11 +169,7 @@ PRECISION = Diagnosis(
 def _kernel(n: int) -> Origin:
     site = Site(f"model.layers.{n}.mlp.up_proj", "mm", slot="output")
     return Origin(
-        site,
-        site,
-        "implementation",
-        Verdict.ROUNDING,
-        differs(1e-7, (n + 1) * 1e-6, 80 * (n + 1), 16384, 2e-8),
+        site, site, "implementation", Verdict.ROUNDING, differs(1e-7, (n + 1) * 1e-6, 80 * (n + 1), 16384, 2e-8)
     )
 
 
@@ -222,11 +208,7 @@ TWO_CAUSES = replace(
             ),
         ),
         Cause(
-            "RO001",
-            "shape-dependent-kernel",
-            "model.layers.*.mlp",
-            Verdict.ROUNDING,
-            reason="No kernel was forced.",
+            "RO001", "shape-dependent-kernel", "model.layers.*.mlp", Verdict.ROUNDING, reason="No kernel was forced."
         ),
     ),
     accounted=False,
@@ -254,10 +236,7 @@ INCOMPARABLE = replace(
 
 INCOMPLETE = replace(
     PRECISION,
-    sides=(
-        REFERENCE,
-        replace(CANDIDATE, complete=False, note="The capture was killed after step 3.", calls=1200),
-    ),
+    sides=(REFERENCE, replace(CANDIDATE, complete=False, note="The capture was killed after step 3.", calls=1200)),
     alignment=Alignment(tuple(Pair(i, i) for i in range(1200)), unpaired_reference=tuple(range(1200, 2239))),
     not_compared=(Count("call", "the candidate's trace ends before it", 1039, ("model.layers.16:mm#0",)),),
 )
@@ -270,8 +249,7 @@ NONDETERMINISTIC = replace(
     sides=(
         REFERENCE,
         replace(
-            CANDIDATE,
-            observer=ObserverCheck(False, False, 3, "output.1 differs between two plain runs by 2.0e-07"),
+            CANDIDATE, observer=ObserverCheck(False, False, 3, "output.1 differs between two plain runs by 2.0e-07")
         ),
     ),
     accounted=None,

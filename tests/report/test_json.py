@@ -42,11 +42,7 @@ def test_sites_carry_their_text() -> None:
 
 
 def test_foreign_values_are_scalars_lists_or_named() -> None:
-    assert encode({"n": np.float32(0.5), "a": np.arange(3), "s": {2, 1}}) == {
-        "n": 0.5,
-        "a": [0, 1, 2],
-        "s": [1, 2],
-    }
+    assert encode({"n": np.float32(0.5), "a": np.arange(3), "s": {2, 1}}) == {"n": 0.5, "a": [0, 1, 2], "s": [1, 2]}
     assert encode(1j) == {"type": "complex", "repr": "1j"}
     assert encode(-math.inf) == "-Infinity"
 

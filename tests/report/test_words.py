@@ -109,7 +109,7 @@ def test_bars_are_visible_and_never_too_long(fraction: float, cells: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("check", "words", "proven"),
+    ("check", "sentence", "proven"),
     [
         (ObserverCheck(None, None, note="a trace"), "not checked: a trace", False),
         (ObserverCheck(None, None), "not checked: no reason was recorded", False),
@@ -119,6 +119,6 @@ def test_bars_are_visible_and_never_too_long(fraction: float, cells: int) -> Non
         (ObserverCheck(True, True, 2), "bit for bit (2 outputs compared)", True),
     ],
 )
-def test_the_observer_check_in_words(check: ObserverCheck, words: str, proven: bool) -> None:
+def test_the_observer_check_in_words(check: ObserverCheck, sentence: str, proven: bool) -> None:
     shown, ok = words.observer(Side("live", "torch", "op", 1, Environment(), check))
-    assert words in shown and ok is proven
+    assert sentence in shown and ok is proven

@@ -27,9 +27,7 @@ def expected_first(study: FormulaStudy, factor: float) -> float:
     return math.inf
 
 
-def test_alpha_and_scaled_operands_overflow_together_and_the_stored_product_earlier(
-    study: FormulaStudy,
-) -> None:
+def test_alpha_and_scaled_operands_overflow_together_and_the_stored_product_earlier(study: FormulaStudy) -> None:
     first = {name: study.first_overflow(name, "float16") for name in megatron.FORMULAS}
     assert first["alpha"] == expected_first(study, 1 / math.sqrt(megatron.HEAD))
     assert first["alpha"] == first["inward"]

@@ -116,8 +116,14 @@ def test_a_real_port_of_llama_from_transformers_to_penzai_is_rounding() -> None:
     from penzai import pz
 
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2,
-                                      num_hidden_layers=2, vocab_size=64)  # fmt: skip
+    config = transformers.LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_hidden_layers=2,
+        vocab_size=64,
+    )
     config.rope_theta = 10_000.0
     model = transformers.LlamaForCausalLM(config).eval()
     with torch.no_grad():
@@ -133,8 +139,9 @@ def test_a_real_port_of_llama_from_transformers_to_penzai_is_rounding() -> None:
         return ported(pz.nx.wrap(ids, "batch", "seq"), token_positions=positions).unwrap("batch", "seq", "vocabulary")
 
     with torch.no_grad():
-        diagnosis = check_port(lambda ids: model(ids, use_cache=False).logits, logits, (torch.from_numpy(ids),),
-                               (jnp.asarray(ids),))  # fmt: skip
+        diagnosis = check_port(
+            lambda ids: model(ids, use_cache=False).logits, logits, (torch.from_numpy(ids),), (jnp.asarray(ids),)
+        )
     assert diagnosis.verdict is Verdict.ROUNDING, diagnosis.reason
     lone = [count for count in diagnosis.not_compared if count.what == "weights"]
     assert [(count.reason, count.count) for count in lone] == [("only the reference has these numbers", 2)]  # rotary

@@ -23,12 +23,25 @@ def found(report: RangeReport) -> set[tuple[str, str]]:
 
 def small(kind: str, **more: Any) -> torch.nn.Module:
     torch.manual_seed(0)
-    sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "intermediate_size": 48}  # fmt: skip
-    config = {"llama": transformers.LlamaConfig, "bert": transformers.BertConfig,
-              "qwen2": transformers.Qwen2Config, "vit": transformers.ViTConfig}[kind]  # fmt: skip
-    model = {"llama": transformers.LlamaForCausalLM, "bert": transformers.BertModel,
-             "qwen2": transformers.Qwen2ForCausalLM, "vit": transformers.ViTModel}[kind]  # fmt: skip
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+    }
+    config = {
+        "llama": transformers.LlamaConfig,
+        "bert": transformers.BertConfig,
+        "qwen2": transformers.Qwen2Config,
+        "vit": transformers.ViTConfig,
+    }[kind]
+    model = {
+        "llama": transformers.LlamaForCausalLM,
+        "bert": transformers.BertModel,
+        "qwen2": transformers.Qwen2ForCausalLM,
+        "vit": transformers.ViTModel,
+    }[kind]
     if kind == "vit":
         sizes |= {"image_size": 16, "patch_size": 8}
     if kind == "qwen2":

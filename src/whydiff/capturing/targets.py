@@ -84,9 +84,11 @@ def with_inputs(text: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     for word, value in found.items():
         if not callable(value):
             raise TargetError(
-                f"{word} cannot be called.", where=text, actual=f"it is of type {type(value).__name__}",
+                f"{word} cannot be called.",
+                where=text,
+                actual=f"it is of type {type(value).__name__}",
                 expected="a function or a model; inputs(batch, length) returns its arguments",
-            )  # fmt: skip
+            )
     return found[name], found["inputs"]
 
 
@@ -116,10 +118,7 @@ def _file(path: Path, text: str) -> ModuleType:
     if not path.is_file():
         near = difflib.get_close_matches(path.name, sorted(p.name for p in path.parent.glob("*.py")), n=3)
         raise TargetError(
-            "There is no such file.",
-            where=text,
-            actual=str(path),
-            expected=f"{' or '.join(near)}?" if near else _FORMS,
+            "There is no such file.", where=text, actual=str(path), expected=f"{' or '.join(near)}?" if near else _FORMS
         )
     path = path.resolve()
     name = f"whydiff_target_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
@@ -227,10 +226,7 @@ def _with_inputs(target: Callable[..., Any], module: ModuleType, text: str) -> T
 
 def _without_inputs(target: Callable[..., Any], text: str) -> Target:
     signature = _signature(target)
-    empty, variable = (
-        inspect.Parameter.empty,
-        (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD),
-    )
+    empty, variable = (inspect.Parameter.empty, (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD))
     parameters = signature.parameters.values() if signature else ()
     needed = [p.name for p in parameters if p.default is empty and p.kind not in variable]
     if not needed:

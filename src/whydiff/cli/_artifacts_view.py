@@ -48,10 +48,7 @@ def artifact_sections(found: ArtifactComparison, verbose: bool) -> tuple[Section
             "Notes",
             tuple(
                 Text(plain(note))
-                for note in (
-                    f"{count(found.identical, 'file')} identical; {found.bytes_read} bytes read",
-                    *notes,
-                )
+                for note in (f"{count(found.identical, 'file')} identical; {found.bytes_read} bytes read", *notes)
             ),
         ),
     )
@@ -85,18 +82,7 @@ def _floats(rows: list[tuple[str, Item]], verbose: bool) -> tuple[Block, ...]:
         return ()
     shown = rows if verbose else rows[:_ITEMS]
     table = Table(
-        (
-            "file",
-            "name",
-            "tensor",
-            "allclose",
-            "atol / rtol",
-            "equal",
-            "mean abs",
-            "max abs",
-            "rel L2",
-            "what",
-        ),
+        ("file", "name", "tensor", "allclose", "atol / rtol", "equal", "mean abs", "max abs", "rel L2", "what"),
         tuple(
             (
                 plain(path),

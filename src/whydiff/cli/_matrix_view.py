@@ -27,12 +27,7 @@ def matrix_status(matrix: Matrix, allow: Verdict) -> int:
 def matrix_lines(matrix: Matrix) -> Labelled:
     """The answer in four lines: verdicts, environments that failed, what is responsible, where."""
     verdicts = Counter(pairing.verdict for pairing in matrix.pairings)
-    lines = [
-        (
-            "verdict",
-            ", ".join(f"{word} in {n} of {len(matrix.pairings)} pairs" for word, n in verdicts.items()),
-        )
-    ]
+    lines = [("verdict", ", ".join(f"{word} in {n} of {len(matrix.pairings)} pairs" for word, n in verdicts.items()))]
     failed = [cell for cell in matrix.cells if cell.status != "done"]
     if failed:
         lines.append(("failed", "; ".join(f"{cell.setting}: {cell.status}" for cell in failed)))
@@ -85,10 +80,13 @@ def _cell(cell: Cell) -> tuple[str, ...]:
     again = ", from an earlier run" if cell.resumed else ""
     repeats = ", DIFFERS FROM ITSELF" if cell.deterministic is False else ""
     return (
-        plain(cell.setting.python), plain(cell.setting.variables_text), seen.versions.get("torch", "–"),
-        seen.hardware.get("cpu_capability", "–"), str(seen.flags.get("threads", "–")),
+        plain(cell.setting.python),
+        plain(cell.setting.variables_text),
+        seen.versions.get("torch", "–"),
+        seen.hardware.get("cpu_capability", "–"),
+        str(seen.flags.get("threads", "–")),
         f"{cell.status}{again}{repeats}",
-    )  # fmt: skip
+    )
 
 
 def _failures(matrix: Matrix) -> tuple[Block, ...]:
@@ -131,11 +129,7 @@ _ALONE = {
     "differs": "alone it changes bits",
     "agrees": "alone it changes nothing",
 }
-_WITHOUT = {
-    "agrees": "without it the bits are the reference's",
-    "differs": "without it bits still differ",
-    "": "",
-}
+_WITHOUT = {"agrees": "without it the bits are the reference's", "differs": "without it bits still differ", "": ""}
 
 
 def _proof(alone: str, without: str) -> str:

@@ -32,8 +32,7 @@ Save = Annotated[
     typer.Option("--save", "-s", metavar="PATH", help="Also write the report here: .json, .md, .txt; repeatable."),
 ]
 ColorOption = Annotated[
-    Color,
-    typer.Option("--color", help="'always' survives a pipe; 'auto' follows NO_COLOR, FORCE_COLOR, the terminal."),
+    Color, typer.Option("--color", help="'always' survives a pipe; 'auto' follows NO_COLOR, FORCE_COLOR, the terminal.")
 ]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="List every origin and depth with its evidence, ungrouped.")

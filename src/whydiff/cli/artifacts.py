@@ -19,9 +19,7 @@ def artifacts(
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
-            "--tolerance",
-            metavar="DTYPE=ATOL,RTOL",
-            help="For floats of this dtype; 'other' for the rest; repeatable.",
+            "--tolerance", metavar="DTYPE=ATOL,RTOL", help="For floats of this dtype; 'other' for the rest; repeatable."
         ),
     ] = None,
     explain: Annotated[

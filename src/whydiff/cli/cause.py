@@ -17,8 +17,7 @@ from whydiff.errors import UsageError
 @guard
 def cause(
     code: Annotated[
-        str | None,
-        typer.Argument(metavar="CODE", help="A cause's code (PR001) or name; none: list them all."),
+        str | None, typer.Argument(metavar="CODE", help="A cause's code (PR001) or name; none: list them all.")
     ] = None,
     json: Json = False,
     color: ColorOption = Color.AUTO,

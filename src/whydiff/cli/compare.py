@@ -27,8 +27,7 @@ def compare(
     ] = None,
     allow: Allow = Verdict.IDENTICAL,
     level: Annotated[
-        Level,
-        typer.Option("--level", help="Compare every operator, or modules only: cheaper, nothing is replayed."),
+        Level, typer.Option("--level", help="Compare every operator, or modules only: cheaper, nothing is replayed.")
     ] = Level.OP,
     rename: Annotated[
         list[str] | None,

@@ -22,12 +22,10 @@ def matrix(
         typer.Argument(metavar="ARGS", help="Given to the target: JSON where it is valid JSON, else text."),
     ] = None,
     output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Traces and answers; a second run resumes here."),
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="Traces and answers; a second run resumes here.")
     ] = ...,  # type: ignore[assignment]
     python: Annotated[
-        list[str] | None,
-        typer.Option("--python", metavar="PATH", help="An interpreter; repeatable. None: this one."),
+        list[str] | None, typer.Option("--python", metavar="PATH", help="An interpreter; repeatable. None: this one.")
     ] = None,
     env: Annotated[
         list[str] | None,
@@ -45,8 +43,7 @@ def matrix(
         bool, typer.Option("--bisect/--no-bisect", help="Find the responsible difference by experiments.")
     ] = True,
     max_bytes: Annotated[
-        str,
-        typer.Option("--max-bytes", metavar="SIZE", help="Most full tensors per reference: 8GiB, 500MB, 0."),
+        str, typer.Option("--max-bytes", metavar="SIZE", help="Most full tensors per reference: 8GiB, 500MB, 0.")
     ] = "8GiB",
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds per process.")] = 600.0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run finished environments again.")] = False,

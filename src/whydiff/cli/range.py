@@ -15,8 +15,7 @@ from whydiff.records import Verdict
 @guard
 def range_(
     target: Annotated[
-        str,
-        typer.Argument(metavar="TARGET", help="FILE.py:name or package.module:name, run once and audited."),
+        str, typer.Argument(metavar="TARGET", help="FILE.py:name or package.module:name, run once and audited.")
     ],
     arguments: Annotated[
         list[str] | None,

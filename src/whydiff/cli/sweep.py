@@ -69,14 +69,24 @@ def sweep(
 
     check_suffixes(save or ())
     if against not in (None, "batch", "length", "layout"):
-        raise UsageError("There is no such axis.", where="--against", actual=against or "",
-                         expected="batch, length or layout")  # fmt: skip
+        raise UsageError(
+            "There is no such axis.", where="--against", actual=against or "", expected="batch, length or layout"
+        )
     with progress(quiet or json) as report, user_code():
         found = studies.sweep(
-            Program(functools.partial(targets.with_inputs, target), target), batch=batch, length=length, layout=layout,
-            against=against, row=row, workers=workers, resume=resume, remedies=remedies,  # type: ignore[arg-type]
-            kernels=kernels, orders=orders, progress=report,
-        )  # fmt: skip
+            Program(functools.partial(targets.with_inputs, target), target),
+            batch=batch,
+            length=length,
+            layout=layout,
+            against=against,  # type: ignore[arg-type]
+            row=row,
+            workers=workers,
+            resume=resume,
+            remedies=remedies,
+            kernels=kernels,
+            orders=orders,
+            progress=report,
+        )
     for path in save or ():
         found.save(path)
     if json:

@@ -18,18 +18,7 @@ from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, measure
 from whydiff.pair.slices import counterparts
-from whydiff.records import (
-    Alignment,
-    Call,
-    Comparison,
-    Intervention,
-    Leaf,
-    Lift,
-    Origin,
-    Payload,
-    RecordedTrace,
-    Trace,
-)  # fmt: skip
+from whydiff.records import Alignment, Call, Comparison, Intervention, Leaf, Lift, Origin, Payload, RecordedTrace, Trace
 
 _ENVIRONMENT = ("versions", "hardware", "flags", "variables", "rng")
 REPLAYED = frozenset({"restore-state", "restore-input"})
@@ -96,11 +85,14 @@ class Case:
     def differing_leaves(self) -> tuple[tuple[Leaf, Leaf], ...]:
         """Leaves of both sides whose dtype, shape or bits differ."""
         return tuple(
-            (r, c) for r, c in self.leaves.values()
-            if r is not None and c is not None and not (r.skipped or c.skipped)
+            (r, c)
+            for r, c in self.leaves.values()
+            if r is not None
+            and c is not None
+            and not (r.skipped or c.skipped)
             and (r.spec.dtype != c.spec.dtype or r.spec.shape != c.spec.shape or r.fingerprint != c.fingerprint)
             and not self._counterparts_agree(r, c)
-        )  # fmt: skip
+        )
 
     def _counterparts_agree(self, reference: Leaf, candidate: Leaf) -> bool:
         """Whether a larger input holds the other run's, bit for bit (row 0 of a batch): then it does not differ."""
@@ -273,12 +265,14 @@ class Case:
         found = find_origins(donor, candidate, self.alignment, axes=self.localization.axes)
         gone = {
             (i.value[0] if isinstance(i.value, tuple) else i.value, i.target)
-            for i in interventions if i.name == REPLACED
-        }  # fmt: skip
+            for i in interventions
+            if i.name == REPLACED
+        }
         return {
-            str(origin.site) for origin in found.origins
+            str(origin.site)
+            for origin in found.origins
             if (str(origin.site.at("")), str(origin.candidate_site.at(""))) not in gone
-        }  # fmt: skip
+        }
 
     def plain_outputs(self, side: Literal["reference", "candidate"]) -> dict[str, Payload]:
         """What a live side returns when nothing observes it; empty for a trace on disk."""
@@ -412,7 +406,8 @@ def replayable(trace: Trace) -> str:
         return "it was captured at module level"
     handles = trace.handles if isinstance(trace, RecordedTrace) else {}
     missing = [
-        leaf.name for leaf in trace.leaves
+        leaf.name
+        for leaf in trace.leaves
         if leaf.storage >= 0 and not leaf.skipped and not leaf.payload and leaf.name not in handles
-    ]  # fmt: skip
+    ]
     return f"it holds no payload of {len(missing)} leaves, e.g. {missing[0]}" if missing else ""

@@ -167,9 +167,12 @@ class _Following(Lockstep):
 
 
 def outputs_with_replaced(
-    reference: Executor, candidate: Executor, alignment: Alignment, interventions: Sequence[Intervention],
+    reference: Executor,
+    candidate: Executor,
+    alignment: Alignment,
+    interventions: Sequence[Intervention],
     axes: tuple[Axis, ...] = (),
-) -> dict[str, Payload]:  # fmt: skip
+) -> dict[str, Payload]:
     """The candidate's outputs when ops of the reference stand in some places.
 
     Both programs are executed in step. At every pair the reference takes the candidate's value, so that its

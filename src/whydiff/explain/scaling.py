@@ -20,14 +20,7 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case, replayable
 from whydiff.locate.rows import compared
 from whydiff.numbers.metrics import common_dtype, is_integer, measure, values
-from whydiff.numbers.tolerance import (
-    SCALING_FLOOR,
-    SLOPE_ROUNDING,
-    SLOPE_SEMANTIC,
-    Cancelled,
-    cancelled,
-    unit_roundoff,
-)
+from whydiff.numbers.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, Cancelled, cancelled, unit_roundoff
 from whydiff.pair.lockstep import Lockstep, matched, replayed_outputs
 from whydiff.pair.slices import counterparts
 from whydiff.records import Call, Count, Event, Lift, Origin, Payload, Trace
@@ -180,8 +173,15 @@ class _Test:
             origins = self._each_origin(program)
             together = frozenset(i for i, origin in enumerate(self.origins) if _strange(origin, origins[i]))
             regions = self._regions(program, together)
-        return Scaling(program, origins, regions, together, self.profiles, tuple(self.counts.values()),
-                       cancelled=self._cancelled() if natures == "rounding" else None)  # fmt: skip
+        return Scaling(
+            program,
+            origins,
+            regions,
+            together,
+            self.profiles,
+            tuple(self.counts.values()),
+            cancelled=self._cancelled() if natures == "rounding" else None,
+        )
 
     # ------------------------------------------------------------------ the whole program
 
@@ -202,8 +202,9 @@ class _Test:
                 self._carried[dtype] = {slot: self._compared(slot, pair) for slot, pair in pairs.items()}
             found.append({slot: difference(*self._compared(slot, pair)) for slot, pair in pairs.items()})
             if key == "float64 lifted" and not restored:
-                self.profiles = {slot.partition("@")[0]: _profile(*pairs[slot])
-                                 for slot, one in found[-1].items() if one is not None}  # fmt: skip
+                self.profiles = {
+                    slot.partition("@")[0]: _profile(*pairs[slot]) for slot, one in found[-1].items() if one is not None
+                }
         return _worst(*found)
 
     def _cancelled(self) -> Cancelled | None:
@@ -286,8 +287,12 @@ class _Test:
         Returns:
             Difference at each origin just before it was substituted, and at the outputs.
         """
-        step = Lockstep(self._executor("reference", lift, {}), self._executor("candidate", lift, restore),
-                        self.case.alignment, self.case.localization.axes)  # fmt: skip
+        step = Lockstep(
+            self._executor("reference", lift, {}),
+            self._executor("candidate", lift, restore),
+            self.case.alignment,
+            self.case.localization.axes,
+        )
         by_calls: dict[tuple[int, int], list[int]] = {}
         for index, origin in enumerate(self.origins):
             by_calls.setdefault(origin.calls, []).append(index)
@@ -297,8 +302,10 @@ class _Test:
         word = f"lift to {lift.dtype}, casts {lift.casts}: origins alone"
         for call_r, call_c in step.walk(self.progress, word):
             for er, ec in matched(call_r, call_c, "reads"):
-                calls = (er.producer if er.producer >= 0 else call_r.index,
-                         ec.producer if ec.producer >= 0 else call_c.index)  # fmt: skip
+                calls = (
+                    er.producer if er.producer >= 0 else call_r.index,
+                    ec.producer if ec.producer >= 0 else call_c.index,
+                )
                 at = by_calls.get(calls, [])
                 if at and (call_r.kind == "return" or partner.get(er.producer, -1) != ec.producer):
                     self._at_origin(step, er, ec, at, substituted, local)
@@ -317,9 +324,14 @@ class _Test:
         return local, outputs
 
     def _at_origin(
-        self, step: Lockstep, er: Event, ec: Event, at: list[int], substituted: frozenset[int],
+        self,
+        step: Lockstep,
+        er: Event,
+        ec: Event,
+        at: list[int],
+        substituted: frozenset[int],
         local: dict[int, Difference],
-    ) -> None:  # fmt: skip
+    ) -> None:
         try:
             apart = difference(*_payloads(step, er, ec))
             if substituted.issuperset(at):
@@ -385,10 +397,7 @@ def _worst(single: Mapping[str, Difference | None], double: Mapping[str, Differe
 
 
 def _payloads(step: Lockstep, er: Event, ec: Event) -> tuple[Payload, Payload]:
-    payloads = (
-        step.reference.payload(step.reference.read(er)),
-        step.candidate.payload(step.candidate.read(ec)),
-    )
+    payloads = (step.reference.payload(step.reference.read(er)), step.candidate.payload(step.candidate.read(ec)))
     return counterparts(*payloads, step.axes)
 
 

@@ -20,14 +20,7 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case, replayable
 from whydiff.locate.rows import compared
 from whydiff.numbers.metrics import is_integer, measure, values
-from whydiff.numbers.tolerance import (
-    FLOOR_RUNS,
-    FLOOR_T,
-    UNIT_ROUNDOFF,
-    Tolerance,
-    default_tolerance,
-    unit_roundoff,
-)  # fmt: skip
+from whydiff.numbers.tolerance import FLOOR_RUNS, FLOOR_T, UNIT_ROUNDOFF, Tolerance, default_tolerance, unit_roundoff
 from whydiff.records import Lift, Payload, Trace
 
 
@@ -88,9 +81,8 @@ def noise_floor(case: Case, progress: Progress | None = None, *, runs: int = FLO
 
 
 def _replays(
-    trace: Trace, dtype: Literal["float32", "float64"], wanted: dict[str, Payload], runs: int,
-    progress: Progress | None,
-) -> list[dict[str, Payload]]:  # fmt: skip
+    trace: Trace, dtype: Literal["float32", "float64"], wanted: dict[str, Payload], runs: int, progress: Progress | None
+) -> list[dict[str, Payload]]:
     """Outputs of all replays, executed call by call together, so that leaves are widened once."""
     adapter = for_framework(trace.framework)
     executors = [adapter.executor(trace, lift=Lift(dtype, "kept", seed=seed + 1)) for seed in range(runs)]
@@ -102,8 +94,9 @@ def _replays(
             for executor, found in zip(executors, outputs, strict=True):
                 executor.execute(call)
                 if call.kind == "return":
-                    found |= {e.site.slot: executor.payload(executor.read(e)) for e in call.reads
-                              if e.site.slot in wanted}  # fmt: skip
+                    found |= {
+                        e.site.slot: executor.payload(executor.read(e)) for e in call.reads if e.site.slot in wanted
+                    }
             for executor in executors:
                 executor.release(call)
             if progress is not None and call.index % 64 == 0:

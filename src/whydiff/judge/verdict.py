@@ -72,10 +72,12 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
             cause = replace(cause, verdict=Verdict.PRECISION)
         elif claims and (one_function or _harmless(case, cause, acting)):
             cause = replace(
-                cause, verdict=Verdict.ROUNDING, status="inconclusive",
+                cause,
+                verdict=Verdict.ROUNDING,
+                status="inconclusive",
                 reason="it explains the bits, which agree when it is removed, and is no defect: in float64 the outputs "
                 "agree with it too, so it chooses another way to the same values",
-            )  # fmt: skip
+            )
         found.append(cause)
     return held_back(found)
 
@@ -83,8 +85,15 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
 def held_back(causes: Sequence[Cause]) -> tuple[Cause, ...]:
     """Causes in which no general one is confirmed while a named one of another function could not be tried."""
     found = []
-    untried = [c for c in causes if c.status == "inconclusive" and not c.inert and not c.experiments
-               and c.verdict is Verdict.SEMANTIC and not is_general(c.code)]  # fmt: skip
+    untried = [
+        c
+        for c in causes
+        if c.status == "inconclusive"
+        and not c.inert
+        and not c.experiments
+        and c.verdict is Verdict.SEMANTIC
+        and not is_general(c.code)
+    ]
     for cause in causes:
         other_function = cause.status == "confirmed" and cause.verdict is Verdict.SEMANTIC
         if untried and other_function and is_general(cause.code):
@@ -110,9 +119,8 @@ def _harmless(case: Case, cause: Cause, acting: Sequence[Cause]) -> bool:
 
 
 def judge_origins(
-    case: Case, causes: Sequence[Cause], scaling: Scaling | None = None,
-    local: Mapping[int, LocalResult] | None = None,
-) -> tuple[Origin, ...]:  # fmt: skip
+    case: Case, causes: Sequence[Cause], scaling: Scaling | None = None, local: Mapping[int, LocalResult] | None = None
+) -> tuple[Origin, ...]:
     """Origins with their verdicts and the evidence for them.
 
     Args:
@@ -184,8 +192,10 @@ def _with_local(
 
 def _same_question(case: Case, origin: Origin) -> bool:
     """Whether both ops of an origin have the same arguments and inputs of the same shapes."""
-    sides = [trace.calls[i] if 0 <= i < len(trace.calls) else None
-             for trace, i in zip((case.reference, case.candidate), origin.calls, strict=True)]  # fmt: skip
+    sides = [
+        trace.calls[i] if 0 <= i < len(trace.calls) else None
+        for trace, i in zip((case.reference, case.candidate), origin.calls, strict=True)
+    ]
     ours, theirs = sides
     if ours is None or theirs is None or ours.arguments != theirs.arguments:
         return False
@@ -203,15 +213,23 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
         if _agrees(scaling.program.lifted) and not _reads_a_difference(case, origin):
             verdict = Verdict.PRECISION if _stays(scaling.program.kept) else Verdict.ROUNDING
             return verdict, [
-                Evidence("it reads equal tensors in another place, and the outputs agree when lifted: another way to "
-                         "the same values", {"program": str(scaling.program.lifted)}), *evidence,
-            ]  # fmt: skip
+                Evidence(
+                    "it reads equal tensors in another place, and the outputs agree when lifted: another way to "
+                    "the same values",
+                    {"program": str(scaling.program.lifted)},
+                ),
+                *evidence,
+            ]
         verdict, proof = _of_leaves(case, origin, modes, scaling)
         return verdict, [*proof, *evidence]
     if modes.lifted is None and _agrees(scaling.program.lifted):
         verdict = Verdict.PRECISION if _stays(scaling.program.kept) else Verdict.ROUNDING
-        return verdict, [Evidence("the outputs agree when lifted: another way to the same values",
-                                  {"program": str(scaling.program.lifted)})]  # fmt: skip
+        return verdict, [
+            Evidence(
+                "the outputs agree when lifted: another way to the same values",
+                {"program": str(scaling.program.lifted)},
+            )
+        ]
     if modes.lifted is None:
         unmeasured = Verdict.SEMANTIC if origin.kind in ("arguments", "layout") else Verdict.INCONCLUSIVE
         why = scaling.why_not or "the lifted programs have no floating value to compare here"
@@ -219,19 +237,26 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
     verdict = _of_scale(case, origin, modes)
     if verdict is Verdict.SEMANTIC and _agrees(scaling.program.lifted):
         verdict = Verdict.PRECISION if _stays(scaling.program.kept) else Verdict.ROUNDING
-        evidence.append(Evidence("the outputs agree when lifted: another way to the same values",
-                                 {"program": str(scaling.program.lifted)}))  # fmt: skip
+        evidence.append(
+            Evidence(
+                "the outputs agree when lifted: another way to the same values",
+                {"program": str(scaling.program.lifted)},
+            )
+        )
     elif verdict is Verdict.SEMANTIC and index in scaling.together and _agrees(scaling.regions):
         verdict = Verdict.ROUNDING
-        evidence.append(Evidence("with the regions alone acting, the outputs agree when lifted",
-                                 {"regions": str(scaling.regions)}))  # fmt: skip
+        evidence.append(
+            Evidence("with the regions alone acting, the outputs agree when lifted", {"regions": str(scaling.regions)})
+        )
     return verdict, evidence
 
 
 def _loses(lost: Cancelled) -> str:
     names = ("reference", "candidate")
-    return (f"the programs agree in float64, and in float32 the {names[lost.worse]} loses {lost.lost:.1f} of "
-            f"{lost.digits:.0f} bits of the outputs where the {names[1 - lost.worse]} loses {lost.other:.1f}")  # fmt: skip
+    return (
+        f"the programs agree in float64, and in float32 the {names[lost.worse]} loses {lost.lost:.1f} of "
+        f"{lost.digits:.0f} bits of the outputs where the {names[1 - lost.worse]} loses {lost.other:.1f}"
+    )
 
 
 def _reads_a_difference(case: Case, origin: Origin) -> bool:
@@ -296,8 +321,13 @@ def _special(comparison: Comparison) -> str:
 
 
 def _evidence(word: str, scale: Scale) -> Evidence:
-    data = {"float32": scale.single.mean, "float64": scale.double.mean, "slope": scale.slope,
-            "nature": scale.nature, "where": scale.where}  # fmt: skip
+    data = {
+        "float32": scale.single.mean,
+        "float64": scale.double.mean,
+        "slope": scale.slope,
+        "nature": scale.nature,
+        "where": scale.where,
+    }
     return Evidence(f"lifted, {word}, at {scale.where}: {scale}", data)
 
 
@@ -320,9 +350,10 @@ def judge(
     checks = (case.reference.observer, case.candidate.observer)
     if any(check.deterministic is False for check in checks):
         which = " and ".join(
-            name for name, check in zip(("the reference", "the candidate"), checks, strict=True)
+            name
+            for name, check in zip(("the reference", "the candidate"), checks, strict=True)
             if check.deterministic is False
-        )  # fmt: skip
+        )
         return Verdict.NONDETERMINISTIC, f"{which} does not repeat itself: {checks[0].note or checks[1].note}"
     broken = [slot for slot, comparison in local.outputs if _special(comparison)]
     compared = local.agreeing + local.propagated + len(origins)
@@ -394,10 +425,13 @@ def _same_task(case: Case, scaling: Scaling) -> bool:
     if any("shape" in comparison.reason for _, comparison in case.localization.outputs):
         return False
     read = [
-        {(leaf.spec.shape, leaf.fingerprint) for leaf in trace.leaves
-         if leaf.storage >= 0 and leaf.fingerprint is not None and leaf.role in ("input", "constant")}
+        {
+            (leaf.spec.shape, leaf.fingerprint)
+            for leaf in trace.leaves
+            if leaf.storage >= 0 and leaf.fingerprint is not None and leaf.role in ("input", "constant")
+        }
         for trace in (case.reference, case.candidate)
-    ]  # fmt: skip
+    ]
     return bool(read[0] & read[1])
 
 

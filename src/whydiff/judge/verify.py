@@ -96,16 +96,26 @@ def _verified(case: Case, cause: Cause, everything: tuple[Intervention, ...]) ->
     inert = _same(only_this_acts, all_removed) and _same(this_removed, before)
     if inert:
         return replace(
-            cause, inert=True, status="refuted", effect=effect,
+            cause,
+            inert=True,
+            status="refuted",
+            effect=effect,
             reason="it differs but changes nothing on this input",
             experiments=(_experiment(cause.interventions, "outputs change", before, this_removed, "refuted"),),
-        )  # fmt: skip
+        )
     rounding = "" if this_removed.equal or not cause.interventions else _rounding_left(case, cause)
     if rounding:
         change = f"mean absolute difference {before.mean_abs:.3e} before, {this_removed.mean_abs:.3e} after"
         outcome = f"{rounding} ({change})"
-        experiment = Experiment(cause.interventions, "only rounding is left", outcome, "confirmed",
-                                this_removed.method, before.mean_abs, this_removed.mean_abs)  # fmt: skip
+        experiment = Experiment(
+            cause.interventions,
+            "only rounding is left",
+            outcome,
+            "confirmed",
+            this_removed.method,
+            before.mean_abs,
+            this_removed.mean_abs,
+        )
         return replace(cause, status="confirmed", reason="", effect=effect, experiments=(experiment,))
     if this_removed.equal:
         experiment = _experiment(cause.interventions, _PREDICTION, before, this_removed, "confirmed")
@@ -114,9 +124,14 @@ def _verified(case: Case, cause: Cause, everything: tuple[Intervention, ...]) ->
         experiments = [_experiment(everything, _PREDICTION, before, all_removed, "confirmed")]
         if others:
             experiments.append(
-                _experiment(others, "outputs still differ while this cause acts alone", before, only_this_acts,
-                            "refuted" if only_this_acts.equal else "confirmed")
-            )  # fmt: skip
+                _experiment(
+                    others,
+                    "outputs still differ while this cause acts alone",
+                    before,
+                    only_this_acts,
+                    "refuted" if only_this_acts.equal else "confirmed",
+                )
+            )
         status: Status = "refuted" if only_this_acts.equal else "confirmed"
         reason = "" if status == "confirmed" else "the outputs agree without removing it"
         return replace(cause, status=status, reason=reason, effect=effect, experiments=tuple(experiments))
@@ -137,8 +152,15 @@ def _partly(case: Case, cause: Cause, before: Outcome, after: Outcome, effect: t
     """Other, unexplained origins remain: confirmed only if its own origins vanish when it is removed."""
     broken = _other_function(case, cause)
     if broken:
-        experiment = Experiment(cause.interventions, "the programs still agree in float64", broken, "refuted",
-                                "replay", before.mean_abs, after.mean_abs)  # fmt: skip
+        experiment = Experiment(
+            cause.interventions,
+            "the programs still agree in float64",
+            broken,
+            "refuted",
+            "replay",
+            before.mean_abs,
+            after.mean_abs,
+        )
         return replace(cause, status="refuted", reason=broken, effect=effect, experiments=(experiment,))
     mine = {str(o.site) for o in case.localization.origins if _claims(cause, o)}
     left = case.origins_after(cause.interventions)
@@ -146,19 +168,25 @@ def _partly(case: Case, cause: Cause, before: Outcome, after: Outcome, effect: t
         gone = mine - left
         status: Status = "confirmed" if gone == mine else "refuted" if not gone else "inconclusive"
         experiment = Experiment(
-            cause.interventions, "its origins vanish",
+            cause.interventions,
+            "its origins vanish",
             f"{len(gone)} of {len(mine)} origins vanish"
             + ("; others remain, so the outputs still differ" if before.comparisons else "; no outputs were recorded"),
-            status, "replay", before.mean_abs, after.mean_abs,
-        )  # fmt: skip
+            status,
+            "replay",
+            before.mean_abs,
+            after.mean_abs,
+        )
         return replace(cause, status=status, effect=effect, experiments=(experiment,))
     if not before.comparisons:
         return replace(cause, reason="no outputs were recorded, and its origins cannot be told from the others")
     experiment = _experiment(cause.interventions, _PREDICTION, before, after, "inconclusive")
     return replace(
-        cause, effect=effect, experiments=(experiment,),
+        cause,
+        effect=effect,
+        experiments=(experiment,),
         reason="removing it does not make the outputs equal, and its origins cannot be told from the others",
-    )  # fmt: skip
+    )
 
 
 def _other_function(case: Case, cause: Cause) -> str:

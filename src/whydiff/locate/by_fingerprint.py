@@ -47,12 +47,22 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
         if call_r.kind == "module":
             differing.append(call_r.site.scope)
         origins.append(
-            Origin(call_r.site, call_c.site, "implementation", Verdict.INCONCLUSIVE, _recorded(False),
-                   (call_r.index, call_c.index), (), (),
-                   (Evidence("its inputs agree and its output differs, by fingerprint; nothing was replayed"),))
-        )  # fmt: skip
-    counts = counted({"the fingerprints do not decide (other layout or dtype, or skipped)": [""] * undecided}
-                     if undecided else {}, "values")  # fmt: skip
+            Origin(
+                call_r.site,
+                call_c.site,
+                "implementation",
+                Verdict.INCONCLUSIVE,
+                _recorded(False),
+                (call_r.index, call_c.index),
+                (),
+                (),
+                (Evidence("its inputs agree and its output differs, by fingerprint; nothing was replayed"),),
+            )
+        )
+    counts = counted(
+        {"the fingerprints do not decide (other layout or dtype, or skipped)": [""] * undecided} if undecided else {},
+        "values",
+    )
     if lone:
         counts += (surplus_of(lone),)
     return Localization(tuple(origins), tuple(growth), tuple(outputs), (), None, agreeing, propagated, counts)

@@ -50,9 +50,18 @@ def measure_growth(
         differing += any(look.agrees is False for look in looks)
         if call_r.index in last and looks and looks[0].agrees is not None:
             growth.append(Growth(looks[0].reference.site, comparison_of(step, looks[0])))
-    return Localization((), tuple(growth), tuple(outputs), tuple(returned), None, agreeing, differing,
-                        (*counted(not_compared, "values"), *replay_counts(step), *(count for _, count in left_out)),
-                        axes, left_out=tuple(text for text, _ in left_out))  # fmt: skip
+    return Localization(
+        (),
+        tuple(growth),
+        tuple(outputs),
+        tuple(returned),
+        None,
+        agreeing,
+        differing,
+        (*counted(not_compared, "values"), *replay_counts(step), *(count for _, count in left_out)),
+        axes,
+        left_out=tuple(text for text, _ in left_out),
+    )
 
 
 def _only_on_one_side(slot: str, found: SliceMap, axes: tuple[Axis, ...]) -> tuple[str, Count]:

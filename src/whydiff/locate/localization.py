@@ -49,16 +49,35 @@ def replay_counts(step: Lockstep) -> tuple[Count, ...]:
     counts = list(counted(step.failed, "calls not replayed"))
     for side, sites in step.unfaithful.items():
         if sites:
-            counts.append(Count("calls replayed with other bits", f"{side}: differs from its recorded fingerprint",
-                                len(sites), tuple(sites[:3])))  # fmt: skip
+            counts.append(
+                Count(
+                    "calls replayed with other bits",
+                    f"{side}: differs from its recorded fingerprint",
+                    len(sites),
+                    tuple(sites[:3]),
+                )
+            )
     if step.surplus:
         counts.append(surplus_of(step.surplus))
     if step.unread:
-        counts.append(Count("values", "further outputs of an op that nothing reads", len(step.unread),
-                            tuple(sorted(step.unread)[:3])))  # fmt: skip
+        counts.append(
+            Count(
+                "values",
+                "further outputs of an op that nothing reads",
+                len(step.unread),
+                tuple(sorted(step.unread)[:3]),
+            )
+        )
     if step.fused:
-        counts.append(Count("ops not judged", "they agree executed alone; what the compiled programs make of them "
-                            "after another value was put in is unknown", len(step.fused), tuple(step.fused[:3])))  # fmt: skip
+        counts.append(
+            Count(
+                "ops not judged",
+                "they agree executed alone; what the compiled programs make of them "
+                "after another value was put in is unknown",
+                len(step.fused),
+                tuple(step.fused[:3]),
+            )
+        )
     return (*counts, *_sliced(step))
 
 
@@ -75,15 +94,25 @@ def _sliced(step: Lockstep) -> list[Count]:
         outside = [(site, one) for site, one, _ in step.sliced if one.whole == side]
         if outside:
             sizes = ", ".join(f"{axis.reference} → {axis.candidate}" for axis in step.axes)
-            counts.append(Count(
-                "elements left out", f"only the {side} has these rows or positions (sizes {sizes}); "
-                f"{len(outside)} values were compared on their counterpart",
-                sum(one.left_out for _, one in outside), tuple(f"{site} {one}" for site, one in outside[:3]),
-            ))  # fmt: skip
+            counts.append(
+                Count(
+                    "elements left out",
+                    f"only the {side} has these rows or positions (sizes {sizes}); "
+                    f"{len(outside)} values were compared on their counterpart",
+                    sum(one.left_out for _, one in outside),
+                    tuple(f"{site} {one}" for site, one in outside[:3]),
+                )
+            )
     closest = [f"{site} {one}" for site, one, how in step.sliced if how == "closest"]
     if closest:
-        counts.append(Count("slice maps", "several fitted the shapes and none the bits: the closest was taken",
-                            len(closest), tuple(closest[:3])))  # fmt: skip
+        counts.append(
+            Count(
+                "slice maps",
+                "several fitted the shapes and none the bits: the closest was taken",
+                len(closest),
+                tuple(closest[:3]),
+            )
+        )
     return counts
 
 

@@ -110,9 +110,13 @@ class Mixing:
             return ()
         sizes = ", ".join(f"{axis.reference} → {axis.candidate}" for axis in self.step.axes)
         return (
-            Count(APART, f"they depend on rows that the other run does not have (sizes {sizes}): "
-                  f"{self.roots[0].why}", self._followed, tuple(f"{r.look.reference.site}" for r in self.roots[:3])),
-        )  # fmt: skip
+            Count(
+                APART,
+                f"they depend on rows that the other run does not have (sizes {sizes}): {self.roots[0].why}",
+                self._followed,
+                tuple(f"{r.look.reference.site}" for r in self.roots[:3]),
+            ),
+        )
 
     # ------------------------------------------------------------------ what kind of op it is
 
@@ -172,6 +176,8 @@ def _turned(value: Value) -> Any:
 
 
 _CHANGES: tuple[Callable[[Value], Any], ...] = (
-    _turned, lambda value: value * 0 + value.max(), lambda value: value * 0 + value.min(),
-)  # fmt: skip
+    _turned,
+    lambda value: value * 0 + value.max(),
+    lambda value: value * 0 + value.min(),
+)
 """Other valid values for rows: an order shows in the extremes if not in the reversal."""

@@ -18,16 +18,7 @@ from whydiff.locate.localization import Localization, comparison_of, replay_coun
 from whydiff.locate.mixing import Mixing
 from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.pair.slices import Axis, same_but_for_sizes
-from whydiff.records import (
-    Alignment,
-    Call,
-    Comparison,
-    Event,
-    Evidence,
-    Leaf,
-    Origin,
-    Verdict,
-)  # fmt: skip
+from whydiff.records import Alignment, Call, Comparison, Event, Evidence, Leaf, Origin, Verdict
 
 OnOrigin = Callable[[Lockstep, Call, Call, Look], None]
 """Told of every paired call that is an origin, before it is resynchronised."""
@@ -78,8 +69,17 @@ class _Origins:
             alone = self._alone(call_r, call_c) if disagreeing else None
             self.step.execute(call_r, call_c)
             self._judge_writes(call_r, call_c, disagreeing, alone)
-        return Localization(tuple(self.origins), (), (), (), self.accounted, 0, self.propagated,
-                            (*replay_counts(self.step), *self.mixing.counts()), self.step.axes)  # fmt: skip
+        return Localization(
+            tuple(self.origins),
+            (),
+            (),
+            (),
+            self.accounted,
+            0,
+            self.propagated,
+            (*replay_counts(self.step), *self.mixing.counts()),
+            self.step.axes,
+        )
 
     # ------------------------------------------------------------------ reads
 
@@ -121,10 +121,18 @@ class _Origins:
             call_r, call_c = one.calls
             if (call_r.index, call_c.index) not in known:
                 self.origins.append(
-                    Origin(one.look.reference.site, one.look.candidate.site, "region", Verdict.INCONCLUSIVE,
-                           Comparison("not_compared", one.why), (call_r.index, call_c.index), (), (),
-                           (Evidence(f"it has no counterpart, and the outputs depend on it: {one.why}"),))
-                )  # fmt: skip
+                    Origin(
+                        one.look.reference.site,
+                        one.look.candidate.site,
+                        "region",
+                        Verdict.INCONCLUSIVE,
+                        Comparison("not_compared", one.why),
+                        (call_r.index, call_c.index),
+                        (),
+                        (),
+                        (Evidence(f"it has no counterpart, and the outputs depend on it: {one.why}"),),
+                    )
+                )
 
     def _region(self, call_r: Call, call_c: Call, look: Look) -> bool:
         """Note an unpaired region as an origin; False: its value has no counterpart."""
@@ -152,17 +160,28 @@ class _Origins:
             Evidence(
                 f"{len(inside_r)} op(s) of the reference and {len(inside_c)} of the candidate have no one-to-one "
                 "counterpart between agreeing inputs and this value",
-                {"reference_ops": [self.calls[0][i].target for i in inside_r],
-                 "candidate_ops": [self.calls[1][i].target for i in inside_c]},
+                {
+                    "reference_ops": [self.calls[0][i].target for i in inside_r],
+                    "candidate_ops": [self.calls[1][i].target for i in inside_c],
+                },
             )
-        ]  # fmt: skip
+        ]
         missing = sorted(set(leaves_r) ^ set(leaves_c))
         if missing:
             evidence.append(Evidence("read on one side only: " + ", ".join(missing), {"leaves": missing}))
         self.origins.append(
-            Origin(producer_r.site, producer_c.site, kind, Verdict.INCONCLUSIVE, comparison_of(self.step, look),
-                   (producer_r.index, producer_c.index), differing, tuple(sites), tuple(evidence))
-        )  # fmt: skip
+            Origin(
+                producer_r.site,
+                producer_c.site,
+                kind,
+                Verdict.INCONCLUSIVE,
+                comparison_of(self.step, look),
+                (producer_r.index, producer_c.index),
+                differing,
+                tuple(sites),
+                tuple(evidence),
+            )
+        )
         return True
 
     def _producer(self, side: int, event: Event) -> Call | None:
@@ -189,9 +208,10 @@ class _Origins:
         self, leaves_r: Mapping[str, Leaf], leaves_c: Mapping[str, Leaf]
     ) -> tuple[tuple[str, ...], set[str]]:
         names = [
-            name for name, leaf in leaves_c.items()
+            name
+            for name, leaf in leaves_c.items()
             if leaf.role != "constant" and name in leaves_r and self.step.leaf_differs(leaves_r[name], leaf)
-        ]  # fmt: skip
+        ]
         return tuple(names), {leaves_c[name].role for name in names}
 
     def _leaf_kind(self, er: Event, ec: Event) -> tuple[str, tuple[str, ...]]:
@@ -211,9 +231,16 @@ class _Origins:
         for look, kind, names in disagreeing:
             if kind in ("state", "input", "layout"):
                 self.origins.append(
-                    Origin(look.reference.site, look.candidate.site, kind, Verdict.INCONCLUSIVE,
-                           comparison_of(self.step, look), (call_r.index, call_c.index), names)
-                )  # fmt: skip
+                    Origin(
+                        look.reference.site,
+                        look.candidate.site,
+                        kind,
+                        Verdict.INCONCLUSIVE,
+                        comparison_of(self.step, look),
+                        (call_r.index, call_c.index),
+                        names,
+                    )
+                )
 
     # ------------------------------------------------------------------ writes
 
@@ -251,8 +278,17 @@ class _Origins:
             own = self._own_difference(alone, looks)
             if own is not None:
                 evidence.append(own[1])
-            origin = Origin(worst.reference.site, worst.candidate.site, kind, Verdict.INCONCLUSIVE, comparison,
-                            (call_r.index, call_c.index), leaves, (), tuple(evidence))  # fmt: skip
+            origin = Origin(
+                worst.reference.site,
+                worst.candidate.site,
+                kind,
+                Verdict.INCONCLUSIVE,
+                comparison,
+                (call_r.index, call_c.index),
+                leaves,
+                (),
+                tuple(evidence),
+            )
             self.origins.append(origin)
             if self.on_origin is not None:
                 self.on_origin(self.step, call_r, call_c, worst)
@@ -314,23 +350,45 @@ class _Origins:
                 return kind, leaves, [Evidence(f"it reads {text}", {"leaves": list(leaves)})]
         if self.mixed:
             root = self.mixing.roots[self.mixed[0]]
-            return "region", (), [
-                Evidence(f"it is computed from values without a counterpart ({root.why}), and corresponds again",
-                         {"begins": str(root.look.reference.site)})
-            ]  # fmt: skip
+            return (
+                "region",
+                (),
+                [
+                    Evidence(
+                        f"it is computed from values without a counterpart ({root.why}), and corresponds again",
+                        {"begins": str(root.look.reference.site)},
+                    )
+                ],
+            )
         if self.unmapped:
             look = self.unmapped[0]
-            return "region", (), [
-                Evidence(f"it reads values that have no counterpart ({look.why}), so the runs do not compute it from "
-                         "the same numbers", {"reads": [str(one.reference.site) for one in self.unmapped]})
-            ]  # fmt: skip
+            return (
+                "region",
+                (),
+                [
+                    Evidence(
+                        f"it reads values that have no counterpart ({look.why}), so the runs do not compute it from "
+                        "the same numbers",
+                        {"reads": [str(one.reference.site) for one in self.unmapped]},
+                    )
+                ],
+            )
         alike = same_but_for_sizes(call_r.arguments, call_c.arguments, self.step.axes)
         made_up = not call_r.reads and call_r.arguments != call_c.arguments  # positions: they are no counterparts
         if not alike or made_up or call_r.target != call_c.target:
-            return "arguments", (), [
-                Evidence("its inputs agree and its arguments differ",
-                         {"reference": [call_r.target, call_r.arguments], "candidate": [call_c.target, call_c.arguments]})
-            ]  # fmt: skip
+            return (
+                "arguments",
+                (),
+                [
+                    Evidence(
+                        "its inputs agree and its arguments differ",
+                        {
+                            "reference": [call_r.target, call_r.arguments],
+                            "candidate": [call_c.target, call_c.arguments],
+                        },
+                    )
+                ],
+            )
         return "implementation", (), [Evidence("its inputs and arguments agree bit for bit and its output differs")]
 
 

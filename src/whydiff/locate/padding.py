@@ -76,11 +76,17 @@ def leave_out(
     """
     if rows is not None:
         named = _named(reference, rows)
-        chosen = [Rows(slot, keep, "they were named as rows not to compare")
-                  for slot, ours, _ in local.returned if (keep := fitted(named, ours.bits.shape)) is not None]  # fmt: skip
+        chosen = [
+            Rows(slot, keep, "they were named as rows not to compare")
+            for slot, ours, _ in local.returned
+            if (keep := fitted(named, ours.bits.shape)) is not None
+        ]
         if not chosen:
-            raise UsageError("The mask of rows fits no output.", actual=f"shape {list(named.shape)}",
-                             expected=", ".join(f"{s}: {list(p.bits.shape)}" for s, p, _ in local.returned))  # fmt: skip
+            raise UsageError(
+                "The mask of rows fits no output.",
+                actual=f"shape {list(named.shape)}",
+                expected=", ".join(f"{s}: {list(p.bits.shape)}" for s, p, _ in local.returned),
+            )
         return _without(local, chosen)
     wanted = [slot for slot, comparison in local.outputs if comparison.status == "differs"]
     if not wanted:
@@ -108,21 +114,30 @@ def _found(reference: Trace, candidate: Trace, local: Localization, progress: Pr
                 continue
             hidden = [side.hides(mask, shown) for side, mask in zip(sides, (ours, theirs), strict=True)]
             if all(hidden):
-                why = (f"{ours.name} hides them in both runs: with other values in them no bit of any other row changes, "
-                       "and its entries decide what other rows see")  # fmt: skip
-                chosen = [Rows(slot, at, why) for slot, one, _ in local.returned
-                          if not is_integer(one.dtype) and (at := fitted(keep, one.bits.shape)) is not None]  # fmt: skip
+                why = (
+                    f"{ours.name} hides them in both runs: with other values in them no bit of any other row changes, "
+                    "and its entries decide what other rows see"
+                )
+                chosen = [
+                    Rows(slot, at, why)
+                    for slot, one, _ in local.returned
+                    if not is_integer(one.dtype) and (at := fitted(keep, one.bits.shape)) is not None
+                ]
                 finite = [one for one in chosen if _finite_alike(one, local)]
                 if finite:
                     return _without(local, finite)
                 if chosen:
-                    why_not.append(f"{chosen[0].left_out} of {keep.size} rows are padding, which {ours.name} hides, but hold "
-                                   "NaN or infinity in one run only, so every row is compared")  # fmt: skip
+                    why_not.append(
+                        f"{chosen[0].left_out} of {keep.size} rows are padding, which {ours.name} hides, but hold "
+                        "NaN or infinity in one run only, so every row is compared"
+                    )
             elif True in hidden and False in hidden:
                 side = ("reference", "candidate")[hidden.index(True)]
                 other = ("reference", "candidate")[hidden.index(False)]
-                why_not.append(f"{ours.name} hides {int((~keep).sum())} of {keep.size} rows in the {side} and not in the "
-                               f"{other}, so every row is compared")  # fmt: skip
+                why_not.append(
+                    f"{ours.name} hides {int((~keep).sum())} of {keep.size} rows in the {side} and not in the "
+                    f"{other}, so every row is compared"
+                )
     return Found(local, tuple(why_not[:1]))
 
 
@@ -134,8 +149,9 @@ def _alike(ours: Mask, theirs: Mask, axes: tuple[Axis, ...]) -> Array | None:
 
 def _finite_alike(rows: Rows, local: Localization) -> bool:
     """Whether NaN and infinity stand in the same places of both runs, also in rows that would be left out."""
-    ours, theirs = next((values(a.bits, a.dtype), values(b.bits, b.dtype)) for slot, a, b in local.returned
-                        if slot == rows.slot)  # fmt: skip
+    ours, theirs = next(
+        (values(a.bits, a.dtype), values(b.bits, b.dtype)) for slot, a, b in local.returned if slot == rows.slot
+    )
     return ours.shape == theirs.shape and np.array_equal(np.isfinite(ours), np.isfinite(theirs))
 
 

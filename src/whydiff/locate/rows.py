@@ -54,8 +54,12 @@ class Rows:
 
     def count(self) -> Count:
         """For the report."""
-        return Count("rows of outputs", f"{self.slot}: {self.left_out} of {self.keep.size} are padding: {self.why}",
-                     self.left_out, places(~self.keep))  # fmt: skip
+        return Count(
+            "rows of outputs",
+            f"{self.slot}: {self.left_out} of {self.keep.size} are padding: {self.why}",
+            self.left_out,
+            places(~self.keep),
+        )
 
 
 def places(chosen: Array) -> tuple[str, ...]:

@@ -152,12 +152,7 @@ def share_equal_to_rounding(reference: Payload, candidate: Payload) -> tuple[int
 
 
 def _judged(
-    source: Array,
-    held: Array,
-    rounded: Literal["reference", "candidate"],
-    wide: str,
-    narrow: str,
-    stored: str,
+    source: Array, held: Array, rounded: Literal["reference", "candidate"], wide: str, narrow: str, stored: str
 ) -> Cast | None:
     for via in ("", "float32") if wide == "float64" and FORMATS[narrow].precision < 24 else ("",):
         measured = _measure(source, held, narrow, via)
@@ -198,11 +193,7 @@ def _block(source: Array, held: Array, narrow: str, via: str) -> tuple[int, floa
     start = exact[moved]
     error = np.abs(np.minimum(np.abs(rounded[moved]), 2 * FORMATS[narrow].largest) - np.abs(start))
     half = _quantum(start, FORMATS[narrow]) / 2
-    return (
-        int(moved.sum()),
-        float(np.max(np.minimum(error / half, 1.0))),
-        float(np.max(error / np.abs(start))),
-    )
+    return (int(moved.sum()), float(np.max(np.minimum(error / half, 1.0))), float(np.max(error / np.abs(start))))
 
 
 def _same(one: Array, other: Array) -> Array:

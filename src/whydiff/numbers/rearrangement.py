@@ -91,8 +91,11 @@ def parse(text: str, shape: Sequence[int]) -> Rearrangement:
         if sorted(order) != list(range(len(names))):
             raise ValueError(right)
     except (ValueError, KeyError, ZeroDivisionError) as error:
-        raise UsageError("This is no rearrangement of such a tensor.", actual=f"{text!r} on {list(shape)}",
-                         expected="einops notation, such as 'a (b c) -> a (c b), b=2'") from error  # fmt: skip
+        raise UsageError(
+            "This is no rearrangement of such a tensor.",
+            actual=f"{text!r} on {list(shape)}",
+            expected="einops notation, such as 'a (b c) -> a (c b), b=2'",
+        ) from error
     return Rearrangement(tuple(sizes[n] for n in names), tuple(map(len, left)), order, tuple(map(len, right)))
 
 

@@ -180,9 +180,16 @@ GARBAGE_JUMP = 32
 (0.9**n) gets wild step by step, reinterpreted memory at once."""
 
 LOCAL_STEPS = {
-    "product": 2, "convolution": 2, "sum": 2, "norm": 8, "spread": 8, "softmax": 8, "attention": 8,
-    "elementwise": 8, "region": 8,
-}  # fmt: skip
+    "product": 2,
+    "convolution": 2,
+    "sum": 2,
+    "norm": 8,
+    "spread": 8,
+    "softmax": 8,
+    "attention": 8,
+    "elementwise": 8,
+    "region": 8,
+}
 """Roundings of one op besides its accumulation, in the local bound: 2 for products (Higham and Mary); 8 for
 ops with exp, erf, tanh or square roots, whose vector kernels are within 1 to 4 ulp (SLEEF: 1.0; CUDA math
 functions: up to 2; oneDNN's polynomials: 4). False alarms: see `LOCAL_BOUND_DELTA`."""

@@ -196,8 +196,10 @@ class Lockstep:
 
     def _made_up(self, er: Event, ec: Event) -> bool:
         """Whether both sides read whole numbers that a call made from no tensor (a range, a fill)."""
-        makers = [trace.calls[event.producer] if event.producer >= 0 else None
-                  for trace, event in ((self.reference.trace, er), (self.candidate.trace, ec))]  # fmt: skip
+        makers = [
+            trace.calls[event.producer] if event.producer >= 0 else None
+            for trace, event in ((self.reference.trace, er), (self.candidate.trace, ec))
+        ]
         return is_integer(er.spec.dtype) and all(maker is not None and not maker.reads for maker in makers)
 
     def _alike(self, one: Value, other: Value) -> bool:

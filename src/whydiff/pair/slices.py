@@ -289,9 +289,10 @@ def infer(traces: Sequence[Trace], alignments: Sequence[Alignment], axes: Sequen
                 continue
             maps = options(*shapes, found_axes)
             middle = [
-                (shape, some) for some, trace, partner in between
+                (shape, some)
+                for some, trace, partner in between
                 if (shape := _shape(trace, partner.get(reference), position)) is not None
-            ]  # fmt: skip
+            ]
             kept = tuple(one for one in maps if all(_confirms(one, *at) for at in middle))
             if kept:
                 written[reference, position] = kept
@@ -325,9 +326,13 @@ def _confirms(one: SliceMap, shape: Shape, axes: tuple[Axis, ...]) -> bool:
 
 
 def axes_between(
-    reference: Trace, candidate: Trace, alignment: Alignment, sizes: Iterable[tuple[int, int]] | None = None,
-    *, computed: bool = False,
-) -> tuple[Axis, ...]:  # fmt: skip
+    reference: Trace,
+    candidate: Trace,
+    alignment: Alignment,
+    sizes: Iterable[tuple[int, int]] | None = None,
+    *,
+    computed: bool = False,
+) -> tuple[Axis, ...]:
     """What two runs have different sizes of: those that differ where paired calls read from outside.
 
     State is left out (a weight of another shape is another model). Where the smaller part begins is not known
@@ -410,9 +415,10 @@ def _coarsest(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Without those that are a multiple of another one (a merged dimension of the same axis)."""
     ordered = sorted(sizes)
     return [
-        (r, c) for r, c in ordered
+        (r, c)
+        for r, c in ordered
         if not any((x, y) != (r, c) and r % x == 0 and r // x > 1 and c == y * (r // x) for x, y in ordered)
-    ]  # fmt: skip
+    ]
 
 
 def same_but_for_sizes(reference: Any, candidate: Any, axes: Sequence[Axis]) -> bool:

@@ -37,12 +37,7 @@ def groups(origins: Sequence[Origin]) -> tuple[Group, ...]:
     """Origins grouped by site pattern, kind, verdict and leaves, in order of first appearance."""
     found: dict[tuple[object, ...], list[Origin]] = {}
     for origin in origins:
-        key = (
-            _pattern(origin),
-            origin.kind,
-            origin.verdict,
-            tuple(_INDEX.sub("N", n) for n in origin.leaves),
-        )
+        key = (_pattern(origin), origin.kind, origin.verdict, tuple(_INDEX.sub("N", n) for n in origin.leaves))
         found.setdefault(key, []).append(origin)
     return tuple(Group(str(key[0]), tuple(members)) for key, members in found.items())
 

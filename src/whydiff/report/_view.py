@@ -12,18 +12,7 @@ from whydiff.report._answer import answer, outcome, remedy_code, status, title
 from whydiff.report._growth import growth_blocks
 from whydiff.report._origins import MOST, origin_blocks
 from whydiff.report.blocks import Block, Code, Section, Table, Text, Tone, View
-from whydiff.report.words import (
-    count,
-    different,
-    figure,
-    listed,
-    metric,
-    note,
-    number,
-    observer,
-    plain,
-    ranges,
-)
+from whydiff.report.words import count, different, figure, listed, metric, note, number, observer, plain, ranges
 
 _TONES: dict[str, Tone] = {"confirmed": "good", "refuted": "dim", "inconclusive": ""}
 
@@ -127,10 +116,7 @@ def _cause(cause: Cause, verbose: bool) -> tuple[Block, ...]:
 
 
 def _experiment(experiment: Experiment) -> tuple[str, ...]:
-    return (
-        f"experiment ({experiment.status}): {outcome(experiment)}",
-        f"predicted: {plain(experiment.prediction)}",
-    )
+    return (f"experiment ({experiment.status}): {outcome(experiment)}", f"predicted: {plain(experiment.prediction)}")
 
 
 def _environment(diagnosis: Diagnosis) -> tuple[Block, ...]:

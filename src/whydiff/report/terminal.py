@@ -31,16 +31,7 @@ _VERDICTS = {
     "inconclusive": "bold yellow",
 }
 _ASCII = str.maketrans(
-    {
-        **dict.fromkeys("█▏▎▍▌▋▊▉", "#"),
-        "–": "-",
-        "→": "->",
-        "↔": "<->",
-        "…": "...",
-        "✓": "+",
-        "✗": "x",
-        "×": "x",
-    }
+    {**dict.fromkeys("█▏▎▍▌▋▊▉", "#"), "–": "-", "→": "->", "↔": "<->", "…": "...", "✓": "+", "✗": "x", "×": "x"}
 )
 
 
@@ -58,11 +49,7 @@ class TerminalReporter(Reporter):
     suffixes = (".txt",)
 
     def __init__(
-        self,
-        color: Color = "auto",
-        width: int | None = None,
-        verbose: bool = False,
-        console: Console | None = None,
+        self, color: Color = "auto", width: int | None = None, verbose: bool = False, console: Console | None = None
     ) -> None:
         self.color, self.width, self.verbose, self.console = color, width, verbose, console
 

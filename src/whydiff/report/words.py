@@ -8,13 +8,7 @@ from collections.abc import Iterable
 
 from whydiff.records import Comparison, Measurement, Side, Site
 
-_SHORT = {
-    "float": "f",
-    "bfloat": "bf",
-    "int": "i",
-    "uint": "u",
-    "complex": "c",
-}
+_SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 _SPEC = re.compile(r"\b(bfloat|float|uint|int|complex)(\d+)(_\w+)?\[([\d, ]*)\]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _METRICS = {
@@ -56,16 +50,7 @@ _WHOLE = ("first_flip",)
 _ALARMS = ("nan_mismatch", "inf_mismatch")
 """Named wherever they are not zero, because the errors are taken over finite pairs alone."""
 
-_DENOMINATORS = (
-    "",
-    "elements",
-    "abs(reference)",
-    "nats",
-    "position",
-    "positions ranked",
-    "tokens read",
-    "sequences",
-)
+_DENOMINATORS = ("", "elements", "abs(reference)", "nats", "position", "positions ranked", "tokens read", "sequences")
 """What the known metrics are divided by, as their words imply; any other ``per`` is shown."""
 
 _COUNTED = ("elements", "positions", "rows", "tokens")

@@ -60,9 +60,10 @@ class FormulaStudy:
     def first_overflow(self, formula: str, dtype: str, device: str = "cpu") -> float | None:
         """The smallest scale at which a formula's output is not finite; None: at none that was tried."""
         scales = [
-            row.scale for row in self.rows
+            row.scale
+            for row in self.rows
             if (row.formula, row.dtype, row.device) == (formula, dtype, device) and row.not_finite
-        ]  # fmt: skip
+        ]
         return min(scales, default=None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,10 +76,18 @@ class FormulaStudy:
         """A sentence per finding, the table, and the check that the formulas are equal."""
         columns = ("formula", "dtype", "device", "scale", "not finite", "rel L2 error", "headroom", "cost")
         rows = tuple(
-            (r.formula, r.dtype, r.device, f"{r.scale:g}", f"{100 * r.not_finite:.1f} %", f"{r.rel_l2:.2e}",
-             f"{r.headroom:.1f}" if math.isfinite(r.headroom) else "–", f"× {r.cost:.2f}")
+            (
+                r.formula,
+                r.dtype,
+                r.device,
+                f"{r.scale:g}",
+                f"{100 * r.not_finite:.1f} %",
+                f"{r.rel_l2:.2e}",
+                f"{r.headroom:.1f}" if math.isfinite(r.headroom) else "–",
+                f"× {r.cost:.2f}",
+            )
             for r in self.rows
-        )  # fmt: skip
+        )
         equal = tuple(
             Text(f"{name}: differs from the first by {value:.1e} in float64") for name, value in self.equal.items()
         )
@@ -152,9 +161,11 @@ def _equality(adapter: Any, named: Mapping[str, Any], inputs: Sequence[Any]) -> 
         found[name] = _relative(outputs[first], outputs[name])[1]
         if found[name] > 1e6 * unit_roundoff("float64"):
             raise UsageError(
-                "These formulas are not equal.", actual=f"{first} and {name} differ by {found[name]:.1e} in float64",
-                expected="only rounding", next_step="whydiff.compare finds where two programs part",
-            )  # fmt: skip
+                "These formulas are not equal.",
+                actual=f"{first} and {name} differ by {found[name]:.1e} in float64",
+                expected="only rounding",
+                next_step="whydiff.compare finds where two programs part",
+            )
     return found
 
 
@@ -176,11 +187,7 @@ def _row(
 
 
 def _sentences(
-    study: FormulaStudy,
-    names: Sequence[str],
-    dtypes: Sequence[str],
-    devices: Sequence[str],
-    scales: Sequence[float],
+    study: FormulaStudy, names: Sequence[str], dtypes: Sequence[str], devices: Sequence[str], scales: Sequence[float]
 ) -> list[str]:
     said = []
     for dtype in dtypes:
@@ -214,9 +221,10 @@ def _sentences(
 
 def _typical(study: FormulaStudy, formula: str, dtype: str, device: str) -> float:
     errors = sorted(
-        row.rel_l2 for row in study.rows
+        row.rel_l2
+        for row in study.rows
         if (row.formula, row.dtype, row.device) == (formula, dtype, device) and not row.not_finite
-    )  # fmt: skip
+    )
     return _median(errors) if errors else math.inf
 
 

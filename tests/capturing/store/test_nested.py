@@ -22,8 +22,11 @@ def entries(value: Any) -> Iterable[tuple[Any, Any]] | None:
 def test_names_are_paths() -> None:
     document = {"model": {"layers": [{"w": 1}, {"w": 2}], "x.y": 3}, "empty": [], "": 4}
     assert list(named_leaves(document, entries)) == [
-        ("model.layers[0].w", 1), ("model.layers[1].w", 2), ("model.x.y", 3), ("(all)", 4),
-    ]  # fmt: skip
+        ("model.layers[0].w", 1),
+        ("model.layers[1].w", 2),
+        ("model.x.y", 3),
+        ("(all)", 4),
+    ]
     assert list(named_leaves(5, entries)) == [("(all)", 5)]
 
 

@@ -38,9 +38,12 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         running.start()
         host, port = running.get_host_and_port()
         patch = pytest.MonkeyPatch()
-        for name, value in (("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"),
-                            ("AWS_DEFAULT_REGION", "us-east-1"),
-                            ("AWS_ENDPOINT_URL", f"http://{host}:{port}")):  # fmt: skip
+        for name, value in (
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+            ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
+        ):
             patch.setenv(name, value)
         bucket = f"whydiff-{uuid.uuid4().hex}"
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir(bucket)

@@ -82,11 +82,7 @@ def test_safetensors_of_the_library(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file[name].bits, array, strict=True)
 
 
-@given(
-    hnp.arrays(st.sampled_from(DTYPES), hnp.array_shapes(min_dims=0, min_side=0)),
-    st.booleans(),
-    st.booleans(),
-)
+@given(hnp.arrays(st.sampled_from(DTYPES), hnp.array_shapes(min_dims=0, min_side=0)), st.booleans(), st.booleans())
 @settings(deadline=None, max_examples=60)
 def test_npy_and_npz(tmp_path_factory: pytest.TempPathFactory, array: Any, fortran: bool, big: bool) -> None:
     folder = tmp_path_factory.mktemp("x")
@@ -121,13 +117,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "array",
-    [
-        np.array(["text"]),
-        np.zeros(2, "V2"),
-        np.zeros(2, [("a", "f4")]),
-        np.zeros(2, "M8[s]"),
-    ],
+    "array", [np.array(["text"]), np.zeros(2, "V2"), np.zeros(2, [("a", "f4")]), np.zeros(2, "M8[s]")]
 )
 def test_dtypes_that_are_no_numbers_are_refused(array: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", array)
@@ -175,12 +165,7 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
         read_tensor_file(tmp_path / "x.npz")
 
 
-@given(
-    st.sampled_from([".safetensors", ".npy", ".npz"]),
-    st.floats(0, 1),
-    st.integers(0, 5),
-    st.binary(max_size=8),
-)
+@given(st.sampled_from([".safetensors", ".npy", ".npz"]), st.floats(0, 1), st.integers(0, 5), st.binary(max_size=8))
 @settings(deadline=None, max_examples=200)
 def test_only_designed_errors_come_out_of_damaged_files(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, where: float, drop: int, insert: bytes

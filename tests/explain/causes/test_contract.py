@@ -116,8 +116,9 @@ def test_an_example_for_an_accelerator_is_confirmed_there_and_inert_elsewhere(co
 @pytest.fixture(scope="module")
 def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
     target = f"{Path(__file__).with_name('environments.py')}:run"
-    return run_matrix(target, settings([sys.executable], list(BY_MATRIX.values())),
-                      MatrixOptions(tmp_path_factory.mktemp("matrix")))  # fmt: skip
+    return run_matrix(
+        target, settings([sys.executable], list(BY_MATRIX.values())), MatrixOptions(tmp_path_factory.mktemp("matrix"))
+    )
 
 
 @pytest.mark.parametrize("code", BY_MATRIX)
@@ -129,8 +130,9 @@ def test_a_cause_outside_the_program_is_confirmed_by_running_it_elsewhere(code: 
     assert [(cause.code, cause.status) for cause in pairing.causes] == [(code, "confirmed")], pairing.reason
     assert [(c["code"], c["status"]) for c in pairing.diagnosis["causes"]] == [(code, "confirmed")]
     assert [one.outcome for one in pairing.causes[0].experiments] == [
-        "it gives the candidate's bits", "the bits are the reference's",
-    ]  # fmt: skip
+        "it gives the candidate's bits",
+        "the bits are the reference's",
+    ]
 
 
 @pytest.mark.parametrize("code", CODES)

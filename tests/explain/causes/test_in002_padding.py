@@ -21,8 +21,14 @@ OTHER = torch.randint(3, 97, (1, 9), generator=torch.Generator().manual_seed(2))
 
 def llama(dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
     return LlamaForCausalLM(config).eval().to(dtype)
 
 

@@ -233,11 +233,7 @@ def window_ignored() -> Pair:
 
 @named("IN003")
 def spelt_out_causal_against_a_fused_op_without() -> Pair:
-    return (
-        lambda q, k, v: attention(q, k, v, LATER),
-        lambda q, k, v: F.scaled_dot_product_attention(q, k, v),
-        qkv(),
-    )
+    return (lambda q, k, v: attention(q, k, v, LATER), lambda q, k, v: F.scaled_dot_product_attention(q, k, v), qkv())
 
 
 # --------------------------------------------------------------------------- precision

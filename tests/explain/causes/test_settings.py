@@ -80,10 +80,7 @@ def test_a_config_key_is_linked_to_the_argument_that_carries_it() -> None:
 def test_a_config_key_alone_is_inert_or_silent() -> None:
     assert compare(Configured(), Configured(unused=2), X).causes == ()
     found = compare(Configured(), Configured(unused=2, wrong=True), X).causes
-    assert [(c.code, c.status, c.inert) for c in found] == [
-        ("ST002", "confirmed", False),
-        ("ST006", "refuted", True),
-    ]
+    assert [(c.code, c.status, c.inert) for c in found] == [("ST002", "confirmed", False), ("ST006", "refuted", True)]
 
 
 def test_a_path_is_no_setting() -> None:
@@ -145,11 +142,7 @@ def test_a_mode_that_no_operator_asks_for_is_inert() -> None:
         ({"": False, "a": False, "b": False}, {"": True, "a": True, "b": True}, [("", False)]),
         ({"": False, "a": False}, {"": False, "a": True}, [("a", False)]),
         ({"": False, "a": True, "a.b": True}, {"": True, "a": True, "a.b": True}, [("", False), ("a", True)]),
-        (
-            {"a": True, "a.b": False, "ab": True},
-            {"a": False, "a.b": False, "ab": True},
-            [("a", True), ("a.b", False)],
-        ),
+        ({"a": True, "a.b": False, "ab": True}, {"a": False, "a.b": False, "ab": True}, [("a", True), ("a.b", False)]),
     ],
 )
 def test_the_fewest_modules_are_set(wanted: Any, now: Any, settings: Any) -> None:

@@ -98,11 +98,7 @@ def test_the_reference_may_be_the_rounded_side(pair: Any) -> None:
     reference, candidate, x = pair
     reference.table = reference.table.bfloat16().float()
     cause = only(compare(reference, candidate, x))
-    assert (cause.code, cause.status, cause.evidence[0].data["rounded"]) == (
-        "ST003",
-        "confirmed",
-        "reference",
-    )
+    assert (cause.code, cause.status, cause.evidence[0].data["rounded"]) == ("ST003", "confirmed", "reference")
 
 
 def test_a_constant_factor_is_measured(pair: Any) -> None:

@@ -63,8 +63,15 @@ def _products(ops: Ops, g: torch.Generator, k: int) -> Iterator[Defect]:
     stored = F.linear(x, w).bfloat16().float()
     yield _one(ops, f"linear K={k} float32", "output-rounded", "precision", F.linear, (x, w), stored)
     xh, wh = x.half(), w.half()
-    yield _one(ops, f"linear K={k} float16", "bfloat16-inputs", "precision", F.linear, (xh, wh),
-               F.linear(as_stored(xh, "bfloat16"), as_stored(wh, "bfloat16")))  # fmt: skip
+    yield _one(
+        ops,
+        f"linear K={k} float16",
+        "bfloat16-inputs",
+        "precision",
+        F.linear,
+        (xh, wh),
+        F.linear(as_stored(xh, "bfloat16"), as_stored(wh, "bfloat16")),
+    )
 
 
 def _casts(ops: Ops, g: torch.Generator) -> Iterator[Defect]:
@@ -72,13 +79,26 @@ def _casts(ops: Ops, g: torch.Generator) -> Iterator[Defect]:
     w = torch.randn(32, 300, generator=g)
     for dtype in (torch.bfloat16, torch.float16):
         name = str(dtype)[6:]
-        yield _one(ops, f"cast float32 to {name}", "output-truncated", "precision",
-                   functools.partial(_cast, dtype=dtype), (x,),
-                   as_stored(x, name, True).to(dtype))  # fmt: skip
+        yield _one(
+            ops,
+            f"cast float32 to {name}",
+            "output-truncated",
+            "precision",
+            functools.partial(_cast, dtype=dtype),
+            (x,),
+            as_stored(x, name, True).to(dtype),
+        )
         a, b = x.to(dtype), w.to(dtype)
         exact = F.linear(a.double(), b.double())
-        yield _one(ops, f"linear {name}", "output-truncated", "precision", F.linear, (a, b),
-                   as_stored(exact, name, True).to(dtype))  # fmt: skip
+        yield _one(
+            ops,
+            f"linear {name}",
+            "output-truncated",
+            "precision",
+            F.linear,
+            (a, b),
+            as_stored(exact, name, True).to(dtype),
+        )
 
 
 def _cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -98,13 +118,7 @@ def _formulas(ops: Ops, g: torch.Generator) -> Iterator[Defect]:
     for ours, theirs in ((1e-5, 1e-4), (1e-5, 1e-6), (1e-6, 1e-5), (1e-12, 1e-5)):
         f = functools.partial(_norm, ours)
         yield _one(
-            ops,
-            f"layer_norm eps {ours:g} float32",
-            "other-eps",
-            "semantic",
-            f,
-            (x, w, b),
-            _norm(theirs, x, w, b),
+            ops, f"layer_norm eps {ours:g} float32", "other-eps", "semantic", f, (x, w, b), _norm(theirs, x, w, b)
         )
     for dtype in (torch.float32, torch.float16):
         y, name = x.to(dtype), str(dtype)[6:]
@@ -114,8 +128,15 @@ def _formulas(ops: Ops, g: torch.Generator) -> Iterator[Defect]:
             yield _one(ops, f"std correction {ours} {name}", "other-variance-correction", "semantic", f, (y,), other)
     q, k, v = (torch.randn(2, 4, 64, 32, generator=g) for _ in range(3))
     off = F.scaled_dot_product_attention(q, k, v, scale=33**-0.5)
-    yield _one(ops, "sdpa scale 1/sqrt(d + 1) float32", "other-attention-scale", "semantic",
-               F.scaled_dot_product_attention, (q, k, v), off)  # fmt: skip
+    yield _one(
+        ops,
+        "sdpa scale 1/sqrt(d + 1) float32",
+        "other-attention-scale",
+        "semantic",
+        F.scaled_dot_product_attention,
+        (q, k, v),
+        off,
+    )
 
 
 def _norm(eps: float, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

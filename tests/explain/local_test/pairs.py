@@ -137,8 +137,10 @@ def _linear(g: torch.Generator, dtype: torch.dtype) -> Iterator[Made]:
 def _batched(g: torch.Generator, dtype: torch.dtype) -> Iterator[Made]:
     for k in (64, 777, 2048):
         a, b = torch.randn(6, 16, k, generator=g).to(dtype), torch.randn(6, k, 24, generator=g).to(dtype)
-        others = {"one by one": torch.stack([x @ y for x, y in zip(a, b, strict=True)]),
-                  "batch 12": torch.bmm(torch.cat((a, a)), torch.cat((b, b)))[:6]}  # fmt: skip
+        others = {
+            "one by one": torch.stack([x @ y for x, y in zip(a, b, strict=True)]),
+            "batch 12": torch.bmm(torch.cat((a, a)), torch.cat((b, b)))[:6],
+        }
         yield f"bmm K={k}", torch.bmm, (a, b), others
         p, q = a[:1].abs(), b[:1].abs()
         yield f"bmm of positive numbers K={k}", torch.bmm, (p, q), {"split K": _split(p, q, 2)}
@@ -150,12 +152,7 @@ def _sums(g: torch.Generator, dtype: torch.dtype) -> Iterator[Made]:
         for name, f in (("sum", torch.sum), ("mean", torch.mean)):
             others = {"layout": f(x.t().contiguous(), 0), "columns": f(x.t(), 0)}
             yield f"{name} n={n}", functools.partial(_over_rows, f), (x,), others
-            yield (
-                f"{name} n={n}, batch 2",
-                functools.partial(_over_rows, f),
-                (x[:2],),
-                {"batch 24": f(x, 1)[:2]},
-            )
+            yield (f"{name} n={n}, batch 2", functools.partial(_over_rows, f), (x[:2],), {"batch 24": f(x, 1)[:2]})
             yield f"{name} of all n={n}", f, (x,), {"1 thread": _alone(lambda f=f, x=x: f(x))}
         for values, kind in ((x, "mean 1"), (y, "mean 0")):
             others = {"sequential": _one_by_one(values, 1)}
@@ -187,10 +184,7 @@ def _norms(g: torch.Generator, dtype: torch.dtype) -> Iterator[Made]:
         }
         yield f"layer_norm n={n}", norm, (x, w, b), others
         squares = y.float().square()  # the reduction of an RMS norm
-        others = {
-            "layout": squares.t().contiguous().mean(0),
-            "1 thread": _alone(lambda s=squares: s.mean(-1)),
-        }
+        others = {"layout": squares.t().contiguous().mean(0), "1 thread": _alone(lambda s=squares: s.mean(-1))}
         yield f"mean of squares n={n}", functools.partial(torch.mean, dim=-1), (squares,), others
 
 

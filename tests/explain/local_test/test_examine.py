@@ -147,10 +147,7 @@ def test_a_table_stored_in_another_dtype_is_precision() -> None:
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             return inputs * self.table.float()
 
-    for pair, side in (
-        ((table, table.bfloat16()), "candidate"),
-        ((table.bfloat16(), table), "reference"),
-    ):
+    for pair, side in (((table, table.bfloat16()), "candidate"), ((table.bfloat16(), table), "reference")):
         result = only(*map(Scaled, pair), x)
         assert (result.verdict, codes(result)) == ("precision", ["bfloat16-inputs"]), result.reason
         assert f"the {side} holds the value with bfloat16 rounding" in result.reason

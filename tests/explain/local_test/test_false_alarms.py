@@ -16,11 +16,7 @@ def judged() -> list[tuple[str, bool, LocalResult]]:
     """(name, whether any bit differs, result) of every benign pair."""
     with Ops() as ops:
         return [
-            (
-                p.name,
-                bool((p.reference.bits != p.candidate.bits).any()),
-                judge_outputs(p.op, p.reference, p.candidate),
-            )
+            (p.name, bool((p.reference.bits != p.candidate.bits).any()), judge_outputs(p.op, p.reference, p.candidate))
             for p in benign(ops)
         ]
 

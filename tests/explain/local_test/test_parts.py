@@ -46,16 +46,8 @@ def drawn(*shape: int) -> torch.Tensor:
 PRODUCTS = {
     "mm": (torch.mm, (drawn(5, 7), drawn(7, 3)), 7),
     "bmm": (torch.bmm, (drawn(2, 5, 7), drawn(2, 7, 3)), 7),
-    "addmm": (
-        lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=2),
-        (drawn(3), drawn(5, 7), drawn(7, 3)),
-        8,
-    ),
-    "baddbmm": (
-        lambda c, a, b: torch.baddbmm(c, a, b, alpha=3),
-        (drawn(2, 5, 3), drawn(2, 5, 7), drawn(2, 7, 3)),
-        8,
-    ),
+    "addmm": (lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=2), (drawn(3), drawn(5, 7), drawn(7, 3)), 8),
+    "baddbmm": (lambda c, a, b: torch.baddbmm(c, a, b, alpha=3), (drawn(2, 5, 3), drawn(2, 5, 7), drawn(2, 7, 3)), 8),
     "mv": (torch.mv, (drawn(5, 7), drawn(7)), 7),
     "addmv": (torch.addmv, (drawn(5), drawn(5, 7), drawn(7)), 8),
     "dot": (torch.dot, (drawn(7), drawn(7)), 7),

@@ -17,12 +17,7 @@ from whydiff.explain.reduction import Product, Terms, Tree, emulate
 from whydiff.explain.reduction.emulate import fused_multiply_add, rounded_to
 
 float32s = st.floats(
-    width=32,
-    allow_nan=False,
-    allow_infinity=False,
-    allow_subnormal=False,
-    min_value=-(2.0**60),
-    max_value=2.0**60,
+    width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False, min_value=-(2.0**60), max_value=2.0**60
 )
 
 

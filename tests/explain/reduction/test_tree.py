@@ -49,9 +49,7 @@ def test_equal_trees_have_no_difference_and_others_do() -> None:
 
 
 @pytest.mark.parametrize(
-    "nodes",
-    [[[0, 1]], [[0, 1], [3, 1]], [[0, 4], [1, 2]], [[0], [1, 2]]],
-    ids=["lost", "twice", "later", "single"],
+    "nodes", [[[0, 1]], [[0, 1], [3, 1]], [[0, 4], [1, 2]], [[0], [1, 2]]], ids=["lost", "twice", "later", "single"]
 )
 def test_what_is_no_tree_is_refused(nodes: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="must"):
@@ -66,21 +64,23 @@ BLOCKS = [range(384), range(384, 768), range(768, 1024)]
     [
         (chain(range(100)), "one after another"),
         (chain(range(99, -1, -1)), "one after another, backwards"),
-        (chain([1, 0, *(leaf ^ 1 for leaf in range(2, 64))]),
-         "one after another, the second of every pair first"),
+        (chain([1, 0, *(leaf ^ 1 for leaf in range(2, 64))]), "one after another, the second of every pair first"),
         (chain(random.Random(0).sample(range(50), 50)), "one after another, in a mixed order"),
         (joined(1024, BLOCKS), "blocks of 384, 384, 256 (each one after another), then one after another"),
-        (joined(100, [range(50), range(50, 100)]),
-         "blocks of 50, 50 (each one after another), then their sum"),
-        (joined(640, [range(i, i + 64) for i in range(0, 640, 64)]),
-         "10 blocks of 64 (each one after another), then one after another"),
-        (joined(256, [range(lane, 256, 16) for lane in range(16)]),
-         "16 lanes (each one after another), then one after another"),
+        (joined(100, [range(50), range(50, 100)]), "blocks of 50, 50 (each one after another), then their sum"),
+        (
+            joined(640, [range(i, i + 64) for i in range(0, 640, 64)]),
+            "10 blocks of 64 (each one after another), then one after another",
+        ),
+        (
+            joined(256, [range(lane, 256, 16) for lane in range(16)]),
+            "16 lanes (each one after another), then one after another",
+        ),
         (Tree.of(8, [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11], [12, 13]]), "pairwise"),
         (Tree.of(5, [[0, 1, 2], [5, 3, 4]]), "one after another; up to 3 terms in one step"),
         (Tree(1, ()), "one term"),
     ],
-)  # fmt: skip
+)
 def test_one_line(tree: Tree, line: str) -> None:
     assert describe(tree) == line
 

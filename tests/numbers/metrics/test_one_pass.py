@@ -194,8 +194,7 @@ def test_differences_of_large_integers_are_exact() -> None:
     assert (found.max_ulp, found.ulp_at_least[0], found.ulp_at_least[31]) == (2**64 - 1, 2, 1)
     assert found.sum_abs == float(2**64)
     unsigned = measure(
-        Payload(np.array([2**64 - 1], np.uint64), "uint64"),
-        Payload(np.array([2**64 - 3], np.uint64), "uint64"),
+        Payload(np.array([2**64 - 1], np.uint64), "uint64"), Payload(np.array([2**64 - 3], np.uint64), "uint64")
     )
     assert (unsigned.max_ulp, unsigned.sum_difference) == (2, -2.0)
 
@@ -249,10 +248,7 @@ def test_refusals_name_both_sides() -> None:
     with pytest.raises(UsageError, match=r"exactly[\s\S]*int64"):
         measure(f32(1), Payload(np.array([1]), "int64"))
     with pytest.raises(UsageError, match=r"cannot be compared[\s\S]*float4"):
-        measure(
-            Payload(np.zeros(1, np.uint8), "float4_e2m1fn_x2"),
-            Payload(np.zeros(1, np.uint8), "float4_e2m1fn_x2"),
-        )
+        measure(Payload(np.zeros(1, np.uint8), "float4_e2m1fn_x2"), Payload(np.zeros(1, np.uint8), "float4_e2m1fn_x2"))
     with pytest.raises(UsageError, match=r"do not fit[\s\S]*float32[\s\S]*uint16"):
         measure(Payload(np.zeros(1, np.float32), "bfloat16"), Payload(np.zeros(1, np.float32), "bfloat16"))
 

@@ -104,12 +104,7 @@ def norm(scope: str, *, step: int = 0) -> list[Op]:
 
 
 def model(
-    layers: int = 3,
-    *,
-    prefix: str = "layers",
-    weights: Sequence[int] | None = None,
-    step: int = 0,
-    root: str = "",
+    layers: int = 3, *, prefix: str = "layers", weights: Sequence[int] | None = None, step: int = 0, root: str = ""
 ) -> list[Op]:
     """Embedding, layers, head, return. ``weights`` gives each layer's weight number (none: no state)."""
     dot = f"{root}." if root else ""

@@ -154,9 +154,11 @@ class Calls:
 def test_code_in_a_checkpoint(tmp_path: Path, old: bool) -> None:
     mark = tmp_path / "it ran"
     attacks = [
-        Calls(os.mkdir, str(mark)), Calls(eval, f"__import__('os').mkdir({str(mark)!r})"), Calls(torch.load, str(mark)),
+        Calls(os.mkdir, str(mark)),
+        Calls(eval, f"__import__('os').mkdir({str(mark)!r})"),
+        Calls(torch.load, str(mark)),
         Calls(__import__, "antigravity"),
-    ]  # fmt: skip
+    ]
     for attack in attacks:
         reason = refused(tmp_path, "x.pt", lambda n, a=attack: pickle.dumps([n, a], 2) if old else saved([n, a]))
         assert "not opened" in reason and not mark.exists()

@@ -140,8 +140,9 @@ def test_missing_extra_and_lone_items_are_counted(trees: Trees) -> None:
     found = compare_artifacts(*trees)
     assert (found.status, found.missing, found.extra) == ("differs", ("gone.txt",), ("new.txt",))
     assert {i.name: i.reason for i in found.files[0].items} == {
-        "side0": "only the reference has it", "side1": "only the candidate has it",
-    }  # fmt: skip
+        "side0": "only the reference has it",
+        "side1": "only the candidate has it",
+    }
 
 
 def test_json_is_compared_by_value(trees: Trees) -> None:
@@ -276,8 +277,9 @@ def test_a_link_to_a_folder_is_counted_and_not_followed(trees: Trees) -> None:
     found = compare_artifacts(*trees)
     assert found.status == "identical"
     assert {count.reason for count in found.not_compared} == {
-        "reference: a link to a folder is not followed", "candidate: a link to a folder is not followed",
-    }  # fmt: skip
+        "reference: a link to a folder is not followed",
+        "candidate: a link to a folder is not followed",
+    }
 
 
 # --------------------------------------------------------------------------- the command, memory, URLs

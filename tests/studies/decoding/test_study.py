@@ -35,9 +35,14 @@ def _no_grad() -> Iterator[None]:
 def llama(dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64,
-    )  # fmt: skip
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
     return transformers.LlamaForCausalLM(config).eval().to(dtype)
 
 
@@ -46,9 +51,13 @@ def ids(rows: int = 1) -> torch.Tensor:
 
 
 def one_by_one(
-    model: Any, *, positions: Callable[[int, int], torch.Tensor] | None = None, narrow: torch.dtype | None = None,
-    forget_at: int = 0, whole: bool = False,
-) -> Callable[[torch.Tensor], Any]:  # fmt: skip
+    model: Any,
+    *,
+    positions: Callable[[int, int], torch.Tensor] | None = None,
+    narrow: torch.dtype | None = None,
+    forget_at: int = 0,
+    whole: bool = False,
+) -> Callable[[torch.Tensor], Any]:
     """A decoder of the user's own, right unless it is asked for a mistake."""
 
     def decode(tokens: torch.Tensor) -> Any:

@@ -15,18 +15,7 @@ from typing import Any, Protocol
 from whydiff import registry
 from whydiff.errors import UsageError
 from whydiff.numbers.ranges.audit import Audit
-from whydiff.records import (
-    Call,
-    Count,
-    Environment,
-    Event,
-    Intervention,
-    Leaf,
-    Lift,
-    ObserverCheck,
-    Payload,
-    Trace,
-)  # fmt: skip
+from whydiff.records import Call, Count, Environment, Event, Intervention, Leaf, Lift, ObserverCheck, Payload, Trace
 
 Value = Any
 Outputs = Sequence[tuple[str, Value]]

@@ -89,11 +89,7 @@ def trace_directory(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:
         actual = "a file" if isinstance(error, NotADirectoryError) else str(error)
         raise TraceFormatError(
-            "There is no trace here.",
-            where=str(root),
-            actual=actual,
-            expected="a directory",
-            next_step=NOT_A_TRACE,
+            "There is no trace here.", where=str(root), actual=actual, expected="a directory", next_step=NOT_A_TRACE
         ) from error
     if MANIFEST not in names:
         found = ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")

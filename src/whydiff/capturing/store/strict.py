@@ -135,10 +135,5 @@ def _finite(text: str) -> float:
     return number
 
 
-_TAGS: dict[str, Callable[[Any], Any]] = {
-    "$float": _float,
-    "$complex": _complex,
-    "$tuple": _tuple,
-    "$dict": _dict,
-}
+_TAGS: dict[str, Callable[[Any], Any]] = {"$float": _float, "$complex": _complex, "$tuple": _tuple, "$dict": _dict}
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)

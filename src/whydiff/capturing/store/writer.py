@@ -315,11 +315,7 @@ def _make_room(path: Path, overwrite: bool) -> None:
 
 
 def save(
-    trace: Trace,
-    path: str | os.PathLike[str],
-    *,
-    payloads: str | Iterable[str] = "all",
-    overwrite: bool = False,
+    trace: Trace, path: str | os.PathLike[str], *, payloads: str | Iterable[str] = "all", overwrite: bool = False
 ) -> None:
     """Write a trace that is held in memory (or on disk elsewhere).
 

@@ -77,12 +77,19 @@ def model(parameters: str, activations: str, size: Size | None = None) -> Any:
             next_step="pip install 'whydiff[demo]'",
         ) from error
     config = llamalike_common.LlamalikeTransformerConfig(
-        num_kv_heads=1, query_head_multiplier=size.heads, embedding_dim=size.width,
-        projection_dim=size.width // size.heads, mlp_hidden_dim=size.hidden, num_decoder_blocks=size.layers,
-        vocab_size=size.vocabulary, mlp_variant="geglu_approx", rope_wavelength=10_000,
-        tie_embedder_and_logits=True, parameter_dtype=jax.numpy.dtype(parameters),
+        num_kv_heads=1,
+        query_head_multiplier=size.heads,
+        embedding_dim=size.width,
+        projection_dim=size.width // size.heads,
+        mlp_hidden_dim=size.hidden,
+        num_decoder_blocks=size.layers,
+        vocab_size=size.vocabulary,
+        mlp_variant="geglu_approx",
+        rope_wavelength=10_000,
+        tie_embedder_and_logits=True,
+        parameter_dtype=jax.numpy.dtype(parameters),
         activation_dtype=jax.numpy.dtype(activations),
-    )  # fmt: skip
+    )
     gemma = llamalike_common.build_llamalike_transformer(config, init_base_rng=jax.random.key(0), name="transformer")
     return pz.freeze_params(gemma)
 
@@ -152,8 +159,15 @@ def climb(
     )
     distance = np.abs(np.asarray(alone, np.float64) - np.asarray(batched, np.float64))
     flips = np.asarray(alone).argmax(-1) != np.asarray(batched).argmax(-1)
-    return Rung(parameters, activations, bool(repeats), float((bits(alone) != bits(batched)).mean()),
-                float(distance.max()), int(flips.sum()), bool((bits(rows[0][0]) == bits(alone)).all()))  # fmt: skip
+    return Rung(
+        parameters,
+        activations,
+        bool(repeats),
+        float((bits(alone) != bits(batched)).mean()),
+        float(distance.max()),
+        int(flips.sum()),
+        bool((bits(rows[0][0]) == bits(alone)).all()),
+    )
 
 
 def run(progress: Progress = silent, size: Size | None = None) -> Diagnosis:
@@ -167,8 +181,11 @@ def run(progress: Progress = silent, size: Size | None = None) -> Diagnosis:
     worst = max(ladder, key=lambda rung: rung.different)
     alone, batched, _ = build(worst.parameters, worst.activations, size)
     diagnosis = compare(alone, batched, options=Options(progress=progress))
-    return replace(diagnosis, notes=(*notes(ladder, worst), *diagnosis.notes),
-                   causes=tuple(_with_experiment(cause, worst) for cause in diagnosis.causes))  # fmt: skip
+    return replace(
+        diagnosis,
+        notes=(*notes(ladder, worst), *diagnosis.notes),
+        causes=tuple(_with_experiment(cause, worst) for cause in diagnosis.causes),
+    )
 
 
 def notes(ladder: list[Rung], worst: Rung) -> tuple[str, ...]:
@@ -178,14 +195,21 @@ def notes(ladder: list[Rung], worst: Rung) -> tuple[str, ...]:
     backend = jax.devices()[0].device_kind
     lines = [
         f"{rung.parameters} parameters, {rung.activations} activations: "
-        + (f"{rung.different:.2%} of the prompt's logits differ in a batch of {BATCH} (max {rung.max_abs:.1e}, "
-           f"{rung.flips} of {TOKENS} top tokens flip)" if rung.different else f"bit-equal in a batch of {BATCH}")
+        + (
+            f"{rung.different:.2%} of the prompt's logits differ in a batch of {BATCH} (max {rung.max_abs:.1e}, "
+            f"{rung.flips} of {TOKENS} top tokens flip)"
+            if rung.different
+            else f"bit-equal in a batch of {BATCH}"
+        )
         + ("; every rerun gives the same bits" if rung.repeats else "; reruns differ")
         + (", and so does a program that computes the batch row by row" if rung.one_by_one else "")
         for rung in ladder
-    ]  # fmt: skip
-    return (f"the ladder of precisions on {backend}; diagnosed is {worst.parameters} with "
-            f"{worst.activations} activations, where the batch changes most", *lines)  # fmt: skip
+    ]
+    return (
+        f"the ladder of precisions on {backend}; diagnosed is {worst.parameters} with "
+        f"{worst.activations} activations, where the batch changes most",
+        *lines,
+    )
 
 
 def _with_experiment(cause: Any, rung: Rung) -> Any:
@@ -198,8 +222,9 @@ def _with_experiment(cause: Any, rung: Rung) -> Any:
         (Intervention("row-by-row", "the whole program", BATCH),),
         "row 0 of the batch equals the prompt alone bit for bit",
         "zero bits differ" if rung.one_by_one else "the logits still differ",
-        "confirmed" if rung.one_by_one else "refuted", "rerun",
-    )  # fmt: skip
+        "confirmed" if rung.one_by_one else "refuted",
+        "rerun",
+    )
     remedy = cause.remedy
     if rung.one_by_one:
         remedy = Remedy(

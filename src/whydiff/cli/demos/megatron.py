@@ -40,8 +40,12 @@ class MegatronReport:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able data."""
-        return {"schema_version": 1, "answer": list(self.answer), "study": self.study.to_dict(),
-                "audits": {name: report.to_dict() for name, report in self.audits.items()}}  # fmt: skip
+        return {
+            "schema_version": 1,
+            "answer": list(self.answer),
+            "study": self.study.to_dict(),
+            "audits": {name: report.to_dict() for name, report in self.audits.items()},
+        }
 
     def print(self, *, color: str = "auto", **_: Any) -> None:
         """Print the answer first, then the sweep and the audits."""

@@ -41,9 +41,7 @@ def transformers() -> ModuleType:
         return importlib.import_module("transformers")
     except ModuleNotFoundError as error:
         raise UsageError(
-            "This demo needs transformers.",
-            actual=str(error),
-            next_step="pip install 'whydiff[demo]'",
+            "This demo needs transformers.", actual=str(error), next_step="pip install 'whydiff[demo]'"
         ) from error
 
 

@@ -16,21 +16,20 @@ from whydiff.records import Cause, Evidence, Origin, Remedy, Verdict
 
 
 def causes(
-    case: Case,
-    found: Sequence[Difference],
-    code: str,
-    name: str,
-    remedy: Remedy | None,
-    noun: str,
-    total: int,
+    case: Case, found: Sequence[Difference], code: str, name: str, remedy: Remedy | None, noun: str, total: int
 ) -> Iterator[Cause]:
     """One cause per bundle of differing tensors, with measured evidence."""
     for bundle in bundles(found):
         evidence = [*_evidence(case, bundle, noun, total), *reading(case, bundle)]
         yield Cause(
-            code, name, site_of(bundle), Verdict.SEMANTIC, tuple(evidence), remedy,
+            code,
+            name,
+            site_of(bundle),
+            Verdict.SEMANTIC,
+            tuple(evidence),
+            remedy,
             interventions=interventions_of(bundle),
-        )  # fmt: skip
+        )
 
 
 def _evidence(case: Case, bundle: Sequence[Difference], noun: str, total: int) -> Iterator[Evidence]:

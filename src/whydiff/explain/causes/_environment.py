@@ -82,10 +82,7 @@ def hypothesis(case: Case, code: str, name: str, remedy: Remedy, verdict: Verdic
         site=changes[0][0],
         verdict=verdict,
         evidence=(
-            Evidence(
-                f"the environments differ: {listed}",
-                {where: [ours, theirs] for where, ours, theirs in changes},
-            ),
+            Evidence(f"the environments differ: {listed}", {where: [ours, theirs] for where, ours, theirs in changes}),
             Evidence(
                 f"at {len(origins)} origins the same op gives other bits on equal inputs and arguments, e.g. "
                 f"{origins[0].site}",

@@ -74,8 +74,9 @@ def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
             evidence.append(Evidence(f"{len(found)} origins are of this kind: {listed(sites)}", {"origins": sites}))
         interventions = tuple(dict.fromkeys(i for _, one in found for i in one.interventions))
         made: Remedy = remedy(finding)
-        yield Cause(code, name, str(origin.site.at("")), finding.verdict, tuple(evidence), made,
-                    interventions=interventions)  # fmt: skip
+        yield Cause(
+            code, name, str(origin.site.at("")), finding.verdict, tuple(evidence), made, interventions=interventions
+        )
 
 
 def argued(case: Case, origin: Origin, ours: Any, theirs: Any) -> bool:
@@ -208,9 +209,11 @@ def _moved(told: dict[int, Finding], members: Sequence[int]) -> bool:
     """Whether one step is left out at one of the places on one side, and at the other place on the other."""
     facts = [told[member].facts for member in members if member in told and told[member].general]
     steps = {(fact.get("side"), fact.get("ops")) for fact in facts}
-    return len(facts) == len(members) == len(steps) == 2 and None not in {ops for _, ops in steps} and (
-        len({ops for _, ops in steps}) == 1
-    )  # fmt: skip
+    return (
+        len(facts) == len(members) == len(steps) == 2
+        and None not in {ops for _, ops in steps}
+        and (len({ops for _, ops in steps}) == 1)
+    )
 
 
 def _joined(found: dict[int, Finding], ranks: dict[str, int]) -> dict[int, Finding]:
@@ -218,8 +221,9 @@ def _joined(found: dict[int, Finding], ranks: dict[str, int]) -> dict[int, Findi
     joined = {}
     for index, finding in found.items():
         mine = set(finding.interventions)
-        wider = (one for one in found.values()
-                 if ranks[one.code] < ranks[finding.code] and mine <= set(one.interventions))  # fmt: skip
+        wider = (
+            one for one in found.values() if ranks[one.code] < ranks[finding.code] and mine <= set(one.interventions)
+        )
         joined[index] = next(wider, finding) if mine else finding
     return joined
 
@@ -234,8 +238,11 @@ def _idle(case: Case, verdict: Verdict) -> bool:
 def _out_of_range(case: Case) -> bool:
     """Whether a number is finite on one side only: then the causes about ranges say what the narrower dtype did."""
     local = case.localization
-    comparisons = (*(o.comparison for o in local.origins), *(c for _, c in local.outputs),
-                   *(g.comparison for g in local.growth))  # fmt: skip
+    comparisons = (
+        *(o.comparison for o in local.origins),
+        *(c for _, c in local.outputs),
+        *(g.comparison for g in local.growth),
+    )
     return any(c.value(metric) for c in comparisons for metric in ("inf_mismatch", "nan_mismatch"))
 
 
@@ -262,6 +269,18 @@ def _kind(case: Case, origin: Origin) -> str:
 
 
 __all__ = [
-    "Array", "Finding", "Operation", "View", "argued", "causes_of", "consumers", "distance", "explained",
-    "explained_calls", "floating", "named", "narrow", "number",
-]  # fmt: skip
+    "Array",
+    "Finding",
+    "Operation",
+    "View",
+    "argued",
+    "causes_of",
+    "consumers",
+    "distance",
+    "explained",
+    "explained_calls",
+    "floating",
+    "named",
+    "narrow",
+    "number",
+]

@@ -56,9 +56,11 @@ def _numbers(payload: Payload) -> dict[str, Any] | None:
         jumping = int(np.count_nonzero(wild & (nearest > GARBAGE_JUMP)))
     tiny = {"float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-14}.get(payload.dtype, 2.0**-1022)
     return {
-        "elements": int(line.size), "wild": int(np.count_nonzero(wild)), "jumping": jumping,
+        "elements": int(line.size),
+        "wild": int(np.count_nonzero(wild)),
+        "jumping": jumping,
         "nan": int(np.count_nonzero(np.isnan(line))),
         "subnormal": int(np.count_nonzero(finite & (magnitude < tiny))),
         "largest": float(np.max(magnitude[finite], initial=0.0)),
         "smallest": float(np.min(magnitude[finite], initial=np.inf)) if finite.any() else 0.0,
-    }  # fmt: skip
+    }

@@ -84,10 +84,12 @@ def joints_of(case: Case, numbers: Sequence[int]) -> list[Joint]:
                 if joint is not None and sum(j.members[0] == joint.members[0] for j in joints) < _EACH:
                     joints.append(joint)
         also = {
-            n for er, ec in looks
-            for n in bare.get((er.producer if er.producer >= 0 else both[0],
-                               ec.producer if ec.producer >= 0 else both[1]), ())
-        }  # fmt: skip
+            n
+            for er, ec in looks
+            for n in bare.get(
+                (er.producer if er.producer >= 0 else both[0], ec.producer if ec.producer >= 0 else both[1]), ()
+            )
+        }
         for side, index in enumerate(both):
             sides[side].follow(index, also)
         union = {**sides[0].reached.get(both[0], {}), **sides[1].reached.get(both[1], {})}
@@ -153,5 +155,8 @@ def _closed(side: _Side, readers: Mapping[int, Sequence[Call]], inside: set[int]
         return False
     return not any(
         event.producer == index and (event.producer, event.storage) != (end.producer, end.storage)
-        for index in inside for call in readers.get(index, ()) if call.index not in inside for event in call.reads
-    )  # fmt: skip
+        for index in inside
+        for call in readers.get(index, ())
+        if call.index not in inside
+        for event in call.reads
+    )

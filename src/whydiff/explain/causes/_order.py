@@ -28,10 +28,13 @@ def visit_origins(case: Case, wanted: Callable[[Call, Call], bool], visit: Visit
     """
     named = explained_calls(case)
     sites = {
-        origin.calls for origin in case.localization.origins
-        if origin.kind in SAME_INPUTS and min(origin.calls) >= 0 and origin.calls not in named
+        origin.calls
+        for origin in case.localization.origins
+        if origin.kind in SAME_INPUTS
+        and min(origin.calls) >= 0
+        and origin.calls not in named
         and wanted(case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]])
-    }  # fmt: skip
+    }
     if not sites or replayable(case.reference) or replayable(case.candidate):
         return
 
@@ -54,8 +57,9 @@ def single_regions(case: Case) -> Iterator[tuple[str, Recorded, Recorded]]:
     for origin in case.localization.origins:
         ours, theirs = origin.calls
         if origin.kind == "region" and len(origin.region) == 2 and ours in unpaired[0] and theirs in unpaired[1]:
-            sides = tuple(_reads_at(trace, index) for trace, index in
-                          ((case.reference, ours), (case.candidate, theirs)))  # fmt: skip
+            sides = tuple(
+                _reads_at(trace, index) for trace, index in ((case.reference, ours), (case.candidate, theirs))
+            )
             if sides[0] is not None and sides[1] is not None:
                 yield str(origin.site), sides[0], sides[1]
 

@@ -46,8 +46,10 @@ def enough(case: Case) -> bool:
 def _enough(case: Case) -> bool:
     items = [
         Intervention("set-scalar", target_name(case, path), ours)
-        for (_, ours, theirs), paths in scalars(case).items() if settable(ours, theirs) for path in paths
-    ]  # fmt: skip
+        for (_, ours, theirs), paths in scalars(case).items()
+        if settable(ours, theirs)
+        for path in paths
+    ]
     for path, (ours, theirs) in case.scalar_changes.items():
         if path.rpartition(".")[2] == "training" and isinstance(ours, bool) and isinstance(theirs, bool):
             items.append(Intervention("set-mode", target_name(case, path).rpartition(".")[0], ours))
@@ -64,7 +66,10 @@ def _enough(case: Case) -> bool:
 def restored(case: Case) -> tuple[Intervention, ...]:
     """Interventions that give the candidate the reference's tensors wherever leaves differ."""
     return tuple(
-        Intervention("restore-state" if ours.is_state else "restore-input", theirs.name,
-                     None if theirs.name == ours.name else ours.name)
+        Intervention(
+            "restore-state" if ours.is_state else "restore-input",
+            theirs.name,
+            None if theirs.name == ours.name else ours.name,
+        )
         for ours, theirs in case.differing_leaves
-    )  # fmt: skip
+    )

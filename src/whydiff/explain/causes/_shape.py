@@ -29,7 +29,7 @@ from whydiff.records import (
     Remedy,
     Status,
     Verdict,
-)  # fmt: skip
+)
 
 ROWS = (16, 64)
 """Rows of a piece that are tried, the first that works is recommended."""
@@ -134,9 +134,14 @@ def _own(value: Any) -> Any:
 
 
 def cause(
-    case: Case, origins: Sequence[Origin], code: str, name: str, word: str,
-    remedies: Sequence[tuple[str, Any]], text: Callable[[str, str, tuple[str, ...], Any], Remedy],
-) -> Iterator[Cause]:  # fmt: skip
+    case: Case,
+    origins: Sequence[Origin],
+    code: str,
+    name: str,
+    word: str,
+    remedies: Sequence[tuple[str, Any]],
+    text: Callable[[str, str, tuple[str, ...], Any], Remedy],
+) -> Iterator[Cause]:
     """One cause for the origins whose difference is rounding, with the first remedy that works, carried out."""
     scales, kernels = natures(case, origins)
     mine = [o for o in origins if _rounds(scales.get(case.reference.calls[o.calls[0]].target))]
@@ -144,16 +149,25 @@ def cause(
     if not mine:
         return
     ops = tuple(dict.fromkeys(origin.site.op for origin in mine))
-    evidence = [Evidence(
-        f"{len(mine)} of {len(case.localization.origins)} origins: on inputs that agree bit for bit, {', '.join(ops)} "
-        f"gives other bits {word}", {"ops": list(ops), "sites": [str(origin.site) for origin in mine]},
-    )]  # fmt: skip
-    evidence += [Evidence(f"{target}, alone, lifted: {scale}", {"nature": scale.nature})
-                 for target, scale in scales.items()]  # fmt: skip
-    evidence += [Evidence(f"{target}, executed alone, is carried out by {ours}"
-                          + (" at either size" if ours == theirs else f" and by {theirs}"),
-                          {"reference": ours, "candidate": theirs})
-                 for target, (ours, theirs) in kernels.items() if target in targets]  # fmt: skip
+    evidence = [
+        Evidence(
+            f"{len(mine)} of {len(case.localization.origins)} origins: on inputs that agree bit for bit, {', '.join(ops)} "
+            f"gives other bits {word}",
+            {"ops": list(ops), "sites": [str(origin.site) for origin in mine]},
+        )
+    ]
+    evidence += [
+        Evidence(f"{target}, alone, lifted: {scale}", {"nature": scale.nature}) for target, scale in scales.items()
+    ]
+    evidence += [
+        Evidence(
+            f"{target}, executed alone, is carried out by {ours}"
+            + (" at either size" if ours == theirs else f" and by {theirs}"),
+            {"reference": ours, "candidate": theirs},
+        )
+        for target, (ours, theirs) in kernels.items()
+        if target in targets
+    ]
     experiments, best = _tried(case, ops, remedies)
     status: Status = "confirmed" if best is not None else "inconclusive"
     reason = "" if best is not None else "no remedy that was tried makes the runs agree"
@@ -164,9 +178,22 @@ def cause(
         if best is not None
         else Remedy("Accept it: the same function, rounded in another order.")
     )
-    yield Cause(code, name, str(mine[0].site), Verdict.ROUNDING, tuple(evidence), remedy, status, reason,
-                tuple(experiments), effect=tuple(Measurement("removed", e.before, "output elements")
-                                                 for e in experiments if e.status == "confirmed" and e.before))  # fmt: skip
+    yield Cause(
+        code,
+        name,
+        str(mine[0].site),
+        Verdict.ROUNDING,
+        tuple(evidence),
+        remedy,
+        status,
+        reason,
+        tuple(experiments),
+        effect=tuple(
+            Measurement("removed", e.before, "output elements")
+            for e in experiments
+            if e.status == "confirmed" and e.before
+        ),
+    )
 
 
 def in_pieces(framework: str, ops: tuple[str, ...], rows: int, word: str) -> Remedy:

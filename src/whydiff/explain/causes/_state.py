@@ -69,10 +69,14 @@ class Difference:
     def data(self) -> dict[str, Any]:
         """Numbers for evidence: JSON scalars."""
         found: dict[str, Any] = {
-            "name": self.name, "role": self.reference.role, "shape": list(self.reference.spec.shape),
-            "reference_dtype": self.reference.spec.dtype, "candidate_dtype": self.candidate.spec.dtype,
-            "elements": self.reference.spec.numel, "read": self.read,
-        }  # fmt: skip
+            "name": self.name,
+            "role": self.reference.role,
+            "shape": list(self.reference.spec.shape),
+            "reference_dtype": self.reference.spec.dtype,
+            "candidate_dtype": self.candidate.spec.dtype,
+            "elements": self.reference.spec.numel,
+            "read": self.read,
+        }
         if len(self.names) > 1:
             found["also"] = list(self.names[1:])
         if self.comparison is not None:
@@ -150,8 +154,12 @@ def _classified(case: Case) -> Iterable[Difference]:
             targets = (candidate.name,)
         read = candidate.storage in touched(case)[1] or reference.storage in touched(case)[0]
         known: dict[str, Any] = {
-            "names": names, "targets": targets, "reference": reference, "candidate": candidate, "read": read,
-        }  # fmt: skip
+            "names": names,
+            "targets": targets,
+            "reference": reference,
+            "candidate": candidate,
+            "read": read,
+        }
         tied = next(((side, group) for side, group in lone_ties if set(group) & set(names)), None)
         plain = "ST005" if tied else "ST001" if reference.role == "parameter" else "ST002"
         try:
@@ -228,12 +236,12 @@ def _lone_ties(case: Case) -> list[tuple[str, tuple[str, ...]]]:
 def target_name(case: Case, name: str) -> str:
     """The candidate's own name of a state tensor or scalar that the reference calls ``name``."""
     names = remember(
-        case, "names",
+        case,
+        "names",
         lambda: {
-            case.rename(own): own
-            for own in (*case.candidate.scalars, *(leaf.name for leaf in case.candidate.leaves))
+            case.rename(own): own for own in (*case.candidate.scalars, *(leaf.name for leaf in case.candidate.leaves))
         },
-    )  # fmt: skip
+    )
     return names.get(name, name)
 
 
@@ -243,6 +251,14 @@ def lone_ties(case: Case) -> list[tuple[str, tuple[str, ...]]]:
 
 
 __all__ = [
-    "Difference", "bundles", "differences", "interventions_of", "listed", "lone_ties", "remember", "site_of",
-    "target_name", "touched",
-]  # fmt: skip
+    "Difference",
+    "bundles",
+    "differences",
+    "interventions_of",
+    "listed",
+    "lone_ties",
+    "remember",
+    "site_of",
+    "target_name",
+    "touched",
+]

@@ -74,12 +74,18 @@ class FusedExcessPrecision:
             if side == "candidate":
                 evidence += _otherwise(case)
             yield Cause(
-                self.code, self.name, f"the {side}", Verdict.PRECISION, tuple(evidence),
-                Remedy("Accept it if the compiled side is nearer to float64; else compile with every rounding kept.",
-                       "import torch._inductor.config\ntorch._inductor.config.emulate_precision_casts = True\n"),
+                self.code,
+                self.name,
+                f"the {side}",
+                Verdict.PRECISION,
+                tuple(evidence),
+                Remedy(
+                    "Accept it if the compiled side is nearer to float64; else compile with every rounding kept.",
+                    "import torch._inductor.config\ntorch._inductor.config.emulate_precision_casts = True\n",
+                ),
                 interventions=(eager,) if side == "candidate" else (),
                 reason="" if side == "candidate" else "the reference is the compiled side: swap the sides to prove it",
-            )  # fmt: skip
+            )
 
     def example(self) -> tuple[Any, Any]:
         """A backend that carries everything out in float32 and rounds at the end."""
@@ -130,8 +136,9 @@ def _measured(case: Case, side: Any) -> Evidence | None:
     if any(errors):
         nearer = "compiled" if errors[0] < errors[1] else "uncompiled"
         text += f"; the {nearer} run is nearer to float64 (summed error {errors[0]:.2e} compiled, {errors[1]:.2e} not)"
-    return Evidence(text, {"different": different, "elements": total, "error_compiled": errors[0],
-                           "error_uncompiled": errors[1]})  # fmt: skip
+    return Evidence(
+        text, {"different": different, "elements": total, "error_compiled": errors[0], "error_uncompiled": errors[1]}
+    )
 
 
 def _error(payload: Payload, exact: Payload) -> float:

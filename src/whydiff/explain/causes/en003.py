@@ -77,9 +77,13 @@ class AttentionBackend:
                 )
             )
         return Finding(
-            self.code, tuple(names), Verdict.ROUNDING, tuple(evidence), view.replace_op(),
+            self.code,
+            tuple(names),
+            Verdict.ROUNDING,
+            tuple(evidence),
+            view.replace_op(),
             {"reference": names[0], "candidate": names[1]},
-        )  # fmt: skip
+        )
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of implementations."""

@@ -76,14 +76,23 @@ class ActivationVariant:
             evidence = Evidence(
                 f"the reference applies {ours[0]} (in float64 {ours[1]:.1e} of its size away, {ours[2]} "
                 f"{ours[3]:.1e}) and the candidate {theirs[0]} ({theirs[1]:.1e}, {theirs[2]} {theirs[3]:.1e})",
-                {"reference": ours[0], "candidate": theirs[0], "reference_distance": ours[1],
-                 "candidate_distance": theirs[1], "runners_up": [ours[2], theirs[2]],
-                 "runner_up_distances": [ours[3], theirs[3]]},
-            )  # fmt: skip
+                {
+                    "reference": ours[0],
+                    "candidate": theirs[0],
+                    "reference_distance": ours[1],
+                    "candidate_distance": theirs[1],
+                    "runners_up": [ours[2], theirs[2]],
+                    "runner_up_distances": [ours[3], theirs[3]],
+                },
+            )
             return Finding(
-                self.code, (ours[0], theirs[0]), Verdict.SEMANTIC, (evidence,),
-                view.give_argument() or view.replace_op(), {"reference": ours[0], "candidate": theirs[0]},
-            )  # fmt: skip
+                self.code,
+                (ours[0], theirs[0]),
+                Verdict.SEMANTIC,
+                (evidence,),
+                view.give_argument() or view.replace_op(),
+                {"reference": ours[0], "candidate": theirs[0]},
+            )
         return None
 
     def detect(self, case: Case) -> Iterator[Cause]:

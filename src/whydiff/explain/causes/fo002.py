@@ -15,8 +15,12 @@ from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
 _ROOTS = ("rsqrt", "sqrt", "pow", "reciprocal", "div", "sqrt_", "rsqrt_")
-_BATCH = {"native_batch_norm": (1, 2, 3, 4), "_native_batch_norm_legit_no_training": (1, 2, 3, 4),
-          "cudnn_batch_norm": (1, 2, 3, 4), "batch_norm": (1, 2, 3, 4)}  # fmt: skip
+_BATCH = {
+    "native_batch_norm": (1, 2, 3, 4),
+    "_native_batch_norm_legit_no_training": (1, 2, 3, 4),
+    "cudnn_batch_norm": (1, 2, 3, 4),
+    "batch_norm": (1, 2, 3, 4),
+}
 """Op → argument positions of weight, bias, mean and variance."""
 
 
@@ -66,8 +70,11 @@ class EpsilonDiffers:
         """The epsilon of each side, if both can be solved for."""
         if view.one_function:
             return None
-        for how, fit in (("solved for from its results", _in_norm), ("added before a root", _added),
-                         ("the lower limit of a divisor", _limit)):  # fmt: skip
+        for how, fit in (
+            ("solved for from its results", _in_norm),
+            ("added before a root", _added),
+            ("the lower limit of a divisor", _limit),
+        ):
             found = fit(view)
             if found is None or math.isclose(*found, rel_tol=1e-3):
                 continue
@@ -77,10 +84,13 @@ class EpsilonDiffers:
                 {"reference": ours, "candidate": theirs, "how": how},
             )
             return Finding(
-                self.code, (_spoken(ours), _spoken(theirs)), Verdict.SEMANTIC, (evidence,),
+                self.code,
+                (_spoken(ours), _spoken(theirs)),
+                Verdict.SEMANTIC,
+                (evidence,),
                 view.give_argument() or view.replace_op(),
                 {"reference": _spoken(ours), "candidate": _spoken(theirs)},
-            )  # fmt: skip
+            )
         return None
 
     def detect(self, case: Case) -> Iterator[Cause]:

@@ -88,9 +88,13 @@ class ScaleDiffers:
 
     def _finding(self, view: View, spoken: str, evidence: Evidence) -> Finding:
         return Finding(
-            self.code, spoken, Verdict.SEMANTIC, (evidence,), view.give_argument() or view.replace_op(),
+            self.code,
+            spoken,
+            Verdict.SEMANTIC,
+            (evidence,),
+            view.give_argument() or view.replace_op(),
             {"factor": spoken},
-        )  # fmt: skip
+        )
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per factor."""

@@ -110,10 +110,13 @@ class OnePassVariance:
         )
         unstable = found.lost > CANCELLED_SHARE * found.bits
         return Finding(
-            self.code, (found.side, _calls(case, found.side)[found.call].site.op, unstable),
-            Verdict.UNSTABLE if unstable else Verdict.ROUNDING, (evidence,),
-            (_replacement(view, found),) if ends else (), {"side": side, "lost": found.lost},
-        )  # fmt: skip
+            self.code,
+            (found.side, _calls(case, found.side)[found.call].site.op, unstable),
+            Verdict.UNSTABLE if unstable else Verdict.ROUNDING,
+            (evidence,),
+            (_replacement(view, found),) if ends else (),
+            {"side": side, "lost": found.lost},
+        )
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side."""
@@ -129,9 +132,14 @@ class OnePassVariance:
         rewrite = Intervention("two-pass-variance", str(alarm.site), [data["squares_at"], data["means_at"]])
         remedy = Remedy("Subtract the mean before squaring, or use the framework's variance.", _CODE)
         return Cause(
-            self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy,
+            self.code,
+            self.name,
+            str(alarm.site),
+            Verdict.UNSTABLE,
+            measured(alarm, sentence),
+            remedy,
             interventions=(rewrite,),
-        )  # fmt: skip
+        )
 
     def example(self) -> tuple[Any, Any]:
         """A norm by deviations against one by the mean of squares."""

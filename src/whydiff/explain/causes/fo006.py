@@ -70,8 +70,10 @@ class OtherValueRead:
             return None
         texts, interventions, makers = [], [], []
         for er, ec in matched(*view.single, "reads"):
-            ours, theirs = (_output_of(trace, event) or part_of(trace, event) for trace, event in
-                            ((view.case.reference, er), (view.case.candidate, ec)))  # fmt: skip
+            ours, theirs = (
+                _output_of(trace, event) or part_of(trace, event)
+                for trace, event in ((view.case.reference, er), (view.case.candidate, ec))
+            )
             if ours is None or theirs is None or ours == theirs or not one_value(view.case, er, ec):
                 continue
             makers.append(_maker(view.case.candidate, ec))
@@ -82,8 +84,15 @@ class OtherValueRead:
             return None
         evidence = Evidence("; ".join(texts), {"reads": texts, "apart_in_float64": view.apart})
         made = len(interventions) == len(texts)  # a leaf is made by no call
-        return Finding(self.code, ("part", makers[0]), Verdict.SEMANTIC, (evidence,),
-                       tuple(interventions) if made else view.replace_op(), {"what": "part"}, general=True)  # fmt: skip
+        return Finding(
+            self.code,
+            ("part", makers[0]),
+            Verdict.SEMANTIC,
+            (evidence,),
+            tuple(interventions) if made else view.replace_op(),
+            {"what": "part"},
+            general=True,
+        )
 
     def _value(self, view: View) -> Finding | None:
         case, origin = view.case, view.origin
@@ -106,11 +115,23 @@ class OtherValueRead:
         evidence = Evidence(
             f"{reader} is what {theirs.site} made; in the reference it is what {ours.site} made, whose counterpart "
             f"{wanted.site} the candidate computes as well",
-            {"reads": str(theirs.site), "should_read": str(wanted.site), "reference_reads": str(ours.site),
-             "readers": [str(ec.site) for _, ec in found], "apart_in_float64": view.apart},
-        )  # fmt: skip
-        return Finding(self.code, ("value", reader.at("")), Verdict.SEMANTIC, (evidence,),
-                       tuple(_read_from(case, er, ec) for er, ec in found), {"what": "value"}, general=True)  # fmt: skip
+            {
+                "reads": str(theirs.site),
+                "should_read": str(wanted.site),
+                "reference_reads": str(ours.site),
+                "readers": [str(ec.site) for _, ec in found],
+                "apart_in_float64": view.apart,
+            },
+        )
+        return Finding(
+            self.code,
+            ("value", reader.at("")),
+            Verdict.SEMANTIC,
+            (evidence,),
+            tuple(_read_from(case, er, ec) for er, ec in found),
+            {"what": "value"},
+            general=True,
+        )
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per tensor of which other parts are read, and per op that reads another value."""
@@ -174,8 +195,10 @@ def _read_from(case: Case, er: Event, ec: Event) -> Intervention:
 
 def _remedy(finding: Finding) -> Remedy:
     if finding.facts["what"] == "part":
-        return Remedy("Take the same part of the tensor on both sides: the order of the parts of a fused projection "
-                      "is a property of the checkpoint.")  # fmt: skip
+        return Remedy(
+            "Take the same part of the tensor on both sides: the order of the parts of a fused projection "
+            "is a property of the checkpoint."
+        )
     return Remedy("Connect the op to the same value on both sides.")
 
 

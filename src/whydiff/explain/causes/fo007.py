@@ -76,9 +76,16 @@ class StepLeftOut:
             + (f": the step {known}" if known else "")
             + (f" (in float64 the values lie {view.apart:.2g} of their size apart)" if np.isfinite(view.apart) else ""),
             {"side": name, "ops": [str(call.site) for call in calls], "does": known, "apart_in_float64": view.apart},
-        )  # fmt: skip
-        return Finding(self.code, (name, ops, known), Verdict.SEMANTIC, (evidence,), view.replace_op(),
-                       {"side": name, "other": other, "ops": ops, "does": known}, general=True)  # fmt: skip
+        )
+        return Finding(
+            self.code,
+            (name, ops, known),
+            Verdict.SEMANTIC,
+            (evidence,),
+            view.replace_op(),
+            {"side": name, "other": other, "ops": ops, "does": known},
+            general=True,
+        )
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side and kind of step."""

@@ -68,11 +68,21 @@ class FormulaDiffers:
             return None
         evidence = Evidence(
             f"{text}; on the same inputs the results lie {view.apart:.2g} of their size apart in float64",
-            {"reference": [str(call.site) for call in calls[0]], "candidate": [str(call.site) for call in calls[1]],
-             "apart_in_float64": view.apart},
-        )  # fmt: skip
-        return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), view.give_argument() or view.replace_op(),
-                       {"text": text}, general=True)  # fmt: skip
+            {
+                "reference": [str(call.site) for call in calls[0]],
+                "candidate": [str(call.site) for call in calls[1]],
+                "apart_in_float64": view.apart,
+            },
+        )
+        return Finding(
+            self.code,
+            key,
+            Verdict.SEMANTIC,
+            (evidence,),
+            view.give_argument() or view.replace_op(),
+            {"text": text},
+            general=True,
+        )
 
     def explain_joint(self, view: View) -> Finding | None:
         """Ops that give values of other shapes, so that they are compared where the shapes are equal again."""
@@ -84,9 +94,12 @@ class FormulaDiffers:
         text, key = _of_joint(view)
         evidence = Evidence(
             f"{text}; on the same inputs the results lie {view.apart:.2g} of their size apart in float64",
-            {"reference": [str(call.site) for call in calls[0]], "candidate": [str(call.site) for call in calls[1]],
-             "apart_in_float64": view.apart},
-        )  # fmt: skip
+            {
+                "reference": [str(call.site) for call in calls[0]],
+                "candidate": [str(call.site) for call in calls[1]],
+                "apart_in_float64": view.apart,
+            },
+        )
         return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), view.replace_op(), {"text": text}, general=True)
 
     def detect(self, case: Case) -> Iterator[Cause]:
@@ -118,8 +131,10 @@ def _arguments(view: View) -> tuple[str, Any]:
     ]
     if not found and len(ours.arguments[0]) != len(theirs.arguments[0]):
         given = [call.arguments[0][min(len(c.arguments[0]) for c in view.single) :] for call in view.single]
-        found = [f"{_shown(given[0]) or 'a default'} is given in the reference and {_shown(given[1]) or 'a default'} "
-                 "in the candidate"]  # fmt: skip
+        found = [
+            f"{_shown(given[0]) or 'a default'} is given in the reference and {_shown(given[1]) or 'a default'} "
+            "in the candidate"
+        ]
     return (f"of {ours.site.op}, {'; '.join(found)}" if found else ""), (ours.target, *found)
 
 
@@ -130,9 +145,11 @@ def _of_joint(view: View) -> tuple[str, Any]:
     for call in view.seen.calls[0]:
         other = view.case.candidate.calls[partner[call.index]] if call.index in partner else None
         if other is not None and other.target == call.target:
-            found += [f"{call.site.op} is given {_shown(a)} in the reference and {_shown(b)} in the candidate"
-                      for a, b in differing_arguments(call.arguments, other.arguments)
-                      if a is not ABSENT and b is not ABSENT]  # fmt: skip
+            found += [
+                f"{call.site.op} is given {_shown(a)} in the reference and {_shown(b)} in the candidate"
+                for a, b in differing_arguments(call.arguments, other.arguments)
+                if a is not ABSENT and b is not ABSENT
+            ]
     if (
         len(view.seen.calls[0]) == len(view.seen.calls[1]) == sum(c.index in partner for c in view.seen.calls[0])
         and found

@@ -60,13 +60,18 @@ class InputDiffers:
             alike = reference.spec.shape == candidate.spec.shape and reference.spec.dtype == candidate.spec.dtype
             value = None if candidate.name == reference.name else reference.name
             yield Cause(
-                self.code, self.name, reference.name, Verdict.SEMANTIC,
+                self.code,
+                self.name,
+                reference.name,
+                Verdict.SEMANTIC,
                 (Evidence(statement(difference), difference.data), *reading(case, [difference])),
-                Remedy("Give both runs the same input: save it once and load it on both sides.",
-                       _code(case, candidate.name)),
+                Remedy(
+                    "Give both runs the same input: save it once and load it on both sides.",
+                    _code(case, candidate.name),
+                ),
                 reason="" if alike else "an input of another shape or dtype cannot take the other's place",
                 interventions=(Intervention("restore-input", candidate.name, value),) if alike else (),
-            )  # fmt: skip
+            )
 
     def example(self) -> tuple[Any, Any]:
         """Two recordings of one module; the paths of their traces."""
@@ -94,16 +99,23 @@ def _difference(case: Case, reference: Leaf, candidate: Leaf) -> Difference:
     missing = ""
     try:
         comparison = remember(
-            case, f"input {reference.name}",
-            lambda: compare_payloads(
-                case.payload(reference, "reference"), case.payload(candidate, "candidate")
-            ),
-        )  # fmt: skip
+            case,
+            f"input {reference.name}",
+            lambda: compare_payloads(case.payload(reference, "reference"), case.payload(candidate, "candidate")),
+        )
     except PayloadError as error:
         missing = str(error)
     read = candidate.storage in touched(case)[1]
-    return Difference((reference.name,), (candidate.name,), reference, candidate, read, "IN001",
-                      comparison=comparison, missing=missing)  # fmt: skip
+    return Difference(
+        (reference.name,),
+        (candidate.name,),
+        reference,
+        candidate,
+        read,
+        "IN001",
+        comparison=comparison,
+        missing=missing,
+    )
 
 
 def _code(case: Case, name: str) -> str:

@@ -80,8 +80,15 @@ class PositionsDiffer:
         """One cause per way in which positions differ; between runs of two sizes, on the counterpart."""
         yield from causes_of(case, self.code, self.name, lambda finding: _REMEDY)
         for origin, finding in _of_counterparts(case) if case.localization.axes else ():
-            yield Cause(self.code, self.name, str(origin.site.at("")), finding.verdict, finding.evidence, _REMEDY,
-                        interventions=finding.interventions)  # fmt: skip
+            yield Cause(
+                self.code,
+                self.name,
+                str(origin.site.at("")),
+                finding.verdict,
+                finding.evidence,
+                _REMEDY,
+                interventions=finding.interventions,
+            )
 
     def example(self) -> tuple[Any, Any]:
         """Positions from zero and from one."""
@@ -115,14 +122,24 @@ def _finding(
         )
     how = "look up a table" if looks_up(taker) else "become angles"
     harmless = _only_rounding(case)
-    evidence = [Evidence(
-        f"{text}; they {how} at {taker.site.at('')}",
-        {"differing": apart, "positions": int(ours.size), "least": float(offsets.min()),
-         "most": float(offsets.max()), "taken_up_at": str(taker.site.at(""))},
-    )]  # fmt: skip
+    evidence = [
+        Evidence(
+            f"{text}; they {how} at {taker.site.at('')}",
+            {
+                "differing": apart,
+                "positions": int(ours.size),
+                "least": float(offsets.min()),
+                "most": float(offsets.max()),
+                "taken_up_at": str(taker.site.at("")),
+            },
+        )
+    ]
     if harmless:
-        evidence.append(Evidence("in float64 the outputs agree: the program sees distances only",
-                                 {"outputs_agree_in_float64": True}))  # fmt: skip
+        evidence.append(
+            Evidence(
+                "in float64 the outputs agree: the program sees distances only", {"outputs_agree_in_float64": True}
+            )
+        )
     verdict = Verdict.ROUNDING if harmless else Verdict.SEMANTIC
     return Finding(PositionsDiffer.code, text, verdict, tuple(evidence), interventions)
 

@@ -69,9 +69,9 @@ class MaskDiffers:
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause for all of them."""
-        return causes_of(case, self.code, self.name, lambda finding: Remedy(
-            "Build the mask once and give it to both sides."
-        ))  # fmt: skip
+        return causes_of(
+            case, self.code, self.name, lambda finding: Remedy("Build the mask once and give it to both sides.")
+        )
 
     def example(self) -> tuple[Any, Any]:
         """A triangle that is off by one."""
@@ -119,9 +119,10 @@ def _given(view: View) -> Evidence | None:
     found = []
     for operation in view.seen.operations:
         masks = [
-            mask for values, dtype in zip(operation.reads[3:], operation.dtypes[3:], strict=True)
+            mask
+            for values, dtype in zip(operation.reads[3:], operation.dtypes[3:], strict=True)
             if (mask := hidden_by(values, dtype)) is not None
-        ]  # fmt: skip
+        ]
         found.append(masks[0] if masks else None)
     site = view.origin.site.at("")
     ours, theirs = found
@@ -213,9 +214,13 @@ def _evidence(ours: Array, theirs: Array, where: str) -> Evidence:
     more = int(ours.sum()), int(theirs.sum())
     return Evidence(
         f"{text}; {more[0]} are marked in the reference, {more[1]} in the candidate; {where}",
-        {"differing": int(apart.sum()), "entries": int(apart.size), "marked_reference": more[0],
-         "marked_candidate": more[1]},
-    )  # fmt: skip
+        {
+            "differing": int(apart.sum()),
+            "entries": int(apart.size),
+            "marked_reference": more[0],
+            "marked_candidate": more[1],
+        },
+    )
 
 
 def _size(mask: Array) -> str:

@@ -74,17 +74,29 @@ class StaleCache:
         evidence = Evidence(
             f"{readers[0].site} reads {older} value: {theirs.site} wrote it, and {wanted.site} is the counterpart of "
             f"what the reference reads ({ours.site}); ops and arguments agree",
-            {"reads": str(theirs.site), "should_read": str(wanted.site), "reference_reads": str(ours.site),
-             "calls_apart": counterpart - theirs.index},
-        )  # fmt: skip
-        return Finding(self.code, (one.step, other.step), Verdict.SEMANTIC, (evidence,),
-                       tuple(_read_from(wanted, event) for event in readers))  # fmt: skip
+            {
+                "reads": str(theirs.site),
+                "should_read": str(wanted.site),
+                "reference_reads": str(ours.site),
+                "calls_apart": counterpart - theirs.index,
+            },
+        )
+        return Finding(
+            self.code,
+            (one.step, other.step),
+            Verdict.SEMANTIC,
+            (evidence,),
+            tuple(_read_from(wanted, event) for event in readers),
+        )
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of steps that are mistaken for each other."""
-        return causes_of(case, self.code, self.name, lambda finding: Remedy(
-            "Reset the cache before the sequence begins, or give every sequence its own."
-        ))  # fmt: skip
+        return causes_of(
+            case,
+            self.code,
+            self.name,
+            lambda finding: Remedy("Reset the cache before the sequence begins, or give every sequence its own."),
+        )
 
     def example(self) -> tuple[Any, Any]:
         """Keys of the first prompt instead of the second's."""

@@ -69,12 +69,14 @@ class TrainingMode:
         ]
         evidence += _operators(case, set(changed))
         yield Cause(
-            self.code, self.name, settings[0][0] or "(root)", Verdict.SEMANTIC, tuple(evidence),
+            self.code,
+            self.name,
+            settings[0][0] or "(root)",
+            Verdict.SEMANTIC,
+            tuple(evidence),
             _remedy(case, settings),
-            interventions=tuple(
-                Intervention("set-mode", _module_name(case, path), value) for path, value in settings
-            ),
-        )  # fmt: skip
+            interventions=tuple(Intervention("set-mode", _module_name(case, path), value) for path, value in settings),
+        )
 
     def example(self) -> tuple[Any, Any]:
         """Evaluation mode against a forgotten ``eval()``."""
@@ -107,9 +109,10 @@ def smallest(wanted: Mapping[str, bool], now: Mapping[str, bool]) -> list[tuple[
 
 def _modes(scalars: Mapping[str, Any]) -> dict[str, bool]:
     return {
-        path.rpartition(".")[0]: value for path, value in scalars.items()
+        path.rpartition(".")[0]: value
+        for path, value in scalars.items()
         if path.rpartition(".")[2] == "training" and isinstance(value, bool)
-    }  # fmt: skip
+    }
 
 
 def _module_name(case: Case, path: str) -> str:
@@ -121,10 +124,13 @@ def _operators(case: Case, changed: set[str]) -> Iterator[Evidence]:
     """Operators that run on one side only inside the modules whose mode differs."""
     counts: list[Counter[tuple[str, str]]] = []
     for trace, rename in ((case.reference, lambda name: name), (case.candidate, case.rename)):
-        counts.append(Counter(
-            (rename(call.site.scope), call.site.op) for call in trace.calls
-            if call.kind == "compute" and rename(call.site.scope) in changed
-        ))  # fmt: skip
+        counts.append(
+            Counter(
+                (rename(call.site.scope), call.site.op)
+                for call in trace.calls
+                if call.kind == "compute" and rename(call.site.scope) in changed
+            )
+        )
     ours, theirs = counts
     for side, more, fewer in (("reference", ours, theirs), ("candidate", theirs, ours)):
         extra = more - fewer

@@ -104,8 +104,9 @@ def _state(trace: Trace, call: Call) -> bytes | None:
 def _remedy(finding: Finding) -> Remedy:
     if finding.facts["key"] == "state":
         return Remedy("Draw from the same state on both sides: seed right before, or restore the generator's state.")
-    return Remedy("Draw on both sides or on neither: pass the module's mode on.",
-                  "F.dropout(x, p, training=self.training)\n")  # fmt: skip
+    return Remedy(
+        "Draw on both sides or on neither: pass the module's mode on.", "F.dropout(x, p, training=self.training)\n"
+    )
 
 
 REGISTER = RngDiffers()

@@ -77,15 +77,25 @@ class NotCounterparts:
         evidence = Evidence(
             f"the candidate's {ec.site.slot} is its value {word} {where}; its value on the other side of it, "
             f"{written.site}, is the reference's {er.site.slot}" + (" bit for bit" if equal else ""),
-            {"returned": str(ec.site), "counterpart": str(written.site), "equal": equal,
-             "ops_between": [call.site.op for call in between]},
-        )  # fmt: skip
+            {
+                "returned": str(ec.site),
+                "counterpart": str(written.site),
+                "equal": equal,
+                "ops_between": [call.site.op for call in between],
+            },
+        )
         return Cause(
-            self.code, self.name, str(ec.site), Verdict.INCOMPARABLE, (evidence,),
-            Remedy(f"Compare the same point of the computation: return (or hook) the value "
-                   f"{'after' if later else 'before'} {where} on both sides."),
+            self.code,
+            self.name,
+            str(ec.site),
+            Verdict.INCOMPARABLE,
+            (evidence,),
+            Remedy(
+                f"Compare the same point of the computation: return (or hook) the value "
+                f"{'after' if later else 'before'} {where} on both sides."
+            ),
             interventions=(Intervention("read-from", str(ec.site), str(written.site)),),
-        )  # fmt: skip
+        )
 
     def example(self) -> tuple[Any, Any]:
         """A hidden state after the final norm against the one before it."""

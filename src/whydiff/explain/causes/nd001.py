@@ -61,22 +61,32 @@ class NondeterministicRun:
                 continue
             random = [call.site for call in trace.calls if call.rng]
             evidence = [
-                Evidence(f"two plain runs of the {side} differ: {trace.observer.note}",
-                         {"side": side, "outputs": trace.observer.outputs, "deterministic": False}),
-            ]  # fmt: skip
+                Evidence(
+                    f"two plain runs of the {side} differ: {trace.observer.note}",
+                    {"side": side, "outputs": trace.observer.outputs, "deterministic": False},
+                )
+            ]
             if random:
                 evidence.append(
-                    Evidence(f"{len(random)} operator(s) draw random numbers, the first is {random[0]}",
-                             {"random": [str(site) for site in random]})
-                )  # fmt: skip
+                    Evidence(
+                        f"{len(random)} operator(s) draw random numbers, the first is {random[0]}",
+                        {"random": [str(site) for site in random]},
+                    )
+                )
             interventions: tuple[Intervention, ...] = ()
             reason = "it is measured; no experiment here makes the run repeat itself"
             if side == "candidate" and _switched_off(trace) and not random:
                 interventions, reason = (Intervention("set-flag", _FLAG, True),), ""
             yield Cause(
-                self.code, self.name, str(random[0]) if random else f"({side})", Verdict.NONDETERMINISTIC,
-                tuple(evidence), _remedy(trace), reason=reason, interventions=interventions,
-            )  # fmt: skip
+                self.code,
+                self.name,
+                str(random[0]) if random else f"({side})",
+                Verdict.NONDETERMINISTIC,
+                tuple(evidence),
+                _remedy(trace),
+                reason=reason,
+                interventions=interventions,
+            )
 
     def example(self) -> tuple[Any, Any]:
         """Terms added in order against terms added in the order in which they arrive."""

@@ -75,9 +75,13 @@ class ReductionOrder:
                 alike[key] = alike.get(key, 0) + 1
                 return
             proof = prove(
-                step.reference, call_r, [step.reference.read(event) for event in call_r.reads],
-                step.candidate, call_c, [step.candidate.read(event) for event in call_c.reads],
-            )  # fmt: skip
+                step.reference,
+                call_r,
+                [step.reference.read(event) for event in call_r.reads],
+                step.candidate,
+                call_c,
+                [step.candidate.read(event) for event in call_c.reads],
+            )
             proofs[key] = str(call_r.site), proof
 
         def wanted(call_r: Call, call_c: Call) -> bool:
@@ -117,16 +121,26 @@ def _cause(code: str, name: str, site: str, proof: Proof, alike: int) -> Cause:
     )
     text = f"{proof.matched[0]} and {proof.matched[1]} of {proof.replayed} outputs bit for bit"
     experiment = Experiment(
-        (), "each side's order, replayed on the other side's inputs, gives that side's bits",
-        text if proof.proved else proof.reason, "confirmed" if proof.proved else "inconclusive", "replay",
-    )  # fmt: skip
+        (),
+        "each side's order, replayed on the other side's inputs, gives that side's bits",
+        text if proof.proved else proof.reason,
+        "confirmed" if proof.proved else "inconclusive",
+        "replay",
+    )
     reason = "" if proof.proved else proof.reason
     if alike and proof.proved:
         reason = f"{alike} more origins are the same op at the same shapes and layouts; they were not replayed"
     return Cause(
-        code, name, site, Verdict.ROUNDING if proof.proved else Verdict.INCONCLUSIVE, proof.evidence, remedy,
-        "confirmed" if proof.proved else "inconclusive", reason, (experiment,),
-    )  # fmt: skip
+        code,
+        name,
+        site,
+        Verdict.ROUNDING if proof.proved else Verdict.INCONCLUSIVE,
+        proof.evidence,
+        remedy,
+        "confirmed" if proof.proved else "inconclusive",
+        reason,
+        (experiment,),
+    )
 
 
 REGISTER = ReductionOrder()

@@ -62,28 +62,47 @@ class ReducedPrecisionMatmul:
                 continue
             changed = flags(view.case, *view.single)
             side = next(
-                (name for name in ("candidate", "reference")
-                 if any(e.statement.startswith(f"the {name} matches") and accepted.text in e.statement
-                        for e in view.seen.result.evidence)), "candidate",
-            )  # fmt: skip
+                (
+                    name
+                    for name in ("candidate", "reference")
+                    if any(
+                        e.statement.startswith(f"the {name} matches") and accepted.text in e.statement
+                        for e in view.seen.result.evidence
+                    )
+                ),
+                "candidate",
+            )
             evidence = [
                 Evidence(
                     f"the {side}'s {view.single[0].site.op} is that of {accepted.text}: {accepted.distance:.2g} away, "
                     f"{accepted.runner_up_text} {accepted.runner_up:.2g}",
-                    {"side": side, "hypotheses": list(accepted.codes), "distance": accepted.distance,
-                     "runner_up": accepted.runner_up, "runner_up_is": accepted.runner_up_text},
+                    {
+                        "side": side,
+                        "hypotheses": list(accepted.codes),
+                        "distance": accepted.distance,
+                        "runner_up": accepted.runner_up,
+                        "runner_up_is": accepted.runner_up_text,
+                    },
                 ),
                 *view.seen.result.evidence[:2],
-            ]  # fmt: skip
+            ]
             if changed:
-                listed = ", ".join(f"{name} is {a} in the reference, {b} in the candidate"
-                                   for name, (a, b) in changed.items())  # fmt: skip
-                evidence.append(Evidence(f"flags in force there: {listed}",
-                                         {name: [str(a), str(b)] for name, (a, b) in changed.items()}))  # fmt: skip
+                listed = ", ".join(
+                    f"{name} is {a} in the reference, {b} in the candidate" for name, (a, b) in changed.items()
+                )
+                evidence.append(
+                    Evidence(
+                        f"flags in force there: {listed}", {name: [str(a), str(b)] for name, (a, b) in changed.items()}
+                    )
+                )
             return Finding(
-                self.code, (side, accepted.codes), Verdict.PRECISION, tuple(evidence), view.replace_op(),
+                self.code,
+                (side, accepted.codes),
+                Verdict.PRECISION,
+                tuple(evidence),
+                view.replace_op(),
                 {"side": side, "what": accepted.text, "flags": sorted(changed)},
-            )  # fmt: skip
+            )
         return None
 
     def detect(self, case: Case) -> Iterator[Cause]:

@@ -77,13 +77,23 @@ class NarrowerDtype:
             f"the {name} works in {dtypes[side]} where the {other} works in {dtypes[1 - side]} ({', '.join(ops[:4])}); "
             f"in float64 both compute the same, from which the reference is {errors[0]:.1e} of the size away and the "
             f"candidate {errors[1]:.1e}",
-            {"side": name, "reference_dtype": dtypes[0], "candidate_dtype": dtypes[1], "ops": ops,
-             "reference_error": errors[0], "candidate_error": errors[1]},
-        )  # fmt: skip
+            {
+                "side": name,
+                "reference_dtype": dtypes[0],
+                "candidate_dtype": dtypes[1],
+                "ops": ops,
+                "reference_error": errors[0],
+                "candidate_error": errors[1],
+            },
+        )
         return Finding(
-            self.code, (name, dtypes, tuple(ops)), Verdict.PRECISION, (evidence,), interventions,
+            self.code,
+            (name, dtypes, tuple(ops)),
+            Verdict.PRECISION,
+            (evidence,),
+            interventions,
             {"side": name, "wide": dtypes[1 - side], "narrow": dtypes[side]},
-        )  # fmt: skip
+        )
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side, dtypes and ops."""
@@ -95,10 +105,7 @@ class NarrowerDtype:
 
         torch.manual_seed(0)
         x, weight = torch.randn(4, 16).bfloat16(), torch.randn(16, 8).bfloat16()
-        return (
-            lambda: torch.softmax(x.float() @ weight.float(), -1),
-            lambda: torch.softmax((x @ weight).float(), -1),
-        )
+        return (lambda: torch.softmax(x.float() @ weight.float(), -1), lambda: torch.softmax((x @ weight).float(), -1))
 
 
 def _remedy(finding: Finding) -> Remedy:

@@ -72,14 +72,23 @@ class CastOrder:
         evidence = Evidence(
             f"the {name} rounds to {found.dtypes[found.side]} before {crossed.op} ({found.casts[-1].site}), "
             f"the {second} after it ({later.site}); in float64 both compute the same",
-            {"before": name, "dtype": found.dtypes[found.side], "op": crossed.op, "cast": str(found.casts[-1].site),
-             "other_cast": str(later.site), "apart_in_float64": view.apart},
-        )  # fmt: skip
+            {
+                "before": name,
+                "dtype": found.dtypes[found.side],
+                "op": crossed.op,
+                "cast": str(found.casts[-1].site),
+                "other_cast": str(later.site),
+                "apart_in_float64": view.apart,
+            },
+        )
         return Finding(
-            self.code, (name, crossed.op, found.dtypes), Verdict.PRECISION, (evidence,),
+            self.code,
+            (name, crossed.op, found.dtypes),
+            Verdict.PRECISION,
+            (evidence,),
             in_the_other_dtype(view.case, found) or view.replace_op(),
             {"op": crossed.op, "before": name, "dtype": found.dtypes[found.side]},
-        )  # fmt: skip
+        )
 
     def explain_joint(self, view: View) -> Finding | None:
         """The same where the aligner paired the casts or the ops crosswise: several origins, one function."""
@@ -92,17 +101,30 @@ class CastOrder:
             return None
         side, dtype = int(len(crossed[1]) > len(crossed[0])), dtypes[0][-1]
         name, second = ("candidate", "reference") if side else ("reference", "candidate")
-        ops = listed(call.site.op for call in crossed[side] if call.site.op not in
-                     {other.site.op for other in crossed[1 - side]})  # fmt: skip
+        ops = listed(
+            call.site.op for call in crossed[side] if call.site.op not in {other.site.op for other in crossed[1 - side]}
+        )
         ops = ops or listed(call.site.op for call in crossed[side])
         evidence = Evidence(
             f"the {name} rounds to {dtype} before {ops} ({casts[side][0].site}), the {second} after it "
             f"({casts[1 - side][-1].site}); the ops of both places together compute the same in float64",
-            {"before": name, "dtype": dtype, "op": ops, "cast": str(casts[side][0].site),
-             "other_cast": str(casts[1 - side][-1].site), "apart_in_float64": view.apart},
-        )  # fmt: skip
-        return Finding(self.code, (name, ops, (dtype, dtype)), Verdict.PRECISION, (evidence,), view.replace_op(),
-                       {"op": ops, "before": name, "dtype": dtype})  # fmt: skip
+            {
+                "before": name,
+                "dtype": dtype,
+                "op": ops,
+                "cast": str(casts[side][0].site),
+                "other_cast": str(casts[1 - side][-1].site),
+                "apart_in_float64": view.apart,
+            },
+        )
+        return Finding(
+            self.code,
+            (name, ops, (dtype, dtype)),
+            Verdict.PRECISION,
+            (evidence,),
+            view.replace_op(),
+            {"op": ops, "before": name, "dtype": dtype},
+        )
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per op that the cast changed sides with."""

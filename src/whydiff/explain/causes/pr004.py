@@ -58,23 +58,34 @@ class AutocastPolicy:
         pairs = found.readers or ()
         regions = [
             autocast(view.case, (found.casts[-1] if found.casts and found.side == side else pairs[0][side]), side)
-            if found.casts or pairs else "" for side in (0, 1)
+            if found.casts or pairs
+            else ""
+            for side in (0, 1)
             if (found.casts and found.side == side) or pairs
-        ]  # fmt: skip
+        ]
         if len(regions) != 2 or regions[0] == regions[1]:
             return None
         name = ("reference", "candidate")[found.side]
         evidence = Evidence(
             f"the {name} rounds to {found.dtypes[found.side]} in an autocast region ({_spoken(regions[found.side])}), "
             f"the other side runs {_spoken(regions[1 - found.side])}; in float64 both compute the same",
-            {"side": name, "reference_region": regions[0], "candidate_region": regions[1],
-             "reference_dtype": found.dtypes[0], "candidate_dtype": found.dtypes[1], "apart_in_float64": view.apart},
-        )  # fmt: skip
+            {
+                "side": name,
+                "reference_region": regions[0],
+                "candidate_region": regions[1],
+                "reference_dtype": found.dtypes[0],
+                "candidate_dtype": found.dtypes[1],
+                "apart_in_float64": view.apart,
+            },
+        )
         return Finding(
-            self.code, tuple(regions), Verdict.PRECISION, (evidence,),
+            self.code,
+            tuple(regions),
+            Verdict.PRECISION,
+            (evidence,),
             in_the_other_dtype(view.case, found) or view.replace_op(),
             {"reference": _spoken(regions[0]), "candidate": _spoken(regions[1])},
-        )  # fmt: skip
+        )
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of regions."""

@@ -65,16 +65,28 @@ class DefaultMatmulPrecision:
             shown = tuple(_named(text) for text in key)
             evidence = Evidence(
                 f"{count} products are asked for at {shown[0]} in the reference and at {shown[1]} in the candidate",
-                {"products": count, "reference": shown[0], "candidate": shown[1],
-                 "settings": [str(trace.environment.flags.get("jax_default_matmul_precision"))
-                              for trace in (case.reference, case.candidate)]},
-            )  # fmt: skip
+                {
+                    "products": count,
+                    "reference": shown[0],
+                    "candidate": shown[1],
+                    "settings": [
+                        str(trace.environment.flags.get("jax_default_matmul_precision"))
+                        for trace in (case.reference, case.candidate)
+                    ],
+                },
+            )
             yield Cause(
-                self.code, self.name, sites[key], Verdict.PRECISION, (evidence,),
-                Remedy("Ask for the same precision on both sides, in one place.",
-                       'jax.config.update("jax_default_matmul_precision", "highest")'),
+                self.code,
+                self.name,
+                sites[key],
+                Verdict.PRECISION,
+                (evidence,),
+                Remedy(
+                    "Ask for the same precision on both sides, in one place.",
+                    'jax.config.update("jax_default_matmul_precision", "highest")',
+                ),
                 interventions=(Intervention("set-matmul-precision", key[1], key[0]),),
-            )  # fmt: skip
+            )
 
     def example(self) -> tuple[Any, Any]:
         """One product, with and without the setting."""

@@ -76,8 +76,10 @@ def _remedy(framework: str, name: str, ops: tuple[str, ...], value: Any) -> Reme
     if name == "fixed-row-chunks":
         return in_pieces(framework, ops, value, "batch")
     if name == "sdpa-backend":
-        return Remedy("Choose the plain attention backend.",
-                      "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)")  # fmt: skip
+        return Remedy(
+            "Choose the plain attention backend.",
+            "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)",
+        )
     return Remedy(f"Carry out {', '.join(ops)} in {value} and round the result: agrees on this input, without a proof.")
 
 

@@ -69,10 +69,14 @@ class StateCast:
         for alike in kinds.values():
             for bundle in bundles(alike):
                 yield Cause(
-                    self.code, self.name, site_of(bundle), Verdict.PRECISION,
-                    (*_evidence(bundle), *reading(case, bundle)), _remedy(case, bundle),
+                    self.code,
+                    self.name,
+                    site_of(bundle),
+                    Verdict.PRECISION,
+                    (*_evidence(bundle), *reading(case, bundle)),
+                    _remedy(case, bundle),
                     interventions=interventions_of(bundle),
-                )  # fmt: skip
+                )
 
     def example(self) -> tuple[Any, Any]:
         """A table in float32 against the same table rounded by casting the whole model."""
@@ -124,9 +128,15 @@ def _statement(difference: Difference, cast: Cast) -> str:
 
 def _data(cast: Cast) -> dict[str, Any]:
     return {
-        "rounded": cast.rounded, "wide": cast.wide, "narrow": cast.narrow, "stored": cast.stored,
-        "via": cast.via, "elements": cast.elements, "changed": cast.changed, "cast_max_rel": cast.max_rel,
-    }  # fmt: skip
+        "rounded": cast.rounded,
+        "wide": cast.wide,
+        "narrow": cast.narrow,
+        "stored": cast.stored,
+        "via": cast.via,
+        "elements": cast.elements,
+        "changed": cast.changed,
+        "cast_max_rel": cast.max_rel,
+    }
 
 
 def _remedy(case: Case, bundle: Sequence[Difference]) -> Remedy:

@@ -61,12 +61,19 @@ class UninitialisedBuffer:
             sites = list(_unwritten_reads(trace))
             if sites:
                 yield Cause(
-                    self.code, self.name, sites[0], Verdict.SEMANTIC,
-                    (Evidence(f"strong: {len(sites)} operator(s) of the {side} read unwritten memory, first "
-                              f"{sites[0]}", {"side": side, "strength": "strong", "sites": sites}),),
+                    self.code,
+                    self.name,
+                    sites[0],
+                    Verdict.SEMANTIC,
+                    (
+                        Evidence(
+                            f"strong: {len(sites)} operator(s) of the {side} read unwritten memory, first {sites[0]}",
+                            {"side": side, "strength": "strong", "sites": sites},
+                        ),
+                    ),
                     Remedy("Write the memory before it is read: zeros instead of empty, or fill it."),
                     reason="the content of unwritten memory is not reproducible, so there is no experiment",
-                )  # fmt: skip
+                )
         for difference in differences(case, self.code):
             if difference.garbage is not None:
                 yield self._buffer(case, difference, *difference.garbage)
@@ -78,14 +85,21 @@ class UninitialisedBuffer:
             f"{data['jumping']} of them far from both neighbours; the other side is regular"
         )
         return Cause(
-            self.code, self.name, difference.name, Verdict.SEMANTIC,
-            (Evidence(statement, {**difference.data, **data, "side": side, "strength": "weak"}),
-             *reading(case, [difference])),
-            Remedy("Write the tensor where it is made, again after materialising a model that was built "
-                   "without memory; a buffer that is not saved is not repaired by a checkpoint.",
-                   copy_over(reachable(case, [difference])) if side == "candidate" else ""),
+            self.code,
+            self.name,
+            difference.name,
+            Verdict.SEMANTIC,
+            (
+                Evidence(statement, {**difference.data, **data, "side": side, "strength": "weak"}),
+                *reading(case, [difference]),
+            ),
+            Remedy(
+                "Write the tensor where it is made, again after materialising a model that was built "
+                "without memory; a buffer that is not saved is not repaired by a checkpoint.",
+                copy_over(reachable(case, [difference])) if side == "candidate" else "",
+            ),
             interventions=difference.interventions,
-        )  # fmt: skip
+        )
 
     def example(self) -> tuple[Any, Any]:
         """A table of zeros against the bits that freshly allocated memory often holds."""

@@ -63,17 +63,23 @@ class UntiedWeights:
     def _cause(self, case: Case, side: str, names: tuple[str, ...], found: list[Difference]) -> Cause:
         other = "candidate" if side == "reference" else "reference"
         evidence = [
-            Evidence(f"{' and '.join(names)} are one tensor in the {side} and separate ones in the {other}",
-                     {"tied_in": side, "names": list(names)}),
+            Evidence(
+                f"{' and '.join(names)} are one tensor in the {side} and separate ones in the {other}",
+                {"tied_in": side, "names": list(names)},
+            ),
             *(Evidence(statement(difference), difference.data) for difference in found),
             *reading(case, found),
-        ]  # fmt: skip
+        ]
         return Cause(
-            self.code, self.name, found[0].name, Verdict.SEMANTIC, tuple(evidence),
+            self.code,
+            self.name,
+            found[0].name,
+            Verdict.SEMANTIC,
+            tuple(evidence),
             _remedy(case, side, names),
             reason="" if side == "reference" else "the candidate's one tensor cannot take two values",
             interventions=interventions_of(found) if side == "reference" else (),
-        )  # fmt: skip
+        )
 
     def example(self) -> tuple[Any, Any]:
         """An output layer that shares the embedding's weight against one that lost it."""

@@ -92,22 +92,33 @@ class ConfigDiffers:
                 evidence.append(Evidence(f"the value is an argument of {origin.site}", {"origin": str(origin.site)}))
         known = settable(ours, theirs)
         return Cause(
-            self.code, self.name, paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more",
-            Verdict.SEMANTIC, tuple(evidence), _remedy(case, attribute, ours, targets),
+            self.code,
+            self.name,
+            paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more",
+            Verdict.SEMANTIC,
+            tuple(evidence),
+            _remedy(case, attribute, ours, targets),
             reason="" if known else "the recorded value cannot be set: only its text is known",
             interventions=tuple(Intervention("set-scalar", t, ours) for t in targets) if known else (),
-        )  # fmt: skip
+        )
 
     def _argument(self, key: str, ours: Any, theirs: Any, origins: list[Origin]) -> Cause:
         sites = [str(origin.site) for origin in origins]
         return Cause(
-            self.code, self.name, str(origins[0].site), Verdict.SEMANTIC,
-            (Evidence(f"config {key} is {ours!r} in the reference and {theirs!r} in the candidate, and so is "
-                      f"an argument of {listed(sites)}",
-                      {"config": key, "reference": ours, "candidate": theirs, "origins": sites}),),
+            self.code,
+            self.name,
+            str(origins[0].site),
+            Verdict.SEMANTIC,
+            (
+                Evidence(
+                    f"config {key} is {ours!r} in the reference and {theirs!r} in the candidate, and so is "
+                    f"an argument of {listed(sites)}",
+                    {"config": key, "reference": ours, "candidate": theirs, "origins": sites},
+                ),
+            ),
             Remedy(f"Give both configurations the same {key}."),
             reason="no module attribute carries the value, so it cannot be set back in a rerun",
-        )  # fmt: skip
+        )
 
     def _alone(self, case: Case, keys: list[str]) -> Cause:
         changes = {key: [repr(value) for value in case.config_changes[key]] for key in keys}
@@ -120,20 +131,32 @@ class ConfigDiffers:
         )
         known = named(case)
         open_origins = [
-            o for index, o in enumerate(case.localization.origins)
+            o
+            for index, o in enumerate(case.localization.origins)
             if o.kind in ("implementation", "region", "arguments") and index not in known
-        ]  # fmt: skip
+        ]
         remedy = Remedy("Build both sides from the same configuration.")
         if open_origins:
             return Cause(
-                self.code, self.name, f"config.{first}", Verdict.SEMANTIC, (evidence,), remedy,
+                self.code,
+                self.name,
+                f"config.{first}",
+                Verdict.SEMANTIC,
+                (evidence,),
+                remedy,
                 reason=f"it might explain {open_origins[0].site}, but nothing recorded connects them",
-            )  # fmt: skip
+            )
         return Cause(
-            self.code, self.name, f"config.{first}", Verdict.SEMANTIC, (evidence,), remedy, status="refuted",
+            self.code,
+            self.name,
+            f"config.{first}",
+            Verdict.SEMANTIC,
+            (evidence,),
+            remedy,
+            status="refuted",
             inert=True,
             reason="a configuration key alone changes no number, and state and the ops explain every origin",
-        )  # fmt: skip
+        )
 
     def example(self) -> tuple[Any, Any]:
         """The epsilon of a layer norm is a hundred times larger."""

@@ -79,11 +79,16 @@ class LossNormalisation:
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per ratio."""
-        return causes_of(case, self.code, self.name, lambda finding: Remedy(
-            "Divide the summed loss by one count on both sides: all labelled tokens of the whole step.",
-            "loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction='sum') / "
-            "(labels != -100).sum()\n",
-        ))  # fmt: skip
+        return causes_of(
+            case,
+            self.code,
+            self.name,
+            lambda finding: Remedy(
+                "Divide the summed loss by one count on both sides: all labelled tokens of the whole step.",
+                "loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction='sum') / "
+                "(labels != -100).sum()\n",
+            ),
+        )
 
     def example(self) -> tuple[Any, Any]:
         """A loss by tokens and by sequences."""
@@ -161,9 +166,7 @@ def _quotient(
     ratio: float, counts: dict[int, str], within: float, given: set[float]
 ) -> tuple[tuple[int, str], tuple[int, str]] | None:
     """The two counts whose quotient the ratio is; those that the ops were given come first, then small ones."""
-    fits = [
-        (a, b) for a, b in itertools.permutations(counts, 2) if math.isclose(abs(ratio), a / b, rel_tol=within)
-    ]  # fmt: skip
+    fits = [(a, b) for a, b in itertools.permutations(counts, 2) if math.isclose(abs(ratio), a / b, rel_tol=within)]
     if not fits:
         return None
     over, under = min(fits, key=lambda pair: (-len(given & {*map(float, pair)}), min(pair), sum(pair)))

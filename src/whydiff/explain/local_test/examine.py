@@ -53,11 +53,7 @@ Visit = Callable[[Examined], None]
 
 
 def examine(
-    case: Case,
-    progress: Progress | None = None,
-    *,
-    chosen: Sequence[int] | None = None,
-    visit: Visit | None = None,
+    case: Case, progress: Progress | None = None, *, chosen: Sequence[int] | None = None, visit: Visit | None = None
 ) -> dict[int, LocalResult]:
     """The local test at every origin of a case.
 
@@ -269,8 +265,16 @@ class _Walk:
             x_c = self.step.candidate.payload(alone[slot])
             op_c = operation(call_c, reads[0], slots[1], self.lifted[1])
         result = judge_outputs(op_r, x_r, x_c, op_c)
-        self._tell(number, ([call_r], [call_c]), (call_r.reads, call_c.reads), (look.reference, look.candidate),
-                   (op_r, op_c), (x_r, x_c), result, ((op_r, None), (op_c, None)))  # fmt: skip
+        self._tell(
+            number,
+            ([call_r], [call_c]),
+            (call_r.reads, call_c.reads),
+            (look.reference, look.candidate),
+            (op_r, op_c),
+            (x_r, x_c),
+            result,
+            ((op_r, None), (op_c, None)),
+        )
         return result
 
     def _tell(self, *what: Any) -> None:
@@ -290,8 +294,16 @@ class _Walk:
         result = judge_region(area.regions, operations, outputs, area.reads)
         inputs = area.regions[0].inputs, area.regions[1].inputs
         singles = tuple(single_of(*pair) for pair in zip(area.regions, area.reads, strict=True))
-        self._tell(area.origin, area.calls, inputs, area.events, (operations[0], operations[1]),
-                   (outputs[0], outputs[1]), result, singles)  # fmt: skip
+        self._tell(
+            area.origin,
+            area.calls,
+            inputs,
+            area.events,
+            (operations[0], operations[1]),
+            (outputs[0], outputs[1]),
+            result,
+            singles,
+        )
         return result
 
 
@@ -351,8 +363,10 @@ def areas(case: Case, numbers: Sequence[int]) -> list[tuple[Area, tuple[int, int
         for er, ec in _paired_reads(call_r, call_c):
             if partner.get(er.producer) == ec.producer or (er.producer == ec.producer == -1):
                 continue
-            key = (er.producer if er.producer >= 0 else pair.reference,
-                   ec.producer if ec.producer >= 0 else pair.candidate)  # fmt: skip
+            key = (
+                er.producer if er.producer >= 0 else pair.reference,
+                ec.producer if ec.producer >= 0 else pair.candidate,
+            )
             for number in at.get(key, ()):
                 if number not in found:
                     inside = tuple(_upstream(traces[i].calls, unpaired[i], e) for i, e in enumerate((er, ec)))

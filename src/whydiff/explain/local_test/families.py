@@ -13,28 +13,77 @@ from whydiff.explain.local_test.operation import Array, Operation, sample_of
 from whydiff.numbers.formats import smallest_step
 from whydiff.numbers.tolerance import LOCAL_STEPS, LOCAL_STEPS_NARROW, UNIT_ROUNDOFF
 
-Kind = Literal[
-    "product", "convolution", "sum", "norm", "spread", "softmax", "attention", "elementwise", "region"
-]  # fmt: skip
+Kind = Literal["product", "convolution", "sum", "norm", "spread", "softmax", "attention", "elementwise", "region"]
 
 _OPS: dict[Kind, tuple[str, ...]] = {
     "convolution": (
-        "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution",
-        "conv1d", "conv2d", "conv3d",
+        "convolution",
+        "_convolution",
+        "mkldnn_convolution",
+        "cudnn_convolution",
+        "conv1d",
+        "conv2d",
+        "conv3d",
     ),
     "sum": ("sum", "mean", "cumsum", "nansum"),
     "norm": ("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm"),
     "spread": ("std", "var", "std_mean", "var_mean"),
     "softmax": ("_softmax", "softmax", "_log_softmax", "log_softmax", "_safe_softmax"),
-}  # fmt: skip
+}
 _KINDS = {name: kind for kind, names in _OPS.items() for name in names}
-_ELEMENTWISE = frozenset((
-    "gelu", "silu", "sigmoid", "tanh", "relu", "relu_", "exp", "log", "log1p", "expm1", "rsqrt", "sqrt",
-    "reciprocal", "sin", "cos", "pow", "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg",
-    "abs", "erf", "softplus", "mish", "leaky_relu", "elu", "hardtanh", "clamp", "maximum", "minimum", "where",
-    "_to_copy", "copy", "copy_", "clone", "addcmul", "addcdiv", "lerp", "rsub", "square", "hardswish",
-    "logit", "atan", "tan",
-))  # fmt: skip
+_ELEMENTWISE = frozenset(
+    (
+        "gelu",
+        "silu",
+        "sigmoid",
+        "tanh",
+        "relu",
+        "relu_",
+        "exp",
+        "log",
+        "log1p",
+        "expm1",
+        "rsqrt",
+        "sqrt",
+        "reciprocal",
+        "sin",
+        "cos",
+        "pow",
+        "add",
+        "add_",
+        "sub",
+        "sub_",
+        "mul",
+        "mul_",
+        "div",
+        "div_",
+        "neg",
+        "abs",
+        "erf",
+        "softplus",
+        "mish",
+        "leaky_relu",
+        "elu",
+        "hardtanh",
+        "clamp",
+        "maximum",
+        "minimum",
+        "where",
+        "_to_copy",
+        "copy",
+        "copy_",
+        "clone",
+        "addcmul",
+        "addcdiv",
+        "lerp",
+        "rsub",
+        "square",
+        "hardswish",
+        "logit",
+        "atan",
+        "tan",
+    )
+)
 _ABSOLUTE = {"gelu": 1.0, "mish": 1.0}
 """Ops whose usual formula cancels where the result is small (1 + erf x): S gets this times |x|."""
 

@@ -37,9 +37,16 @@ class Product:
 
 
 _PRODUCTS: dict[str, tuple[int, int, int | None]] = {
-    "mm": (0, 1, None), "bmm": (0, 1, None), "mv": (0, 1, None), "dot": (0, 1, None), "matmul": (0, 1, None),
-    "linear": (0, 1, 2), "addmm": (1, 2, 0), "baddbmm": (1, 2, 0), "addmv": (1, 2, 0),
-}  # fmt: skip
+    "mm": (0, 1, None),
+    "bmm": (0, 1, None),
+    "mv": (0, 1, None),
+    "dot": (0, 1, None),
+    "matmul": (0, 1, None),
+    "linear": (0, 1, 2),
+    "addmm": (1, 2, 0),
+    "baddbmm": (1, 2, 0),
+    "addmv": (1, 2, 0),
+}
 """op → argument positions of (left, right, bias)."""
 
 
@@ -124,7 +131,7 @@ _ATTENTION: dict[str, tuple[int | None, int]] = {
     "_scaled_dot_product_cudnn_attention": (3, 6),
     "_scaled_dot_product_fused_attention_overrideable": (3, 5),
     "scaled_dot_product_attention": (3, 5),
-}  # fmt: skip
+}
 """op → argument positions of (mask or bias, is_causal)."""
 
 
@@ -186,9 +193,11 @@ def attention_at(op: Operation, index: Array, scale: float | None = None) -> tup
 # ---------------------------------------------------------------------------------------------- norms
 
 _NORMS: dict[str, tuple[int | None, int | None, int]] = {
-    "native_layer_norm": (2, 3, 4), "layer_norm": (2, 3, 4),
-    "_fused_rms_norm": (2, None, 3), "rms_norm": (2, None, 3),
-}  # fmt: skip
+    "native_layer_norm": (2, 3, 4),
+    "layer_norm": (2, 3, 4),
+    "_fused_rms_norm": (2, None, 3),
+    "rms_norm": (2, None, 3),
+}
 """op → argument positions of (weight, bias, eps)."""
 
 

@@ -84,10 +84,7 @@ def _one_input(name: str, op: Operation, oracle: Oracle, _: Array) -> Iterator[t
     weight = parts.weight if parts else 1 if oracle.kind == "convolution" else -1
     for read in moved:
         what = f"read {read}" if read != weight else "weight"
-        yield (
-            f"{_SPOKEN[name]} {what} only",
-            evaluate(op.mapped(change, only=read), oracle.index, oracle.kind),
-        )
+        yield (f"{_SPOKEN[name]} {what} only", evaluate(op.mapped(change, only=read), oracle.index, oracle.kind))
 
 
 def _split(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
@@ -268,8 +265,9 @@ def explain(op: Operation, oracle: Oracle, values: Array, level: float, *, exact
         return None
     near.sort(key=lambda row: row[3])
     codes = tuple(dict.fromkeys(code for row in near for code in row[0]))
-    return Explanation(codes, " or ".join(dict.fromkeys(row[1] for row in near)), near[0][2], best, runner[3],
-                       runner[1], mismatch)  # fmt: skip
+    return Explanation(
+        codes, " or ".join(dict.fromkeys(row[1] for row in near)), near[0][2], best, runner[3], runner[1], mismatch
+    )
 
 
 def _distance(values: Array, replayed: Array, oracle: Oracle, op: Operation, mismatch: bool, final: bool) -> float:

@@ -94,8 +94,15 @@ class _Held:
         finally:
             self.reads = [{}, {}]
         inputs = self.regions[0].inputs, self.regions[1].inputs
-        return Examined(number, self.joint.calls, inputs, self.joint.events, (made[0], made[1]),
-                        (outputs[0], outputs[1]), undecided("several origins together"))  # fmt: skip
+        return Examined(
+            number,
+            self.joint.calls,
+            inputs,
+            self.joint.events,
+            (made[0], made[1]),
+            (outputs[0], outputs[1]),
+            undecided("several origins together"),
+        )
 
 
 def _exact(operation: Operation) -> Payload:

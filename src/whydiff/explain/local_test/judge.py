@@ -22,7 +22,7 @@ from whydiff.numbers.tolerance import (
     WIDEST_CLASS,
     Cancelled,
     cancelled,
-)  # fmt: skip
+)
 from whydiff.records import Evidence, Payload, Verdict
 
 
@@ -90,8 +90,17 @@ def judge_outputs(
         counts = ", ".join(f"{side.nonfinite} in the {name}" for name, side in zip(names, sides, strict=True))
         text = f"infinities or NaN where float64 has numbers (or the other way round): {counts}"
         return LocalResult(Verdict.INCONCLUSIVE, text, evidence, sampled=sampled)
-    return _same_function(reference, candidate, oracle, (ours, theirs),
-                          (reference_output.dtype, candidate_output.dtype), sides, evidence, sampled, names)  # fmt: skip
+    return _same_function(
+        reference,
+        candidate,
+        oracle,
+        (ours, theirs),
+        (reference_output.dtype, candidate_output.dtype),
+        sides,
+        evidence,
+        sampled,
+        names,
+    )
 
 
 def _at(payload: Payload, index: Array) -> Array:
@@ -219,17 +228,21 @@ def _same_function(
 
 
 def _lost(
-    oracle: Oracle, values: tuple[Array, Array], ops: Sequence[Operation], dtypes: tuple[str, str],
+    oracle: Oracle,
+    values: tuple[Array, Array],
+    ops: Sequence[Operation],
+    dtypes: tuple[str, str],
     sides: tuple[Measured, Measured],
-) -> Cancelled | None:  # fmt: skip
+) -> Cancelled | None:
     """Whether a formula of one side cancels. A single op that breaks its rounding bound is no formula."""
     known = np.isfinite(values[0]) & np.isfinite(values[1]) & np.isfinite(oracle.exact)
     size = float(np.sqrt(np.mean(np.square(oracle.exact[known])))) if known.any() else 0.0
     if not size:
         return None
     errors = [float(np.sqrt(np.mean(np.square((value - oracle.exact)[known])))) / size for value in values]
-    units = [max(UNIT_ROUNDOFF[dtype], *roundings_of(op, kind_of(op))[:2])
-             for dtype, op in zip(dtypes, ops, strict=True)]  # fmt: skip
+    units = [
+        max(UNIT_ROUNDOFF[dtype], *roundings_of(op, kind_of(op))[:2]) for dtype, op in zip(dtypes, ops, strict=True)
+    ]
     lost = cancelled((errors[0], errors[1]), (units[0], units[1]), int(known.sum()))
     if lost is None or (ops[lost.worse].calls == 1 and not sides[lost.worse].within_bound):
         return None
@@ -313,8 +326,10 @@ def _rounding_reason(oracle: Oracle, sides: tuple[Measured, Measured]) -> str:
 
 def _distances(accepted: Explanation) -> str:
     if accepted.mismatch:
-        return (f"{accepted.distance:.2%} of the outputs differ from that, {accepted.runner_up:.2%} from "
-                f"{accepted.runner_up_text}")  # fmt: skip
+        return (
+            f"{accepted.distance:.2%} of the outputs differ from that, {accepted.runner_up:.2%} from "
+            f"{accepted.runner_up_text}"
+        )
     runner_up = f"{accepted.runner_up:.2g} from {accepted.runner_up_text}"
     return f"{accepted.distance:.2g} of the scale from that, {runner_up}"
 
@@ -322,9 +337,14 @@ def _distances(accepted: Explanation) -> str:
 def _accepted(accepted: Explanation, side: str) -> Evidence:
     return Evidence(
         f"the {side} matches a replay with {accepted.text}",
-        {"hypotheses": list(accepted.codes), "distance": accepted.distance, "runner_up": accepted.runner_up,
-         "runner_up_is": accepted.runner_up_text, "per": "outputs" if accepted.mismatch else "scale"},
-    )  # fmt: skip
+        {
+            "hypotheses": list(accepted.codes),
+            "distance": accepted.distance,
+            "runner_up": accepted.runner_up,
+            "runner_up_is": accepted.runner_up_text,
+            "per": "outputs" if accepted.mismatch else "scale",
+        },
+    )
 
 
 def _evidence(
@@ -333,10 +353,15 @@ def _evidence(
     found = []
     for name, side in zip(names, sides, strict=True):
         data: dict[str, Any] = {
-            "bound": side.excess, "over": side.over, "bits": side.bits,
-            "level_bits": -float(np.log2(side.level or 1)), "match_rate": side.match_rate,
-            "lean": side.lean, "peak": side.peak, "outputs": side.outputs,
-        }  # fmt: skip
+            "bound": side.excess,
+            "over": side.over,
+            "bits": side.bits,
+            "level_bits": -float(np.log2(side.level or 1)),
+            "match_rate": side.match_rate,
+            "lean": side.lean,
+            "peak": side.peak,
+            "outputs": side.outputs,
+        }
         text = (
             f"the {name} errs by at most {side.excess:.2g} of the rounding bound, {side.bits:.1f} bits, "
             f"{side.match_rate:.1%} correctly rounded"
@@ -350,6 +375,10 @@ def _evidence(
         )
         found.append(Evidence(text, {"z": z}))
     if sampled[0] < sampled[1]:
-        found.append(Evidence(f"judged on {sampled[0]} of {sampled[1]} outputs (seeded sample)",
-                              {"judged": sampled[0], "outputs": sampled[1]}))  # fmt: skip
+        found.append(
+            Evidence(
+                f"judged on {sampled[0]} of {sampled[1]} outputs (seeded sample)",
+                {"judged": sampled[0], "outputs": sampled[1]},
+            )
+        )
     return tuple(found)

@@ -44,9 +44,14 @@ def operation(call: Call, reads: Sequence[Payload], slot: int, lifted: Executor)
         return _apply(replace(call, arguments=arguments), arrays, lifted)[slot]
 
     return Operation(
-        call.site.op, tuple(exact_values(p) for p in reads), tuple(p.dtype for p in reads), call.arguments,
-        spec.shape, spec.dtype, run,
-    )  # fmt: skip
+        call.site.op,
+        tuple(exact_values(p) for p in reads),
+        tuple(p.dtype for p in reads),
+        call.arguments,
+        spec.shape,
+        spec.dtype,
+        run,
+    )
 
 
 def _apply(call: Call, arrays: Sequence[Array], lifted: Executor) -> list[Array]:
@@ -98,10 +103,15 @@ class Region:
         stored = [e.spec.dtype for call in self.calls for e in call.writes if e.spec.dtype in UNIT_ROUNDOFF]
         return Operation(
             "region" if self.calls else "value",
-            tuple(exact_values(p) for p in reads), tuple(p.dtype for p in reads), [[], {}],
-            self.result.spec.shape, self.result.spec.dtype, self._run, max(len(self.calls), 2),
+            tuple(exact_values(p) for p in reads),
+            tuple(p.dtype for p in reads),
+            [[], {}],
+            self.result.spec.shape,
+            self.result.spec.dtype,
+            self._run,
+            max(len(self.calls), 2),
             max(stored, key=lambda name: UNIT_ROUNDOFF[name], default=""),
-        )  # fmt: skip
+        )
 
     def _run(self, arrays: Sequence[Array], _: Any) -> Array:
         memory: dict[int, Array] = {}
@@ -109,10 +119,11 @@ class Region:
             _place(memory, event, values_in)
         for call in self.calls:
             reads = [
-                np.zeros(event.spec.shape) if event.skipped == "overwritten" and event.storage not in memory
+                np.zeros(event.spec.shape)
+                if event.skipped == "overwritten" and event.storage not in memory
                 else _look(memory, event)
                 for event in call.reads
-            ]  # fmt: skip
+            ]
             outputs = _apply(call, reads, self.lifted)
             for event, output in zip(call.writes, outputs, strict=False):
                 if event.storage >= 0 and event.skipped != "view":

@@ -11,6 +11,16 @@ from whydiff.explain.reduction.reveal import reveal
 from whydiff.explain.reduction.tree import Tree, first_difference
 
 __all__ = [
-    "Order", "Product", "Proof", "Replay", "Terms", "Tree",
-    "describe", "emulate", "first_difference", "prove", "replay", "reveal",
-]  # fmt: skip
+    "Order",
+    "Product",
+    "Proof",
+    "Replay",
+    "Terms",
+    "Tree",
+    "describe",
+    "emulate",
+    "first_difference",
+    "prove",
+    "replay",
+    "reveal",
+]

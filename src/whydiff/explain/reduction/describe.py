@@ -112,9 +112,7 @@ def _pairwise(tree: Tree) -> str:
 def _trimmed(tree: Tree) -> str:
     """A pattern that a few terms at the beginning or the end do not follow."""
     for cut in range(1, min(_MOST_HEAD, tree.leaves // 4) + 1):
-        for kept, where in (
-            (range(cut, tree.leaves), "first"), (range(tree.leaves - cut), "last"),
-        ):  # fmt: skip
+        for kept, where in ((range(cut, tree.leaves), "first"), (range(tree.leaves - cut), "last")):
             rest = tree.restricted(kept)
             text = _lanes(rest) or _one_by_one(rest)
             if text:

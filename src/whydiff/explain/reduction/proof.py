@@ -49,9 +49,13 @@ class Proof:
 
 
 def prove(
-    executor_r: Executor, call_r: Call, reads_r: Sequence[Value],
-    executor_c: Executor, call_c: Call, reads_c: Sequence[Value],
-) -> Proof | None:  # fmt: skip
+    executor_r: Executor,
+    call_r: Call,
+    reads_r: Sequence[Value],
+    executor_c: Executor,
+    call_c: Call,
+    reads_c: Sequence[Value],
+) -> Proof | None:
     """Reveal, replay and cross-replay the order of two recorded calls.
 
     Args:
@@ -120,24 +124,33 @@ def _row_keys(total: RecordedSum) -> list[bytes]:
 
 
 def _judge(
-    ours: RecordedSum, theirs: RecordedSum, where_r: Places, where_c: Places, replays: tuple[Replay, Replay],
-    differs: npt.NDArray[np.bool_], differing: int,
-) -> Proof:  # fmt: skip
+    ours: RecordedSum,
+    theirs: RecordedSum,
+    where_r: Places,
+    where_c: Places,
+    replays: tuple[Replay, Replay],
+    differs: npt.NDArray[np.bool_],
+    differing: int,
+) -> Proof:
     lines = (_line(replays[0], ours), _line(replays[1], theirs))
     crossed = _crossed(ours, theirs, where_r, where_c, replays)
     reason = _why_not(replays, lines, crossed, differing)
     matched = (replays[0].matched, replays[1].matched)
     shuffled = max(found.shuffled for found in replays)
     data = {
-        "reference": lines[0], "candidate": lines[1], "replayed": len(where_r), "matched": list(matched),
-        "differing": differing, "trials": [found.trials for found in replays],
-        "trials_matched": [found.trials_matched for found in replays], "shuffled": shuffled,
+        "reference": lines[0],
+        "candidate": lines[1],
+        "replayed": len(where_r),
+        "matched": list(matched),
+        "differing": differing,
+        "trials": [found.trials for found in replays],
+        "trials_matched": [found.trials_matched for found in replays],
+        "shuffled": shuffled,
         "crossed": list(crossed) if crossed else None,
-    }  # fmt: skip
+    }
     evidence = [
         Evidence(
-            f"the reference sums {lines[0]}; the candidate {lines[1]}",
-            {"reference": lines[0], "candidate": lines[1]},
+            f"the reference sums {lines[0]}; the candidate {lines[1]}", {"reference": lines[0], "candidate": lines[1]}
         )
     ]
     if crossed:
@@ -156,8 +169,18 @@ def _judge(
                 {"trials": data["trials"], "trials_matched": data["trials_matched"], "shuffled": shuffled},
             )
         )
-    return Proof(not reason, reason, lines, matched, len(where_r), len(differs), differing, shuffled,
-                 tuple(evidence), all(found.orders for found in replays))  # fmt: skip
+    return Proof(
+        not reason,
+        reason,
+        lines,
+        matched,
+        len(where_r),
+        len(differs),
+        differing,
+        shuffled,
+        tuple(evidence),
+        all(found.orders for found in replays),
+    )
 
 
 def _why_not(
@@ -189,9 +212,7 @@ def _crossed(
     if not _same_terms(*terms):
         return None
     counts = []
-    for total, where, found, other in (
-        (ours, where_r, replays[0], terms[1]), (theirs, where_c, replays[1], terms[0]),
-    ):  # fmt: skip
+    for total, where, found, other in ((ours, where_r, replays[0], terms[1]), (theirs, where_c, replays[1], terms[0])):
         actual = total.outputs().reshape(-1)[where]
         hits = np.zeros(len(where), bool)
         for index, order in enumerate(found.orders):

@@ -141,9 +141,8 @@ def replay(total: RecordedSum, where: npt.NDArray[np.int64] | None = None) -> Re
 
 
 def _explain(
-    total: RecordedSum, where: npt.NDArray[np.int64], terms: Terms, actual: npt.NDArray[np.float64],
-    orders: list[Order],
-) -> npt.NDArray[np.int64]:  # fmt: skip
+    total: RecordedSum, where: npt.NDArray[np.int64], terms: Terms, actual: npt.NDArray[np.float64], orders: list[Order]
+) -> npt.NDArray[np.int64]:
     """Find which order gives each output, revealing a new one wherever those so far do not.
 
     Args:

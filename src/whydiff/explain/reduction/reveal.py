@@ -78,8 +78,9 @@ def reveal(probe: Probe, leaves: int, *, countable: int = 1 << 24, most_work: in
         if spent > most_work:
             raise ReplayError(
                 "Revealing this order of summation takes too long.",
-                actual=f"{spent} evaluated terms for a sum of {leaves}", expected=f"at most {most_work}",
-            )  # fmt: skip
+                actual=f"{spent} evaluated terms for a sum of {leaves}",
+                expected=f"at most {most_work}",
+            )
         first = len(groups)
         for group, sizes in zip(batch, _measure(probe, batch, leaves, countable), strict=True):
             _split(group, sizes, groups)
@@ -151,9 +152,11 @@ def _split(group: _Group, sizes: npt.NDArray[np.int64], groups: list[_Group]) ->
         if size != have:
             raise ReplayError(
                 "The probe's counts fit no accumulation tree.",
-                where=f"term {members[0]} against term {group.pivot}", actual=f"common node of {size} terms",
-                expected=f"{have}", next_step="check that every probe sums the same terms in the same order",
-            )  # fmt: skip
+                where=f"term {members[0]} against term {group.pivot}",
+                actual=f"common node of {size} terms",
+                expected=f"{have}",
+                next_step="check that every probe sums the same terms in the same order",
+            )
         group.levels.append((size, members, _queue(members, group.pivot, group, by_size, groups)))
     if beside:
         group.beside = (beside, _queue(beside, group.pivot, group, by_size, groups))

@@ -114,9 +114,7 @@ class Tree:
 
     def relabelled(self, order: Sequence[int]) -> Tree:
         """The same shape with leaf k renamed ``order[k]`` (a permutation): a wrong tree to test with."""
-        renamed = [
-            [order[child] if child < self.leaves else child for child in node] for node in self.nodes
-        ]  # fmt: skip
+        renamed = [[order[child] if child < self.leaves else child for child in node] for node in self.nodes]
         return Tree.of(self.leaves, renamed)
 
 

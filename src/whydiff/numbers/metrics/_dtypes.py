@@ -99,8 +99,7 @@ def flat(bits: Array, dtype: str) -> Array:
         line = line.view(part)
     stored = {"bfloat16": "uint16", **dict.fromkeys(MINIFLOATS, "uint8")}.get(part, part)
     if line.dtype != np.dtype(stored):
-        raise UsageError("A payload's bits do not fit its dtype.", where=dtype, actual=str(line.dtype),
-                         expected=stored)  # fmt: skip
+        raise UsageError("A payload's bits do not fit its dtype.", where=dtype, actual=str(line.dtype), expected=stored)
     line = line.view(np.ndarray)
     line.flags.writeable = False
     return line

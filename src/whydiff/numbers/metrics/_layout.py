@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 SUMS = (
-    "sum_abs", "sum_difference", "sum_square", "sum_reference_square", "sum_candidate_square", "sum_product",
-    "max_abs", "max_rel",
-)  # fmt: skip
+    "sum_abs",
+    "sum_difference",
+    "sum_square",
+    "sum_reference_square",
+    "sum_candidate_square",
+    "sum_product",
+    "max_abs",
+    "max_rel",
+)
 """float64 entries: six sums and two maxima."""
 
 COUNTS = (
-    "elements", "finite", "different", "mismatched", "sign_flips", "over_zero", "inf_mismatch",
-    "nan_reference", "nan_candidate", "nan_both", "first_mismatch", "argmax",
-)  # fmt: skip
+    "elements",
+    "finite",
+    "different",
+    "mismatched",
+    "sign_flips",
+    "over_zero",
+    "inf_mismatch",
+    "nan_reference",
+    "nan_candidate",
+    "nan_both",
+    "first_mismatch",
+    "argmax",
+)
 """int64 entries: ten counts and two indices (-1: none)."""
 
 POWERS = 32

@@ -111,12 +111,7 @@ def measure(reference: Payload, candidate: Payload, rtol: float = 0.0, atol: flo
     r = _dtypes.flat(reference.bits, reference.dtype)
     c = _dtypes.flat(candidate.bits, candidate.dtype)
     return measure_shares(
-        lambda start, stop: (r[start:stop], c[start:stop]),
-        r.size,
-        reference.dtype,
-        candidate.dtype,
-        rtol,
-        atol,
+        lambda start, stop: (r[start:stop], c[start:stop]), r.size, reference.dtype, candidate.dtype, rtol, atol
     )
 
 
@@ -237,12 +232,19 @@ def numpy_share(r: Array, c: Array, part: str, rtol: float, atol: float) -> Shar
         sums = [distance.sum(), d.sum(), (d * d).sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()]
     max_abs = float(distance.max(initial=0.0))
     counts = [
-        r.size, np.count_nonzero(finite), different, np.count_nonzero(mismatched), np.count_nonzero(flips),
-        np.count_nonzero(finite & (x == 0) & (y != 0)), np.count_nonzero(infinite), np.count_nonzero(nan_x),
-        np.count_nonzero(nan_y), np.count_nonzero(nan_x & nan_y),
+        r.size,
+        np.count_nonzero(finite),
+        different,
+        np.count_nonzero(mismatched),
+        np.count_nonzero(flips),
+        np.count_nonzero(finite & (x == 0) & (y != 0)),
+        np.count_nonzero(infinite),
+        np.count_nonzero(nan_x),
+        np.count_nonzero(nan_y),
+        np.count_nonzero(nan_x & nan_y),
         int(mismatched.argmax()) if mismatched.any() else -1,
         int(distance.argmax()) if max_abs > 0 else -1,
-    ]  # fmt: skip
+    ]
     powers = [np.count_nonzero(ulp >= np.uint64(1 << (2 * k))) for k in range(POWERS)]
     return (
         np.array([*sums, max_abs, ratio.max(initial=0.0)]),

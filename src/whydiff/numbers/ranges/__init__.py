@@ -56,10 +56,16 @@ class Range:
         for exponent, count in other.exponents.items():
             exponents[exponent] = exponents.get(exponent, 0) + count
         return Range(
-            self.dtype, self.elements + other.elements, self.zeros + other.zeros,
-            self.subnormals + other.subnormals, self.infs + other.infs, self.nans + other.nans,
-            max(self.max_abs, other.max_abs), min(self.min_abs, other.min_abs), exponents,
-        )  # fmt: skip
+            self.dtype,
+            self.elements + other.elements,
+            self.zeros + other.zeros,
+            self.subnormals + other.subnormals,
+            self.infs + other.infs,
+            self.nans + other.nans,
+            max(self.max_abs, other.max_abs),
+            min(self.min_abs, other.min_abs),
+            exponents,
+        )
 
     def headroom(self, dtype: str = "") -> float:
         """Bits left to overflow: ``log2(largest of the format / max_abs)``; negative: it would overflow."""
@@ -144,7 +150,7 @@ class Tally:
         least = math.inf if smallest + 1 >= form.top else _value(smallest + 1, form)
         return Range(
             self.dtype, elements, zeros, subnormals, special - nans, nans, _value(largest, form), least, powers
-        )  # fmt: skip
+        )
 
 
 def measure_address(address: int, elements: int, dtype: str) -> Range:

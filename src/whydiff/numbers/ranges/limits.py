@@ -76,6 +76,7 @@ def narrower(dtype: str) -> tuple[str, ...]:
     """Formats with a smaller range than a format's own, widest first."""
     own = limits(dtype)
     return tuple(
-        name for name, other in LIMITS.items()
+        name
+        for name, other in LIMITS.items()
         if (other.largest, -other.smallest) < (own.largest, -own.smallest) and other.largest <= own.largest
-    )  # fmt: skip
+    )

@@ -124,12 +124,7 @@ def compare_values(name: str, reference: Any, candidate: Any, table: Tolerances 
     if type(reference) is type(candidate) and (reference == candidate or reference is candidate):
         return None
     kind: Kind = "value"
-    item: dict[str, Any] = {
-        "name": name,
-        "kind": kind,
-        "reference": shown(reference),
-        "candidate": shown(candidate),
-    }
+    item: dict[str, Any] = {"name": name, "kind": kind, "reference": shown(reference), "candidate": shown(candidate)}
     both_floats = isinstance(reference, float) and isinstance(candidate, float)
     if both_floats and math.isnan(reference) and math.isnan(candidate):
         return None

@@ -42,9 +42,14 @@ class Parting:
 
 
 def greedy_parting(
-    reference: NextScores, candidate: NextScores, tokens: Sequence[int], *, steps: int = 64,
-    stop: Sequence[int] = (), progress: Progress | None = None,
-) -> Parting:  # fmt: skip
+    reference: NextScores,
+    candidate: NextScores,
+    tokens: Sequence[int],
+    *,
+    steps: int = 64,
+    stop: Sequence[int] = (),
+    progress: Progress | None = None,
+) -> Parting:
     """Decode greedily with both models until they part.
 
     Args:

@@ -22,9 +22,12 @@ def answer(study: Decoding) -> tuple[tuple[str, str], ...]:
     do = next((c.remedy.text for _, c in causes if c.remedy is not None), "")
     where = "; ".join(f"{way.name}: {_runs(way.tokens)}" for way in study.ways)
     return (
-        ("verdict", plain(f"{study.verdict} – {study.reason}")), ("where", plain(where)),
-        ("why", plain(why or _why(study))), ("proof", plain(proof or _proof(study))), ("do", plain(do or _do(study))),
-    )  # fmt: skip
+        ("verdict", plain(f"{study.verdict} – {study.reason}")),
+        ("where", plain(where)),
+        ("why", plain(why or _why(study))),
+        ("proof", plain(proof or _proof(study))),
+        ("do", plain(do or _do(study))),
+    )
 
 
 def sections(study: Decoding) -> tuple[Section, ...]:
@@ -40,9 +43,11 @@ def sections(study: Decoding) -> tuple[Section, ...]:
         plain(f"{one.what}: {one.reason} ({one.count})") for way in study.ways for one in way.not_compared
     )
     return (
-        *found, Section("Causes", (*lines, *(Code(code) for code in codes))),
-        Section("Notes", tuple(map(Text, notes))), Section("Not compared", tuple(map(Text, counts))),
-    )  # fmt: skip
+        *found,
+        Section("Causes", (*lines, *(Code(code) for code in codes))),
+        Section("Notes", tuple(map(Text, notes))),
+        Section("Not compared", tuple(map(Text, counts))),
+    )
 
 
 def _causes(way: Way) -> list[str]:
@@ -63,11 +68,20 @@ def _table(way: Way) -> tuple[Block, ...]:
     shown = _chosen(way.tokens)
     many = len({token.sequence for token in way.tokens}) > 1
     rows = tuple(
-        ((f"{t.sequence}:{t.position}" if many else str(t.position)), str(t.piece) if t.piece >= 0 else "–",
-         str(t.token), percent(t.different), number(t.max_abs), number(t.single), number(t.double), number(t.margin),
-         f"{t.first[0]} → {t.first[1]}" if t.flips else str(t.first[0]), str(t.verdict))
+        (
+            (f"{t.sequence}:{t.position}" if many else str(t.position)),
+            str(t.piece) if t.piece >= 0 else "–",
+            str(t.token),
+            percent(t.different),
+            number(t.max_abs),
+            number(t.single),
+            number(t.double),
+            number(t.margin),
+            f"{t.first[0]} → {t.first[1]}" if t.flips else str(t.first[0]),
+            str(t.verdict),
+        )
         for t in shown
-    )  # fmt: skip
+    )
     left = len(way.tokens) - len(shown)
     more = (Text(f"and {left} more positions in the JSON report"),) if left else ()
     return (Table(_COLUMNS, rows, _COLUMNS[:-2]), *more)

@@ -113,14 +113,17 @@ def _planned(
     chunk, prompt = (-(-length // 4) if chunk is None else chunk), (length // 2 if prompt is None else prompt)
     if length < 2 or not 0 < chunk < length or not 0 < prompt < length:
         raise UsageError(
-            "The text cannot be cut like this.", actual=f"{length} positions, chunk={chunk}, prompt={prompt}",
+            "The text cannot be cut like this.",
+            actual=f"{length} positions, chunk={chunk}, prompt={prompt}",
             expected="two positions at least, chunk and prompt from 1 to one less than them",
-        )  # fmt: skip
+        )
     found: list[tuple[str, Decode, tuple[int, ...]]] = []
     if takes_cache(model) or not own:
         chunks, single = even(length, chunk), (prompt, *(1,) * (length - prompt))
-        found = [(f"prefill in chunks of {chunk}", in_pieces(model, chunks), chunks),
-                 (f"cache from position {prompt} on", in_pieces(model, single), single)]  # fmt: skip
+        found = [
+            (f"prefill in chunks of {chunk}", in_pieces(model, chunks), chunks),
+            (f"cache from position {prompt} on", in_pieces(model, single), single),
+        ]
     twice = [name for name in own if name in {ONE_PASS, *(name for name, *_ in found)}]
     if twice:
         raise UsageError("A way of this name is there already.", actual=", ".join(twice))
@@ -170,8 +173,10 @@ def _lift(
                     outputs, failed = replayed_outputs(executor, progress, stage)
                     lifted[dtype, casts] = joined(list(outputs.values()), shape)
                     side.counts += executor.counts()
-                    side.counts += [Count("calls not replayed when lifted", f"{dtype}: {why}", 1, (str(call.site),))
-                                    for call, why in failed]  # fmt: skip
+                    side.counts += [
+                        Count("calls not replayed when lifted", f"{dtype}: {why}", 1, (str(call.site),))
+                        for call, why in failed
+                    ]
         except WhydiffError as error:
             lifted = {}
             side.counts.append(Count("scaling test", f"{error.what} {error.actual}".strip(), 1))
@@ -181,9 +186,12 @@ def _lift(
 def _narrows(trace: Trace) -> bool:
     """Whether any op writes a floating dtype narrower than one that it reads."""
     return any(
-        UNIT_ROUNDOFF.get(e.spec.dtype, 0.0) > min((UNIT_ROUNDOFF.get(r.spec.dtype, 1.0) for r in call.reads), default=1.0)
-        for call in trace.calls if call.kind == "compute" for e in call.writes
-    )  # fmt: skip
+        UNIT_ROUNDOFF.get(e.spec.dtype, 0.0)
+        > min((UNIT_ROUNDOFF.get(r.spec.dtype, 1.0) for r in call.reads), default=1.0)
+        for call in trace.calls
+        if call.kind == "compute"
+        for e in call.writes
+    )
 
 
 def _judged(ids: Payload, kept: Payload | None, reference: _Side, side: _Side) -> Way:
@@ -203,8 +211,9 @@ def _judged(ids: Payload, kept: Payload | None, reference: _Side, side: _Side) -
     if unseen:
         notes += (f"at {unseen} positions the bits agree here although the two ways are not the same function",)
     verdict = max((token.verdict for token in tokens), key=lambda one: one.severity)
-    return Way(side.name, side.pieces, verdict, _reason(verdict, tokens), tokens, not_compared=tuple(counts),
-               notes=notes)  # fmt: skip
+    return Way(
+        side.name, side.pieces, verdict, _reason(verdict, tokens), tokens, not_compared=tuple(counts), notes=notes
+    )
 
 
 def _reason(verdict: Verdict, tokens: Sequence[Token]) -> str:
@@ -220,10 +229,10 @@ def _reason(verdict: Verdict, tokens: Sequence[Token]) -> str:
         Verdict.ROUNDING: f"and every difference shrinks with the precision (at most {numbers})",
         Verdict.PRECISION: "by casts to a narrower dtype: without them the two agree up to rounding",
         Verdict.SEMANTIC: f"another function from position {first.position} on: there the difference stays at any "
-                          f"precision ({numbers})",
+        f"precision ({numbers})",
         Verdict.UNSTABLE: f"NaN or infinity at position {first.position}",
         Verdict.INCONCLUSIVE: f"undecided from position {first.position} on ({numbers})",
-    }  # fmt: skip
+    }
     return f"{changed}, {how[verdict]}"
 
 

@@ -36,14 +36,18 @@ def joined(parts: Sequence[Payload], shape: tuple[int, ...]) -> Payload:
             "This way does not return the scores of every position.",
             actual=", ".join(f"{p.dtype}{list(p.bits.shape)}" for p in parts[:4]) or "no tensor",
             expected=f"floats [{shape[0]}, {shape[1]}, alternatives], whole or in pieces of positions",
-        )  # fmt: skip
+        )
     return Payload(np.ascontiguousarray(np.concatenate([p.bits for p in whole], axis=1)), whole[0].dtype)
 
 
 def table(
-    ids: Payload, kept: Payload | None, pieces: Sequence[int], reference: Payload, candidate: Payload,
+    ids: Payload,
+    kept: Payload | None,
+    pieces: Sequence[int],
+    reference: Payload,
+    candidate: Payload,
     lifted: tuple[Lifted, Lifted] = ({}, {}),
-) -> tuple[Token, ...]:  # fmt: skip
+) -> tuple[Token, ...]:
     """Every position that counts.
 
     Args:
@@ -57,8 +61,11 @@ def table(
         UsageError: the two sides score different numbers of alternatives.
     """
     if reference.bits.shape != candidate.bits.shape:
-        raise UsageError("The two sides score different numbers of alternatives.", actual=str(candidate.bits.shape),
-                         expected=str(reference.bits.shape))  # fmt: skip
+        raise UsageError(
+            "The two sides score different numbers of alternatives.",
+            actual=str(candidate.bits.shape),
+            expected=str(reference.bits.shape),
+        )
     piece = np.repeat(np.arange(len(pieces)), pieces) if pieces else np.full(ids.bits.shape[1], -1)
     stays = _stays_with_casts(*lifted)
     found = []
@@ -71,10 +78,22 @@ def table(
             changed, most, mean = (compared.value(metric) or 0.0 for metric in ("different", "max_abs", "mean_abs"))
             verdict = _verdict(compared.status == "agrees", any(map(_special, rows)), scale, cast if stays else None)
             margin, first = _choices(*rows)
-            found.append(Token(
-                sequence, position, int(piece[position]), int(ids.bits[sequence, position]), verdict, changed, most,
-                mean, scale.single.mean if scale else None, scale.double.mean if scale else None, margin, first,
-            ))  # fmt: skip
+            found.append(
+                Token(
+                    sequence,
+                    position,
+                    int(piece[position]),
+                    int(ids.bits[sequence, position]),
+                    verdict,
+                    changed,
+                    most,
+                    mean,
+                    scale.single.mean if scale else None,
+                    scale.double.mean if scale else None,
+                    margin,
+                    first,
+                )
+            )
     return tuple(found)
 
 

@@ -25,9 +25,10 @@ def ids_of(given: Given) -> Any:
     ids = given.get(IDS) if isinstance(given, Mapping) else given
     if len(getattr(ids, "shape", ())) != 2:
         raise UsageError(
-            "There are no token ids to decode.", actual=f"shape {list(getattr(ids, 'shape', ()))}",
+            "There are no token ids to decode.",
+            actual=f"shape {list(getattr(ids, 'shape', ()))}",
             expected=f"integers [batch, tokens], or a mapping with {IDS}",
-        )  # fmt: skip
+        )
     return ids
 
 
@@ -53,10 +54,11 @@ def in_pieces(model: Any, pieces: Sequence[int]) -> Decode:
     """
     if not takes_cache(model):
         raise UsageError(
-            "This model takes no cache, so it is not known how to run it in pieces.", actual=type(model).__name__,
+            "This model takes no cache, so it is not known how to run it in pieces.",
+            actual=type(model).__name__,
             expected="model(ids, past_key_values=…, use_cache=True)",
             next_step="give ways={'name': function}; it gets the input and returns the scores",
-        )  # fmt: skip
+        )
 
     def piecewise(given: Given) -> Any:
         cache, start, found = None, 0, []

@@ -101,10 +101,11 @@ class Bisection:
         nothing, target = self.signature(frozenset()), self.signature(every)
         alone, without = self.signature(frozenset({name})), self.signature(every - {name})
         return Responsible(
-            _told(self.reference, self.candidate, name), changes,
+            _told(self.reference, self.candidate, name),
+            changes,
             "reproduces" if alone == target else "agrees" if alone == nothing else "differs",
             "" if without is None else "agrees" if without == nothing else "differs",
-        )  # fmt: skip
+        )
 
     def _changes(self, base: frozenset[str], taken: frozenset[str]) -> bool:
         now = self.signature(base | taken)

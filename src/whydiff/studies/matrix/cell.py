@@ -96,10 +96,12 @@ class _Limited:
         self.taken += payload.bits.nbytes
         if self._most is not None and self.taken > self._most:
             raise CaptureError(
-                "The full tensors of this run do not fit into the limit.", where=key,
-                actual=f"{self.taken} bytes so far", expected=f"at most {self._most} bytes (--max-bytes)",
+                "The full tensors of this run do not fit into the limit.",
+                where=key,
+                actual=f"{self.taken} bytes so far",
+                expected=f"at most {self._most} bytes (--max-bytes)",
                 next_step="Raise --max-bytes, or compare a smaller input.",
-            )  # fmt: skip
+            )
         self._writer.add_payload(key, payload)
 
 

@@ -28,9 +28,10 @@ def settings(pythons: Sequence[str], variables: Sequence[str], *, plain: bool = 
     every = tuple(dict.fromkeys(Setting(python, chosen) for python in found for chosen in dict.fromkeys(sets)))
     if len(every) < 2:
         raise UsageError(
-            "A matrix needs at least two environments.", actual=str(every[0]) if every else "none",
+            "A matrix needs at least two environments.",
+            actual=str(every[0]) if every else "none",
             next_step="Name a second --python, or --env NAME=VALUE.",
-        )  # fmt: skip
+        )
     return every
 
 
@@ -53,8 +54,10 @@ def _variables(text: str) -> tuple[tuple[str, str | None], ...]:
         name = name[1:] if taken_away else name
         if not name.isidentifier() or not (equals or taken_away):
             raise UsageError(
-                "This does not set an environment variable.", where="--env", actual=word,
+                "This does not set an environment variable.",
+                where="--env",
+                actual=word,
                 expected="NAME=VALUE, or -NAME to take it away",
-            )  # fmt: skip
+            )
         chosen[name] = value if equals else None
     return tuple(sorted(chosen.items()))

@@ -13,17 +13,7 @@ from whydiff.capturing.store import open_trace
 from whydiff.errors import UsageError
 from whydiff.explain.causes import by_code
 from whydiff.explain.causes._environment import INERT, code_of
-from whydiff.records import (
-    Cause,
-    Environment,
-    Event,
-    Evidence,
-    Experiment,
-    Intervention,
-    Status,
-    Trace,
-    Verdict,
-)
+from whydiff.records import Cause, Environment, Event, Evidence, Experiment, Intervention, Status, Trace, Verdict
 from whydiff.studies.matrix.bisect import INTERPRETER, Bisection, mixed
 from whydiff.studies.matrix.records import Cell, Matrix, Pairing, Responsible, Setting
 from whydiff.studies.matrix.worker import Worker
@@ -153,12 +143,7 @@ class _Study:
                 note = f"the full tensors could not be kept: {answer.note.splitlines()[0]}"
         if note:
             self.notes.append(note)
-        asked = {
-            "do": "compare",
-            "target": self.target,
-            "arguments": list(self.options.arguments),
-            "reference": trace,
-        }
+        asked = {"do": "compare", "target": self.target, "arguments": list(self.options.arguments), "reference": trace}
         answer = self.worker.ask(candidate.setting, asked, self.identity)
         if answer.status != "done":
             return replace(pairing, reason=answer.note)
@@ -218,11 +203,7 @@ def _identified(target: str) -> tuple[str, str]:
     """A target that means the same from everywhere, and a digest of its file's content."""
     file, colon, name = target.rpartition(":")
     if not colon:
-        raise UsageError(
-            "This is no target.",
-            actual=target,
-            expected="FILE.py:name or package.module:name",
-        )
+        raise UsageError("This is no target.", actual=target, expected="FILE.py:name or package.module:name")
     if not file.endswith(".py"):
         return target, ""
     path = Path(file)
@@ -363,10 +344,6 @@ def _confirmed(diagnosis: Mapping[str, Any], causes: Sequence[Cause]) -> dict[st
         if cause["code"] in done:
             cause = {**cause, "status": done[cause["code"]].status, "reason": done[cause["code"]].reason}
         elif causes and cause["code"] in known and cause["status"] == "inconclusive":
-            cause = {
-                **cause,
-                "status": "refuted",
-                "reason": "other differences of environment account for it all",
-            }
+            cause = {**cause, "status": "refuted", "reason": "other differences of environment account for it all"}
         changed.append(cause)
     return {**diagnosis, "causes": changed} if diagnosis else {}

@@ -15,19 +15,7 @@ from typing import Any
 
 from whydiff.capturing.adapters import Progress, for_target
 from whydiff.errors import UsageError
-from whydiff.records import (
-    Alignment,
-    Cause,
-    Count,
-    Diagnosis,
-    Growth,
-    Measurement,
-    Origin,
-    Pair,
-    Side,
-    Trace,
-    Verdict,
-)  # fmt: skip
+from whydiff.records import Alignment, Cause, Count, Diagnosis, Growth, Measurement, Origin, Pair, Side, Trace, Verdict
 from whydiff.studies.port.naming import Named, explain
 from whydiff.studies.port.points import Judged, departs, find_points, judge
 from whydiff.studies.port.weights import Weight, match_weights
@@ -37,9 +25,13 @@ IMPACT = ("max_abs", "mean_abs", "rel_l2", "different")
 
 
 def check_port(
-    reference: Callable[..., Any], candidate: Callable[..., Any], reference_args: Sequence[Any] = (),
-    candidate_args: Sequence[Any] = (), *, progress: Progress | None = None,
-) -> Diagnosis:  # fmt: skip
+    reference: Callable[..., Any],
+    candidate: Callable[..., Any],
+    reference_args: Sequence[Any] = (),
+    candidate_args: Sequence[Any] = (),
+    *,
+    progress: Progress | None = None,
+) -> Diagnosis:
     """Compare one model in two frameworks (or two implementations in one).
 
     Args:
@@ -82,25 +74,43 @@ def _diagnosis(
     unknown = [one for one in judged if one.scale is None]
     verdict, reason = _verdict(judged, origins, causes, differ)
     if unknown:
-        counts = (*counts, Count("points", "their values have no common layout, or could not be replayed", len(unknown),
-                                 tuple(str(one.point.events[0].site) for one in unknown[:3])))  # fmt: skip
+        counts = (
+            *counts,
+            Count(
+                "points",
+                "their values have no common layout, or could not be replayed",
+                len(unknown),
+                tuple(str(one.point.events[0].site) for one in unknown[:3]),
+            ),
+        )
     layouts = ", ".join(f"{w.candidate} is {w.reference}: {w.layout}" for w in weights[:4])
     returned = [one for one in judged if one.point.side == "returned"]
     return Diagnosis(
-        verdict=verdict, reason=reason, origins=origins, causes=causes,
+        verdict=verdict,
+        reason=reason,
+        origins=origins,
+        causes=causes,
         impact=tuple(
             Measurement(m.metric, m.value, one.point.weight.reference)
-            for one in returned for m in one.comparison.measurements if m.metric in IMPACT
+            for one in returned
+            for m in one.comparison.measurements
+            if m.metric in IMPACT
         ),
         outputs=tuple((one.point.weight.reference, one.comparison) for one in returned),
-        growth=tuple(Growth(one.point.events[0].site, one.comparison) for one in judged
-                     if one.point.side != "returned" and one.layout),
+        growth=tuple(
+            Growth(one.point.events[0].site, one.comparison)
+            for one in judged
+            if one.point.side != "returned" and one.layout
+        ),
         alignment=_alignment(reference, candidate, judged),
-        sides=(_side(reference), _side(candidate)), not_compared=tuple(counts),
+        sides=(_side(reference), _side(candidate)),
+        not_compared=tuple(counts),
         accounted=not any(_departs(one) and why is None for one, why in zip(judged, named, strict=True)) or None,
-        notes=(f"{len(weights)} weights matched by their numbers, {len(judged)} points compared; {layouts}"
-               + (" …" if len(weights) > 4 else ""),),
-    )  # fmt: skip
+        notes=(
+            f"{len(weights)} weights matched by their numbers, {len(judged)} points compared; {layouts}"
+            + (" …" if len(weights) > 4 else ""),
+        ),
+    )
 
 
 def _departs(one: Judged) -> bool:
@@ -127,8 +137,17 @@ def _origin(one: Judged, named: Named | None) -> Origin:
     place = "what is returned" if point.side == "returned" else f"{point.side} the layer with {point.weight.reference}"
     where = f"{place}: lifted, {one.scale}"
     evidence = (_evidence(where), *(named.evidence if named is not None else ()))
-    return Origin(point.events[0].site, point.events[1].site, "region", Verdict.SEMANTIC, one.comparison,
-                  (point.calls[0].index, point.calls[1].index), (), (), evidence)  # fmt: skip
+    return Origin(
+        point.events[0].site,
+        point.events[1].site,
+        "region",
+        Verdict.SEMANTIC,
+        one.comparison,
+        (point.calls[0].index, point.calls[1].index),
+        (),
+        (),
+        evidence,
+    )
 
 
 def _evidence(text: str) -> Any:
@@ -151,14 +170,24 @@ def _causes(named: Sequence[Named | None]) -> tuple[Cause, ...]:
 def _alignment(reference: Trace, candidate: Trace, judged: Sequence[Judged]) -> Alignment:
     pairs = dict.fromkeys((one.point.calls[0].index, one.point.calls[1].index) for one in judged)
     taken = {r for r, _ in pairs}, {c for _, c in pairs}
-    left = [tuple(call.index for call in trace.calls if call.kind == "compute" and call.index not in some)
-            for trace, some in zip((reference, candidate), taken, strict=True)]  # fmt: skip
+    left = [
+        tuple(call.index for call in trace.calls if call.kind == "compute" and call.index not in some)
+        for trace, some in zip((reference, candidate), taken, strict=True)
+    ]
     return Alignment(tuple(Pair(r, c, "same weight") for r, c in sorted(pairs)), left[0], left[1])
 
 
 def _side(trace: Trace) -> Side:
-    return Side(trace.source, trace.framework, trace.level, len(trace.calls), trace.environment, trace.observer,
-                trace.complete, trace.note)  # fmt: skip
+    return Side(
+        trace.source,
+        trace.framework,
+        trace.level,
+        len(trace.calls),
+        trace.environment,
+        trace.observer,
+        trace.complete,
+        trace.note,
+    )
 
 
 __all__ = ["Judged", "Weight", "check_port"]

@@ -66,7 +66,7 @@ def _transposed(candidate: Trace, one: Judged) -> Named | None:
             evidence = Evidence(
                 f"with w = {leaf.name} the reference computes {said[0]} and the candidate {said[1]}",
                 {"weight": leaf.name, "reference": said[0], "candidate": said[1], "layout": one.point.weight.layout},
-            )  # fmt: skip
+            )
             text = f"Transpose {leaf.name} when it is loaded into the candidate."
             cause = _cause("FO004", "layout-permuted", one, evidence, Remedy(text), f"the product as {said[0]}")
             return Named(cause, leaf.name)
@@ -84,8 +84,9 @@ def _activation(one: Judged) -> Named | None:
             continue
         evidence = Evidence(
             f"the reference applies {mine[0]} ({mine[1]:.1e} of its size away in float64) and the candidate "
-            f"{other[0]} ({other[1]:.1e})", {"reference": mine[0], "candidate": other[0]},
-        )  # fmt: skip
+            f"{other[0]} ({other[1]:.1e})",
+            {"reference": mine[0], "candidate": other[0]},
+        )
         remedy = Remedy(f"Use {mine[0]} in the candidate.")
         cause = _cause("FO001", "activation-variant", one, evidence, remedy, f"{mine[0]} of the candidate's input")
         return Named(cause, f"{mine[0]} {other[0]}")
@@ -122,12 +123,18 @@ def _constant(candidate: Trace, one: Judged) -> Named | None:
                 evidence = Evidence(
                     f"{wanted:.6g} in the reference is {number:.6g} in the candidate ({call.site})",
                     {"reference": wanted, "candidate": number, "before": before, "after": after},
-                )  # fmt: skip
+                )
                 code = ("FO002", "epsilon-differs") if max(wanted, number) < 1e-2 else ("FO003", "scale-differs")
                 cause = _cause(*code, one, evidence, Remedy(f"Use {wanted:.6g} in the candidate."), str(change))
-                proof = Experiment((change,), "only rounding is left at this point",
-                                   f"in float64 the mean absolute difference is {after:.1e}, and {before:.1e} before",
-                                   "confirmed", "replay", before, after)  # fmt: skip
+                proof = Experiment(
+                    (change,),
+                    "only rounding is left at this point",
+                    f"in float64 the mean absolute difference is {after:.1e}, and {before:.1e} before",
+                    "confirmed",
+                    "replay",
+                    before,
+                    after,
+                )
                 return Named(replace(cause, experiments=(proof,), interventions=(change,)), f"{wanted} {number}")
     return None
 
@@ -177,7 +184,16 @@ def _near(one: Array, other: Array) -> bool:
 
 
 def _cause(code: str, title: str, one: Judged, evidence: Evidence, remedy: Remedy, done: str) -> Cause:
-    experiment = Experiment((), "the reference's value, to rounding", f"carried out in float64: {done} gives it",
-                            "confirmed", "replay")  # fmt: skip
-    return Cause(code, title, str(one.point.events[1].site), Verdict.SEMANTIC, (evidence,), remedy, "confirmed",
-                 experiments=(experiment,))  # fmt: skip
+    experiment = Experiment(
+        (), "the reference's value, to rounding", f"carried out in float64: {done} gives it", "confirmed", "replay"
+    )
+    return Cause(
+        code,
+        title,
+        str(one.point.events[1].site),
+        Verdict.SEMANTIC,
+        (evidence,),
+        remedy,
+        "confirmed",
+        experiments=(experiment,),
+    )

@@ -24,11 +24,28 @@ Array = np.ndarray[Any, Any]
 
 CARRIES = frozenset(
     {
-        "t", "transpose", "permute", "reshape", "view", "_unsafe_view", "_to_copy", "clone", "detach", "expand",
-        "unsqueeze", "squeeze", "alias", "contiguous", "copy", "convert_element_type", "broadcast_in_dim",
-        "expand_dims", "scan_slice", "stop_gradient",
+        "t",
+        "transpose",
+        "permute",
+        "reshape",
+        "view",
+        "_unsafe_view",
+        "_to_copy",
+        "clone",
+        "detach",
+        "expand",
+        "unsqueeze",
+        "squeeze",
+        "alias",
+        "contiguous",
+        "copy",
+        "convert_element_type",
+        "broadcast_in_dim",
+        "expand_dims",
+        "scan_slice",
+        "stop_gradient",
     }
-)  # fmt: skip
+)
 """Ops that pass a weight on: the same numbers, looked at otherwise (torch and JAX)."""
 
 

@@ -24,16 +24,23 @@ def answer(report: RangeReport) -> tuple[tuple[str, str], ...]:
     if best is None:
         why = "nothing to explain" if healthy else "no known cause fits"
         proof = "every number written was measured" if healthy else "no experiment decided"
-        return (("verdict", f"{verdict} – {report.reason}"), ("where", where), ("why", why), ("proof", proof),
-                ("do", "nothing" if healthy else "look at the first alarm's inputs"))  # fmt: skip
+        return (
+            ("verdict", f"{verdict} – {report.reason}"),
+            ("where", where),
+            ("why", why),
+            ("proof", proof),
+            ("do", "nothing" if healthy else "look at the first alarm's inputs"),
+        )
     proof = "; ".join(f"{e.method}: {e.outcome}" for e in best.experiments) or best.reason
     more = [cause for cause in report.causes if cause is not best]
     also = f"; also {', '.join(dict.fromkeys(f'{c.code} {c.name}' for c in more))}" if more else ""
     return (
-        ("verdict", f"{verdict} – {report.reason}"), ("where", where),
-        ("why", f"{best.code} {best.name} at {best.site} – {best.status}{also}"), ("proof", proof),
+        ("verdict", f"{verdict} – {report.reason}"),
+        ("where", where),
+        ("why", f"{best.code} {best.name} at {best.site} – {best.status}{also}"),
+        ("proof", proof),
         ("do", best.remedy.text if best.remedy else ""),
-    )  # fmt: skip
+    )
 
 
 def sections(report: RangeReport, verbose: bool = False) -> tuple[Section, ...]:
@@ -104,8 +111,20 @@ def _survival(report: RangeReport) -> Table:
 def _sites(report: RangeReport, verbose: bool) -> tuple[Any, ...]:
     ordered = sorted(report.audit.sites, key=lambda site: site.range.headroom())
     shown = ordered if verbose else ordered[:_TIGHTEST]
-    columns = ("site", "dtype", "calls", "largest", "smallest", "headroom", "in fp16", "zeros", "subnormal", "inf", "NaN",
-               "cancelled bits")  # fmt: skip
+    columns = (
+        "site",
+        "dtype",
+        "calls",
+        "largest",
+        "smallest",
+        "headroom",
+        "in fp16",
+        "zeros",
+        "subnormal",
+        "inf",
+        "NaN",
+        "cancelled bits",
+    )
     table = Table(columns, tuple(_site(site) for site in shown), numeric=columns[2:])
     left = len(ordered) - len(shown)
     return (table, Text(f"{left} further sites have more headroom (all of them with --verbose).")) if left else (table,)
@@ -115,11 +134,19 @@ def _site(site: SiteRange) -> tuple[str, ...]:
     found = site.range
     share = max(found.elements, 1)
     return (
-        str(site.site), found.dtype, str(site.calls), _number(found.max_abs), _number(found.min_abs),
-        _bits(found.headroom()), _bits(found.headroom("float16")), f"{100 * found.zeros / share:.1f} %",
-        f"{100 * found.subnormals / share:.1f} %", str(found.infs), str(found.nans),
+        str(site.site),
+        found.dtype,
+        str(site.calls),
+        _number(found.max_abs),
+        _number(found.min_abs),
+        _bits(found.headroom()),
+        _bits(found.headroom("float16")),
+        f"{100 * found.zeros / share:.1f} %",
+        f"{100 * found.subnormals / share:.1f} %",
+        str(found.infs),
+        str(found.nans),
         f"{site.cancelled:.1f}" if site.cancelled else "–",
-    )  # fmt: skip
+    )
 
 
 def _growth(report: RangeReport) -> tuple[Any, ...]:
@@ -133,14 +160,7 @@ def _growth(report: RangeReport) -> tuple[Any, ...]:
             grown.append((math.log2(values[-1] / values[0]), site, values))
     grown.sort(key=lambda item: -item[0])
     rows = tuple(
-        (
-            str(site.site),
-            _number(values[0]),
-            _number(max(values)),
-            _number(values[-1]),
-            f"{bits:+.1f}",
-            _spark(values),
-        )
+        (str(site.site), _number(values[0]), _number(max(values)), _number(values[-1]), f"{bits:+.1f}", _spark(values))
         for bits, site, values in grown[:_TIGHTEST]
     )
     columns = ("site", "first", "largest", "last", "bits grown", "over steps")

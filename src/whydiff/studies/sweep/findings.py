@@ -269,10 +269,16 @@ def cell_from_dict(data: Mapping[str, Any]) -> Cell:
     own = dict(data)
     own["size"], own["against"] = Size(**data["size"]), Size(**data["against"])
     own["found"] = tuple(
-        Found(**{**f, "shapes": tuple(f["shapes"]), "layouts": tuple(f["layouts"]),
-                 "kernels": (tuple(f["kernels"][0]), tuple(f["kernels"][1]))})
+        Found(
+            **{
+                **f,
+                "shapes": tuple(f["shapes"]),
+                "layouts": tuple(f["layouts"]),
+                "kernels": (tuple(f["kernels"][0]), tuple(f["kernels"][1])),
+            }
+        )
         for f in data["found"]
-    )  # fmt: skip
+    )
     own["growth"] = tuple((scope, mean, largest) for scope, mean, largest in data["growth"])
     own["not_compared"] = tuple(Count(**{**c, "examples": tuple(c["examples"])}) for c in data["not_compared"])
     return Cell(**own)

@@ -72,9 +72,10 @@ def assert_batch_invariant(
     held = rows_of(batch)
     if callable(batch) or not held:
         raise UsageError(
-            "There is no batch to check.", actual=type(batch).__name__,
+            "There is no batch to check.",
+            actual=type(batch).__name__,
             expected="a tensor, a tuple or a dict of them, with the batch in dimension 0",
-        )  # fmt: skip
+        )
     asked = _sizes(sizes, held)
     wanted = sorted({row % held for row in (range(held) if rows is None else rows)})
     alone = {row: _outputs(model, _one_row(batch, row)) for row in wanted}
@@ -124,7 +125,7 @@ def _outputs(model: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[
 
 def _message(
     model: Any, batch: Any, failed: Sequence[tuple[int, int, str, float, float]], asked: Sequence[int], rows: int
-) -> str:  # fmt: skip
+) -> str:
     worst = max(failed, key=lambda one: one[4])
     pairs = {(size, row) for size, row, *_ in failed}
     total = sum(min(size, rows) for size in asked)

@@ -30,15 +30,27 @@ def name_causes(study: Sweep, tried: Sequence[Tried]) -> tuple[Cause, ...]:
         remedy = Remedy("Accept it, or try the remedies (remedies=True).")
     reason = "" if working else "no remedy that was tried removes it" if tried else "no remedy was tried"
     status: Status = "confirmed" if working else "inconclusive"
-    return (Cause(
-        detector.code, detector.name, first.site, Verdict.ROUNDING, tuple(_evidence(study)), remedy,
-        status=status, reason=reason, experiments=experiments,
-    ),)  # fmt: skip
+    return (
+        Cause(
+            detector.code,
+            detector.name,
+            first.site,
+            Verdict.ROUNDING,
+            tuple(_evidence(study)),
+            remedy,
+            status=status,
+            reason=reason,
+            experiments=experiments,
+        ),
+    )
 
 
 def _evidence(study: Sweep) -> list[Evidence]:
-    found = [Evidence(classes_text(c), {"groups": [list(g) for g in c.groups]})
-             for c in study.classes if c.what != "outputs" and len(c.groups) > 1]  # fmt: skip
+    found = [
+        Evidence(classes_text(c), {"groups": [list(g) for g in c.groups]})
+        for c in study.classes
+        if c.what != "outputs" and len(c.groups) > 1
+    ]
     for kind in study.classes:
         lines = orders_text(kind)
         if lines:
@@ -50,10 +62,12 @@ def _evidence(study: Sweep) -> list[Evidence]:
             key = (one.op, *here, *there)
             if here and there and key not in said and len(said) < 8:
                 said[key] = None
-                found.append(Evidence(
-                    f"{one.op} ran {', '.join(here)} at {cell.against} and {', '.join(there)} at {cell.size}",
-                    {"reference": list(here), "here": list(there)},
-                ))  # fmt: skip
+                found.append(
+                    Evidence(
+                        f"{one.op} ran {', '.join(here)} at {cell.against} and {', '.join(there)} at {cell.size}",
+                        {"reference": list(here), "here": list(there)},
+                    )
+                )
     return found
 
 
@@ -78,6 +92,11 @@ def _experiment(one: Tried) -> Experiment:
     outcome = f"{one.equal} of {one.tried} sizes agree, largest difference left {one.max_abs:.1e}; "
     outcome += f"{one.cost:.2f} times the time at {one.at}; its own outputs moved by {one.shift:.1e}"
     return Experiment(
-        tuple(Intervention(one.name, op) for op in one.ops), "every size agrees with the reference size bit for bit",
-        outcome, "confirmed" if one.works else "refuted", "rerun", None, one.max_abs,
-    )  # fmt: skip
+        tuple(Intervention(one.name, op) for op in one.ops),
+        "every size agrees with the reference size bit for bit",
+        outcome,
+        "confirmed" if one.works else "refuted",
+        "rerun",
+        None,
+        one.max_abs,
+    )

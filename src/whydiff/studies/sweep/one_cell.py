@@ -152,8 +152,7 @@ def _compared(job: Job) -> Cell:
     with flagged(job, adapter):
         reference = _reference(job)
         if reference.repeats is False:
-            return Cell(job.size, job.against, "failed",
-                        note=f"the program does not repeat itself: {reference.note}")  # fmt: skip
+            return Cell(job.size, job.against, "failed", note=f"the program does not repeat itself: {reference.note}")
         trace = run.capture()
         alignment = align(reference.trace, trace)
         axes = axes_for(job, reference.trace, trace, alignment)
@@ -163,9 +162,13 @@ def _compared(job: Job) -> Cell:
 
 
 def walks(
-    adapter: Any, reference: Trace, candidate: Trace, alignment: Alignment, axes: tuple[Axis, ...],
+    adapter: Any,
+    reference: Trace,
+    candidate: Trace,
+    alignment: Alignment,
+    axes: tuple[Axis, ...],
     on_origin: Any = None,
-) -> tuple[Localization, Localization]:  # fmt: skip
+) -> tuple[Localization, Localization]:
     """The resynchronised and the plain walk over both recorded programs."""
     for trace in (reference, candidate):
         why = replayable(trace)
@@ -230,20 +233,42 @@ def _cell(
         target = calls[0].target if calls else ""
         site = str(origin.site)
         different, max_abs, mean_abs = (origin.comparison.value(metric) or 0.0 for metric in _METRICS[:3])
-        origins.append(Found(
-            site, origin.site.op, origin.kind, looker.bits.get(site, ""), different, max_abs, mean_abs,
-            shapes=tuple(str(e.spec) for e in calls[0].reads) if calls else (),
-            kernels=looker.kernels.get(target, ((), ())), layouts=_layouts(calls),
-        ))  # fmt: skip
+        origins.append(
+            Found(
+                site,
+                origin.site.op,
+                origin.kind,
+                looker.bits.get(site, ""),
+                different,
+                max_abs,
+                mean_abs,
+                shapes=tuple(str(e.spec) for e in calls[0].reads) if calls else (),
+                kernels=looker.kernels.get(target, ((), ())),
+                layouts=_layouts(calls),
+            )
+        )
     bits = hashlib.sha256("".join(f"{slot}{digest(theirs)}" for slot, _, theirs in cut).encode()).hexdigest()[:16]
     same = not origins and not any(m["different"] for m in outputs.values())
     growth = tuple(
         (g.site.scope, g.comparison.value("mean_abs") or 0.0, g.comparison.value("max_abs") or 0.0)
-        for g in plain.growth if g.comparison.status == "differs"
-    )  # fmt: skip
+        for g in plain.growth
+        if g.comparison.status == "differs"
+    )
     counts: dict[Count, None] = dict.fromkeys((*plain.counts, *found.counts))
-    return Cell(job.size, job.against, "identical" if same else "differs", outputs, bits, flips, positions,
-                tuple(origins), growth, found.accounted, tuple(counts), reference.note)  # fmt: skip
+    return Cell(
+        job.size,
+        job.against,
+        "identical" if same else "differs",
+        outputs,
+        bits,
+        flips,
+        positions,
+        tuple(origins),
+        growth,
+        found.accounted,
+        tuple(counts),
+        reference.note,
+    )
 
 
 def _layouts(calls: Sequence[Call]) -> tuple[str, ...]:
@@ -252,8 +277,10 @@ def _layouts(calls: Sequence[Call]) -> tuple[str, ...]:
         return ()
     texts = []
     for ours, theirs in zip(calls[0].reads, calls[1].reads, strict=False):
-        described = [f"strides {list(e.spec.strides)}, {'' if _contiguous(e) else 'not '}contiguous, offset {e.spec.offset}"
-                     for e in (ours, theirs)]  # fmt: skip
+        described = [
+            f"strides {list(e.spec.strides)}, {'' if _contiguous(e) else 'not '}contiguous, offset {e.spec.offset}"
+            for e in (ours, theirs)
+        ]
         if described[0] != described[1]:
             texts.append(f"{ours.site.slot}: {described[0]} → {described[1]}")
     return tuple(texts)
@@ -298,9 +325,13 @@ def judge_cell(job: Job) -> Judged:
         axes = axes_for(job, reference.trace, trace, alignment)
         found, plain = walks(adapter, reference.trace, trace, alignment, axes)
         local = replace(
-            found, growth=plain.growth, returned=plain.returned, agreeing=plain.agreeing, propagated=plain.propagated,
+            found,
+            growth=plain.growth,
+            returned=plain.returned,
+            agreeing=plain.agreeing,
+            propagated=plain.propagated,
             outputs=tuple((slot, compare_payloads(*counterparts(r, c, axes))) for slot, r, c in plain.returned),
-        )  # fmt: skip
+        )
         case = Case(reference.trace, trace, alignment, local, (reference.run, run))
         scaling = measure_scaling(case)
         origins = judge_origins(case, (), scaling)

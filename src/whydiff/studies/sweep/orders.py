@@ -116,8 +116,10 @@ def _examples(one: Classes, cells: Sequence[Cell], axis: Axis) -> dict[tuple[str
 
 
 def _orders(step: Lockstep, ours: Call, theirs: Call) -> tuple[str, str, str]:
-    sides = [(executor, call, [executor.read(event) for event in call.reads])
-             for executor, call in ((step.reference, ours), (step.candidate, theirs))]  # fmt: skip
+    sides = [
+        (executor, call, [executor.read(event) for event in call.reads])
+        for executor, call in ((step.reference, ours), (step.candidate, theirs))
+    ]
     make: Any = getattr(for_framework(step.reference.framework), "recorded_sum", None)
     try:
         total = make(*sides[0]) if make is not None and not ours.mutates else None

@@ -68,10 +68,12 @@ def _asked(inputs: Callable[..., Any], size: Size) -> dict[str, int]:
     unknown = [name for name in asked if name not in parameters and not anything]
     if unknown and parameters:
         raise UsageError(
-            "The inputs cannot be made at this size.", where=", ".join(f"{n}={asked[n]}" for n in unknown),
-            actual=f"inputs({', '.join(parameters)})", expected=f"inputs({', '.join(asked)})",
+            "The inputs cannot be made at this size.",
+            where=", ".join(f"{n}={asked[n]}" for n in unknown),
+            actual=f"inputs({', '.join(parameters)})",
+            expected=f"inputs({', '.join(asked)})",
             next_step="give inputs() a parameter of that name, or leave the size out",
-        )  # fmt: skip
+        )
     return asked
 
 
@@ -84,9 +86,11 @@ def cut(inputs: Any, size: Size) -> Any:
     rows, positions = _sizes(inputs)
     if size.length and (not positions or size.length > positions):
         raise UsageError(
-            "The inputs are not that long.", actual=f"length {positions or 'none'}", expected=str(size.length),
+            "The inputs are not that long.",
+            actual=f"length {positions or 'none'}",
+            expected=str(size.length),
             next_step="give inputs at the largest length, or a function inputs(batch, length)",
-        )  # fmt: skip
+        )
 
     def one(value: Any) -> Any:
         shape = tuple(value.shape)

@@ -29,13 +29,20 @@ def answer(study: Sweep) -> tuple[tuple[str, str], ...]:
     ops = [c for c in study.classes if c.what != "outputs"]
     where = "; ".join(classes_text(c) for c in ops[:3]) + (f"; and {len(ops) - 3} more (below)" if len(ops) > 3 else "")
     why = "; ".join(f"{c.code} {c.name} ({c.status})" for c in study.causes) or _no_cause(study)
-    proof = "; ".join(f"{e.outcome} ({e.interventions[0].name})" for c in study.causes
-                      for e in c.experiments if e.status == "confirmed")  # fmt: skip
+    proof = "; ".join(
+        f"{e.outcome} ({e.interventions[0].name})"
+        for c in study.causes
+        for e in c.experiments
+        if e.status == "confirmed"
+    )
     do = "; ".join(c.remedy.text for c in study.causes if c.remedy is not None) or _do(study)
     return (
-        ("verdict", f"{study.verdict} – {study.reason}"), ("where", where or "no op"), ("why", why),
-        ("proof", proof or "no remedy was proven"), ("do", do),
-    )  # fmt: skip
+        ("verdict", f"{study.verdict} – {study.reason}"),
+        ("where", where or "no op"),
+        ("why", why),
+        ("proof", proof or "no remedy was proven"),
+        ("do", do),
+    )
 
 
 def _no_cause(study: Sweep) -> str:
@@ -88,8 +95,10 @@ def _separation(study: Sweep) -> tuple[Block, ...]:
         failing, passing, mixed = study.separation(axis)  # type: ignore[arg-type]
         if len(failing) + len(passing) + len(mixed) < 2:
             continue
-        blocks += [Text(f"{many} at which outputs differ: {ranges(failing) or 'none'}"),
-                   Text(f"{many} at which they agree: {ranges(passing) or 'none'}")]  # fmt: skip
+        blocks += [
+            Text(f"{many} at which outputs differ: {ranges(failing) or 'none'}"),
+            Text(f"{many} at which they agree: {ranges(passing) or 'none'}"),
+        ]
         if mixed:
             blocks.append(Text(f"{many} at which it depends on the rest: {ranges(mixed)}"))
         elif failing and passing:
@@ -130,10 +139,17 @@ def _outputs(study: Sweep) -> tuple[Block, ...]:
     for cell in (c for c in study.cells if c.status == "differs"):
         for slot, measured in cell.outputs.items():
             if measured.get("different"):
-                rows.append((
-                    str(cell.size), slot, percent(measured["different"]), number(measured.get("max_abs")),
-                    number(measured.get("rel_l2")), f"{cell.flips} of {cell.positions}", str(len(cell.found)),
-                ))  # fmt: skip
+                rows.append(
+                    (
+                        str(cell.size),
+                        slot,
+                        percent(measured["different"]),
+                        number(measured.get("max_abs")),
+                        number(measured.get("rel_l2")),
+                        f"{cell.flips} of {cell.positions}",
+                        str(len(cell.found)),
+                    )
+                )
     if not rows:
         return (Text("No output changes a bit.", tone="good"),)
     columns = ("size", "output", "elements changed", "max abs", "rel L2", "largest value moved", "origins")
@@ -241,8 +257,12 @@ def check_suffixes(paths: Sequence[str]) -> None:
     """
     for path in paths:
         if Path(path).suffix.lower() not in SUFFIXES:
-            raise UsageError("A sweep's report cannot be written as this kind of file.", where=path,
-                             actual=Path(path).suffix or "(no suffix)", expected=" or ".join(SUFFIXES))  # fmt: skip
+            raise UsageError(
+                "A sweep's report cannot be written as this kind of file.",
+                where=path,
+                actual=Path(path).suffix or "(no suffix)",
+                expected=" or ".join(SUFFIXES),
+            )
 
 
 def save(study: Sweep, path: str) -> None:

@@ -48,17 +48,19 @@ class Stored:
         head = self._line(lines[0])
         if head.get("format") != _FORMAT or head.get("version") != _VERSION:
             raise TraceFormatError(
-                "This file holds no cells of a sweep.", where=str(self.path),
+                "This file holds no cells of a sweep.",
+                where=str(self.path),
                 expected=f"a file that whydiff sweep --resume wrote (version {_VERSION})",
-            )  # fmt: skip
+            )
         changed = [name for name in {*self.key, *head["key"]} if head["key"].get(name) != self.key.get(name)]
         if changed:
             raise UsageError(
-                "The finished cells belong to another sweep.", where=str(self.path),
+                "The finished cells belong to another sweep.",
+                where=str(self.path),
                 actual=", ".join(f"{name} was {head['key'].get(name)!r}" for name in sorted(changed)),
                 expected=", ".join(f"{name} is {self.key.get(name)!r}" for name in sorted(changed)),
                 next_step="give another file, or delete this one",
-            )  # fmt: skip
+            )
         for line in lines[1:]:
             cell = cell_from_dict(self._line(line))
             self.cells[cell.size, cell.against] = cell

@@ -111,14 +111,18 @@ def planned(
     along = {"batch": batches, "length": lengths, "layout": layouts}[axis]
     if len(along) < 2:
         raise UsageError(
-            "There is nothing to sweep.", actual=f"one {axis}", expected="two sizes at least",
+            "There is nothing to sweep.",
+            actual=f"one {axis}",
+            expected="two sizes at least",
             next_step="give batch='1,2,4', length='61..64' or layout='transposed'",
-        )  # fmt: skip
+        )
     if layouts != ["contiguous"] and axis != "layout":
         raise UsageError(
-            "Layouts are compared at one size each.", where="layout", actual=f"together with sizes of {axis}",
+            "Layouts are compared at one size each.",
+            where="layout",
+            actual=f"together with sizes of {axis}",
             next_step="sweep the layout apart, or say against='layout'",
-        )  # fmt: skip
+        )
     plan = []
     for size in (Size(b, n, name) for n in lengths for b in batches for name in layouts):
         base = replace(size, **{axis: along[0]})  # type: ignore[arg-type]
@@ -141,8 +145,13 @@ def _key(program: Program, environment: Environment, row: int) -> dict[str, Any]
     """What finished cells depend on: the program by name, where it runs, the switches."""
     named = "" if isinstance(program.load, Given) else program.token
     flags = {name: str(value) for name, value in environment.flags.items()}
-    return {"program": named, "row": row, "versions": dict(environment.versions), "flags": flags,
-            "hardware": dict(environment.hardware)}  # fmt: skip
+    return {
+        "program": named,
+        "row": row,
+        "versions": dict(environment.versions),
+        "flags": flags,
+        "hardware": dict(environment.hardware),
+    }
 
 
 class _Here:
@@ -186,9 +195,11 @@ def _pool(executor: Executor | None, workers: int, program: Program) -> _Here:
             pickle.dumps(program)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UsageError(
-                "This program cannot be sent to other processes.", actual=str(error),
-                expected="objects that can be pickled", next_step="leave workers=1, or name a FILE.py:target",
-            ) from error  # fmt: skip
+                "This program cannot be sent to other processes.",
+                actual=str(error),
+                expected="objects that can be pickled",
+                next_step="leave workers=1, or name a FILE.py:target",
+            ) from error
         executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
         return _There(executor, own=True)
     return _There(executor, own=False)
@@ -233,9 +244,12 @@ def _ordered(study: Sweep, jobs: Sequence[Job], pool: _Here, progress: Progress 
 
 
 def _study(
-    axis: Axis, plan: Sequence[tuple[Size, Size]], cells: Sequence[Cell],
-    judged: tuple[tuple[Judged, ...], Mapping[Size, Size]], environment: Environment,
-) -> Sweep:  # fmt: skip
+    axis: Axis,
+    plan: Sequence[tuple[Size, Size]],
+    cells: Sequence[Cell],
+    judged: tuple[tuple[Judged, ...], Mapping[Size, Size]],
+    environment: Environment,
+) -> Sweep:
     ones, member = judged
     notes = []
     failed = [cell for cell in cells if cell.status == "failed"]
@@ -249,9 +263,16 @@ def _study(
         notes.append(f"in {len(lost)} cells the outputs differ although every origin was resynchronised")
     verdict, reason = _verdict(cells, ones, bool(left), failed)
     study = Sweep(
-        axis, str(getattr(plan[0][1], axis)), tuple(cells), classes(cells, axis), verdict, reason, ones,
-        environment=environment, notes=tuple(notes),
-    )  # fmt: skip
+        axis,
+        str(getattr(plan[0][1], axis)),
+        tuple(cells),
+        classes(cells, axis),
+        verdict,
+        reason,
+        ones,
+        environment=environment,
+        notes=tuple(notes),
+    )
     return replace(study, causes=name_causes(study, ()))
 
 

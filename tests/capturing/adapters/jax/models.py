@@ -19,8 +19,10 @@ def tokens() -> jax.Array:
 def weights(seed: int = 0) -> dict[str, Any]:
     keys = jax.random.split(jax.random.key(seed), 5)
     shapes = {"q": (WIDTH, WIDTH), "k": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "o": (WIDTH, WIDTH), "up": (WIDTH, WIDTH)}
-    layers = {name: jax.random.normal(key, (LAYERS, *shape)) * WIDTH**-0.5
-              for key, (name, shape) in zip(keys, shapes.items(), strict=True)}  # fmt: skip
+    layers = {
+        name: jax.random.normal(key, (LAYERS, *shape)) * WIDTH**-0.5
+        for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
     angles = jnp.arange(TOKENS)[:, None] * 10_000.0 ** -(jnp.arange(0, 8, 2) / 8)
     return {"layers": layers, "rotary": {"angles": angles}}
 

@@ -95,8 +95,13 @@ def test_live_and_disk_give_the_same_diagnosis(tmp_path: Path) -> None:
 
 
 def _core(diagnosis: Diagnosis) -> Any:
-    return (diagnosis.verdict, [(str(o.site), o.kind) for o in diagnosis.origins], diagnosis.outputs,
-            diagnosis.growth, diagnosis.accounted)  # fmt: skip
+    return (
+        diagnosis.verdict,
+        [(str(o.site), o.kind) for o in diagnosis.origins],
+        diagnosis.outputs,
+        diagnosis.growth,
+        diagnosis.accounted,
+    )
 
 
 @pytest.mark.parametrize(

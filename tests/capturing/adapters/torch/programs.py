@@ -116,14 +116,7 @@ def empty_tensors(x: torch.Tensor) -> Any:
 def scalars(x: torch.Tensor) -> Any:
     total = x.sum()
     total.add_(1)
-    return (
-        total * 2,
-        x * total,
-        torch.tensor(3.0) * x,
-        x * x.sum().item(),
-        torch.full((2,), 1.5),
-        torch.eye(3),
-    )
+    return (total * 2, x * total, torch.tensor(3.0) * x, x * x.sum().item(), torch.full((2,), 1.5), torch.eye(3))
 
 
 @program
@@ -131,16 +124,7 @@ def complex_numbers(x: torch.Tensor) -> Any:
     c = torch.complex(x, x * 2)
     lazily = c.conj()
     changed = lazily.clone().mul_(1j)
-    return (
-        lazily * 2,
-        lazily.imag + 1,
-        lazily,
-        torch.view_as_real(c),
-        torch.fft.fft(c),
-        changed,
-        c.H @ c,
-        c.real,
-    )
+    return (lazily * 2, lazily.imag + 1, lazily, torch.view_as_real(c), torch.fft.fft(c), changed, c.H @ c, c.real)
 
 
 @program
@@ -167,13 +151,7 @@ def sixteen_bits(x: torch.Tensor) -> Any:
 @program
 def integers_and_booleans(x: torch.Tensor) -> Any:
     whole, mask = (x * 10).int(), x > 0
-    return (
-        whole // 2,
-        mask & ~mask,
-        whole.to(torch.int8),
-        whole.long().bitwise_xor(3),
-        (x.abs() * 9).to(torch.uint8),
-    )
+    return (whole // 2, mask & ~mask, whole.to(torch.int8), whole.long().bitwise_xor(3), (x.abs() * 9).to(torch.uint8))
 
 
 @program
@@ -189,10 +167,18 @@ def other_dtype_looks(x: torch.Tensor) -> Any:
 def random_numbers(x: torch.Tensor) -> Any:
     own = torch.Generator().manual_seed(3)
     return (
-        torch.rand(3), x.clone().normal_(), F.dropout(x, 0.5), torch.randperm(5), torch.multinomial(x.abs(), 2),
-        torch.randn_like(x), x.clone().uniform_(), torch.rand(3, generator=own), torch.rand(3, generator=own),
-        torch.zeros(4).bernoulli_(0.3), torch.randint(0, 5, (3,)),
-    )  # fmt: skip
+        torch.rand(3),
+        x.clone().normal_(),
+        F.dropout(x, 0.5),
+        torch.randperm(5),
+        torch.multinomial(x.abs(), 2),
+        torch.randn_like(x),
+        x.clone().uniform_(),
+        torch.rand(3, generator=own),
+        torch.rand(3, generator=own),
+        torch.zeros(4).bernoulli_(0.3),
+        torch.randint(0, 5, (3,)),
+    )
 
 
 @program
@@ -238,13 +224,7 @@ def batch_statistics(x: torch.Tensor) -> Any:
 @program
 def losses(x: torch.Tensor) -> Any:
     target = torch.tensor([0, 1, 2, 3])
-    return (
-        F.cross_entropy(x, target),
-        F.gelu(x),
-        F.group_norm(x[None], 2),
-        F.one_hot(target, 4),
-        torch.cdist(x, x),
-    )
+    return (F.cross_entropy(x, target), F.gelu(x), F.group_norm(x[None], 2), F.one_hot(target, 4), torch.cdist(x, x))
 
 
 @program

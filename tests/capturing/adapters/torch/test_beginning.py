@@ -14,13 +14,7 @@ from whydiff.capturing.adapters.torch.beginning import Beginning
 def test_containers_keep_their_identity_and_order() -> None:
     ordered = collections.OrderedDict(a=1, b=2)
     counts: collections.defaultdict[str, int] = collections.defaultdict(int, x=1)
-    things: dict[str, Any] = {
-        "list": [1, 2],
-        "set": {1},
-        "dict": {"k": [3]},
-        "ordered": ordered,
-        "counts": counts,
-    }
+    things: dict[str, Any] = {"list": [1, 2], "set": {1}, "dict": {"k": [3]}, "ordered": ordered, "counts": counts}
     beginning = Beginning([things])
     inner = things["dict"]["k"]
     things["list"].append(3)

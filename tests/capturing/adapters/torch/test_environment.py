@@ -19,10 +19,24 @@ def test_fields() -> None:
     assert {"python", "torch", "numpy"} <= found.versions.keys()
     assert {"machine", "cpu_capability", "cpu", "cores"} <= found.hardware.keys()
     assert {
-        "threads", "interop_threads", "matmul_precision", "deterministic", "cuda_tf32", "cudnn_tf32", "mkldnn",
-        "fp16_reduction", "bf16_reduction", "default_dtype", "grad_enabled", "inference_mode", "autocast_cpu",
-        "sdp_flash", "sdp_mem_efficient", "sdp_math", "flush_denormal",
-    } <= found.flags.keys()  # fmt: skip
+        "threads",
+        "interop_threads",
+        "matmul_precision",
+        "deterministic",
+        "cuda_tf32",
+        "cudnn_tf32",
+        "mkldnn",
+        "fp16_reduction",
+        "bf16_reduction",
+        "default_dtype",
+        "grad_enabled",
+        "inference_mode",
+        "autocast_cpu",
+        "sdp_flash",
+        "sdp_mem_efficient",
+        "sdp_math",
+        "flush_denormal",
+    } <= found.flags.keys()
     json.dumps([found.versions, found.hardware, found.flags, found.variables, found.rng])
 
 
@@ -50,9 +64,17 @@ def test_modes_are_seen() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("threads", 2), ("matmul_precision", "medium"), ("deterministic", True), ("mkldnn", False), ("grad_enabled", False),
-     ("cudnn_benchmark", True), ("cudnn_deterministic", True), ("cudnn_tf32", False)],
-)  # fmt: skip
+    [
+        ("threads", 2),
+        ("matmul_precision", "medium"),
+        ("deterministic", True),
+        ("mkldnn", False),
+        ("grad_enabled", False),
+        ("cudnn_benchmark", True),
+        ("cudnn_deterministic", True),
+        ("cudnn_tf32", False),
+    ],
+)
 def test_flags_are_set_and_put_back(name: str, value: Any) -> None:
     before = flags_now()
     try:

@@ -43,14 +43,7 @@ def network(dtype: torch.dtype = torch.bfloat16) -> nn.Module:
 
 def convolutions() -> nn.Module:
     torch.manual_seed(0)
-    layers = (
-        nn.Conv2d(3, 8, 3),
-        nn.BatchNorm2d(8),
-        nn.SiLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 4),
-    )
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
     return nn.Sequential(*layers).bfloat16().eval()
 
 

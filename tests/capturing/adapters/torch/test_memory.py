@@ -48,10 +48,18 @@ def test_two_models_of_200_mb() -> None:
     Measured: 173 MiB with 6, 12 and 24 layers of 16 MiB each. A copy of one model takes 192 MiB more.
     """
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], text=True, capture_output=True, check=True, timeout=600,
-        env={**os.environ, "PYTHONPATH": str(Path(whydiff.__file__).parents[1]), "OMP_NUM_THREADS": "1",
-             "MALLOC_ARENA_MAX": "2"},
-    )  # fmt: skip
+        [sys.executable, "-c", PROGRAM],
+        text=True,
+        capture_output=True,
+        check=True,
+        timeout=600,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(whydiff.__file__).parents[1]),
+            "OMP_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "2",
+        },
+    )
     scope, origins, extra = done.stdout.split()
     assert (scope, origins) == ("3", "1"), done.stdout
     assert int(extra) < 300, f"{extra} MiB beyond both models"

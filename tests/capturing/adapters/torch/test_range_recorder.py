@@ -42,9 +42,13 @@ class _Kept:
 def llama() -> Callable[[], Any]:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
         intermediate_size=48,
-    )  # fmt: skip
+    )
     model = transformers.LlamaForCausalLM(config)
     return lambda: model(torch.arange(12).reshape(1, 12), labels=torch.arange(12).reshape(1, 12)).loss.backward()
 

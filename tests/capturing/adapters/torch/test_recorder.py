@@ -163,10 +163,7 @@ UNCOMPARABLE: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
     "sparse": (lambda x: (x.to_sparse() * 2, x * 2), "sparse_coo layout"),
     "compressed": (lambda x: (x.to_sparse_csr() @ x.t(), x * 2), "sparse_csr layout"),
     "quantised": (lambda x: (torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), x * 2), "quantised tensor"),
-    "meta": (
-        lambda x: (torch.empty(3, 3, device="meta") @ torch.empty(3, 3, device="meta"), x * 2),
-        "meta tensor",
-    ),
+    "meta": (lambda x: (torch.empty(3, 3, device="meta") @ torch.empty(3, 3, device="meta"), x * 2), "meta tensor"),
     "fake": (fake, "tensor subclass FakeTensor"),
     "subclass": (lambda x: (Wrapper(x) * 2, x * 2), "tensor subclass Wrapper"),
     "nested": (lambda x: (torch.nested.nested_tensor([x[0], x[1, :3]]) * 2, x * 2), "nested tensor"),

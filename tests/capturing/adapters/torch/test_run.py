@@ -131,8 +131,8 @@ def switches() -> Subject:
 def cache_as_argument() -> Subject:
     transformers = pytest.importorskip("transformers")
     config = transformers.LlamaConfig(
-        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-    )  # fmt: skip
+        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
+    )
     model = transformers.LlamaForCausalLM(config).eval()
     cache = transformers.DynamicCache()
     with torch.no_grad():
@@ -190,15 +190,7 @@ def world(watched: list[Any]) -> list[Any]:
         if isinstance(value, torch.Tensor):
             grad = look(value.grad) if value.is_leaf and value.requires_grad and value.grad is not None else None
             bits = value.detach().clone().contiguous().numpy().tobytes()
-            return (
-                id(value),
-                value.data_ptr(),
-                str(value.dtype),
-                value.stride(),
-                value.requires_grad,
-                bits,
-                grad,
-            )
+            return (id(value), value.data_ptr(), str(value.dtype), value.stride(), value.requires_grad, bits, grad)
         if isinstance(value, (bool, int, float, str, type(None))):
             return value
         if callable(value) and not isinstance(value, nn.Module):

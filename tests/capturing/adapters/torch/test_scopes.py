@@ -43,8 +43,13 @@ def sites(trace: Trace, op: str = "") -> list[Site]:
 def test_shared_and_reentered_modules(captured: Captured) -> None:
     trace = captured(Net(), torch.randn(2, 4))
     assert [str(site) for site in sites(trace)][:6] == [
-        "a.lin:addmm#0", "a.act:gelu#0", "a.lin:addmm#1", "a.act:gelu#1", "b.lin:addmm#0", "b.act:gelu#0",
-    ]  # fmt: skip
+        "a.lin:addmm#0",
+        "a.act:gelu#0",
+        "a.lin:addmm#1",
+        "a.act:gelu#1",
+        "b.lin:addmm#0",
+        "b.act:gelu#0",
+    ]
     assert set(trace.ties) == {("a.lin.weight", "b.lin.weight"), ("a.lin.bias", "b.lin.bias")}
 
 
@@ -63,8 +68,11 @@ def test_several_roots_share_a_step(captured: Captured) -> None:
         return torch.relu(decoder(encoder(x))) * 2
 
     assert [str(site) for site in sites(captured(program, torch.randn(2, 4)))] == [
-        "encoder:addmm#0", "decoder:addmm#0", ":relu#0", ":mul#0",
-    ]  # fmt: skip
+        "encoder:addmm#0",
+        "decoder:addmm#0",
+        ":relu#0",
+        ":mul#0",
+    ]
 
 
 def test_roots_of_one_class_get_different_names(captured: Captured) -> None:
@@ -89,8 +97,10 @@ def test_a_loop_over_a_root_counts_steps(captured: Captured) -> None:
         return x
 
     assert [(s.step, s.occurrence) for s in sites(captured(program, torch.randn(2, 4)), "addmm")] == [
-        (0, 0), (1, 0), (2, 0),
-    ]  # fmt: skip
+        (0, 0),
+        (1, 0),
+        (2, 0),
+    ]
 
 
 def backward_scopes(trace: Trace, op: str) -> list[str]:

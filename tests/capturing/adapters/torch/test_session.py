@@ -57,9 +57,7 @@ def test_inputs_of_later_steps_and_roots_have_their_own_names(tmp_path: Path, re
             encoder(batch)
             decoder(hidden)
     trace = open_trace(tmp_path / "t")
-    assert [leaf.name for leaf in trace.leaves if leaf.role == "input"] == [
-        "input", "Tanh.input", "input @step 1",
-    ]  # fmt: skip
+    assert [leaf.name for leaf in trace.leaves if leaf.role == "input"] == ["input", "Tanh.input", "input @step 1"]
     assert replay(trace).faithful
 
 

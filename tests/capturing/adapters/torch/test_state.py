@@ -45,12 +45,20 @@ def leaves(trace: Trace) -> dict[str, Leaf]:
 def test_roles_and_names(captured: Captured) -> None:
     found = leaves(captured(Model(), torch.ones(2, 3)))
     assert {name: leaf.role for name, leaf in found.items()} == {
-        "inner.weight": "parameter", "inner.bias": "parameter", "head.weight": "parameter",
-        "norm.weight": "parameter", "norm.bias": "parameter",
-        "table": "buffer", "scratch": "non_persistent_buffer",
-        "scale": "attribute", "pieces[0]": "attribute", "pieces[2]": "attribute",
-        "named['bias']": "attribute", "named[7]": "attribute", "x": "input",
-    }  # fmt: skip
+        "inner.weight": "parameter",
+        "inner.bias": "parameter",
+        "head.weight": "parameter",
+        "norm.weight": "parameter",
+        "norm.bias": "parameter",
+        "table": "buffer",
+        "scratch": "non_persistent_buffer",
+        "scale": "attribute",
+        "pieces[0]": "attribute",
+        "pieces[2]": "attribute",
+        "named['bias']": "attribute",
+        "named[7]": "attribute",
+        "x": "input",
+    }
     assert all(leaf.fingerprint is not None for leaf in found.values())
 
 
@@ -82,10 +90,20 @@ def test_looks_at_one_storage_that_show_different_elements_are_no_tie(captured: 
 def test_scalars(captured: Captured) -> None:
     scalars = captured(Model().eval(), torch.ones(2, 3)).scalars
     expected = {
-        "eps": 1e-6, "p": 0.25, "kind": "fast", "limit": "inf", "sizes": [1, 2], "dtype": "torch.float16",
-        "function": "relu", "training": False, "__class__": "Model", "norm.eps": 1e-3, "inner.in_features": 3,
-        "norm.normalized_shape": [3], "inner.training": False,
-    }  # fmt: skip
+        "eps": 1e-6,
+        "p": 0.25,
+        "kind": "fast",
+        "limit": "inf",
+        "sizes": [1, 2],
+        "dtype": "torch.float16",
+        "function": "relu",
+        "training": False,
+        "__class__": "Model",
+        "norm.eps": 1e-3,
+        "inner.in_features": 3,
+        "norm.normalized_shape": [3],
+        "inner.training": False,
+    }
     assert {name: scalars.get(name) for name in expected} == expected
     assert "_private" not in scalars and "unused" not in scalars
 
@@ -93,22 +111,11 @@ def test_scalars(captured: Captured) -> None:
 def test_config_is_flat(captured: Captured) -> None:
     class Config:
         def to_dict(self) -> dict[str, Any]:
-            return {
-                "hidden_size": 3,
-                "rope": {"type": "yarn", "factor": 2.0},
-                "layers": ["a", 1, None],
-                "x": None,
-            }
+            return {"hidden_size": 3, "rope": {"type": "yarn", "factor": 2.0}, "layers": ["a", 1, None], "x": None}
 
     model = Model()
     model.config = Config()  # type: ignore[assignment]
-    expected = {
-        "hidden_size": 3,
-        "rope.type": "yarn",
-        "rope.factor": 2.0,
-        "layers": ["a", 1, "None"],
-        "x": None,
-    }
+    expected = {"hidden_size": 3, "rope.type": "yarn", "rope.factor": 2.0, "layers": ["a", 1, "None"], "x": None}
     assert config_of(model) == expected == captured(model, torch.ones(1, 3)).config
     assert config_of(nn.Linear(1, 1)) == {}
 

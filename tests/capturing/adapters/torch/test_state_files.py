@@ -62,9 +62,13 @@ def test_a_pt_file_on_the_command_line(tmp_path: Path) -> None:
     path, mark = hostile(tmp_path)
     source = str(Path(whydiff.__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, "-m", "whydiff.cli", "compare", str(path), str(path)], text=True, capture_output=True,
-        env={**os.environ, "PYTHONPATH": source}, check=False, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-m", "whydiff.cli", "compare", str(path), str(path)],
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": source},
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 2 and "a trace is a folder" in done.stderr and "Traceback" not in done.stderr
     assert not mark.exists()
 

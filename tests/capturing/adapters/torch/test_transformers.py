@@ -25,11 +25,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "GPT-2": ("GPT2LMHeadModel", "GPT2Config", {**GPT2, **TOKENS}),
     "T5": ("T5ForConditionalGeneration", "T5Config", {**T5, "decoder_start_token_id": 0}),
     "Mixtral": ("MixtralForCausalLM", "MixtralConfig", {**SMALL, **HEADS, **TOKENS, "num_local_experts": 3}),
-    "Gemma-2": (
-        "Gemma2ForCausalLM",
-        "Gemma2Config",
-        {**SMALL, **HEADS, **TOKENS, "head_dim": 8, "sliding_window": 4},
-    ),
+    "Gemma-2": ("Gemma2ForCausalLM", "Gemma2Config", {**SMALL, **HEADS, **TOKENS, "head_dim": 8, "sliding_window": 4}),
     "ViT": ("ViTForImageClassification", "ViTConfig", {**VIT, **IMAGE}),
 }
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {

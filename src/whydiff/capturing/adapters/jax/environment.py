@@ -16,19 +16,33 @@ import numpy as np
 from whydiff.records import Environment
 
 FLAGS = (
-    "jax_default_matmul_precision", "jax_enable_x64", "jax_numpy_dtype_promotion", "jax_default_prng_impl",
-    "jax_threefry_partitionable", "jax_disable_jit", "jax_softmax_custom_jvp", "jax_default_dtype_bits",
-    "jax_disable_most_optimizations", "jax_numpy_rank_promotion", "jax_debug_nans",
-)  # fmt: skip
+    "jax_default_matmul_precision",
+    "jax_enable_x64",
+    "jax_numpy_dtype_promotion",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_disable_jit",
+    "jax_softmax_custom_jvp",
+    "jax_default_dtype_bits",
+    "jax_disable_most_optimizations",
+    "jax_numpy_rank_promotion",
+    "jax_debug_nans",
+)
 """Switches of ``jax.config`` that can change numbers."""
 
 COMPILER = ("xla_allow_excess_precision",)
 """Compiler options that an intervention may set for the programs of a run."""
 
 _VARIABLES = (
-    "XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES", "TF_CUDNN_DETERMINISTIC",
-    "OMP_NUM_THREADS", "XLA_PYTHON_CLIENT_PREALLOCATE", "PYTHONHASHSEED",
-)  # fmt: skip
+    "XLA_FLAGS",
+    "LIBTPU_INIT_ARGS",
+    "NVIDIA_TF32_OVERRIDE",
+    "CUDA_VISIBLE_DEVICES",
+    "TF_CUDNN_DETERMINISTIC",
+    "OMP_NUM_THREADS",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "PYTHONHASHSEED",
+)
 _PACKAGES = ("flax", "equinox", "penzai", "ml_dtypes", "optax")
 
 
@@ -57,8 +71,12 @@ def environment() -> Environment:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__,
-             "numpy": np.__version__}  # fmt: skip
+    found = {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "numpy": np.__version__,
+    }
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
@@ -72,8 +90,12 @@ def _versions() -> dict[str, str]:
 
 def _hardware() -> dict[str, str]:
     devices = jax.devices()
-    found = {"machine": platform.machine(), "cores": str(os.cpu_count()), "platform": jax.default_backend(),
-             "cpu": _cpu_name()}  # fmt: skip
+    found = {
+        "machine": platform.machine(),
+        "cores": str(os.cpu_count()),
+        "platform": jax.default_backend(),
+        "cpu": _cpu_name(),
+    }
     return found | {f"{d.platform}:{d.id}": d.device_kind for d in devices if d.platform != "cpu"}
 
 

@@ -23,8 +23,16 @@ from whydiff.capturing.adapters.jax.ops import Op
 from whydiff.errors import PayloadError, WhydiffError
 from whydiff.records import Call, Count, Event, Leaf, Lift, Payload, Trace
 
-_FAILURES = (RuntimeError, TypeError, ValueError, IndexError, LookupError, NotImplementedError, AssertionError,
-             WhydiffError)  # fmt: skip
+_FAILURES = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    IndexError,
+    LookupError,
+    NotImplementedError,
+    AssertionError,
+    WhydiffError,
+)
 
 
 class Executor:

@@ -54,10 +54,13 @@ EXACT: dict[str, Function] = {
     "copy": lambda p, x: x[0],
     "copy_p": lambda p, x: x[0],
     "optimization_barrier": lambda p, x: list(x),
-    "eq": lambda p, x: x[0] == x[1], "ne": lambda p, x: x[0] != x[1],
-    "lt": lambda p, x: x[0] < x[1], "le": lambda p, x: x[0] <= x[1],
-    "gt": lambda p, x: x[0] > x[1], "ge": lambda p, x: x[0] >= x[1],
-}  # fmt: skip
+    "eq": lambda p, x: x[0] == x[1],
+    "ne": lambda p, x: x[0] != x[1],
+    "lt": lambda p, x: x[0] < x[1],
+    "le": lambda p, x: x[0] <= x[1],
+    "gt": lambda p, x: x[0] > x[1],
+    "ge": lambda p, x: x[0] >= x[1],
+}
 
 
 def _logical(function: Callable[..., Array], bitwise: Callable[..., Array]) -> Function:
@@ -79,25 +82,44 @@ def _axes(function: Callable[..., Array]) -> Function:
 
 
 ROUNDED: dict[str, Function] = {
-    "add": lambda p, x: x[0] + x[1], "add_any": lambda p, x: x[0] + x[1], "sub": lambda p, x: x[0] - x[1],
-    "mul": lambda p, x: x[0] * x[1], "neg": lambda p, x: -x[0], "abs": lambda p, x: np.abs(x[0]),
+    "add": lambda p, x: x[0] + x[1],
+    "add_any": lambda p, x: x[0] + x[1],
+    "sub": lambda p, x: x[0] - x[1],
+    "mul": lambda p, x: x[0] * x[1],
+    "neg": lambda p, x: -x[0],
+    "abs": lambda p, x: np.abs(x[0]),
     "div": lambda p, x: x[0] / x[1] if x[0].dtype.kind in "fc" else NotImplemented,
-    "max": lambda p, x: np.maximum(*x), "min": lambda p, x: np.minimum(*x),
-    "exp": lambda p, x: np.exp(x[0]), "exp2": lambda p, x: np.exp2(x[0]), "log": lambda p, x: np.log(x[0]),
-    "expm1": lambda p, x: np.expm1(x[0]), "log1p": lambda p, x: np.log1p(x[0]),
-    "sin": lambda p, x: np.sin(x[0]), "cos": lambda p, x: np.cos(x[0]), "tanh": lambda p, x: np.tanh(x[0]),
-    "sqrt": lambda p, x: np.sqrt(x[0]), "rsqrt": lambda p, x: 1 / np.sqrt(x[0]),
-    "square": lambda p, x: np.square(x[0]), "sign": lambda p, x: np.sign(x[0]), "floor": lambda p, x: np.floor(x[0]),
-    "logistic": _logistic, "integer_pow": _integer_pow, "pow": lambda p, x: np.power(*x),
-    "is_finite": lambda p, x: np.isfinite(x[0]), "clamp": lambda p, x: np.minimum(np.maximum(x[1], x[0]), x[2]),
-    "and": _logical(np.logical_and, np.bitwise_and), "or": _logical(np.logical_or, np.bitwise_or),
+    "max": lambda p, x: np.maximum(*x),
+    "min": lambda p, x: np.minimum(*x),
+    "exp": lambda p, x: np.exp(x[0]),
+    "exp2": lambda p, x: np.exp2(x[0]),
+    "log": lambda p, x: np.log(x[0]),
+    "expm1": lambda p, x: np.expm1(x[0]),
+    "log1p": lambda p, x: np.log1p(x[0]),
+    "sin": lambda p, x: np.sin(x[0]),
+    "cos": lambda p, x: np.cos(x[0]),
+    "tanh": lambda p, x: np.tanh(x[0]),
+    "sqrt": lambda p, x: np.sqrt(x[0]),
+    "rsqrt": lambda p, x: 1 / np.sqrt(x[0]),
+    "square": lambda p, x: np.square(x[0]),
+    "sign": lambda p, x: np.sign(x[0]),
+    "floor": lambda p, x: np.floor(x[0]),
+    "logistic": _logistic,
+    "integer_pow": _integer_pow,
+    "pow": lambda p, x: np.power(*x),
+    "is_finite": lambda p, x: np.isfinite(x[0]),
+    "clamp": lambda p, x: np.minimum(np.maximum(x[1], x[0]), x[2]),
+    "and": _logical(np.logical_and, np.bitwise_and),
+    "or": _logical(np.logical_or, np.bitwise_or),
     "not": lambda p, x: np.logical_not(x[0]) if x[0].dtype == bool else np.bitwise_not(x[0]),
-    "reduce_max": _axes(np.max), "reduce_min": _axes(np.min),
-    "reduce_and": _axes(np.all), "reduce_or": _axes(np.any),
+    "reduce_max": _axes(np.max),
+    "reduce_min": _axes(np.min),
+    "reduce_and": _axes(np.all),
+    "reduce_or": _axes(np.any),
     "argmax": lambda p, x: np.argmax(x[0], axis=p["axes"][0]),
     "argmin": lambda p, x: np.argmin(x[0], axis=p["axes"][0]),
     "convert_element_type": lambda p, x: x[0].astype(p["new_dtype"]),
-}  # fmt: skip
+}
 
 
 def carried_out(
@@ -120,6 +142,8 @@ def carried_out(
     if found is NotImplemented:
         return None
     results = found if isinstance(found, list) else [found]
-    made = [np.ascontiguousarray(np.asarray(r).astype(o.dtype, copy=False)).reshape(o.shape)
-            for r, o in zip(results, outputs, strict=True)]  # fmt: skip
+    made = [
+        np.ascontiguousarray(np.asarray(r).astype(o.dtype, copy=False)).reshape(o.shape)
+        for r, o in zip(results, outputs, strict=True)
+    ]
     return list(made)

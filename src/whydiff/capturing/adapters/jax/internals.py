@@ -26,10 +26,19 @@ CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 INLINED = frozenset(
     {
-        "jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call",
-        "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin",
+        "jit",
+        "pjit",
+        "closed_call",
+        "core_call",
+        "remat",
+        "remat2",
+        "checkpoint",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "custom_lin",
     }
-)  # fmt: skip
+)
 """Primitives that only call their jaxpr with their own operands: looked into, never recorded."""
 
 source.register_exclusion(str(Path(__file__).parent))  # not the user's code

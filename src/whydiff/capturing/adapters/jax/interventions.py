@@ -82,8 +82,11 @@ class Changes:
             raise UsageError("The other side has no such array.", where=item.target)
         value = donor.leaf_value(leaf)
         if not values.is_key(value):
-            value = jax.numpy.asarray(values.host(value) if isinstance(value, (jax.Array, np.ndarray)) else
-                                      values.from_payload(donor.payload(value)))  # fmt: skip
+            value = jax.numpy.asarray(
+                values.host(value)
+                if isinstance(value, (jax.Array, np.ndarray))
+                else values.from_payload(donor.payload(value))
+            )
         for key, (name, _, array) in self.reached.arrays.items():
             if name == item.target:
                 self.swap[key] = values.as_like(value, array) if values.is_key(array) else value

@@ -19,8 +19,20 @@ _FUSION = re.compile(r'"kind":"([^"]+)"')
 _ALGORITHM = re.compile(r'"selected_algorithm":"?(-?\d+)')
 _TILES = re.compile(r'"(block_[mnk]|split_k|num_warps|num_stages)":"?(\d+)')
 _OUTPUT = re.compile(r'"output_tiles":\[\{"sizes":\[([^\]]*)\]')
-_MOVING = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy", "copy-start", "copy-done",
-           "transpose", "reshape", "broadcast", "convert")  # fmt: skip
+_MOVING = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "copy",
+    "copy-start",
+    "copy-done",
+    "transpose",
+    "reshape",
+    "broadcast",
+    "convert",
+)
 
 
 def kernels(op: Op, reads: Sequence[Any]) -> list[str]:

@@ -64,10 +64,14 @@ class Known:
         if known is None:
             fixed = tuple(Fixed(atom.val) if _is_number(atom) else None for atom in eqn.invars)
             known = self._equations[id(eqn)] = Equation(
-                eqn, names_of(eqn.source_info.name_stack), internals.place(eqn.source_info),
-                internals.called(eqn.primitive.name, eqn.params), control(eqn), fixed,
+                eqn,
+                names_of(eqn.source_info.name_stack),
+                internals.place(eqn.source_info),
+                internals.called(eqn.primitive.name, eqn.params),
+                control(eqn),
+                fixed,
                 same_bytes(eqn),
-            )  # fmt: skip
+            )
         return known
 
     def sites(self, scope: str, op: str, phase: Phase, occurrence: int, reads: int, writes: int) -> Sites:
@@ -95,8 +99,9 @@ class Known:
 
     def look_at(self, arrays: Iterable[Any]) -> None:
         """Take the fingerprints of many arrays that existed before the run at once."""
-        new = [a for a in arrays
-               if isinstance(a, jax.Array) and id(a) not in self._marks and not values.not_comparable(a)]  # fmt: skip
+        new = [
+            a for a in arrays if isinstance(a, jax.Array) and id(a) not in self._marks and not values.not_comparable(a)
+        ]
         for array, mark in zip(new, values.fingerprints([values.host(a) for a in new]), strict=True):
             self._marks[id(array)] = array, mark
 

@@ -211,8 +211,14 @@ class Lifter:
         """What stayed as recorded, with reasons, and discrete choices that flip."""
         found = [Count("ops not lifted", why, len(at), tuple(at[:3])) for why, at in self.not_lifted.items()]
         if self.flips:
-            found.append(Count("discrete choices that flip when lifted", f"lifted to {self.lift.dtype}",
-                               len(self.flips), tuple(self.flips[:3])))  # fmt: skip
+            found.append(
+                Count(
+                    "discrete choices that flip when lifted",
+                    f"lifted to {self.lift.dtype}",
+                    len(self.flips),
+                    tuple(self.flips[:3]),
+                )
+            )
         return tuple(found)
 
 

@@ -48,9 +48,12 @@ class Recorder:
     """
 
     def __init__(
-        self, reached: Reached, keep: Callable[[int, int, str], str] | None = None,
-        sink: Callable[[str, Any], None] | None = None, known: Known | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        reached: Reached,
+        keep: Callable[[int, int, str], str] | None = None,
+        sink: Callable[[str, Any], None] | None = None,
+        known: Known | None = None,
+    ) -> None:
         self.reached, self.keep, self.sink = reached, keep, sink
         self.known = Known() if known is None else known
         self._calls: list[Call] = []
@@ -205,8 +208,9 @@ class Recorder:
 
     # ------------------------------------------------------------------ programs
 
-    def program(self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Ref], taps: Sequence[Any], names: Names
-                ) -> list[Ref]:  # fmt: skip
+    def program(
+        self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Ref], taps: Sequence[Any], names: Names
+    ) -> list[Ref]:
         """Write down everything a program did, from the taps of its run (`whydiff.capturing.adapters.jax.tapped`)."""
         outer, self._marks = self._marks, _fingerprints(taps)
         try:
@@ -214,14 +218,17 @@ class Recorder:
         finally:
             self._marks = outer
 
-    def _program(self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Ref], taps: Sequence[Any], names: Names
-                 ) -> list[Ref]:  # fmt: skip
+    def _program(
+        self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Ref], taps: Sequence[Any], names: Names
+    ) -> list[Ref]:
         env: dict[Any, Ref] = dict(zip(jaxpr.invars, args, strict=True))
         env.update((var, self.ref(value)) for var, value in zip(jaxpr.constvars, consts, strict=True))
         for eqn, tap in zip(jaxpr.eqns, taps, strict=True):
             known = self.known.equation(eqn)
-            operands = [self._read(env, atom) if fixed is None else fixed
-                        for atom, fixed in zip(eqn.invars, known.fixed, strict=True)]  # fmt: skip
+            operands = [
+                self._read(env, atom) if fixed is None else fixed
+                for atom, fixed in zip(eqn.invars, known.fixed, strict=True)
+            ]
             here = (*names, *known.names)
             if known.inner is not None:
                 outs = self._program(*known.inner, self._refs(operands), tap, here)
@@ -259,8 +266,10 @@ class Recorder:
         for turn in range(p["length"]):
             index = p["length"] - 1 - turn if p["reverse"] else turn
             here = (*names, ("scope", f"scan.{turn}"))
-            items = [self._slice(x, var.aval, index, here, source)
-                     for x, var in zip(xs, body.jaxpr.invars[second:], strict=True)]  # fmt: skip
+            items = [
+                self._slice(x, var.aval, index, here, source)
+                for x, var in zip(xs, body.jaxpr.invars[second:], strict=True)
+            ]
             outs = self.program(body.jaxpr, body.consts, [*consts, *carry, *items], _item(stacked, index), here)
             carry = outs[:carried]
             ys.append(outs[carried:])

@@ -34,7 +34,7 @@ from whydiff.capturing.adapters.jax.tapped import (
     loops,
     plain,
     products,
-)  # fmt: skip
+)
 
 Way = Literal["taps", "boundaries", "products", "op by op"]
 WAYS: tuple[Way, ...] = ("taps", "boundaries", "products", "op by op")
@@ -58,8 +58,9 @@ class Compiled:
             self._seen[id(jaxpr)] = jaxpr, size(jaxpr), bool(loops(jaxpr))
         return self._seen[id(jaxpr)]
 
-    def run(self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], way: Way, options: Mapping[str, Any]
-            ) -> tuple[list[Any], Any]:  # fmt: skip
+    def run(
+        self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], way: Way, options: Mapping[str, Any]
+    ) -> tuple[list[Any], Any]:
         """Outputs and taps of a program; ``while`` loops are first run once more to learn their length."""
         counts: dict[Any, int] = self.counts.get(id(jaxpr), {})
         outs, taps = self._once(jaxpr, consts, args, way, counts, options)
@@ -123,8 +124,9 @@ class Recording:
             self._plain(primitive, args, params, outs, names)
             return outs
 
-    def _plain(self, primitive: Any, args: Sequence[Any], params: Mapping[str, Any], outs: list[Any], names: Names
-               ) -> None:  # fmt: skip
+    def _plain(
+        self, primitive: Any, args: Sequence[Any], params: Mapping[str, Any], outs: list[Any], names: Names
+    ) -> None:
         inputs = tuple(Fixed(a) if is_number(a) else aval_of(a) for a in args)
         op = Op(primitive.name, primitive, params, inputs, tuple(map(aval_of, outs)))
         reads = [self.recorder.ref(a) for a in args if not is_number(a)]
@@ -132,8 +134,9 @@ class Recording:
         for out, ref in zip(outs, made, strict=True):
             self.recorder.remember(out, ref)
 
-    def _unit(self, primitive: Any, inner: Any, args: Sequence[Any], params: Mapping[str, Any], names: Names
-              ) -> list[Any]:  # fmt: skip
+    def _unit(
+        self, primitive: Any, inner: Any, args: Sequence[Any], params: Mapping[str, Any], names: Names
+    ) -> list[Any]:
         if any(params.get("donated_invars", ())):
             self.donated = True
             params = {**params, "donated_invars": (False,) * len(params["donated_invars"])}
@@ -200,8 +203,9 @@ def _scan(p: Mapping[str, Any], given: Sequence[Any], execute: Execute) -> tuple
     order = range(p["length"] - 1, -1, -1) if p["reverse"] else range(p["length"])
     ys: dict[int, list[Any]] = {}
     for index in order:
-        outs, taps = one_by_one(body.jaxpr, body.consts, [*given[:first], *carry, *(x[index] for x in given[second:])],
-                                execute)  # fmt: skip
+        outs, taps = one_by_one(
+            body.jaxpr, body.consts, [*given[:first], *carry, *(x[index] for x in given[second:])], execute
+        )
         carry, ys[index] = outs[:carried], outs[carried:]
         turns.append((index, taps))
     stacked = [jax.numpy.stack([ys[i][n] for i in range(p["length"])]) for n in range(len(ys.get(0, ())))]
@@ -260,9 +264,13 @@ def _single(jaxpr: Jaxpr, outs: Sequence[Any]) -> list[Any]:
     taps = []
     for eqn in jaxpr.eqns:
         inner = internals.called(eqn.primitive.name, eqn.params)
-        by_var = dict(zip((v for v in jaxpr.outvars if not isinstance(v, internals.Literal)),
-                          (o for v, o in zip(jaxpr.outvars, outs, strict=True) if not isinstance(v, internals.Literal)),
-                          strict=True))  # fmt: skip
+        by_var = dict(
+            zip(
+                (v for v in jaxpr.outvars if not isinstance(v, internals.Literal)),
+                (o for v, o in zip(jaxpr.outvars, outs, strict=True) if not isinstance(v, internals.Literal)),
+                strict=True,
+            )
+        )
         made = [by_var.get(var) for var in eqn.outvars]
         taps.append(_single(inner[0], made) if inner is not None else [None if m is None else plain(m) for m in made])
     return taps

@@ -92,13 +92,22 @@ class _Pieces:
     def _execute(self, eqn: Any, given: Sequence[Any]) -> list[Any]:
         assert not control(eqn)
         with eqn.ctx.manager:
-            return self._carry_out(eqn.primitive.name, eqn.params, given, lambda: _whole(eqn, given),
-                                   lambda values: internals.bind(eqn.primitive, values, eqn.params))  # fmt: skip
+            return self._carry_out(
+                eqn.primitive.name,
+                eqn.params,
+                given,
+                lambda: _whole(eqn, given),
+                lambda values: internals.bind(eqn.primitive, values, eqn.params),
+            )
 
     def _carry_out(
-        self, name: str, params: Mapping[str, Any], given: Sequence[Any], whole: Callable[[], list[Any]],
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        given: Sequence[Any],
+        whole: Callable[[], list[Any]],
         bind: Callable[[Sequence[Any]], list[Any]] | None = None,
-    ) -> list[Any]:  # fmt: skip
+    ) -> list[Any]:
         if name not in self.ops:
             return whole()
         if name == "dot_general":
@@ -119,8 +128,13 @@ class _Pieces:
         other = np.asarray(b).transpose([*batch_r, *free_r, *right]).reshape(one.shape[0], -1, k)
 
         def piece(x: Any, y: Any) -> Any:
-            return lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision=p["precision"],
-                                   preferred_element_type=p["preferred_element_type"])  # fmt: skip
+            return lax.dot_general(
+                x,
+                y,
+                (((1,), (1,)), ((), ())),
+                precision=p["precision"],
+                preferred_element_type=p["preferred_element_type"],
+            )
 
         blocks = []
         for x, y in zip(one, other, strict=True):
@@ -162,8 +176,9 @@ class _Pieces:
 
 
 def _whole(eqn: Any, given: Sequence[Any]) -> list[Any]:
-    done = carried_out(eqn.primitive.name, eqn.params, [on_host(v) for v in given], [v.aval for v in eqn.outvars],
-                       rounded=False)  # fmt: skip
+    done = carried_out(
+        eqn.primitive.name, eqn.params, [on_host(v) for v in given], [v.aval for v in eqn.outvars], rounded=False
+    )
     return alone(eqn, given) if done is None else done
 
 

@@ -66,12 +66,18 @@ class Run:
         self._recorded = outputs
         handles = self._handles(recorder)
         return RecordedTrace(
-            framework="jax", level="op", calls=tuple(recorder.calls),
+            framework="jax",
+            level="op",
+            calls=tuple(recorder.calls),
             leaves=recorder.all_leaves(lambda name: f"leaf/{name}"),
-            environment=environment(), observer=ObserverCheck(None, None, len(outputs), "not checked yet"),
-            ties=self._ties(), scalars=self.reached.scalars, note=self._note(way, recorder, recording, len(attempts)),
-            payloads=self._payloads(recorder), handles=handles,
-        )  # fmt: skip
+            environment=environment(),
+            observer=ObserverCheck(None, None, len(outputs), "not checked yet"),
+            ties=self._ties(),
+            scalars=self.reached.scalars,
+            note=self._note(way, recorder, recording, len(attempts)),
+            payloads=self._payloads(recorder),
+            handles=handles,
+        )
 
     def recorded(self, way: Way, recorder: Recorder | None = None) -> tuple[Recorder, Recording, Outputs]:
         """One instrumented run."""

@@ -76,8 +76,10 @@ def _module_classes() -> tuple[type, ...]:
 
 def _variable_classes() -> tuple[type, ...]:
     homes = (
-        ("flax.nnx", "Variable"), ("penzai.core.variables", "Parameter"), ("penzai.core.variables", "StateVariable"),
-    )  # fmt: skip
+        ("flax.nnx", "Variable"),
+        ("penzai.core.variables", "Parameter"),
+        ("penzai.core.variables", "StateVariable"),
+    )
     return tuple(getattr(sys.modules[home], name) for home, name in homes if hasattr(sys.modules.get(home), name))
 
 

@@ -62,9 +62,9 @@ def same_bytes(eqn: Any) -> bool:
     return eqn.params.get("dimensions") is None or eqn.primitive.name != "reshape"
 
 
-_SAME_BYTES = frozenset({
-    "copy", "copy_p", "stop_gradient", "reshape", "squeeze", "expand_dims", "broadcast_in_dim", "convert_element_type",
-})  # fmt: skip
+_SAME_BYTES = frozenset(
+    {"copy", "copy_p", "stop_gradient", "reshape", "squeeze", "expand_dims", "broadcast_in_dim", "convert_element_type"}
+)
 """Where no element is added, dropped or moved; a broadcast of the same size only adds dimensions of size 1."""
 
 
@@ -74,8 +74,9 @@ def control(eqn: Any) -> str:
     return name if name in ("scan", "while", "cond") else ""
 
 
-def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], plan: Plan, at: Path = ()
-             ) -> tuple[list[Any], list[Any]]:  # fmt: skip
+def evaluate(
+    jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], plan: Plan, at: Path = ()
+) -> tuple[list[Any], list[Any]]:
     """Outputs, and per equation its taps.
 
     Returns:
@@ -126,8 +127,9 @@ def _scan(eqn: Any, values: Sequence[Any], plan: Plan, path: Path) -> tuple[list
         outs, taps = evaluate(closed.jaxpr, closed.consts, [*consts, *state, *x], plan, path)
         return tuple(outs[:carried]), (tuple(outs[carried:]), taps)
 
-    last, (ys, taps) = lax.scan(body, tuple(carry), tuple(xs), length=p["length"], reverse=p["reverse"],
-                                unroll=p["unroll"])  # fmt: skip
+    last, (ys, taps) = lax.scan(
+        body, tuple(carry), tuple(xs), length=p["length"], reverse=p["reverse"], unroll=p["unroll"]
+    )
     outs = [*last, *ys]
     return outs, {"outs": [plain(out) for out in outs], "body": taps}
 

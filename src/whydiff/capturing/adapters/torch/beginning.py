@@ -23,20 +23,7 @@ from whydiff.capturing.adapters.torch.state import reached_by
 
 _DEPTH = 4
 """Plain objects and functions are followed this deep; modules, optimizers and containers do not count."""
-_OPAQUE = (
-    str,
-    bytes,
-    bytearray,
-    int,
-    float,
-    complex,
-    bool,
-    type(None),
-    type,
-    types.ModuleType,
-    range,
-    np.ndarray,
-)
+_OPAQUE = (str, bytes, bytearray, int, float, complex, bool, type(None), type, types.ModuleType, range, np.ndarray)
 _KINDS = frozenset(_OPAQUE)
 _MAPPINGS = frozenset((dict, OrderedDict))
 _NOTHING: dict[Any, Any] = {}

@@ -29,15 +29,21 @@ class ChangedExecutor(Executor):
     """
 
     def __init__(
-        self, trace: Trace, changes: Mapping[int, Change], *, trusted: bool = False,
+        self,
+        trace: Trace,
+        changes: Mapping[int, Change],
+        *,
+        trusted: bool = False,
         restore: Mapping[str, torch.Tensor] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(trace, trusted=trusted, restore=restore)
         self._how = dict(changes)
         self._as_held: set[Site] = {
-            event.site for index, change in changes.items() if change.dtype
+            event.site
+            for index, change in changes.items()
+            if change.dtype
             for event in (*trace.calls[index].reads, *trace.calls[index].writes)
-        }  # fmt: skip
+        }
 
     def read(self, event: Event) -> torch.Tensor:
         """As `Executor.read`; rounded to the recorded dtype unless a changed call reads or writes it."""
@@ -102,8 +108,9 @@ class ChangedExecutor(Executor):
         if draws(func, *call.arguments):
             raise ReplayError("A random op draws other numbers in another dtype.", where=str(call.site))
         cast = [read.to(dtype) if read.is_floating_point() else read for read in reads]
-        cast = [c.clone() if i in call.mutates and c is r else c
-                for i, (c, r) in enumerate(zip(cast, reads, strict=True))]  # fmt: skip
+        cast = [
+            c.clone() if i in call.mutates and c is r else c for i, (c, r) in enumerate(zip(cast, reads, strict=True))
+        ]
         args = [_with_dtype(decode(item, cast), dtype) for item in call.arguments[0]]
         kwargs = {name: _with_dtype(decode(item, cast), dtype) for name, item in call.arguments[1].items()}
         for position, argument in enumerate(func._schema.arguments):

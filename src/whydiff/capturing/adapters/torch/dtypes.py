@@ -107,11 +107,7 @@ def spec_of(tensor: torch.Tensor) -> TensorSpec:
     if tensor.layout is not torch.strided:
         return TensorSpec(tuple(tensor.shape), dtype_name(tensor.dtype), str(tensor.device))
     return TensorSpec(
-        tuple(tensor.shape),
-        dtype_name(tensor.dtype),
-        str(tensor.device),
-        tensor.stride(),
-        int(tensor.storage_offset()),
+        tuple(tensor.shape), dtype_name(tensor.dtype), str(tensor.device), tensor.stride(), int(tensor.storage_offset())
     )
 
 

@@ -18,11 +18,24 @@ from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.records import Environment, Payload
 
 _VARIABLES = (
-    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
-    "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF", "TORCHINDUCTOR_EMULATE_PRECISION_CASTS",
-    "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "PYTHONHASHSEED", "TORCH_BLAS_PREFER_CUBLASLT",
-)  # fmt: skip
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "NVIDIA_TF32_OVERRIDE",
+    "CUDA_VISIBLE_DEVICES",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "TORCHINDUCTOR_EMULATE_PRECISION_CASTS",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "PYTHONHASHSEED",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+)
 
 
 class Flags(NamedTuple):
@@ -146,14 +159,16 @@ def set_flags(flags: Mapping[str, Any]) -> Iterator[None]:
 def environment() -> Environment:
     """Everything outside the program that can change numbers."""
     return Environment(
-        versions=_versions(), hardware=_hardware(), flags=_flags(),
+        versions=_versions(),
+        hardware=_hardware(),
+        flags=_flags(),
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         rng={
             "python": _digest(repr(random.getstate()).encode()),
             "numpy": _digest(repr(np.random.get_state()).encode()),
             "torch": _digest(torch.get_rng_state().numpy().tobytes()),
         },
-    )  # fmt: skip
+    )
 
 
 def _digest(data: bytes) -> str:
@@ -171,9 +186,12 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     for label, pattern in (
-        ("mkl", r"Math Kernel Library Version (\S+)"), ("onednn", r"MKL-DNN v(\S+)"),
-        ("openmp", r"OpenMP (\d+)"), ("blas", r"BLAS_INFO=(\w+)"), ("compiler", r"- (GCC [\d.]+)"),
-    ):  # fmt: skip
+        ("mkl", r"Math Kernel Library Version (\S+)"),
+        ("onednn", r"MKL-DNN v(\S+)"),
+        ("openmp", r"OpenMP (\d+)"),
+        ("blas", r"BLAS_INFO=(\w+)"),
+        ("compiler", r"- (GCC [\d.]+)"),
+    ):
         match = re.search(pattern, config)
         if match:
             found[label] = match.group(1)

@@ -34,8 +34,9 @@ def span_lanes(tensor: torch.Tensor, low: int, high: int) -> Lanes:
 def spans_lanes(spans: Sequence[tuple[torch.Tensor, int, int]]) -> list[Lanes]:
     """`span_lanes` of many tensors; those in host memory are read by several threads."""
     host = [i for i, (tensor, _, _) in enumerate(spans) if tensor.device.type == "cpu"]
-    found: list[Any] = [None if tensor.device.type == "cpu" else span_lanes(tensor, low, high)
-                        for tensor, low, high in spans]  # fmt: skip
+    found: list[Any] = [
+        None if tensor.device.type == "cpu" else span_lanes(tensor, low, high) for tensor, low, high in spans
+    ]
     addresses = [(spans[i][0].untyped_storage().data_ptr() + spans[i][1], spans[i][2] - spans[i][1]) for i in host]
     for i, lanes in zip(host, fingerprint_addresses(addresses), strict=True):
         found[i] = lanes

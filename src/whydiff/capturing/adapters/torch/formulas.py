@@ -21,13 +21,7 @@ Tensor = torch.Tensor
 
 
 def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    dropout: float,
-    causal: bool,
-    scale: float | None,
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float, causal: bool, scale: float | None
 ) -> tuple[Tensor, Tensor]:
     """softmax(scale * Q Kᵀ + bias) V and its log-sum-exp; heads of K and V are repeated for grouped queries.
 
@@ -50,13 +44,7 @@ def attention(
 
 
 def attention_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    causal: bool,
-    scale: float | None,
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scale: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `attention` by query, key and value (without grouped queries).
 

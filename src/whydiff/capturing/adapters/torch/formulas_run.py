@@ -14,12 +14,7 @@ from whydiff.records import Payload
 
 
 def evaluate(
-    formula: Callable[..., Any],
-    inputs: Sequence[Any],
-    dtype: str,
-    scale: float,
-    device: str,
-    repeats: int = 1,
+    formula: Callable[..., Any], inputs: Sequence[Any], dtype: str, scale: float, device: str, repeats: int = 1
 ) -> tuple[Payload, float]:
     """The first tensor that a formula returns for inputs times a scale, rounded to a dtype beforehand.
 

@@ -38,9 +38,11 @@ class BatchInvariant(TorchDispatchMode):
         unknown = sorted(set(ops) - set(FORMS))
         if unknown:
             raise UsageError(
-                "No batch-invariant form of this op is known.", actual=", ".join(unknown), expected=", ".join(FORMS),
+                "No batch-invariant form of this op is known.",
+                actual=", ".join(unknown),
+                expected=", ".join(FORMS),
                 next_step="name only ops of this list; the report says which ops varied",
-            )  # fmt: skip
+            )
         if rows < 1:
             raise UsageError("A piece has at least one row.", actual=str(rows))
         self.ops, self.rows = frozenset(ops), rows
@@ -110,7 +112,7 @@ def _items(positions: tuple[int, ...]) -> _Form:
             results.append(func(*own, **named))
         return _joined(results, count)
 
-    return form  # fmt: skip
+    return form
 
 
 def _joined(results: list[Any], count: int) -> Any:
@@ -118,10 +120,11 @@ def _joined(results: list[Any], count: int) -> Any:
     if isinstance(first, torch.Tensor):
         return torch.cat(results)
     return type(first)(
-        torch.cat(parts) if isinstance(parts[0], torch.Tensor) and parts[0].dim() and parts[0].shape[0] == 1 and count > 1
+        torch.cat(parts)
+        if isinstance(parts[0], torch.Tensor) and parts[0].dim() and parts[0].shape[0] == 1 and count > 1
         else parts[0]
         for parts in zip(*results, strict=True)
-    )  # fmt: skip
+    )
 
 
 _PIECE = 4096

@@ -152,12 +152,7 @@ class LiftedExecutor(Executor):
     """
 
     def __init__(
-        self,
-        trace: Trace,
-        lift: Lift,
-        *,
-        trusted: bool = False,
-        restore: Mapping[str, torch.Tensor] | None = None,
+        self, trace: Trace, lift: Lift, *, trusted: bool = False, restore: Mapping[str, torch.Tensor] | None = None
     ) -> None:
         super().__init__(trace, trusted=trusted, restore=restore)
         self.lift = lift
@@ -172,8 +167,10 @@ class LiftedExecutor(Executor):
         found = [
             Count("ops not lifted", reason, len(sites), tuple(sites[:3])) for reason, sites in self.not_lifted.items()
         ]
-        for what, sites in (("discrete choices that flip when lifted", self.flips),
-                            ("numbers that left the program before lifting", self.exported)):  # fmt: skip
+        for what, sites in (
+            ("discrete choices that flip when lifted", self.flips),
+            ("numbers that left the program before lifting", self.exported),
+        ):
             if sites:
                 found.append(Count(what, f"lifted to {self.lift.dtype}", len(sites), tuple(sites[:3])))
         return tuple(found)
@@ -223,8 +220,9 @@ class LiftedExecutor(Executor):
             read.to(dtype_of(event.spec.dtype)) if event.storage >= 0 else read
             for read, event in zip(reads, call.reads, strict=True)
         ]
-        narrow = [n.clone() if n is r and i in call.mutates else n
-                  for i, (n, r) in enumerate(zip(narrow, reads, strict=True))]  # fmt: skip
+        narrow = [
+            n.clone() if n is r and i in call.mutates else n for i, (n, r) in enumerate(zip(narrow, reads, strict=True))
+        ]
         outputs = super().apply(call, narrow)
         for position in call.mutates:
             reads[position].copy_(narrow[position])

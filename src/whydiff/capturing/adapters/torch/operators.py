@@ -22,15 +22,7 @@ _UNANNOTATED = {
     "batch_norm_update_stats": (frozenset((1, 2)), -1),
 }
 _UNINITIALISED = frozenset(
-    [
-        "empty",
-        "empty_like",
-        "empty_strided",
-        "new_empty",
-        "new_empty_strided",
-        "empty_permuted",
-        "empty_quantized",
-    ]
+    ["empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "empty_quantized"]
 )
 
 

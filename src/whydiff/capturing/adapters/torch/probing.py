@@ -94,9 +94,16 @@ def _lower(op: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Lowered | No
     if op == "convolution":
         return _convolution(*args)
     table: dict[str, Callable[..., Lowered | None]] = {
-        "mm": _mm, "bmm": _bmm, "matmul": _matmul, "linear": _linear, "mv": _vector, "dot": _vector,
-        "addmm": _biased(_mm), "baddbmm": _biased(_bmm), "addmv": _biased(_vector),
-    }  # fmt: skip
+        "mm": _mm,
+        "bmm": _bmm,
+        "matmul": _matmul,
+        "linear": _linear,
+        "mv": _vector,
+        "dot": _vector,
+        "addmm": _biased(_mm),
+        "baddbmm": _biased(_bmm),
+        "addmv": _biased(_vector),
+    }
     return table[op](*args) if op in table else None
 
 
@@ -122,8 +129,9 @@ def _convolution(
     rows = torch.nn.functional.unfold(x, weight.shape[2:], dilation, padding, stride)
     rows = rows.transpose(1, 2).reshape(1, -1, rows.shape[1])
     channels = weight.shape[0]
-    return Lowered(weight.unsqueeze(0), lambda out: out.permute(0, 2, 3, 1).reshape(1, -1, channels),
-                   x[:, :, :0], rows, bias)  # fmt: skip
+    return Lowered(
+        weight.unsqueeze(0), lambda out: out.permute(0, 2, 3, 1).reshape(1, -1, channels), x[:, :, :0], rows, bias
+    )
 
 
 class Summed:
@@ -159,11 +167,7 @@ class Summed:
         return values
 
     def evaluate(
-        self,
-        values: npt.NDArray[Any],
-        factors: npt.NDArray[Any] | None,
-        row: int,
-        columns: npt.NDArray[np.int64],
+        self, values: npt.NDArray[Any], factors: npt.NDArray[Any] | None, row: int, columns: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
         """The op's outputs at (row, column) for other terms, as many a call as there are columns.
 

@@ -63,10 +63,17 @@ class Judge:
     def alarms(self) -> tuple[Alarm, ...]:
         """In order of first occurrence."""
         return tuple(
-            Alarm(kind, site, raised.dtype, raised.data, raised.count, (raised.steps[0], raised.steps[-1]),
-                  tuple(raised.steps))
+            Alarm(
+                kind,
+                site,
+                raised.dtype,
+                raised.data,
+                raised.count,
+                (raised.steps[0], raised.steps[-1]),
+                tuple(raised.steps),
+            )
             for (kind, site), raised in self._raised.items()
-        )  # fmt: skip
+        )
 
     def written(self, call: Call, total: Any, step: int, tensor: torch.Tensor, largest: float, known: Known) -> None:
         """Judge what a call wrote, and note in ``known`` whether it carries an overflow.
@@ -104,8 +111,12 @@ class Judge:
                 digits = -math.log2(unit_roundoff(total.dtype_name))
                 lost = math.log2(max(ordered[0].largest, 1e-300) / max(largest, 1e-300))
                 if lost > CANCELLED_SHARE * digits:
-                    data = {"bits_lost": min(lost, digits), "bits_of_format": digits,
-                            "squares_at": str(sites[0].site), "means_at": str(sites[1].site)}  # fmt: skip
+                    data = {
+                        "bits_lost": min(lost, digits),
+                        "bits_of_format": digits,
+                        "squares_at": str(sites[0].site),
+                        "means_at": str(sites[1].site),
+                    }
                     self._alarm("one-pass-variance", total, step, data)
 
     def _vanishing(self, call: Call, total: Any, step: int, tensor: torch.Tensor) -> None:
@@ -114,8 +125,12 @@ class Judge:
         if call.plan.role != "scaling":
             constant = vanished_constant(call.plan.op, call.args, call.kwargs, found.dtype)
             if constant is not None:
-                data = {"constant": constant, "smallest": limits(found.dtype).smallest, "zeros": found.zeros,
-                        "elements": found.elements}  # fmt: skip
+                data = {
+                    "constant": constant,
+                    "smallest": limits(found.dtype).smallest,
+                    "zeros": found.zeros,
+                    "elements": found.elements,
+                }
                 self._alarm("underflow", total, step, data)
             return
         if call.plan.changes or found.zeros <= UNDERFLOW_SHARE * found.elements:
@@ -126,8 +141,13 @@ class Judge:
         present = min(int(torch.count_nonzero(t.detach())) for t in reads)
         lost = 1 - (found.elements - found.zeros) / present if present else 0.0
         if lost > UNDERFLOW_SHARE:
-            data = {"share_lost": lost, "smallest_kept": found.min_abs, "present": present, "zeros": found.zeros,
-                    "elements": found.elements}  # fmt: skip
+            data = {
+                "share_lost": lost,
+                "smallest_kept": found.min_abs,
+                "present": present,
+                "zeros": found.zeros,
+                "elements": found.elements,
+            }
             self._alarm("underflow", total, step, data)
 
     def _not_finite(self, call: Call, total: Any, step: int, tensor: torch.Tensor, found: Range) -> bool:
@@ -139,8 +159,12 @@ class Judge:
         if deliberate or call.plan.op == "full":
             return False
         if all(known.finite for known in before):
-            data: dict[str, Any] = {"infs": found.infs, "nans": found.nans, "elements": found.elements,
-                                    "largest_input": max((k.largest for k in before), default=0.0)}  # fmt: skip
+            data: dict[str, Any] = {
+                "infs": found.infs,
+                "nans": found.nans,
+                "elements": found.elements,
+                "largest_input": max((k.largest for k in before), default=0.0),
+            }
             if not call.plan.operator.written_names:
                 data |= examine_overflow(call.func, call.args, call.kwargs, found.dtype)
             vanished = any(known.vanished for known in before)
@@ -174,8 +198,13 @@ class Judge:
         if isinstance(true, float):
             headroom = min(headroom, math.log2(limits(stored.dtype).largest / true))
         if headroom < LATE_SCALING_HEADROOM or not stored.finite:
-            data = {"factor": factor, "gain_bits": -math.log2(factor), "headroom_stored": headroom,
-                    "headroom_scaled_first": headroom - math.log2(factor), "scaled_at": str(total.site)}  # fmt: skip
+            data = {
+                "factor": factor,
+                "gain_bits": -math.log2(factor),
+                "headroom_stored": headroom,
+                "headroom_scaled_first": headroom - math.log2(factor),
+                "scaled_at": str(total.site),
+            }
             self._alarm("late-scaling", product, step, data)
 
     def _alarm(self, kind: Any, total: Any, step: int, data: dict[str, Any]) -> None:

@@ -103,11 +103,14 @@ class RangeRecorder(TorchDispatchMode):
         try:
             sites = tuple(
                 SiteRange(
-                    total.site, total.tally.range(), len(total.steps),
-                    tuple(zip(total.steps, total.largest, strict=True)), total.cancelled,
+                    total.site,
+                    total.tally.range(),
+                    len(total.steps),
+                    tuple(zip(total.steps, total.largest, strict=True)),
+                    total.cancelled,
                 )
                 for total in self._totals
-            )  # fmt: skip
+            )
         finally:
             if collecting:
                 gc.enable()

@@ -186,9 +186,22 @@ class Recorder(TorchDispatchMode):
         phase, scope = self.scopes.phase_and_scope()
         writes, _ = self._outputs(operator, self._count, result, [], False)
         self._rows.append(
-            (self._count, scope, operator, phase, self.scopes.step, "view", reads, writes, template, (),
-             self._context(), "", self._occurrence(scope, operator.op, phase))
-        )  # fmt: skip
+            (
+                self._count,
+                scope,
+                operator,
+                phase,
+                self.scopes.step,
+                "view",
+                reads,
+                writes,
+                template,
+                (),
+                self._context(),
+                "",
+                self._occurrence(scope, operator.op, phase),
+            )
+        )
         self._count += 1
         return result
 
@@ -346,13 +359,7 @@ class Recorder(TorchDispatchMode):
         self._append("return", scope, "return", reads, [], [path for path, _ in found])
 
     def _append(
-        self,
-        kind: Kind,
-        scope: str,
-        op: str,
-        reads: list[Row],
-        writes: list[Row],
-        slots: list[str] | None = None,
+        self, kind: Kind, scope: str, op: str, reads: list[Row], writes: list[Row], slots: list[str] | None = None
     ) -> None:
         """Write down a call that is no operator: a return, or a whole module."""
         index = self._count

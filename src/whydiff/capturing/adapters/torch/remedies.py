@@ -69,7 +69,7 @@ class Contiguous(TorchDispatchMode):
             args = tuple(
                 a.clone(memory_format=torch.contiguous_format) if isinstance(a, torch.Tensor) else a for a in args
             )
-        return func(*args, **(kwargs or {}))  # fmt: skip
+        return func(*args, **(kwargs or {}))
 
 
 def _sdpa(ops: Sequence[str], value: Any) -> AbstractContextManager[Any]:

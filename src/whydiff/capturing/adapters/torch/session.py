@@ -193,11 +193,14 @@ class Session:
             if not leaf.skipped:
                 payloads[f"leaf/{leaf.name}"] = _lazy_payload(leaf)
         return RecordedTrace(
-            framework="torch", level=self.level, calls=tuple(self.calls),
+            framework="torch",
+            level=self.level,
+            calls=tuple(self.calls),
             leaves=tuple(_leaf(leaf, kept=True) for leaf in self.recorder.leaves),
-            payloads=payloads, handles={leaf.name: leaf.value for leaf in self.recorder.leaves},
+            payloads=payloads,
+            handles={leaf.name: leaf.value for leaf in self.recorder.leaves},
             **self.summary(observer),
-        )  # fmt: skip
+        )
 
     def manifest(self) -> dict[str, Any]:
         """What a trace's writer is closed with, after the block."""
@@ -207,10 +210,13 @@ class Session:
     def summary(self, observer: ObserverCheck) -> dict[str, Any]:
         """What belongs to the manifest of a trace."""
         return {
-            "environment": self.environment, "observer": observer, "ties": ties_of(self.recorder.leaves),
-            "scalars": self._scalars, "config": self._config,
+            "environment": self.environment,
+            "observer": observer,
+            "ties": ties_of(self.recorder.leaves),
+            "scalars": self._scalars,
+            "config": self._config,
             "contexts": tuple(self.recorder.contexts) or ({},),
-        }  # fmt: skip
+        }
 
     # ------------------------------------------------------------------ what scopes tell
 
