@@ -20,13 +20,13 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from whydiff.numbers.metrics import is_integer, values
-from whydiff.records import Alignment, Count, Event, Payload, Trace
+from whydiff.records import Alignment, Event, Payload, Trace
 
 Value = Any
 Which = Literal["reference", "candidate"]
@@ -246,83 +246,11 @@ def settle(
     return Settled(maps[best], len(maps), "closest", False)
 
 
-# --------------------------------------------------------------------------- from recorded runs
-
-
-@dataclass(frozen=True, slots=True)
-class SliceMaps:
-    """The maps of one pair of runs.
-
-    Attributes:
-        axes: what the runs have different sizes of.
-        written: (reference's call, position among its writes) → maps that fit; no entry: the shapes agree.
-        unmapped: values whose shapes differ and that no map explains, counted with reasons.
-    """
-
-    axes: tuple[Axis, ...]
-    written: Mapping[tuple[int, int], tuple[SliceMap, ...]] = field(default_factory=dict)
-    unmapped: tuple[Count, ...] = ()
-
-
-def infer(traces: Sequence[Trace], alignments: Sequence[Alignment], axes: Sequence[Axis] = ()) -> SliceMaps:
-    """Slice maps from runs at two or more sizes.
-
-    Args:
-        traces: the smallest first; the map leads from the first to the last, the others confirm it.
-        alignments: of the first with each other one, in order.
-        axes: of the first and the last; found from what the runs read from outside if omitted.
-    """
-    first, last = traces[0], traces[-1]
-    pairs = {p.reference: p.candidate for p in alignments[-1].pairs}
-    found_axes = tuple(axes) or axes_between(first, last, alignments[-1])
-    between = [
-        (axes_between(first, trace, alignment), trace, {p.reference: p.candidate for p in alignment.pairs})
-        for trace, alignment in zip(traces[1:-1], alignments[:-1], strict=True)
-    ]
-    written: dict[tuple[int, int], tuple[SliceMap, ...]] = {}
-    reasons: dict[str, list[str]] = {}
-    for reference, candidate in pairs.items():
-        ours, theirs = first.calls[reference].writes, last.calls[candidate].writes
-        for position, (event, other) in enumerate(zip(ours, theirs, strict=False)):
-            shapes = event.spec.shape, other.spec.shape
-            if shapes[0] == shapes[1]:
-                continue
-            maps = options(*shapes, found_axes)
-            middle = [
-                (shape, some)
-                for some, trace, partner in between
-                if (shape := _shape(trace, partner.get(reference), position)) is not None
-            ]
-            kept = tuple(one for one in maps if all(_confirms(one, *at) for at in middle))
-            if kept:
-                written[reference, position] = kept
-            else:
-                why = "a third size refutes every map" if maps else why_unmapped(*shapes)
-                reasons.setdefault(why, []).append(str(event.site))
-    counts = tuple(Count("values without a slice map", why, len(at), tuple(at[:3])) for why, at in reasons.items())
-    return SliceMaps(found_axes, written, counts)
-
-
 def why_unmapped(reference: Shape, candidate: Shape) -> str:
     """Why two shapes have no slice map, in words."""
     if len(reference) != len(candidate):
         return "another number of dimensions"
     return "a dimension does not grow in step with the run's size"
-
-
-def _shape(trace: Trace, call: int | None, position: int) -> Shape | None:
-    if call is None or position >= len(trace.calls[call].writes):
-        return None
-    return trace.calls[call].writes[position].spec.shape
-
-
-def _confirms(one: SliceMap, shape: Shape, axes: tuple[Axis, ...]) -> bool:
-    """Whether a third shape lies on the same lines: windows of the same outer and inner parts fit it."""
-    if one.whole != "candidate" or one.small == shape:
-        return one.small == shape and not axes
-    form = [(w.outer, w.inner) if w is not None else None for w in one.windows]
-    others = options(one.small, shape, axes)
-    return any(form == [(w.outer, w.inner) if w is not None else None for w in o.windows] for o in others)
 
 
 def axes_between(

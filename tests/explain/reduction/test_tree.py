@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulate import chain, joined, trees
 
-from whydiff.explain.reduction import Tree, describe, first_difference
+from whydiff.explain.reduction import Tree, describe
 
 
 @given(trees(), st.randoms(use_true_random=False))
@@ -34,18 +34,6 @@ def test_a_restricted_tree_joins_its_leaves_as_before(tree: Tree, data: st.DataO
     sets = {frozenset(tree.leaves_of(tree.leaves + i)) & frozenset(kept) for i in range(len(tree.nodes))}
     inner = {frozenset(kept[leaf] for leaf in small.leaves_of(small.leaves + i)) for i in range(len(small.nodes))}
     assert inner == {part for part in sets if len(part) > 1}
-
-
-@given(trees(most=12), trees(most=12))
-@settings(max_examples=50, deadline=None)
-def test_a_difference_names_two_terms(one: Tree, other: Tree) -> None:
-    pair = first_difference(one, other)
-    assert pair is None or (0 <= pair[0] < pair[1] < one.leaves and one != other)
-
-
-def test_equal_trees_have_no_difference_and_others_do() -> None:
-    assert first_difference(chain(range(8)), chain(range(8))) is None
-    assert first_difference(chain(range(8)), chain(range(7, -1, -1))) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from whydiff.numbers.metrics import is_integer, known_dtypes, values
 from whydiff.numbers.tolerance import GARBAGE_EXPONENT, GARBAGE_JUMP
 from whydiff.records import Payload
 
-Array = np.ndarray[Any, Any]
 _LARGEST = (
     *(float(np.finfo(dtype).max) for dtype in (np.float16, np.float32, np.float64)),
     float.fromhex("0x1.fep+127"),

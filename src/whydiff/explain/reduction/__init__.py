@@ -8,19 +8,6 @@ from whydiff.explain.reduction.emulate import Product, Terms, emulate
 from whydiff.explain.reduction.proof import Proof, prove
 from whydiff.explain.reduction.replay import Order, Replay, replay
 from whydiff.explain.reduction.reveal import reveal
-from whydiff.explain.reduction.tree import Tree, first_difference
+from whydiff.explain.reduction.tree import Tree
 
-__all__ = [
-    "Order",
-    "Product",
-    "Proof",
-    "Replay",
-    "Terms",
-    "Tree",
-    "describe",
-    "emulate",
-    "first_difference",
-    "prove",
-    "replay",
-    "reveal",
-]
+__all__ = ["Order", "Product", "Proof", "Replay", "Terms", "Tree", "describe", "emulate", "prove", "replay", "reveal"]

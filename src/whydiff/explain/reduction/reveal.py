@@ -23,8 +23,8 @@ import numpy.typing as npt
 from whydiff.errors import ReplayError
 from whydiff.explain.reduction.tree import Tree
 
-PLUS, MINUS, UNIT, ZERO = 2, -2, 1, 0
-"""What a mask may hold: +M, −M, one unit, nothing."""
+PLUS, MINUS, UNIT = 2, -2, 1
+"""What a mask may hold, beside 0 (nothing): +M, −M, one unit."""
 
 MOST_WORK = 1 << 30
 """Terms evaluated, over all probes, before giving up: about ten seconds on one core. Orders seen on CPUs need

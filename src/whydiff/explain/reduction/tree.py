@@ -116,39 +116,3 @@ class Tree:
         """The same shape with leaf k renamed ``order[k]`` (a permutation): a wrong tree to test with."""
         renamed = [[order[child] if child < self.leaves else child for child in node] for node in self.nodes]
         return Tree.of(self.leaves, renamed)
-
-
-def first_difference(reference: Tree, candidate: Tree) -> tuple[int, int] | None:
-    """Smallest pair of terms (i, i + 1 or 0, j) that the two trees join over another number of terms.
-
-    Returns:
-        Leaves (i, j) whose smallest common subtree has another size; None if the trees are equal or such a
-        pair was not found among neighbours and pairs with term 0.
-    """
-    if reference == candidate or reference.leaves != candidate.leaves:
-        return None
-    pairs = [(i, i + 1) for i in range(reference.leaves - 1)] + [(0, j) for j in range(2, reference.leaves)]
-    paths = tuple(_paths(tree) for tree in (reference, candidate))
-    for pair in pairs:
-        sizes = [_common(tree, parents, *pair) for tree, parents in zip((reference, candidate), paths, strict=True)]
-        if sizes[0] != sizes[1]:
-            return pair
-    return None
-
-
-def _paths(tree: Tree) -> list[int]:
-    parents = [-1] * (tree.root + 1)
-    for index, node in enumerate(tree.nodes):
-        for child in node:
-            parents[child] = tree.leaves + index
-    return parents
-
-
-def _common(tree: Tree, parents: list[int], i: int, j: int) -> int:
-    """Leaves below the lowest common ancestor: parents have larger ids, so climb the smaller id."""
-    while i != j:
-        if i < j:
-            i = parents[i]
-        else:
-            j = parents[j]
-    return tree.sizes[i]

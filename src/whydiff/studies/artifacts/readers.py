@@ -17,10 +17,9 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.store.dtypes import NATIVE, TAGS
 from whydiff.capturing.store.nested import named_leaves
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
-from whydiff.capturing.store.tensor_files import DAMAGE
 from whydiff.errors import UsageError
 from whydiff.studies.artifacts.columns import read_columns
-from whydiff.studies.artifacts.content import Content, Spool, damaged
+from whydiff.studies.artifacts.content import DAMAGE, Content, Spool, damaged
 from whydiff.studies.artifacts.sources import FileRange, InMemory, Stored, in_memory, real_bits
 
 MAX_TEXT = 64 << 20

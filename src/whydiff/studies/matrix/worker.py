@@ -57,7 +57,6 @@ class Worker:
 
     def __init__(self, folder: Path, timeout: float, *, fresh: bool = False) -> None:
         self.folder, self.timeout, self.fresh = folder, timeout, fresh
-        self.processes = 0
         self._probed: dict[str, Mapping[str, Any]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +93,6 @@ class Worker:
         return Answer("done", data)
 
     def _run(self, setting: Setting, place: Path) -> tuple[str, str]:
-        self.processes += 1
         command = [
             setting.python,
             "-m",

@@ -13,7 +13,7 @@ from torch import nn
 from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.formulas import FORMULAS
-from whydiff.capturing.adapters.torch.lifting import LiftedExecutor, apply_lifted
+from whydiff.capturing.adapters.torch.lifting import LiftedExecutor
 from whydiff.errors import ReplayError
 from whydiff.records import Lift, RecordedTrace
 
@@ -237,23 +237,6 @@ def test_grouped_products_have_a_formula(a: tuple[int, ...], b: tuple[int, ...],
             assert torch.equal(found[:, begin:end], left[group] @ right[:, begin:end])
         else:
             assert torch.equal(found[group], left[:, begin:end] @ right[begin:end])
-
-
-def test_apply_lifted_leaves_its_reads_alone() -> None:
-    x = torch.randn(6).bfloat16()
-    trace = captured(lambda x: x.clone().mul_(3), x)
-    call = next(c for c in trace.calls if c.mutates)
-    read = x.double()
-    [output] = apply_lifted(call, [read], "float64")
-    assert torch.equal(output, x.double() * 3)
-    assert torch.equal(read, x.double())
-
-
-def test_apply_lifted_refuses_random_ops() -> None:
-    trace = captured(nn.Dropout(0.5), torch.randn(6))
-    call = next(c for c in trace.calls if c.rng)
-    with pytest.raises(ReplayError):
-        apply_lifted(call, [torch.zeros(6)] * len(call.reads), "float64")
 
 
 def test_stochastic_rounding_is_unbiased_seeded_and_keeps_what_fits() -> None:

@@ -151,5 +151,3 @@ FORMS: dict[str, _Form] = {
     ["gelu", "silu", "exp", "rsqrt", "sqrt", "tanh", "sigmoid", "erf", "sin", "cos", "log", "reciprocal"], _elementwise
 )
 """Op → how it is carried out in pieces."""
-
-MATRIX_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")

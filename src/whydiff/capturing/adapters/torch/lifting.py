@@ -45,30 +45,6 @@ def widened(tensor: torch.Tensor, lift: Lift) -> torch.Tensor:
     return tensor.to(lifted_dtype(tensor.dtype, lift))
 
 
-def apply_lifted(call: Call, reads: Sequence[torch.Tensor], dtype: str, *, trusted: bool = True) -> list[torch.Tensor]:
-    """One recorded op in float32 or float64 on given tensors, which stay untouched.
-
-    Args:
-        call: of kind ``compute``, not random.
-        reads: in the order of ``call.reads``; floating ones of any dtype are widened (exactly).
-        dtype: ``"float32"`` or ``"float64"``.
-        trusted: False executes only ATen ops.
-
-    Returns:
-        What the op returned, flat, floating tensors in ``dtype`` (complex ones in its complex counterpart);
-        for an op that returns nothing, the tensors that it changed.
-
-    Raises:
-        ReplayError: the op is random, or neither its kernel, nor a formula, nor a decomposition lifts it.
-        LookupError: no such op in this torch.
-    """
-    lift = Lift(dtype)  # type: ignore[arg-type]
-    wide = [widened(read, lift) for read in reads]
-    wide = [w.clone() if i in call.mutates and w is r else w for i, (w, r) in enumerate(zip(wide, reads, strict=True))]
-    outputs = [widened(tensor, lift) for tensor in _carry_out(call, wide, lift, trusted)]
-    return outputs or [wide[i] for i in call.mutates]
-
-
 def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: bool) -> list[torch.Tensor]:
     """The op on wide reads: its kernel, else a formula, else a decomposition.
 
