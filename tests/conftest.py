@@ -12,6 +12,8 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a part raises comes through, instead of being counted: our own mistakes fail our tests.
+os.environ["WHYDIFF_RAISE"] = "1"
 
 if TYPE_CHECKING:
     import torch

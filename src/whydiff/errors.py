@@ -9,13 +9,27 @@ WhydiffError
 │   └── TraceVersionError    written by a schema this version does not read
 ├── PayloadError        a full tensor is needed and is not there
 ├── CaptureError        an instrumented run could not be recorded
-└── ReplayError         a recorded call could not be executed again
+├── ReplayError         a recorded call could not be executed again
+└── PluginError         a registered part is broken, or clashes with another
 ```
 
 A message always says: what, where, actual, expected, next step.
+
+Where a part (a rule, an experiment, a metric, a section of a report) may fail without the rest, it works inside
+`guarded`: what it raises is noted by the innermost `collecting`, and the work goes on. With ``WHYDIFF_RAISE=1`` in the
+environment (as in whydiff's own tests), or where nobody collects, the error comes through.
 """
 
 from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class WhydiffError(Exception):
@@ -68,3 +82,84 @@ class CaptureError(WhydiffError):
 
 class ReplayError(WhydiffError):
     """A recorded call could not be executed again."""
+
+
+class PluginError(WhydiffError):
+    """A registered part is broken, or clashes with another; the message names it and where it comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A part that raised.
+
+    Attributes:
+        part: which, in words: ``"cause ST001"``.
+        error: type and message, on one line.
+    """
+
+    part: str
+    error: str
+
+
+@dataclass(slots=True)
+class Failures:
+    """What failed while somebody collected: failure → how often."""
+
+    found: dict[Failure, int] = field(default_factory=dict)
+
+    def add(self, failure: Failure) -> None:
+        """Note one more."""
+        self.found[failure] = self.found.get(failure, 0) + 1
+
+
+_COLLECTING: ContextVar[Failures | None] = ContextVar("whydiff_failures", default=None)
+_LONGEST = 300
+
+
+@contextmanager
+def collecting() -> Iterator[Failures]:
+    """Note what fails inside `guarded` blocks, instead of letting it through."""
+    failures = Failures()
+    token = _COLLECTING.set(failures)
+    try:
+        yield failures
+    finally:
+        _COLLECTING.reset(token)
+
+
+class guarded:
+    """Let a part fail alone: ``with guarded("cause ST001") as guard: …``.
+
+    Args:
+        part: who works in the block, in words.
+
+    Attributes:
+        error: after the block, what it raised, on one line; empty if it did not.
+    """
+
+    def __init__(self, part: str) -> None:
+        self.part, self.error = part, ""
+
+    def __enter__(self) -> guarded:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        failures = _COLLECTING.get()
+        if not isinstance(error, Exception) or failures is None or os.environ.get("WHYDIFF_RAISE") == "1":
+            return False
+        self.error = one_line(error)
+        failures.add(Failure(self.part, self.error))
+        return True
+
+
+def attempted(part: str, work: Callable[[], T], otherwise: T) -> T:
+    """What ``work()`` gives; ``otherwise`` if it raises (see `guarded`)."""
+    with guarded(part):
+        return work()
+    return otherwise
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of an error, cut to a readable length."""
+    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

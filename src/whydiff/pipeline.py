@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from whydiff import registry
 from whydiff.capturing.adapters import Progress, Run, for_framework, for_target
 from whydiff.capturing.store import DiskTrace, open_trace
-from whydiff.errors import TraceError, WhydiffError
+from whydiff.errors import Failures, PluginError, TraceError, WhydiffError, attempted, collecting, guarded, one_line
 from whydiff.explain.case import Case, replayable
-from whydiff.explain.causes import detectors
+from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
-from whydiff.explain.scaling import Scaling, measure_scaling
+from whydiff.explain.scaling import Modes, Scaling, measure_scaling
 from whydiff.judge.impact import impact, justified
 from whydiff.judge.noise_floor import NoiseFloor, noise_floor
 from whydiff.judge.verdict import judge, judge_origins, needs_local_test, weighed
@@ -28,7 +29,10 @@ from whydiff.numbers.comparison import same
 from whydiff.pair.align import align, explain
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.axes import axes_of
-from whydiff.records import Alignment, Cause, Count, Diagnosis, Side, Trace
+from whydiff.records import Alignment, Cause, Count, Diagnosis, Measurement, Side, Trace
+
+_NO_IMPACT: tuple[Measurement, ...] = ()
+_NO_NOTES: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,9 @@ def compare(reference: Any, candidate: Any, *args: Any, options: Options | None 
     """
     options = options or Options()
     sides = _runs(reference, candidate, args, kwargs)
-    with _strange_traces(sides):
-        return _compared(sides, options)
+    with _strange_traces(sides), collecting() as failures:
+        diagnosis = _compared(sides, options)
+        return replace(diagnosis, not_compared=(*diagnosis.not_compared, *_failed(failures)))
 
 
 def _compared(sides: tuple[Run | DiskTrace, ...], options: Options) -> Diagnosis:
@@ -123,11 +128,18 @@ def localize(
 
 def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = None) -> Diagnosis:
     """Why: detect causes, verify them by experiment, judge, and write the document."""
-    hypotheses = [cause for detector in detectors() for cause in detector.detect(case)]
-    scaling = measure_scaling(case, progress) if _differs(case) else None
+    hypotheses = [cause for detector in detectors() for cause in _hypotheses(detector, case)]
+    scaling = None
+    if _differs(case):
+        unknown = (Modes(),) * len(case.localization.origins)
+        failed = Scaling(origins=unknown, why_not="it raised an error, which is counted apart")
+        scaling = attempted("the scaling test", lambda: measure_scaling(case, progress), failed)
     causes = tuple(sorted(weighed(case, verify(case, hypotheses, progress), scaling), key=_rank))
-    floor = noise_floor(case, progress) if scaling is not None else NoiseFloor()
-    local = examine(case, progress) if scaling is not None and needs_local_test(case, scaling) else None
+    floor, local = NoiseFloor(), None
+    if scaling is not None:
+        floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)
+    if scaling is not None and needs_local_test(case, scaling):
+        local = attempted("the local test", lambda: examine(case, progress), None)
     origins = judge_origins(case, causes, scaling, local)
     verdict, reason = judge(case, origins, causes, scaling)
     return Diagnosis(
@@ -135,16 +147,35 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
         reason=reason,
         origins=origins,
         causes=causes,
-        impact=impact(case, floor, scaling),
-        outputs=tuple((str(slot), comparison) for slot, comparison in case.localization.outputs),
+        impact=attempted("the impact", lambda: impact(case, floor, scaling), _NO_IMPACT),
+        outputs=case.localization.outputs,
         growth=case.localization.growth,
         alignment=case.alignment,
         sides=(_side(case.reference), _side(case.candidate)),
         environment_changes=case.environment_changes,
         not_compared=(*_not_compared(case), *_not_lifted(scaling, floor)),
         accounted=case.localization.accounted,
-        notes=(*notes, *_notes(case), *justified(case, floor)),
+        notes=(*notes, *_notes(case), *attempted("the justified tolerance", lambda: justified(case, floor), _NO_NOTES)),
     )
+
+
+def _hypotheses(rule: CauseRule, case: Case) -> list[Cause]:
+    """What a cause proposes; what it had proposed before it raised."""
+    found: list[Cause] = []
+    with guarded(who(rule)):
+        proposed: Iterable[object] = rule.detect(case)
+        for cause in proposed:
+            if not isinstance(cause, Cause) or cause.code != rule.code:
+                raise TypeError(f"detect() gave {cause!r:.80}, not a whydiff.records.Cause of code {rule.code}")
+            found.append(cause)
+    return found
+
+
+def _failed(failures: Failures) -> tuple[Count, ...]:
+    """What raised and which plugins cannot be used, counted."""
+    counts = [Count(failure.part, f"it failed: {failure.error}", n) for failure, n in failures.found.items()]
+    counts += [Count(p.where, f"{p.what} {p.actual}", 1) for p in registry.problems()]
+    return tuple(counts)
 
 
 def _differs(case: Case) -> bool:
@@ -188,6 +219,9 @@ def _strange_traces(sides: Sequence[Run | DiskTrace]) -> Iterator[None]:
     except WhydiffError:
         raise
     except Exception as error:
+        plugin = registry.owner(error)
+        if plugin:
+            raise PluginError("A plugin failed.", where=plugin, actual=one_line(error)) from error
         files = [side.source for side in sides if isinstance(side, DiskTrace)]
         if not files:
             raise

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from whydiff.capturing.adapters import Progress
-from whydiff.errors import WhydiffError
+from whydiff.errors import WhydiffError, guarded
 from whydiff.explain.case import Case, Outcome
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Experiment, Intervention, Measurement, Origin, Status, Verdict
@@ -29,7 +29,7 @@ def verify(case: Case, causes: Sequence[Cause], progress: Progress | None = None
     for number, cause in enumerate(causes):
         if not cause.interventions or not case.supports(cause.interventions):
             done[number] = _untested(case, cause)
-        elif why := _failed(case, cause.interventions):
+        elif why := _failed(case, cause):
             done[number] = replace(cause, reason=f"the experiment failed: {why}")
         else:
             together.add(cause)
@@ -37,7 +37,11 @@ def verify(case: Case, causes: Sequence[Cause], progress: Progress | None = None
     for count, number in enumerate(testable):
         if progress is not None:
             progress("verify causes", count, len(testable))
-        done[number] = _verified(case, causes[number], together.with_(causes[number]))
+        cause = causes[number]
+        with guarded(f"the experiment of {cause.code} at {cause.site}") as guard:
+            done[number] = _verified(case, cause, together.with_(cause))
+        if guard.error:
+            done[number] = replace(cause, reason=f"the experiment failed: {guard.error}")
     if progress is not None:
         progress("verify causes", len(testable), len(testable))
     return tuple(done)
@@ -58,12 +62,14 @@ class _Together:
         return _merged(self.causes if cause in self.causes else [cause])
 
 
-def _failed(case: Case, interventions: Sequence[Intervention]) -> str:
+def _failed(case: Case, cause: Cause) -> str:
     """Why an experiment cannot be carried out; empty if it can. One that fails must not spoil the others'."""
-    try:
-        return case.try_out(interventions).failed
-    except WhydiffError as error:
-        return f"{error.what} {error.actual}".strip()
+    with guarded(f"the experiment of {cause.code} at {cause.site}") as guard:
+        try:
+            return case.try_out(cause.interventions).failed
+        except WhydiffError as error:
+            return f"{error.what} {error.actual}".strip()
+    return guard.error
 
 
 def _untested(case: Case, cause: Cause) -> Cause:

@@ -27,6 +27,7 @@ A span also reads the bytes between the elements, so two unequal spans may still
 from __future__ import annotations
 
 from whydiff import registry
+from whydiff.errors import guarded
 from whydiff.numbers.metrics import Statistics, common_dtype, known_dtypes, measure
 from whydiff.numbers.tolerance import Tolerance, default_tolerance
 from whydiff.records import Comparison, Event, Measurement, Payload
@@ -64,9 +65,12 @@ def compare_payloads(reference: Payload, candidate: Payload, *, tolerance: Toler
 
 
 def take(statistics: Statistics) -> tuple[Measurement, ...]:
-    """Every registered metric of one pass, in the registry's order."""
-    metrics = registry.parts("metrics").values()
-    return tuple(Measurement(metric.name, metric(statistics), metric.per) for metric in metrics)
+    """Every registered metric of one pass, in the registry's order; one that raises is counted and left out."""
+    found = []
+    for name, metric in registry.parts("metrics").items():
+        with guarded(registry.described("metrics", name)):
+            found.append(Measurement(metric.name, metric(statistics), metric.per))
+    return tuple(found)
 
 
 def same(a: Event, b: Event) -> bool | None:

@@ -36,7 +36,6 @@ from whydiff.records.trace import (
     Phase,
     RecordedTrace,
     Site,
-    Slot,
     TensorSpec,
     Trace,
 )
@@ -70,7 +69,6 @@ __all__ = [
     "Remedy",
     "Side",
     "Site",
-    "Slot",
     "Status",
     "TensorSpec",
     "Trace",

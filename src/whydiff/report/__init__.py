@@ -3,4 +3,11 @@
 `base`, `blocks` and `words` are shared: studies use them too.
 """
 
+from whydiff.registry import Contract
+from whydiff.report.base import Reporter, demands
+
 SHARED = ("base", "blocks", "words")
+
+CONTRACT = Contract(base=Reporter, classes=True, demands=demands, keys=lambda part: part.suffixes)
+
+__all__ = ["CONTRACT", "SHARED", "Reporter"]

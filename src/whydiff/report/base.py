@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import abc
+import inspect
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from whydiff.errors import UsageError
 from whydiff.records import Diagnosis
@@ -44,3 +47,17 @@ class Reporter(abc.ABC):
                 actual=error.strerror or str(error),
                 expected="a file in a folder that exists and may be written",
             ) from error
+
+
+def demands(part: Any, name: str) -> Iterator[str]:
+    """What a registered reporter lacks."""
+    if not isinstance(part.suffixes, tuple):
+        yield f"suffixes is {part.suffixes!r}, not a tuple of strings"
+    else:
+        for suffix in part.suffixes:
+            if not isinstance(suffix, str) or not re.fullmatch(r"\.[a-z0-9_.-]+", suffix):
+                yield f"the suffix {suffix!r} is not a dot and small letters"
+    try:
+        inspect.signature(part).bind()
+    except TypeError:
+        yield f"{part.__name__}{inspect.signature(part)} cannot be made without arguments"

@@ -1,54 +1,37 @@
 """Causes: one file each, found by listing this folder (`whydiff.registry`).
 
-A cause's file defines ``REGISTER``, an object with
-
-- ``code`` (family + number) and ``name`` (kebab-case, the bad pattern, never the fix);
-- ``__doc__`` with the headings *What it detects / Why it happens / Evidence required / Look-alikes / Example /
-  Remedy / How it is verified / References*: the documentation page, and what ``whydiff cause CODE`` prints;
-- ``detect(case) -> Iterable[Cause]``: hypotheses from measured evidence, status ``inconclusive``, with the
-  ``interventions`` that would remove the difference; `whydiff.judge.verify` runs them;
-- ``example() -> (reference, candidate)``: a minimal pair of zero-argument targets; it may import a framework
-  inside.
-
-A cause that explains single origins also has ``rank`` and ``explain`` (`whydiff.explain.causes._explained`); from rank
-`GENERAL` on it says what differs without knowing the mistake.
+A cause's file defines ``REGISTER``, an instance of a subclass of `CauseRule`, which says what a cause promises; other
+distributions register theirs as entry points of the group ``whydiff.causes``.
 
 File names are the codes in lower case (``st003.py``); files that begin with ``_`` are shared parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+import functools
 
 from whydiff import registry
 from whydiff.errors import UsageError
-from whydiff.explain.case import Case
-from whydiff.records import Cause
+from whydiff.explain.causes._rule import CauseRule, StateView, demands, in_order
+from whydiff.explain.causes._view import Finding, JointView, View
 
-GENERAL = 80
-"""From this rank on, causes say what differs without knowing the mistake."""
-
-
-class Detector(Protocol):
-    """What a cause's file registers."""
-
-    code: str
-    name: str
-
-    def detect(self, case: Case) -> Iterable[Cause]:
-        """Hypotheses with their evidence and interventions."""
-
-    def example(self) -> tuple[Any, Any]:
-        """A minimal (reference, candidate)."""
+CONTRACT = registry.Contract(
+    base=CauseRule, demands=demands, keys=lambda part: (part.code, part.name), together=in_order
+)
 
 
-def detectors() -> tuple[Detector, ...]:
+@functools.cache
+def asked() -> tuple[CauseRule, ...]:
+    """Every registered cause, in the order in which they are asked to explain a place."""
+    return in_order(registry.parts("causes"))
+
+
+def detectors() -> tuple[CauseRule, ...]:
     """Every registered cause, by code."""
-    return tuple(sorted(registry.parts("causes").values(), key=lambda detector: detector.code))
+    return tuple(sorted(asked(), key=lambda rule: rule.code))
 
 
-def by_code(code: str) -> Detector:
+def by_code(code: str) -> CauseRule:
     """The cause of a code or name.
 
     Raises:
@@ -63,4 +46,25 @@ def by_code(code: str) -> Detector:
 
 def is_general(code: str) -> bool:
     """Whether a cause says what differs without knowing the mistake."""
-    return getattr(by_code(code), "rank", 0) >= GENERAL
+    return by_code(code).general
+
+
+@functools.cache
+def who(rule: CauseRule) -> str:
+    """A cause in words, for counting what it raised: where a third party's comes from."""
+    name = next(name for name, part in registry.parts("causes").items() if part is rule)
+    return registry.described("causes", name)
+
+
+__all__ = [
+    "CauseRule",
+    "Finding",
+    "JointView",
+    "StateView",
+    "View",
+    "asked",
+    "by_code",
+    "detectors",
+    "is_general",
+    "who",
+]

@@ -1,16 +1,16 @@
 """Origins that a named function explains, worked out once per case: at most one explanation each.
 
-A cause that explains single origins (another formula, another precision, another layout) has ``rank`` and
-``explain(view) -> Finding | None``. Every origin is offered to them in the order of their ranks, and the first that
-finds its pattern in the values gets it, so that two of them never explain the same origin. An origin whose argument
+A cause that explains single origins (another formula, another precision, another layout) has
+``explain(view) -> Finding | None``. Every origin is offered to the causes in their order (`in_order` in `_rule`), and the
+first that finds its pattern in the values gets it, so that two of them never explain the same origin. An origin whose argument
 is a recorded setting (a module's attribute, a configuration key) is left to ST006, which says where to change it;
 origins that read differing state or inputs are left to the state's and inputs' causes. Findings of other functions
 are dropped if the whole programs agree in float64, those of another precision if a number is finite on one side only
 (then the causes OV speak).
 
 What is left, or was found to be another function, is then looked at together with its neighbours (`_joint`): such
-causes also have ``explain_joint(view)``. General causes (`whydiff.explain.causes.GENERAL`) say what differs without knowing the
-mistake, and are silent if setting back what differs in settings and tensors is enough (`_settings.enough`).
+causes also have ``explain_joint(view)``. General causes say what differs without knowing the mistake, and are silent if
+setting back what differs in settings and tensors is enough (`_settings.enough`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from whydiff import registry
-from whydiff.errors import WhydiffError
+from whydiff.errors import WhydiffError, guarded
 from whydiff.explain.case import Case, differing_arguments, fits, replayable
-from whydiff.explain.causes import GENERAL
+from whydiff.explain.causes import CauseRule, asked, who
 from whydiff.explain.causes._joint import joints_of
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._state import listed, remember
@@ -106,16 +105,14 @@ def _explained(case: Case) -> dict[int, Finding]:
         return {}
     if replayable(case.reference) or replayable(case.candidate):
         return {}
-    rules = sorted((d for d in registry.parts("causes").values() if hasattr(d, "explain")), key=lambda d: d.rank)
+    rules = asked()
     found: dict[int, Finding] = {}
 
     def visit(seen: Examined) -> None:
         view = View(case, case.localization.origins[seen.number], seen)
-        for rule in rules:
-            finding = rule.explain(view)
-            if finding is not None and not _idle(case, finding.verdict):
-                found[seen.number] = finding
-                return
+        finding = _first(case, (_told(rule, rule.explain, view) for rule in rules))
+        if finding is not None:
+            found[seen.number] = finding
 
     examine(case, chosen=[indices[0] for indices in eligible.values()][:_FIRST], visit=visit)
     alike = [i for indices in eligible.values() if indices[0] in found for i in indices[1:]][:_ALL]
@@ -124,11 +121,27 @@ def _explained(case: Case) -> dict[int, Finding]:
     found = _together(case, eligible, found, rules)
     if any(finding.general for finding in found.values()) and enough(case):
         found = {index: finding for index, finding in found.items() if not finding.general}
-    return _joined(dict(sorted(found.items())), {rule.code: rule.rank for rule in rules})
+    return _joined(dict(sorted(found.items())), _places(rules))
+
+
+def _places(rules: Sequence[CauseRule]) -> dict[str, int]:
+    """Code → place in the order."""
+    return {rule.code: place for place, rule in enumerate(rules)}
+
+
+def _told(rule: CauseRule, ask: Callable[[Any], Finding | None], view: View) -> Finding | None:
+    """What a cause answers; nothing if it raises."""
+    with guarded(who(rule)):
+        return ask(view)
+    return None
+
+
+def _first(case: Case, told: Iterator[Finding | None]) -> Finding | None:
+    return next((one for one in told if one is not None and not _idle(case, one.verdict)), None)
 
 
 def _together(
-    case: Case, eligible: dict[str, list[int]], found: dict[int, Finding], rules: Sequence[Any]
+    case: Case, eligible: dict[str, list[int]], found: dict[int, Finding], rules: Sequence[CauseRule]
 ) -> dict[int, Finding]:
     """Findings of other functions, after origins that belong together were looked at as one.
 
@@ -143,7 +156,8 @@ def _together(
     firsts = {indices[0] for indices in eligible.values()}
     chosen = [joint for joint in joints if joint.members[0] in firsts][: 2 * _FIRST]
     kinds = {index: kind for kind, indices in eligible.items() for index in indices}
-    told, ranks = dict(found), {rule.code: rule.rank for rule in rules}
+    told, places = dict(found), _places(rules)
+    specific = [rule for rule in rules if not rule.general]
     done: set[int] = set()
     sizes: set[tuple[str, int]] = set()
 
@@ -152,9 +166,9 @@ def _together(
         if done & {*joint.members}:
             return
         view = JointView(case, case.localization.origins[joint.members[0]], seen, joint)
-        known = min((ranks[told[m].code] for m in joint.members if m in told), default=GENERAL)
-        specific = (rule.explain_joint(view) for rule in rules if hasattr(rule, "explain_joint") and rule.rank < known)
-        finding = next((one for one in specific if one is not None and not _idle(case, one.verdict)), None)
+        known = min((places[told[m].code] for m in joint.members if m in told), default=len(specific))
+        earlier = (rule for rule in specific if places[rule.code] < known)
+        finding = _first(case, (_told(rule, rule.explain_joint, view) for rule in earlier))
         if finding is None and not view.one_function:
             before = left_open.get(joint.members[0])
             if before is None or len(before.joint.members) < len(joint.members):
@@ -173,10 +187,8 @@ def _together(
         members = view.joint.members
         if done & {*members} or not (_moved(told, members) or not any(member in told for member in members)):
             continue
-        general = (
-            rule.explain_joint(view) for rule in rules if rule.rank >= GENERAL and hasattr(rule, "explain_joint")
-        )
-        finding = next((one for one in general if one is not None and not _idle(case, one.verdict)), None)
+        general = (rule for rule in rules if rule.general)
+        finding = _first(case, (_told(rule, rule.explain_joint, view) for rule in general))
         if finding is not None:
             done.update(members)
             told |= {m: finding if m == first else replace(finding, interventions=()) for m in members}
@@ -216,13 +228,13 @@ def _moved(told: dict[int, Finding], members: Sequence[int]) -> bool:
     )
 
 
-def _joined(found: dict[int, Finding], ranks: dict[str, int]) -> dict[int, Finding]:
+def _joined(found: dict[int, Finding], places: dict[str, int]) -> dict[int, Finding]:
     """Where one explanation's interventions are all among another one's, only the more specific one is kept."""
     joined = {}
     for index, finding in found.items():
         mine = set(finding.interventions)
         wider = (
-            one for one in found.values() if ranks[one.code] < ranks[finding.code] and mine <= set(one.interventions)
+            one for one in found.values() if places[one.code] < places[finding.code] and mine <= set(one.interventions)
         )
         joined[index] = next(wider, finding) if mine else finding
     return joined

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from whydiff.explain.causes import Detector, detectors
+from whydiff.explain.causes import CauseRule, detectors
 
 HEADINGS = (
     "What it detects",
@@ -22,7 +22,7 @@ HEADINGS = (
 )
 
 
-def sections(detector: Detector) -> dict[str, str]:
+def sections(detector: CauseRule) -> dict[str, str]:
     """Heading → text of a cause's docstring; the summary line has the heading ``""``."""
     text = inspect.getdoc(type(detector)) or ""
     found, heading = {"": ""}, ""
@@ -35,7 +35,7 @@ def sections(detector: Detector) -> dict[str, str]:
     return {name: body.strip() for name, body in found.items()}
 
 
-def page(detector: Detector) -> str:
+def page(detector: CauseRule) -> str:
     """A cause's page as Markdown, the code of its example included."""
     found = sections(detector)
     parts = [f"# {detector.code} {detector.name}", found.pop("")]
@@ -63,7 +63,7 @@ def index() -> str:
     )
 
 
-def _source(detector: Detector) -> str:
+def _source(detector: CauseRule) -> str:
     return textwrap.dedent(inspect.getsource(type(detector).example)).replace("(self)", "()", 1)
 
 

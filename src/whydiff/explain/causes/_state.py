@@ -1,20 +1,18 @@
 """State that differs, classified once per case: which cause explains which tensor, and by what evidence.
 
-The order is from the most specific explanation to the least: a cast, uninitialised memory, a tie that only
-one side has, and last a tensor that simply differs. Every differing tensor gets exactly one of them, so that
-two causes never explain the same tensor.
+Every differing tensor is offered to the causes in their order, from the most specific explanation to the least, and the
+first whose ``explain_state`` answers gets it (its answer is the proof), so that two never explain the same tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from whydiff.errors import PayloadError
+from whydiff.errors import PayloadError, guarded
 from whydiff.explain.case import Case
-from whydiff.explain.causes._garbage import garbage_in
-from whydiff.numbers.casts import Cast, proven_cast
+from whydiff.explain.causes import StateView, asked, who
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.records import Comparison, Intervention, Leaf
 
@@ -35,9 +33,7 @@ class Difference:
         reference, candidate: leaves of the first name.
         read: an operator of the candidate reads it (by any of its names).
         cause: code of the cause that explains it.
-        cast: the proof, if it is one side's rounding.
-        garbage: measurements that make it look uninitialised: (side, numbers).
-        tied: the group of names that only one side ties: (side that ties it, names).
+        proof: what that cause said of it.
         comparison: of the values; None if a payload is missing.
         missing: why there are no values.
     """
@@ -48,9 +44,7 @@ class Difference:
     candidate: Leaf
     read: bool
     cause: str = ""
-    cast: Cast | None = None
-    garbage: tuple[str, Mapping[str, Any]] | None = None
-    tied: tuple[str, tuple[str, ...]] | None = None
+    proof: Any = None
     comparison: Comparison | None = None
     missing: str = ""
 
@@ -153,34 +147,43 @@ def _classified(case: Case) -> Iterable[Difference]:
         if len(names) == 1 and case.rename(candidate.name) != names[0]:
             targets = (candidate.name,)
         read = candidate.storage in touched(case)[1] or reference.storage in touched(case)[0]
-        known: dict[str, Any] = {
-            "names": names,
-            "targets": targets,
-            "reference": reference,
-            "candidate": candidate,
-            "read": read,
-        }
-        tied = next(((side, group) for side, group in lone_ties if set(group) & set(names)), None)
-        plain = "ST005" if tied else "ST001" if reference.role == "parameter" else "ST002"
+        payloads, missing = None, ""
         try:
-            ours, theirs = case.payload(reference, "reference"), case.payload(candidate, "candidate")
+            payloads = case.payload(reference, "reference"), case.payload(candidate, "candidate")
         except PayloadError as error:
-            yield Difference(**known, cause=plain, tied=tied, missing=str(error))
-            continue
-        known["comparison"] = compare_payloads(ours, theirs)
-        cast = proven_cast(ours, theirs)
-        if cast is not None:
-            yield Difference(**known, cause="ST003", cast=cast)
-            continue
-        garbage = (
-            None
-            if "parameter" in (reference.role, candidate.role) or tied or len(names) > 1
-            else garbage_in(ours, theirs)
+            missing = str(error)
+        cause, proof = _claimed(
+            StateView(
+                case=case,
+                names=names,
+                reference=reference,
+                candidate=candidate,
+                payloads=payloads,
+                tied=next(((side, group) for side, group in lone_ties if set(group) & set(names)), None),
+            )
         )
-        if garbage is not None:
-            yield Difference(**known, cause="ST004", garbage=garbage)
-            continue
-        yield Difference(**known, cause=plain, tied=tied)
+        yield Difference(
+            names=names,
+            targets=targets,
+            reference=reference,
+            candidate=candidate,
+            read=read,
+            cause=cause,
+            proof=proof,
+            comparison=compare_payloads(*payloads) if payloads is not None else None,
+            missing=missing,
+        )
+
+
+def _claimed(view: StateView) -> tuple[str, Any]:
+    """(code, proof) of the first cause that explains a tensor; empty if none does."""
+    for rule in asked():
+        proof = None
+        with guarded(who(rule)):
+            proof = rule.explain_state(view)
+        if proof is not None:
+            return rule.code, proof
+    return "", None
 
 
 def _joined(case: Case) -> Iterable[tuple[tuple[str, ...], Leaf, Leaf]]:

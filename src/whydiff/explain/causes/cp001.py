@@ -9,6 +9,7 @@ import numpy as np
 
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case, replayable
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import number
 from whydiff.numbers.metrics import is_integer
 from whydiff.records import Cause, Evidence, Intervention, Payload, Remedy, Verdict
@@ -19,7 +20,7 @@ _OTHER_WAYS = (
 )
 
 
-class FusedExcessPrecision:
+class FusedExcessPrecision(CauseRule):
     """Compiled code keeps intermediate values wider than the program asks for.
 
     What it detects:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._environment import doctored, hypothesis
 from whydiff.records import Cause, Remedy, Verdict
 
 
-class VersionDiffers:
+class VersionDiffers(CauseRule):
     """Another version of the framework (or of its BLAS, oneDNN, cuDNN, compiler) computes other bits.
 
     What it detects:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._environment import doctored, hypothesis
 from whydiff.records import Cause, Remedy, Verdict
 
 
-class FlagDiffers:
+class FlagDiffers(CauseRule):
     """A process-wide flag or environment variable of the framework differs, and with it the kernels.
 
     What it detects:

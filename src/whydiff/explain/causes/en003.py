@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.local_test.families import kind_of
 from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
 
 
-class AttentionBackend:
+class AttentionBackend(CauseRule):
     """Both sides compute the same attention with another implementation of it.
 
     What it detects:
@@ -49,7 +50,7 @@ class AttentionBackend:
 
     code = "EN003"
     name = "attention-backend"
-    rank = 45
+    yields_to = ("IN", "FO003")
 
     def explain(self, view: View) -> Finding | None:
         """Which implementation each side has, if both are attention."""

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._environment import doctored, hypothesis
 from whydiff.records import Cause, Remedy, Verdict
 
 
-class InstructionSet:
+class InstructionSet(CauseRule):
     """The CPU kernels use other instructions (AVX2, AVX-512, AMX …) and round in another order.
 
     What it detects:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance
 from whydiff.explain.local_test.formulas import gelu
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
 
-class ActivationVariant:
+class ActivationVariant(CauseRule):
     """The two sides apply different activation functions to the same values.
 
     What it detects:
@@ -56,7 +57,7 @@ class ActivationVariant:
 
     code = "FO001"
     name = "activation-variant"
-    rank = 30
+    yields_to = ("IN", "FO002")
 
     def explain(self, view: View) -> Finding | None:
         """Which activation each side applies, if both are known."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, Operation, View, causes_of, consumers
 from whydiff.explain.local_test import formulas
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
@@ -24,7 +25,7 @@ _BATCH = {
 """Op → argument positions of weight, bias, mean and variance."""
 
 
-class EpsilonDiffers:
+class EpsilonDiffers(CauseRule):
     """Two normalisations use another epsilon.
 
     What it detects:
@@ -64,7 +65,7 @@ class EpsilonDiffers:
 
     code = "FO002"
     name = "epsilon-differs"
-    rank = 20
+    yields_to = ("IN", "FO004")
 
     def explain(self, view: View) -> Finding | None:
         """The epsilon of each side, if both can be solved for."""

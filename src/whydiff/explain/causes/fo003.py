@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
 
-class ScaleDiffers:
+class ScaleDiffers(CauseRule):
     """One side's result is the other's, times one constant.
 
     What it detects:
@@ -52,7 +53,7 @@ class ScaleDiffers:
 
     code = "FO003"
     name = "scale-differs"
-    rank = 40
+    yields_to = ("IN", "FO001")
 
     def explain(self, view: View) -> Finding | None:
         """The factor between both sides, if there is one."""

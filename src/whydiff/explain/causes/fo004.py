@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance
 from whydiff.explain.causes._looks import one_value, places
 from whydiff.explain.interventions import whole_of
@@ -21,7 +22,7 @@ _MOST = 1 << 24
 _FEW = 64
 
 
-class LayoutPermuted:
+class LayoutPermuted(CauseRule):
     """Both sides have the same numbers in another order.
 
     What it detects:
@@ -63,7 +64,7 @@ class LayoutPermuted:
 
     code = "FO004"
     name = "layout-permuted"
-    rank = 10
+    yields_to = ("IN", "FO005", "TR001")
 
     def explain(self, view: View) -> Finding | None:
         """The rearrangement between both sides' reads or results."""

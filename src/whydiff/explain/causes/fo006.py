@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._flow import listed_indices
 from whydiff.explain.causes._looks import one_value, places
@@ -18,7 +19,7 @@ from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, Trace,
 _MOST = 1 << 24
 
 
-class OtherValueRead:
+class OtherValueRead(CauseRule):
     """An op reads another value of the run than its counterpart does, or another part of the same tensor.
 
     What it detects:
@@ -57,7 +58,7 @@ class OtherValueRead:
 
     code = "FO006"
     name = "other-value-read"
-    rank = 80
+    general = True
 
     def explain(self, view: View) -> Finding | None:
         """Another part of one tensor, or a value that is not the counterpart."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance
 from whydiff.explain.causes._state import listed
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
@@ -16,7 +17,7 @@ from whydiff.records import Cause, Evidence, Remedy, Verdict
 _LEVEL = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
 
 
-class StepLeftOut:
+class StepLeftOut(CauseRule):
     """One side carries out ops that the other side does not have at all.
 
     What it detects:
@@ -56,7 +57,8 @@ class StepLeftOut:
 
     code = "FO007"
     name = "step-left-out"
-    rank = 85
+    general = True
+    yields_to = ("FO006",)
 
     def explain(self, view: View) -> Finding | None:
         """Ops on one side only."""

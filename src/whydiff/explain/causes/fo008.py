@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.explain.case import ABSENT, Case, differing_arguments
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._state import listed
 from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
@@ -15,7 +16,7 @@ from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
 _KINDS = ("arguments", "region")
 
 
-class FormulaDiffers:
+class FormulaDiffers(CauseRule):
     """At one place the two sides compute different functions of the same values, and no known mistake names it.
 
     What it detects:
@@ -54,7 +55,8 @@ class FormulaDiffers:
 
     code = "FO008"
     name = "formula-differs"
-    rank = 90
+    general = True
+    yields_to = ("FO006", "FO007")
 
     def explain(self, view: View) -> Finding | None:
         """Another argument, or other ops."""

@@ -7,13 +7,14 @@ from typing import Any
 
 from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._differs import reading, statement
 from whydiff.explain.causes._state import Difference, remember, touched
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.records import Cause, Comparison, Evidence, Intervention, Leaf, Remedy, Verdict
 
 
-class InputDiffers:
+class InputDiffers(CauseRule):
     """The two runs were given other inputs.
 
     What it detects:

@@ -9,6 +9,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case, replayable
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
 from whydiff.explain.causes._flow import first_taker, looks_up, turns
 from whydiff.locate.origins import find_origins
@@ -25,7 +26,7 @@ _REMEDY = Remedy(
 )
 
 
-class PositionsDiffer:
+class PositionsDiffer(CauseRule):
     """The two sides number the same tokens differently.
 
     What it detects:
@@ -64,7 +65,7 @@ class PositionsDiffer:
 
     code = "IN002"
     name = "positions-differ"
-    rank = 4
+    yields_to = ("MD002", "IN004")
 
     def explain(self, view: View) -> Finding | None:
         """Two ramps that are not the same."""

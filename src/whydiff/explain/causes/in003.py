@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, Operation, View, causes_of, distance
 from whydiff.explain.causes._flow import attends, first_taker, listed_indices
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
@@ -17,7 +18,7 @@ _STEPS = 12
 _KEYS = 1024
 
 
-class MaskDiffers:
+class MaskDiffers(CauseRule):
     """Other keys take part in attention on the two sides.
 
     What it detects:
@@ -58,7 +59,7 @@ class MaskDiffers:
 
     code = "IN003"
     name = "mask-differs"
-    rank = 6
+    yields_to = ("IN002", "FO005", "TR001")
 
     def explain(self, view: View) -> Finding | None:
         """Two masks that are not the same."""

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
 
 _FAR = 12
 
 
-class StaleCache:
+class StaleCache(CauseRule):
     """A later op reads what an earlier run of the same op wrote, instead of the latest.
 
     What it detects:
@@ -49,7 +50,7 @@ class StaleCache:
 
     code = "IN004"
     name = "stale-cache"
-    rank = 2
+    yields_to = ("MD002",)
 
     def explain(self, view: View) -> Finding | None:
         """Two runs of one op that are mistaken for each other."""

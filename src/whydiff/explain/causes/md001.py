@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._state import listed, target_name
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 
-class TrainingMode:
+class TrainingMode(CauseRule):
     """A module is in training mode on one side and in evaluation mode on the other.
 
     What it detects:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._state import listed
 from whydiff.records import Call, Cause, Evidence, Remedy, Trace, Verdict
 
 
-class RngDiffers:
+class RngDiffers(CauseRule):
     """Random numbers are drawn on one side only, or from another state of the generator.
 
     What it detects:
@@ -46,7 +47,7 @@ class RngDiffers:
 
     code = "MD002"
     name = "rng-differs"
-    rank = 1
+    precedes = ("FO", "IN", "PR", "TR")
 
     def explain(self, view: View) -> Finding | None:
         """Draws on one side only, or from another state."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.numbers.comparison import same
 from whydiff.pair.lockstep import matched
 from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
@@ -13,7 +14,7 @@ from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, 
 _FAR = 16
 
 
-class NotCounterparts:
+class NotCounterparts(CauseRule):
     """Two returned values are not the same point of the computation.
 
     What it detects:

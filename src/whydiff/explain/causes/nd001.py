@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Trace, Verdict
 
 _FLAG = "deterministic"
 
 
-class NondeterministicRun:
+class NondeterministicRun(CauseRule):
     """A run differs from itself.
 
     What it detects:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._order import flags, single_regions, visit_origins
 from whydiff.explain.reduction import Proof, prove
 from whydiff.pair.lockstep import Lockstep
@@ -20,7 +21,7 @@ _ALIGNMENT = 64
 _PROVENANCE = ("versions", "hardware", "flags", "variables")
 
 
-class ReductionOrder:
+class ReductionOrder(CauseRule):
     """Both sides add the same terms; their kernels add them in another order.
 
     What it detects:

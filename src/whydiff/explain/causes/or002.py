@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._order import flags, visit_origins
 from whydiff.pair.lockstep import Lockstep
 from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Remedy, Verdict
 
 
-class ThreadCount:
+class ThreadCount(CauseRule):
     """The same op runs with another number of threads and splits its sum in another way.
 
     What it detects:

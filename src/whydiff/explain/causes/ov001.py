@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._range import alarms, measured, proven, widen
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.records import Cause, Remedy, Verdict
 
 
-class Overflow:
+class Overflow(CauseRule):
     """An operator gets finite numbers and writes infinity or NaN, because its dtype cannot hold the result.
 
     What it detects:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._range import alarms, measured, proven, widen
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.records import Cause, Remedy, Verdict
 
 
-class ClampedOverflow:
+class ClampedOverflow(CauseRule):
     """An overflow's infinities are clamped to finite numbers, so that nobody sees them and the values are wrong.
 
     What it detects:

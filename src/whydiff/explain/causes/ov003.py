@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._range import alarms, measured, proven, widen
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.records import Cause, Intervention, Remedy, Verdict
 
 
-class LateScaling:
+class LateScaling(CauseRule):
     """A product is stored in a narrow dtype at full size and scaled down only afterwards.
 
     What it detects:

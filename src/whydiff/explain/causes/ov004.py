@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._range import alarms, measured
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.records import Cause, Experiment, Intervention, Remedy, Status, Verdict
 
 
-class FullyMaskedRow:
+class FullyMaskedRow(CauseRule):
     """A row is masked with minus infinity throughout, and a softmax or norm of it is NaN.
 
     What it detects:

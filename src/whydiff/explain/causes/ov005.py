@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._range import alarms, measured, proven, widen
 from whydiff.numbers.ranges import limits
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.records import Cause, Intervention, Remedy, Verdict
 
 
-class Underflow:
+class Underflow(CauseRule):
     """Numbers that are not zero become zero because the format has none so small.
 
     What it detects:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._order import flags
 from whydiff.records import Cause, Evidence, Remedy, Verdict
@@ -13,7 +14,7 @@ from whydiff.records import Cause, Evidence, Remedy, Verdict
 _INPUTS = ("tf32", "bfloat16", "float16")
 
 
-class ReducedPrecisionMatmul:
+class ReducedPrecisionMatmul(CauseRule):
     """A matrix product rounds its operands to fewer bits than their dtype has.
 
     What it detects:
@@ -51,7 +52,7 @@ class ReducedPrecisionMatmul:
 
     code = "PR001"
     name = "reduced-precision-matmul"
-    rank = 50
+    yields_to = ("IN", "FO003", "EN003")
 
     def explain(self, view: View) -> Finding | None:
         """Which side rounds the operands, and to what."""

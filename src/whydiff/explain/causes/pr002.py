@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.explain.causes._precision import in_the_other_dtype, narrowing
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
 
-class NarrowerDtype:
+class NarrowerDtype(CauseRule):
     """One side carries out the same formula in a narrower dtype.
 
     What it detects:
@@ -50,7 +51,7 @@ class NarrowerDtype:
 
     code = "PR002"
     name = "narrower-dtype"
-    rank = 65
+    yields_to = ("PR003",)
 
     def explain(self, view: View) -> Finding | None:
         """Which side has fewer bits here."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, consumers
 from whydiff.explain.causes._precision import autocast, in_the_other_dtype, narrowing
 from whydiff.explain.causes._state import listed
@@ -13,7 +14,7 @@ from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
 
 
-class CastOrder:
+class CastOrder(CauseRule):
     """One side rounds to the narrower dtype before an op, the other after it.
 
     What it detects:
@@ -54,7 +55,7 @@ class CastOrder:
 
     code = "PR003"
     name = "cast-order"
-    rank = 60
+    yields_to = ("PR004",)
 
     def explain(self, view: View) -> Finding | None:
         """Which op the cast changed sides with."""

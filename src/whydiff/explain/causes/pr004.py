@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._precision import autocast, in_the_other_dtype, narrowing
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
 
-class AutocastPolicy:
+class AutocastPolicy(CauseRule):
     """An autocast region casts the inputs of ops on one side only.
 
     What it detects:
@@ -48,7 +49,7 @@ class AutocastPolicy:
 
     code = "PR004"
     name = "autocast-policy"
-    rank = 55
+    yields_to = ("PR001",)
 
     def explain(self, view: View) -> Finding | None:
         """Whose region rounds here."""

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 
-class DefaultMatmulPrecision:
+class DefaultMatmulPrecision(CauseRule):
     """Products of matrices are asked for at another precision on one side than on the other.
 
     What it detects:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._shape import ROWS, cause, in_pieces, on_axis
 from whydiff.records import Cause, Remedy
 
 
-class BatchDependentKernel:
+class BatchDependentKernel(CauseRule):
     """The same rows give other bits in a batch than alone, because a kernel chooses its order by the number of rows.
 
     What it detects:

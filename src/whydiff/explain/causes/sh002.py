@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._shape import ROWS, cause, in_pieces, on_axis
 from whydiff.records import Cause, Remedy
 
 
-class LengthDependentKernel:
+class LengthDependentKernel(CauseRule):
     """The same positions give other bits in a longer input, because a kernel chooses its order by the length.
 
     What it detects:

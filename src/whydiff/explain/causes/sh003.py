@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._shape import cause, relaid
 from whydiff.records import Cause, Remedy
 
 
-class LayoutDependentKernel:
+class LayoutDependentKernel(CauseRule):
     """Equal values in another memory layout give other bits, because a kernel chooses its order by the strides.
 
     What it detects:

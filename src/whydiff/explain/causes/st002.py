@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import causes, count
 from whydiff.explain.causes._remedy import copy_over, reachable
 from whydiff.explain.causes._state import Difference, bundles, differences
 from whydiff.records import Cause, Remedy
 
 
-class BufferDiffers:
+class BufferDiffers(CauseRule):
     """The two sides hold another table, mask, running statistic or other state that is no parameter.
 
     What it detects:
@@ -53,6 +54,11 @@ class BufferDiffers:
 
     code = "ST002"
     name = "buffer-differs"
+    yields_to = ("ST003", "ST004", "ST005")
+
+    def explain_state(self, view: StateView) -> str | None:
+        """State that is no parameter."""
+        return view.reference.role if view.reference.role != "parameter" else None
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per differing buffer, or one for all of them if they are many."""

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import reading
 from whydiff.explain.causes._remedy import copy_over, keep_through, reachable
 from whydiff.explain.causes._state import Difference, bundles, differences, interventions_of, listed, site_of
-from whydiff.numbers.casts import Cast
+from whydiff.numbers.casts import Cast, proven_cast
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
 
-class StateCast:
+class StateCast(CauseRule):
     """One side's state is the other's, rounded to a narrower dtype.
 
     What it detects:
@@ -59,13 +60,16 @@ class StateCast:
     code = "ST003"
     name = "state-cast"
 
+    def explain_state(self, view: StateView) -> Cast | None:
+        """Every element is the other side's, rounded."""
+        return None if view.payloads is None else proven_cast(*view.payloads)
+
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per rounded tensor; those cast in the same way are one cause if they are many."""
         kinds: dict[Any, list[Difference]] = {}
         for difference in differences(case, self.code):
-            cast = difference.cast
-            if cast is not None:
-                kinds.setdefault((cast.rounded, cast.wide, cast.narrow, cast.stored), []).append(difference)
+            cast: Cast = difference.proof
+            kinds.setdefault((cast.rounded, cast.wide, cast.narrow, cast.stored), []).append(difference)
         for alike in kinds.values():
             for bundle in bundles(alike):
                 yield Cause(
@@ -109,8 +113,7 @@ def _evidence(bundle: Sequence[Difference]) -> Iterator[Evidence]:
         names = [d.name for d in bundle]
         yield Evidence(f"{len(bundle)} tensors are the other side's, rounded: {listed(names)}", {"names": names})
     for difference in bundle:
-        if difference.cast is not None:
-            yield Evidence(_statement(difference, difference.cast), difference.data | _data(difference.cast))
+        yield Evidence(_statement(difference, difference.proof), difference.data | _data(difference.proof))
 
 
 def _statement(difference: Difference, cast: Cast) -> str:
@@ -141,8 +144,8 @@ def _data(cast: Cast) -> dict[str, Any]:
 
 def _remedy(case: Case, bundle: Sequence[Difference]) -> Remedy:
     names = reachable(case, bundle)
-    cast = bundle[0].cast
-    if cast is None or cast.rounded == "reference":
+    cast: Cast = bundle[0].proof
+    if cast.rounded == "reference":
         return Remedy(
             "The reference holds the rounded values, the candidate the more exact ones. Keep the candidate, "
             "or round it in the same way if it must follow the reference.",

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import reading
+from whydiff.explain.causes._garbage import garbage_in
 from whydiff.explain.causes._remedy import copy_over, reachable
 from whydiff.explain.causes._state import Difference, differences
 from whydiff.records import Cause, Evidence, Remedy, Trace, Verdict
 
 
-class UninitialisedBuffer:
+class UninitialisedBuffer(CauseRule):
     """Memory that nobody wrote is read as if it held values.
 
     What it detects:
@@ -55,6 +57,13 @@ class UninitialisedBuffer:
     code = "ST004"
     name = "uninitialised-buffer"
 
+    def explain_state(self, view: StateView) -> tuple[str, Mapping[str, Any]] | None:
+        """(the side that looks like memory nobody wrote, the numbers behind it)."""
+        roles = view.reference.role, view.candidate.role
+        if view.payloads is None or "parameter" in roles or view.tied or len(view.names) > 1:
+            return None
+        return garbage_in(*view.payloads)
+
     def detect(self, case: Case) -> Iterator[Cause]:
         """Reads of unwritten memory first, then buffers that look like it."""
         for side, trace in (("reference", case.reference), ("candidate", case.candidate)):
@@ -75,8 +84,7 @@ class UninitialisedBuffer:
                     reason="the content of unwritten memory is not reproducible, so there is no experiment",
                 )
         for difference in differences(case, self.code):
-            if difference.garbage is not None:
-                yield self._buffer(case, difference, *difference.garbage)
+            yield self._buffer(case, difference, *difference.proof)
 
     def _buffer(self, case: Case, difference: Difference, side: str, data: Mapping[str, Any]) -> Cause:
         statement = (

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import reading, statement
 from whydiff.explain.causes._remedy import plain_path
 from whydiff.explain.causes._state import Difference, differences, interventions_of
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
 
-class UntiedWeights:
+class UntiedWeights(CauseRule):
     """Tensors that are one on one side are two on the other, and no longer equal.
 
     What it detects:
@@ -50,13 +51,17 @@ class UntiedWeights:
 
     code = "ST005"
     name = "untied-weights"
+    yields_to = ("ST003", "ST004")
+
+    def explain_state(self, view: StateView) -> tuple[str, tuple[str, ...]] | None:
+        """(the side that ties it, the names)."""
+        return view.tied
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per group that only one side ties."""
         groups: dict[tuple[str, tuple[str, ...]], list[Difference]] = {}
         for difference in differences(case, self.code):
-            if difference.tied is not None:
-                groups.setdefault(difference.tied, []).append(difference)
+            groups.setdefault(difference.proof, []).append(difference)
         for (side, names), found in groups.items():
             yield self._cause(case, side, names, found)
 

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import argued, named
 from whydiff.explain.causes._settings import place, scalars, settable
 from whydiff.explain.causes._state import listed, target_name
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
 
 
-class ConfigDiffers:
+class ConfigDiffers(CauseRule):
     """A setting of the model differs: epsilon, dropout, scale, attention implementation.
 
     What it detects:

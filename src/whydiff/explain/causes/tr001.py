@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, consumers
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Remedy, TensorSpec, Trace, Verdict
@@ -18,7 +19,7 @@ _UPSTREAM = 16
 _UNITS = 16
 
 
-class LossNormalisation:
+class LossNormalisation(CauseRule):
     """A loss is divided by another count on the two sides.
 
     What it detects:
@@ -55,7 +56,7 @@ class LossNormalisation:
 
     code = "TR001"
     name = "loss-normalisation"
-    rank = 5
+    yields_to = ("IN002", "FO005")
 
     def explain(self, view: View) -> Finding | None:
         """A ratio of counts between two numbers."""

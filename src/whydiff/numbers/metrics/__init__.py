@@ -4,8 +4,11 @@ No metric sees a threshold: tolerances are arguments, and `whydiff.numbers.toler
 """
 
 from whydiff.numbers.metrics._dtypes import common_dtype, is_integer, known_dtypes, values
-from whydiff.numbers.metrics._metric import Metric
+from whydiff.numbers.metrics._metric import Metric, demands
 from whydiff.numbers.metrics._one_pass import Statistics, implementation, measure, measure_shares
+from whydiff.registry import Contract
+
+CONTRACT = Contract(base=Metric, demands=demands)
 
 __all__ = [
     "Metric",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from whydiff.numbers.metrics._one_pass import Statistics
 
@@ -25,7 +27,22 @@ class Metric:
 
     def __call__(self, statistics: Statistics) -> float:
         """The number of this metric."""
-        return self.formula(statistics)
+        return float(self.formula(statistics))
+
+
+def demands(part: Any, name: str) -> Iterator[str]:
+    """What a registered metric lacks."""
+    if part.name != name:
+        yield f"its name is {part.name!r}, and it is registered as {name!r}"
+    if not isinstance(part.per, str):
+        yield f"per is {part.per!r}, not a string"
+    if not callable(part.formula):
+        yield f"formula is {part.formula!r}, which cannot be called"
+        return
+    try:
+        inspect.signature(part.formula).bind(None)
+    except TypeError:
+        yield f"formula{inspect.signature(part.formula)} cannot be called with the statistics alone"
 
 
 def ratio(numerator: float, denominator: float) -> float:

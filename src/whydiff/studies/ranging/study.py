@@ -59,7 +59,7 @@ def _explained(audit: Audit) -> list[tuple[Alarm, Cause]]:
         if alarm.kind == "overflow" and (alarm.site in late or alarm.data.get("of_vanished_numbers")):
             continue  # the cause of the late scaling, or of the underflow, explains it
         for detector in registry.parts("causes").values():
-            if alarm.kind in getattr(detector, "alarms", ()):
+            if alarm.kind in detector.alarms:
                 found.append((alarm, detector.from_alarm(alarm)))
     return found
 
