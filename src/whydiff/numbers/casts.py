@@ -1,9 +1,6 @@
 """Proof that one tensor is another one rounded to a narrower dtype, on the values themselves.
 
-Rounding to nearest, ties to even, into a binary format with p significant bits and smallest normal exponent
-emin: x → rint(x / q) * q with the quantum q = 2**(max(exponent(x), emin) - p + 1). Source: IEEE 754-2019,
-section 4.3.1; OFP8 rev. 1.0 for the 8-bit formats (Noune et al., arXiv:2206.02915, for ``fnuz``). float64
-holds every value involved, so each step is exact.
+float64 holds every value involved, so each step is exact.
 """
 
 from __future__ import annotations
@@ -13,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from whydiff.numbers.formats import FORMATS, round_to
 from whydiff.numbers.metrics import values
 from whydiff.numbers.tolerance import HIDDEN_CAST_CHANCE, HIDDEN_CAST_SHARE, SAMPLE
 from whydiff.records import Payload
@@ -21,34 +19,8 @@ Array = np.ndarray[Any, Any]
 _BLOCK = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A binary floating-point format.
-
-    Attributes:
-        precision: significant bits, the hidden one included.
-        emin: exponent of the smallest normal number.
-        largest: largest finite value.
-        overflow: what a larger value becomes.
-    """
-
-    precision: int
-    emin: int
-    largest: float
-    overflow: float = np.inf
-
-
-FORMATS = {
-    "float64": Format(53, -1022, float(np.finfo(np.float64).max)),
-    "float32": Format(24, -126, float(np.finfo(np.float32).max)),
-    "float16": Format(11, -14, 65504.0),
-    "bfloat16": Format(8, -126, float.fromhex("0x1.fep+127")),
-    "float8_e4m3fn": Format(4, -6, 448.0, np.nan),
-    "float8_e4m3fnuz": Format(4, -7, 240.0, np.nan),
-    "float8_e5m2": Format(3, -14, 57344.0),
-    "float8_e5m2fnuz": Format(3, -15, 57344.0, np.nan),
-}
-"""From the most to the least significant bits."""
+_KINDS = {name: kind for name, kind in FORMATS.items() if name not in ("tf32", "float8_e8m0fnu")}
+"""What tensors are rounded to, from the most to the least significant bits."""
 _PARTS = {"complex64": "float32", "complex128": "float64"}
 
 
@@ -76,32 +48,6 @@ class Cast:
     max_rel: float
 
 
-def round_to(exact: Array, dtype: str) -> Array:
-    """Values rounded to nearest, ties to even, into a dtype of `FORMATS`.
-
-    Args:
-        exact: float64 values of any shape.
-        dtype: the format; overflow becomes what the format does with it (infinity or NaN).
-
-    Returns:
-        float64 array of the same shape.
-    """
-    kind = FORMATS[dtype]
-    if dtype == "float64":
-        return exact
-    with np.errstate(over="ignore", invalid="ignore"):
-        if dtype in ("float32", "float16"):
-            narrowed: Array = exact.astype(dtype).astype(np.float64)
-            return narrowed
-        quantum = _quantum(exact, kind)
-        rounded: Array = np.copysign(np.rint(exact / quantum) * quantum, exact)
-        over = np.abs(rounded) > kind.largest
-        rounded[over] = np.copysign(kind.overflow, exact[over])
-        if dtype.endswith("fnuz"):
-            rounded += 0.0  # these formats have no negative zero
-    return rounded
-
-
 def proven_cast(reference: Payload, candidate: Payload) -> Cast | None:
     """The cast that turns one side into the other, element for element; None if there is none.
 
@@ -116,14 +62,14 @@ def proven_cast(reference: Payload, candidate: Payload) -> Cast | None:
     if reference.bits.shape != candidate.bits.shape or not reference.bits.size:
         return None
     parts = [_PARTS.get(side.dtype, side.dtype) for side in (reference, candidate)]
-    if any(part not in FORMATS for part in parts):
+    if any(part not in _KINDS for part in parts):
         return None
     ours, theirs = _line(reference), _line(candidate)
     if parts[0] != parts[1]:
         return _judged(ours, theirs, "candidate", parts[0], parts[1], parts[1]) or _judged(
             theirs, ours, "reference", parts[1], parts[0], parts[0]
         )
-    narrower = [n for n, kind in FORMATS.items() if kind.precision < FORMATS[parts[0]].precision]
+    narrower = [n for n, kind in _KINDS.items() if kind.precision < _KINDS[parts[0]].precision]
     for narrow in narrower:
         found = _judged(ours, theirs, "candidate", parts[0], narrow, parts[1]) or _judged(
             theirs, ours, "reference", parts[1], narrow, parts[0]
@@ -139,7 +85,7 @@ def share_equal_to_rounding(reference: Payload, candidate: Payload) -> tuple[int
     None if the candidate's dtype is not a narrower float.
     """
     ours, theirs = reference.dtype, candidate.dtype
-    if ours not in FORMATS or theirs not in FORMATS or reference.bits.shape != candidate.bits.shape:
+    if ours not in _KINDS or theirs not in _KINDS or reference.bits.shape != candidate.bits.shape:
         return None
     if FORMATS[theirs].precision >= FORMATS[ours].precision:
         return None
@@ -192,7 +138,7 @@ def _block(source: Array, held: Array, narrow: str, via: str) -> tuple[int, floa
         return 0, 0.0, 0.0
     start = exact[moved]
     error = np.abs(np.minimum(np.abs(rounded[moved]), 2 * FORMATS[narrow].largest) - np.abs(start))
-    half = _quantum(start, FORMATS[narrow]) / 2
+    half = FORMATS[narrow].quantum(start) / 2
     return (int(moved.sum()), float(np.max(np.minimum(error / half, 1.0))), float(np.max(error / np.abs(start))))
 
 
@@ -200,12 +146,6 @@ def _same(one: Array, other: Array) -> Array:
     """Equal bits, elementwise, in float64; all NaNs are one."""
     same: Array = (one.view(np.int64) == other.view(np.int64)) | (np.isnan(one) & np.isnan(other))
     return same
-
-
-def _quantum(exact: Array, kind: Format) -> Array:
-    _, exponent = np.frexp(exact)  # exact = m * 2**exponent with 0.5 <= abs(m) < 1
-    quantum: Array = np.ldexp(1.0, np.maximum(exponent - 1, kind.emin) - kind.precision + 1)
-    return quantum
 
 
 def _line(payload: Payload) -> Array:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from whydiff.errors import UsageError
+from whydiff.numbers.formats import FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +29,7 @@ class Tolerance:
     source: str
 
 
-UNIT_ROUNDOFF = {
-    "float64": 2.0**-53,
-    "float32": 2.0**-24,
-    "tf32": 2.0**-11,
-    "float16": 2.0**-11,
-    "bfloat16": 2.0**-8,
-    "float8_e4m3fn": 2.0**-4,
-    "float8_e4m3fnuz": 2.0**-4,
-    "float8_e5m2": 2.0**-3,
-    "float8_e5m2fnuz": 2.0**-3,
+UNIT_ROUNDOFF = {name: 2.0**-kind.precision for name, kind in FORMATS.items() if kind.specials != "e8m0"} | {
     "complex64": 2.0**-24,
     "complex128": 2.0**-53,
 }

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whydiff.capturing.adapters.torch.dtypes import to_payload
-from whydiff.numbers.casts import FORMATS, proven_cast, round_to, share_equal_to_rounding
+from whydiff.numbers.casts import proven_cast, share_equal_to_rounding
+from whydiff.numbers.formats import FORMATS, round_to
 
 NARROW = ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"]
 floats = st.lists(st.floats(width=32), min_size=1, max_size=40)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from pairs import Ops, Pair
 
-from whydiff.numbers.formats import rounded
+from whydiff.numbers.formats import round_to
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Defect:
 
 
 def as_stored(values: torch.Tensor, name: str, truncate: bool = False) -> torch.Tensor:
-    return torch.from_numpy(rounded(values.double().numpy(), name, truncate=truncate)).to(values.dtype)
+    return torch.from_numpy(round_to(values.double().numpy(), name, truncate=truncate)).to(values.dtype)
 
 
 def planted(ops: Ops, lengths: Sequence[int] = (256, 1024)) -> Iterator[Defect]:

@@ -16,18 +16,18 @@ from whydiff.explain.local_test import formulas
 from whydiff.explain.local_test.families import evaluate, kind_of, oracle_of, terms_of
 from whydiff.explain.local_test.measures import match_z, measure_side
 from whydiff.explain.local_test.operation import sample_of
-from whydiff.numbers.formats import rounded
+from whydiff.numbers.formats import round_to
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=64), min_size=1))
 def test_rounding_to_nearest_equals_the_frameworks_own(numbers: list[float]) -> None:
     values = np.array(numbers)
     with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(rounded(values, "float16"), values.astype(np.float16).astype(np.float64))
+        np.testing.assert_array_equal(round_to(values, "float16"), values.astype(np.float16).astype(np.float64))
         single = values.astype(np.float32).astype(np.float64)
-    np.testing.assert_array_equal(rounded(values, "float32"), single)
+    np.testing.assert_array_equal(round_to(values, "float32"), single)
     ours = torch.from_numpy(single).float().bfloat16().double().numpy()
-    np.testing.assert_array_equal(rounded(single, "bfloat16"), ours)
+    np.testing.assert_array_equal(round_to(single, "bfloat16"), ours)
 
 
 @given(st.floats(-(2.0**100), 2.0**100, width=32))
@@ -36,7 +36,7 @@ def test_truncation_drops_the_low_bits(number: float) -> None:
     for name, mask in (("bfloat16", 0xFFFF0000), ("tf32", 0xFFFFE000)):
         expected = (bits & np.uint32(mask)).view(np.float32).astype(np.float64)
         if abs(number) >= 2.0**-126:
-            np.testing.assert_array_equal(rounded(np.array([number]), name, truncate=True), expected)
+            np.testing.assert_array_equal(round_to(np.array([number]), name, truncate=True), expected)
 
 
 def drawn(*shape: int) -> torch.Tensor:
@@ -115,7 +115,7 @@ def test_the_precision_class_of_tf32_does_not_depend_on_the_length() -> None:
             x, w = drawn(8, k), drawn(k, 64).t().contiguous().t()
             op = ops.recorded(torch.mm, x, w)
             oracle = oracle_of(op)
-            a, b = (torch.from_numpy(rounded(t.double().numpy(), "tf32")) for t in (x, w))
+            a, b = (torch.from_numpy(round_to(t.double().numpy(), "tf32")) for t in (x, w))
             measured = measure_side((a @ b).reshape(-1).numpy(), oracle, "float32")
             assert measured.bits == pytest.approx(11.7, abs=0.3)
             plain = measure_side((x @ w).double().reshape(-1).numpy(), oracle, "float32")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from whydiff.errors import UsageError
 from whydiff.numbers import metrics
+from whydiff.numbers.formats import MINIFLOATS
 from whydiff.numbers.kernels import threads
 from whydiff.numbers.metrics import Statistics, _dtypes, _one_pass, measure
 from whydiff.records import Payload
@@ -22,7 +23,7 @@ INTEGRAL = [f.name for f in dataclasses.fields(Statistics) if f.type == "int"]
 
 
 def stored(dtype: str) -> np.dtype:
-    return np.dtype({"bfloat16": "u2"}.get(dtype, "u1" if dtype in _dtypes.MINIFLOATS else dtype))
+    return np.dtype({"bfloat16": "u2"}.get(dtype, "u1" if dtype in MINIFLOATS else dtype))
 
 
 def noise(dtype: str, size: int, seed: int) -> np.ndarray:
@@ -276,15 +277,6 @@ def test_read_only_memory_maps_of_any_alignment(tmp_path, shift: int) -> None:
     mapped = np.memmap(path, np.uint8, "r")[shift:].view(np.float32).reshape(2, 30, 100)
     shaped = [Payload(p.bits.reshape(30, 100), "float32") for p in (a, b)]
     assert measure(Payload(mapped[0], "float32"), Payload(mapped[1], "float32")) == measure(*shaped)
-
-
-@pytest.mark.parametrize("dtype", sorted(_dtypes.MINIFLOATS))
-def test_minifloat_tables_equal_torch(dtype: str) -> None:
-    torch = pytest.importorskip("torch")
-    if not hasattr(torch, dtype):
-        pytest.skip(f"this torch has no {dtype}")
-    expected = torch.arange(256, dtype=torch.uint8).view(getattr(torch, dtype)).float().numpy()
-    np.testing.assert_array_equal(_dtypes.minifloat_table(dtype), expected)
 
 
 def test_bfloat16_values_equal_torch() -> None:

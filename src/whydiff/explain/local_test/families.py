@@ -10,7 +10,7 @@ import numpy as np
 
 from whydiff.explain.local_test import formulas
 from whydiff.explain.local_test.operation import Array, Operation, sample_of
-from whydiff.numbers.formats import smallest_step
+from whydiff.numbers.formats import FORMATS
 from whydiff.numbers.tolerance import LOCAL_STEPS, LOCAL_STEPS_NARROW, UNIT_ROUNDOFF
 
 Kind = Literal["product", "convolution", "sum", "norm", "spread", "softmax", "attention", "elementwise", "region"]
@@ -30,6 +30,8 @@ _OPS: dict[Kind, tuple[str, ...]] = {
     "spread": ("std", "var", "std_mean", "var_mean"),
     "softmax": ("_softmax", "softmax", "_log_softmax", "log_softmax", "_safe_softmax"),
 }
+ROUNDED = ("float64", "float32", "float16", "bfloat16")
+"""Output dtypes that the oracle is rounded to; others are compared with the exact value."""
 _KINDS = {name: kind for kind, names in _OPS.items() for name in names}
 _ELEMENTWISE = frozenset(
     (
@@ -186,7 +188,7 @@ def oracle_of(op: Operation, index: Array | None = None) -> Oracle:
     exact = evaluate(op, index, kind)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         size, scale = _sizes(op, index, kind, exact)
-    tiny = smallest_step("float32" if op.dtype not in UNIT_ROUNDOFF else _range(op.dtype))
+    tiny = smallest_step(op.dtype)
     size = np.maximum(size, tiny)
     scale = np.maximum(scale, tiny)
     unit, inner, steps = roundings_of(op, kind)
@@ -265,5 +267,6 @@ def _sensitivity(op: Operation, index: Array, kind: Kind, exact: Array) -> Array
     return np.asarray(size + np.sqrt(spread + level))
 
 
-def _range(dtype: str) -> str:
-    return dtype if dtype in ("float64", "float32", "float16", "bfloat16") else "float32"
+def smallest_step(dtype: str) -> float:
+    """An absolute error that underflow alone may cause: the smallest normal number (kernels may flush)."""
+    return FORMATS[dtype if dtype in ROUNDED else "float32"].smallest_normal

@@ -16,7 +16,7 @@ import numpy as np
 from whydiff.explain.local_test import formulas
 from whydiff.explain.local_test.families import Oracle, evaluate
 from whydiff.explain.local_test.operation import Array, Operation
-from whydiff.numbers.formats import FORMATS, rounded
+from whydiff.numbers.formats import FORMATS, round_to
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, HYPOTHESIS_MISMATCH
 from whydiff.records import Verdict
 
@@ -69,14 +69,14 @@ class Explanation:
 def _inputs(name: str, truncate: bool, op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
     if op.name in _CASTS:
         return  # the input is the output
-    change = functools.partial(rounded, name=name, truncate=truncate)
+    change = functools.partial(round_to, dtype=name, truncate=truncate)
     how = f"{_SPOKEN[name]} {'rounding' if op.name == 'value' else 'inputs'}" + (", truncated" if truncate else "")
     if any(_changes(op.reads[i], change) for i in op.floats()):
         yield how, evaluate(op.mapped(change), oracle.index, oracle.kind)
 
 
 def _one_input(name: str, op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
-    change = functools.partial(rounded, name=name)
+    change = functools.partial(round_to, dtype=name)
     moved = [i for i in op.floats() if _changes(op.reads[i], change)]
     if len(moved) < 2:
         return  # the same as rounding all of them
@@ -98,13 +98,13 @@ def _split(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array
 
 def _truncated_output(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
     if op.dtype in ("bfloat16", "float16"):
-        yield f"output truncated to {op.dtype}", rounded(oracle.exact, op.dtype, truncate=True)
+        yield f"output truncated to {op.dtype}", round_to(oracle.exact, op.dtype, truncate=True)
 
 
 def _rounded_output(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
     for name in () if op.name == "value" else ("bfloat16", "float16", "tf32"):
-        if op.dtype in FORMATS and FORMATS[name].bits < FORMATS[op.dtype].bits:
-            yield f"output rounded to {_SPOKEN[name]}", rounded(oracle.exact, name)
+        if op.dtype in FORMATS and FORMATS[name].precision < FORMATS[op.dtype].precision:
+            yield f"output rounded to {_SPOKEN[name]}", round_to(oracle.exact, name)
 
 
 def _gelu(form: str, op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
@@ -194,11 +194,11 @@ def _changes(values: Array, change: Callable[[Array], Array]) -> bool:
 
 
 def _bfloat16(values: Array) -> Array:
-    return rounded(values, "bfloat16")
+    return round_to(values, "bfloat16")
 
 
 def _remainder(values: Array) -> Array:
-    return rounded(values - _bfloat16(values), "bfloat16")
+    return round_to(values - _bfloat16(values), "bfloat16")
 
 
 _SPOKEN = {"tf32": "TF32", "bfloat16": "bfloat16", "float16": "float16"}
@@ -275,6 +275,6 @@ def _distance(values: Array, replayed: Array, oracle: Oracle, op: Operation, mis
     if not known.any():
         return float("inf")
     if mismatch:
-        stored = replayed if final else rounded(replayed, op.dtype)
+        stored = replayed if final else round_to(replayed, op.dtype)
         return float(np.mean((stored != values)[known]))
     return float(np.sqrt(np.mean(np.square((values[known] - replayed[known]) / oracle.scale[known]))))

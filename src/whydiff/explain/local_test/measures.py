@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whydiff.explain.local_test.families import Oracle
+from whydiff.explain.local_test.families import ROUNDED, Oracle, smallest_step
 from whydiff.explain.local_test.operation import Array
-from whydiff.numbers.formats import FORMATS, rounded, smallest_step
+from whydiff.numbers.formats import round_to
 from whydiff.numbers.tolerance import ROUNDING_LEVEL, UNIT_ROUNDOFF, local_bound_lambda
 
 
@@ -77,7 +77,7 @@ def measure_side(values: Array, oracle: Oracle, dtype: str) -> Measured:
         3.1).
     """
     unit = UNIT_ROUNDOFF[dtype]
-    target = rounded(oracle.exact, dtype) if dtype in FORMATS else oracle.exact
+    target = round_to(oracle.exact, dtype) if dtype in ROUNDED else oracle.exact
     known = np.isfinite(target)
     finite = known & np.isfinite(values)
     same_infinity = ~known & ((values == target) | (np.isnan(values) & np.isnan(target)))
@@ -91,7 +91,7 @@ def measure_side(values: Array, oracle: Oracle, dtype: str) -> Measured:
     probable = local_bound_lambda(x.size) * math.sqrt(n) * u
     certain = n * u / (1 - n * u) if n * u < 1 else math.inf
     inside = (min(probable, certain) + oracle.steps * oracle.inner) * size
-    allowed = unit * np.abs(exact) + inside + smallest_step(dtype if dtype in FORMATS else "float32")
+    allowed = unit * np.abs(exact) + inside + smallest_step(dtype)
     ratio = np.abs(error) / allowed
     relative = error / scale
     spread = float(np.sqrt(np.mean(relative**2)))

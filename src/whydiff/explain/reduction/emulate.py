@@ -141,22 +141,3 @@ def _add_exactly(values: Sequence[Array]) -> Array:
         lost += (total - (new - back)) + (wide - back)
         total = new
     return (total + lost).astype(values[0].dtype)
-
-
-def rounded_to(values: Array, dtype: str) -> Array:
-    """float32 rounded to nearest even in an output's dtype, as float64 (which holds every such value).
-
-    Args:
-        values: float32 (float64 for a float64 output).
-        dtype: ``"float64"``, ``"float32"``, ``"float16"`` or ``"bfloat16"``.
-    """
-    if dtype == "bfloat16":
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-        up = ((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF)
-        special = ~np.isfinite(values)
-        kept = np.where(special, bits, (bits + up) & np.uint32(0xFFFF0000)).astype(np.uint32)
-        return kept.view(np.float32).astype(np.float64)
-    if dtype == "float16":
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16).astype(np.float64)
-    return values.astype(np.float64)

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from whydiff.capturing.adapters import RecordedSum
 from whydiff.errors import ReplayError
-from whydiff.explain.reduction.emulate import Product, Terms, rounded_to
+from whydiff.explain.reduction.emulate import Product, Terms
 from whydiff.explain.reduction.reveal import MINUS, PLUS, Probe, reveal
 from whydiff.explain.reduction.tree import Tree
+from whydiff.numbers.formats import round_to
 
 Array = npt.NDArray[Any]
 
@@ -118,9 +119,7 @@ def cancelling(total: RecordedSum, count: int, seed: int) -> tuple[Array, Array 
 
     def draw(*shape: int) -> Array:
         drawn = np.ldexp(random.standard_normal(shape), random.integers(-span, span + 1, shape))
-        if total.dtype == "float64":
-            return drawn
-        return rounded_to(drawn.astype(np.float32), total.dtype)
+        return round_to(drawn if total.dtype == "float64" else round_to(drawn, "float32"), total.dtype)
 
     values = np.zeros((count, total.leaves))
     values[:, order[0]] = draw(count, order.shape[1])
@@ -155,7 +154,7 @@ def finished(total: RecordedSum, sums: Array, *, reciprocal: bool = False) -> Ar
     if total.divisor != 1:
         divisor = sums.dtype.type(total.divisor)
         sums = sums * (sums.dtype.type(1) / divisor) if reciprocal else sums / divisor
-    return rounded_to(sums, total.output_dtype)
+    return round_to(sums.astype(np.float64), total.output_dtype)
 
 
 def ways(total: RecordedSum, terms: Terms) -> list[tuple[Product, bool]]:

@@ -7,72 +7,19 @@ decoded here, exactly, to float32.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from whydiff.errors import UsageError
+from whydiff.numbers.formats import FORMATS, MINIFLOATS, minifloat_table
 
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Minifloat:
-    """An 8-bit float: value = (-1)**s * 2**(e - bias) * 1.m, subnormal for e = 0.
-
-    Attributes:
-        exponent: bits of the exponent.
-        mantissa: bits of the mantissa.
-        bias: of the exponent.
-        specials: ``"ieee"`` (top exponent: inf, NaN), ``"fn"`` (only all ones is NaN), ``"fnuz"`` (only the
-            bits of -0 are NaN) or ``"e8m0"`` (no sign, no zero, all ones is NaN).
-    """
-
-    exponent: int
-    mantissa: int
-    bias: int
-    specials: str
-
-
-MINIFLOATS = {
-    "float8_e4m3fn": Minifloat(4, 3, 7, "fn"),
-    "float8_e5m2": Minifloat(5, 2, 15, "ieee"),
-    "float8_e4m3fnuz": Minifloat(4, 3, 8, "fnuz"),
-    "float8_e5m2fnuz": Minifloat(5, 2, 16, "fnuz"),
-    "float8_e8m0fnu": Minifloat(8, 0, 127, "e8m0"),
-}
-"""Open Compute Project "OFP8" rev. 1.0 (fn, e5m2) and "MX" v1.0 (e8m0); Noune et al., arXiv:2206.02915
-(fnuz)."""
-
 _PARTS = {"complex64": "float32", "complex128": "float64"}
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _FLOATS = ("float16", "bfloat16", "float32", "float64", *MINIFLOATS)
-
-
-@functools.cache
-def minifloat_table(dtype: str) -> Array:
-    """Value of each of the 256 codes of an 8-bit float: float32, shape ``(256,)``, read-only."""
-    kind = MINIFLOATS[dtype]
-    codes = np.arange(256)
-    if kind.specials == "e8m0":
-        table = np.ldexp(np.float64(1), codes - kind.bias)
-        table[255] = np.nan
-    else:
-        e = (codes >> kind.mantissa) & ((1 << kind.exponent) - 1)
-        m = (codes & ((1 << kind.mantissa) - 1)) / (1 << kind.mantissa)
-        table = np.where(e == 0, np.ldexp(m, 1 - kind.bias), np.ldexp(1 + m, e - kind.bias))
-        top = e == (1 << kind.exponent) - 1
-        if kind.specials == "ieee":
-            table[top] = np.where(m[top] == 0, np.inf, np.nan)
-        elif kind.specials == "fn":
-            table[(codes & 0x7F) == 0x7F] = np.nan
-        table = np.where(codes & 0x80, -table, table)
-        if kind.specials == "fnuz":
-            table[0x80] = np.nan
-    result = table.astype(np.float32)
-    result.flags.writeable = False
-    return result
 
 
 def real_part_dtype(dtype: str) -> str:
@@ -150,6 +97,4 @@ def _widened(dtype: str) -> np.dtype[Any]:
 
 def sign_bit(dtype: str) -> int:
     """The mask of the sign in a float's bits; 0 where larger bits always mean a larger value."""
-    if is_integer(dtype) or dtype == "float8_e8m0fnu":
-        return 0
-    return 1 << (8 * (1 if dtype in MINIFLOATS else 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize) - 1)
+    return 0 if is_integer(dtype) else FORMATS[dtype].sign

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.errors import UsageError
+from whydiff.numbers.formats import MINIFLOATS, minifloat_table
 from whydiff.numbers.kernels import threads
 from whydiff.numbers.metrics import _dtypes
 from whydiff.numbers.metrics._layout import COUNTS, KINDS, POWERS, SUMS
@@ -194,7 +195,7 @@ def _code_table(part: str) -> Array:
     """float32 value per code; empty where the kernel needs none."""
     if part == "float16":
         return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-    return _dtypes.minifloat_table(part) if part in _dtypes.MINIFLOATS else np.zeros(0, np.float32)
+    return minifloat_table(part) if part in MINIFLOATS else np.zeros(0, np.float32)
 
 
 def numpy_share(r: Array, c: Array, part: str, rtol: float, atol: float) -> Share:

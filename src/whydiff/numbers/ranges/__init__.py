@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.numbers.formats import Format
 from whydiff.numbers.kernels.threads import spread
-from whydiff.numbers.ranges.limits import LIMITS, Limits, limits, narrower
+from whydiff.numbers.ranges.limits import LIMITS, limits, narrower
 
-__all__ = ["LIMITS", "Limits", "Range", "Tally", "limits", "measure_address", "measure_array", "narrower"]
+__all__ = ["LIMITS", "Range", "Tally", "limits", "measure_address", "measure_array", "narrower"]
 
 _PART = 1 << 20  # elements that one thread scans at a time
 
@@ -147,10 +148,8 @@ class Tally:
             powers[-form.bias] = subnormals
         if special and high == self.row.size - 7:  # a format without infinities has numbers there
             powers[high - form.bias] -= special
-        least = math.inf if smallest + 1 >= form.top else _value(smallest + 1, form)
-        return Range(
-            self.dtype, elements, zeros, subnormals, special - nans, nans, _value(largest, form), least, powers
-        )
+        least = math.inf if smallest + 1 >= form.top else form.value(smallest + 1)
+        return Range(self.dtype, elements, zeros, subnormals, special - nans, nans, form.value(largest), least, powers)
 
 
 def measure_address(address: int, elements: int, dtype: str) -> Range:
@@ -176,8 +175,8 @@ def measure_array(array: np.ndarray[Any, Any], dtype: str) -> Range:
 
 
 @functools.cache
-def _format(dtype: str) -> tuple[Limits, tuple[int, int, int, int], Any]:
-    """Limits, what the scan is told (bytes, fraction bits, bias, first pattern not finite), a row with nothing in it."""
+def _format(dtype: str) -> tuple[Format, tuple[int, int, int, int], Any]:
+    """The format, what the scan is told (bytes, fraction bits, bias, first pattern not finite), a row with nothing in it."""
     form = limits(dtype)
     row = np.zeros(6 + (1 << form.exponent_bits), np.uint64)
     row[5] = 0xFFFFFFFFFFFFFFFF
@@ -192,10 +191,3 @@ def _scanner() -> Callable[..., tuple[float, int, int]]:
     except ImportError:
         from whydiff.numbers.ranges._plain import scan
     return scan
-
-
-def _value(bits: int, form: Limits) -> float:
-    exponent, fraction = bits >> form.fraction_bits, bits & ((1 << form.fraction_bits) - 1)
-    if exponent == 0:
-        return math.ldexp(fraction, 1 - form.bias - form.fraction_bits)
-    return math.ldexp((1 << form.fraction_bits) + fraction, exponent - form.bias - form.fraction_bits)
