@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.numbers.formats import FORMATS
 from whydiff.numbers.metrics import is_integer, known_dtypes, values
 from whydiff.numbers.tolerance import GARBAGE_EXPONENT, GARBAGE_JUMP
 from whydiff.records import Payload
 
-_LARGEST = (
-    *(float(np.finfo(dtype).max) for dtype in (np.float16, np.float32, np.float64)),
-    float.fromhex("0x1.fep+127"),
-)
+_LARGEST = tuple(FORMATS[dtype].largest for dtype in ("float16", "float32", "float64", "bfloat16"))
 
 
 def garbage_in(reference: Payload, candidate: Payload) -> tuple[str, Mapping[str, Any]] | None:

@@ -19,10 +19,8 @@ The keys are fixed and public: a fingerprint tells accidents apart, it is no def
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.errors import UsageError
+from whydiff.numbers.kernels import kernel_of
 from whydiff.numbers.kernels import threads as _threads
 from whydiff.records import Fingerprint
 
@@ -173,11 +172,8 @@ def implementation() -> str:
 def _load_kernel() -> Callable[..., tuple[int, int]]:
     """Compile (or read from numba's cache on disk) at the first fingerprint of the process."""
     global _ml2, _constants
-    kernel: Callable[..., tuple[int, int]] = _numpy_share
-    if sys.byteorder == "little":
-        # no numba, or one that refuses this numpy: `implementation` says so
-        with contextlib.suppress(ImportError):
-            kernel = importlib.import_module("whydiff.numbers.fingerprint._kernel").ml2
+    found = kernel_of("fingerprint") if sys.byteorder == "little" else None
+    kernel: Callable[..., tuple[int, int]] = found.ml2 if found else _numpy_share
     _constants = (_multipliers().__array_interface__["data"][0], *KEY_SEEDS)
     _ml2 = kernel
     return kernel

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.numbers.kernels.compiled import compiled, loader, nb
+from whydiff.numbers.kernels.compiled import compiled, load_u8, load_u32, load_u64, nb, u64
 
 _CHUNK = 8192
 _CHUNK_BYTES = 4 * _CHUNK
@@ -20,13 +20,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 
-_byte = loader(nb.types.uint8)
-_word = loader(nb.types.uint32)
-_long = loader(nb.types.uint64)
-_u64 = nb.types.uint64
-
-
-@compiled(_u64(_u64, _u64))
+@compiled(u64(u64, u64))
 def _splitmix64(seed: Any, index: Any) -> Any:
     z = seed + (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -34,7 +28,7 @@ def _splitmix64(seed: Any, index: Any) -> Any:
     return z ^ (z >> np.uint64(31))
 
 
-@compiled(_u64(_u64, _u64, _u64))
+@compiled(u64(u64, u64, u64))
 def _fold(seed: Any, chunk: Any, inner: Any) -> Any:
     """What one chunk's inner sum adds to its lane."""
     even = np.uint64(2) * chunk
@@ -43,7 +37,7 @@ def _fold(seed: Any, chunk: Any, inner: Any) -> Any:
     return low_key * (inner & _LOW) + high_key * (inner >> _HALF)
 
 
-@compiled(nb.types.UniTuple(_u64, 2)(*[_u64] * 7))
+@compiled(nb.types.UniTuple(u64, 2)(*[u64] * 7))
 def ml2(address: Any, nbytes: Any, first: Any, last: Any, multipliers: Any, seed0: Any, seed1: Any) -> Any:
     """Both lanes' share of the chunks ``first <= c < last`` of ``nbytes`` bytes at ``address``.
 
@@ -63,12 +57,12 @@ def ml2(address: Any, nbytes: Any, first: Any, last: Any, multipliers: Any, seed
         p3 = p2 + np.uint64(_CHUNK_BYTES)
         d0 = d1 = d2 = d3 = e0 = e1 = e2 = e3 = _ZERO
         for j in range(_CHUNK):
-            m0 = _long(multipliers, j)
-            m1 = _long(multipliers, j + _CHUNK)
-            w0 = np.uint64(_word(p0, j))
-            w1 = np.uint64(_word(p1, j))
-            w2 = np.uint64(_word(p2, j))
-            w3 = np.uint64(_word(p3, j))
+            m0 = load_u64(multipliers, j)
+            m1 = load_u64(multipliers, j + _CHUNK)
+            w0 = np.uint64(load_u32(p0, j))
+            w1 = np.uint64(load_u32(p1, j))
+            w2 = np.uint64(load_u32(p2, j))
+            w3 = np.uint64(load_u32(p3, j))
             d0 += m0 * w0
             d1 += m0 * w1
             d2 += m0 * w2
@@ -90,15 +84,15 @@ def ml2(address: Any, nbytes: Any, first: Any, last: Any, multipliers: Any, seed
         words = size // 4
         d0 = e0 = _ZERO
         for j in range(words):
-            w0 = np.uint64(_word(p0, j))
-            d0 += _long(multipliers, j) * w0
-            e0 += _long(multipliers, j + _CHUNK) * w0
+            w0 = np.uint64(load_u32(p0, j))
+            d0 += load_u64(multipliers, j) * w0
+            e0 += load_u64(multipliers, j + _CHUNK) * w0
         if size % 4:
             w0 = _ZERO
             for k in range(size % 4):
-                w0 |= np.uint64(_byte(p0, 4 * words + k)) << np.uint64(8 * k)
-            d0 += _long(multipliers, words) * w0
-            e0 += _long(multipliers, words + _CHUNK) * w0
+                w0 |= np.uint64(load_u8(p0, 4 * words + k)) << np.uint64(8 * k)
+            d0 += load_u64(multipliers, words) * w0
+            e0 += load_u64(multipliers, words + _CHUNK) * w0
         h0 += _fold(seed0, np.uint64(chunk), d0)
         h1 += _fold(seed1, np.uint64(chunk), e0)
         chunk += 1

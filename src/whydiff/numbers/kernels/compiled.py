@@ -1,6 +1,6 @@
-"""The one door to numba: how whydiff's kernels are compiled, and raw memory as unsigned words.
+"""The one door to numba: how whydiff's kernels are compiled, and raw memory as words of any type.
 
-Raises ImportError where numba is missing, refuses this numpy, or is switched off; callers then use numpy.
+Raises ImportError where numba is missing, refuses this numpy, or is switched off; see `kernel_of`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def compiled(signature: Any = None, fastmath: Any = False) -> Callable[[Kernel],
 
 
 def loader(result: Any) -> Any:
-    """An intrinsic ``load(address, index)`` of one unsigned type, at any alignment.
+    """An intrinsic ``load(address, index)`` of one type, at any alignment.
 
     ``address`` is a uint64, ``index`` an int64 in words of that type.
     """
@@ -55,3 +55,9 @@ def loader(result: Any) -> Any:
         return result(nb.types.uint64, nb.types.int64), generate
 
     return nb.extending.intrinsic(load)
+
+
+u8, u16, u32, u64 = nb.types.uint8, nb.types.uint16, nb.types.uint32, nb.types.uint64
+i64, f32, f64 = nb.types.int64, nb.types.float32, nb.types.float64
+load_u8, load_u16, load_u32, load_u64 = loader(u8), loader(u16), loader(u32), loader(u64)
+load_i64, load_f32, load_f64 = loader(i64), loader(f32), loader(f64)

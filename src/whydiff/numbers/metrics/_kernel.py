@@ -11,7 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.numbers.kernels.compiled import compiled, loader, nb
+from whydiff.numbers.kernels.compiled import (
+    compiled,
+    f64,
+    i64,
+    load_f32,
+    load_f64,
+    load_i64,
+    load_u8,
+    load_u16,
+    load_u32,
+    load_u64,
+    nb,
+    u64,
+)
 from whydiff.numbers.metrics._layout import COUNTS, KINDS, POWERS, SUMS
 
 BLOCK = 512
@@ -31,47 +44,42 @@ _TOP_BIT = np.uint64(1 << 63)
 _NEARLY = 1 - 2**-50
 _REASSOCIATE = {"reassoc", "nsz", "contract"}
 
-_u64, _i64, _f64 = nb.types.uint64, nb.types.int64, nb.types.float64
-_load8, _load16, _load32 = loader(nb.types.uint8), loader(nb.types.uint16), loader(nb.types.uint32)
-_load_u64, _load_i64 = loader(_u64), loader(_i64)
-_load_f32, _load_f64 = loader(nb.types.float32), loader(_f64)
-
 
 @compiled()
 def _load(address: Any, first: Any, n: Any, kind: Any, table: Any, codes: Any, words: Any, values: Any) -> None:
     """Elements from ``first``: ``codes`` (bits, or integers in the order of values) and ``values``."""
     if kind == _FLOAT64:
         for i in range(n):
-            codes[i] = _load_i64(address, first + i)
-            values[i] = _load_f64(address, first + i)
+            codes[i] = load_i64(address, first + i)
+            values[i] = load_f64(address, first + i)
         return
     if kind == _INT64:
         for i in range(n):
-            codes[i] = _load_i64(address, first + i)
+            codes[i] = load_i64(address, first + i)
             values[i] = np.float64(codes[i])
         return
     if kind == _UINT64:
         for i in range(n):
-            codes[i] = np.int64(_load_u64(address, first + i) ^ _TOP_BIT)
-            values[i] = np.float64(_load_u64(address, first + i))
+            codes[i] = np.int64(load_u64(address, first + i) ^ _TOP_BIT)
+            values[i] = np.float64(load_u64(address, first + i))
         return
     if kind == _FLOAT32:
         for i in range(n):
-            codes[i] = np.int64(_load32(address, first + i))
-            values[i] = np.float64(_load_f32(address, first + i))
+            codes[i] = np.int64(load_u32(address, first + i))
+            values[i] = np.float64(load_f32(address, first + i))
         return
     if kind == _BFLOAT16:  # the upper half of a float32
         for i in range(n):
-            codes[i] = np.int64(_load16(address, first + i))
+            codes[i] = np.int64(load_u16(address, first + i))
             words[i] = np.uint32(codes[i]) << np.uint32(16)
     elif kind == _TABLE16:
         for i in range(n):
-            codes[i] = np.int64(_load16(address, first + i))
-            words[i] = _load32(table, codes[i])
+            codes[i] = np.int64(load_u16(address, first + i))
+            words[i] = load_u32(table, codes[i])
     else:
         for i in range(n):
-            codes[i] = np.int64(_load8(address, first + i))
-            words[i] = _load32(table, codes[i])
+            codes[i] = np.int64(load_u8(address, first + i))
+            words[i] = load_u32(table, codes[i])
     floats = words.view(np.float32)
     for i in range(n):
         values[i] = np.float64(floats[i])
@@ -193,7 +201,7 @@ def _largest(d: Any, n: Any, best: Any) -> Any:
     return -1
 
 
-@compiled(nb.types.Tuple((_f64[::1], _i64[::1], _i64[::1], _u64))(_u64, _u64, _i64, _i64, _u64, _i64, _f64, _f64))
+@compiled(nb.types.Tuple((f64[::1], i64[::1], i64[::1], u64))(u64, u64, i64, i64, u64, i64, f64, f64))
 def one_pass(reference: Any, candidate: Any, size: Any, kind: Any, table: Any, sign: Any, rtol: Any, atol: Any) -> Any:
     """Statistics of one share; see `whydiff.numbers.metrics._layout` for what is where.
 

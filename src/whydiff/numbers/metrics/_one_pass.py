@@ -10,7 +10,6 @@ every other pair is counted instead.
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from whydiff.errors import UsageError
 from whydiff.numbers.formats import MINIFLOATS, minifloat_table
-from whydiff.numbers.kernels import threads
+from whydiff.numbers.kernels import kernel_of, threads
 from whydiff.numbers.metrics import _dtypes
 from whydiff.numbers.metrics._layout import COUNTS, KINDS, POWERS, SUMS
 from whydiff.records import Payload
@@ -164,11 +163,7 @@ def implementation() -> str:
 
 @functools.cache
 def _implementation() -> Callable[[Array, Array, str, float, float], Share]:
-    try:
-        importlib.import_module("whydiff.numbers.metrics._kernel")
-    except ImportError:
-        return numpy_share
-    return numba_share
+    return numba_share if kernel_of("metrics") else numpy_share
 
 
 def _widen(line: Array, own: str, part: str) -> Array:
@@ -179,7 +174,7 @@ def _widen(line: Array, own: str, part: str) -> Array:
 
 def numba_share(r: Array, c: Array, part: str, rtol: float, atol: float) -> Share:
     """The compiled kernel on one share."""
-    kernel = importlib.import_module("whydiff.numbers.metrics._kernel").one_pass
+    kernel = kernel_of("metrics").one_pass
     if _dtypes.is_integer(part) and part != "uint64":
         r, c, part = r.astype(np.int64, copy=False), c.astype(np.int64, copy=False), "int64"
     table = _code_table(part)

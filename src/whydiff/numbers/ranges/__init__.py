@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from whydiff.numbers.formats import Format
+from whydiff.numbers.kernels import kernel_of
 from whydiff.numbers.kernels.threads import spread
+from whydiff.numbers.ranges import _plain
 from whydiff.numbers.ranges.limits import LIMITS, limits, narrower
 
 __all__ = ["LIMITS", "Range", "Tally", "limits", "measure_address", "measure_array", "narrower"]
@@ -186,8 +188,4 @@ def _format(dtype: str) -> tuple[Format, tuple[int, int, int, int], Any]:
 
 @functools.cache
 def _scanner() -> Callable[..., tuple[float, int, int]]:
-    try:
-        from whydiff.numbers.ranges._kernel import scan
-    except ImportError:
-        from whydiff.numbers.ranges._plain import scan
-    return scan
+    return (kernel_of("ranges") or _plain).scan  # type: ignore[no-any-return]

@@ -13,73 +13,71 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.numbers.kernels.compiled import compiled, loader, nb
+from whydiff.numbers.kernels.compiled import compiled, i64, load_u8, load_u16, load_u32, load_u64, nb, u16, u32, u64
 
 BLOCK = 8192
 """Elements read before the counts of a block (16 bits wide for halves) are added up."""
-_u8, _u16, _u32, _u64 = nb.types.uint8, nb.types.uint16, nb.types.uint32, nb.types.uint64
-_load8, _load16, _load32, _load64 = (loader(t) for t in (_u8, _u16, _u32, _u64))
-_EXTREMES = nb.types.Tuple((_u64, _u64, nb.types.int64))
+_EXTREMES = nb.types.Tuple((u64, u64, i64))
 
 
-@compiled(_EXTREMES(_u64, nb.types.int64, nb.types.int64))
+@compiled(_EXTREMES(u64, i64, i64))
 def _extremes16(address: Any, first: Any, last: Any) -> Any:
     """Largest bits, smallest bits other than zero less one (the largest integer if none), zeros."""
-    high, low, zeros = _u16(0), _u16(0xFFFF), _u16(0)
+    high, low, zeros = u16(0), u16(0xFFFF), u16(0)
     for i in range(first, last):
-        bits = _u16(_load16(address, i) & _u16(0x7FFF))
+        bits = u16(load_u16(address, i) & u16(0x7FFF))
         high = max(high, bits)
-        low = min(low, _u16(bits - _u16(1)))
-        zeros = _u16(zeros + _u16(bits == _u16(0)))
-    return _u64(high), _u64(low), np.int64(zeros)
+        low = min(low, u16(bits - u16(1)))
+        zeros = u16(zeros + u16(bits == u16(0)))
+    return u64(high), u64(low), np.int64(zeros)
 
 
-@compiled(_EXTREMES(_u64, nb.types.int64, nb.types.int64))
+@compiled(_EXTREMES(u64, i64, i64))
 def _extremes32(address: Any, first: Any, last: Any) -> Any:
-    high, low, zeros = _u32(0), _u32(0xFFFFFFFF), _u32(0)
+    high, low, zeros = u32(0), u32(0xFFFFFFFF), u32(0)
     for i in range(first, last):
-        bits = _u32(_load32(address, i) & _u32(0x7FFFFFFF))
+        bits = u32(load_u32(address, i) & u32(0x7FFFFFFF))
         high = max(high, bits)
-        low = min(low, _u32(bits - _u32(1)))
-        zeros = _u32(zeros + _u32(bits == _u32(0)))
-    return _u64(high), _u64(low), np.int64(zeros)
+        low = min(low, u32(bits - u32(1)))
+        zeros = u32(zeros + u32(bits == u32(0)))
+    return u64(high), u64(low), np.int64(zeros)
 
 
-@compiled(_EXTREMES(_u64, nb.types.int64, nb.types.int64))
+@compiled(_EXTREMES(u64, i64, i64))
 def _extremes64(address: Any, first: Any, last: Any) -> Any:
-    high, low, zeros = _u64(0), _u64(0xFFFFFFFFFFFFFFFF), _u64(0)
+    high, low, zeros = u64(0), u64(0xFFFFFFFFFFFFFFFF), u64(0)
     for i in range(first, last):
-        bits = _load64(address, i) & _u64(0x7FFFFFFFFFFFFFFF)
+        bits = load_u64(address, i) & u64(0x7FFFFFFFFFFFFFFF)
         high = max(high, bits)
-        low = min(low, bits - _u64(1))
-        zeros += _u64(bits == _u64(0))
+        low = min(low, bits - u64(1))
+        zeros += u64(bits == u64(0))
     return high, low, np.int64(zeros)
 
 
-@compiled(_EXTREMES(_u64, nb.types.int64, nb.types.int64))
+@compiled(_EXTREMES(u64, i64, i64))
 def _extremes8(address: Any, first: Any, last: Any) -> Any:
-    high, low, zeros = _u64(0), _u64(0xFFFFFFFFFFFFFFFF), np.int64(0)
+    high, low, zeros = u64(0), u64(0xFFFFFFFFFFFFFFFF), np.int64(0)
     for i in range(first, last):
-        bits = _u64(_load8(address, i)) & _u64(0x7F)
+        bits = u64(load_u8(address, i)) & u64(0x7F)
         high = max(high, bits)
-        low = min(low, bits - _u64(1))
-        zeros += np.int64(bits == _u64(0))
+        low = min(low, bits - u64(1))
+        zeros += np.int64(bits == u64(0))
     return high, low, zeros
 
 
-@compiled(_u64(_u64, nb.types.int64, nb.types.int64))
+@compiled(u64(u64, i64, i64))
 def _bits(address: Any, index: Any, width: Any) -> Any:
     """One element without its sign."""
     if width == 2:
-        return _u64(_load16(address, index)) & _u64(0x7FFF)
+        return u64(load_u16(address, index)) & u64(0x7FFF)
     if width == 4:
-        return _u64(_load32(address, index)) & _u64(0x7FFFFFFF)
+        return u64(load_u32(address, index)) & u64(0x7FFFFFFF)
     if width == 8:
-        return _load64(address, index) & _u64(0x7FFFFFFFFFFFFFFF)
-    return _u64(_load8(address, index)) & _u64(0x7F)
+        return load_u64(address, index) & u64(0x7FFFFFFFFFFFFFFF)
+    return u64(load_u8(address, index)) & u64(0x7F)
 
 
-@compiled(nb.types.void(_u64, nb.types.int64, nb.types.int64, nb.types.int64, _u64, nb.types.int64[:, ::1]))
+@compiled(nb.types.void(u64, i64, i64, i64, u64, i64[:, ::1]))
 def _exponents(address: Any, first: Any, last: Any, width: Any, fraction: Any, histogram: Any) -> None:
     """Count the exponents of the elements ``first <= i < last`` in four interleaved histograms.
 
@@ -88,30 +86,30 @@ def _exponents(address: Any, first: Any, last: Any, width: Any, fraction: Any, h
     """
     i = first
     if width == 4:
-        mask = _u64(0xFF)
-        upper = fraction + _u64(32)
+        mask = u64(0xFF)
+        upper = fraction + u64(32)
         while i + 4 <= last:
-            one, two = _load64(address + _u64(4 * i), 0), _load64(address + _u64(4 * i), 1)
+            one, two = load_u64(address + u64(4 * i), 0), load_u64(address + u64(4 * i), 1)
             histogram[0, np.int64((one >> fraction) & mask)] += 1
             histogram[1, np.int64((one >> upper) & mask)] += 1
             histogram[2, np.int64((two >> fraction) & mask)] += 1
             histogram[3, np.int64((two >> upper) & mask)] += 1
             i += 4
     elif width == 2:
-        mask = (_u64(1) << (_u64(15) - fraction)) - _u64(1)
+        mask = (u64(1) << (u64(15) - fraction)) - u64(1)
         while i + 4 <= last:
-            word = _load64(address + _u64(2 * i), 0)
+            word = load_u64(address + u64(2 * i), 0)
             histogram[0, np.int64((word >> fraction) & mask)] += 1
-            histogram[1, np.int64((word >> (fraction + _u64(16))) & mask)] += 1
-            histogram[2, np.int64((word >> (fraction + _u64(32))) & mask)] += 1
-            histogram[3, np.int64((word >> (fraction + _u64(48))) & mask)] += 1
+            histogram[1, np.int64((word >> (fraction + u64(16))) & mask)] += 1
+            histogram[2, np.int64((word >> (fraction + u64(32))) & mask)] += 1
+            histogram[3, np.int64((word >> (fraction + u64(48))) & mask)] += 1
             i += 4
     while i < last:
         histogram[i & 3, np.int64(_bits(address, i, width) >> fraction)] += 1
         i += 1
 
 
-@compiled(nb.types.Tuple((nb.float64, nb.int64, nb.int64))(_u64, *[nb.types.int64] * 5, _u64, nb.types.uint64[::1]))
+@compiled(nb.types.Tuple((nb.float64, nb.int64, nb.int64))(u64, *[i64] * 5, u64, u64[::1]))
 def scan(address: Any, first: Any, last: Any, width: Any, fraction: Any, bias: Any, top: Any, row: Any) -> Any:
     """Add the elements ``first <= i < last`` to a row of statistics.
 
@@ -127,9 +125,9 @@ def scan(address: Any, first: Any, last: Any, width: Any, fraction: Any, bias: A
     Returns:
         Of these elements alone: largest finite magnitude, how many are not finite, how many are zero.
     """
-    shift = _u64(fraction)
+    shift = u64(fraction)
     histogram = np.zeros((4, row.size - 6), np.int64)
-    largest, smallest = _u64(0), _u64(0xFFFFFFFFFFFFFFFF)
+    largest, smallest = u64(0), u64(0xFFFFFFFFFFFFFFFF)
     zeros, special, above = np.int64(0), np.int64(0), np.int64(0)
     begin = first
     while begin < last:
@@ -143,7 +141,7 @@ def scan(address: Any, first: Any, last: Any, width: Any, fraction: Any, bias: A
         else:
             high, low, none = _extremes8(address, begin, end)
         if high >= top:
-            high = _u64(0)
+            high = u64(0)
             for i in range(begin, end):
                 bits = _bits(address, i, width)
                 special += bits >= top
@@ -156,18 +154,18 @@ def scan(address: Any, first: Any, last: Any, width: Any, fraction: Any, bias: A
         zeros += none
         _exponents(address, begin, end, width, shift, histogram)
         begin = end
-    row[0] += _u64(max(last - first, 0))
-    row[1] += _u64(zeros)
-    row[2] += _u64(special)
-    row[3] += _u64(above)
+    row[0] += u64(max(last - first, 0))
+    row[1] += u64(zeros)
+    row[2] += u64(special)
+    row[3] += u64(above)
     row[4] = max(row[4], largest)
     row[5] = min(row[5], smallest)
     for e in range(row.size - 6):
-        row[6 + e] += _u64(histogram[0, e] + histogram[1, e] + histogram[2, e] + histogram[3, e])
+        row[6 + e] += u64(histogram[0, e] + histogram[1, e] + histogram[2, e] + histogram[3, e])
     exponent = np.int64(largest >> shift)
-    mantissa = largest & ((_u64(1) << shift) - _u64(1))
+    mantissa = largest & ((u64(1) << shift) - u64(1))
     if exponent > 0:
-        mantissa += _u64(1) << shift
+        mantissa += u64(1) << shift
     else:
         exponent = np.int64(1)
     power: Any = np.int32(exponent - bias - fraction)
