@@ -148,7 +148,7 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
         origins=origins,
         causes=causes,
         impact=attempted("the impact", lambda: impact(case, floor, scaling), _NO_IMPACT),
-        outputs=case.localization.outputs,
+        outputs=tuple((str(slot), comparison) for slot, comparison in case.localization.outputs),
         growth=case.localization.growth,
         alignment=case.alignment,
         sides=(_side(case.reference), _side(case.candidate)),

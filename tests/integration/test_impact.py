@@ -17,6 +17,7 @@ from whydiff.judge.impact import impact, position_errors, scores_of
 from whydiff.judge.noise_floor import prediction_limit
 from whydiff.locate.localization import Localization
 from whydiff.pair.align import align
+from whydiff.records import Slot
 from whydiff.studies.decoding import greedy_parting
 
 LENGTH = 48
@@ -39,7 +40,7 @@ def pair(smollm: Any) -> tuple[Case, torch.Tensor, torch.Tensor, torch.Tensor]:
     alignment = align(*traces)
     payload = adapter.executor(traces[0]).payload
     returned = tuple(payload(x.bfloat16()[None]) for x in (ours, theirs))
-    local = Localization((), (), (), (("output", *returned),), None)
+    local = Localization((), (), (), ((Slot(0, "output"), *returned),), None)
     return Case(traces[0], traces[1], alignment, local), ids, ours, theirs
 
 

@@ -17,8 +17,21 @@ from whydiff.locate.origins import find_origins
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, measure
+from whydiff.pair.replay import numbered_alike, replay
 from whydiff.pair.slices import counterparts
-from whydiff.records import Alignment, Call, Comparison, Intervention, Leaf, Lift, Origin, Payload, RecordedTrace, Trace
+from whydiff.records import (
+    Alignment,
+    Call,
+    Comparison,
+    Intervention,
+    Leaf,
+    Lift,
+    Origin,
+    Payload,
+    RecordedTrace,
+    Slot,
+    Trace,
+)
 
 _ENVIRONMENT = ("versions", "hardware", "flags", "variables", "rng")
 REPLAYED = frozenset({"restore-state", "restore-input"})
@@ -41,7 +54,7 @@ class Outcome:
     equal: bool
     mean_abs: float | None
     elements: int
-    comparisons: tuple[tuple[str, Comparison], ...]
+    comparisons: tuple[tuple[Slot, Comparison], ...]
     method: Literal["rerun", "replay"]
     failed: str = ""
 
@@ -195,7 +208,7 @@ class Case:
         if run is not None and all(run.supports(item) for item in interventions):
             method = "rerun"
             executor = self._executor(self.candidate)
-            outputs = {path: executor.payload(v) for path, v in run.plain(interventions, donor)}
+            outputs = {Slot(0, path): executor.payload(v) for path, v in run.plain(interventions, donor)}
         elif self.replays(interventions):
             outputs = self._replayed(interventions, donor)
         else:
@@ -206,14 +219,14 @@ class Case:
             if slot in outputs
         )
         if len(comparisons) < len(wanted):
-            missing = sorted(set(wanted) - set(outputs))
-            return Outcome(False, None, 0, comparisons, method, f"outputs missing: {', '.join(missing)}")
+            missing = ", ".join(str(slot) for slot in sorted(set(wanted) - set(outputs)))
+            return Outcome(False, None, 0, comparisons, method, f"outputs missing: {missing}")
         elements = sum(payload.bits.size for payload in wanted.values())
         equal = all(comparison.status == "agrees" for _, comparison in comparisons)
         total = sum((comparison.value("mean_abs") or 0.0) * wanted[slot].bits.size for slot, comparison in comparisons)
         return Outcome(equal, total / elements if elements else None, elements, comparisons, method)
 
-    def _counterparts(self, slot: str, reference: Payload, candidate: Payload) -> tuple[Payload, Payload]:
+    def _counterparts(self, slot: Slot, reference: Payload, candidate: Payload) -> tuple[Payload, Payload]:
         """What of two outputs corresponds: the larger one's counterpart, without the rows that are left out."""
         rows = self.localization.rows
         pair = counterparts(reference, candidate, self.localization.axes)
@@ -221,18 +234,23 @@ class Case:
         return ours, theirs
 
     @functools.cached_property
-    def _wanted(self) -> dict[str, Payload]:
+    def _wanted(self) -> dict[Slot, Payload]:
         """The reference's outputs by slot: as the walk kept them, else (fingerprints settled it) from a replay."""
         if self.localization.returned:
             return {slot: reference for slot, reference, _ in self.localization.returned}
-        return self._outputs(self._executor(self.reference), self.reference)
+        return replay(self._executor(self.reference)).outputs
 
-    def _replayed(self, interventions: Sequence[Intervention], donor: Executor) -> dict[str, Payload]:
-        executor = self._restored(interventions, donor)
+    def _replayed(
+        self, interventions: Sequence[Intervention], donor: Executor, lift: Lift | None = None
+    ) -> dict[Slot, Payload]:
+        executor = self._restored(interventions, donor, lift)
         if any(item.name == REPLACED for item in interventions):
-            follower = self._follower(executor)
-            return outputs_with_replaced(follower, executor, self.alignment, interventions, self.localization.axes)
-        return self._outputs(executor, executor.trace)
+            follower = self._follower(executor) if lift is None else self._executor(self.reference, lift)
+            axes = self.localization.axes
+            found = outputs_with_replaced(follower, executor, self.alignment, interventions, axes)
+        else:
+            found = replay(executor).outputs
+        return numbered_alike(found, self.reference, self.candidate, self.alignment)
 
     def _follower(self, candidate: Executor) -> Executor:
         """A replay of the reference with the candidate's leaves, for its ops to work on."""
@@ -242,16 +260,6 @@ class Case:
             if ours.spec.shape == theirs.spec.shape and ours.spec.dtype == theirs.spec.dtype
         }
         return for_framework(self.reference.framework).executor(self.reference, restore=state)
-
-    def _outputs(self, executor: Executor, trace: Trace) -> dict[str, Payload]:
-        outputs: dict[str, Payload] = {}
-        with executor.running():
-            for call in trace.calls:
-                executor.execute(call)
-                if call.kind == "return":
-                    outputs |= {e.site.slot: executor.payload(executor.read(e)) for e in call.reads}
-                executor.release(call)
-        return outputs
 
     def origins_after(self, interventions: Sequence[Intervention]) -> set[str] | None:
         """Sites of the origins that remain when the candidate is replayed under interventions (None: cannot).
@@ -274,21 +282,20 @@ class Case:
             if (str(origin.site.at("")), str(origin.candidate_site.at(""))) not in gone
         }
 
-    def plain_outputs(self, side: Literal["reference", "candidate"]) -> dict[str, Payload]:
+    def plain_outputs(self, side: Literal["reference", "candidate"]) -> dict[Slot, Payload]:
         """What a live side returns when nothing observes it; empty for a trace on disk."""
         run, trace = (self.runs[0], self.reference) if side == "reference" else (self.runs[1], self.candidate)
         executor = self._executor(trace)
-        return {} if run is None else {path: executor.payload(value) for path, value in run.plain()}
+        return {} if run is None else {Slot(0, path): executor.payload(value) for path, value in run.plain()}
 
-    def outputs_in_float64(self, side: Literal["reference", "candidate"]) -> dict[str, Payload]:
+    def outputs_in_float64(self, side: Literal["reference", "candidate"]) -> dict[Slot, Payload]:
         """What a side's recorded program returns when it is carried out in float64.
 
         Raises:
             whydiff.errors.ReplayError: it cannot be.
         """
         trace = self.reference if side == "reference" else self.candidate
-        executor = for_framework(trace.framework).executor(trace, lift=Lift("float64"))
-        return self._outputs(executor, trace)
+        return replay(self._executor(trace, Lift("float64"))).outputs
 
     def apart_in_float64(self, interventions: Sequence[Intervention]) -> float | None:
         """How far the outputs of both programs, lifted to float64, lie apart under interventions.
@@ -302,14 +309,8 @@ class Case:
         if replayable(self.reference) or replayable(self.candidate):
             return None
         wide = Lift("float64")
-        donor = for_framework(self.reference.framework).executor(self.reference, lift=wide)
-        ours = self._outputs(donor, self.reference)
-        candidate = self._restored(interventions, self._executor(self.reference), lift=wide)
-        if any(item.name == REPLACED for item in interventions):
-            follower = for_framework(self.reference.framework).executor(self.reference, lift=wide)
-            theirs = outputs_with_replaced(follower, candidate, self.alignment, interventions, self.localization.axes)
-        else:
-            theirs = self._outputs(candidate, candidate.trace)
+        ours = replay(self._executor(self.reference, wide)).outputs
+        theirs = self._replayed(interventions, self._executor(self.reference), wide)
         if not ours:
             return None
         apart = 0.0
@@ -369,8 +370,8 @@ class Case:
                 found[theirs.index] = replace(theirs, arguments=ours.arguments)
         return found
 
-    def _executor(self, trace: Trace) -> Executor:
-        return for_framework(trace.framework).executor(trace)
+    def _executor(self, trace: Trace, lift: Lift | None = None) -> Executor:
+        return for_framework(trace.framework).executor(trace, lift=lift)
 
 
 def _changes(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -24,8 +24,9 @@ from whydiff.errors import ReplayError, WhydiffError
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.rearrangement import parse
 from whydiff.pair.lockstep import Lockstep, matched
+from whydiff.pair.replay import returns
 from whydiff.pair.slices import Axis, options, settle
-from whydiff.records import Alignment, Call, Event, Intervention, Payload, TensorSpec, Trace
+from whydiff.records import Alignment, Call, Event, Intervention, Payload, Slot, TensorSpec, Trace
 
 EDITS = frozenset({"set-argument", "read-from"})
 CHANGES = frozenset({"set-dtype", "permute", "scale"})
@@ -172,7 +173,7 @@ def outputs_with_replaced(
     alignment: Alignment,
     interventions: Sequence[Intervention],
     axes: tuple[Axis, ...] = (),
-) -> dict[str, Payload]:
+) -> dict[Slot, Payload]:
     """The candidate's outputs when ops of the reference stand in some places.
 
     Both programs are executed in step. At every pair the reference takes the candidate's value, so that its
@@ -187,7 +188,7 @@ def outputs_with_replaced(
         axes: what the runs have different sizes of; values take each other's place on their counterpart.
 
     Returns:
-        Slot → output.
+        The candidate's outputs, under its own numbers.
 
     Raises:
         ReplayError: a replacement could not be made.
@@ -200,7 +201,8 @@ def outputs_with_replaced(
     step = _Following(reference, candidate, alignment, axes)
     calls = reference.trace.calls, candidate.trace.calls
     made: set[tuple[str, str]] = set()
-    outputs: dict[str, Payload] = {}
+    outputs: dict[Slot, Payload] = {}
+    numbers = returns(calls[1])
 
     def exchange(er: Event, ec: Event, at: tuple[str, str]) -> None:
         try:
@@ -223,7 +225,9 @@ def outputs_with_replaced(
                 continue
             exchange(er, ec, (str(at_r.site), str(at_c.site)))
         if call_c.kind == "return":
-            outputs |= {e.site.slot: candidate.payload(candidate.read(e)) for e in call_c.reads}
+            outputs |= {
+                Slot(numbers[call_c.index], e.site.slot): candidate.payload(candidate.read(e)) for e in call_c.reads
+            }
             continue
         step.execute(call_r, call_c)
         for er, ec in matched(call_r, call_c, "writes"):

@@ -21,9 +21,10 @@ from whydiff.explain.case import Case, replayable
 from whydiff.locate.rows import compared
 from whydiff.numbers.metrics import common_dtype, is_integer, measure, values
 from whydiff.numbers.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, Cancelled, cancelled, unit_roundoff
-from whydiff.pair.lockstep import Lockstep, matched, replayed_outputs
+from whydiff.pair.lockstep import Lockstep, matched
+from whydiff.pair.replay import Outputs, numbered_alike, replay
 from whydiff.pair.slices import counterparts
-from whydiff.records import Call, Count, Event, Lift, Origin, Payload, Trace
+from whydiff.records import Call, Count, Event, Lift, Origin, Payload, Slot, Trace
 
 Nature = Literal["equal", "rounding", "between", "stays"]
 """What a difference does when the precision grows: there is none, it shrinks with it, undecided, it stays."""
@@ -122,7 +123,7 @@ class Scaling:
     origins: tuple[Modes, ...] = ()
     regions: Scale | None = None
     together: frozenset[int] = frozenset()
-    profiles: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    profiles: Mapping[Slot, tuple[float, ...]] = field(default_factory=dict)
     counts: tuple[Count, ...] = ()
     why_not: str = ""
     cancelled: Cancelled | None = None
@@ -152,9 +153,9 @@ class _Test:
         self.origins = case.localization.origins
         self.counts: dict[tuple[str, str], Count] = {}
         self.everything = float64_throughout(case.reference, case.candidate)
-        self.profiles: dict[str, tuple[float, ...]] = {}
-        self._carried: dict[str, dict[str, tuple[Payload, Payload]]] = {}
-        self._lifted_reference: dict[str, dict[str, Payload]] = {}
+        self.profiles: dict[Slot, tuple[float, ...]] = {}
+        self._carried: dict[str, dict[Slot, tuple[Payload, Payload]]] = {}
+        self._lifted_reference: dict[str, Outputs] = {}
 
     def run(self) -> Scaling:
         program = Modes(lifted=self._program("lifted"))
@@ -202,9 +203,7 @@ class _Test:
                 self._carried[dtype] = {slot: self._compared(slot, pair) for slot, pair in pairs.items()}
             found.append({slot: difference(*self._compared(slot, pair)) for slot, pair in pairs.items()})
             if key == "float64 lifted" and not restored:
-                self.profiles = {
-                    slot.partition("@")[0]: _profile(*pairs[slot]) for slot, one in found[-1].items() if one is not None
-                }
+                self.profiles = {slot: _profile(*pairs[slot]) for slot, one in found[-1].items() if one is not None}
         return _worst(*found)
 
     def _cancelled(self) -> Cancelled | None:
@@ -220,18 +219,21 @@ class _Test:
                     return lost
         return None
 
-    def _compared(self, slot: str, pair: tuple[Payload, Payload]) -> tuple[Payload, Payload]:
+    def _compared(self, slot: Slot, pair: tuple[Payload, Payload]) -> tuple[Payload, Payload]:
         rows = self.case.localization.rows
-        ours, theirs = (compared(rows, slot.partition("@")[0], payload) for payload in pair)
+        ours, theirs = (compared(rows, slot, payload) for payload in pair)
         return ours, theirs
 
-    def _outputs(self, side: str, lift: Lift, restore: Mapping[str, Value], stage: str) -> dict[str, Payload]:
+    def _outputs(self, side: str, lift: Lift, restore: Mapping[str, Value], stage: str) -> Outputs:
         executor = self._executor(side, lift, restore)
-        outputs, failed = replayed_outputs(executor, self.progress, stage)
-        for call, why in failed:
+        found = replay(executor, progress=self.progress, stage=stage)
+        for call, why in found.failed:
             self._failed(side, lift, call, why)
         self._note(side, executor)
-        return outputs
+        if side == "reference":
+            return found.outputs
+        case = self.case
+        return numbered_alike(found.outputs, case.reference, case.candidate, case.alignment)
 
     def _executor(self, side: str, lift: Lift, restore: Mapping[str, Value]) -> Executor:
         trace = self.case.reference if side == "reference" else self.case.candidate
@@ -281,7 +283,7 @@ class _Test:
 
     def _walk(
         self, lift: Lift, restore: Mapping[str, Value], substituted: frozenset[int]
-    ) -> tuple[dict[int, Difference], dict[str, Difference | None]]:
+    ) -> tuple[dict[int, Difference], dict[Slot, Difference | None]]:
         """Both lifted programs in step; at the substituted origins the candidate takes the reference's value.
 
         Returns:
@@ -297,7 +299,7 @@ class _Test:
         for index, origin in enumerate(self.origins):
             by_calls.setdefault(origin.calls, []).append(index)
         local: dict[int, Difference] = {}
-        outputs: dict[str, Difference | None] = {}
+        outputs: dict[Slot, Difference | None] = {}
         partner = {pair.reference: pair.candidate for pair in self.case.alignment.pairs}
         word = f"lift to {lift.dtype}, casts {lift.casts}: origins alone"
         for call_r, call_c in step.walk(self.progress, word):
@@ -310,8 +312,8 @@ class _Test:
                 if at and (call_r.kind == "return" or partner.get(er.producer, -1) != ec.producer):
                     self._at_origin(step, er, ec, at, substituted, local)
                 if call_r.kind == "return":
-                    pair = self._compared(er.site.slot, _payloads(step, er, ec))
-                    outputs[f"{er.site.slot}@{call_r.index}"] = difference(*pair)
+                    slot = step.slot(call_r, er)
+                    outputs[slot] = difference(*self._compared(slot, _payloads(step, er, ec)))
             step.execute(call_r, call_c)
             at = by_calls.get((call_r.index, call_c.index), [])
             if at and call_r.kind != "return":
@@ -386,13 +388,13 @@ def _profile(reference: Payload, candidate: Payload) -> tuple[float, ...]:
     return tuple(np.moveaxis(error, -2, 0).reshape(error.shape[-2], -1).mean(axis=1).tolist())
 
 
-def _worst(single: Mapping[str, Difference | None], double: Mapping[str, Difference | None]) -> Scale | None:
+def _worst(single: Mapping[Slot, Difference | None], double: Mapping[Slot, Difference | None]) -> Scale | None:
     """The slot that shrinks least."""
     scales = []
     for slot, one in single.items():
         other = double.get(slot)
         if one is not None and other is not None:
-            scales.append(Scale(one, other, slot.partition("@")[0]))
+            scales.append(Scale(one, other, str(slot)))
     return max(scales, key=lambda s: (_RANK.index(s.nature), s.double.mean), default=None)
 
 

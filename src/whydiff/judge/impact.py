@@ -19,7 +19,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.scaling import Scaling
 from whydiff.judge.noise_floor import Floor, NoiseFloor
 from whydiff.numbers.metrics import is_integer, values
-from whydiff.records import Measurement, Payload
+from whydiff.records import Measurement, Payload, Slot
 
 Array = np.ndarray[Any, Any]
 _METRICS = ("max_abs", "mean_abs", "rel_l2", "different")
@@ -38,7 +38,7 @@ class Scores:
         tokens: int64 [rows], what was read at each position; None for class scores.
     """
 
-    slot: str
+    slot: Slot
     reference: Array
     candidate: Array
     length: int = 1
@@ -62,7 +62,7 @@ def impact(case: Case, floor: NoiseFloor | None = None, scaling: Scaling | None 
         ]
         if numbers:
             value, slot = max(numbers)
-            found.append(Measurement(metric, value, slot))
+            found.append(Measurement(metric, value, str(slot)))
     cosines = [
         (value, slot)
         for slot, comparison in case.localization.outputs
@@ -70,7 +70,7 @@ def impact(case: Case, floor: NoiseFloor | None = None, scaling: Scaling | None 
     ]
     if cosines:
         value, slot = min(cosines)
-        found.append(Measurement("cosine", value, slot))
+        found.append(Measurement("cosine", value, str(slot)))
     scores = scores_of(case)
     if scores is not None:
         found += choices(scores) + by_position(position_errors(scores), scores.slot)
@@ -80,9 +80,9 @@ def impact(case: Case, floor: NoiseFloor | None = None, scaling: Scaling | None 
     one = main_floor(floor, scores)
     if one is not None:
         found += [
-            Measurement("mean_abs_floor", one.mean_abs, one.slot),
-            Measurement("justified_rtol", one.tolerance.rtol, one.slot),
-            Measurement("justified_atol", one.tolerance.atol, one.slot),
+            Measurement("mean_abs_floor", one.mean_abs, str(one.slot)),
+            Measurement("justified_rtol", one.tolerance.rtol, str(one.slot)),
+            Measurement("justified_atol", one.tolerance.atol, str(one.slot)),
         ]
     return tuple(found)
 
@@ -168,8 +168,8 @@ def choices(scores: Scores) -> list[Measurement]:
     margin = two[:, 1] - two[:, 0]
     found = [Measurement("top1_flips", float(flips.mean()), per)]
     if flips.any():
-        found.append(Measurement("top1_margin_flipped", float(margin[flips].max()), scores.slot))
-    found.append(Measurement("top1_margin_smallest", float(margin.min()), scores.slot))
+        found.append(Measurement("top1_margin_flipped", float(margin[flips].max()), str(scores.slot)))
+    found.append(Measurement("top1_margin_smallest", float(margin.min()), str(scores.slot)))
     if ours.shape[1] > TOP:
         sets = [np.sort(np.argpartition(x, -TOP, axis=1)[:, -TOP:], axis=1) for x in (ours, theirs)]
         found.append(Measurement(f"top{TOP}_changes", float((sets[0] != sets[1]).any(axis=1).mean()), per))
@@ -218,7 +218,7 @@ def position_errors(scores: Scores) -> Array:
     return result
 
 
-def by_position(errors: Array, slot: str, prefix: str = "") -> list[Measurement]:
+def by_position(errors: Array, slot: Slot, prefix: str = "") -> list[Measurement]:
     """Whether the error grows with the position: mean over the first and the last quarter, and correlation.
 
     ``position_correlation`` is Spearman's: 1 if every position is worse than the one before. With the prefix

@@ -21,7 +21,8 @@ from whydiff.explain.case import Case, replayable
 from whydiff.locate.rows import compared
 from whydiff.numbers.metrics import is_integer, measure, values
 from whydiff.numbers.tolerance import FLOOR_RUNS, FLOOR_T, UNIT_ROUNDOFF, Tolerance, default_tolerance, unit_roundoff
-from whydiff.records import Lift, Payload, Trace
+from whydiff.pair.replay import replay_together
+from whydiff.records import Lift, Payload, Slot, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Floor:
         runs: how many replays it rests on.
     """
 
-    slot: str
+    slot: Slot
     mean_abs: float
     tolerance: Tolerance
     magnitude: float
@@ -68,7 +69,7 @@ def noise_floor(case: Case, progress: Progress | None = None, *, runs: int = FLO
     if why or dtype is None:
         return NoiseFloor(why_not=why)
     try:
-        samples = _replays(trace, dtype, wanted, runs, progress)
+        samples = _replays(trace, dtype, runs, progress)
     except WhydiffError as error:
         return NoiseFloor(why_not=f"{error.what} {error.actual}".strip())
     rows = case.localization.rows
@@ -81,27 +82,12 @@ def noise_floor(case: Case, progress: Progress | None = None, *, runs: int = FLO
 
 
 def _replays(
-    trace: Trace, dtype: Literal["float32", "float64"], wanted: dict[str, Payload], runs: int, progress: Progress | None
-) -> list[dict[str, Payload]]:
-    """Outputs of all replays, executed call by call together, so that leaves are widened once."""
+    trace: Trace, dtype: Literal["float32", "float64"], runs: int, progress: Progress | None
+) -> list[dict[Slot, Payload]]:
+    """Outputs of all replays."""
     adapter = for_framework(trace.framework)
     executors = [adapter.executor(trace, lift=Lift(dtype, "kept", seed=seed + 1)) for seed in range(runs)]
-    for other in executors[1:]:
-        other.share_leaves(executors[0])
-    outputs: list[dict[str, Payload]] = [{} for _ in executors]
-    with executors[0].running():
-        for call in trace.calls:
-            for executor, found in zip(executors, outputs, strict=True):
-                executor.execute(call)
-                if call.kind == "return":
-                    found |= {
-                        e.site.slot: executor.payload(executor.read(e)) for e in call.reads if e.site.slot in wanted
-                    }
-            for executor in executors:
-                executor.release(call)
-            if progress is not None and call.index % 64 == 0:
-                progress(f"noise floor, {runs} replays", call.index, len(trace.calls))
-    return outputs
+    return [one.outputs for one in replay_together(executors, progress=progress, stage=f"noise floor, {runs} replays")]
 
 
 def _distance(reference: Payload, rounded: Payload) -> tuple[float, float]:
@@ -116,7 +102,7 @@ def _distance(reference: Payload, rounded: Payload) -> tuple[float, float]:
     return statistics.sum_abs / max(statistics.finite, 1), max(float(excess.max(initial=0.0)), 0.0)
 
 
-def _floor(slot: str, samples: Sequence[tuple[float, float]], reference: Payload) -> Floor:
+def _floor(slot: Slot, samples: Sequence[tuple[float, float]], reference: Payload) -> Floor:
     dtype = reference.dtype
     exact = values(reference.bits, dtype).astype(np.float64)
     exact = exact[np.isfinite(exact)]

@@ -355,7 +355,7 @@ def judge(
             if check.deterministic is False
         )
         return Verdict.NONDETERMINISTIC, f"{which} does not repeat itself: {checks[0].note or checks[1].note}"
-    broken = [slot for slot, comparison in local.outputs if _special(comparison)]
+    broken = [str(slot) for slot, comparison in local.outputs if _special(comparison)]
     compared = local.agreeing + local.propagated + len(origins)
     numeric = [pair for pair in case.alignment.pairs if case.reference.calls[pair.reference].kind != "return"]
     if not numeric or not compared:
@@ -365,8 +365,8 @@ def judge(
             return _without_origins(scaling, _numbers(scaling))  # no op in common, and the same function
         if scaling is None or not origins or not _same_task(case, scaling):
             return Verdict.INCOMPARABLE, "nothing corresponds: no call of one run has a counterpart in the other"
-    shapes = [slot for slot, comparison in local.outputs if "shape" in comparison.reason]
-    differing = [slot for slot, comparison in local.outputs if comparison.status == "differs"]
+    shapes = [str(slot) for slot, comparison in local.outputs if "shape" in comparison.reason]
+    differing = [str(slot) for slot, comparison in local.outputs if comparison.status == "differs"]
     if local.silent and not differing and origins:
         return Verdict.IDENTICAL, f"zero bits differ in the outputs; {local.silent}"
     no_counterpart = sum(count.count for count in local.counts if count.what == APART)

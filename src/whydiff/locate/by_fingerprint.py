@@ -6,7 +6,8 @@ from typing import Any
 
 from whydiff.locate.localization import Localization, counted, surplus_of
 from whydiff.pair.lockstep import left_over, paired
-from whydiff.records import Alignment, Call, Comparison, Evidence, Growth, Origin, Verdict
+from whydiff.pair.replay import returns
+from whydiff.records import Alignment, Call, Comparison, Evidence, Growth, Origin, Slot, Verdict
 
 
 def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same: Any) -> Localization:
@@ -18,7 +19,8 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
     """
     origins: list[Origin] = []
     growth: list[Growth] = []
-    outputs: list[tuple[str, Comparison]] = []
+    outputs: list[tuple[Slot, Comparison]] = []
+    numbers = returns(reference.calls)
     agreeing = propagated = undecided = 0
     lone: dict[str, int] = {}
     differing: list[str] = []  # scopes of modules that are origins: the modules around them are not
@@ -33,7 +35,8 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
         written = paired(call_r, call_c, slot)
         verdicts = [same(a, b) for a, b in written]
         if call_r.kind == "return":
-            outputs += [(a.site.slot, _recorded(v)) for (a, _), v in zip(written, verdicts, strict=True)]
+            number = numbers[call_r.index]
+            outputs += [(Slot(number, a.site.slot), _recorded(v)) for (a, _), v in zip(written, verdicts, strict=True)]
             continue
         growth += [Growth(a.site, _recorded(v)) for (a, _), v in zip(written[:1], verdicts[:1], strict=True)]
         agreeing += bool(verdicts) and all(verdicts)

@@ -10,7 +10,7 @@ from whydiff.capturing.adapters import Executor, Progress
 from whydiff.locate.localization import Localization, comparison_of, counted, payloads_of, replay_counts
 from whydiff.pair.lockstep import Lockstep
 from whydiff.pair.slices import Axis, SliceMap
-from whydiff.records import Alignment, Call, Comparison, Count, Growth, Payload, Site
+from whydiff.records import Alignment, Call, Comparison, Count, Growth, Payload, Site, Slot
 
 
 def measure_growth(
@@ -25,8 +25,8 @@ def measure_growth(
     step = Lockstep(reference, candidate, alignment, axes)
     last = _last_of_scope(reference.trace.calls, alignment)
     growth: list[Growth] = []
-    outputs: list[tuple[str, Comparison]] = []
-    returned: list[tuple[str, Payload, Payload]] = []
+    outputs: list[tuple[Slot, Comparison]] = []
+    returned: list[tuple[Slot, Payload, Payload]] = []
     agreeing = differing = 0
     not_compared: dict[str, list[str]] = {}
     left_out: list[tuple[str, Count]] = []
@@ -38,7 +38,7 @@ def measure_growth(
             if look.agrees is None:
                 not_compared.setdefault(look.why, []).append(str(look.reference.site))
             elif call_r.kind == "return":
-                name = look.reference.site.slot
+                name = step.slot(call_r, look.reference)
                 pair = payloads_of(step, look)
                 outputs.append((name, comparison_of(step, look)))
                 if look.map is not None:
@@ -64,7 +64,7 @@ def measure_growth(
     )
 
 
-def _only_on_one_side(slot: str, found: SliceMap, axes: tuple[Axis, ...]) -> tuple[str, Count]:
+def _only_on_one_side(slot: Slot, found: SliceMap, axes: tuple[Axis, ...]) -> tuple[str, Count]:
     """What of an output has no counterpart because only one run has these rows, as a sentence and a count."""
     rows, kept = (math.prod(shape[:-1]) for shape in (found.large, found.small))
     sizes = ", ".join(f"{axis.name or 'size'} {axis.reference} → {axis.candidate}" for axis in axes)

@@ -9,7 +9,7 @@ from whydiff.locate.rows import Rows
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.pair.slices import Axis
-from whydiff.records import Comparison, Count, Growth, Origin, Payload
+from whydiff.records import Comparison, Count, Growth, Origin, Payload, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class Localization:
 
     origins: tuple[Origin, ...]
     growth: tuple[Growth, ...]
-    outputs: tuple[tuple[str, Comparison], ...]
-    returned: tuple[tuple[str, Payload, Payload], ...]
+    outputs: tuple[tuple[Slot, Comparison], ...]
+    returned: tuple[tuple[Slot, Payload, Payload], ...]
     accounted: bool | None
     agreeing: int = 0
     propagated: int = 0
     counts: tuple[Count, ...] = ()
     axes: tuple[Axis, ...] = ()
-    rows: Mapping[str, Rows] = field(default_factory=dict)
+    rows: Mapping[Slot, Rows] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     silent: str = ""
 

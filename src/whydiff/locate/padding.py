@@ -11,7 +11,7 @@ A difference *reaches no output* if other values in the rows that differ change 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,8 +25,9 @@ from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.numbers.tolerance import WHOLE_ROW
 from whydiff.pair.lockstep import Lockstep, Look
+from whydiff.pair.replay import Outputs, Watch, replay
 from whydiff.pair.slices import Axis, counterparts
-from whydiff.records import Alignment, Call, Event, Leaf, Payload, Trace
+from whydiff.records import Alignment, Call, Event, Leaf, Payload, Slot, Trace
 
 _MOST_MASKS = 16
 
@@ -193,7 +194,7 @@ class _Side:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self._plain: dict[str, Payload] | None = None
+        self._plain: Outputs | None = None
 
     def possible(self, shapes: Sequence[tuple[int, ...]], axes: Sequence[Axis]) -> Iterator[tuple[Event | None, Any]]:
         """(write, None) or (None, input) whose specs are those of a mask over an output's rows."""
@@ -257,12 +258,10 @@ class _Side:
         changed = self._changed(keep, *self._with_mask(mask, flipped))
         return changed is not None and bool((changed & ~flipped).any())
 
-    def _changed(
-        self, keep: Array, watch: Callable[[Executor, Call], None], restore: Mapping[str, Value]
-    ) -> Array | None:
+    def _changed(self, keep: Array, watch: Watch | None, restore: Mapping[str, Value]) -> Array | None:
         """Rows of the outputs in which a bit changes under a change; None: no output has such rows."""
         if self._plain is None:
-            self._plain = self._outputs(lambda executor, call: None, {})
+            self._plain = self._outputs(None, {})
         found = None
         for slot, payload in self._outputs(watch, restore).items():
             before = self._plain[slot]
@@ -274,7 +273,7 @@ class _Side:
             found = one if found is None else found | one
         return found
 
-    def _with_other_rows(self, keep: Array) -> tuple[Callable[[Executor, Call], None], Mapping[str, Value]]:
+    def _with_other_rows(self, keep: Array) -> tuple[Watch | None, Mapping[str, Value]]:
         """Other values in the rows that are not kept, where floating rows first appear."""
         executor = for_framework(self.trace.framework).executor(self.trace)
         restore = {}
@@ -294,7 +293,7 @@ class _Side:
 
         return change, restore
 
-    def _with_mask(self, mask: Mask, flipped: Array) -> tuple[Callable[[Executor, Call], None], Mapping[str, Value]]:
+    def _with_mask(self, mask: Mask, flipped: Array) -> tuple[Watch | None, Mapping[str, Value]]:
         executor = for_framework(self.trace.framework).executor(self.trace)
 
         def turned(payload: Payload) -> Payload:
@@ -305,7 +304,7 @@ class _Side:
         if mask.event is None:
             leaf = next(leaf for leaf in self.trace.leaves if leaf.name == mask.name)
             other = executor.adopt_foreign(turned(executor.payload(executor.leaf_value(leaf))))
-            return (lambda executor, call: None), {leaf.name: other}
+            return None, {leaf.name: other}
         event = mask.event
 
         def change(executor: Executor, call: Call) -> None:
@@ -314,17 +313,9 @@ class _Side:
 
         return change, {}
 
-    def _outputs(self, watch: Callable[[Executor, Call], None], restore: Mapping[str, Value]) -> dict[str, Payload]:
+    def _outputs(self, watch: Watch | None, restore: Mapping[str, Value]) -> Outputs:
         executor = for_framework(self.trace.framework).executor(self.trace, restore=restore)
-        outputs: dict[str, Payload] = {}
-        with executor.running():
-            for call in self.trace.calls:
-                executor.execute(call)
-                watch(executor, call)
-                if call.kind == "return":
-                    outputs |= {e.site.slot: executor.payload(executor.read(e)) for e in call.reads}
-                executor.release(call)
-        return outputs
+        return replay(executor, watch=watch).outputs
 
 
 def _is_mask(payload: Payload) -> bool:
@@ -380,10 +371,10 @@ def without_influence(
         return ""  # it cannot be told: the origins stand
 
 
-def _returned_alike(step: Lockstep, look: Look, rows: Mapping[str, Rows]) -> bool:
-    if look.agrees is not False or look.reference.site.slot not in rows:
+def _returned_alike(step: Lockstep, look: Look, slot: Slot, rows: Mapping[Slot, Rows]) -> bool:
+    if look.agrees is not False or slot not in rows:
         return look.agrees is True
-    one = rows[look.reference.site.slot]
+    one = rows[slot]
     payloads = step.reference.payload(look.reference_value), step.candidate.payload(look.candidate_value)
     return compare_payloads(*(one.of(payload) for payload in payloads)).status == "agrees"
 
@@ -397,7 +388,7 @@ def _silent(
     for call_r, call_c in step.walk(progress, "put other values where they differ"):
         reads = [look for look in step.looks(call_r, call_c, "reads") if not is_integer(look.reference.spec.dtype)]
         if call_r.kind == "return":
-            if not all(_returned_alike(step, look, local.rows) for look in reads):
+            if not all(_returned_alike(step, look, step.slot(call_r, look.reference), local.rows) for look in reads):
                 return ""
             continue
         step.execute(call_r, call_c)

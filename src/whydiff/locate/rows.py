@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.records import Count, Payload
+from whydiff.records import Count, Payload, Slot
 
 Array = np.ndarray[Any, Any]
 
@@ -26,7 +26,7 @@ class Rows:
         why: why the others are not, as the end of a sentence.
     """
 
-    slot: str
+    slot: Slot
     keep: Array
     why: str
 
@@ -76,7 +76,7 @@ def fitted(keep: Array, shape: tuple[int, ...]) -> Array | None:
     return None
 
 
-def compared(rows: Mapping[str, Rows], slot: str, payload: Payload) -> Payload:
+def compared(rows: Mapping[Slot, Rows], slot: Slot, payload: Payload) -> Payload:
     """What of an output is compared."""
     return rows[slot].of(payload) if slot in rows else payload
 

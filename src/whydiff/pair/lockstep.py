@@ -13,8 +13,9 @@ from whydiff.capturing.adapters import Executor, Progress, Value
 from whydiff.errors import WhydiffError
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer
+from whydiff.pair.replay import returns
 from whydiff.pair.slices import Axis, SliceMap, options, settle, why_unmapped
-from whydiff.records import Alignment, Call, Event, Leaf, Pair, Payload
+from whydiff.records import Alignment, Call, Event, Leaf, Pair, Slot
 
 
 def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:
@@ -80,6 +81,7 @@ class Lockstep:
     ) -> None:
         self.reference, self.candidate, self.alignment = reference, candidate, alignment
         self.axes = axes
+        self._numbers = returns(reference.trace.calls)
         self.sliced: list[tuple[str, SliceMap, str]] = []
         self.failed: dict[str, list[str]] = {}
         self.fused: list[str] = []
@@ -153,6 +155,10 @@ class Lockstep:
                 self.unread.update(str(er.site) for er, _ in pairs if all(er is not kept for kept, _ in used))
                 pairs = used
         return [self._look(er, ec, written=slot == "writes") for er, ec in pairs]
+
+    def slot(self, call: Call, event: Event) -> Slot:
+        """What one of the reference's returns gives back there, under its number."""
+        return Slot(self._numbers[call.index], event.site.slot)
 
     def look(self, er: Event, ec: Event) -> Look:
         """One paired read, compared now."""
@@ -295,27 +301,3 @@ def _leaf_index(leaves: Any) -> dict[int, list[Leaf]]:
 
 def _leaf_key(er: Event, ec: Event) -> tuple[Any, ...]:
     return (er.storage, ec.storage, er.spec, ec.spec)
-
-
-def replayed_outputs(
-    executor: Executor, progress: Progress | None = None, stage: str = "replay"
-) -> tuple[dict[str, Payload], list[tuple[Call, str]]]:
-    """Execute a whole recorded program: ``slot@number of the return`` → what was returned, and calls that failed."""
-    outputs: dict[str, Payload] = {}
-    failed: list[tuple[Call, str]] = []
-    trace, returns = executor.trace, 0
-    with executor.running():
-        for call in trace.calls:
-            why = executor.execute(call)
-            if why:
-                failed.append((call, why))
-            if call.kind == "return":
-                for event in call.reads:
-                    outputs[f"{event.site.slot}@{returns}"] = executor.payload(executor.read(event))
-                returns += 1
-            executor.release(call)
-            if progress is not None and call.index % 64 == 0:
-                progress(stage, call.index, len(trace.calls))
-    if progress is not None:
-        progress(stage, len(trace.calls), len(trace.calls))
-    return outputs, failed

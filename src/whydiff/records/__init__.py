@@ -36,6 +36,7 @@ from whydiff.records.trace import (
     Phase,
     RecordedTrace,
     Site,
+    Slot,
     TensorSpec,
     Trace,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "Remedy",
     "Side",
     "Site",
+    "Slot",
     "Status",
     "TensorSpec",
     "Trace",

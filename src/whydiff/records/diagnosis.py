@@ -34,7 +34,8 @@ class Diagnosis:
         origins: in execution order.
         causes: best first (confirmed, then by effect); inert ones last.
         impact: what the user sees in the outputs.
-        outputs: comparison per returned tensor, by slot name.
+        outputs: comparison per returned tensor, by `whydiff.records.Slot` as text: the path within what was returned,
+            with ``@k`` after it for a run's k-th further return.
         growth: the plain difference by depth, in execution order.
         alignment: counts are in the reports; full pairs for machines.
         sides: reference, candidate.

@@ -59,6 +59,25 @@ class Site:
         return Site(self.scope, self.op, self.phase, self.step, self.rank, self.occurrence, slot)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Slot:
+    """One returned value of a run, which may return several times (``model(x1); model(x2)`` in one capture).
+
+    As text (in a `whydiff.records.Diagnosis` and in sentences): ``"output"`` for the first return, ``"output@k"``
+    for the one after k others.
+
+    Attributes:
+        number: how many returns came before.
+        name: the path within what was returned, `Site.slot` of the event: ``"output"``, ``"output.1"`` …
+    """
+
+    number: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.number}" if self.number else self.name
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """Shape, dtype, device and layout of a tensor.

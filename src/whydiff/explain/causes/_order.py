@@ -11,6 +11,7 @@ from whydiff.explain.case import Case, replayable
 from whydiff.explain.causes._explained import explained_calls
 from whydiff.locate.origins import find_origins
 from whydiff.pair.lockstep import Lockstep
+from whydiff.pair.replay import replay
 from whydiff.records import Call, Trace
 
 SAME_INPUTS = ("implementation", "arguments", "layout")
@@ -66,15 +67,17 @@ def single_regions(case: Case) -> Iterator[tuple[str, Recorded, Recorded]]:
 
 def _reads_at(trace: Trace, index: int) -> Recorded | None:
     executor = for_framework(trace.framework).executor(trace)
-    with executor.running():
-        for call in trace.calls[:index]:
-            executor.execute(call)
-            executor.release(call)
-        call = trace.calls[index]
-        try:
-            return executor, call, [executor.read(event) for event in call.reads]
-        except WhydiffError:  # a call before it could not be executed: nothing to look at
-            return None
+    found: list[Recorded] = []
+
+    def look(executor: Executor, call: Call) -> None:
+        if call.index == index:
+            found.append((executor, call, [executor.read(event) for event in call.reads]))
+
+    try:
+        replay(executor, before=look, until=index)
+    except WhydiffError:  # a call before it could not be executed: nothing to look at
+        return None
+    return found[0]
 
 
 def flags(case: Case, call_r: Call, call_c: Call) -> dict[str, tuple[Any, Any]]:

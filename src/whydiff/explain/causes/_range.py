@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.explain.case import Case
 from whydiff.numbers.ranges import Range, measure_array
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.numbers.tolerance import UNDERFLOW_SHARE
-from whydiff.records import Cause, Comparison, Evidence, Experiment, Intervention, Lift, Site, Status, Trace
+from whydiff.pair.replay import replay
+from whydiff.records import Call, Cause, Comparison, Evidence, Experiment, Intervention, Lift, Site, Status, Trace
 
 _KEY = "ranges"
 
@@ -107,18 +109,16 @@ def in_float32(trace: Trace, alarm: Alarm) -> Range | str:
     """
     executor = for_framework(trace.framework).executor(trace, lift=Lift("float32", "lifted"))
     site = replace(alarm.site.at(""), step=0)
-    seen: Range | None = None
-    with executor.running():
-        for call in trace.calls:
-            failed = executor.execute(call)
-            here = call.kind == "compute" and replace(call.site, step=0) == site
-            if here and (alarm.kind != "underflow" or call.site.step == alarm.steps[0]):
-                if failed:
-                    return f"the op could not be replayed in float32: {failed}"
-                for event in call.writes:
-                    if event.fingerprint is not None:
-                        payload = executor.payload(executor.written(event))
-                        found = measure_array(payload.bits, payload.dtype)
-                        seen = found if seen is None else seen.merged(found)
-            executor.release(call)
-    return seen if seen is not None else "the replay did not meet the site"
+    seen: dict[int, list[Range]] = {}
+
+    def look(executor: Executor, call: Call) -> None:
+        here = call.kind == "compute" and replace(call.site, step=0) == site
+        if here and (alarm.kind != "underflow" or call.site.step == alarm.steps[0]):
+            payloads = (executor.payload(executor.written(e)) for e in call.writes if e.fingerprint is not None)
+            seen[call.index] = [measure_array(payload.bits, payload.dtype) for payload in payloads]
+
+    failed = next((why for call, why in replay(executor, watch=look).failed if call.index in seen), "")
+    if failed:
+        return f"the op could not be replayed in float32: {failed}"
+    ranges = [found for at in seen.values() for found in at]
+    return functools.reduce(Range.merged, ranges) if ranges else "the replay did not meet the site"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
@@ -19,6 +19,7 @@ from whydiff.explain.causes._range import measured
 from whydiff.explain.causes._state import remember
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.numbers.tolerance import CANCELLED_SHARE, ROUNDING_LEVEL, UNIT_ROUNDOFF
+from whydiff.pair.replay import replay
 from whydiff.records import Call, Cause, Event, Evidence, Intervention, Payload, Remedy, Verdict
 
 _CODE = "variance = (x - x.mean(-1, keepdim=True)).square().mean(-1, keepdim=True)\n"
@@ -235,17 +236,19 @@ def _values(case: Case, side: int, chosen: list[tuple[Call, Event, tuple[int, ..
             wanted.setdefault(event.producer, []).append(event)
     executor = for_framework(trace.framework).executor(trace)
     values: dict[Any, Payload] = {}
-    with executor.running():
-        for index, events in ((-1, wanted.get(-1, [])), *((c.index, wanted.get(c.index, [])) for c in trace.calls)):
-            if index >= 0:
-                executor.execute(trace.calls[index])
-            for event in events:
-                try:
-                    values.setdefault(_key(event), executor.payload(executor.read(event)))
-                except WhydiffError:
-                    continue  # without its values it is no candidate
-            if index >= 0:
-                executor.release(trace.calls[index])
+
+    def look(executor: Executor, index: int) -> None:
+        for event in wanted.get(index, []):
+            try:
+                values.setdefault(_key(event), executor.payload(executor.read(event)))
+            except WhydiffError:
+                continue  # without its values it is no candidate
+
+    def before(executor: Executor, call: Call) -> None:
+        if call.index == 0:
+            look(executor, -1)
+
+    replay(executor, before=before, watch=lambda executor, call: look(executor, call.index))
     return values
 
 

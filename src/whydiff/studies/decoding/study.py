@@ -12,7 +12,7 @@ from whydiff.explain.case import replayable
 from whydiff.explain.scaling import float64_throughout
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.pair.align import align
-from whydiff.pair.lockstep import replayed_outputs
+from whydiff.pair.replay import replay
 from whydiff.pipeline import Options, compare
 from whydiff.records import Count, Lift, Payload, Trace, Verdict
 from whydiff.studies.decoding.records import Decoding, Token, Way
@@ -170,12 +170,12 @@ def _lift(
                     lift = Lift(dtype, casts, everything)
                     executor = adapter.executor(side.trace, lift=lift)
                     stage = f"lift {side.name} to {dtype}, casts {casts}"
-                    outputs, failed = replayed_outputs(executor, progress, stage)
-                    lifted[dtype, casts] = joined(list(outputs.values()), shape)
+                    found = replay(executor, progress=progress, stage=stage)
+                    lifted[dtype, casts] = joined(list(found.outputs.values()), shape)
                     side.counts += executor.counts()
                     side.counts += [
                         Count("calls not replayed when lifted", f"{dtype}: {why}", 1, (str(call.site),))
-                        for call, why in failed
+                        for call, why in found.failed
                     ]
         except WhydiffError as error:
             lifted = {}

@@ -17,6 +17,7 @@ from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, measure
 from whydiff.numbers.rearrangement import Rearrangement
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
+from whydiff.pair.replay import replay
 from whydiff.records import Call, Comparison, Count, Event, Lift, Payload, Trace
 from whydiff.studies.port.weights import Weight, distance_of, layout_of, numbers, rearranged
 
@@ -239,16 +240,18 @@ def values_of(executor: Executor, points: Sequence[Point], side: int = 0) -> dic
     for number, point in enumerate(points):
         wanted.setdefault(point.calls[side].index, []).append(number)
     found: dict[int, Payload] = {}
-    with executor.running():
-        for call in executor.trace.calls:
-            for number in wanted.get(call.index, ()):
-                if points[number].side != "out of":
-                    found[number] = executor.payload(executor.read(points[number].events[side]))
-            executor.execute(call)
-            for number in wanted.get(call.index, ()):
-                if points[number].side == "out of":
-                    found[number] = executor.payload(executor.written(points[number].events[side]))
-            executor.release(call)
+
+    def operands(executor: Executor, call: Call) -> None:
+        for number in wanted.get(call.index, ()):
+            if points[number].side != "out of":
+                found[number] = executor.payload(executor.read(points[number].events[side]))
+
+    def results(executor: Executor, call: Call) -> None:
+        for number in wanted.get(call.index, ()):
+            if points[number].side == "out of":
+                found[number] = executor.payload(executor.written(points[number].events[side]))
+
+    replay(executor, before=operands, watch=results)
     return found
 
 
@@ -340,14 +343,15 @@ def _walk(
             given = rearranged(ours.bits, one.layout, theirs.bits.shape)
             executor.overwrite(event, executor.adopt_foreign(Payload(given, ours.dtype)))
 
-    with executor.running():
-        for call in executor.trace.calls:
-            for number in wanted.get(call.index, ()):
-                if judged[number].point.side != "out of":
-                    meet(number)
-            executor.execute(call)
-            for number in wanted.get(call.index, ()):
-                if judged[number].point.side == "out of":
-                    meet(number)
-            executor.release(call)
+    def operands(_: Executor, call: Call) -> None:
+        for number in wanted.get(call.index, ()):
+            if judged[number].point.side != "out of":
+                meet(number)
+
+    def results(_: Executor, call: Call) -> None:
+        for number in wanted.get(call.index, ()):
+            if judged[number].point.side == "out of":
+                meet(number)
+
+    replay(executor, before=operands, watch=results)
     return found

@@ -27,7 +27,7 @@ from whydiff.pair.align import align
 from whydiff.pair.axes import axes_of
 from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.pair.slices import Axis, counterparts
-from whydiff.records import Alignment, Call, Count, Event, Payload, Trace, Verdict
+from whydiff.records import Alignment, Call, Count, Event, Payload, Slot, Trace, Verdict
 from whydiff.studies.sweep.findings import Cell, Found, Judged, Size
 from whydiff.studies.sweep.program import Program, arguments
 
@@ -225,7 +225,7 @@ def _cell(
     job: Job, reference: _Recorded, trace: Trace, found: Localization, plain: Localization, looker: _Looker
 ) -> Cell:
     cut = [(slot, *counterparts(ours, theirs, found.axes)) for slot, ours, theirs in plain.returned]
-    outputs = {slot: _measured(ours, theirs) for slot, ours, theirs in cut}
+    outputs = {str(slot): _measured(ours, theirs) for slot, ours, theirs in cut}
     flips, positions = _flips(cut)
     origins = []
     for origin in found.origins:
@@ -302,7 +302,7 @@ def _measured(reference: Payload, candidate: Payload) -> dict[str, float]:
     return {metric: comparison.value(metric) or 0.0 for metric in _METRICS}
 
 
-def _flips(cut: list[tuple[str, Payload, Payload]]) -> tuple[int, int]:
+def _flips(cut: list[tuple[Slot, Payload, Payload]]) -> tuple[int, int]:
     flips = positions = 0
     for _, ours, theirs in cut:
         if ours.bits.shape != theirs.bits.shape or ours.bits.ndim < 2 or ours.bits.shape[-1] < 2:

@@ -1,0 +1,118 @@
+"""One replay of a recorded program: what was returned, with hooks for whoever looks at something on the way.
+
+Two programs in step are replayed by `whydiff.pair.lockstep.Lockstep`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from whydiff.capturing.adapters import Executor, Progress
+from whydiff.records import Alignment, Call, Payload, Slot, Trace
+
+Watch = Callable[[Executor, Call], None]
+"""Told of a call just before or just after it is executed, while all that it reads and writes is there."""
+
+Outputs = Mapping[Slot, Payload]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What one replay gave.
+
+    Attributes:
+        outputs: every returned value, in order.
+        failed: calls that could not be executed, and why.
+    """
+
+    outputs: dict[Slot, Payload]
+    failed: tuple[tuple[Call, str], ...] = ()
+
+
+def replay(
+    executor: Executor,
+    *,
+    watch: Watch | None = None,
+    before: Watch | None = None,
+    until: int | None = None,
+    progress: Progress | None = None,
+    stage: str = "replay",
+) -> Replayed:
+    """Execute a whole recorded program once; the executor is used up.
+
+    Args:
+        executor: of a trace that can be replayed.
+        watch: called after every call.
+        before: called before every call.
+        until: index of a call before which the replay stops (``before`` is still told of it); None: at the end.
+        progress: called with (stage, done, total).
+        stage: for ``progress``.
+
+    Raises:
+        whydiff.errors.WhydiffError: a returned value is not there.
+    """
+    return replay_together([executor], watch=watch, before=before, until=until, progress=progress, stage=stage)[0]
+
+
+def replay_together(
+    executors: Sequence[Executor],
+    *,
+    watch: Watch | None = None,
+    before: Watch | None = None,
+    until: int | None = None,
+    progress: Progress | None = None,
+    stage: str = "replay",
+) -> tuple[Replayed, ...]:
+    """Execute several replays of one trace call by call, so that leaves are widened once; see `replay`.
+
+    Args:
+        executors: of one trace, at least one; all are used up.
+    """
+    first, *others = executors
+    for other in others:
+        other.share_leaves(first)
+    calls = first.trace.calls
+    number = returns(calls)
+    outputs: list[dict[Slot, Payload]] = [{} for _ in executors]
+    failed: list[list[tuple[Call, str]]] = [[] for _ in executors]
+    with first.running():
+        for call in calls:
+            for executor, found, missed in zip(executors, outputs, failed, strict=True):
+                if before is not None:
+                    before(executor, call)
+                if call.index == until:
+                    continue
+                why = executor.execute(call)
+                if why:
+                    missed.append((call, why))
+                if watch is not None:
+                    watch(executor, call)
+                if call.kind == "return":
+                    for event in call.reads:
+                        slot = Slot(number[call.index], event.site.slot)
+                        found[slot] = executor.payload(executor.read(event))
+            if call.index == until:
+                break
+            for executor in executors:
+                executor.release(call)
+            if progress is not None and call.index % 64 == 0:
+                progress(stage, call.index, len(calls))
+    if progress is not None:
+        progress(stage, len(calls), len(calls))
+    return tuple(Replayed(found, tuple(missed)) for found, missed in zip(outputs, failed, strict=True))
+
+
+def returns(calls: Sequence[Call]) -> dict[int, int]:
+    """Index of every call that returns → how many returned before."""
+    return {call.index: number for number, call in enumerate(call for call in calls if call.kind == "return")}
+
+
+def numbered_alike(outputs: Outputs, reference: Trace, candidate: Trace, alignment: Alignment) -> dict[Slot, Payload]:
+    """A candidate's outputs under the reference's numbers; returns without a counterpart are left out."""
+    ours, theirs = returns(reference.calls), returns(candidate.calls)
+    number = {theirs[p.candidate]: ours[p.reference] for p in alignment.pairs if p.reference in ours}
+    return {Slot(number[slot.number], slot.name): found for slot, found in outputs.items() if slot.number in number}
+
+
+__all__ = ["Outputs", "Replayed", "Watch", "numbered_alike", "replay", "replay_together", "returns"]
