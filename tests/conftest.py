@@ -7,6 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples everywhere, however busy the machine. A fixture is set up once for all examples of a test.
+settings.register_profile(
+    "whydiff",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("whydiff")
 
 # Before any framework is imported: no network, and one thread a worker (`pytest -n 2` on two cores).
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -40,7 +40,7 @@ def test_every_code_of_an_8_bit_float(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in STORED if n != "float8_e8m0fnu"])
 @given(st.lists(st.floats(width=32), min_size=1, max_size=40))
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(max_examples=40)
 def test_rounding_to_nearest(name: str, numbers: list[float]) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         exact = np.array([*numbers, *np.float32(HARD).tolist()])  # float32 values: ml_dtypes rounds those once
@@ -53,7 +53,7 @@ def test_rounding_to_nearest(name: str, numbers: list[float]) -> None:
 
 @pytest.mark.parametrize("name", ["tf32", "bfloat16", "float16", "float8_e4m3fn"])
 @given(st.floats(allow_nan=False, allow_infinity=False))
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 def test_towards_zero_lies_between_zero_and_the_value(name: str, number: float) -> None:
     [found] = round_to(np.array([number]), name, truncate=True)
     kind = FORMATS[name]

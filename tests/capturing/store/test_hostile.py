@@ -309,7 +309,7 @@ def _exercise(root: Path) -> None:
     close=st.booleans(),
     sealed=st.booleans(),
 )
-@settings(deadline=None, max_examples=250)
+@settings(max_examples=250)
 def test_only_designed_errors_come_out_of_damaged_bytes(
     name: str, edits: list[tuple[float, int, bytes]], close: bool, sealed: bool
 ) -> None:
@@ -361,7 +361,7 @@ tokens = st.sampled_from(
 
 
 @given(st.floats(0, 1), st.integers(0, 6), st.lists(tokens, max_size=4))
-@settings(deadline=None, max_examples=250)
+@settings(max_examples=250)
 def test_only_designed_errors_come_out_of_changed_json(where: float, drop: int, insert: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -144,7 +144,7 @@ def traces(draw: st.DrawFn) -> RecordedTrace:
 
 
 @given(traces())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_record_survives(trace: RecordedTrace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save(trace, folder)
@@ -191,7 +191,7 @@ def payloads(draw: st.DrawFn) -> Payload:
 
 
 @given(st.dictionaries(st.text("abc./[]0", min_size=1), payloads(), max_size=5), st.integers(1, 200))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_bit_of_a_payload_survives(tensors: dict[str, Payload], shard_bytes: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with TraceWriter(folder, framework="torch", level="op", shard_bytes=shard_bytes) as writer:

@@ -31,7 +31,7 @@ def nearest_float32(value: Fraction) -> np.float32:
 
 
 @given(float32s, float32s, float32s)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_fused_multiply_add_rounds_once(a: float, b: float, c: float) -> None:
     exact = Fraction(a) * Fraction(b) + Fraction(c)
     assume(exact == 0 or 2.0**-120 < abs(exact) < 2.0**120)
@@ -54,7 +54,7 @@ def test_two_roundings_would_be_wrong_here(sign: int) -> None:
 
 
 @given(trees(wide=False), st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_plain_sums_follow_the_tree(tree: Tree, seed: int) -> None:
     values = np.random.default_rng(seed).standard_normal((7, tree.leaves)).astype(np.float32)
     assert np.array_equal(emulate(tree, Terms(values.T), Product.NONE), carried_out(tree, values))

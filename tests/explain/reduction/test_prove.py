@@ -1,4 +1,7 @@
-"""Real kernels: replayed bit for bit, wrong trees found out. The machine decides which orders appear."""
+"""Real kernels: replayed bit for bit, wrong trees found out. The machine decides which orders appear.
+
+Where it has one that the product cannot reveal, the product says so and the test is skipped with that reason.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,8 @@ torch = pytest.importorskip("torch")
 
 from whydiff.capturing.adapters import for_framework  # noqa: E402
 from whydiff.explain.reduction import Proof, Replay, prove, replay  # noqa: E402
-from whydiff.explain.reduction.emulate import emulate  # noqa: E402
 from whydiff.explain.reduction.replay import same_bits  # noqa: E402
-from whydiff.explain.reduction.trial import as_terms, cancelling, finished  # noqa: E402
+from whydiff.explain.reduction.trial import as_terms, cancelling, recorded_terms  # noqa: E402
 
 FUNCTIONAL = torch.nn.functional
 Recorded = tuple[Any, Any, list[Any]]
@@ -48,6 +50,22 @@ def proven(reference: Callable[[], Any], candidate: Callable[[], Any]) -> Proof 
     return prove(*record(reference), *record(candidate))
 
 
+def revealed(total: Any) -> Replay:
+    """The orders of a sum, every output of which they reproduce; what the product doubts is not asked of a test."""
+    found = replay(total)
+    if found.doubt:
+        pytest.skip(f"this machine's {found.doubt}")
+    return found
+
+
+def judged(proof: Proof | None) -> Proof:
+    """A proof in which both orders were revealed without a doubt."""
+    assert proof is not None
+    if not proof.reproduced:
+        pytest.skip(f"this machine: {proof.reason}")
+    return proof
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
@@ -61,8 +79,7 @@ def tensors(*shapes: tuple[int, ...], dtype: Any = torch.float32) -> list[Any]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_linear_at_width_1024_is_reproduced(dtype: Any, rows: int) -> None:
     x, weight = tensors((rows, 1024), (256, 1024), dtype=dtype)
-    found = replayed(lambda: FUNCTIONAL.linear(x, weight))
-    assert found.why == ""
+    found = revealed(total_of(lambda: FUNCTIONAL.linear(x, weight)))
     assert (found.matched, found.trials_matched) == (found.sampled, found.trials)
     assert found.sampled == min(rows * 256, 4096)
     assert found.trials >= 32
@@ -88,23 +105,26 @@ OPS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", OPS)
-def test_an_op_is_lowered_to_its_terms(name: str, dtype: Any) -> None:
-    """Whatever its order, the float64 sum of the terms is what the op computed."""
+def total_on_random_data(op: Callable[[Any], Any], dtype: Any) -> Any:
     made: list[Any] = []
 
     def make(*shape: int) -> Any:
         made.append(torch.randn(shape).to(dtype))
         return made[-1]
 
-    OPS[name](make)
-
     def again() -> Any:
         kept = iter(made)
-        return OPS[name](lambda *shape: next(kept))
+        return op(lambda *shape: next(kept))
 
-    total = total_of(again)
+    op(make)
+    return total_of(again)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", OPS)
+def test_an_op_is_lowered_to_its_terms(name: str, dtype: Any) -> None:
+    """Whatever its order, the float64 sum of the terms is what the op computed."""
+    total = total_on_random_data(OPS[name], dtype)
     where = np.arange(total.rows * total.columns)
     left, right = total.terms(where)
     products = left.astype(np.float64) * (1.0 if right is None else right.astype(np.float64))
@@ -114,35 +134,33 @@ def test_an_op_is_lowered_to_its_terms(name: str, dtype: Any) -> None:
     # Higham's gamma_n for the float32 sum, and one rounding of the output
     unit = 2.0**-8 if dtype is torch.bfloat16 else 2.0**-24
     assert np.all(error <= (len(left) + 1) * 2.0**-24 * scale + unit * np.abs(outputs))
-    found = replay(total)
-    assert found.why == ""
-    assert found.exact, (found.matched, found.sampled, found.trials_matched, found.trials, found.shuffled)
+    assert revealed(total).exact
+
+
+def test_most_kernels_of_any_machine_are_reproduced() -> None:
+    """The other tests skip what the product doubts: it may not doubt everything."""
+    doubts = [replay(total_on_random_data(op, torch.float32)).doubt for op in OPS.values()]
+    assert sum(map(bool, doubts)) <= len(OPS) // 4, doubts
 
 
 def test_a_shuffled_tree_fails() -> None:
     x, weight = tensors((2, 512), (64, 512))
     total = total_of(lambda: FUNCTIONAL.linear(x, weight))
-    (order,) = replay(total).orders
-    wrong = order.tree.relabelled(np.random.default_rng(0).permutation(512).tolist())
-    terms = total.terms(np.arange(128))
-    values = finished(total, emulate(wrong, type(_terms(total))(*terms), order.product))
+    found = revealed(total)
+    values = found.orders[0].shuffled(seed=0).sums(total, recorded_terms(total, found.where))
     assert same_bits(values, total.outputs().reshape(-1)).mean() < 0.3
-
-
-def _terms(total: Any) -> Any:
-    return as_terms(total, np.zeros((1, total.leaves)), None)
 
 
 def test_a_bfloat16_output_hides_the_order_and_cancelling_terms_show_it() -> None:
     x, weight = tensors((2, 512), (64, 512), dtype=torch.bfloat16)
     total = total_of(lambda: FUNCTIONAL.linear(x, weight))
-    (order,) = replay(total).orders
-    wrong = order.tree.relabelled(np.random.default_rng(0).permutation(512).tolist())
-    plain = finished(total, emulate(wrong, type(_terms(total))(*total.terms(np.arange(128))), order.product))
+    found = revealed(total)
+    wrong = found.orders[0].shuffled(seed=0)
+    plain = wrong.sums(total, recorded_terms(total, found.where))
     assert same_bits(plain, total.outputs().reshape(-1)).mean() > 0.9
     values, factors = cancelling(total, 64, seed=0)
     actual = total.evaluate(values, factors, 0, np.arange(64))
-    other = finished(total, emulate(wrong, as_terms(total, values, factors), order.product))
+    other = wrong.sums(total, as_terms(total, values, factors))
     assert same_bits(other, actual).mean() < 0.5
 
 
@@ -157,8 +175,7 @@ def test_the_recorded_tensors_are_left_alone() -> None:
 def test_sums_in_two_layouts_are_proven_to_differ_in_order_only() -> None:
     (rows,) = tensors((64, 512))
     columns = rows.t().contiguous().t()
-    proof = proven(lambda: rows.sum(-1), lambda: columns.sum(-1))
-    assert proof is not None
+    proof = judged(proven(lambda: rows.sum(-1), lambda: columns.sum(-1)))
     if not proof.differing:
         pytest.skip("this machine sums both layouts alike")
     assert proof.proved, proof.reason
@@ -169,8 +186,7 @@ def test_sums_in_two_layouts_are_proven_to_differ_in_order_only() -> None:
 
 def test_a_row_alone_is_the_counterpart_of_that_row_among_others() -> None:
     x, weight = tensors((16, 1024), (64, 1024))
-    proof = proven(lambda: FUNCTIONAL.linear(x, weight), lambda: FUNCTIONAL.linear(x[3:4].clone(), weight))
-    assert proof is not None
+    proof = judged(proven(lambda: FUNCTIONAL.linear(x, weight), lambda: FUNCTIONAL.linear(x[3:4].clone(), weight)))
     assert (proof.replayed, proof.total) == (64, 64)
     assert proof.matched == (64, 64)
     assert proof.proved is bool(proof.differing)
@@ -178,16 +194,14 @@ def test_a_row_alone_is_the_counterpart_of_that_row_among_others() -> None:
 
 def test_exchanged_factors_are_the_same_terms() -> None:
     left, right = tensors((300,), (300,))
-    proof = proven(lambda: torch.dot(left, right), lambda: torch.mm(left[None], right[:, None]))
-    assert proof is not None
+    proof = judged(proven(lambda: torch.dot(left, right), lambda: torch.mm(left[None], right[:, None])))
     assert proof.matched == (1, 1)
     assert proof.proved is bool(proof.differing), proof.reason
 
 
 def test_equal_outputs_prove_nothing() -> None:
     x, weight = tensors((4, 64), (16, 64))
-    proof = proven(lambda: FUNCTIONAL.linear(x, weight), lambda: FUNCTIONAL.linear(x, weight))
-    assert proof is not None
+    proof = judged(proven(lambda: FUNCTIONAL.linear(x, weight), lambda: FUNCTIONAL.linear(x, weight)))
     assert not proof.proved
     assert "do not differ" in proof.reason
 
@@ -196,8 +210,7 @@ def test_other_terms_are_never_proven_the_same() -> None:
     x, weight = tensors((4, 64), (16, 64))
     changed = weight.clone()
     changed[3, 5] += 2.0**-20
-    proof = proven(lambda: FUNCTIONAL.linear(x, weight), lambda: FUNCTIONAL.linear(x, changed))
-    assert proof is not None
+    proof = judged(proven(lambda: FUNCTIONAL.linear(x, weight), lambda: FUNCTIONAL.linear(x, changed)))
     assert not proof.proved
     assert "same terms" in proof.reason
 

@@ -12,13 +12,13 @@ from whydiff.explain.reduction import Tree, reveal
 
 
 @given(trees())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_order_is_revealed(tree: Tree) -> None:
     assert reveal(probe_of(tree), tree.leaves) == tree
 
 
 @given(trees(most=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_an_output_that_counts_to_eight_reveals_any_order_too(tree: Tree) -> None:
     assert reveal(probe_of(tree, mantissa=4), tree.leaves, countable=8) == tree
 

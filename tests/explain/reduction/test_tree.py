@@ -13,21 +13,21 @@ from whydiff.explain.reduction import Tree, describe
 
 
 @given(trees(), st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_order_of_children_does_not_matter(tree: Tree, rng: random.Random) -> None:
     shuffled = [rng.sample(node, len(node)) for node in tree.nodes]
     assert Tree.of(tree.leaves, shuffled) == tree
 
 
 @given(trees())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_leaf_is_counted_once(tree: Tree) -> None:
     assert tree.sizes[tree.root] == tree.leaves
     assert tree.leaves_of(tree.root) == list(range(tree.leaves))
 
 
 @given(trees(), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_restricted_tree_joins_its_leaves_as_before(tree: Tree, data: st.DataObject) -> None:
     kept = sorted(data.draw(st.sets(st.integers(0, tree.leaves - 1), min_size=1)))
     small = tree.restricted(kept)

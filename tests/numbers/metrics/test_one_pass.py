@@ -126,7 +126,7 @@ def agree(a: _one_pass.Share, b: _one_pass.Share) -> None:
 
 
 @pytest.mark.skipif(metrics.implementation() != "numba", reason="numba is not installed")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     dtype=st.sampled_from(DTYPES),
     size=st.integers(1, 1600),

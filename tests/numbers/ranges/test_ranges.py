@@ -35,7 +35,7 @@ def test_limits_are_those_of_the_framework(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", LIMITS)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_statistics_equal_a_float64_calculation(dtype: str, data: st.DataObject) -> None:
     width = _WIDTH[dtype]
     words = data.draw(st.lists(st.integers(0, 256**width - 1), max_size=70))
@@ -98,7 +98,6 @@ def test_headroom_is_in_bits_and_says_what_a_narrower_format_loses() -> None:
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=30), st.integers(0, 30))
-@settings(deadline=None)
 def test_merging_parts_equals_measuring_the_whole(values: list[float], cut: int) -> None:
     array = np.array(values, np.float32)
     whole = measure_array(array, "float32")

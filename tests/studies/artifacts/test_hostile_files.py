@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from typer.testing import CliRunner
@@ -283,7 +283,7 @@ GOOD = {
 }
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=250)
 @given(
     kind=st.sampled_from(sorted(GOOD)),
     edits=st.lists(
@@ -311,7 +311,7 @@ def test_damage_at_random(tmp_path: Path, kind: str, edits: list[tuple[float, in
     assert found.status in ("identical", "within tolerance", "differs")
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100)
 @given(
     key=st.sampled_from(["dtype", "shape", "data_offsets"]),
     value=st.one_of(

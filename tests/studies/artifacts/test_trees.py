@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
@@ -91,7 +91,7 @@ def test_floats_are_judged_by_the_tolerance_of_their_dtype(
         assert item.equal_share == 0.0
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_statistics_are_those_of_torch(tmp_path: Path, data: st.DataObject) -> None:
     shape = data.draw(hnp.array_shapes(max_dims=2, max_side=6))
@@ -247,7 +247,7 @@ def test_an_expanded_tensor_does_not_cost_what_it_declares(trees: Trees) -> None
     assert "expanded view" in found.not_compared[0].reason
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60)
 @given(
     cut=st.integers(0, 400),
     at=st.integers(0, 400),

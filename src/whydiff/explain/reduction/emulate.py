@@ -9,7 +9,7 @@ to odd first and to float32 afterwards equals one rounding.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Product(enum.Enum):
     NONE = "no products"
     FUSED = "fused multiply-add"
     ROUNDED = "multiply, round, add"
+    MIXED = "some products fused, the others rounded first"
 
 
 @dataclass(frozen=True)
@@ -54,55 +55,53 @@ class Terms:
 
     @property
     def products(self) -> tuple[Product, ...]:
-        """The ways in which these terms can be summed that may differ in bits, likeliest first."""
+        """The uniform ways in which these terms can be summed that may differ in bits, likeliest first."""
         if self.right is None:
             return (Product.NONE,)
         return (Product.ROUNDED,) if self.exact else (Product.FUSED, Product.ROUNDED)
 
 
-def emulate(tree: Tree, terms: Terms, product: Product) -> Array:
+def emulate(tree: Tree, terms: Terms, product: Product, fused: Collection[int] = ()) -> Array:
     """Sum along a tree.
 
-    With `Product.FUSED` a leaf's product is added with one rounding to what was there before: a partial sum,
-    a bias, or the rounded product of a smaller leaf. A node of more than two children adds them exactly and
-    rounds once (matrix units cut terms off before that, each in its own way: the replay then fails).
+    A fused leaf's product is added with one rounding to what was there before: a partial sum, a bias, or the
+    rounded product of another leaf. With `Product.FUSED` every leaf is fused (the larger one of two leaves that
+    are added to each other). A node of more than two children adds them exactly and rounds once (matrix units
+    cut terms off before that, each in its own way: the replay then fails).
 
     Args:
         tree: over K leaves.
         terms: (K, S) in the accumulator's dtype.
         product: how products enter.
+        fused: the leaves whose product is fused, with `Product.MIXED`.
 
     Returns:
         (S,) in the dtype of the terms.
     """
     size = terms.left.shape[1]
     starts = range(0, size, BLOCK)
-    parts = [_block(tree, terms, product, slice(start, min(start + BLOCK, size))) for start in starts]
+    leaves = frozenset({Product.FUSED: range(tree.leaves), Product.MIXED: fused}.get(product, ())) - terms.plain
+    parts = [_block(tree, terms, leaves, slice(start, min(start + BLOCK, size))) for start in starts]
     return np.concatenate(parts) if parts else terms.left[0]
 
 
-def _block(tree: Tree, terms: Terms, product: Product, part: slice) -> Array:
+def _block(tree: Tree, terms: Terms, fused: frozenset[int], part: slice) -> Array:
     left = np.ascontiguousarray(terms.left[:, part])
     right = None if terms.right is None else np.ascontiguousarray(terms.right[:, part])
-    fused = product is Product.FUSED
     rounded = left if right is None else left * right
     wide = (left.astype(np.float64), right.astype(np.float64)) if fused and right is not None else None
     partial: dict[int, Array] = {}
     with np.errstate(all="ignore"):
         for index, children in enumerate(tree.nodes):
-            sums = [child for child in children if child >= tree.leaves]
-            single = [child for child in children if child < tree.leaves]
-            single.sort(key=lambda leaf: (leaf not in terms.plain, leaf))
-            at = tree.leaves + index
-            if len(children) > 2:
-                values = [partial.pop(child) for child in sums] + [rounded[child] for child in single]
-                partial[at] = _add_exactly(values)
-            elif wide is not None and single and single[-1] not in terms.plain:
-                first = partial.pop(sums[0]) if sums else rounded[single[0]]
-                partial[at] = fused_multiply_add(wide[0][single[-1]], wide[1][single[-1]], first)
+            last = max((child for child in children if child in fused), default=None)
+            if len(children) > 2 or wide is None or last is None:
+                values = [partial.pop(child) if child >= tree.leaves else rounded[child] for child in children]
+                total = values[0] + values[1] if len(values) == 2 else _add_exactly(values)
             else:
-                first, second = [partial.pop(child) for child in sums] + [rounded[child] for child in single]
-                partial[at] = first + second
+                (first,) = (child for child in children if child != last)
+                addend = partial.pop(first) if first >= tree.leaves else rounded[first]
+                total = fused_multiply_add(wide[0][last], wide[1][last], addend)
+            partial[tree.leaves + index] = total
     return partial[tree.root] if tree.nodes else rounded[0].copy()
 
 

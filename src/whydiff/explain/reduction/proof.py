@@ -34,6 +34,7 @@ class Proof:
         shuffled: the larger share of trials that a tree with shuffled leaves matches.
         evidence: the same in words.
         revealed: whether a tree was found for both sides.
+        reproduced: whether each side's orders give the bits of all its replayed outputs and trials.
     """
 
     proved: bool
@@ -45,7 +46,8 @@ class Proof:
     differing: int
     shuffled: float
     evidence: tuple[Evidence, ...]
-    revealed: bool = True
+    revealed: bool
+    reproduced: bool
 
 
 def prove(
@@ -134,7 +136,7 @@ def _judge(
 ) -> Proof:
     lines = (_line(replays[0], ours), _line(replays[1], theirs))
     crossed = _crossed(ours, theirs, where_r, where_c, replays)
-    reason = _why_not(replays, lines, crossed, differing)
+    reason = _why_not(replays, crossed, differing)
     matched = (replays[0].matched, replays[1].matched)
     shuffled = max(found.shuffled for found in replays)
     data = {
@@ -170,29 +172,24 @@ def _judge(
             )
         )
     return Proof(
-        not reason,
-        reason,
-        lines,
-        matched,
-        len(where_r),
-        len(differs),
-        differing,
-        shuffled,
-        tuple(evidence),
-        all(found.orders for found in replays),
+        proved=not reason,
+        reason=reason,
+        orders=lines,
+        matched=matched,
+        replayed=len(where_r),
+        total=len(differs),
+        differing=differing,
+        shuffled=shuffled,
+        evidence=tuple(evidence),
+        revealed=all(found.orders for found in replays),
+        reproduced=not any(found.doubt for found in replays),
     )
 
 
-def _why_not(
-    replays: tuple[Replay, Replay], lines: tuple[str, str], crossed: tuple[int, int] | None, differing: int
-) -> str:
+def _why_not(replays: tuple[Replay, Replay], crossed: tuple[int, int] | None, differing: int) -> str:
     for name, found in zip(("reference", "candidate"), replays, strict=True):
-        if found.why:
-            return f"the {name}'s order was not revealed: {found.why}"
-        if not found.exact:
-            hits = f"{found.matched}/{found.sampled} outputs and {found.trials_matched}/{found.trials} trials"
-            shuffled = f"trees with shuffled terms: {found.shuffled:.0%}"
-            return f"the {name}'s revealed order gives its bits in {hits} ({shuffled})"
+        if found.doubt:
+            return f"the {name}'s {found.doubt}"
     if crossed is None:
         return "the two sides do not sum the same terms"
     if crossed != (replays[0].sampled, replays[1].sampled):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whydiff.capturing.adapters import RecordedSum
-from whydiff.errors import WhydiffError
+from whydiff.errors import ReplayError, WhydiffError
 from whydiff.explain.reduction.emulate import Product, Terms, emulate
 from whydiff.explain.reduction.tree import Tree
 from whydiff.explain.reduction.trial import (
@@ -16,10 +16,11 @@ from whydiff.explain.reduction.trial import (
     cancelling,
     columns_like,
     finished,
+    products,
+    reciprocals,
     recorded_terms,
     reveal_at,
     supported,
-    ways,
 )
 from whydiff.numbers.tolerance import SHUFFLED_MATCHES
 
@@ -40,17 +41,25 @@ class Order:
     Attributes:
         tree: the revealed tree.
         product: how products enter.
+        fused: the leaves whose product is fused, where only some are.
         reciprocal: a mean multiplies by the reciprocal of its divisor instead of dividing.
     """
 
     tree: Tree
     product: Product
+    fused: frozenset[int]
     reciprocal: bool
 
     def sums(self, total: RecordedSum, terms: Terms) -> npt.NDArray[np.float64]:
         """The op's outputs for given terms, if it sums in this order."""
-        sums = emulate(self.tree, terms, self.product)
+        sums = emulate(self.tree, terms, self.product, self.fused)
         return finished(total, sums, reciprocal=self.reciprocal)
+
+    def shuffled(self, seed: int) -> Order:
+        """The same shape over other terms: a wrong order to test with."""
+        moved = np.random.default_rng(seed).permutation(self.tree.leaves).tolist()
+        fused = frozenset(moved[leaf] for leaf in self.fused)
+        return replace(self, tree=self.tree.relabelled(moved), fused=fused)
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,16 @@ class Replay:
             and self.trials_matched == self.trials
             and (self.sampled > 0 and self.shuffled <= SHUFFLED_MATCHES)
         )
+
+    @property
+    def doubt(self) -> str:
+        """Why the orders are no proof, as the end of a sentence; empty if they are one."""
+        if self.why:
+            return f"order was not revealed: {self.why}"
+        if self.exact:
+            return ""
+        hits = f"{self.matched}/{self.sampled} outputs and {self.trials_matched}/{self.trials} trials"
+        return f"revealed order gives its bits in {hits} (trees with shuffled terms: {self.shuffled:.0%})"
 
 
 def sample(count: int, leaves: int, wanted: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int64]:
@@ -165,14 +184,30 @@ def _explain(
         if not len(left) or len(orders) == MOST_ORDERS:
             return by
         row, column = (int(part) for part in divmod(where[left[0]], total.columns))
-        tree = reveal_at(total, row, columns_like(total, row, column))
+        tree, alike = _revealed(total, row, column)
         part = terms.at(left)
-        found = [Order(tree, product, reciprocal) for product, reciprocal in ways(total, part)]
+        found = [
+            Order(tree=tree, product=product, fused=fused, reciprocal=reciprocal)
+            for product, fused in products(total, part, tree, row, alike)
+            for reciprocal in reciprocals(total)
+        ]
         hits = [int(same_bits(order.sums(total, part), actual[left]).sum()) for order in found]
         best = found[int(np.argmax(hits))]
         if not max(hits) or best in orders:
             return by
         orders.append(best)
+
+
+def _revealed(total: RecordedSum, row: int, column: int) -> tuple[Tree, npt.NDArray[np.int64]]:
+    """The tree of an output, and the columns that share it: it alone if those that look alike fit no one tree."""
+    alike = columns_like(total, row, column)
+    try:
+        return reveal_at(total, row, alike), alike
+    except ReplayError:
+        alone = np.array([column], np.int64)
+        if len(alike) == 1:
+            raise
+        return reveal_at(total, row, alone), alone
 
 
 def _confirmed(total: RecordedSum, done: Replay) -> Replay:
@@ -193,9 +228,7 @@ def _confirmed(total: RecordedSum, done: Replay) -> Replay:
         trials += len(values)
         wrong = np.zeros(len(values), bool)
         for order in orders:
-            permutation = np.random.default_rng(row).permutation(order.tree.leaves).tolist()
-            other = replace(order, tree=order.tree.relabelled(permutation))
-            wrong |= same_bits(other.sums(total, terms), actual)
+            wrong |= same_bits(order.shuffled(row).sums(total, terms), actual)
         shuffled += int(wrong.sum())
     share = shuffled / trials if trials else 1.0
     return replace(done, orders=tuple(orders), trials=trials, trials_matched=matched, shuffled=share)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from whydiff.capturing.adapters import RecordedSum
 from whydiff.errors import ReplayError
 from whydiff.explain.reduction.emulate import Product, Terms
+from whydiff.explain.reduction.fusion import fused_products
 from whydiff.explain.reduction.reveal import MINUS, PLUS, Probe, reveal
 from whydiff.explain.reduction.tree import Tree
 from whydiff.numbers.formats import round_to
@@ -22,8 +23,8 @@ COUNTABLE = {"float64": 1 << 24, "float32": 1 << 24, "float16": 1 << 11, "bfloat
 MOST_TERMS = 32768
 """Longer sums are not tried: K**2 evaluated terms are the least that revealing takes."""
 
-SIGNATURES = 12
-"""Random masks that tell columns of different orders apart."""
+SIGNATURES = 24
+"""Masks that tell columns of different orders apart."""
 
 MOST_HELD = 1 << 21
 """Elements of masks spelled out as numbers at a time."""
@@ -55,9 +56,10 @@ def reveal_at(total: RecordedSum, row: int, columns: npt.NDArray[np.int64]) -> T
 
 
 def columns_like(total: RecordedSum, row: int, column: int) -> npt.NDArray[np.int64]:
-    """The columns of a row that lose as many units as a given one under `SIGNATURES` random masks.
+    """The columns of a row that lose as many units as a given one under `SIGNATURES` masks.
 
-    Kernels treat the last columns apart; probes must not be spread over columns summed in other orders.
+    Kernels treat the last columns apart; probes must not be spread over columns summed in other orders. Half of the
+    masks join random terms; the others join terms a power of two apart, which the lanes of a kernel keep together.
     """
     columns = np.arange(total.columns, dtype=np.int64)
     if total.columns == 1:
@@ -65,10 +67,13 @@ def columns_like(total: RecordedSum, row: int, column: int) -> npt.NDArray[np.in
     random = np.random.default_rng(0)
     probe = _probe(total, row, columns)
     same = np.ones(total.columns, bool)
-    for _ in range(SIGNATURES):
+    for index in range(SIGNATURES):
         mask = np.zeros(total.leaves, np.int8)
         mask[random.permutation(total.leaves)[: _countable(total)]] = 1
-        mask[random.choice(total.leaves, 2, replace=False)] = PLUS, MINUS
+        first, second = random.choice(total.leaves, 2, replace=False)
+        if index % 2:
+            second = (first + (1 << index // 2 % (total.leaves - 1).bit_length())) % total.leaves
+        mask[[first, second]] = PLUS, MINUS
         lost = np.rint(probe(np.repeat(mask[None], total.columns, 0)))
         same &= lost == lost[column]
     return columns[same]
@@ -157,9 +162,40 @@ def finished(total: RecordedSum, sums: Array, *, reciprocal: bool = False) -> Ar
     return round_to(sums.astype(np.float64), total.output_dtype)
 
 
-def ways(total: RecordedSum, terms: Terms) -> list[tuple[Product, bool]]:
-    """(product, reciprocal) variants in which one tree may be carried out."""
+def products(
+    total: RecordedSum, terms: Terms, tree: Tree, row: int, columns: npt.NDArray[np.int64]
+) -> list[tuple[Product, frozenset[int]]]:
+    """How the products of a tree may enter the sum: what was revealed, or else every uniform way.
+
+    Args:
+        total: the sum.
+        terms: some of its recorded terms.
+        tree: the order in which the outputs at (row, columns) are summed.
+        row: where it was revealed.
+        columns: likewise.
+
+    Raises:
+        ReplayError: the products are float64.
+    """
     if total.dtype == "float64" and terms.right is not None:
         raise ReplayError("A fused product is not emulated in float64.", next_step="only its tree is revealed")
-    reciprocals = (False, True) if total.divisor & (total.divisor - 1) else (False,)
-    return [(product, reciprocal) for product in terms.products for reciprocal in reciprocals]
+    none: frozenset[int] = frozenset()
+    if len(terms.products) > 1 and total.takes_factors:
+        fused = fused_products(total, tree, row, columns)
+        if fused is not None:
+            return [_named(tree, fused, total.plain)]
+    return [(product, none) for product in terms.products]
+
+
+def _named(tree: Tree, fused: frozenset[int], plain: frozenset[int]) -> tuple[Product, frozenset[int]]:
+    """A set of fused leaves, without the set where it is none or all of them."""
+    last = (max((c for c in node if c < tree.leaves and c not in plain), default=-1) for node in tree.nodes)
+    every = frozenset(leaf for leaf in last if leaf >= 0)
+    if fused in (frozenset(), every):
+        return (Product.FUSED if fused else Product.ROUNDED), frozenset()
+    return Product.MIXED, fused
+
+
+def reciprocals(total: RecordedSum) -> tuple[bool, ...]:
+    """Whether a mean may multiply by the reciprocal of its divisor: both ways, unless they are the same."""
+    return (False, True) if total.divisor & (total.divisor - 1) else (False,)
