@@ -12,7 +12,7 @@ from whydiff import registry
 from whydiff.capturing.adapters import Progress, Run, for_framework, for_target
 from whydiff.capturing.store import DiskTrace, open_trace
 from whydiff.errors import Failures, PluginError, TraceError, WhydiffError, attempted, collecting, guarded, one_line
-from whydiff.explain.case import Case, replayable
+from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
 from whydiff.explain.scaling import Modes, Scaling, measure_scaling
@@ -29,6 +29,7 @@ from whydiff.numbers.comparison import same
 from whydiff.pair.align import align, explain
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.axes import axes_of
+from whydiff.pair.replay import replayable
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Measurement, Side, Trace
 
 _NO_IMPACT: tuple[Measurement, ...] = ()

@@ -2,7 +2,7 @@
 
 | intervention | target | value | what it does |
 |---|---|---|---|
-| ``set-argument`` | call | (position or name, value) | the call gets another argument; (name,): its default |
+| ``set-argument`` | call | (position or name, value) | the call gets another argument; without value: its default |
 | ``read-from`` | read | site of a write, or (site, shape, strides, offset) | a call reads another value of the run |
 | ``set-dtype`` | call | dtype | it computes in that dtype, and what it writes is kept in it |
 | ``permute`` | read or write | einops pattern | the tensor's elements are rearranged |
@@ -21,6 +21,7 @@ from typing import Any
 
 from whydiff.capturing.adapters import Change, Executor
 from whydiff.errors import ReplayError, WhydiffError
+from whydiff.explain.sites import call_at, read_at, sites_of, value_at, written_at
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.rearrangement import parse
 from whydiff.pair.lockstep import Lockstep, matched
@@ -54,17 +55,17 @@ def edits(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Call
     if not chosen:
         return {}
     found: dict[int, Call] = {}
-    by_site = _by_site(trace)
+    by_site = sites_of(trace)
     for item in chosen:
         if item.name == "set-argument":
-            call = _call(by_site, item.target)
+            call = call_at(by_site, item.target)
             call = found.get(call.index, call)
             found[call.index] = replace(call, arguments=_with_argument(call, item.value))
         else:
-            call, position = _read(by_site, item.target)
+            call, position = read_at(by_site, item.target)
             call = found.get(call.index, call)
             site, *look = item.value if isinstance(item.value, tuple) else (item.value,)
-            written = _written(by_site, site)
+            written = written_at(by_site, site)
             reads = list(call.reads)
             reads[position] = _look_at(trace, reads[position], written, look)
             found[call.index] = replace(call, reads=tuple(reads))
@@ -82,13 +83,13 @@ def changes(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Ch
     if not chosen:
         return {}
     found: dict[int, Change] = {}
-    by_site = _by_site(trace)
+    by_site = sites_of(trace)
     for item in chosen:
         if item.name == "set-dtype":
-            call = _call(by_site, item.target)
+            call = call_at(by_site, item.target)
             found[call.index] = replace(found.get(call.index, Change()), dtype=item.value)
         elif item.name == "scale":
-            call, _ = _slot(by_site, item.target, "writes")
+            call, _ = value_at(by_site, item.target, "writes")
             found[call.index] = replace(found.get(call.index, Change()), factor=float(item.value))
         else:
             _permute(trace, by_site, item, found)
@@ -97,9 +98,9 @@ def changes(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Ch
 
 def _permute(trace: Trace, by_site: Mapping[str, Call], item: Intervention, found: dict[int, Change]) -> None:
     try:
-        call, position = _read(by_site, item.target)
+        call, position = read_at(by_site, item.target)
     except ReplayError:
-        call, slot = _slot(by_site, item.target, "writes")
+        call, slot = value_at(by_site, item.target, "writes")
         known = found.get(call.index, Change())
         places = parse(item.value, call.writes[slot].spec.shape).indices()
         found[call.index] = replace(known, writes={**known.writes, slot: places})
@@ -241,32 +242,6 @@ def _paired(alignment: Alignment, reference: int, candidate: int) -> bool:
     return reference >= 0 and any(p.reference == reference and p.candidate == candidate for p in alignment.pairs)
 
 
-# --------------------------------------------------------------------------- targets
-
-
-def _by_site(trace: Trace) -> dict[str, Call]:
-    return {str(call.site): call for call in trace.calls if call.kind != "view"}
-
-
-def _call(by_site: Mapping[str, Call], target: str) -> Call:
-    if target not in by_site:
-        raise ReplayError("There is no such call in the trace.", where=target)
-    return by_site[target]
-
-
-def _slot(by_site: Mapping[str, Call], target: str, part: str) -> tuple[Call, int]:
-    for call in by_site.values():
-        if target.startswith(f"{call.site.scope}:{call.site.op}#{call.site.occurrence}"):
-            for position, event in enumerate(getattr(call, part)):
-                if str(event.site) == target:
-                    return call, position
-    raise ReplayError("There is no such value in the trace.", where=target)
-
-
-def _read(by_site: Mapping[str, Call], target: str) -> tuple[Call, int]:
-    return _slot(by_site, target, "reads")
-
-
 def _look_at(trace: Trace, read: Event, written: Event, look: Sequence[Any] = ()) -> Event:
     """A read of what another call wrote: by the given look, else by the same one if it is laid out alike."""
     if look:
@@ -279,17 +254,16 @@ def _look_at(trace: Trace, read: Event, written: Event, look: Sequence[Any] = ()
     return replace(written, site=read.site)
 
 
-def _written(by_site: Mapping[str, Call], target: str) -> Event:
-    call, slot = _slot(by_site, target, "writes")
-    return call.writes[slot]
-
-
 def _with_argument(call: Call, change: tuple[Any, ...]) -> Any:
     which, *value = change
     args, kwargs = call.arguments
     if isinstance(which, str):
         others = {name: given for name, given in kwargs.items() if name != which}
         return [args, {**others, which: value[0]} if value else others]
+    if not value and which == len(args) - 1:
+        return [args[:-1], kwargs]
+    if value and which == len(args):
+        return [[*args, value[0]], kwargs]
     if which >= len(args) or not value:
         raise ReplayError("The call has no such argument.", where=str(call.site), actual=str(which))
     return [[value[0] if i == which else item for i, item in enumerate(args)], kwargs]

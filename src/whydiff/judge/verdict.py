@@ -112,7 +112,7 @@ def _harmless(case: Case, cause: Cause, acting: Sequence[Cause]) -> bool:
     if not others:
         return False
     try:
-        apart = case.apart_in_float64(tuple(others))
+        apart = case.experiments.apart_in_float64(tuple(others))
     except WhydiffError:
         return False  # it cannot be told: the experiment stands
     return apart is not None and apart <= SCALING_FLOOR

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from whydiff.capturing.adapters import Progress
 from whydiff.errors import WhydiffError, guarded
-from whydiff.explain.case import Case, Outcome
+from whydiff.explain.case import Case
+from whydiff.explain.experiments import Outcome
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Experiment, Intervention, Measurement, Origin, Status, Verdict
 
@@ -27,7 +28,7 @@ def verify(case: Case, causes: Sequence[Cause], progress: Progress | None = None
     done, together = list(causes), _Together(case)
     testable = []
     for number, cause in enumerate(causes):
-        if not cause.interventions or not case.supports(cause.interventions):
+        if not cause.interventions or not case.experiments.supports(cause.interventions):
             done[number] = _untested(case, cause)
         elif why := _failed(case, cause):
             done[number] = replace(cause, reason=f"the experiment failed: {why}")
@@ -55,7 +56,7 @@ class _Together:
         self.causes: list[Cause] = []
 
     def add(self, cause: Cause) -> None:
-        if self.case.supports(_merged([*self.causes, cause])):
+        if self.case.experiments.supports(_merged([*self.causes, cause])):
             self.causes.append(cause)
 
     def with_(self, cause: Cause) -> tuple[Intervention, ...]:
@@ -66,7 +67,7 @@ def _failed(case: Case, cause: Cause) -> str:
     """Why an experiment cannot be carried out; empty if it can. One that fails must not spoil the others'."""
     with guarded(f"the experiment of {cause.code} at {cause.site}") as guard:
         try:
-            return case.try_out(cause.interventions).failed
+            return case.experiments.try_out(cause.interventions).failed
         except WhydiffError as error:
             return f"{error.what} {error.actual}".strip()
     return guard.error
@@ -84,10 +85,10 @@ def _untested(case: Case, cause: Cause) -> Cause:
 def _verified(case: Case, cause: Cause, everything: tuple[Intervention, ...]) -> Cause:
     others = tuple(i for i in everything if i not in cause.interventions)
     try:
-        before = case.try_out(())
-        only_this_acts = case.try_out(others)
-        all_removed = case.try_out(everything)
-        this_removed = case.try_out(cause.interventions)
+        before = case.experiments.try_out(())
+        only_this_acts = case.experiments.try_out(others)
+        all_removed = case.experiments.try_out(everything)
+        this_removed = case.experiments.try_out(cause.interventions)
     except WhydiffError as error:
         return replace(cause, reason=f"the experiment failed: {error.what} {error.actual}".strip())
     failed = before.failed or only_this_acts.failed or all_removed.failed or this_removed.failed
@@ -148,7 +149,7 @@ def _rounding_left(case: Case, cause: Cause) -> str:
     """The sentence that only rounding is left when a cause is removed; empty if more is, or if it cannot be told."""
     if cause.verdict is not Verdict.SEMANTIC:
         return ""
-    before, after = case.apart_in_float64(()), case.apart_in_float64(cause.interventions)
+    before, after = case.experiments.apart_in_float64(()), case.experiments.apart_in_float64(cause.interventions)
     if before is None or after is None or not after <= SCALING_FLOOR < before:
         return ""
     return f"lifted to float64 the outputs lie {after:.1e} of their size apart, and {before:.1e} before"
@@ -169,7 +170,7 @@ def _partly(case: Case, cause: Cause, before: Outcome, after: Outcome, effect: t
         )
         return replace(cause, status="refuted", reason=broken, effect=effect, experiments=(experiment,))
     mine = {str(o.site) for o in case.localization.origins if _claims(cause, o)}
-    left = case.origins_after(cause.interventions)
+    left = case.experiments.origins_after(cause.interventions)
     if mine and left is not None:
         gone = mine - left
         status: Status = "confirmed" if gone == mine else "refuted" if not gone else "inconclusive"
@@ -199,7 +200,7 @@ def _other_function(case: Case, cause: Cause) -> str:
     """That removing a cause of rounding makes another function of a program that agreed; empty if it does not."""
     if cause.verdict is not Verdict.ROUNDING or not cause.interventions:
         return ""
-    before, after = case.apart_in_float64(()), case.apart_in_float64(cause.interventions)
+    before, after = case.experiments.apart_in_float64(()), case.experiments.apart_in_float64(cause.interventions)
     if before is None or after is None or not before <= SCALING_FLOOR < after:
         return ""
     return f"without it the outputs lie {after:.1e} of their size apart in float64, and {before:.1e} before"

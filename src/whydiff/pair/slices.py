@@ -67,6 +67,10 @@ class Axis:
         """The side whose tensors are larger."""
         return "candidate" if self.candidate > self.reference else "reference"
 
+    def turned(self) -> Axis:
+        """The same axis with the runs in each other's place."""
+        return replace(self, reference=self.candidate, candidate=self.reference)
+
 
 @dataclass(frozen=True, slots=True)
 class Window:

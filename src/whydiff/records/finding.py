@@ -80,6 +80,17 @@ class Alignment:
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
 
+    def turned(self) -> Alignment:
+        """The same alignment with the runs in each other's place."""
+        return Alignment(
+            pairs=tuple(Pair(pair.candidate, pair.reference, pair.how) for pair in self.pairs),
+            unpaired_reference=self.unpaired_candidate,
+            unpaired_candidate=self.unpaired_reference,
+            views_reference=self.views_candidate,
+            views_candidate=self.views_reference,
+            renamed=tuple((theirs, ours) for ours, theirs in self.renamed),
+        )
+
 
 # --------------------------------------------------------------------------- what differs
 

@@ -96,5 +96,5 @@ def test_an_op_is_replaced_on_the_candidates_inputs_whichever_run_is_larger(larg
     case = Case(*traces, alignment, found, tuple(runs))
     assert found.axes
     chain = [Intervention("replace-op", f":sigmoid#{n}", f":tanh#{n}") for n in range(2)]
-    assert not case.try_out(chain[1:]).equal  # the first defect still acts
-    assert case.try_out(chain).mean_abs == pytest.approx(0, abs=1e-6)
+    assert not case.experiments.try_out(chain[1:]).equal  # the first defect still acts
+    assert case.experiments.try_out(chain).mean_abs == pytest.approx(0, abs=1e-6)

@@ -21,7 +21,8 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.errors import WhydiffError, guarded
-from whydiff.explain.case import Case, differing_arguments, fits, replayable
+from whydiff.explain.arguments import differing_arguments, fits
+from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, asked, who
 from whydiff.explain.causes._joint import joints_of
 from whydiff.explain.causes._settings import enough, restored
@@ -29,6 +30,7 @@ from whydiff.explain.causes._state import listed, remember
 from whydiff.explain.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints
 from whydiff.numbers.tolerance import SCALING_FLOOR
+from whydiff.pair.replay import replayable
 from whydiff.records import Cause, Evidence, Origin, Remedy, Verdict
 
 _KINDS = ("implementation", "arguments", "layout", "region")
@@ -262,7 +264,7 @@ def _one_program(case: Case) -> bool:
     """Whether the outputs agree in float64, differing tensors restored: what differs on the way cancels then."""
     for interventions in dict.fromkeys(((), restored(case))):
         try:
-            apart = case.apart_in_float64(interventions)
+            apart = case.experiments.apart_in_float64(interventions)
         except WhydiffError:  # a tensor of another shape: nothing is known
             continue
         if apart is not None and apart <= SCALING_FLOOR:

@@ -58,7 +58,7 @@ def _enough(case: Case) -> bool:
     items.sort(key=lambda item: item.target.count("."))  # a mode set on a module sets those below it
     wanted = (*items, *restored(case))
     try:
-        return case.supports(wanted) and case.try_out(wanted).equal
+        return case.experiments.supports(wanted) and case.experiments.try_out(wanted).equal
     except WhydiffError:  # it cannot be tried: nothing is known
         return False
 

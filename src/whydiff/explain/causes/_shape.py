@@ -8,12 +8,13 @@ from typing import Any
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.errors import WhydiffError
-from whydiff.explain.case import Case, replayable
+from whydiff.explain.case import Case
 from whydiff.explain.scaling import Difference, Scale
 from whydiff.locate.origins import find_origins
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, measure
 from whydiff.pair.lockstep import Lockstep, Look
+from whydiff.pair.replay import replayable
 from whydiff.pair.slices import counterparts
 from whydiff.records import (
     Call,

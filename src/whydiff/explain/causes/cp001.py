@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from whydiff.errors import WhydiffError
-from whydiff.explain.case import Case, replayable
+from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import number
 from whydiff.numbers.metrics import is_integer
-from whydiff.records import Cause, Evidence, Intervention, Payload, Remedy, Verdict
+from whydiff.pair.replay import replayable
+from whydiff.records import Cause, Evidence, Intervention, Lift, Payload, Remedy, Verdict
 
 _OTHER_WAYS = (
     ("aot_eager", "traced and executed op by op (aot_eager)"),
@@ -116,11 +117,14 @@ def _measured(case: Case, side: Any) -> Evidence | None:
     trace = case.reference if side == "reference" else case.candidate
     if replayable(trace):
         return None
-    compiled, other = case.plain_outputs(side), case.plain_outputs("candidate" if side == "reference" else "reference")
+    compiled, other = (
+        case.experiments.plain_outputs(side),
+        case.experiments.plain_outputs("candidate" if side == "reference" else "reference"),
+    )
     different = total = 0
     errors = [0.0, 0.0]
     try:
-        exact = case.outputs_in_float64(side)
+        exact = case.experiments.lifted(side, Lift("float64"))
     except WhydiffError:
         exact = {}
     for slot, payload in compiled.items():
@@ -150,10 +154,10 @@ def _otherwise(case: Case) -> Iterator[Evidence]:
     """What other ways of compiling give."""
     for way, words in _OTHER_WAYS:
         intervention = Intervention("compile-as", "candidate", way)
-        if not case.supports((intervention,)):
+        if not case.experiments.supports((intervention,)):
             continue
         try:
-            outcome = case.try_out((intervention,))
+            outcome = case.experiments.try_out((intervention,))
         except WhydiffError as error:
             yield Evidence(f"{words}: it failed: {error.what}", {"way": way, "equal": False})
             continue

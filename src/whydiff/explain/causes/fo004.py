@@ -182,7 +182,7 @@ class LayoutPermuted(CauseRule):
 
 def _possible(view: View, *interventions: Intervention) -> tuple[Intervention, ...]:
     """The interventions, or the reference's op in the candidate's place where they cannot be carried out."""
-    return interventions if view.case.replays(interventions) else view.replace_op()
+    return interventions if view.case.experiments.replays(interventions) else view.replace_op()
 
 
 def _wholes(view: View) -> Iterator[tuple[int, Array]]:

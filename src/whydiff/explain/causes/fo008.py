@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.explain.case import ABSENT, Case, differing_arguments
+from whydiff.explain.arguments import ABSENT, differing_arguments
+from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._state import listed

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from whydiff.capturing.adapters import for_framework
-from whydiff.explain.case import Case, replayable
+from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
 from whydiff.explain.causes._flow import first_taker, looks_up, turns
 from whydiff.locate.origins import find_origins
 from whydiff.numbers.tolerance import SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.pair.lockstep import Lockstep, Look
+from whydiff.pair.replay import replayable
 from whydiff.records import Call, Cause, Evidence, Intervention, Origin, Remedy, Verdict
 
 _STEPS = 8
@@ -199,7 +200,7 @@ def _shown(numbers: Array) -> str:
 
 
 def _only_rounding(case: Case) -> bool:
-    apart = case.shared("apart in float64", lambda: case.apart_in_float64(()))
+    apart = case.shared("apart in float64", lambda: case.experiments.apart_in_float64(()))
     return apart is not None and apart <= SCALING_FLOOR
 
 

@@ -12,11 +12,12 @@ import numpy as np
 
 from whydiff.capturing.adapters import Executor, Progress, for_framework
 from whydiff.errors import WhydiffError
-from whydiff.explain.case import Case, replayable
+from whydiff.explain.case import Case
 from whydiff.explain.local_test.judge import LocalResult, judge_outputs, undecided
 from whydiff.explain.local_test.operation import Array, Operation
 from whydiff.explain.local_test.replays import Region, operation, positions
 from whydiff.pair.lockstep import Lockstep, Look
+from whydiff.pair.replay import replayable
 from whydiff.records import Call, Event, Lift, Origin, Payload
 
 _FAILURES = (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError)

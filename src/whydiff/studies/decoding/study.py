@@ -8,11 +8,10 @@ from typing import Any
 
 from whydiff.capturing.adapters import Progress, Run, for_target
 from whydiff.errors import UsageError, WhydiffError
-from whydiff.explain.case import replayable
 from whydiff.explain.scaling import float64_throughout
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.pair.align import align
-from whydiff.pair.replay import replay
+from whydiff.pair.replay import replay, replayable
 from whydiff.pipeline import Options, compare
 from whydiff.records import Count, Lift, Payload, Trace, Verdict
 from whydiff.studies.decoding.records import Decoding, Token, Way

@@ -15,7 +15,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Run, for_target
 from whydiff.errors import WhydiffError
-from whydiff.explain.case import Case, replayable
+from whydiff.explain.case import Case
 from whydiff.explain.scaling import measure_scaling
 from whydiff.judge.verdict import judge, judge_origins
 from whydiff.locate.growth import measure_growth
@@ -26,6 +26,7 @@ from whydiff.numbers.metrics import values
 from whydiff.pair.align import align
 from whydiff.pair.axes import axes_of
 from whydiff.pair.lockstep import Lockstep, Look
+from whydiff.pair.replay import replayable
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Alignment, Call, Count, Event, Payload, Slot, Trace, Verdict
 from whydiff.studies.sweep.findings import Cell, Found, Judged, Size

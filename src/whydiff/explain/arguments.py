@@ -1,0 +1,31 @@
+"""Where the recorded arguments of two calls differ."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+ABSENT = object()
+"""In place of an argument that one side left out because it is the operator's default."""
+
+
+def differing_arguments(reference: Any, candidate: Any) -> Iterator[tuple[Any, Any]]:
+    """(reference's, candidate's) innermost values in which two argument templates differ (or `ABSENT`)."""
+    if isinstance(reference, (list, tuple)) and isinstance(candidate, (list, tuple)):
+        for ours, theirs in itertools.zip_longest(reference, candidate, fillvalue=ABSENT):
+            yield from differing_arguments(ours, theirs)
+    elif isinstance(reference, Mapping) and isinstance(candidate, Mapping):
+        for key in dict.fromkeys((*reference, *candidate)):
+            yield from differing_arguments(reference.get(key, ABSENT), candidate.get(key, ABSENT))
+    elif reference is ABSENT or candidate is ABSENT or reference != candidate:
+        yield reference, candidate
+
+
+def fits(change: tuple[Any, Any], values: tuple[Any, Any]) -> bool:
+    """Whether an argument changed from one value to the other; a default left out fits, but not on both sides."""
+    present = [(found, value) for found, value in zip(change, values, strict=True) if found is not ABSENT]
+    return bool(present) and all(type(f) is type(v) and bool(f == v) for f, v in present)
+
+
+__all__ = ["ABSENT", "differing_arguments", "fits"]

@@ -1,0 +1,157 @@
+"""One side of a pair carried out again with changes: by the user's live program, or by a replay of the recorded one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.errors import ReplayError
+from whydiff.explain.arguments import differing_arguments, fits
+from whydiff.explain.interventions import CHANGES, EDITS, REPLACED, Edited, changes, edits, outputs_with_replaced
+from whydiff.explain.sides import Sides
+from whydiff.pair.replay import Outputs, Replayed, replay, replayable
+from whydiff.records import Call, Count, Intervention, Lift, Slot
+
+RESTORED = frozenset({"restore-state", "restore-input"})
+"""Interventions that a replay can always carry out; `Changed.replays` says which others it can."""
+
+
+class Changed:
+    """The candidate of two sides, carried out again under interventions.
+
+    Args:
+        sides: the other side gives tensors, ops and arguments.
+    """
+
+    def __init__(self, sides: Sides) -> None:
+        self.sides = sides
+        self._lifted: dict[Any, tuple[Replayed, tuple[Count, ...]]] = {}
+
+    def reruns(self, interventions: Sequence[Intervention]) -> bool:
+        """Whether the live program can be run again under them."""
+        run = self.sides.runs[1]
+        return run is not None and all(run.supports(item) for item in interventions)
+
+    def replays(self, interventions: Sequence[Intervention]) -> bool:
+        """Whether a replay can do it: a scalar only where it shows as an operator's differing argument."""
+        return all(self._replays(item) for item in interventions)
+
+    def _replays(self, item: Intervention) -> bool:
+        if item.name in CHANGES:
+            return bool(getattr(for_framework(self.sides.candidate.framework), "changes_calls", False))
+        if item.name == REPLACED:
+            return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
+        return item.name in RESTORED or item.name in EDITS or bool(self._carried(item))
+
+    def rerun(self, interventions: Sequence[Intervention] = ()) -> Outputs:
+        """What the live program returns under interventions, unobserved.
+
+        Raises:
+            whydiff.errors.TargetError: it raised.
+        """
+        run = self.sides.runs[1]
+        if run is None:
+            return {}
+        executor = executor_of(self.sides.candidate)
+        found = run.plain(interventions, executor_of(self.sides.reference))
+        return {Slot(0, path): executor.payload(value) for path, value in found}
+
+    def replayed(self, interventions: Sequence[Intervention] = ()) -> Outputs:
+        """What the recorded program returns under interventions.
+
+        Raises:
+            whydiff.errors.ReplayError: an intervention cannot be carried out.
+        """
+        return self._replayed(interventions, None)[0].outputs
+
+    def lifted(self, lift: Lift, interventions: Sequence[Intervention] = ()) -> tuple[Replayed, tuple[Count, ...]]:
+        """What it returns at another precision, and what could not be lifted; remembered.
+
+        Raises:
+            whydiff.errors.ReplayError: an intervention cannot be carried out, or the adapter cannot lift.
+        """
+        key = lift, key_of(interventions)
+        if key not in self._lifted:
+            found, executor = self._replayed(interventions, lift)
+            self._lifted[key] = found, tuple(executor.counts())
+        return self._lifted[key]
+
+    def _replayed(self, interventions: Sequence[Intervention], lift: Lift | None) -> tuple[Replayed, Executor]:
+        sides = self.sides
+        executor = self.executor(interventions, lift)
+        if any(item.name == REPLACED for item in interventions):
+            follower = self._follower(executor) if lift is None else executor_of(sides.reference, lift)
+            outputs = outputs_with_replaced(follower, executor, sides.alignment, interventions, sides.axes)
+            found = Replayed(outputs)
+        else:
+            found = replay(executor)
+        return found, executor
+
+    def _follower(self, candidate: Executor) -> Executor:
+        """A replay of the reference with the candidate's leaves, for its ops to work on."""
+        state = {
+            ours.name: candidate.leaf_value(theirs)
+            for ours, theirs in self.sides.differing_leaves()
+            if ours.spec.shape == theirs.spec.shape and ours.spec.dtype == theirs.spec.dtype
+        }
+        return for_framework(self.sides.reference.framework).executor(self.sides.reference, restore=state)
+
+    def executor(self, interventions: Sequence[Intervention], lift: Lift | None = None) -> Executor:
+        """A replay of the candidate under interventions other than replaced ops."""
+        sides = self.sides
+        donor = executor_of(sides.reference)
+        by_name = {leaf.name: leaf for leaf in sides.reference.leaves}
+        mine = {leaf.name: leaf for leaf in sides.candidate.leaves}
+        restoring = [item for item in interventions if item.name in RESTORED]
+        for item in restoring:
+            ours, theirs = by_name[item.value or item.target].spec, mine[item.target].spec
+            if ours.shape != theirs.shape:
+                raise ReplayError(
+                    "A tensor of another shape cannot take this one's place in a replay.",
+                    where=item.target,
+                    actual=str(theirs),
+                    expected=str(ours),
+                    next_step="give the candidate as a live target",
+                )
+        restore = {i.target: donor.leaf_value(by_name[i.value or i.target]) for i in restoring}
+        carried = {k: call for item in interventions for k, call in self._carried(item).items()}
+        exchanged = carried | edits(sides.candidate, interventions)
+        trace: Any = Edited(sides.candidate, exchanged) if exchanged else sides.candidate
+        adapter: Any = for_framework(sides.candidate.framework)
+        changed = changes(sides.candidate, interventions)
+        if changed:
+            return adapter.executor(trace, restore=restore, changes=changed)  # type: ignore[no-any-return]
+        return adapter.executor(trace, restore=restore, lift=lift)  # type: ignore[no-any-return]
+
+    def _carried(self, item: Intervention) -> Mapping[int, Call]:
+        """Candidate calls inside the scalar's module whose arguments differ by it, with the reference's arguments."""
+        if item.name != "set-scalar":
+            return {}
+        reference, candidate = self.sides.reference, self.sides.candidate
+        path = item.target.rpartition(".")[0]
+        before = candidate.scalars.get(item.target)
+        found = {}
+        for pair in self.sides.alignment.pairs:
+            ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
+            inside = not path or theirs.site.scope == path or theirs.site.scope.startswith(path + ".")
+            if not inside or ours.target != theirs.target or ours.arguments == theirs.arguments:
+                continue
+            differing = list(differing_arguments(ours.arguments, theirs.arguments))
+            if differing and all(fits(change, (item.value, before)) for change in differing):
+                found[theirs.index] = replace(theirs, arguments=ours.arguments)
+        return found
+
+
+def key_of(interventions: Sequence[Intervention]) -> tuple[tuple[str, str, str], ...]:
+    """What makes two sets of interventions the same."""
+    return tuple(sorted({(item.name, item.target, repr(item.value)) for item in interventions}))
+
+
+def executor_of(trace: Any, lift: Lift | None = None) -> Executor:
+    """A plain replay of a trace."""
+    return for_framework(trace.framework).executor(trace, lift=lift)
+
+
+__all__ = ["RESTORED", "Changed", "executor_of", "key_of"]

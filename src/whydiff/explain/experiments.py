@@ -1,0 +1,222 @@
+"""A place to experiment: either run again under interventions, held against what the other gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from whydiff.explain.changed import Changed, executor_of, key_of
+from whydiff.explain.interventions import CHANGES, REPLACED
+from whydiff.explain.mirror import mirrored
+from whydiff.explain.sides import Side, Sides
+from whydiff.locate.origins import find_origins
+from whydiff.locate.rows import compared
+from whydiff.numbers.comparison import compare_payloads
+from whydiff.numbers.metrics import is_integer, measure
+from whydiff.pair.replay import Outputs, numbered_alike, replay, replayable
+from whydiff.pair.slices import counterparts
+from whydiff.records import Comparison, Intervention, Lift, Payload, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one side gave under interventions, against what the other gives.
+
+    Attributes:
+        equal: every output agrees bit for bit.
+        mean_abs: mean absolute difference over all compared output elements (0 if equal, None if unknown).
+        elements: how many elements were compared.
+        comparisons: per output, under the reference's numbers.
+        method: ``"rerun"`` of the user's program or ``"replay"`` of the recorded one.
+        failed: why it could not be done; empty if it was.
+    """
+
+    equal: bool
+    mean_abs: float | None
+    elements: int
+    comparisons: tuple[tuple[Slot, Comparison], ...]
+    method: Literal["rerun", "replay"]
+    failed: str = ""
+
+
+class Experiments:
+    """Both runs of a pair under interventions.
+
+    An experiment has a direction, which ``on`` names:
+
+    - ``on="candidate"`` *takes a cause away*: the candidate is changed (``Intervention.target`` is its leaf, call,
+      read or attribute), the reference gives tensors, ops and arguments, and the outcome is held against the
+      reference's outputs;
+    - ``on="reference"`` *puts a cause in*: everything the other way round. Targets are the reference's, donated
+      values the candidate's, and the outcome is held against the candidate's outputs. `mirrored` writes a
+      take-away's interventions for this side.
+
+    A side that is live is run again unobserved where its adapter supports every intervention (``supports``: restored
+    state and inputs, scalars, flags, modes); else the recorded program is replayed (``replays``: restored state
+    and inputs, scalars that show as arguments, edited arguments and reads, changed dtypes, layouts and factors,
+    replaced ops). Outcomes and lifted outputs are remembered: asking twice costs nothing.
+
+    Args:
+        sides: the pair.
+    """
+
+    def __init__(self, sides: Sides) -> None:
+        self._sides = sides
+        self._changed: dict[Side, Changed] = {}
+        self._outcomes: dict[object, Outcome] = {}
+        self._others: dict[Side, Outputs] = {}
+
+    def _on(self, side: Side) -> Changed:
+        if side not in self._changed:
+            self._changed[side] = Changed(self._sides if side == "candidate" else self._sides.turned())
+        return self._changed[side]
+
+    def supports(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> bool:
+        """Whether an experiment with these interventions can be carried out at all."""
+        changed = self._on(on)
+        return changed.reruns(interventions) or changed.replays(interventions)
+
+    def replays(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> bool:
+        """Whether a replay can do it, without a live run."""
+        return self._on(on).replays(interventions)
+
+    def mirrored(self, interventions: Sequence[Intervention]) -> tuple[Intervention, ...] | None:
+        """What put into the reference is the cause that ``interventions`` take away; None: it has no counterpart there."""
+        return mirrored(self._sides, interventions)
+
+    def try_out(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> Outcome:
+        """One side's outputs under interventions against the other's; without interventions: the difference as it is.
+
+        Raises:
+            whydiff.errors.WhydiffError: an intervention cannot be carried out.
+        """
+        key = on, key_of(interventions)
+        if key not in self._outcomes:
+            self._outcomes[key] = self._try_out(interventions, on)
+        return self._outcomes[key]
+
+    def _try_out(self, interventions: Sequence[Intervention], on: Side) -> Outcome:
+        changed = self._on(on)
+        method: Literal["rerun", "replay"] = "replay"
+        if changed.reruns(interventions):
+            method, outputs = "rerun", changed.rerun(interventions)
+        elif changed.replays(interventions):
+            outputs = changed.replayed(interventions)
+        else:
+            return Outcome(False, None, 0, (), method, f"the {on} is a trace on disk; this needs a live run")
+        return _outcome(changed.sides, self._wanted(on), self._numbered(on, outputs), method)
+
+    def _wanted(self, on: Side) -> Outputs:
+        """What a side's experiments are held against: the other's outputs, as walked, else from a replay."""
+        if on not in self._others:
+            sides = self._on(on).sides
+            other: Side = "reference" if on == "candidate" else "candidate"
+            walked = sides.returned and sides.returned[0]
+            self._others[on] = walked or self._numbered(other, replay(executor_of(sides.reference)).outputs)
+        return self._others[on]
+
+    def _numbered(self, side: Side, outputs: Outputs) -> Outputs:
+        """A side's outputs under the reference's numbers."""
+        sides = self._sides
+        if side == "reference":
+            return outputs
+        return numbered_alike(outputs, sides.reference, sides.candidate, sides.alignment)
+
+    def origins_after(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> set[str] | None:
+        """Sites (the reference's) of the origins that remain in a replay under interventions; None: it cannot be told.
+
+        Where an op of one side stands in the other's place, nothing remains.
+        """
+        changed = self._on(on)
+        if not changed.replays(interventions):
+            return None
+        sides = changed.sides
+        found = find_origins(
+            executor_of(sides.reference), changed.executor(interventions), sides.alignment, axes=sides.axes
+        )
+        gone = {
+            (i.value[0] if isinstance(i.value, tuple) else i.value, i.target)
+            for i in interventions
+            if i.name == REPLACED
+        }
+        return {
+            str(origin.site if on == "candidate" else origin.candidate_site)
+            for origin in found.origins
+            if (str(origin.site.at("")), str(origin.candidate_site.at(""))) not in gone
+        }
+
+    def plain_outputs(self, side: Side) -> Outputs:
+        """What a live side returns when nothing observes it; empty for a trace on disk."""
+        return self._numbered(side, self._on(side).rerun())
+
+    def lifted(self, side: Side, lift: Lift, interventions: Sequence[Intervention] = ()) -> Outputs:
+        """What a side's recorded program returns at another precision.
+
+        Raises:
+            whydiff.errors.ReplayError: it cannot be carried out so.
+        """
+        return self._numbered(side, self._on(side).lifted(lift, interventions)[0].outputs)
+
+    def apart_in_float64(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> float | None:
+        """How far the outputs of both programs, lifted to float64, lie apart under interventions on one side.
+
+        Returns:
+            The largest mean absolute difference of an output over the unchanged side's root mean square; None if
+            it cannot be told.
+        """
+        changed = self._on(on)
+        sides = changed.sides
+        if any(item.name in CHANGES for item in interventions) or not changed.replays(interventions):
+            return None
+        if replayable(sides.reference) or replayable(sides.candidate):
+            return None
+        wide = Lift("float64")
+        ours = self.lifted("reference" if on == "candidate" else "candidate", wide)
+        return _apart(sides, ours, self.lifted(on, wide, interventions))
+
+
+def _outcome(sides: Sides, wanted: Outputs, outputs: Outputs, method: Literal["rerun", "replay"]) -> Outcome:
+    comparisons = tuple(
+        (slot, compare_payloads(*_counterparts(sides, slot, payload, outputs[slot])))
+        for slot, payload in wanted.items()
+        if slot in outputs
+    )
+    if len(comparisons) < len(wanted):
+        missing = ", ".join(str(slot) for slot in sorted(set(wanted) - set(outputs)))
+        return Outcome(False, None, 0, comparisons, method, f"outputs missing: {missing}")
+    elements = sum(payload.bits.size for payload in wanted.values())
+    equal = all(comparison.status == "agrees" for _, comparison in comparisons)
+    total = sum((comparison.value("mean_abs") or 0.0) * wanted[slot].bits.size for slot, comparison in comparisons)
+    return Outcome(equal, total / elements if elements else None, elements, comparisons, method)
+
+
+def _counterparts(sides: Sides, slot: Slot, wanted: Payload, given: Payload) -> tuple[Payload, Payload]:
+    """What of two outputs corresponds: the larger one's counterpart, without the rows that are left out."""
+    ours, theirs = (compared(sides.rows, slot, payload) for payload in counterparts(wanted, given, sides.axes))
+    return ours, theirs
+
+
+def _apart(sides: Sides, wanted: Outputs, given: Outputs) -> float | None:
+    """Largest mean absolute difference of an output over its root mean square; None: they cannot be compared."""
+    if not wanted:
+        return None
+    apart = 0.0
+    for slot, payload in wanted.items():
+        if slot not in given:
+            return None
+        ours, theirs = _counterparts(sides, slot, payload, given[slot])
+        if ours.bits.shape != theirs.bits.shape:
+            return None
+        if is_integer(payload.dtype):
+            continue
+        found = measure(ours, theirs)
+        finite = max(found.finite, 1)
+        magnitude = math.sqrt(found.sum_reference_square / finite)
+        if magnitude:
+            apart = max(apart, found.sum_abs / finite / magnitude)
+    return apart
+
+
+__all__ = ["Experiments", "Outcome"]
