@@ -21,7 +21,7 @@ from whydiff import registry
 from whydiff.cli import app
 from whydiff.cli import capture as _command  # noqa: F401 - the module is reached through sys.modules below
 from whydiff.cli._progress import progress
-from whydiff.cli._show import status
+from whydiff.cli._report import status
 from whydiff.errors import TraceFormatError
 from whydiff.records import Alignment, Diagnosis, Environment, ObserverCheck, Side, Verdict
 

@@ -58,7 +58,7 @@ def test_formulas_that_are_not_equal_are_refused() -> None:
 
 def test_the_demo_answers_on_this_machine() -> None:
     report = megatron.run()
-    assert report.answer[0].startswith("No, not against alpha")
-    assert report.answer[1].startswith("Yes, against a product that is stored first")
+    assert report.sentences[0].startswith("No, not against alpha")
+    assert report.sentences[1].startswith("Yes, against a product that is stored first")
     assert report.audits["stored"].causes[0].code == "OV003"
     assert not report.audits["inward"].causes

@@ -34,8 +34,6 @@ Save = Annotated[
 ColorOption = Annotated[
     Color, typer.Option("--color", help="'always' survives a pipe; 'auto' follows NO_COLOR, FORCE_COLOR, the terminal.")
 ]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="List every origin and depth with its evidence, ungrouped.")
-]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Group and shorten nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="On an error, show the Python traceback too.")]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from whydiff.cli._guard import guard
-from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback, Verbose
-from whydiff.cli._progress import progress
+from whydiff.cli._progress import Progress
+from whydiff.cli._report import AGREES, DIFFERS, check_suffixes, reported
 from whydiff.errors import UsageError
 
 
-@guard
+@reported(check_suffixes)
 def artifacts(
     reference: Annotated[str, typer.Argument(metavar="REF", help="The trusted folder, file or URL.")],
     candidate: Annotated[str, typer.Argument(metavar="CAND", help="The one under suspicion.")],
@@ -25,28 +24,18 @@ def artifacts(
     explain: Annotated[
         bool, typer.Option("--explain/--no-explain", help="Look for the near ties behind changed codes.")
     ] = True,
-    save: Save = None,
-    json: Json = False,
-    color: ColorOption = Color.AUTO,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-    traceback: Traceback = False,
-) -> None:
+    *,
+    progress: Progress,
+) -> tuple[Any, int]:
     """Compare two trees of index or checkpoint files: integers exactly, floats by a tolerance.
 
     Exit status: 0 if everything is identical or within tolerance, 1 if not, 2 error.
     """
-    from whydiff.cli._artifacts_view import artifact_lines, artifact_sections
-    from whydiff.cli._study import check_suffixes, show_study
     from whydiff.studies.artifacts import compare_artifacts
 
-    check_suffixes(save or ())
     table = dict(_tolerance(text) for text in tolerance or ())
-    with progress(quiet or json) as report:
-        found = compare_artifacts(reference, candidate, tolerances=table, explain=explain, progress=report)
-    sections = artifact_sections(found, verbose)
-    show_study(found, artifact_lines(found), sections, json=json, save=save or (), color=color)
-    raise typer.Exit(0 if found.status in ("identical", "within tolerance") else 1)
+    found = compare_artifacts(reference, candidate, tolerances=table, explain=explain, progress=progress)
+    return found, AGREES if found.status in ("identical", "within tolerance") else DIFFERS
 
 
 def _tolerance(text: str) -> tuple[str, tuple[float, float]]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json as jsons
 from typing import Annotated, Any
 
 import typer
 
-from whydiff.cli._guard import guard, user_code
-from whydiff.cli._options import Allow, Color, ColorOption, Json, Level, Quiet, Save, Traceback, Verbose
-from whydiff.cli._progress import progress
-from whydiff.cli._show import check_reporters, show, status
+from whydiff.cli._options import Allow, Level
+from whydiff.cli._progress import Progress
+from whydiff.cli._report import check_reporters, reported, status
+from whydiff.cli._values import value
 from whydiff.errors import UsageError
 from whydiff.records import Verdict
 
 _SIDE = "FILE.py:name, package.module:name, or a trace."
 
 
-@guard
+@reported(check_reporters)
 def compare(
     reference: Annotated[str, typer.Argument(metavar="REF", help=f"The trusted run: {_SIDE}")],
     candidate: Annotated[str, typer.Argument(metavar="CAND", help=f"The run under suspicion: {_SIDE}")],
@@ -37,31 +36,24 @@ def compare(
         str | None,
         typer.Option("--rows", metavar="NAME", help="Input whose nonzero entries are the outputs' rows to compare."),
     ] = None,
-    save: Save = None,
-    json: Json = False,
-    color: ColorOption = Color.AUTO,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-    traceback: Traceback = False,
-) -> None:
+    *,
+    progress: Progress,
+) -> tuple[Any, int]:
     """Find where and why two runs differ.
 
     Each side is a function without arguments, a model or function beside which the file defines inputs(),
     or a trace made by whydiff capture. Exit status: 0 agrees (see --allow), 1 differs, 2 error.
     """
-    with progress(quiet or json) as report, user_code():
-        from whydiff.capturing import targets
+    from whydiff.capturing import targets
 
-        check_reporters(save or ())
-        rules = [_rule(text) for text in rename or ()]
-        given = [_value(text) for text in arguments or ()]
-        sides = [targets.load(side, given) for side in (reference, candidate)]
-        from whydiff import pipeline  # imports numpy, and whatever the sides need
+    rules = [_rule(text) for text in rename or ()]
+    given = [value(text) for text in arguments or ()]
+    sides = [targets.load(side, given) for side in (reference, candidate)]
+    from whydiff import pipeline  # imports numpy, and whatever the sides need
 
-        options = pipeline.Options(level=level.value, rename=rules, progress=report, rows=rows)
-        diagnosis = pipeline.compare(sides[0], sides[1], *given, options=options)
-    show(diagnosis, json, save or (), color, verbose)
-    raise typer.Exit(status(diagnosis.verdict, allow))
+    options = pipeline.Options(level=level.value, rename=rules, progress=progress, rows=rows)
+    diagnosis = pipeline.compare(sides[0], sides[1], *given, options=options)
+    return diagnosis, status(diagnosis.verdict, allow)
 
 
 def _rule(text: str) -> tuple[str, str]:
@@ -74,10 +66,3 @@ def _rule(text: str) -> tuple[str, str]:
             expected="PATTERN=TEXT, for example model.h=decoder.layers",
         )
     return pattern, replacement
-
-
-def _value(text: str) -> Any:
-    try:
-        return jsons.loads(text)
-    except jsons.JSONDecodeError:
-        return text

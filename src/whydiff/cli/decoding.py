@@ -6,14 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from whydiff.cli._guard import guard, user_code
-from whydiff.cli._options import Allow, Color, ColorOption, Json, Quiet, Save, Traceback
-from whydiff.cli._progress import progress
-from whydiff.cli._show import status
+from whydiff.cli._options import Allow
+from whydiff.cli._progress import Progress
+from whydiff.cli._report import check_suffixes, reported, status
 from whydiff.records import Verdict
 
 
-@guard
+@reported(check_suffixes)
 def decoding(
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help="FILE.py:model or package.module:model, with inputs() beside it.")
@@ -30,28 +29,20 @@ def decoding(
         bool, typer.Option("--diagnose/--no-diagnose", help="Look for the cause of what is no rounding.")
     ] = True,
     allow: Allow = Verdict.IDENTICAL,
-    save: Save = None,
-    json: Json = False,
-    color: ColorOption = Color.AUTO,
-    quiet: Quiet = False,
-    traceback: Traceback = False,
-) -> None:
+    *,
+    progress: Progress,
+) -> tuple[Any, int]:
     """Decode one text in chunks and with a cache: the same as in one pass, token by token?
 
     Beside the model the file defines inputs(), which returns token ids [batch, tokens] or a mapping with
     input_ids. Exit status: 0 agrees (see --allow), 1 differs, 2 error.
     """
     from whydiff.capturing import targets
-    from whydiff.cli._study import check_suffixes, show_study
     from whydiff.studies.decoding import compare_decoding
-    from whydiff.studies.decoding.rendering import answer, sections
 
-    check_suffixes(save or ())
-    with progress(quiet or json) as report, user_code():
-        model, inputs = targets.with_inputs(target)
-        ways: dict[str, Any] = {text: targets.load(text, ("inputs",)) for text in way or ()}
-        found = compare_decoding(
-            model, inputs(), chunk=chunk, prompt=prompt, ways=ways, diagnose=diagnose, progress=report
-        )
-    show_study(found.to_dict(), answer(found), sections(found), json=json, save=save or (), color=color)
-    raise typer.Exit(status(found.verdict, allow))
+    model, inputs = targets.with_inputs(target)
+    ways: dict[str, Any] = {text: targets.load(text, ("inputs",)) for text in way or ()}
+    found = compare_decoding(
+        model, inputs(), chunk=chunk, prompt=prompt, ways=ways, diagnose=diagnose, progress=progress
+    )
+    return found, status(found.verdict, allow)

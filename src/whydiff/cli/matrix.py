@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from whydiff.cli._guard import guard
-from whydiff.cli._options import Allow, Color, ColorOption, Json, Quiet, Save, Traceback
-from whydiff.cli._progress import progress
+from whydiff.cli._options import Allow
+from whydiff.cli._progress import Progress
+from whydiff.cli._report import AGREES, DIFFERS, check_suffixes, reported, status
+from whydiff.cli._values import size_in_bytes, value
 from whydiff.records import Verdict
 
 
-@guard
+@reported(check_suffixes)
 def matrix(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="FILE.py:name or package.module:name.")],
     arguments: Annotated[
@@ -48,35 +49,27 @@ def matrix(
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds per process.")] = 600.0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run finished environments again.")] = False,
     allow: Allow = Verdict.IDENTICAL,
-    save: Save = None,
-    json: Json = False,
-    color: ColorOption = Color.AUTO,
-    quiet: Quiet = False,
-    traceback: Traceback = False,
-) -> None:
+    *,
+    progress: Progress,
+) -> tuple[Any, int]:
     """Run one program in several environments: which verdict, and which difference is responsible?
 
     Every environment (interpreter × set of variables) is a process of its own; one that fails does not lose
     the others. Exit status: 0 if every pair is within --allow, 1 if not, 2 error.
     """
-    from whydiff.cli._matrix_view import matrix_lines, matrix_sections, matrix_status
-    from whydiff.cli._study import check_suffixes, show_study
-    from whydiff.cli._values import size_in_bytes, value
     from whydiff.studies.matrix import MatrixOptions, run_matrix, settings
 
-    check_suffixes(save or ())
     environments = settings(python or [sys.executable], env or (), plain=plain)
-    with progress(quiet or json) as report:
-        options = MatrixOptions(
-            Path(output),
-            tuple(value(text) for text in arguments or ()),
-            timeout=timeout,
-            max_bytes=size_in_bytes(max_bytes),
-            every_pair=all_pairs,
-            bisect=bisect,
-            fresh=fresh,
-            progress=report,
-        )
-        found = run_matrix(target, environments, options)
-    show_study(found, matrix_lines(found), matrix_sections(found), json=json, save=save or (), color=color)
-    raise typer.Exit(matrix_status(found, allow))
+    options = MatrixOptions(
+        Path(output),
+        tuple(value(text) for text in arguments or ()),
+        timeout=timeout,
+        max_bytes=size_in_bytes(max_bytes),
+        every_pair=all_pairs,
+        bisect=bisect,
+        fresh=fresh,
+        progress=progress,
+    )
+    found = run_matrix(target, environments, options)
+    worst = max((DIFFERS if p.judged is None else status(p.judged, allow) for p in found.pairings), default=AGREES)
+    return found, worst

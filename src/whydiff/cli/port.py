@@ -7,44 +7,36 @@ from typing import Annotated, Any
 
 import typer
 
-from whydiff.cli._guard import guard, user_code
-from whydiff.cli._options import Allow, Color, ColorOption, Json, Quiet, Save, Traceback, Verbose
-from whydiff.cli._progress import progress
-from whydiff.cli._show import check_reporters, show, status
+from whydiff.cli._options import Allow
+from whydiff.cli._progress import Progress
+from whydiff.cli._report import check_reporters, reported, status
 from whydiff.errors import UsageError
 from whydiff.records import Verdict
 
 _SIDE = "FILE.py:model or package.module:model, with inputs() beside it."
 
 
-@guard
+@reported(check_reporters)
 def port(
     reference: Annotated[str, typer.Argument(metavar="REF", help=f"The trusted model: {_SIDE}")],
     candidate: Annotated[str, typer.Argument(metavar="CAND", help=f"The port: {_SIDE}")],
     allow: Allow = Verdict.ROUNDING,
-    save: Save = None,
-    json: Json = False,
-    color: ColorOption = Color.AUTO,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-    traceback: Traceback = False,
-) -> None:
+    *,
+    progress: Progress,
+) -> tuple[Any, int]:
     """Check a port: one model in two frameworks, which layer first departs, and is it rounding?
 
     Beside each model its file defines inputs(), which returns the same inputs in that framework's form: one
     argument or a tuple. Exit status: 0 agrees (a correct port is rounding), 1 differs, 2 error.
     """
-    with progress(quiet or json) as report, user_code():
-        from whydiff.capturing import targets
+    from whydiff.capturing import targets
 
-        check_reporters(save or ())
-        sides = [targets.with_inputs(text) for text in (reference, candidate)]
-        given = [_positional(inputs(), text) for (_, inputs), text in zip(sides, (reference, candidate), strict=True)]
-        from whydiff.studies.port import check_port  # imports numpy, and whatever the sides need
+    sides = [targets.with_inputs(text) for text in (reference, candidate)]
+    given = [_positional(inputs(), text) for (_, inputs), text in zip(sides, (reference, candidate), strict=True)]
+    from whydiff.studies.port import check_port  # imports numpy, and whatever the sides need
 
-        diagnosis = check_port(sides[0][0], sides[1][0], given[0], given[1], progress=report)
-    show(diagnosis, json, save or (), color, verbose)
-    raise typer.Exit(status(diagnosis.verdict, allow))
+    diagnosis = check_port(sides[0][0], sides[1][0], given[0], given[1], progress=progress)
+    return diagnosis, status(diagnosis.verdict, allow)
 
 
 def _positional(given: Any, text: str) -> tuple[Any, ...]:

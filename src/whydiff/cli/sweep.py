@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from whydiff.cli._guard import guard, user_code
-from whydiff.cli._options import Allow, Color, ColorOption, Json, Quiet, Save, Traceback
-from whydiff.cli._progress import progress
-from whydiff.cli._show import status
+from whydiff.cli._options import Allow
+from whydiff.cli._progress import Progress
+from whydiff.cli._report import check_suffixes, reported, status
 from whydiff.records import Verdict
 
 
-@guard
+@reported(check_suffixes)
 def sweep(
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help="FILE.py:name or package.module:name, with inputs() beside it.")
@@ -50,12 +49,9 @@ def sweep(
         bool, typer.Option("--orders/--no-orders", help="Reveal in which order each class of sizes adds up.")
     ] = True,
     allow: Allow = Verdict.IDENTICAL,
-    save: Save = None,
-    json: Json = False,
-    color: ColorOption = Color.AUTO,
-    quiet: Quiet = False,
-    traceback: Traceback = False,
-) -> None:
+    *,
+    progress: Progress,
+) -> tuple[Any, int]:
     """Run one program at many sizes: which ops change their bits with the size, and what makes them stop?
 
     Beside the target the file defines inputs(batch, length) (or only the sizes that are swept), whose first rows
@@ -65,32 +61,23 @@ def sweep(
     from whydiff.errors import UsageError
     from whydiff.studies.sweep import study as studies
     from whydiff.studies.sweep.program import Program
-    from whydiff.studies.sweep.report import check_suffixes, render_json, write
 
-    check_suffixes(save or ())
     if against not in (None, "batch", "length", "layout"):
         raise UsageError(
             "There is no such axis.", where="--against", actual=against or "", expected="batch, length or layout"
         )
-    with progress(quiet or json) as report, user_code():
-        found = studies.sweep(
-            Program(functools.partial(targets.with_inputs, target), target),
-            batch=batch,
-            length=length,
-            layout=layout,
-            against=against,  # type: ignore[arg-type]
-            row=row,
-            workers=workers,
-            resume=resume,
-            remedies=remedies,
-            kernels=kernels,
-            orders=orders,
-            progress=report,
-        )
-    for path in save or ():
-        found.save(path)
-    if json:
-        typer.echo(render_json(found), nl=False)
-    else:
-        write(found, color.value)
-    raise typer.Exit(status(found.verdict, allow))
+    found = studies.sweep(
+        Program(functools.partial(targets.with_inputs, target), target),
+        batch=batch,
+        length=length,
+        layout=layout,
+        against=against,  # type: ignore[arg-type]
+        row=row,
+        workers=workers,
+        resume=resume,
+        remedies=remedies,
+        kernels=kernels,
+        orders=orders,
+        progress=progress,
+    )
+    return found, status(found.verdict, allow)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from whydiff.records import Cause, Diagnosis, Experiment, Verdict
-from whydiff.report.words import count, listed, number, observer, plain, site
+from whydiff.records import Cause, Diagnosis, Verdict
+from whydiff.report.words import count, listed, observer, outcome, plain, site
 
 MEANING = {
     Verdict.IDENTICAL: "zero bits differ in everything that was paired",
@@ -57,15 +57,6 @@ def status(cause: Cause) -> str:
 def title(cause: Cause) -> str:
     """``PR001 state-cast-to-lower-precision at model.rotary_emb.inv_freq``."""
     return plain(f"{cause.code} {cause.name}" + (f" at {cause.site}" if cause.site else ""))
-
-
-def outcome(experiment: Experiment) -> str:
-    """What was changed, what came out, and the difference before and after."""
-    done = listed((plain(str(i)) for i in experiment.interventions), 2) or "no intervention"
-    change = ""
-    if experiment.before is not None and experiment.after is not None:
-        change = f" (mean abs error {number(experiment.before)} → {number(experiment.after)})"
-    return f"{experiment.method} with {done}: {plain(experiment.outcome)}{change}"
 
 
 def _verdict(diagnosis: Diagnosis) -> str:

@@ -8,11 +8,23 @@ from __future__ import annotations
 from collections import Counter
 
 from whydiff.records import Alignment, Cause, Diagnosis, Experiment
-from whydiff.report._answer import answer, outcome, remedy_code, status, title
+from whydiff.report._answer import answer, remedy_code, status, title
 from whydiff.report._growth import growth_blocks
 from whydiff.report._origins import MOST, origin_blocks
 from whydiff.report.blocks import Block, Code, Section, Table, Text, Tone, View
-from whydiff.report.words import count, different, figure, listed, metric, note, number, observer, plain, ranges
+from whydiff.report.words import (
+    count,
+    different,
+    figure,
+    listed,
+    metric,
+    note,
+    number,
+    observer,
+    outcome,
+    plain,
+    ranges,
+)
 
 _TONES: dict[str, Tone] = {"confirmed": "good", "refuted": "dim", "inconclusive": ""}
 

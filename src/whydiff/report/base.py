@@ -37,16 +37,24 @@ class Reporter(abc.ABC):
         Raises:
             UsageError: the file cannot be written.
         """
-        text = self.render(diagnosis)
-        try:
-            Path(path).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UsageError(
-                "The report cannot be written.",
-                where=str(path),
-                actual=error.strerror or str(error),
-                expected="a file in a folder that exists and may be written",
-            ) from error
+        write_file(path, self.render(diagnosis))
+
+
+def write_file(path: str, text: str) -> None:
+    """Write a report to a file in UTF-8, replacing what was there.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            "The report cannot be written.",
+            where=str(path),
+            actual=error.strerror or str(error),
+            expected="a file in a folder that exists and may be written",
+        ) from error
 
 
 def demands(part: Any, name: str) -> Iterator[str]:

@@ -43,6 +43,9 @@ class Code:
     code: str
 
 
+Answer = tuple[tuple[str, str], ...]
+"""(label, sentence) pairs, the report in short."""
+
 Block = Text | Table | Code
 
 
@@ -62,10 +65,12 @@ class View:
         verdict: the verdict's word, for colour.
         answer: five (label, sentence) pairs: verdict, where, why, proof, do.
         remedy: code to paste; empty if there is none.
-        sections: everything else, in reading order.
+        sections: everything else, in reading order; none is empty.
+        title: what made the report.
     """
 
     verdict: str
-    answer: tuple[tuple[str, str], ...]
+    answer: Answer
     remedy: str
     sections: tuple[Section, ...]
+    title: str = "whydiff"

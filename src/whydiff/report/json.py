@@ -12,6 +12,7 @@ from typing import Any
 from whydiff.records import Diagnosis, Site
 from whydiff.report._answer import answer
 from whydiff.report.base import Reporter
+from whydiff.report.blocks import Answer
 
 
 class JsonReporter(Reporter):
@@ -33,13 +34,21 @@ class JsonReporter(Reporter):
 
     def to_dict(self, diagnosis: Diagnosis) -> dict[str, Any]:
         """The whole document as JSON-able data (dict, list, str, int, float, bool, None)."""
-        fields = encode(diagnosis)
-        version = fields.pop("schema_version")
-        return {"schema_version": version, "answer": dict(answer(diagnosis)), **fields}
+        return document(encode(diagnosis), answer(diagnosis))
 
     def render(self, diagnosis: Diagnosis) -> str:
         """The document as one JSON text."""
-        return json.dumps(self.to_dict(diagnosis), indent=self.indent, ensure_ascii=False, allow_nan=False) + "\n"
+        return write(self.to_dict(diagnosis), self.indent)
+
+
+def document(fields: dict[str, Any], answer: Answer, version: int = 1) -> dict[str, Any]:
+    """A record's encoded fields as a document: the version of its schema and the answer come first."""
+    return {"schema_version": fields.pop("schema_version", version), "answer": dict(answer), **fields}
+
+
+def write(data: Any, indent: int | None = 2) -> str:
+    """JSON-able data as one strict JSON text, ending with a newline."""
+    return json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def encode(value: Any) -> Any:

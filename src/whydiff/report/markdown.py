@@ -7,7 +7,7 @@ import re
 from whydiff.records import Diagnosis
 from whydiff.report._view import build
 from whydiff.report.base import Reporter
-from whydiff.report.blocks import Bar, Block, Cell, Code, Text
+from whydiff.report.blocks import Bar, Block, Cell, Code, Text, View
 from whydiff.report.words import bar
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~@&])")
@@ -27,14 +27,17 @@ class MarkdownReporter(Reporter):
 
     def render(self, diagnosis: Diagnosis) -> str:
         """The document as Markdown text."""
-        view = build(diagnosis, verbose=self.verbose)
-        parts = [f"# whydiff: {view.verdict}"]
-        parts.append("\n".join(f"- **{label}**: {escape(text)}" for label, text in view.answer))
-        parts += [_code(view.remedy)] if view.remedy else []
-        for section in view.sections:
-            parts.append(f"## {escape(section.title)}")
-            parts.append(_blocks(section.blocks))
-        return "\n\n".join(parts) + "\n"
+        return write(build(diagnosis, verbose=self.verbose))
+
+
+def write(view: View) -> str:
+    """A report's data as Markdown text."""
+    parts = [f"# {view.title}: {view.verdict}" if view.verdict else f"# {view.title}"]
+    parts.append("\n".join(f"- **{label}**: {escape(text)}" for label, text in view.answer))
+    parts += [_code(view.remedy)] if view.remedy else []
+    for section in view.sections:
+        parts += [f"## {escape(section.title)}", _blocks(section.blocks)]
+    return "\n\n".join(parts) + "\n"
 
 
 def escape(text: str) -> str:

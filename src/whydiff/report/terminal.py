@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
@@ -16,7 +15,7 @@ from rich.text import Text as RichText
 from whydiff.records import Diagnosis
 from whydiff.report._view import build
 from whydiff.report.base import Reporter
-from whydiff.report.blocks import Bar, Block, Cell, Code, Section, Table, Text
+from whydiff.report.blocks import Bar, Block, Cell, Code, Table, Text, View
 from whydiff.report.words import bar
 
 Color = Literal["always", "auto", "never"]
@@ -55,29 +54,34 @@ class TerminalReporter(Reporter):
 
     def print(self, diagnosis: Diagnosis) -> None:
         """Write the report to the console."""
-        self._write(diagnosis, self.console or make_console(self.color, self.width))
+        write(build(diagnosis, verbose=self.verbose), self.console or make_console(self.color, self.width))
 
     def render(self, diagnosis: Diagnosis) -> str:
         """The report as text; with escape sequences only if ``color`` is ``"always"``."""
-        file = io.StringIO()
         color: Color = "always" if self.color == "always" else "never"
-        self._write(diagnosis, make_console(color, self.width or _UNLIMITED, file))
-        return file.getvalue()
+        return as_text(build(diagnosis, verbose=self.verbose), color, self.width)
 
-    def _write(self, diagnosis: Diagnosis, console: Console) -> None:
-        view = build(diagnosis, verbose=self.verbose)
-        out = _Writer(console)
-        for label, text in view.answer:
-            style = _VERDICTS.get(view.verdict, "bold red") if label == "verdict" else ""
-            out.labelled(label, text, style)
-        if view.remedy:
-            console.print()
-            out.block(Code(view.remedy))
-        for section in view.sections:
-            console.print()
-            out.line(section.title, "bold")
-            for block in section.blocks:
-                out.block(block)
+
+def write(view: View, console: Console) -> None:
+    """Put a report's data on a console."""
+    out = _Writer(console)
+    for label, text in view.answer:
+        out.labelled(label, text, _VERDICTS.get(view.verdict, "bold red") if label == "verdict" else "")
+    if view.remedy:
+        console.print()
+        out.block(Code(view.remedy))
+    for section in view.sections:
+        console.print()
+        out.line(section.title, "bold")
+        for block in section.blocks:
+            out.block(block)
+
+
+def as_text(view: View, color: Color = "never", width: int | None = None) -> str:
+    """A report's data as text, unfolded if no width is given."""
+    file = io.StringIO()
+    write(view, make_console(color, width or _UNLIMITED, file))
+    return file.getvalue()
 
 
 class _Writer:
@@ -141,28 +145,6 @@ class _Writer:
         if isinstance(cell, Bar):
             return self.text(bar(cell.fraction, _BAR_CELLS), "magenta")
         return self.text(cell)
-
-
-def write_sections(
-    labelled: Sequence[tuple[str, str]], sections: Sequence[Section], color: Color = "auto", file: Any = None
-) -> None:
-    """Write a study's report: labelled lines, then titled sections; empty sections are left out.
-
-    Args:
-        labelled: (label, sentence) pairs, the answer in short.
-        sections: the rest, in reading order.
-        color: when to write colour.
-        file: where, uncut and unfolded; standard output if None.
-    """
-    out = _Writer(make_console(color) if file is None else make_console("never", 10_000, file))
-    for label, sentence in labelled:
-        out.labelled(label, sentence, "bold" if label == "verdict" else "")
-    for section in sections:
-        if section.blocks:
-            out.console.print()
-            out.line(section.title, "bold")
-            for block in section.blocks:
-                out.block(block)
 
 
 def make_console(color: Color = "auto", width: int | None = None, file: io.StringIO | None = None) -> Console:

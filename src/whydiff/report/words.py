@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from whydiff.records import Comparison, Measurement, Side, Site
+from whydiff.records import Comparison, Experiment, Measurement, Side, Site
 
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 _SPEC = re.compile(r"\b(bfloat|float|uint|int|complex)(\d+)(_\w+)?\[([\d, ]*)\]")
@@ -143,15 +143,34 @@ def note(comparison: Comparison) -> str:
     return "; ".join([*([reason] if reason else []), *alarms])
 
 
-def ranges(indices: Iterable[int]) -> str:
-    """Sorted whole numbers in short: ``0–3, 7``."""
+def outcome(experiment: Experiment) -> str:
+    """What was changed, what came out, and the difference before and after."""
+    done = listed((plain(str(i)) for i in experiment.interventions), 2) or "no intervention"
+    change = ""
+    if experiment.before is not None and experiment.after is not None:
+        change = f" (mean abs error {number(experiment.before)} → {number(experiment.after)})"
+    return f"{experiment.method} with {done}: {plain(experiment.outcome)}{change}"
+
+
+def ranges(values: Iterable[object], most: int | None = None) -> str:
+    """Whole numbers sorted and in short, ``0–3, 5, 6, 9``; other things as they are.
+
+    Args:
+        values: numbers, or their texts.
+        most: runs to name; of more only the first ones, the last number and how many there are.
+    """
+    every = list(dict.fromkeys(map(str, values)))
+    if not all(value.isdigit() for value in every):
+        return ", ".join(every)
     runs: list[list[int]] = []
-    for index in sorted(set(indices)):
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
+    for value in sorted(map(int, every)):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
         else:
-            runs.append([index, index])
-    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in runs)
+            runs.append([value, value])
+    texts = [str(a) if a == b else f"{a}–{b}" if b > a + 1 else f"{a}, {b}" for a, b in runs[:most]]
+    cut = f", … {runs[-1][1]} ({len(every)} in all)" if most is not None and len(runs) > most else ""
+    return ", ".join(texts) + cut
 
 
 def observer(side: Side) -> tuple[str, bool]:

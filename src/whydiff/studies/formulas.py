@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from whydiff.capturing.adapters import Progress, for_target
 from whydiff.errors import UsageError
@@ -13,7 +13,8 @@ from whydiff.numbers.metrics import measure
 from whydiff.numbers.ranges import measure_array
 from whydiff.numbers.tolerance import unit_roundoff
 from whydiff.records import Payload
-from whydiff.report.blocks import Section, Table, Text
+from whydiff.report.blocks import Answer, Section, Table, Text
+from whydiff.studies.base import Study
 
 SCALES = tuple(2.0 ** (power / 2) for power in range(21))
 """Input scales tried by default: 1 to 1024 in steps of the square root of two."""
@@ -44,7 +45,7 @@ class FormulaRow:
 
 
 @dataclass(frozen=True, slots=True)
-class FormulaStudy:
+class FormulaStudy(Study):
     """Every row, and what they say.
 
     Attributes:
@@ -53,6 +54,7 @@ class FormulaStudy:
         sentences: where each overflows first, and which is better where.
     """
 
+    title: ClassVar[str] = "formulas"
     rows: tuple[FormulaRow, ...]
     equal: Mapping[str, float]
     sentences: tuple[str, ...]
@@ -66,13 +68,16 @@ class FormulaStudy:
         ]
         return min(scales, default=None)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able data."""
-        from whydiff.report.json import encode
+    @property
+    def word(self) -> str:
+        """None: formulas are measured, not judged."""
+        return ""
 
-        return {"schema_version": 1, **encode(self)}
+    def answer(self) -> Answer:
+        """None: `sections` begin with what holds."""
+        return ()
 
-    def sections(self) -> tuple[Section, ...]:
+    def sections(self, verbose: bool = False) -> tuple[Section, ...]:
         """A sentence per finding, the table, and the check that the formulas are equal."""
         columns = ("formula", "dtype", "device", "scale", "not finite", "rel L2 error", "headroom", "cost")
         rows = tuple(
@@ -96,12 +101,6 @@ class FormulaStudy:
             Section("By scale", (Table(columns, rows, numeric=columns[3:]),)),
             Section("The formulas are equal", equal),
         )
-
-    def print(self, *, color: str = "auto") -> None:
-        """Print findings and table."""
-        from whydiff.report.terminal import write_sections
-
-        write_sections((), self.sections(), color)  # type: ignore[arg-type]
 
 
 def compare_formulas(

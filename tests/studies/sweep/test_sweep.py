@@ -15,10 +15,11 @@ from models import Experts, Mixed, Normed, mixed_program, narrow_rows, rows, tok
 import whydiff
 from whydiff.errors import TraceFormatError, UsageError
 from whydiff.records import Verdict
+from whydiff.report import markdown
+from whydiff.report.terminal import as_text
 from whydiff.studies.sweep import one_cell, study
 from whydiff.studies.sweep.findings import Size, cell_from_dict, cell_to_dict
 from whydiff.studies.sweep.program import Program, arguments, sizes
-from whydiff.studies.sweep.report import render_json, render_markdown, render_text
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +115,7 @@ def test_classes_show_in_which_order_they_add_up() -> None:
     assert one.groups == (("contiguous",), ("transposed",))
     assert len({order.text for order in one.orders}) == 2
     assert all(order.text and order.proved for order in one.orders)
-    text = render_text(found)
+    text = as_text(found.view())
     for order in one.orders:
         assert order.text in text
     assert any(order.text in e.statement for order in one.orders for e in found.causes[0].evidence)
@@ -245,10 +246,10 @@ def test_what_cannot_be_swept_is_said(wrong: dict[str, Any]) -> None:
 
 
 def test_every_report_names_verdict_op_and_classes(mixed: Any, tmp_path: Path) -> None:
-    for text in (render_text(mixed), render_markdown(mixed)):
+    for text in (as_text(mixed.view()), markdown.write(mixed.view())):
         for word in ("rounding", "ordered", "{1–3}", "{4, 8}", "SH001"):
             assert word in text.replace("\\", "")
-    data = json.loads(render_json(mixed))
+    data = json.loads(json.dumps(mixed.to_dict(), allow_nan=False))
     assert data["schema_version"] == 1
     assert data["heat_map"][":ordered#0"]["2"] == 0
     assert data["heat_map"][":ordered#0"]["4"] > 0

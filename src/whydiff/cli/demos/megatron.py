@@ -10,55 +10,62 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from whydiff.cli.demos import Progress, silent
+from whydiff.report.blocks import Answer, Section, Text
+from whydiff.studies.base import Study
+from whydiff.studies.formulas import FormulaStudy
+from whydiff.studies.ranging import RangeReport
 
 if TYPE_CHECKING:
     import torch
-
-    from whydiff.studies.formulas import FormulaStudy
-    from whydiff.studies.ranging import RangeReport
 
 HEAD, TOKENS, HEADS = 128, 64, 8
 STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class MegatronReport:
+class MegatronReport(Study):
     """The answer, the sweep of formulas, and one range audit per formula inside a training run.
 
     Attributes:
-        answer: sentences, each with the numbers of this machine.
+        sentences: the answer, each with the numbers of this machine.
         study: the sweep.
         audits: formula → audit of a few training steps with large scores in float16.
     """
 
-    answer: tuple[str, ...]
+    title: ClassVar[str] = "demo megatron"
+    sentences: tuple[str, ...]
     study: FormulaStudy
     audits: dict[str, RangeReport]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able data."""
         return {
-            "schema_version": 1,
-            "answer": list(self.answer),
+            "schema_version": self.schema_version,
+            "answer": list(self.sentences),
             "study": self.study.to_dict(),
             "audits": {name: report.to_dict() for name, report in self.audits.items()},
         }
 
-    def print(self, *, color: str = "auto", **_: Any) -> None:
-        """Print the answer first, then the sweep and the audits."""
-        from whydiff.report.blocks import Section, Text
-        from whydiff.report.terminal import write_sections
-        from whydiff.studies.ranging.rendering import answer
+    @property
+    def word(self) -> str:
+        """None: the answer is in `sentences`."""
+        return ""
 
+    def answer(self) -> Answer:
+        """None: the first section holds the sentences."""
+        return ()
+
+    def sections(self, verbose: bool = False) -> tuple[Section, ...]:
+        """The answer, then the audits and the sweep."""
         audits = tuple(
-            Section(f"Training with {name}", tuple(Text(f"{label:8}{text}") for label, text in answer(report)))
+            Section(f"Training with {name}", tuple(Text(f"{label:8}{text}") for label, text in report.answer()))
             for name, report in self.audits.items()
         )
-        first = Section("Does moving the factor inward help?", tuple(Text(line) for line in self.answer))
-        write_sections((), (first, *audits, *self.study.sections()), color)  # type: ignore[arg-type]
+        first = Section("Does moving the factor inward help?", tuple(Text(line) for line in self.sentences))
+        return (first, *audits, *self.study.sections(verbose))
 
 
 def alpha(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
@@ -134,8 +141,6 @@ def run(progress: Progress = silent, device: str = "cpu") -> MegatronReport:
 
 
 def _answer(study: FormulaStudy, audits: dict[str, RangeReport], device: str) -> list[str]:
-    from whydiff.studies.ranging.rendering import answer
-
     first = {name: study.first_overflow(name, "float16", device) for name in FORMULAS}
     bits = math.log2(math.sqrt(HEAD))
     lines = []
@@ -155,6 +160,6 @@ def _answer(study: FormulaStudy, audits: dict[str, RangeReport], device: str) ->
     if study.first_overflow("stored", "bfloat16", device) is None:
         lines.append("In bfloat16 none overflows at any scale tried: there is nothing to gain.")
     for name, report in audits.items():
-        (_, verdict), *_ = answer(report)
+        (_, verdict), *_ = report.answer()
         lines.append(f"{STEPS} training steps with {name}: {verdict}.")
     return lines

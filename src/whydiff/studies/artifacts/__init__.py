@@ -3,7 +3,8 @@
 `compare_artifacts` compares them file by file and number by number with little memory.
 """
 
-from whydiff.studies.artifacts.records import ArtifactComparison, ArtifactFile, ChangedCode, CodeExplanation, Item
+from whydiff.studies.artifacts.records import ArtifactFile, ChangedCode, CodeExplanation, Item
+from whydiff.studies.artifacts.report import ArtifactComparison
 from whydiff.studies.artifacts.study import compare_artifacts
 
 __all__ = ["ArtifactComparison", "ArtifactFile", "ChangedCode", "CodeExplanation", "Item", "compare_artifacts"]

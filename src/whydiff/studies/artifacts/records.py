@@ -1,14 +1,11 @@
-"""What a comparison of two trees of files found, as inert frozen records."""
+"""What a comparison of two trees found in one file, as inert frozen records."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from whydiff.records import Count, Measurement
-
-ARTIFACTS_SCHEMA = 1
-"""Version of these records in JSON."""
+from whydiff.records import Measurement
 
 Status = Literal["identical", "within tolerance", "differs", "not compared"]
 Kind = Literal["integer", "float", "value", "bytes"]
@@ -127,33 +124,3 @@ class CodeExplanation:
     typical_margin: float | None = None
     examples: tuple[ChangedCode, ...] = ()
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ArtifactComparison:
-    """The document that an artifacts report is rendered from.
-
-    Attributes:
-        reference, candidate: paths or URLs of the two trees.
-        status: ``identical``, ``within tolerance``, ``differs``; the most serious of all files.
-        reason: one sentence.
-        files: every file of both trees that is not identical, most material first.
-        identical: how many files are.
-        missing: only the reference has them; extra: only the candidate has them (relative paths).
-        explanations: of changed codes.
-        not_compared: what was left out, counted with reasons.
-        bytes_read: of both trees together.
-    """
-
-    reference: str
-    candidate: str
-    status: Status
-    reason: str
-    files: tuple[ArtifactFile, ...]
-    identical: int
-    missing: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    explanations: tuple[CodeExplanation, ...] = ()
-    not_compared: tuple[Count, ...] = ()
-    bytes_read: int = 0
-    schema_version: int = ARTIFACTS_SCHEMA

@@ -13,7 +13,8 @@ from whydiff.studies.artifacts.content import Content, forget_spooled
 from whydiff.studies.artifacts.items import Tolerances, compare_bytes, compare_tensors, compare_values, shown
 from whydiff.studies.artifacts.near_ties import Both, explain_codes
 from whydiff.studies.artifacts.readers import MAX_TEXT, TEXT, reader_for
-from whydiff.studies.artifacts.records import ArtifactComparison, ArtifactFile, CodeExplanation, Item, Status
+from whydiff.studies.artifacts.records import ArtifactFile, CodeExplanation, Item, Status
+from whydiff.studies.artifacts.report import ArtifactComparison
 from whydiff.studies.artifacts.trees import Tree, walk
 
 Progress = Callable[[str, int, int], None]

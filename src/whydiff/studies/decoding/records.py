@@ -1,14 +1,10 @@
-"""What a comparison of decoding found, as inert records."""
+"""What a comparison of decoding found for one way and one position, as inert records."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
-from whydiff.records import Cause, Count, Environment, Verdict
-
-SCHEMA_VERSION = 1
-Color = Literal["always", "auto", "never"]
+from whydiff.records import Cause, Count, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,45 +76,3 @@ class Way:
     def first(self, verdict: Verdict) -> Token | None:
         """The first position of a verdict."""
         return next((token for token in self.tokens if token.verdict is verdict), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """Every way against one pass.
-
-    Attributes:
-        ways: those that the model's own cache makes first, then the caller's.
-        verdict, reason: the most severe one of the ways.
-        environment: where it ran.
-    """
-
-    ways: tuple[Way, ...]
-    verdict: Verdict
-    reason: str
-    environment: Environment = field(default_factory=Environment)
-
-    def way(self, name: str) -> Way:
-        """A way by its name.
-
-        Raises:
-            KeyError: there is none.
-        """
-        return {way.name: way for way in self.ways}[name]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The whole study as JSON-able data, the answer first."""
-        from whydiff.report.json import encode
-        from whydiff.studies.decoding.rendering import answer
-
-        document = encode(self)
-        for way, held in zip(document["ways"], self.ways, strict=True):
-            for token, one in zip(way["tokens"], held.tokens, strict=True):
-                token["flips"] = one.flips
-        return {"schema_version": SCHEMA_VERSION, "answer": dict(answer(self)), **document}
-
-    def print(self, *, color: Color = "auto") -> None:
-        """Print the answer, then a table of tokens for every way."""
-        from whydiff.report.terminal import write_sections
-        from whydiff.studies.decoding.rendering import answer, sections
-
-        write_sections(answer(self), sections(self), color)

@@ -14,7 +14,8 @@ from whydiff.pair.align import align
 from whydiff.pair.replay import replay, replayable
 from whydiff.pipeline import Options, compare
 from whydiff.records import Count, Lift, Payload, Trace, Verdict
-from whydiff.studies.decoding.records import Decoding, Token, Way
+from whydiff.studies.decoding.records import Token, Way
+from whydiff.studies.decoding.report import Decoding
 from whydiff.studies.decoding.tokens import Lifted, hidden, joined, table
 from whydiff.studies.decoding.ways import (
     IDS,

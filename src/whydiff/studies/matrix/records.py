@@ -1,4 +1,4 @@
-"""What a matrix of environments found, as inert frozen records."""
+"""What a matrix found in one environment and for one pair, as inert frozen records."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from whydiff.records import Cause, Environment
-
-MATRIX_SCHEMA = 1
-"""Version of these records in JSON."""
+from whydiff.records import Cause, Environment, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +112,7 @@ class Pairing:
     causes: tuple[Cause, ...] = ()
     diagnosis: Mapping[str, Any] = field(default_factory=dict)
 
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """The document that a matrix report is rendered from.
-
-    Attributes:
-        target: what was run.
-        cells: in the order of the environments; the first is the reference.
-        pairings: every compared pair.
-        notes: sentences worth reading.
-    """
-
-    target: str
-    cells: tuple[Cell, ...]
-    pairings: tuple[Pairing, ...]
-    notes: tuple[str, ...] = ()
-    schema_version: int = MATRIX_SCHEMA
+    @property
+    def judged(self) -> Verdict | None:
+        """The verdict; None if the two were not compared."""
+        return next((verdict for verdict in Verdict if verdict.value == self.verdict), None)

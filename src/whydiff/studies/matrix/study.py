@@ -15,7 +15,8 @@ from whydiff.explain.causes import by_code
 from whydiff.explain.causes._environment import INERT, code_of
 from whydiff.records import Cause, Environment, Event, Evidence, Experiment, Intervention, Status, Trace, Verdict
 from whydiff.studies.matrix.bisect import INTERPRETER, Bisection, mixed
-from whydiff.studies.matrix.records import Cell, Matrix, Pairing, Responsible, Setting
+from whydiff.studies.matrix.records import Cell, Pairing, Responsible, Setting
+from whydiff.studies.matrix.report import Matrix
 from whydiff.studies.matrix.worker import Worker
 
 Progress = Callable[[str, int, int], None]
@@ -319,7 +320,7 @@ def _causes(found: Responsible, pairing: Pairing) -> list[Cause]:
                 "rerun",
             )
         )
-    verdict = Verdict(pairing.verdict) if pairing.verdict in {v.value for v in Verdict} else Verdict.INCONCLUSIVE
+    verdict = pairing.judged or Verdict.INCONCLUSIVE
     told = "; ".join(f"{where}: {ours} → {theirs}" for where, ours, theirs in changes or found.changes)
     return [
         Cause(

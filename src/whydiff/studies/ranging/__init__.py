@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whydiff.studies.ranging.records import RangeReport
+from whydiff.studies.ranging.report import RangeReport
 from whydiff.studies.ranging.study import range_audit
 
 __all__ = ["RangeReport", "range_audit"]

@@ -12,7 +12,7 @@ from whydiff.errors import UsageError, WhydiffError
 from whydiff.explain.causes._range import in_float32, with_experiment
 from whydiff.numbers.ranges.audit import Alarm, Audit
 from whydiff.records import Cause, Experiment, Status, Trace, Verdict
-from whydiff.studies.ranging.records import RangeReport
+from whydiff.studies.ranging.report import RangeReport
 
 _REWRITES = frozenset(("scale-first", "finite-mask", "two-pass-variance", "larger-constant"))
 

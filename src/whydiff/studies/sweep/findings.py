@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from whydiff.records import Cause, Count, Environment, Verdict
+from whydiff.records import Count, Verdict
+from whydiff.report.words import ranges
 
 Status = Literal["identical", "differs", "failed"]
 Axis = Literal["batch", "length", "layout"]
+OUTPUTS = "outputs"
+"""What `Classes` are of, if not of an op."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -146,6 +149,26 @@ class Classes:
     orders: tuple[Order, ...] = ()
     no_orders: str = ""
 
+    @property
+    def of_outputs(self) -> bool:
+        """Whether these are the outputs' classes, not an op's."""
+        return self.what == OUTPUTS
+
+    def __str__(self) -> str:
+        """``addmm: {1}, {2, 3}, {4–32} (36 ops; length 61–128)``."""
+        groups = ", ".join("{" + ranges(group) + "}" for group in self.groups)
+        details = [] if self.of_outputs else [f"{self.sites} op{'s' if self.sites != 1 else ''}"]
+        details += [self.where] if self.where else []
+        return f"{self.what}: {groups}" + (f" ({'; '.join(details)})" if details else "")
+
+    def orders_text(self) -> tuple[str, ...]:
+        """``{1}: 16 lanes, then …``; one line for each group, and whether it is proved; none if unknown."""
+        lines = []
+        for group, order in zip(self.groups, self.orders, strict=True) if self.orders else ():
+            text = order.text or f"unknown ({order.why})"
+            lines.append("{" + ranges(group) + f"}}: {text}" + (" – proved by replaying it" if order.proved else ""))
+        return tuple(lines)
+
 
 @dataclass(frozen=True, slots=True)
 class Tried:
@@ -178,85 +201,6 @@ class Tried:
     def works(self) -> bool:
         """Whether every size tried agrees bit for bit."""
         return not self.failed and self.tried > 0 and self.equal == self.tried
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """The whole study.
-
-    Attributes:
-        axis: what was compared: sizes along this axis against the reference size.
-        reference: the reference size along the axis, as text.
-        cells: by size.
-        classes: how sizes group, per op and for the outputs.
-        verdict, reason: the most severe verdict of the representatives.
-        judged: representatives: one for each set of ops that was found.
-        causes: SH001 … with their evidence.
-        remedies: carried out, the cheapest that works first.
-        environment: where it ran.
-        notes: sentences worth reading.
-    """
-
-    axis: Axis
-    reference: str
-    cells: tuple[Cell, ...]
-    classes: tuple[Classes, ...] = ()
-    verdict: Verdict = Verdict.INCONCLUSIVE
-    reason: str = ""
-    judged: tuple[Judged, ...] = ()
-    causes: tuple[Cause, ...] = ()
-    remedies: tuple[Tried, ...] = ()
-    environment: Environment = field(default_factory=Environment)
-    notes: tuple[str, ...] = ()
-    schema_version: int = 1
-
-    @property
-    def variant_ops(self) -> tuple[str, ...]:
-        """Operator names whose bits change with the size, on equal inputs."""
-        return tuple(dict.fromkeys(f.op for cell in self.cells for f in cell.found if f.kind == "implementation"))
-
-    def cell(self, batch: int = 0, length: int = 0, layout: str = "contiguous") -> Cell:
-        """The cell of a size.
-
-        Raises:
-            KeyError: it was not swept.
-        """
-        return {cell.size: cell for cell in self.cells}[Size(batch, length, layout)]
-
-    def separation(self, axis: Axis) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-        """Values of another axis at which outputs always differ, never differ, and do either (as text)."""
-        seen: dict[Any, set[bool]] = {}
-        for cell in self.cells:
-            if cell.status != "failed" and cell.size != cell.against:
-                seen.setdefault(getattr(cell.size, axis), set()).add(cell.outputs_equal)
-        pick = [{False}, {True}, {False, True}]
-        failing, passing, mixed = (tuple(str(v) for v, s in sorted(seen.items()) if s == want) for want in pick)
-        return failing, passing, mixed
-
-    def to_dict(self) -> dict[str, Any]:
-        """The whole study as JSON-able data."""
-        from whydiff.report.json import encode
-        from whydiff.studies.sweep.report import answer, heat_map
-
-        fields = encode(self)
-        version = fields.pop("schema_version")
-        return {"schema_version": version, "answer": dict(answer(self)), **fields, "heat_map": heat_map(self)}
-
-    def print(self, **options: Any) -> None:
-        """Print the report; options go to the terminal reporter's constructor."""
-        from whydiff.studies.sweep.report import write
-
-        write(self, **options)
-
-    def save(self, path: str) -> None:
-        """Write the report: ``.json``, ``.md`` or ``.txt``.
-
-        Raises:
-            UsageError: another suffix, or the file cannot be written.
-        """
-        from whydiff.studies.sweep.report import save
-
-        save(self, path)
 
 
 def cell_to_dict(cell: Cell) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from whydiff.studies.sweep.findings import Axis, Cell, Classes, Size
+from whydiff.report.words import ranges
+from whydiff.studies.sweep.findings import OUTPUTS, Axis, Cell, Classes, Size
 
 _NUMBERS = re.compile(r"(?<=[.\[])\d+(?=[.\]:])")
 
@@ -45,7 +46,7 @@ def classes(cells: Sequence[Cell], axis: Axis) -> tuple[Classes, ...]:
             for one in cell.found:
                 by_site.setdefault(one.site, {}).setdefault(one.bits or here, []).append(here)
         everyone = [along(cell.size, axis) for cell in members]
-        _add(found, "outputs", _groups(reference, everyone, outputs), setting, "outputs")
+        _add(found, OUTPUTS, _groups(reference, everyone, outputs), setting, OUTPUTS)
         for site, differing in by_site.items():
             _add(found, pattern(site), _groups(reference, everyone, differing), setting, site)
     return tuple(Classes(what, _where(list(at)), groups, len(sites)) for (what, groups), (at, sites) in found.items())
@@ -69,20 +70,6 @@ def _where(settings: list[object]) -> str:
         for name, value in setting:  # type: ignore[attr-defined]
             by_name.setdefault(name, []).append(value)
     return ", ".join(f"{name} {ranges(values)}" for name, values in by_name.items())
-
-
-def ranges(values: Iterable[object]) -> str:
-    """``61–64, 70``: whole numbers in short; other things as they are."""
-    every = list(dict.fromkeys(values))
-    if not all(str(value).isdigit() for value in every):
-        return ", ".join(map(str, every))
-    runs: list[list[int]] = []
-    for number in sorted(int(str(value)) for value in every):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}–{b}" if b > a + 1 else f"{a}, {b}" for a, b in runs)
 
 
 def representatives(cells: Sequence[Cell], limit: int) -> tuple[list[Cell], dict[Size, Size]]:

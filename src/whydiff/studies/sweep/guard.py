@@ -13,8 +13,9 @@ from whydiff.errors import UsageError
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Payload
-from whydiff.studies.sweep.findings import Size, Sweep
+from whydiff.studies.sweep.findings import Size
 from whydiff.studies.sweep.program import arguments, rows_of, sizes
+from whydiff.studies.sweep.report import Sweep
 from whydiff.studies.sweep.study import Sizes, sweep
 
 ROWS = 64

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from whydiff.explain.causes import by_code
 from whydiff.records import Cause, Evidence, Experiment, Intervention, Remedy, Status, Verdict
-from whydiff.studies.sweep.findings import Classes, Sweep, Tried
-from whydiff.studies.sweep.grouping import ranges
+from whydiff.studies.sweep.findings import Tried
+from whydiff.studies.sweep.report import Sweep
 
 CODES = {"batch": "SH001", "length": "SH002", "layout": "SH003"}
 
@@ -47,12 +47,12 @@ def name_causes(study: Sweep, tried: Sequence[Tried]) -> tuple[Cause, ...]:
 
 def _evidence(study: Sweep) -> list[Evidence]:
     found = [
-        Evidence(classes_text(c), {"groups": [list(g) for g in c.groups]})
+        Evidence(str(c), {"groups": [list(g) for g in c.groups]})
         for c in study.classes
-        if c.what != "outputs" and len(c.groups) > 1
+        if not c.of_outputs and len(c.groups) > 1
     ]
     for kind in study.classes:
-        lines = orders_text(kind)
+        lines = kind.orders_text()
         if lines:
             found.append(Evidence(f"{kind.what} adds up {'; '.join(lines)}", {"orders": list(lines)}))
     said: dict[tuple[str, ...], None] = {}
@@ -69,23 +69,6 @@ def _evidence(study: Sweep) -> list[Evidence]:
                     )
                 )
     return found
-
-
-def classes_text(one: Classes) -> str:
-    """``addmm: {1}, {2, 3}, {4–32} (36 ops; length 61–128)``."""
-    groups = ", ".join("{" + ranges(group) + "}" for group in one.groups)
-    details = [f"{one.sites} op{'s' if one.sites != 1 else ''}"] if one.what != "outputs" else []
-    details += [one.where] if one.where else []
-    return f"{one.what}: {groups}" + (f" ({'; '.join(details)})" if details else "")
-
-
-def orders_text(one: Classes) -> tuple[str, ...]:
-    """``{1}: 16 lanes, then …``; one line for each group, and whether it is proved; none if unknown."""
-    lines = []
-    for group, order in zip(one.groups, one.orders, strict=True) if one.orders else ():
-        text = order.text or f"unknown ({order.why})"
-        lines.append("{" + ranges(group) + f"}}: {text}" + (" – proved by replaying it" if order.proved else ""))
-    return tuple(lines)
 
 
 def _experiment(one: Tried) -> Experiment:

@@ -100,7 +100,7 @@ def with_orders(
 
 def _examples(one: Classes, cells: Sequence[Cell], axis: Axis) -> dict[tuple[str, ...], Cell]:
     """Group (but the reference's) → its smallest cell, in the smallest setting that groups so."""
-    if one.what == "outputs" or len(one.groups) < 2:
+    if one.of_outputs or len(one.groups) < 2:
         return {}
     settings: dict[object, list[Cell]] = {}
     for cell in cells:

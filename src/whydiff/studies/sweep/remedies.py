@@ -14,8 +14,9 @@ from whydiff.explain.causes._shape import in_pieces
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Payload
-from whydiff.studies.sweep.findings import Size, Sweep, Tried
+from whydiff.studies.sweep.findings import Size, Tried
 from whydiff.studies.sweep.one_cell import Job, flagged, live
+from whydiff.studies.sweep.report import Sweep
 
 MOST_SIZES = 12
 """Sizes at which a remedy is tried: spread over those that differ, the smallest and the largest among them."""

@@ -1,48 +1,123 @@
-"""The sweep's report: the answer in a few lines, then sections; as text, Markdown or JSON."""
+"""The sweep as a document: the answer in a few lines, then sections."""
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from whydiff.errors import UsageError
-from whydiff.records import Verdict
-from whydiff.report.blocks import Block, Code, Section, Table, Text
-from whydiff.report.markdown import _blocks, _code, escape
-from whydiff.report.terminal import _Writer, make_console
-from whydiff.report.words import count, number, percent, plain
-from whydiff.studies.sweep.findings import Cell, Sweep
-from whydiff.studies.sweep.grouping import along, elsewhere, pattern, ranges
-from whydiff.studies.sweep.naming import classes_text, orders_text
+from whydiff.records import Cause, Environment, Verdict
+from whydiff.report.blocks import Answer, Block, Code, Section, Table, Text
+from whydiff.report.json import encode
+from whydiff.report.words import count, number, percent, plain, ranges
+from whydiff.studies.base import Study
+from whydiff.studies.sweep.findings import Axis, Cell, Classes, Judged, Size, Tried
+from whydiff.studies.sweep.grouping import along, elsewhere, pattern
 
 _SHADES = "·░▒▓█"
 _MOST_COLUMNS = 40
-SUFFIXES = (".json", ".md", ".txt")
-Color = Literal["always", "auto", "never"]
+_MOST_ROWS = 40
+_MOST_KERNELS = 12
 
 
-def answer(study: Sweep) -> tuple[tuple[str, str], ...]:
-    """The answer in five labelled sentences."""
-    ops = [c for c in study.classes if c.what != "outputs"]
-    where = "; ".join(classes_text(c) for c in ops[:3]) + (f"; and {len(ops) - 3} more (below)" if len(ops) > 3 else "")
-    why = "; ".join(f"{c.code} {c.name} ({c.status})" for c in study.causes) or _no_cause(study)
-    proof = "; ".join(
-        f"{e.outcome} ({e.interventions[0].name})"
-        for c in study.causes
-        for e in c.experiments
-        if e.status == "confirmed"
-    )
-    do = "; ".join(c.remedy.text for c in study.causes if c.remedy is not None) or _do(study)
-    return (
-        ("verdict", f"{study.verdict} – {study.reason}"),
-        ("where", where or "no op"),
-        ("why", why),
-        ("proof", proof or "no remedy was proven"),
-        ("do", do),
-    )
+@dataclass(frozen=True, slots=True)
+class Sweep(Study):
+    """The whole study.
+
+    Attributes:
+        axis: what was compared: sizes along this axis against the reference size.
+        reference: the reference size along the axis, as text.
+        cells: by size.
+        classes: how sizes group, per op and for the outputs.
+        verdict, reason: the most severe verdict of the representatives.
+        judged: representatives: one for each set of ops that was found.
+        causes: SH001 … with their evidence.
+        remedies: carried out, the cheapest that works first.
+        environment: where it ran.
+        notes: sentences worth reading.
+    """
+
+    title: ClassVar[str] = "sweep"
+    axis: Axis
+    reference: str
+    cells: tuple[Cell, ...]
+    classes: tuple[Classes, ...] = ()
+    verdict: Verdict = Verdict.INCONCLUSIVE
+    reason: str = ""
+    judged: tuple[Judged, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    remedies: tuple[Tried, ...] = ()
+    environment: Environment = field(default_factory=Environment)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def variant_ops(self) -> tuple[str, ...]:
+        """Operator names whose bits change with the size, on equal inputs."""
+        return tuple(dict.fromkeys(f.op for cell in self.cells for f in cell.found if f.kind == "implementation"))
+
+    def cell(self, batch: int = 0, length: int = 0, layout: str = "contiguous") -> Cell:
+        """The cell of a size.
+
+        Raises:
+            KeyError: it was not swept.
+        """
+        return {cell.size: cell for cell in self.cells}[Size(batch, length, layout)]
+
+    def separation(self, axis: Axis) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """Values of another axis at which outputs always differ, never differ, and do either (as text)."""
+        seen: dict[Any, set[bool]] = {}
+        for cell in self.cells:
+            if cell.status != "failed" and cell.size != cell.against:
+                seen.setdefault(getattr(cell.size, axis), set()).add(cell.outputs_equal)
+        pick = [{False}, {True}, {False, True}]
+        failing, passing, mixed = (tuple(str(v) for v, s in sorted(seen.items()) if s == want) for want in pick)
+        return failing, passing, mixed
+
+    @property
+    def word(self) -> str:
+        """The verdict."""
+        return str(self.verdict)
+
+    def remedy(self) -> str:
+        """Code of the first cause's remedy."""
+        return next((c.remedy.code for c in self.causes if c.remedy is not None), "")
+
+    def fields(self) -> dict[str, Any]:
+        """The fields and the heat map."""
+        return {**encode(self), "heat_map": heat_map(self)}
+
+    def answer(self) -> Answer:
+        """The answer in five labelled sentences."""
+        ops = [c for c in self.classes if not c.of_outputs]
+        where = "; ".join(str(c) for c in ops[:3]) + (f"; and {len(ops) - 3} more (below)" if len(ops) > 3 else "")
+        why = "; ".join(f"{c.code} {c.name} ({c.status})" for c in self.causes) or _no_cause(self)
+        proof = "; ".join(
+            f"{e.outcome} ({e.interventions[0].name})"
+            for c in self.causes
+            for e in c.experiments
+            if e.status == "confirmed"
+        )
+        do = "; ".join(c.remedy.text for c in self.causes if c.remedy is not None) or _do(self)
+        return (
+            ("verdict", plain(f"{self.verdict} – {self.reason}")),
+            ("where", plain(where or "no op")),
+            ("why", plain(why)),
+            ("proof", plain(proof or "no remedy was proven")),
+            ("do", plain(do)),
+        )
+
+    def sections(self, verbose: bool = False) -> tuple[Section, ...]:
+        """Everything else, in reading order."""
+        return (
+            Section("Classes of sizes that agree bit for bit", _classes(self)),
+            Section("Where sizes separate", _separation(self)),
+            Section(f"Ops × {self.axis}: share of elements changed on equal inputs", _heat(self)),
+            Section("Outputs", _outputs(self, verbose)),
+            Section("How far it grows (plain runs, largest cell of each setting)", _growth(self)),
+            Section("Kernels that ran", _kernels(self, verbose)),
+            Section("Remedies tried", _remedies(self)),
+            Section("Not compared", _left(self)),
+            Section("Notes", tuple(Text(plain(note)) for note in self.notes)),
+        )
 
 
 def _no_cause(study: Sweep) -> str:
@@ -63,27 +138,11 @@ def _do(study: Sweep) -> str:
     return "see the notes"
 
 
-def sections(study: Sweep) -> tuple[Section, ...]:
-    """Everything else, in reading order; empty sections are left out."""
-    every = (
-        Section("Classes of sizes that agree bit for bit", _classes(study)),
-        Section("Where sizes separate", _separation(study)),
-        Section(f"Ops × {study.axis}: share of elements changed on equal inputs", _heat(study)),
-        Section("Outputs", _outputs(study)),
-        Section("How far it grows (plain runs, largest cell of each setting)", _growth(study)),
-        Section("Kernels that ran", _kernels(study)),
-        Section("Remedies tried", _remedies(study)),
-        Section("Not compared", _left(study)),
-        Section("Notes", tuple(Text(plain(note)) for note in study.notes)),
-    )
-    return tuple(section for section in every if section.blocks)
-
-
 def _classes(study: Sweep) -> tuple[Block, ...]:
     blocks = []
     for one in study.classes:
-        blocks.append(Text(plain(classes_text(one))))
-        blocks += [Text(plain(line), 1) for line in orders_text(one)]
+        blocks.append(Text(plain(str(one))))
+        blocks += [Text(plain(line), 1) for line in one.orders_text()]
         if one.no_orders:
             blocks.append(Text(plain(f"order of the sum: {one.no_orders}"), 1, "dim"))
     return tuple(blocks)
@@ -134,7 +193,7 @@ def _shade(share: float) -> str:
     return _SHADES[0] if not share else _SHADES[min(4, 1 + int(share * 4))]
 
 
-def _outputs(study: Sweep) -> tuple[Block, ...]:
+def _outputs(study: Sweep, verbose: bool) -> tuple[Block, ...]:
     rows = []
     for cell in (c for c in study.cells if c.status == "differs"):
         for slot, measured in cell.outputs.items():
@@ -153,8 +212,9 @@ def _outputs(study: Sweep) -> tuple[Block, ...]:
     if not rows:
         return (Text("No output changes a bit.", tone="good"),)
     columns = ("size", "output", "elements changed", "max abs", "rel L2", "largest value moved", "origins")
-    shown = rows if len(rows) <= 40 else rows[:40]
-    more = (Text(f"and {len(rows) - 40} more rows in the JSON report"),) if len(rows) > 40 else ()
+    shown = rows if verbose else rows[:_MOST_ROWS]
+    left = len(rows) - len(shown)
+    more = (Text(f"and {left} more rows (--verbose, --json)"),) if left else ()
     return (Table(columns, tuple(shown), columns[2:]), *more)
 
 
@@ -173,14 +233,15 @@ def _growth(study: Sweep) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _kernels(study: Sweep) -> tuple[Block, ...]:
+def _kernels(study: Sweep, verbose: bool) -> tuple[Block, ...]:
     rows: dict[tuple[str, ...], None] = {}
     for cell in study.cells:
         for one in cell.found:
             if one.kernels[0]:
                 rows[one.op, ", ".join(one.kernels[0]), ", ".join(one.kernels[1]), str(cell.size)] = None
-    shown = list(rows)[:12]
-    more = (Text(f"and {len(rows) - 12} more in the JSON report"),) if len(rows) > 12 else ()
+    shown = list(rows) if verbose else list(rows)[:_MOST_KERNELS]
+    left = len(rows) - len(shown)
+    more = (Text(f"and {left} more (--verbose, --json)"),) if left else ()
     table = Table(("op", "at the reference size", "here", "size"), tuple(tuple(map(plain, row)) for row in shown))
     return (table, *more) if shown else ()
 
@@ -210,66 +271,3 @@ def _left(study: Sweep) -> tuple[Block, ...]:
         Text(plain(f"{what}: {reason} ({sum(counts)} in {count(len(counts), 'cell')})"))
         for (what, reason), counts in totals.items()
     )
-
-
-def render_text(study: Sweep, color: Color = "never", width: int | None = None) -> str:
-    """The report as text."""
-    file = io.StringIO()
-    _write(study, _Writer(make_console(color, width or 10_000, file)))
-    return file.getvalue()
-
-
-def render_markdown(study: Sweep) -> str:
-    """The report as Markdown."""
-    parts = [f"# whydiff sweep: {study.verdict}"]
-    parts.append("\n".join(f"- **{label}**: {escape(text)}" for label, text in answer(study)))
-    parts += [_code(c.remedy.code) for c in study.causes if c.remedy is not None and c.remedy.code]
-    for section in sections(study):
-        parts += [f"## {escape(section.title)}", _blocks(section.blocks)]
-    return "\n\n".join(parts) + "\n"
-
-
-def render_json(study: Sweep) -> str:
-    """The report as JSON."""
-    return json.dumps(study.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write(study: Sweep, color: Color = "auto", width: int | None = None) -> None:
-    """Print the report on the terminal."""
-    _write(study, _Writer(make_console(color, width)))
-
-
-def _write(study: Sweep, out: _Writer) -> None:
-    for label, text in answer(study):
-        out.labelled(label, plain(text), "bold" if label == "verdict" else "")
-    for section in sections(study):
-        out.console.print()
-        out.line(section.title, "bold")
-        for block in section.blocks:
-            out.block(block)
-
-
-def check_suffixes(paths: Sequence[str]) -> None:
-    """Refuse an unknown kind of file before a long study runs.
-
-    Raises:
-        UsageError: a suffix other than `SUFFIXES`.
-    """
-    for path in paths:
-        if Path(path).suffix.lower() not in SUFFIXES:
-            raise UsageError(
-                "A sweep's report cannot be written as this kind of file.",
-                where=path,
-                actual=Path(path).suffix or "(no suffix)",
-                expected=" or ".join(SUFFIXES),
-            )
-
-
-def save(study: Sweep, path: str) -> None:
-    """Write the report to a file; its suffix decides."""
-    check_suffixes([path])
-    renderers = {".json": render_json, ".md": render_markdown, ".txt": render_text}
-    try:
-        Path(path).write_text(renderers[Path(path).suffix.lower()](study), encoding="utf-8")
-    except OSError as error:
-        raise UsageError("The report cannot be written.", where=path, actual=str(error)) from error

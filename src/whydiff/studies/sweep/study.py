@@ -14,13 +14,14 @@ from typing import Any
 from whydiff.capturing.adapters import Progress, for_target
 from whydiff.errors import UsageError
 from whydiff.records import Environment, Verdict
-from whydiff.studies.sweep.findings import Axis, Cell, Judged, Size, Sweep
+from whydiff.studies.sweep.findings import Axis, Cell, Judged, Size
 from whydiff.studies.sweep.grouping import classes, representatives
 from whydiff.studies.sweep.naming import name_causes
 from whydiff.studies.sweep.one_cell import Job, forget, judge_cell, loaded, run_cell
 from whydiff.studies.sweep.orders import asked, reveal_orders, with_orders
 from whydiff.studies.sweep.program import Given, Program, arguments, rows_of, sizes
 from whydiff.studies.sweep.remedies import try_remedies
+from whydiff.studies.sweep.report import Sweep
 from whydiff.studies.sweep.stored import Stored
 
 MOST_JUDGED = 6

@@ -1,57 +1,92 @@
-"""The artifacts report as labelled lines and sections."""
+"""The document of two trees of files, and how it is shown."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import ClassVar
 
-from whydiff.report.blocks import Block, Section, Table, Text
+from whydiff.records import Count
+from whydiff.report.blocks import Answer, Block, Section, Table, Text
 from whydiff.report.words import count, number, percent, plain
-
-if TYPE_CHECKING:
-    from whydiff.studies.artifacts import ArtifactComparison, CodeExplanation, Item
+from whydiff.studies.artifacts.records import ArtifactFile, CodeExplanation, Item, Status
+from whydiff.studies.base import Study
 
 _ITEMS = 20
 """Rows of a table before the rest is counted (all of them with --verbose and in JSON)."""
 _NAMES = 10
 
 
-def artifact_lines(found: ArtifactComparison) -> tuple[tuple[str, str], ...]:
-    """The answer in short: status, the most material file, changed codes."""
-    lines = [("verdict", f"{found.status} – {found.reason}")]
-    if found.files:
-        first = found.files[0]
-        worst = first.items[0]
-        lines.append(("where", f"{first.path}: {worst.name}: {worst.reason}"))
-    lines += [("why", _told(one)) for one in found.explanations]
-    return tuple((label, plain(text)) for label, text in lines)
+@dataclass(frozen=True, slots=True)
+class ArtifactComparison(Study):
+    """Two trees of files, compared.
 
+    Attributes:
+        reference, candidate: paths or URLs of the two trees.
+        status: ``identical``, ``within tolerance``, ``differs``; the most serious of all files.
+        reason: one sentence.
+        files: every file of both trees that is not identical, most material first.
+        identical: how many files are.
+        missing: only the reference has them; extra: only the candidate has them (relative paths).
+        explanations: of changed codes.
+        not_compared: what was left out, counted with reasons.
+        bytes_read: of both trees together.
+    """
 
-def artifact_sections(found: ArtifactComparison, verbose: bool) -> tuple[Section, ...]:
-    """Integers and values apart from floats, changed codes, files on one side, what was not compared."""
-    rows = [(file.path, item) for file in found.files for item in file.items]
-    exact = [row for row in rows if row[1].kind != "float"]
-    floats = [row for row in rows if row[1].kind == "float"]
-    notes = [f"{file.path}: {file.note}" for file in found.files if file.note]
-    return (
-        Section(f"Integers, values and bytes ({len(exact)})", _exact(exact, verbose)),
-        Section(f"Floats ({len(floats)})", _floats(floats, verbose)),
-        Section("Changed codes", tuple(b for one in found.explanations for b in _codes(one))),
-        Section(f"Only in the reference ({len(found.missing)})", _names(found.missing, verbose)),
-        Section(f"Only in the candidate ({len(found.extra)})", _names(found.extra, verbose)),
-        Section(
-            "Not compared",
-            tuple(
-                Text(plain(f"{c.count} {c.what}: {c.reason}, e.g. {', '.join(c.examples)}")) for c in found.not_compared
+    title: ClassVar[str] = "artifacts"
+    reference: str
+    candidate: str
+    status: Status
+    reason: str
+    files: tuple[ArtifactFile, ...]
+    identical: int
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    explanations: tuple[CodeExplanation, ...] = ()
+    not_compared: tuple[Count, ...] = ()
+    bytes_read: int = 0
+
+    @property
+    def word(self) -> str:
+        """The status."""
+        return self.status
+
+    def answer(self) -> Answer:
+        """The answer in short: status, the most material file, changed codes."""
+        lines = [("verdict", f"{self.status} – {self.reason}")]
+        if self.files:
+            first = self.files[0]
+            worst = first.items[0]
+            lines.append(("where", f"{first.path}: {worst.name}: {worst.reason}"))
+        lines += [("why", _told(one)) for one in self.explanations]
+        return tuple((label, plain(text)) for label, text in lines)
+
+    def sections(self, verbose: bool = False) -> tuple[Section, ...]:
+        """Integers and values apart from floats, changed codes, files on one side, what was not compared."""
+        rows = [(file.path, item) for file in self.files for item in file.items]
+        exact = [row for row in rows if row[1].kind != "float"]
+        floats = [row for row in rows if row[1].kind == "float"]
+        notes = [f"{file.path}: {file.note}" for file in self.files if file.note]
+        return (
+            Section(f"Integers, values and bytes ({len(exact)})", _exact(exact, verbose)),
+            Section(f"Floats ({len(floats)})", _floats(floats, verbose)),
+            Section("Changed codes", tuple(b for one in self.explanations for b in _codes(one))),
+            Section(f"Only in the reference ({len(self.missing)})", _names(self.missing, verbose)),
+            Section(f"Only in the candidate ({len(self.extra)})", _names(self.extra, verbose)),
+            Section(
+                "Not compared",
+                tuple(
+                    Text(plain(f"{c.count} {c.what}: {c.reason}, e.g. {', '.join(c.examples)}"))
+                    for c in self.not_compared
+                ),
             ),
-        ),
-        Section(
-            "Notes",
-            tuple(
-                Text(plain(note))
-                for note in (f"{count(found.identical, 'file')} identical; {found.bytes_read} bytes read", *notes)
+            Section(
+                "Notes",
+                tuple(
+                    Text(plain(note))
+                    for note in (f"{count(self.identical, 'file')} identical; {self.bytes_read} bytes read", *notes)
+                ),
             ),
-        ),
-    )
+        )
 
 
 def _exact(rows: list[tuple[str, Item]], verbose: bool) -> tuple[Block, ...]:

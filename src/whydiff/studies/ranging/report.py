@@ -1,67 +1,105 @@
-"""The range report as labelled lines and sections (data; the terminal or the command line renders them)."""
+"""The result of a range audit, and how it is shown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from whydiff.numbers.ranges.audit import SiteRange
-from whydiff.records import Cause, Verdict
-from whydiff.report.blocks import Code, Section, Table, Text
-from whydiff.studies.ranging.records import RangeReport
+from whydiff.numbers.ranges.audit import Audit, SiteRange
+from whydiff.records import Cause, Environment, Verdict
+from whydiff.report.blocks import Answer, Section, Table, Text
+from whydiff.report.json import encode
+from whydiff.report.words import ranges
+from whydiff.studies.base import Study
 
 _TIGHTEST = 12
 
 
-def answer(report: RangeReport) -> tuple[tuple[str, str], ...]:
-    """Five (label, sentence) pairs."""
-    best = _best(report)
-    alarms = report.audit.alarms
-    where = f"{alarms[0].site} (first of {len(alarms)} alarms)" if alarms else "nowhere"
-    healthy = report.verdict is Verdict.IDENTICAL
-    verdict = "healthy" if healthy else str(report.verdict)
-    if best is None:
-        why = "nothing to explain" if healthy else "no known cause fits"
-        proof = "every number written was measured" if healthy else "no experiment decided"
+@dataclass(frozen=True, slots=True)
+class RangeReport(Study):
+    """What a range audit found.
+
+    Attributes:
+        verdict: ``unstable`` if a cause is there, ``identical`` (nothing to do) otherwise.
+        reason: one sentence.
+        audit: every site and alarm.
+        causes: with their tried remedies, in order of first occurrence.
+        environment: of the run.
+    """
+
+    title: ClassVar[str] = "range"
+    verdict: Verdict
+    reason: str
+    audit: Audit
+    causes: tuple[Cause, ...]
+    environment: Environment
+
+    @property
+    def word(self) -> str:
+        """The verdict."""
+        return str(self.verdict)
+
+    @property
+    def best(self) -> Cause | None:
+        """The cause that the answer names."""
+        order = ("confirmed", "inconclusive", "refuted")
+        return min(self.causes, key=lambda cause: order.index(cause.status), default=None)
+
+    def remedy(self) -> str:
+        """Code of the named cause's remedy."""
+        return self.best.remedy.code if self.best is not None and self.best.remedy is not None else ""
+
+    def fields(self) -> dict[str, Any]:
+        """The fields; sites are their text, and each has its headroom in bits by format."""
+        document: dict[str, Any] = encode(self)
+        for site, held in zip(document["audit"]["sites"], self.audit.sites, strict=True):
+            site["site"] = str(held.site)
+            formats = [held.range.dtype, "float16", "bfloat16"]
+            site["headroom_bits"] = encode({name: held.range.headroom(name) for name in dict.fromkeys(formats)})
+        for alarm, raised in zip(document["audit"]["alarms"], self.audit.alarms, strict=True):
+            alarm["site"] = str(raised.site)
+        return document
+
+    def answer(self) -> Answer:
+        """Five (label, sentence) pairs."""
+        best = self.best
+        alarms = self.audit.alarms
+        where = f"{alarms[0].site} (first of {len(alarms)} alarms)" if alarms else "nowhere"
+        healthy = self.verdict is Verdict.IDENTICAL
+        verdict = "healthy" if healthy else str(self.verdict)
+        if best is None:
+            why = "nothing to explain" if healthy else "no known cause fits"
+            proof = "every number written was measured" if healthy else "no experiment decided"
+            return (
+                ("verdict", f"{verdict} – {self.reason}"),
+                ("where", where),
+                ("why", why),
+                ("proof", proof),
+                ("do", "nothing" if healthy else "look at the first alarm's inputs"),
+            )
+        proof = "; ".join(f"{e.method}: {e.outcome}" for e in best.experiments) or best.reason
+        more = [cause for cause in self.causes if cause is not best]
+        also = f"; also {', '.join(dict.fromkeys(f'{c.code} {c.name}' for c in more))}" if more else ""
         return (
-            ("verdict", f"{verdict} – {report.reason}"),
+            ("verdict", f"{verdict} – {self.reason}"),
             ("where", where),
-            ("why", why),
+            ("why", f"{best.code} {best.name} at {best.site} – {best.status}{also}"),
             ("proof", proof),
-            ("do", "nothing" if healthy else "look at the first alarm's inputs"),
+            ("do", best.remedy.text if best.remedy else ""),
         )
-    proof = "; ".join(f"{e.method}: {e.outcome}" for e in best.experiments) or best.reason
-    more = [cause for cause in report.causes if cause is not best]
-    also = f"; also {', '.join(dict.fromkeys(f'{c.code} {c.name}' for c in more))}" if more else ""
-    return (
-        ("verdict", f"{verdict} – {report.reason}"),
-        ("where", where),
-        ("why", f"{best.code} {best.name} at {best.site} – {best.status}{also}"),
-        ("proof", proof),
-        ("do", best.remedy.text if best.remedy else ""),
-    )
 
-
-def sections(report: RangeReport, verbose: bool = False) -> tuple[Section, ...]:
-    """Remedy, alarms, causes, survival in other formats, sites by headroom, growth, what was not measured."""
-    best = _best(report)
-    code = best.remedy.code if best is not None and best.remedy is not None else ""
-    skipped = tuple(Text(f"{count} values: {reason}") for reason, count in report.audit.skipped.items())
-    return (
-        Section("Remedy", (Code(code),) if code else ()),
-        Section(f"Alarms ({len(report.audit.alarms)})", _alarms(report)),
-        Section(f"Causes ({len(report.causes)})", tuple(t for cause in report.causes for t in _cause(cause))),
-        Section("Would it survive in another format?", (_survival(report),)),
-        Section("Sites by headroom (bits to overflow)", _sites(report, verbose)),
-        Section("Growth over steps", _growth(report)),
-        Section("Not measured", skipped),
-    )
-
-
-def _best(report: RangeReport) -> Cause | None:
-    order = ("confirmed", "inconclusive", "refuted")
-    return min(report.causes, key=lambda cause: order.index(cause.status), default=None)
+    def sections(self, verbose: bool = False) -> tuple[Section, ...]:
+        """Alarms, causes, survival in other formats, sites by headroom, growth, what was not measured."""
+        skipped = tuple(Text(f"{count} values: {reason}") for reason, count in self.audit.skipped.items())
+        return (
+            Section(f"Alarms ({len(self.audit.alarms)})", _alarms(self)),
+            Section(f"Causes ({len(self.causes)})", tuple(t for cause in self.causes for t in _cause(cause))),
+            Section("Would it survive in another format?", (_survival(self),)),
+            Section("Sites by headroom (bits to overflow)", _sites(self, verbose)),
+            Section("Growth over steps", _growth(self)),
+            Section("Not measured", skipped),
+        )
 
 
 def _alarms(report: RangeReport) -> tuple[Table, ...]:
@@ -71,20 +109,8 @@ def _alarms(report: RangeReport) -> tuple[Table, ...]:
     rows = []
     for alarm in report.audit.alarms:
         data = ", ".join(f"{key.replace('_', ' ')} {_number(value)}" for key, value in alarm.data.items())
-        rows.append((alarm.kind, str(alarm.site), alarm.dtype, str(alarm.count), _steps(alarm.every), data))
+        rows.append((alarm.kind, str(alarm.site), alarm.dtype, str(alarm.count), ranges(alarm.every, 8), data))
     return (Table(columns, tuple(rows), numeric=("times",)),)
-
-
-def _steps(steps: Sequence[int], most: int = 8) -> str:
-    """Steps as runs: ``0–2, 5``; of many runs the first ones."""
-    runs: list[list[int]] = []
-    for step in steps:
-        if runs and step == runs[-1][1] + 1:
-            runs[-1][1] = step
-        else:
-            runs.append([step, step])
-    texts = [str(first) if first == last else f"{first}–{last}" for first, last in runs[:most]]
-    return ", ".join(texts) + (f", … {steps[-1]} ({len(steps)} steps)" if len(runs) > most else "")
 
 
 def _cause(cause: Cause) -> tuple[Text, ...]:

@@ -1,60 +1,71 @@
-"""The matrix report as labelled lines and sections."""
+"""The document of a matrix of environments, and how it is shown."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import ClassVar
 
-from whydiff.cli._show import status
 from whydiff.records import Verdict
-from whydiff.report._answer import outcome
-from whydiff.report.blocks import Block, Section, Table, Text
-from whydiff.report.words import number, plain
-
-if TYPE_CHECKING:
-    from whydiff.studies.matrix import Cell, Matrix, Pairing
-
-Labelled = tuple[tuple[str, str], ...]
+from whydiff.report.blocks import Answer, Block, Section, Table, Text
+from whydiff.report.words import number, outcome, plain
+from whydiff.studies.base import Study
+from whydiff.studies.matrix.records import Cell, Pairing
 
 
-def matrix_status(matrix: Matrix, allow: Verdict) -> int:
-    """0 if every pair was compared and is no worse than allowed; 1 otherwise."""
-    words = {verdict.value for verdict in Verdict}
-    bad = [p for p in matrix.pairings if p.verdict not in words or status(Verdict(p.verdict), allow)]
-    return 1 if bad else 0
+@dataclass(frozen=True, slots=True)
+class Matrix(Study):
+    """One program in several environments.
 
+    Attributes:
+        target: what was run.
+        cells: in the order of the environments; the first is the reference.
+        pairings: every compared pair.
+        notes: sentences worth reading.
+    """
 
-def matrix_lines(matrix: Matrix) -> Labelled:
-    """The answer in four lines: verdicts, environments that failed, what is responsible, where."""
-    verdicts = Counter(pairing.verdict for pairing in matrix.pairings)
-    lines = [("verdict", ", ".join(f"{word} in {n} of {len(matrix.pairings)} pairs" for word, n in verdicts.items()))]
-    failed = [cell for cell in matrix.cells if cell.status != "done"]
-    if failed:
-        lines.append(("failed", "; ".join(f"{cell.setting}: {cell.status}" for cell in failed)))
-    why = [
-        f"{_code(p)} {one.difference} ({_proof(one.alone, one.without)})"
-        for p in matrix.pairings
-        for one in p.responsible
-    ]
-    lines.append(("why", "; ".join(dict.fromkeys(why)) or "no difference of environment changes the numbers"))
-    worst = max(matrix.pairings, key=lambda p: p.origins or 0, default=None)
-    where = "nowhere"
-    if worst is not None and worst.origins:
-        where = f"first of {worst.origins} origins: {worst.first_origin}"
-    lines.append(("where", where))
-    return tuple((label, plain(text)) for label, text in lines)
+    title: ClassVar[str] = "matrix"
+    target: str
+    cells: tuple[Cell, ...]
+    pairings: tuple[Pairing, ...]
+    notes: tuple[str, ...] = ()
 
+    @property
+    def word(self) -> str:
+        """The most severe verdict of the pairs; one that was not compared is ``inconclusive``."""
+        found = [pairing.judged or Verdict.INCONCLUSIVE for pairing in self.pairings]
+        return str(max(found, key=lambda one: one.severity, default=Verdict.INCONCLUSIVE))
 
-def matrix_sections(matrix: Matrix) -> tuple[Section, ...]:
-    """Differences of environment first, then environments × verdict, experiments and notes."""
-    pairs = [Text(plain(sentence)) for p in matrix.pairings for sentence in _experiments(matrix, p)]
-    return (
-        Section("What differs between the environments (reference: 0)", _changes(matrix)),
-        Section("Environments", (_cells(matrix), *_failures(matrix))),
-        Section("Pairs", (_pairs(matrix),)),
-        Section("Which difference is responsible (each line is an experiment)", tuple(pairs)),
-        Section("Notes", tuple(Text(plain(note)) for note in matrix.notes)),
-    )
+    def answer(self) -> Answer:
+        """The answer in four lines: verdicts, environments that failed, what is responsible, where."""
+        verdicts = Counter(pairing.verdict for pairing in self.pairings)
+        lines = [("verdict", ", ".join(f"{word} in {n} of {len(self.pairings)} pairs" for word, n in verdicts.items()))]
+        failed = [cell for cell in self.cells if cell.status != "done"]
+        if failed:
+            lines.append(("failed", "; ".join(f"{cell.setting}: {cell.status}" for cell in failed)))
+        why = [
+            f"{_code(p)} {one.difference} ({_proof(one.alone, one.without)})"
+            for p in self.pairings
+            for one in p.responsible
+        ]
+        lines.append(("why", "; ".join(dict.fromkeys(why)) or "no difference of environment changes the numbers"))
+        worst = max(self.pairings, key=lambda p: p.origins or 0, default=None)
+        where = "nowhere"
+        if worst is not None and worst.origins:
+            where = f"first of {worst.origins} origins: {worst.first_origin}"
+        lines.append(("where", where))
+        return tuple((label, plain(text)) for label, text in lines)
+
+    def sections(self, verbose: bool = False) -> tuple[Section, ...]:
+        """Differences of environment first, then environments × verdict, experiments and notes."""
+        pairs = [Text(plain(sentence)) for p in self.pairings for sentence in _experiments(p)]
+        return (
+            Section("What differs between the environments (reference: 0)", _changes(self)),
+            Section("Environments", (_cells(self), *_failures(self))),
+            Section("Pairs", (_pairs(self),)),
+            Section("Which difference is responsible (each line is an experiment)", tuple(pairs)),
+            Section("Notes", tuple(Text(plain(note)) for note in self.notes)),
+        )
 
 
 def _changes(matrix: Matrix) -> tuple[Block, ...]:
@@ -109,7 +120,7 @@ def _pairs(matrix: Matrix) -> Table:
     return Table(columns, tuple(rows), numeric=("origins", "max abs", "mean abs"))
 
 
-def _experiments(matrix: Matrix, pairing: Pairing) -> list[str]:
+def _experiments(pairing: Pairing) -> list[str]:
     pair = f"{pairing.reference} ↔ {pairing.candidate}"
     told = [f"{pair}: {cause.code} {outcome(e)}" for cause in pairing.causes for e in cause.experiments]
     if pairing.tried[0]:

@@ -1,0 +1,99 @@
+"""What every study's result can do: answer in short, show sections, print, save, become JSON."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from whydiff.errors import UsageError
+from whydiff.report import json, markdown, terminal
+from whydiff.report.base import write_file
+from whydiff.report.blocks import Answer, Section, View
+
+SUFFIXES = (".json", ".md", ".txt")
+"""Kinds of file that a study can be saved as."""
+
+
+class Study(abc.ABC):
+    """The document that one study makes; a subclass is a frozen dataclass of what was found, and shows it."""
+
+    __slots__ = ()
+    title: ClassVar[str]
+    schema_version: ClassVar[int] = 1
+
+    @property
+    @abc.abstractmethod
+    def word(self) -> str:
+        """The result in one word, for headings and colour: a verdict's, if the study has one."""
+
+    @abc.abstractmethod
+    def answer(self) -> Answer:
+        """(label, sentence) pairs: verdict, where, why, proof, do, as far as the study knows them."""
+
+    @abc.abstractmethod
+    def sections(self, verbose: bool = False) -> tuple[Section, ...]:
+        """Everything else, in reading order; sections without blocks are left out of the report.
+
+        Args:
+            verbose: shorten no table.
+        """
+
+    def remedy(self) -> str:
+        """Code to paste; empty if there is none."""
+        return ""
+
+    def fields(self) -> dict[str, Any]:
+        """The record's fields as JSON-able data."""
+        encoded: dict[str, Any] = json.encode(self)
+        return encoded
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole document as JSON-able data, `schema_version` and the answer first."""
+        return json.document(self.fields(), self.answer(), self.schema_version)
+
+    def view(self, verbose: bool = False) -> View:
+        """The report as data, for whoever renders it."""
+        filled = tuple(section for section in self.sections(verbose) if section.blocks)
+        return View(
+            verdict=self.word,
+            answer=self.answer(),
+            remedy=self.remedy(),
+            sections=filled,
+            title=f"whydiff {self.title}",
+        )
+
+    def print(self, *, color: terminal.Color = "auto", width: int | None = None, verbose: bool = False) -> None:
+        """Print the report; options as those of `whydiff.report.terminal.TerminalReporter`."""
+        terminal.write(self.view(verbose), terminal.make_console(color, width))
+
+    def save(self, path: str) -> None:
+        """Write the report: ``.json``, ``.md`` or ``.txt``.
+
+        Raises:
+            UsageError: another suffix, or the file cannot be written.
+        """
+        check_suffixes([path])
+        renderers = {
+            ".json": lambda: json.write(self.to_dict()),
+            ".md": lambda: markdown.write(self.view()),
+            ".txt": lambda: terminal.as_text(self.view()),
+        }
+        write_file(path, renderers[Path(path).suffix.lower()]())
+
+
+def check_suffixes(paths: Iterable[str]) -> None:
+    """Refuse an unknown kind of file before a long study runs.
+
+    Raises:
+        UsageError: a suffix other than `SUFFIXES`.
+    """
+    for path in paths:
+        if Path(path).suffix.lower() not in SUFFIXES:
+            raise UsageError(
+                "A study cannot be written as this kind of file.",
+                where=path,
+                actual=Path(path).suffix or "(no suffix)",
+                expected=" or ".join(SUFFIXES),
+            )
