@@ -13,7 +13,6 @@ import pytest
 
 from whydiff import registry
 
-
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/whydiff"
 FLOORS = 14
