@@ -94,7 +94,7 @@ def test_only_the_indices_of_scopes_are_folded() -> None:
 
     found = groups((origin(0, "output.0"), origin(1, "output.0"), origin(1, "output.1")))
     assert [group.label for group in found] == [
-        "h.N.norm:native_layer_norm#0.output.0 (N = 0–1)",
+        "h.N.norm:native_layer_norm#0.output.0 (N = 0, 1)",
         "h.1.norm:native_layer_norm#0.output.1",
     ]
 
