@@ -109,7 +109,16 @@ def _judged(
             changed < HIDDEN_CAST_SHARE * source.size or changed == 0 or furthest**changed < HIDDEN_CAST_CHANCE
         ):
             continue
-        return Cast(rounded, wide, narrow, stored, via, source.size, changed, max_rel)
+        return Cast(
+            rounded=rounded,
+            wide=wide,
+            narrow=narrow,
+            stored=stored,
+            via=via,
+            elements=source.size,
+            changed=changed,
+            max_rel=max_rel,
+        )
     return None
 
 

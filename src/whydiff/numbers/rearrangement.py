@@ -57,7 +57,12 @@ class Rearrangement:
     def inverse(self) -> Rearrangement:
         """What undoes it."""
         factors = tuple(self.factors[i] for i in self.order)
-        return Rearrangement(factors, self.after, tuple(self.order.index(i) for i in range(len(factors))), self.groups)
+        return Rearrangement(
+            factors=factors,
+            groups=self.after,
+            order=tuple(self.order.index(i) for i in range(len(factors))),
+            after=self.groups,
+        )
 
     def __str__(self) -> str:
         names = [_NAMES[i] for i in range(len(self.factors))]
@@ -96,7 +101,9 @@ def parse(text: str, shape: Sequence[int]) -> Rearrangement:
             actual=f"{text!r} on {list(shape)}",
             expected="einops notation, such as 'a (b c) -> a (c b), b=2'",
         ) from error
-    return Rearrangement(tuple(sizes[n] for n in names), tuple(map(len, left)), order, tuple(map(len, right)))
+    return Rearrangement(
+        factors=tuple(sizes[n] for n in names), groups=tuple(map(len, left)), order=order, after=tuple(map(len, right))
+    )
 
 
 def candidates(shape: Sequence[int], after: Sequence[int] | None = None) -> Iterator[Rearrangement]:
@@ -116,7 +123,7 @@ def candidates(shape: Sequence[int], after: Sequence[int] | None = None) -> Iter
         for order in itertools.permutations(range(len(shape))):
             moved = [i for i in order if shape[i] > 1]
             if moved != sorted(moved) and tuple(shape[i] for i in order) == wanted:
-                yield Rearrangement(shape, ones, order, ones)
+                yield Rearrangement(factors=shape, groups=ones, order=order, after=ones)
     if wanted != shape:
         return
     for parts in (2, 3):
@@ -130,7 +137,7 @@ def _within(shape: tuple[int, ...], axis: int, split: tuple[int, ...], order: tu
     factors = (*shape[:axis], *split, *shape[axis + 1 :])
     whole = (*range(axis), *(axis + i for i in order), *range(axis + len(split), len(factors)))
     groups = tuple(len(split) if i == axis else 1 for i in range(len(shape)))
-    return Rearrangement(factors, groups, whole, groups)
+    return Rearrangement(factors=factors, groups=groups, order=whole, after=groups)
 
 
 def _splits(size: int, parts: int) -> Iterator[tuple[int, ...]]:

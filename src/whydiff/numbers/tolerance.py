@@ -302,4 +302,4 @@ def cancelled(errors: tuple[float, float], units: tuple[float, float], results: 
     unequal = errors[worse] > PRECISION_CLASS_RATIO * errors[better]
     if not unequal or lost[worse] <= CANCELLED_SHARE * digits[worse] or lost[better] > CANCELLED_SHARE * digits[better]:
         return None
-    return Cancelled(worse, lost[worse], lost[better], digits[worse])
+    return Cancelled(worse=worse, lost=lost[worse], other=lost[better], digits=digits[worse])

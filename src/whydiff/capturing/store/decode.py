@@ -146,12 +146,12 @@ class IndexDecoder:
         """Forget what came after the last mark; returns how much that was."""
         mark = self.mark
         lost = Mark(
-            0,
-            len(self.calls) - mark.calls,
-            len(self.leaves) - mark.leaves,
-            len(self.contexts) - mark.contexts,
-            len(self.payloads) - mark.payloads,
-            len(self.shards) - mark.shards,
+            steps=0,
+            calls=len(self.calls) - mark.calls,
+            leaves=len(self.leaves) - mark.leaves,
+            contexts=len(self.contexts) - mark.contexts,
+            payloads=len(self.payloads) - mark.payloads,
+            shards=len(self.shards) - mark.shards,
         )
         del self.calls[mark.calls :], self.leaves[mark.leaves :], self.contexts[mark.contexts :]
         del self.shards[mark.shards :]
@@ -183,26 +183,26 @@ class IndexDecoder:
         _, storage, role, name, spec, fingerprint, payload, skipped = _list(row, "leaf", 8)
         strings = self._strings
         leaf = Leaf(
-            _int(storage, "storage", -1),
-            _word(role, ROLES, "role"),
-            _str(name, "name"),
-            _pick(self._specs, spec, "spec"),
-            _fingerprint(fingerprint),
-            _pick(strings, payload, "payload"),
-            _pick(strings, skipped, "skipped"),
+            storage=_int(storage, "storage", -1),
+            role=_word(role, ROLES, "role"),
+            name=_str(name, "name"),
+            spec=_pick(self._specs, spec, "spec"),
+            fingerprint=_fingerprint(fingerprint),
+            payload=_pick(strings, payload, "payload"),
+            skipped=_pick(strings, skipped, "skipped"),
         )
         self.leaves.append(leaf)
 
     def _site(self, raw: Any, slot: str) -> Site:
         scope, op, phase, step, rank, occurrence = _list(raw, "site", 6)
         return Site(
-            _pick(self._strings, scope, "scope"),
-            _pick(self._strings, op, "op"),
-            _word(_pick(self._strings, phase, "phase"), PHASES, "phase"),
-            _int(step, "step"),
-            _int(rank, "rank"),
-            _int(occurrence, "occurrence"),
-            slot,
+            scope=_pick(self._strings, scope, "scope"),
+            op=_pick(self._strings, op, "op"),
+            phase=_word(_pick(self._strings, phase, "phase"), PHASES, "phase"),
+            step=_int(step, "step"),
+            rank=_int(rank, "rank"),
+            occurrence=_int(occurrence, "occurrence"),
+            slot=slot,
         )
 
     def _event(self, raw: Any, home: Site, latest: int) -> Event:
@@ -211,13 +211,13 @@ class IndexDecoder:
         strings = self._strings
         slot = _pick(strings, raw[0], "slot")
         return Event(
-            home.at(slot) if len(raw) == 7 else self._site(raw[7], slot),
-            _pick(self._specs, raw[1], "spec"),
-            _int(raw[2], "storage", -1),
-            _int(raw[3], "producer", -1, latest),
-            _fingerprint(raw[4]),
-            _pick(strings, raw[5], "skipped"),
-            _pick(strings, raw[6], "payload"),
+            site=home.at(slot) if len(raw) == 7 else self._site(raw[7], slot),
+            spec=_pick(self._specs, raw[1], "spec"),
+            storage=_int(raw[2], "storage", -1),
+            producer=_int(raw[3], "producer", -1, latest),
+            fingerprint=_fingerprint(raw[4]),
+            skipped=_pick(strings, raw[5], "skipped"),
+            payload=_pick(strings, raw[6], "payload"),
         )
 
     def _add_call(self, row: list[Any]) -> None:
@@ -231,17 +231,17 @@ class IndexDecoder:
         outputs = tuple(self._event(raw, home, index + 1) for raw in _list(writes, "writes"))
         changed = tuple(_int(i, "mutates", 0, len(inputs)) for i in _list(mutates, "mutates"))
         call = Call(
-            index,
-            home,
-            _pick(self._strings, target, "target"),
-            _word(kind, KINDS, "kind"),
-            inputs,
-            outputs,
-            arguments,
-            changed,
-            _int(context, "context"),
-            _pick(self._strings, rng, "rng"),
-            _pick(self._strings, source, "source"),
+            index=index,
+            site=home,
+            target=_pick(self._strings, target, "target"),
+            kind=_word(kind, KINDS, "kind"),
+            reads=inputs,
+            writes=outputs,
+            arguments=arguments,
+            mutates=changed,
+            context=_int(context, "context"),
+            rng=_pick(self._strings, rng, "rng"),
+            source=_pick(self._strings, source, "source"),
         )
         self.calls.append(call)
 
@@ -261,13 +261,21 @@ class IndexDecoder:
         if len(sizes) > MAX_DIMENSIONS:
             raise ValueError(f"a payload has {len(sizes)} dimensions")
         number = _int(shard, "shard", 0, len(self.shards))
-        self.payloads[key] = Stored(dtype, stored, sizes, number, _int(crc, "crc32", 0, 2**32))
+        crc32 = _int(crc, "crc32", 0, 2**32)
+        self.payloads[key] = Stored(dtype=dtype, stored=stored, shape=sizes, shard=number, crc32=crc32)
 
     def _add_mark(self, row: list[Any]) -> None:
         _list(row, row[0], 7)
         self.ended = row[0] == "end"
         steps = self.mark.steps + (0 if self.ended else 1)
-        here = Mark(steps, len(self.calls), len(self.leaves), len(self.contexts), len(self.payloads), len(self.shards))
+        here = Mark(
+            steps=steps,
+            calls=len(self.calls),
+            leaves=len(self.leaves),
+            contexts=len(self.contexts),
+            payloads=len(self.payloads),
+            shards=len(self.shards),
+        )
         told = Mark(*(_int(value, "count") for value in row[1:]))
         if told != here:
             raise ValueError(f"the line counts {told}, but there are {here}")

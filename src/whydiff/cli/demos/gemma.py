@@ -160,13 +160,13 @@ def climb(
     distance = np.abs(np.asarray(alone, np.float64) - np.asarray(batched, np.float64))
     flips = np.asarray(alone).argmax(-1) != np.asarray(batched).argmax(-1)
     return Rung(
-        parameters,
-        activations,
-        bool(repeats),
-        float((bits(alone) != bits(batched)).mean()),
-        float(distance.max()),
-        int(flips.sum()),
-        bool((bits(rows[0][0]) == bits(alone)).all()),
+        parameters=parameters,
+        activations=activations,
+        repeats=bool(repeats),
+        different=float((bits(alone) != bits(batched)).mean()),
+        max_abs=float(distance.max()),
+        flips=int(flips.sum()),
+        one_by_one=bool((bits(rows[0][0]) == bits(alone)).all()),
     )
 
 
@@ -219,11 +219,11 @@ def _with_experiment(cause: Any, rung: Rung) -> Any:
     if cause.code != "SH001":
         return cause
     experiment = Experiment(
-        (Intervention("row-by-row", "the whole program", BATCH),),
-        "row 0 of the batch equals the prompt alone bit for bit",
-        "zero bits differ" if rung.one_by_one else "the logits still differ",
-        "confirmed" if rung.one_by_one else "refuted",
-        "rerun",
+        interventions=(Intervention("row-by-row", "the whole program", BATCH),),
+        prediction="row 0 of the batch equals the prompt alone bit for bit",
+        outcome="zero bits differ" if rung.one_by_one else "the logits still differ",
+        status="confirmed" if rung.one_by_one else "refuted",
+        method="rerun",
     )
     remedy = cause.remedy
     if rung.one_by_one:

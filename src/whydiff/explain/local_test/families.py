@@ -192,7 +192,17 @@ def oracle_of(op: Operation, index: Array | None = None) -> Oracle:
     size = np.maximum(size, tiny)
     scale = np.maximum(scale, tiny)
     unit, inner, steps = roundings_of(op, kind)
-    return Oracle(kind, index, exact, size, scale, terms_of(op, kind), steps, unit, inner)
+    return Oracle(
+        kind=kind,
+        index=index,
+        exact=exact,
+        size=size,
+        scale=scale,
+        terms=terms_of(op, kind),
+        steps=steps,
+        unit=unit,
+        inner=inner,
+    )
 
 
 def evaluate(op: Operation, index: Array, kind: Kind | None = None) -> Array:

@@ -80,7 +80,7 @@ def product(op: Operation) -> Product | None:
     if left.shape[0] * left.shape[1] * right.shape[1] != math.prod(op.shape):
         return None
     beta, alpha = (float(op.argument(None, name, 1)) for name in ("beta", "alpha"))
-    return Product(left, right, bias, alpha, beta, index)
+    return Product(left=left, right=right, bias=bias, alpha=alpha, beta=beta, weight=index)
 
 
 def product_at(

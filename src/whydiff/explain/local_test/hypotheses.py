@@ -266,7 +266,13 @@ def explain(op: Operation, oracle: Oracle, values: Array, level: float, *, exact
     near.sort(key=lambda row: row[3])
     codes = tuple(dict.fromkeys(code for row in near for code in row[0]))
     return Explanation(
-        codes, " or ".join(dict.fromkeys(row[1] for row in near)), near[0][2], best, runner[3], runner[1], mismatch
+        codes=codes,
+        text=" or ".join(dict.fromkeys(row[1] for row in near)),
+        verdict=near[0][2],
+        distance=best,
+        runner_up=runner[3],
+        runner_up_text=runner[1],
+        mismatch=mismatch,
     )
 
 

@@ -95,13 +95,13 @@ class _Held:
             self.reads = [{}, {}]
         inputs = self.regions[0].inputs, self.regions[1].inputs
         return Examined(
-            number,
-            self.joint.calls,
-            inputs,
-            self.joint.events,
-            (made[0], made[1]),
-            (outputs[0], outputs[1]),
-            undecided("several origins together"),
+            number=number,
+            calls=self.joint.calls,
+            reads=inputs,
+            results=self.joint.events,
+            operations=(made[0], made[1]),
+            outputs=(outputs[0], outputs[1]),
+            result=undecided("several origins together"),
         )
 
 

@@ -85,7 +85,17 @@ def measure_side(values: Array, oracle: Oracle, dtype: str) -> Measured:
     x, exact = values[finite], oracle.exact[finite]
     size, scale = oracle.size[finite], oracle.scale[finite]
     if not x.size:
-        return Measured(0, nonfinite, 0.0, 0, 0.0, 0.0, 0.0, np.zeros(0, bool), 0.0)
+        return Measured(
+            outputs=0,
+            nonfinite=nonfinite,
+            excess=0.0,
+            over=0,
+            spread=0.0,
+            level=0.0,
+            peak=0.0,
+            matches=np.zeros(0, bool),
+            lean=0.0,
+        )
     error = x - exact
     n, u = oracle.terms, oracle.unit
     probable = local_bound_lambda(x.size) * math.sqrt(n) * u

@@ -59,15 +59,15 @@ class Range:
         for exponent, count in other.exponents.items():
             exponents[exponent] = exponents.get(exponent, 0) + count
         return Range(
-            self.dtype,
-            self.elements + other.elements,
-            self.zeros + other.zeros,
-            self.subnormals + other.subnormals,
-            self.infs + other.infs,
-            self.nans + other.nans,
-            max(self.max_abs, other.max_abs),
-            min(self.min_abs, other.min_abs),
-            exponents,
+            dtype=self.dtype,
+            elements=self.elements + other.elements,
+            zeros=self.zeros + other.zeros,
+            subnormals=self.subnormals + other.subnormals,
+            infs=self.infs + other.infs,
+            nans=self.nans + other.nans,
+            max_abs=max(self.max_abs, other.max_abs),
+            min_abs=min(self.min_abs, other.min_abs),
+            exponents=exponents,
         )
 
     def headroom(self, dtype: str = "") -> float:
@@ -151,7 +151,17 @@ class Tally:
         if special and high == self.row.size - 7:  # a format without infinities has numbers there
             powers[high - form.bias] -= special
         least = math.inf if smallest + 1 >= form.top else form.value(smallest + 1)
-        return Range(self.dtype, elements, zeros, subnormals, special - nans, nans, form.value(largest), least, powers)
+        return Range(
+            dtype=self.dtype,
+            elements=elements,
+            zeros=zeros,
+            subnormals=subnormals,
+            infs=special - nans,
+            nans=nans,
+            max_abs=form.value(largest),
+            min_abs=least,
+            exponents=powers,
+        )
 
 
 def measure_address(address: int, elements: int, dtype: str) -> Range:
