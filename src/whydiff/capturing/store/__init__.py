@@ -1,10 +1,11 @@
 """Traces on disk, as described in ``docs/reference/trace-format.md``.
 
-`TraceWriter` writes while a run goes on, `save` writes a trace held in memory, `open_trace` opens one. Opening
-runs no code and unpickles nothing.
+`TraceWriter` writes while a run goes on, `save` writes a trace held in memory, `open_trace` opens one, and
+`read_tensor_file` reads plain tensor files. Opening runs no code and unpickles nothing.
 """
 
 from whydiff.capturing.store.reader import DiskTrace, open_trace
+from whydiff.capturing.store.tensor_files import TensorFile, read_tensor_file
 from whydiff.capturing.store.writer import TraceWriter, save
 
-__all__ = ["DiskTrace", "TraceWriter", "open_trace", "save"]
+__all__ = ["DiskTrace", "TensorFile", "TraceWriter", "open_trace", "read_tensor_file", "save"]

@@ -19,7 +19,7 @@ import numpy as np
 from whydiff.capturing.store import strict
 from whydiff.capturing.store.dtypes import NATIVE, TAGS
 from whydiff.capturing.store.layout import COPY_AGAIN
-from whydiff.errors import TraceFormatError
+from whydiff.errors import PayloadError, TraceFormatError
 
 MAX_HEADER = 100_000_000
 """Largest header in bytes; the same limit as the safetensors library's."""
@@ -103,18 +103,32 @@ class SafetensorsFile:
         _, _, begin, end = self.entries[name]
         return memoryview(self._map)[self._data + begin : self._data + end]
 
-    def array(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    def array(
+        self, name: str, dtype: np.dtype[Any] | None = None, shape: tuple[int, ...] | None = None
+    ) -> np.ndarray[Any, Any]:
         """One tensor as a C-contiguous, read-only array; copied only if the file does not align it.
 
         Args:
             name: of the tensor.
-            dtype: little-endian numpy dtype of the bits.
-            shape: of the array.
+            dtype: little-endian numpy dtype of the bits; the tag's own if not given.
+            shape: the tag's own if not given.
 
         Raises:
+            PayloadError: the file's dtype has no whole number of bytes (or is unknown here).
             TraceFormatError: numpy cannot make an array of this shape.
         """
-        _, _, begin, end = self.entries[name]
+        tag, own_shape, begin, end = self.entries[name]
+        if dtype is None:
+            if tag not in TAGS:
+                raise PayloadError(
+                    "A tensor has a dtype that this version does not read.",
+                    where=f"{self.path}: {name}",
+                    actual=tag,
+                    expected=", ".join(TAGS),
+                    next_step="Convert it to another dtype first.",
+                )
+            dtype = NATIVE[TAGS[tag][1]]
+        shape = own_shape if shape is None else shape
         try:
             if begin == end:
                 return np.zeros(shape, dtype)

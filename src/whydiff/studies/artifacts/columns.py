@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.store.tensor_files import DAMAGE
 from whydiff.errors import UsageError
-from whydiff.studies.artifacts.content import DAMAGE, Content, Spool, damaged
+from whydiff.studies.artifacts.content import Content, Spool, damaged
 from whydiff.studies.artifacts.sources import FileRange, Stored, real_bits
 
 BATCH_ROWS = 1 << 16

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import lzma
 import shutil
-import struct
 import tempfile
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,25 +11,6 @@ from typing import Any
 
 from whydiff.errors import TraceFormatError
 from whydiff.studies.artifacts.sources import Stored
-
-DAMAGE = (
-    ValueError,
-    OSError,
-    EOFError,
-    SyntaxError,
-    tokenize.TokenError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    lzma.LZMAError,
-    zlib.error,
-    zipfile.BadZipFile,
-)
-"""What numpy's header parser (Python's own parser) and the zip reader raise on damaged bytes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

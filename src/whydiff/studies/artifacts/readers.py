@@ -17,9 +17,10 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.store.dtypes import NATIVE, TAGS
 from whydiff.capturing.store.nested import named_leaves
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
+from whydiff.capturing.store.tensor_files import DAMAGE, npy_header
 from whydiff.errors import UsageError
 from whydiff.studies.artifacts.columns import read_columns
-from whydiff.studies.artifacts.content import DAMAGE, Content, Spool, damaged
+from whydiff.studies.artifacts.content import Content, Spool, damaged
 from whydiff.studies.artifacts.sources import FileRange, InMemory, Stored, in_memory, real_bits
 
 MAX_TEXT = 64 << 20
@@ -48,23 +49,6 @@ def _safetensors(path: Path) -> Content:
     return Content(tensors, {f"__metadata__.{key}": str(value) for key, value in opened.metadata.items()}, skipped)
 
 
-def _npy_header(stream: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and dtype of a ``.npy`` stream; its data must fill the rest of ``size`` bytes."""
-    form = np.lib.format
-    version = form.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"format version {version} is not read here")
-    shape, fortran, dtype = (form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0)(stream)
-    if dtype.hasobject:
-        raise ValueError("it holds pickled Python objects, which are never opened")
-    count = 1
-    for length in shape:
-        count *= length
-    if min(shape, default=0) < 0 or count * dtype.itemsize != size - stream.tell():
-        raise ValueError(f"it declares {dtype}{list(shape)} and has {size - stream.tell()} bytes of data")
-    return shape, fortran, dtype
-
-
 def _stored(name: str, path: Path, begin: int, header: tuple[tuple[int, ...], bool, np.dtype[Any]]) -> Stored | str:
     shape, fortran, dtype = header
     if dtype.name not in NATIVE or dtype.newbyteorder("<") != dtype:
@@ -80,7 +64,7 @@ def _stored(name: str, path: Path, begin: int, header: tuple[tuple[int, ...], bo
 def _npy(path: Path) -> Content:
     try:
         with open(path, "rb") as stream:
-            header = _npy_header(stream, path.stat().st_size)
+            header = npy_header(stream, path.stat().st_size)
             found = _stored("array", path, stream.tell(), header)
     except DAMAGE as error:
         raise damaged(path, error) from error
@@ -105,7 +89,7 @@ def _npz(path: Path) -> Content:
                 spooled, begin = _member(archive, member, path)
                 with open(spooled, "rb") as stream:
                     stream.seek(begin)
-                    header = _npy_header(_Part(stream, begin), member.file_size)
+                    header = npy_header(_Part(stream, begin), member.file_size)
                     found = _stored(name, spooled, stream.tell(), header)
                 if isinstance(found, str):
                     skipped[name] = found
