@@ -11,7 +11,7 @@ from typing import Any
 from whydiff import registry
 from whydiff.capturing.adapters import Progress, Run, for_framework, for_target
 from whydiff.capturing.store import DiskTrace, open_trace
-from whydiff.errors import Failures, PluginError, TraceError, WhydiffError, attempted, collecting, guarded, one_line
+from whydiff.errors import Failures, TraceError, WhydiffError, attempted, collecting, guarded
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
@@ -77,7 +77,7 @@ def compare(reference: Any, candidate: Any, *args: Any, options: Options | None 
     """
     options = options or Options()
     sides = _runs(reference, candidate, args, kwargs)
-    with _strange_traces(sides), collecting() as failures:
+    with _strange_traces(sides), registry.blamed(), collecting() as failures:
         diagnosis = _compared(sides, options)
         return replace(diagnosis, not_compared=(*diagnosis.not_compared, *_failed(failures)))
 
@@ -220,9 +220,6 @@ def _strange_traces(sides: Sequence[Run | DiskTrace]) -> Iterator[None]:
     except WhydiffError:
         raise
     except Exception as error:
-        plugin = registry.owner(error)
-        if plugin:
-            raise PluginError("A plugin failed.", where=plugin, actual=one_line(error)) from error
         files = [side.source for side in sides if isinstance(side, DiskTrace)]
         if not files:
             raise

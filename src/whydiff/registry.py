@@ -17,12 +17,13 @@ import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
-from whydiff.errors import PluginError, UsageError, one_line
+from whydiff.errors import PluginError, UsageError, WhydiffError, one_line
 
 PACKAGES = {
     "adapters": "whydiff.capturing.adapters",
@@ -155,7 +156,25 @@ def described(folder: str, name: str) -> str:
     return str(plugin) if plugin is not None else f"{folder[:-1]} {name}"
 
 
-def owner(error: BaseException) -> str:
+@contextmanager
+def blamed() -> Iterator[None]:
+    """What a plugin's own code raises inside is an error that names the plugin.
+
+    Raises:
+        PluginError: a plugin raised; anything else comes through as it is.
+    """
+    try:
+        yield
+    except WhydiffError:
+        raise
+    except Exception as error:
+        plugin = _owner(error)
+        if plugin:
+            raise PluginError("A plugin failed.", where=plugin, actual=one_line(error)) from error
+        raise
+
+
+def _owner(error: BaseException) -> str:
     """The plugin whose own code raised an error, in words; empty if none did."""
     frame, files = error.__traceback__, []
     while frame is not None:

@@ -72,6 +72,9 @@ class Diagnosis:
         """Write the report that belongs to the path's suffix (``.json``, ``.md``, ``.html`` …).
 
         Raises:
-            whydiff.errors.UsageError: no reporter writes that suffix.
+            whydiff.errors.UsageError: no reporter writes that suffix, or the file cannot be written.
+            whydiff.errors.PluginError: another distribution's reporter raised.
         """
-        registry.reporter_for(path).save(self, path)
+        reporter = registry.reporter_for(path)
+        with registry.blamed():
+            reporter.save(self, path)

@@ -8,11 +8,11 @@ File names are the codes in lower case (``st003.py``); files that begin with ``_
 
 from __future__ import annotations
 
-import functools
-
 from whydiff import registry
-from whydiff.errors import UsageError
+from whydiff.explain.causes._asked import asked, by_code, detectors, is_general, who
+from whydiff.explain.causes._explained import causes_of
 from whydiff.explain.causes._rule import CauseRule, StateView, demands, in_order
+from whydiff.explain.causes._state import Difference, differences, interventions_of
 from whydiff.explain.causes._view import Finding, JointView, View
 
 CONTRACT = registry.Contract(
@@ -20,51 +20,19 @@ CONTRACT = registry.Contract(
 )
 
 
-@functools.cache
-def asked() -> tuple[CauseRule, ...]:
-    """Every registered cause, in the order in which they are asked to explain a place."""
-    return in_order(registry.parts("causes"))
-
-
-def detectors() -> tuple[CauseRule, ...]:
-    """Every registered cause, by code."""
-    return tuple(sorted(asked(), key=lambda rule: rule.code))
-
-
-def by_code(code: str) -> CauseRule:
-    """The cause of a code or name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    found = [d for d in detectors() if code.lower() in (d.code.lower(), d.name)]
-    if not found:
-        known = ", ".join(f"{d.code} {d.name}" for d in detectors())
-        raise UsageError("There is no such cause.", actual=code, expected=known)
-    return found[0]
-
-
-def is_general(code: str) -> bool:
-    """Whether a cause says what differs without knowing the mistake."""
-    return by_code(code).general
-
-
-@functools.cache
-def who(rule: CauseRule) -> str:
-    """A cause in words, for counting what it raised: where a third party's comes from."""
-    name = next(name for name, part in registry.parts("causes").items() if part is rule)
-    return registry.described("causes", name)
-
-
 __all__ = [
     "CauseRule",
+    "Difference",
     "Finding",
     "JointView",
     "StateView",
     "View",
     "asked",
     "by_code",
+    "causes_of",
     "detectors",
+    "differences",
+    "interventions_of",
     "is_general",
     "who",
 ]

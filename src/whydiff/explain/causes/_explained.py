@@ -23,8 +23,9 @@ from typing import Any
 from whydiff.errors import WhydiffError, guarded
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule, asked, who
+from whydiff.explain.causes._asked import asked, who
 from whydiff.explain.causes._joint import joints_of
+from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._state import listed, remember
 from whydiff.explain.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number

@@ -8,18 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from whydiff.explain.causes import CauseRule, detectors
-
-HEADINGS = (
-    "What it detects",
-    "Why it happens",
-    "Evidence required",
-    "Look-alikes",
-    "Example",
-    "Remedy",
-    "How it is verified",
-    "References",
-)
+from whydiff.explain.causes._asked import detectors
+from whydiff.explain.causes._rule import CauseRule
 
 
 def sections(detector: CauseRule) -> dict[str, str]:

@@ -15,6 +15,18 @@ from whydiff.explain.causes._view import Finding, JointView, View
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.records import Cause, Intervention, Leaf, Payload
 
+HEADINGS = (
+    "What it detects",
+    "Why it happens",
+    "Evidence required",
+    "Look-alikes",
+    "Example",
+    "Remedy",
+    "How it is verified",
+    "References",
+)
+"""Of the docstring of every cause, in this order."""
+
 
 class StateView:
     """One state tensor that differs, as a cause of state sees it.
@@ -115,8 +127,14 @@ def demands(part: Any, name: str) -> Iterator[str]:
             yield f"{attribute} is {value!r}, not a tuple of strings"
     if not isinstance(part.general, bool):
         yield f"general is {part.general!r}, not True or False"
-    if not inspect.getdoc(type(part)) or inspect.getdoc(type(part)) == inspect.getdoc(CauseRule):
-        yield "it has no docstring, which is its page"
+    page = type(part).__doc__ or ""
+    missing = [heading for heading in HEADINGS if not re.search(rf"^ *{heading}:$", page, re.MULTILINE)]
+    if missing:
+        yield (
+            f"its docstring lacks the headings {', '.join(missing)}"
+            if page
+            else "it has no docstring, which is its page"
+        )
 
 
 def in_order(rules: Mapping[str, CauseRule]) -> tuple[CauseRule, ...]:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from whydiff.errors import PayloadError, guarded
 from whydiff.explain.case import Case
-from whydiff.explain.causes import StateView, asked, who
+from whydiff.explain.causes._asked import asked, who
+from whydiff.explain.causes._rule import StateView
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.records import Comparison, Intervention, Leaf
 
