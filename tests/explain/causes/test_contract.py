@@ -15,7 +15,8 @@ import torch
 from whydiff import registry
 from whydiff.errors import UsageError
 from whydiff.explain.causes import by_code, detectors
-from whydiff.explain.causes._page import HEADINGS, index, page, sections
+from whydiff.explain.causes._page import index, page, sections
+from whydiff.explain.causes._rule import HEADINGS
 from whydiff.pipeline import compare
 from whydiff.records import Cause, Diagnosis
 from whydiff.studies.matrix import Matrix, MatrixOptions, run_matrix, settings
