@@ -17,7 +17,7 @@ from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
 from whydiff.explain.scaling import Modes, Scaling, measure_scaling
 from whydiff.judge.impact import impact, justified
-from whydiff.judge.noise_floor import NoiseFloor, noise_floor
+from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.verdict import judge, judge_origins, needs_local_test, weighed
 from whydiff.judge.verify import verify
 from whydiff.locate.by_fingerprint import from_fingerprints
@@ -137,12 +137,12 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
         scaling = attempted("the scaling test", lambda: measure_scaling(case, progress), failed)
     causes = tuple(sorted(weighed(case, verify(case, hypotheses, progress), scaling), key=_rank))
     floor, local = NoiseFloor(), None
-    if scaling is not None:
-        floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)
     if scaling is not None and needs_local_test(case, scaling):
         local = attempted("the local test", lambda: examine(case, progress), None)
     origins = judge_origins(case, causes, scaling, local)
     verdict, reason = judge(case, origins, causes, scaling)
+    if scaling is not None and in_question(verdict, causes):
+        floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)
     return Diagnosis(
         verdict=verdict,
         reason=reason,

@@ -237,7 +237,8 @@ class _Side:
             if event is not None:
                 contents.append((event, executor.payload(executor.read(event))))
 
-        self._plain = self._outputs(look, {})
+        if wanted:
+            self._plain = self._outputs(look, {})
         for event, payload in contents:
             if _is_mask(payload) and _truth(payload).tobytes() not in seen:
                 seen.add(_truth(payload).tobytes())

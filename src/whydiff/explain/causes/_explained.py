@@ -117,10 +117,15 @@ def _explained(case: Case) -> dict[int, Finding]:
         if finding is not None:
             found[seen.number] = finding
 
-    examine(case, chosen=[indices[0] for indices in eligible.values()][:_FIRST], visit=visit)
-    alike = [i for indices in eligible.values() if indices[0] in found for i in indices[1:]][:_ALL]
-    if alike:
-        examine(case, chosen=alike, visit=visit)
+    first = {index: indices[0] for indices in list(eligible.values())[:_FIRST] for index in indices}
+
+    def wanted(index: int) -> bool:  # the first of every kind, and others where that is explained
+        return first[index] == index or (first[index] in found and len(found) < _FIRST + _ALL)
+
+    judged = examine(case, chosen=sorted(first), visit=visit, wanted=wanted)
+    late = [index for index in sorted(first) if index not in judged and wanted(index)]
+    if late:  # the walk came to them before it came to the first of their kind
+        examine(case, chosen=late, visit=visit)
     found = _together(case, eligible, found, rules)
     if any(finding.general for finding in found.values()) and enough(case):
         found = {index: finding for index, finding in found.items() if not finding.general}
