@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from whydiff import registry
-from whydiff.capturing.adapters import Progress, Run, for_framework, for_target
+from whydiff.capturing.adapters import Progress, Run, for_framework, for_target, replayable
 from whydiff.capturing.store import DiskTrace, open_trace
 from whydiff.errors import Failures, TraceError, WhydiffError, attempted, collecting, guarded
 from whydiff.explain.case import Case
@@ -29,7 +29,6 @@ from whydiff.numbers.comparison import same
 from whydiff.pair.align import align, explain
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.axes import axes_of
-from whydiff.pair.replay import replayable
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Measurement, Side, Trace
 
 _NO_IMPACT: tuple[Measurement, ...] = ()

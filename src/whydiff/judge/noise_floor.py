@@ -15,13 +15,13 @@ from typing import Literal
 
 import numpy as np
 
-from whydiff.capturing.adapters import Progress, for_framework
+from whydiff.capturing.adapters import Progress, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.locate.rows import compared
 from whydiff.numbers.metrics import is_integer, measure, values
 from whydiff.numbers.tolerance import FLOOR_RUNS, FLOOR_T, UNIT_ROUNDOFF, Tolerance, default_tolerance, unit_roundoff
-from whydiff.pair.replay import replay_together, replayable
+from whydiff.pair.replay import replay_together
 from whydiff.records import Cause, Lift, Payload, Slot, Trace, Verdict
 
 

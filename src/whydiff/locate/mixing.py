@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from whydiff.capturing.adapters import Executor, Value
 from whydiff.errors import WhydiffError
 from whydiff.numbers.comparison import compare_payloads
@@ -155,7 +157,7 @@ class Mixing:
                     if er.spec.shape != ec.spec.shape:
                         one = self.step.look(er, ec)
                         if one.map is not None and one.map.whole == found.whole and one.agrees:
-                            value, exchanged = one.map.put(change(value), one.map.part(value)), True
+                            value, exchanged = one.map.put(change(value), one.map.part(value), executor.put), True
                     reads.append(value)
                 if exchanged and not executor.same(now, found.part(list(executor.apply(call, reads))[slot])):
                     return True
@@ -172,7 +174,7 @@ def _key(look: Look) -> tuple[int, int, int, int]:
 def _turned(value: Value) -> Any:
     """The same elements in reversed order: other values in every row, all of them valid ones."""
     flat = value.reshape(-1)
-    return (flat.flip(0) if hasattr(flat, "flip") else flat[::-1]).reshape(value.shape)
+    return flat[np.arange(flat.shape[0])[::-1].copy()].reshape(value.shape)
 
 
 _CHANGES: tuple[Callable[[Value], Any], ...] = (

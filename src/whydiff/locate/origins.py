@@ -291,7 +291,7 @@ class _Origins:
         """The candidate's op on the reference's inputs (None if it cannot be executed so)."""
         try:
             reads = [self.step.take(self.step.reference.read(event)) for event in call_r.reads]
-            reads = [_own(value) if i in call_c.mutates else value for i, value in enumerate(reads)]
+            reads = [self.step.candidate.copy(value) if i in call_c.mutates else value for i, value in enumerate(reads)]
             outputs = list(self.step.candidate.apply(call_c, reads))
             return outputs or [reads[i] for i in call_c.mutates]
         except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, IndexError):
@@ -434,7 +434,3 @@ class _Origins:
                 ],
             )
         return "implementation", (), [Evidence("its inputs and arguments agree bit for bit and its output differs")]
-
-
-def _own(value: Value) -> Value:
-    return value.clone() if hasattr(value, "clone") else value

@@ -262,7 +262,7 @@ class Lockstep:
         value = self.take(look.reference_value)
         inside = look.map is not None and look.map.whole == "candidate"
         if look.map is not None and inside:
-            value = look.map.put(self.candidate.read(look.candidate), value)
+            value = look.map.put(self.candidate.read(look.candidate), value, self.candidate.put)
         if not self.candidate.overwrite(look.candidate, value):
             return False
         now = self.candidate.read(look.candidate)

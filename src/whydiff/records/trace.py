@@ -291,6 +291,10 @@ class Trace(Protocol):
     def note(self) -> str: ...
     @property
     def source(self) -> str: ...  # "live" or the path
+    @property
+    def payloads(self) -> Mapping[str, Any]: ...  # keys of full tensors that can be asked for
+    @property
+    def handles(self) -> Mapping[str, Any]: ...  # a live run's own values, for its adapter only; {} on disk
     def payload(self, key: str) -> Payload | None: ...
 
 

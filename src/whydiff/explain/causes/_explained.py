@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from whydiff.capturing.adapters import replayable
 from whydiff.errors import WhydiffError, guarded
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
@@ -31,7 +32,6 @@ from whydiff.explain.causes._state import listed, remember
 from whydiff.explain.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints
 from whydiff.numbers.tolerance import SCALING_FLOOR
-from whydiff.pair.replay import replayable
 from whydiff.records import Cause, Evidence, Origin, Remedy, Verdict
 
 _KINDS = ("implementation", "arguments", "layout", "region")

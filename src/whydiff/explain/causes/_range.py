@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.explain.case import Case
@@ -41,8 +40,8 @@ def _parts(comparison: Comparison) -> bool:
 
 
 def _audit(trace: Trace) -> tuple[Alarm, ...]:
-    adapter: Any = for_framework(trace.framework)
-    return adapter.audit(trace).alarms if hasattr(adapter, "audit") else ()
+    audit = for_framework(trace.framework).audit(trace)
+    return audit.alarms if audit is not None else ()
 
 
 def measured(alarm: Alarm, sentence: str) -> tuple[Evidence, ...]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.adapters import replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import number
 from whydiff.numbers.metrics import is_integer
-from whydiff.pair.replay import replayable
 from whydiff.records import Cause, Evidence, Intervention, Lift, Payload, Remedy, Verdict
 
 _OTHER_WAYS = (

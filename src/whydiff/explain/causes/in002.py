@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import for_framework, replayable
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
@@ -15,7 +15,6 @@ from whydiff.explain.causes._flow import first_taker, looks_up, turns
 from whydiff.locate.origins import find_origins
 from whydiff.numbers.tolerance import SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.pair.lockstep import Lockstep, Look
-from whydiff.pair.replay import replayable
 from whydiff.records import Call, Cause, Evidence, Intervention, Origin, Remedy, Verdict
 
 _STEPS = 8

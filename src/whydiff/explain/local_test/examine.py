@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Progress, for_framework
+from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.local_test.judge import LocalResult, judge_outputs, undecided
@@ -18,7 +18,6 @@ from whydiff.explain.local_test.operation import Array, Operation
 from whydiff.explain.local_test.replays import Region, operation, positions
 from whydiff.locate.origins import Watcher, walk_origins
 from whydiff.pair.lockstep import Lockstep, Look
-from whydiff.pair.replay import replayable
 from whydiff.records import Call, Event, Lift, Origin, Payload
 
 _FAILURES = (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError)

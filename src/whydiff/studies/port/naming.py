@@ -12,7 +12,7 @@ import numpy as np
 from whydiff.capturing.adapters import for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.causes.fo001 import named
-from whydiff.explain.interventions import Edited, edits
+from whydiff.explain.interventions import edits
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Lift, Remedy, Trace, Verdict
 from whydiff.studies.port.points import Judged
@@ -167,8 +167,9 @@ def _after(candidate: Trace, one: Judged, change: Intervention) -> float | None:
     if one.rerun is None:
         return None
     try:
-        edited: Any = Edited(candidate, edits(candidate, [change]))
-        return one.rerun(for_framework(candidate.framework).executor(edited, lift=Lift("float64")))
+        exchanged = edits(candidate, [change])
+        adapter = for_framework(candidate.framework)
+        return one.rerun(adapter.executor(candidate, lift=Lift("float64"), exchanged=exchanged))
     except WhydiffError:
         return None
 

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch._decomp import get_decompositions
 
+from whydiff.capturing.adapters import contract
+from whydiff.capturing.adapters._live import short
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, integer_view
-from whydiff.capturing.adapters.torch.executor import Executor, Held, _flat, _short
+from whydiff.capturing.adapters.torch.executor import Executor, Held, _flat
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.formulas import FORMULAS
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
@@ -69,7 +71,7 @@ def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: b
     raise ReplayError(
         f"not lifted: {call.target} has no {lift.dtype} kernel, formula or decomposition here",
         where=str(call.site),
-        actual=_short(refused) if refused is not None else "",
+        actual=short(refused) if refused is not None else "",
     ) from refused
 
 
@@ -128,9 +130,14 @@ class LiftedExecutor(Executor):
     """
 
     def __init__(
-        self, trace: Trace, lift: Lift, *, trusted: bool = False, restore: Mapping[str, torch.Tensor] | None = None
+        self,
+        trace: Trace,
+        lift: Lift,
+        *,
+        restore: Mapping[str, torch.Tensor] | None = None,
+        exchanged: Mapping[int, Call] | None = None,
     ) -> None:
-        super().__init__(trace, trusted=trusted, restore=restore)
+        super().__init__(trace, restore=restore, exchanged=exchanged)
         self.lift = lift
         self.not_lifted: dict[str, list[str]] = {}
         self.flips: list[str] = []
@@ -264,7 +271,7 @@ class LiftedExecutor(Executor):
             self._generators[device] = torch.Generator(device).manual_seed(self.lift.seed or 0)
         return self._generators[device]
 
-    def share_leaves(self, first: Executor) -> None:
+    def share_leaves(self, first: contract.Executor) -> None:
         """Read the widened leaves of a replay of the same trace that is one call ahead."""
         self._first = first if isinstance(first, LiftedExecutor) and first.lift.dtype == self.lift.dtype else None
 
