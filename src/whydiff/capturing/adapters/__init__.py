@@ -24,6 +24,7 @@ from whydiff.errors import UsageError
 from whydiff.records import Trace
 
 SHARED = ("contract", "roles")
+CONTRACT = registry.Contract(base=Recorded)
 
 
 def for_framework(name: str) -> Recorded:
