@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.explain.case import Case
@@ -40,8 +41,8 @@ def _parts(comparison: Comparison) -> bool:
 
 
 def _audit(trace: Trace) -> tuple[Alarm, ...]:
-    audit = for_framework(trace.framework).audit(trace)
-    return audit.alarms if audit is not None else ()
+    adapter: Any = for_framework(trace.framework)
+    return adapter.audit(trace).alarms if hasattr(adapter, "audit") else ()
 
 
 def measured(alarm: Alarm, sentence: str) -> tuple[Evidence, ...]:
@@ -80,7 +81,13 @@ def with_experiment(cause: Cause, alarm: Alarm, found: Range | str) -> Cause:
         )
     status: Status = "confirmed" if cured else "refuted"
     widened = tuple(item for item in cause.interventions if item.name == "widen")
-    experiment = Experiment(widened or cause.interventions, prediction, outcome, status, "replay")
+    experiment = Experiment(
+        interventions=widened or cause.interventions,
+        prediction=prediction,
+        outcome=outcome,
+        status=status,
+        method="replay",
+    )
     reason = "" if cured else "wider numbers do not cure it"
     return replace(cause, status=status, reason=reason, experiments=(*cause.experiments, experiment))
 

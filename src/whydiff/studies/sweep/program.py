@@ -100,24 +100,23 @@ def cut(inputs: Any, size: Size) -> Any:
             value = value[: size.batch] if size.batch <= rows else value[np.arange(size.batch) % rows]
         return value
 
-    return mapped(inputs, one)
+    return _mapped(inputs, one)
 
 
 def _sizes(inputs: Any) -> tuple[int, int]:
     shapes: list[tuple[int, ...]] = []
-    mapped(inputs, lambda value: shapes.append(tuple(value.shape)))
+    _mapped(inputs, lambda value: shapes.append(tuple(value.shape)))
     rows = next((shape[0] for shape in shapes if shape), 0)
     return rows, next((shape[1] for shape in shapes if len(shape) > 1 and shape[0] == rows), 0)
 
 
-def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Nested arguments with every array changed."""
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return change(value)
     if isinstance(value, Mapping):
-        return {name: mapped(item, change) for name, item in value.items()}
+        return {name: _mapped(item, change) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return tuple(mapped(item, change) for item in value)
+        return tuple(_mapped(item, change) for item in value)
     return value
 
 

@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from whydiff.capturing.adapters.contract import Adapter, Change
-from whydiff.capturing.adapters.jax.roles import NAMES
-from whydiff.records import Call, Environment, Lift, Payload, Trace
+from whydiff.records import Call, Environment, Payload, Trace
 
 if TYPE_CHECKING:
     from whydiff.capturing.adapters.jax.executor import Executor
@@ -22,12 +20,10 @@ _DEEP = 6
 _OURS = ("jax", "jaxlib", "flax", "equinox", "penzai")
 
 
-class JaxAdapter(Adapter):
-    """See `whydiff.capturing.adapters.contract`."""
+class JaxAdapter:
+    """See `whydiff.capturing.adapters.Adapter`."""
 
     name = "jax"
-    remedies = frozenset({"fixed-row-chunks"})
-    operators = NAMES
 
     def owns(self, target: object, args: Sequence[Any]) -> bool:
         """Whether a target, its closure or its arguments hold JAX arrays, jitted functions or JAX modules.
@@ -45,21 +41,11 @@ class JaxAdapter(Adapter):
 
         return Run(target, args, kwargs)
 
-    def executor(
-        self,
-        trace: Trace,
-        *,
-        restore: Mapping[str, Any] | None = None,
-        lift: Lift | None = None,
-        changes: Mapping[int, Change] | None = None,
-        exchanged: Mapping[int, Call] | None = None,
-    ) -> Executor:
+    def executor(self, trace: Trace, *, restore: Mapping[str, Any] | None = None, lift: Any = None) -> Executor:
         """A replay of a trace; primitives named by a trace on disk are limited to JAX's own."""
         from whydiff.capturing.adapters.jax.executor import Executor
 
-        if changes:
-            raise self._cannot("carry single calls out differently")
-        return Executor(trace, restore=restore, lift=lift, exchanged=exchanged)
+        return Executor(trace, restore=restore, lift=lift)
 
     def session(self, **options: Any) -> Session:
         """A capture of whatever runs inside its block; options of `Session`."""
@@ -72,6 +58,10 @@ class JaxAdapter(Adapter):
         from whydiff.capturing.adapters.jax.remedies import remedy
 
         return remedy(name, ops, value)
+
+    def kernels(self, executor: Executor, call: Call, reads: Sequence[Any]) -> Sequence[str]:
+        """What XLA carries an op out by, compiled alone for given values."""
+        return executor.kernels(call, reads)
 
     def to_payload(self, value: Any) -> Payload:
         """A host copy of an array."""
