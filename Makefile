@@ -56,7 +56,7 @@ bench-peers: $(STAMP) ## install torchlens, mindstudio-probe and nnsight under .
 	done
 	$(BIN)/python -m benchmarks.capture_cost
 
-corpus: $(STAMP) ## planted defects and benign pairs: print the confusion table
+corpus: $(STAMP) ## planted defects and benign pairs: print the confusion table, assert every score
 	$(BIN)/python -m tests.corpus
 
 # Three interpreters with real PyTorch versions, for benchmarks.two_versions; not part of CI. torch 2.4 and 2.5

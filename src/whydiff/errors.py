@@ -3,6 +3,7 @@
 ```
 WhydiffError
 ├── UsageError          the call itself is wrong (unknown target, bad option)        exit status 2
+│   └── UnsupportedError     the framework's adapter has no such ability
 ├── TargetError         the user's target cannot be loaded, or raised while running   exit status 2
 ├── TraceError          a trace cannot be opened
 │   ├── TraceFormatError     not a trace, corrupted, or hostile
@@ -54,6 +55,10 @@ class WhydiffError(Exception):
 
 class UsageError(WhydiffError):
     """The call itself is wrong."""
+
+
+class UnsupportedError(UsageError):
+    """The framework's adapter has no such ability."""
 
 
 class TargetError(WhydiffError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from whydiff import registry
-from whydiff.capturing.adapters import Progress, Run, for_framework, for_target
+from whydiff.capturing.adapters import Progress, Run, for_framework, for_target, replayable
 from whydiff.capturing.store import DiskTrace, open_trace
 from whydiff.errors import Failures, TraceError, WhydiffError, attempted, collecting, guarded
 from whydiff.explain.case import Case
@@ -17,7 +17,7 @@ from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
 from whydiff.explain.scaling import Modes, Scaling, measure_scaling
 from whydiff.judge.impact import impact, justified
-from whydiff.judge.noise_floor import NoiseFloor, noise_floor
+from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.verdict import judge, judge_origins, needs_local_test, weighed
 from whydiff.judge.verify import verify
 from whydiff.locate.by_fingerprint import from_fingerprints
@@ -29,7 +29,6 @@ from whydiff.numbers.comparison import same
 from whydiff.pair.align import align, explain
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.axes import axes_of
-from whydiff.pair.replay import replayable
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Measurement, Side, Trace
 
 _NO_IMPACT: tuple[Measurement, ...] = ()
@@ -137,12 +136,12 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
         scaling = attempted("the scaling test", lambda: measure_scaling(case, progress), failed)
     causes = tuple(sorted(weighed(case, verify(case, hypotheses, progress), scaling), key=_rank))
     floor, local = NoiseFloor(), None
-    if scaling is not None:
-        floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)
     if scaling is not None and needs_local_test(case, scaling):
         local = attempted("the local test", lambda: examine(case, progress), None)
     origins = judge_origins(case, causes, scaling, local)
     verdict, reason = judge(case, origins, causes, scaling)
+    if scaling is not None and in_question(verdict, causes):
+        floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)
     return Diagnosis(
         verdict=verdict,
         reason=reason,
@@ -152,7 +151,7 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
         outputs=tuple((str(slot), comparison) for slot, comparison in case.localization.outputs),
         growth=case.localization.growth,
         alignment=case.alignment,
-        sides=(Side.of(case.reference), Side.of(case.candidate)),
+        sides=(_side(case.reference), _side(case.candidate)),
         environment_changes=case.environment_changes,
         not_compared=(*_not_compared(case), *_not_lifted(scaling, floor)),
         accounted=case.localization.accounted,
@@ -249,30 +248,38 @@ def _executors(reference: Trace, candidate: Trace) -> tuple[Any, Any]:
     return tuple(for_framework(trace.framework).executor(trace) for trace in (reference, candidate))  # type: ignore[return-value]
 
 
+def _side(trace: Trace) -> Side:
+    return Side(
+        trace.source,
+        trace.framework,
+        trace.level,
+        len(trace.calls),
+        trace.environment,
+        trace.observer,
+        trace.complete,
+        trace.note,
+    )
+
+
 def _not_compared(case: Case) -> tuple[Count, ...]:
     counts = [*explain(case.alignment, case.reference, case.candidate), *case.localization.counts]
     for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
         reasons: dict[str, list[str]] = {}
         for call in trace.calls:
             for event in (*call.reads, *call.writes):
-                if event.missing:
+                if event.skipped and event.skipped not in ("overwritten", "view"):
                     reasons.setdefault(event.skipped, []).append(str(event.site))
         for leaf in trace.leaves:
             if leaf.skipped:
                 reasons.setdefault(leaf.skipped, []).append(leaf.name)
         counts += [
-            Count(what="values without a fingerprint", reason=f"{name}: {why}", count=len(at), examples=tuple(at[:3]))
+            Count("values without a fingerprint", f"{name}: {why}", len(at), tuple(at[:3]))
             for why, at in reasons.items()
         ]
     for name, lone in zip(("reference", "candidate"), case.lone_leaves(), strict=True):
         if lone:
             counts.append(
-                Count(
-                    what="state tensors",
-                    reason=f"only the {name} has them",
-                    count=len(lone),
-                    examples=tuple(leaf.name for leaf in lone[:3]),
-                )
+                Count("state tensors", f"only the {name} has them", len(lone), tuple(leaf.name for leaf in lone[:3]))
             )
     return tuple(counts)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,12 @@ def equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 def distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).mean())
+
+
+def written(value: np.ndarray, index: Any, part: np.ndarray) -> np.ndarray:
+    changed = value.copy()
+    changed[index] = part
+    return changed
 
 
 def texts(maps: tuple[SliceMap, ...]) -> list[str]:
@@ -98,7 +105,7 @@ def test_putting_changes_the_part_and_nothing_else(outer: int, axis: int, inner:
     shape, large = (outer * small * inner, 2), (outer * axis * inner, 2)
     for one in options(shape, large, (Axis(small, axis, (start,)),)):
         whole = np.arange(math.prod(large), dtype=np.float64).reshape(large)
-        changed = one.put(whole, np.full(shape, -1.0))
+        changed = one.put(whole, np.full(shape, -1.0), written)
         assert np.all(one.part(changed) == -1.0)
         assert int((changed != whole).sum()) == math.prod(shape)
         assert whole.min() == 0  # the tensor that was given stays as it was

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.capturing.adapters import Executor, for_framework, replayable
 from whydiff.errors import ReplayError
 from whydiff.explain.arguments import differing_arguments, fits
-from whydiff.explain.interventions import CHANGES, EDITS, REPLACED, Edited, changes, edits, outputs_with_replaced
+from whydiff.explain.interventions import CHANGES, EDITS, REPLACED, changes, edits, outputs_with_replaced
 from whydiff.explain.sides import Sides
-from whydiff.pair.replay import Outputs, Replayed, replay, replayable
+from whydiff.pair.replay import Outputs, Replayed, replay
 from whydiff.records import Call, Count, Intervention, Lift, Slot
 
 RESTORED = frozenset({"restore-state", "restore-input"})
@@ -40,7 +40,7 @@ class Changed:
 
     def _replays(self, item: Intervention) -> bool:
         if item.name in CHANGES:
-            return bool(getattr(for_framework(self.sides.candidate.framework), "changes_calls", False))
+            return for_framework(self.sides.candidate.framework).changes_calls
         if item.name == REPLACED:
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
         return item.name in RESTORED or item.name in EDITS or bool(self._carried(item))
@@ -118,12 +118,10 @@ class Changed:
         restore = {i.target: donor.leaf_value(by_name[i.value or i.target]) for i in restoring}
         carried = {k: call for item in interventions for k, call in self._carried(item).items()}
         exchanged = carried | edits(sides.candidate, interventions)
-        trace: Any = Edited(sides.candidate, exchanged) if exchanged else sides.candidate
-        adapter: Any = for_framework(sides.candidate.framework)
         changed = changes(sides.candidate, interventions)
-        if changed:
-            return adapter.executor(trace, restore=restore, changes=changed)  # type: ignore[no-any-return]
-        return adapter.executor(trace, restore=restore, lift=lift)  # type: ignore[no-any-return]
+        return for_framework(sides.candidate.framework).executor(
+            sides.candidate, restore=restore, lift=None if changed else lift, changes=changed, exchanged=exchanged
+        )
 
     def _carried(self, item: Intervention) -> Mapping[int, Call]:
         """Candidate calls inside the scalar's module whose arguments differ by it, with the reference's arguments."""

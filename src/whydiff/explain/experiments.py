@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from whydiff.capturing.adapters import replayable
 from whydiff.explain.changed import Changed, executor_of, key_of
 from whydiff.explain.interventions import CHANGES, REPLACED
 from whydiff.explain.mirror import mirrored
@@ -15,7 +16,7 @@ from whydiff.locate.origins import find_origins
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, measure
-from whydiff.pair.replay import Outputs, numbered_alike, replay, replayable
+from whydiff.pair.replay import Outputs, numbered_alike, replay
 from whydiff.pair.slices import counterparts
 from whydiff.records import Comparison, Intervention, Lift, Payload, Slot
 

@@ -34,17 +34,6 @@ CHANGES = frozenset({"set-dtype", "permute", "scale"})
 REPLACED = "replace-op"
 
 
-class Edited:
-    """A trace with some calls exchanged; everything else is the original's."""
-
-    def __init__(self, trace: Trace, calls: Mapping[int, Call]) -> None:
-        self._trace = trace
-        self.calls = tuple(calls.get(call.index, call) for call in trace.calls)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._trace, name)
-
-
 def edits(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Call]:
     """Calls that take the place of recorded ones.
 
@@ -164,7 +153,7 @@ class _Following(Lockstep):
             if maps[0].whole == "candidate":
                 value = settle(maps, own, value, self._alike, self._distance).map.part(value)
             else:
-                value = settle(maps, value, own, self._alike, self._distance).map.put(own, value)
+                value = settle(maps, value, own, self._alike, self._distance).map.put(own, value, self.reference.put)
         self.reference.overwrite(er, value)
 
 

@@ -15,14 +15,14 @@ from typing import Literal
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Progress, Value, for_framework
+from whydiff.capturing.adapters import Executor, Progress, Value, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.locate.rows import compared
 from whydiff.numbers.metrics import common_dtype, is_integer, measure, values
 from whydiff.numbers.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, Cancelled, cancelled, unit_roundoff
 from whydiff.pair.lockstep import Lockstep, matched
-from whydiff.pair.replay import Outputs, numbered_alike, replay, replayable
+from whydiff.pair.replay import Outputs, numbered_alike, replay
 from whydiff.pair.slices import counterparts
 from whydiff.records import Call, Count, Event, Lift, Origin, Payload, Slot, Trace
 

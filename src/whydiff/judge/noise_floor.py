@@ -15,14 +15,14 @@ from typing import Literal
 
 import numpy as np
 
-from whydiff.capturing.adapters import Progress, for_framework
+from whydiff.capturing.adapters import Progress, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.locate.rows import compared
 from whydiff.numbers.metrics import is_integer, measure, values
 from whydiff.numbers.tolerance import FLOOR_RUNS, FLOOR_T, UNIT_ROUNDOFF, Tolerance, default_tolerance, unit_roundoff
-from whydiff.pair.replay import replay_together, replayable
-from whydiff.records import Lift, Payload, Slot, Trace
+from whydiff.pair.replay import replay_together
+from whydiff.records import Cause, Lift, Payload, Slot, Trace, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,12 @@ class NoiseFloor:
 
     floors: tuple[Floor, ...] = ()
     why_not: str = ""
+
+
+def in_question(verdict: Verdict, causes: Sequence[Cause]) -> bool:
+    """Whether it matters how much rounding alone could make: not where another verdict's cause is proven."""
+    proven = any(c.status == "confirmed" and not c.inert and c.verdict is verdict for c in causes)
+    return verdict in (Verdict.ROUNDING, Verdict.PRECISION) or not proven
 
 
 def noise_floor(case: Case, progress: Progress | None = None, *, runs: int = FLOOR_RUNS) -> NoiseFloor:

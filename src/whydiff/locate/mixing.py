@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from whydiff.capturing.adapters import Executor, Value
 from whydiff.errors import WhydiffError
 from whydiff.numbers.comparison import compare_payloads
@@ -30,6 +32,8 @@ from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.pair.slices import SliceMap, same_but_for_sizes
 from whydiff.records import Call, Count
 
+APART = "values without a counterpart"
+"""What they are called where they are counted."""
 _FAILURES = (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, IndexError)
 
 
@@ -109,11 +113,10 @@ class Mixing:
         sizes = ", ".join(f"{axis.reference} → {axis.candidate}" for axis in self.step.axes)
         return (
             Count(
-                "values without a counterpart",
+                APART,
                 f"they depend on rows that the other run does not have (sizes {sizes}): {self.roots[0].why}",
                 self._followed,
                 tuple(f"{r.look.reference.site}" for r in self.roots[:3]),
-                "no counterpart",
             ),
         )
 
@@ -154,7 +157,7 @@ class Mixing:
                     if er.spec.shape != ec.spec.shape:
                         one = self.step.look(er, ec)
                         if one.map is not None and one.map.whole == found.whole and one.agrees:
-                            value, exchanged = one.map.put(change(value), one.map.part(value)), True
+                            value, exchanged = one.map.put(change(value), one.map.part(value), executor.put), True
                     reads.append(value)
                 if exchanged and not executor.same(now, found.part(list(executor.apply(call, reads))[slot])):
                     return True
@@ -171,7 +174,7 @@ def _key(look: Look) -> tuple[int, int, int, int]:
 def _turned(value: Value) -> Any:
     """The same elements in reversed order: other values in every row, all of them valid ones."""
     flat = value.reshape(-1)
-    return (flat.flip(0) if hasattr(flat, "flip") else flat[::-1]).reshape(value.shape)
+    return flat[np.arange(flat.shape[0])[::-1].copy()].reshape(value.shape)
 
 
 _CHANGES: tuple[Callable[[Value], Any], ...] = (

@@ -24,6 +24,31 @@ OnOrigin = Callable[[Lockstep, Call, Call, Look], None]
 """Told of every paired call that is an origin, before it is resynchronised."""
 
 
+class Watcher:
+    """Looks at a resynchronised walk while it goes on; this one at nothing.
+
+    Each is called with the two calls of a pair; a call's values are what both sides have at that moment.
+    """
+
+    done: bool = False
+    """Whether it has seen enough: when it has, the walk ends."""
+
+    def entering(self, reference: Call, candidate: Call) -> None:
+        """Before what they read is resynchronised."""
+
+    def executing(self, reference: Call, candidate: Call) -> None:
+        """What they read is resynchronised where it can be; they are executed next."""
+
+    def executed(self, reference: Call, candidate: Call, looks: Sequence[Look], alone: list[Value] | None) -> None:
+        """They are executed, and what they wrote (``looks``) is not resynchronised.
+
+        ``alone``: what the candidate's op gives on the reference's inputs, where some input still differs.
+        """
+
+    def returned(self, reference: Call, candidate: Call) -> None:
+        """They are what both runs return."""
+
+
 def find_origins(
     reference: Executor,
     candidate: Executor,
@@ -34,14 +59,26 @@ def find_origins(
     on_origin: OnOrigin | None = None,
 ) -> Localization:
     """Resynchronised walk: origins only (growth and outputs are empty). Executors are used up."""
-    return _Origins(Lockstep(reference, candidate, alignment, axes), on_origin).find(progress)
+    return walk_origins(Lockstep(reference, candidate, alignment, axes), progress, on_origin=on_origin)
+
+
+def walk_origins(
+    step: Lockstep,
+    progress: Progress | None = None,
+    *,
+    stage: str = "resynchronise",
+    on_origin: OnOrigin | None = None,
+    watcher: Watcher | None = None,
+) -> Localization:
+    """The same walk over a given pair of replays, with somebody watching."""
+    return _Origins(step, on_origin, watcher or Watcher()).find(progress, stage)
 
 
 class _Origins:
     """One resynchronised walk."""
 
-    def __init__(self, step: Lockstep, on_origin: OnOrigin | None = None) -> None:
-        self.step, self.on_origin = step, on_origin
+    def __init__(self, step: Lockstep, on_origin: OnOrigin | None, watcher: Watcher) -> None:
+        self.step, self.on_origin, self.watcher = step, on_origin, watcher
         self.calls = (step.reference.trace.calls, step.candidate.trace.calls)
         alignment = step.alignment
         self.partner = {p.reference: p.candidate for p in alignment.pairs}
@@ -55,9 +92,13 @@ class _Origins:
         self.returned_mixed = False
         self.accounted: bool | None = None
 
-    def find(self, progress: Progress | None) -> Localization:
-        for call_r, call_c in self.step.walk(progress, "resynchronise"):
+    def find(self, progress: Progress | None, stage: str) -> Localization:
+        watcher = self.watcher
+        for call_r, call_c in self.step.walk(progress, stage):
+            if watcher.done:
+                break
             self.unmapped, self.mixed = [], []
+            watcher.entering(call_r, call_c)
             disagreeing = self._resynchronise_reads(call_r, call_c)
             if call_r.kind == "return":
                 agrees = not disagreeing
@@ -65,7 +106,9 @@ class _Origins:
                 if self.returned_mixed:  # what was not put into the candidate cannot be accounted for
                     self.accounted = None
                 self._returned_leaves(call_r, call_c, disagreeing)
+                watcher.returned(call_r, call_c)
                 continue
+            watcher.executing(call_r, call_c)
             alone = self._alone(call_r, call_c) if disagreeing else None
             self.step.execute(call_r, call_c)
             self._judge_writes(call_r, call_c, disagreeing, alone)
@@ -87,7 +130,7 @@ class _Origins:
         """Looks that still disagree: (look, why, differing leaves)."""
         left = []
         for look in self.step.looks(call_r, call_c, "reads"):
-            if look.unmapped:
+            if look.agrees is None and look.why.startswith("no slice map"):
                 self.unmapped.append(look)
             if look.agrees is not False:
                 continue
@@ -201,7 +244,7 @@ class _Origins:
                 bounds.add(at.producer)
             elif at.producer not in inside:
                 inside.add(at.producer)
-                waiting.extend(e for e in self.calls[side][at.producer].reads if not e.overwritten)
+                waiting.extend(e for e in self.calls[side][at.producer].reads if e.skipped != "overwritten")
         return sorted(inside), leaves, bounds
 
     def _differing(
@@ -248,7 +291,7 @@ class _Origins:
         """The candidate's op on the reference's inputs (None if it cannot be executed so)."""
         try:
             reads = [self.step.take(self.step.reference.read(event)) for event in call_r.reads]
-            reads = [_own(value) if i in call_c.mutates else value for i, value in enumerate(reads)]
+            reads = [self.step.candidate.copy(value) if i in call_c.mutates else value for i, value in enumerate(reads)]
             outputs = list(self.step.candidate.apply(call_c, reads))
             return outputs or [reads[i] for i in call_c.mutates]
         except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, IndexError):
@@ -256,6 +299,7 @@ class _Origins:
 
     def _judge_writes(self, call_r: Call, call_c: Call, disagreeing: Any, alone: list[Value] | None) -> None:
         looks = self.step.looks(call_r, call_c, "writes")
+        self.watcher.executed(call_r, call_c, looks, alone)
         differing = [look for look in looks if look.agrees is False]
         for look in looks:
             if look.agrees:
@@ -390,7 +434,3 @@ class _Origins:
                 ],
             )
         return "implementation", (), [Evidence("its inputs and arguments agree bit for bit and its output differs")]
-
-
-def _own(value: Value) -> Value:
-    return value.clone() if hasattr(value, "clone") else value

@@ -237,7 +237,8 @@ class _Side:
             if event is not None:
                 contents.append((event, executor.payload(executor.read(event))))
 
-        self._plain = self._outputs(look, {})
+        if wanted:
+            self._plain = self._outputs(look, {})
         for event, payload in contents:
             if _is_mask(payload) and _truth(payload).tobytes() not in seen:
                 seen.add(_truth(payload).tobytes())
@@ -286,7 +287,7 @@ class _Side:
             if call.kind != "compute" or any(_has_rows(event.spec, keep) for event in call.reads):
                 return
             for event in call.writes:
-                if event.storage >= 0 and not event.is_look and _has_rows(event.spec, keep):
+                if event.storage >= 0 and event.skipped != "view" and _has_rows(event.spec, keep):
                     payload = _other_rows(executor.payload(executor.read(event)), keep)
                     if not executor.overwrite(event, executor.adopt_foreign(payload)):
                         raise WhydiffError("A value cannot be exchanged.", where=str(event.site))

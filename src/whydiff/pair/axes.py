@@ -56,5 +56,5 @@ def _values(executors: list[Executor], pair: tuple[Event, Event]) -> tuple[Any, 
         values = [executor.read(event) for executor, event in zip(executors, pair, strict=True)]
     except WhydiffError:
         return None
-    ours, theirs = (value.clone() if hasattr(value, "clone") else value for value in values)
+    ours, theirs = (executor.copy(value) for executor, value in zip(executors, values, strict=True))
     return ours, theirs

@@ -47,7 +47,7 @@ def left_over(reference: Call, candidate: Call, slot: str) -> int:
 
 
 def _shown(call: Call, slot: str) -> list[Event]:
-    return [event for event in getattr(call, slot) if not (event.overwritten or event.is_look)]
+    return [event for event in getattr(call, slot) if event.skipped not in ("overwritten", "view")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,6 @@ class Look:
     """One paired read or write: both events and both values (None: could not be had, see ``why``).
 
     ``map``: the shapes differ by this slice map, and the larger side's value is its counterpart part.
-    ``unmapped``: the shapes differ, and no slice map fits them.
     """
 
     reference: Event
@@ -65,7 +64,6 @@ class Look:
     agrees: bool | None
     why: str = ""
     map: SliceMap | None = None
-    unmapped: bool = False
 
 
 class Lockstep:
@@ -91,7 +89,7 @@ class Lockstep:
         self.executed = {"reference": 0, "candidate": 0}
         self._leaf_names = (_leaf_index(reference.trace.leaves), _leaf_index(candidate.trace.leaves))
         self._read = tuple(
-            {event.storage for call in executor.trace.calls for event in call.reads if not event.overwritten}
+            {event.storage for call in executor.trace.calls for event in call.reads if event.skipped != "overwritten"}
             for executor in (reference, candidate)
         )
         self.unread: set[str] = set()
@@ -167,7 +165,7 @@ class Lockstep:
         return self._look(er, ec, written=False)
 
     def _look(self, er: Event, ec: Event, *, written: bool) -> Look:
-        if er.uninitialised and ec.uninitialised:
+        if er.skipped == "uninitialised memory" and ec.skipped == er.skipped:
             return Look(er, ec, None, None, True, er.skipped)
         if er.storage < 0 or ec.storage < 0:
             return Look(er, ec, None, None, None, er.skipped or ec.skipped)
@@ -192,7 +190,7 @@ class Lockstep:
         maps = options(er.spec.shape, ec.spec.shape, axes, is_integer(er.spec.dtype))
         if not maps:
             why = f"no slice map: {why_unmapped(er.spec.shape, ec.spec.shape)}"
-            return Look(er, ec, value_r, value_c, None, why, unmapped=True)
+            return Look(er, ec, value_r, value_c, None, why)
         whole = maps[0].whole
         small, large = (value_r, value_c) if whole == "candidate" else (value_c, value_r)
         chosen = settle(maps, small, large, self._alike, self._distance)
@@ -264,7 +262,7 @@ class Lockstep:
         value = self.take(look.reference_value)
         inside = look.map is not None and look.map.whole == "candidate"
         if look.map is not None and inside:
-            value = look.map.put(self.candidate.read(look.candidate), value)
+            value = look.map.put(self.candidate.read(look.candidate), value, self.candidate.put)
         if not self.candidate.overwrite(look.candidate, value):
             return False
         now = self.candidate.read(look.candidate)

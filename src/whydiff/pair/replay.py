@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from whydiff.capturing.adapters import Executor, Progress
-from whydiff.records import Alignment, Call, Payload, RecordedTrace, Slot, Trace
+from whydiff.records import Alignment, Call, Payload, Slot, Trace
 
 Watch = Callable[[Executor, Call], None]
 """Told of a call just before or just after it is executed, while all that it reads and writes is there."""
@@ -115,17 +115,4 @@ def numbered_alike(outputs: Outputs, reference: Trace, candidate: Trace, alignme
     return {Slot(number[slot.number], slot.name): found for slot, found in outputs.items() if slot.number in number}
 
 
-def replayable(trace: Trace) -> str:
-    """Why a trace cannot be executed again; empty if it can."""
-    if trace.level != "op":
-        return "it was captured at module level"
-    handles = trace.handles if isinstance(trace, RecordedTrace) else {}
-    missing = [
-        leaf.name
-        for leaf in trace.leaves
-        if leaf.storage >= 0 and not leaf.skipped and not leaf.payload and leaf.name not in handles
-    ]
-    return f"it holds no payload of {len(missing)} leaves, e.g. {missing[0]}" if missing else ""
-
-
-__all__ = ["Outputs", "Replayed", "Watch", "numbered_alike", "replay", "replay_together", "replayable", "returns"]
+__all__ = ["Outputs", "Replayed", "Watch", "numbered_alike", "replay", "replay_together", "returns"]

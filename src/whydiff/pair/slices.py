@@ -102,15 +102,10 @@ class SliceMap:
         """The counterpart inside a larger tensor (numpy, torch or JAX): shape ``small``."""
         return value.reshape(self._split(False))[self._index()].reshape(self.small)
 
-    def put(self, value: Value, part: Value) -> Value:
-        """A copy of the larger tensor in which the counterpart is ``part``."""
-        split, index, fitting = self._split(False), self._index(), part.reshape(self._split(True))
-        if hasattr(value, "at"):  # JAX arrays are immutable
-            return value.reshape(split).at[index].set(fitting).reshape(self.large)
-        changed = value.clone() if hasattr(value, "clone") else value.copy()
-        changed = changed.reshape(split)
-        changed[index] = fitting
-        return changed.reshape(self.large)
+    def put(self, value: Value, part: Value, write: Callable[[Value, Any, Value], Value]) -> Value:
+        """A copy of the larger tensor in which the counterpart is ``part``; ``write`` is its executor's `put`."""
+        written = write(value.reshape(self._split(False)), self._index(), part.reshape(self._split(True)))
+        return written.reshape(self.large)
 
     @property
     def left_out(self) -> int:

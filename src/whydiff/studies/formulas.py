@@ -132,7 +132,7 @@ def compare_formulas(
     named = dict(formulas) if isinstance(formulas, Mapping) else {f.__name__: f for f in formulas}
     if len(named) < 2:
         raise UsageError("A comparison needs two formulas with names of their own.", actual=", ".join(named) or "none")
-    adapter: Any = for_target(next(iter(named.values())), inputs)
+    adapter = for_target(next(iter(named.values())), inputs)
     equal = _equality(adapter, named, inputs)
     cells = [(dtype, device, scale) for dtype in dtypes for device in devices for scale in scales]
     rows: list[FormulaRow] = []

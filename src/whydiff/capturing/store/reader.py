@@ -121,6 +121,11 @@ class DiskTrace:
         """Keys of the full tensors that were kept, in the order written → functions that read them."""
         return {key: functools.partial(self.payload, key) for key in self._stored}
 
+    @property
+    def handles(self) -> Mapping[str, Any]:
+        """Nothing: a trace on disk holds no framework's values."""
+        return {}
+
     def payload(self, key: str) -> Payload | None:
         """The full tensor behind ``key``, or None if it was not kept.
 

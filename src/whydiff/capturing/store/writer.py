@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from whydiff.capturing.sink import Sink, chosen, manifest_of, send
 from whydiff.capturing.store.check import check_references
 from whydiff.capturing.store.dtypes import as_saved, stored_array
 from whydiff.capturing.store.encode import IndexEncoder, line
@@ -34,7 +34,7 @@ from whydiff.errors import CaptureError, UsageError
 from whydiff.records import Call, Environment, Leaf, ObserverCheck, Payload, Trace
 
 
-class TraceWriter:
+class TraceWriter(Sink):
     """Writes one trace directory. A context manager: an exception inside closes the trace as incomplete.
 
     What was added before the last `end_step` survives the death of the process (SIGKILL): such a trace opens
@@ -108,9 +108,7 @@ class TraceWriter:
                     note=f"the capture ended with {name}: {error}".rstrip(": "),
                     captured=self._manifest.captured,
                     environment=self._manifest.environment,
-                    observer=ObserverCheck(
-                        deterministic=None, unchanged=None, outputs=0, note="the capture ended with an exception"
-                    ),
+                    observer=ObserverCheck(None, None, 0, "the capture ended with an exception"),
                 )
             )
 
@@ -249,9 +247,7 @@ class TraceWriter:
             CaptureError: a value that JSON cannot carry.
         """
         if observer is NOT_CHECKED:
-            observer = ObserverCheck(
-                deterministic=None, unchanged=None, outputs=0, note="the observer check was not run"
-            )
+            observer = ObserverCheck(None, None, 0, "the observer check was not run")
         self._finish(
             Manifest(
                 self._manifest.framework,
@@ -335,55 +331,12 @@ def save(
         CaptureError: a record cannot be written.
         TraceFormatError: the trace contradicts itself.
     """
-    keys = _chosen(trace, payloads)
+    chosen(trace, payloads)  # a pattern that fits nothing is said before anything is written
     if trace.source != "live" and Path(trace.source).resolve() == Path(path).resolve():
         raise UsageError("A trace cannot be written over itself.", where=str(path), next_step="Choose another path.")
     check_references(trace.calls, trace.leaves, len(trace.contexts), trace.source, trace.complete)
     with TraceWriter(
         path, framework=trace.framework, level=trace.level, overwrite=overwrite, environment=trace.environment
     ) as writer:
-        writer.add_contexts(trace.contexts)
-        writer.add_leaves(trace.leaves)
-        writer.add_calls(trace.calls)
-        for key in keys:
-            payload = trace.payload(key)
-            if payload is not None:
-                writer.add_payload(key, payload)
-        writer.close(
-            environment=trace.environment,
-            observer=trace.observer,
-            ties=trace.ties,
-            scalars=trace.scalars,
-            config=trace.config,
-            note=trace.note,
-            complete=trace.complete,
-        )
-
-
-def _keys(trace: Trace) -> Iterator[str]:
-    yield from getattr(trace, "payloads", ())
-    for leaf in trace.leaves:
-        yield leaf.payload
-    for call in trace.calls:
-        yield call.rng
-        for event in (*call.reads, *call.writes):
-            yield event.payload
-
-
-def _chosen(trace: Trace, payloads: str | Iterable[str]) -> list[str]:
-    if payloads == "none":
-        return []
-    keys = [key for key in dict.fromkeys(_keys(trace)) if key]
-    if payloads == "all":
-        return keys
-    patterns = [payloads] if isinstance(payloads, str) else list(payloads)
-    some = ", ".join(keys[:5]) + (" …" if len(keys) > 5 else "")
-    for pattern in patterns:
-        if not any(fnmatchcase(key, pattern) for key in keys):
-            raise UsageError(
-                "A pattern fits no payload.",
-                where="payloads",
-                actual=pattern,
-                expected=some or "(the trace has no payloads)",
-            )
-    return [key for key in keys if any(fnmatchcase(key, pattern) for pattern in patterns)]
+        send(trace, writer, payloads)
+        writer.close(**manifest_of(trace), complete=trace.complete)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from whydiff.capturing.adapters import replayable
 from whydiff.errors import WhydiffError, guarded
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
@@ -31,7 +32,6 @@ from whydiff.explain.causes._state import listed, remember
 from whydiff.explain.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints
 from whydiff.numbers.tolerance import SCALING_FLOOR
-from whydiff.pair.replay import replayable
 from whydiff.records import Cause, Evidence, Origin, Remedy, Verdict
 
 _KINDS = ("implementation", "arguments", "layout", "region")
@@ -77,13 +77,7 @@ def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
         interventions = tuple(dict.fromkeys(i for _, one in found for i in one.interventions))
         made: Remedy = remedy(finding)
         yield Cause(
-            code=code,
-            name=name,
-            site=str(origin.site.at("")),
-            verdict=finding.verdict,
-            evidence=tuple(evidence),
-            remedy=made,
-            interventions=interventions,
+            code, name, str(origin.site.at("")), finding.verdict, tuple(evidence), made, interventions=interventions
         )
 
 
@@ -123,10 +117,15 @@ def _explained(case: Case) -> dict[int, Finding]:
         if finding is not None:
             found[seen.number] = finding
 
-    examine(case, chosen=[indices[0] for indices in eligible.values()][:_FIRST], visit=visit)
-    alike = [i for indices in eligible.values() if indices[0] in found for i in indices[1:]][:_ALL]
-    if alike:
-        examine(case, chosen=alike, visit=visit)
+    first = {index: indices[0] for indices in list(eligible.values())[:_FIRST] for index in indices}
+
+    def wanted(index: int) -> bool:  # the first of every kind, and others where that is explained
+        return first[index] == index or (first[index] in found and len(found) < _FIRST + _ALL)
+
+    judged = examine(case, chosen=sorted(first), visit=visit, wanted=wanted)
+    late = [index for index in sorted(first) if index not in judged and wanted(index)]
+    if late:  # the walk came to them before it came to the first of their kind
+        examine(case, chosen=late, visit=visit)
     found = _together(case, eligible, found, rules)
     if any(finding.general for finding in found.values()) and enough(case):
         found = {index: finding for index, finding in found.items() if not finding.general}

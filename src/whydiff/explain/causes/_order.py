@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, Value, for_framework
+from whydiff.capturing.adapters import Executor, Value, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import explained_calls
 from whydiff.locate.origins import find_origins
 from whydiff.pair.lockstep import Lockstep
-from whydiff.pair.replay import replay, replayable
+from whydiff.pair.replay import replay
 from whydiff.records import Call, Trace
 
 SAME_INPUTS = ("implementation", "arguments", "layout")

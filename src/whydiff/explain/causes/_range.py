@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.explain.case import Case
@@ -41,8 +40,8 @@ def _parts(comparison: Comparison) -> bool:
 
 
 def _audit(trace: Trace) -> tuple[Alarm, ...]:
-    adapter: Any = for_framework(trace.framework)
-    return adapter.audit(trace).alarms if hasattr(adapter, "audit") else ()
+    audit = for_framework(trace.framework).audit(trace)
+    return audit.alarms if audit is not None else ()
 
 
 def measured(alarm: Alarm, sentence: str) -> tuple[Evidence, ...]:
@@ -81,13 +80,7 @@ def with_experiment(cause: Cause, alarm: Alarm, found: Range | str) -> Cause:
         )
     status: Status = "confirmed" if cured else "refuted"
     widened = tuple(item for item in cause.interventions if item.name == "widen")
-    experiment = Experiment(
-        interventions=widened or cause.interventions,
-        prediction=prediction,
-        outcome=outcome,
-        status=status,
-        method="replay",
-    )
+    experiment = Experiment(widened or cause.interventions, prediction, outcome, status, "replay")
     reason = "" if cured else "wider numbers do not cure it"
     return replace(cause, status=status, reason=reason, experiments=(*cause.experiments, experiment))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import Executor, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.scaling import Difference, Scale
@@ -14,7 +14,6 @@ from whydiff.locate.origins import find_origins
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, measure
 from whydiff.pair.lockstep import Lockstep, Look
-from whydiff.pair.replay import replayable
 from whydiff.pair.slices import counterparts
 from whydiff.records import (
     Call,
@@ -108,7 +107,8 @@ class _Local:
         for executor, call in ((step.reference, reference), (step.candidate, candidate)):
             lifted = for_framework(executor.framework).executor(executor.trace, lift=Lift(dtype, "lifted", True))
             reads = [
-                _own(executor.read(e)) if i in call.mutates else executor.read(e) for i, e in enumerate(call.reads)
+                executor.copy(executor.read(e)) if i in call.mutates else executor.read(e)
+                for i, e in enumerate(call.reads)
             ]
             results = list(lifted.apply(call, reads)) or [reads[i] for i in call.mutates]
             outputs.append(lifted.payload(results[0]))
@@ -121,17 +121,13 @@ class _Local:
         return Difference(s.sum_abs / finite, (s.sum_reference_square / finite) ** 0.5, special)
 
 
-def _kernels(executor: Any, call: Call) -> str:
+def _kernels(executor: Executor, call: Call) -> str:
     if call.mutates:
         return ""
     try:
         return ", ".join(executor.kernels(call, [executor.read(event) for event in call.reads]))
     except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, AssertionError, NotImplementedError):
         return ""  # evidence that can be done without
-
-
-def _own(value: Any) -> Any:
-    return value.clone() if hasattr(value, "clone") else value
 
 
 def cause(
@@ -180,15 +176,15 @@ def cause(
         else Remedy("Accept it: the same function, rounded in another order.")
     )
     yield Cause(
-        code=code,
-        name=name,
-        site=str(mine[0].site),
-        verdict=Verdict.ROUNDING,
-        evidence=tuple(evidence),
-        remedy=remedy,
-        status=status,
-        reason=reason,
-        experiments=tuple(experiments),
+        code,
+        name,
+        str(mine[0].site),
+        Verdict.ROUNDING,
+        tuple(evidence),
+        remedy,
+        status,
+        reason,
+        tuple(experiments),
         effect=tuple(
             Measurement("removed", e.before, "output elements")
             for e in experiments
@@ -222,8 +218,7 @@ def _tried(
     case: Case, ops: tuple[str, ...], remedies: Sequence[tuple[str, Any]]
 ) -> tuple[list[Experiment], tuple[str, tuple[str, ...], Any] | None]:
     adapter = for_framework(case.candidate.framework)
-    make = getattr(adapter, "remedy", None)
-    if make is None or None in case.runs or case.reference.framework != case.candidate.framework:
+    if not adapter.remedies or None in case.runs or case.reference.framework != case.candidate.framework:
         return [], None
     before = _difference(case, nullcontext())
     if before == 0:  # agreeing outputs prove nothing
@@ -233,33 +228,14 @@ def _tried(
         interventions = tuple(Intervention(name, op, value) for op in ops)
         prediction = "both runs, carried out so, agree bit for bit"
         try:
-            after = _difference(case, make(name, ops, value))
+            after = _difference(case, adapter.remedy(name, ops, value))
         except (WhydiffError, RuntimeError, TypeError, ValueError) as error:
             failed = error.what if isinstance(error, WhydiffError) else str(error)
-            experiments.append(
-                Experiment(
-                    interventions=interventions,
-                    prediction=prediction,
-                    outcome=failed,
-                    status="inconclusive",
-                    method="rerun",
-                    before=before,
-                )
-            )
+            experiments.append(Experiment(interventions, prediction, failed, "inconclusive", "rerun", before))
             continue
         outcome = "zero bits differ" if after == 0 else f"the outputs still differ (mean absolute {after:.1e})"
         status: Status = "confirmed" if after == 0 else "refuted"
-        experiments.append(
-            Experiment(
-                interventions=interventions,
-                prediction=prediction,
-                outcome=outcome,
-                status=status,
-                method="rerun",
-                before=before,
-                after=after,
-            )
-        )
+        experiments.append(Experiment(interventions, prediction, outcome, status, "rerun", before, after))
         if after == 0:
             return experiments, (name, ops, value)
     return experiments, None

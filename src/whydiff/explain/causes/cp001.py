@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.adapters import replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import number
 from whydiff.numbers.metrics import is_integer
-from whydiff.pair.replay import replayable
 from whydiff.records import Cause, Evidence, Intervention, Lift, Payload, Remedy, Verdict
 
 _OTHER_WAYS = (
@@ -76,12 +76,12 @@ class FusedExcessPrecision(CauseRule):
             if side == "candidate":
                 evidence += _otherwise(case)
             yield Cause(
-                code=self.code,
-                name=self.name,
-                site=f"the {side}",
-                verdict=Verdict.PRECISION,
-                evidence=tuple(evidence),
-                remedy=Remedy(
+                self.code,
+                self.name,
+                f"the {side}",
+                Verdict.PRECISION,
+                tuple(evidence),
+                Remedy(
                     "Accept it if the compiled side is nearer to float64; else compile with every rounding kept.",
                     "import torch._inductor.config\ntorch._inductor.config.emulate_precision_casts = True\n",
                 ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import for_framework, replayable
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
@@ -15,7 +15,6 @@ from whydiff.explain.causes._flow import first_taker, looks_up, turns
 from whydiff.locate.origins import find_origins
 from whydiff.numbers.tolerance import SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.pair.lockstep import Lockstep, Look
-from whydiff.pair.replay import replayable
 from whydiff.records import Call, Cause, Evidence, Intervention, Origin, Remedy, Verdict
 
 _STEPS = 8
@@ -83,12 +82,12 @@ class PositionsDiffer(CauseRule):
         yield from causes_of(case, self.code, self.name, lambda finding: _REMEDY)
         for origin, finding in _of_counterparts(case) if case.localization.axes else ():
             yield Cause(
-                code=self.code,
-                name=self.name,
-                site=str(origin.site.at("")),
-                verdict=finding.verdict,
-                evidence=finding.evidence,
-                remedy=_REMEDY,
+                self.code,
+                self.name,
+                str(origin.site.at("")),
+                finding.verdict,
+                finding.evidence,
+                _REMEDY,
                 interventions=finding.interventions,
             )
 

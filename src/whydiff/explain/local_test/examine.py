@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Progress, for_framework
+from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.local_test.judge import LocalResult, judge_outputs, undecided
 from whydiff.explain.local_test.operation import Array, Operation
 from whydiff.explain.local_test.replays import Region, operation, positions
+from whydiff.locate.origins import Watcher, walk_origins
 from whydiff.pair.lockstep import Lockstep, Look
-from whydiff.pair.replay import replayable
 from whydiff.records import Call, Event, Lift, Origin, Payload
 
 _FAILURES = (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError)
@@ -54,34 +54,46 @@ Visit = Callable[[Examined], None]
 
 
 def examine(
-    case: Case, progress: Progress | None = None, *, chosen: Sequence[int] | None = None, visit: Visit | None = None
+    case: Case,
+    progress: Progress | None = None,
+    *,
+    chosen: Sequence[int] | None = None,
+    visit: Visit | None = None,
+    wanted: Callable[[int], bool] = lambda number: True,
 ) -> dict[int, LocalResult]:
     """The local test at every origin of a case.
 
     Both programs are replayed once, in step and resynchronised; at an origin the op's inputs and both outputs
-    are copied to the host, judged and dropped, so that memory is bounded by the largest origin.
+    are copied to the host, judged and dropped, so that memory is bounded by the largest origin. Results are
+    remembered: without ``visit``, only origins that were never judged are replayed.
 
     Args:
         case: with its localization.
         progress: called with (stage, done, total).
         chosen: positions of the origins to test; all by default.
         visit: told of every judged origin while its values are at hand.
+        wanted: asked when the walk comes to a chosen origin whether it is to be judged; one that is not has no result.
 
     Returns:
         Position in ``case.localization.origins`` → result; every chosen origin has one (``inconclusive`` with
         the reason where it cannot be tested).
     """
-    return _examine(case, range(len(case.localization.origins)) if chosen is None else chosen, progress, visit)
+    numbers = range(len(case.localization.origins)) if chosen is None else chosen
+    known: dict[int, LocalResult] = case.shared("local results", dict)
+    missing = numbers if visit is not None else [number for number in numbers if number not in known]
+    found = _examine(case, missing, progress, visit, wanted)
+    known |= found
+    return found if visit is not None else {number: known[number] for number in numbers if number in known}
 
 
 def local_test(case: Case, origin: Origin) -> LocalResult:
     """The local test of one origin of a case; see `examine` for all of them at the price of one."""
     position = next(i for i, o in enumerate(case.localization.origins) if o is origin or o == origin)
-    return _examine(case, [position], None)[position]
+    return examine(case, chosen=[position])[position]
 
 
 def _examine(
-    case: Case, chosen: Sequence[int], progress: Progress | None, visit: Visit | None = None
+    case: Case, chosen: Sequence[int], progress: Progress | None, visit: Visit | None, wanted: Callable[[int], bool]
 ) -> dict[int, LocalResult]:
     origins = case.localization.origins
     if not chosen:
@@ -96,13 +108,14 @@ def _examine(
     except WhydiffError as error:
         return {i: undecided(f"there is no float64 oracle: {error.what}") for i in chosen}
     step = _Watched(plain[0], plain[1], case)
-    found = _Walk(step, (lifted[0], lifted[1]), {i: origins[i] for i in chosen}, case)
-    found.visit = visit
+    found = _Tester(step, (lifted[0], lifted[1]), {i: origins[i] for i in chosen}, case)
+    found.visit, found.wanted = visit, wanted
     with ExitStack() as stack:
         for executor in lifted:
             stack.enter_context(executor.running())
-        found.walk(progress)
-    return {i: found.results.get(i, undecided("the replay did not pass this origin")) for i in chosen}
+        walk_origins(step, progress, stage="local tests", watcher=found)
+    passed = {i: found.results.get(i, undecided("the replay did not pass this origin")) for i in chosen}
+    return {i: result for i, result in passed.items() if i not in found.skipped}
 
 
 @dataclass(eq=False)
@@ -136,7 +149,9 @@ class _Watched(Lockstep):
         super()._run(name, executor, call, recorded=recorded)
 
 
-class _Walk:
+class _Tester(Watcher):
+    """Judges origins as the resynchronised walk comes by."""
+
     def __init__(
         self, step: _Watched, lifted: tuple[Executor, Executor], origins: Mapping[int, Origin], case: Case
     ) -> None:
@@ -144,11 +159,13 @@ class _Walk:
         self.visit: Visit | None = None
         self.told: list[Examined] = []
         self.results: dict[int, LocalResult] = {}
-        self.wanted = len(origins)
+        self.wanted: Callable[[int], bool] = lambda number: True
+        self.skipped: set[int] = set()
+        self.count = len(origins)
+        self._before: dict[tuple[int, int], tuple[list[Payload], list[Payload]] | None] = {}
         self.at: dict[tuple[int, int], list[tuple[int, Origin]]] = {}
         for number, origin in origins.items():
             self.at.setdefault(origin.calls, []).append((number, origin))
-        self.partner = {p.reference: p.candidate for p in case.alignment.pairs}
         self.areas: dict[tuple[int, int], list[Area]] = {}
         self._find_areas()
 
@@ -172,33 +189,43 @@ class _Walk:
 
     # ------------------------------------------------------------------ the walk
 
-    def walk(self, progress: Progress | None) -> None:
-        for call_r, call_c in self.step.walk(progress, "local tests"):
-            if len(self.results) == self.wanted:
-                break  # nothing is left to look at
-            disagreeing = [look for look in self.step.looks(call_r, call_c, "reads") if look.agrees is False]
-            for area in self.areas.pop((call_r.index, call_c.index), ()):
-                self._guarded(area.origin, functools.partial(self._judge_area, area))
-            left = [k for k in disagreeing if self._looked_at(k) or not self.step.resynchronise(k)]
-            if call_r.kind == "return":
-                self._returned(call_r, call_c)
-                continue
-            here = [(n, o) for n, o in self.at.get((call_r.index, call_c.index), ()) if n not in self.results]
-            reads = self._reads(call_r, call_c) if here and call_r.kind == "compute" else None
-            alone = self._alone(call_r, call_c) if here and left else None
-            self.step.execute(call_r, call_c)
-            looks = self.step.looks(call_r, call_c, "writes")
-            for number, origin in here:
-                judge = functools.partial(self._judge_call, call_r, call_c, (number, origin), reads, alone, looks)
-                self._guarded(number, judge)
-            for look in looks:
-                if look.agrees or (look.agrees is False and self.step.resynchronise(look)):
-                    self.step.note_equal(look)
+    @property
+    def done(self) -> bool:  # type: ignore[override]
+        """Whether nothing is left to look at."""
+        return len(self.results) + len(self.skipped) == self.count
 
-    def _looked_at(self, look: Look) -> bool:
-        """Whether one value is looked at differently (or a leaf differs): nothing to resynchronise."""
-        made, other = look.reference.producer, look.candidate.producer
-        return made == -1 or self.partner.get(made) == other
+    def entering(self, reference: Call, candidate: Call) -> None:
+        """Regions are judged where their result is read."""
+        for area in self.areas.pop((reference.index, candidate.index), ()):
+            if self._asked(area.origin):
+                self._guarded(area.origin, functools.partial(self._judge_area, area))
+
+    def executing(self, reference: Call, candidate: Call) -> None:
+        """Copies of what an origin's ops are about to read."""
+        if reference.kind == "compute" and self._here(reference, candidate):
+            self._before[reference.index, candidate.index] = self._reads(reference, candidate)
+
+    def executed(self, reference: Call, candidate: Call, looks: Sequence[Look], alone: list[Any] | None) -> None:
+        """An origin's ops are judged by what they read and wrote."""
+        reads = self._before.pop((reference.index, candidate.index), None)
+        for number, origin in self._here(reference, candidate):
+            judge = functools.partial(self._judge_call, reference, candidate, (number, origin), reads, alone, looks)
+            self._guarded(number, judge)
+
+    def returned(self, reference: Call, candidate: Call) -> None:
+        """What is returned as it was read has no op to test."""
+        for number, origin in self.at.get((reference.index, candidate.index), ()):
+            text = f"{', '.join(origin.leaves) or 'a value'} is returned as it is: no op to test"
+            self.results.setdefault(number, undecided(text))
+
+    def _here(self, reference: Call, candidate: Call) -> list[tuple[int, Origin]]:
+        at = self.at.get((reference.index, candidate.index), ())
+        return [(n, origin) for n, origin in at if n not in self.results and self._asked(n)]
+
+    def _asked(self, number: int) -> bool:
+        if number not in self.skipped and not self.wanted(number):
+            self.skipped.add(number)
+        return number not in self.skipped
 
     def _guarded(self, number: int, judge: Any) -> None:
         if number in self.results:
@@ -213,11 +240,6 @@ class _Walk:
                 self.visit(examined)
         self.told = []
 
-    def _returned(self, call_r: Call, call_c: Call) -> None:
-        for number, origin in self.at.get((call_r.index, call_c.index), ()):
-            text = f"{', '.join(origin.leaves) or 'a value'} is returned as it is: no op to test"
-            self.results.setdefault(number, undecided(text))
-
     def _reads(self, call_r: Call, call_c: Call) -> tuple[list[Payload], list[Payload]] | None:
         """Copies of what both ops are about to read."""
         sides = []
@@ -229,16 +251,6 @@ class _Walk:
             except WhydiffError:
                 return None
         return sides[0], sides[1]
-
-    def _alone(self, call_r: Call, call_c: Call) -> list[Any] | None:
-        """The candidate's op on the reference's inputs."""
-        try:
-            reads = [self.step.take(self.step.reference.read(event)) for event in call_r.reads]
-            for position in call_c.mutates:
-                reads[position] = self.step.candidate.adopt_foreign(self.step.candidate.payload(reads[position]))
-            return list(self.step.candidate.apply(call_c, reads)) or [reads[i] for i in call_c.mutates]
-        except _FAILURES:
-            return None
 
     # ------------------------------------------------------------------ judging
 
@@ -334,7 +346,7 @@ def single_of(region: Region, reads: Sequence[Payload]) -> tuple[Operation, Arra
         return None
     call = region.calls[0]
     order = positions(call.writes, region.result)
-    if order is None or any(event.overwritten for event in call.reads):
+    if order is None or any(event.skipped == "overwritten" for event in call.reads):
         return None
     return operation(call, reads, order[0], region.lifted), order[1]
 
@@ -377,7 +389,7 @@ def areas(case: Case, numbers: Sequence[int]) -> list[tuple[Area, tuple[int, int
 
 def _paired_reads(call_r: Call, call_c: Call) -> list[tuple[Event, Event]]:
     """Reads as `whydiff.pair.lockstep.Lockstep.looks` pairs them."""
-    sides = [[e for e in call.reads if not (e.overwritten or e.is_look)] for call in (call_r, call_c)]
+    sides = [[e for e in call.reads if e.skipped not in ("overwritten", "view")] for call in (call_r, call_c)]
     if call_r.kind == "return":
         by_slot = {e.site.slot: e for e in sides[1]}
         return [(e, by_slot[e.site.slot]) for e in sides[0] if e.site.slot in by_slot]
@@ -392,5 +404,5 @@ def _upstream(calls: Sequence[Call], unpaired: set[int], event: Event) -> list[C
         at = waiting.pop()
         if at.producer in unpaired and at.producer not in inside:
             inside.add(at.producer)
-            waiting.extend(e for e in calls[at.producer].reads if not e.overwritten)
+            waiting.extend(e for e in calls[at.producer].reads if e.skipped != "overwritten")
     return [calls[i] for i in sorted(inside)]

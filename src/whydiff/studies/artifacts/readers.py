@@ -140,7 +140,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> tu
 
 def _torch(path: Path) -> Content:
     try:
-        adapter: Any = for_framework("torch")
+        adapter = for_framework("torch")
     except ModuleNotFoundError as error:
         raise UsageError(
             "Reading this file needs torch.", where=str(path), next_step="pip install 'whydiff[torch]'"

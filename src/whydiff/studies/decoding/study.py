@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from whydiff.capturing.adapters import Progress, Run, for_target
+from whydiff.capturing.adapters import Progress, Run, for_target, replayable
 from whydiff.errors import UsageError, WhydiffError
 from whydiff.explain.scaling import float64_throughout
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.pair.align import align
-from whydiff.pair.replay import replay, replayable
+from whydiff.pair.replay import replay
 from whydiff.pipeline import Options, compare
 from whydiff.records import Count, Lift, Payload, Trace, Verdict
 from whydiff.studies.decoding.records import Token, Way
@@ -174,12 +174,7 @@ def _lift(
                     lifted[dtype, casts] = joined(list(found.outputs.values()), shape)
                     side.counts += executor.counts()
                     side.counts += [
-                        Count(
-                            what="calls not replayed when lifted",
-                            reason=f"{dtype}: {why}",
-                            count=1,
-                            examples=(str(call.site),),
-                        )
+                        Count("calls not replayed when lifted", f"{dtype}: {why}", 1, (str(call.site),))
                         for call, why in found.failed
                     ]
         except WhydiffError as error:

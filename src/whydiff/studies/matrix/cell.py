@@ -18,8 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from whydiff.errors import CaptureError, WhydiffError
-from whydiff.records import Payload
+from whydiff.errors import WhydiffError
 
 
 def main(arguments: list[str]) -> int:
@@ -49,21 +48,16 @@ def _load(request: Mapping[str, Any]) -> tuple[Any, list[Any]]:
 def _capture(request: Mapping[str, Any]) -> dict[str, Any]:
     """Record a target's run; ``payloads`` is ``none`` or ``all``, ``max_bytes`` limits the latter."""
     from whydiff.capturing.adapters import for_target
-    from whydiff.capturing.store import TraceWriter, save
+    from whydiff.capturing.store.limited import LimitedWriter
 
     target, arguments = _load(request)
     adapter = for_target(target, arguments)
     run = adapter.run(target, arguments, {})
     payloads, out = request["payloads"], request["trace"]
-    record = getattr(run, "record", None)
-    if record is None:  # an adapter that records in memory only
-        trace = run.capture()
-        save(trace, out, payloads=payloads, overwrite=True)
-        return {}
-    with TraceWriter(out, framework=adapter.name, level="op", overwrite=True) as writer:
-        sink = _Limited(writer, request.get("max_bytes"))
-        writer.close(**record(sink, payloads=payloads, check=request.get("check", True)))
-    return {"payload_bytes": sink.taken}
+    most = request.get("max_bytes")
+    with (writer := LimitedWriter(out, most=most, framework=adapter.name, level="op", overwrite=True)):
+        writer.close(**run.record(writer, payloads=payloads, check=request.get("check", True)))
+    return {"payload_bytes": writer.taken}
 
 
 def _compare(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,33 +70,6 @@ def _compare(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _ACTIONS = {"capture": _capture, "compare": _compare}
-
-
-class _Limited:
-    """A trace's writer that refuses full tensors beyond a number of bytes."""
-
-    def __init__(self, writer: Any, most: int | None) -> None:
-        self._writer, self._most, self.taken = writer, most, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._writer, name)
-
-    def add_payload(self, key: str, payload: Payload) -> None:
-        """Pass a tensor on.
-
-        Raises:
-            CaptureError: it would exceed the limit.
-        """
-        self.taken += payload.bits.nbytes
-        if self._most is not None and self.taken > self._most:
-            raise CaptureError(
-                "The full tensors of this run do not fit into the limit.",
-                where=key,
-                actual=f"{self.taken} bytes so far",
-                expected=f"at most {self._most} bytes (--max-bytes)",
-                next_step="Raise --max-bytes, or compare a smaller input.",
-            )
-        self._writer.add_payload(key, payload)
 
 
 if __name__ == "__main__":

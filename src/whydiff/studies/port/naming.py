@@ -12,7 +12,7 @@ import numpy as np
 from whydiff.capturing.adapters import for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.causes.fo001 import named
-from whydiff.explain.interventions import Edited, edits
+from whydiff.explain.interventions import edits
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Lift, Remedy, Trace, Verdict
 from whydiff.studies.port.points import Judged
@@ -127,13 +127,13 @@ def _constant(candidate: Trace, one: Judged) -> Named | None:
                 code = ("FO002", "epsilon-differs") if max(wanted, number) < 1e-2 else ("FO003", "scale-differs")
                 cause = _cause(*code, one, evidence, Remedy(f"Use {wanted:.6g} in the candidate."), str(change))
                 proof = Experiment(
-                    interventions=(change,),
-                    prediction="only rounding is left at this point",
-                    outcome=f"in float64 the mean absolute difference is {after:.1e}, and {before:.1e} before",
-                    status="confirmed",
-                    method="replay",
-                    before=before,
-                    after=after,
+                    (change,),
+                    "only rounding is left at this point",
+                    f"in float64 the mean absolute difference is {after:.1e}, and {before:.1e} before",
+                    "confirmed",
+                    "replay",
+                    before,
+                    after,
                 )
                 return Named(replace(cause, experiments=(proof,), interventions=(change,)), f"{wanted} {number}")
     return None
@@ -167,8 +167,9 @@ def _after(candidate: Trace, one: Judged, change: Intervention) -> float | None:
     if one.rerun is None:
         return None
     try:
-        edited: Any = Edited(candidate, edits(candidate, [change]))
-        return one.rerun(for_framework(candidate.framework).executor(edited, lift=Lift("float64")))
+        exchanged = edits(candidate, [change])
+        adapter = for_framework(candidate.framework)
+        return one.rerun(adapter.executor(candidate, lift=Lift("float64"), exchanged=exchanged))
     except WhydiffError:
         return None
 
@@ -185,19 +186,15 @@ def _near(one: Array, other: Array) -> bool:
 
 def _cause(code: str, title: str, one: Judged, evidence: Evidence, remedy: Remedy, done: str) -> Cause:
     experiment = Experiment(
-        interventions=(),
-        prediction="the reference's value, to rounding",
-        outcome=f"carried out in float64: {done} gives it",
-        status="confirmed",
-        method="replay",
+        (), "the reference's value, to rounding", f"carried out in float64: {done} gives it", "confirmed", "replay"
     )
     return Cause(
-        code=code,
-        name=title,
-        site=str(one.point.events[1].site),
-        verdict=Verdict.SEMANTIC,
-        evidence=(evidence,),
-        remedy=remedy,
-        status="confirmed",
+        code,
+        title,
+        str(one.point.events[1].site),
+        Verdict.SEMANTIC,
+        (evidence,),
+        remedy,
+        "confirmed",
         experiments=(experiment,),
     )

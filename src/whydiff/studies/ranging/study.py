@@ -8,7 +8,7 @@ from typing import Any
 
 from whydiff import registry
 from whydiff.capturing.adapters import Progress, for_target
-from whydiff.errors import UsageError, WhydiffError
+from whydiff.errors import WhydiffError
 from whydiff.explain.causes._range import in_float32, with_experiment
 from whydiff.numbers.ranges.audit import Alarm, Audit
 from whydiff.records import Cause, Experiment, Status, Trace, Verdict
@@ -38,9 +38,7 @@ def range_audit(
         whydiff.errors.UsageError: the framework has no range recorder.
     """
     adapter = for_target(target, args)
-    run: Any = adapter.run(target, args, kwargs)
-    if not hasattr(run, "audit"):
-        raise UsageError("This framework has no range recorder yet.", actual=adapter.name, expected="torch")
+    run = adapter.run(target, args, kwargs)
     if progress is not None:
         progress("measure ranges", 0, 0)
     audit, _ = run.audit()
@@ -140,7 +138,5 @@ def _judged(alarm: Alarm, cause: Cause, after: Audit) -> Cause:
         outcome += f"; {len(poles)} division(s) by vanished numbers remain" if poles else ""
     status: Status = "confirmed" if done else "refuted"
     rewrites = tuple(item for item in cause.interventions if item.name in _REWRITES)
-    experiment = Experiment(
-        interventions=rewrites, prediction=prediction, outcome=outcome, status=status, method="rerun"
-    )
+    experiment = Experiment(rewrites, prediction, outcome, status, "rerun")
     return replace(cause, status=status, experiments=(*cause.experiments, experiment))

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_target
+from whydiff.capturing.adapters import Role, for_target
 from whydiff.errors import UsageError
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Payload
 from whydiff.studies.sweep.findings import Size
-from whydiff.studies.sweep.program import arguments, rows_of, sizes
+from whydiff.studies.sweep.program import arguments, mapped, rows_of, sizes
 from whydiff.studies.sweep.report import Sweep
 from whydiff.studies.sweep.study import Sizes, sweep
 
 ROWS = 64
 """Rows of a piece where none are asked for: of 4 to 128, the cheapest that was bit-equal on MiniLM."""
-_DEFAULT = ("mm", "addmm", "bmm", "baddbmm")
+_REMEDY = "fixed-row-chunks"
 
 
 def batch_invariant(
@@ -41,11 +41,10 @@ def batch_invariant(
         whydiff.errors.UsageError: no batch-invariant form of an op is known, or the framework has none.
     """
     adapter = for_target(model if model is not None else _anything, ())
-    make = getattr(adapter, "remedy", None)
-    if make is None:
+    if _REMEDY not in adapter.remedies:
         raise UsageError("This framework has no batch-invariant mode.", actual=adapter.name, expected="torch")
     names = ops.variant_ops if isinstance(ops, Sweep) else ops
-    return make("fixed-row-chunks", tuple(_DEFAULT if names is None else names), rows)  # type: ignore[no-any-return]
+    return adapter.remedy(_REMEDY, tuple(adapter.operators[Role.MATRIX] if names is None else names), rows)
 
 
 def _anything() -> None: ...
@@ -104,23 +103,12 @@ def _sizes(given: Sizes | None, held: int) -> tuple[int, ...]:
 
 def _one_row(batch: Any, row: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     held = rows_of(batch)
-    rolled = _from_row(batch, row, held)
-    return arguments(rolled, Size(1))
-
-
-def _from_row(value: Any, row: int, held: int) -> Any:
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return value[row : row + 1] if tuple(value.shape)[:1] == (held,) else value
-    if hasattr(value, "items"):
-        return {name: _from_row(item, row, held) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return tuple(_from_row(item, row, held) for item in value)
-    return value
+    return arguments(_rows(batch, slice(row, row + 1), held), Size(1))
 
 
 def _outputs(model: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[str, Payload]:
     args, kwargs = given
-    adapter: Any = for_target(model, (*args, *kwargs.values()))
+    adapter = for_target(model, (*args, *kwargs.values()))
     return {slot: adapter.to_payload(value) for slot, value in adapter.run(model, args, kwargs).plain()}
 
 
@@ -158,15 +146,10 @@ def _starting(batch: Any, row: int, size: int) -> tuple[Any, ...] | dict[str, An
     """Arguments of ``size`` rows whose first is ``row`` and whose others follow in order."""
     held = rows_of(batch)
     order = [row, *(n for n in range(held) if n != row)]
-    args, kwargs = arguments(_reordered(batch, order, held), Size(size))
+    args, kwargs = arguments(_rows(batch, np.array(order), held), Size(size))
     return kwargs or args
 
 
-def _reordered(value: Any, order: list[int], held: int) -> Any:
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return value[np.array(order)] if tuple(value.shape)[:1] == (held,) else value
-    if hasattr(value, "items"):
-        return {name: _reordered(item, order, held) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return tuple(_reordered(item, order, held) for item in value)
-    return value
+def _rows(batch: Any, chosen: Any, held: int) -> Any:
+    """The arguments with the chosen rows of everything that has as many rows as the batch."""
+    return mapped(batch, lambda value: value[chosen] if tuple(value.shape)[:1] == (held,) else value)

@@ -7,13 +7,13 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Run, for_target
+from whydiff.capturing.adapters import Executor, Recorded, Run, for_target, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.scaling import measure_scaling
@@ -26,7 +26,6 @@ from whydiff.numbers.metrics import values
 from whydiff.pair.align import align
 from whydiff.pair.axes import axes_of
 from whydiff.pair.lockstep import Lockstep, Look
-from whydiff.pair.replay import replayable
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Alignment, Call, Count, Event, Payload, Slot, Trace, Verdict
 from whydiff.studies.sweep.findings import Cell, Found, Judged, Size
@@ -88,7 +87,7 @@ def _remember(store: OrderedDict[Any, Any], key: Any, make: Any) -> Any:
     return store[key]
 
 
-def live(job: Job, size: Size) -> tuple[Any, Run]:
+def live(job: Job, size: Size) -> tuple[Recorded, Run]:
     """The adapter and a live run of the job's program at a size."""
     target, inputs = loaded(job.program)
     args, kwargs = arguments(inputs, size)
@@ -98,14 +97,14 @@ def live(job: Job, size: Size) -> tuple[Any, Run]:
     return adapter, adapter.run(target, args, kwargs)
 
 
-def _laid_out(target: Any, adapter: Any, layout: str, *args: Any, **kwargs: Any) -> Any:
+def _laid_out(target: Any, adapter: Recorded, layout: str, *args: Any, **kwargs: Any) -> Any:
     args, kwargs = adapter.laid_out((args, kwargs), layout)
     return target(*args, **kwargs)
 
 
-def flagged(job: Job, adapter: Any) -> Any:
+def flagged(job: Job, adapter: Recorded) -> AbstractContextManager[None]:
     """The flags of the process that started the sweep, for the length of a block."""
-    return adapter.under(job.flags) if job.flags and hasattr(adapter, "under") else nullcontext()
+    return adapter.under(job.flags) if job.flags else nullcontext()
 
 
 def _reference(job: Job) -> _Recorded:
@@ -153,8 +152,7 @@ def _compared(job: Job) -> Cell:
     with flagged(job, adapter):
         reference = _reference(job)
         if reference.repeats is False:
-            note = f"the program does not repeat itself: {reference.note}"
-            return Cell(size=job.size, against=job.against, status="failed", repeats=False, note=note)
+            return Cell(job.size, job.against, "failed", note=f"the program does not repeat itself: {reference.note}")
         trace = run.capture()
         alignment = align(reference.trace, trace)
         axes = axes_for(job, reference.trace, trace, alignment)
@@ -164,7 +162,7 @@ def _compared(job: Job) -> Cell:
 
 
 def walks(
-    adapter: Any,
+    adapter: Recorded,
     reference: Trace,
     candidate: Trace,
     alignment: Alignment,
@@ -177,7 +175,7 @@ def walks(
         if why:
             raise WhydiffError("A run cannot be replayed.", actual=why)
 
-    def executors() -> tuple[Any, Any]:
+    def executors() -> tuple[Executor, Executor]:
         return adapter.executor(reference), adapter.executor(candidate)
 
     found = find_origins(*executors(), alignment, axes=axes, on_origin=on_origin)
@@ -188,7 +186,7 @@ def walks(
 class _Looker:
     """Writes down, at every origin of the resynchronised walk, what is only known there."""
 
-    def __init__(self, adapter: Any, job: Job) -> None:
+    def __init__(self, adapter: Recorded, job: Job) -> None:
         self.adapter, self.job = adapter, job
         self.bits: dict[str, str] = {}
         self.kernels: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
@@ -198,20 +196,19 @@ class _Looker:
         site = str(look.reference.site)
         if look.candidate_value is not None:
             self.bits[site] = digest(step.candidate.payload(look.candidate_value))
-        ask = getattr(self.adapter, "kernels", None)
-        if self.job.kernels and ask is not None and reference.target not in self.asked:
+        if self.job.kernels and reference.target not in self.asked:
             self.asked.add(reference.target)
             self.kernels[reference.target] = tuple(  # type: ignore[assignment]
-                _kernels(ask, executor, call)
+                _kernels(self.adapter, executor, call)
                 for executor, call in ((step.reference, reference), (step.candidate, candidate))
             )
 
 
-def _kernels(ask: Any, executor: Any, call: Call) -> tuple[str, ...]:
+def _kernels(adapter: Recorded, executor: Executor, call: Call) -> tuple[str, ...]:
     if call.mutates:
         return ()
     try:
-        return tuple(ask(executor, call, [executor.read(event) for event in call.reads]))
+        return tuple(adapter.kernels(executor, call, [executor.read(event) for event in call.reads]))
     except (WhydiffError, RuntimeError) as error:
         return (f"not known: {type(error).__name__}",)
 
@@ -258,19 +255,18 @@ def _cell(
     )
     counts: dict[Count, None] = dict.fromkeys((*plain.counts, *found.counts))
     return Cell(
-        size=job.size,
-        against=job.against,
-        status="identical" if same else "differs",
-        outputs=outputs,
-        bits=bits,
-        flips=flips,
-        positions=positions,
-        found=tuple(origins),
-        growth=growth,
-        accounted=found.accounted,
-        not_compared=tuple(counts),
-        repeats=reference.repeats,
-        note=reference.note,
+        job.size,
+        job.against,
+        "identical" if same else "differs",
+        outputs,
+        bits,
+        flips,
+        positions,
+        tuple(origins),
+        growth,
+        found.accounted,
+        tuple(counts),
+        reference.note,
     )
 
 

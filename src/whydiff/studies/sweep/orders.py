@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.errors import WhydiffError
@@ -120,9 +119,8 @@ def _orders(step: Lockstep, ours: Call, theirs: Call) -> tuple[str, str, str]:
         (executor, call, [executor.read(event) for event in call.reads])
         for executor, call in ((step.reference, ours), (step.candidate, theirs))
     ]
-    make: Any = getattr(for_framework(step.reference.framework), "recorded_sum", None)
     try:
-        total = make(*sides[0]) if make is not None and not ours.mutates else None
+        total = None if ours.mutates else for_framework(step.reference.framework).recorded_sum(*sides[0])
         if total is None:
             return "", "", "no sum whose terms can be chosen"
         if total.leaves > MOST_TERMS:

@@ -100,23 +100,24 @@ def cut(inputs: Any, size: Size) -> Any:
             value = value[: size.batch] if size.batch <= rows else value[np.arange(size.batch) % rows]
         return value
 
-    return _mapped(inputs, one)
+    return mapped(inputs, one)
 
 
 def _sizes(inputs: Any) -> tuple[int, int]:
     shapes: list[tuple[int, ...]] = []
-    _mapped(inputs, lambda value: shapes.append(tuple(value.shape)))
+    mapped(inputs, lambda value: shapes.append(tuple(value.shape)))
     rows = next((shape[0] for shape in shapes if shape), 0)
     return rows, next((shape[1] for shape in shapes if len(shape) > 1 and shape[0] == rows), 0)
 
 
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Nested arguments with every array changed."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return change(value)
     if isinstance(value, Mapping):
-        return {name: _mapped(item, change) for name, item in value.items()}
+        return {name: mapped(item, change) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return tuple(_mapped(item, change) for item in value)
+        return tuple(mapped(item, change) for item in value)
     return value
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from whydiff.capturing.adapters import Outputs, Progress
+from whydiff.capturing.adapters import Outputs, Progress, Recorded, Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.causes._shape import in_pieces
 from whydiff.numbers.comparison import compare_payloads
@@ -21,18 +22,18 @@ from whydiff.studies.sweep.report import Sweep
 MOST_SIZES = 12
 """Sizes at which a remedy is tried: spread over those that differ, the smallest and the largest among them."""
 _REPEATS = 3
-_MATRIX = ("mm", "addmm", "bmm", "baddbmm", "dot_general")
 
 
 def candidates(study: Sweep, framework: str = "torch") -> list[tuple[str, tuple[str, ...], Any, str]]:
     """(name, ops, value, code) of the remedies that concern what was found, as a user of the framework writes them."""
     ops = study.variant_ops
+    roles = {role for op in ops for role in for_framework(framework).roles(op)}
     if study.axis == "layout":
         return [("contiguous", ops, None, "x = x.contiguous()  # before the model")]
     found: list[tuple[str, tuple[str, ...], Any, str]] = []
-    for rows in (16, 64, 256) if any(op in _MATRIX for op in ops) else (16,):
+    for rows in (16, 64, 256) if Role.MATRIX in roles else (16,):
         found.append(("fixed-row-chunks", ops, rows, in_pieces(framework, ops, rows, study.axis).code))
-    if any("scaled_dot_product" in op for op in ops):
+    if Role.ATTENTION in roles:
         code = "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)"
         found.append(("sdpa-backend", ops, "MATH", code))
     dtypes = {shape.partition("[")[0] for cell in study.cells for one in cell.found for shape in one.shapes}
@@ -43,13 +44,12 @@ def candidates(study: Sweep, framework: str = "torch") -> list[tuple[str, tuple[
 
 
 def try_remedies(
-    adapter: Any, jobs: Sequence[Job], study: Sweep, progress: Progress | None = None
+    adapter: Recorded, jobs: Sequence[Job], study: Sweep, progress: Progress | None = None
 ) -> tuple[Tried, ...]:
     """Carry every candidate out; those that work come first, the cheapest before the others."""
-    make = getattr(adapter, "remedy", None)
     differing = {cell.size for cell in study.cells if cell.status == "differs"}
     chosen = _spread([job for job in jobs if job.size in differing])
-    if make is None or not chosen:
+    if not adapter.remedies or not chosen:
         return ()
     tried = []
     options = candidates(study, adapter.name)
@@ -58,7 +58,7 @@ def try_remedies(
             progress("remedies", number, len(options))
         title = name if value is None else f"{name} ({value})"
         try:
-            tried.append(_try(chosen, title, ops, code, lambda n=name, o=ops, v=value: make(n, o, v)))
+            tried.append(_try(chosen, title, ops, code, functools.partial(adapter.remedy, name, ops, value)))
         except (WhydiffError, RuntimeError, TypeError, ValueError) as error:
             text = f"{error.what} {error.actual}" if isinstance(error, WhydiffError) else str(error)
             tried.append(Tried(title, ops, code=code, failed=" ".join(text.split())[:200]))

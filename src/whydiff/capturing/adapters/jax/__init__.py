@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from whydiff.records import Call, Environment, Payload, Trace
+from whydiff.capturing.adapters.contract import Adapter, Change
+from whydiff.capturing.adapters.jax.roles import NAMES
+from whydiff.records import Call, Environment, Lift, Payload, Trace
 
 if TYPE_CHECKING:
     from whydiff.capturing.adapters.jax.executor import Executor
@@ -20,10 +22,12 @@ _DEEP = 6
 _OURS = ("jax", "jaxlib", "flax", "equinox", "penzai")
 
 
-class JaxAdapter:
-    """See `whydiff.capturing.adapters.Adapter`."""
+class JaxAdapter(Adapter):
+    """See `whydiff.capturing.adapters.contract`."""
 
     name = "jax"
+    remedies = frozenset({"fixed-row-chunks"})
+    operators = NAMES
 
     def owns(self, target: object, args: Sequence[Any]) -> bool:
         """Whether a target, its closure or its arguments hold JAX arrays, jitted functions or JAX modules.
@@ -41,11 +45,21 @@ class JaxAdapter:
 
         return Run(target, args, kwargs)
 
-    def executor(self, trace: Trace, *, restore: Mapping[str, Any] | None = None, lift: Any = None) -> Executor:
+    def executor(
+        self,
+        trace: Trace,
+        *,
+        restore: Mapping[str, Any] | None = None,
+        lift: Lift | None = None,
+        changes: Mapping[int, Change] | None = None,
+        exchanged: Mapping[int, Call] | None = None,
+    ) -> Executor:
         """A replay of a trace; primitives named by a trace on disk are limited to JAX's own."""
         from whydiff.capturing.adapters.jax.executor import Executor
 
-        return Executor(trace, restore=restore, lift=lift)
+        if changes:
+            raise self._cannot("carry single calls out differently")
+        return Executor(trace, restore=restore, lift=lift, exchanged=exchanged)
 
     def session(self, **options: Any) -> Session:
         """A capture of whatever runs inside its block; options of `Session`."""
@@ -58,10 +72,6 @@ class JaxAdapter:
         from whydiff.capturing.adapters.jax.remedies import remedy
 
         return remedy(name, ops, value)
-
-    def kernels(self, executor: Executor, call: Call, reads: Sequence[Any]) -> Sequence[str]:
-        """What XLA carries an op out by, compiled alone for given values."""
-        return executor.kernels(call, reads)
 
     def to_payload(self, value: Any) -> Payload:
         """A host copy of an array."""

@@ -15,62 +15,46 @@ from typing import Any
 import jax
 import numpy as np
 
+from whydiff.capturing.adapters._live import FAILURES, Replay, short
 from whydiff.capturing.adapters.jax import values
 from whydiff.capturing.adapters.jax.arguments import edited, op_of, template
 from whydiff.capturing.adapters.jax.kernels import kernels
 from whydiff.capturing.adapters.jax.lifting import Lifter, floating
 from whydiff.capturing.adapters.jax.ops import Op
-from whydiff.errors import PayloadError, WhydiffError
+from whydiff.errors import PayloadError
 from whydiff.records import Call, Count, Event, Leaf, Lift, Payload, Trace
 
-_FAILURES = (
-    RuntimeError,
-    TypeError,
-    ValueError,
-    IndexError,
-    LookupError,
-    NotImplementedError,
-    AssertionError,
-    WhydiffError,
-)
 
-
-class Executor:
+class Executor(Replay):
     """Replays one trace.
 
     Args:
         trace: leaves, recorded values and equations come from its ``handles`` (live), else from payloads.
         restore: leaf name → array that takes the place of the recorded leaf.
         lift: carry everything out at another precision.
+        exchanged: call index → the call that takes its place.
     """
 
     framework = "jax"
 
-    def __init__(self, trace: Trace, *, restore: Mapping[str, Any] | None = None, lift: Lift | None = None) -> None:
-        self.trace = trace
+    def __init__(
+        self,
+        trace: Trace,
+        *,
+        restore: Mapping[str, Any] | None = None,
+        lift: Lift | None = None,
+        exchanged: Mapping[int, Call] | None = None,
+    ) -> None:
+        super().__init__(trace, restore, exchanged)
         self.lifter = Lifter(lift) if lift is not None else None
-        self._handles: Mapping[str, Any] = getattr(trace, "handles", {})
-        self._restore = dict(restore or {})
-        self._leaves: dict[int, list[Leaf]] = {}
-        for leaf in trace.leaves:
-            if leaf.storage >= 0 and not leaf.skipped:
-                self._leaves.setdefault(leaf.storage, []).append(leaf)
         self._values: dict[int, Any] = {}
         self._changed = {s for s, leaves in self._leaves.items() if any(x.name in self._restore for x in leaves)}
         self._payloads: dict[int, str] = {
             event.storage: event.payload for call in trace.calls for event in call.writes if event.payload
         }
         self._ops: dict[int, Op] = {}
-        original = getattr(trace, "_trace", trace).calls
-        self._edited = {c.index for c, o in zip(trace.calls, original, strict=True) if c is not o}
+        self._edited = frozenset(exchanged or ())
         self._repeats: dict[int, bool | None] = {}
-        last: dict[int, int] = {}
-        for call in trace.calls:
-            for event in (*call.reads, *call.writes):
-                last[event.storage] = call.index
-        self._dying: dict[int, list[int]] = {}
-        for storage, index in last.items():
-            self._dying.setdefault(index, []).append(storage)
 
     # ------------------------------------------------------------------ running
 
@@ -100,10 +84,10 @@ class Executor:
             return ""
         try:
             outs = self.apply(call, [self.read(event) for event in call.reads])
-        except _FAILURES as error:
+        except FAILURES as error:
             if self._as_recorded(call):
-                return f"taken as recorded: {_short(error)}"
-            return _short(error)
+                return f"taken as recorded: {short(error)}"
+            return short(error)
         for event, out in zip(call.writes, outs, strict=True):
             if event.storage >= 0:
                 self._put(event.storage, out, same_inputs)
@@ -179,8 +163,6 @@ class Executor:
             self._values[event.storage] = self._load(event)
         return self._values[event.storage]
 
-    written = read
-
     def _load(self, event: Event) -> Any:
         leaves = self._leaves.get(event.storage)
         if not leaves:
@@ -196,15 +178,7 @@ class Executor:
         value = self._handles.get(leaf.name)
         if value is not None:
             return values.host(value)
-        payload = self.trace.payload(leaf.payload) if leaf.payload else None
-        if payload is None:
-            raise PayloadError(
-                "A full tensor is needed and the trace does not hold it.",
-                where=leaf.name,
-                expected=str(leaf.spec),
-                next_step='capture again with payloads="all" (or a list of globs)',
-            )
-        return values.from_payload(payload)
+        return values.from_payload(self._kept(leaf))
 
     def overwrite(self, event: Event, value: Any) -> bool:
         """Give the replay another value in an event's place; False for leaves and for other shapes."""
@@ -237,7 +211,7 @@ class Executor:
         try:
             reads = [self._as_it_was(event) for event in call.reads]
             outs = self.apply(call, reads)
-        except _FAILURES:
+        except FAILURES:
             return None
         return all(
             values.fingerprint(values.host(out)) == event.fingerprint
@@ -273,8 +247,9 @@ class Executor:
         """A host array with a payload's bits."""
         return values.from_payload(payload)
 
-    def share_leaves(self, first: Executor) -> None:
-        """Nothing to do: leaves are not copied."""
+    def copy(self, value: Any) -> Any:
+        """A host array of its own."""
+        return np.array(values.host(value))
 
     def counts(self) -> tuple[Count, ...]:
         """What a lifted replay could not lift."""
@@ -286,8 +261,3 @@ def _own(value: Any, leaf: Leaf) -> Any:
     if not isinstance(value, (jax.Array, np.ndarray)):
         raise PayloadError("This is not an array of JAX or numpy.", where=leaf.name, actual=type(value).__name__)
     return value
-
-
-def _short(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"[:200]

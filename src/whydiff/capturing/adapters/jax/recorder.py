@@ -17,7 +17,8 @@ from whydiff.capturing.adapters.jax.ops import SLICE, STACK, Fixed, Op, aval_of
 from whydiff.capturing.adapters.jax.scopes import Names, phase_and_scope
 from whydiff.capturing.adapters.jax.state import Reached
 from whydiff.records import Call, Event, Fingerprint, Leaf, LeafRole, Site, TensorSpec
-from whydiff.records.trace import UNSEEN
+
+UNSEEN = "not observed: inside a fused region of the compiled program"
 
 
 @dataclass(slots=True)

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import functools
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 
+from whydiff.capturing.adapters import contract
+from whydiff.capturing.adapters._live import called, checked, equal
 from whydiff.capturing.adapters.jax import internals, values
 from whydiff.capturing.adapters.jax.environment import environment
 from whydiff.capturing.adapters.jax.interventions import Changes, supported
 from whydiff.capturing.adapters.jax.known import Known
 from whydiff.capturing.adapters.jax.outputs import arrays_in
-from whydiff.capturing.adapters.jax.recorder import Recorder
+from whydiff.capturing.adapters.jax.recorder import UNSEEN, Recorder
 from whydiff.capturing.adapters.jax.recording import WAYS, Compiled, Recording, Way
 from whydiff.capturing.adapters.jax.scopes import modules_named
 from whydiff.capturing.adapters.jax.state import at_this_level, put_back, raw, reach
-from whydiff.errors import TargetError, UsageError
+from whydiff.errors import UsageError
 from whydiff.records import Intervention, ObserverCheck, RecordedTrace, Trace
 
 Outputs = list[tuple[str, Any]]
 
 
-class Run:
+class Run(contract.Run):
     """Runs ``target(*args, **kwargs)``; what the run writes to Flax or penzai variables is put back.
 
     Args:
         target: any callable; a jitted function is one compiled program, anything else runs as JAX dispatches it.
         args, kwargs: its inputs. Arrays cannot change; a program that donates its inputs gets copies.
     """
+
+    framework = "jax"
 
     def __init__(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.target, self.args, self.kwargs = target, tuple(args), dict(kwargs)
@@ -58,10 +61,10 @@ class Run:
             self._donates = attempts[-1][2].donated
             if self._plain is None:
                 self._plain = self.plain()
-            if equal(self._plain, attempts[-1][3])[0]:
+            if equal(self._plain, attempts[-1][3], same)[0]:
                 break
         way, recorder, recording, outputs = attempts[-1]
-        if len(attempts) == len(WAYS) and not equal(self._plain or [], outputs)[0]:
+        if len(attempts) == len(WAYS) and not equal(self._plain or [], outputs, same)[0]:
             way, recorder, recording, outputs = attempts[0]
         self._recorded = outputs
         handles = self._handles(recorder)
@@ -85,12 +88,12 @@ class Run:
         recording = Recording(recorder, way, self.compiled)
         with modules_named(tuple(self.reached.classes)), self._fresh_names(), self._beginning():
             with internals.dispatching(recording), at_this_level(self.reached.variables):
-                result = self._call(self.target, self.args, self.kwargs)
+                result = called(self.target, self.args, self.kwargs)
             found = arrays_in(result)
             recorder.returned(found)
         return recorder, recording, found
 
-    def plain(self, interventions: Iterable[Intervention] = (), donor: Any = None) -> Outputs:
+    def plain(self, interventions: Iterable[Intervention] = (), donor: contract.Executor | None = None) -> Outputs:
         """Run without any instrument, under interventions.
 
         Raises:
@@ -100,22 +103,12 @@ class Run:
         changes = Changes(tuple(interventions), donor, self.reached)
         with self._beginning(), changes.made():
             args, kwargs = changes.inputs(self._inputs())
-            return arrays_in(jax.block_until_ready(self._call(changes.target(self.target), args, kwargs)))
+            return arrays_in(jax.block_until_ready(called(changes.target(self.target), args, kwargs)))
 
-    def check(self, trace: Trace) -> ObserverCheck:
+    def check(self, trace: Trace | None = None) -> ObserverCheck:
         """H0 and H0′ (plain) against H1 (the capture made before)."""
-        first = self._plain if self._plain is not None else self.plain()
-        second = self.plain()
-        deterministic, where = equal(first, second)
-        unchanged, changed_at = equal(first, self._recorded)
-        if not first:
-            return ObserverCheck(None, None, 0, "the run returned no array to compare")
-        note = ""
-        if not deterministic:
-            note = f"two plain runs differ at {where}"
-        elif not unchanged:
-            note = f"the instrumented run differs from the plain one at {changed_at}, in every way of looking"
-        return ObserverCheck(deterministic, unchanged if deterministic else None, len(first), note)
+        plain = self._plain if self._plain is not None else self.plain()
+        return checked(plain, self.plain(), self._recorded, same)
 
     def supports(self, intervention: Intervention) -> bool:
         """Whether `plain` can carry this intervention out."""
@@ -125,7 +118,7 @@ class Run:
         parts = [f"values were taken by way of {way!r}"]
         if attempts > 1:
             parts.append(f"less invasive ways that changed the outputs: {attempts - (way != WAYS[0])}")
-        unseen = sum(event.unseen for call in recorder.calls for event in call.writes)
+        unseen = sum(event.skipped == UNSEEN for call in recorder.calls for event in call.writes)
         if unseen:
             parts.append(f"{unseen} values lie inside fused regions and were not observed")
         if recording.opaque:
@@ -181,30 +174,10 @@ class Run:
         )
         return copied
 
-    def _call(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        try:
-            return target(*args, **kwargs)
-        except Exception as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            own = [f for f in frames if "/whydiff/" not in f.filename.replace("\\", "/")]
-            place = f"{own[-1].filename}:{own[-1].lineno}" if own else ""
-            raise TargetError(
-                "The target raised while it ran.",
-                where=place,
-                actual=f"{type(error).__name__}: {error}",
-                expected="a run that ends",
-                next_step="run the target alone with the same inputs",
-            ) from error
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two outputs have the same dtype, shape and bits."""
+    return bool(first.dtype == second.dtype) and values.equal(first, second)
 
 
-def equal(first: Sequence[tuple[str, Any]], second: Sequence[tuple[str, Any]]) -> tuple[bool, str]:
-    """Whether two results have the same structure and bits, and where they do not."""
-    if [path for path, _ in first] != [path for path, _ in second]:
-        return False, "the structure of the result"
-    for (path, one), (_, other) in zip(first, second, strict=True):
-        if one.dtype != other.dtype or not values.equal(one, other):
-            return False, path
-    return True, ""
-
-
-__all__ = ["Run", "equal"]
+__all__ = ["Run", "same"]

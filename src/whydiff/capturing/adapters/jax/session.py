@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 
+from whydiff.capturing.adapters import contract
+from whydiff.capturing.adapters._live import equal
 from whydiff.capturing.adapters.jax import values
 from whydiff.capturing.adapters.jax.environment import environment
 from whydiff.capturing.adapters.jax.recorder import Recorder
 from whydiff.capturing.adapters.jax.recording import WAYS
-from whydiff.capturing.adapters.jax.run import Run
+from whydiff.capturing.adapters.jax.run import Run, same
+from whydiff.capturing.sink import Payloads, Sink, wanted
 from whydiff.errors import UsageError
 from whydiff.records import ObserverCheck
 
-Payloads = Literal["all", "none"] | Sequence[str]
 
-
-class Session:
+class Session(contract.Session):
     """Captures the one program that is given to `run` inside its block.
 
     JAX has no place where every program of a process passes by, compiled ones least of all; hence `run`.
@@ -30,11 +30,11 @@ class Session:
         sink: receives calls, leaves and payloads.
     """
 
-    def __init__(self, *, level: str = "op", payloads: Payloads = "none", sink: Any = None) -> None:
+    def __init__(self, *, level: str = "op", payloads: Payloads = "none", sink: Sink | None = None) -> None:
         if level != "op":
             raise UsageError("JAX programs are captured equation by equation.", actual=level, expected="op")
         self.payloads, self.sink = payloads, sink
-        self._wanted = _wanted(payloads)
+        self._wanted = wanted(payloads)
         self._run: Run | None = None
         self._observer = ObserverCheck(None, None, 0, "nothing was run: call session.run(target, *args)")
 
@@ -59,30 +59,30 @@ class Session:
         recorder = Recorder(run.reached, self._key, self._send)
         outputs = run.recorded(way, recorder)[2]
         if self.sink is not None:
-            self._finish(recorder)
+            self._finish(recorder, self.sink)
         unchanged = _same(plain, outputs)
         self._observer = ObserverCheck(_same(plain, run.plain()), unchanged, len(outputs), f"values by way of {way!r}")
         return dict(jax.block_until_ready(outputs))
 
     def _key(self, index: int, number: int, site: str) -> str:
-        return f"call/{index}/{number}" if self._wanted(site) else ""
+        return f"call/{index}/{number}" if self._wanted is not None and self._wanted(site) else ""
 
     def _send(self, key: str, value: Any) -> None:
         if self.sink is not None:
             self.sink.add_payload(key, values.to_payload(value))
 
-    def _finish(self, recorder: Recorder) -> None:
+    def _finish(self, recorder: Recorder, sink: Sink) -> None:
         kept = self.payloads != "none"
         leaves = recorder.all_leaves(lambda name: f"leaf/{name}" if kept else "")
         held = {name: ref.value for name, _, ref in recorder.leaves.values()}
         held |= {name: value for name, _, value in recorder.reached.arrays.values() if name not in held}
         for leaf in leaves if kept else ():
             if not leaf.skipped:
-                self.sink.add_payload(f"leaf/{leaf.name}", values.to_payload(held[leaf.name]))
-        self.sink.add_leaves(leaves)
-        self.sink.add_contexts([{}])
-        self.sink.add_calls(recorder.calls)
-        self.sink.end_step()
+                sink.add_payload(f"leaf/{leaf.name}", values.to_payload(held[leaf.name]))
+        sink.add_leaves(leaves)
+        sink.add_contexts([{}])
+        sink.add_calls(recorder.calls)
+        sink.end_step()
 
     def manifest(self) -> dict[str, Any]:
         """What a trace's writer is closed with, after the block."""
@@ -97,17 +97,5 @@ class Session:
         }
 
 
-def _wanted(payloads: Payloads) -> Callable[[str], bool]:
-    if payloads == "none":
-        return lambda site: False
-    if payloads == "all":
-        return lambda site: True
-    if isinstance(payloads, str):
-        raise UsageError('payloads must be "all", "none" or a list of globs.', actual=repr(payloads))
-    return lambda site: any(fnmatch.fnmatchcase(site, pattern) for pattern in payloads)
-
-
 def _same(first: Sequence[tuple[str, Any]], second: Sequence[tuple[str, Any]]) -> bool:
-    from whydiff.capturing.adapters.jax.run import equal
-
-    return equal(first, second)[0]
+    return equal(first, second, same)[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import math
 import sys
 import types
@@ -16,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from whydiff.capturing.adapters._live import bound, reached_by
 from whydiff.records import LeafRole
 
 _DEPTH = 24
@@ -53,15 +53,6 @@ def reach(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reache
     for name, value in bound(target, args, kwargs).items():
         walk.visit(name, value, "parameter" if is_module(value) or _nested(value) else "input", 0)
     return found
-
-
-def bound(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
-    """Arguments by the parameters' names, where the signature tells them."""
-    try:
-        signature = inspect.signature(target)
-        return dict((signature.bind_partial if partial else signature.bind)(*args, **kwargs).arguments)
-    except (TypeError, ValueError):  # no signature, or the call will fail by itself in a moment
-        return {f"args[{index}]": value for index, value in enumerate(args)} | dict(kwargs)
 
 
 def is_module(value: Any) -> bool:
@@ -141,7 +132,8 @@ class _Walk:
             self.visit(name, value.__self__, role, depth + 1)
             self.visit(name, value.__func__, role, depth + 1)
         elif isinstance(value, types.FunctionType):
-            for key, part in _reached(value):
+            wrapped = [("", vars(value)["__wrapped__"])] if "__wrapped__" in vars(value) else []
+            for key, part in (*reached_by(value), *wrapped):
                 self.visit(key, part, "parameter" if _nested(part) else role, depth + 1)
         elif isinstance(value, type) and issubclass(value, _module_classes()):
             self.found.classes.setdefault(value)  # a model in parts (nnx.split) still knows its classes
@@ -242,27 +234,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, types.FunctionType):
         return value.__qualname__
     return None
-
-
-def _reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # an empty cell holds nothing yet
-            continue
-    names = set(function.__code__.co_names)
-    for constant in function.__code__.co_consts:
-        if inspect.iscode(constant):
-            names.update(constant.co_names)
-    for name in sorted(names):
-        value = function.__globals__.get(name)
-        if value is None or isinstance(value, (*_PLAIN, *_OPAQUE)):
-            continue
-        if not isinstance(value, types.FunctionType) or value.__module__ == function.__module__:
-            yield name, value
-    for index, value in enumerate(function.__defaults__ or ()):
-        yield f"default{index}", value
-    yield from (function.__kwdefaults__ or {}).items()
-    wrapped = getattr(function, "__wrapped__", None)
-    if wrapped is not None:
-        yield "", wrapped

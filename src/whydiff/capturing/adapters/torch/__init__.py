@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters import Change
+from whydiff.capturing.adapters import contract
+from whydiff.capturing.adapters.contract import Adapter, Change, Place
+from whydiff.capturing.adapters.roles import Role
 from whydiff.capturing.adapters.torch.changing import ChangedExecutor
 from whydiff.capturing.adapters.torch.checkpoint import checkpoint
 from whydiff.capturing.adapters.torch.dtypes import to_payload
@@ -20,7 +22,8 @@ from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.layouts import laid_out
 from whydiff.capturing.adapters.torch.lifting import LiftedExecutor
 from whydiff.capturing.adapters.torch.probing import Summed, summed
-from whydiff.capturing.adapters.torch.remedies import remedy
+from whydiff.capturing.adapters.torch.remedies import REMEDIES, remedy
+from whydiff.capturing.adapters.torch.roles import NAMES, PLACES, roles
 from whydiff.capturing.adapters.torch.run import Run
 from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.adapters.torch.trace_audit import audit_trace
@@ -28,11 +31,21 @@ from whydiff.numbers.ranges.audit import Audit
 from whydiff.records import Call, Environment, Lift, Payload, Trace
 
 
-class TorchAdapter:
-    """See `whydiff.capturing.adapters.Adapter`."""
+class TorchAdapter(Adapter):
+    """See `whydiff.capturing.adapters.contract`."""
 
     name = "torch"
+    remedies = frozenset(REMEDIES)
     changes_calls = True
+    operators = NAMES
+
+    def roles(self, op: str) -> frozenset[Role]:
+        """Parts that an ATen operator plays."""
+        return roles(op)
+
+    def places(self, op: str) -> Mapping[str, Place]:
+        """Arguments of an ATen operator by meaning."""
+        return PLACES.get(op, {})
 
     def owns(self, target: object, args: Sequence[Any]) -> bool:
         """Every callable that no other adapter claims."""
@@ -49,14 +62,14 @@ class TorchAdapter:
         restore: Mapping[str, torch.Tensor] | None = None,
         lift: Lift | None = None,
         changes: Mapping[int, Change] | None = None,
+        exchanged: Mapping[int, Call] | None = None,
     ) -> Executor:
-        """A replay of a trace, lifted or with changed calls; ops named by a trace on disk are limited to ATen."""
-        trusted = bool(getattr(trace, "handles", None))
+        """A replay of a trace, lifted or with changed calls."""
         if changes:
-            return ChangedExecutor(trace, changes, trusted=trusted, restore=restore)
+            return ChangedExecutor(trace, changes, restore=restore, exchanged=exchanged)
         if lift is not None:
-            return LiftedExecutor(trace, lift, trusted=trusted, restore=restore)
-        return Executor(trace, trusted=trusted, restore=restore)
+            return LiftedExecutor(trace, lift, restore=restore, exchanged=exchanged)
+        return Executor(trace, restore=restore, exchanged=exchanged)
 
     def session(self, **options: Any) -> Session:
         """A capture of whatever runs inside its block; options of `Session`."""
@@ -84,13 +97,13 @@ class TorchAdapter:
 
     def audit(self, trace: Trace) -> Audit:
         """Ranges of everything that a trace's ops write, by replay."""
-        return audit_trace(Executor(trace, trusted=bool(getattr(trace, "handles", None))))
+        return audit_trace(Executor(trace))
 
     def environment(self) -> Environment:
         """Versions, hardware, flags, variables and random states now."""
         return environment()
 
-    def recorded_sum(self, executor: Executor, call: Call, reads: Sequence[torch.Tensor]) -> Summed | None:
+    def recorded_sum(self, executor: contract.Executor, call: Call, reads: Sequence[torch.Tensor]) -> Summed | None:
         """Sums, means, matrix products and convolutions as evaluable sums; see `whydiff.explain.reduction`."""
         return summed(executor, call, reads)
 
@@ -102,7 +115,7 @@ class TorchAdapter:
         """Nested arguments copied into another memory layout; see `layouts.LAYOUTS`."""
         return laid_out(value, layout)
 
-    def kernels(self, executor: Executor, call: Call, reads: Sequence[torch.Tensor]) -> Sequence[str]:
+    def kernels(self, executor: contract.Executor, call: Call, reads: Sequence[torch.Tensor]) -> Sequence[str]:
         """What ran when an op was executed on given tensors, as far as the backends tell."""
         return kernels(executor, call, reads)
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from whydiff.capturing.adapters._live import reached_by
 from whydiff.capturing.adapters.torch.dtypes import not_comparable
 from whydiff.capturing.adapters.torch.environment import apply_flags, flags_now
-from whydiff.capturing.adapters.torch.state import reached_by
 
 _DEPTH = 4
 """Plain objects and functions are followed this deep; modules, optimizers and containers do not count."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters import Change
+from whydiff.capturing.adapters._live import FAILURES, short
+from whydiff.capturing.adapters.contract import Change
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_of
-from whydiff.capturing.adapters.torch.executor import _FAILURES, Executor, _flat, _short
+from whydiff.capturing.adapters.torch.executor import Executor, _flat
 from whydiff.capturing.adapters.torch.operators import draws, find
 from whydiff.errors import ReplayError
 from whydiff.records import Call, Event, Site, Trace
@@ -25,7 +26,7 @@ class ChangedExecutor(Executor):
     Args:
         trace: what to replay.
         changes: call index → how it is carried out.
-        trusted, restore: as for `Executor`.
+        restore, exchanged: as for `Executor`.
     """
 
     def __init__(
@@ -33,10 +34,10 @@ class ChangedExecutor(Executor):
         trace: Trace,
         changes: Mapping[int, Change],
         *,
-        trusted: bool = False,
         restore: Mapping[str, torch.Tensor] | None = None,
+        exchanged: Mapping[int, Call] | None = None,
     ) -> None:
-        super().__init__(trace, trusted=trusted, restore=restore)
+        super().__init__(trace, restore=restore, exchanged=exchanged)
         self._how = dict(changes)
         self._as_held: set[Site] = {
             event.site
@@ -51,8 +52,6 @@ class ChangedExecutor(Executor):
         recorded = dtype_of(event.spec.dtype)
         return value if value.dtype is recorded or event.site in self._as_held else value.to(recorded)
 
-    written = read
-
     def execute(self, call: Call, *, recorded: bool = False) -> str:
         """As `Executor.execute`, with the call's change."""
         how = self._how.get(call.index)
@@ -60,8 +59,8 @@ class ChangedExecutor(Executor):
             return super().execute(call, recorded=recorded and not self._how)
         try:
             return self._differently(call, how)
-        except _FAILURES as error:
-            return _short(error)
+        except FAILURES as error:
+            return short(error)
 
     def _differently(self, call: Call, how: Change) -> str:
         reads = [

@@ -8,16 +8,15 @@ from typing import Any
 
 import torch
 
+from whydiff.capturing.adapters._live import FAILURES, Replay, short
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view, not_comparable, to_payload
 from whydiff.capturing.adapters.torch.environment import apply_flags, flags_now
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.operators import describe, find
-from whydiff.errors import PayloadError, ReplayError, WhydiffError
-from whydiff.records import Call, Count, Event, Leaf, Payload, Trace
-
-_FAILURES = (RuntimeError, TypeError, ValueError, IndexError, LookupError, NotImplementedError, WhydiffError)
+from whydiff.errors import PayloadError, ReplayError
+from whydiff.records import Call, Event, Leaf, Payload, Trace
 
 
 class Held:
@@ -59,37 +58,29 @@ class Held:
         return torch.empty(0, dtype=dtype, device=whole.device).set_(self.storage, offset, spec.shape, spec.strides)
 
 
-class Executor:
+class Executor(Replay):
     """Replays one trace. Use `start`, then `execute` for every call in order; `read`/`written` give tensors.
 
     Args:
-        trace: what to replay; leaves come from its ``handles`` (live) or payloads (disk).
-        trusted: False refuses to execute anything but known ATen ops by name.
+        trace: what to replay; leaves come from its ``handles`` (live) or payloads (disk, whose traces may name
+            nothing but ATen ops).
         restore: leaf name → tensor that takes the place of the recorded leaf.
+        exchanged: call index → the call that takes its place.
     """
 
     framework = "torch"
 
     def __init__(
-        self, trace: Trace, *, trusted: bool = False, restore: Mapping[str, torch.Tensor] | None = None
+        self,
+        trace: Trace,
+        *,
+        restore: Mapping[str, torch.Tensor] | None = None,
+        exchanged: Mapping[int, Call] | None = None,
     ) -> None:
-        self.trace, self.trusted = trace, trusted
-        self._handles: Mapping[str, torch.Tensor] = getattr(trace, "handles", {})
-        self._restore = dict(restore or {})
+        super().__init__(trace, restore, exchanged)
+        self.trusted = bool(trace.handles)
         self._held: dict[int, Held] = {}
-        self._leaves: dict[int, list[Leaf]] = {}
-        for leaf in trace.leaves:
-            if leaf.storage >= 0 and not leaf.skipped:
-                self._leaves.setdefault(leaf.storage, []).append(leaf)
-        self._changed: set[int] = set()
-        self._last: dict[int, int] = {}
-        for call in trace.calls:
-            for event in (*call.reads, *call.writes):
-                self._last[event.storage] = call.index
-            self._changed.update(call.reads[i].storage for i in call.mutates)
-        self._dying: dict[int, list[int]] = {}
-        for storage, index in self._last.items():
-            self._dying.setdefault(index, []).append(storage)
+        self._changed = {call.reads[i].storage for call in self.trace.calls for i in call.mutates}
 
     # ------------------------------------------------------------------ running
 
@@ -123,10 +114,10 @@ class Executor:
             if recorded and self._place_payloads(call):
                 return ""
             outputs = self.apply(call, [self.read(event) for event in call.reads])
-        except _FAILURES as error:
+        except FAILURES as error:
             if self._place_payloads(call):
-                return "" if recorded else f"taken as recorded: {_short(error)}"
-            return _short(error)
+                return "" if recorded else f"taken as recorded: {short(error)}"
+            return short(error)
         return self._adopt_all(call, outputs)
 
     def kernels(self, call: Call, reads: Sequence[torch.Tensor]) -> list[str]:
@@ -188,23 +179,10 @@ class Executor:
             held = self._held[event.storage] = self._load(event)
         return held.look(event)
 
-    written = read
-
     def leaf_value(self, leaf: Leaf) -> torch.Tensor:
         """A leaf's tensor at the beginning of the run (never to be written to)."""
-        if leaf.name in self._restore:
-            return self._restore[leaf.name]
-        if leaf.name in self._handles:
-            return self._handles[leaf.name]
-        payload = self.trace.payload(leaf.payload) if leaf.payload else None
-        if payload is None:
-            raise PayloadError(
-                "A full tensor is needed and the trace does not hold it.",
-                where=leaf.name,
-                expected=str(leaf.spec),
-                next_step='capture again with payloads="all" (or a list of globs)',
-            )
-        return from_payload(payload)
+        value: torch.Tensor | None = self._restore.get(leaf.name, self._handles.get(leaf.name))
+        return from_payload(self._kept(leaf)) if value is None else value
 
     def _load(self, event: Event) -> Held:
         leaves = self._leaves.get(event.storage)
@@ -256,7 +234,7 @@ class Executor:
             return f"gave {len(outputs)} outputs, recorded {len(call.writes)}"
         seen: set[int] = set()
         for event, tensor in zip(call.writes, outputs, strict=False):
-            if event.storage < 0 or event.is_look or event.storage in mutated:
+            if event.storage < 0 or event.skipped == "view" or event.storage in mutated:
                 continue
             if tuple(tensor.shape) != event.spec.shape:
                 return f"gave shape {list(tensor.shape)}, recorded {list(event.spec.shape)}"
@@ -278,7 +256,7 @@ class Executor:
 
     def _place_payloads(self, call: Call) -> bool:
         """Put recorded written values in place; False if the trace lacks one."""
-        wanted = [e for e in call.writes if not e.is_look]
+        wanted = [e for e in call.writes if e.skipped != "view"]
         if not wanted or any(not event.payload for event in wanted):
             return False
         mutated = {call.reads[i].storage for i in call.mutates}
@@ -327,16 +305,9 @@ class Executor:
         """A tensor of this framework with a payload's bits."""
         return from_payload(payload)
 
-    def counts(self) -> Sequence[Count]:
-        """Nothing: every op is executed as recorded, or its failure is reported by `execute`."""
-        return ()
-
-    def testifies(self, call: Call) -> bool:
-        """True: PyTorch executed every op alone in the run, too."""
-        return True
-
-    def share_leaves(self, first: Executor) -> None:
-        """Nothing to do: leaves are not copied."""
+    def copy(self, value: torch.Tensor) -> torch.Tensor:
+        """A clone with the same strides."""
+        return value.clone()
 
 
 def _laid_out(value: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
@@ -365,11 +336,6 @@ def _flat(result: Any) -> Iterator[torch.Tensor]:
     elif isinstance(result, (list, tuple)):
         for item in result:
             yield from _flat(item)
-
-
-def _short(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"[:200]
 
 
 def _cuda_devices() -> list[int]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from whydiff.capturing.adapters.contract import Executor
 from whydiff.capturing.adapters.torch.compiled import WAYS, can_be_changed, carried_out
 from whydiff.capturing.adapters.torch.environment import flags_now, set_flag
 from whydiff.capturing.adapters.torch.outputs import tensors_in
-from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, state_of
+from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, named, state_of
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
 
@@ -37,7 +38,7 @@ def applied(
     args: Any,
     kwargs: Any,
     target: Any,
-    donor: Any,
+    donor: Executor | None,
 ) -> Iterator[tuple[Any, Any]]:
     """Carry interventions out for the length of the block and undo them, whatever happens inside.
 
@@ -137,19 +138,18 @@ def _module(intervention: Intervention, roots: Roots) -> tuple[torch.nn.Module, 
     return None
 
 
-def _donated(donor: Any, intervention: Intervention) -> torch.Tensor:
-    leaf = next((x for x in donor.trace.leaves if x.name == (intervention.value or intervention.target)), None)
-    if leaf is None:
+def _donated(donor: Executor | None, intervention: Intervention) -> torch.Tensor:
+    name = intervention.value or intervention.target
+    leaf = None if donor is None else next((x for x in donor.trace.leaves if x.name == name), None)
+    if donor is None or leaf is None:
         raise UsageError("The other side has no such state.", where=intervention.target)
     value = donor.leaf_value(leaf)
     return value  # type: ignore[no-any-return]
 
 
-def _restore_input(intervention: Intervention, args: Any, kwargs: Any, target: Any, donor: Any) -> None:
-    from whydiff.capturing.adapters.torch.session import _bound
-
+def _restore_input(intervention: Intervention, args: Any, kwargs: Any, target: Any, donor: Executor | None) -> None:
     value = _donated(donor, intervention)
-    for path, tensor in tensors_in(_bound(args, kwargs, target)):
+    for path, tensor in tensors_in(named(target, args, kwargs)):
         if path == intervention.target and tensor.shape == value.shape:
             with torch.no_grad():
                 tensor.copy_(value)

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import torch
 
+from whydiff.capturing.adapters.contract import Executor
 from whydiff.records import Call
 
 _ONEDNN = re.compile(r"^onednn_verbose,(?:v1,)?primitive,exec,\w+,(\w+),([^,]+),", re.MULTILINE)
@@ -19,7 +20,7 @@ _MKL = re.compile(r"^MKL_VERBOSE (\w+\([^)]*\))", re.MULTILINE)
 _POINTERS = re.compile(r",?0x[0-9a-f]+")
 
 
-def kernels(executor: Any, call: Call, reads: Sequence[torch.Tensor]) -> list[str]:
+def kernels(executor: Executor, call: Call, reads: Sequence[torch.Tensor]) -> list[str]:
     """Names of what ran when a recorded op is executed on given tensors.
 
     On CUDA: kernel names in launch order. On the CPU: oneDNN primitives with their implementation and MKL calls
@@ -37,7 +38,7 @@ def kernels(executor: Any, call: Call, reads: Sequence[torch.Tensor]) -> list[st
     return found or [f"ATen {call.site.op}, {torch.backends.cpu.get_cpu_capability()}"]
 
 
-def _cuda(executor: Any, call: Call, reads: Sequence[torch.Tensor]) -> list[str]:
+def _cuda(executor: Executor, call: Call, reads: Sequence[torch.Tensor]) -> list[str]:
     from torch.profiler import ProfilerActivity, profile
 
     executor.apply(call, reads)

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch._decomp import get_decompositions
 
+from whydiff.capturing.adapters import contract
+from whydiff.capturing.adapters._live import short
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, integer_view
-from whydiff.capturing.adapters.torch.executor import Executor, Held, _flat, _short
+from whydiff.capturing.adapters.torch.executor import Executor, Held, _flat
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.formulas import FORMULAS
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
@@ -69,7 +71,7 @@ def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: b
     raise ReplayError(
         f"not lifted: {call.target} has no {lift.dtype} kernel, formula or decomposition here",
         where=str(call.site),
-        actual=_short(refused) if refused is not None else "",
+        actual=short(refused) if refused is not None else "",
     ) from refused
 
 
@@ -128,9 +130,14 @@ class LiftedExecutor(Executor):
     """
 
     def __init__(
-        self, trace: Trace, lift: Lift, *, trusted: bool = False, restore: Mapping[str, torch.Tensor] | None = None
+        self,
+        trace: Trace,
+        lift: Lift,
+        *,
+        restore: Mapping[str, torch.Tensor] | None = None,
+        exchanged: Mapping[int, Call] | None = None,
     ) -> None:
-        super().__init__(trace, trusted=trusted, restore=restore)
+        super().__init__(trace, restore=restore, exchanged=exchanged)
         self.lift = lift
         self.not_lifted: dict[str, list[str]] = {}
         self.flips: list[str] = []
@@ -141,16 +148,14 @@ class LiftedExecutor(Executor):
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons."""
         found = [
-            Count("ops not lifted", why, len(sites), tuple(sites[:3]), "not lifted")
-            for why, sites in self.not_lifted.items()
+            Count("ops not lifted", reason, len(sites), tuple(sites[:3])) for reason, sites in self.not_lifted.items()
         ]
-        how = f"lifted to {self.lift.dtype}"
-        if self.flips:
-            what = "discrete choices that flip when lifted"
-            found.append(Count(what, how, len(self.flips), tuple(self.flips[:3]), "flip"))
-        if self.exported:
-            what = "numbers that left the program before lifting"
-            found.append(Count(what, how, len(self.exported), tuple(self.exported[:3])))
+        for what, sites in (
+            ("discrete choices that flip when lifted", self.flips),
+            ("numbers that left the program before lifting", self.exported),
+        ):
+            if sites:
+                found.append(Count(what, f"lifted to {self.lift.dtype}", len(sites), tuple(sites[:3])))
         return tuple(found)
 
     # ------------------------------------------------------------------ executing
@@ -227,7 +232,7 @@ class LiftedExecutor(Executor):
 
     def _round(self, call: Call) -> None:
         """Round what the recorded program rounded: outputs narrower than every floating input."""
-        inputs = [e for e in call.reads if not e.overwritten and _floats(e)]
+        inputs = [e for e in call.reads if e.skipped != "overwritten" and _floats(e)]
         inputs = [e for e in inputs if e.spec.shape] or inputs
         if not inputs:
             return  # made from no floats: executed as recorded
@@ -244,7 +249,7 @@ class LiftedExecutor(Executor):
         *Monte Carlo Arithmetic*, UCLA CSD-970002, 1997 (random rounding).
         """
         for event in call.writes:
-            if event.storage not in self._held or not _floats(event) or event.is_look:
+            if event.storage not in self._held or not _floats(event) or event.skipped == "view":
                 continue
             tensor = self.read(event)
             parts = torch.view_as_real(tensor) if tensor.is_complex() else tensor
@@ -266,7 +271,7 @@ class LiftedExecutor(Executor):
             self._generators[device] = torch.Generator(device).manual_seed(self.lift.seed or 0)
         return self._generators[device]
 
-    def share_leaves(self, first: Executor) -> None:
+    def share_leaves(self, first: contract.Executor) -> None:
         """Read the widened leaves of a replay of the same trace that is one call ahead."""
         self._first = first if isinstance(first, LiftedExecutor) and first.lift.dtype == self.lift.dtype else None
 
@@ -356,12 +361,12 @@ def _epsilon(event: Event) -> float:
 def _depends_on_floats(call: Call) -> bool:
     """Whether floats go in, besides those that are filled, and floats come out."""
     inputs = (event for i, event in enumerate(call.reads) if i not in call.mutates)
-    reads = any(_floats(event) and not event.overwritten for event in inputs)
+    reads = any(_floats(event) and event.skipped != "overwritten" for event in inputs)
     return reads and any(event.storage >= 0 and _floats(event) for event in call.writes)
 
 
 def _makes_floats(call: Call) -> bool:
     """Whether floats come out although none went in: constants, and integers turned into floats."""
-    if any(_floats(event) and not event.overwritten for event in call.reads):
+    if any(_floats(event) and event.skipped != "overwritten" for event in call.reads):
         return False
     return any(event.storage >= 0 and _floats(event) for event in call.writes)

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from whydiff.capturing.adapters.contract import Executor, RecordedSum
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_name
-from whydiff.capturing.adapters.torch.executor import Executor
 from whydiff.records import Call
 
 _ALIGNMENT = 64
@@ -134,8 +134,8 @@ def _convolution(
     )
 
 
-class Summed:
-    """See `whydiff.capturing.adapters.RecordedSum`."""
+class Summed(RecordedSum):
+    """See `whydiff.capturing.adapters.contract.RecordedSum`."""
 
     def __init__(self, executor: Executor, call: Call, reads: Sequence[torch.Tensor], lowered: Lowered) -> None:
         self._executor, self._call, self._reads, self._real = executor, call, list(reads), lowered

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,28 +10,31 @@ from typing import Any
 
 import torch
 
+from whydiff.capturing.adapters import contract
+from whydiff.capturing.adapters._live import called, checked
 from whydiff.capturing.adapters.torch.beginning import Beginning, random_states, set_random_states
 from whydiff.capturing.adapters.torch.dtypes import integer_view, not_comparable
-from whydiff.capturing.adapters.torch.executor import Executor
 from whydiff.capturing.adapters.torch.interventions import applied, supported
 from whydiff.capturing.adapters.torch.outputs import tensors_in, unseen_in
 from whydiff.capturing.adapters.torch.range_recorder import RangeRecorder
 from whydiff.capturing.adapters.torch.rewrites import Rewriter
 from whydiff.capturing.adapters.torch.scopes import Scopes
-from whydiff.capturing.adapters.torch.session import Payloads, Session, Sink
+from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.adapters.torch.state import LiveLeaf, discover, state_of
-from whydiff.errors import TargetError
+from whydiff.capturing.sink import Payloads, Sink
 from whydiff.numbers.ranges.audit import Audit
 from whydiff.records import Intervention, ObserverCheck, RecordedTrace, Trace
 
 
-class Run:
+class Run(contract.Run):
     """Runs ``target(*args, **kwargs)`` from the same state, inputs and random states every time.
 
     Args:
         target: a module or any callable.
         args, kwargs: its inputs; tensors are copied for every run, so that in-place changes stay inside.
     """
+
+    framework = "torch"
 
     def __init__(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.target, self.args, self.kwargs = target, tuple(args), dict(kwargs)
@@ -62,7 +64,7 @@ class Run:
                 with session:
                     session.expect(self._optimizers)
                     session.add_inputs(args, kwargs, self.target)
-                    outputs = self._call(args, kwargs)
+                    outputs = called(self.target, args, kwargs)
                     session.returned(outputs)
                 self._outputs, self._unseen = _copies(outputs), unseen_in(outputs)
             finally:
@@ -72,27 +74,14 @@ class Run:
     def record(
         self, sink: Sink, *, level: str = "op", payloads: Payloads = "all", check: bool = True
     ) -> dict[str, Any]:
-        """Run once instrumented into a sink (`whydiff.capturing.store.TraceWriter`), with outputs named as by `capture`.
-
-        Args:
-            sink: receives calls, leaves, contexts and full tensors step by step.
-            level: ``"op"`` or ``"module"``.
-            payloads: ``"all"``, ``"none"`` or globs over sites, see `Session`.
-            check: also run plainly twice, for the observer check.
-
-        Returns:
-            What the trace's writer is closed with.
-
-        Raises:
-            TargetError: the program raised.
-        """
+        """Run once instrumented into a sink, step by step, with outputs named as by `capture`; globs are over sites."""
         session = Session(self.roots, self.tensors, level=level, payloads=payloads, sink=sink, whole=True)
         self._instrumented(session)
         manifest = session.manifest()
         return manifest | ({"observer": self.check()} if check else {})
 
     def plain(
-        self, interventions: Iterable[Intervention] = (), donor: Executor | None = None
+        self, interventions: Iterable[Intervention] = (), donor: contract.Executor | None = None
     ) -> list[tuple[str, torch.Tensor]]:
         """Run without any instrument, under interventions.
 
@@ -103,26 +92,15 @@ class Run:
         with self._beginning() as (args, kwargs):
             try:
                 with applied(list(interventions), self.roots, self.tensors, args, kwargs, self.target, donor) as call:
-                    return _copies(self._call(*call))
+                    return _copies(called(self.target, *call))
             finally:
                 for leaf in self._leaves:
                     leaf.restore()
 
     def check(self, trace: Trace | None = None) -> ObserverCheck:
         """H0 and H0′ (plain) against H1 (the capture made before, whose outputs this run remembers)."""
-        first, second = self.plain(), self.plain()
-        deterministic, where = _equal(first, second)
-        unchanged, changed_at = _equal(first, self._outputs)
-        note = ""
-        if not deterministic:
-            note = f"two plain runs differ at {where}"
-        elif not unchanged:
-            note = f"the instrumented run differs from the plain one at {changed_at}"
-        elif self._unseen:
-            note = f"not looked into: {', '.join(sorted(set(self._unseen)))} in the result"
-        if not first:
-            return ObserverCheck(None, None, 0, "the run returned no tensor to compare")
-        return ObserverCheck(deterministic, unchanged if deterministic else None, len(first), note)
+        unseen = f"not looked into: {', '.join(sorted(set(self._unseen)))} in the result" if self._unseen else ""
+        return checked(self.plain(), self.plain(), self._outputs, _same, unseen)
 
     def audit(self, rewrites: Iterable[Intervention] = ()) -> tuple[Audit, list[tuple[str, torch.Tensor]]]:
         """Run once under a range recorder, with ops rewritten where asked; everything is put back afterwards.
@@ -147,7 +125,7 @@ class Run:
                     rewriter = Rewriter(scopes, wanted)
                     if wanted:  # on top, so that the recorder sees what is carried out
                         stack.enter_context(rewriter)
-                    outputs = self._call(args, kwargs)
+                    outputs = called(self.target, args, kwargs)
                 return replace(recorder.audit(), rewritten=rewriter.measured), _copies(outputs)
             finally:
                 for leaf in leaves:
@@ -186,22 +164,6 @@ class Run:
         args = tuple(_copied(item, memo) for item in self.args)
         return args, {name: _copied(item, memo) for name, item in self.kwargs.items()}
 
-    def _call(self, args: Any, kwargs: Any) -> Any:
-        try:
-            return self.target(*args, **kwargs)
-        except Exception as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            ours = [f for f in frames if "/whydiff/" not in f.filename.replace("\\", "/")]
-            own = [f for f in ours if "site-packages" not in f.filename] or ours
-            place = f"{own[-1].filename}:{own[-1].lineno}" if own else ""
-            raise TargetError(
-                "The target raised while it ran.",
-                where=place,
-                actual=f"{type(error).__name__}: {error}",
-                expected="a run that ends",
-                next_step="run the target alone with the same inputs",
-            ) from error
-
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if callable(value) and not isinstance(value, torch.nn.Module):
@@ -216,14 +178,9 @@ def _copies(outputs: Any) -> list[tuple[str, torch.Tensor]]:
     return [(path, tensor.detach().clone()) for path, tensor in tensors_in(outputs)]
 
 
-def _equal(first: Sequence[tuple[str, Any]], second: Sequence[tuple[str, Any]]) -> tuple[bool, str]:
-    if [path for path, _ in first] != [path for path, _ in second]:
-        return False, "the structure of the result"
-    for (path, one), (_, other) in zip(first, second, strict=True):
-        if not_comparable(one) or not_comparable(other):
-            continue
-        if one.shape != other.shape or one.dtype != other.dtype:
-            return False, path
-        if not torch.equal(integer_view(one), integer_view(other)):
-            return False, path
-    return True, ""
+def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two outputs have the same bits; what holds no comparable numbers is left out."""
+    if not_comparable(first) or not_comparable(second):
+        return True
+    alike = first.shape == second.shape and first.dtype == second.dtype
+    return alike and bool(torch.equal(integer_view(first), integer_view(second)))

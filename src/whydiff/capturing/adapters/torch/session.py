@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
 import gc
-import inspect
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters.torch.compiled import standing_back
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.environment import environment
@@ -21,34 +20,14 @@ from whydiff.capturing.adapters.torch.module_recorder import ModuleRecorder
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.recorder import Recorder
 from whydiff.capturing.adapters.torch.scopes import Scopes
-from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, config_of, scalars_of, state_of, ties_of
+from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, config_of, named, scalars_of, state_of, ties_of
 from whydiff.capturing.adapters.torch.watcher import Watcher
+from whydiff.capturing.sink import Payloads, Sink, wanted
 from whydiff.errors import UsageError
 from whydiff.records import Call, Environment, Leaf, ObserverCheck, Payload, RecordedTrace
 
-Payloads = Literal["all", "none"] | Sequence[str]
 
-
-class Sink(Protocol):
-    """Where a capture goes while it happens (`whydiff.capturing.store.TraceWriter` is one)."""
-
-    def add_calls(self, calls: Sequence[Call]) -> None:
-        """Calls, in execution order."""
-
-    def add_leaves(self, leaves: Sequence[Leaf]) -> None:
-        """Leaves that were met."""
-
-    def add_contexts(self, contexts: Sequence[Mapping[str, Any]]) -> None:
-        """Flags in force."""
-
-    def add_payload(self, key: str, payload: Payload) -> None:
-        """A full tensor."""
-
-    def end_step(self) -> None:
-        """All before this belongs to complete steps."""
-
-
-class Session:
+class Session(contract.Session):
     """Captures what runs inside its ``with`` block on this thread.
 
     Args:
@@ -96,7 +75,7 @@ class Session:
         )
         kind = Recorder if level == "op" else ModuleRecorder
         self._watcher: Watcher | None = None
-        self.recorder: Recorder = kind(self.scopes, keep=_keeper(payloads), sink=self._keep)
+        self.recorder: Recorder = kind(self.scopes, keep=wanted(payloads), sink=self._keep)
         if whole and level == "module":
             self._watcher = Watcher(self.recorder)
 
@@ -139,7 +118,7 @@ class Session:
         before = f"{scope}." if scope else ""
         after = f" @step {self.scopes.step}" if self.scopes.step else ""
         with _disable_current_modes():
-            for path, tensor in tensors_in(_bound(args, kwargs, target)):
+            for path, tensor in tensors_in(named(target, args, kwargs)):
                 leaf = LiveLeaf(f"{before}{path}{after}", "input", tensor)
                 if leaf.skipped or self.recorder.storages.of(tensor) is None:
                     leaf.name = self._unique(leaf.name)
@@ -298,26 +277,3 @@ def _leaf(leaf: LiveLeaf, kept: bool) -> Leaf:
 
 def _lazy_payload(leaf: LiveLeaf) -> Callable[[], Payload]:
     return lambda: to_payload(leaf.value)
-
-
-def _keeper(payloads: Payloads) -> Callable[[str], bool] | None:
-    if payloads == "none":
-        return None
-    if payloads == "all":
-        return lambda site: True
-    if isinstance(payloads, str):
-        raise UsageError(
-            'payloads must be "all", "none" or a list of globs.',
-            actual=repr(payloads),
-            next_step=f"payloads=[{payloads!r}] keeps the sites that match this glob",
-        )
-    patterns = tuple(payloads)
-    return lambda site: any(fnmatch.fnmatchcase(site, pattern) for pattern in patterns)
-
-
-def _bound(args: Sequence[Any], kwargs: Mapping[str, Any], target: Any) -> dict[str, Any]:
-    function = target.forward if isinstance(target, torch.nn.Module) else target
-    try:
-        return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
-    except (TypeError, ValueError):  # no signature, or the call will fail by itself in a moment
-        return {f"args[{index}]": value for index, value in enumerate(args)} | dict(kwargs)

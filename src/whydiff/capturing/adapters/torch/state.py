@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import types
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from whydiff.capturing.adapters._live import bound, reached_by
 from whydiff.capturing.adapters.torch.dtypes import not_comparable, raw
 from whydiff.capturing.adapters.torch.outputs import key_name
 from whydiff.records import Fingerprint, LeafRole, TensorSpec
@@ -229,25 +229,6 @@ def _look_into(name: str, value: Any, modules: Any, tensors: Any, seen: set[int]
             _look_into(f"{name}.{key}" if name else key, item, modules, tensors, seen, depth + 1)
 
 
-def reached_by(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """(name, value) of what a function's code can reach: closure, defaults, and the globals that it names.
-
-    Modules, types and functions of other modules are left out.
-    """
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # an empty cell holds nothing yet
-            continue
-    names = set(function.__code__.co_names)
-    for constant in function.__code__.co_consts:
-        if inspect.iscode(constant):
-            names.update(constant.co_names)
-    for name in sorted(names):
-        value = function.__globals__.get(name)
-        foreign = isinstance(value, types.FunctionType) and value.__module__ != function.__module__
-        if not foreign and not isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
-            yield name, value
-    for index, value in enumerate(function.__defaults__ or ()):
-        yield f"default{index}", value
-    yield from (function.__kwdefaults__ or {}).items()
+def named(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's arguments by the parameters' names, where the signature tells them."""
+    return bound(target.forward if isinstance(target, torch.nn.Module) else target, args, kwargs)

@@ -1,0 +1,149 @@
+"""What live runs and replays of every framework have in common."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from whydiff.capturing.adapters.contract import Exchanged, Executor, Outputs, Value
+from whydiff.errors import PayloadError, TargetError, WhydiffError
+from whydiff.records import Call, Leaf, ObserverCheck, Payload, Trace
+
+FAILURES = (RuntimeError, TypeError, ValueError, IndexError, LookupError, AssertionError, WhydiffError)
+"""What executing a recorded call may raise."""
+
+
+def short(error: BaseException) -> str:
+    """An error in one line."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"[:200]
+
+
+def called(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Call the user's program.
+
+    Raises:
+        TargetError: it raised; the message names the user's own line.
+    """
+    try:
+        return target(*args, **kwargs)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        theirs = [f for f in frames if "/whydiff/" not in f.filename.replace("\\", "/")]
+        own = [f for f in theirs if "site-packages" not in f.filename] or theirs
+        raise TargetError(
+            "The target raised while it ran.",
+            where=f"{own[-1].filename}:{own[-1].lineno}" if own else "",
+            actual=f"{type(error).__name__}: {error}",
+            expected="a run that ends",
+            next_step="run the target alone with the same inputs",
+        ) from error
+
+
+def bound(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
+    """Arguments by the parameters' names, where the signature tells them."""
+    try:
+        signature = inspect.signature(target)
+        return dict((signature.bind_partial if partial else signature.bind)(*args, **kwargs).arguments)
+    except (TypeError, ValueError):  # no signature, or the call will fail by itself in a moment
+        return {f"args[{index}]": value for index, value in enumerate(args)} | dict(kwargs)
+
+
+def reached_by(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """(name, value) of what a function's code can reach: closure, defaults, and the globals that it names.
+
+    Modules, types and functions of other modules are left out.
+    """
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # an empty cell holds nothing yet
+            continue
+    names = set(function.__code__.co_names)
+    for constant in function.__code__.co_consts:
+        if inspect.iscode(constant):
+            names.update(constant.co_names)
+    for name in sorted(names):
+        value = function.__globals__.get(name)
+        foreign = isinstance(value, types.FunctionType) and value.__module__ != function.__module__
+        if not foreign and not isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
+            yield name, value
+    for index, value in enumerate(function.__defaults__ or ()):
+        yield f"default{index}", value
+    yield from (function.__kwdefaults__ or {}).items()
+
+
+def equal(first: Outputs, second: Outputs, same: Callable[[Value, Value], bool]) -> tuple[bool, str]:
+    """Whether two results have the same structure and values, and where they do not."""
+    if [path for path, _ in first] != [path for path, _ in second]:
+        return False, "the structure of the result"
+    for (path, one), (_, other) in zip(first, second, strict=True):
+        if not same(one, other):
+            return False, path
+    return True, ""
+
+
+def checked(
+    plain: Outputs, again: Outputs, observed: Outputs, same: Callable[[Value, Value], bool], note: str = ""
+) -> ObserverCheck:
+    """The observer check of two plain runs and an instrumented one.
+
+    Args:
+        plain, again: outputs of the plain runs.
+        observed: outputs of the instrumented run.
+        same: whether two values have the same dtype, shape and bits.
+        note: what else is worth saying if all agree.
+    """
+    if not plain:
+        return ObserverCheck(None, None, 0, "the run returned no tensor to compare")
+    deterministic, where = equal(plain, again, same)
+    unchanged, changed_at = equal(plain, observed, same)
+    if not deterministic:
+        note = f"two plain runs differ at {where}"
+    elif not unchanged:
+        note = f"the instrumented run differs from the plain one at {changed_at}"
+    return ObserverCheck(deterministic, unchanged if deterministic else None, len(plain), note)
+
+
+class Replay(Executor):
+    """A replay that reads leaves from the live run's values or from payloads, and knows when nothing needs a storage.
+
+    Args:
+        trace: what to replay.
+        restore: leaf name → the value that takes the place of the recorded leaf.
+        exchanged: call index → the call that takes its place.
+    """
+
+    def __init__(
+        self, trace: Trace, restore: Mapping[str, Value] | None = None, exchanged: Mapping[int, Call] | None = None
+    ) -> None:
+        self.trace: Any = Exchanged(trace, exchanged) if exchanged else trace
+        self._handles: Mapping[str, Any] = trace.handles
+        self._restore: dict[str, Any] = dict(restore or {})
+        self._leaves: dict[int, list[Leaf]] = {}
+        for leaf in trace.leaves:
+            if leaf.storage >= 0 and not leaf.skipped:
+                self._leaves.setdefault(leaf.storage, []).append(leaf)
+        last = {event.storage: call.index for call in self.trace.calls for event in (*call.reads, *call.writes)}
+        self._dying: dict[int, list[int]] = {}
+        for storage, index in last.items():
+            self._dying.setdefault(index, []).append(storage)
+
+    def _kept(self, leaf: Leaf) -> Payload:
+        """A leaf's payload.
+
+        Raises:
+            PayloadError: the trace does not hold it.
+        """
+        payload: Payload | None = self.trace.payload(leaf.payload) if leaf.payload else None
+        if payload is None:
+            raise PayloadError(
+                "A full tensor is needed and the trace does not hold it.",
+                where=leaf.name,
+                expected=str(leaf.spec),
+                next_step='capture again with payloads="all" (or a list of globs)',
+            )
+        return payload

@@ -1,0 +1,25 @@
+"""Which parts JAX's primitives play."""
+
+from __future__ import annotations
+
+from whydiff.capturing.adapters.roles import Role
+
+NAMES: dict[Role, tuple[str, ...]] = {
+    Role.MATRIX: ("dot_general",),
+    Role.SUM: ("cumsum",),
+    Role.SCAN: ("cumsum",),
+    Role.SCORED: ("exp",),
+    Role.ELEMENTWISE: (
+        *("tanh", "exp", "log", "log1p", "expm1", "rsqrt", "sqrt", "sin", "cos", "tan", "atan", "pow", "square"),
+        *("add", "sub", "mul", "div", "neg", "abs", "erf", "clamp", "copy"),
+    ),
+    Role.CAST: ("copy",),
+    Role.CARRIES: (
+        *("transpose", "reshape", "squeeze", "expand_dims", "broadcast_in_dim", "stop_gradient"),
+        *("convert_element_type", "copy", "scan_slice"),
+    ),
+    Role.TABLE: ("gather",),
+    Role.ANGLE: ("cos", "sin"),
+    Role.ROOT: ("rsqrt", "sqrt", "pow", "div"),
+    Role.DIFFERENCE: ("sub",),
+}

@@ -1,0 +1,124 @@
+"""Where a capture goes while it happens, and how a trace that is held in memory goes there afterwards."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from whydiff.errors import UsageError
+from whydiff.records import Call, Leaf, Payload, Trace
+
+Payloads = Literal["all", "none"] | Sequence[str]
+
+
+class Sink(ABC):
+    """Takes a capture step by step (`whydiff.capturing.store.TraceWriter` is one)."""
+
+    @abstractmethod
+    def add_calls(self, calls: Sequence[Call]) -> None:
+        """Calls, in execution order."""
+
+    @abstractmethod
+    def add_leaves(self, leaves: Sequence[Leaf]) -> None:
+        """Leaves that were met."""
+
+    @abstractmethod
+    def add_contexts(self, contexts: Sequence[Mapping[str, Any]]) -> None:
+        """Flags in force."""
+
+    @abstractmethod
+    def add_payload(self, key: str, payload: Payload) -> None:
+        """A full tensor."""
+
+    @abstractmethod
+    def end_step(self) -> None:
+        """All before this belongs to complete steps."""
+
+
+def send(trace: Trace, sink: Sink, payloads: str | Iterable[str]) -> None:
+    """Give a sink everything that a trace holds; of the full tensors those that are chosen, one at a time.
+
+    Args:
+        trace: held in memory, or on disk elsewhere.
+        sink: takes it.
+        payloads: ``"all"``, ``"none"``, or patterns (`fnmatch`) of payload keys.
+
+    Raises:
+        UsageError: a pattern fits no payload.
+    """
+    keys = chosen(trace, payloads)
+    sink.add_contexts(trace.contexts)
+    sink.add_leaves(trace.leaves)
+    sink.add_calls(trace.calls)
+    for key in keys:
+        payload = trace.payload(key)
+        if payload is not None:
+            sink.add_payload(key, payload)
+
+
+def manifest_of(trace: Trace) -> dict[str, Any]:
+    """What a trace's writer is closed with."""
+    return {
+        "environment": trace.environment,
+        "observer": trace.observer,
+        "ties": trace.ties,
+        "scalars": trace.scalars,
+        "config": trace.config,
+        "note": trace.note,
+    }
+
+
+def wanted(payloads: Payloads) -> Callable[[str], bool] | None:
+    """Which sites' full tensors are kept; None: nobody's.
+
+    Raises:
+        UsageError: a single glob that is not in a list.
+    """
+    if payloads == "none":
+        return None
+    if payloads == "all":
+        return lambda site: True
+    if isinstance(payloads, str):
+        raise UsageError(
+            'payloads must be "all", "none" or a list of globs.',
+            actual=repr(payloads),
+            next_step=f"payloads=[{payloads!r}] keeps the sites that match this glob",
+        )
+    patterns = tuple(payloads)
+    return lambda site: any(fnmatchcase(site, pattern) for pattern in patterns)
+
+
+def chosen(trace: Trace, payloads: str | Iterable[str]) -> list[str]:
+    """Keys of the payloads that patterns choose.
+
+    Raises:
+        UsageError: a pattern fits no payload.
+    """
+    if payloads == "none":
+        return []
+    keys = [key for key in dict.fromkeys(_keys(trace)) if key]
+    if payloads == "all":
+        return keys
+    patterns = [payloads] if isinstance(payloads, str) else list(payloads)
+    some = ", ".join(keys[:5]) + (" …" if len(keys) > 5 else "")
+    for pattern in patterns:
+        if not any(fnmatchcase(key, pattern) for key in keys):
+            raise UsageError(
+                "A pattern fits no payload.",
+                where="payloads",
+                actual=pattern,
+                expected=some or "(the trace has no payloads)",
+            )
+    return [key for key in keys if any(fnmatchcase(key, pattern) for pattern in patterns)]
+
+
+def _keys(trace: Trace) -> Iterator[str]:
+    yield from trace.payloads
+    for leaf in trace.leaves:
+        yield leaf.payload
+    for call in trace.calls:
+        yield call.rng
+        for event in (*call.reads, *call.writes):
+            yield event.payload
