@@ -22,9 +22,10 @@ from whydiff.judge.verdict import judge, judge_origins, needs_local_test, weighe
 from whydiff.judge.verify import verify
 from whydiff.locate.by_fingerprint import from_fingerprints
 from whydiff.locate.growth import measure_growth
+from whydiff.locate.influence import without_influence
 from whydiff.locate.localization import Localization
 from whydiff.locate.origins import find_origins
-from whydiff.locate.padding import leave_out, without_influence
+from whydiff.locate.padding import leave_out
 from whydiff.numbers.comparison import same
 from whydiff.pair.align import align, explain
 from whydiff.pair.align.ends import join_ends
@@ -110,20 +111,21 @@ def localize(
     axes = axes_of(reference, candidate, alignment)
     plain = measure_growth(*_executors(reference, candidate), alignment, progress, axes=axes)
     resynchronised = find_origins(*_executors(reference, candidate), alignment, progress, axes=axes)
-    found = replace(
-        resynchronised,
-        left_out=plain.left_out,
+    padded = leave_out(reference, candidate, plain, rows, progress)
+    found = Localization(
+        origins=resynchronised.origins,
         growth=plain.growth,
-        outputs=plain.outputs,
-        returned=plain.returned,
+        outputs=padded.outputs,
+        returned=padded.returned,
+        accounted=resynchronised.accounted,
         agreeing=plain.agreeing,
-        counts=tuple(dict.fromkeys((*plain.counts, *resynchronised.counts))),
-        propagated=max(0, plain.propagated - len(resynchronised.origins)),
+        propagated=max(0, plain.differing - len(resynchronised.origins)),
+        counts=(*dict.fromkeys((*plain.counts, *resynchronised.counts)), *padded.counts),
+        axes=axes,
+        rows=padded.rows,
+        silent=without_influence(reference, candidate, alignment, resynchronised, padded, progress),
     )
-    padded = leave_out(reference, candidate, found, rows, progress)
-    silent = without_influence(reference, candidate, alignment, padded.localization, progress)
-    notes = (*(f"not compared: {text}" for text in found.left_out), *padded.notes)
-    return replace(padded.localization, silent=silent), notes
+    return found, (*(f"not compared: {text}" for text in plain.left_out), *padded.notes)
 
 
 def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = None) -> Diagnosis:

@@ -40,7 +40,7 @@ def pair(smollm: Any) -> tuple[Case, torch.Tensor, torch.Tensor, torch.Tensor]:
     alignment = align(*traces)
     payload = adapter.executor(traces[0]).payload
     returned = tuple(payload(x.bfloat16()[None]) for x in (ours, theirs))
-    local = Localization((), (), (), ((Slot(0, "output"), *returned),), None)
+    local = Localization(returned=((Slot(0, "output"), *returned),))
     return Case(traces[0], traces[1], alignment, local), ids, ours, theirs
 
 

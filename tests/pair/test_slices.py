@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whydiff.pair.slices import Axis, SliceMap, counterparts, narrow, options, same_but_for_sizes, settle
+from whydiff.pair.sizes import narrow
+from whydiff.pair.slices import Axis, SliceMap, counterparts, options, same_but_for_sizes, settle
 from whydiff.records import Payload
 
 

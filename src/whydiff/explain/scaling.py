@@ -8,7 +8,6 @@ difference into a rare flip by a whole unit. Source: ``docs/explanation/verdict-
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -18,73 +17,14 @@ import numpy as np
 from whydiff.capturing.adapters import Executor, Progress, Value, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
+from whydiff.explain.scale import Difference, Scale, difference, worst
 from whydiff.locate.rows import compared
-from whydiff.numbers.metrics import common_dtype, is_integer, measure, values
-from whydiff.numbers.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, Cancelled, cancelled, unit_roundoff
+from whydiff.numbers.metrics import is_integer, values
+from whydiff.numbers.tolerance import Cancelled, cancelled, unit_roundoff
 from whydiff.pair.lockstep import Lockstep, matched
 from whydiff.pair.replay import Outputs, numbered_alike, replay
 from whydiff.pair.slices import counterparts
 from whydiff.records import Call, Count, Event, Lift, Origin, Payload, Slot, Trace
-
-Nature = Literal["equal", "rounding", "between", "stays"]
-"""What a difference does when the precision grows: there is none, it shrinks with it, undecided, it stays."""
-
-_RANK: tuple[Nature, ...] = ("equal", "rounding", "between", "stays")
-_BITS = math.log(unit_roundoff("float32") / unit_roundoff("float64"))
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One tensor of the reference against the candidate's.
-
-    Attributes:
-        mean: mean absolute difference over pairs of finite values.
-        magnitude: root mean square of the reference, likewise.
-        special: pairs in which NaN or infinity stands on one side only (or with the other sign).
-    """
-
-    mean: float
-    magnitude: float
-    special: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """A difference at two precisions.
-
-    Attributes:
-        single, double: at float32 and float64.
-        where: output slot or site.
-    """
-
-    single: Difference
-    double: Difference
-    where: str = ""
-
-    @property
-    def slope(self) -> float | None:
-        """log(D32 / D64) / log(u32 / u64); None if a difference is 0."""
-        if not self.single.mean or not self.double.mean:
-            return None
-        return math.log(self.single.mean / self.double.mean) / _BITS
-
-    @property
-    def nature(self) -> Nature:
-        """What the limits of `whydiff.numbers.tolerance` make of the slope."""
-        if self.double.special:
-            return "stays"
-        if self.single.mean == self.double.mean == 0:
-            return "equal"
-        if self.double.mean <= SCALING_FLOOR * self.double.magnitude:
-            return "rounding"
-        slope = self.slope
-        if slope is None:  # a difference in float64 only
-            return "between"
-        return "rounding" if slope >= SLOPE_ROUNDING else "stays" if slope <= SLOPE_SEMANTIC else "between"
-
-    def __str__(self) -> str:
-        slope = "" if self.slope is None else f", slope {round(self.slope, 2) + 0.0:.2f}"
-        return f"D32 {self.single.mean:.1e}, D64 {self.double.mean:.1e}{slope}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +144,7 @@ class _Test:
             found.append({slot: difference(*self._compared(slot, pair)) for slot, pair in pairs.items()})
             if key == "float64 lifted" and not restored:
                 self.profiles = {slot: _profile(*pairs[slot]) for slot, one in found[-1].items() if one is not None}
-        return _worst(*found)
+        return worst(*found)
 
     def _cancelled(self) -> Cancelled | None:
         """Each program carried out in float32 against itself in float64: does one lose what the other keeps?"""
@@ -279,7 +219,7 @@ class _Test:
         single, double = (
             self._walk(Lift(dtype, "lifted", self.everything), {}, others)[1] for dtype in ("float32", "float64")
         )
-        return _worst(single, double)
+        return worst(single, double)
 
     def _walk(
         self, lift: Lift, restore: Mapping[str, Value], substituted: frozenset[int]
@@ -362,21 +302,6 @@ class _Test:
             self.counts[key] = count
 
 
-def difference(reference: Payload, candidate: Payload) -> Difference | None:
-    """How far two tensors are apart; None for integers and booleans, and for values without a common dtype or shape."""
-    dtypes = reference.dtype, candidate.dtype
-    if is_integer(dtypes[0]) or is_integer(dtypes[1]) or reference.bits.shape != candidate.bits.shape:
-        return None
-    if common_dtype(*dtypes) is None:
-        return None
-    s = measure(reference, candidate)
-    if s.nan_both and s.nan_both == reference.bits.size:
-        return None  # NaN on both sides says nothing of a distance
-    finite = max(s.finite, 1)
-    special = s.inf_mismatch + s.nan_reference + s.nan_candidate - 2 * s.nan_both
-    return Difference(s.sum_abs / finite, math.sqrt(s.sum_reference_square / finite), special)
-
-
 def _profile(reference: Payload, candidate: Payload) -> tuple[float, ...]:
     """Mean absolute difference at each position of the last axis but one; empty for fewer axes or complex."""
     if reference.bits.ndim < 2 or reference.dtype.startswith("complex"):
@@ -386,16 +311,6 @@ def _profile(reference: Payload, candidate: Payload) -> tuple[float, ...]:
         error = np.abs(theirs - ours)
     error = np.where(np.isfinite(error), error, 0.0)
     return tuple(np.moveaxis(error, -2, 0).reshape(error.shape[-2], -1).mean(axis=1).tolist())
-
-
-def _worst(single: Mapping[Slot, Difference | None], double: Mapping[Slot, Difference | None]) -> Scale | None:
-    """The slot that shrinks least."""
-    scales = []
-    for slot, one in single.items():
-        other = double.get(slot)
-        if one is not None and other is not None:
-            scales.append(Scale(one, other, str(slot)))
-    return max(scales, key=lambda s: (_RANK.index(s.nature), s.double.mean), default=None)
 
 
 def _payloads(step: Lockstep, er: Event, ec: Event) -> tuple[Payload, Payload]:

@@ -15,7 +15,8 @@ from whydiff.errors import PayloadError, WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import is_general
 from whydiff.explain.local_test import LocalResult
-from whydiff.explain.scaling import Modes, Scale, Scaling
+from whydiff.explain.scale import Scale
+from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.folding import folded
 from whydiff.locate.mixing import APART
 from whydiff.numbers.casts import proven_cast

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from whydiff.locate.localization import Localization, counted, surplus_of
+from whydiff.locate.counts import counted, surplus_of
+from whydiff.locate.localization import Localization
 from whydiff.pair.lockstep import left_over, paired
 from whydiff.pair.replay import returns
 from whydiff.records import Alignment, Call, Comparison, Evidence, Growth, Origin, Slot, Verdict
@@ -68,7 +69,14 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
     )
     if lone:
         counts += (surplus_of(lone),)
-    return Localization(tuple(origins), tuple(growth), tuple(outputs), (), None, agreeing, propagated, counts)
+    return Localization(
+        origins=tuple(origins),
+        growth=tuple(growth),
+        outputs=tuple(outputs),
+        agreeing=agreeing,
+        propagated=propagated,
+        counts=counts,
+    )
 
 
 def _inside(scope: str, call: Call) -> bool:

@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from whydiff.capturing.adapters import Executor, Progress
-from whydiff.locate.localization import Localization, comparison_of, counted, payloads_of, replay_counts
-from whydiff.pair.lockstep import Lockstep
+from whydiff.locate.counts import counted, replay_counts
+from whydiff.pair.lockstep import Lockstep, comparison_of, payloads_of
 from whydiff.pair.slices import Axis, SliceMap
 from whydiff.records import Alignment, Call, Comparison, Count, Growth, Payload, Site, Slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plain:
+    """What the plain walk found.
+
+    Attributes:
+        growth: difference at the last paired call of every scope, in execution order.
+        outputs: difference of what the runs returned, per output.
+        returned: (output, reference's payload, candidate's payload), cut to their counterparts.
+        agreeing, differing: how many pairs of calls do.
+        counts: calls that could not be replayed or compared, with reasons.
+        left_out: rows of outputs that only one run has, as sentences.
+        axes: what the runs have different sizes of.
+    """
+
+    growth: tuple[Growth, ...] = ()
+    outputs: tuple[tuple[Slot, Comparison], ...] = ()
+    returned: tuple[tuple[Slot, Payload, Payload], ...] = ()
+    agreeing: int = 0
+    differing: int = 0
+    counts: tuple[Count, ...] = ()
+    left_out: tuple[str, ...] = ()
+    axes: tuple[Axis, ...] = ()
 
 
 def measure_growth(
@@ -20,8 +45,8 @@ def measure_growth(
     progress: Progress | None = None,
     *,
     axes: tuple[Axis, ...] = (),
-) -> Localization:
-    """Plain walk: growth, outputs and faithfulness of the replay (origins are empty). Executors are used up."""
+) -> Plain:
+    """Plain walk: growth, outputs and faithfulness of the replay. Executors are used up."""
     step = Lockstep(reference, candidate, alignment, axes)
     last = _last_of_scope(reference.trace.calls, alignment)
     growth: list[Growth] = []
@@ -50,17 +75,15 @@ def measure_growth(
         differing += any(look.agrees is False for look in looks)
         if call_r.index in last and looks and looks[0].agrees is not None:
             growth.append(Growth(looks[0].reference.site, comparison_of(step, looks[0])))
-    return Localization(
-        (),
-        tuple(growth),
-        tuple(outputs),
-        tuple(returned),
-        None,
-        agreeing,
-        differing,
-        (*counted(not_compared, "values"), *replay_counts(step), *(count for _, count in left_out)),
-        axes,
+    return Plain(
+        growth=tuple(growth),
+        outputs=tuple(outputs),
+        returned=tuple(returned),
+        agreeing=agreeing,
+        differing=differing,
+        counts=(*counted(not_compared, "values"), *replay_counts(step), *(count for _, count in left_out)),
         left_out=tuple(text for text, _ in left_out),
+        axes=axes,
     )
 
 

@@ -8,45 +8,19 @@ candidate is given the reference's tensor, so that every later mismatch is an or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from whydiff.capturing.adapters import Executor, Progress, Value
 from whydiff.errors import WhydiffError
-from whydiff.locate.localization import Localization, comparison_of, replay_counts
+from whydiff.locate.counts import replay_counts
 from whydiff.locate.mixing import Mixing
-from whydiff.pair.lockstep import Lockstep, Look
+from whydiff.locate.resynchronised import OnOrigin, Resynchronised, Watcher
+from whydiff.locate.upstream import Upstream
+from whydiff.pair.lockstep import Lockstep, Look, comparison_of
 from whydiff.pair.slices import Axis, same_but_for_sizes
-from whydiff.records import Alignment, Call, Comparison, Event, Evidence, Leaf, Origin, Verdict
-
-OnOrigin = Callable[[Lockstep, Call, Call, Look], None]
-"""Told of every paired call that is an origin, before it is resynchronised."""
-
-
-class Watcher:
-    """Looks at a resynchronised walk while it goes on; this one at nothing.
-
-    Each is called with the two calls of a pair; a call's values are what both sides have at that moment.
-    """
-
-    done: bool = False
-    """Whether it has seen enough: when it has, the walk ends."""
-
-    def entering(self, reference: Call, candidate: Call) -> None:
-        """Before what they read is resynchronised."""
-
-    def executing(self, reference: Call, candidate: Call) -> None:
-        """What they read is resynchronised where it can be; they are executed next."""
-
-    def executed(self, reference: Call, candidate: Call, looks: Sequence[Look], alone: list[Value] | None) -> None:
-        """They are executed, and what they wrote (``looks``) is not resynchronised.
-
-        ``alone``: what the candidate's op gives on the reference's inputs, where some input still differs.
-        """
-
-    def returned(self, reference: Call, candidate: Call) -> None:
-        """They are what both runs return."""
+from whydiff.records import Alignment, Call, Comparison, Event, Evidence, Origin, Verdict
 
 
 def find_origins(
@@ -57,8 +31,8 @@ def find_origins(
     *,
     axes: tuple[Axis, ...] = (),
     on_origin: OnOrigin | None = None,
-) -> Localization:
-    """Resynchronised walk: origins only (growth and outputs are empty). Executors are used up."""
+) -> Resynchronised:
+    """Resynchronised walk. Executors are used up."""
     return walk_origins(Lockstep(reference, candidate, alignment, axes), progress, on_origin=on_origin)
 
 
@@ -69,7 +43,7 @@ def walk_origins(
     stage: str = "resynchronise",
     on_origin: OnOrigin | None = None,
     watcher: Watcher | None = None,
-) -> Localization:
+) -> Resynchronised:
     """The same walk over a given pair of replays, with somebody watching."""
     return _Origins(step, on_origin, watcher or Watcher()).find(progress, stage)
 
@@ -82,7 +56,7 @@ class _Origins:
         self.calls = (step.reference.trace.calls, step.candidate.trace.calls)
         alignment = step.alignment
         self.partner = {p.reference: p.candidate for p in alignment.pairs}
-        self.unpaired = (set(alignment.unpaired_reference), set(alignment.unpaired_candidate))
+        self.upstream = Upstream(step)
         self.origins: list[Origin] = []
         self.propagated = 0
         self.stuck: set[tuple[int, int]] = set()
@@ -92,7 +66,7 @@ class _Origins:
         self.returned_mixed = False
         self.accounted: bool | None = None
 
-    def find(self, progress: Progress | None, stage: str) -> Localization:
+    def find(self, progress: Progress | None, stage: str) -> Resynchronised:
         watcher = self.watcher
         for call_r, call_c in self.step.walk(progress, stage):
             if watcher.done:
@@ -112,16 +86,12 @@ class _Origins:
             alone = self._alone(call_r, call_c) if disagreeing else None
             self.step.execute(call_r, call_c)
             self._judge_writes(call_r, call_c, disagreeing, alone)
-        return Localization(
-            tuple(self.origins),
-            (),
-            (),
-            (),
-            self.accounted,
-            0,
-            self.propagated,
-            (*replay_counts(self.step), *self.mixing.counts()),
-            self.step.axes,
+        return Resynchronised(
+            origins=tuple(self.origins),
+            accounted=self.accounted,
+            propagated=self.propagated,
+            counts=(*replay_counts(self.step), *self.mixing.counts()),
+            axes=self.step.axes,
         )
 
     # ------------------------------------------------------------------ reads
@@ -136,7 +106,7 @@ class _Origins:
                 continue
             er, ec = look.reference, look.candidate
             if er.producer == -1 and ec.producer == -1:
-                kind, names = self._leaf_kind(er, ec)
+                kind, names = self.upstream.leaf_kind(er, ec)
                 left.append((look, kind, names))
                 continue
             roots = self.mixing.roots_of(look)
@@ -179,8 +149,8 @@ class _Origins:
 
     def _region(self, call_r: Call, call_c: Call, look: Look) -> bool:
         """Note an unpaired region as an origin; False: its value has no counterpart."""
-        inside_r, leaves_r, bounds_r = self._upstream(0, look.reference)
-        inside_c, leaves_c, bounds_c = self._upstream(1, look.candidate)
+        inside_r, leaves_r, bounds_r = self.upstream.of(0, look.reference)
+        inside_c, leaves_c, bounds_c = self.upstream.of(1, look.candidate)
         if any((r, c) in self.stuck for r, c in self.partner.items() if r in bounds_r or c in bounds_c):
             self.propagated += 1
             return True
@@ -192,7 +162,7 @@ class _Origins:
                 self.mixing.mark(look, roots)
                 self.mixed += roots
             return False
-        differing, kinds = self._differing(leaves_r, leaves_c)
+        differing, kinds = self.upstream.differing(leaves_r, leaves_c)
         kind: Any = "region"
         if differing:
             kind = "input" if kinds <= {"input"} else "state"
@@ -229,46 +199,6 @@ class _Origins:
 
     def _producer(self, side: int, event: Event) -> Call | None:
         return self.calls[side][event.producer] if event.producer >= 0 else None
-
-    def _upstream(self, side: int, event: Event) -> tuple[list[int], dict[str, Leaf], set[int]]:
-        """Unpaired calls between paired values and an event, leaves they read, paired calls they read."""
-        inside: set[int] = set()
-        leaves: dict[str, Leaf] = {}
-        bounds: set[int] = set()
-        waiting = [event]
-        while waiting:
-            at = waiting.pop()
-            if at.producer == -1:
-                leaves.update((leaf.name, leaf) for leaf in self.step.leaves_of(side, at))
-            elif at.producer not in self.unpaired[side]:
-                bounds.add(at.producer)
-            elif at.producer not in inside:
-                inside.add(at.producer)
-                waiting.extend(e for e in self.calls[side][at.producer].reads if e.skipped != "overwritten")
-        return sorted(inside), leaves, bounds
-
-    def _differing(
-        self, leaves_r: Mapping[str, Leaf], leaves_c: Mapping[str, Leaf]
-    ) -> tuple[tuple[str, ...], set[str]]:
-        names = [
-            name
-            for name, leaf in leaves_c.items()
-            if leaf.role != "constant" and name in leaves_r and self.step.leaf_differs(leaves_r[name], leaf)
-        ]
-        return tuple(names), {leaves_c[name].role for name in names}
-
-    def _leaf_kind(self, er: Event, ec: Event) -> tuple[str, tuple[str, ...]]:
-        leaves_r = {leaf.name: leaf for leaf in self.step.leaves_of(0, er)}
-        leaves_c = {leaf.name: leaf for leaf in self.step.leaves_of(1, ec)}
-        names, roles = self._differing(leaves_r, leaves_c)
-        if not names:
-            names = tuple(sorted(set(leaves_r) | set(leaves_c)))
-            roles = {leaf.role for leaf in (*leaves_r.values(), *leaves_c.values())}
-            if roles <= {"constant"}:
-                return "arguments", names
-            if set(leaves_r) & set(leaves_c):
-                return "layout", ()
-        return ("input" if roles <= {"input"} else "state"), names
 
     def _returned_leaves(self, call_r: Call, call_c: Call, disagreeing: Any) -> None:
         for look, kind, names in disagreeing:

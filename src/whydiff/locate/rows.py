@@ -81,4 +81,23 @@ def compared(rows: Mapping[Slot, Rows], slot: Slot, payload: Payload) -> Payload
     return rows[slot].of(payload) if slot in rows else payload
 
 
-__all__ = ["Rows", "compared", "fitted", "places"]
+def other_rows(payload: Payload, keep: Array) -> Payload:
+    """Kept rows' values, with the other sign, in the rows that are not kept."""
+    lead = fitted(keep, payload.bits.shape)
+    assert lead is not None
+    bits = payload.bits.copy().reshape(keep.size, -1)
+    kept, left = np.flatnonzero(keep), np.flatnonzero(~keep)
+    plain = unsigned(bits)
+    sign = plain.dtype.type(1 << (8 * plain.dtype.itemsize - 1))
+    plain[left] = plain[np.resize(kept, left.size)] ^ sign
+    return Payload(plain.view(payload.bits.dtype).reshape(payload.bits.shape), payload.dtype)
+
+
+def unsigned(bits: Array) -> Array:
+    """The bits as unsigned integers of the same width."""
+    if bits.dtype.kind == "c":
+        bits = bits.view(bits.real.dtype)
+    return np.ascontiguousarray(bits).view(f"u{bits.dtype.itemsize}")
+
+
+__all__ = ["Rows", "compared", "fitted", "other_rows", "places", "unsigned"]

@@ -7,7 +7,8 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.pair.lockstep import Lockstep
-from whydiff.pair.slices import Axis, all_agree, axes_between, entering_reads, narrow, output_sizes
+from whydiff.pair.sizes import all_agree, axes_between, entering_reads, narrow, output_sizes
+from whydiff.pair.slices import Axis
 from whydiff.records import Alignment, Event, Trace
 
 

@@ -15,7 +15,7 @@ from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer
 from whydiff.pair.replay import returns
 from whydiff.pair.slices import Axis, SliceMap, options, settle, why_unmapped
-from whydiff.records import Alignment, Call, Event, Leaf, Pair, Slot
+from whydiff.records import Alignment, Call, Comparison, Event, Leaf, Pair, Payload, Slot
 
 
 def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:
@@ -301,3 +301,18 @@ def _leaf_index(leaves: Any) -> dict[int, list[Leaf]]:
 
 def _leaf_key(er: Event, ec: Event) -> tuple[Any, ...]:
     return (er.storage, ec.storage, er.spec, ec.spec)
+
+
+def comparison_of(step: Lockstep, look: Look) -> Comparison:
+    """Both values of a look, measured; what was known to agree without reading it has no measurements."""
+    if look.reference_value is None or look.candidate_value is None:
+        return Comparison("agrees" if look.agrees else "not_compared", look.why)
+    return compare_payloads(step.reference.payload(look.reference_value), step.candidate.payload(look.candidate_value))
+
+
+def payloads_of(step: Lockstep, look: Look) -> tuple[Payload, Payload]:
+    """Host copies of both values of a look."""
+    value_r, value_c = look.reference_value, look.candidate_value
+    if value_r is None or value_c is None:
+        value_r, value_c = step.reference.read(look.reference), step.candidate.read(look.candidate)
+    return step.reference.payload(value_r), step.candidate.payload(value_c)

@@ -19,14 +19,14 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from whydiff.numbers.metrics import is_integer, values
-from whydiff.records import Alignment, Event, Payload, Trace
+from whydiff.records import Payload
 
 Value = Any
 Which = Literal["reference", "candidate"]
@@ -252,102 +252,6 @@ def why_unmapped(reference: Shape, candidate: Shape) -> str:
     return "a dimension does not grow in step with the run's size"
 
 
-def axes_between(
-    reference: Trace,
-    candidate: Trace,
-    alignment: Alignment,
-    sizes: Iterable[tuple[int, int]] | None = None,
-    *,
-    computed: bool = False,
-) -> tuple[Axis, ...]:
-    """What two runs have different sizes of: those that differ where paired calls read from outside.
-
-    State is left out (a weight of another shape is another model). Where the smaller part begins is not known
-    from shapes, so every start is offered and the values settle it.
-
-    Args:
-        reference, candidate, alignment: the runs.
-        sizes: only these pairs of sizes; any if omitted.
-        computed: also where paired calls read what unpaired ones made.
-    """
-    found: dict[tuple[int, int], tuple[int, str]] = {}
-    seen = (_looks(reference), _looks(candidate))
-    wanted = None if sizes is None else set(sizes)
-    for _, event, other in entering_reads(reference, candidate, alignment):
-        if not computed and not event.producer == other.producer == -1:
-            continue
-        ours, theirs = event.spec.shape, other.spec.shape
-        if len(ours) == len(theirs):
-            for dimension, pair in enumerate(zip(ours, theirs, strict=True)):
-                if pair[0] != pair[1] and min(pair) > 0 and (wanted is None or pair in wanted):
-                    name = _name(seen[0].get(event.storage, ()), seen[1].get(other.storage, ()), pair, dimension)
-                    found.setdefault(pair, (len(ours), name))
-    return tuple(Axis(r, c, tuple(range(abs(c - r) + 1)), found[r, c][1]) for r, c in _coarsest(found))
-
-
-def _looks(trace: Trace) -> dict[int, set[Shape]]:
-    """Every shape in which a storage from outside was looked at, views included."""
-    looks: dict[int, set[Shape]] = {}
-    for leaf in trace.leaves:
-        looks.setdefault(leaf.storage, set()).add(leaf.spec.shape)
-    for call in trace.calls:
-        for event in (*call.reads, *call.writes):
-            if event.producer == -1:
-                looks.setdefault(event.storage, set()).add(event.spec.shape)
-    return looks
-
-
-def _name(ours: Iterable[Shape], theirs: Iterable[Shape], sizes: tuple[int, int], dimension: int) -> str:
-    """Batch if the sizes stand in dimension 0 of the look with the most dimensions, else length."""
-    best = (0, dimension)
-    for r, c in itertools.product(ours, theirs):
-        if len(r) == len(c) > best[0]:
-            differing = [n for n, pair in enumerate(zip(r, c, strict=True)) if pair[0] != pair[1]]
-            if len(differing) == 1 and (r[differing[0]], c[differing[0]]) == sizes:
-                best = (len(r), differing[0])
-    return "length" if best[1] else "batch"
-
-
-def output_sizes(reference: Trace, candidate: Trace, alignment: Alignment) -> set[tuple[int, int]]:
-    """Pairs of sizes in which returned tensors of equally many axes differ."""
-    found = set()
-    for pair in alignment.pairs:
-        ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
-        if ours.kind == "return":
-            by_slot = {event.site.slot: event.spec.shape for event in theirs.reads}
-            for event in ours.reads:
-                other = by_slot.get(event.site.slot, ())
-                if len(other) == len(event.spec.shape):
-                    found |= {sizes for sizes in zip(event.spec.shape, other, strict=True) if sizes[0] != sizes[1]}
-    return found
-
-
-def entering_reads(
-    reference: Trace, candidate: Trace, alignment: Alignment
-) -> Iterator[tuple[tuple[int, int], Event, Event]]:
-    """Paired reads of tensors that no paired call made, parameters and buffers left out; with the reading calls."""
-    made = {pair.reference for pair in alignment.pairs}, {pair.candidate for pair in alignment.pairs}
-    roles = ("parameter", "buffer", "non_persistent_buffer")
-    state = [{leaf.storage for leaf in t.leaves if leaf.role in roles} for t in (reference, candidate)]
-    for pair in alignment.pairs:
-        ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
-        for event, other in zip(ours.reads, theirs.reads, strict=False):
-            entering = event.producer not in made[0] and other.producer not in made[1]
-            entering = entering and event.storage >= 0 <= other.storage and ours.kind != "return"
-            if entering and event.storage not in state[0] and other.storage not in state[1]:
-                yield (ours.index, theirs.index), event, other
-
-
-def _coarsest(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Without those that are a multiple of another one (a merged dimension of the same axis)."""
-    ordered = sorted(sizes)
-    return [
-        (r, c)
-        for r, c in ordered
-        if not any((x, y) != (r, c) and r % x == 0 and r // x > 1 and c == y * (r // x) for x, y in ordered)
-    ]
-
-
 def same_but_for_sizes(reference: Any, candidate: Any, axes: Sequence[Axis]) -> bool:
     """Whether two argument templates are equal, except for whole numbers that grow in step with an axis."""
     if isinstance(reference, list) and isinstance(candidate, list):
@@ -362,49 +266,6 @@ def same_but_for_sizes(reference: Any, candidate: Any, axes: Sequence[Axis]) -> 
         small, large = sorted((reference, candidate))
         return any(_slope(small, large, axis) is not None for axis in axes)
     return bool(reference == candidate)
-
-
-def narrow(
-    axes: Sequence[Axis], read: Iterable[tuple[Value, Value]], same: Callable[[Value, Value], bool]
-) -> tuple[Axis, ...]:
-    """Axes with the one start at which most of the tensors that enter both runs agree.
-
-    Args:
-        axes: with all the starts that are possible.
-        read: (reference's, candidate's) tensors from outside, of differing shapes.
-        same: whether two tensors of one shape agree bit for bit.
-
-    Returns:
-        The axes with the first combination of starts at which most agree; with their first starts if none
-        does (the inputs then really differ).
-    """
-    pairs = list(read)
-    best: tuple[int, tuple[Axis, ...]] = (0, tuple(replace(axis, starts=axis.starts[:1]) for axis in axes))
-    for starts in itertools.islice(itertools.product(*(axis.starts for axis in axes)), 1 << 12):
-        fixed = tuple(replace(axis, starts=(start,)) for axis, start in zip(axes, starts, strict=True))
-        agreeing = sum(_agrees_somewhere(fixed, *pair, same) for pair in pairs)
-        if agreeing == len(pairs):
-            return fixed
-        if agreeing > best[0]:
-            best = agreeing, fixed
-    return best[1]
-
-
-def all_agree(
-    axes: tuple[Axis, ...], read: Iterable[tuple[Value, Value]], same: Callable[[Value, Value], bool]
-) -> bool:
-    """Whether every larger tensor holds the smaller one bit for bit, at the axes' starts."""
-    return all(_agrees_somewhere(axes, *pair, same) for pair in read)
-
-
-def _agrees_somewhere(
-    axes: tuple[Axis, ...], reference: Value, candidate: Value, same: Callable[[Value, Value], bool]
-) -> bool:
-    for one in options(tuple(reference.shape), tuple(candidate.shape), axes, True):
-        small, large = (reference, candidate) if one.whole == "candidate" else (candidate, reference)
-        if same(small, one.part(large)):
-            return True
-    return False
 
 
 def counterparts(reference: Payload, candidate: Payload, axes: tuple[Axis, ...]) -> tuple[Payload, Payload]:

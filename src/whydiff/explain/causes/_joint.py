@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from whydiff.explain.case import Case
 from whydiff.explain.local_test import Joint
-from whydiff.explain.local_test.examine import areas
+from whydiff.explain.local_test.areas import areas
 from whydiff.pair.lockstep import matched
 from whydiff.records import Call, Event
 

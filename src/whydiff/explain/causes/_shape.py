@@ -9,7 +9,7 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.explain.scaling import Difference, Scale
+from whydiff.explain.scale import Difference, Scale
 from whydiff.locate.origins import find_origins
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, measure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ import numpy as np
 from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
+from whydiff.explain.local_test.areas import Area, areas
 from whydiff.explain.local_test.judge import LocalResult, judge_outputs, undecided
 from whydiff.explain.local_test.operation import Array, Operation
 from whydiff.explain.local_test.replays import Region, operation, positions
-from whydiff.locate.origins import Watcher, walk_origins
+from whydiff.locate.origins import walk_origins
+from whydiff.locate.resynchronised import Watcher
 from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.records import Call, Event, Lift, Origin, Payload
 
@@ -116,24 +118,6 @@ def _examine(
         walk_origins(step, progress, stage="local tests", watcher=found)
     passed = {i: found.results.get(i, undecided("the replay did not pass this origin")) for i in chosen}
     return {i: result for i, result in passed.items() if i not in found.skipped}
-
-
-@dataclass(eq=False)
-class Area:
-    """A region origin: on each side the calls that have no counterpart, and the look that is judged.
-
-    Attributes:
-        origin: position in the localization.
-        events: the look, per side.
-        calls: per side, in execution order.
-        regions, reads: both sides as one operation, and what it read.
-    """
-
-    origin: int
-    events: tuple[Event, Event]
-    calls: tuple[list[Call], list[Call]]
-    regions: list[Region] = field(default_factory=list)
-    reads: list[list[Payload]] = field(default_factory=lambda: [[], []])
 
 
 class _Watched(Lockstep):
@@ -360,49 +344,3 @@ def _rearranged(op: Operation, places: Array, shape: tuple[int, ...]) -> Operati
 
 def _slot(call: Call, event: Event) -> int:
     return next(i for i, written in enumerate(call.writes) if written is event or written == event)
-
-
-def areas(case: Case, numbers: Sequence[int]) -> list[tuple[Area, tuple[int, int]]]:
-    """The areas of some origins, and the paired calls at which each is looked at."""
-    local, traces = case.localization, (case.reference, case.candidate)
-    at: dict[tuple[int, int], list[int]] = {}
-    for number in numbers:
-        at.setdefault(local.origins[number].calls, []).append(number)
-    partner = {p.reference: p.candidate for p in case.alignment.pairs}
-    unpaired = (set(case.alignment.unpaired_reference), set(case.alignment.unpaired_candidate))
-    found: dict[int, tuple[Area, tuple[int, int]]] = {}
-    for pair in case.alignment.pairs:
-        call_r, call_c = traces[0].calls[pair.reference], traces[1].calls[pair.candidate]
-        for er, ec in _paired_reads(call_r, call_c):
-            if partner.get(er.producer) == ec.producer or (er.producer == ec.producer == -1):
-                continue
-            key = (
-                er.producer if er.producer >= 0 else pair.reference,
-                ec.producer if ec.producer >= 0 else pair.candidate,
-            )
-            for number in at.get(key, ()):
-                if number not in found:
-                    inside = tuple(_upstream(traces[i].calls, unpaired[i], e) for i, e in enumerate((er, ec)))
-                    found[number] = Area(number, (er, ec), (inside[0], inside[1])), (pair.reference, pair.candidate)
-    return list(found.values())
-
-
-def _paired_reads(call_r: Call, call_c: Call) -> list[tuple[Event, Event]]:
-    """Reads as `whydiff.pair.lockstep.Lockstep.looks` pairs them."""
-    sides = [[e for e in call.reads if e.skipped not in ("overwritten", "view")] for call in (call_r, call_c)]
-    if call_r.kind == "return":
-        by_slot = {e.site.slot: e for e in sides[1]}
-        return [(e, by_slot[e.site.slot]) for e in sides[0] if e.site.slot in by_slot]
-    return list(zip(*(side[: min(map(len, sides))] for side in sides), strict=True))
-
-
-def _upstream(calls: Sequence[Call], unpaired: set[int], event: Event) -> list[Call]:
-    """Unpaired calls between paired values and an event, in execution order."""
-    inside: set[int] = set()
-    waiting = [event]
-    while waiting:
-        at = waiting.pop()
-        if at.producer in unpaired and at.producer not in inside:
-            inside.add(at.producer)
-            waiting.extend(e for e in calls[at.producer].reads if e.skipped != "overwritten")
-    return [calls[i] for i in sorted(inside)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from whydiff.errors import UsageError
-from whydiff.explain.scaling import Scale, difference
+from whydiff.explain.scale import Scale, difference
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.records import Payload, Verdict

@@ -12,7 +12,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Executor, Progress, for_framework
 from whydiff.errors import WhydiffError
-from whydiff.explain.scaling import Difference, Scale
+from whydiff.explain.scale import Difference, Scale
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, measure
 from whydiff.numbers.rearrangement import Rearrangement

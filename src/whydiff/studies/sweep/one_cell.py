@@ -18,9 +18,10 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.scaling import measure_scaling
 from whydiff.judge.verdict import judge, judge_origins
-from whydiff.locate.growth import measure_growth
+from whydiff.locate.growth import Plain, measure_growth
 from whydiff.locate.localization import Localization
 from whydiff.locate.origins import find_origins
+from whydiff.locate.resynchronised import Resynchronised
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import values
 from whydiff.pair.align import align
@@ -168,7 +169,7 @@ def walks(
     alignment: Alignment,
     axes: tuple[Axis, ...],
     on_origin: Any = None,
-) -> tuple[Localization, Localization]:
+) -> tuple[Resynchronised, Plain]:
     """The resynchronised and the plain walk over both recorded programs."""
     for trace in (reference, candidate):
         why = replayable(trace)
@@ -220,9 +221,7 @@ def digest(payload: Payload) -> str:
     return found.hexdigest()[:16]
 
 
-def _cell(
-    job: Job, reference: _Recorded, trace: Trace, found: Localization, plain: Localization, looker: _Looker
-) -> Cell:
+def _cell(job: Job, reference: _Recorded, trace: Trace, found: Resynchronised, plain: Plain, looker: _Looker) -> Cell:
     cut = [(slot, *counterparts(ours, theirs, found.axes)) for slot, ours, theirs in plain.returned]
     outputs = {str(slot): _measured(ours, theirs) for slot, ours, theirs in cut}
     flips, positions = _flips(cut)
@@ -323,12 +322,15 @@ def judge_cell(job: Job) -> Judged:
         alignment = align(reference.trace, trace)
         axes = axes_for(job, reference.trace, trace, alignment)
         found, plain = walks(adapter, reference.trace, trace, alignment, axes)
-        local = replace(
-            found,
+        local = Localization(
+            origins=found.origins,
             growth=plain.growth,
             returned=plain.returned,
+            accounted=found.accounted,
             agreeing=plain.agreeing,
-            propagated=plain.propagated,
+            propagated=plain.differing,
+            counts=found.counts,
+            axes=axes,
             outputs=tuple((slot, compare_payloads(*counterparts(r, c, axes))) for slot, r, c in plain.returned),
         )
         case = Case(reference.trace, trace, alignment, local, (reference.run, run))

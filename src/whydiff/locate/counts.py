@@ -1,0 +1,90 @@
+"""How a walk counts what could not be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from whydiff.pair.lockstep import Lockstep
+from whydiff.records import Count
+
+
+def replay_counts(step: Lockstep) -> tuple[Count, ...]:
+    """Calls that could not be executed, or that gave other bits than when they were recorded."""
+    counts = list(counted(step.failed, "calls not replayed"))
+    for side, sites in step.unfaithful.items():
+        if sites:
+            counts.append(
+                Count(
+                    "calls replayed with other bits",
+                    f"{side}: differs from its recorded fingerprint",
+                    len(sites),
+                    tuple(sites[:3]),
+                )
+            )
+    if step.surplus:
+        counts.append(surplus_of(step.surplus))
+    if step.unread:
+        counts.append(
+            Count(
+                "values",
+                "further outputs of an op that nothing reads",
+                len(step.unread),
+                tuple(sorted(step.unread)[:3]),
+            )
+        )
+    if step.fused:
+        counts.append(
+            Count(
+                "ops not judged",
+                "they agree executed alone; what the compiled programs make of them "
+                "after another value was put in is unknown",
+                len(step.fused),
+                tuple(step.fused[:3]),
+            )
+        )
+    return (*counts, *_sliced(step))
+
+
+def surplus_of(left_over: Mapping[str, int]) -> Count:
+    """Values that one call of a pair has and the other has not (site → how many)."""
+    why = "paired calls read, write or return more of them on one side"
+    return Count("values", why, sum(left_over.values()), tuple(list(left_over)[:3]))
+
+
+def _sliced(step: Lockstep) -> list[Count]:
+    """Elements outside the counterpart, and maps that only the values could settle."""
+    counts = []
+    for side in ("candidate", "reference"):
+        outside = [(site, one) for site, one, _ in step.sliced if one.whole == side]
+        if outside:
+            sizes = ", ".join(f"{axis.reference} → {axis.candidate}" for axis in step.axes)
+            counts.append(
+                Count(
+                    "elements left out",
+                    f"only the {side} has these rows or positions (sizes {sizes}); "
+                    f"{len(outside)} values were compared on their counterpart",
+                    sum(one.left_out for _, one in outside),
+                    tuple(f"{site} {one}" for site, one in outside[:3]),
+                )
+            )
+    closest = [f"{site} {one}" for site, one, how in step.sliced if how == "closest"]
+    if closest:
+        counts.append(
+            Count(
+                "slice maps",
+                "several fitted the shapes and none the bits: the closest was taken",
+                len(closest),
+                tuple(closest[:3]),
+            )
+        )
+    return counts
+
+
+def counted(reasons: Mapping[str, Sequence[str]], what: str) -> tuple[Count, ...]:
+    """One count per reason, with the first three sites."""
+    return tuple(
+        Count(what, reason, len(sites), tuple(site for site in sites[:3] if site)) for reason, sites in reasons.items()
+    )
+
+
+__all__ = ["counted", "replay_counts", "surplus_of"]
