@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, for_framework, replayable
+from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import ReplayError
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.interventions import CHANGES, EDITS, REPLACED, changes, edits, outputs_with_replaced
@@ -14,8 +14,25 @@ from whydiff.explain.sides import Sides
 from whydiff.pair.replay import Outputs, Replayed, replay
 from whydiff.records import Call, Count, Intervention, Lift, Slot
 
+Watched = tuple[Progress | None, str] | None
+"""Who is told of a replay's progress, and under which name."""
 RESTORED = frozenset({"restore-state", "restore-input"})
 """Interventions that a replay can always carry out; `Changed.replays` says which others it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """What a recorded program gives at another precision.
+
+    Attributes:
+        outputs: by `Slot`.
+        failed: calls that could not be executed so, and why.
+        counts: what could not be lifted, and discrete choices that flip.
+    """
+
+    outputs: Outputs
+    failed: tuple[tuple[Call, str], ...] = ()
+    counts: tuple[Count, ...] = ()
 
 
 class Changed:
@@ -27,7 +44,7 @@ class Changed:
 
     def __init__(self, sides: Sides) -> None:
         self.sides = sides
-        self._lifted: dict[Any, tuple[Replayed, tuple[Count, ...]]] = {}
+        self._lifted: dict[Any, Lifted] = {}
 
     def reruns(self, interventions: Sequence[Intervention]) -> bool:
         """Whether the live program can be run again under them."""
@@ -66,19 +83,21 @@ class Changed:
         """
         return self._replayed(interventions, None)[0].outputs
 
-    def lifted(self, lift: Lift, interventions: Sequence[Intervention] = ()) -> tuple[Replayed, tuple[Count, ...]]:
-        """What it returns at another precision, and what could not be lifted; remembered.
+    def lifted(self, lift: Lift, interventions: Sequence[Intervention] = (), progress: Watched = None) -> Lifted:
+        """What it returns at another precision; remembered.
 
         Raises:
             whydiff.errors.ReplayError: an intervention cannot be carried out, or the adapter cannot lift.
         """
         key = lift, key_of(interventions)
         if key not in self._lifted:
-            found, executor = self._replayed(interventions, lift)
-            self._lifted[key] = found, tuple(executor.counts())
+            found, executor = self._replayed(interventions, lift, progress)
+            self._lifted[key] = Lifted(found.outputs, found.failed, tuple(executor.counts()))
         return self._lifted[key]
 
-    def _replayed(self, interventions: Sequence[Intervention], lift: Lift | None) -> tuple[Replayed, Executor]:
+    def _replayed(
+        self, interventions: Sequence[Intervention], lift: Lift | None, progress: Watched = None
+    ) -> tuple[Replayed, Executor]:
         sides = self.sides
         executor = self.executor(interventions, lift)
         if any(item.name == REPLACED for item in interventions):
@@ -86,7 +105,8 @@ class Changed:
             outputs = outputs_with_replaced(follower, executor, sides.alignment, interventions, sides.axes)
             found = Replayed(outputs)
         else:
-            found = replay(executor)
+            on, stage = progress or (None, "replay")
+            found = replay(executor, progress=on, stage=stage)
         return found, executor
 
     def _follower(self, candidate: Executor) -> Executor:
@@ -152,4 +172,4 @@ def executor_of(trace: Any, lift: Lift | None = None) -> Executor:
     return for_framework(trace.framework).executor(trace, lift=lift)
 
 
-__all__ = ["RESTORED", "Changed", "executor_of", "key_of"]
+__all__ = ["RESTORED", "Changed", "Lifted", "Watched", "executor_of", "key_of"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from whydiff.capturing.adapters import replayable
-from whydiff.explain.changed import Changed, executor_of, key_of
+from whydiff.capturing.adapters import Executor, replayable
+from whydiff.explain.changed import Changed, Lifted, Watched, executor_of, key_of
 from whydiff.explain.interventions import CHANGES, REPLACED
 from whydiff.explain.mirror import mirrored
 from whydiff.explain.sides import Side, Sides
@@ -152,13 +152,24 @@ class Experiments:
         """What a live side returns when nothing observes it; empty for a trace on disk."""
         return self._numbered(side, self._on(side).rerun())
 
-    def lifted(self, side: Side, lift: Lift, interventions: Sequence[Intervention] = ()) -> Outputs:
-        """What a side's recorded program returns at another precision.
+    def executor(self, side: Side, lift: Lift | None = None, interventions: Sequence[Intervention] = ()) -> Executor:
+        """A replay of a side, for a walk of one's own.
+
+        Raises:
+            whydiff.errors.ReplayError: an intervention cannot be carried out.
+        """
+        return self._on(side).executor(interventions, lift)
+
+    def lifted(
+        self, side: Side, lift: Lift, interventions: Sequence[Intervention] = (), progress: Watched = None
+    ) -> Lifted:
+        """What a side's recorded program returns at another precision, under the reference's numbers; remembered.
 
         Raises:
             whydiff.errors.ReplayError: it cannot be carried out so.
         """
-        return self._numbered(side, self._on(side).lifted(lift, interventions)[0].outputs)
+        found = self._on(side).lifted(lift, interventions, progress)
+        return replace(found, outputs=self._numbered(side, found.outputs))
 
     def apart_in_float64(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> float | None:
         """How far the outputs of both programs, lifted to float64, lie apart under interventions on one side.
@@ -174,8 +185,8 @@ class Experiments:
         if replayable(sides.reference) or replayable(sides.candidate):
             return None
         wide = Lift("float64")
-        ours = self.lifted("reference" if on == "candidate" else "candidate", wide)
-        return _apart(sides, ours, self.lifted(on, wide, interventions))
+        ours = self.lifted("reference" if on == "candidate" else "candidate", wide).outputs
+        return _apart(sides, ours, self.lifted(on, wide, interventions).outputs)
 
 
 def _outcome(sides: Sides, wanted: Outputs, outputs: Outputs, method: Literal["rerun", "replay"]) -> Outcome:

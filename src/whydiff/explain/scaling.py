@@ -8,23 +8,25 @@ difference into a rare flip by a whole unit. Source: ``docs/explanation/verdict-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Progress, Value, for_framework, replayable
+from whydiff.capturing.adapters import Progress, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.scale import Difference, Scale, difference, worst
+from whydiff.explain.sides import Side
 from whydiff.locate.rows import compared
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.numbers.tolerance import Cancelled, cancelled, unit_roundoff
 from whydiff.pair.lockstep import Lockstep, matched
-from whydiff.pair.replay import Outputs, numbered_alike, replay
+from whydiff.pair.replay import Outputs
 from whydiff.pair.slices import counterparts
-from whydiff.records import Call, Count, Event, Lift, Origin, Payload, Slot, Trace
+from whydiff.records import Call, Count, Event, Intervention, Lift, Origin, Payload, Slot, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +97,13 @@ class _Test:
         self.everything = float64_throughout(case.reference, case.candidate)
         self.profiles: dict[Slot, tuple[float, ...]] = {}
         self._carried: dict[str, dict[Slot, tuple[Payload, Payload]]] = {}
-        self._lifted_reference: dict[str, Outputs] = {}
 
     def run(self) -> Scaling:
         program = Modes(lifted=self._program("lifted"))
         natures = program.lifted.nature if program.lifted else "stays"
         if natures in ("equal", "rounding"):
             program = replace(program, kept=self._program("kept"))
-        elif self._differing_state():
+        elif self._restoring:
             program = replace(program, restored=self._program("lifted", restored=True))
         origins: tuple[Modes, ...] = (program,) * len(self.origins)
         regions, together = None, frozenset[int]()
@@ -131,18 +132,14 @@ class _Test:
         for dtype in ("float32", "float64"):
             lift = Lift(dtype, casts, self.everything)
             word = f"lift to {dtype}, casts {casts}" + (", state restored" if restored else "")
-            key = f"{dtype} {casts}"
-            if key not in self._lifted_reference:
-                self._lifted_reference[key] = self._outputs("reference", lift, {}, f"{word}: reference")
-            restore = self._differing_state() if restored else {}
-            ours = self._lifted_reference[key]
-            theirs = self._outputs("candidate", lift, restore, f"{word}: candidate")
+            ours = self._outputs("reference", lift, (), f"{word}: reference")
+            theirs = self._outputs("candidate", lift, self._restoring if restored else (), f"{word}: candidate")
             axes = self.case.localization.axes
             pairs = {slot: counterparts(ours[slot], theirs[slot], axes) for slot in ours if slot in theirs}
             if casts == "lifted" and not restored:
                 self._carried[dtype] = {slot: self._compared(slot, pair) for slot, pair in pairs.items()}
             found.append({slot: difference(*self._compared(slot, pair)) for slot, pair in pairs.items()})
-            if key == "float64 lifted" and not restored:
+            if (dtype, casts, restored) == ("float64", "lifted", False):
                 self.profiles = {slot: _profile(*pairs[slot]) for slot, one in found[-1].items() if one is not None}
         return worst(*found)
 
@@ -164,45 +161,37 @@ class _Test:
         ours, theirs = (compared(rows, slot, payload) for payload in pair)
         return ours, theirs
 
-    def _outputs(self, side: str, lift: Lift, restore: Mapping[str, Value], stage: str) -> Outputs:
-        executor = self._executor(side, lift, restore)
-        found = replay(executor, progress=self.progress, stage=stage)
+    def _outputs(self, side: Side, lift: Lift, restoring: tuple[Intervention, ...], stage: str) -> Outputs:
+        found = self.case.experiments.lifted(side, lift, restoring, (self.progress, stage))
         for call, why in found.failed:
             self._failed(side, lift, call, why)
-        self._note(side, executor)
-        if side == "reference":
-            return found.outputs
-        case = self.case
-        return numbered_alike(found.outputs, case.reference, case.candidate, case.alignment)
+        self._note(side, found.counts)
+        return found.outputs
 
-    def _executor(self, side: str, lift: Lift, restore: Mapping[str, Value]) -> Executor:
-        trace = self.case.reference if side == "reference" else self.case.candidate
-        return for_framework(trace.framework).executor(trace, restore=restore, lift=lift)
-
-    def _differing_state(self) -> dict[str, Value]:
-        """Candidate's leaf name → the reference's value, for state that differs and has the same shape."""
+    @functools.cached_property
+    def _restoring(self) -> tuple[Intervention, ...]:
+        """What gives the candidate the reference's state and inputs that differ and have the same shape."""
         if self.case.reference.framework != self.case.candidate.framework:
-            return {}
-        donor = for_framework(self.case.reference.framework).executor(self.case.reference)
-        return {
-            theirs.name: donor.leaf_value(ours)
+            return ()
+        return tuple(
+            Intervention("restore-state" if ours.is_state else "restore-input", theirs.name, ours.name)
             for ours, theirs in self.case.differing_leaves
             if ours.spec.shape == theirs.spec.shape and theirs.storage >= 0
-        }
+        )
 
     # ------------------------------------------------------------------ every origin alone
 
     def _each_origin(self, program: Modes) -> tuple[Modes, ...]:
-        lifted = self._scales("lifted", {})
-        kept = self._scales("kept", {})
-        restore = self._differing_state() if program.restored is not None else {}
-        restored = self._scales("lifted", restore) if restore else [None] * len(self.origins)
+        lifted = self._scales("lifted")
+        kept = self._scales("kept")
+        restoring = self._restoring if program.restored is not None else ()
+        restored = self._scales("lifted", restoring) if restoring else [None] * len(self.origins)
         return tuple(Modes(*modes) for modes in zip(lifted, kept, restored, strict=True))
 
-    def _scales(self, casts: Literal["kept", "lifted"], restore: Mapping[str, Value]) -> list[Scale | None]:
+    def _scales(self, casts: Literal["kept", "lifted"], restoring: tuple[Intervention, ...] = ()) -> list[Scale | None]:
         everyone = frozenset(range(len(self.origins)))
         single, double = (
-            self._walk(Lift(dtype, casts, self.everything), restore, everyone)[0] for dtype in ("float32", "float64")
+            self._walk(Lift(dtype, casts, self.everything), restoring, everyone)[0] for dtype in ("float32", "float64")
         )
         return [
             Scale(single[i], double[i], str(origin.site)) if i in single and i in double else None
@@ -217,12 +206,12 @@ class _Test:
             return program.lifted
         others = frozenset(range(len(self.origins))) - together
         single, double = (
-            self._walk(Lift(dtype, "lifted", self.everything), {}, others)[1] for dtype in ("float32", "float64")
+            self._walk(Lift(dtype, "lifted", self.everything), (), others)[1] for dtype in ("float32", "float64")
         )
         return worst(single, double)
 
     def _walk(
-        self, lift: Lift, restore: Mapping[str, Value], substituted: frozenset[int]
+        self, lift: Lift, restoring: tuple[Intervention, ...], substituted: frozenset[int]
     ) -> tuple[dict[int, Difference], dict[Slot, Difference | None]]:
         """Both lifted programs in step; at the substituted origins the candidate takes the reference's value.
 
@@ -230,8 +219,8 @@ class _Test:
             Difference at each origin just before it was substituted, and at the outputs.
         """
         step = Lockstep(
-            self._executor("reference", lift, {}),
-            self._executor("candidate", lift, restore),
+            self.case.experiments.executor("reference", lift),
+            self.case.experiments.executor("candidate", lift, restoring),
             self.case.alignment,
             self.case.localization.axes,
         )
@@ -260,7 +249,7 @@ class _Test:
                 for er, ec in matched(call_r, call_c, "writes"):
                     self._at_origin(step, er, ec, at, substituted, local)
         for side, executor in (("reference", step.reference), ("candidate", step.candidate)):
-            self._note(side, executor)
+            self._note(side, executor.counts())
         for why, sites in step.failed.items():
             self._add(Count("calls not replayed when lifted", why, len(sites), tuple(sites[:3])))
         return local, outputs
@@ -288,8 +277,8 @@ class _Test:
 
     # ------------------------------------------------------------------ counting
 
-    def _note(self, side: str, executor: Executor) -> None:
-        for count in executor.counts():
+    def _note(self, side: str, counts: Sequence[Count]) -> None:
+        for count in counts:
             self._add(replace(count, reason=f"{side}: {count.reason}"))
 
     def _failed(self, side: str, lift: Lift, call: Call, why: str) -> None:

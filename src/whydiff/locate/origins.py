@@ -86,6 +86,7 @@ class _Origins:
             alone = self._alone(call_r, call_c) if disagreeing else None
             self.step.execute(call_r, call_c)
             self._judge_writes(call_r, call_c, disagreeing, alone)
+            watcher.resynchronised(call_r, call_c)
         return Resynchronised(
             origins=tuple(self.origins),
             accounted=self.accounted,

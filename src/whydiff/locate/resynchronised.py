@@ -54,6 +54,9 @@ class Watcher:
         ``alone``: what the candidate's op gives on the reference's inputs, where some input still differs.
         """
 
+    def resynchronised(self, reference: Call, candidate: Call) -> None:
+        """What they wrote is resynchronised where it can be."""
+
     def returned(self, reference: Call, candidate: Call) -> None:
         """They are what both runs return."""
 

@@ -124,7 +124,7 @@ def _measured(case: Case, side: Any) -> Evidence | None:
     different = total = 0
     errors = [0.0, 0.0]
     try:
-        exact = case.experiments.lifted(side, Lift("float64"))
+        exact = case.experiments.lifted(side, Lift("float64")).outputs
     except WhydiffError:
         exact = {}
     for slot, payload in compiled.items():

@@ -20,6 +20,8 @@ from whydiff.explain.local_test.examine import _ELEMENTS, _FAILURES, Examined, V
 from whydiff.explain.local_test.judge import undecided
 from whydiff.explain.local_test.operation import Operation
 from whydiff.explain.local_test.replays import Region
+from whydiff.locate.origins import walk_origins
+from whydiff.locate.resynchronised import Watcher
 from whydiff.pair.lockstep import Lockstep
 from whydiff.records import Call, Event, Lift, Payload
 
@@ -56,7 +58,7 @@ def examine_joints(case: Case, joints: Sequence[Joint], visit: Visit) -> None:
         return
     step = Lockstep(plain[0], plain[1], case.alignment)
     held = [_Held(joint, (lifted[0], lifted[1])) for joint in joints]
-    _walk(step, case, held)
+    walk_origins(step, stage="origins together", watcher=_Keeper(step, held))
     with lifted[0].running(), lifted[1].running():
         for number, one in enumerate(held):
             found = one.examined(number)
@@ -110,43 +112,36 @@ def _exact(operation: Operation) -> Payload:
     return Payload(np.ascontiguousarray(found, dtype=np.float64), "float64")
 
 
-def _walk(step: Lockstep, case: Case, held: Sequence[_Held]) -> None:
-    """Both programs in step, the candidate with the reference's values wherever they differ.
+class _Keeper(Watcher):
+    """Keeps the inputs of joints when they are made: a reader that finds another value in their place would change them."""
 
-    Inputs are kept when they are made: a reader that finds another value in their place would change them.
-    """
-    partner = {p.reference: p.candidate for p in case.alignment.pairs}
-    wanted: tuple[dict[int, list[_Held]], dict[int, list[_Held]]] = ({}, {})
-    for one in held:
-        for side in (0, 1):
-            for producer in {event.producer for event in one.regions[side].inputs}:
-                wanted[side].setdefault(producer, []).append(one)
+    def __init__(self, step: Lockstep, held: Sequence[_Held]) -> None:
+        self.sides = (step.reference, step.candidate)
+        self.begun = False
+        self.wanted: tuple[dict[int, list[_Held]], dict[int, list[_Held]]] = ({}, {})
+        for one in held:
+            for side in (0, 1):
+                for producer in {event.producer for event in one.regions[side].inputs}:
+                    self.wanted[side].setdefault(producer, []).append(one)
 
-    def keep(producers: tuple[int, int]) -> None:
-        for side, executor in enumerate((step.reference, step.candidate)):
-            for one in wanted[side].get(producers[side], ()):
+    def entering(self, reference: Call, candidate: Call) -> None:
+        """What no call makes is there from the beginning."""
+        if not self.begun:
+            self._keep((-1, -1))
+        self.begun = True
+
+    def resynchronised(self, reference: Call, candidate: Call) -> None:
+        """What these calls make."""
+        self._keep((reference.index, candidate.index))
+
+    def _keep(self, producers: tuple[int, int]) -> None:
+        for side, executor in enumerate(self.sides):
+            for one in self.wanted[side].get(producers[side], ()):
                 for position, event in one.inputs_from(side, producers[side]):
                     try:
                         one.reads[side][position] = executor.payload(executor.read(event))
                     except WhydiffError:  # without its inputs the joint is left out
                         continue
-
-    first = True
-    for call_r, call_c in step.walk(None, "origins together"):
-        if first:
-            keep((-1, -1))
-            first = False
-        for look in step.looks(call_r, call_c, "reads"):
-            made, other = look.reference.producer, look.candidate.producer
-            if look.agrees is False and made != -1 and partner.get(made) != other:
-                step.resynchronise(look)
-        if call_r.kind == "return":
-            continue
-        step.execute(call_r, call_c)
-        for look in step.looks(call_r, call_c, "writes"):
-            if look.agrees or (look.agrees is False and step.resynchronise(look)):
-                step.note_equal(look)
-        keep((call_r.index, call_c.index))
 
 
 __all__ = ["Joint", "examine_joints"]
