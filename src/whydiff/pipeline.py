@@ -16,8 +16,10 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
 from whydiff.explain.scaling import Modes, Scaling, measure_scaling
+from whydiff.judge.anchor import Anchor, anchor, anchored, inside
 from whydiff.judge.impact import impact, justified
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
+from whydiff.judge.parting import partings, with_margins
 from whydiff.judge.verdict import judge, judge_origins, needs_local_test, weighed
 from whydiff.judge.verify import verify
 from whydiff.locate.by_fingerprint import from_fingerprints
@@ -30,7 +32,7 @@ from whydiff.numbers.comparison import same
 from whydiff.pair.align import align, explain
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.axes import axes_of
-from whydiff.records import Alignment, Cause, Count, Diagnosis, Measurement, Side, Trace
+from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Side, Trace, Verdict
 
 _NO_IMPACT: tuple[Measurement, ...] = ()
 _NO_NOTES: tuple[str, ...] = ()
@@ -83,6 +85,9 @@ def compare(reference: Any, candidate: Any, *args: Any, options: Options | None 
 
 
 def _compared(sides: tuple[Run | DiskTrace, ...], options: Options) -> Diagnosis:
+    for side in sides:  # both plainly, before whydiff touches anything
+        if not isinstance(side, DiskTrace):
+            side.anchor()
     ours, theirs = (_trace(side, options, n) for side, n in zip(sides, ("reference", "candidate"), strict=True))
     alignment = join_ends(align(ours, theirs, rename=options.rename), ours, theirs)
     local, notes = localize(ours, theirs, alignment, options.progress, options.rows)
@@ -130,6 +135,10 @@ def localize(
 
 def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = None) -> Diagnosis:
     """Why: detect causes, verify them by experiment, judge, and write the document."""
+    local = case.localization
+    returned = anchor(case.reference, case.candidate, case.alignment, local.axes, local.rows)
+    if returned.equal and local.origins and not local.silent:
+        return _refactored(case, returned, notes)
     hypotheses = [cause for detector in detectors() for cause in _hypotheses(detector, case)]
     scaling = None
     if _differs(case):
@@ -137,27 +146,59 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
         failed = Scaling(origins=unknown, why_not="it raised an error, which is counted apart")
         scaling = attempted("the scaling test", lambda: measure_scaling(case, progress), failed)
     causes = tuple(sorted(weighed(case, verify(case, hypotheses, progress), scaling), key=_rank))
-    floor, local = NoiseFloor(), None
+    floor, tests = NoiseFloor(), None
     if scaling is not None and needs_local_test(case, scaling):
-        local = attempted("the local test", lambda: examine(case, progress), None)
-    origins = judge_origins(case, causes, scaling, local)
-    verdict, reason = judge(case, origins, causes, scaling)
+        tests = attempted("the local test", lambda: examine(case, progress), None)
+    origins = judge_origins(case, causes, scaling, tests)
+    verdict, reason = anchored(returned, inside(case, *judge(case, origins, causes, scaling)))
     if scaling is not None and in_question(verdict, causes):
         floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)
-    return Diagnosis(
+    parted = attempted("the margin", lambda: with_margins(case, partings(returned)), partings(returned))
+    tolerance = attempted("the justified tolerance", lambda: justified(case, returned, floor), _NO_NOTES)
+    return _written(
+        case,
+        returned,
         verdict=verdict,
         reason=reason,
         origins=origins,
         causes=causes,
-        impact=attempted("the impact", lambda: impact(case, floor, scaling), _NO_IMPACT),
-        outputs=tuple((str(slot), comparison) for slot, comparison in case.localization.outputs),
+        impact=attempted("the impact", lambda: impact(case, returned, floor, scaling), _NO_IMPACT),
+        not_compared=_not_lifted(scaling, floor),
+        notes=(*notes, *map(str, parted), *_notes(case), *tolerance),
+    )
+
+
+def _refactored(case: Case, returned: Anchor, notes: Sequence[str]) -> Diagnosis:
+    """Every output is bit-equal: what differs inside has no cause to look for."""
+    silent = Evidence("the outputs are bit-equal: what differs here changes none of them")
+    origins = tuple(
+        replace(origin, verdict=Verdict.IDENTICAL, evidence=(*origin.evidence, silent))
+        for origin in case.localization.origins
+    )
+    verdict, reason = anchored(returned, inside(case, Verdict.INCONCLUSIVE, "nothing differs in the outputs"))
+    return _written(
+        case,
+        returned,
+        verdict=verdict,
+        reason=reason,
+        origins=origins,
+        causes=(),
+        impact=attempted("the impact", lambda: impact(case, returned), _NO_IMPACT),
+        not_compared=(),
+        notes=(*notes, *_notes(case)),
+    )
+
+
+def _written(case: Case, returned: Anchor, *, not_compared: Sequence[Count], **judged: Any) -> Diagnosis:
+    return Diagnosis(
+        outputs=returned.comparisons(),
         growth=case.localization.growth,
         alignment=case.alignment,
         sides=(_side(case.reference), _side(case.candidate)),
         environment_changes=case.environment_changes,
-        not_compared=(*_not_compared(case), *_not_lifted(scaling, floor)),
+        not_compared=(*_not_compared(case), *returned.counts(), *not_compared),
         accounted=case.localization.accounted,
-        notes=(*notes, *_notes(case), *attempted("the justified tolerance", lambda: justified(case, floor), _NO_NOTES)),
+        **judged,
     )
 
 

@@ -13,9 +13,11 @@ import torch
 from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.scaling import measure_scaling
+from whydiff.judge.anchor import Anchor, Compared
 from whydiff.judge.impact import impact, position_errors, scores_of
 from whydiff.judge.noise_floor import prediction_limit
 from whydiff.locate.localization import Localization
+from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.align import align
 from whydiff.records import Slot
 from whydiff.studies.decoding import greedy_parting
@@ -24,8 +26,8 @@ LENGTH = 48
 
 
 @pytest.fixture(scope="module")
-def pair(smollm: Any) -> tuple[Case, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Case, ids [1, T], float64 logits [T, V] of both sides."""
+def pair(smollm: Any) -> tuple[Anchor, Case, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Anchor, case, ids [1, T], float64 logits [T, V] of both sides."""
     reference, candidate, _ = smollm
     ids = torch.randint(0, 40000, (1, LENGTH), generator=torch.Generator().manual_seed(0))
     adapter = for_framework("torch")
@@ -40,13 +42,15 @@ def pair(smollm: Any) -> tuple[Case, torch.Tensor, torch.Tensor, torch.Tensor]:
     alignment = align(*traces)
     payload = adapter.executor(traces[0]).payload
     returned = tuple(payload(x.bfloat16()[None]) for x in (ours, theirs))
-    local = Localization(returned=((Slot(0, "output"), *returned),))
-    return Case(traces[0], traces[1], alignment, local), ids, ours, theirs
+    slot, numbers = Slot(0, "output"), (returned[0], returned[1])
+    given = Anchor((Compared(slot, "values", compare_payloads(*numbers), numbers=numbers),))
+    local = Localization(returned=((slot, *returned),))
+    return given, Case(traces[0], traces[1], alignment, local), ids, ours, theirs
 
 
 def test_flips_margins_kl_and_perplexity(pair: Any) -> None:
-    case, ids, ours, theirs = pair
-    found = {m.metric: m.value for m in impact(case)}
+    given, case, ids, ours, theirs = pair
+    found = {m.metric: m.value for m in impact(case, given)}
     first = ours.argmax(-1) != theirs.argmax(-1)
     assert found["top1_flips"] == pytest.approx(first.double().mean().item())
     assert found["first_flip"] == (int(first.nonzero()[0]) if first.any() else -1)
@@ -69,13 +73,13 @@ def test_flips_margins_kl_and_perplexity(pair: Any) -> None:
 
 def test_the_defect_grows_with_the_position(pair: Any, smollm: Any) -> None:
     """In bfloat16 rounding hides it; without rounding the last quarter is twice the first."""
-    case, ids, ours, theirs = pair
-    scores = scores_of(case)
+    given, case, ids, ours, theirs = pair
+    scores = scores_of(case, given)
     assert scores is not None
     assert scores.length == LENGTH
     assert np.allclose(position_errors(scores), (ours - theirs).abs().mean(-1).numpy())
     scaling = measure_scaling(case)
-    found = {m.metric: m.value for m in impact(case, scaling=scaling)}
+    found = {m.metric: m.value for m in impact(case, given, scaling=scaling)}
     assert found["lifted_mean_abs_last_positions"] > 2 * found["lifted_mean_abs_first_positions"]
     assert found["lifted_position_correlation"] > 0.3
     with torch.no_grad():  # the same by hand: models converted as a whole, which keeps both tables' values

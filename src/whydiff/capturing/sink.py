@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from whydiff.errors import UsageError
-from whydiff.records import Call, Leaf, Payload, Trace
+from whydiff.numbers.fingerprint import fingerprint_bytes
+from whydiff.records import Call, Leaf, Output, Payload, Slot, Trace
 
 Payloads = Literal["all", "none"] | Sequence[str]
 
@@ -56,6 +58,9 @@ def send(trace: Trace, sink: Sink, payloads: str | Iterable[str]) -> None:
         payload = trace.payload(key)
         if payload is not None:
             sink.add_payload(key, payload)
+    if payloads != "none":
+        for output in trace.outputs or ():
+            put_away(output, sink)
 
 
 def manifest_of(trace: Trace) -> dict[str, Any]:
@@ -67,7 +72,22 @@ def manifest_of(trace: Trace) -> dict[str, Any]:
         "scalars": trace.scalars,
         "config": trace.config,
         "note": trace.note,
+        "outputs": None if trace.outputs is None else tuple(put_away(output, None) for output in trace.outputs),
     }
+
+
+def put_away(output: Output, sink: Sink | None) -> Output:
+    """An output with the fingerprint of its numbers; their bits go to a sink (None: they are not kept)."""
+    if output.payload is None:
+        return output
+    if sink is not None:
+        sink.add_payload(payload_key(output.slot), output.payload)
+    return replace(output, payload=None, fingerprint=fingerprint_bytes(output.payload.bits))
+
+
+def payload_key(slot: Slot) -> str:
+    """Under which key the bits of an output lie in a trace on disk."""
+    return f"output/{slot.number}/{slot.name.encode('unicode_escape').decode()}"
 
 
 def wanted(payloads: Payloads) -> Callable[[str], bool] | None:
@@ -98,7 +118,8 @@ def chosen(trace: Trace, payloads: str | Iterable[str]) -> list[str]:
     """
     if payloads == "none":
         return []
-    keys = [key for key in dict.fromkeys(_keys(trace)) if key]
+    returned = {payload_key(output.slot) for output in trace.outputs or ()}  # they go with their outputs
+    keys = [key for key in dict.fromkeys(_keys(trace)) if key and key not in returned]
     if payloads == "all":
         return keys
     patterns = [payloads] if isinstance(payloads, str) else list(payloads)

@@ -17,12 +17,15 @@ import numpy as np
 
 from whydiff.explain.case import Case
 from whydiff.explain.scaling import Scaling
+from whydiff.judge.anchor import Anchor, Compared
 from whydiff.judge.noise_floor import Floor, NoiseFloor
+from whydiff.judge.parting import is_choice, partings
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.records import Measurement, Payload, Slot
 
 Array = np.ndarray[Any, Any]
-_METRICS = ("max_abs", "mean_abs", "rel_l2", "different")
+_METRICS = {"max_abs": max, "mean_abs": max, "rel_l2": max, "different": max, "cosine": min}
+"""Metric → which of several outputs' is shown."""
 TOP = 5
 """Alternatives whose set is compared besides the first."""
 
@@ -45,33 +48,27 @@ class Scores:
     tokens: Array | None = None
 
 
-def impact(case: Case, floor: NoiseFloor | None = None, scaling: Scaling | None = None) -> tuple[Measurement, ...]:
+def impact(
+    case: Case, returned: Anchor, floor: NoiseFloor | None = None, scaling: Scaling | None = None
+) -> tuple[Measurement, ...]:
     """Measurements over the returned tensors; ``per`` names the tensor or what a share is taken of.
 
     Args:
-        case: with the outputs in ``localization``.
+        case: the pair of runs.
+        returned: the outputs as they were.
         floor: adds what rounding alone explains, and the tolerance that it justifies.
         scaling: adds how the error without any rounding depends on the position.
     """
-    found: list[Measurement] = []
-    for metric in _METRICS:
-        numbers = [
-            (value, slot)
-            for slot, comparison in case.localization.outputs
-            if (value := comparison.value(metric)) is not None
-        ]
-        if numbers:
-            value, slot = max(numbers)
-            found.append(Measurement(metric, value, str(slot)))
-    cosines = [
-        (value, slot)
-        for slot, comparison in case.localization.outputs
-        if (value := comparison.value("cosine")) is not None
+    compared = [one for one in returned.outputs if one.numbers is not None and not is_choice(one)]
+    found = [
+        Measurement(metric, value, str(slot))
+        for metric, worst in _METRICS.items()
+        if (numbers := _of(compared, metric))
+        for value, slot in [worst(numbers)]
     ]
-    if cosines:
-        value, slot = min(cosines)
-        found.append(Measurement("cosine", value, str(slot)))
-    scores = scores_of(case)
+    for parting in partings(returned):
+        found.append(Measurement("parts_at", float(parting.position), f"{parting.slot}, of {parting.length}"))
+    scores = scores_of(case, returned)
     if scores is not None:
         found += choices(scores) + by_position(position_errors(scores), scores.slot)
         lifted = scaling.profiles.get(scores.slot, ()) if scaling else ()
@@ -87,19 +84,25 @@ def impact(case: Case, floor: NoiseFloor | None = None, scaling: Scaling | None 
     return tuple(found)
 
 
+def _of(outputs: Sequence[Compared], metric: str) -> list[tuple[float, Slot]]:
+    return [
+        (value, one.slot) for one in outputs if (value := one.comparison.value(metric)) is not None and value == value
+    ]
+
+
 def main_floor(floor: NoiseFloor | None, scores: Scores | None) -> Floor | None:
     """The floor of the output that holds scores, else of the first floating output."""
     floors = floor.floors if floor else ()
     return next((one for one in floors if scores and one.slot == scores.slot), floors[0] if floors else None)
 
 
-def justified(case: Case, floor: NoiseFloor) -> tuple[str, ...]:
+def justified(case: Case, returned: Anchor, floor: NoiseFloor) -> tuple[str, ...]:
     """A note with the tolerance that rounding alone justifies, ready to paste, and what it rests on."""
-    one = main_floor(floor, scores_of(case))
+    one = main_floor(floor, scores_of(case, returned))
     if one is None:
         return ()
     tolerance = one.tolerance
-    found = dict(case.localization.outputs).get(one.slot)
+    found = next((x.comparison for x in returned.outputs if x.slot == one.slot), None)
     difference = (found.value("mean_abs") if found else None) or 0.0
     where = "over" if difference > one.mean_abs else "within"
     notes = [
@@ -115,21 +118,23 @@ def justified(case: Case, floor: NoiseFloor) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def scores_of(case: Case) -> Scores | None:
-    """The output that ranks alternatives by the table above; None if there is none, or its shapes differ."""
-    returned = [
-        (slot, ours, theirs)
-        for slot, ours, theirs in case.localization.returned
-        if not is_integer(ours.dtype) and ours.bits.shape == theirs.bits.shape and ours.dtype == theirs.dtype
+def scores_of(case: Case, returned: Anchor) -> Scores | None:
+    """The output that ranks alternatives by the table above, in whatever dtypes; None if its shapes differ."""
+    floats = [
+        (one.slot, *one.numbers)
+        for one in returned.outputs
+        if one.numbers is not None
+        and not any(is_integer(number.dtype) or number.bits.dtype.kind == "c" for number in one.numbers)
+        and one.numbers[0].bits.shape == one.numbers[1].bits.shape
     ]
     inputs = _integers_read(case)
-    for slot, ours, theirs in returned:
+    for slot, ours, theirs in floats:
         shape = ours.bits.shape
         tokens = next((x for x in inputs if x.shape == shape[:-1] and x.size and x.max() < shape[-1]), None)
         if len(shape) >= 2 and tokens is not None and shape[-1] >= 2:
             return Scores(slot, _rows(ours), _rows(theirs), shape[-2], tokens.reshape(-1))
-    if not inputs and len(returned) == 1:
-        slot, ours, theirs = returned[0]
+    if not inputs and len(floats) == 1:
+        slot, ours, theirs = floats[0]
         if ours.bits.ndim == 2 and ours.bits.shape[1] >= 2 and ours.bits.size:
             return Scores(slot, _rows(ours), _rows(theirs))
     return None

@@ -295,6 +295,8 @@ class Trace(Protocol):
     def payloads(self) -> Mapping[str, Any]: ...  # keys of full tensors that can be asked for
     @property
     def handles(self) -> Mapping[str, Any]: ...  # a live run's own values, for its adapter only; {} on disk
+    @property
+    def outputs(self) -> Sequence[Output] | None: ...  # what the run gave back; None: it was not recorded
     def payload(self, key: str) -> Payload | None: ...
 
 
@@ -310,6 +312,35 @@ class Payload:
 
     bits: np.ndarray[Any, Any]
     dtype: str
+
+
+OutputKind = Literal["numbers", "text", "empty", "left_out", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Output:
+    """One value inside what a run gave back, of whatever type it was.
+
+    Attributes:
+        slot: which return, and the path within it.
+        kind: ``numbers`` (a tensor, an array or a number: `payload`, or `fingerprint` where the bits were not kept),
+            ``text`` (compared character by character, as are integers beyond 64 bits), ``empty`` (None, or a
+            container that holds nothing), ``left_out`` (holds no numbers: a function, a type), ``unreadable``
+            (may hold numbers and cannot be looked into).
+        type: of the value, for people: ``"Tensor"``, ``"float"``, ``"ndarray"``.
+        payload: the numbers.
+        spec: shape and dtype of the numbers.
+        fingerprint: of the numbers' bytes in row-major order.
+        text: the text itself; of ``left_out`` and ``unreadable``: what it is.
+    """
+
+    slot: Slot
+    kind: OutputKind
+    type: str
+    payload: Payload | None = None
+    spec: TensorSpec | None = None
+    fingerprint: Fingerprint | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +364,7 @@ class RecordedTrace:
     complete: bool = True
     note: str = ""
     source: str = "live"
+    outputs: tuple[Output, ...] | None = field(default=None, compare=False)
     payloads: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     handles: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 

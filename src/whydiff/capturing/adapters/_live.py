@@ -8,9 +8,10 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from whydiff.capturing.adapters._outputs import same_outputs
 from whydiff.capturing.adapters.contract import Exchanged, Executor, Outputs, Value
 from whydiff.errors import PayloadError, TargetError, WhydiffError
-from whydiff.records import Call, Leaf, ObserverCheck, Payload, Trace
+from whydiff.records import Call, Leaf, ObserverCheck, Output, Payload, Trace
 
 FAILURES = (RuntimeError, TypeError, ValueError, IndexError, LookupError, AssertionError, WhydiffError)
 """What executing a recorded call may raise."""
@@ -86,26 +87,21 @@ def equal(first: Outputs, second: Outputs, same: Callable[[Value, Value], bool])
     return True, ""
 
 
-def checked(
-    plain: Outputs, again: Outputs, observed: Outputs, same: Callable[[Value, Value], bool], note: str = ""
-) -> ObserverCheck:
-    """The observer check of two plain runs and an instrumented one.
-
-    Args:
-        plain, again: outputs of the plain runs.
-        observed: outputs of the instrumented run.
-        same: whether two values have the same dtype, shape and bits.
-        note: what else is worth saying if all agree.
-    """
-    if not plain:
-        return ObserverCheck(None, None, 0, "the run returned no tensor to compare")
-    deterministic, where = equal(plain, again, same)
-    unchanged, changed_at = equal(plain, observed, same)
+def checked(plain: Sequence[Output], again: Sequence[Output], observed: Sequence[Output]) -> ObserverCheck:
+    """The observer check of two plain runs (before and after) and an instrumented one (in between)."""
+    compared = sum(output.kind in ("numbers", "text") for output in plain)
+    if not compared:
+        return ObserverCheck(None, None, 0, "the run returned nothing that can be compared")
+    deterministic, where = same_outputs(plain, again)
+    unchanged, changed_at = same_outputs(plain, observed)
+    note = ""
     if not deterministic:
         note = f"two plain runs differ at {where}"
     elif not unchanged:
         note = f"the instrumented run differs from the plain one at {changed_at}"
-    return ObserverCheck(deterministic, unchanged if deterministic else None, len(plain), note)
+    elif hidden := sorted({output.type for output in plain if output.kind == "unreadable"}):
+        note = f"not looked into: {', '.join(hidden)} in the result"
+    return ObserverCheck(deterministic, unchanged if deterministic else None, compared, note)
 
 
 class Replay(Executor):

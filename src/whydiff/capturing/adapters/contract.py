@@ -19,7 +19,19 @@ from whydiff.capturing.adapters.roles import Role
 from whydiff.capturing.sink import Payloads, Sink, manifest_of, send
 from whydiff.errors import UnsupportedError
 from whydiff.numbers.ranges.audit import Audit
-from whydiff.records import Call, Count, Environment, Event, Intervention, Leaf, Lift, ObserverCheck, Payload, Trace
+from whydiff.records import (
+    Call,
+    Count,
+    Environment,
+    Event,
+    Intervention,
+    Leaf,
+    Lift,
+    ObserverCheck,
+    Output,
+    Payload,
+    Trace,
+)
 
 Value = Any
 Outputs = Sequence[tuple[str, Value]]
@@ -79,6 +91,14 @@ class Run(ABC):
     """
 
     framework: str
+
+    @abstractmethod
+    def anchor(self) -> tuple[Output, ...]:
+        """Everything the program gives back, of any type, when it runs plainly before anything else (remembered).
+
+        Raises:
+            whydiff.errors.TargetError: the program raised.
+        """
 
     @abstractmethod
     def capture(self, *, level: str = "op") -> Trace:

@@ -11,8 +11,9 @@ from typing import Any
 
 from whydiff.capturing.store import strict
 from whydiff.capturing.store.layout import COPY_AGAIN, FORMAT, MANIFEST, NOT_A_TRACE, regular_file, replace_file
+from whydiff.capturing.store.outputs import decoded, encoded
 from whydiff.errors import TraceFormatError, TraceVersionError
-from whydiff.records import SCHEMA_VERSION, Environment, ObserverCheck
+from whydiff.records import SCHEMA_VERSION, Environment, ObserverCheck, Output
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Schema version → function that turns that version's manifest into the next version's."""
@@ -28,6 +29,7 @@ class Manifest:
         closed: the writer came to its end (with or without an error).
         complete: it was closed and nothing is missing.
         captured: how the run was captured (payload globs, level …), JSON-able.
+        outputs: what the run gave back, numbers by their fingerprints; None: written before they were recorded.
         index_bytes: size of the index when closed, index_crc32: its CRC-32; both -1 while open.
     """
 
@@ -44,6 +46,7 @@ class Manifest:
     config: Mapping[str, Any] = field(default_factory=dict)
     index_bytes: int = -1
     index_crc32: int = -1
+    outputs: tuple[Output, ...] | None = None
 
 
 _ENVIRONMENT = ("versions", "hardware", "flags", "variables", "rng")
@@ -78,6 +81,8 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
         "index_bytes": manifest.index_bytes,
         "index_crc32": manifest.index_crc32,
     }
+    if manifest.outputs is not None:
+        body["outputs"] = [encoded(output) for output in manifest.outputs]
     text = json.dumps(body, indent=1, allow_nan=False).encode("ascii")
     head = text[: -len(b"\n}")] + b",\n "
     replace_file(root / MANIFEST, head + b'"checksum": "%08x"\n}\n' % zlib.crc32(head))
@@ -205,6 +210,7 @@ def _manifest(found: dict[str, Any]) -> Manifest:
         config=_mapping(found, "config"),
         index_bytes=_get(found, "index_bytes", int),
         index_crc32=_get(found, "index_crc32", int),
+        outputs=tuple(decoded(row) for row in _get(found, "outputs", list)) if "outputs" in found else None,
     )
     if manifest.complete and not manifest.closed:
         raise ValueError("'complete' is true although 'closed' is false")

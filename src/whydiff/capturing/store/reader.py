@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from whydiff.capturing.sink import payload_key
 from whydiff.capturing.store.check import check_references
 from whydiff.capturing.store.decode import IndexDecoder, Mark, Stored
 from whydiff.capturing.store.dtypes import NATIVE, TAGS, saved_shape
@@ -19,7 +20,7 @@ from whydiff.capturing.store.manifest import Manifest, read_manifest
 from whydiff.capturing.store.remote import fetch, is_url
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
 from whydiff.errors import TraceFormatError
-from whydiff.records import Call, Environment, Leaf, ObserverCheck, Payload
+from whydiff.records import Call, Environment, Leaf, ObserverCheck, Output, Payload
 
 
 class DiskTrace:
@@ -115,6 +116,16 @@ class DiskTrace:
     def source(self) -> str:
         """The path or URL it was opened from."""
         return self.came_from or str(self._root)
+
+    @functools.cached_property
+    def outputs(self) -> tuple[Output, ...] | None:
+        """What the run gave back; None if the trace is older than this record."""
+        recorded = self._manifest.outputs
+        return None if recorded is None else tuple(self._with_bits(output) for output in recorded)
+
+    def _with_bits(self, output: Output) -> Output:
+        payload = self.payload(payload_key(output.slot)) if output.kind == "numbers" else None
+        return output if payload is None else replace(output, payload=payload)
 
     @property
     def payloads(self) -> Mapping[str, Callable[[], Payload | None]]:

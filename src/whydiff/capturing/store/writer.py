@@ -31,7 +31,7 @@ from whydiff.capturing.store.layout import (
 from whydiff.capturing.store.manifest import NOT_CHECKED, Manifest, write_manifest
 from whydiff.capturing.store.safetensors_file import MAX_DIMENSIONS, SafetensorsFile
 from whydiff.errors import CaptureError, UsageError
-from whydiff.records import Call, Environment, Leaf, ObserverCheck, Payload, Trace
+from whydiff.records import Call, Environment, Leaf, ObserverCheck, Output, Payload, Trace
 
 
 class TraceWriter(Sink):
@@ -230,6 +230,7 @@ class TraceWriter(Sink):
         config: Mapping[str, Any] | None = None,
         note: str = "",
         complete: bool = True,
+        outputs: Sequence[Output] | None = None,
     ) -> None:
         """Finish the trace; from here on any damage to its files is an error when it is opened.
 
@@ -241,6 +242,7 @@ class TraceWriter(Sink):
             config: flattened model config.
             note: anything worth reading; say why if the trace is not complete.
             complete: False if the capture stopped early.
+            outputs: what the run gave back; their bits are payloads under `payload_key`, if they are kept.
 
         Raises:
             UsageError: closed already.
@@ -260,6 +262,7 @@ class TraceWriter(Sink):
                 ties=tuple(ties),
                 scalars=scalars or {},
                 config=config or {},
+                outputs=None if outputs is None else tuple(outputs),
             )
         )
 

@@ -219,8 +219,7 @@ def test_observation_changes_nothing(name: str, level: str) -> None:
     diagnosis = whydiff.compare(target, target, *args, options=Options(level=level))
     after = world(everything)
     assert after == before
-    modules = any(isinstance(thing, nn.Module) for thing in watched)
-    assert diagnosis.verdict == ("identical" if level == "op" or modules else "incomparable"), diagnosis.reason
+    assert diagnosis.verdict == "identical", diagnosis.reason
     for side in diagnosis.sides:
         assert (side.observer.deterministic, side.observer.unchanged) == (True, True), side.observer.note
 
@@ -309,19 +308,41 @@ def test_the_encoders_fast_path_is_recorded_or_the_report_says_that_it_was_not()
 def test_nothing_to_compare_is_said() -> None:
     run = Run(lambda x: None, (torch.ones(1),), {})
     check = run.check(run.capture())
-    assert check.deterministic is None and "no tensor" in check.note
+    assert check.deterministic is None and "nothing that can be compared" in check.note
 
 
-def test_results_that_cannot_be_looked_into_are_named() -> None:
+def test_what_hides_in_slots_is_found_and_what_cannot_be_read_is_named() -> None:
     class Hidden:
         __slots__ = ("x",)
 
         def __init__(self, x: torch.Tensor) -> None:
             self.x = x
 
-    run = Run(lambda x: (x + 1, Hidden(x * 2)), (torch.ones(1),), {})
+    run = Run(lambda x: (x + 1, Hidden(x * 2), (x for _ in ())), (torch.ones(1),), {})
+    assert [(str(o.slot), o.kind) for o in run.anchor()] == [
+        ("[0]", "numbers"),
+        ("[1].x", "numbers"),
+        ("[2]", "unreadable"),
+    ]
     check = run.check(run.capture())
-    assert check.outputs == 1 and check.note == "not looked into: Hidden in the result"
+    assert check.outputs == 2 and check.note == "not looked into: generator in the result"
+
+
+def test_a_plain_run_comes_first_and_leaves_the_state_as_it_was() -> None:
+    weight = torch.ones(3)
+    through_numpy = weight.numpy()  # shares the memory: torch sees no write
+
+    def program(x: torch.Tensor) -> float:
+        through_numpy[0] += 1.0
+        weight.add_(x.sum())
+        return float(weight[0])
+
+    run = Run(program, (torch.ones(2),), {})
+    assert [output.payload.bits.item() for output in run.anchor() if output.payload] == [4.0]
+    assert weight.tolist() == [1.0] * 3
+    check = run.check(run.capture())
+    assert (check.deterministic, check.unchanged, check.outputs) == (True, True, 1)
+    assert weight.tolist() == [1.0] * 3
 
 
 def test_inputs_keep_their_aliasing_and_layout() -> None:

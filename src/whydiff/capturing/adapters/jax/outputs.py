@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from whydiff.capturing.adapters._outputs import key_step
 from whydiff.capturing.adapters.jax.state import members, raw
 
 
@@ -37,7 +38,7 @@ def _name(path: Any) -> str:
         if isinstance(key, jax.tree_util.SequenceKey):
             parts.append(f"[{key.idx}]")
         elif isinstance(key, jax.tree_util.DictKey):
-            parts.append(f".{key.key}")
+            parts.append(key_step(key.key, 0))
         elif isinstance(key, jax.tree_util.GetAttrKey):
             parts.append(f".{key.name}")
         else:

@@ -11,17 +11,19 @@ import jax
 
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import called, checked, equal
+from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.jax import internals, values
 from whydiff.capturing.adapters.jax.environment import environment
 from whydiff.capturing.adapters.jax.interventions import Changes, supported
 from whydiff.capturing.adapters.jax.known import Known
 from whydiff.capturing.adapters.jax.outputs import arrays_in
+from whydiff.capturing.adapters.jax.reading import READER
 from whydiff.capturing.adapters.jax.recorder import UNSEEN, Recorder
 from whydiff.capturing.adapters.jax.recording import WAYS, Compiled, Recording, Way
 from whydiff.capturing.adapters.jax.scopes import modules_named
 from whydiff.capturing.adapters.jax.state import at_this_level, put_back, raw, reach
 from whydiff.errors import UsageError
-from whydiff.records import Intervention, ObserverCheck, RecordedTrace, Trace
+from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Trace
 
 Outputs = list[tuple[str, Any]]
 
@@ -44,7 +46,24 @@ class Run(contract.Run):
         self._variables = [(variable, raw(variable)) for variable in self.reached.variables]
         self._donates = False
         self._plain: Outputs | None = None
-        self._recorded: Outputs = []
+        self._anchor: tuple[Output, ...] | None = None
+        self._observed: tuple[Output, ...] = ()
+
+    def anchor(self) -> tuple[Output, ...]:
+        """What the program gives back when nobody watches (H0), as it was the first time this was asked.
+
+        Raises:
+            TargetError: the program raised.
+        """
+        if self._anchor is None:
+            self._plain, self._anchor = self._given()
+        return self._anchor
+
+    def _given(self) -> tuple[Outputs, tuple[Output, ...]]:
+        with self._beginning():
+            args, kwargs = self._inputs(copied=self._anchor is None)
+            result = jax.block_until_ready(called(self.target, args, kwargs))
+            return arrays_in(result), outputs_of(result, READER)
 
     def capture(self, *, level: str = "op") -> RecordedTrace:
         """Run instrumented, in the least invasive way that gives the plain run's bits.
@@ -55,18 +74,17 @@ class Run(contract.Run):
         """
         if level != "op":
             raise UsageError("JAX programs are captured equation by equation.", actual=level, expected="op")
-        attempts: list[tuple[Way, Recorder, Recording, Outputs]] = []
+        anchor = self.anchor()
+        plain = self._plain or []
+        attempts: list[tuple[Way, Recorder, Recording, Outputs, tuple[Output, ...]]] = []
         for way in WAYS:
-            attempts.append((way, *self.recorded(way)))
+            attempts.append((way, *self.recorded(way), self._observed))
             self._donates = attempts[-1][2].donated
-            if self._plain is None:
-                self._plain = self.plain()
-            if equal(self._plain, attempts[-1][3], same)[0]:
+            if equal(plain, attempts[-1][3], same)[0]:
                 break
-        way, recorder, recording, outputs = attempts[-1]
-        if len(attempts) == len(WAYS) and not equal(self._plain or [], outputs, same)[0]:
-            way, recorder, recording, outputs = attempts[0]
-        self._recorded = outputs
+        way, recorder, recording, outputs, self._observed = attempts[-1]
+        if len(attempts) == len(WAYS) and not equal(plain, outputs, same)[0]:
+            way, recorder, recording, outputs, self._observed = attempts[0]
         handles = self._handles(recorder)
         return RecordedTrace(
             framework="jax",
@@ -80,6 +98,7 @@ class Run(contract.Run):
             note=self._note(way, recorder, recording, len(attempts)),
             payloads=self._payloads(recorder),
             handles=handles,
+            outputs=anchor,
         )
 
     def recorded(self, way: Way, recorder: Recorder | None = None) -> tuple[Recorder, Recording, Outputs]:
@@ -91,6 +110,7 @@ class Run(contract.Run):
                 result = called(self.target, self.args, self.kwargs)
             found = arrays_in(result)
             recorder.returned(found)
+            self._observed = outputs_of(jax.block_until_ready(result), READER)
         return recorder, recording, found
 
     def plain(self, interventions: Iterable[Intervention] = (), donor: contract.Executor | None = None) -> Outputs:
@@ -106,9 +126,8 @@ class Run(contract.Run):
             return arrays_in(jax.block_until_ready(called(changes.target(self.target), args, kwargs)))
 
     def check(self, trace: Trace | None = None) -> ObserverCheck:
-        """H0 and H0′ (plain) against H1 (the capture made before)."""
-        plain = self._plain if self._plain is not None else self.plain()
-        return checked(plain, self.plain(), self._recorded, same)
+        """H0 and H0′ (plain) against H1 (the capture made in between)."""
+        return checked(self.anchor(), self._given()[1], self._observed)
 
     def supports(self, intervention: Intervention) -> bool:
         """Whether `plain` can carry this intervention out."""
@@ -165,14 +184,15 @@ class Run(contract.Run):
         with internals.retraced():
             yield
 
-    def _inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if not self._donates:
+    def _inputs(self, *, copied: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Inputs for one run; copies, if the program donates them or nobody knows yet."""
+        if not (copied or self._donates):
             return self.args, self.kwargs
-        copied: tuple[tuple[Any, ...], dict[str, Any]] = jax.tree_util.tree_map(
+        fresh: tuple[tuple[Any, ...], dict[str, Any]] = jax.tree_util.tree_map(
             lambda leaf: jax.numpy.array(leaf, copy=True) if isinstance(leaf, jax.Array) else leaf,
             (self.args, self.kwargs),
         )
-        return copied
+        return fresh
 
 
 def same(first: Any, second: Any) -> bool:

@@ -14,9 +14,9 @@ from whydiff.capturing.adapters.jax.environment import environment
 from whydiff.capturing.adapters.jax.recorder import Recorder
 from whydiff.capturing.adapters.jax.recording import WAYS
 from whydiff.capturing.adapters.jax.run import Run, same
-from whydiff.capturing.sink import Payloads, Sink, wanted
+from whydiff.capturing.sink import Payloads, Sink, put_away, wanted
 from whydiff.errors import UsageError
-from whydiff.records import ObserverCheck
+from whydiff.records import ObserverCheck, Output
 
 
 class Session(contract.Session):
@@ -36,6 +36,7 @@ class Session(contract.Session):
         self.payloads, self.sink = payloads, sink
         self._wanted = wanted(payloads)
         self._run: Run | None = None
+        self._outputs: tuple[Output, ...] = ()
         self._observer = ObserverCheck(None, None, 0, "nothing was run: call session.run(target, *args)")
 
     def __enter__(self) -> Session:
@@ -54,11 +55,13 @@ class Session(contract.Session):
         if self._run is not None:
             raise UsageError("A session captures one program.", next_step="open another trace for the next one")
         self._run = run = Run(target, args, kwargs)
+        self._outputs = run.anchor()
         plain = run.plain()
         way = next((w for w in WAYS if _same(plain, run.recorded(w)[2])), WAYS[0])
         recorder = Recorder(run.reached, self._key, self._send)
         outputs = run.recorded(way, recorder)[2]
         if self.sink is not None:
+            self._outputs = tuple(put_away(x, self.sink if self.payloads != "none" else None) for x in self._outputs)
             self._finish(recorder, self.sink)
         unchanged = _same(plain, outputs)
         self._observer = ObserverCheck(_same(plain, run.plain()), unchanged, len(outputs), f"values by way of {way!r}")
@@ -94,6 +97,7 @@ class Session(contract.Session):
             "ties": ties,
             "scalars": scalars,
             "config": {},
+            "outputs": self._outputs,
         }
 
 

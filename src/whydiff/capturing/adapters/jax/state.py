@@ -181,6 +181,11 @@ class _Walk:
         self.found.names.append((unique, id(value)))
 
 
+def is_variable(value: Any) -> bool:
+    """Whether a value is a mutable cell of Flax nnx or penzai."""
+    return isinstance(value, _variable_classes())
+
+
 def raw(variable: Any) -> Any:
     """What a mutable cell holds."""
     if hasattr(variable, "get_raw_value"):

@@ -103,6 +103,10 @@ class Beginning:
         look = None if not_comparable(tensor) else tensor.detach()
         self._tensors.append((tensor, look, tensor.requires_grad, gradient))
 
+    def tensors(self) -> list[torch.Tensor]:
+        """Every tensor that the things reach, gradients included."""
+        return [held for tensor, _, _, gradient in self._tensors for held in (tensor, gradient) if held is not None]
+
     def restore(self) -> None:
         """Put everything back that changed."""
         for mapping, content in self._dicts:

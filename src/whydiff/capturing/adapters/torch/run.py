@@ -12,18 +12,21 @@ import torch
 
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import called, checked
+from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.torch.beginning import Beginning, random_states, set_random_states
-from whydiff.capturing.adapters.torch.dtypes import integer_view, not_comparable
+from whydiff.capturing.adapters.torch.contents import Contents
+from whydiff.capturing.adapters.torch.dtypes import not_comparable
 from whydiff.capturing.adapters.torch.interventions import applied, supported
-from whydiff.capturing.adapters.torch.outputs import tensors_in, unseen_in
+from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.range_recorder import RangeRecorder
+from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.adapters.torch.rewrites import Rewriter
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.adapters.torch.state import LiveLeaf, discover, state_of
 from whydiff.capturing.sink import Payloads, Sink
 from whydiff.numbers.ranges.audit import Audit
-from whydiff.records import Intervention, ObserverCheck, RecordedTrace, Trace
+from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Trace
 
 
 class Run(contract.Run):
@@ -45,18 +48,39 @@ class Run(contract.Run):
         self._random = random_states()
         self._leaves: list[LiveLeaf] = []
         self._optimizers: list[torch.optim.Optimizer] = []
-        self._outputs: list[tuple[str, torch.Tensor]] = []
-        self._unseen: list[str] = []
+        self._contents: Contents | None = None
+        self._anchor: tuple[Output, ...] | None = None
+        self._observed: tuple[Output, ...] = ()
 
-    def capture(self, *, level: str = "op") -> RecordedTrace:
-        """Run once instrumented.
+    def anchor(self) -> tuple[Output, ...]:
+        """What the program gives back when nobody watches (H0), as it was the first time this was asked.
 
         Raises:
             TargetError: the program raised.
         """
+        if self._anchor is None:
+            self._anchor = self._given()
+        return self._anchor
+
+    def _given(self) -> tuple[Output, ...]:
+        with self._beginning() as (args, kwargs):
+            try:
+                return outputs_of(called(self.target, args, kwargs), READER)
+            finally:
+                for leaf in self._leaves:
+                    leaf.restore()
+
+    def capture(self, *, level: str = "op") -> RecordedTrace:
+        """Run once instrumented; what the program gives back plainly is asked for before.
+
+        Raises:
+            TargetError: the program raised.
+        """
+        anchor = self.anchor()
         session = Session(self.roots, self.tensors, level=level, whole=True)
         self._instrumented(session)
-        return session.trace(ObserverCheck(None, None, len(self._outputs), "not checked yet"))
+        observer = ObserverCheck(None, None, len(self._observed), "not checked yet")
+        return replace(session.trace(observer), outputs=anchor)
 
     def _instrumented(self, session: Session) -> None:
         with self._beginning() as (args, kwargs):
@@ -66,7 +90,7 @@ class Run(contract.Run):
                     session.add_inputs(args, kwargs, self.target)
                     outputs = called(self.target, args, kwargs)
                     session.returned(outputs)
-                self._outputs, self._unseen = _copies(outputs), unseen_in(outputs)
+                self._observed = outputs_of(outputs, READER)
             finally:
                 session.restore()
                 self._leaves = [leaf for leaf in session.leaves if leaf.written]
@@ -75,9 +99,10 @@ class Run(contract.Run):
         self, sink: Sink, *, level: str = "op", payloads: Payloads = "all", check: bool = True
     ) -> dict[str, Any]:
         """Run once instrumented into a sink, step by step, with outputs named as by `capture`; globs are over sites."""
+        anchor = self.anchor() if check else ()
         session = Session(self.roots, self.tensors, level=level, payloads=payloads, sink=sink, whole=True)
         self._instrumented(session)
-        manifest = session.manifest()
+        manifest = session.manifest() | {"outputs": session.keep(anchor if check else self._observed)}
         return manifest | ({"observer": self.check()} if check else {})
 
     def plain(
@@ -98,9 +123,8 @@ class Run(contract.Run):
                     leaf.restore()
 
     def check(self, trace: Trace | None = None) -> ObserverCheck:
-        """H0 and H0′ (plain) against H1 (the capture made before, whose outputs this run remembers)."""
-        unseen = f"not looked into: {', '.join(sorted(set(self._unseen)))} in the result" if self._unseen else ""
-        return checked(self.plain(), self.plain(), self._outputs, _same, unseen)
+        """H0 and H0′ (plain) against H1 (the capture made in between, whose outputs this run remembers)."""
+        return checked(self.anchor(), self._given(), self._observed)
 
     def audit(self, rewrites: Iterable[Intervention] = ()) -> tuple[Audit, list[tuple[str, torch.Tensor]]]:
         """Run once under a range recorder, with ops rewritten where asked; everything is put back afterwards.
@@ -140,11 +164,14 @@ class Run(contract.Run):
         """The same random states and fresh inputs; afterwards everything that is not content is put back."""
         beginning = Beginning([self.target, self.args, self.kwargs, *(root for _, root in self.roots)])
         self._optimizers = beginning.optimizers
+        if self._contents is None:
+            self._contents = Contents(beginning.tensors())
         set_random_states(self._random)
         try:
             yield self._fresh()
         finally:
             beginning.restore()
+            self._contents.put_back()
 
     def _fresh(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Copies of the inputs, aliasing and layout included; modules and what cannot be copied stay shared."""
@@ -176,11 +203,3 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
 
 def _copies(outputs: Any) -> list[tuple[str, torch.Tensor]]:
     return [(path, tensor.detach().clone()) for path, tensor in tensors_in(outputs)]
-
-
-def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two outputs have the same bits; what holds no comparable numbers is left out."""
-    if not_comparable(first) or not_comparable(second):
-        return True
-    alike = first.shape == second.shape and first.dtype == second.dtype
-    return alike and bool(torch.equal(integer_view(first), integer_view(second)))

@@ -13,18 +13,20 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from whydiff.capturing.adapters import contract
+from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.torch.compiled import standing_back
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.environment import environment
 from whydiff.capturing.adapters.torch.module_recorder import ModuleRecorder
 from whydiff.capturing.adapters.torch.outputs import tensors_in
+from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.adapters.torch.recorder import Recorder
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, config_of, named, scalars_of, state_of, ties_of
 from whydiff.capturing.adapters.torch.watcher import Watcher
-from whydiff.capturing.sink import Payloads, Sink, wanted
+from whydiff.capturing.sink import Payloads, Sink, put_away, wanted
 from whydiff.errors import UsageError
-from whydiff.records import Call, Environment, Leaf, ObserverCheck, Payload, RecordedTrace
+from whydiff.records import Call, Environment, Leaf, ObserverCheck, Output, Payload, RecordedTrace
 
 
 class Session(contract.Session):
@@ -61,6 +63,8 @@ class Session(contract.Session):
         self._scalars: dict[str, Any] = {}
         self._config: dict[str, Any] = {}
         self._calls: list[Call] = []
+        self._outputs: list[Output] = []
+        self._returns = 0
         self._random_states: dict[str, Payload] = {}
         self._names: dict[str, int] = {}
         self._parameters: dict[int, str] = {}
@@ -184,7 +188,13 @@ class Session(contract.Session):
     def manifest(self) -> dict[str, Any]:
         """What a trace's writer is closed with, after the block."""
         unchecked = ObserverCheck(None, None, 0, "not run: a capture sees the program once")
-        return {name: value for name, value in self.summary(unchecked).items() if name != "contexts"}
+        found = {name: value for name, value in self.summary(unchecked).items() if name != "contexts"}
+        return found | {"outputs": tuple(self._outputs)}
+
+    def keep(self, outputs: Sequence[Output]) -> tuple[Output, ...]:
+        """Outputs as a trace on disk names them: numbers by fingerprint, their bits given to the sink."""
+        kept = self.sink if self.payloads != "none" else None
+        return tuple(put_away(output, kept) for output in outputs)
 
     def summary(self, observer: ObserverCheck) -> dict[str, Any]:
         """What belongs to the manifest of a trace."""
@@ -224,6 +234,9 @@ class Session(contract.Session):
         self.recorder.left(scope, module, output)
         if len(self.scopes.stack) == 1 and not self._whole and torch._C._current_autograd_node() is None:
             self.recorder.returned(output, scope)
+            with _disable_current_modes():
+                self._outputs += self.keep(outputs_of(output, READER, self._returns))
+            self._returns += 1
 
     def _begin_step(self, step: int) -> None:
         if self.sink is not None:

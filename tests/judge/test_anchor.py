@@ -1,0 +1,221 @@
+"""Every rule about the outputs as they were, one test a row, and the programs that used to be called identical."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import whydiff
+from whydiff.capturing.adapters._outputs import outputs_of
+from whydiff.capturing.adapters.torch.reading import READER
+from whydiff.judge.anchor import RULES, Anchor, Compared, Inside, anchor, anchored
+from whydiff.records import Alignment, Comparison, Environment, ObserverCheck, RecordedTrace, Slot, Verdict
+
+SEEN = Inside(Verdict.IDENTICAL, "zero bits differ inside", agree=True)
+ROUNDED = Inside(Verdict.ROUNDING, "another order")
+SEMANTIC = Inside(Verdict.SEMANTIC, "another weight")
+
+
+def trace(value: Any) -> RecordedTrace:
+    return RecordedTrace(
+        "torch", "op", (), (), Environment(), ObserverCheck(True, True), outputs=outputs_of(value, READER)
+    )
+
+
+def between(reference: Any, candidate: Any) -> Anchor:
+    return anchor(trace(reference), trace(candidate), Alignment(()))
+
+
+X = torch.ones(3)
+LINE = (x for x in ())
+
+
+@pytest.mark.parametrize(
+    ("rule", "reference", "candidate", "inside", "verdict"),
+    [
+        ("does_not_repeat", X, X, Inside(Verdict.NONDETERMINISTIC, "", varying=("reference",)), "nondeterministic"),
+        ("ended_early", X, X, replace(SEEN, cut=("candidate",)), "inconclusive"),
+        ("nothing_compared", LINE, LINE, SEEN, "inconclusive"),
+        ("nothing_compared", len, len, SEEN, "inconclusive"),
+        ("nothing_compared", LINE, LINE, SEMANTIC, "semantic"),
+        ("not_all_readable", (X, LINE), (X, LINE), SEEN, "inconclusive"),
+        ("other_structure", (X,), (X, X), SEEN, "incomparable"),
+        ("equal", X, X.clone(), SEEN, "identical"),
+        ("equal", X, X.clone(), replace(SEMANTIC, origins=3), "identical"),
+        ("equal", X * float("nan"), X * float("nan"), SEEN, "identical"),
+        ("equal", (X, len), (X, len), SEEN, "identical"),
+        ("another_dtype", X, X.double(), SEEN, "precision"),
+        ("other_shapes", X, X[None], ROUNDED, "incomparable"),
+        ("other_shapes", 1.0, "1.0", SEEN, "incomparable"),
+        ("looking_changed_it", X, X * 2, replace(SEEN, changed=("candidate",)), "inconclusive"),
+        ("looking_changed_it", X, X * 2, replace(ROUNDED, changed=("candidate",)), "inconclusive"),
+        ("looking_changed_it", X, X * 2, replace(SEMANTIC, changed=("candidate",)), "semantic"),
+        ("unseen", X, X * 2, SEEN, "inconclusive"),
+        ("unseen", "a", "b", SEEN, "inconclusive"),
+        ("", X, X * 2, ROUNDED, "rounding"),
+        ("", (X, LINE), (X * 2, LINE), ROUNDED, "rounding"),
+        ("", "a", "b", SEMANTIC, "semantic"),
+    ],
+)
+def test_each_rule(rule: str, reference: Any, candidate: Any, inside: Inside, verdict: str) -> None:
+    found = between(reference, candidate)
+    applied = [one.__name__ for one in RULES if one(found, inside) is not None]
+    assert applied[:1] == ([rule] if rule else [])
+    assert str(anchored(found, inside)[0]) == verdict
+
+
+def test_the_rules_of_the_page_are_the_rules() -> None:
+    import whydiff.judge.anchor as room
+
+    rows = [line.split("`")[1] for line in (room.__doc__ or "").splitlines() if line.startswith("| `")]
+    assert rows == [rule.__name__ for rule in RULES]
+
+
+@pytest.mark.parametrize("inside", [SEEN, ROUNDED, SEMANTIC, Inside(Verdict.INCONCLUSIVE, "")])
+def test_identical_exactly_when_every_output_is_bit_equal(inside: Inside) -> None:
+    values = [X, X * 2, X.double(), X[None], "a", "b", 1, 2.0, LINE, None, [], len, (X, X), (X, LINE), {"x": X}]
+    for number, one in enumerate(values):
+        for at, other in enumerate(values):
+            found = between(one, other)
+            same = (
+                number == at and one is not LINE and one is not len and not (isinstance(one, tuple) and one[1] is LINE)
+            )
+            assert (anchored(found, inside)[0] is Verdict.IDENTICAL) == same, (one, other)
+
+
+def test_what_is_not_compared_is_counted() -> None:
+    found = between((X, LINE, len), (X, LINE, len, 3))
+    assert [(count.reason, count.count) for count in found.counts()] == [
+        ("generator cannot be looked into", 1),
+        ("builtin_function_or_method: no numbers", 1),
+        ("only the candidate has it", 1),
+    ]
+
+
+def test_integers_beyond_a_float_are_told_apart() -> None:
+    found = between(2**53, 2**53 + 1).outputs[0]
+    assert found.found == "values"
+    assert between(2**70, 2**70 + 1).outputs[0].found == "text"
+
+
+def test_a_lone_output_names_its_side() -> None:
+    assert between({"a": X}, {"a": X, "b": X}).outputs[1] == Compared(
+        Slot(0, "b"), "lone", Comparison("not_compared", "only the candidate has it"), "candidate"
+    )
+
+
+# --------------------------------------------------------------------------- whole programs
+
+
+def model(scale: float = 1.0) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    made = torch.nn.Linear(4, 4)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator) * scale)
+    return made.eval()
+
+
+GIVEN = torch.linspace(-1, 1, 8).reshape(2, 4)
+
+
+def numpy_outside(scale: float) -> Any:
+    net = model()
+    return lambda: net(GIVEN).detach().numpy() * scale
+
+
+def number(scale: float) -> Any:
+    net = model()
+    return lambda: float(net(GIVEN).sum()) * scale
+
+
+def listed(scale: float) -> Any:
+    net = model()
+    return lambda: [(net(GIVEN) * 1.0).detach().tolist(), scale]
+
+
+def in_a_thread(scale: float) -> Any:
+    net = model(scale)
+
+    def program() -> torch.Tensor:
+        found: list[torch.Tensor] = []
+        worker = threading.Thread(target=lambda: found.append(net(GIVEN).detach()))
+        worker.start()
+        worker.join()
+        return found[0]
+
+    return program
+
+
+def through_a_numpy_view(scale: float) -> Any:
+    net = model()
+
+    def program() -> torch.Tensor:
+        result = net(GIVEN).detach()
+        np.multiply(result.numpy(), np.float32(scale), out=result.numpy())
+        return result
+
+    return program
+
+
+def sparse(scale: float) -> Any:
+    net = model()
+    return lambda: (net(GIVEN).relu().to_sparse() * scale).detach()
+
+
+def quantised(scale: float) -> Any:
+    net = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(model(scale)), {torch.nn.Linear})
+    return lambda: net(GIVEN)
+
+
+def nested(scale: float) -> Any:
+    net = model()
+    return lambda: torch.nested.nested_tensor([row * scale for row in net(GIVEN).detach()])
+
+
+@pytest.mark.parametrize(
+    "kind", [numpy_outside, number, listed, in_a_thread, through_a_numpy_view, sparse, quantised, nested]
+)
+def test_what_used_to_be_called_identical(kind: Any) -> None:
+    assert whydiff.compare(kind(1.0), kind(1.0)).verdict is Verdict.IDENTICAL
+    assert whydiff.compare(kind(1.0), kind(3.0)).verdict not in (Verdict.IDENTICAL, Verdict.ROUNDING)
+
+
+def test_a_refactor_with_equal_outputs_is_identical_and_its_insides_are_a_note() -> None:
+    net = model()
+    diagnosis = whydiff.compare(lambda: net(GIVEN) * 2, lambda: net(GIVEN) + net(GIVEN))
+    assert diagnosis.verdict is Verdict.IDENTICAL and not diagnosis.causes
+
+
+def test_outputs_of_any_type_are_in_the_trace(tmp_path: Path) -> None:
+    class Told(torch.nn.Module):
+        def __init__(self, word: str) -> None:
+            super().__init__()
+            self.word = word
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return {"x": x + 1, "word": self.word, 0: 2**70, "0": 1.5}
+
+    paths = []
+    for name, word, payloads in (("a", "yes", "all"), ("b", "no", "all"), ("c", "yes", "none")):
+        with whydiff.capture(tmp_path / name, payloads=payloads):
+            Told(word)(GIVEN)
+        paths.append(str(tmp_path / name))
+    again = whydiff.compare(paths[0], paths[2])
+    assert again.verdict is Verdict.IDENTICAL and [slot for slot, _ in again.outputs] == ["x", "word", "[0]", "0"]
+    other = whydiff.compare(paths[0], paths[1])
+    assert other.verdict is Verdict.INCONCLUSIVE
+    assert [slot for slot, comparison in other.outputs if comparison.status == "differs"] == ["word"]
+
+
+def test_an_empty_trace_is_no_agreement(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with whydiff.capture(tmp_path / name):
+            pass
+    assert whydiff.compare(str(tmp_path / "a"), str(tmp_path / "b")).verdict is Verdict.INCONCLUSIVE
