@@ -152,8 +152,10 @@ class _Study:
 
     def bisected(self, pairing: Pairing, reference: Cell, candidate: Cell) -> Pairing:
         """Which differences of environment change the outputs (or, if they agree, anything)."""
-        if not (reference.deterministic and candidate.deterministic):
-            self.notes.append("a run differs from itself: no difference of environment can be made responsible")
+        repeats = reference.deterministic, candidate.deterministic
+        if not all(repeats):
+            why = "a run differs from itself" if False in repeats else "whether a run differs from itself is not known"
+            self.notes.append(f"{why}: no difference of environment can be made responsible")
             return pairing
         sign = _outputs if _outputs(reference) != _outputs(candidate) else _program
         count = 0
