@@ -6,44 +6,37 @@ from collections.abc import Callable
 
 import numpy as np
 
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import Array, consumers
 from whydiff.records import Call
 
-_TABLES = frozenset({"embedding", "index", "index_select", "gather", "take", "take_along_dim"})
-_ANGLES = frozenset({"cos", "sin"})
-_SOFTMAX = frozenset({"softmax", "_softmax", "_safe_softmax", "exp"})
+Roles = frozenset[Role]
 
 
-def looks_up(call: Call) -> bool:
-    """Whether an op takes rows of a table."""
-    return call.site.op in _TABLES
-
-
-def turns(call: Call) -> bool:
-    """Whether an op makes angles into rotations (or sinusoids)."""
-    return call.site.op in _ANGLES
-
-
-def attends(call: Call) -> bool:
-    """Whether an op is a softmax or an attention kernel."""
-    return call.site.op in _SOFTMAX or "scaled_dot_product" in call.site.op
-
-
-def first_taker(case: Case, calls: tuple[int, int], is_it: Callable[[Call], bool], most: int) -> Call | None:
-    """The first op of a kind that a value reaches over at most ``most`` others, on either side.
+def first_taker(
+    case: Case, calls: tuple[int, int], is_it: Callable[[Call, Roles], bool], most: int
+) -> tuple[Call, Roles] | None:
+    """The first op of a kind that a value reaches over at most ``most`` others, on either side, and its roles.
 
     Args:
         case: the pair of runs.
         calls: the call that made the value, per side.
-        is_it: the kind of op.
+        is_it: whether a call that plays these parts is of the kind.
         most: how many steps to follow the value.
     """
     for side, trace in enumerate((case.reference, case.candidate)):
         for call in consumers(case, side, trace.calls[calls[side]], most):
-            if is_it(call):
-                return call
+            roles = for_framework(trace.framework).roles(call.site.op)
+            if is_it(call, roles):
+                return call, roles
     return None
+
+
+def first_scored(case: Case, calls: tuple[int, int], most: int) -> Call | None:
+    """The first softmax or attention that a value reaches."""
+    found = first_taker(case, calls, lambda call, roles: Role.SCORED in roles, most)
+    return found and found[0]
 
 
 def listed_indices(where: Array, most: int = 6) -> str:
@@ -59,4 +52,4 @@ def listed_indices(where: Array, most: int = 6) -> str:
     return ", ".join(texts) + more
 
 
-__all__ = ["attends", "first_taker", "listed_indices", "looks_up", "turns"]
+__all__ = ["Roles", "first_scored", "first_taker", "listed_indices"]

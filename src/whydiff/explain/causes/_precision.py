@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import View
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
@@ -67,6 +68,7 @@ def in_the_other_dtype(case: Case, found: Narrowing) -> tuple[Intervention, ...]
     chosen: dict[int, str] = {}
     if found.side == 1:
         chosen = {call.index: wide for call in found.casts}
+    roles = for_framework(case.candidate.framework).roles
     waiting = [theirs.index for ours, theirs in found.readers if _differ(ours, theirs)]
     chosen |= {index: _dtype(partner[index]) for index in waiting}
     waiting += [call.index for call in found.casts if found.side == 1]
@@ -78,7 +80,7 @@ def in_the_other_dtype(case: Case, found: Narrowing) -> tuple[Intervention, ...]
             if ours is not None and any(_unlike(a, b) for a, b in _by_slot(ours, call)):
                 chosen[call.index] = wide
         elif ours is None:
-            if len(call.reads) == 1 and call.site.op in ("_to_copy", "copy", "clone") and found.side == 1:
+            if len(call.reads) == 1 and found.side == 1 and Role.CAST in roles(call.site.op):
                 chosen[call.index] = wide
         elif _differ(ours, call):
             chosen[call.index] = _dtype(ours)

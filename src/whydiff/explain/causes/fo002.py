@@ -8,21 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, Operation, View, causes_of, consumers
 from whydiff.explain.local_test import formulas
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
-
-_ROOTS = ("rsqrt", "sqrt", "pow", "reciprocal", "div", "sqrt_", "rsqrt_")
-_BATCH = {
-    "native_batch_norm": (1, 2, 3, 4),
-    "_native_batch_norm_legit_no_training": (1, 2, 3, 4),
-    "cudnn_batch_norm": (1, 2, 3, 4),
-    "batch_norm": (1, 2, 3, 4),
-}
-"""Op → argument positions of weight, bias, mean and variance."""
 
 
 class EpsilonDiffers(CauseRule):
@@ -131,8 +123,8 @@ def _solved(op: Operation, y: Array) -> float | None:
     if y.shape != op.shape or not op.reads:
         return None
     x = op.reads[0]
-    if op.name in _BATCH:
-        weight, bias, mean, variance = (op.tensor(i, "") for i in _BATCH[op.name])
+    if Role.BATCH_NORM in op.roles:
+        weight, bias, mean, variance = (op.tensor(name) for name in ("weight", "bias", "mean", "variance"))
         if mean is None or variance is None or x.ndim < 2:
             return None
         shape = (1, -1) + (1,) * (x.ndim - 2)
@@ -146,11 +138,11 @@ def _solved(op: Operation, y: Array) -> float | None:
             )
         )
     elif formulas.is_norm(op):
-        given = op.argument(1, "normalized_shape")
+        given = op.argument("over")
         axes = tuple(range(x.ndim - len(given), x.ndim))
-        centred = "layer" in op.name
-        weight = op.tensor(2, "weight")
-        bias = op.tensor(3, "bias") if centred else None
+        centred = "bias" in op.at
+        weight = op.tensor("weight")
+        bias = op.tensor("bias")
         mean = x.mean(axes, keepdims=True) if centred else np.zeros(())
         variance = np.square(x - mean).mean(axes, keepdims=True)
         weight = np.ones(()) if weight is None else weight
@@ -220,8 +212,9 @@ def _limit(view: View) -> tuple[float, float] | None:
 def _before_a_root(view: View) -> bool:
     """Whether a root or a division reads the candidate's result."""
     call = view.case.candidate.calls[view.origin.calls[1]]
+    roles = for_framework(view.case.candidate.framework).roles
     ahead = [call] if view.origin.kind == "region" else []
-    return any(c.site.op in _ROOTS for c in (*ahead, *consumers(view.case, 1, call, 2)))
+    return any(Role.ROOT in roles(c.site.op) for c in (*ahead, *consumers(view.case, 1, call, 2)))
 
 
 def _spoken(value: float) -> str:

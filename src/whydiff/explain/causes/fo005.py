@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.capturing.adapters import Executor, Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
@@ -180,9 +180,10 @@ def _calls(case: Case, side: int) -> Any:
 def _in_trace(case: Case, side: int) -> tuple[OnePass, ...]:
     """Subtractions whose operands come from the same larger tensor, checked on the values."""
     calls = _calls(case, side)
+    roles = for_framework((case.reference, case.candidate)[side].framework).roles
     chosen: list[tuple[Call, Event, tuple[int, ...]]] = []
     for call in calls:
-        if call.site.op in ("sub", "sub_") and len(call.reads) == 2 and len(chosen) < _MOST:
+        if Role.DIFFERENCE in roles(call.site.op) and len(call.reads) == 2 and len(chosen) < _MOST:
             for source, span in _common(calls, call):
                 chosen.append((call, source, span))
     if not chosen:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework, replayable
+from whydiff.capturing.adapters import Role, for_framework, replayable
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
-from whydiff.explain.causes._flow import first_taker, looks_up, turns
+from whydiff.explain.causes._flow import Roles, first_taker
 from whydiff.locate.origins import find_origins
 from whydiff.numbers.tolerance import SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.pair.lockstep import Lockstep, Look
@@ -109,9 +109,10 @@ def _finding(
     case: Case, ours: Array, theirs: Array, calls: tuple[int, int], interventions: tuple[Intervention, ...]
 ) -> Finding | None:
     """Two ramps that are not the same, if positions are what they are taken up as."""
-    taker = first_taker(case, calls, lambda call: _looks_up_numbers(call) or turns(call), _STEPS)
-    if taker is None:
+    taken = first_taker(case, calls, _takes_positions, _STEPS)
+    if taken is None:
         return None
+    taker, roles = taken
     offsets = np.unique(theirs - ours)
     apart = int(np.count_nonzero(theirs != ours))
     if len(offsets) == 1:
@@ -121,7 +122,7 @@ def _finding(
             f"{apart} of {ours.size} positions differ, by {offsets.min():+.0f} to {offsets.max():+.0f}: "
             f"{_shown(ours)} in the reference, {_shown(theirs)} in the candidate"
         )
-    how = "look up a table" if looks_up(taker) else "become angles"
+    how = "look up a table" if Role.TABLE in roles else "become angles"
     harmless = _only_rounding(case)
     evidence = [
         Evidence(
@@ -145,9 +146,10 @@ def _finding(
     return Finding(PositionsDiffer.code, text, verdict, tuple(evidence), interventions)
 
 
-def _looks_up_numbers(call: Call) -> bool:
-    """Whether an op takes rows of a table of positions; a mask is looked up by places, which are no positions."""
-    return looks_up(call) and any(event.spec.dtype in UNIT_ROUNDOFF for event in call.reads)
+def _takes_positions(call: Call, roles: Roles) -> bool:
+    """Whether an op makes angles of them or takes rows of a table by them; a mask is looked up by places."""
+    numbers = any(event.spec.dtype in UNIT_ROUNDOFF for event in call.reads)
+    return Role.ANGLE in roles or (Role.TABLE in roles and numbers)
 
 
 def _of_counterparts(case: Case) -> Iterator[tuple[Origin, Finding]]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.adapters import Role, plays
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, Operation, View, causes_of, distance
-from whydiff.explain.causes._flow import attends, first_taker, listed_indices
+from whydiff.explain.causes._flow import first_scored, listed_indices
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -107,7 +108,7 @@ def _written(view: View) -> Evidence | None:
     masks = [hidden_by(values, kind) for values, kind in zip(view.outputs, kinds, strict=True)]
     if masks[0] is None or masks[1] is None or masks[0].shape != masks[1].shape or not masks[0].ndim:
         return None
-    taker = first_taker(view.case, view.origin.calls, attends, _STEPS)
+    taker = first_scored(view.case, view.origin.calls, _STEPS)
     if taker is None or not np.any(masks[0] != masks[1]):
         return None
     return _evidence(masks[0], masks[1], f"it reaches {taker.site.at('')}")
@@ -115,7 +116,11 @@ def _written(view: View) -> Evidence | None:
 
 def _given(view: View) -> Evidence | None:
     """An attention op is given a mask on one side only, another one, or a boolean argument differs."""
-    if view.single is None or not attends(view.single[0]) or min(len(c.reads) for c in view.single) < 3:
+    if (
+        view.single is None
+        or Role.SCORED not in view.seen.operations[0].roles
+        or min(len(c.reads) for c in view.single) < 3
+    ):
         return None
     found = []
     for operation in view.seen.operations:
@@ -144,7 +149,8 @@ def _attended(view: View) -> Evidence | None:
 
     This sees a causal flag, a window and a mask alike, in one op or spelt out in several.
     """
-    if not all(any(attends(call) for call in calls) for calls in view.seen.calls):
+    sides = zip((view.case.reference, view.case.candidate), view.seen.calls, strict=True)
+    if not all(any(plays(trace.framework, c.site.op, Role.SCORED) for c in calls) for trace, calls in sides):
         return None
     hidden = [_unattended(operation) for operation in view.seen.operations]
     if hidden[0] is None or hidden[1] is None or hidden[0].shape != hidden[1].shape:
@@ -192,7 +198,7 @@ def _scores(view: View) -> Evidence | None:
         return None
     if distance(ours[seen], theirs[seen]) > SAME_FUNCTION * UNIT_ROUNDOFF["float32"]:
         return None
-    taker = first_taker(view.case, view.origin.calls, attends, _STEPS)
+    taker = first_scored(view.case, view.origin.calls, _STEPS)
     if taker is None:
         return None
     return _evidence(hidden[0], hidden[1], f"the other scores agree, and {taker.site.at('')} reads them")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from whydiff.capturing.adapters import Role, plays
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import reading
@@ -136,8 +137,7 @@ class UninitialisedBuffer(CauseRule):
 def _unwritten_reads(trace: Trace) -> Iterator[str]:
     """Calls whose numbers come from unwritten memory; operators that only look at its shape do not count."""
     for call in trace.calls:
-        name = call.site.op
-        if call.kind == "view" or name.endswith("_like") or name.startswith(("new_", "empty")):
+        if call.kind == "view" or plays(trace.framework, call.site.op, Role.SHAPE_ONLY):
             continue
         for position, event in enumerate(call.reads):
             if event.skipped == "uninitialised memory" and position not in call.mutates:

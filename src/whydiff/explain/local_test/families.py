@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from whydiff.capturing.adapters import Role
 from whydiff.explain.local_test import formulas
 from whydiff.explain.local_test.operation import Array, Operation, sample_of
 from whydiff.numbers.formats import FORMATS
@@ -15,79 +16,16 @@ from whydiff.numbers.tolerance import LOCAL_STEPS, LOCAL_STEPS_NARROW, UNIT_ROUN
 
 Kind = Literal["product", "convolution", "sum", "norm", "spread", "softmax", "attention", "elementwise", "region"]
 
-_OPS: dict[Kind, tuple[str, ...]] = {
-    "convolution": (
-        "convolution",
-        "_convolution",
-        "mkldnn_convolution",
-        "cudnn_convolution",
-        "conv1d",
-        "conv2d",
-        "conv3d",
-    ),
-    "sum": ("sum", "mean", "cumsum", "nansum"),
-    "norm": ("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm"),
-    "spread": ("std", "var", "std_mean", "var_mean"),
-    "softmax": ("_softmax", "softmax", "_log_softmax", "log_softmax", "_safe_softmax"),
-}
 ROUNDED = ("float64", "float32", "float16", "bfloat16")
 """Output dtypes that the oracle is rounded to; others are compared with the exact value."""
-_KINDS = {name: kind for kind, names in _OPS.items() for name in names}
-_ELEMENTWISE = frozenset(
-    (
-        "gelu",
-        "silu",
-        "sigmoid",
-        "tanh",
-        "relu",
-        "relu_",
-        "exp",
-        "log",
-        "log1p",
-        "expm1",
-        "rsqrt",
-        "sqrt",
-        "reciprocal",
-        "sin",
-        "cos",
-        "pow",
-        "add",
-        "add_",
-        "sub",
-        "sub_",
-        "mul",
-        "mul_",
-        "div",
-        "div_",
-        "neg",
-        "abs",
-        "erf",
-        "softplus",
-        "mish",
-        "leaky_relu",
-        "elu",
-        "hardtanh",
-        "clamp",
-        "maximum",
-        "minimum",
-        "where",
-        "_to_copy",
-        "copy",
-        "copy_",
-        "clone",
-        "addcmul",
-        "addcdiv",
-        "lerp",
-        "rsub",
-        "square",
-        "hardswish",
-        "logit",
-        "atan",
-        "tan",
-    )
-)
-_ABSOLUTE = {"gelu": 1.0, "mish": 1.0}
-"""Ops whose usual formula cancels where the result is small (1 + erf x): S gets this times |x|."""
+_KINDS: dict[Role, Kind] = {
+    Role.CONVOLUTION: "convolution",
+    Role.SUM: "sum",
+    Role.NORM: "norm",
+    Role.SPREAD: "spread",
+    Role.SOFTMAX: "softmax",
+    Role.ELEMENTWISE: "elementwise",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,11 +57,11 @@ class Oracle:
 
 def kind_of(op: Operation) -> Kind:
     """The family of an op; several ops, and ops that no table names, are ``"region"``."""
-    if op.calls == 1 and formulas.is_product(op.name) and formulas.product(op) is not None:
+    if op.calls == 1 and Role.PRODUCT in op.roles and formulas.product(op) is not None:
         return "product"
     if op.calls == 1 and formulas.is_attention(op):
         return "attention"
-    kind = _KINDS.get(op.name, "elementwise" if op.name in _ELEMENTWISE else "region")
+    kind: Kind = next((kind for role, kind in _KINDS.items() if role in op.roles), "region")
     if kind == "norm" and not formulas.is_norm(op):
         return "region"
     return kind if op.calls == 1 else "region"
@@ -136,19 +74,19 @@ def terms_of(op: Operation, kind: Kind) -> int:
         return 1 if parts is None else parts.left.shape[-1] + (parts.bias is not None)
     if kind == "convolution":
         weight = op.reads[1]
-        transposed = bool(op.argument(6, "transposed", False))
+        transposed = bool(op.argument("transposed", False))
         per_output = math.prod(weight.shape[2:]) * weight.shape[0 if transposed else 1]
-        return int(per_output) + (op.read_at(2, "bias") is not None)
+        return int(per_output) + (op.read_at("bias") is not None)
     if kind == "attention":
         return int(op.reads[1].shape[2] + op.reads[0].shape[-1])
     if kind == "elementwise":
         return 1
     if kind == "softmax":
-        return int(op.reads[0].shape[int(op.argument(1, "dim", -1))]) if op.reads[0].ndim else 1
+        return int(op.reads[0].shape[int(op.argument("axis", -1))]) if op.reads[0].ndim else 1
     if kind == "norm":
-        return math.prod(op.argument(1, "normalized_shape"))
-    if op.name == "cumsum":
-        return int(op.reads[0].shape[int(op.argument(1, "dim", 0))]) if op.reads[0].ndim else 1
+        return math.prod(op.argument("over"))
+    if Role.SCAN in op.roles:
+        return int(op.reads[0].shape[int(op.argument("axis", 0))]) if op.reads[0].ndim else 1
     largest = max((op.reads[i].size for i in op.floats()), default=1)
     return max(1, largest // max(1, math.prod(op.shape)))
 
@@ -229,7 +167,7 @@ def _sizes(op: Operation, index: Array, kind: Kind, exact: Array) -> tuple[Array
     if kind in ("convolution", "sum"):
         size = np.abs(evaluate(op.mapped(np.abs), index, kind))
         squares = np.abs(evaluate(op.mapped(np.square), index, kind))
-        if op.name == "mean":
+        if Role.MEAN in op.roles:
             squares = squares / terms_of(op, kind)
         return size, np.sqrt(squares)
     if kind == "norm":
@@ -269,9 +207,8 @@ def _sensitivity(op: Operation, index: Array, kind: Kind, exact: Array) -> Array
             moved = evaluate(op.mapped(lambda v, s=signs: v * (1 + s), only=read), index, kind)  # type: ignore[misc]
             spread += np.nan_to_num(np.square((moved - exact) / step), posinf=0.0)
     if kind == "elementwise":
-        factor = _ABSOLUTE.get(op.name, 0.0)
-        if factor:
-            size += factor * np.abs(op.reads[0].reshape(-1)[index])
+        if Role.CANCELS in op.roles:
+            size += np.abs(op.reads[0].reshape(-1)[index])
         return size
     level = np.mean(spread) if spread.size else 0.0
     return np.asarray(size + np.sqrt(spread + level))

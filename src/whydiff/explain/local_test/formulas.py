@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from whydiff.capturing.adapters import Role
 from whydiff.explain.local_test.operation import Array, Operation
 
 _CHUNK = 256
@@ -36,34 +37,13 @@ class Product:
     weight: int
 
 
-_PRODUCTS: dict[str, tuple[int, int, int | None]] = {
-    "mm": (0, 1, None),
-    "bmm": (0, 1, None),
-    "mv": (0, 1, None),
-    "dot": (0, 1, None),
-    "matmul": (0, 1, None),
-    "linear": (0, 1, 2),
-    "addmm": (1, 2, 0),
-    "baddbmm": (1, 2, 0),
-    "addmv": (1, 2, 0),
-}
-"""op → argument positions of (left, right, bias)."""
-
-
-def is_product(name: str) -> bool:
-    """Whether `product` reads this op."""
-    return name in _PRODUCTS
-
-
 def product(op: Operation) -> Product | None:
     """The operands of a matrix product; None if its shapes are not those of a plain one."""
-    at_left, at_right, at_bias = _PRODUCTS[op.name]
-    index = op.read_at(at_right, "mat2")
-    left, right = op.tensor(at_left, "self"), op.tensor(at_right, "mat2")
-    bias = None if at_bias is None else op.tensor(at_bias, "bias")
+    index = op.read_at("right")
+    left, right, bias = (op.tensor(meaning) for meaning in ("left", "right", "bias"))
     if left is None or right is None or index is None:
         return None
-    if op.name == "linear":
+    if Role.ROWS in op.roles:
         left, right = left.reshape(-1, left.shape[-1])[None], right[None]
         bias = bias if bias is None else bias.reshape(1, 1, -1)
     else:
@@ -79,7 +59,7 @@ def product(op: Operation) -> Product | None:
         return None
     if left.shape[0] * left.shape[1] * right.shape[1] != math.prod(op.shape):
         return None
-    beta, alpha = (float(op.argument(None, name, 1)) for name in ("beta", "alpha"))
+    beta, alpha = (float(op.argument(name, 1)) for name in ("beta", "alpha"))
     return Product(left=left, right=right, bias=bias, alpha=alpha, beta=beta, weight=index)
 
 
@@ -124,28 +104,15 @@ def bias_at(parts: Product, index: Array) -> Array:
 
 # ------------------------------------------------------------------------------------------ attention
 
-_ATTENTION: dict[str, tuple[int | None, int]] = {
-    "_scaled_dot_product_flash_attention_for_cpu": (None, 4),
-    "_scaled_dot_product_flash_attention": (None, 4),
-    "_scaled_dot_product_efficient_attention": (3, 6),
-    "_scaled_dot_product_cudnn_attention": (3, 6),
-    "_scaled_dot_product_fused_attention_overrideable": (3, 5),
-    "scaled_dot_product_attention": (3, 5),
-}
-"""op → argument positions of (mask or bias, is_causal)."""
-
 
 def is_attention(op: Operation) -> bool:
     """Whether `attention_at` can compute it (dropout cannot be repeated in float64)."""
-    if op.name not in _ATTENTION or len(op.shape) != 4:
-        return False
-    _, at_causal = _ATTENTION[op.name]
-    return not op.argument(at_causal - 1, "dropout_p", 0.0)
+    return "causal" in op.at and len(op.shape) == 4 and not op.argument("dropout", 0.0)
 
 
 def attention_scale(op: Operation) -> float:
     """The factor on the scores: given, or 1 / sqrt(head size)."""
-    scale = op.argument(None, "scale")
+    scale = op.argument("scale")
     return float(scale) if scale is not None else 1.0 / math.sqrt(op.reads[0].shape[-1])
 
 
@@ -161,11 +128,10 @@ def attention_at(op: Operation, index: Array, scale: float | None = None) -> tup
         (outputs, S): S = Σ p (1 + 2 Σ|q||k| scale) |v|, how far rounding of scores, probabilities and
         products can move an output per unit roundoff (Higham, section 3.1, first order).
     """
-    at_mask, at_causal = _ATTENTION[op.name]
-    q, k, v = (op.tensor(i, name) for i, name in enumerate(("query", "key", "value")))
+    q, k, v = (op.tensor(meaning) for meaning in ("query", "key", "value"))
     if q is None or k is None or v is None:
         raise ValueError("attention without q, k and v")
-    mask, causal = op.tensor(at_mask, "attn_mask"), bool(op.argument(at_causal, "is_causal", False))
+    mask, causal = op.tensor("mask"), bool(op.argument("causal", False))
     if mask is not None:
         if mask.dtype == bool:
             mask = np.where(mask, 0.0, -np.inf)
@@ -192,23 +158,15 @@ def attention_at(op: Operation, index: Array, scale: float | None = None) -> tup
 
 # ---------------------------------------------------------------------------------------------- norms
 
-_NORMS: dict[str, tuple[int | None, int | None, int]] = {
-    "native_layer_norm": (2, 3, 4),
-    "layer_norm": (2, 3, 4),
-    "_fused_rms_norm": (2, None, 3),
-    "rms_norm": (2, None, 3),
-}
-"""op → argument positions of (weight, bias, eps)."""
-
 
 def is_norm(op: Operation) -> bool:
     """Whether `norm` can compute it."""
-    return op.name in _NORMS and norm_eps(op) is not None
+    return Role.NORM in op.roles and norm_eps(op) is not None
 
 
 def norm_eps(op: Operation) -> float | None:
     """The eps that a norm was called with."""
-    eps = op.argument(_NORMS[op.name][2], "eps")
+    eps = op.argument("eps")
     return None if eps is None else float(eps)
 
 
@@ -225,12 +183,10 @@ def norm(op: Operation, eps: float | None = None, correction: int = 0) -> tuple[
         mean² / var is the condition of a one-pass variance (Chan, Golub and LeVeque, The American
         Statistician 37, 1983).
     """
-    at_weight, at_bias, _ = _NORMS[op.name]
     x = op.reads[0]
-    axes = tuple(range(x.ndim - len(op.argument(1, "normalized_shape")), x.ndim))
-    weight = op.tensor(at_weight, "weight")
-    bias = None if at_bias is None else op.tensor(at_bias, "bias")
-    centred = at_bias is not None
+    axes = tuple(range(x.ndim - len(op.argument("over")), x.ndim))
+    weight, bias = op.tensor("weight"), op.tensor("bias")
+    centred = "bias" in op.at
     count = math.prod(x.shape[i] for i in axes)
     mean = x.mean(axes, keepdims=True) if centred else np.zeros(())
     variance = np.square(x - mean).sum(axes, keepdims=True) / max(count - correction, 1)
@@ -260,10 +216,10 @@ def gelu(x: Array, form: str) -> Array:
 
 def softmax_scale(op: Operation, output: Array) -> Array:
     """S of a softmax, p (1 + |x - max|), or of a log-softmax, 1 + |x - max| + |log p|."""
-    axis = int(op.argument(1, "dim", -1))
+    axis = int(op.argument("axis", -1))
     x = op.reads[0]
     distance = np.abs(x - x.max(axis=axis, keepdims=True)) if x.ndim else np.zeros(())
     distance = np.where(np.isfinite(distance), distance, 0.0)
-    if "log" in op.name:
+    if Role.LOGARITHMIC in op.roles:
         return np.asarray(1 + distance + np.where(np.isfinite(output), np.abs(output), 0.0))
     return np.asarray(output * (1 + distance))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from whydiff.capturing.adapters import Role
 from whydiff.explain.local_test import formulas
 from whydiff.explain.local_test.families import Oracle, evaluate
 from whydiff.explain.local_test.operation import Array, Operation
@@ -67,7 +68,7 @@ class Explanation:
 
 
 def _inputs(name: str, truncate: bool, op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
-    if op.name in _CASTS:
+    if Role.CAST in op.roles:
         return  # the input is the output
     change = functools.partial(round_to, dtype=name, truncate=truncate)
     how = f"{_SPOKEN[name]} {'rounding' if op.name == 'value' else 'inputs'}" + (", truncated" if truncate else "")
@@ -108,13 +109,13 @@ def _rounded_output(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[s
 
 
 def _gelu(form: str, op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
-    if op.name == "gelu" and op.argument(1, "approximate", "none") != form:
+    if Role.GELU in op.roles and op.argument("form", "none") != form:
         at = op.reads[0].reshape(-1)[oracle.index]
         yield f"{'erf' if form == 'none' else form} GELU", formulas.gelu(at, form)
 
 
 def _gelu_for_silu(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
-    if op.name == "silu":
+    if Role.SILU in op.roles:
         yield "quick GELU", formulas.gelu(op.reads[0].reshape(-1)[oracle.index], "quick")
 
 
@@ -177,11 +178,12 @@ def _fitted(replayed: Callable[[float], Array], start: float, values: Array, ora
 def _correction(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
     if oracle.kind == "norm":
         yield "unbiased variance (n - 1)", formulas.norm(op, correction=1)[0].reshape(-1)[oracle.index]
-    if oracle.kind != "spread" or "correction" not in op.arguments[1]:
+    keyword = op.at.get("correction", (None, ""))[1]
+    if oracle.kind != "spread" or keyword not in op.arguments[1]:
         return
-    own = op.argument(None, "correction", 1)
+    own = op.argument("correction")
     other = 0 if (1 if own is None else own) else 1
-    changed = [op.arguments[0], {**op.arguments[1], "correction": other}]
+    changed = [op.arguments[0], {**op.arguments[1], keyword: other}]
     spoken = ("biased (n)", "unbiased (n - 1)")
     yield (
         f"{spoken[other]} instead of {spoken[1 - other]}",
@@ -202,7 +204,6 @@ def _remainder(values: Array) -> Array:
 
 
 _SPOKEN = {"tf32": "TF32", "bfloat16": "bfloat16", "float16": "float16"}
-_CASTS = frozenset({"_to_copy", "copy", "copy_", "clone"})
 _P, _S = Verdict.PRECISION, Verdict.SEMANTIC
 
 HYPOTHESES: tuple[Hypothesis, ...] = (

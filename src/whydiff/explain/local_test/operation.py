@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.adapters import Place, Role
 from whydiff.numbers.tolerance import SAMPLE
 
 Array = np.ndarray[Any, Any]
@@ -28,6 +29,8 @@ class Operation:
         run: (reads, arguments) → the whole output in float64.
         calls: how many recorded ops it stands for.
         inner: the narrowest dtype that values between its ops are stored in (region), else ``""``.
+        roles: what parts the op plays; none for several ops.
+        at: meaning → which of its arguments that is.
     """
 
     name: str
@@ -39,22 +42,26 @@ class Operation:
     run: Run
     calls: int = 1
     inner: str = ""
+    roles: frozenset[Role] = frozenset()
+    at: Mapping[str, Place] = field(default_factory=dict)
 
-    def argument(self, position: int | None, name: str, default: Any = None) -> Any:
-        """A non-tensor argument by position or keyword."""
-        args, kwargs = self.arguments
+    def argument(self, meaning: str, default: Any = None) -> Any:
+        """A non-tensor argument by what it means."""
+        if meaning not in self.at:
+            return default
+        (args, kwargs), (position, name) = self.arguments, self.at[meaning]
         if name in kwargs:
             return kwargs[name]
         return args[position] if position is not None and position < len(args) else default
 
-    def read_at(self, position: int | None, name: str) -> int | None:
+    def read_at(self, meaning: str) -> int | None:
         """Which read an argument is; None if it is not a tensor."""
-        found = self.argument(position, name)
+        found = self.argument(meaning)
         return found["$read"] if isinstance(found, dict) and "$read" in found else None
 
-    def tensor(self, position: int | None, name: str) -> Array | None:
+    def tensor(self, meaning: str) -> Array | None:
         """The values of a tensor argument; None if it was not given."""
-        index = self.read_at(position, name)
+        index = self.read_at(meaning)
         return None if index is None else self.reads[index]
 
     def reading(self, reads: Sequence[Array]) -> Operation:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor
+from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import ReplayError
 from whydiff.explain.local_test.operation import Array, Operation
 from whydiff.numbers.metrics import is_integer, values
@@ -43,14 +43,17 @@ def operation(call: Call, reads: Sequence[Payload], slot: int, lifted: Executor)
     def run(arrays: Sequence[Array], arguments: Any) -> Array:
         return _apply(replace(call, arguments=arguments), arrays, lifted)[slot]
 
+    adapter = for_framework(lifted.framework)
     return Operation(
-        call.site.op,
-        tuple(exact_values(p) for p in reads),
-        tuple(p.dtype for p in reads),
-        call.arguments,
-        spec.shape,
-        spec.dtype,
-        run,
+        name=call.site.op,
+        reads=tuple(exact_values(p) for p in reads),
+        dtypes=tuple(p.dtype for p in reads),
+        arguments=call.arguments,
+        shape=spec.shape,
+        dtype=spec.dtype,
+        run=run,
+        roles=adapter.roles(call.site.op),
+        at=adapter.places(call.site.op),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Progress, for_framework
+from whydiff.capturing.adapters import Executor, Progress, Role, for_framework, plays
 from whydiff.errors import WhydiffError
 from whydiff.explain.scale import Difference, Scale
 from whydiff.numbers.comparison import compare_payloads
@@ -22,32 +22,6 @@ from whydiff.records import Call, Comparison, Count, Event, Lift, Payload, Trace
 from whydiff.studies.port.weights import Weight, distance_of, layout_of, numbers, rearranged
 
 Array = np.ndarray[Any, Any]
-
-CARRIES = frozenset(
-    {
-        "t",
-        "transpose",
-        "permute",
-        "reshape",
-        "view",
-        "_unsafe_view",
-        "_to_copy",
-        "clone",
-        "detach",
-        "expand",
-        "unsqueeze",
-        "squeeze",
-        "alias",
-        "contiguous",
-        "copy",
-        "convert_element_type",
-        "broadcast_in_dim",
-        "expand_dims",
-        "scan_slice",
-        "stop_gradient",
-    }
-)
-"""Ops that pass a weight on: the same numbers, looked at otherwise (torch and JAX)."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +157,7 @@ def _readers(trace: Trace) -> Readers:
             name = names.get(event.storage)
             if name is None:
                 continue
-            if call.kind == "view" or call.site.op in CARRIES:
+            if call.kind == "view" or plays(trace.framework, call.site.op, Role.CARRIES):
                 for written in call.writes:
                     names[written.storage] = name
             else:

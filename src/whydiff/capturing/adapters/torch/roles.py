@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from whydiff.capturing.adapters.contract import Place
 from whydiff.capturing.adapters.roles import Role
 
@@ -46,6 +48,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
 }
 
 
+@functools.cache
 def roles(op: str) -> frozenset[Role]:
     """Parts that an operator plays; attention kernels and factories are told by ATen's way of naming them."""
     found = {role for role, names in NAMES.items() if op in names}
@@ -79,6 +82,7 @@ def _norm(bias: int | None, eps: int) -> dict[str, Place]:
 
 
 _CONVOLUTION: dict[str, Place] = {"bias": (2, "bias"), "transposed": (6, "transposed")}
+_CORRECTION: dict[str, Place] = {"correction": (None, "correction")}
 _AXIS: dict[str, Place] = {"axis": (1, "dim")}
 _BATCH_NORM: dict[str, Place] = {"weight": (1, ""), "bias": (2, ""), "mean": (3, ""), "variance": (4, "")}
 
@@ -97,6 +101,7 @@ PLACES: dict[str, dict[str, Place]] = {
     **dict.fromkeys(NAMES[Role.CONVOLUTION], _CONVOLUTION),
     **dict.fromkeys(NAMES[Role.BATCH_NORM], _BATCH_NORM),
     **dict.fromkeys((*NAMES[Role.SOFTMAX], *NAMES[Role.SCAN]), _AXIS),
+    **dict.fromkeys(NAMES[Role.SPREAD], _CORRECTION),
     "gelu": {"form": (1, "approximate")},
 }
 """Operator → meaning → (position, keyword) of the argument. Source: ``native_functions.yaml``."""

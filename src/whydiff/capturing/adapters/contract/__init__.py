@@ -1,0 +1,238 @@
+"""What a framework owes the pipeline, declared: every ability has a place here, and a default that says 'not me'.
+
+An adapter is one registered object. `Recorded` is the whole of what is asked of one, and what a source of recorded
+data only (a serving engine's log, another tool's dump) is: its traces are compared, and nothing runs them again.
+`Adapter` adds live runs (`Run`) and replays (`Executor`). Values (tensors) are opaque to every other room; they
+become `whydiff.records.Payload` when numbers are looked at.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from whydiff.capturing.adapters.contract.executing import Change, Exchanged, Executor, RecordedSum, Value
+from whydiff.capturing.adapters.contract.running import Outputs, Run, Session
+from whydiff.capturing.adapters.roles import Role
+from whydiff.errors import UnsupportedError
+from whydiff.numbers.ranges.audit import Audit
+from whydiff.records import Call, Environment, Lift, Payload, Trace
+
+Progress = Callable[[str, int, int], None]
+Place = tuple[int | None, str]
+"""Position (None: by keyword only) and keyword of an argument."""
+
+
+class Recorded:
+    """A source of recorded data: a `Trace` and its payloads, no run and no executor.
+
+    Args:
+        name: what the traces' ``framework`` says.
+
+    Attributes:
+        remedies: names that `remedy` carries out.
+        changes_calls: whether `executor` takes ``changes``.
+        operators: part → names of the operators that play it, as in sites.
+    """
+
+    name: str = ""
+    remedies: frozenset[str] = frozenset()
+    operators: Mapping[Role, tuple[str, ...]] = {}
+    changes_calls = False
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name or self.name
+
+    def owns(self, target: object, args: Sequence[Any]) -> bool:
+        """Whether a target (or its arguments) belongs to this framework, judged without importing it."""
+        return False
+
+    def replayable(self, trace: Trace) -> str:
+        """Why a trace cannot be executed again; empty if it can."""
+        return f"{self.name} keeps recorded data only"
+
+    def roles(self, op: str) -> frozenset[Role]:
+        """What parts an operator (named as in a site) plays in a program; empty if nobody said."""
+        return frozenset(role for role, names in self.operators.items() if op in names)
+
+    def places(self, op: str) -> Mapping[str, Place]:
+        """Where an operator takes what: meaning (``"left"``, ``"eps"``, ``"axis"`` …) → its argument."""
+        return {}
+
+    def run(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
+        """A live run of a target.
+
+        Raises:
+            UnsupportedError: this keeps recorded data only.
+        """
+        raise self._cannot("run a program")
+
+    def executor(
+        self,
+        trace: Trace,
+        *,
+        restore: Mapping[str, Value] | None = None,
+        lift: Lift | None = None,
+        changes: Mapping[int, Change] | None = None,
+        exchanged: Mapping[int, Call] | None = None,
+    ) -> Executor:
+        """A replay of a trace.
+
+        Args:
+            trace: for which `replayable` has no objection.
+            restore: leaf name → the value that takes its place.
+            lift: carry everything out at another precision.
+            changes: call index → how it is carried out (without ``lift``; where ``changes_calls`` is true).
+            exchanged: call index → the call that takes its place.
+
+        Raises:
+            UnsupportedError: this keeps recorded data only.
+            whydiff.errors.ReplayError: this adapter cannot lift.
+        """
+        raise self._cannot("execute a trace again")
+
+    def session(self, **options: Any) -> Session:
+        """A context manager that captures what runs in its block into a sink; see `whydiff.capturing.record`.
+
+        Raises:
+            UnsupportedError: this keeps recorded data only.
+        """
+        raise self._cannot("capture a program")
+
+    def environment(self) -> Environment:
+        """Everything outside the program that can change numbers, now."""
+        return Environment()
+
+    def to_payload(self, value: Value) -> Payload:
+        """A host copy of a value.
+
+        Raises:
+            UnsupportedError: this keeps recorded data only.
+        """
+        raise self._cannot("read live values")
+
+    def audit(self, trace: Trace) -> Audit | None:
+        """Ranges of everything that a trace's ops write, by replay; None: this cannot tell."""
+        return None
+
+    def kernels(self, executor: Executor, call: Call, reads: Sequence[Value]) -> Sequence[str]:
+        """What carries a call out on given values, even if that means listening to a library's output."""
+        return executor.kernels(call, reads)
+
+    def recorded_sum(self, executor: Executor, call: Call, reads: Sequence[Value]) -> RecordedSum | None:
+        """A call as a sum whose terms can be chosen; None: it is none, or this cannot evaluate it."""
+        return None
+
+    def remedy(self, name: str, ops: Sequence[str], value: Any = None) -> AbstractContextManager[Any]:
+        """A mode of plain runs in which the named ops are carried out in another way.
+
+        Args:
+            name: one of ``remedies``.
+            ops: operator names as in sites.
+            value: rows of a piece, a dtype's name, a backend's name.
+
+        Raises:
+            whydiff.errors.UsageError: there is no such remedy, or it cannot be applied to one of the ops.
+        """
+        raise self._cannot(f"carry {name!r} out")
+
+    def under(self, flags: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Process-wide switches set for the length of a block; a framework without any has nothing to set."""
+        return nullcontext()
+
+    def laid_out(self, value: Any, layout: str) -> Any:
+        """Nested arguments copied into another memory layout.
+
+        Raises:
+            UnsupportedError: the framework's values have no layouts.
+        """
+        raise self._cannot(f"lay values out as {layout!r}")
+
+    def checkpoint(self, path: Path) -> Any:
+        """(name → (payload, whether it is mapped), scalars, skipped names) of the framework's own file format.
+
+        Raises:
+            UnsupportedError: it has none that is read here.
+        """
+        raise self._cannot("read checkpoints")
+
+    def evaluate(
+        self,
+        formula: Any,
+        inputs: Sequence[Any],
+        dtype: str,
+        scale: float,
+        device: str,
+        *,
+        repeats: int = 1,
+        oracle: bool = False,
+    ) -> tuple[Payload, float]:
+        """A formula on scaled inputs: its output and seconds; the oracle carries the rounded inputs in float64.
+
+        Raises:
+            UnsupportedError: formulas of this framework are not compared here.
+        """
+        raise self._cannot("evaluate formulas")
+
+    def _cannot(self, what: str) -> UnsupportedError:
+        return UnsupportedError(f"This framework's adapter cannot {what}.", actual=self.name or type(self).__name__)
+
+
+class Adapter(Recorded, ABC):
+    """A framework whose programs are run, captured and executed again."""
+
+    def replayable(self, trace: Trace) -> str:
+        """Why a trace cannot be executed again; empty if it can."""
+        if trace.level != "op":
+            return "it was captured at module level"
+        missing = [
+            leaf.name
+            for leaf in trace.leaves
+            if leaf.storage >= 0 and not leaf.skipped and not leaf.payload and leaf.name not in trace.handles
+        ]
+        return f"it holds no payload of {len(missing)} leaves, e.g. {missing[0]}" if missing else ""
+
+    @abstractmethod
+    def owns(self, target: object, args: Sequence[Any]) -> bool: ...
+
+    @abstractmethod
+    def run(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run: ...
+
+    @abstractmethod
+    def executor(
+        self,
+        trace: Trace,
+        *,
+        restore: Mapping[str, Value] | None = None,
+        lift: Lift | None = None,
+        changes: Mapping[int, Change] | None = None,
+        exchanged: Mapping[int, Call] | None = None,
+    ) -> Executor: ...
+
+    @abstractmethod
+    def session(self, **options: Any) -> Session: ...
+
+    @abstractmethod
+    def environment(self) -> Environment: ...
+
+    @abstractmethod
+    def to_payload(self, value: Value) -> Payload: ...
+
+
+__all__ = [
+    "Adapter",
+    "Change",
+    "Exchanged",
+    "Executor",
+    "Outputs",
+    "Place",
+    "Progress",
+    "Recorded",
+    "RecordedSum",
+    "Run",
+    "Session",
+    "Value",
+]

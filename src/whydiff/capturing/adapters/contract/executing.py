@@ -1,0 +1,188 @@
+"""Executing a recorded trace again, and what may be asked of one call."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from whydiff.records import Call, Count, Event, Leaf, Payload, Trace
+
+Value = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How one call of a replay is carried out differently; see `whydiff.explain.interventions`.
+
+    Attributes:
+        dtype: it reads its floating inputs in this dtype, computes in it and keeps what it writes in it; "" for
+            the recorded one.
+        reads: read position → (first element within the storage, int64 indices): the elements from there on
+            are read in this order.
+        writes: written slot → flat int64 indices: the result's elements in this order.
+        factor: the first result is multiplied by it, rounded once.
+    """
+
+    dtype: str = ""
+    reads: Mapping[int, tuple[int, Any]] = field(default_factory=dict)
+    writes: Mapping[int, Any] = field(default_factory=dict)
+    factor: float | None = None
+
+
+class Exchanged:
+    """A trace with some calls exchanged; everything else is the original's."""
+
+    def __init__(self, trace: Trace, calls: Mapping[int, Call]) -> None:
+        self._trace = trace
+        self.calls = tuple(calls.get(call.index, call) for call in trace.calls)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trace, name)
+
+
+class Executor(ABC):
+    """Executes a recorded trace again, call by call; see ``docs/decisions/0001``.
+
+    Attributes:
+        framework: the adapter's name.
+        trace: what is replayed, with the calls that were exchanged.
+    """
+
+    framework: str
+    trace: Trace
+
+    @abstractmethod
+    def running(self) -> AbstractContextManager[None]:
+        """The state in which recorded calls are executed."""
+
+    @abstractmethod
+    def execute(self, call: Call, *, recorded: bool = False) -> str:
+        """Bring the replay to the state after the next call; why that could not be done, or nothing.
+
+        Args:
+            call: the next call of the trace.
+            recorded: take written values from the trace's payloads where it has them.
+        """
+
+    @abstractmethod
+    def apply(self, call: Call, reads: Sequence[Value]) -> Sequence[Value]:
+        """Execute a call's operation on given values; changes mutated ones in place, touches nothing else.
+
+        Raises:
+            ReplayError, LookupError, RuntimeError …: whatever looking it up or executing it raises.
+        """
+
+    @abstractmethod
+    def read(self, event: Event) -> Value:
+        """What an event looks at, as it is now in the replay.
+
+        Raises:
+            whydiff.errors.PayloadError: its leaf was not kept, or the call that made it could not be executed.
+        """
+
+    def written(self, event: Event) -> Value:
+        """What a call wrote, as it is now."""
+        return self.read(event)
+
+    @abstractmethod
+    def overwrite(self, event: Event, value: Value) -> bool:
+        """Give the replay another value in an event's place; False if that cannot be."""
+
+    @abstractmethod
+    def release(self, call: Call) -> None:
+        """Forget what no later call needs. Call it after the values of a call were used."""
+
+    @abstractmethod
+    def leaf_value(self, leaf: Leaf) -> Value:
+        """A leaf's value at the beginning of the run (never to be written to)."""
+
+    @abstractmethod
+    def faithful(self, call: Call) -> bool | None:
+        """Whether executed outputs have the recorded fingerprints; None if there is none to compare."""
+
+    @abstractmethod
+    def same(self, reference: Value, candidate: Value) -> bool:
+        """True if no bit differs; across dtypes, if every value is equal."""
+
+    @abstractmethod
+    def payload(self, value: Value) -> Payload:
+        """A host copy."""
+
+    @abstractmethod
+    def adopt_foreign(self, payload: Payload) -> Value:
+        """A value of this framework with a payload's bits."""
+
+    @abstractmethod
+    def copy(self, value: Value) -> Value:
+        """A value of its own memory, with the same layout where the framework has layouts."""
+
+    def put(self, value: Value, index: Any, part: Value) -> Value:
+        """A copy of a value in which ``value[index]`` is another one."""
+        changed = self.copy(value)
+        changed[index] = part
+        return changed
+
+    def counts(self) -> Sequence[Count]:
+        """What a lifted replay could not lift, and which discrete choices flipped; nothing if not lifted."""
+        return ()
+
+    def kernels(self, call: Call, reads: Sequence[Value]) -> Sequence[str]:
+        """What carries a call out, alone, on given values; nothing where only a library's own output would tell."""
+        return ()
+
+    def testifies(self, call: Call) -> bool:
+        """False: what the replay holds for a call was executed alone, which the run did not do."""
+        return True
+
+    def share_leaves(self, first: Executor) -> None:
+        """Read leaves that ``first``, a replay of the same trace one call ahead, holds; may do nothing."""
+        return None
+
+
+class RecordedSum(ABC):
+    """A recorded sum, mean, product or convolution that can be evaluated on other terms at its true shape.
+
+    Output (row, column) is the sum of K products (or plain terms), plus a bias where there is one: term K.
+
+    Attributes:
+        rows, columns: of the output as this looks at it; one call evaluates ``columns`` sums.
+        leaves: number of terms, bias included.
+        plain: ids of terms that are no products although the others are (the bias).
+        products: whether the other terms are products.
+        dtype, output_dtype: names; the terms' and the output's.
+        divisor: the sum is divided by this at the end (mean), 1 otherwise.
+    """
+
+    rows: int
+    columns: int
+    leaves: int
+    plain: frozenset[int]
+    products: bool
+    dtype: str
+    output_dtype: str
+    divisor: int
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What two sums must have in common for their orders to be compared."""
+        return self.leaves, self.plain, self.products, self.dtype, self.output_dtype, self.divisor
+
+    @property
+    @abstractmethod
+    def takes_factors(self) -> bool:
+        """Whether the factors that a row shares can be chosen."""
+
+    @abstractmethod
+    def outputs(self) -> Any:
+        """(rows, columns) float64: the op on its recorded inputs."""
+
+    @abstractmethod
+    def evaluate(self, values: Any, factors: Any, row: int, columns: Any) -> Any:
+        """(n,) float64: outputs in ``row`` for other terms (n, leaves), read at ``columns`` (int64)."""
+
+    @abstractmethod
+    def terms(self, where: Any) -> tuple[Any, Any]:
+        """Recorded terms (leaves, S) of the outputs at flat positions: left and right factors (or None)."""

@@ -1,0 +1,95 @@
+"""Running and capturing a live program."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from whydiff.capturing.adapters.contract.executing import Executor, Value
+from whydiff.capturing.sink import Payloads, Sink, manifest_of, send
+from whydiff.errors import UnsupportedError
+from whydiff.numbers.ranges.audit import Audit
+from whydiff.records import Intervention, ObserverCheck, Output, Trace
+
+Outputs = Sequence[tuple[str, Value]]
+
+
+class Session(ABC):
+    """Captures what runs inside its ``with`` block into a sink."""
+
+    @abstractmethod
+    def __enter__(self) -> Session: ...
+
+    @abstractmethod
+    def __exit__(self, *exception: Any) -> None: ...
+
+    @abstractmethod
+    def manifest(self) -> dict[str, Any]:
+        """What the trace's writer is closed with, after the block."""
+
+
+class Run(ABC):
+    """A live program that can be run again and again from the same beginning.
+
+    Inputs are copied, random states and every tensor that the program changes are put back after each run.
+    """
+
+    framework: str
+
+    @abstractmethod
+    def anchor(self) -> tuple[Output, ...]:
+        """Everything the program gives back, of any type, when it runs plainly before anything else (remembered).
+
+        Raises:
+            whydiff.errors.TargetError: the program raised.
+        """
+
+    @abstractmethod
+    def capture(self, *, level: str = "op") -> Trace:
+        """Run once instrumented; the trace's leaves stay references to the user's tensors."""
+
+    @abstractmethod
+    def plain(self, interventions: Iterable[Intervention] = (), donor: Executor | None = None) -> Outputs:
+        """Run without any instrument, under interventions; ``donor`` supplies restored state.
+
+        Raises:
+            whydiff.errors.TargetError: the program raised.
+        """
+
+    @abstractmethod
+    def check(self, trace: Trace | None = None) -> ObserverCheck:
+        """Plain runs against the instrumented one that `capture` or `record` made before."""
+
+    def supports(self, intervention: Intervention) -> bool:
+        """Whether `plain` can carry this intervention out."""
+        return False
+
+    def record(
+        self, sink: Sink, *, level: str = "op", payloads: Payloads = "all", check: bool = True
+    ) -> dict[str, Any]:
+        """Run once instrumented into a sink, with outputs named as by `capture`; step by step where that is possible.
+
+        Args:
+            sink: receives calls, leaves, contexts and full tensors.
+            level: ``"op"`` or ``"module"``.
+            payloads: ``"all"``, ``"none"`` or globs over sites.
+            check: also run plainly, for the observer check.
+
+        Returns:
+            What the trace's writer is closed with.
+
+        Raises:
+            whydiff.errors.TargetError: the program raised.
+        """
+        trace = self.capture(level=level)
+        send(trace, sink, payloads)
+        return manifest_of(trace) | ({"observer": self.check(trace)} if check else {})
+
+    def audit(self, rewrites: Iterable[Intervention] = ()) -> tuple[Audit, Outputs]:
+        """Run once under a range recorder, with ops rewritten where asked.
+
+        Raises:
+            UnsupportedError: the framework has no range recorder.
+        """
+        raise UnsupportedError("This framework has no range recorder yet.", actual=self.framework, expected="torch")
