@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from whydiff.capturing.adapters import for_framework
+from whydiff import registry
+from whydiff.capturing.adapters import Recorded
 from whydiff.errors import CaptureError
 
 
@@ -58,7 +59,7 @@ def capture(
                 if (Path(folder) / "trace").is_dir():
                     send(Path(folder) / "trace", str(path), overwrite=overwrite)
         return
-    adapter = for_framework(framework)
+    adapter: Recorded = registry.get("adapters", framework)
     with TraceWriter(
         path, framework=framework, level=level, overwrite=overwrite, environment=adapter.environment()
     ) as writer:
