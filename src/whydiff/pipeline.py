@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from whydiff import registry
 from whydiff.capturing.adapters import Progress, Run, for_framework, for_target, replayable
@@ -32,7 +32,7 @@ from whydiff.numbers.comparison import same
 from whydiff.pair.align import align, explain
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.axes import axes_of
-from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Side, Trace, Verdict
+from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Side, Status, Trace, Verdict
 
 _NO_IMPACT: tuple[Measurement, ...] = ()
 _NO_NOTES: tuple[str, ...] = ()
@@ -239,9 +239,7 @@ def _not_lifted(scaling: Scaling | None, floor: NoiseFloor) -> tuple[Count, ...]
 
 
 def _rank(cause: Cause) -> tuple[Any, ...]:
-    status = ("confirmed", "inconclusive", "refuted").index(cause.status)
-    effect = max((m.value for m in cause.effect), default=0.0)
-    return (cause.inert, status, -effect, cause.code, cause.site)
+    return (cause.inert, get_args(Status).index(cause.status), -cause.size, cause.code, cause.site)
 
 
 def _runs(

@@ -32,6 +32,8 @@ from whydiff.records import Alignment, Call, Event, Intervention, Payload, Slot,
 EDITS = frozenset({"set-argument", "read-from"})
 CHANGES = frozenset({"set-dtype", "permute", "scale"})
 REPLACED = "replace-op"
+TRANSPLANTS = frozenset({REPLACED, "substitute", "compile-as"})
+"""They carry one side's op, tensor or way of running into the other: what they remove is located, not explained."""
 
 
 def edits(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Call]:

@@ -1,236 +1,190 @@
-"""Proof: rerun under the intervention, and confirm only if the difference falls as predicted.
+"""Proof: every cause is taken away from the candidate and put into the reference, and both must do as it says.
 
-With several causes the set is removed together and each one's own effect is measured twice: *leave one out*
-(all but this one act) and *one in* (only this one acts). Effects are not additive, so no shares are given.
+With several causes each one's own effect on the outputs is measured twice: *one in* (only this one acts) and *leave
+one out* (all but this one act). Effects are not additive, so no shares are given. What the outcomes amount to stands in
+`whydiff.judge.proof`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from whydiff.capturing.adapters import Progress
 from whydiff.errors import WhydiffError, guarded
 from whydiff.explain.case import Case
+from whydiff.explain.causes import by_code
 from whydiff.explain.experiments import Outcome
+from whydiff.explain.interventions import TRANSPLANTS
+from whydiff.explain.sides import Side
+from whydiff.judge.proof import Way, concluded
 from whydiff.numbers.tolerance import SCALING_FLOOR
-from whydiff.records import Cause, Experiment, Intervention, Measurement, Origin, Status, Verdict
+from whydiff.records import Cause, Direction, Intervention, Measurement, Origin, Verdict
 
-_PREDICTION = "outputs equal the reference's bit for bit"
+_ON: dict[Direction, Side] = {"take_away": "candidate", "put_in": "reference"}
+_NOTHING = Outcome(False, None, 0, (), "replay", "not tried")
+
+
+@dataclass(frozen=True, slots=True)
+class _Hypothesis:
+    """A cause with what takes it away and what puts it in (empty: it is not known how)."""
+
+    cause: Cause
+    away: tuple[Intervention, ...]
+    put: tuple[Intervention, ...]
+
+    def own(self, direction: Direction) -> tuple[Intervention, ...]:
+        return self.away if direction == "take_away" else self.put
 
 
 def verify(case: Case, causes: Sequence[Cause], progress: Progress | None = None) -> tuple[Cause, ...]:
-    """Run every cause's experiment.
+    """Run every cause's experiments.
 
     Returns:
         The causes with status, experiments, effect and the inert flag set, in the given order.
     """
-    done, together = list(causes), _Together(case)
-    testable = []
+    done = list(causes)
+    asked: dict[int, _Hypothesis] = {}
     for number, cause in enumerate(causes):
-        if not cause.interventions or not case.experiments.supports(cause.interventions):
-            done[number] = _untested(case, cause)
-        elif why := _failed(case, cause):
+        one = _hypothesis(case, cause)
+        if not one.away or not case.experiments.supports(one.away):
+            done[number] = _untested(cause, one)
+        elif why := _failed(case, one.away, "candidate", cause):
             done[number] = replace(cause, reason=f"the experiment failed: {why}")
         else:
-            together.add(cause)
-            testable.append(number)
-    for count, number in enumerate(testable):
+            asked[number] = one
+    together = {direction: _together(case, list(asked.values()), direction) for direction in _ON}
+    for count, (number, one) in enumerate(asked.items()):
         if progress is not None:
-            progress("verify causes", count, len(testable))
-        cause = causes[number]
-        with guarded(f"the experiment of {cause.code} at {cause.site}") as guard:
-            done[number] = _verified(case, cause, together.with_(cause))
+            progress("verify causes", count, len(asked))
+        with guarded(f"the experiment of {one.cause.code} at {one.cause.site}") as guard:
+            done[number] = _verified(case, one, together)
         if guard.error:
-            done[number] = replace(cause, reason=f"the experiment failed: {guard.error}")
+            done[number] = replace(one.cause, reason=f"the experiment failed: {guard.error}")
     if progress is not None:
-        progress("verify causes", len(testable), len(testable))
+        progress("verify causes", len(asked), len(asked))
     return tuple(done)
 
 
-class _Together:
-    """Causes that can be removed in one experiment; one that cannot join them is tried alone."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.causes: list[Cause] = []
-
-    def add(self, cause: Cause) -> None:
-        if self.case.experiments.supports(_merged([*self.causes, cause])):
-            self.causes.append(cause)
-
-    def with_(self, cause: Cause) -> tuple[Intervention, ...]:
-        return _merged(self.causes if cause in self.causes else [cause])
+def _hypothesis(case: Case, cause: Cause) -> _Hypothesis:
+    rule = by_code(cause.code)
+    away = tuple(rule.take_away(case, cause))
+    return _Hypothesis(cause, away, tuple(rule.put_in(case, cause)) if away else ())
 
 
-def _failed(case: Case, cause: Cause) -> str:
+def _together(case: Case, found: Sequence[_Hypothesis], direction: Direction) -> tuple[_Hypothesis, ...]:
+    """Causes that can be changed in one experiment; one that cannot join them is tried alone."""
+    joined: list[_Hypothesis] = []
+    for one in found:
+        own = one.own(direction)
+        if own and case.experiments.supports(_merged([*joined, one], direction), on=_ON[direction]):
+            joined.append(one)
+    return tuple(joined)
+
+
+def _merged(found: Sequence[_Hypothesis], direction: Direction) -> tuple[Intervention, ...]:
+    return tuple(dict.fromkeys(item for one in found for item in one.own(direction)))
+
+
+def _failed(case: Case, interventions: Sequence[Intervention], on: Side, cause: Cause) -> str:
     """Why an experiment cannot be carried out; empty if it can. One that fails must not spoil the others'."""
     with guarded(f"the experiment of {cause.code} at {cause.site}") as guard:
         try:
-            return case.experiments.try_out(cause.interventions).failed
+            return case.experiments.try_out(interventions, on=on).failed
         except WhydiffError as error:
             return f"{error.what} {error.actual}".strip()
     return guard.error
 
 
-def _untested(case: Case, cause: Cause) -> Cause:
+def _untested(cause: Cause, one: _Hypothesis) -> Cause:
     if cause.reason or cause.status != "inconclusive":
         return cause
     reason = "no intervention is known for it"
-    if cause.interventions:
-        reason = "its intervention needs a live run: " + ", ".join(map(str, cause.interventions))
+    if one.away:
+        reason = "its intervention needs a live run: " + ", ".join(map(str, one.away))
     return replace(cause, reason=reason)
 
 
-def _verified(case: Case, cause: Cause, everything: tuple[Intervention, ...]) -> Cause:
-    others = tuple(i for i in everything if i not in cause.interventions)
+def _verified(case: Case, one: _Hypothesis, together: dict[Direction, tuple[_Hypothesis, ...]]) -> Cause:
+    cause = one.cause
     try:
-        before = case.experiments.try_out(())
-        only_this_acts = case.experiments.try_out(others)
-        all_removed = case.experiments.try_out(everything)
-        this_removed = case.experiments.try_out(cause.interventions)
+        away = _way(case, one, together["take_away"], "take_away")
     except WhydiffError as error:
         return replace(cause, reason=f"the experiment failed: {error.what} {error.actual}".strip())
-    failed = before.failed or only_this_acts.failed or all_removed.failed or this_removed.failed
-    if failed:
-        return replace(cause, reason=f"the experiment failed: {failed}")
+    if not away.tried:
+        return replace(cause, reason=f"the experiment failed: {away.why_not}")
+    broken = "" if away.whole else _other_function(case, one)
+    if broken:
+        experiment = replace(away.experiment(), prediction="the programs still agree in float64", status="refuted")
+        return replace(cause, status="refuted", reason=broken, experiments=(replace(experiment, outcome=broken),))
     effect = (
-        Measurement("one_in", only_this_acts.mean_abs or 0.0, "output elements"),
-        Measurement("leave_one_out", this_removed.mean_abs or 0.0, "output elements"),
+        Measurement("one_in", away.others.mean_abs or 0.0, "output elements"),
+        Measurement("leave_one_out", away.alone.mean_abs or 0.0, "output elements"),
     )
-    if not before.comparisons:  # a capture of a block, which returns nothing: the origins must do
-        return _partly(case, cause, before, this_removed, effect)
-    inert = _same(only_this_acts, all_removed) and _same(this_removed, before)
-    if inert:
-        return replace(
-            cause,
-            inert=True,
-            status="refuted",
-            effect=effect,
-            reason="it differs but changes nothing on this input",
-            experiments=(_experiment(cause.interventions, "outputs change", before, this_removed, "refuted"),),
-        )
-    rounding = "" if this_removed.equal or not cause.interventions else _rounding_left(case, cause)
-    if rounding:
-        change = f"mean absolute difference {before.mean_abs:.3e} before, {this_removed.mean_abs:.3e} after"
-        outcome = f"{rounding} ({change})"
-        experiment = Experiment(
-            cause.interventions,
-            "only rounding is left",
-            outcome,
-            "confirmed",
-            this_removed.method,
-            before.mean_abs,
-            this_removed.mean_abs,
-        )
-        return replace(cause, status="confirmed", reason="", effect=effect, experiments=(experiment,))
-    if this_removed.equal:
-        experiment = _experiment(cause.interventions, _PREDICTION, before, this_removed, "confirmed")
-        return replace(cause, status="confirmed", reason="", effect=effect, experiments=(experiment,))
-    if all_removed.equal:
-        experiments = [_experiment(everything, _PREDICTION, before, all_removed, "confirmed")]
-        if others:
-            experiments.append(
-                _experiment(
-                    others,
-                    "outputs still differ while this cause acts alone",
-                    before,
-                    only_this_acts,
-                    "refuted" if only_this_acts.equal else "confirmed",
-                )
-            )
-        status: Status = "refuted" if only_this_acts.equal else "confirmed"
-        reason = "" if status == "confirmed" else "the outputs agree without removing it"
-        return replace(cause, status=status, reason=reason, effect=effect, experiments=tuple(experiments))
-    return _partly(case, cause, before, this_removed, effect)
+    return replace(concluded(cause, away, _put(case, one, away, together["put_in"])), effect=effect)
 
 
-def _rounding_left(case: Case, cause: Cause) -> str:
-    """The sentence that only rounding is left when a cause is removed; empty if more is, or if it cannot be told."""
-    if cause.verdict is not Verdict.SEMANTIC:
+def _put(case: Case, one: _Hypothesis, away: Way, together: Sequence[_Hypothesis]) -> Way:
+    """The other direction, where it can decide anything."""
+    why_not = ""
+    if not away.works or any(item.name in TRANSPLANTS for item in one.away):
+        why_not = "taking it away decides"
+    elif not one.put:
+        why_not = "it is not known how"
+    elif not case.experiments.supports(one.put, on="reference"):
+        why_not = "it needs a live reference: " + ", ".join(map(str, one.put))
+    else:
+        why_not = _failed(case, one.put, "reference", one.cause)
+    if why_not:
+        return Way("put_in", (), _NOTHING, _NOTHING, _NOTHING, _NOTHING, why_not=why_not)
+    try:
+        return _way(case, one, together, "put_in")
+    except WhydiffError as error:
+        failed = f"{error.what} {error.actual}".strip()
+        return Way("put_in", (), _NOTHING, _NOTHING, _NOTHING, _NOTHING, why_not=failed)
+
+
+def _way(case: Case, one: _Hypothesis, together: Sequence[_Hypothesis], direction: Direction) -> Way:
+    on, own = _ON[direction], one.own(direction)
+    everything = _merged(together if one in together else [one], direction)
+    others = tuple(item for item in everything if item not in own)
+    tried = case.experiments.try_out
+    before, alone, every, rest = (tried(items, on=on) for items in ((), own, everything, others))
+    failed = before.failed or alone.failed or every.failed or rest.failed
+    way = Way(direction, own, before, alone, every, rest, why_not=failed)
+    if failed or way.whole or way.idle:
+        return way
+    way = replace(way, rounding=_rounding_left(case, one, direction))
+    if way.works:
+        return way
+    left = case.experiments.origins_after(own, on=on)
+    mine = frozenset(str(origin.site) for origin in case.localization.origins if _claims(one.away, origin))
+    return replace(way, mine=mine, left=None if left is None else frozenset(left))
+
+
+def _rounding_left(case: Case, one: _Hypothesis, direction: Direction) -> str:
+    """The sentence that only rounding is left when a cause is changed; empty if more is, or if it cannot be told."""
+    if one.cause.verdict is not Verdict.SEMANTIC:
         return ""
-    before, after = case.experiments.apart_in_float64(()), case.experiments.apart_in_float64(cause.interventions)
+    apart = case.experiments.apart_in_float64
+    before, after = apart(()), apart(one.own(direction), on=_ON[direction])
     if before is None or after is None or not after <= SCALING_FLOOR < before:
         return ""
     return f"lifted to float64 the outputs lie {after:.1e} of their size apart, and {before:.1e} before"
 
 
-def _partly(case: Case, cause: Cause, before: Outcome, after: Outcome, effect: tuple[Measurement, ...]) -> Cause:
-    """Other, unexplained origins remain: confirmed only if its own origins vanish when it is removed."""
-    broken = _other_function(case, cause)
-    if broken:
-        experiment = Experiment(
-            cause.interventions,
-            "the programs still agree in float64",
-            broken,
-            "refuted",
-            "replay",
-            before.mean_abs,
-            after.mean_abs,
-        )
-        return replace(cause, status="refuted", reason=broken, effect=effect, experiments=(experiment,))
-    mine = {str(o.site) for o in case.localization.origins if _claims(cause, o)}
-    left = case.experiments.origins_after(cause.interventions)
-    if mine and left is not None:
-        gone = mine - left
-        status: Status = "confirmed" if gone == mine else "refuted" if not gone else "inconclusive"
-        experiment = Experiment(
-            cause.interventions,
-            "its origins vanish",
-            f"{len(gone)} of {len(mine)} origins vanish"
-            + ("; others remain, so the outputs still differ" if before.comparisons else "; no outputs were recorded"),
-            status,
-            "replay",
-            before.mean_abs,
-            after.mean_abs,
-        )
-        return replace(cause, status=status, effect=effect, experiments=(experiment,))
-    if not before.comparisons:
-        return replace(cause, reason="no outputs were recorded, and its origins cannot be told from the others")
-    experiment = _experiment(cause.interventions, _PREDICTION, before, after, "inconclusive")
-    return replace(
-        cause,
-        effect=effect,
-        experiments=(experiment,),
-        reason="removing it does not make the outputs equal, and its origins cannot be told from the others",
-    )
-
-
-def _other_function(case: Case, cause: Cause) -> str:
+def _other_function(case: Case, one: _Hypothesis) -> str:
     """That removing a cause of rounding makes another function of a program that agreed; empty if it does not."""
-    if cause.verdict is not Verdict.ROUNDING or not cause.interventions:
+    if one.cause.verdict is not Verdict.ROUNDING:
         return ""
-    before, after = case.experiments.apart_in_float64(()), case.experiments.apart_in_float64(cause.interventions)
+    before, after = case.experiments.apart_in_float64(()), case.experiments.apart_in_float64(one.away)
     if before is None or after is None or not before <= SCALING_FLOOR < after:
         return ""
     return f"without it the outputs lie {after:.1e} of their size apart in float64, and {before:.1e} before"
 
 
-def _claims(cause: Cause, origin: Origin) -> bool:
+def _claims(interventions: Sequence[Intervention], origin: Origin) -> bool:
     """Whether an origin reads what a cause changes, or is where it changes something."""
-    targets = _targets(cause)
+    targets = {intervention.target for intervention in interventions}
     here = {str(origin.candidate_site), str(origin.candidate_site.at(""))}
     return bool(targets & {*origin.leaves, *here}) or any(t.startswith(f"{s}.") for t in targets for s in here)
-
-
-def _targets(cause: Cause) -> set[str]:
-    return {intervention.target for intervention in cause.interventions}
-
-
-def _merged(causes: Sequence[Cause]) -> tuple[Intervention, ...]:
-    return tuple(dict.fromkeys(i for cause in causes for i in cause.interventions))
-
-
-def _same(one: Outcome, other: Outcome) -> bool:
-    return one.equal == other.equal and one.mean_abs == other.mean_abs and one.comparisons == other.comparisons
-
-
-def _experiment(
-    interventions: tuple[Intervention, ...], prediction: str, before: Outcome, after: Outcome, status: Status
-) -> Experiment:
-    if after.equal:
-        outcome = f"bit-equal: 0 of {after.elements} output elements differ"
-    else:
-        change = f"(mean absolute difference {before.mean_abs:.3e} before, {after.mean_abs:.3e} after)"
-        outcome = f"outputs differ {change}"
-    return Experiment(interventions, prediction, outcome, status, after.method, before.mean_abs, after.mean_abs)

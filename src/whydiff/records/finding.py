@@ -9,7 +9,10 @@ from typing import Any, Literal
 
 from whydiff.records.trace import Site
 
-Status = Literal["confirmed", "refuted", "inconclusive"]
+Status = Literal["confirmed", "located", "inconclusive", "refuted"]
+"""``confirmed``: taken away and put in; ``located``: an experiment shows that the difference starts there, and not why."""
+Direction = Literal["take_away", "put_in"]
+"""``take_away``: the candidate without it against the reference; ``put_in``: the reference with it against the candidate."""
 
 
 class Verdict(str, enum.Enum):
@@ -180,10 +183,10 @@ class Experiment:
     """Interventions, what they should do to the difference, and what they did.
 
     Attributes:
-        interventions: applied together to one rerun of the candidate.
+        interventions: applied together to one rerun of the candidate, or of the reference if it is put in.
         prediction: in words, e.g. ``"outputs equal the reference's bit for bit"``.
         outcome: in words, with numbers.
-        status: confirmed, refuted or inconclusive.
+        status: confirmed (as predicted), refuted or inconclusive.
         method: ``"rerun"`` (the user's program ran again) or ``"replay"`` (the recorded ops ran again).
         before: difference of the outputs before (mean absolute), after: with the interventions.
     """
@@ -195,19 +198,44 @@ class Experiment:
     method: Literal["rerun", "replay"] = "replay"
     before: float | None = None
     after: float | None = None
+    direction: Direction = "take_away"
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What to change, in one sentence, and code to paste."""
+    """What to change, in one sentence, and code to paste.
+
+    Attributes:
+        text: one sentence.
+        code: to paste; empty if there is none.
+        is_take_away: it changes exactly what the cause's take-away changes.
+        carried_out: that was done, and the outputs then agreed; else it is untried.
+    """
 
     text: str
     code: str = ""
+    is_take_away: bool = False
+    carried_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """A named explanation with its evidence and its proof."""
+    """A named explanation with its evidence and its proof.
+
+    Attributes:
+        code, name, site: which pattern, and where.
+        verdict: what the difference is if this is why.
+        evidence: measured statements.
+        remedy: what to change.
+        status: see `Status`.
+        reason: why it is not confirmed; empty if it is.
+        experiments: what was tried, in either direction.
+        interventions: what takes it away from the candidate.
+        put_in: what puts it into the reference; empty: not known, or the mirror of ``interventions`` is taken.
+        effect: ``one_in``: the outputs' mean absolute difference while it acts alone; ``leave_one_out``: what is left
+            when only it is taken away.
+        inert: it differs and changes nothing on this input.
+    """
 
     code: str
     name: str
@@ -219,8 +247,14 @@ class Cause:
     reason: str = ""
     experiments: tuple[Experiment, ...] = ()
     interventions: tuple[Intervention, ...] = ()
+    put_in: tuple[Intervention, ...] = ()
     effect: tuple[Measurement, ...] = ()
     inert: bool = False
+
+    @property
+    def size(self) -> float:
+        """Its measured effect on the outputs, alone; 0 if it was not measured."""
+        return next((m.value for m in self.effect if m.metric in ("one_in", "removed")), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from whydiff.records import Cause, Diagnosis, Verdict
+from typing import get_args
+
+from whydiff.records import Cause, Diagnosis, Direction, Verdict
 from whydiff.report.words import count, listed, observer, outcome, plain, site
 
 MEANING = {
@@ -49,7 +51,9 @@ def remedy_code(diagnosis: Diagnosis) -> str:
 
 
 def status(cause: Cause) -> str:
-    """A cause's status in words: ``confirmed``, ``refuted``, ``inconclusive because …``, and inertness."""
+    """A cause's status in words: ``confirmed``, ``starts here: …``, ``refuted``, ``inconclusive because …``, and inertness."""
+    if cause.status == "located":
+        return f"starts here: {_clause(cause.reason)}" if cause.reason else "starts here"
     reason = f" because {_clause(cause.reason)}" if cause.reason and cause.status != "confirmed" else ""
     return f"{cause.status}{reason}{'; inert on this input' if cause.inert else ''}"
 
@@ -106,10 +110,12 @@ def _why(diagnosis: Diagnosis) -> str:
 def _proof(diagnosis: Diagnosis) -> str:
     cause = best(diagnosis)
     experiments = cause.experiments if cause else ()
-    deciding = next((e for e in experiments if cause and e.status == cause.status), None)
+    wanted = "confirmed" if cause and cause.status == "located" else cause and cause.status
+    deciding = [e for e in experiments if e.status == wanted]
     parts = []
-    if deciding is not None:
-        parts.append(outcome(deciding))
+    if deciding:
+        firsts = {e.direction: e for e in reversed(deciding)}
+        parts += [outcome(firsts[way]) for way in get_args(Direction) if way in firsts]
     elif diagnosis.verdict is not Verdict.IDENTICAL:
         parts.append("no experiment decided")
     if diagnosis.accounted is not None and diagnosis.origins:

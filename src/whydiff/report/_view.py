@@ -13,6 +13,7 @@ from whydiff.report._growth import growth_blocks
 from whydiff.report._origins import MOST, origin_blocks
 from whydiff.report.blocks import Block, Code, Section, Table, Text, Tone, View
 from whydiff.report.words import (
+    MARKS,
     count,
     different,
     figure,
@@ -26,7 +27,7 @@ from whydiff.report.words import (
     ranges,
 )
 
-_TONES: dict[str, Tone] = {"confirmed": "good", "refuted": "dim", "inconclusive": ""}
+_TONES: dict[str, Tone] = {"confirmed": "good", "located": "", "refuted": "dim", "inconclusive": ""}
 
 
 def build(diagnosis: Diagnosis, *, verbose: bool = False) -> View:
@@ -107,7 +108,7 @@ def _causes(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
 
 
 def _cause(cause: Cause, verbose: bool) -> tuple[Block, ...]:
-    mark = {"confirmed": "✓", "refuted": "✗", "inconclusive": "?"}[cause.status]
+    mark = MARKS[cause.status]
     tone: Tone = "dim" if cause.inert else _TONES[cause.status]
     blocks: list[Block] = [Text(f"{mark} {title(cause)}: {cause.verdict}, {status(cause)}", tone=tone)]
     for evidence in cause.evidence:

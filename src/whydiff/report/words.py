@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from whydiff.records import Comparison, Experiment, Measurement, Side, Site
+from whydiff.records import Comparison, Experiment, Measurement, Side, Site, Status
 
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 _SPEC = re.compile(r"\b(bfloat|float|uint|int|complex)(\d+)(_\w+)?\[([\d, ]*)\]")
@@ -143,9 +143,15 @@ def note(comparison: Comparison) -> str:
     return "; ".join([*([reason] if reason else []), *alarms])
 
 
+MARKS: dict[Status, str] = {"confirmed": "✓", "located": "→", "refuted": "✗", "inconclusive": "?"}
+"""Before a cause, by its status."""
+
+
 def outcome(experiment: Experiment) -> str:
-    """What was changed, what came out, and the difference before and after."""
+    """What was changed on which side, what came out, and the difference before and after."""
     done = listed((plain(str(i)) for i in experiment.interventions), 2) or "no intervention"
+    if experiment.direction == "put_in":
+        done = f"{done} in the reference"
     change = ""
     if experiment.before is not None and experiment.after is not None:
         change = f" (mean abs error {number(experiment.before)} → {number(experiment.after)})"

@@ -92,8 +92,11 @@ class CauseRule(abc.ABC):
         return cause.interventions
 
     def put_in(self, case: Case, cause: Cause) -> Sequence[Intervention]:
-        """What puts the cause into the reference and does nothing else; empty: it is not known how."""
-        return ()
+        """What puts the cause into the reference and does nothing else; empty: it is not known how.
+
+        Unless the cause says otherwise it is the mirror of what takes it away.
+        """
+        return cause.put_in or case.experiments.mirrored(self.take_away(case, cause)) or ()
 
     def explain(self, view: View) -> Finding | None:
         """What this cause says of one origin; the first cause that answers gets it."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from whydiff.numbers.ranges.audit import Audit, SiteRange
-from whydiff.records import Cause, Environment, Verdict
+from whydiff.records import Cause, Environment, Status, Verdict
 from whydiff.report.blocks import Answer, Section, Table, Text
 from whydiff.report.json import encode
-from whydiff.report.words import ranges
+from whydiff.report.words import MARKS, ranges
 from whydiff.studies.base import Study
 
 _TIGHTEST = 12
@@ -43,8 +43,7 @@ class RangeReport(Study):
     @property
     def best(self) -> Cause | None:
         """The cause that the answer names."""
-        order = ("confirmed", "inconclusive", "refuted")
-        return min(self.causes, key=lambda cause: order.index(cause.status), default=None)
+        return min(self.causes, key=lambda cause: get_args(Status).index(cause.status), default=None)
 
     def remedy(self) -> str:
         """Code of the named cause's remedy."""
@@ -114,7 +113,7 @@ def _alarms(report: RangeReport) -> tuple[Table, ...]:
 
 
 def _cause(cause: Cause) -> tuple[Text, ...]:
-    mark = {"confirmed": "✓", "refuted": "✗", "inconclusive": "?"}[cause.status]
+    mark = MARKS[cause.status]
     reason = f" because {cause.reason}" if cause.reason else ""
     lines = [Text(f"{mark} {cause.code} {cause.name} at {cause.site}: {cause.status}{reason}")]
     lines += [Text(f"evidence: {evidence.statement}", 1) for evidence in cause.evidence]

@@ -1,0 +1,214 @@
+"""What the experiments of one cause amount to: an ordered list of small rules over measured outcomes.
+
+A cause is *taken away* from the candidate, which must then give the reference's outputs, and *put into* the reference,
+which must then give the candidate's. Several causes are taken away and put in together, and each one must matter. A
+transplant (`whydiff.explain.interventions.TRANSPLANTS`) makes any difference vanish: it shows where, not why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from whydiff.explain.experiments import Outcome
+from whydiff.explain.interventions import TRANSPLANTS
+from whydiff.records import Cause, Direction, Experiment, Intervention, Status
+
+AGREE = {"take_away": "the reference's outputs", "put_in": "the candidate's outputs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One direction of a cause's proof.
+
+    Attributes:
+        direction: which.
+        interventions: the cause's own; empty: it could not be tried, see ``why_not``.
+        before: the outputs as they are.
+        alone: under the cause's own interventions.
+        every: under all causes' interventions together; ``alone`` if there are no others.
+        others: under all others' interventions; ``before`` if there are none.
+        rounding: what only rounding is left of, as a sentence; empty: more is left, or it cannot be told.
+        mine: sites of the origins that the cause claims.
+        left: sites of the origins that remain under its interventions; None: not asked, or it cannot be told.
+        why_not: why it could not be tried.
+    """
+
+    direction: Direction
+    interventions: tuple[Intervention, ...]
+    before: Outcome
+    alone: Outcome
+    every: Outcome
+    others: Outcome
+    rounding: str = ""
+    mine: frozenset[str] = frozenset()
+    left: frozenset[str] | None = None
+    why_not: str = ""
+
+    @property
+    def tried(self) -> bool:
+        """Whether it was carried out."""
+        return not self.why_not
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing but rounding is left of the difference when only this cause is changed."""
+        return self.alone.equal or bool(self.rounding)
+
+    @property
+    def jointly(self) -> bool:
+        """Whether nothing is left when all causes are changed, and something is when this one is not."""
+        return self.every.equal and not self.others.equal
+
+    @property
+    def partly(self) -> bool:
+        """Whether all the origins that the cause claims are gone, and the outputs are no further apart."""
+        if not self.mine or self.left is None or self.mine & self.left:
+            return False
+        return not self.alone.comparisons or (self.alone.mean_abs or 0.0) <= (self.before.mean_abs or 0.0)
+
+    @property
+    def works(self) -> bool:
+        """Whether the difference falls as predicted."""
+        return self.tried and (self.whole or self.jointly or self.partly)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it changes no output, alone or with the others."""
+        return self.tried and same(self.others, self.every) and same(self.alone, self.before)
+
+    def experiment(self) -> Experiment:
+        """What was done and what came of it."""
+        status: Status = "confirmed" if self.works else "refuted" if self.idle else "inconclusive"
+        prediction, after, outcome = f"gives {AGREE[self.direction]} bit for bit", self.alone, _difference(self)
+        if self.whole and not self.alone.equal:
+            prediction, outcome = "only rounding is left", f"{self.rounding} ({_change(self, self.alone)})"
+        elif not self.whole and self.jointly:
+            after, outcome = self.every, f"with the other causes, {_bits(self.every)}"
+        elif not self.whole and self.left is not None:
+            prediction = "its origins vanish"
+            outcome = f"{len(self.mine - self.left)} of {len(self.mine)} origins vanish; {_difference(self)}"
+        return Experiment(
+            interventions=self.interventions,
+            prediction=prediction,
+            outcome=outcome,
+            status=status,
+            method=self.alone.method,
+            before=self.before.mean_abs,
+            after=after.mean_abs,
+            direction=self.direction,
+        )
+
+
+def same(one: Outcome, other: Outcome) -> bool:
+    """Whether two outcomes are alike in every measurement."""
+    return one.equal == other.equal and one.mean_abs == other.mean_abs and one.comparisons == other.comparisons
+
+
+def concluded(cause: Cause, away: Way, put: Way) -> Cause:
+    """A cause with what its experiments say.
+
+    Args:
+        cause: a hypothesis.
+        away: it was taken away from the candidate.
+        put: it was put into the reference, as far as that was possible.
+    """
+    experiments = tuple(way.experiment() for way in (away, put) if way.tried)
+    cause = replace(cause, experiments=(*cause.experiments, *experiments))
+    for rule in _RULES:
+        found = rule(cause, away, put)
+        if found is not None:
+            return found
+    raise AssertionError("the last rule answers always")
+
+
+Rule = Callable[[Cause, Way, Way], Cause | None]
+
+
+def _nothing_before(cause: Cause, away: Way, put: Way) -> Cause | None:
+    """Outputs that agree prove nothing."""
+    if away.before.equal and away.before.comparisons:
+        return replace(cause, reason="the outputs agree as they are, so nothing can be proven")
+    return None
+
+
+def _inert(cause: Cause, away: Way, put: Way) -> Cause | None:
+    """It differs and changes nothing."""
+    if away.before.comparisons and away.idle and not (put.tried and not put.idle):
+        return replace(cause, inert=True, status="refuted", reason="it differs but changes nothing on this input")
+    return None
+
+
+def _needless(cause: Cause, away: Way, put: Way) -> Cause | None:
+    """The others explain it all."""
+    if not away.whole and away.every.equal and away.others.equal:
+        return replace(cause, status="refuted", reason="the outputs agree without removing it")
+    return None
+
+
+def _fails(cause: Cause, away: Way, put: Way) -> Cause | None:
+    """Taking it away does not help."""
+    if away.works:
+        return None
+    before, after = away.before.mean_abs or 0.0, away.alone.mean_abs or 0.0
+    if away.alone.comparisons and after > before:
+        return replace(cause, status="refuted", reason=f"taking it away makes the difference larger ({_mean(away)})")
+    if away.left is not None and away.mine and away.mine <= away.left:
+        return replace(cause, status="refuted", reason="its origins remain when it is taken away")
+    if not away.mine:
+        why = "taking it away does not make the outputs equal, and its origins cannot be told from the others"
+        return replace(cause, reason=why)
+    return replace(cause, reason="taking it away removes a part of its difference only")
+
+
+def _transplant(cause: Cause, away: Way, put: Way) -> Cause | None:
+    """A part of one run in the other's place shows where."""
+    if any(item.name in TRANSPLANTS for item in away.interventions):
+        why = "putting the reference's own part there removes the difference: that shows where it starts, not why"
+        return replace(cause, status="located", reason=why)
+    return None
+
+
+def _one_way(cause: Cause, away: Way, put: Way) -> Cause | None:
+    """It was only taken away."""
+    if not put.tried:
+        why = f"taking it away removes the difference; putting it into the reference was not tried: {put.why_not}"
+        return replace(cause, status="located", reason=why)
+    if not put.works:
+        why = "taking it away removes the difference, but putting it into the reference does not make it"
+        return replace(cause, status="inconclusive", reason=f"{why} ({_mean(put)})")
+    return None
+
+
+def _both_ways(cause: Cause, away: Way, put: Way) -> Cause | None:
+    remedy = cause.remedy
+    if remedy is not None and remedy.is_take_away:
+        remedy = replace(remedy, carried_out=True)
+    return replace(cause, status="confirmed", reason="", remedy=remedy)
+
+
+_RULES: tuple[Rule, ...] = (_inert, _nothing_before, _needless, _fails, _transplant, _one_way, _both_ways)
+"""Asked in this order; the first that answers decides."""
+
+
+def _bits(outcome: Outcome) -> str:
+    return f"bit-equal: 0 of {outcome.elements} output elements differ"
+
+
+def _difference(way: Way) -> str:
+    if not way.alone.comparisons:
+        return "no outputs were recorded"
+    return _bits(way.alone) if way.alone.equal else f"outputs differ ({_change(way, way.alone)})"
+
+
+def _change(way: Way, after: Outcome) -> str:
+    before = "unknown" if way.before.mean_abs is None else f"{way.before.mean_abs:.3e}"
+    now = "unknown" if after.mean_abs is None else f"{after.mean_abs:.3e}"
+    return f"mean absolute difference {before} before, {now} after"
+
+
+def _mean(way: Way) -> str:
+    return _change(way, way.alone)
+
+
+__all__ = ["Way", "concluded", "same"]
