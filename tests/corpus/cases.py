@@ -28,7 +28,7 @@ class Planted:
         defect: a defect was planted; otherwise the pair is benign.
         verdicts: the verdicts that are right.
         families: codes or families (``"ST"``) of the planted causes; on a benign pair those that may be confirmed.
-        every: all of ``families`` must be found and confirmed (several causes at once), not any one.
+        every: all of ``families`` must be confirmed or located (several causes at once), not any one.
         also: families that are true as well: they may be confirmed and count as right.
         quick: runs in CI.
         make: builds the pair.
@@ -67,11 +67,12 @@ def judge(planted: Planted, diagnosis: Diagnosis) -> Judged:
     """Hold a diagnosis against what was planted."""
     acting = [cause for cause in diagnosis.causes if not cause.inert and cause.status != "refuted"]
     confirmed = [cause for cause in acting if cause.status == "confirmed"]
+    proven = [cause for cause in acting if cause.status in ("confirmed", "located")]
     true = (*planted.families, *planted.also)
     if planted.defect:
         missed = diagnosis.verdict in (Verdict.ROUNDING, Verdict.IDENTICAL)
         family: bool | None = (
-            all(any(_is(cause, one) for cause in confirmed) for one in planted.families)
+            all(any(_is(cause, one) for cause in proven) for one in planted.families)
             if planted.every
             else bool(acting) and any(_is(acting[0], one) for one in true)
         )

@@ -157,13 +157,9 @@ def judge_origins(
 
 def _proven_here(cause: Cause) -> bool:
     """Whether an experiment shows that the origins are this cause's; which mistake it is may still be open."""
-    return not cause.inert and (cause.status == "confirmed" or (_located(cause) and is_general(cause.code)))
-
-
-def _located(cause: Cause) -> bool:
-    """Whether an experiment that is as predicted shows where it is, whatever was concluded from it."""
-    tried = any(experiment.status == "confirmed" for experiment in cause.experiments)
-    return cause.status == "located" or (cause.status == "inconclusive" and tried and cause.verdict is Verdict.SEMANTIC)
+    open_mistake = cause.status == "inconclusive" and is_general(cause.code) and cause.verdict is Verdict.SEMANTIC
+    proven = open_mistake and any(experiment.status == "confirmed" for experiment in cause.experiments)
+    return not cause.inert and (cause.status in ("confirmed", "located") or proven)
 
 
 def explains(cause: Cause, origin: Origin) -> bool:

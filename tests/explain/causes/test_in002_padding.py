@@ -58,7 +58,7 @@ def found(diagnosis: Diagnosis) -> list[tuple[str, str, Verdict]]:
 def test_learned_positions_that_count_the_padding_are_a_defect(alone: bool) -> None:
     diagnosis = padded(gpt2(), positions=False, alone=alone)
     assert diagnosis.verdict is Verdict.SEMANTIC
-    assert found(diagnosis) == [("transformer:arange#0", "confirmed", Verdict.SEMANTIC)]
+    assert found(diagnosis) == [("transformer:arange#0", "located", Verdict.SEMANTIC)]
     assert "reference's +3" in next(c for c in diagnosis.causes if c.code == "IN002").evidence[0].statement
 
 
@@ -66,7 +66,7 @@ def test_learned_positions_that_count_the_padding_are_a_defect(alone: bool) -> N
 def test_rotary_positions_that_count_the_padding_are_rounding(dtype: torch.dtype) -> None:
     diagnosis = padded(llama(dtype), positions=False)
     assert diagnosis.verdict is Verdict.ROUNDING  # only distances matter
-    assert found(diagnosis) == [("model:arange#0", "confirmed", Verdict.ROUNDING)]
+    assert found(diagnosis) == [("model:arange#0", "located", Verdict.ROUNDING)]
 
 
 @pytest.mark.parametrize("make", [gpt2, llama])
