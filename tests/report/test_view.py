@@ -104,6 +104,21 @@ def test_a_nan_is_never_hidden_behind_a_larger_number() -> None:
     assert rows[0][4:6] == ("inf", "nan")
 
 
+def test_in_a_row_of_several_origins_a_nan_or_an_infinity_is_the_worst() -> None:
+    one, two = TWO_CAUSES.origins[1:3]
+    for worst, shown in ((float("nan"), "nan"), (float("-inf"), "-inf")):
+        strange = replace(two, comparison=differs(1e-6, worst, 1, 4, 1e-6))
+        for origins in ((one, strange), (strange, one)):
+            assert table(origin_blocks(origins, verbose=False)).rows[0][4] == shown
+
+
+def test_outputs_that_are_not_shown_are_counted_and_those_that_differ() -> None:
+    apart = differs(1e-6, 1e-6, 1, 4, 1e-6)
+    outputs = tuple((f"[{n}]", apart if n % 2 else Comparison("agrees")) for n in range(9))
+    impact = next(s for s in build(replace(PRECISION, outputs=outputs)).sections if s.title.startswith("Impact"))
+    assert "2 of 5 further outputs differ" in texts(impact.blocks)
+
+
 def test_many_different_origins_are_cut_with_a_count() -> None:
     def origin(n: int) -> Origin:
         site = Site("m", f"op{n}x", slot="output")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from pairs import refused
 
 from whydiff import pipeline
 from whydiff.capturing.adapters import for_framework
@@ -112,6 +113,8 @@ def test_a_biased_std_is_named(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_attention_by_hand_is_rounding_and_another_scale_is_not(dtype: torch.dtype) -> None:
     q = drawn(2, 4, 64, 32, dtype=dtype)
+    if why := refused(sdpa, q):
+        pytest.skip(why)
     for pair in ((sdpa, attention()), (attention(), sdpa)):
         result = only(*pair, q)
         assert result.verdict == "rounding", result.reason
