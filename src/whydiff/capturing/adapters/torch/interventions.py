@@ -11,8 +11,7 @@ import torch
 from whydiff.capturing.adapters.contract import Executor
 from whydiff.capturing.adapters.torch.compiled import WAYS, can_be_changed, carried_out
 from whydiff.capturing.adapters.torch.environment import flags_now, set_flag
-from whydiff.capturing.adapters.torch.outputs import tensors_in
-from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, named, state_of
+from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, inputs_of, state_of
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
 
@@ -149,7 +148,7 @@ def _donated(donor: Executor | None, intervention: Intervention) -> torch.Tensor
 
 def _restore_input(intervention: Intervention, args: Any, kwargs: Any, target: Any, donor: Executor | None) -> None:
     value = _donated(donor, intervention)
-    for path, tensor in tensors_in(named(target, args, kwargs)):
+    for path, tensor in inputs_of(target, args, kwargs):
         if path == intervention.target and tensor.shape == value.shape:
             with torch.no_grad():
                 tensor.copy_(value)

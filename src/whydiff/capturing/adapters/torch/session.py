@@ -18,11 +18,10 @@ from whydiff.capturing.adapters.torch.compiled import standing_back
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.environment import environment
 from whydiff.capturing.adapters.torch.module_recorder import ModuleRecorder
-from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.adapters.torch.recorder import Recorder
 from whydiff.capturing.adapters.torch.scopes import Scopes
-from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, config_of, named, scalars_of, state_of, ties_of
+from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, config_of, inputs_of, scalars_of, state_of, ties_of
 from whydiff.capturing.adapters.torch.watcher import Watcher
 from whydiff.capturing.sink import Payloads, Sink, put_away, wanted
 from whydiff.errors import UsageError
@@ -122,7 +121,7 @@ class Session(contract.Session):
         before = f"{scope}." if scope else ""
         after = f" @step {self.scopes.step}" if self.scopes.step else ""
         with _disable_current_modes():
-            for path, tensor in tensors_in(named(target, args, kwargs)):
+            for path, tensor in inputs_of(target, args, kwargs):
                 leaf = LiveLeaf(f"{before}{path}{after}", "input", tensor)
                 if leaf.skipped or self.recorder.storages.of(tensor) is None:
                     leaf.name = self._unique(leaf.name)

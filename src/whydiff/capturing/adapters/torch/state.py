@@ -13,7 +13,7 @@ import torch
 
 from whydiff.capturing.adapters._live import bound, reached_by
 from whydiff.capturing.adapters.torch.dtypes import not_comparable, raw
-from whydiff.capturing.adapters.torch.outputs import key_name
+from whydiff.capturing.adapters.torch.outputs import key_name, tensors_in
 from whydiff.records import Fingerprint, LeafRole, TensorSpec
 
 _SMALL = 1 << 20
@@ -229,6 +229,8 @@ def _look_into(name: str, value: Any, modules: Any, tensors: Any, seen: set[int]
             _look_into(f"{name}.{key}" if name else key, item, modules, tensors, seen, depth + 1)
 
 
-def named(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A call's arguments by the parameters' names, where the signature tells them."""
-    return bound(target.forward if isinstance(target, torch.nn.Module) else target, args, kwargs)
+def inputs_of(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """(path, tensor) of a call's arguments by the parameters' names, where the signature tells them, else ``args[0]``."""
+    call = target.forward if isinstance(target, torch.nn.Module) else target
+    for name, value in bound(call, args, kwargs).items():
+        yield from tensors_in(value, name)
