@@ -194,7 +194,7 @@ def _written(case: Case, returned: Anchor, *, not_compared: Sequence[Count], **j
         outputs=returned.comparisons(),
         growth=case.localization.growth,
         alignment=case.alignment,
-        sides=(_side(case.reference), _side(case.candidate)),
+        sides=(Side.of(case.reference), Side.of(case.candidate)),
         environment_changes=case.environment_changes,
         not_compared=(*_not_compared(case), *returned.counts(), *not_compared),
         accounted=case.localization.accounted,
@@ -289,38 +289,30 @@ def _executors(reference: Trace, candidate: Trace) -> tuple[Any, Any]:
     return tuple(for_framework(trace.framework).executor(trace) for trace in (reference, candidate))  # type: ignore[return-value]
 
 
-def _side(trace: Trace) -> Side:
-    return Side(
-        trace.source,
-        trace.framework,
-        trace.level,
-        len(trace.calls),
-        trace.environment,
-        trace.observer,
-        trace.complete,
-        trace.note,
-    )
-
-
 def _not_compared(case: Case) -> tuple[Count, ...]:
     counts = [*explain(case.alignment, case.reference, case.candidate), *case.localization.counts]
     for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
         reasons: dict[str, list[str]] = {}
         for call in trace.calls:
             for event in (*call.reads, *call.writes):
-                if event.skipped and event.skipped not in ("overwritten", "view"):
+                if event.missing:
                     reasons.setdefault(event.skipped, []).append(str(event.site))
         for leaf in trace.leaves:
             if leaf.skipped:
                 reasons.setdefault(leaf.skipped, []).append(leaf.name)
         counts += [
-            Count("values without a fingerprint", f"{name}: {why}", len(at), tuple(at[:3]))
+            Count(what="values without a fingerprint", reason=f"{name}: {why}", count=len(at), examples=tuple(at[:3]))
             for why, at in reasons.items()
         ]
     for name, lone in zip(("reference", "candidate"), case.lone_leaves(), strict=True):
         if lone:
             counts.append(
-                Count("state tensors", f"only the {name} has them", len(lone), tuple(leaf.name for leaf in lone[:3]))
+                Count(
+                    what="state tensors",
+                    reason=f"only the {name} has them",
+                    count=len(lone),
+                    examples=tuple(leaf.name for leaf in lone[:3]),
+                )
             )
     return tuple(counts)
 

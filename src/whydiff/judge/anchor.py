@@ -167,7 +167,7 @@ def _ends(reference: Trace, candidate: Trace, alignment: Alignment) -> list[Comp
     for pair in alignment.pairs:
         ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
         for a, b in paired(ours, theirs, "writes"):
-            if a.skipped == "uninitialised memory" == b.skipped:
+            if a.uninitialised == b.skipped:
                 continue
             if a.storage in last[0].get(ours.index, ()) and b.storage in last[1].get(theirs.index, ()):
                 slot = Slot(0, str(a.site))

@@ -18,7 +18,6 @@ from whydiff.explain.local_test import LocalResult
 from whydiff.explain.scale import Scale
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.folding import folded
-from whydiff.locate.mixing import APART
 from whydiff.numbers.casts import proven_cast
 from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, SCALING_FLOOR, UNIT_ROUNDOFF, Cancelled
 from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
@@ -208,7 +207,7 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
     ways = (("casts lifted", modes.lifted), ("casts kept", modes.kept), ("state restored", modes.restored))
     evidence = [_evidence(word, scale) for word, scale in ways if scale is not None]
     special = _special(origin.comparison)
-    if special and (modes.lifted is None or not modes.lifted.double.special or "NaN" in special):
+    if special and (modes.lifted is None or not modes.lifted.double.special or origin.comparison.value("nan_mismatch")):
         return Verdict.UNSTABLE, [Evidence(f"{special} stands on one side only"), *evidence]
     if origin.kind in ("state", "input") and origin.leaves:
         if _agrees(scaling.program.lifted) and not _reads_a_difference(case, origin):
@@ -366,11 +365,11 @@ def judge(
             return _without_origins(scaling, _numbers(scaling))  # no op in common, and the same function
         if scaling is None or not origins or not _same_task(case, scaling):
             return Verdict.INCOMPARABLE, "nothing corresponds: no call of one run has a counterpart in the other"
-    shapes = [str(slot) for slot, comparison in local.outputs if "shape" in comparison.reason]
+    shapes = [str(slot) for slot, comparison in local.outputs if comparison.other_shape]
     differing = [str(slot) for slot, comparison in local.outputs if comparison.status == "differs"]
     if local.silent and not differing and origins:
         return Verdict.IDENTICAL, f"zero bits differ in the outputs; {local.silent}"
-    no_counterpart = sum(count.count for count in local.counts if count.what == APART)
+    no_counterpart = sum(count.count for count in local.counts if count.code == "no counterpart")
     if not differing and not origins and local.propagated <= no_counterpart:
         names = ("reference", "candidate")
         unseen = [name for name, check in zip(names, checks, strict=True) if check.unchanged is False]
@@ -407,7 +406,7 @@ def judge(
         return Verdict.ROUNDING, f"{stored.statement}; {len(origins)} origins, the first at {worst.site}{numbers}"
     contradiction = worst.verdict is Verdict.ROUNDING and scaling is not None and _stays(scaling.program.lifted)
     if contradiction:
-        flips = sum(count.count for count in scaling.counts if "flip" in count.what) if scaling else 0
+        flips = sum(count.count for count in scaling.counts if count.code == "flip") if scaling else 0
         why = f"; {flips} discrete choices flip" if flips else ""
         return Verdict.INCONCLUSIVE, (
             f"because every origin is rounding and the outputs' difference does not shrink{numbers}{why}"
@@ -423,7 +422,7 @@ def _same_task(case: Case, scaling: Scaling) -> bool:
     """
     if not _stays(scaling.program.lifted) or not case.localization.outputs:
         return False
-    if any("shape" in comparison.reason for _, comparison in case.localization.outputs):
+    if any(comparison.other_shape for _, comparison in case.localization.outputs):
         return False
     read = [
         {

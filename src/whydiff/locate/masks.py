@@ -135,7 +135,7 @@ class Side:
             if call.kind != "compute" or any(_has_rows(event.spec, keep) for event in call.reads):
                 return
             for event in call.writes:
-                if event.storage >= 0 and event.skipped != "view" and _has_rows(event.spec, keep):
+                if event.storage >= 0 and not event.is_look and _has_rows(event.spec, keep):
                     payload = other_rows(executor.payload(executor.read(event)), keep)
                     if not executor.overwrite(event, executor.adopt_foreign(payload)):
                         raise WhydiffError("A value cannot be exchanged.", where=str(event.site))

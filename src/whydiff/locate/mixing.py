@@ -32,8 +32,6 @@ from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.pair.slices import SliceMap, same_but_for_sizes
 from whydiff.records import Call, Count
 
-APART = "values without a counterpart"
-"""What they are called where they are counted."""
 _FAILURES = (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, IndexError)
 
 
@@ -113,10 +111,11 @@ class Mixing:
         sizes = ", ".join(f"{axis.reference} → {axis.candidate}" for axis in self.step.axes)
         return (
             Count(
-                APART,
+                "values without a counterpart",
                 f"they depend on rows that the other run does not have (sizes {sizes}): {self.roots[0].why}",
                 self._followed,
                 tuple(f"{r.look.reference.site}" for r in self.roots[:3]),
+                "no counterpart",
             ),
         )
 

@@ -101,7 +101,7 @@ class _Origins:
         """Looks that still disagree: (look, why, differing leaves)."""
         left = []
         for look in self.step.looks(call_r, call_c, "reads"):
-            if look.agrees is None and look.why.startswith("no slice map"):
+            if look.unmapped:
                 self.unmapped.append(look)
             if look.agrees is not False:
                 continue

@@ -30,7 +30,7 @@ class Upstream:
                 bounds.add(at.producer)
             elif at.producer not in inside:
                 inside.add(at.producer)
-                waiting.extend(e for e in self.calls[side][at.producer].reads if e.skipped != "overwritten")
+                waiting.extend(e for e in self.calls[side][at.producer].reads if not e.overwritten)
         return sorted(inside), leaves, bounds
 
     def differing(self, leaves_r: Mapping[str, Leaf], leaves_c: Mapping[str, Leaf]) -> tuple[tuple[str, ...], set[str]]:

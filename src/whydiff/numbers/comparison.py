@@ -48,7 +48,7 @@ def compare_payloads(reference: Payload, candidate: Payload, *, tolerance: Toler
     shapes = reference.bits.shape, candidate.bits.shape
     if shapes[0] != shapes[1]:
         reason = f"shape {_sizes(shapes[0])} in the reference, {_sizes(shapes[1])} in the candidate"
-        return Comparison("differs", reason)
+        return Comparison("differs", reason, other_shape=True)
     dtypes = "" if reference.dtype == candidate.dtype else _dtypes(reference, candidate)
     unknown = [d for d in dict.fromkeys((reference.dtype, candidate.dtype)) if d not in known_dtypes()]
     if unknown:

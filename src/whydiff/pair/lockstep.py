@@ -47,7 +47,7 @@ def left_over(reference: Call, candidate: Call, slot: str) -> int:
 
 
 def _shown(call: Call, slot: str) -> list[Event]:
-    return [event for event in getattr(call, slot) if event.skipped not in ("overwritten", "view")]
+    return [event for event in getattr(call, slot) if not (event.overwritten or event.is_look)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Look:
     """One paired read or write: both events and both values (None: could not be had, see ``why``).
 
     ``map``: the shapes differ by this slice map, and the larger side's value is its counterpart part.
+    ``unmapped``: the shapes differ, and no slice map fits them.
     """
 
     reference: Event
@@ -64,6 +65,7 @@ class Look:
     agrees: bool | None
     why: str = ""
     map: SliceMap | None = None
+    unmapped: bool = False
 
 
 class Lockstep:
@@ -89,7 +91,7 @@ class Lockstep:
         self.executed = {"reference": 0, "candidate": 0}
         self._leaf_names = (_leaf_index(reference.trace.leaves), _leaf_index(candidate.trace.leaves))
         self._read = tuple(
-            {event.storage for call in executor.trace.calls for event in call.reads if event.skipped != "overwritten"}
+            {event.storage for call in executor.trace.calls for event in call.reads if not event.overwritten}
             for executor in (reference, candidate)
         )
         self.unread: set[str] = set()
@@ -165,7 +167,7 @@ class Lockstep:
         return self._look(er, ec, written=False)
 
     def _look(self, er: Event, ec: Event, *, written: bool) -> Look:
-        if er.skipped == "uninitialised memory" and ec.skipped == er.skipped:
+        if er.uninitialised and ec.uninitialised:
             return Look(er, ec, None, None, True, er.skipped)
         if er.storage < 0 or ec.storage < 0:
             return Look(er, ec, None, None, None, er.skipped or ec.skipped)
@@ -190,7 +192,7 @@ class Lockstep:
         maps = options(er.spec.shape, ec.spec.shape, axes, is_integer(er.spec.dtype))
         if not maps:
             why = f"no slice map: {why_unmapped(er.spec.shape, ec.spec.shape)}"
-            return Look(er, ec, value_r, value_c, None, why)
+            return Look(er, ec, value_r, value_c, None, why, unmapped=True)
         whole = maps[0].whole
         small, large = (value_r, value_c) if whole == "candidate" else (value_c, value_r)
         chosen = settle(maps, small, large, self._alike, self._distance)

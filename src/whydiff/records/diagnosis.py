@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff import registry
 from whydiff.records.finding import Alignment, Cause, Comparison, Count, Growth, Measurement, Origin, Verdict
-from whydiff.records.trace import SCHEMA_VERSION, Environment, ObserverCheck
+from whydiff.records.trace import SCHEMA_VERSION, Environment, ObserverCheck, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,20 @@ class Side:
     observer: ObserverCheck
     complete: bool = True
     note: str = ""
+
+    @classmethod
+    def of(cls, trace: Trace) -> Side:
+        """The side that a trace was recorded from."""
+        return cls(
+            source=trace.source,
+            framework=trace.framework,
+            level=trace.level,
+            calls=len(trace.calls),
+            environment=trace.environment,
+            observer=trace.observer,
+            complete=trace.complete,
+            note=trace.note,
+        )
 
 
 @dataclass(frozen=True, slots=True)

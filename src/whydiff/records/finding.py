@@ -109,11 +109,19 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two values: agree (zero bits differ), differ, or could not be compared (and why)."""
+    """Two values: agree (zero bits differ), differ, or could not be compared (and why).
+
+    Attributes:
+        status: what the bits say.
+        reason: in words.
+        measurements: every metric; none if the shapes differ or nothing was compared.
+        other_shape: the two have other shapes, and no slice map between them.
+    """
 
     status: Literal["agrees", "differs", "not_compared"]
     reason: str = ""
     measurements: tuple[Measurement, ...] = ()
+    other_shape: bool = False
 
     def value(self, metric: str) -> float | None:
         """The number of one metric, or None if it was not measured."""
@@ -267,9 +275,18 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many of something were not looked at, and why (nothing vanishes)."""
+    """How many of something were not looked at, and why (nothing vanishes).
+
+    Attributes:
+        what, reason: in words.
+        count: how many.
+        examples: a few of them.
+        code: what the verdict asks for: ``no counterpart`` (values that depend on rows that only one run has),
+            ``flip`` (discrete choices that fall otherwise when lifted), ``not lifted`` (ops that stayed as recorded).
+    """
 
     what: str
     reason: str
     count: int
     examples: tuple[str, ...] = ()
+    code: Literal["", "no counterpart", "flip", "not lifted"] = ""

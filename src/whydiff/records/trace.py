@@ -13,6 +13,10 @@ Phase = Literal["forward", "backward", "update"]
 Kind = Literal["compute", "view", "module", "return"]
 LeafRole = Literal["parameter", "buffer", "non_persistent_buffer", "attribute", "input", "constant"]
 
+OVERWRITTEN, LOOK, UNINITIALISED = "overwritten", "view", "uninitialised memory"
+UNSEEN = "not observed: inside a fused region of the compiled program"
+"""What `Event.skipped` says where code asks; it asks the event's properties."""
+
 SCHEMA_VERSION = 1
 """Version of the records as they are written to disk and to JSON."""
 
@@ -56,7 +60,15 @@ class Site:
 
     def at(self, slot: str) -> Site:
         """The same call, another slot."""
-        return Site(self.scope, self.op, self.phase, self.step, self.rank, self.occurrence, slot)
+        return Site(
+            scope=self.scope,
+            op=self.op,
+            phase=self.phase,
+            step=self.step,
+            rank=self.rank,
+            occurrence=self.occurrence,
+            slot=slot,
+        )
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -135,7 +147,8 @@ class Event:
         storage: identity of the storage it lives in, within this trace.
         producer: index of the call that last wrote that storage before this event; -1: a leaf.
         fingerprint: of the value as it was at that moment; None if not taken.
-        skipped: why there is no fingerprint (sparse, uninitialised, fake …); empty if there is one.
+        skipped: why there is no fingerprint, in words; empty if there is one. What code asks of it are the
+            properties `overwritten`, `is_look`, `uninitialised`, `unseen` and `missing`.
         payload: key of the full tensor in the trace's payloads; empty if not kept.
     """
 
@@ -146,6 +159,31 @@ class Event:
     fingerprint: Fingerprint | None = None
     skipped: str = ""
     payload: str = ""
+
+    @property
+    def overwritten(self) -> bool:
+        """A read whose old content does not matter (``out=``, ``copy_``)."""
+        return self.skipped == OVERWRITTEN
+
+    @property
+    def is_look(self) -> bool:
+        """Another look at storage whose content another event of the trace stands for."""
+        return self.skipped == LOOK
+
+    @property
+    def uninitialised(self) -> bool:
+        """Memory that nobody wrote: its content is nobody's value."""
+        return self.skipped == UNINITIALISED
+
+    @property
+    def unseen(self) -> bool:
+        """A value that a compiled program never puts into memory."""
+        return self.skipped == UNSEEN
+
+    @property
+    def missing(self) -> bool:
+        """Whether a value that counts was not seen."""
+        return bool(self.skipped) and not self.overwritten and not self.is_look
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,10 +168,17 @@ class IndexDecoder:
             shape, dtype, device, strides, offset = _list(raw, "spec", 5)
             sizes = tuple(_int(size, "size") for size in _list(shape, "shape"))
             steps = tuple(_int(step, "stride", -LIMIT) for step in _list(strides, "strides"))
-            names = _pick(self._strings, dtype, "dtype"), _pick(self._strings, device, "device")
             if steps and len(steps) != len(sizes):
                 raise ValueError(f"{len(steps)} strides for {len(sizes)} dimensions")
-            self._specs.append(TensorSpec(sizes, *names, steps, _int(offset, "offset")))
+            self._specs.append(
+                TensorSpec(
+                    shape=sizes,
+                    dtype=_pick(self._strings, dtype, "dtype"),
+                    device=_pick(self._strings, device, "device"),
+                    strides=steps,
+                    offset=_int(offset, "offset"),
+                )
+            )
 
     def _add_context(self, row: list[Any]) -> None:
         _list(row, "context", 2)

@@ -18,7 +18,7 @@ from whydiff.records import SCHEMA_VERSION, Environment, ObserverCheck, Output
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Schema version → function that turns that version's manifest into the next version's."""
 
-NOT_CHECKED = ObserverCheck(None, None, 0, "the trace was never closed")
+NOT_CHECKED = ObserverCheck(deterministic=None, unchanged=None, outputs=0, note="the trace was never closed")
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,10 @@ def _manifest(found: dict[str, Any]) -> Manifest:
         captured=_mapping(found, "captured"),
         environment=Environment(**parts),
         observer=ObserverCheck(
-            _get(check, "deterministic", bool, nothing),
-            _get(check, "unchanged", bool, nothing),
-            _get(check, "outputs", int),
-            _get(check, "note", str),
+            deterministic=_get(check, "deterministic", bool, nothing),
+            unchanged=_get(check, "unchanged", bool, nothing),
+            outputs=_get(check, "outputs", int),
+            note=_get(check, "note", str),
         ),
         ties=tuple(tuple(names) for names in ties),
         scalars=_mapping(found, "scalars"),

@@ -108,7 +108,9 @@ class TraceWriter(Sink):
                     note=f"the capture ended with {name}: {error}".rstrip(": "),
                     captured=self._manifest.captured,
                     environment=self._manifest.environment,
-                    observer=ObserverCheck(None, None, 0, "the capture ended with an exception"),
+                    observer=ObserverCheck(
+                        deterministic=None, unchanged=None, outputs=0, note="the capture ended with an exception"
+                    ),
                 )
             )
 
@@ -249,7 +251,9 @@ class TraceWriter(Sink):
             CaptureError: a value that JSON cannot carry.
         """
         if observer is NOT_CHECKED:
-            observer = ObserverCheck(None, None, 0, "the observer check was not run")
+            observer = ObserverCheck(
+                deterministic=None, unchanged=None, outputs=0, note="the observer check was not run"
+            )
         self._finish(
             Manifest(
                 self._manifest.framework,

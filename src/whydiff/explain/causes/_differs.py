@@ -22,12 +22,12 @@ def causes(
     for bundle in bundles(found):
         evidence = [*_evidence(case, bundle, noun, total), *reading(case, bundle)]
         yield Cause(
-            code,
-            name,
-            site_of(bundle),
-            Verdict.SEMANTIC,
-            tuple(evidence),
-            remedy,
+            code=code,
+            name=name,
+            site=site_of(bundle),
+            verdict=Verdict.SEMANTIC,
+            evidence=tuple(evidence),
+            remedy=remedy,
             interventions=interventions_of(bundle),
         )
 

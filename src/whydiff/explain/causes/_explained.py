@@ -77,7 +77,13 @@ def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
         interventions = tuple(dict.fromkeys(i for _, one in found for i in one.interventions))
         made: Remedy = remedy(finding)
         yield Cause(
-            code, name, str(origin.site.at("")), finding.verdict, tuple(evidence), made, interventions=interventions
+            code=code,
+            name=name,
+            site=str(origin.site.at("")),
+            verdict=finding.verdict,
+            evidence=tuple(evidence),
+            remedy=made,
+            interventions=interventions,
         )
 
 

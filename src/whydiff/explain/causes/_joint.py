@@ -129,7 +129,7 @@ def _joint(
         inside[side].add(index)
         if len(inside[side]) > _CALLS:
             return None
-        waiting += [(side, e.producer) for e in here.calls[index].reads if e.skipped != "overwritten"]
+        waiting += [(side, e.producer) for e in here.calls[index].reads if not e.overwritten]
         if index in here.partner:
             waiting.append((1 - side, here.partner[index]))
     if not all(inside) or not all(_closed(sides[i], readers[i], inside[i], look[i]) for i in (0, 1)):

@@ -80,7 +80,13 @@ def with_experiment(cause: Cause, alarm: Alarm, found: Range | str) -> Cause:
         )
     status: Status = "confirmed" if cured else "refuted"
     widened = tuple(item for item in cause.interventions if item.name == "widen")
-    experiment = Experiment(widened or cause.interventions, prediction, outcome, status, "replay")
+    experiment = Experiment(
+        interventions=widened or cause.interventions,
+        prediction=prediction,
+        outcome=outcome,
+        status=status,
+        method="replay",
+    )
     reason = "" if cured else "wider numbers do not cure it"
     return replace(cause, status=status, reason=reason, experiments=(*cause.experiments, experiment))
 

@@ -176,15 +176,15 @@ def cause(
         else Remedy("Accept it: the same function, rounded in another order.")
     )
     yield Cause(
-        code,
-        name,
-        str(mine[0].site),
-        Verdict.ROUNDING,
-        tuple(evidence),
-        remedy,
-        status,
-        reason,
-        tuple(experiments),
+        code=code,
+        name=name,
+        site=str(mine[0].site),
+        verdict=Verdict.ROUNDING,
+        evidence=tuple(evidence),
+        remedy=remedy,
+        status=status,
+        reason=reason,
+        experiments=tuple(experiments),
         effect=tuple(
             Measurement("removed", e.before, "output elements")
             for e in experiments
@@ -231,11 +231,30 @@ def _tried(
             after = _difference(case, adapter.remedy(name, ops, value))
         except (WhydiffError, RuntimeError, TypeError, ValueError) as error:
             failed = error.what if isinstance(error, WhydiffError) else str(error)
-            experiments.append(Experiment(interventions, prediction, failed, "inconclusive", "rerun", before))
+            experiments.append(
+                Experiment(
+                    interventions=interventions,
+                    prediction=prediction,
+                    outcome=failed,
+                    status="inconclusive",
+                    method="rerun",
+                    before=before,
+                )
+            )
             continue
         outcome = "zero bits differ" if after == 0 else f"the outputs still differ (mean absolute {after:.1e})"
         status: Status = "confirmed" if after == 0 else "refuted"
-        experiments.append(Experiment(interventions, prediction, outcome, status, "rerun", before, after))
+        experiments.append(
+            Experiment(
+                interventions=interventions,
+                prediction=prediction,
+                outcome=outcome,
+                status=status,
+                method="rerun",
+                before=before,
+                after=after,
+            )
+        )
         if after == 0:
             return experiments, (name, ops, value)
     return experiments, None

@@ -76,12 +76,12 @@ class FusedExcessPrecision(CauseRule):
             if side == "candidate":
                 evidence += _otherwise(case)
             yield Cause(
-                self.code,
-                self.name,
-                f"the {side}",
-                Verdict.PRECISION,
-                tuple(evidence),
-                Remedy(
+                code=self.code,
+                name=self.name,
+                site=f"the {side}",
+                verdict=Verdict.PRECISION,
+                evidence=tuple(evidence),
+                remedy=Remedy(
                     "Accept it if the compiled side is nearer to float64; else compile with every rounding kept.",
                     "import torch._inductor.config\ntorch._inductor.config.emulate_precision_casts = True\n",
                 ),

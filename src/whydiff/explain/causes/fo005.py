@@ -134,12 +134,12 @@ class OnePassVariance(CauseRule):
         rewrite = Intervention("two-pass-variance", str(alarm.site), [data["squares_at"], data["means_at"]])
         remedy = Remedy("Subtract the mean before squaring, or use the framework's variance.", _CODE)
         return Cause(
-            self.code,
-            self.name,
-            str(alarm.site),
-            Verdict.UNSTABLE,
-            measured(alarm, sentence),
-            remedy,
+            code=self.code,
+            name=self.name,
+            site=str(alarm.site),
+            verdict=Verdict.UNSTABLE,
+            evidence=measured(alarm, sentence),
+            remedy=remedy,
             interventions=(rewrite,),
         )
 

@@ -61,12 +61,12 @@ class InputDiffers(CauseRule):
             alike = reference.spec.shape == candidate.spec.shape and reference.spec.dtype == candidate.spec.dtype
             value = None if candidate.name == reference.name else reference.name
             yield Cause(
-                self.code,
-                self.name,
-                reference.name,
-                Verdict.SEMANTIC,
-                (Evidence(statement(difference), difference.data), *reading(case, [difference])),
-                Remedy(
+                code=self.code,
+                name=self.name,
+                site=reference.name,
+                verdict=Verdict.SEMANTIC,
+                evidence=(Evidence(statement(difference), difference.data), *reading(case, [difference])),
+                remedy=Remedy(
                     "Give both runs the same input: save it once and load it on both sides.",
                     _code(case, candidate.name),
                 ),

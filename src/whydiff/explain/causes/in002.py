@@ -82,12 +82,12 @@ class PositionsDiffer(CauseRule):
         yield from causes_of(case, self.code, self.name, lambda finding: _REMEDY)
         for origin, finding in _of_counterparts(case) if case.localization.axes else ():
             yield Cause(
-                self.code,
-                self.name,
-                str(origin.site.at("")),
-                finding.verdict,
-                finding.evidence,
-                _REMEDY,
+                code=self.code,
+                name=self.name,
+                site=str(origin.site.at("")),
+                verdict=finding.verdict,
+                evidence=finding.evidence,
+                remedy=_REMEDY,
                 interventions=finding.interventions,
             )
 

@@ -70,12 +70,12 @@ class TrainingMode(CauseRule):
         ]
         evidence += _operators(case, set(changed))
         yield Cause(
-            self.code,
-            self.name,
-            settings[0][0] or "(root)",
-            Verdict.SEMANTIC,
-            tuple(evidence),
-            _remedy(case, settings),
+            code=self.code,
+            name=self.name,
+            site=settings[0][0] or "(root)",
+            verdict=Verdict.SEMANTIC,
+            evidence=tuple(evidence),
+            remedy=_remedy(case, settings),
             interventions=tuple(Intervention("set-mode", _module_name(case, path), value) for path, value in settings),
         )
 

@@ -86,12 +86,12 @@ class NotCounterparts(CauseRule):
             },
         )
         return Cause(
-            self.code,
-            self.name,
-            str(ec.site),
-            Verdict.INCOMPARABLE,
-            (evidence,),
-            Remedy(
+            code=self.code,
+            name=self.name,
+            site=str(ec.site),
+            verdict=Verdict.INCOMPARABLE,
+            evidence=(evidence,),
+            remedy=Remedy(
                 f"Compare the same point of the computation: return (or hook) the value "
                 f"{'after' if later else 'before'} {where} on both sides."
             ),

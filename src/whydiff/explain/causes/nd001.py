@@ -79,12 +79,12 @@ class NondeterministicRun(CauseRule):
             if side == "candidate" and _switched_off(trace) and not random:
                 interventions, reason = (Intervention("set-flag", _FLAG, True),), ""
             yield Cause(
-                self.code,
-                self.name,
-                str(random[0]) if random else f"({side})",
-                Verdict.NONDETERMINISTIC,
-                tuple(evidence),
-                _remedy(trace),
+                code=self.code,
+                name=self.name,
+                site=str(random[0]) if random else f"({side})",
+                verdict=Verdict.NONDETERMINISTIC,
+                evidence=tuple(evidence),
+                remedy=_remedy(trace),
                 reason=reason,
                 interventions=interventions,
             )

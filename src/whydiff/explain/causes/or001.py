@@ -122,25 +122,25 @@ def _cause(code: str, name: str, site: str, proof: Proof, alike: int) -> Cause:
     )
     text = f"{proof.matched[0]} and {proof.matched[1]} of {proof.replayed} outputs bit for bit"
     experiment = Experiment(
-        (),
-        "each side's order, replayed on the other side's inputs, gives that side's bits",
-        text if proof.proved else proof.reason,
-        "confirmed" if proof.proved else "inconclusive",
-        "replay",
+        interventions=(),
+        prediction="each side's order, replayed on the other side's inputs, gives that side's bits",
+        outcome=text if proof.proved else proof.reason,
+        status="confirmed" if proof.proved else "inconclusive",
+        method="replay",
     )
     reason = "" if proof.proved else proof.reason
     if alike and proof.proved:
         reason = f"{alike} more origins are the same op at the same shapes and layouts; they were not replayed"
     return Cause(
-        code,
-        name,
-        site,
-        Verdict.ROUNDING if proof.proved else Verdict.INCONCLUSIVE,
-        proof.evidence,
-        remedy,
-        "confirmed" if proof.proved else "inconclusive",
-        reason,
-        (experiment,),
+        code=code,
+        name=name,
+        site=site,
+        verdict=Verdict.ROUNDING if proof.proved else Verdict.INCONCLUSIVE,
+        evidence=proof.evidence,
+        remedy=remedy,
+        status="confirmed" if proof.proved else "inconclusive",
+        reason=reason,
+        experiments=(experiment,),
     )
 
 

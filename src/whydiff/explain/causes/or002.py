@@ -97,25 +97,27 @@ def _cause(code: str, name: str, site: str, threads: tuple[Any, Any], equal: boo
     data = {"reference": threads[0], "candidate": threads[1], "equal": equal}
     outcome = "equals the reference's output bit for bit" if equal else "still differs from the reference's output"
     experiment = Experiment(
-        (Intervention("set-flag", "threads", threads[0]),),
-        "the candidate's op gives the reference's output bit for bit",
-        outcome,
-        "confirmed" if equal else "refuted",
-        "replay",
+        interventions=(Intervention("set-flag", "threads", threads[0]),),
+        prediction="the candidate's op gives the reference's output bit for bit",
+        outcome=outcome,
+        status="confirmed" if equal else "refuted",
+        method="replay",
     )
     return Cause(
-        code,
-        name,
-        site,
-        Verdict.ROUNDING,
-        (
+        code=code,
+        name=name,
+        site=site,
+        verdict=Verdict.ROUNDING,
+        evidence=(
             Evidence(f"the reference ran with {threads[0]} threads, the candidate with {threads[1]}", data),
             Evidence(f"on the same inputs, with {threads[0]} threads, the candidate's op {outcome}", data),
         ),
-        Remedy("Accept it, or set the same number of threads on both sides.", f"torch.set_num_threads({threads[0]})"),
-        "confirmed" if equal else "refuted",
-        "" if equal else "the number of threads does not explain it",
-        (experiment,),
+        remedy=Remedy(
+            "Accept it, or set the same number of threads on both sides.", f"torch.set_num_threads({threads[0]})"
+        ),
+        status="confirmed" if equal else "refuted",
+        reason="" if equal else "the number of threads does not explain it",
+        experiments=(experiment,),
     )
 
 

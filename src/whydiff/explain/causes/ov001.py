@@ -72,7 +72,14 @@ class Overflow(CauseRule):
         text = (
             f"Carry the result of this operator in {fits.split(', ')[-1] if fits else 'float32'}, or scale its inputs."
         )
-        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), Remedy(text))
+        cause = Cause(
+            code=self.code,
+            name=self.name,
+            site=str(alarm.site),
+            verdict=Verdict.UNSTABLE,
+            evidence=measured(alarm, sentence),
+            remedy=Remedy(text),
+        )
         return replace(cause, interventions=(widen(alarm.site),))
 
     def example(self) -> tuple[Any, Any]:

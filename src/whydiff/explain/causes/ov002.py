@@ -61,7 +61,14 @@ class ClampedOverflow(CauseRule):
         remedy = Remedy(
             "Carry the operators before this one in float32 or bfloat16; the clamp then has nothing to hide."
         )
-        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy)
+        cause = Cause(
+            code=self.code,
+            name=self.name,
+            site=str(alarm.site),
+            verdict=Verdict.UNSTABLE,
+            evidence=measured(alarm, sentence),
+            remedy=remedy,
+        )
         return replace(cause, interventions=(widen(alarm.site),))
 
     def example(self) -> tuple[Any, Any]:

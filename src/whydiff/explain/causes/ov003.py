@@ -72,7 +72,14 @@ class LateScaling(CauseRule):
             f"scores = (query * {factor:.6g}) @ key.transpose(-1, -2)  # or {root:.6g} on both operands",
         )
         rewrite = Intervention("scale-first", str(alarm.site), [data["scaled_at"], factor])
-        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy)
+        cause = Cause(
+            code=self.code,
+            name=self.name,
+            site=str(alarm.site),
+            verdict=Verdict.UNSTABLE,
+            evidence=measured(alarm, sentence),
+            remedy=remedy,
+        )
         return replace(cause, interventions=(rewrite,))
 
     def example(self) -> tuple[Any, Any]:

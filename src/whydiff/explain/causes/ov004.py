@@ -60,14 +60,25 @@ class FullyMaskedRow(CauseRule):
             "Mask with the lowest finite number instead of minus infinity, or zero these rows afterwards.",
             "scores = scores.masked_fill(mask, torch.finfo(scores.dtype).min)",
         )
-        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy)
+        cause = Cause(
+            code=self.code,
+            name=self.name,
+            site=str(alarm.site),
+            verdict=Verdict.UNSTABLE,
+            evidence=measured(alarm, sentence),
+            remedy=remedy,
+        )
         mask = (Intervention("finite-mask", str(alarm.site)),)
         left = alarm.data.get("nans_with_finite_mask")
         if left is None:
             return replace(cause, interventions=mask)
         status: Status = "refuted" if left else "confirmed"
         experiment = Experiment(
-            mask, "no NaN is left", f"{left} NaN left of {alarm.data.get('nans')}", status, "replay"
+            interventions=mask,
+            prediction="no NaN is left",
+            outcome=f"{left} NaN left of {alarm.data.get('nans')}",
+            status=status,
+            method="replay",
         )
         return replace(cause, interventions=mask, status=status, experiments=(experiment,))
 

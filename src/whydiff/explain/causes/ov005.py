@@ -82,7 +82,14 @@ class Underflow(CauseRule):
                 "Carry this operator's result in float32 or bfloat16, or scale its inputs up (loss scaling)."
             )
             tried = []
-        cause = Cause(self.code, self.name, str(alarm.site), Verdict.UNSTABLE, measured(alarm, sentence), remedy)
+        cause = Cause(
+            code=self.code,
+            name=self.name,
+            site=str(alarm.site),
+            verdict=Verdict.UNSTABLE,
+            evidence=measured(alarm, sentence),
+            remedy=remedy,
+        )
         return replace(cause, interventions=(*tried, widen(alarm.site)))
 
     def example(self) -> tuple[Any, Any]:

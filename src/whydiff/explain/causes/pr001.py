@@ -62,17 +62,7 @@ class ReducedPrecisionMatmul(CauseRule):
             if accepted.verdict is not Verdict.PRECISION or not all(_of_operands(code) for code in accepted.codes):
                 continue
             changed = flags(view.case, *view.single)
-            side = next(
-                (
-                    name
-                    for name in ("candidate", "reference")
-                    if any(
-                        e.statement.startswith(f"the {name} matches") and accepted.text in e.statement
-                        for e in view.seen.result.evidence
-                    )
-                ),
-                "candidate",
-            )
+            side = accepted.side
             evidence = [
                 Evidence(
                     f"the {side}'s {view.single[0].site.op} is that of {accepted.text}: {accepted.distance:.2g} away, "

@@ -77,12 +77,12 @@ class DefaultMatmulPrecision(CauseRule):
                 },
             )
             yield Cause(
-                self.code,
-                self.name,
-                sites[key],
-                Verdict.PRECISION,
-                (evidence,),
-                Remedy(
+                code=self.code,
+                name=self.name,
+                site=sites[key],
+                verdict=Verdict.PRECISION,
+                evidence=(evidence,),
+                remedy=Remedy(
                     "Ask for the same precision on both sides, in one place.",
                     'jax.config.update("jax_default_matmul_precision", "highest")',
                 ),

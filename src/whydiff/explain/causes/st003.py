@@ -73,12 +73,12 @@ class StateCast(CauseRule):
         for alike in kinds.values():
             for bundle in bundles(alike):
                 yield Cause(
-                    self.code,
-                    self.name,
-                    site_of(bundle),
-                    Verdict.PRECISION,
-                    (*_evidence(bundle), *reading(case, bundle)),
-                    _remedy(case, bundle),
+                    code=self.code,
+                    name=self.name,
+                    site=site_of(bundle),
+                    verdict=Verdict.PRECISION,
+                    evidence=(*_evidence(bundle), *reading(case, bundle)),
+                    remedy=_remedy(case, bundle),
                     interventions=interventions_of(bundle),
                 )
 

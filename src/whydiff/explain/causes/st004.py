@@ -71,17 +71,17 @@ class UninitialisedBuffer(CauseRule):
             sites = list(_unwritten_reads(trace))
             if sites:
                 yield Cause(
-                    self.code,
-                    self.name,
-                    sites[0],
-                    Verdict.SEMANTIC,
-                    (
+                    code=self.code,
+                    name=self.name,
+                    site=sites[0],
+                    verdict=Verdict.SEMANTIC,
+                    evidence=(
                         Evidence(
                             f"strong: {len(sites)} operator(s) of the {side} read unwritten memory, first {sites[0]}",
                             {"side": side, "strength": "strong", "sites": sites},
                         ),
                     ),
-                    Remedy("Write the memory before it is read: zeros instead of empty, or fill it."),
+                    remedy=Remedy("Write the memory before it is read: zeros instead of empty, or fill it."),
                     reason="the content of unwritten memory is not reproducible, so there is no experiment",
                 )
         for difference in differences(case, self.code):
@@ -94,15 +94,15 @@ class UninitialisedBuffer(CauseRule):
             f"{data['jumping']} of them far from both neighbours; the other side is regular"
         )
         return Cause(
-            self.code,
-            self.name,
-            difference.name,
-            Verdict.SEMANTIC,
-            (
+            code=self.code,
+            name=self.name,
+            site=difference.name,
+            verdict=Verdict.SEMANTIC,
+            evidence=(
                 Evidence(statement, {**difference.data, **data, "side": side, "strength": "weak"}),
                 *reading(case, [difference]),
             ),
-            Remedy(
+            remedy=Remedy(
                 "Write the tensor where it is made, again after materialising a model that was built "
                 "without memory; a buffer that is not saved is not repaired by a checkpoint.",
                 copy_over(reachable(case, [difference])) if side == "candidate" else "",
@@ -140,7 +140,7 @@ def _unwritten_reads(trace: Trace) -> Iterator[str]:
         if call.kind == "view" or plays(trace.framework, call.site.op, Role.SHAPE_ONLY):
             continue
         for position, event in enumerate(call.reads):
-            if event.skipped == "uninitialised memory" and position not in call.mutates:
+            if event.uninitialised and position not in call.mutates:
                 yield str(call.site)
                 break
 

@@ -76,12 +76,12 @@ class UntiedWeights(CauseRule):
             *reading(case, found),
         ]
         return Cause(
-            self.code,
-            self.name,
-            found[0].name,
-            Verdict.SEMANTIC,
-            tuple(evidence),
-            _remedy(case, side, names),
+            code=self.code,
+            name=self.name,
+            site=found[0].name,
+            verdict=Verdict.SEMANTIC,
+            evidence=tuple(evidence),
+            remedy=_remedy(case, side, names),
             reason="" if side == "reference" else "the candidate's one tensor cannot take two values",
             interventions=interventions_of(found) if side == "reference" else (),
         )

@@ -93,12 +93,12 @@ class ConfigDiffers(CauseRule):
                 evidence.append(Evidence(f"the value is an argument of {origin.site}", {"origin": str(origin.site)}))
         known = settable(ours, theirs)
         return Cause(
-            self.code,
-            self.name,
-            paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more",
-            Verdict.SEMANTIC,
-            tuple(evidence),
-            _remedy(case, attribute, ours, targets),
+            code=self.code,
+            name=self.name,
+            site=paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more",
+            verdict=Verdict.SEMANTIC,
+            evidence=tuple(evidence),
+            remedy=_remedy(case, attribute, ours, targets),
             reason="" if known else "the recorded value cannot be set: only its text is known",
             interventions=tuple(Intervention("set-scalar", t, ours) for t in targets) if known else (),
         )
@@ -106,18 +106,18 @@ class ConfigDiffers(CauseRule):
     def _argument(self, key: str, ours: Any, theirs: Any, origins: list[Origin]) -> Cause:
         sites = [str(origin.site) for origin in origins]
         return Cause(
-            self.code,
-            self.name,
-            str(origins[0].site),
-            Verdict.SEMANTIC,
-            (
+            code=self.code,
+            name=self.name,
+            site=str(origins[0].site),
+            verdict=Verdict.SEMANTIC,
+            evidence=(
                 Evidence(
                     f"config {key} is {ours!r} in the reference and {theirs!r} in the candidate, and so is "
                     f"an argument of {listed(sites)}",
                     {"config": key, "reference": ours, "candidate": theirs, "origins": sites},
                 ),
             ),
-            Remedy(f"Give both configurations the same {key}."),
+            remedy=Remedy(f"Give both configurations the same {key}."),
             reason="no module attribute carries the value, so it cannot be set back in a rerun",
         )
 
@@ -139,21 +139,21 @@ class ConfigDiffers(CauseRule):
         remedy = Remedy("Build both sides from the same configuration.")
         if open_origins:
             return Cause(
-                self.code,
-                self.name,
-                f"config.{first}",
-                Verdict.SEMANTIC,
-                (evidence,),
-                remedy,
+                code=self.code,
+                name=self.name,
+                site=f"config.{first}",
+                verdict=Verdict.SEMANTIC,
+                evidence=(evidence,),
+                remedy=remedy,
                 reason=f"it might explain {open_origins[0].site}, but nothing recorded connects them",
             )
         return Cause(
-            self.code,
-            self.name,
-            f"config.{first}",
-            Verdict.SEMANTIC,
-            (evidence,),
-            remedy,
+            code=self.code,
+            name=self.name,
+            site=f"config.{first}",
+            verdict=Verdict.SEMANTIC,
+            evidence=(evidence,),
+            remedy=remedy,
             status="refuted",
             inert=True,
             reason="a configuration key alone changes no number, and state and the ops explain every origin",

@@ -62,7 +62,7 @@ def _upstream(calls: Sequence[Call], unpaired: set[int], event: Event) -> list[C
         at = waiting.pop()
         if at.producer in unpaired and at.producer not in inside:
             inside.add(at.producer)
-            waiting.extend(e for e in calls[at.producer].reads if e.skipped != "overwritten")
+            waiting.extend(e for e in calls[at.producer].reads if not e.overwritten)
     return [calls[i] for i in sorted(inside)]
 
 

@@ -330,7 +330,7 @@ def single_of(region: Region, reads: Sequence[Payload]) -> tuple[Operation, Arra
         return None
     call = region.calls[0]
     order = positions(call.writes, region.result)
-    if order is None or any(event.skipped == "overwritten" for event in call.reads):
+    if order is None or any(event.overwritten for event in call.reads):
         return None
     return operation(call, reads, order[0], region.lifted), order[1]
 

@@ -53,6 +53,7 @@ class Explanation:
         runner_up: the same of the next hypothesis (the plain oracle included).
         runner_up_text: its name.
         mismatch: True if the distances are shares of mismatches.
+        side: whose outputs it explains.
     """
 
     codes: tuple[str, ...]
@@ -62,6 +63,7 @@ class Explanation:
     runner_up: float
     runner_up_text: str
     mismatch: bool
+    side: str = "candidate"
 
 
 # --------------------------------------------------------------------------------------------- replays

@@ -160,7 +160,8 @@ def _other_function(
         f"the {name} {what} with {accepted.text}: its float64 result is within {accepted.distance:.1g} of "
         f"that, {accepted.runner_up:.2g} from {accepted.runner_up_text}"
     )
-    return LocalResult(accepted.verdict, reason, (measured, _accepted(accepted, name)), (accepted,), sampled)
+    accepted = replace(accepted, side=name)
+    return LocalResult(accepted.verdict, reason, (measured, _accepted(accepted)), (accepted,), sampled)
 
 
 def _unnamed(op: Operation, candidate: Operation, distance: float) -> tuple[Verdict, str]:
@@ -199,19 +200,18 @@ def _same_function(
     names: tuple[str, str],
 ) -> LocalResult:
     suspects = _suspects(sides)
-    found: list[tuple[str, Explanation]] = []
+    found: list[Explanation] = []
     for number in suspects:
         side = sides[number]
         accepted = explain(replace(op, dtype=dtypes[number]), oracle, values[number], ROUNDING_LEVEL * side.level)
         if accepted is not None:
-            found.append((names[number], accepted))
-            evidence = (*evidence, _accepted(accepted, names[number]))
+            found.append(replace(accepted, side=names[number]))
+            evidence = (*evidence, _accepted(found[-1]))
     if found:
-        found.sort(key=lambda pair: pair[0])  # the candidate first
-        worst = max((accepted.verdict for _, accepted in found), key=lambda verdict: verdict.severity)
-        name, accepted = next(pair for pair in found if pair[1].verdict is worst)
-        reason = f"the {name} computes {op.name} with {accepted.text}: {_distances(accepted)}"
-        return LocalResult(worst, reason, evidence, tuple(pair[1] for pair in found), sampled)
+        found.sort(key=lambda one: one.side)  # the candidate first
+        worst = max(found, key=lambda one: one.verdict.severity)
+        reason = f"the {worst.side} computes {op.name} with {worst.text}: {_distances(worst)}"
+        return LocalResult(worst.verdict, reason, evidence, tuple(found), sampled)
     if dtypes[0] != dtypes[1] and all(side.within_bound for side in sides):
         narrow = max((0, 1), key=lambda i: UNIT_ROUNDOFF[dtypes[i]])
         reason = (
@@ -334,9 +334,9 @@ def _distances(accepted: Explanation) -> str:
     return f"{accepted.distance:.2g} of the scale from that, {runner_up}"
 
 
-def _accepted(accepted: Explanation, side: str) -> Evidence:
+def _accepted(accepted: Explanation) -> Evidence:
     return Evidence(
-        f"the {side} matches a replay with {accepted.text}",
+        f"the {accepted.side} matches a replay with {accepted.text}",
         {
             "hypotheses": list(accepted.codes),
             "distance": accepted.distance,

@@ -72,7 +72,7 @@ def _apply(call: Call, arrays: Sequence[Array], lifted: Executor) -> list[Array]
 
 
 def _not_lifted(lifted: Executor) -> int:
-    return sum(count.count for count in lifted.counts() if count.what == "ops not lifted")
+    return sum(count.count for count in lifted.counts() if count.code == "not lifted")
 
 
 class Region:
@@ -89,7 +89,7 @@ class Region:
         made: set[int] = set()
         self._by_call: dict[int, list[Event]] = {}
         for call in calls:
-            known = [e for e in call.reads if e.skipped != "overwritten" and e.storage not in made]
+            known = [e for e in call.reads if not e.overwritten and e.storage not in made]
             if known:
                 self._by_call[call.index] = known
             made |= {event.storage for event in call.writes if event.storage >= 0}
@@ -123,13 +123,13 @@ class Region:
         for call in self.calls:
             reads = [
                 np.zeros(event.spec.shape)
-                if event.skipped == "overwritten" and event.storage not in memory
+                if event.overwritten and event.storage not in memory
                 else _look(memory, event)
                 for event in call.reads
             ]
             outputs = _apply(call, reads, self.lifted)
             for event, output in zip(call.writes, outputs, strict=False):
-                if event.storage >= 0 and event.skipped != "view":
+                if event.storage >= 0 and not event.is_look:
                     _place(memory, event, output)
         return _look(memory, self.result)
 

@@ -34,7 +34,7 @@ def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | No
         "candidate": str(candidate),
     }
     if reference.shape != candidate.shape:
-        return Item(**known, status="differs", reason="the shapes differ")
+        return Item(**known, status="differs", reason="the shapes differ", structural=True)
     if reference.digests != candidate.digests:
         return Item(**known, status="differs", reason="texts on one side, numbers on the other")
     unknown = [d for d in dict.fromkeys((reference.dtype, candidate.dtype)) if d not in known_dtypes()]

@@ -22,6 +22,7 @@ class Item:
         status: what the comparison says; ``not compared`` has a reason.
         reference, candidate: what stands there: dtype and shape, or the value; empty: missing on that side.
         reason: why it differs or was not compared, one sentence.
+        structural: the two have other shapes, or one side lacks it.
         elements: real numbers compared.
         allclose: every pair within the tolerance, no NaN; None: not measured.
         equal_share: pairs with equal values, of `elements` (a NaN equals nothing, +0 equals -0).
@@ -38,6 +39,7 @@ class Item:
     reference: str
     candidate: str
     reason: str = ""
+    structural: bool = False
     elements: int = 0
     allclose: bool | None = None
     equal_share: float | None = None

@@ -94,7 +94,10 @@ class _Study:
             missing,
             extra,
             explained,
-            tuple(Count(what, why, len(n), tuple(n[:3])) for (what, why), n in self.left_out.items()),
+            tuple(
+                Count(what=what, reason=why, count=len(n), examples=tuple(n[:3]))
+                for (what, why), n in self.left_out.items()
+            ),
             self.bytes_read,
         )
 
@@ -159,9 +162,8 @@ class _Study:
                 identical += item is None
                 found += [] if item is None else [item]
             elif name not in ours.tensors and name not in theirs.tensors:
-                side = "reference" if name in ours.values else "candidate"
-                texts = [shown(c.values[name]) if name in c.values else "" for c in (ours, theirs)]
-                found.append(Item(name, "value", "differs", texts[0], texts[1], f"only the {side} has it"))
+                texts = [shown(c.values[name]) if name in c.values else None for c in (ours, theirs)]
+                found.append(_lone(name, texts[0], texts[1], {}))
         return found, identical
 
     def judged(
@@ -186,12 +188,16 @@ class _Study:
 
 def _lone(name: str, one: object, other: object, others_values: Mapping[str, object]) -> Item:
     side = "reference" if one is not None else "candidate"
-    reason = (
-        "numbers on one side, another kind of value on the other"
-        if name in others_values
-        else (f"only the {side} has it")
+    missing = name not in others_values
+    return Item(
+        name=name,
+        kind="value",
+        status="differs",
+        reference=str(one or ""),
+        candidate=str(other or ""),
+        reason=f"only the {side} has it" if missing else "numbers on one side, another kind of value on the other",
+        structural=missing,
     )
-    return Item(name, "value", "differs", str(one or ""), str(other or ""), reason)
 
 
 def _rank(item: Item) -> tuple[int, float, float]:
@@ -209,7 +215,7 @@ def _rank(item: Item) -> tuple[int, float, float]:
         return (2, outside, size)
     if item.elements:
         return (4, changed, size)
-    return (5, 1.0, 0.0) if "shape" in item.reason or "only the" in item.reason else (4, 0.0, 0.0)
+    return (5, 1.0, 0.0) if item.structural else (4, 0.0, 0.0)
 
 
 def _worst(statuses: list[Status], lone_files: bool) -> Status:

@@ -174,7 +174,12 @@ def _lift(
                     lifted[dtype, casts] = joined(list(found.outputs.values()), shape)
                     side.counts += executor.counts()
                     side.counts += [
-                        Count("calls not replayed when lifted", f"{dtype}: {why}", 1, (str(call.site),))
+                        Count(
+                            what="calls not replayed when lifted",
+                            reason=f"{dtype}: {why}",
+                            count=1,
+                            examples=(str(call.site),),
+                        )
                         for call, why in found.failed
                     ]
         except WhydiffError as error:

@@ -310,27 +310,35 @@ def _causes(found: Responsible, pairing: Pairing) -> list[Cause]:
         "differs": "it changes the reference's bits, but not to the candidate's",
         "agrees": "alone it changes nothing; it acts together with others",
     }[found.alone]
-    experiments = [Experiment((Intervention("carry-over", found.difference),), _PREDICTION, outcome, status, "rerun")]
+    experiments = [
+        Experiment(
+            interventions=(Intervention("carry-over", found.difference),),
+            prediction=_PREDICTION,
+            outcome=outcome,
+            status=status,
+            method="rerun",
+        )
+    ]
     if found.without:
         agrees = found.without == "agrees"
         experiments.append(
             Experiment(
-                (Intervention("leave-out", found.difference),),
-                "without it the candidate has the reference's bits",
-                "the bits are the reference's" if agrees else "bits still differ: other differences act too",
-                "confirmed" if agrees else "inconclusive",
-                "rerun",
+                interventions=(Intervention("leave-out", found.difference),),
+                prediction="without it the candidate has the reference's bits",
+                outcome="the bits are the reference's" if agrees else "bits still differ: other differences act too",
+                status="confirmed" if agrees else "inconclusive",
+                method="rerun",
             )
         )
     verdict = pairing.judged or Verdict.INCONCLUSIVE
     told = "; ".join(f"{where}: {ours} → {theirs}" for where, ours, theirs in changes or found.changes)
     return [
         Cause(
-            part.code,
-            part.name,
-            found.difference,
-            verdict,
-            (Evidence(f"the environments differ in {told}"),),
+            code=part.code,
+            name=part.name,
+            site=found.difference,
+            verdict=verdict,
+            evidence=(Evidence(f"the environments differ in {told}"),),
             status=status,
             reason="" if confirmed else outcome,
             experiments=tuple(experiments),

@@ -77,10 +77,10 @@ def _diagnosis(
         counts = (
             *counts,
             Count(
-                "points",
-                "their values have no common layout, or could not be replayed",
-                len(unknown),
-                tuple(str(one.point.events[0].site) for one in unknown[:3]),
+                what="points",
+                reason="their values have no common layout, or could not be replayed",
+                count=len(unknown),
+                examples=tuple(str(one.point.events[0].site) for one in unknown[:3]),
             ),
         )
     layouts = ", ".join(f"{w.candidate} is {w.reference}: {w.layout}" for w in weights[:4])
@@ -103,7 +103,7 @@ def _diagnosis(
             if one.point.side != "returned" and one.layout
         ),
         alignment=_alignment(reference, candidate, judged),
-        sides=(_side(reference), _side(candidate)),
+        sides=(Side.of(reference), Side.of(candidate)),
         not_compared=tuple(counts),
         accounted=not any(_departs(one) and why is None for one, why in zip(judged, named, strict=True)) or None,
         notes=(
@@ -138,15 +138,15 @@ def _origin(one: Judged, named: Named | None) -> Origin:
     where = f"{place}: lifted, {one.scale}"
     evidence = (_evidence(where), *(named.evidence if named is not None else ()))
     return Origin(
-        point.events[0].site,
-        point.events[1].site,
-        "region",
-        Verdict.SEMANTIC,
-        one.comparison,
-        (point.calls[0].index, point.calls[1].index),
-        (),
-        (),
-        evidence,
+        site=point.events[0].site,
+        candidate_site=point.events[1].site,
+        kind="region",
+        verdict=Verdict.SEMANTIC,
+        comparison=one.comparison,
+        calls=(point.calls[0].index, point.calls[1].index),
+        leaves=(),
+        region=(),
+        evidence=evidence,
     )
 
 
@@ -175,19 +175,6 @@ def _alignment(reference: Trace, candidate: Trace, judged: Sequence[Judged]) -> 
         for trace, some in zip((reference, candidate), taken, strict=True)
     ]
     return Alignment(tuple(Pair(r, c, "same weight") for r, c in sorted(pairs)), left[0], left[1])
-
-
-def _side(trace: Trace) -> Side:
-    return Side(
-        trace.source,
-        trace.framework,
-        trace.level,
-        len(trace.calls),
-        trace.environment,
-        trace.observer,
-        trace.complete,
-        trace.note,
-    )
 
 
 __all__ = ["Judged", "Weight", "check_port"]

@@ -127,13 +127,13 @@ def _constant(candidate: Trace, one: Judged) -> Named | None:
                 code = ("FO002", "epsilon-differs") if max(wanted, number) < 1e-2 else ("FO003", "scale-differs")
                 cause = _cause(*code, one, evidence, Remedy(f"Use {wanted:.6g} in the candidate."), str(change))
                 proof = Experiment(
-                    (change,),
-                    "only rounding is left at this point",
-                    f"in float64 the mean absolute difference is {after:.1e}, and {before:.1e} before",
-                    "confirmed",
-                    "replay",
-                    before,
-                    after,
+                    interventions=(change,),
+                    prediction="only rounding is left at this point",
+                    outcome=f"in float64 the mean absolute difference is {after:.1e}, and {before:.1e} before",
+                    status="confirmed",
+                    method="replay",
+                    before=before,
+                    after=after,
                 )
                 return Named(replace(cause, experiments=(proof,), interventions=(change,)), f"{wanted} {number}")
     return None
@@ -186,15 +186,19 @@ def _near(one: Array, other: Array) -> bool:
 
 def _cause(code: str, title: str, one: Judged, evidence: Evidence, remedy: Remedy, done: str) -> Cause:
     experiment = Experiment(
-        (), "the reference's value, to rounding", f"carried out in float64: {done} gives it", "confirmed", "replay"
+        interventions=(),
+        prediction="the reference's value, to rounding",
+        outcome=f"carried out in float64: {done} gives it",
+        status="confirmed",
+        method="replay",
     )
     return Cause(
-        code,
-        title,
-        str(one.point.events[1].site),
-        Verdict.SEMANTIC,
-        (evidence,),
-        remedy,
-        "confirmed",
+        code=code,
+        name=title,
+        site=str(one.point.events[1].site),
+        verdict=Verdict.SEMANTIC,
+        evidence=(evidence,),
+        remedy=remedy,
+        status="confirmed",
         experiments=(experiment,),
     )

@@ -81,7 +81,9 @@ def find_points(
     points += _returned(reference, candidate)
     points.sort(key=lambda p: (p.calls[0].index, p.side == "out of"))
     reason = "not read, or not read equally often on both sides"
-    return tuple(points), ((Count("weights", reason, len(unread), tuple(unread[:3])),) if unread else ())
+    return tuple(points), (
+        (Count(what="weights", reason=reason, count=len(unread), examples=tuple(unread[:3])),) if unread else ()
+    )
 
 
 def _returned(reference: Trace, candidate: Trace) -> Iterator[Point]:

@@ -49,7 +49,14 @@ def match_weights(reference: Trace, candidate: Trace) -> tuple[tuple[Weight, ...
     for side, rest, word in ((sides[0], sides[1], "reference"), (sides[1], sides[0], "candidate")):
         lone = [n for key, names in side.items() for n, _ in names[len(rest.get(key, [])) :]]
         if lone:
-            counts.append(Count("weights", f"only the {word} has these numbers", len(lone), tuple(lone[:3])))
+            counts.append(
+                Count(
+                    what="weights",
+                    reason=f"only the {word} has these numbers",
+                    count=len(lone),
+                    examples=tuple(lone[:3]),
+                )
+            )
     return tuple(found), tuple(counts)
 
 

@@ -138,5 +138,7 @@ def _judged(alarm: Alarm, cause: Cause, after: Audit) -> Cause:
         outcome += f"; {len(poles)} division(s) by vanished numbers remain" if poles else ""
     status: Status = "confirmed" if done else "refuted"
     rewrites = tuple(item for item in cause.interventions if item.name in _REWRITES)
-    experiment = Experiment(rewrites, prediction, outcome, status, "rerun")
+    experiment = Experiment(
+        interventions=rewrites, prediction=prediction, outcome=outcome, status=status, method="rerun"
+    )
     return replace(cause, status=status, experiments=(*cause.experiments, experiment))

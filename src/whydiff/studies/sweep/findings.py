@@ -74,6 +74,7 @@ class Cell:
         growth: (scope, mean absolute, max absolute difference) of the plain run, in execution order.
         accounted: whether resynchronising at the origins leaves no differing bit in the outputs.
         not_compared: what was left out, counted.
+        repeats: whether the program repeats itself at the reference size; None: not asked.
         note: why it failed, or what else is to be known.
         seconds: how long it took (not part of its meaning).
     """
@@ -89,6 +90,7 @@ class Cell:
     growth: tuple[tuple[str, float, float], ...] = ()
     accounted: bool | None = None
     not_compared: tuple[Count, ...] = ()
+    repeats: bool | None = None
     note: str = ""
     seconds: float = field(default=0.0, compare=False)
 

@@ -32,12 +32,12 @@ def name_causes(study: Sweep, tried: Sequence[Tried]) -> tuple[Cause, ...]:
     status: Status = "confirmed" if working else "inconclusive"
     return (
         Cause(
-            detector.code,
-            detector.name,
-            first.site,
-            Verdict.ROUNDING,
-            tuple(_evidence(study)),
-            remedy,
+            code=detector.code,
+            name=detector.name,
+            site=first.site,
+            verdict=Verdict.ROUNDING,
+            evidence=tuple(_evidence(study)),
+            remedy=remedy,
             status=status,
             reason=reason,
             experiments=experiments,
@@ -75,11 +75,11 @@ def _experiment(one: Tried) -> Experiment:
     outcome = f"{one.equal} of {one.tried} sizes agree, largest difference left {one.max_abs:.1e}; "
     outcome += f"{one.cost:.2f} times the time at {one.at}; its own outputs moved by {one.shift:.1e}"
     return Experiment(
-        tuple(Intervention(one.name, op) for op in one.ops),
-        "every size agrees with the reference size bit for bit",
-        outcome,
-        "confirmed" if one.works else "refuted",
-        "rerun",
-        None,
-        one.max_abs,
+        interventions=tuple(Intervention(one.name, op) for op in one.ops),
+        prediction="every size agrees with the reference size bit for bit",
+        outcome=outcome,
+        status="confirmed" if one.works else "refuted",
+        method="rerun",
+        before=None,
+        after=one.max_abs,
     )

@@ -153,7 +153,8 @@ def _compared(job: Job) -> Cell:
     with flagged(job, adapter):
         reference = _reference(job)
         if reference.repeats is False:
-            return Cell(job.size, job.against, "failed", note=f"the program does not repeat itself: {reference.note}")
+            note = f"the program does not repeat itself: {reference.note}"
+            return Cell(size=job.size, against=job.against, status="failed", repeats=False, note=note)
         trace = run.capture()
         alignment = align(reference.trace, trace)
         axes = axes_for(job, reference.trace, trace, alignment)
@@ -254,18 +255,19 @@ def _cell(job: Job, reference: _Recorded, trace: Trace, found: Resynchronised, p
     )
     counts: dict[Count, None] = dict.fromkeys((*plain.counts, *found.counts))
     return Cell(
-        job.size,
-        job.against,
-        "identical" if same else "differs",
-        outputs,
-        bits,
-        flips,
-        positions,
-        tuple(origins),
-        growth,
-        found.accounted,
-        tuple(counts),
-        reference.note,
+        size=job.size,
+        against=job.against,
+        status="identical" if same else "differs",
+        outputs=outputs,
+        bits=bits,
+        flips=flips,
+        positions=positions,
+        found=tuple(origins),
+        growth=growth,
+        accounted=found.accounted,
+        not_compared=tuple(counts),
+        repeats=reference.repeats,
+        note=reference.note,
     )
 
 

@@ -282,8 +282,9 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     differing = [cell for cell in cells if cell.status == "differs"]
     if not differing:
-        if any("does not repeat itself" in cell.note for cell in failed):
-            return Verdict.NONDETERMINISTIC, failed[0].note
+        unsteady = next((cell for cell in failed if cell.repeats is False), None)
+        if unsteady is not None:
+            return Verdict.NONDETERMINISTIC, unsteady.note
         if failed:
             return Verdict.INCONCLUSIVE, f"{len(failed)} of {len(cells)} cells failed, none of the others differs"
         return Verdict.IDENTICAL, f"no op and no output changes a bit in {len(cells)} cells"

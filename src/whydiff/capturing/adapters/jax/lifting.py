@@ -209,7 +209,9 @@ class Lifter:
 
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons, and discrete choices that flip."""
-        found = [Count("ops not lifted", why, len(at), tuple(at[:3])) for why, at in self.not_lifted.items()]
+        found = [
+            Count("ops not lifted", why, len(at), tuple(at[:3]), "not lifted") for why, at in self.not_lifted.items()
+        ]
         if self.flips:
             found.append(
                 Count(
@@ -217,6 +219,7 @@ class Lifter:
                     f"lifted to {self.lift.dtype}",
                     len(self.flips),
                     tuple(self.flips[:3]),
+                    "flip",
                 )
             )
         return tuple(found)

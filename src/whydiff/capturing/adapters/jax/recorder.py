@@ -17,8 +17,7 @@ from whydiff.capturing.adapters.jax.ops import SLICE, STACK, Fixed, Op, aval_of
 from whydiff.capturing.adapters.jax.scopes import Names, phase_and_scope
 from whydiff.capturing.adapters.jax.state import Reached
 from whydiff.records import Call, Event, Fingerprint, Leaf, LeafRole, Site, TensorSpec
-
-UNSEEN = "not observed: inside a fused region of the compiled program"
+from whydiff.records.trace import UNSEEN
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from whydiff.capturing.adapters.jax.interventions import Changes, supported
 from whydiff.capturing.adapters.jax.known import Known
 from whydiff.capturing.adapters.jax.outputs import arrays_in
 from whydiff.capturing.adapters.jax.reading import READER
-from whydiff.capturing.adapters.jax.recorder import UNSEEN, Recorder
+from whydiff.capturing.adapters.jax.recorder import Recorder
 from whydiff.capturing.adapters.jax.recording import WAYS, Compiled, Recording, Way
 from whydiff.capturing.adapters.jax.scopes import modules_named
 from whydiff.capturing.adapters.jax.state import at_this_level, put_back, raw, reach
@@ -137,7 +137,7 @@ class Run(contract.Run):
         parts = [f"values were taken by way of {way!r}"]
         if attempts > 1:
             parts.append(f"less invasive ways that changed the outputs: {attempts - (way != WAYS[0])}")
-        unseen = sum(event.skipped == UNSEEN for call in recorder.calls for event in call.writes)
+        unseen = sum(event.unseen for call in recorder.calls for event in call.writes)
         if unseen:
             parts.append(f"{unseen} values lie inside fused regions and were not observed")
         if recording.opaque:

@@ -234,7 +234,7 @@ class Executor(Replay):
             return f"gave {len(outputs)} outputs, recorded {len(call.writes)}"
         seen: set[int] = set()
         for event, tensor in zip(call.writes, outputs, strict=False):
-            if event.storage < 0 or event.skipped == "view" or event.storage in mutated:
+            if event.storage < 0 or event.is_look or event.storage in mutated:
                 continue
             if tuple(tensor.shape) != event.spec.shape:
                 return f"gave shape {list(tensor.shape)}, recorded {list(event.spec.shape)}"
@@ -256,7 +256,7 @@ class Executor(Replay):
 
     def _place_payloads(self, call: Call) -> bool:
         """Put recorded written values in place; False if the trace lacks one."""
-        wanted = [e for e in call.writes if e.skipped != "view"]
+        wanted = [e for e in call.writes if not e.is_look]
         if not wanted or any(not event.payload for event in wanted):
             return False
         mutated = {call.reads[i].storage for i in call.mutates}

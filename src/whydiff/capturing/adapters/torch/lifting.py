@@ -148,14 +148,16 @@ class LiftedExecutor(Executor):
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons."""
         found = [
-            Count("ops not lifted", reason, len(sites), tuple(sites[:3])) for reason, sites in self.not_lifted.items()
+            Count("ops not lifted", why, len(sites), tuple(sites[:3]), "not lifted")
+            for why, sites in self.not_lifted.items()
         ]
-        for what, sites in (
-            ("discrete choices that flip when lifted", self.flips),
-            ("numbers that left the program before lifting", self.exported),
-        ):
-            if sites:
-                found.append(Count(what, f"lifted to {self.lift.dtype}", len(sites), tuple(sites[:3])))
+        how = f"lifted to {self.lift.dtype}"
+        if self.flips:
+            what = "discrete choices that flip when lifted"
+            found.append(Count(what, how, len(self.flips), tuple(self.flips[:3]), "flip"))
+        if self.exported:
+            what = "numbers that left the program before lifting"
+            found.append(Count(what, how, len(self.exported), tuple(self.exported[:3])))
         return tuple(found)
 
     # ------------------------------------------------------------------ executing
@@ -232,7 +234,7 @@ class LiftedExecutor(Executor):
 
     def _round(self, call: Call) -> None:
         """Round what the recorded program rounded: outputs narrower than every floating input."""
-        inputs = [e for e in call.reads if e.skipped != "overwritten" and _floats(e)]
+        inputs = [e for e in call.reads if not e.overwritten and _floats(e)]
         inputs = [e for e in inputs if e.spec.shape] or inputs
         if not inputs:
             return  # made from no floats: executed as recorded
@@ -249,7 +251,7 @@ class LiftedExecutor(Executor):
         *Monte Carlo Arithmetic*, UCLA CSD-970002, 1997 (random rounding).
         """
         for event in call.writes:
-            if event.storage not in self._held or not _floats(event) or event.skipped == "view":
+            if event.storage not in self._held or not _floats(event) or event.is_look:
                 continue
             tensor = self.read(event)
             parts = torch.view_as_real(tensor) if tensor.is_complex() else tensor
@@ -361,12 +363,12 @@ def _epsilon(event: Event) -> float:
 def _depends_on_floats(call: Call) -> bool:
     """Whether floats go in, besides those that are filled, and floats come out."""
     inputs = (event for i, event in enumerate(call.reads) if i not in call.mutates)
-    reads = any(_floats(event) and event.skipped != "overwritten" for event in inputs)
+    reads = any(_floats(event) and not event.overwritten for event in inputs)
     return reads and any(event.storage >= 0 and _floats(event) for event in call.writes)
 
 
 def _makes_floats(call: Call) -> bool:
     """Whether floats come out although none went in: constants, and integers turned into floats."""
-    if any(_floats(event) and event.skipped != "overwritten" for event in call.reads):
+    if any(_floats(event) and not event.overwritten for event in call.reads):
         return False
     return any(event.storage >= 0 and _floats(event) for event in call.writes)

@@ -24,6 +24,7 @@ from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf
 from whydiff.capturing.adapters.torch.storages import Span, Storage, Storages, read_lanes, span_of, written_lanes
 from whydiff.records import Call, Fingerprint, Kind, Payload, TensorSpec
+from whydiff.records.trace import LOOK, OVERWRITTEN, UNINITIALISED
 
 _Touched = tuple[int, torch.Tensor, Storage]
 
@@ -143,9 +144,9 @@ class Recorder(TorchDispatchMode):
         if touched is not None:
             touched.append((position, tensor, storage))
             if operator is not None and operator.overwrites:
-                return (spec, storage.number, storage.producer, None, 0, True, "overwritten", "")
+                return (spec, storage.number, storage.producer, None, 0, True, OVERWRITTEN, "")
         if not storage.initialised:
-            return (spec, storage.number, storage.producer, None, 0, True, "uninitialised memory", "")
+            return (spec, storage.number, storage.producer, None, 0, True, UNINITIALISED, "")
         if not self.fingerprints:
             return (spec, storage.number, storage.producer, None, 0, True, "not fingerprinted", "")
         lanes, nbytes, dense, known = read_lanes(tensor, storage, self._span(tensor, spec))
@@ -228,7 +229,7 @@ class Recorder(TorchDispatchMode):
                 storage.initialised = not operator.uninitialised
             elif storage.number not in changed:
                 spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
-                writes.append((spec, storage.number, storage.producer, None, 0, True, "view", ""))
+                writes.append((spec, storage.number, storage.producer, None, 0, True, LOOK, ""))
                 continue
             kind = "compute"
             returned.add(storage.number)
@@ -244,7 +245,7 @@ class Recorder(TorchDispatchMode):
     def _written(self, tensor: torch.Tensor, storage: Storage, index: int, key: str) -> Row:
         spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
         if not storage.initialised:
-            return (spec, storage.number, index, None, 0, True, "uninitialised memory", "")
+            return (spec, storage.number, index, None, 0, True, UNINITIALISED, "")
         if not self.fingerprints:
             return (spec, storage.number, index, None, 0, True, "not fingerprinted", "")
         lanes, nbytes, dense = written_lanes(tensor, storage, self._span(tensor, spec))

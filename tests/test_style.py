@@ -1,0 +1,100 @@
+"""Habits that no linter knows: code reads fields, never sentences; large records are made with keywords."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from whydiff import records
+
+SOURCE = Path(__file__).parents[1] / "src/whydiff"
+SENTENCES = {"reason", "why", "what", "note", "notes", "statement", "outcome", "prediction", "skipped"}
+"""Attributes that people read."""
+SEARCHES = {"startswith", "endswith", "find", "index", "count"}
+MOST = 3
+"""Fields that a record may be given by position."""
+YET = ("capturing/adapters/", "explain/scaling", "judge/", "locate/", "pair/")
+"""Rooms that do not keep to it yet."""
+LARGE = {
+    name
+    for name, part in vars(records).items()
+    if isinstance(part, type) and dataclasses.is_dataclass(part) and len(dataclasses.fields(part)) > MOST
+}
+
+
+def is_sentence(node: ast.expr) -> bool:
+    """An attribute that holds a sentence, also called (``.what.lower()``); a class may read its own (``self.x``)."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return is_sentence(node.func.value)
+    own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    return isinstance(node, ast.Attribute) and node.attr in SENTENCES and not own
+
+
+def is_code(node: ast.expr) -> bool:
+    """Something that a sentence is compared with, other than with nothing."""
+    return not (isinstance(node, ast.Constant) and node.value in ("", None)) and not is_sentence(node)
+
+
+def read_sentences(tree: ast.AST) -> Iterator[int]:
+    """Lines that look for something in a sentence."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(map(is_sentence, sides)) and any(map(is_code, sides)):
+                yield node.lineno
+        elif isinstance(node, ast.Attribute) and node.attr in SEARCHES and is_sentence(node.value):
+            yield node.lineno
+
+
+def placed_by_position(tree: ast.AST) -> Iterator[int]:
+    """Lines that give a large record more than `MOST` fields by position."""
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in LARGE):
+            continue
+        if len(node.args) > MOST or any(isinstance(one, ast.Starred) for one in node.args):
+            yield node.lineno
+
+
+def places(rule: Callable[[ast.AST], Iterator[int]], left_out: tuple[str, ...] = ()) -> list[str]:
+    return [
+        f"{path.relative_to(SOURCE)}:{line}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        if not path.relative_to(SOURCE).as_posix().startswith(left_out)
+        for line in rule(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+
+
+def test_code_reads_fields_and_no_sentences() -> None:
+    assert places(read_sentences) == []
+
+
+def test_large_records_are_made_with_keywords() -> None:
+    assert places(placed_by_position, YET) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("'shape' in one.reason", [1]),
+        ("look.why.startswith('no slice')", [1]),
+        ("one.what == APART", [1]),
+        ("x != cell.note.lower()", [1]),
+        ("one.reason == '' or one.reason != other.reason", []),
+        ("self.what == OUTPUTS", []),
+        ("f'{one.reason}'", []),
+    ],
+)
+def test_sentences_that_are_read_are_seen(code: str, lines: list[int]) -> None:
+    assert list(read_sentences(ast.parse(code))) == lines
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [("Count('a', 'b', 1)", []), ("Count('a', 'b', 1, ())", [1]), ("Count(*x)", [1]), ("Evidence('a', {})", [])],
+)
+def test_records_by_position_are_seen(code: str, lines: list[int]) -> None:
+    assert list(placed_by_position(ast.parse(code))) == lines
