@@ -167,7 +167,7 @@ def _ends(reference: Trace, candidate: Trace, alignment: Alignment) -> list[Comp
     for pair in alignment.pairs:
         ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
         for a, b in paired(ours, theirs, "writes"):
-            if a.uninitialised == b.skipped:
+            if a.uninitialised and b.uninitialised:
                 continue
             if a.storage in last[0].get(ours.index, ()) and b.storage in last[1].get(theirs.index, ()):
                 slot = Slot(0, str(a.site))
@@ -189,7 +189,7 @@ def _never_read(trace: Trace) -> dict[int, set[int]]:
         for event in call.reads:
             open_now.pop(event.storage, None)
         for event in call.writes:
-            if event.storage >= 0 and event.skipped not in ("view", "uninitialised memory"):
+            if event.storage >= 0 and not (event.is_look or event.uninitialised):
                 open_now[event.storage] = call.index
     found: dict[int, set[int]] = {}
     for storage, index in open_now.items():
