@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from whydiff import registry
 from whydiff.capturing.adapters import Progress, Run, for_framework, for_target, replayable
+from whydiff.capturing.process import as_found
 from whydiff.capturing.store import DiskTrace, open_trace
 from whydiff.errors import Failures, TraceError, WhydiffError, attempted, collecting, guarded
 from whydiff.explain.case import Case
@@ -78,10 +79,11 @@ def compare(reference: Any, candidate: Any, *args: Any, options: Options | None 
         whydiff.errors.UsageError: a side is neither a callable nor a trace.
     """
     options = options or Options()
-    sides = _runs(reference, candidate, args, kwargs)
-    with _strange_traces(sides), registry.blamed(), collecting() as failures:
-        diagnosis = _compared(sides, options)
-        return replace(diagnosis, not_compared=(*diagnosis.not_compared, *_failed(failures)))
+    with as_found():
+        sides = _runs(reference, candidate, args, kwargs)
+        with _strange_traces(sides), registry.blamed(), collecting() as failures:
+            diagnosis = _compared(sides, options)
+            return replace(diagnosis, not_compared=(*diagnosis.not_compared, *_failed(failures)))
 
 
 def _compared(sides: tuple[Run | DiskTrace, ...], options: Options) -> Diagnosis:

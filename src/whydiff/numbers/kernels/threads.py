@@ -57,12 +57,30 @@ def spread(
     helpers = min(workers or usable_threads(), len(parts)) - 1
     if helpers > 0 and _pool is None:
         _pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="whydiff")
-    futures = [_pool.submit(work) for _ in range(helpers)] if _pool else []
+    pool, futures = _pool, []
+    for _ in range(helpers):
+        try:
+            futures.append(pool.submit(work))  # type: ignore[union-attr]
+        except RuntimeError:  # `stop` was called meanwhile: the caller's thread does the work
+            break
     work()
     for future in futures:
         if not future.cancel():  # it has started: wait for its last part
             future.result()
     return results
+
+
+def started() -> bool:
+    """Whether threads wait for work."""
+    return _pool is not None
+
+
+def stop() -> None:
+    """End the threads that wait for work; the next `spread` starts new ones."""
+    global _pool
+    pool, _pool = _pool, None
+    if pool is not None:
+        pool.shutdown(wait=True)
 
 
 def _forget_pool() -> None:

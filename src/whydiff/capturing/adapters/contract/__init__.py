@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from whydiff.capturing.adapters.contract.executing import Change, Exchanged, Executor, RecordedSum, Value
-from whydiff.capturing.adapters.contract.running import Outputs, Run, Session
+from whydiff.capturing.adapters.contract.running import Kept, Outputs, Run, Session
 from whydiff.capturing.adapters.roles import Role
 from whydiff.errors import UnsupportedError
 from whydiff.numbers.ranges.audit import Audit
@@ -105,6 +105,10 @@ class Recorded:
     def environment(self) -> Environment:
         """Everything outside the program that can change numbers, now."""
         return Environment()
+
+    def process(self) -> Kept:
+        """What the framework keeps for the whole process (modes, switches, random states), as it is now."""
+        return Kept()
 
     def to_payload(self, value: Value) -> Payload:
         """A host copy of a value.
@@ -227,6 +231,7 @@ __all__ = [
     "Change",
     "Exchanged",
     "Executor",
+    "Kept",
     "Outputs",
     "Place",
     "Progress",

@@ -15,6 +15,14 @@ from whydiff.records import Intervention, ObserverCheck, Output, Trace
 Outputs = Sequence[tuple[str, Value]]
 
 
+class Kept:
+    """Something that was remembered: nothing."""
+
+    def restore(self) -> None:
+        """Put back what changed since."""
+        return None
+
+
 class Session(ABC):
     """Captures what runs inside its ``with`` block into a sink."""
 

@@ -15,6 +15,7 @@ from whydiff.records import Call, Environment, Lift, Payload, Trace
 
 if TYPE_CHECKING:
     from whydiff.capturing.adapters.jax.executor import Executor
+    from whydiff.capturing.adapters.jax.process import Process
     from whydiff.capturing.adapters.jax.run import Run
     from whydiff.capturing.adapters.jax.session import Session
 
@@ -78,6 +79,12 @@ class JaxAdapter(Adapter):
         from whydiff.capturing.adapters.jax.values import to_payload
 
         return to_payload(value)
+
+    def process(self) -> Process:
+        """JAX's configuration as it is now."""
+        from whydiff.capturing.adapters.jax.process import Process
+
+        return Process()
 
     def environment(self) -> Environment:
         """Versions, hardware, flags and variables now."""

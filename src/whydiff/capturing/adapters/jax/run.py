@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from whydiff.capturing import process
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import called, checked, equal
 from whydiff.capturing.adapters._outputs import outputs_of
@@ -17,6 +18,7 @@ from whydiff.capturing.adapters.jax.environment import environment
 from whydiff.capturing.adapters.jax.interventions import Changes, supported
 from whydiff.capturing.adapters.jax.known import Known
 from whydiff.capturing.adapters.jax.outputs import arrays_in
+from whydiff.capturing.adapters.jax.process import Process
 from whydiff.capturing.adapters.jax.reading import READER
 from whydiff.capturing.adapters.jax.recorder import Recorder
 from whydiff.capturing.adapters.jax.recording import WAYS, Compiled, Recording, Way
@@ -168,10 +170,13 @@ class Run(contract.Run):
 
     @contextmanager
     def _beginning(self) -> Iterator[None]:
-        """Variables as they were, before and after."""
+        """Variables, and the process, as they were before."""
+        kept = process.Process(), Process()
         try:
             yield
         finally:
+            for one in kept:
+                one.restore()
             for variable, value in self._variables:
                 put_back(variable, value)
 

@@ -22,6 +22,7 @@ from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.layouts import laid_out
 from whydiff.capturing.adapters.torch.lifting import LiftedExecutor
 from whydiff.capturing.adapters.torch.probing import Summed, summed
+from whydiff.capturing.adapters.torch.process import Process
 from whydiff.capturing.adapters.torch.remedies import REMEDIES, remedy
 from whydiff.capturing.adapters.torch.roles import NAMES, PLACES, roles
 from whydiff.capturing.adapters.torch.run import Run
@@ -98,6 +99,10 @@ class TorchAdapter(Adapter):
     def audit(self, trace: Trace) -> Audit:
         """Ranges of everything that a trace's ops write, by replay."""
         return audit_trace(Executor(trace))
+
+    def process(self) -> Process:
+        """What the framework keeps for the whole process, as it is now."""
+        return Process()
 
     def environment(self) -> Environment:
         """Versions, hardware, flags, variables and random states now."""

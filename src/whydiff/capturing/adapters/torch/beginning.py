@@ -2,13 +2,12 @@
 
 Contents of tensors are kept by the capture, copied only when an op is about to change them (`LiveLeaf`).
 This module keeps the rest: which objects hang where (attributes, lists, dicts, sets, closure cells),
-which memory a tensor shows, gradients, ``requires_grad``, generators, random states and process-wide switches.
+which memory a tensor shows, gradients, ``requires_grad``, generators; `Process` keeps what the process has once.
 """
 
 from __future__ import annotations
 
 import functools
-import random
 import types
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -17,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from whydiff.capturing import process
 from whydiff.capturing.adapters._live import reached_by
 from whydiff.capturing.adapters.torch.dtypes import not_comparable
-from whydiff.capturing.adapters.torch.environment import apply_flags, flags_now
+from whydiff.capturing.adapters.torch.process import Process
 
 _DEPTH = 4
 """Plain objects and functions are followed this deep; modules, optimizers and containers do not count."""
@@ -28,8 +28,6 @@ _KINDS = frozenset(_OPAQUE)
 _MAPPINGS = frozenset((dict, OrderedDict))
 _NOTHING: dict[Any, Any] = {}
 _FREE = (torch.nn.Module, torch.optim.Optimizer, dict, list, tuple, set, frozenset, functools.partial)
-
-RandomStates = tuple[Any, ...]
 
 
 class Beginning:
@@ -41,8 +39,7 @@ class Beginning:
 
     def __init__(self, things: Iterable[Any]) -> None:
         self.optimizers: list[torch.optim.Optimizer] = []
-        self._random, self._flags = random_states(), flags_now()
-        self._default_dtype = torch.get_default_dtype()
+        self._processes = process.Process(), Process()
         self._dicts: list[tuple[Any, Any]] = []
         self._sequences: list[tuple[Any, list[Any]]] = []
         self._sets: list[tuple[set[Any], set[Any]]] = []
@@ -131,9 +128,8 @@ class Beginning:
             _restore_tensor(tensor, look, requires_grad, gradient)
         for generator, state in self._generators:
             generator.set_state(state)
-        torch.set_default_dtype(self._default_dtype)
-        apply_flags(self._flags.as_dict())
-        set_random_states(self._random)
+        for kept in self._processes:
+            kept.restore()
 
 
 def _restore_tensor(
@@ -156,23 +152,3 @@ def _shows_the_same(tensor: torch.Tensor, look: torch.Tensor) -> bool:
         and tensor.stride() == look.stride()
         and tensor.storage_offset() == look.storage_offset()
     )
-
-
-def random_states() -> RandomStates:
-    """States of torch's, Python's and numpy's global generators."""
-    devices = [torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())] if _cuda() else []
-    return torch.get_rng_state(), devices, random.getstate(), np.random.get_state()
-
-
-def set_random_states(states: RandomStates) -> None:
-    """Put `random_states` back."""
-    cpu, devices, python, numpy = states
-    torch.set_rng_state(cpu)
-    for index, state in enumerate(devices):
-        torch.cuda.set_rng_state(state, index)
-    random.setstate(python)
-    np.random.set_state(numpy)
-
-
-def _cuda() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_initialized()

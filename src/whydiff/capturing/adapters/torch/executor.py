@@ -80,6 +80,7 @@ class Executor(Replay):
         super().__init__(trace, restore, exchanged)
         self.trusted = bool(trace.handles)
         self._held: dict[int, Held] = {}
+        self._runs = 0
         self._changed = {call.reads[i].storage for call in self.trace.calls for i in call.mutates}
 
     # ------------------------------------------------------------------ running
@@ -88,7 +89,9 @@ class Executor(Replay):
     def running(self) -> Iterator[None]:
         """The state in which recorded ops are executed: no autograd, no autocast, flags and RNG put back."""
         flags = flags_now()
+        self._runs += 1
         with ExitStack() as stack:
+            stack.callback(self._stopped)
             stack.enter_context(torch.inference_mode())
             stack.enter_context(torch.random.fork_rng(devices=_cuda_devices()))
             for device in ("cpu", "cuda"):
@@ -130,6 +133,9 @@ class Executor(Replay):
         Raises:
             ReplayError, LookupError, RuntimeError …: whatever the op or its template raises.
         """
+        if not self._runs:  # asked alone: what the op needs set is put back behind it
+            with self.running():
+                return self.apply(call, reads)
         func = find(call.target, trusted=self.trusted)
         args, kwargs = self._arguments(call, reads)
         self._apply_flags(self.trace.contexts[call.context] if self.trace.contexts else {})
@@ -157,6 +163,9 @@ class Executor(Replay):
             torch.cuda.set_rng_state(from_payload(state), device)
         else:
             torch.set_rng_state(from_payload(state))
+
+    def _stopped(self) -> None:
+        self._runs -= 1
 
     def _apply_flags(self, flags: Mapping[str, Any]) -> None:
         apply_flags(flags)

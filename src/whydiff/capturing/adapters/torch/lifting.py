@@ -176,6 +176,9 @@ class LiftedExecutor(Executor):
 
     def apply(self, call: Call, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The op on wide reads; mutated ones are changed in place."""
+        if not self._runs:
+            with self.running():
+                return self.apply(call, reads)
         self._apply_flags(dict(self.trace.contexts[call.context] if self.trace.contexts else {}) | _EXACT)
         wide = [widened(read, self.lift) for read in reads]
         func = find(call.target, trusted=self.trusted)

@@ -13,11 +13,12 @@ import torch
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import called, checked
 from whydiff.capturing.adapters._outputs import outputs_of
-from whydiff.capturing.adapters.torch.beginning import Beginning, random_states, set_random_states
+from whydiff.capturing.adapters.torch.beginning import Beginning
 from whydiff.capturing.adapters.torch.contents import Contents
 from whydiff.capturing.adapters.torch.dtypes import not_comparable
 from whydiff.capturing.adapters.torch.interventions import applied, supported
 from whydiff.capturing.adapters.torch.outputs import tensors_in
+from whydiff.capturing.adapters.torch.process import random_states, set_random_states
 from whydiff.capturing.adapters.torch.range_recorder import RangeRecorder
 from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.adapters.torch.rewrites import Rewriter
