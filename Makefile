@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench bench-peers corpus clean venvs-matrix venv-colbert
+.PHONY: help venv demo test lint format docs bench bench-peers corpus clean venvs-matrix venv-colbert
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: $(STAMP) ## ruff, mypy, import layers
 format: $(STAMP) ## rewrite the code in the one style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## write a page for every cause to docs/causes
+	$(BIN)/python -m whydiff.explain.causes._page docs
 
 bench: $(STAMP) ## measure capture and comparison on this machine
 	$(BIN)/python -m benchmarks.capture_cost

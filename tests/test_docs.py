@@ -12,7 +12,8 @@ from whydiff import errors
 from whydiff.records import Verdict
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+BUILT = ROOT / "docs/causes"
+PAGES = sorted(p for p in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")) if not p.is_relative_to(BUILT))
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(#[\w-]+)?\)")
 
 

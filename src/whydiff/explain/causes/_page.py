@@ -1,4 +1,4 @@
-"""Documentation pages of causes from their docstrings; `python -m whydiff.explain.causes._page docs` writes them."""
+"""Documentation pages of causes from their docstrings; `make docs` writes them."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ def page(detector: CauseRule) -> str:
 
 def index() -> str:
     """The page that lists every cause."""
-    rows = [f"| [{d.code}](../causes/{d.code}.md) | `{d.name}` | {sections(d)['']} |" for d in detectors()]
+    rows = [f"| {d.code} | `{d.name}` | {sections(d)['']} |" for d in detectors()]
     return "\n".join(
         [
             "# Causes",
             "",
-            "Every cause that whydiff can name; `whydiff cause CODE` prints a page.",
+            "Every cause that whydiff can name. `whydiff cause CODE` prints its page, `make docs` writes all of them to",
+            "`docs/causes`.",
             "",
             "| code | name | what it is |",
             "|---|---|---|",
@@ -58,7 +59,7 @@ def _source(detector: CauseRule) -> str:
 
 
 def write(docs: Path) -> list[Path]:
-    """Write ``reference/causes.md`` and ``causes/CODE.md`` below the documentation's folder."""
+    """Write ``causes/CODE.md`` and ``reference/causes.md`` (which is checked in) below the documentation's folder."""
     pages = {docs / "causes" / f"{d.code}.md": page(d) for d in detectors()}
     pages[docs / "reference" / "causes.md"] = index()
     for path, text in pages.items():
