@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from whydiff import registry
-from whydiff.capturing.adapters import Progress, Run, for_framework, for_target, replayable
+from whydiff.capturing.adapters import Executor, Progress, Run, for_framework, for_target, replayable
 from whydiff.capturing.process import as_found
 from whydiff.capturing.store import DiskTrace, open_trace
 from whydiff.errors import Failures, TraceError, WhydiffError, attempted, collecting, guarded
@@ -281,14 +281,15 @@ def _trace(side: Run | DiskTrace, options: Options, name: str) -> Trace:
         options.progress(f"capture the {name}", 0, 3)
     trace = side.capture(level=options.level)
     if options.check:
-        trace = replace(trace, observer=side.check(trace))  # type: ignore[type-var]
+        trace = replace(trace, observer=side.check(trace))
     if options.progress is not None:
         options.progress(f"capture the {name}", 3, 3)
     return trace
 
 
-def _executors(reference: Trace, candidate: Trace) -> tuple[Any, Any]:
-    return tuple(for_framework(trace.framework).executor(trace) for trace in (reference, candidate))  # type: ignore[return-value]
+def _executors(reference: Trace, candidate: Trace) -> tuple[Executor, Executor]:
+    ours, theirs = (for_framework(trace.framework).executor(trace) for trace in (reference, candidate))
+    return ours, theirs
 
 
 def _not_compared(case: Case) -> tuple[Count, ...]:

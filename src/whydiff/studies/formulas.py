@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from whydiff.capturing.adapters import Progress, for_target
+from whydiff.capturing.adapters import Progress, Recorded, for_target
 from whydiff.errors import UsageError
 from whydiff.numbers.metrics import measure
 from whydiff.numbers.ranges import measure_array
@@ -150,7 +150,7 @@ def compare_formulas(
     return replace(study, sentences=tuple(_sentences(study, tuple(named), dtypes, devices, scales)))
 
 
-def _equality(adapter: Any, named: Mapping[str, Any], inputs: Sequence[Any]) -> dict[str, float]:
+def _equality(adapter: Recorded, named: Mapping[str, Any], inputs: Sequence[Any]) -> dict[str, float]:
     outputs = {name: adapter.evaluate(f, inputs, "float64", 1.0, "cpu")[0] for name, f in named.items()}
     first, *others = outputs
     found = {}

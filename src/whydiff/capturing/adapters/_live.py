@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import platform
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,6 +76,15 @@ def reached_by(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     for index, value in enumerate(function.__defaults__ or ()):
         yield f"default{index}", value
     yield from (function.__kwdefaults__ or {}).items()
+
+
+def cpu_name() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
 
 
 def equal(first: Outputs, second: Outputs, same: Callable[[Value, Value], bool]) -> tuple[bool, str]:

@@ -131,7 +131,7 @@ def doctored(program: Any, change: Mapping[str, Mapping[str, Any]]) -> tuple[str
 
     folder = Path(tempfile.mkdtemp(prefix="whydiff-example-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    run: Any = for_target(program).run(program, (), {})
+    run = for_target(program).run(program, (), {})
     for side in ("whole", "candidate"):
         with TraceWriter(folder / side, framework="torch", level="op") as writer:
             writer.close(**run.record(writer, payloads="all"))

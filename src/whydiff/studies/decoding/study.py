@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from whydiff.capturing.adapters import Progress, Run, for_target, replayable
+from whydiff.capturing.adapters import Progress, Recorded, Run, for_target, replayable
 from whydiff.errors import UsageError, WhydiffError
 from whydiff.explain.scaling import float64_throughout
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
@@ -90,7 +90,7 @@ def compare_decoding(
     given = dict(inputs) if isinstance(inputs, Mapping) else inputs
     shape = tuple(int(size) for size in ids_of(given).shape)
     planned = _planned(model, shape[1], chunk, prompt, dict(ways or {}))
-    adapter: Any = for_target(model, (given,))
+    adapter = for_target(model, (given,))
     every = [(ONE_PASS, in_one_pass(model), (shape[1],)), *planned]
     sides = []
     for number, (name, decode, pieces) in enumerate(every):
@@ -131,7 +131,7 @@ def _planned(
 
 
 def _ran(
-    adapter: Any, given: Given, shape: tuple[int, ...], name: str, decode: Decode, pieces: tuple[int, ...]
+    adapter: Recorded, given: Given, shape: tuple[int, ...], name: str, decode: Decode, pieces: tuple[int, ...]
 ) -> _Side:
     run = adapter.run(decode, (given,), {})
     trace = run.capture()
@@ -144,13 +144,13 @@ def _ran(
     return _Side(name, decode, pieces, run, trace, scores, check.deterministic, note, [], {})
 
 
-def _kept(adapter: Any, given: Given, shape: tuple[int, ...]) -> Payload | None:
+def _kept(adapter: Recorded, given: Given, shape: tuple[int, ...]) -> Payload | None:
     mask = given.get(MASK) if isinstance(given, Mapping) else None
     return adapter.to_payload(mask) if mask is not None and tuple(mask.shape) == shape else None
 
 
 def _lift(
-    adapter: Any, sides: Sequence[_Side], shape: tuple[int, ...], everything: bool, progress: Progress | None
+    adapter: Recorded, sides: Sequence[_Side], shape: tuple[int, ...], everything: bool, progress: Progress | None
 ) -> None:
     """Carry every way out in float32 and float64; what cannot be is counted.
 

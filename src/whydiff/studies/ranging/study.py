@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff import registry
-from whydiff.capturing.adapters import Progress, for_target
+from whydiff.capturing.adapters import Progress, Run, for_target
 from whydiff.errors import WhydiffError
 from whydiff.explain.causes._range import in_float32, with_experiment
 from whydiff.numbers.ranges.audit import Alarm, Audit
@@ -78,7 +78,7 @@ def _verdict(audit: Audit, causes: Sequence[Cause]) -> tuple[Verdict, str]:
 class _Trials:
     """Remedies tried: all rewrites in one rerun (an overflow left upstream would hide the others), one replay."""
 
-    def __init__(self, run: Any, explained: Sequence[tuple[Alarm, Cause]]) -> None:
+    def __init__(self, run: Run, explained: Sequence[tuple[Alarm, Cause]]) -> None:
         self.run, self.explained = run, explained
         self.rewrites = [i for _, cause in explained for i in cause.interventions if i.name in _REWRITES]
         self._rewritten: Audit | None = None

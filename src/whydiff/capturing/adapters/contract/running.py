@@ -10,7 +10,7 @@ from whydiff.capturing.adapters.contract.executing import Executor, Value
 from whydiff.capturing.sink import Payloads, Sink, manifest_of, send
 from whydiff.errors import UnsupportedError
 from whydiff.numbers.ranges.audit import Audit
-from whydiff.records import Intervention, ObserverCheck, Output, Trace
+from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Trace
 
 Outputs = Sequence[tuple[str, Value]]
 
@@ -54,7 +54,7 @@ class Run(ABC):
         """
 
     @abstractmethod
-    def capture(self, *, level: str = "op") -> Trace:
+    def capture(self, *, level: str = "op") -> RecordedTrace:
         """Run once instrumented; the trace's leaves stay references to the user's tensors."""
 
     @abstractmethod

@@ -13,6 +13,7 @@ import jax
 import jaxlib
 import numpy as np
 
+from whydiff.capturing.adapters._live import cpu_name
 from whydiff.records import Environment
 
 FLAGS = (
@@ -94,14 +95,6 @@ def _hardware() -> dict[str, str]:
         "machine": platform.machine(),
         "cores": str(os.cpu_count()),
         "platform": jax.default_backend(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
     }
     return found | {f"{d.platform}:{d.id}": d.device_kind for d in devices if d.platform != "cpu"}
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        return platform.processor()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from whydiff.capturing.adapters._live import cpu_name
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.records import Environment, Payload
 
@@ -206,21 +207,13 @@ def _hardware() -> dict[str, str]:
     found = {
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": str(os.cpu_count()),
     }
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             found[f"cuda:{index}"] = torch.cuda.get_device_name(index)
     return found
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        return platform.processor()
 
 
 def _flags() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 _WRITE_ONLY = frozenset(["copy_", "fill_", "zero_", "copy"])
 _NO_NUMBERS = frozenset(("detach_", "requires_grad_", "_assert_tensor_metadata"))
@@ -120,6 +121,21 @@ def draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
 def decomposed(func: Any, args: Any, kwargs: Any) -> Any:
     """Run a composite op as autograd would: by its C++ kernel, never by a Python decomposition."""
     return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+
+
+class Decomposing(TorchDispatchMode):
+    """Meets every op that is left after composite ones were decomposed as autograd would decompose them."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        operator = describe(func)
+        if operator.composite:
+            with self:
+                return decomposed(func, args, kwargs or {})
+        return self.op(func, operator, args, kwargs or {})
+
+    def op(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Any:
+        """What takes the place of an op."""
+        return func(*args, **kwargs)
 
 
 def find(target: str, *, trusted: bool = True) -> Any:

@@ -7,27 +7,22 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from whydiff.capturing.adapters.torch.dtypes import dtype_of
 from whydiff.capturing.adapters.torch.invariant import BatchInvariant
-from whydiff.capturing.adapters.torch.operators import decomposed, describe
+from whydiff.capturing.adapters.torch.operators import Decomposing, Operator
 from whydiff.errors import UsageError
 
 
-class Upcast(TorchDispatchMode):
+class Upcast(Decomposing):
     """While it is active, the named ops read their floating inputs in a wider dtype and round their results."""
 
     def __init__(self, ops: Collection[str], dtype: torch.dtype) -> None:
         super().__init__()
         self.ops, self.dtype = frozenset(ops), dtype
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        operator = describe(func)
-        if operator.composite:
-            with self:
-                return decomposed(func, args, kwargs)
+    def op(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Any:
+        """What takes the place of an op."""
         if operator.op not in self.ops or operator.written_names:
             return func(*args, **kwargs)
         first = next((a.dtype for a in args if isinstance(a, torch.Tensor) and a.is_floating_point()), None)
@@ -53,23 +48,20 @@ def _narrow(result: Any, wide: torch.dtype, dtype: torch.dtype) -> Any:
     return result
 
 
-class Contiguous(TorchDispatchMode):
+class Contiguous(Decomposing):
     """While it is active, the named ops read contiguous copies that begin at an aligned address."""
 
     def __init__(self, ops: Collection[str]) -> None:
         super().__init__()
         self.ops = frozenset(ops)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        operator = describe(func)
-        if operator.composite:
-            with self:
-                return decomposed(func, args, kwargs or {})
+    def op(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Any:
+        """What takes the place of an op."""
         if operator.op in self.ops and not operator.written_names:
             args = tuple(
                 a.clone(memory_format=torch.contiguous_format) if isinstance(a, torch.Tensor) else a for a in args
             )
-        return func(*args, **(kwargs or {}))
+        return func(*args, **(kwargs))
 
 
 def _sdpa(ops: Sequence[str], value: Any) -> AbstractContextManager[Any]:

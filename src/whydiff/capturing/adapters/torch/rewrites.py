@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from whydiff.capturing.adapters.torch.operators import decomposed, describe
+from whydiff.capturing.adapters.torch.operators import Decomposing, Operator, describe
 from whydiff.capturing.adapters.torch.range_alarms import lowest_in_masked_rows
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.two_pass import TwoPass
@@ -21,7 +20,7 @@ _Key = tuple[str, str, str, int]
 _Rewrite = Callable[[Any, Any, Any], Any]
 
 
-class Rewriter(TorchDispatchMode):
+class Rewriter(Decomposing):
     """Carries out rewrites while it is active.
 
     ``scale-first`` (target: the product, value: [site of the scaling, factor]): the first operand is scaled
@@ -71,12 +70,8 @@ class Rewriter(TorchDispatchMode):
         self._watched[squares], self._watched[means] = parts.squared, parts.averaged
         self._changes[target] = parts.subtract
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        operator = describe(func)
-        if operator.composite:
-            with self:
-                return decomposed(func, args, kwargs)
+    def op(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Any:
+        """What takes the place of an op."""
         phase, scope = self.scopes.phase_and_scope()
         if self.scopes.step != self._step:
             self._occurrences.clear()

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from whydiff.capturing.adapters.torch.dtypes import not_comparable
-from whydiff.capturing.adapters.torch.operators import decomposed, describe
+from whydiff.capturing.adapters.torch.operators import Decomposing, Operator
 from whydiff.capturing.adapters.torch.recorder import Recorder
 
 
-class Watcher(TorchDispatchMode):
+class Watcher(Decomposing):
     """Keeps what leaves were before an op changes them; records nothing.
 
     Args:
@@ -23,12 +22,8 @@ class Watcher(TorchDispatchMode):
         super().__init__()
         self.recorder = recorder
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        operator = describe(func)
-        if operator.composite:
-            with self:
-                return decomposed(func, args, kwargs)
+    def op(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Any:
+        """What takes the place of an op."""
         if operator.written_names or operator.unannotated:
             written = [args[i] for i in operator.writes_to(args) if i < len(args)]
             written += [value for name, value in kwargs.items() if name in operator.written_names]
