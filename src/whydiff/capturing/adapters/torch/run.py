@@ -142,19 +142,19 @@ class Run(contract.Run):
         leaves += [LiveLeaf(name, "attribute", tensor) for name, tensor in self.tensors]
         scopes = Scopes(self.roots)
         recorder = RangeRecorder(scopes, leaves)
-        with self._beginning() as (args, kwargs):
-            try:
-                with ExitStack() as stack:
-                    stack.enter_context(scopes)
-                    stack.enter_context(recorder)
-                    rewriter = Rewriter(scopes, wanted)
-                    if wanted:  # on top, so that the recorder sees what is carried out
-                        stack.enter_context(rewriter)
-                    outputs = called(self.target, args, kwargs)
+        try:
+            with self._beginning() as (args, kwargs), ExitStack() as stack:
+                stack.enter_context(scopes)
+                stack.enter_context(recorder)
+                rewriter = Rewriter(scopes, wanted)
+                if wanted:  # on top, so that the recorder sees what is carried out
+                    stack.enter_context(rewriter)
+                outputs = called(self.target, args, kwargs)
+                stack.close()
                 return replace(recorder.audit(), rewritten=rewriter.measured), _copies(outputs)
-            finally:
-                for leaf in leaves:
-                    leaf.restore()
+        finally:  # after `Contents`, which forgets what it finds unchanged
+            for leaf in leaves:
+                leaf.restore()
 
     def supports(self, intervention: Intervention) -> bool:
         """Whether `plain` can carry this intervention out."""
