@@ -10,6 +10,15 @@ TESTS = {
     "numbers/comparison": ("tests/numbers/test_comparison.py",),
     "locate/mixing": ("tests/locate/test_mixing.py",),
     "judge/impact": ("tests/judge/test_impact.py",),
+    "judge/anchor": ("tests/judge/test_anchor.py",),
+    "judge/verdict": ("tests/judge/test_measured.py", "tests/judge/test_verdict.py"),
+    "judge/verify": ("tests/judge/test_verify.py", "tests/judge/test_proof.py"),
+    "explain/scaling": ("tests/explain/test_scale.py", "tests/explain/test_scaling.py"),
+    "explain/causes": ("tests/explain/causes/test_order.py",),
+    "locate/origins": ("tests/locate/test_origins.py",),
+    "locate/padding": ("tests/locate/test_padding.py",),
+    "pair/lockstep": ("tests/pair/test_lockstep.py", "tests/pair/test_replay.py"),
+    "pipeline": ("tests/test_ranking.py", "tests/test_pipeline.py"),
 }
 """Room → its tests."""
 
@@ -58,5 +67,104 @@ MUTANTS = (
     Mutant("judge/impact", "judge/impact.py", "* (logs[0] - logs[1])", "* (logs[1] - logs[0])"),
     Mutant("judge/impact", "judge/impact.py", "x.max() < shape[-1]", "x.max() < shape[-1] * 9"),
     Mutant("judge/impact", "judge/impact.py", "scores.tokens[rows + 1]", "scores.tokens[rows]"),
-    Mutant("judge/impact", "judge/impact.py", "value, slot = max(numbers)", "value, slot = min(numbers)"),
+    Mutant(
+        "judge/impact", "judge/impact.py", "for value, slot in [worst(numbers)]", "for value, slot in [min(numbers)]"
+    ),
+    Mutant(
+        "judge/anchor",
+        "judge/anchor.py",
+        "return self.agree and not self.having(",
+        "return self.agree or not self.having(",
+    ),
+    Mutant("judge/anchor", "judge/anchor.py", "return bool(self.compared) and all(", "return all("),
+    Mutant("judge/anchor", "judge/anchor.py", "agree=not differing and not local.origins,", "agree=not differing,"),
+    Mutant("judge/anchor", "judge/anchor.py", "    ended_early,\n", ""),
+    Mutant("judge/anchor", "judge/anchor.py", 'alone is not None and alone.kind == "left_out"', "alone is not None"),
+    Mutant("judge/verdict", "judge/verdict.py", "return Verdict.ROUNDING if artefact else", "return"),
+    Mutant("judge/verdict", "judge/verdict.py", "and (same_op or verdict is Verdict.INCONCLUSIVE)", ""),
+    Mutant("judge/verdict", "judge/verdict.py", "if explaining and verdict is not Verdict.UNSTABLE:", "if explaining:"),
+    Mutant("judge/verdict", "judge/verdict.py", "worst = max(origins,", "worst = min(origins,"),
+    Mutant("judge/verdict", "judge/verdict.py", "if apart and len(apart) == len(proven):", "if apart:"),
+    Mutant("judge/verdict", "judge/verdict.py", "local.propagated <= no_counterpart", "local.propagated"),
+    Mutant("judge/verdict", "judge/verdict.py", "and index in scaling.together and _agrees", "and _agrees"),
+    Mutant(
+        "judge/verify",
+        "judge/verify.py",
+        "if before is None or after is None or not after <= SCALING_FLOOR < before:",
+        "if after is None or not after <= SCALING_FLOOR:",
+    ),
+    Mutant("judge/verify", "judge/verify.py", "if item not in own)", ")"),
+    Mutant("judge/verify", "judge/verify.py", "any(item.name in TRANSPLANTS for item in one.away)", "False"),
+    Mutant(
+        "judge/verify", "judge/verify.py", 'broken = "" if away.whole else _other_function(case, one)', 'broken = ""'
+    ),
+    Mutant(
+        "judge/verify", "judge/proof.py", "return self.every.equal and not self.others.equal", "return self.every.equal"
+    ),
+    Mutant("judge/verify", "judge/proof.py", " or self.mine & self.left:", ":"),
+    Mutant("explain/scaling", "explain/scale.py", "slope <= SLOPE_SEMANTIC else", "slope <= SLOPE_ROUNDING else"),
+    Mutant(
+        "explain/scaling",
+        "explain/scale.py",
+        "self.double.mean <= SCALING_FLOOR * self.double.magnitude",
+        "self.double.mean <= SCALING_FLOOR",
+    ),
+    Mutant("explain/scaling", "explain/scale.py", "- 2 * s.nan_both", "- s.nan_both"),
+    Mutant("explain/scaling", "explain/scaling.py", "if substituted.issuperset(at):", "if False:"),
+    Mutant("explain/scaling", "explain/scaling.py", "elif self._restoring:", "elif False:"),
+    Mutant(
+        "locate/origins", "locate/origins.py", "            if own is not None and not own[0]:", "            if False:"
+    ),
+    Mutant(
+        "locate/origins",
+        "locate/origins.py",
+        "            if not self.step.resynchronise(look):",
+        "            if True:",
+    ),
+    Mutant(
+        "locate/origins", "locate/origins.py", "agrees if self.accounted is None else self.accounted and agrees", "True"
+    ),
+    Mutant("locate/origins", "locate/origins.py", 'kind = "input" if kinds <= {"input"} else "state"', "pass"),
+    Mutant(
+        "locate/origins",
+        "locate/upstream.py",
+        'if leaf.role != "constant" and name in leaves_r and self.step.leaf_differs(leaves_r[name], leaf)',
+        'if leaf.role != "constant"',
+    ),
+    Mutant("locate/padding", "locate/padding.py", "            if all(hidden):", "            if any(hidden):"),
+    Mutant(
+        "locate/padding",
+        "locate/padding.py",
+        "            if keep.all() or not keep.any():",
+        "            if keep.all():",
+    ),
+    Mutant("locate/padding", "locate/padding.py", "if finite:\n", "if chosen:\n"),
+    Mutant("pair/lockstep", "pair/lockstep.py", "return both - 2 * len(", "return both - len("),
+    Mutant("pair/lockstep", "pair/lockstep.py", 'not in ("overwritten", "view")', 'not in ("overwritten",)'),
+    Mutant(
+        "pair/lockstep", "pair/lockstep.py", "return reference.fingerprint != candidate.fingerprint", "return False"
+    ),
+    Mutant(
+        "pair/lockstep",
+        "pair/lockstep.py",
+        "if not written and self._known_equal(er, ec):",
+        "if self._known_equal(er, ec):",
+    ),
+    Mutant("explain/causes", "explain/causes/_rule.py", "other.general < rule.general or ", ""),
+    Mutant("explain/causes", "explain/causes/_rule.py", " or named[0] & {*other.precedes}", ""),
+    Mutant("pipeline", "pipeline.py", "-cause.size, cause.code", "cause.size, cause.code"),
+    Mutant("pipeline", "pipeline.py", "    return (cause.inert, get_args", "    return (get_args"),
+    Mutant(
+        "pipeline",
+        "pipeline.py",
+        "if returned.equal and local.origins and not local.silent:",
+        "if local.origins and not local.silent:",
+    ),
+    Mutant("pipeline", "pipeline.py", "or cause.code != rule.code:", ":"),
+    Mutant(
+        "pipeline",
+        "pipeline.py",
+        "for side in sides:  # both plainly, before whydiff touches anything",
+        "for side in ():",
+    ),
 )

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from whydiff.capturing.adapters.torch.executor import Executor
+from whydiff.errors import ReplayError
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
 
@@ -72,6 +75,15 @@ def test_an_order_of_all_rows_is_no_origin() -> None:
     assert diagnosis.verdict in (Verdict.ROUNDING, Verdict.IDENTICAL), diagnosis.reason
     assert "orders all of them" in left_out(diagnosis)
     assert {origin.site.op for origin in diagnosis.origins} <= {"mm", "index"}
+
+
+def test_an_order_that_cannot_be_tried_out_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ReplayError("it cannot be executed apart")
+
+    monkeypatch.setattr(Executor, "apply", fails)
+    diagnosis = compare(lambda x: grouped(x[:2]), lambda x: grouped(x)[:2], batch())
+    assert "orders all of them" not in left_out(diagnosis)
 
 
 def test_a_defect_behind_an_order_of_all_rows_is_found() -> None:

@@ -1,15 +1,100 @@
-"""Localizing: what is no origin."""
+"""Localizing: what is an origin, of which kind, and what is none."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters import for_target
+from whydiff.capturing.adapters import for_framework, for_target
 from whydiff.capturing.store import save
+from whydiff.locate.origins import find_origins
+from whydiff.locate.resynchronised import Resynchronised
+from whydiff.pair.align import align
 from whydiff.pipeline import compare
 from whydiff.records import Verdict
+
+X = torch.linspace(-1, 1, 24).reshape(4, 6)
+
+
+def found(reference: Callable[..., Any], candidate: Callable[..., Any], *inputs: torch.Tensor) -> Resynchronised:
+    adapter = for_framework("torch")
+    traces = [adapter.run(side, inputs or (X,), {}).capture() for side in (reference, candidate)]
+    return find_origins(*(adapter.executor(trace) for trace in traces), align(*traces))
+
+
+def kinds(result: Resynchronised) -> list[tuple[str, str]]:
+    return [(origin.site.op, origin.kind) for origin in result.origins]
+
+
+def test_another_argument_is_an_origin_and_what_follows_is_not() -> None:
+    result = found(lambda x: x.sin().mul(2.0).exp(), lambda x: x.sin().mul(2.5).exp())
+    assert kinds(result) == [("mul", "arguments")]
+    assert (result.accounted, result.propagated) == (True, 0)
+
+
+def test_every_place_is_found_not_only_the_first() -> None:
+    result = found(lambda x: x.mul(2.0).exp().add(1.0), lambda x: x.mul(2.5).exp().add(1.5))
+    assert kinds(result) == [("mul", "arguments"), ("add", "arguments")]
+
+
+def test_a_differing_weight_is_state_and_names_it() -> None:
+    torch.manual_seed(0)
+    result = found(torch.nn.Linear(6, 3), torch.nn.Linear(6, 3))
+    assert kinds(result) == [("addmm", "state")]
+    assert set(result.origins[0].leaves) == {"weight", "bias"}
+
+
+def test_another_input_is_an_input() -> None:
+    adapter = for_framework("torch")
+    traces = [adapter.run(lambda x: x.exp(), (x,), {}).capture() for x in (X, X + 1)]
+    result = find_origins(*(adapter.executor(trace) for trace in traces), align(*traces))
+    assert kinds(result) == [("exp", "input")]
+
+
+def test_ops_of_one_side_alone_are_one_region_with_all_of_them() -> None:
+    result = found(lambda x: x.sin().exp(), lambda x: x.sin().mul(2.0).add(1.0).exp())
+    ((origin),) = result.origins
+    assert origin.kind == "region"
+    assert [site.op for site in origin.region] == ["mul", "add"]
+    assert result.accounted is True
+
+
+def test_ops_of_one_side_alone_that_change_nothing_are_no_origin() -> None:
+    result = found(lambda x: x.sin().exp(), lambda x: x.sin().mul(1.0).exp())
+    assert result.origins == () and result.accounted is True
+
+
+def test_the_same_values_looked_at_otherwise_are_a_layout() -> None:
+    square = torch.arange(16.0).reshape(4, 4)
+    result = found(lambda x: x.sin().t().exp(), lambda x: x.sin().exp(), square)
+    assert ("exp", "layout") in kinds(result)
+
+
+def test_an_op_that_differs_on_its_own_beside_its_state_is_two_origins() -> None:
+    """The weight differs, and on the reference's weight the op still gives something else."""
+
+    class Scaled(torch.nn.Module):
+        def __init__(self, weight: float, alpha: float) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.full((6,), weight))
+            self.alpha = alpha
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.add(x, self.weight, alpha=self.alpha)
+
+    assert [kind for _, kind in kinds(found(Scaled(1.0, 1.0), Scaled(2.0, 1.0)))] == ["state"]
+    assert [kind for _, kind in kinds(found(Scaled(1.0, 1.0), Scaled(2.0, 3.0)))] == ["state", "implementation"]
+
+
+def test_an_input_that_is_returned_as_it_is_may_differ() -> None:
+    adapter = for_framework("torch")
+    traces = [adapter.run(lambda x, y: (x.exp(), y), (X, y), {}).capture() for y in (X, X + 1)]
+    result = find_origins(*(adapter.executor(trace) for trace in traces), align(*traces))
+    assert [kind for _, kind in kinds(result)] == ["input"]
+    assert result.accounted is False
 
 
 def test_a_by_product_that_nothing_reads_is_counted_and_is_no_origin() -> None:
@@ -35,5 +120,6 @@ def test_an_output_of_one_side_alone_is_counted_by_fingerprints_too(tmp_path: Pa
     for path, side in zip(paths, sides, strict=True):
         save(for_target(side).run(side, (), {}).capture(), path, payloads="none")
     diagnosis = compare(*paths)
-    assert [slot for slot, _ in diagnosis.outputs] == ["b"]  # by name, not by position
+    compared = [slot for slot, one in diagnosis.outputs if one.status != "not_compared"]
+    assert compared == ["b"]  # by name, not by position
     assert [c.count for c in diagnosis.not_compared if "more of them on one side" in c.reason] == [3]
