@@ -140,7 +140,7 @@ MUTANTS = (
     ),
     Mutant("locate/padding", "locate/padding.py", "if finite:\n", "if chosen:\n"),
     Mutant("pair/lockstep", "pair/lockstep.py", "return both - 2 * len(", "return both - len("),
-    Mutant("pair/lockstep", "pair/lockstep.py", 'not in ("overwritten", "view")', 'not in ("overwritten",)'),
+    Mutant("pair/lockstep", "pair/lockstep.py", "not (event.overwritten or event.is_look)", "not event.overwritten"),
     Mutant(
         "pair/lockstep", "pair/lockstep.py", "return reference.fingerprint != candidate.fingerprint", "return False"
     ),

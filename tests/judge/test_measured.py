@@ -12,7 +12,6 @@ from whydiff.explain.local_test import LocalResult
 from whydiff.explain.scale import Difference, Scale
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.verdict import judge, judge_origins, needs_local_test
-from whydiff.locate.mixing import APART
 from whydiff.numbers.tolerance import CAST_ARTEFACT, Cancelled
 from whydiff.records import (
     Alignment,
@@ -217,7 +216,7 @@ def test_no_origin_and_no_difference_is_identical_only_of_complete_runs_that_loo
         assert whole(case(**{side: trace(complete=False)})) is Verdict.INCONCLUSIVE
         assert whole(case(**{side: trace(observer=ObserverCheck(True, False))})) is Verdict.INCONCLUSIVE
     assert whole(case(local={"propagated": 2})) is not Verdict.IDENTICAL
-    apart = (Count(APART, "rows", 2),)
+    apart = (Count("values", "they depend on rows that only one run has", 2, code="no counterpart"),)
     assert whole(case(local={"propagated": 2, "counts": apart})) is Verdict.IDENTICAL
 
 
