@@ -81,6 +81,8 @@ class Executor(Replay):
         self.trusted = bool(trace.handles)
         self._held: dict[int, Held] = {}
         self._runs = 0
+        self._edited = frozenset(exchanged or ())
+        self._other = {leaf.storage for leaf in trace.leaves if leaf.name in self._restore}
         self._changed = {call.reads[i].storage for call in self.trace.calls for i in call.mutates}
 
     # ------------------------------------------------------------------ running
@@ -106,15 +108,19 @@ class Executor(Replay):
 
         Args:
             call: the next call of the trace.
-            recorded: take written values from the trace's payloads where it has them.
+            recorded: take written values from the trace's payloads where it has them; where a call reads what
+                it read in the run they are taken anyway, since another machine may compute other bits.
 
         Returns:
             Why the call could not be executed; empty if it was.
         """
         if call.kind != "compute":
             return ""
+        as_in_the_run = call.index not in self._edited and not any(e.storage in self._other for e in call.reads)
+        if not as_in_the_run:
+            self._other.update(event.storage for event in call.writes if event.skipped != "view")
         try:
-            if recorded and self._place_payloads(call):
+            if (recorded or as_in_the_run) and self._place_payloads(call):
                 return ""
             outputs = self.apply(call, [self.read(event) for event in call.reads])
         except FAILURES as error:
@@ -223,6 +229,7 @@ class Executor(Replay):
         if tuple(value.shape) != event.spec.shape:
             return False
         if held is None:
+            self._other.add(event.storage)
             self._adopt(event, value.to(dtype_of(event.spec.dtype)), fresh=True)
             return True
         if event.storage in self._leaves and event.storage not in self._changed:
@@ -235,6 +242,7 @@ class Executor(Replay):
                     return False
                 look, value = look.narrow(dim, 0, 1), first
         look.copy_(value)
+        self._other.add(event.storage)
         return True
 
     def _adopt_all(self, call: Call, outputs: Sequence[torch.Tensor]) -> str:

@@ -111,7 +111,7 @@ class Recorder(TorchDispatchMode):
         self._count = index + 1
         for nbytes, (_, tensor, storage) in zip(held, touched, strict=True) if operator.resizes else ():
             storage.initialised = storage.initialised and tensor.untyped_storage().nbytes() <= nbytes
-        wanted = self.keep is not None and self.keep(f"{scope}:{operator.op}#{number}")
+        wanted = (self.keep is not None and self.keep(f"{scope}:{operator.op}#{number}")) or _is_hole(reads, args)
         writes, kind = self._outputs(operator, index, result, touched, wanted)
         mutates = tuple(position for position, _, _ in touched) if touched else ()
         self._rows.append(
@@ -388,6 +388,15 @@ class Recorder(TorchDispatchMode):
         finally:
             if collecting:
                 gc.enable()
+
+
+def _is_hole(reads: Sequence[Row], args: Sequence[Any]) -> bool:
+    """Whether a call cannot be executed again from its record: what follows starts from the values it gave.
+
+    It reads what has no plain storage (a sparse, nested or quantised tensor), or an object of a library (packed
+    weights).
+    """
+    return any(row[1] == -1 for row in reads) or any(isinstance(item, torch.ScriptObject) for item in args)
 
 
 def _resolved(tensor: torch.Tensor) -> torch.Tensor:
