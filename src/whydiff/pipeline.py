@@ -21,6 +21,7 @@ from whydiff.judge.anchor import Anchor, anchor, anchored, inside
 from whydiff.judge.impact import impact, justified
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.parting import partings, with_margins
+from whydiff.judge.reruns import rerun
 from whydiff.judge.verdict import judge, judge_origins, needs_local_test, weighed
 from whydiff.judge.verify import verify
 from whydiff.locate.by_fingerprint import from_fingerprints
@@ -118,6 +119,10 @@ def localize(
     axes = axes_of(reference, candidate, alignment)
     plain = measure_growth(*_executors(reference, candidate), alignment, progress, axes=axes)
     resynchronised = find_origins(*_executors(reference, candidate), alignment, progress, axes=axes)
+    if recorded.origins and not resynchronised.origins and plain.unfaithful:
+        return recorded, (
+            "replayed on this machine, calls give other bits than were recorded: origins are as recorded",
+        )
     padded = leave_out(reference, candidate, plain, rows, progress)
     found = Localization(
         origins=resynchronised.origins,
@@ -152,7 +157,10 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
     if scaling is not None and needs_local_test(case, scaling):
         tests = attempted("the local test", lambda: examine(case, progress), None)
     origins = judge_origins(case, causes, scaling, tests)
-    verdict, reason = anchored(returned, inside(case, *judge(case, origins, causes, scaling)))
+    observed = inside(case, *judge(case, origins, causes, scaling), causes)
+    if not returned.agree and (observed.changed or observed.agree) and not observed.varying:
+        observed = replace(observed, scale=attempted("the reruns in float64", lambda: rerun(case, returned), None))
+    verdict, reason = anchored(returned, observed)
     if scaling is not None and in_question(verdict, causes):
         floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)
     parted = attempted("the margin", lambda: with_margins(case, partings(returned)), partings(returned))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +15,20 @@ import pytest
 import torch
 
 import whydiff
+from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.torch.reading import READER
+from whydiff.capturing.store import open_trace
+from whydiff.explain.scale import Difference, Scale
 from whydiff.judge.anchor import RULES, Anchor, Compared, Inside, anchor, anchored
 from whydiff.records import Alignment, Comparison, Environment, ObserverCheck, RecordedTrace, Slot, Verdict
 
 SEEN = Inside(Verdict.IDENTICAL, "zero bits differ inside", agree=True)
 ROUNDED = Inside(Verdict.ROUNDING, "another order")
+PRECISE = Inside(Verdict.PRECISION, "a compiler's rounding")
+STAYS = Scale(Difference(1.0, 1.0), Difference(1.0, 1.0))
+SHRINKS = Scale(Difference(1e-7, 1.0), Difference(1e-16, 1.0))
+BETWEEN = Scale(Difference(1e-3, 1.0), Difference(1e-7, 1.0))
 SEMANTIC = Inside(Verdict.SEMANTIC, "another weight")
 
 
@@ -53,6 +63,12 @@ LINE = (x for x in ())
         ("another_dtype", X, X.double(), SEEN, "precision"),
         ("other_shapes", X, X[None], ROUNDED, "incomparable"),
         ("other_shapes", 1.0, "1.0", SEEN, "incomparable"),
+        ("rerun_tells", X, X * 2, replace(SEEN, scale=STAYS), "semantic"),
+        ("rerun_tells", X, X * 2, replace(SEEN, scale=SHRINKS), "rounding"),
+        ("rerun_tells", X, X * 2, replace(ROUNDED, scale=STAYS, changed=("candidate",)), "semantic"),
+        ("rerun_tells", X, X * 2, replace(PRECISE, scale=SHRINKS, changed=("candidate",), proven=True), "precision"),
+        ("looking_changed_it", X, X * 2, replace(SEEN, scale=BETWEEN, changed=("candidate",)), "inconclusive"),
+        ("looking_changed_it", X, X * 2, replace(PRECISE, changed=("candidate",), proven=True), "precision"),
         ("looking_changed_it", X, X * 2, replace(SEEN, changed=("candidate",)), "inconclusive"),
         ("looking_changed_it", X, X * 2, replace(ROUNDED, changed=("candidate",)), "inconclusive"),
         ("looking_changed_it", X, X * 2, replace(SEMANTIC, changed=("candidate",)), "semantic"),
@@ -185,6 +201,71 @@ def nested(scale: float) -> Any:
 def test_what_used_to_be_called_identical(kind: Any) -> None:
     assert whydiff.compare(kind(1.0), kind(1.0)).verdict is Verdict.IDENTICAL
     assert whydiff.compare(kind(1.0), kind(3.0)).verdict not in (Verdict.IDENTICAL, Verdict.ROUNDING)
+
+
+def rounded_in_numpy(order: int) -> Any:
+    net = model()
+
+    def program() -> Any:
+        found = net(GIVEN).detach().numpy()
+        one, two, three, four = found.T * np.float32(1 / 3)
+        return one + (two + (three + four)) if order else ((one + two) + three) + four
+
+    return program
+
+
+def test_what_is_made_outside_of_the_ops_is_judged_by_reruns() -> None:
+    assert whydiff.compare(rounded_in_numpy(0), rounded_in_numpy(1)).verdict is Verdict.ROUNDING
+    diagnosis = whydiff.compare(numpy_outside(1.0), numpy_outside(1.001))
+    assert diagnosis.verdict is Verdict.SEMANTIC and "where nobody looked" in diagnosis.reason
+
+
+def test_a_program_that_notices_the_observer_is_judged_by_what_it_gave() -> None:
+    net = model()
+
+    def shy() -> torch.Tensor:
+        watched = torch.utils._python_dispatch._get_current_dispatch_mode() is not None
+        return net(GIVEN) * (1.0 if watched else 3.0)
+
+    diagnosis = whydiff.compare(lambda: net(GIVEN) * 1.0, shy)
+    assert diagnosis.sides[1].observer.unchanged is False
+    assert diagnosis.verdict is Verdict.SEMANTIC
+    assert diagnosis.outputs[0][1].status == "differs"
+
+
+def test_lifted_reruns_leave_the_program_as_it_was() -> None:
+    net, given = model(), GIVEN.clone()
+    run = for_framework("torch").run(net, (given,), {})
+    wide = run.lifted("float64")
+    assert wide is not None and wide[0].payload is not None and wide[0].payload.dtype == "float64"
+    assert {parameter.dtype for parameter in net.parameters()} == {torch.float32} == {given.dtype}
+    assert torch.get_default_dtype() is torch.float32
+    narrow = for_framework("torch").run(lambda: net(GIVEN) @ torch.ones(4, 1, dtype=torch.float32), (), {})
+    assert narrow.lifted("float64") is None
+
+
+SILU = """
+import sys, torch, whydiff
+with whydiff.capture(sys.argv[1], payloads=sys.argv[2]):
+    torch.nn.functional.silu((torch.arange(4096) - 2048) / 512)
+"""
+
+
+def test_recorded_bits_decide_whatever_the_reader_computes(tmp_path: Path) -> None:
+    for name, capability in (("a", "default"), ("b", "")):
+        for payloads in ("all", "none"):
+            settings = {"ATEN_CPU_CAPABILITY": capability} if capability else {}
+            inherited = {k: v for k, v in os.environ.items() if k != "ATEN_CPU_CAPABILITY"}
+            path = str(tmp_path / f"{name}-{payloads}")
+            subprocess.run([sys.executable, "-c", SILU, path, payloads], env=inherited | settings, check=True)
+    traces = [open_trace(tmp_path / f"{name}-all") for name in ("a", "b")]
+    if traces[0].calls[-1].writes[0].fingerprint == traces[1].calls[-1].writes[0].fingerprint:
+        pytest.skip("both instruction sets give the same bits here")
+    for one, other in (("a", "b"), ("b", "a")):
+        found = whydiff.compare(str(tmp_path / f"{one}-all"), str(tmp_path / f"{other}-all"))
+        assert found.verdict is Verdict.ROUNDING and [str(o.site) for o in found.origins] == [":silu#0.output"]
+        bare = whydiff.compare(str(tmp_path / f"{one}-none"), str(tmp_path / f"{other}-none"))
+        assert bare.verdict not in (Verdict.IDENTICAL,) and len(bare.origins) == 1
 
 
 def test_a_refactor_with_equal_outputs_is_identical_and_its_insides_are_a_note() -> None:

@@ -14,6 +14,7 @@ contradicts it. The first rule of `RULES` that applies decides:
 | `equal` | every output is bit-equal | identical; what differs inside is a note |
 | `another_dtype` | every value is equal, some in another dtype | precision |
 | `other_shapes` | outputs have other shapes or kinds, and nothing worse was found | incomparable |
+| `rerun_tells` | they differ, what was observed is not what they are, and unobserved reruns tell | rounding or semantic |
 | `looking_changed_it` | they differ, and observing changed a run | as found inside if that is severe, else inconclusive |
 | `unseen` | they differ, and everything observed agrees | inconclusive: made where nobody looked |
 | (none) | they differ, and so do the observed runs | as found inside |
@@ -22,17 +23,30 @@ contradicts it. The first rule of `RULES` that applies decides:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from whydiff.explain.case import Case
+from whydiff.explain.scale import Scale
 from whydiff.locate.rows import Rows, compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.fingerprint import fingerprint_bytes
 from whydiff.pair.lockstep import paired
 from whydiff.pair.replay import returns
 from whydiff.pair.slices import Axis, counterparts
-from whydiff.records import Alignment, Comparison, Count, Event, Fingerprint, Output, Payload, Slot, Trace, Verdict
+from whydiff.records import (
+    Alignment,
+    Cause,
+    Comparison,
+    Count,
+    Event,
+    Fingerprint,
+    Output,
+    Payload,
+    Slot,
+    Trace,
+    Verdict,
+)
 
 Found = Literal["equal", "values", "dtype", "shape", "kind", "text", "lone", "unreadable", "undecided", "left_out"]
 _COUNTED: tuple[Found, ...] = ("equal", "values", "dtype", "shape", "kind", "text")
@@ -125,8 +139,21 @@ def anchor(
         return Anchor(tuple(_ends(reference, candidate, alignment)), substitute=True)
     numbers = _numbers(reference, candidate, alignment)
     unknown = len(returns(reference.calls))  # a return that is paired with none comes after all of the reference's
-    named = {Slot(numbers.get(x.slot.number, unknown + x.slot.number), x.slot.name): x for x in theirs}
-    found = [_compared(x.slot, x, named.pop(x.slot, None), axes, rows or {}) for x in ours]
+    renumbered = [
+        replace(x, slot=Slot(numbers.get(x.slot.number, unknown + x.slot.number), x.slot.name)) for x in theirs
+    ]
+    return between(ours, renumbered, axes, rows)
+
+
+def between(
+    reference: Sequence[Output],
+    candidate: Sequence[Output],
+    axes: tuple[Axis, ...] = (),
+    rows: Mapping[Slot, Rows] | None = None,
+) -> Anchor:
+    """Compare outputs whose returns are numbered alike."""
+    named = {output.slot: output for output in candidate}
+    found = [_compared(x.slot, x, named.pop(x.slot, None), axes, rows or {}) for x in reference]
     found += [_compared(slot, None, output, axes, rows or {}) for slot, output in named.items()]
     return Anchor(tuple(found))
 
@@ -283,6 +310,8 @@ class Inside:
         cut: sides whose trace ended early.
         origins: how many places differ.
         unpaired: how many calls have no counterpart.
+        proven: a cause was confirmed by running the program again unobserved.
+        scale: how the difference behaves in unobserved runs at two precisions; None: it cannot be told.
     """
 
     verdict: Verdict
@@ -293,10 +322,15 @@ class Inside:
     cut: tuple[str, ...] = ()
     origins: int = 0
     unpaired: int = 0
+    proven: bool = False
+    scale: Scale | None = None
 
 
-def inside(case: Case, verdict: Verdict, reason: str) -> Inside:
+def inside(
+    case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = (), scale: Scale | None = None
+) -> Inside:
     """The observed runs' verdict with what `RULES` ask for besides."""
+    rerun = [e for cause in causes if cause.status == "confirmed" and not cause.inert for e in cause.experiments]
     local = case.localization
     sides = (("reference", case.reference), ("candidate", case.candidate))
     differing = any(comparison.status == "differs" for _, comparison in local.outputs)
@@ -309,6 +343,8 @@ def inside(case: Case, verdict: Verdict, reason: str) -> Inside:
         cut=tuple(name for name, trace in sides if not trace.complete),
         origins=len(local.origins),
         unpaired=len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate),
+        proven=any(experiment.method == "rerun" for experiment in rerun),
+        scale=scale,
     )
 
 
@@ -393,12 +429,26 @@ def other_shapes(found: Anchor, inside: Inside) -> Judged:
     return Verdict.INCOMPARABLE, f"outputs have other shapes or kinds: {_listed(other)}"
 
 
+def rerun_tells(found: Anchor, inside: Inside) -> Judged:
+    """The observed runs are not the difference; the same values at another precision, unobserved, may tell."""
+    if inside.scale is None or not (inside.changed or inside.agree):
+        return None
+    numbers = f"run plainly in float64: {inside.scale}"
+    if inside.scale.nature == "stays":
+        return Verdict.SEMANTIC, f"the outputs differ at any precision, where nobody looked; {numbers}"
+    if inside.scale.nature in ("rounding", "equal"):
+        if inside.proven and inside.verdict is Verdict.PRECISION:
+            return inside.verdict, f"{inside.reason}; {numbers}"
+        return Verdict.ROUNDING, f"the same function, rounded in another way where nobody looked; {numbers}"
+    return None
+
+
 def looking_changed_it(found: Anchor, inside: Inside) -> Judged:
     """The observed runs are other runs than those that gave the outputs."""
     if not inside.changed:
         return None
-    severe = inside.verdict.severity >= Verdict.SEMANTIC.severity
-    if not inside.agree and severe:
+    severe = not inside.agree and inside.verdict.severity >= Verdict.SEMANTIC.severity
+    if severe or inside.proven:
         return inside.verdict, inside.reason
     what = "makes the difference go away" if inside.agree else "changes the difference"
     return Verdict.INCONCLUSIVE, (
@@ -426,6 +476,7 @@ RULES: tuple[Rule, ...] = (
     equal,
     another_dtype,
     other_shapes,
+    rerun_tells,
     looking_changed_it,
     unseen,
 )

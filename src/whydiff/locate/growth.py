@@ -26,6 +26,7 @@ class Plain:
         counts: calls that could not be replayed or compared, with reasons.
         left_out: rows of outputs that only one run has, as sentences.
         axes: what the runs have different sizes of.
+        unfaithful: how many calls gave other bits than were recorded.
     """
 
     growth: tuple[Growth, ...] = ()
@@ -36,6 +37,7 @@ class Plain:
     counts: tuple[Count, ...] = ()
     left_out: tuple[str, ...] = ()
     axes: tuple[Axis, ...] = ()
+    unfaithful: int = 0
 
 
 def measure_growth(
@@ -84,6 +86,7 @@ def measure_growth(
         counts=(*counted(not_compared, "values"), *replay_counts(step), *(count for _, count in left_out)),
         left_out=tuple(text for text, _ in left_out),
         axes=axes,
+        unfaithful=sum(map(len, step.unfaithful.values())),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from whydiff.capturing.adapters.contract.executing import Executor, Value
 from whydiff.capturing.sink import Payloads, Sink, manifest_of, send
@@ -64,6 +64,13 @@ class Run(ABC):
         Raises:
             whydiff.errors.TargetError: the program raised.
         """
+
+    def lifted(self, dtype: Literal["float32", "float64"]) -> tuple[Output, ...] | None:
+        """Everything the program gives back when it runs plainly with the same values at another precision.
+
+        State and inputs that are narrower are widened (exactly); None: the program, or the framework, cannot.
+        """
+        return None
 
     @abstractmethod
     def check(self, trace: Trace | None = None) -> ObserverCheck:

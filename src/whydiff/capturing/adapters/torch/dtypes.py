@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -142,3 +144,14 @@ def from_payload(payload: Payload, device: str = "cpu") -> torch.Tensor:
     else:
         tensor = torch.from_numpy(np.array(bits, order="C", copy=True))
     return tensor.to(device)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What integers and plain numbers become when they meet floating ops."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

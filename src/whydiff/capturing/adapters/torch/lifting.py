@@ -9,8 +9,7 @@ indices stay what they are. Source: ``docs/explanation/verdict-engine.md``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torch._decomp import get_decompositions
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import short
 from whydiff.capturing.adapters.torch.arguments import decode
-from whydiff.capturing.adapters.torch.dtypes import dtype_of, integer_view
+from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, integer_view
 from whydiff.capturing.adapters.torch.executor import Executor, Held, _flat
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.formulas import FORMULAS
@@ -60,7 +59,7 @@ def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: b
     refused: BaseException | None = None
     formula = FORMULAS.get(describe(func).op)
     ways = [func, formula] if all(read.device.type == "cpu" for read in reads) else [formula, func]
-    with _default_dtype(dtype_of(lift.dtype)):
+    with default_dtype(dtype_of(lift.dtype)):
         for way in (*ways, get_decompositions([func]).get(func)):
             if way is None:
                 continue
@@ -102,17 +101,6 @@ def _widen_dtypes(value: Any, lift: Lift) -> Any:
     if isinstance(value, list):
         return [_widen_dtypes(item, lift) for item in value]
     return value
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """What integers and plain numbers become when they meet floating ops."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 class LiftedExecutor(Executor):

@@ -18,6 +18,7 @@ import torch
 from whydiff.capturing.adapters.contract import Executor, RecordedSum
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_name
+from whydiff.errors import ReplayError
 from whydiff.records import Call
 
 _ALIGNMENT = 64
@@ -258,8 +259,12 @@ def summed(executor: Executor, call: Call, reads: Sequence[torch.Tensor]) -> Sum
 
 
 def _lowered(call: Call, reads: Sequence[torch.Tensor]) -> Lowered | None:
-    args = decode(call.arguments[0], reads)
-    return _lower(call.site.op, args, {name: decode(value, reads) for name, value in call.arguments[1].items()})
+    try:
+        args = decode(call.arguments[0], reads)
+        named = {name: decode(value, reads) for name, value in call.arguments[1].items()}
+    except ReplayError:  # packed weights and the like: it cannot be carried out on other terms
+        return None
+    return _lower(call.site.op, args, named)
 
 
 def _apart(bias: torch.Tensor, right: torch.Tensor) -> bool:

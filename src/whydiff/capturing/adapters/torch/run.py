@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -15,7 +15,7 @@ from whydiff.capturing.adapters._live import called, checked
 from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.torch.beginning import Beginning
 from whydiff.capturing.adapters.torch.contents import Contents
-from whydiff.capturing.adapters.torch.dtypes import not_comparable
+from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not_comparable
 from whydiff.capturing.adapters.torch.interventions import applied, supported
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.process import random_states, set_random_states
@@ -26,6 +26,7 @@ from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.adapters.torch.state import LiveLeaf, discover, state_of
 from whydiff.capturing.sink import Payloads, Sink
+from whydiff.errors import TargetError
 from whydiff.numbers.ranges.audit import Audit
 from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Trace
 
@@ -50,6 +51,7 @@ class Run(contract.Run):
         self._leaves: list[LiveLeaf] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._contents: Contents | None = None
+        self._reached: list[torch.Tensor] = []
         self._anchor: tuple[Output, ...] | None = None
         self._observed: tuple[Output, ...] = ()
 
@@ -123,6 +125,24 @@ class Run(contract.Run):
                 for leaf in self._leaves:
                     leaf.restore()
 
+    def lifted(self, dtype: Literal["float32", "float64"]) -> tuple[Output, ...] | None:
+        """See `contract.Run.lifted`; what the program itself makes in a given dtype stays so, and may not fit."""
+        wide = dtype_of(dtype)
+        try:
+            with self._beginning() as (args, kwargs), default_dtype(wide):
+                for tensor in {
+                    id(t): t for t in (*self._reached, *(t for _, t in tensors_in([args, kwargs])))
+                }.values():
+                    if tensor.is_floating_point() and tensor.element_size() < wide.itemsize:
+                        tensor.data = tensor.data.to(wide)
+                try:
+                    return outputs_of(called(self.target, args, kwargs), READER)
+                finally:
+                    for leaf in self._leaves:
+                        leaf.restore()
+        except (TargetError, RuntimeError, TypeError):
+            return None
+
     def check(self, trace: Trace | None = None) -> ObserverCheck:
         """H0 and H0′ (plain) against H1 (the capture made in between, whose outputs this run remembers)."""
         return checked(self.anchor(), self._given(), self._observed)
@@ -165,8 +185,9 @@ class Run(contract.Run):
         """The same random states and fresh inputs; afterwards everything that is not content is put back."""
         beginning = Beginning([self.target, self.args, self.kwargs, *(root for _, root in self.roots)])
         self._optimizers = beginning.optimizers
+        self._reached = beginning.tensors()
         if self._contents is None:
-            self._contents = Contents(beginning.tensors())
+            self._contents = Contents(self._reached)
         set_random_states(self._random)
         try:
             yield self._fresh()
