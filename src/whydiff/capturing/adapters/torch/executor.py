@@ -283,11 +283,19 @@ class Executor(Replay):
             if payload is None:
                 return False
             value = from_payload(payload)
-            if event.storage in mutated:
+            if event.storage in mutated and self._fits(event):
                 self.read(event).copy_(value)
             else:
                 self._adopt(event, value, fresh=event.storage not in seen)
                 seen.add(event.storage)
+        return True
+
+    def _fits(self, event: Event) -> bool:
+        """Whether the memory held for an event is as large as what it shows (an op may have resized its output)."""
+        try:
+            self.read(event)
+        except ReplayError:
+            return False
         return True
 
     # ------------------------------------------------------------------ judging
