@@ -45,11 +45,17 @@ class Changed:
     def __init__(self, sides: Sides) -> None:
         self.sides = sides
         self._lifted: dict[Any, Lifted] = {}
+        self._supported: dict[Any, bool] = {}
 
     def reruns(self, interventions: Sequence[Intervention]) -> bool:
         """Whether the live program can be run again under them."""
-        run = self.sides.runs[1]
-        return run is not None and all(run.supports(item) for item in interventions)
+        return self.sides.runs[1] is not None and all(self._supports(item) for item in interventions)
+
+    def _supports(self, item: Intervention) -> bool:
+        run, key = self.sides.runs[1], key_of((item,))
+        if key not in self._supported:
+            self._supported[key] = run is not None and run.supports(item)
+        return self._supported[key]
 
     def replays(self, interventions: Sequence[Intervention]) -> bool:
         """Whether a replay can do it: a scalar only where it shows as an operator's differing argument."""

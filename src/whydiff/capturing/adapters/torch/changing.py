@@ -116,7 +116,7 @@ class ChangedExecutor(Executor):
         for position, argument in enumerate(func._schema.arguments):
             if argument.name == "half_to_float" and position < len(args):
                 args[position] = False
-        self._apply_flags(self.trace.contexts[call.context] if self.trace.contexts else {})
+        self._switch(call)
         outputs = list(_flat(func(*args, **kwargs)))
         for position in call.mutates:
             reads[position].copy_(cast[position])

@@ -146,6 +146,24 @@ def apply_flags(flags: Mapping[str, Any]) -> None:
         set_flag("matmul_precision", flags["matmul_precision"])
 
 
+class Switches:
+    """Switches that a call is to run under; `apply` asks the process for them and sets what differs.
+
+    Args:
+        flags: by their names in `Flags`; what cannot be set here is left as it is.
+    """
+
+    def __init__(self, flags: Mapping[str, Any]) -> None:
+        self._flags = flags
+        asked = zip(Flags._fields, _READERS, strict=True)
+        self._wanted = [(read, flags[name]) for name, read in asked if name in flags and name in _SETTERS]
+
+    def apply(self) -> None:
+        """Set those that differ."""
+        if any(read() != value for read, value in self._wanted):
+            apply_flags(self._flags)
+
+
 @contextmanager
 def set_flags(flags: Mapping[str, Any]) -> Iterator[None]:
     """Those switches that can be set here, for the length of a block; the others are left as they are."""

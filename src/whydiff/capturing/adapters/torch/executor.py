@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from whydiff.capturing.adapters._live import FAILURES, Replay, short
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view, not_comparable, to_payload
-from whydiff.capturing.adapters.torch.environment import apply_flags, flags_now
+from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.operators import describe, find
@@ -69,6 +69,8 @@ class Executor(Replay):
     """
 
     framework = "torch"
+    forced_flags: ClassVar[Mapping[str, Any]] = {}
+    """Switches that stand whatever was recorded."""
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Executor(Replay):
         self._runs = 0
         self._edited = frozenset(exchanged or ())
         self._other = {leaf.storage for leaf in trace.leaves if leaf.name in self._restore}
+        self._switches: dict[int, Switches] = {}
         self._changed = {call.reads[i].storage for call in self.trace.calls for i in call.mutates}
 
     # ------------------------------------------------------------------ running
@@ -101,7 +104,7 @@ class Executor(Replay):
             try:
                 yield
             finally:
-                self._apply_flags(flags.as_dict())
+                apply_flags(flags.as_dict())
 
     def execute(self, call: Call, *, recorded: bool = False) -> str:
         """Bring the replay to the state after a call.
@@ -144,7 +147,7 @@ class Executor(Replay):
                 return self.apply(call, reads)
         func = find(call.target, trusted=self.trusted)
         args, kwargs = self._arguments(call, reads)
-        self._apply_flags(self.trace.contexts[call.context] if self.trace.contexts else {})
+        self._switch(call)
         if call.rng:
             self._seed(call, reads, kwargs)
         result = func(*args, **kwargs)
@@ -173,8 +176,12 @@ class Executor(Replay):
     def _stopped(self) -> None:
         self._runs -= 1
 
-    def _apply_flags(self, flags: Mapping[str, Any]) -> None:
-        apply_flags(flags)
+    def _switch(self, call: Call) -> None:
+        """Set the process-wide switches that were in force when the call was recorded."""
+        if call.context not in self._switches:
+            recorded = self.trace.contexts[call.context] if self.trace.contexts else {}
+            self._switches[call.context] = Switches({**recorded, **self.forced_flags})
+        self._switches[call.context].apply()
 
     def release(self, call: Call) -> None:
         """Forget storages that no later call needs. Call it after the values of a call were used."""

@@ -19,7 +19,7 @@ from whydiff.records import Intervention
 def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[str, torch.Tensor]]) -> bool:
     """Whether `applied` knows how to carry this out on a live target."""
     if intervention.name == "restore-state":
-        return _leaf(intervention.target, roots) is not None
+        return any(leaf.name == intervention.target for leaf in _state(roots))
     if intervention.name in ("set-scalar", "set-mode"):
         return _module(intervention, roots) is not None
     if intervention.name == "set-flag":
@@ -47,10 +47,12 @@ def applied(
     Yields:
         (args, kwargs) with inputs replaced where asked.
     """
+    restoring = any(intervention.name == "restore-state" for intervention in interventions)
+    state = {leaf.name: leaf for leaf in _state(roots)} if restoring else {}
     with ExitStack() as stack:
         for intervention in interventions:
             if intervention.name == "restore-state":
-                leaf = _leaf(intervention.target, roots)
+                leaf = state.get(intervention.target)
                 if leaf is None:
                     raise _unknown(intervention)
                 stack.enter_context(_restored(leaf, _donated(donor, intervention)))
@@ -117,9 +119,8 @@ def _restored(leaf: LiveLeaf, value: torch.Tensor) -> Iterator[None]:
             module._buffers[name] = leaf.tensor
 
 
-def _leaf(name: str, roots: Roots) -> LiveLeaf | None:
-    found = (leaf for prefix, root in roots for leaf in state_of(prefix, root) if leaf.name == name)
-    return next(found, None)
+def _state(roots: Roots) -> Iterator[LiveLeaf]:
+    return (leaf for prefix, root in roots for leaf in state_of(prefix, root))
 
 
 def _module(intervention: Intervention, roots: Roots) -> tuple[torch.nn.Module, str] | None:

@@ -8,12 +8,13 @@ indices stay what they are. Source: ``docs/explanation/verdict-engine.md``.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch._decomp import get_decompositions
 
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import short
@@ -27,8 +28,6 @@ from whydiff.errors import ReplayError, WhydiffError
 from whydiff.records import Call, Count, Event, Lift, Trace
 
 _REFUSALS = (RuntimeError, TypeError, ValueError, NotImplementedError, WhydiffError)
-_EXACT = {"matmul_precision": "highest", "cuda_tf32": False, "cudnn_tf32": False}
-"""Flags under which float32 means float32."""
 
 
 def lifted_dtype(dtype: torch.dtype, lift: Lift) -> torch.dtype:
@@ -58,13 +57,14 @@ def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: b
     args, kwargs = _wide_arguments(func, call, reads, lift)
     refused: BaseException | None = None
     formula = FORMULAS.get(describe(func).op)
-    ways = [func, formula] if all(read.device.type == "cpu" for read in reads) else [formula, func]
+    on_cpu = all(read.device.type == "cpu" for read in reads)
+    kernel, known, taken_apart = (lambda: func), (lambda: formula), (lambda: _decomposition(func))
     with default_dtype(dtype_of(lift.dtype)):
-        for way in (*ways, get_decompositions([func]).get(func)):
-            if way is None:
-                continue
+        for way in (kernel, known, taken_apart) if on_cpu else (known, kernel, taken_apart):
             try:
-                return _finished(func, way(*args, **kwargs))
+                carried = way()
+                if carried is not None:
+                    return _finished(func, carried(*args, **kwargs))
             except _REFUSALS as error:
                 refused = error
     raise ReplayError(
@@ -72,6 +72,14 @@ def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: b
         where=str(call.site),
         actual=short(refused) if refused is not None else "",
     ) from refused
+
+
+@functools.cache
+def _decomposition(func: Any) -> Any:
+    """What torch takes an op apart into; None: nothing. Looking it up costs more than most ops."""
+    from torch._decomp import get_decompositions
+
+    return get_decompositions([func]).get(func)
 
 
 def _finished(func: Any, result: Any) -> list[torch.Tensor]:
@@ -116,6 +124,9 @@ class LiftedExecutor(Executor):
         flips: sites whose integer or boolean result, computed from floats, is not the recorded one.
         exported: sites where a number left the program (``.item()``); what became of it stays as recorded.
     """
+
+    forced_flags = MappingProxyType({"matmul_precision": "highest", "cuda_tf32": False, "cudnn_tf32": False})
+    """Under them float32 means float32."""
 
     def __init__(
         self,
@@ -167,7 +178,7 @@ class LiftedExecutor(Executor):
         if not self._runs:
             with self.running():
                 return self.apply(call, reads)
-        self._apply_flags(dict(self.trace.contexts[call.context] if self.trace.contexts else {}) | _EXACT)
+        self._switch(call)
         wide = [widened(read, self.lift) for read in reads]
         func = find(call.target, trusted=self.trusted)
         operator = describe(func)
