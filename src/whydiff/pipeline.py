@@ -105,7 +105,8 @@ def localize(
     """Where: from fingerprints if they settle it, else by replaying both programs twice (plain, resynchronised)."""
     recorded = from_fingerprints(reference, candidate, alignment, same)
     unpaired = alignment.unpaired_reference or alignment.unpaired_candidate
-    if not unpaired and not recorded.origins and not recorded.propagated and not recorded.counts:
+    differs = any(comparison.status == "differs" for _, comparison in recorded.outputs)  # an input given back, say
+    if not unpaired and not differs and not recorded.origins and not recorded.propagated and not recorded.counts:
         return recorded, ()
     why_not = [
         f"the {name} cannot be replayed: {why}"
