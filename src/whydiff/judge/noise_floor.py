@@ -19,7 +19,7 @@ from whydiff.capturing.adapters import Progress, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.locate.rows import compared
-from whydiff.numbers.metrics import is_integer, measure, values
+from whydiff.numbers.metrics import as_reals, is_integer, measure, values
 from whydiff.numbers.tolerance import FLOOR_RUNS, FLOOR_T, UNIT_ROUNDOFF, Tolerance, default_tolerance, unit_roundoff
 from whydiff.pair.replay import replay_together
 from whydiff.records import Cause, Lift, Payload, Slot, Trace, Verdict
@@ -100,6 +100,7 @@ def _distance(reference: Payload, rounded: Payload) -> tuple[float, float]:
     """(mean absolute difference, atol that would do beside the usual rtol)."""
     usual = default_tolerance(reference.dtype)
     statistics = measure(reference, rounded)
+    reference, rounded = as_reals(reference), as_reals(rounded)
     r = values(reference.bits, reference.dtype).astype(np.float64)
     c = values(rounded.bits, rounded.dtype).astype(np.float64)
     with np.errstate(invalid="ignore"):
@@ -110,7 +111,8 @@ def _distance(reference: Payload, rounded: Payload) -> tuple[float, float]:
 
 def _floor(slot: Slot, samples: Sequence[tuple[float, float]], reference: Payload) -> Floor:
     dtype = reference.dtype
-    exact = values(reference.bits, dtype).astype(np.float64)
+    reals = as_reals(reference)
+    exact = values(reals.bits, reals.dtype).astype(np.float64)
     exact = exact[np.isfinite(exact)]
     magnitude = float(np.sqrt(np.mean(exact * exact))) if exact.size else 0.0
     usual = default_tolerance(dtype)

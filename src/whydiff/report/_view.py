@@ -6,7 +6,9 @@ Nothing here renders. Nothing is dropped either: what is summarised is counted, 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
+from whydiff.errors import collecting, guarded
 from whydiff.records import Alignment, Cause, Diagnosis, Experiment
 from whydiff.report._answer import answer, remedy_code, status, title
 from whydiff.report._growth import growth_blocks
@@ -31,25 +33,33 @@ _TONES: dict[str, Tone] = {"confirmed": "good", "located": "", "refuted": "dim",
 
 
 def build(diagnosis: Diagnosis, *, verbose: bool = False) -> View:
-    """The whole report as data.
+    """The whole report as data; a section that raises says so in its place.
 
     Args:
         diagnosis: the document.
         verbose: list every origin and depth with its evidence instead of grouping and summarising.
     """
-    sections = (
-        Section("Notes", tuple(Text(plain(sentence)) for sentence in diagnosis.notes)),
-        Section("Impact on the outputs", _impact(diagnosis, verbose)),
-        Section("Growth by depth (without resynchronising)", _growth(diagnosis, verbose)),
-        Section(f"Origins ({len(diagnosis.origins)})", _origins(diagnosis, verbose)),
-        Section(f"Causes ({len(diagnosis.causes)})", _causes(diagnosis, verbose)),
-        Section("Environment changes", _environment(diagnosis)),
-        Section("The two runs, and whether looking changed them", _sides(diagnosis)),
-        Section("Alignment", _alignment(diagnosis.alignment, verbose)),
-        Section("Not compared", _not_compared(diagnosis, verbose)),
-    )
+    made: dict[str, Callable[[], tuple[Block, ...]]] = {
+        "Notes": lambda: tuple(Text(plain(sentence)) for sentence in diagnosis.notes),
+        "Impact on the outputs": lambda: _impact(diagnosis, verbose),
+        "Growth by depth (without resynchronising)": lambda: _growth(diagnosis, verbose),
+        f"Origins ({len(diagnosis.origins)})": lambda: _origins(diagnosis, verbose),
+        f"Causes ({len(diagnosis.causes)})": lambda: _causes(diagnosis, verbose),
+        "Environment changes": lambda: _environment(diagnosis),
+        "The two runs, and whether looking changed them": lambda: _sides(diagnosis),
+        "Alignment": lambda: _alignment(diagnosis.alignment, verbose),
+        "Not compared": lambda: _not_compared(diagnosis, verbose),
+    }
+    sections = (Section(title, _unless_it_fails(make)) for title, make in made.items())
     filled = tuple(section for section in sections if section.blocks)
     return View(str(diagnosis.verdict), answer(diagnosis), remedy_code(diagnosis), filled)
+
+
+def _unless_it_fails(make: Callable[[], tuple[Block, ...]]) -> tuple[Block, ...]:
+    blocks: tuple[Block, ...] = ()
+    with collecting(), guarded("a section") as guard:
+        blocks = make()
+    return blocks if not guard.error else (Text(plain(f"This section failed: {guard.error}"), tone="bad"),)
 
 
 _OUTPUTS = 4

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.capturing.adapters import replayable
-from whydiff.errors import WhydiffError, guarded
+from whydiff.errors import ReplayError, WhydiffError, guarded
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
 from whydiff.explain.causes._asked import asked, who
@@ -144,9 +144,12 @@ def _places(rules: Sequence[CauseRule]) -> dict[str, int]:
 
 
 def _told(rule: CauseRule, ask: Callable[[Any], Finding | None], view: View) -> Finding | None:
-    """What a cause answers; nothing if it raises."""
+    """What a cause answers; nothing if it raises, or asks for an oracle where there is none (the local test says so)."""
     with guarded(who(rule)):
-        return ask(view)
+        try:
+            return ask(view)
+        except ReplayError:
+            return None
     return None
 
 

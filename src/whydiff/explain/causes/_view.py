@@ -12,7 +12,7 @@ import numpy as np
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.local_test import Examined, Joint, judge_outputs
-from whydiff.numbers.metrics import is_integer, values
+from whydiff.numbers.metrics import as_reals, is_integer, values
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Call, Event, Evidence, Intervention, Origin, Payload, Verdict
 
@@ -175,7 +175,8 @@ class JointView(View):
 
 
 def number(payload: Payload) -> Array:
-    """A payload as float64 (integers too)."""
+    """A payload as float64 (integers too; complex numbers as pairs of reals along a last axis)."""
+    payload = as_reals(payload)
     return np.asarray(values(payload.bits, payload.dtype), dtype=np.float64)
 
 

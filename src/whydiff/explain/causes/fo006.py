@@ -163,7 +163,9 @@ def part_of(trace: Trace, event: Event) -> str | None:
     found = places(event) - whole.offset
     if found.min() < 0 or found.max() >= whole.numel:
         return None
-    axes = []
+    axes: list[str] = []
+    if not whole.shape:
+        return "[]"
     for size, at in zip(whole.shape, np.unravel_index(found, whole.shape), strict=True):
         marked = np.zeros(size, dtype=bool)
         marked[at] = True

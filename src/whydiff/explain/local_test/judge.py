@@ -12,7 +12,7 @@ from whydiff.explain.local_test.families import Oracle, evaluate, kind_of, oracl
 from whydiff.explain.local_test.hypotheses import Explanation, explain
 from whydiff.explain.local_test.measures import Measured, match_z, measure_side
 from whydiff.explain.local_test.operation import Array, Operation
-from whydiff.numbers.metrics import values
+from whydiff.numbers.metrics import as_reals, values
 from whydiff.numbers.tolerance import (
     CORRECT_ROUNDING_Z,
     PRECISION_CLASS_RATIO,
@@ -72,8 +72,9 @@ def judge_outputs(
     """
     if reference_output.bits.shape != candidate_output.bits.shape:
         return undecided("the outputs have other shapes")
+    reference_output, candidate_output = as_reals(reference_output), as_reals(candidate_output)
     for payload in (reference_output, candidate_output):
-        if payload.dtype not in UNIT_ROUNDOFF or payload.dtype.startswith("complex"):
+        if payload.dtype not in UNIT_ROUNDOFF:
             return undecided(f"an output of dtype {payload.dtype} is not rounded: equal or not is all one can say")
     oracle = oracle_of(reference)
     total = int(reference_output.bits.size)

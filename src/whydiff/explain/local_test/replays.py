@@ -12,7 +12,7 @@ import numpy as np
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import ReplayError
 from whydiff.explain.local_test.operation import Array, Operation
-from whydiff.numbers.metrics import is_integer, values
+from whydiff.numbers.metrics import as_reals, is_integer, real_part_dtype, values
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Event, Payload
 
@@ -20,11 +20,9 @@ from whydiff.records import Call, Event, Payload
 def exact_values(payload: Payload) -> Array:
     """A payload's exact values: float64 for floats, integers and booleans as they are.
 
-    Raises:
-        ReplayError: complex numbers.
+    Complex numbers are pairs of reals along a last axis of two, here and wherever the oracle looks.
     """
-    if payload.dtype.startswith("complex"):
-        raise ReplayError("The local test has no oracle for complex numbers.", actual=payload.dtype)
+    payload = as_reals(payload)
     found = values(payload.bits, payload.dtype)
     return found if is_integer(payload.dtype) else np.asarray(found, dtype=np.float64)
 
@@ -44,17 +42,32 @@ def operation(call: Call, reads: Sequence[Payload], slot: int, lifted: Executor)
         return _apply(replace(call, arguments=arguments), arrays, lifted)[slot]
 
     adapter = for_framework(lifted.framework)
+    paired = any(is_complex(event) for event in (*call.reads, *call.writes))  # no formula here is written for pairs
     return Operation(
         name=call.site.op,
         reads=tuple(exact_values(p) for p in reads),
-        dtypes=tuple(p.dtype for p in reads),
+        dtypes=tuple(real_part_dtype(p.dtype) for p in reads),
         arguments=call.arguments,
-        shape=spec.shape,
-        dtype=spec.dtype,
+        shape=_layout(call.writes[slot])[0],
+        dtype=real_part_dtype(spec.dtype),
         run=run,
-        roles=adapter.roles(call.site.op),
-        at=adapter.places(call.site.op),
+        roles=frozenset() if paired else adapter.roles(call.site.op),
+        at={} if paired else adapter.places(call.site.op),
     )
+
+
+def is_complex(event: Event) -> bool:
+    """Whether an event looks at complex numbers."""
+    return real_part_dtype(event.spec.dtype) != event.spec.dtype
+
+
+def _layout(event: Event) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """(shape, strides, offset) of an event in real numbers."""
+    spec = event.spec
+    strides = spec.strides or _contiguous(spec.shape)
+    if not is_complex(event):
+        return spec.shape, strides, spec.offset
+    return (*spec.shape, 2), (*(2 * stride for stride in strides), 1), 2 * spec.offset
 
 
 def _apply(call: Call, arrays: Sequence[Array], lifted: Executor) -> list[Array]:
@@ -64,11 +77,19 @@ def _apply(call: Call, arrays: Sequence[Array], lifted: Executor) -> list[Array]
         ReplayError: it cannot be lifted.
     """
     before = _not_lifted(lifted)
-    tensors = [lifted.adopt_foreign(Payload(np.ascontiguousarray(a), a.dtype.name)) for a in arrays]
+    given = [_as_numbers(a, event) for a, event in zip(arrays, call.reads, strict=True)]
+    tensors = [lifted.adopt_foreign(Payload(np.ascontiguousarray(a), a.dtype.name)) for a in given]
     outputs = list(lifted.apply(call, tensors)) or [tensors[i] for i in call.mutates]
     if _not_lifted(lifted) > before:
         raise ReplayError("The op cannot be executed in float64.", where=str(call.site), actual=call.target)
     return [exact_values(lifted.payload(t)) for t in outputs]
+
+
+def _as_numbers(array: Array, event: Event) -> Array:
+    """What an event's values are given to an op as: pairs become complex numbers again."""
+    if not is_complex(event):
+        return array
+    return np.asarray(np.ascontiguousarray(array, dtype=np.float64).view(np.complex128)[..., 0])
 
 
 def _not_lifted(lifted: Executor) -> int:
@@ -103,14 +124,15 @@ class Region:
 
     def operation(self, reads: Sequence[Payload]) -> Operation:
         """The region on the values of ``inputs``."""
-        stored = [e.spec.dtype for call in self.calls for e in call.writes if e.spec.dtype in UNIT_ROUNDOFF]
+        stored = [real_part_dtype(e.spec.dtype) for call in self.calls for e in call.writes]
+        stored = [dtype for dtype in stored if dtype in UNIT_ROUNDOFF]
         return Operation(
             "region" if self.calls else "value",
             tuple(exact_values(p) for p in reads),
-            tuple(p.dtype for p in reads),
+            tuple(real_part_dtype(p.dtype) for p in reads),
             [[], {}],
-            self.result.spec.shape,
-            self.result.spec.dtype,
+            _layout(self.result)[0],
+            real_part_dtype(self.result.spec.dtype),
             self._run,
             max(len(self.calls), 2),
             max(stored, key=lambda name: UNIT_ROUNDOFF[name], default=""),
@@ -122,7 +144,7 @@ class Region:
             _place(memory, event, values_in)
         for call in self.calls:
             reads = [
-                np.zeros(event.spec.shape)
+                np.zeros(_layout(event)[0])
                 if event.overwritten and event.storage not in memory
                 else _look(memory, event)
                 for event in call.reads
@@ -141,7 +163,7 @@ def positions(written: Sequence[Event], result: Event) -> tuple[int, Array] | No
         (slot, flat positions in the look, in the order of the written tensor), or None if the look covers
         other elements (a slice, a broadcast).
     """
-    for slot, event in enumerate(written):
+    for slot, event in enumerate(written if not is_complex(result) else ()):
         if event.storage != result.storage or event.spec.dtype != result.spec.dtype:
             continue
         ours, theirs = _offsets(event), _offsets(result)
@@ -164,9 +186,19 @@ def _offsets(event: Event) -> Array:
 
 
 def _place(memory: dict[int, Array], event: Event, content: Array) -> None:
-    """Write a value into its storage, as its layout says."""
-    spec = event.spec
-    strides = spec.strides or _contiguous(spec.shape)
+    """Write a value into its storage, as its layout says.
+
+    Raises:
+        ReplayError: the op gave another shape than was recorded (another kernel has other results).
+    """
+    shape, strides, offset = _layout(event)
+    if content.size != math.prod(shape):
+        raise ReplayError(
+            "In float64 the op gives another shape.",
+            where=str(event.site),
+            actual=str(content.shape),
+            expected=str(shape),
+        )
     need = _end(event) if content.size else 0
     held = memory.get(event.storage)
     if held is None or held.size < need:
@@ -175,7 +207,7 @@ def _place(memory: dict[int, Array], event: Event, content: Array) -> None:
             grown[: held.size] = held
         memory[event.storage] = held = grown
     if content.size:
-        _strided(held, spec.shape, strides, spec.offset)[...] = content.reshape(spec.shape)
+        _strided(held, shape, strides, offset)[...] = content.reshape(shape)
 
 
 def _look(memory: dict[int, Array], event: Event) -> Array:
@@ -184,12 +216,11 @@ def _look(memory: dict[int, Array], event: Event) -> Array:
     Raises:
         ReplayError: nothing in the region made it, or it looks past what is known.
     """
-    spec = event.spec
-    strides = spec.strides or _contiguous(spec.shape)
+    shape, strides, offset = _layout(event)
     held = memory.get(event.storage)
-    if held is None or (spec.numel and held.size < _end(event)):
+    if held is None or (event.spec.numel and held.size < _end(event)):
         raise ReplayError("A value inside the region is not known.", where=str(event.site))
-    return _strided(held, spec.shape, strides, spec.offset).copy()
+    return _strided(held, shape, strides, offset).copy()
 
 
 def _strided(held: Array, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Array:
@@ -198,10 +229,9 @@ def _strided(held: Array, shape: tuple[int, ...], strides: tuple[int, ...], offs
 
 
 def _end(event: Event) -> int:
-    """One past the last element of its storage that an event looks at."""
-    spec = event.spec
-    strides = spec.strides or _contiguous(spec.shape)
-    return spec.offset + 1 + sum((n - 1) * s for n, s in zip(spec.shape, strides, strict=True))
+    """One past the last real number of its storage that an event looks at."""
+    shape, strides, offset = _layout(event)
+    return offset + 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from whydiff.errors import UsageError
 from whydiff.numbers.formats import FORMATS, MINIFLOATS, minifloat_table
+from whydiff.records import Payload
 
 Array = np.ndarray[Any, Any]
 
@@ -67,6 +68,15 @@ def values(bits: Array, dtype: str) -> Array:
     if dtype in MINIFLOATS:
         return minifloat_table(dtype)[bits]
     return bits
+
+
+def as_reals(payload: Payload) -> Payload:
+    """A payload of complex numbers as pairs of reals along a last axis of two; any other as it is."""
+    part = real_part_dtype(payload.dtype)
+    if part == payload.dtype:
+        return payload
+    bits = np.ascontiguousarray(payload.bits)
+    return Payload(bits.reshape(*bits.shape, 1).view(part), part)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import numpy as np
 from whydiff.capturing.adapters.jax import internals
 from whydiff.capturing.adapters.jax.host_ops import carried_out
 from whydiff.capturing.adapters.jax.values import as_like, is_key
+from whydiff.errors import ReplayError
 
 SLICE = "scan_slice"
 STACK = "scan_stack"
@@ -53,6 +54,14 @@ class Op:
             return [reads[0][self.params["index"]]]
         if self.name == STACK:
             return [self._stack(reads)]
+        needed = sum(not isinstance(spot, Fixed) for spot in self.inputs)
+        if len(reads) != needed:
+            raise ReplayError(
+                "An equation got another number of values than it takes.",
+                where=self.name,
+                actual=str(len(reads)),
+                expected=str(needed),
+            )
         given = iter(reads)
         values = [spot.value if isinstance(spot, Fixed) else as_like(next(given), spot) for spot in self.inputs]
         if jax.default_backend() == "cpu":

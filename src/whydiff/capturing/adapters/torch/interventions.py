@@ -69,7 +69,10 @@ def applied(
                     raise _unknown(intervention)
                 for child in found[0].modules():
                     stack.callback(setattr, child, "training", child.training)
-                found[0].train(bool(intervention.value))
+                try:
+                    found[0].train(bool(intervention.value))
+                except NotImplementedError as error:  # an exported module's mode was settled when it was exported
+                    raise _unknown(intervention) from error
             elif intervention.name == "set-flag":
                 before = flags_now().as_dict()[intervention.target]
                 if not set_flag(intervention.target, intervention.value):
