@@ -66,8 +66,8 @@ def test_a_probe_that_raises_is_counted(name: str, what: str, monkeypatch: pytes
 
 def test_a_noise_floor_that_raises_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whydiff.pipeline.noise_floor", broken)
-    x = torch.randn(8, 4099, generator=torch.Generator().manual_seed(0))
-    found = compare(lambda: x.cumsum(1)[:, -1], lambda: x.flip(1).cumsum(1)[:, -1])
+    x = torch.randn(8, 4096, generator=torch.Generator().manual_seed(0))
+    found = compare(lambda: x.sum(1), lambda: x.reshape(8, 64, 64).sum(2).sum(1))
     assert str(found.verdict) == "rounding"
     assert failed(found) == {"the noise floor": ("it failed: ValueError: on purpose", 1)}
 
