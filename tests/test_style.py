@@ -17,8 +17,15 @@ SENTENCES = {"reason", "why", "what", "note", "notes", "statement", "outcome", "
 SEARCHES = {"startswith", "endswith", "find", "index", "count"}
 MOST = 3
 """Fields that a record may be given by position."""
-YET = ("capturing/adapters/", "explain/scaling", "judge/", "locate/", "pair/")
-"""Rooms that do not keep to it yet."""
+YET = (
+    "capturing/adapters/_live.py",
+    "capturing/adapters/jax/environment.py",
+    "capturing/adapters/torch/dtypes.py",
+    "capturing/adapters/torch/lifting.py",
+    "capturing/adapters/torch/run.py",
+    "judge/anchor.py",
+)
+"""Files that do not keep to it yet."""
 LARGE = {
     name
     for name, part in vars(records).items()
@@ -54,8 +61,14 @@ def read_sentences(tree: ast.AST) -> Iterator[int]:
 
 def placed_by_position(tree: ast.AST) -> Iterator[int]:
     """Lines that give a large record more than `MOST` fields by position."""
+    foreign = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("whydiff.records")
+        for alias in node.names
+    }
     for node in ast.walk(tree):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in LARGE):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in LARGE - foreign):
             continue
         if len(node.args) > MOST or any(isinstance(one, ast.Starred) for one in node.args):
             yield node.lineno
@@ -98,7 +111,13 @@ def test_sentences_that_are_read_are_seen(code: str, lines: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("code", "lines"),
-    [("Count('a', 'b', 1)", []), ("Count('a', 'b', 1, ())", [1]), ("Count(*x)", [1]), ("Evidence('a', {})", [])],
+    [
+        ("Count('a', 'b', 1)", []),
+        ("Count('a', 'b', 1, ())", [1]),
+        ("Count(*x)", [1]),
+        ("from own import Count; Count(*x)", []),
+        ("Evidence('a', {})", []),
+    ],
 )
 def test_records_by_position_are_seen(code: str, lines: list[int]) -> None:
     assert list(placed_by_position(ast.parse(code))) == lines

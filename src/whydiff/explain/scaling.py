@@ -251,7 +251,9 @@ class _Test:
         for side, executor in (("reference", step.reference), ("candidate", step.candidate)):
             self._note(side, executor.counts())
         for why, sites in step.failed.items():
-            self._add(Count("calls not replayed when lifted", why, len(sites), tuple(sites[:3])))
+            self._add(
+                Count(what="calls not replayed when lifted", reason=why, count=len(sites), examples=tuple(sites[:3]))
+            )
         return local, outputs
 
     def _at_origin(
@@ -268,7 +270,7 @@ class _Test:
             if substituted.issuperset(at):
                 step.substitute(er, ec)
         except WhydiffError as error:
-            self._add(Count("origins not scaled", error.what, 1, (str(er.site),)))
+            self._add(Count(what="origins not scaled", reason=error.what, count=1, examples=(str(er.site),)))
             return
         for index in at:
             known = local.get(index)
@@ -282,7 +284,14 @@ class _Test:
             self._add(replace(count, reason=f"{side}: {count.reason}"))
 
     def _failed(self, side: str, lift: Lift, call: Call, why: str) -> None:
-        self._add(Count("calls not replayed when lifted", f"{side}, {lift.dtype}: {why}", 1, (str(call.site),)))
+        self._add(
+            Count(
+                what="calls not replayed when lifted",
+                reason=f"{side}, {lift.dtype}: {why}",
+                count=1,
+                examples=(str(call.site),),
+            )
+        )
 
     def _add(self, count: Count) -> None:
         key = (count.what, count.reason)

@@ -52,15 +52,15 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
             differing.append(call_r.site.scope)
         origins.append(
             Origin(
-                call_r.site,
-                call_c.site,
-                "implementation",
-                Verdict.INCONCLUSIVE,
-                _recorded(False),
-                (call_r.index, call_c.index),
-                (),
-                (),
-                (Evidence("its inputs agree and its output differs, by fingerprint; nothing was replayed"),),
+                site=call_r.site,
+                candidate_site=call_c.site,
+                kind="implementation",
+                verdict=Verdict.INCONCLUSIVE,
+                comparison=_recorded(False),
+                calls=(call_r.index, call_c.index),
+                leaves=(),
+                region=(),
+                evidence=(Evidence("its inputs agree and its output differs, by fingerprint; nothing was replayed"),),
             )
         )
     counts = counted(

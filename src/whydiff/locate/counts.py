@@ -15,10 +15,10 @@ def replay_counts(step: Lockstep) -> tuple[Count, ...]:
         if sites:
             counts.append(
                 Count(
-                    "calls replayed with other bits",
-                    f"{side}: differs from its recorded fingerprint",
-                    len(sites),
-                    tuple(sites[:3]),
+                    what="calls replayed with other bits",
+                    reason=f"{side}: differs from its recorded fingerprint",
+                    count=len(sites),
+                    examples=tuple(sites[:3]),
                 )
             )
     if step.surplus:
@@ -26,20 +26,20 @@ def replay_counts(step: Lockstep) -> tuple[Count, ...]:
     if step.unread:
         counts.append(
             Count(
-                "values",
-                "further outputs of an op that nothing reads",
-                len(step.unread),
-                tuple(sorted(step.unread)[:3]),
+                what="values",
+                reason="further outputs of an op that nothing reads",
+                count=len(step.unread),
+                examples=tuple(sorted(step.unread)[:3]),
             )
         )
     if step.fused:
         counts.append(
             Count(
-                "ops not judged",
-                "they agree executed alone; what the compiled programs make of them "
+                what="ops not judged",
+                reason="they agree executed alone; what the compiled programs make of them "
                 "after another value was put in is unknown",
-                len(step.fused),
-                tuple(step.fused[:3]),
+                count=len(step.fused),
+                examples=tuple(step.fused[:3]),
             )
         )
     return (*counts, *_sliced(step))
@@ -48,7 +48,7 @@ def replay_counts(step: Lockstep) -> tuple[Count, ...]:
 def surplus_of(left_over: Mapping[str, int]) -> Count:
     """Values that one call of a pair has and the other has not (site → how many)."""
     why = "paired calls read, write or return more of them on one side"
-    return Count("values", why, sum(left_over.values()), tuple(list(left_over)[:3]))
+    return Count(what="values", reason=why, count=sum(left_over.values()), examples=tuple(list(left_over)[:3]))
 
 
 def _sliced(step: Lockstep) -> list[Count]:
@@ -60,21 +60,21 @@ def _sliced(step: Lockstep) -> list[Count]:
             sizes = ", ".join(f"{axis.reference} → {axis.candidate}" for axis in step.axes)
             counts.append(
                 Count(
-                    "elements left out",
-                    f"only the {side} has these rows or positions (sizes {sizes}); "
+                    what="elements left out",
+                    reason=f"only the {side} has these rows or positions (sizes {sizes}); "
                     f"{len(outside)} values were compared on their counterpart",
-                    sum(one.left_out for _, one in outside),
-                    tuple(f"{site} {one}" for site, one in outside[:3]),
+                    count=sum(one.left_out for _, one in outside),
+                    examples=tuple(f"{site} {one}" for site, one in outside[:3]),
                 )
             )
     closest = [f"{site} {one}" for site, one, how in step.sliced if how == "closest"]
     if closest:
         counts.append(
             Count(
-                "slice maps",
-                "several fitted the shapes and none the bits: the closest was taken",
-                len(closest),
-                tuple(closest[:3]),
+                what="slice maps",
+                reason="several fitted the shapes and none the bits: the closest was taken",
+                count=len(closest),
+                examples=tuple(closest[:3]),
             )
         )
     return counts
@@ -83,7 +83,8 @@ def _sliced(step: Lockstep) -> list[Count]:
 def counted(reasons: Mapping[str, Sequence[str]], what: str) -> tuple[Count, ...]:
     """One count per reason, with the first three sites."""
     return tuple(
-        Count(what, reason, len(sites), tuple(site for site in sites[:3] if site)) for reason, sites in reasons.items()
+        Count(what=what, reason=reason, count=len(sites), examples=tuple(site for site in sites[:3] if site))
+        for reason, sites in reasons.items()
     )
 
 

@@ -111,11 +111,11 @@ class Mixing:
         sizes = ", ".join(f"{axis.reference} → {axis.candidate}" for axis in self.step.axes)
         return (
             Count(
-                "values without a counterpart",
-                f"they depend on rows that the other run does not have (sizes {sizes}): {self.roots[0].why}",
-                self._followed,
-                tuple(f"{r.look.reference.site}" for r in self.roots[:3]),
-                "no counterpart",
+                what="values without a counterpart",
+                reason=f"they depend on rows that the other run does not have (sizes {sizes}): {self.roots[0].why}",
+                count=self._followed,
+                examples=tuple(f"{r.look.reference.site}" for r in self.roots[:3]),
+                code="no counterpart",
             ),
         )
 

@@ -136,15 +136,15 @@ class _Origins:
             if (call_r.index, call_c.index) not in known:
                 self.origins.append(
                     Origin(
-                        one.look.reference.site,
-                        one.look.candidate.site,
-                        "region",
-                        Verdict.INCONCLUSIVE,
-                        Comparison("not_compared", one.why),
-                        (call_r.index, call_c.index),
-                        (),
-                        (),
-                        (Evidence(f"it has no counterpart, and the outputs depend on it: {one.why}"),),
+                        site=one.look.reference.site,
+                        candidate_site=one.look.candidate.site,
+                        kind="region",
+                        verdict=Verdict.INCONCLUSIVE,
+                        comparison=Comparison("not_compared", one.why),
+                        calls=(call_r.index, call_c.index),
+                        leaves=(),
+                        region=(),
+                        evidence=(Evidence(f"it has no counterpart, and the outputs depend on it: {one.why}"),),
                     )
                 )
 
@@ -185,15 +185,15 @@ class _Origins:
             evidence.append(Evidence("read on one side only: " + ", ".join(missing), {"leaves": missing}))
         self.origins.append(
             Origin(
-                producer_r.site,
-                producer_c.site,
-                kind,
-                Verdict.INCONCLUSIVE,
-                comparison_of(self.step, look),
-                (producer_r.index, producer_c.index),
-                differing,
-                tuple(sites),
-                tuple(evidence),
+                site=producer_r.site,
+                candidate_site=producer_c.site,
+                kind=kind,
+                verdict=Verdict.INCONCLUSIVE,
+                comparison=comparison_of(self.step, look),
+                calls=(producer_r.index, producer_c.index),
+                leaves=differing,
+                region=tuple(sites),
+                evidence=tuple(evidence),
             )
         )
         return True
@@ -206,13 +206,13 @@ class _Origins:
             if kind in ("state", "input", "layout"):
                 self.origins.append(
                     Origin(
-                        look.reference.site,
-                        look.candidate.site,
-                        kind,
-                        Verdict.INCONCLUSIVE,
-                        comparison_of(self.step, look),
-                        (call_r.index, call_c.index),
-                        names,
+                        site=look.reference.site,
+                        candidate_site=look.candidate.site,
+                        kind=kind,
+                        verdict=Verdict.INCONCLUSIVE,
+                        comparison=comparison_of(self.step, look),
+                        calls=(call_r.index, call_c.index),
+                        leaves=names,
                     )
                 )
 
@@ -254,15 +254,15 @@ class _Origins:
             if own is not None:
                 evidence.append(own[1])
             origin = Origin(
-                worst.reference.site,
-                worst.candidate.site,
-                kind,
-                Verdict.INCONCLUSIVE,
-                comparison,
-                (call_r.index, call_c.index),
-                leaves,
-                (),
-                tuple(evidence),
+                site=worst.reference.site,
+                candidate_site=worst.candidate.site,
+                kind=kind,
+                verdict=Verdict.INCONCLUSIVE,
+                comparison=comparison,
+                calls=(call_r.index, call_c.index),
+                leaves=leaves,
+                region=(),
+                evidence=tuple(evidence),
             )
             self.origins.append(origin)
             if self.on_origin is not None:

@@ -55,10 +55,10 @@ class Rows:
     def count(self) -> Count:
         """For the report."""
         return Count(
-            "rows of outputs",
-            f"{self.slot}: {self.left_out} of {self.keep.size} are padding: {self.why}",
-            self.left_out,
-            places(~self.keep),
+            what="rows of outputs",
+            reason=f"{self.slot}: {self.left_out} of {self.keep.size} are padding: {self.why}",
+            count=self.left_out,
+            examples=places(~self.keep),
         )
 
 

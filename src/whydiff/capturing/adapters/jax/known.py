@@ -79,7 +79,7 @@ class Known:
         key = (scope, op, phase, occurrence, reads, writes)
         known = self._sites.get(key)
         if known is None:
-            site = Site(scope, op, phase, 0, 0, occurrence)
+            site = Site(scope=scope, op=op, phase=phase, step=0, rank=0, occurrence=occurrence)
             known = self._sites[key] = Sites(
                 site,
                 tuple(site.at(f"read.{i}") for i in range(reads)),

@@ -210,16 +210,17 @@ class Lifter:
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons, and discrete choices that flip."""
         found = [
-            Count("ops not lifted", why, len(at), tuple(at[:3]), "not lifted") for why, at in self.not_lifted.items()
+            Count(what="ops not lifted", reason=why, count=len(at), examples=tuple(at[:3]), code="not lifted")
+            for why, at in self.not_lifted.items()
         ]
         if self.flips:
             found.append(
                 Count(
-                    "discrete choices that flip when lifted",
-                    f"lifted to {self.lift.dtype}",
-                    len(self.flips),
-                    tuple(self.flips[:3]),
-                    "flip",
+                    what="discrete choices that flip when lifted",
+                    reason=f"lifted to {self.lift.dtype}",
+                    count=len(self.flips),
+                    examples=tuple(self.flips[:3]),
+                    code="flip",
                 )
             )
         return tuple(found)

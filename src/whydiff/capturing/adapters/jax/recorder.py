@@ -306,7 +306,15 @@ class Recorder:
     def all_leaves(self, payload: Callable[[str], str] = lambda name: "") -> tuple[Leaf, ...]:
         """Every leaf, touched or not; a name that several arrays have keeps them apart."""
         found = [
-            Leaf(ref.storage, role, name, ref.spec, ref.fingerprint, payload(name), ref.skipped)
+            Leaf(
+                storage=ref.storage,
+                role=role,
+                name=name,
+                spec=ref.spec,
+                fingerprint=ref.fingerprint,
+                payload=payload(name),
+                skipped=ref.skipped,
+            )
             for name, role, ref in self.leaves.values()
         ]
         touched = {name for name, _, _ in self.leaves.values()}
@@ -315,7 +323,17 @@ class Recorder:
                 skipped = values.not_comparable(value)
                 spec = TensorSpec((), "") if skipped else values.spec_of(value)
                 mark = None if skipped else values.fingerprint(values.host(value))
-                found.append(Leaf(-1, role, name, spec, mark, payload(name), skipped))
+                found.append(
+                    Leaf(
+                        storage=-1,
+                        role=role,
+                        name=name,
+                        spec=spec,
+                        fingerprint=mark,
+                        payload=payload(name),
+                        skipped=skipped,
+                    )
+                )
         return tuple(found)
 
 
@@ -334,18 +352,41 @@ def _record(index: int, noted: _Noted) -> Call:
     op, sites, reads, made, kept, source = noted
     read_events = tuple([_event(site, ref) for site, ref in zip(sites.reads, reads, strict=True)])
     if op is None:
-        return Call(index, sites.call, "return", "return", read_events, (), [[], {}])
+        return Call(
+            index=index,
+            site=sites.call,
+            target="return",
+            kind="return",
+            reads=read_events,
+            writes=(),
+            arguments=[[], {}],
+        )
     if "template" not in op.cache:
         op.cache["template"] = template(op)
     keys = kept or [""] * len(made)
     writes = tuple([_event(site, ref, key) for site, ref, key in zip(sites.writes, made, keys, strict=True)])
     return Call(
-        index, sites.call, f"jax.{op.name}", "compute", read_events, writes, op.cache["template"], source=source
+        index=index,
+        site=sites.call,
+        target=f"jax.{op.name}",
+        kind="compute",
+        reads=read_events,
+        writes=writes,
+        arguments=op.cache["template"],
+        source=source,
     )
 
 
 def _event(site: Site, ref: Ref, payload: str = "") -> Event:
-    return Event(site, ref.spec, ref.storage, ref.producer, ref.fingerprint, ref.skipped, payload)
+    return Event(
+        site=site,
+        spec=ref.spec,
+        storage=ref.storage,
+        producer=ref.producer,
+        fingerprint=ref.fingerprint,
+        skipped=ref.skipped,
+        payload=payload,
+    )
 
 
 def _fingerprints(taps: Sequence[Any]) -> dict[int, Fingerprint]:

@@ -94,7 +94,7 @@ class Run(contract.Run):
             calls=tuple(recorder.calls),
             leaves=recorder.all_leaves(lambda name: f"leaf/{name}"),
             environment=environment(),
-            observer=ObserverCheck(None, None, len(outputs), "not checked yet"),
+            observer=ObserverCheck(deterministic=None, unchanged=None, outputs=len(outputs), note="not checked yet"),
             ties=self._ties(),
             scalars=self.reached.scalars,
             note=self._note(way, recorder, recording, len(attempts)),

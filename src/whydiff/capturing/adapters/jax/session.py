@@ -37,7 +37,9 @@ class Session(contract.Session):
         self._wanted = wanted(payloads)
         self._run: Run | None = None
         self._outputs: tuple[Output, ...] = ()
-        self._observer = ObserverCheck(None, None, 0, "nothing was run: call session.run(target, *args)")
+        self._observer = ObserverCheck(
+            deterministic=None, unchanged=None, outputs=0, note="nothing was run: call session.run(target, *args)"
+        )
 
     def __enter__(self) -> Session:
         return self
@@ -64,7 +66,12 @@ class Session(contract.Session):
             self._outputs = tuple(put_away(x, self.sink if self.payloads != "none" else None) for x in self._outputs)
             self._finish(recorder, self.sink)
         unchanged = _same(plain, outputs)
-        self._observer = ObserverCheck(_same(plain, run.plain()), unchanged, len(outputs), f"values by way of {way!r}")
+        self._observer = ObserverCheck(
+            deterministic=_same(plain, run.plain()),
+            unchanged=unchanged,
+            outputs=len(outputs),
+            note=f"values by way of {way!r}",
+        )
         return dict(jax.block_until_ready(outputs))
 
     def _key(self, index: int, number: int, site: str) -> str:

@@ -114,7 +114,7 @@ def spec(shape: tuple[int, ...], dtype: str, device: str) -> TensorSpec:
     for size in reversed(shape):
         strides.append(step)
         step *= max(size, 1)
-    return TensorSpec(shape, dtype, device, tuple(reversed(strides)))
+    return TensorSpec(shape=shape, dtype=dtype, device=device, strides=tuple(reversed(strides)))
 
 
 def _device(value: Any) -> str:

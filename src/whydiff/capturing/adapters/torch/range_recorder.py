@@ -60,7 +60,15 @@ class _Total:
     def site(self) -> Site:
         """Where; the step is that of the first call."""
         scope, op, phase = self.key
-        return Site(scope, op, phase, self.steps[0], 0, self.number, f"output.{self.slot}" if self.slot else "output")
+        return Site(
+            scope=scope,
+            op=op,
+            phase=phase,
+            step=self.steps[0],
+            rank=0,
+            occurrence=self.number,
+            slot=f"output.{self.slot}" if self.slot else "output",
+        )
 
 
 class _Place:

@@ -20,7 +20,9 @@ def _spec(raw: Any, known: dict[Any, TensorSpec]) -> TensorSpec:
     spec = known.get(raw)
     if spec is None:
         shape, dtype, device, strides, offset = raw
-        spec = known[raw] = TensorSpec(tuple(shape), dtype_name(dtype), str(device), tuple(strides), offset)
+        spec = known[raw] = TensorSpec(
+            shape=tuple(shape), dtype=dtype_name(dtype), device=str(device), strides=tuple(strides), offset=offset
+        )
     return spec
 
 
@@ -32,28 +34,46 @@ def call_of(row: Row, known: dict[Any, TensorSpec]) -> Call:
         (op, slots), target = operator, operator[0]
     else:
         op, target = operator.op, operator.target
-    site = Site(scope, op, phase, step, 0, number)
+    site = Site(scope=scope, op=op, phase=phase, step=step, rank=0, occurrence=number)
     if slots is None:
         slots = [f"read.{i}" for i in range(len(reads))]
     read_events = tuple(
-        Event(site.at(slot), _spec(spec, known), storage, producer, _fingerprint(lanes, nbytes, dense), skipped)
+        Event(
+            site=site.at(slot),
+            spec=_spec(spec, known),
+            storage=storage,
+            producer=producer,
+            fingerprint=_fingerprint(lanes, nbytes, dense),
+            skipped=skipped,
+        )
         for slot, (spec, storage, producer, lanes, nbytes, dense, skipped, _) in zip(slots, reads, strict=True)
     )
     single = len(writes) == 1
     write_events = tuple(
         Event(
-            site.at("output" if single else f"output.{i}"),
-            _spec(spec, known),
-            storage,
-            producer,
-            _fingerprint(lanes, nbytes, dense),
-            skipped,
-            payload,
+            site=site.at("output" if single else f"output.{i}"),
+            spec=_spec(spec, known),
+            storage=storage,
+            producer=producer,
+            fingerprint=_fingerprint(lanes, nbytes, dense),
+            skipped=skipped,
+            payload=payload,
         )
         for i, (spec, storage, producer, lanes, nbytes, dense, skipped, payload) in enumerate(writes)
     )
     arguments = [encode(template[0]), {name: encode(value) for name, value in template[1].items()}]
-    return Call(index, site, target, kind, read_events, write_events, arguments, mutates, context, rng)
+    return Call(
+        index=index,
+        site=site,
+        target=target,
+        kind=kind,
+        reads=read_events,
+        writes=write_events,
+        arguments=arguments,
+        mutates=mutates,
+        context=context,
+        rng=rng,
+    )
 
 
 def _fingerprint(lanes: Any, nbytes: int, dense: bool) -> Fingerprint | None:

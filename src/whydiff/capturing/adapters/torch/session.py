@@ -186,7 +186,9 @@ class Session(contract.Session):
 
     def manifest(self) -> dict[str, Any]:
         """What a trace's writer is closed with, after the block."""
-        unchecked = ObserverCheck(None, None, 0, "not run: a capture sees the program once")
+        unchecked = ObserverCheck(
+            deterministic=None, unchanged=None, outputs=0, note="not run: a capture sees the program once"
+        )
         found = {name: value for name, value in self.summary(unchecked).items() if name != "contexts"}
         return found | {"outputs": tuple(self._outputs)}
 
@@ -284,7 +286,15 @@ os.register_at_fork(after_in_child=_after_fork)
 
 def _leaf(leaf: LiveLeaf, kept: bool) -> Leaf:
     key = f"leaf/{leaf.name}" if kept and not leaf.skipped else ""
-    return Leaf(leaf.storage, leaf.role, leaf.name, leaf.spec, leaf.fingerprint, key, leaf.skipped)
+    return Leaf(
+        storage=leaf.storage,
+        role=leaf.role,
+        name=leaf.name,
+        spec=leaf.spec,
+        fingerprint=leaf.fingerprint,
+        payload=key,
+        skipped=leaf.skipped,
+    )
 
 
 def _lazy_payload(leaf: LiveLeaf) -> Callable[[], Payload]:
