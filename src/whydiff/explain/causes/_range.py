@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Iterator
 from dataclasses import replace
 
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.explain.case import Case
+from whydiff.explain.causes._rule import CauseRule
 from whydiff.numbers.ranges import Range, measure_array
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.numbers.tolerance import UNDERFLOW_SHARE
 from whydiff.pair.replay import replay
-from whydiff.records import Call, Cause, Comparison, Evidence, Experiment, Intervention, Lift, Site, Status, Trace
+from whydiff.records import (
+    Call,
+    Cause,
+    Comparison,
+    Evidence,
+    Experiment,
+    Intervention,
+    Lift,
+    Remedy,
+    Site,
+    Status,
+    Trace,
+    Verdict,
+)
 
 _KEY = "ranges"
 
@@ -48,6 +63,36 @@ def measured(alarm: Alarm, sentence: str) -> tuple[Evidence, ...]:
     """The alarm's numbers as evidence."""
     times = "" if alarm.count == 1 else f", in {alarm.count} calls (steps {alarm.steps[0]} to {alarm.steps[1]})"
     return (Evidence(sentence + times, dict(alarm.data)),)
+
+
+class RangeRule(CauseRule):
+    """A cause of numbers that a format cannot hold; the first kind of its `alarms` is what it looks for."""
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per op of the candidate that raises the alarm, with the replay in float32 as its experiment."""
+        for alarm in alarms(case, self.alarms[0]):
+            yield proven(case, replace(self.from_alarm(alarm), interventions=(widen(alarm.site),)), alarm)
+
+    @abc.abstractmethod
+    def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:
+        """What was measured, the remedy, and its rewrites."""
+
+    def from_alarm(self, alarm: Alarm) -> Cause:
+        """The cause of a range audit's alarm, with its rewrites as interventions."""
+        return alarmed(self, alarm, *self.told(alarm))
+
+
+def alarmed(rule: CauseRule, alarm: Alarm, sentence: str, remedy: Remedy, tried: tuple[Intervention, ...]) -> Cause:
+    """A cause of a range audit's alarm."""
+    return Cause(
+        code=rule.code,
+        name=rule.name,
+        site=str(alarm.site),
+        verdict=Verdict.UNSTABLE,
+        evidence=measured(alarm, sentence),
+        remedy=remedy,
+        interventions=tried,
+    )
 
 
 def widen(site: Site) -> Intervention:

@@ -15,7 +15,7 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
-from whydiff.explain.causes._range import measured
+from whydiff.explain.causes._range import alarmed
 from whydiff.explain.causes._state import remember
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.numbers.tolerance import CANCELLED_SHARE, ROUNDING_LEVEL, UNIT_ROUNDOFF
@@ -133,15 +133,7 @@ class OnePassVariance(CauseRule):
         )
         rewrite = Intervention("two-pass-variance", str(alarm.site), [data["squares_at"], data["means_at"]])
         remedy = Remedy("Subtract the mean before squaring, or use the framework's variance.", _CODE)
-        return Cause(
-            code=self.code,
-            name=self.name,
-            site=str(alarm.site),
-            verdict=Verdict.UNSTABLE,
-            evidence=measured(alarm, sentence),
-            remedy=remedy,
-            interventions=(rewrite,),
-        )
+        return alarmed(self, alarm, sentence, remedy, (rewrite,))
 
     def example(self) -> tuple[Any, Any]:
         """A norm by deviations against one by the mean of squares."""

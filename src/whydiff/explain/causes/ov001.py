@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._range import alarms, measured, proven, widen
+from whydiff.explain.causes._range import RangeRule, alarms, proven, widen
 from whydiff.numbers.ranges.audit import Alarm
-from whydiff.records import Cause, Remedy, Verdict
+from whydiff.records import Cause, Intervention, Remedy
 
 
-class Overflow(CauseRule):
+class Overflow(RangeRule):
     """An operator gets finite numbers and writes infinity or NaN, because its dtype cannot hold the result.
 
     What it detects:
@@ -59,8 +57,8 @@ class Overflow(CauseRule):
             if str(alarm.site) not in taken and not hidden and not alarm.data.get("of_vanished_numbers"):
                 yield proven(case, self.from_alarm(alarm), alarm)
 
-    def from_alarm(self, alarm: Alarm) -> Cause:
-        """The cause of a range audit's alarm, with the float32 replay as its experiment."""
+    def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:
+        """What was measured, the remedy, and its rewrite if it has one."""
         data = alarm.data
         true = data.get("true_largest")
         needed = f"; in float64 the largest is {true:.4g}" if isinstance(true, float) else ""
@@ -72,15 +70,7 @@ class Overflow(CauseRule):
         text = (
             f"Carry the result of this operator in {fits.split(', ')[-1] if fits else 'float32'}, or scale its inputs."
         )
-        cause = Cause(
-            code=self.code,
-            name=self.name,
-            site=str(alarm.site),
-            verdict=Verdict.UNSTABLE,
-            evidence=measured(alarm, sentence),
-            remedy=Remedy(text),
-        )
-        return replace(cause, interventions=(widen(alarm.site),))
+        return sentence, Remedy(text), (widen(alarm.site),)
 
     def example(self) -> tuple[Any, Any]:
         """The same square in float32 and in float16."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._range import alarms, measured, proven, widen
+from whydiff.explain.causes._range import RangeRule, widen
 from whydiff.numbers.ranges.audit import Alarm
-from whydiff.records import Cause, Remedy, Verdict
+from whydiff.records import Intervention, Remedy
 
 
-class ClampedOverflow(CauseRule):
+class ClampedOverflow(RangeRule):
     """An overflow's infinities are clamped to finite numbers, so that nobody sees them and the values are wrong.
 
     What it detects:
@@ -49,27 +45,14 @@ class ClampedOverflow(CauseRule):
     name = "clamped-overflow"
     alarms = ("hidden",)
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per operator of the candidate that hides an overflow."""
-        for alarm in alarms(case, "hidden"):
-            yield proven(case, self.from_alarm(alarm), alarm)
-
-    def from_alarm(self, alarm: Alarm) -> Cause:
-        """The cause of a range audit's alarm."""
+    def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:
+        """What was measured, the remedy, and its rewrite if it has one."""
         largest = alarm.data.get("largest_after", 0.0)
         sentence = f"non-finite numbers of an overflow go in, finite ones (largest {largest:.4g}) come out"
         remedy = Remedy(
             "Carry the operators before this one in float32 or bfloat16; the clamp then has nothing to hide."
         )
-        cause = Cause(
-            code=self.code,
-            name=self.name,
-            site=str(alarm.site),
-            verdict=Verdict.UNSTABLE,
-            evidence=measured(alarm, sentence),
-            remedy=remedy,
-        )
-        return replace(cause, interventions=(widen(alarm.site),))
+        return sentence, remedy, (widen(alarm.site),)
 
     def example(self) -> tuple[Any, Any]:
         """A clamp of squares in float32 and in float16."""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._range import alarms, measured, proven, widen
+from whydiff.explain.causes._range import RangeRule
 from whydiff.numbers.ranges.audit import Alarm
-from whydiff.records import Cause, Intervention, Remedy, Verdict
+from whydiff.records import Intervention, Remedy
 
 
-class LateScaling(CauseRule):
+class LateScaling(RangeRule):
     """A product is stored in a narrow dtype at full size and scaled down only afterwards.
 
     What it detects:
@@ -52,14 +48,8 @@ class LateScaling(CauseRule):
     name = "late-scaling"
     alarms = ("late-scaling",)
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per product of the candidate that is scaled too late."""
-        for alarm in alarms(case, "late-scaling"):
-            cause = replace(self.from_alarm(alarm), interventions=(widen(alarm.site),))
-            yield proven(case, cause, alarm)
-
-    def from_alarm(self, alarm: Alarm) -> Cause:
-        """The cause of a range audit's alarm, with the rewrite as its intervention."""
+    def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:
+        """What was measured, the remedy, and its rewrite if it has one."""
         data = alarm.data
         factor, gain = float(data["factor"]), float(data["gain_bits"])
         sentence = (
@@ -72,15 +62,7 @@ class LateScaling(CauseRule):
             f"scores = (query * {factor:.6g}) @ key.transpose(-1, -2)  # or {root:.6g} on both operands",
         )
         rewrite = Intervention("scale-first", str(alarm.site), [data["scaled_at"], factor])
-        cause = Cause(
-            code=self.code,
-            name=self.name,
-            site=str(alarm.site),
-            verdict=Verdict.UNSTABLE,
-            evidence=measured(alarm, sentence),
-            remedy=remedy,
-        )
-        return replace(cause, interventions=(rewrite,))
+        return sentence, remedy, (rewrite,)
 
     def example(self) -> tuple[Any, Any]:
         """Scores whose product overflows float16, scaled first and scaled late."""

@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._range import alarms, measured
+from whydiff.explain.causes._range import RangeRule, alarms
 from whydiff.numbers.ranges.audit import Alarm
-from whydiff.records import Cause, Experiment, Intervention, Remedy, Status, Verdict
+from whydiff.records import Cause, Experiment, Intervention, Remedy, Status
 
 
-class FullyMaskedRow(CauseRule):
+class FullyMaskedRow(RangeRule):
     """A row is masked with minus infinity throughout, and a softmax or norm of it is NaN.
 
     What it detects:
@@ -52,35 +51,31 @@ class FullyMaskedRow(CauseRule):
         for alarm in alarms(case, "masked-row"):
             yield self.from_alarm(alarm)
 
-    def from_alarm(self, alarm: Alarm) -> Cause:
-        """The cause of a range audit's alarm, with the finite mask as its intervention."""
+    def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:
+        """What was measured, the remedy, and the finite mask."""
         rows = alarm.data.get("fully_masked_rows", 0)
         sentence = f"{rows} rows of its input are minus infinity throughout; it writes {alarm.data.get('nans', 0)} NaN"
         remedy = Remedy(
             "Mask with the lowest finite number instead of minus infinity, or zero these rows afterwards.",
             "scores = scores.masked_fill(mask, torch.finfo(scores.dtype).min)",
         )
-        cause = Cause(
-            code=self.code,
-            name=self.name,
-            site=str(alarm.site),
-            verdict=Verdict.UNSTABLE,
-            evidence=measured(alarm, sentence),
-            remedy=remedy,
-        )
-        mask = (Intervention("finite-mask", str(alarm.site)),)
+        return sentence, remedy, (Intervention("finite-mask", str(alarm.site)),)
+
+    def from_alarm(self, alarm: Alarm) -> Cause:
+        """The cause of a range audit's alarm; the audit has tried the finite mask."""
+        cause = super().from_alarm(alarm)
         left = alarm.data.get("nans_with_finite_mask")
         if left is None:
-            return replace(cause, interventions=mask)
+            return cause
         status: Status = "refuted" if left else "confirmed"
         experiment = Experiment(
-            interventions=mask,
+            interventions=cause.interventions,
             prediction="no NaN is left",
             outcome=f"{left} NaN left of {alarm.data.get('nans')}",
             status=status,
             method="replay",
         )
-        return replace(cause, interventions=mask, status=status, experiments=(experiment,))
+        return replace(cause, status=status, experiments=(experiment,))
 
     def example(self) -> tuple[Any, Any]:
         """A softmax of a masked row, with a finite and with an infinite mask."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._range import alarms, measured, proven, widen
+from whydiff.explain.causes._range import RangeRule, widen
 from whydiff.numbers.ranges import limits
 from whydiff.numbers.ranges.audit import Alarm
-from whydiff.records import Cause, Intervention, Remedy, Verdict
+from whydiff.records import Intervention, Remedy
 
 
-class Underflow(CauseRule):
+class Underflow(RangeRule):
     """Numbers that are not zero become zero because the format has none so small.
 
     What it detects:
@@ -53,14 +49,8 @@ class Underflow(CauseRule):
     name = "underflow"
     alarms = ("underflow",)
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per operator of the candidate at which numbers vanish that do not in the reference."""
-        for alarm in alarms(case, "underflow"):
-            cause = replace(self.from_alarm(alarm), interventions=(widen(alarm.site),))
-            yield proven(case, cause, alarm)
-
-    def from_alarm(self, alarm: Alarm) -> Cause:
-        """The cause of a range audit's alarm, with its rewrite if it has one."""
+    def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:
+        """What was measured, the remedy, and its rewrite if it has one."""
         data = alarm.data
         if "constant" in data:
             sentence = (
@@ -82,15 +72,7 @@ class Underflow(CauseRule):
                 "Carry this operator's result in float32 or bfloat16, or scale its inputs up (loss scaling)."
             )
             tried = []
-        cause = Cause(
-            code=self.code,
-            name=self.name,
-            site=str(alarm.site),
-            verdict=Verdict.UNSTABLE,
-            evidence=measured(alarm, sentence),
-            remedy=remedy,
-        )
-        return replace(cause, interventions=(*tried, widen(alarm.site)))
+        return sentence, remedy, (*tried, widen(alarm.site))
 
     def example(self) -> tuple[Any, Any]:
         """A step of Adam, in float32 and in float16."""

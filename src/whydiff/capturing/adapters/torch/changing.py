@@ -57,7 +57,7 @@ class ChangedExecutor(Executor):
         how = self._how.get(call.index)
         if how is None or call.kind != "compute":
             return super().execute(call, recorded=recorded and not self._how)
-        self._other.update(event.storage for event in call.writes if event.skipped != "view")
+        self._other.update(event.storage for event in call.writes if not event.is_look)
         try:
             return self._differently(call, how)
         except FAILURES as error:

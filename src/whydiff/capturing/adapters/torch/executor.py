@@ -121,7 +121,7 @@ class Executor(Replay):
             return ""
         as_in_the_run = call.index not in self._edited and not any(e.storage in self._other for e in call.reads)
         if not as_in_the_run:
-            self._other.update(event.storage for event in call.writes if event.skipped != "view")
+            self._other.update(event.storage for event in call.writes if not event.is_look)
         try:
             if (recorded or as_in_the_run) and self._place_payloads(call):
                 return ""
