@@ -23,6 +23,7 @@ from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, SCALING_FL
 from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
 
 _PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reduction", "bf16_reduction")
+_GIVEN = ("input", "constant", "attribute")
 _SPECIAL = ("nan_mismatch", "inf_mismatch")
 
 
@@ -417,8 +418,8 @@ def judge(
 def _same_task(case: Case, scaling: Scaling) -> bool:
     """Whether runs without a common op are counterparts as wholes: the same inputs, outputs of the same shapes.
 
-    Equal constants that the programs captured count as inputs; values that only one side reads do not matter (a
-    formula may need fewer).
+    Equal tensors that the programs captured count as inputs, whether they are arguments, constants or attributes of
+    what was called; values that only one side reads do not matter (a formula may need fewer).
     """
     if not _stays(scaling.program.lifted) or not case.localization.outputs:
         return False
@@ -428,7 +429,7 @@ def _same_task(case: Case, scaling: Scaling) -> bool:
         {
             (leaf.spec.shape, leaf.fingerprint)
             for leaf in trace.leaves
-            if leaf.storage >= 0 and leaf.fingerprint is not None and leaf.role in ("input", "constant")
+            if leaf.storage >= 0 and leaf.fingerprint is not None and leaf.role in _GIVEN
         }
         for trace in (case.reference, case.candidate)
     ]

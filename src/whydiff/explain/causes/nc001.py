@@ -62,16 +62,19 @@ class NotCounterparts(CauseRule):
                 continue
             for er, ec in matched(*returned, "reads"):
                 found = partner.get(er.producer, -1)
-                if er.producer < 0 or ec.producer < 0 or found < 0 or found == ec.producer or same(er, ec):
+                if min(er.producer, ec.producer, found) < 0 or found == ec.producer or same(er, ec):
                     continue
+                if ec.producer not in partner.values() or er.spec.numel != ec.spec.numel:
+                    continue  # only one run computes it: then a step is left out
                 written = _written(ours[er.producer], er, theirs[found])
-                if written is None or written.spec.shape != ec.spec.shape or same(er, written) is False:
+                if written is None:
                     continue
                 between = _between(case.candidate, ec.producer, found)
                 if between:
                     yield self._cause(er, ec, written, between, found > ec.producer)
 
     def _cause(self, er: Event, ec: Event, written: Event, between: list[Call], later: bool) -> Cause:
+        look = () if written.spec == er.spec else (er.spec.shape, er.spec.strides, er.spec.offset)
         where = between[0].site.scope or between[0].site.op
         word = "before" if later else "after"
         equal = same(er, written)
@@ -95,7 +98,9 @@ class NotCounterparts(CauseRule):
                 f"Compare the same point of the computation: return (or hook) the value "
                 f"{'after' if later else 'before'} {where} on both sides."
             ),
-            interventions=(Intervention("read-from", str(ec.site), str(written.site)),),
+            interventions=(
+                Intervention("read-from", str(ec.site), (str(written.site), *look) if look else str(written.site)),
+            ),
         )
 
     def example(self) -> tuple[Any, Any]:
@@ -115,9 +120,10 @@ class NotCounterparts(CauseRule):
 
 
 def _written(reference: Call, read: Event, candidate: Call) -> Event | None:
-    """What the paired call wrote in the place of the value that the reference returns."""
+    """What the paired call wrote in the place of the value that the reference returns, perhaps as a view of it."""
     for ours, theirs in zip(reference.writes, candidate.writes, strict=False):
-        if ours.storage == read.storage and ours.spec.shape == read.spec.shape:
+        whole = ours.spec.numel == read.spec.numel and ours.spec.dtype == read.spec.dtype
+        if ours.storage == read.storage and whole and ours.spec == theirs.spec and same(ours, theirs) is not False:
             return theirs
     return None
 
