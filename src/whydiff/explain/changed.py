@@ -9,7 +9,7 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import ReplayError
 from whydiff.explain.arguments import differing_arguments, fits
-from whydiff.explain.interventions import CHANGES, EDITS, REPLACED, changes, edits, outputs_with_replaced
+from whydiff.explain.interventions import CHANGES, EDITS, EXCHANGES, changes, edits, outputs_with_replaced
 from whydiff.explain.sides import Sides
 from whydiff.pair.replay import Outputs, Replayed, replay
 from whydiff.records import Call, Count, Intervention, Lift, Slot
@@ -64,7 +64,7 @@ class Changed:
     def _replays(self, item: Intervention) -> bool:
         if item.name in CHANGES:
             return for_framework(self.sides.candidate.framework).changes_calls
-        if item.name == REPLACED:
+        if item.name in EXCHANGES:
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
         return item.name in RESTORED or item.name in EDITS or bool(self._carried(item))
 
@@ -106,7 +106,7 @@ class Changed:
     ) -> tuple[Replayed, Executor]:
         sides = self.sides
         executor = self.executor(interventions, lift)
-        if any(item.name == REPLACED for item in interventions):
+        if any(item.name in EXCHANGES for item in interventions):
             follower = self._follower(executor) if lift is None else executor_of(sides.reference, lift)
             outputs = outputs_with_replaced(follower, executor, sides.alignment, interventions, sides.axes)
             found = Replayed(outputs)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from whydiff.capturing.adapters import Executor, replayable
 from whydiff.explain.changed import Changed, Lifted, Watched, executor_of, key_of
-from whydiff.explain.interventions import CHANGES, REPLACED
+from whydiff.explain.interventions import CHANGES, EXCHANGES
 from whydiff.explain.mirror import mirrored
 from whydiff.explain.sides import Side, Sides
 from whydiff.locate.origins import find_origins
@@ -140,7 +140,7 @@ class Experiments:
         gone = {
             (i.value[0] if isinstance(i.value, tuple) else i.value, i.target)
             for i in interventions
-            if i.name == REPLACED
+            if i.name in EXCHANGES
         }
         return {
             str(origin.site if on == "candidate" else origin.candidate_site)

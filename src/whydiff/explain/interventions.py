@@ -8,6 +8,8 @@
 | ``permute`` | read or write | einops pattern | the tensor's elements are rearranged |
 | ``scale`` | write | factor | what is written is multiplied |
 | ``replace-op`` | call | calls of the reference | the first one's op, or the region it ends, takes its place |
+| ``insert-step`` | call | call of the reference | the ops that end there are carried out on what the call made |
+| ``remove-step`` | call | call of the reference | what the ops that end in the call were given is taken as it is |
 
 Targets are sites of the candidate as text, without slot for calls. Further calls in the value of ``replace-op``
 belong to the region although they have counterparts.
@@ -31,7 +33,9 @@ from whydiff.records import Alignment, Call, Event, Intervention, Payload, Slot,
 
 EDITS = frozenset({"set-argument", "read-from"})
 CHANGES = frozenset({"set-dtype", "permute", "scale"})
-REPLACED = "replace-op"
+REPLACED, INSERTED, REMOVED = "replace-op", "insert-step", "remove-step"
+EXCHANGES = frozenset({REPLACED, INSERTED, REMOVED})
+"""Carried out by both programs in step. A step is inserted or removed only where the other side has no op at all."""
 TRANSPLANTS = frozenset({REPLACED, "substitute", "compile-as"})
 """They carry one side's op, tensor or way of running into the other: what they remove is located, not explained."""
 
@@ -134,14 +138,19 @@ class _Following(Lockstep):
     def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
         super()._run(name, executor, call, recorded=False)
 
-    def put(self, er: Event, ec: Event) -> bool:
+    def put(self, er: Event, ec: Event, reader: Call | None) -> bool:
         """The candidate takes the reference's value, or has it as a larger one's counterpart; False if it cannot."""
         if er.spec.shape != ec.spec.shape:
-            return self.substitute(er, ec)
-        return self.candidate.overwrite(ec, self.take(self.reference.read(er)))
+            return self.substitute(er, ec, reader)
+        value = self.take(self.reference.read(er))
+        if reader is None:
+            return self.candidate.overwrite(ec, value)
+        return self.give(self.candidate, reader, ec, value)
 
-    def follow(self, er: Event, ec: Event) -> None:
+    def follow(self, er: Event, ec: Event, reader: Call | None) -> None:
         """The reference takes the candidate's value, or of values of two sizes the counterpart.
+
+        ``reader``: the reference's call that reads it; None: it is what a call wrote.
 
         Raises:
             ReplayError: they have no counterpart, so that the reference's ops would not work on the candidate's inputs.
@@ -156,7 +165,10 @@ class _Following(Lockstep):
                 value = settle(maps, own, value, self._alike, self._distance).map.part(value)
             else:
                 value = settle(maps, value, own, self._alike, self._distance).map.put(own, value, self.reference.put)
-        self.reference.overwrite(er, value)
+        if reader is None:
+            self.reference.overwrite(er, value)
+        else:
+            self.give(self.reference, reader, er, value)
 
 
 def outputs_with_replaced(
@@ -176,7 +188,7 @@ def outputs_with_replaced(
         reference: replay of the reference with the candidate's leaves.
         candidate: replay of the candidate under all other interventions.
         alignment: which calls correspond.
-        interventions: those named ``replace-op`` count.
+        interventions: those named in `EXCHANGES` count.
         axes: what the runs have different sizes of; values take each other's place on their counterpart.
 
     Returns:
@@ -185,8 +197,9 @@ def outputs_with_replaced(
     Raises:
         ReplayError: a replacement could not be made.
     """
+    _check_steps(reference.trace, candidate.trace, alignment, interventions)
     chosen = [
-        (i.target, i.value if isinstance(i.value, tuple) else (i.value,)) for i in interventions if i.name == REPLACED
+        (i.target, i.value if isinstance(i.value, tuple) else (i.value,)) for i in interventions if i.name in EXCHANGES
     ]
     sites = {(value[0], target) for target, value in chosen}
     inside = {site for _, value in chosen for site in value[1:]}
@@ -196,14 +209,14 @@ def outputs_with_replaced(
     outputs: dict[Slot, Payload] = {}
     numbers = returns(calls[1])
 
-    def exchange(er: Event, ec: Event, at: tuple[str, str]) -> None:
+    def exchange(er: Event, ec: Event, at: tuple[str, str], readers: tuple[Call | None, Call | None]) -> None:
         try:
             if at in sites:
                 made.add(at)
-                if not step.put(er, ec):
+                if not step.put(er, ec, readers[1]):
                     raise ReplayError("A value cannot be put in another's place.", where=at[1])
             elif at[0] not in inside:
-                step.follow(er, ec)
+                step.follow(er, ec, readers[0])
         except WhydiffError:
             if at in sites or er.spec.shape != ec.spec.shape:
                 raise
@@ -215,7 +228,7 @@ def outputs_with_replaced(
             kept = str(call_r.site) in inside and (str(at_r.site), str(at_c.site)) not in sites
             if kept or er.producer == ec.producer == -1 or _paired(alignment, er.producer, ec.producer):
                 continue
-            exchange(er, ec, (str(at_r.site), str(at_c.site)))
+            exchange(er, ec, (str(at_r.site), str(at_c.site)), (call_r, call_c))
         if call_c.kind == "return":
             outputs |= {
                 Slot(numbers[call_c.index], e.site.slot): candidate.payload(candidate.read(e)) for e in call_c.reads
@@ -223,10 +236,27 @@ def outputs_with_replaced(
             continue
         step.execute(call_r, call_c)
         for er, ec in matched(call_r, call_c, "writes"):
-            exchange(er, ec, (str(call_r.site), str(call_c.site)))
+            exchange(er, ec, (str(call_r.site), str(call_c.site)), (None, None))
     if made != sites:
         raise ReplayError("The replay did not pass an op that was to be replaced.", where=str(sites - made))
     return outputs
+
+
+def _check_steps(
+    reference: Trace, candidate: Trace, alignment: Alignment, interventions: Sequence[Intervention]
+) -> None:
+    """One side of an inserted or removed step has ops of its own, and the other has none.
+
+    Raises:
+        ReplayError: it is not so; then ops would stand in other ops' place.
+    """
+    at = {(0, str(reference.calls[i].site)) for i in alignment.unpaired_reference}
+    at |= {(1, str(candidate.calls[i].site)) for i in alignment.unpaired_candidate}
+    for item in interventions:
+        if item.name in (INSERTED, REMOVED):
+            alone = (0, item.value) in at, (1, item.target) in at
+            if alone != (item.name == INSERTED, item.name == REMOVED):
+                raise ReplayError("A step can only take the place of nothing.", where=item.target, actual=str(item))
 
 
 def _paired(alignment: Alignment, reference: int, candidate: int) -> bool:

@@ -10,6 +10,7 @@
 | ``permute`` | the counterpart is rearranged the other way |
 | ``scale`` | the counterpart is multiplied by the inverse factor |
 | ``replace-op`` | the candidate's op, or region, takes the counterpart's place |
+| ``insert-step``, ``remove-step`` | the step is removed, or inserted, at the counterpart |
 """
 
 from __future__ import annotations
@@ -143,6 +144,12 @@ class _Mirror:
         whole = whole_of(self.sides.candidate, event) if part == "reads" else event.spec
         return None if whole is None else (events[position], whole.shape)
 
+    def inserted(self, item: Intervention) -> Intervention:
+        return Intervention("remove-step", item.value, item.target)
+
+    def removed(self, item: Intervention) -> Intervention:
+        return Intervention("insert-step", item.value, item.target)
+
     def replaced(self, item: Intervention) -> Intervention | None:
         first, *inside = item.value if isinstance(item.value, tuple) else (item.value,)
         back = {str(self.sides.reference.calls[p.reference].site): p.candidate for p in self.sides.alignment.pairs}
@@ -164,6 +171,8 @@ _KINDS: Mapping[str, Callable[[_Mirror, Intervention], Intervention | None]] = {
     "permute": _Mirror.permuted,
     "scale": _Mirror.scaled,
     "replace-op": _Mirror.replaced,
+    "insert-step": _Mirror.inserted,
+    "remove-step": _Mirror.removed,
 }
 
 __all__ = ["mirrored"]

@@ -123,7 +123,7 @@ class _Origins:
                 continue
             if not self._region(call_r, call_c, look):
                 continue
-            if not self.step.resynchronise(look):
+            if not self.step.resynchronise(look, call_c):
                 left.append((look, "propagated", ()))
         return left
 

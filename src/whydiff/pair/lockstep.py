@@ -84,6 +84,7 @@ class Lockstep:
         self.reference, self.candidate, self.alignment = reference, candidate, alignment
         self.axes = axes
         self._numbers = returns(reference.trace.calls)
+        self._partners = ({p.reference for p in alignment.pairs}, {p.candidate for p in alignment.pairs})
         self.sliced: list[tuple[str, SliceMap, str]] = []
         self.failed: dict[str, list[str]] = {}
         self.fused: list[str] = []
@@ -257,22 +258,43 @@ class Lockstep:
             return reference
         return self.candidate.adopt_foreign(self.reference.payload(reference))
 
-    def resynchronise(self, look: Look) -> bool:
-        """Give the candidate the reference's value; False if it cannot take it."""
+    def give(self, executor: Executor, call: Call, event: Event, value: Value) -> bool:
+        """Give a call another value to read; False if it cannot take it.
+
+        What it reads may be another value's counterpart, and is then what its other readers go on with: only this call
+        gets the given one. Else the value itself is exchanged.
+        """
+        partners = self._partners[executor is self.candidate]
+        changed = any(call.reads[i] is event for i in call.mutates)
+        if not changed and (event.producer < 0 or event.producer in partners):
+            return executor.stand_in(event, value)
+        return executor.overwrite(event, value)
+
+    def resynchronise(self, look: Look, reader: Call | None = None) -> bool:
+        """Give the candidate the reference's value; False if it cannot take it.
+
+        Args:
+            look: at both values.
+            reader: the candidate's call that reads it; None: it is what a call wrote.
+        """
         if look.reference_value is None or look.candidate_value is None:
             return False
         value = self.take(look.reference_value)
         inside = look.map is not None and look.map.whole == "candidate"
         if look.map is not None and inside:
             value = look.map.put(self.candidate.read(look.candidate), value, self.candidate.put)
-        if not self.candidate.overwrite(look.candidate, value):
+        if reader is not None:
+            given = self.give(self.candidate, reader, look.candidate, value)
+        else:
+            given = self.candidate.overwrite(look.candidate, value)
+        if not given:
             return False
         now = self.candidate.read(look.candidate)
         return self.agree(look.reference_value, look.map.part(now) if look.map is not None and inside else now)
 
-    def substitute(self, reference: Event, candidate: Event) -> bool:
+    def substitute(self, reference: Event, candidate: Event, reader: Call | None = None) -> bool:
         """Give the candidate the reference's value now, on its counterpart; False if it cannot take it."""
-        return self.resynchronise(self._look(reference, candidate, written=True))
+        return self.resynchronise(self._look(reference, candidate, written=True), reader)
 
     def note_equal(self, look: Look) -> None:
         """Remember that a written pair now agrees, so that its readers need not compare it again."""

@@ -12,7 +12,7 @@ from typing import Any
 from whydiff.capturing.adapters._outputs import same_outputs
 from whydiff.capturing.adapters.contract import Exchanged, Executor, Outputs, Value
 from whydiff.errors import PayloadError, TargetError, WhydiffError
-from whydiff.records import Call, Leaf, ObserverCheck, Output, Payload, Trace
+from whydiff.records import Call, Leaf, ObserverCheck, Output, Payload, Site, Trace
 
 FAILURES = (RuntimeError, TypeError, ValueError, IndexError, LookupError, AssertionError, WhydiffError)
 """What executing a recorded call may raise."""
@@ -134,6 +134,7 @@ class Replay(Executor):
             if leaf.storage >= 0 and not leaf.skipped:
                 self._leaves.setdefault(leaf.storage, []).append(leaf)
         last = {event.storage: call.index for call in self.trace.calls for event in (*call.reads, *call.writes)}
+        self._stand_ins: dict[Site, Value] = {}
         self._dying: dict[int, list[int]] = {}
         for storage, index in last.items():
             self._dying.setdefault(index, []).append(storage)

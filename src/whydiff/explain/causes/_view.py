@@ -11,6 +11,7 @@ import numpy as np
 
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
+from whydiff.explain.causes._looks import one_value
 from whydiff.explain.local_test import Examined, Joint, judge_outputs
 from whydiff.numbers.metrics import as_reals, is_integer, values
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
@@ -124,6 +125,23 @@ class View:
         """The reference's op, or region, on the candidate's inputs."""
         ours, theirs = self.origin.site.at(""), self.origin.candidate_site.at("")
         return (Intervention("replace-op", str(theirs), str(ours)),)
+
+    def exchange_step(self) -> tuple[Intervention, ...]:
+        """Insert the step that only the reference has, or remove the one that only the candidate has, where it is one.
+
+        One side takes up a value as it is, and the ops of the other side begin at that value; else the op is replaced.
+        """
+        side = int(bool(self.seen.calls[1]))
+        end = self.seen.results[1 - side]
+        begins = any(
+            one_value(self.case, *((event, end) if side == 0 else (end, event)))
+            for event in self.seen.reads[side]
+            if event.storage >= 0
+        )
+        if not begins:
+            return self.replace_op()
+        ours, theirs = self.origin.site.at(""), self.origin.candidate_site.at("")
+        return (Intervention("remove-step" if side else "insert-step", str(theirs), str(ours)),)
 
     def inputs_like_output(self) -> Iterator[Array]:
         """Floating inputs of the reference's operation that have as many elements as the result, flat."""

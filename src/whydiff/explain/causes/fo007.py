@@ -84,7 +84,7 @@ class StepLeftOut(CauseRule):
             (name, ops, known),
             Verdict.SEMANTIC,
             (evidence,),
-            view.replace_op(),
+            view.exchange_step(),
             {"side": name, "other": other, "ops": ops, "does": known},
             general=True,
         )

@@ -91,6 +91,10 @@ class Executor(ABC):
     def overwrite(self, event: Event, value: Value) -> bool:
         """Give the replay another value in an event's place; False if that cannot be."""
 
+    def stand_in(self, event: Event, value: Value) -> bool:
+        """Give one read another value, which no other read of the same memory sees; False if that cannot be."""
+        return self.overwrite(event, value)
+
     @abstractmethod
     def release(self, call: Call) -> None:
         """Forget what no later call needs. Call it after the values of a call were used."""

@@ -78,7 +78,9 @@ class Executor(Replay):
         """
         if call.kind != "compute":
             return ""
-        same_inputs = self.lifter is None and not any(e.storage in self._changed for e in call.reads)
+        same_inputs = self.lifter is None and not any(
+            e.storage in self._changed or e.site in self._stand_ins for e in call.reads
+        )
         same_inputs = same_inputs and call.index not in self._edited
         if same_inputs and self._as_recorded(call):
             return ""
@@ -150,6 +152,8 @@ class Executor(Replay):
         """Forget values that no later call needs."""
         for storage in self._dying.get(call.index, ()):
             self._values.pop(storage, None)
+        for event in call.reads if self._stand_ins else ():
+            self._stand_ins.pop(event.site, None)
 
     # ------------------------------------------------------------------ values
 
@@ -159,6 +163,8 @@ class Executor(Replay):
         Raises:
             PayloadError: its leaf was not kept, or the call that made it could not be executed.
         """
+        if event.site in self._stand_ins:
+            return self._stand_ins[event.site]
         if event.storage not in self._values:
             self._values[event.storage] = self._load(event)
         return self._values[event.storage]
@@ -184,12 +190,24 @@ class Executor(Replay):
         """Give the replay another value in an event's place; False for leaves and for other shapes."""
         if tuple(value.shape) != event.spec.shape or event.storage in self._leaves or event.storage < 0:
             return False
+        with self.running():
+            self._put(event.storage, self._in_dtype(event, value), False)
+        return True
+
+    def stand_in(self, event: Event, value: Any) -> bool:
+        """Give one read another value; False for another shape."""
+        if tuple(value.shape) != event.spec.shape:
+            return False
+        with self.running():
+            self._stand_ins[event.site] = self._in_dtype(event, value)
+        return True
+
+    def _in_dtype(self, event: Event, value: Any) -> Any:
+        """A value in the dtype that this replay holds an event's in."""
         wanted = np.dtype(event.spec.dtype)
         if self.lifter is not None and floating(event.spec.dtype):
             wanted = self.lifter.dtype(wanted)
-        with self.running():
-            self._put(event.storage, value if value.dtype == wanted else value.astype(wanted), False)
-        return True
+        return value if value.dtype == wanted else value.astype(wanted)
 
     # ------------------------------------------------------------------ judging
 

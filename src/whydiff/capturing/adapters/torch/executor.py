@@ -187,6 +187,8 @@ class Executor(Replay):
         """Forget storages that no later call needs. Call it after the values of a call were used."""
         for storage in self._dying.get(call.index, ()):
             self._held.pop(storage, None)
+        for event in call.reads if self._stand_ins else ():
+            self._stand_ins.pop(event.site, None)
 
     # ------------------------------------------------------------------ values
 
@@ -196,10 +198,23 @@ class Executor(Replay):
         Raises:
             PayloadError: its leaf was not kept, or the call that made it could not be executed.
         """
+        if event.site in self._stand_ins:
+            return self._stand_ins[event.site]
         held = self._held.get(event.storage)
         if held is None:
             held = self._held[event.storage] = self._load(event)
         return held.look(event)
+
+    def stand_in(self, event: Event, value: torch.Tensor) -> bool:
+        """Give one read another tensor, laid out as the one that it was given; False for another shape."""
+        if tuple(value.shape) != event.spec.shape:
+            return False
+        self._stand_ins[event.site] = _laid_out(value.to(self._held_dtype(event)), event.spec.strides)
+        return True
+
+    def _held_dtype(self, event: Event) -> torch.dtype:
+        """The dtype that this replay holds an event's tensor in."""
+        return dtype_of(event.spec.dtype)
 
     def leaf_value(self, leaf: Leaf) -> torch.Tensor:
         """A leaf's tensor at the beginning of the run (never to be written to)."""

@@ -300,6 +300,8 @@ class LiftedExecutor(Executor):
             PayloadError: its leaf was not kept, or the call that made it could not be executed.
             ReplayError: the program looks at the bits of floats as integers.
         """
+        if event.site in self._stand_ins:
+            return self._stand_ins[event.site]
         held = self._held.get(event.storage)
         if held is None:
             held = self._held[event.storage] = self._load(event)
@@ -319,6 +321,9 @@ class LiftedExecutor(Executor):
         )
 
     written = read
+
+    def _held_dtype(self, event: Event) -> torch.dtype:
+        return lifted_dtype(dtype_of(event.spec.dtype), self.lift)
 
     def _load(self, event: Event) -> Held:
         """A leaf's whole memory, widened exactly (as it is, if it is wide already)."""
