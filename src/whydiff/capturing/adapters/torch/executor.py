@@ -198,8 +198,9 @@ class Executor(Replay):
         Raises:
             PayloadError: its leaf was not kept, or the call that made it could not be executed.
         """
-        if event.site in self._stand_ins:
-            return self._stand_ins[event.site]
+        given: torch.Tensor | None = self._stand_ins.get(event.site)
+        if given is not None:
+            return given
         held = self._held.get(event.storage)
         if held is None:
             held = self._held[event.storage] = self._load(event)

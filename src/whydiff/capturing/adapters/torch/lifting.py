@@ -300,8 +300,9 @@ class LiftedExecutor(Executor):
             PayloadError: its leaf was not kept, or the call that made it could not be executed.
             ReplayError: the program looks at the bits of floats as integers.
         """
-        if event.site in self._stand_ins:
-            return self._stand_ins[event.site]
+        given: torch.Tensor | None = self._stand_ins.get(event.site)
+        if given is not None:
+            return given
         held = self._held.get(event.storage)
         if held is None:
             held = self._held[event.storage] = self._load(event)
