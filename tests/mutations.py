@@ -10,7 +10,7 @@ TESTS = {
     "numbers/comparison": ("tests/numbers/test_comparison.py",),
     "locate/mixing": ("tests/locate/test_mixing.py",),
     "judge/impact": ("tests/judge/test_impact.py",),
-    "judge/anchor": ("tests/judge/test_anchor.py",),
+    "judge/anchor": ("tests/judge/test_inside.py", "tests/judge/test_anchor.py"),
     "judge/verdict": ("tests/judge/test_measured.py", "tests/judge/test_verdict.py"),
     "judge/verify": ("tests/judge/test_verify.py", "tests/judge/test_proof.py"),
     "explain/scaling": ("tests/explain/test_scale.py", "tests/explain/test_scaling.py"),

@@ -40,6 +40,12 @@ def test_the_nature_of_a_difference(one: Scale, nature: str) -> None:
     assert one.nature == nature
 
 
+def test_the_floor_is_a_share_of_the_magnitude() -> None:
+    small = Scale(Difference(1e-9, 1e-9), Difference(SCALING_FLOOR / 2, 1e-9))
+    large = Scale(Difference(1e-3, 1e6), Difference(SCALING_FLOOR * 1e5, 1e6))
+    assert (small.nature, large.nature) == ("between", "rounding")
+
+
 def test_the_slope_decides_above_the_floor() -> None:
     steep = Scale(Difference(1.0, 1e-9), Difference(1 / BITS ** (SLOPE_ROUNDING + 0.01), 1e-9))
     flat = Scale(Difference(1.0, 1e-9), Difference(1 / BITS ** (SLOPE_ROUNDING - 0.01), 1e-9))

@@ -22,13 +22,25 @@ from whydiff.pair.align import align
 from whydiff.records import Slot
 from whydiff.studies.decoding import greedy_parting
 
-LENGTH = 48
+LENGTH = 32
+LAYERS = 8
+"""Of thirty: the first ones, with their real weights."""
 
 
 @pytest.fixture(scope="module")
-def pair(smollm: Any) -> tuple[Anchor, Case, torch.Tensor, torch.Tensor, torch.Tensor]:
+def short(smollm: Any) -> tuple[Any, Any]:
+    """The demo's reference and candidate, of fewer layers."""
+    models = tuple(copy.deepcopy(model) for model in smollm[:2])
+    for model in models:
+        del model.model.layers[LAYERS:]
+        model.config.num_hidden_layers = LAYERS
+    return models[0], models[1]
+
+
+@pytest.fixture(scope="module")
+def pair(short: Any) -> tuple[Anchor, Case, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Anchor, case, ids [1, T], float64 logits [T, V] of both sides."""
-    reference, candidate, _ = smollm
+    reference, candidate = short
     ids = torch.randint(0, 40000, (1, LENGTH), generator=torch.Generator().manual_seed(0))
     adapter = for_framework("torch")
 
@@ -71,7 +83,7 @@ def test_flips_margins_kl_and_perplexity(pair: Any) -> None:
     assert abs(found["top5_changes"] - (1 - np.mean(same_five))) <= ties.double().mean().item() + 1e-12
 
 
-def test_the_defect_grows_with_the_position(pair: Any, smollm: Any) -> None:
+def test_the_defect_grows_with_the_position(pair: Any, short: Any) -> None:
     """In bfloat16 rounding hides it; without rounding the last quarter is twice the first."""
     given, case, ids, ours, theirs = pair
     scores = scores_of(case, given)
@@ -83,7 +95,7 @@ def test_the_defect_grows_with_the_position(pair: Any, smollm: Any) -> None:
     assert found["lifted_mean_abs_last_positions"] > 2 * found["lifted_mean_abs_first_positions"]
     assert found["lifted_position_correlation"] > 0.3
     with torch.no_grad():  # the same by hand: models converted as a whole, which keeps both tables' values
-        wide = [copy.deepcopy(model).float()(ids, use_cache=False).logits[0].double() for model in smollm[:2]]
+        wide = [copy.deepcopy(model).float()(ids, use_cache=False).logits[0].double() for model in short]
     plain = (wide[0] - wide[1]).abs().mean(-1)
     quarter = LENGTH // 4
     for name, part in (("first", plain[:quarter]), ("last", plain[-quarter:])):

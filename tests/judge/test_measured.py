@@ -164,6 +164,12 @@ def test_a_proven_cause_gives_its_verdict_to_its_origin_and_no_other() -> None:
         assert one("arguments", Modes(STAYS), causes=[other], **semantic) is Verdict.SEMANTIC
 
 
+def test_a_proven_cause_does_not_make_an_infinity_on_one_side_harmless() -> None:
+    strange = {"comparison": replace(DIFFERS, measurements=(Measurement("nan_mismatch", 0.25),))}
+    proven = [cause(status="confirmed", verdict=Verdict.ROUNDING)]
+    assert one("arguments", Modes(STAYS), causes=proven, context=strange) is Verdict.UNSTABLE
+
+
 def test_of_several_proven_causes_the_most_severe_counts() -> None:
     both = [cause(status="confirmed"), cause(status="confirmed", verdict=Verdict.SEMANTIC)]
     assert one("arguments", Modes(ROUNDING), causes=both) is Verdict.SEMANTIC
