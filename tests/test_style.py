@@ -17,15 +17,6 @@ SENTENCES = {"reason", "why", "what", "note", "notes", "statement", "outcome", "
 SEARCHES = {"startswith", "endswith", "find", "index", "count"}
 MOST = 3
 """Fields that a record may be given by position."""
-YET = (
-    "capturing/adapters/_live.py",
-    "capturing/adapters/jax/environment.py",
-    "capturing/adapters/torch/dtypes.py",
-    "capturing/adapters/torch/lifting.py",
-    "capturing/adapters/torch/run.py",
-    "judge/anchor.py",
-)
-"""Files that do not keep to it yet."""
 LARGE = {
     name
     for name, part in vars(records).items()
@@ -74,11 +65,10 @@ def placed_by_position(tree: ast.AST) -> Iterator[int]:
             yield node.lineno
 
 
-def places(rule: Callable[[ast.AST], Iterator[int]], left_out: tuple[str, ...] = ()) -> list[str]:
+def places(rule: Callable[[ast.AST], Iterator[int]]) -> list[str]:
     return [
         f"{path.relative_to(SOURCE)}:{line}"
         for path in sorted(SOURCE.rglob("*.py"))
-        if not path.relative_to(SOURCE).as_posix().startswith(left_out)
         for line in rule(ast.parse(path.read_text(encoding="utf-8")))
     ]
 
@@ -88,7 +78,7 @@ def test_code_reads_fields_and_no_sentences() -> None:
 
 
 def test_large_records_are_made_with_keywords() -> None:
-    assert places(placed_by_position, YET) == []
+    assert places(placed_by_position) == []
 
 
 @pytest.mark.parametrize(

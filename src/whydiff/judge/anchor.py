@@ -109,7 +109,10 @@ class Anchor:
         reasons: dict[str, list[str]] = {}
         for one in self.having("lone", "unreadable", "undecided", "left_out"):
             reasons.setdefault(one.comparison.reason, []).append(str(one.slot))
-        return tuple(Count("outputs", why, len(slots), tuple(slots[:3])) for why, slots in reasons.items())
+        return tuple(
+            Count(what="outputs", reason=why, count=len(slots), examples=tuple(slots[:3]))
+            for why, slots in reasons.items()
+        )
 
     def comparisons(self) -> tuple[tuple[str, Comparison], ...]:
         """What the report shows of each output."""

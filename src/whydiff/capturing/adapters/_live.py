@@ -101,7 +101,9 @@ def checked(plain: Sequence[Output], again: Sequence[Output], observed: Sequence
     """The observer check of two plain runs (before and after) and an instrumented one (in between)."""
     compared = sum(output.kind in ("numbers", "text") for output in plain)
     if not compared:
-        return ObserverCheck(None, None, 0, "the run returned nothing that can be compared")
+        return ObserverCheck(
+            deterministic=None, unchanged=None, outputs=0, note="the run returned nothing that can be compared"
+        )
     deterministic, where = same_outputs(plain, again)
     unchanged, changed_at = same_outputs(plain, observed)
     note = ""
@@ -111,7 +113,9 @@ def checked(plain: Sequence[Output], again: Sequence[Output], observed: Sequence
         note = f"the instrumented run differs from the plain one at {changed_at}"
     elif hidden := sorted({output.type for output in plain if output.kind == "unreadable"}):
         note = f"not looked into: {', '.join(hidden)} in the result"
-    return ObserverCheck(deterministic, unchanged if deterministic else None, compared, note)
+    return ObserverCheck(
+        deterministic=deterministic, unchanged=unchanged if deterministic else None, outputs=compared, note=note
+    )
 
 
 class Replay(Executor):

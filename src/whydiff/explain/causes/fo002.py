@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -173,39 +173,34 @@ def _constant(eps: Array, variance: Array) -> float | None:
 
 def _added(view: View) -> tuple[float, float] | None:
     """Both constants that are added to non-negative values before a root."""
-    if not _before_a_root(view):
-        return None
-    for x in view.inputs_like_output():
-        if x.size == 0 or float(x.min()) < 0:
-            continue
-        solved = []
-        for side in view.exact:
-            rest = side.reshape(-1) - x
-            value = float(np.median(rest))
-            if value < 0 or float(np.max(np.abs(rest - value))) > 1e-12 * max(float(np.max(x)), abs(value)):
-                break
-            solved.append(value)
-        if len(solved) == 2:
-            return solved[0], solved[1]
-    return None
+
+    def solve(x: Array, y: Array) -> float | None:
+        value = float(np.median(y - x))
+        far = float(np.max(np.abs(y - x - value))) > 1e-12 * max(float(np.max(x)), abs(value))
+        return None if value < 0 or far else value
+
+    return _on_both(view, solve)
 
 
 def _limit(view: View) -> tuple[float, float] | None:
     """Both lower limits of a clamp of non-negative values."""
+
+    def solve(x: Array, y: Array) -> float | None:
+        value = float(y.min())
+        return value if np.array_equal(y, np.maximum(x, value)) and value > float(x.min()) else None
+
+    return _on_both(view, solve)
+
+
+def _on_both(view: View, solve: Callable[[Array, Array], float | None]) -> tuple[float, float] | None:
+    """Both sides' constants, from an op's non-negative input and its results, before a root or a division."""
     if not _before_a_root(view):
         return None
     for x in view.inputs_like_output():
-        if x.size == 0 or float(x.min()) < 0:
-            continue
-        solved = []
-        for side in view.exact:
-            y = side.reshape(-1)
-            value = float(y.min())
-            if not np.array_equal(y, np.maximum(x, value)) or value <= float(x.min()):
-                break
-            solved.append(value)
-        if len(solved) == 2:
-            return solved[0], solved[1]
+        if x.size and float(x.min()) >= 0:
+            ours, theirs = (solve(x, side.reshape(-1)) for side in view.exact)
+            if ours is not None and theirs is not None:
+                return ours, theirs
     return None
 
 

@@ -136,27 +136,19 @@ class ConfigDiffers(CauseRule):
             for index, o in enumerate(case.localization.origins)
             if o.kind in ("implementation", "region", "arguments") and index not in known
         ]
-        remedy = Remedy("Build both sides from the same configuration.")
+        reason = "a configuration key alone changes no number, and state and the ops explain every origin"
         if open_origins:
-            return Cause(
-                code=self.code,
-                name=self.name,
-                site=f"config.{first}",
-                verdict=Verdict.SEMANTIC,
-                evidence=(evidence,),
-                remedy=remedy,
-                reason=f"it might explain {open_origins[0].site}, but nothing recorded connects them",
-            )
+            reason = f"it might explain {open_origins[0].site}, but nothing recorded connects them"
         return Cause(
             code=self.code,
             name=self.name,
             site=f"config.{first}",
             verdict=Verdict.SEMANTIC,
             evidence=(evidence,),
-            remedy=remedy,
-            status="refuted",
-            inert=True,
-            reason="a configuration key alone changes no number, and state and the ops explain every origin",
+            remedy=Remedy("Build both sides from the same configuration."),
+            status="inconclusive" if open_origins else "refuted",
+            inert=not open_origins,
+            reason=reason,
         )
 
     def example(self) -> tuple[Any, Any]:

@@ -68,7 +68,7 @@ def environment() -> Environment:
     """Everything outside the program that can change numbers."""
     variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     variables |= {name: value for name, value in sorted(os.environ.items()) if name.startswith("JAX_")}
-    return Environment(_versions(), _hardware(), flags_now(), variables, {})
+    return Environment(versions=_versions(), hardware=_hardware(), flags=flags_now(), variables=variables, rng={})
 
 
 def _versions() -> dict[str, str]:

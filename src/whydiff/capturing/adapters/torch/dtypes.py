@@ -109,7 +109,11 @@ def spec_of(tensor: torch.Tensor) -> TensorSpec:
     if tensor.layout is not torch.strided:
         return TensorSpec(tuple(tensor.shape), dtype_name(tensor.dtype), str(tensor.device))
     return TensorSpec(
-        tuple(tensor.shape), dtype_name(tensor.dtype), str(tensor.device), tensor.stride(), int(tensor.storage_offset())
+        shape=tuple(tensor.shape),
+        dtype=dtype_name(tensor.dtype),
+        device=str(tensor.device),
+        strides=tensor.stride(),
+        offset=int(tensor.storage_offset()),
     )
 
 

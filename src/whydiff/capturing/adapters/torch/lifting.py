@@ -147,16 +147,18 @@ class LiftedExecutor(Executor):
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons."""
         found = [
-            Count("ops not lifted", why, len(sites), tuple(sites[:3]), "not lifted")
+            Count(what="ops not lifted", reason=why, count=len(sites), examples=tuple(sites[:3]), code="not lifted")
             for why, sites in self.not_lifted.items()
         ]
         how = f"lifted to {self.lift.dtype}"
         if self.flips:
             what = "discrete choices that flip when lifted"
-            found.append(Count(what, how, len(self.flips), tuple(self.flips[:3]), "flip"))
+            found.append(
+                Count(what=what, reason=how, count=len(self.flips), examples=tuple(self.flips[:3]), code="flip")
+            )
         if self.exported:
             what = "numbers that left the program before lifting"
-            found.append(Count(what, how, len(self.exported), tuple(self.exported[:3])))
+            found.append(Count(what=what, reason=how, count=len(self.exported), examples=tuple(self.exported[:3])))
         return tuple(found)
 
     # ------------------------------------------------------------------ executing

@@ -82,7 +82,9 @@ class Run(contract.Run):
         anchor = self.anchor()
         session = Session(self.roots, self.tensors, level=level, whole=True)
         self._instrumented(session)
-        observer = ObserverCheck(None, None, len(self._observed), "not checked yet")
+        observer = ObserverCheck(
+            deterministic=None, unchanged=None, outputs=len(self._observed), note="not checked yet"
+        )
         return replace(session.trace(observer), outputs=anchor)
 
     def _instrumented(self, session: Session) -> None:
