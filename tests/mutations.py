@@ -118,7 +118,7 @@ MUTANTS = (
     Mutant(
         "locate/origins",
         "locate/origins.py",
-        "            if not self.step.resynchronise(look):",
+        "            if not self.step.resynchronise(look, call_c):",
         "            if True:",
     ),
     Mutant(
