@@ -62,6 +62,29 @@ def test_ops_of_one_side_alone_are_one_region_with_all_of_them() -> None:
     assert (result.accounted, result.propagated) == (True, 0)  # what reads it goes on with the reference's
 
 
+def test_a_region_that_reads_differing_state_or_input_is_called_by_it() -> None:
+    class Read(torch.nn.Module):
+        def __init__(self, weight: float, function: Callable[..., Any]) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.full((6,), weight))
+            self.function = function
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return torch.exp(x + self.function(self.weight, y))
+
+    adapter = for_framework("torch")
+
+    def region(weight: float, y: torch.Tensor) -> tuple[str, tuple[str, ...]]:
+        sides = ((Read(1.0, lambda w, y: (w * y).sin()), X.clone()), (Read(weight, lambda w, y: (y - w).cos()), y))
+        traces = [adapter.run(model, (X, other), {}).capture() for model, other in sides]
+        (one,) = find_origins(*(adapter.executor(trace) for trace in traces), align(*traces)).origins
+        return one.kind, one.leaves
+
+    assert region(1.0, X.clone()) == ("region", ())
+    assert region(2.0, X.clone()) == ("state", ("weight",))
+    assert region(1.0, X + 1)[0] == "input"
+
+
 def test_ops_of_one_side_alone_that_change_nothing_are_no_origin() -> None:
     result = found(lambda x: x.sin().exp(), lambda x: x.sin().mul(1.0).exp())
     assert result.origins == () and result.accounted is True
