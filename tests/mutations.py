@@ -132,12 +132,7 @@ MUTANTS = (
         'if leaf.role != "constant"',
     ),
     Mutant("locate/padding", "locate/padding.py", "            if all(hidden):", "            if any(hidden):"),
-    Mutant(
-        "locate/padding",
-        "locate/padding.py",
-        "            if keep.all() or not keep.any():",
-        "            if keep.all():",
-    ),
+    Mutant("locate/padding", "locate/padding.py", "for shown in (True, False):", "for shown in (False,):"),
     Mutant("locate/padding", "locate/padding.py", "if finite:\n", "if chosen:\n"),
     Mutant("pair/lockstep", "pair/lockstep.py", "return both - 2 * len(", "return both - len("),
     Mutant("pair/lockstep", "pair/lockstep.py", "not (event.overwritten or event.is_look)", "not event.overwritten"),

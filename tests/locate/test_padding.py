@@ -114,6 +114,7 @@ def test_padding_that_is_nan_in_one_run_is_compared() -> None:
     diagnosis = compare(run(0.0), run(math.nan), x, mask)
     assert diagnosis.verdict is Verdict.UNSTABLE
     assert not [count for count in diagnosis.not_compared if count.what == "rows of outputs"]
+    assert any("hold NaN or infinity in one run only, so every row is compared" in note for note in diagnosis.notes)
 
 
 def test_a_row_of_numbers_that_is_hidden_throughout_is_compared() -> None:

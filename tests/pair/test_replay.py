@@ -37,8 +37,9 @@ def test_a_difference_of_an_earlier_return_is_seen_and_proven(two_calls: tuple[P
     assert diagnosis.verdict is Verdict.SEMANTIC
     assert [(c.code, c.status) for c in diagnosis.causes] == [("ST001", "confirmed")]
     assert [(slot, c.status) for slot, c in diagnosis.outputs] == [("output", "differs"), ("output@1", "agrees")]
-    (experiment,) = diagnosis.causes[0].experiments
-    assert experiment.before and experiment.after == 0
+    experiments = diagnosis.causes[0].experiments
+    assert [experiment.direction for experiment in experiments] == ["take_away", "put_in"]
+    assert all(experiment.before and experiment.after == 0 for experiment in experiments)
 
 
 def executor_of(path: Path) -> tuple[Trace, Executor]:
