@@ -9,10 +9,11 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import ReplayError
 from whydiff.explain.arguments import differing_arguments, fits
-from whydiff.explain.interventions import CHANGES, EDITS, EXCHANGES, changes, edits, outputs_with_replaced
+from whydiff.explain.interventions import CHANGES, EDITS, EXCHANGES, KEEP_WIDE, changes, edits, outputs_with_replaced
 from whydiff.explain.sides import Sides
-from whydiff.pair.replay import Outputs, Replayed, replay
-from whydiff.records import Call, Count, Intervention, Lift, Slot
+from whydiff.numbers.casts import rounded
+from whydiff.pair.replay import Outputs, Replayed, replay, returns
+from whydiff.records import Call, Count, Intervention, Lift, Payload, Slot, Trace
 
 Watched = tuple[Progress | None, str] | None
 """Who is told of a replay's progress, and under which name."""
@@ -64,6 +65,8 @@ class Changed:
     def _replays(self, item: Intervention) -> bool:
         if item.name in CHANGES:
             return for_framework(self.sides.candidate.framework).changes_calls
+        if item.name == KEEP_WIDE:
+            return not replayable(self.sides.candidate)
         if item.name in EXCHANGES:
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
         return item.name in RESTORED or item.name in EDITS or bool(self._carried(item))
@@ -105,7 +108,11 @@ class Changed:
         self, interventions: Sequence[Intervention], lift: Lift | None, progress: Watched = None
     ) -> tuple[Replayed, Executor]:
         sides = self.sides
-        executor = self.executor(interventions, lift)
+        wide = lift is None and any(item.name == KEEP_WIDE for item in interventions)
+        executor = self.executor(interventions, Lift("float32") if wide else lift)
+        if wide:
+            found = replay(executor)
+            return Replayed(_as_returned(sides.candidate, found.outputs), found.failed), executor
         if any(item.name in EXCHANGES for item in interventions):
             follower = self._follower(executor) if lift is None else executor_of(sides.reference, lift)
             outputs = outputs_with_replaced(follower, executor, sides.alignment, interventions, sides.axes)
@@ -166,6 +173,18 @@ class Changed:
             if differing and all(fits(change, (item.value, before)) for change in differing):
                 found[theirs.index] = replace(theirs, arguments=ours.arguments)
         return found
+
+
+def _as_returned(trace: Trace, outputs: Outputs) -> dict[Slot, Payload]:
+    """Outputs rounded to the dtypes in which a recorded program returned them."""
+    number = returns(trace.calls)
+    dtypes = {
+        Slot(number[call.index], event.site.slot): event.spec.dtype
+        for call in trace.calls
+        if call.kind == "return"
+        for event in call.reads
+    }
+    return {slot: rounded(payload, dtypes.get(slot, payload.dtype)) for slot, payload in outputs.items()}
 
 
 def key_of(interventions: Sequence[Intervention]) -> tuple[tuple[str, str, str], ...]:

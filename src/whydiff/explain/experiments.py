@@ -110,11 +110,15 @@ class Experiments:
         return _outcome(changed.sides, self._wanted(on), self._numbered(on, outputs), method)
 
     def _wanted(self, on: Side) -> Outputs:
-        """What a side's experiments are held against: the other's outputs, as walked, else from a replay."""
+        """What a side's experiments are held against: the other's outputs, as walked, else from a replay.
+
+        Where observing changed the other side, what it gives unobserved.
+        """
         if on not in self._others:
             sides = self._on(on).sides
             other: Side = "reference" if on == "candidate" else "candidate"
-            walked = sides.returned and sides.returned[0]
+            looked_at = sides.runs[0] is not None and sides.reference.observer.unchanged is False
+            walked = self.plain_outputs(other) if looked_at else sides.returned and sides.returned[0]
             self._others[on] = walked or self._numbered(other, replay(executor_of(sides.reference)).outputs)
         return self._others[on]
 
@@ -148,9 +152,17 @@ class Experiments:
             if (str(origin.site.at("")), str(origin.candidate_site.at(""))) not in gone
         }
 
-    def plain_outputs(self, side: Side) -> Outputs:
-        """What a live side returns when nothing observes it; empty for a trace on disk."""
-        return self._numbered(side, self._on(side).rerun())
+    def plain_outputs(self, side: Side, interventions: Sequence[Intervention] = ()) -> Outputs:
+        """What a live side returns when nothing observes it; empty for a trace on disk.
+
+        Raises:
+            whydiff.errors.TargetError: it raised, perhaps because of the interventions.
+        """
+        return self._numbered(side, self._on(side).rerun(interventions))
+
+    def reruns(self, side: Side, interventions: Sequence[Intervention]) -> bool:
+        """Whether a side is live and can be run again under these interventions."""
+        return self._on(side).reruns(interventions)
 
     def executor(self, side: Side, lift: Lift | None = None, interventions: Sequence[Intervention] = ()) -> Executor:
         """A replay of a side, for a walk of one's own.

@@ -10,6 +10,9 @@
 | ``replace-op`` | call | calls of the reference | the first one's op, or the region it ends, takes its place |
 | ``insert-step`` | call | call of the reference | the ops that end there are carried out on what the call made |
 | ``remove-step`` | call | call of the reference | what the ops that end in the call were given is taken as it is |
+| ``fuse`` | call | read position | the product that it reads there is not rounded before it is added |
+| ``round-product`` | call | | it is carried out alone, on the rounded product |
+| ``keep-wide`` | program | | 16-bit values between ops are kept in float32; what is returned is rounded |
 
 Targets are sites of the candidate as text, without slot for calls. Further calls in the value of ``replace-op``
 belong to the region although they have counterparts.
@@ -23,6 +26,7 @@ from typing import Any
 
 from whydiff.capturing.adapters import Change, Executor
 from whydiff.errors import ReplayError, WhydiffError
+from whydiff.explain.contraction import fused_call
 from whydiff.explain.sites import call_at, read_at, sites_of, value_at, written_at
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.rearrangement import parse
@@ -31,11 +35,12 @@ from whydiff.pair.replay import returns
 from whydiff.pair.slices import Axis, options, settle
 from whydiff.records import Alignment, Call, Event, Intervention, Payload, Slot, TensorSpec, Trace
 
-EDITS = frozenset({"set-argument", "read-from"})
+EDITS = frozenset({"set-argument", "read-from", "fuse", "round-product"})
 CHANGES = frozenset({"set-dtype", "permute", "scale"})
 REPLACED, INSERTED, REMOVED = "replace-op", "insert-step", "remove-step"
 EXCHANGES = frozenset({REPLACED, INSERTED, REMOVED})
 """Carried out by both programs in step. A step is inserted or removed only where the other side has no op at all."""
+KEEP_WIDE = "keep-wide"
 TRANSPLANTS = frozenset({REPLACED, "substitute", "compile-as"})
 """They carry one side's op, tensor or way of running into the other: what they remove is located, not explained."""
 
@@ -56,6 +61,9 @@ def edits(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Call
             call = call_at(by_site, item.target)
             call = found.get(call.index, call)
             found[call.index] = replace(call, arguments=_with_argument(call, item.value))
+        elif item.name in ("fuse", "round-product"):
+            call = call_at(by_site, item.target)
+            found[call.index] = fused_call(trace, call, item.value) if item.name == "fuse" else call
         else:
             call, position = read_at(by_site, item.target)
             call = found.get(call.index, call)

@@ -220,6 +220,8 @@ class _Origins:
 
     def _alone(self, call_r: Call, call_c: Call) -> list[Value] | None:
         """The candidate's op on the reference's inputs (None if it cannot be executed so)."""
+        if len(call_r.reads) != len(call_c.reads):  # one of them has a number where the other has a tensor
+            return None
         try:
             reads = [self.step.take(self.step.reference.read(event)) for event in call_r.reads]
             reads = [self.step.candidate.copy(value) if i in call_c.mutates else value for i, value in enumerate(reads)]

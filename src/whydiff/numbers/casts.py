@@ -79,6 +79,14 @@ def proven_cast(reference: Payload, candidate: Payload) -> Cast | None:
     return None
 
 
+def rounded(payload: Payload, dtype: str) -> Payload:
+    """A payload with every value rounded to a narrower floating dtype, in the dtype that it has; itself for others."""
+    if not {payload.dtype, dtype} <= _KINDS.keys() or _KINDS[dtype].precision >= _KINDS[payload.dtype].precision:
+        return payload
+    exact = values(payload.bits, payload.dtype).astype(np.float64)
+    return Payload(round_to(exact, dtype).astype(payload.bits.dtype), payload.dtype)
+
+
 def share_equal_to_rounding(reference: Payload, candidate: Payload) -> tuple[int, int] | None:
     """(how many elements equal the reference's rounding to the candidate's dtype, elements).
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from whydiff import registry
 from whydiff.capturing.adapters.contract import (
+    FUSED,
     Adapter,
     Change,
     Executor,
@@ -74,6 +75,7 @@ def plays(framework: str, op: str, role: Role) -> bool:
 
 
 __all__ = [
+    "FUSED",
     "Adapter",
     "Change",
     "Executor",

@@ -31,5 +31,7 @@ class Role(Enum):
     TABLE = "takes rows or elements of a table by index"
     ANGLE = "makes angles into rotations or sinusoids"
     ROOT = "a root or a division"
-    DIFFERENCE = "subtracts one operand from the other"
+    DIFFERENCE = "subtracts its second operand from its first"
+    PLUS = "adds two operands"
+    TIMES = "multiplies two operands, element by element"
     SHAPE_ONLY = "looks at no more than the shape of what it reads"

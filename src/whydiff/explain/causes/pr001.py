@@ -9,8 +9,10 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._order import flags
+from whydiff.explain.local_test.families import kind_of
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
+_PRODUCTS = ("product", "convolution", "attention")
 _INPUTS = ("tf32", "bfloat16", "float16")
 
 
@@ -57,6 +59,8 @@ class ReducedPrecisionMatmul(CauseRule):
     def explain(self, view: View) -> Finding | None:
         """Which side rounds the operands, and to what."""
         if view.single is None or view.origin.kind not in ("implementation", "arguments"):
+            return None
+        if kind_of(view.seen.operations[0]) not in _PRODUCTS:
             return None
         for accepted in view.seen.result.hypotheses:
             if accepted.verdict is not Verdict.PRECISION or not all(_of_operands(code) for code in accepted.codes):

@@ -70,15 +70,23 @@ class Explanation:
 
 
 def _inputs(name: str, truncate: bool, op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
-    if Role.CAST in op.roles:
-        return  # the input is the output
+    if _takes_as_it_is(op, oracle):
+        return
     change = functools.partial(round_to, dtype=name, truncate=truncate)
     how = f"{_SPOKEN[name]} {'rounding' if op.name == 'value' else 'inputs'}" + (", truncated" if truncate else "")
     if any(_changes(op.reads[i], change) for i in op.floats()):
         yield how, evaluate(op.mapped(change), oracle.index, oracle.kind)
 
 
+def _takes_as_it_is(op: Operation, oracle: Oracle) -> bool:
+    """Whether no kernel rounds what an op reads: a cast's input is its output, and only sums of products are shortened."""
+    single = op.calls == 1 and op.name != "value"
+    return Role.CAST in op.roles or (single and oracle.kind == "elementwise" and bool(_EXACT & op.roles))
+
+
 def _one_input(name: str, op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
+    if _takes_as_it_is(op, oracle):
+        return
     change = functools.partial(round_to, dtype=name)
     moved = [i for i in op.floats() if _changes(op.reads[i], change)]
     if len(moved) < 2:
@@ -205,6 +213,7 @@ def _remainder(values: Array) -> Array:
     return round_to(values - _bfloat16(values), "bfloat16")
 
 
+_EXACT = frozenset({Role.PLUS, Role.DIFFERENCE, Role.TIMES})
 _SPOKEN = {"tf32": "TF32", "bfloat16": "bfloat16", "float16": "float16"}
 _P, _S = Verdict.PRECISION, Verdict.SEMANTIC
 

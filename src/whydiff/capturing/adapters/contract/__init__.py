@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from whydiff.capturing.adapters.contract.executing import Change, Exchanged, Executor, RecordedSum, Value
+from whydiff.capturing.adapters.contract.executing import FUSED, Change, Exchanged, Executor, RecordedSum, Value
 from whydiff.capturing.adapters.contract.running import Kept, Outputs, Run, Session
 from whydiff.capturing.adapters.roles import Role
 from whydiff.errors import UnsupportedError
@@ -227,6 +227,7 @@ class Adapter(Recorded, ABC):
 
 
 __all__ = [
+    "FUSED",
     "Adapter",
     "Change",
     "Exchanged",

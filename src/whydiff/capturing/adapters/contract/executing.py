@@ -8,9 +8,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from whydiff.numbers.fused import fused_multiply_add
+from whydiff.numbers.metrics import values
 from whydiff.records import Call, Count, Event, Leaf, Payload, Trace
 
 Value = Any
+FUSED = "whydiff.fused_multiply_add"
+"""Target of a call that an experiment makes: operands left, right and added (reads or numbers), and their signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,20 @@ class Executor(ABC):
         changed = self.copy(value)
         changed[index] = part
         return changed
+
+    def fused(self, call: Call, reads: Sequence[Value]) -> Value:
+        """What a call to `FUSED` gives: ``sign * left * right + other * added``, rounded once."""
+        (left, right, added), signs = call.arguments
+        given = [np.asarray(self._operand(item, reads), np.float64) for item in (left, right, added)]
+        dtype = call.writes[0].spec.dtype
+        total = fused_multiply_add(signs["product"] * given[0], given[1], signs["added"] * given[2], dtype)
+        return self.adopt_foreign(Payload(np.ascontiguousarray(total.astype(dtype)), dtype))
+
+    def _operand(self, item: Any, reads: Sequence[Value]) -> Any:
+        if not isinstance(item, dict):
+            return item
+        payload = self.payload(reads[item["$read"]])
+        return values(payload.bits, payload.dtype)
 
     def counts(self) -> Sequence[Count]:
         """What a lifted replay could not lift, and which discrete choices flipped; nothing if not lifted."""

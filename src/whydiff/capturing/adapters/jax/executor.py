@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from whydiff.capturing.adapters._live import FAILURES, Replay, short
+from whydiff.capturing.adapters.contract import FUSED
 from whydiff.capturing.adapters.jax import values
 from whydiff.capturing.adapters.jax.arguments import edited, op_of, template
 from whydiff.capturing.adapters.jax.kernels import kernels
@@ -130,6 +131,8 @@ class Executor(Replay):
         Raises:
             ReplayError, TypeError, RuntimeError …: whatever looking it up or executing it raises.
         """
+        if call.target == FUSED:
+            return [self.fused(call, reads)]
         op = self._op(call)
         if self.lifter is not None:
             return [values.host(out) for out in self.lifter.apply(op, call, reads)]

@@ -22,4 +22,6 @@ NAMES: dict[Role, tuple[str, ...]] = {
     Role.ANGLE: ("cos", "sin"),
     Role.ROOT: ("rsqrt", "sqrt", "pow", "div"),
     Role.DIFFERENCE: ("sub",),
+    Role.PLUS: ("add", "add_any"),
+    Role.TIMES: ("mul",),
 }

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-WAYS = ("eager", "aot_eager", "emulate-precision-casts")
-"""How compiled code can be carried out instead: by the uncompiled program, by the traced program without code
-generation, or compiled anew with every rounding that the program asks for."""
+WAYS = ("eager", "aot_eager")
+"""How compiled code can be carried out instead: by the uncompiled program, or by the traced program without code
+generation."""
 
 
 def can_be_changed() -> bool:
@@ -36,10 +36,13 @@ def carried_out(way: str) -> Iterator[None]:
         with torch.compiler.set_stance("force_eager"):
             yield
         return
-    if way == "aot_eager":
-        with torch.compiler.set_stance("default", force_backend="aot_eager"):
-            yield
-        return
+    with torch.compiler.set_stance("default", force_backend="aot_eager"):
+        yield
+
+
+@contextmanager
+def rounded_in_place() -> Iterator[None]:
+    """A block in which compiled functions are compiled anew with every rounding that the program asks for."""
     from torch._inductor import config
 
     torch.compiler.reset()

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from whydiff.capturing.adapters._live import FAILURES, Replay, short
+from whydiff.capturing.adapters.contract import FUSED
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view, not_comparable, to_payload
 from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now
@@ -145,6 +146,8 @@ class Executor(Replay):
         if not self._runs:  # asked alone: what the op needs set is put back behind it
             with self.running():
                 return self.apply(call, reads)
+        if call.target == FUSED:
+            return [self.fused(call, reads)]
         func = find(call.target, trusted=self.trusted)
         args, kwargs = self._arguments(call, reads)
         self._switch(call)

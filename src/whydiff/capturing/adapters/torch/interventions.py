@@ -9,12 +9,11 @@ from typing import Any
 import torch
 
 from whydiff.capturing.adapters.contract import Executor
-from whydiff.capturing.adapters.torch.compiled import WAYS, can_be_changed, carried_out
+from whydiff.capturing.adapters.torch.compiled import WAYS, can_be_changed, carried_out, rounded_in_place
 from whydiff.capturing.adapters.torch.environment import flags_now, set_flag
 from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, inputs_of, state_of
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
-
 
 def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[str, torch.Tensor]]) -> bool:
     """Whether `applied` knows how to carry this out on a live target."""
@@ -26,6 +25,8 @@ def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[
         return intervention.target in flags_now()._fields
     if intervention.name == "compile-as":
         return intervention.value in WAYS and can_be_changed()
+    if intervention.name == "round-in-place":
+        return can_be_changed()
     return intervention.name == "restore-input"
 
 
@@ -80,6 +81,8 @@ def applied(
                 stack.callback(set_flag, intervention.target, before)
             elif intervention.name == "compile-as":
                 stack.enter_context(carried_out(intervention.value))
+            elif intervention.name == "round-in-place":
+                stack.enter_context(rounded_in_place())
             elif intervention.name == "restore-input":
                 _restore_input(intervention, args, kwargs, target, donor)
             else:

@@ -45,6 +45,8 @@ NAMES: dict[Role, tuple[str, ...]] = {
     Role.ANGLE: ("cos", "sin"),
     Role.ROOT: ("rsqrt", "sqrt", "pow", "reciprocal", "div", "sqrt_", "rsqrt_"),
     Role.DIFFERENCE: ("sub", "sub_"),
+    Role.PLUS: ("add", "add_"),
+    Role.TIMES: ("mul", "mul_"),
 }
 
 

@@ -1,0 +1,65 @@
+"""Programs that observing made uncompiled: what the causes of the family CP share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from whydiff.errors import WhydiffError
+from whydiff.explain.case import Case
+from whydiff.explain.experiments import Outcome
+from whydiff.explain.reruns import changed_by_looking, computes_in
+from whydiff.explain.sides import Side
+from whydiff.records import Direction, Intervention
+
+DIRECTIONS: dict[Side, Direction] = {"candidate": "take_away", "reference": "put_in"}
+
+
+def compiled_sides(case: Case) -> Iterator[Side]:
+    """Sides that give other outputs when their compiler stands back."""
+    for side in changed_by_looking(case):
+        eager = uncompiled(side)
+        if case.experiments.reruns(side, (eager,)) and not _alike(case, side, eager):
+            yield side
+
+
+def uncompiled(side: Side) -> Intervention:
+    """The program runs op by op."""
+    return Intervention("compile-as", side, "eager")
+
+
+def rounding_changes(side: Side) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
+    """What takes excess precision away, and what puts it in, if this side is the compiled one."""
+    place, wide = (Intervention("round-in-place", side),), (Intervention("keep-wide", "the program"),)
+    return (place, wide) if side == "candidate" else (wide, place)
+
+
+def keeps_wide(case: Case, side: Side) -> bool:
+    """Whether excess precision is what compiling changed: both its experiments give the other side's outputs."""
+    trace = case.reference if side == "reference" else case.candidate
+    away, put = rounding_changes(side)
+    return bool(computes_in(trace)) and gives(case, away, "candidate") and gives(case, put, "reference")
+
+
+def gives(case: Case, interventions: Sequence[Intervention], on: Side) -> bool:
+    """Whether a side under interventions gives the other side's outputs bit for bit."""
+    outcome = tried(case, interventions, on)
+    return outcome is not None and outcome.equal
+
+
+def tried(case: Case, interventions: Sequence[Intervention], on: Side) -> Outcome | None:
+    """The outcome of an experiment; None if it cannot be carried out."""
+    try:
+        return (
+            case.experiments.try_out(interventions, on=on) if case.experiments.supports(interventions, on=on) else None
+        )
+    except WhydiffError:  # the program does not run so: nothing is shown
+        return None
+
+
+def _alike(case: Case, side: Side, intervention: Intervention) -> bool:
+    """Whether a side's outputs are no others under an intervention."""
+    plain, other = tried(case, (), side), tried(case, (intervention,), side)
+    return plain is None or other is None or (plain.equal, plain.comparisons) == (other.equal, other.comparisons)
+
+
+__all__ = ["DIRECTIONS", "compiled_sides", "gives", "keeps_wide", "rounding_changes", "tried", "uncompiled"]

@@ -1,0 +1,147 @@
+"""CP002 compiled-otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._compiled import DIRECTIONS, compiled_sides, keeps_wide, tried, uncompiled
+from whydiff.explain.reruns import rerun
+from whydiff.explain.sides import Side
+from whydiff.records import Cause, Evidence, Experiment, Remedy, Verdict
+
+_WORDS = {
+    Verdict.ROUNDING: "it computes the same function in another order",
+    Verdict.PRECISION: "it computes the same function with another number of bits",
+    Verdict.SEMANTIC: "it computes another function",
+    Verdict.INCONCLUSIVE: "whether it computes the same function could not be measured",
+}
+
+
+class CompiledOtherwise(CauseRule):
+    """A compiled program gives other numbers than its own ops one by one, and not because it keeps more bits.
+
+    What it detects:
+        A program whose outputs change when its compiler stands back (`torch.compile`, any backend): rounding in
+        another order, another precision, or a miscompiled or stale graph that computes something else.
+
+    Why it happens:
+        Fusion and decomposition change the order of additions and contract products and sums; a backend may lower
+        the precision; a pass, a custom backend or a constant that was baked in may be wrong.
+
+    Evidence required:
+        Plain runs of both programs at their own precision and in float64: whether the difference shrinks with the
+        precision says rounding or another function, and how far each lies from its own float64 run says which has
+        fewer bits.
+
+    Look-alikes:
+        CP001 if 16-bit values are kept wider. Code that only looks compiled: when running uncompiled changes
+        nothing, this cause is silent. A fast path that observing turns off without any compiler.
+
+    Example:
+        A module, and the same module compiled by a backend that adds up in another order.
+
+    Remedy:
+        Rounding: accept it. Another function: run that part uncompiled (``torch.compiler.disable``) and report it.
+
+    How it is verified:
+        The compiled side runs again uncompiled (``compile-as eager``) and must give the other side's outputs. That
+        shows that compiling makes the difference, not what the compiler did: it is located, never confirmed.
+
+    References:
+        PyTorch, torch.compiler.set_stance; pytorch/pytorch, torch/_inductor/compiler_bisector.py.
+    """
+
+    code = "CP002"
+    name = "compiled-otherwise"
+    general = True
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per compiled side, unless the bits it keeps explain it."""
+        for side in compiled_sides(case):
+            if not keeps_wide(case, side):
+                yield _cause(self, case, side)
+
+    def example(self) -> tuple[Any, Any]:
+        """A sum over rows, compiled by a backend that adds from the other end."""
+        import torch
+
+        class Total(torch.nn.Module):
+            def forward(self, x: Any) -> Any:
+                return x.sum(1)
+
+        def from_the_end(graph: Any, _: Any) -> Any:
+            return lambda x: [x.flip(1).cumsum(1)[:, -1]]
+
+        torch.manual_seed(0)
+        x = torch.randn(4, 4096)
+        model = Total()
+        compiled = torch.compile(model, backend=from_the_end)
+        return lambda: model(x), lambda: compiled(x)
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """Programs that are compiled rightly: what differs is a weight, or a setting."""
+        import torch
+
+        torch.manual_seed(0)
+        x = torch.randn(4, 16)
+        model, other = torch.nn.Linear(16, 4), torch.nn.Linear(16, 4)
+        compiled = torch.compile(other, backend="eager")
+        yield (lambda: model(x)), (lambda: compiled(x))
+        norms = torch.nn.LayerNorm(16, eps=1e-5), torch.nn.LayerNorm(16, eps=1e-2)
+        loose = torch.compile(norms[1], backend="eager")
+        yield (lambda: norms[0](x)), (lambda: loose(x))
+
+
+def _cause(rule: CauseRule, case: Case, side: Side) -> Cause:
+    found = rerun(case)
+    verdict = Verdict.INCONCLUSIVE if found is None else found.verdict
+    before, after = tried(case, (), side), tried(case, (uncompiled(side),), side)
+    equal = after is not None and after.equal
+    other = "candidate" if side == "reference" else "reference"
+    outcome = f"gives the {other}'s outputs bit for bit" if equal else f"its outputs still differ from the {other}'s"
+    experiment = Experiment(
+        (uncompiled(side),),
+        f"gives the {other}'s outputs bit for bit",
+        outcome,
+        "confirmed" if equal else "inconclusive",
+        "rerun",
+        before=None if before is None else before.mean_abs,
+        after=None if after is None else after.mean_abs,
+        direction=DIRECTIONS[side],
+    )
+    evidence = [
+        Evidence(
+            f"the {side}, run uncompiled, {outcome}: {_WORDS[verdict]}",
+            {"side": side, "equal": equal, "verdict": str(verdict)},
+        )
+    ]
+    if found is not None:
+        evidence.append(Evidence(found.reason, {"errors": list(found.errors), "nature": found.scale.nature}))
+    return Cause(
+        rule.code,
+        rule.name,
+        f"the {side}",
+        verdict,
+        tuple(evidence),
+        _remedy(verdict),
+        "located" if equal else "inconclusive",
+        "running it uncompiled shows that compiling makes the difference, not what the compiler did"
+        if equal
+        else "running it uncompiled removes only a part of the difference",
+        (experiment,),
+    )
+
+
+def _remedy(verdict: Verdict) -> Remedy:
+    if verdict is Verdict.ROUNDING:
+        return Remedy("Accept it: the same function, rounded in another order. Uncompiled it gives the other bits.")
+    return Remedy(
+        "Run this part uncompiled until the compiler is mended, and report it to whoever makes the backend.",
+        "model = torch.compiler.disable(model)\n",
+    )
+
+
+REGISTER = CompiledOtherwise()
