@@ -16,12 +16,12 @@ from whydiff.errors import Failures, TraceError, WhydiffError, attempted, collec
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
+from whydiff.explain.reruns import rerun
 from whydiff.explain.scaling import Modes, Scaling, measure_scaling
 from whydiff.judge.anchor import Anchor, anchor, anchored, inside
 from whydiff.judge.impact import impact, justified
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.parting import partings, with_margins
-from whydiff.judge.reruns import rerun
 from whydiff.judge.verdict import judge, judge_origins, needs_local_test, weighed
 from whydiff.judge.verify import verify
 from whydiff.locate.by_fingerprint import from_fingerprints
@@ -160,7 +160,7 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
     origins = judge_origins(case, causes, scaling, tests)
     observed = inside(case, *judge(case, origins, causes, scaling), causes)
     if not returned.agree and (observed.changed or observed.agree) and not observed.varying:
-        observed = replace(observed, scale=attempted("the reruns in float64", lambda: rerun(case, returned), None))
+        observed = replace(observed, rerun=attempted("the reruns in float64", lambda: rerun(case), None))
     verdict, reason = anchored(returned, observed)
     if scaling is not None and in_question(verdict, causes):
         floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)

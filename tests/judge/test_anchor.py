@@ -19,6 +19,7 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.store import open_trace
+from whydiff.explain.reruns import Rerun
 from whydiff.explain.scale import Difference, Scale
 from whydiff.judge.anchor import RULES, Anchor, Compared, Inside, anchor, anchored
 from whydiff.records import Alignment, Comparison, Environment, ObserverCheck, RecordedTrace, Slot, Verdict
@@ -26,9 +27,10 @@ from whydiff.records import Alignment, Comparison, Environment, ObserverCheck, R
 SEEN = Inside(Verdict.IDENTICAL, "zero bits differ inside", agree=True)
 ROUNDED = Inside(Verdict.ROUNDING, "another order")
 PRECISE = Inside(Verdict.PRECISION, "a compiler's rounding")
-STAYS = Scale(Difference(1.0, 1.0), Difference(1.0, 1.0))
-SHRINKS = Scale(Difference(1e-7, 1.0), Difference(1e-16, 1.0))
-BETWEEN = Scale(Difference(1e-3, 1.0), Difference(1e-7, 1.0))
+STAYS = Rerun(Scale(Difference(1.0, 1.0), Difference(1.0, 1.0)), (0.0, 1.0))
+SHRINKS = Rerun(Scale(Difference(1e-7, 1.0), Difference(1e-16, 1.0)), (1e-7, 1e-7))
+COARSE = replace(SHRINKS, errors=(1e-7, 1e-3), coarse="candidate")
+BETWEEN = Rerun(Scale(Difference(1e-3, 1.0), Difference(1e-7, 1.0)), (0.0, 0.0))
 SEMANTIC = Inside(Verdict.SEMANTIC, "another weight")
 
 
@@ -63,11 +65,12 @@ LINE = (x for x in ())
         ("another_dtype", X, X.double(), SEEN, "precision"),
         ("other_shapes", X, X[None], ROUNDED, "incomparable"),
         ("other_shapes", 1.0, "1.0", SEEN, "incomparable"),
-        ("rerun_tells", X, X * 2, replace(SEEN, scale=STAYS), "semantic"),
-        ("rerun_tells", X, X * 2, replace(SEEN, scale=SHRINKS), "rounding"),
-        ("rerun_tells", X, X * 2, replace(ROUNDED, scale=STAYS, changed=("candidate",)), "semantic"),
-        ("rerun_tells", X, X * 2, replace(PRECISE, scale=SHRINKS, changed=("candidate",), proven=True), "precision"),
-        ("looking_changed_it", X, X * 2, replace(SEEN, scale=BETWEEN, changed=("candidate",)), "inconclusive"),
+        ("rerun_tells", X, X * 2, replace(SEEN, rerun=STAYS), "semantic"),
+        ("rerun_tells", X, X * 2, replace(SEEN, rerun=SHRINKS), "rounding"),
+        ("rerun_tells", X, X * 2, replace(SEEN, rerun=COARSE), "precision"),
+        ("rerun_tells", X, X * 2, replace(ROUNDED, rerun=STAYS, changed=("candidate",)), "semantic"),
+        ("rerun_tells", X, X * 2, replace(PRECISE, rerun=SHRINKS, changed=("candidate",), proven=True), "precision"),
+        ("looking_changed_it", X, X * 2, replace(SEEN, rerun=BETWEEN, changed=("candidate",)), "inconclusive"),
         ("looking_changed_it", X, X * 2, replace(PRECISE, changed=("candidate",), proven=True), "precision"),
         ("looking_changed_it", X, X * 2, replace(SEEN, changed=("candidate",)), "inconclusive"),
         ("looking_changed_it", X, X * 2, replace(ROUNDED, changed=("candidate",)), "inconclusive"),

@@ -1,25 +1,32 @@
-"""Outputs that observing changed, judged by reruns that do not observe: plain runs of both programs in float64.
+"""What runs that nobody observes say of a difference that the observed runs do not show.
 
-A compiler or a fast path that stands back while ops are recorded leaves nothing to replay. The live programs can
-still be run as they are with every floating tensor that they reach in another dtype (``run-in``): the scaling test
-on the programs themselves.
+Both live programs run plainly once more with the same values in float64 (and in float32, if they hold anything
+narrower): a difference that is rounding shrinks with the precision, another function's stays. The same slope as the
+scaling test's (`whydiff.explain.scaling`), without a trace. How far each program lies from its own float64 run says
+which of them computes with fewer bits. A side that itself casts does not follow into float64; then the other one is
+made as narrow, or keeps its 16-bit values wide, and must give its outputs bit for bit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from whydiff.errors import WhydiffError
+from whydiff.capturing.adapters import Run
 from whydiff.explain.case import Case
 from whydiff.explain.scale import Difference, Scale, difference, worst
 from whydiff.explain.sides import Side
+from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.tolerance import PRECISION_CLASS_RATIO, ROUNDING_LEVEL, UNIT_ROUNDOFF
-from whydiff.pair.replay import Outputs
-from whydiff.records import Intervention, Slot, Trace, Verdict
+from whydiff.pair.slices import counterparts
+from whydiff.records import Intervention, Output, Payload, Slot, Trace, Verdict
 
 SIDES: tuple[Side, Side] = ("reference", "candidate")
-NARROW = ("bfloat16", "float16")
+NARROW: tuple[Literal["float16", "bfloat16"], ...] = ("float16", "bfloat16")
+
+_Given = Mapping[Slot, Payload]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +34,35 @@ class Rerun:
     """What plain reruns say of the difference.
 
     Attributes:
-        verdict: rounding, precision or semantic.
-        reason: the same in words, with the numbers.
-        scale: the difference at two precisions.
-        errors: how far each side's own outputs lie from its float64 ones, over their root mean square (the mean).
+        scale: the difference at two precisions, of the slot that shrinks least; None: a side does not follow.
+        errors: how far the reference's and the candidate's own outputs lie from their float64 ones, over the root mean
+            square of those (the mean, of the worst output).
+        coarse: the side that computes the same function with fewer bits; empty: neither, or it is another function.
+        reproduced: at which precision one side gives the other's outputs bit for bit, as a sentence; empty: at none.
     """
 
-    verdict: Verdict
-    reason: str
-    scale: Scale
+    scale: Scale | None
     errors: tuple[float, float]
+    coarse: Literal["", "reference", "candidate"] = ""
+    reproduced: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the difference amounts to."""
+        if self.reproduced or self.coarse:
+            return Verdict.PRECISION
+        if self.scale is None or self.scale.nature == "between":
+            return Verdict.INCONCLUSIVE
+        return Verdict.SEMANTIC if self.scale.nature == "stays" else Verdict.ROUNDING
+
+    def __str__(self) -> str:
+        if self.reproduced or self.scale is None:
+            return self.reproduced or "a program does not follow into float64"
+        text = f"run plainly in float64: {self.scale}"
+        if self.scale.nature not in ("equal", "rounding"):
+            return text
+        ours, theirs = self.errors
+        return f"{text}; the reference lies {ours:.1e} of its size from float64, the candidate {theirs:.1e}"
 
 
 def changed_by_looking(case: Case) -> tuple[Side, ...]:
@@ -49,81 +75,87 @@ def changed_by_looking(case: Case) -> tuple[Side, ...]:
     )
 
 
-def rerun(case: Case) -> Rerun | None:
-    """The scaling test by plain reruns; None where observing changed nothing, or a side cannot be run so.
-
-    Raises:
-        whydiff.errors.TargetError: a program does not run in float64.
-    """
-    found: Rerun | None = case.shared("reruns", lambda: _rerun(case))
-    return found
-
-
-def _rerun(case: Case) -> Rerun | None:
-    wide = _in("float64")
-    if not changed_by_looking(case) or not all(case.experiments.reruns(side, (wide,)) for side in SIDES):
-        return None
-    plain = [case.experiments.plain_outputs(side) for side in SIDES]
-    exact = [case.experiments.plain_outputs(side, (wide,)) for side in SIDES]
-    single = plain
-    if computes_in(case.reference) or computes_in(case.candidate):
-        single = [case.experiments.plain_outputs(side, (_in("float32"),)) for side in SIDES]
-    scale = worst(_apart(*single), _apart(*exact))
-    if scale is None:
-        return None
-    errors = _error(exact[0], plain[0]), _error(exact[1], plain[1])
-    return _judged(case, scale, errors, plain)
-
-
-def _apart(ours: Outputs, theirs: Outputs) -> dict[Slot, Difference | None]:
-    return {slot: difference(payload, theirs[slot]) for slot, payload in ours.items() if slot in theirs}
-
-
-def _in(dtype: str) -> Intervention:
-    return Intervention("run-in", "", dtype)
-
-
 def computes_in(trace: Trace) -> tuple[str, ...]:
     """16-bit dtypes in which a recorded program keeps values."""
     seen = {event.spec.dtype for call in trace.calls for event in call.writes}
     return tuple(dtype for dtype in NARROW if dtype in seen)
 
 
-def _error(exact: Outputs, plain: Outputs) -> float:
+def rerun(case: Case) -> Rerun | None:
+    """The scaling test on the live programs themselves, made once; None if a side is a trace or cannot run so."""
+    found: Rerun | None = case.shared("reruns", lambda: _rerun(case))
+    return found
+
+
+def _rerun(case: Case) -> Rerun | None:
+    ours, theirs = case.runs
+    if ours is None or theirs is None:
+        return None
+    plain = [_numbers(run.anchor()) for run in (ours, theirs)]
+    wide = [_followed(run, "float64") for run in (ours, theirs)]
+    single: Sequence[_Given] = plain
+    if any(payload.dtype in NARROW for side in plain for payload in side.values()):
+        single = [_followed(run, "float32") for run in (ours, theirs)]
+    scale = worst(_apart(case, single), _apart(case, wide))
+    errors = _error(wide[0], plain[0]), _error(wide[1], plain[1])
+    if scale is not None and scale.nature in ("equal", "rounding"):
+        return Rerun(scale, errors, _coarse(errors, plain))
+    found = Rerun(scale, errors, reproduced=_reproduced(case, (ours, theirs), plain))
+    return found if found.scale is not None or found.reproduced else None
+
+
+def _followed(run: Run, dtype: Literal["float32", "float64"]) -> _Given:
+    """What a program gives at another precision, without what it casts itself."""
+    return {slot: payload for slot, payload in _numbers(run.lifted(dtype)).items() if payload.dtype not in NARROW}
+
+
+def _reproduced(case: Case, runs: tuple[Run, Run], plain: Sequence[_Given]) -> str:
+    """At which other precision one program gives the other's outputs bit for bit."""
+    wide = (Intervention("keep-wide", "the program"),)
+    for number, side in enumerate(SIDES):
+        other, wanted = SIDES[1 - number], plain[1 - number]
+        narrow = computes_in(case.reference if side == "reference" else case.candidate)
+        for dtype in NARROW:
+            if dtype not in narrow and _same(_numbers(runs[number].lifted(dtype)), wanted):
+                return f"the {other} gives bit for bit what the {side} gives when it runs in {dtype}"
+        if narrow and case.experiments.supports(wide, on=side) and case.experiments.try_out(wide, on=side).equal:
+            return (
+                f"the {other} gives bit for bit what the {side} gives when its {narrow[0]} values are kept in float32"
+            )
+    return ""
+
+
+def _same(given: _Given, wanted: _Given) -> bool:
+    return given.keys() == wanted.keys() and all(
+        compare_payloads(given[slot], wanted[slot]).status == "agrees" for slot in given
+    )
+
+
+def _numbers(outputs: Sequence[Output] | None) -> dict[Slot, Payload]:
+    return {one.slot: one.payload for one in outputs or () if one.kind == "numbers" and one.payload is not None}
+
+
+def _apart(case: Case, sides: Sequence[_Given]) -> dict[Slot, Difference | None]:
+    local = case.localization
+    return {
+        slot: difference(*(compared(local.rows, slot, one) for one in counterparts(ours, sides[1][slot], local.axes)))
+        for slot, ours in sides[0].items()
+        if slot in sides[1]
+    }
+
+
+def _error(exact: _Given, plain: _Given) -> float:
     """The largest mean error of an output over its root mean square."""
     apart = [difference(exact[slot], payload) for slot, payload in plain.items() if slot in exact]
     return max((one.mean / one.magnitude for one in apart if one is not None and one.magnitude), default=0.0)
 
 
-def _judged(case: Case, scale: Scale, errors: tuple[float, float], plain: list[Outputs]) -> Rerun | None:
-    numbers = f"plain runs in float32 and float64: {scale}"
-    if scale.nature in ("equal", "rounding"):
-        worse = SIDES[int(errors[1] > errors[0])]
-        levels = f"the reference is {errors[0]:.1e} of its size away from float64, the candidate {errors[1]:.1e}"
-        unit = max(UNIT_ROUNDOFF.get(payload.dtype, 0.0) for side in plain for payload in side.values())
-        if max(errors) > max(PRECISION_CLASS_RATIO * min(errors), ROUNDING_LEVEL * unit):
-            reason = f"both programs compute the same, and the {worse} with fewer bits: {levels}; {numbers}"
-            return Rerun(Verdict.PRECISION, reason, scale, errors)
-        return Rerun(Verdict.ROUNDING, f"both programs compute the same: {levels}; {numbers}", scale, errors)
-    if scale.nature == "between":
-        return None
-    for number, side in enumerate(SIDES):
-        for dtype in NARROW:
-            if _gives(case, side, dtype, plain[1 - number]):
-                reason = f"the {SIDES[1 - number]} gives bit for bit what the {side} gives in {dtype}"
-                return Rerun(Verdict.PRECISION, reason, scale, errors)
-    return Rerun(Verdict.SEMANTIC, f"the programs compute other functions; {numbers}", scale, errors)
-
-
-def _gives(case: Case, side: Side, dtype: str, wanted: Outputs) -> bool:
-    """Whether a program, run as a whole in a narrower dtype, gives these outputs bit for bit."""
-    try:
-        given = case.experiments.plain_outputs(side, (_in(dtype),))
-    except WhydiffError:  # it does not run in that dtype
-        return False
-    return given.keys() == wanted.keys() and all(
-        compare_payloads(given[slot], wanted[slot]).status == "agrees" for slot in given
-    )
+def _coarse(errors: tuple[float, float], plain: Sequence[_Given]) -> Literal["", "reference", "candidate"]:
+    """The side of another precision class, if its error is more than rounding its outputs' dtype explains."""
+    unit = max((UNIT_ROUNDOFF.get(payload.dtype, 0.0) for side in plain for payload in side.values()), default=0.0)
+    if max(errors) <= max(PRECISION_CLASS_RATIO * min(errors), ROUNDING_LEVEL * unit):
+        return ""
+    return "reference" if errors[0] > errors[1] else "candidate"
 
 
 __all__ = ["NARROW", "SIDES", "Rerun", "changed_by_looking", "computes_in", "rerun"]

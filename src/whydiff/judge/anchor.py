@@ -14,7 +14,7 @@ contradicts it. The first rule of `RULES` that applies decides:
 | `equal` | every output is bit-equal | identical; what differs inside is a note |
 | `another_dtype` | every value is equal, some in another dtype | precision |
 | `other_shapes` | outputs have other shapes or kinds, and nothing worse was found | incomparable |
-| `rerun_tells` | they differ, what was observed is not what they are, and unobserved reruns tell | rounding or semantic |
+| `rerun_tells` | they differ, what was observed is not that, and unobserved reruns tell | rounding, precision or semantic |
 | `looking_changed_it` | they differ, and observing changed a run | as found inside if that is severe, else inconclusive |
 | `unseen` | they differ, and everything observed agrees | inconclusive: made where nobody looked |
 | (none) | they differ, and so do the observed runs | as found inside |
@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from whydiff.explain.case import Case
-from whydiff.explain.scale import Scale
+from whydiff.explain.reruns import Rerun
 from whydiff.locate.rows import Rows, compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.fingerprint import fingerprint_bytes
@@ -314,7 +314,7 @@ class Inside:
         origins: how many places differ.
         unpaired: how many calls have no counterpart.
         proven: a cause was confirmed by running the program again unobserved.
-        scale: how the difference behaves in unobserved runs at two precisions; None: it cannot be told.
+        rerun: how the difference behaves in unobserved runs at two precisions; None: it cannot be told.
     """
 
     verdict: Verdict
@@ -326,14 +326,14 @@ class Inside:
     origins: int = 0
     unpaired: int = 0
     proven: bool = False
-    scale: Scale | None = None
+    rerun: Rerun | None = None
 
 
 def inside(
-    case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = (), scale: Scale | None = None
+    case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = (), rerun: Rerun | None = None
 ) -> Inside:
     """The observed runs' verdict with what `RULES` ask for besides."""
-    rerun = [e for cause in causes if cause.status == "confirmed" and not cause.inert for e in cause.experiments]
+    unobserved = [e for cause in causes if cause.status == "confirmed" and not cause.inert for e in cause.experiments]
     local = case.localization
     sides = (("reference", case.reference), ("candidate", case.candidate))
     differing = any(comparison.status == "differs" for _, comparison in local.outputs)
@@ -346,8 +346,8 @@ def inside(
         cut=tuple(name for name, trace in sides if not trace.complete),
         origins=len(local.origins),
         unpaired=len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate),
-        proven=any(experiment.method == "rerun" for experiment in rerun),
-        scale=scale,
+        proven=any(experiment.method == "rerun" for experiment in unobserved),
+        rerun=rerun,
     )
 
 
@@ -432,18 +432,22 @@ def other_shapes(found: Anchor, inside: Inside) -> Judged:
     return Verdict.INCOMPARABLE, f"outputs have other shapes or kinds: {_listed(other)}"
 
 
+_WHERE_NOBODY_LOOKED = {
+    Verdict.SEMANTIC: "the outputs differ at any precision, where nobody looked",
+    Verdict.PRECISION: "the same function with another number of bits, where nobody looked",
+    Verdict.ROUNDING: "the same function, rounded in another way where nobody looked",
+}
+
+
 def rerun_tells(found: Anchor, inside: Inside) -> Judged:
     """The observed runs are not the difference; the same values at another precision, unobserved, may tell."""
-    if inside.scale is None or not (inside.changed or inside.agree):
+    numbers = inside.rerun
+    if numbers is None or not (inside.changed or inside.agree):
         return None
-    numbers = f"run plainly in float64: {inside.scale}"
-    if inside.scale.nature == "stays":
-        return Verdict.SEMANTIC, f"the outputs differ at any precision, where nobody looked; {numbers}"
-    if inside.scale.nature in ("rounding", "equal"):
-        if inside.proven and inside.verdict is Verdict.PRECISION:
-            return inside.verdict, f"{inside.reason}; {numbers}"
-        return Verdict.ROUNDING, f"the same function, rounded in another way where nobody looked; {numbers}"
-    return None
+    verdict = numbers.verdict
+    if verdict is Verdict.ROUNDING and inside.proven and inside.verdict is Verdict.PRECISION:
+        return inside.verdict, f"{inside.reason}; {numbers}"
+    return None if verdict is Verdict.INCONCLUSIVE else (verdict, f"{_WHERE_NOBODY_LOOKED[verdict]}; {numbers}")
 
 
 def looking_changed_it(found: Anchor, inside: Inside) -> Judged:

@@ -18,7 +18,7 @@ def compiled_sides(case: Case) -> Iterator[Side]:
     """Sides that give other outputs when their compiler stands back."""
     for side in changed_by_looking(case):
         eager = uncompiled(side)
-        if case.experiments.reruns(side, (eager,)) and not _alike(case, side, eager):
+        if case.experiments.reruns(side, (eager,)) and not same_outputs(case, (eager,), side):
             yield side
 
 
@@ -34,10 +34,10 @@ def rounding_changes(side: Side) -> tuple[tuple[Intervention, ...], tuple[Interv
 
 
 def keeps_wide(case: Case, side: Side) -> bool:
-    """Whether excess precision is what compiling changed: both its experiments give the other side's outputs."""
+    """Whether the other side gives the compiled side's outputs bit for bit when it keeps 16-bit values wide."""
     trace = case.reference if side == "reference" else case.candidate
-    away, put = rounding_changes(side)
-    return bool(computes_in(trace)) and gives(case, away, "candidate") and gives(case, put, "reference")
+    on: Side = "candidate" if side == "reference" else "reference"
+    return bool(computes_in(trace)) and gives(case, (Intervention("keep-wide", "the program"),), on)
 
 
 def gives(case: Case, interventions: Sequence[Intervention], on: Side) -> bool:
@@ -56,10 +56,19 @@ def tried(case: Case, interventions: Sequence[Intervention], on: Side) -> Outcom
         return None
 
 
-def _alike(case: Case, side: Side, intervention: Intervention) -> bool:
-    """Whether a side's outputs are no others under an intervention."""
-    plain, other = tried(case, (), side), tried(case, (intervention,), side)
+def same_outputs(case: Case, interventions: Sequence[Intervention], side: Side) -> bool:
+    """Whether a side's outputs are no others under interventions, as far as can be told."""
+    plain, other = tried(case, (), side), tried(case, interventions, side)
     return plain is None or other is None or (plain.equal, plain.comparisons) == (other.equal, other.comparisons)
 
 
-__all__ = ["DIRECTIONS", "compiled_sides", "gives", "keeps_wide", "rounding_changes", "tried", "uncompiled"]
+__all__ = [
+    "DIRECTIONS",
+    "compiled_sides",
+    "gives",
+    "keeps_wide",
+    "rounding_changes",
+    "same_outputs",
+    "tried",
+    "uncompiled",
+]

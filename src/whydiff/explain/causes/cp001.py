@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._compiled import compiled_sides, rounding_changes
+from whydiff.explain.causes._compiled import compiled_sides, keeps_wide, rounding_changes, same_outputs
 from whydiff.explain.reruns import SIDES, computes_in, rerun
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.explain.sides import Side
+from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Remedy, Verdict
 
 
 class FusedExcessPrecision(CauseRule):
@@ -58,21 +60,26 @@ class FusedExcessPrecision(CauseRule):
             narrow = computes_in(case.reference if side == "reference" else case.candidate)
             if not narrow:
                 continue
-            away, put = rounding_changes(side)
-            yield Cause(
-                self.code,
-                self.name,
-                f"the {side}",
-                Verdict.PRECISION,
-                (_nearer(case, side, narrow),),
-                Remedy(
-                    "Accept it if the compiled side is nearer to float64; else compile with every rounding kept.",
-                    "import torch._inductor.config\ntorch._inductor.config.emulate_precision_casts = True\n",
-                    is_take_away=side == "candidate",
-                ),
-                interventions=away,
-                put_in=put,
-            )
+            cause = self._cause(case, side, narrow)
+            listens = not same_outputs(case, (Intervention("round-in-place", side),), side)
+            yield cause if listens or not keeps_wide(case, side) else _located(cause, side)
+
+    def _cause(self, case: Case, side: Side, narrow: tuple[str, ...]) -> Cause:
+        away, put = rounding_changes(side)
+        return Cause(
+            self.code,
+            self.name,
+            f"the {side}",
+            Verdict.PRECISION,
+            (_nearer(case, side, narrow),),
+            Remedy(
+                "Accept it if the compiled side is nearer to float64; else compile with every rounding kept.",
+                "import torch._inductor.config\ntorch._inductor.config.emulate_precision_casts = True\n",
+                is_take_away=side == "candidate",
+            ),
+            interventions=away,
+            put_in=put,
+        )
 
     def example(self) -> tuple[Any, Any]:
         """A backend that rounds at the end, unless it is asked to keep every rounding."""
@@ -111,6 +118,31 @@ class FusedExcessPrecision(CauseRule):
             x = torch.randn(4, 4096, dtype=dtype)
             compiled = torch.compile(model, backend=backend)
             yield (lambda m=model, x=x: m(x)), (lambda m=compiled, x=x: m(x))
+
+
+def _located(cause: Cause, side: Side) -> Cause:
+    """A compiler that cannot be asked to round in place: only that keeping values wide makes its outputs is shown."""
+    direction: Direction = "put_in" if side == "candidate" else "take_away"
+    other = "reference" if side == "candidate" else "candidate"
+    experiment = Experiment(
+        (Intervention("keep-wide", "the program"),),
+        f"gives the {side}'s outputs bit for bit",
+        f"gives the {side}'s outputs bit for bit",
+        "confirmed",
+        direction=direction,
+    )
+    return replace(
+        cause,
+        interventions=(),
+        put_in=(),
+        experiments=(experiment,),
+        remedy=Remedy(
+            "Accept it if the compiled side is nearer to float64; its backend knows no way to round in place."
+        ),
+        status="located",
+        reason=f"the {other}'s ops, kept in float32 between them, give the {side}'s outputs; this compiler cannot be asked "
+        "to round in place",
+    )
 
 
 def _gated() -> Any:

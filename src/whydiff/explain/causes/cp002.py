@@ -119,7 +119,7 @@ def _cause(rule: CauseRule, case: Case, side: Side) -> Cause:
         )
     ]
     if found is not None:
-        evidence.append(Evidence(found.reason, {"errors": list(found.errors), "nature": found.scale.nature}))
+        evidence.append(Evidence(str(found), {"errors": list(found.errors), "coarse": found.coarse}))
     return Cause(
         rule.code,
         rule.name,

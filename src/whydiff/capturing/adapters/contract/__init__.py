@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from whydiff.capturing.adapters.contract.executing import FUSED, Change, Exchanged, Executor, RecordedSum, Value
-from whydiff.capturing.adapters.contract.running import Kept, Outputs, Run, Session
+from whydiff.capturing.adapters.contract.running import Kept, Outputs, Precision, Run, Session
 from whydiff.capturing.adapters.roles import Role
 from whydiff.errors import UnsupportedError
 from whydiff.numbers.ranges.audit import Audit
@@ -235,6 +235,7 @@ __all__ = [
     "Kept",
     "Outputs",
     "Place",
+    "Precision",
     "Progress",
     "Recorded",
     "RecordedSum",

@@ -13,6 +13,7 @@ from whydiff.numbers.ranges.audit import Audit
 from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Trace
 
 Outputs = Sequence[tuple[str, Value]]
+Precision = Literal["float64", "float32", "bfloat16", "float16"]
 
 
 class Kept:
@@ -65,10 +66,11 @@ class Run(ABC):
             whydiff.errors.TargetError: the program raised.
         """
 
-    def lifted(self, dtype: Literal["float32", "float64"]) -> tuple[Output, ...] | None:
+    def lifted(self, dtype: Precision) -> tuple[Output, ...] | None:
         """Everything the program gives back when it runs plainly with the same values at another precision.
 
-        State and inputs that are narrower are widened (exactly); None: the program, or the framework, cannot.
+        State and inputs that are narrower are widened (exactly), for 16 bits all are rounded; None: the program, or the
+        framework, cannot.
         """
         return None
 

@@ -14,14 +14,54 @@ from typing import Any
 
 import torch
 
+from whydiff.capturing.adapters.contract import Kept
+
 WAYS = ("eager", "aot_eager")
 """How compiled code can be carried out instead: by the uncompiled program, or by the traced program without code
 generation."""
+
+_PLENTY = 1 << 10
 
 
 def can_be_changed() -> bool:
     """Whether the compiler was ever used in this process, and can be told to stand back (PyTorch 2.6)."""
     return "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+
+
+def room_for_more() -> Any:
+    """A context manager in which the compiler's limits of versions of one function do not stop an experiment."""
+    if not can_be_changed():
+        return nullcontext()
+    config: Any = sys.modules["torch._dynamo"].config
+    return config.patch(recompile_limit=_PLENTY, accumulated_recompile_limit=_PLENTY)
+
+
+class Versions(Kept):
+    """How many compiled versions each function has; more of them would count against the compiler's limits.
+
+    Experiments compile functions for other dtypes. `restore` forgets the versions of functions that have more than
+    before: one compiled version is what a plain run of a new program leaves, and stays.
+    """
+
+    def __init__(self) -> None:
+        self._before = dict(_versions())
+
+    def restore(self) -> None:
+        """Forget the versions that were added."""
+        for code, count in _versions():
+            if count > max(1, self._before.get(code, 0)):
+                torch._C._dynamo.eval_frame.reset_code(code)
+
+
+def _versions() -> Iterator[tuple[Any, int]]:
+    if not can_be_changed():
+        return
+    from torch._dynamo.convert_frame import input_codes
+
+    for reference in input_codes.seen:
+        code: Any = reference()
+        if code is not None:
+            yield code, len(torch._C._dynamo.eval_frame._debug_get_cache_entry_list(code))
 
 
 def standing_back() -> Any:

@@ -15,6 +15,7 @@ from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, inputs_of, s
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
 
+
 def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[str, torch.Tensor]]) -> bool:
     """Whether `applied` knows how to carry this out on a live target."""
     if intervention.name == "restore-state":

@@ -15,6 +15,7 @@ from torch.utils import _device as devices
 from torch.utils import deterministic
 
 from whydiff.capturing.adapters.contract import Kept
+from whydiff.capturing.adapters.torch.compiled import Versions
 from whydiff.capturing.adapters.torch.environment import apply_flags, flags_now
 
 RandomStates = tuple[Any, ...]
@@ -56,7 +57,7 @@ class Process(Kept):
     """Remembers on construction, puts back in `restore` what changed since.
 
     Grad, inference and autocast mode, default dtype and device, threads, determinism, the switches that choose
-    kernels, modes that intercept functions and ops, hooks on all modules, the compiler's settings, and the random
+    kernels, modes that intercept functions and ops, hooks on all modules, the compiler's settings and versions, and the random
     states of PyTorch, Python and numpy.
     """
 
@@ -68,6 +69,7 @@ class Process(Kept):
         self._functions, self._function_modes = torch._C._len_torch_function_stack(), _function_modes()
         self._ops = torch._C._len_torch_dispatch_stack()
         self._hooks = [dict(hooks) for hooks in _HOOKS]
+        self._versions = Versions()
         self._compilers = {name: sys.modules[name].save_config() for name in _COMPILERS if name in sys.modules}
 
     def restore(self) -> None:
@@ -85,6 +87,7 @@ class Process(Kept):
             config: Any = sys.modules[name]
             if config.save_config() != settings:
                 config.load_config(settings)
+        self._versions.restore()
         set_random_states(self._random)
 
     def _restore_modes(self) -> None:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -14,6 +14,7 @@ from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import called, checked
 from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.torch.beginning import Beginning
+from whydiff.capturing.adapters.torch.compiled import room_for_more
 from whydiff.capturing.adapters.torch.contents import Contents
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not_comparable
 from whydiff.capturing.adapters.torch.interventions import applied, supported
@@ -127,15 +128,16 @@ class Run(contract.Run):
                 for leaf in self._leaves:
                     leaf.restore()
 
-    def lifted(self, dtype: Literal["float32", "float64"]) -> tuple[Output, ...] | None:
+    def lifted(self, dtype: contract.Precision) -> tuple[Output, ...] | None:
         """See `contract.Run.lifted`; what the program itself makes in a given dtype stays so, and may not fit."""
         wide = dtype_of(dtype)
+        narrow = dtype in ("bfloat16", "float16")
         try:
-            with self._beginning() as (args, kwargs), default_dtype(wide):
+            with room_for_more(), self._beginning() as (args, kwargs), default_dtype(wide):
                 for tensor in {
                     id(t): t for t in (*self._reached, *(t for _, t in tensors_in([args, kwargs])))
                 }.values():
-                    if tensor.is_floating_point() and tensor.element_size() < wide.itemsize:
+                    if tensor.is_floating_point() and (narrow or tensor.element_size() < wide.itemsize):
                         tensor.data = tensor.data.to(wide)
                 try:
                     return outputs_of(called(self.target, args, kwargs), READER)

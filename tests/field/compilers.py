@@ -1,0 +1,99 @@
+"""Compiled programs against the same ops one by one: pairs of callables, each named after what is wrong, or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+
+Pair = tuple[Callable[[], Any], Callable[[], Any]]
+
+
+def _network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.GELU(), torch.nn.Linear(16, 4)).eval()
+
+
+def _compiled(backend: Any) -> Pair:
+    model, x = _network(), torch.randn(3, 16)
+    compiled = torch.compile(model, backend=backend)
+
+    def run(program: Any) -> Any:
+        with torch.no_grad():
+            return program(x)
+
+    return lambda: run(model), lambda: run(compiled)
+
+
+def scaled() -> Pair:
+    """A backend that is simply wrong: its outputs are 1.25 times too large."""
+    return _compiled(lambda graph, _: lambda *args: [out * 1.25 for out in graph(*args)])
+
+
+def slightly_scaled() -> Pair:
+    """The same by 1 in 1000: as small as a rounding to 16 bits, and none."""
+    return _compiled(lambda graph, _: lambda *args: [out * 1.001 for out in graph(*args)])
+
+
+def autocast_inside() -> Pair:
+    """A backend that computes in bfloat16 without being asked."""
+
+    def backend(graph: Any, _: Any) -> Any:
+        def run(*args: Any) -> Any:
+            with torch.autocast("cpu", torch.bfloat16):
+                return [out.float() if out.dtype is torch.bfloat16 else out for out in graph(*args)]
+
+        return run
+
+    return _compiled(backend)
+
+
+def adds_otherwise() -> Pair:
+    """A backend that adds up in another order, in float32."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 4096)
+
+    class Total(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sum(1)
+
+    model = Total()
+    compiled = torch.compile(model, backend=lambda graph, _: lambda x: [x.flip(1).cumsum(1)[:, -1]])
+    return lambda: model(x), lambda: compiled(x)
+
+
+def cross_product() -> Pair:
+    """a1·b2 − a2·b1 under jit becomes a fused multiply-add: 1 instead of 0."""
+    a, b = jnp.array([2396747.0, 2396747.0, 2396747.0, 1.5]), jnp.array([7.0, 7.0, 7.0, 2.0])
+
+    def cross(a1: Any, a2: Any, b1: Any, b2: Any) -> Any:
+        return a1 * b2 - a2 * b1
+
+    return lambda: cross(a, a, b, b), lambda: jax.jit(cross)(a, a, b, b)
+
+
+def polynomial() -> Pair:
+    """A Horner scheme under jit: multiply-adds without cancellation."""
+    x = jnp.linspace(-1.0, 1.0, 500)
+    coefficients = [0.123, -0.77, 0.31, 0.9]
+
+    def horner(x: Any) -> Any:
+        total = jnp.full_like(x, 0.5)
+        for c in coefficients:
+            total = total * x + c
+        return total
+
+    return lambda: horner(x), lambda: jax.jit(horner)(x)
+
+
+def other_operand() -> Pair:
+    """Look-alike of `cross_product`: another number in one of the products, also under jit."""
+    a, b = jnp.array([2396747.0, 2396747.0, 2396747.0, 1.5]), jnp.array([7.0, 7.0, 7.0, 2.0])
+
+    def cross(a1: Any, a2: Any, b1: Any, b2: Any) -> Any:
+        return a1 * b2 - a2 * b1
+
+    return lambda: jax.jit(cross)(a, a, b, b), lambda: jax.jit(cross)(a, a * 1.0000005, b, b)

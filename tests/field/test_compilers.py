@@ -1,0 +1,52 @@
+"""Compiled programs: the verdict is that of the numbers, and no precision is claimed that was not shown."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.field import compilers
+
+from whydiff.pipeline import compare
+
+CASES = {  # case: verdicts, the first cause's code and status; empty: none is demanded
+    "scaled": ({"semantic"}, ("CP002", "located")),
+    "slightly_scaled": ({"semantic"}, ("CP002", "located")),
+    "autocast_inside": ({"precision"}, ("CP002", "located")),
+    "adds_otherwise": ({"rounding"}, ("CP002", "located")),
+    "cross_product": ({"rounding", "unstable"}, ("CP003", "confirmed")),
+    "polynomial": ({"rounding", "identical"}, ()),
+    "other_operand": ({"semantic", "unstable"}, ()),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_compiled_programs(name: str) -> None:
+    verdicts, first = CASES[name]
+    diagnosis = compare(*getattr(compilers, name)())
+    assert str(diagnosis.verdict) in verdicts, diagnosis.reason
+    assert not [c for c in diagnosis.causes if c.code in ("CP001", "PR001") and c.status == "confirmed"]
+    if first:
+        assert (diagnosis.causes[0].code, diagnosis.causes[0].status) == first
+    elif name == "other_operand":
+        assert not [c for c in diagnosis.causes if c.code == "CP003" and c.status == "confirmed"]
+
+
+def test_a_fused_multiply_add_names_the_cancellation() -> None:
+    (cause,) = [c for c in compare(*compilers.cross_product()).causes if c.code == "CP003"]
+    assert cause.evidence[1].data["cancelled"] == cause.evidence[1].data["bits"] == 24
+    assert cause.remedy is not None
+    assert "torch" not in cause.remedy.code
+
+
+def test_comparing_leaves_compiled_code_as_it_was() -> None:
+    reference, candidate = compilers.scaled()
+    before = candidate()
+    compare(reference, candidate)
+    assert torch.equal(candidate(), before)
+
+
+def test_reruns_at_other_precisions_do_not_use_up_the_compilers_versions() -> None:
+    model, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
+    compiled = torch.compile(model, backend=lambda graph, _: lambda *args: [out * 1.25 for out in graph(*args)])
+    for _ in range(torch._dynamo.config.recompile_limit):
+        assert str(compare(lambda: model(x), lambda: compiled(x)).verdict) == "semantic"
