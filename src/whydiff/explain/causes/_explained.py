@@ -75,6 +75,7 @@ def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
         if len(found) > 1:
             evidence.append(Evidence(f"{len(found)} origins are of this kind: {listed(sites)}", {"origins": sites}))
         interventions = tuple(dict.fromkeys(i for _, one in found for i in one.interventions))
+        put_in = tuple(dict.fromkeys(i for _, one in found for i in one.put_in))
         made: Remedy = remedy(finding)
         yield Cause(
             code=code,
@@ -84,6 +85,7 @@ def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
             evidence=tuple(evidence),
             remedy=made,
             interventions=interventions,
+            put_in=put_in,
         )
 
 
@@ -196,7 +198,7 @@ def _together(
         for member in joint.members:
             told.pop(member, None)
             if finding is not None:
-                told[member] = finding if member == joint.members[0] else replace(finding, interventions=())
+                told[member] = finding if member == joint.members[0] else replace(finding, interventions=(), put_in=())
 
     left_open: dict[int, JointView] = {}
     examine_joints(case, chosen, visit)
@@ -208,7 +210,7 @@ def _together(
         finding = _first(case, (_told(rule, rule.explain_joint, view) for rule in general))
         if finding is not None:
             done.update(members)
-            told |= {m: finding if m == first else replace(finding, interventions=()) for m in members}
+            told |= {m: finding if m == first else replace(finding, interventions=(), put_in=()) for m in members}
     chosen = _alike(case, left - firsts, done, lambda joint: (kinds[joint.members[0]], len(joint.calls[0])) in sizes)
     if chosen:
         examine_joints(case, chosen, visit)

@@ -85,7 +85,27 @@ def in_the_other_dtype(case: Case, found: Narrowing) -> tuple[Intervention, ...]
         elif _differ(ours, call):
             chosen[call.index] = _dtype(ours)
     calls = case.candidate.calls
+    if found.side == 1:
+        chosen |= dict.fromkeys(_narrow_before(case, chosen, found.dtypes), wide)
     return tuple(Intervention("set-dtype", str(calls[index].site), dtype) for index, dtype in sorted(chosen.items()))
+
+
+def _narrow_before(case: Case, chosen: Iterable[int], dtypes: tuple[str, str]) -> list[int]:
+    """Candidate's ops that only lead to chosen ones and write the narrow dtype, where the reference writes none."""
+    partner = {p.candidate: case.reference.calls[p.reference] for p in case.alignment.pairs}
+    wide, narrow = dtypes
+    found, known = list[int](), set(chosen)
+    readers: dict[int, set[int]] = {}
+    for call in case.candidate.calls:
+        for event in call.reads if call.kind != "view" else ():
+            readers.setdefault(event.producer, set()).add(call.index)
+    for call in reversed(case.candidate.calls[: max(known, default=0)]):
+        ours = partner.get(call.index)
+        alone = ours is None or _dtype(ours) == wide
+        if _dtype(call) == narrow and alone and readers.get(call.index) and readers[call.index] <= known:
+            found.append(call.index)
+            known.add(call.index)
+    return found
 
 
 def _from(call: Call, chosen: Iterable[int]) -> bool:

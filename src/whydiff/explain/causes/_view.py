@@ -30,6 +30,7 @@ class Finding:
         verdict: of the cause.
         evidence: measured; that of the first finding is shown.
         interventions: what would remove it.
+        put_in: what would put it into the reference; empty: the mirror of ``interventions``.
         facts: for the remedy's words.
         general: it says what differs, and not which known mistake it is: settings may lie behind it.
     """
@@ -41,6 +42,7 @@ class Finding:
     interventions: tuple[Intervention, ...]
     facts: dict[str, Any] = field(default_factory=dict)
     general: bool = False
+    put_in: tuple[Intervention, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
