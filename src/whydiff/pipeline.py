@@ -331,6 +331,13 @@ def _not_compared(case: Case) -> tuple[Count, ...]:
 
 def _notes(case: Case) -> tuple[str, ...]:
     notes = []
+    ahead = case.alignment.ahead
+    if ahead:
+        later, earlier = ("candidate", "reference") if ahead > 0 else ("reference", "candidate")
+        notes.append(
+            f"step 0 of the {later} is step {abs(ahead)} of the {earlier}: "
+            "it begins from the weights or takes up the data that the other one takes up there"
+        )
     for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
         if not trace.complete:
             notes.append(f"the {name} is incomplete: {trace.note}")

@@ -22,7 +22,8 @@ def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Eve
     """Events of two paired calls that correspond: what is returned by name, all others by position.
 
     Reads whose old content does not matter (``out=``, ``copy_``) and further looks at storage that is compared
-    elsewhere are left out. What one call has more of is left over (`left_over`).
+    elsewhere are left out. What one call has more of is left over (`left_over`): what comes last, or between runs of
+    which one begins at a later step (it collects fewer steps' results) what comes first.
 
     Args:
         reference, candidate: calls that the alignment paired.
@@ -32,7 +33,8 @@ def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Eve
     if reference.kind == "return":
         by_slot = {event.site.slot: event for event in theirs}
         return [(event, by_slot[event.site.slot]) for event in ours if event.site.slot in by_slot]
-    return list(zip(ours, theirs, strict=False))
+    both = min(len(ours), len(theirs)) if reference.site.step != candidate.site.step else 0
+    return list(zip(ours[-both:], theirs[-both:], strict=False))
 
 
 def matched(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:
@@ -179,6 +181,8 @@ class Lockstep:
             value_c = self.candidate.read(ec)
         except WhydiffError as error:
             return Look(er, ec, None, None, None, error.what)
+        if written and er.site.step != ec.site.step and er.spec.shape != ec.spec.shape:
+            return Look(er, ec, None, None, None, "one run has more steps, and what is collected of each")
         if self.axes and er.spec.shape != ec.spec.shape:
             return self._counterpart(er, ec, value_r, value_c, written=written)
         agrees = self.agree(value_r, value_c)

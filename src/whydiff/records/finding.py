@@ -71,6 +71,7 @@ class Alignment:
 
     Invariants: pairs are strictly increasing in both indices; no index occurs twice; views are
     transparent (never paired, only counted); every other call is in a pair or in an unpaired tuple.
+    ``ahead``: how many steps further on the reference is where the candidate begins (a resumed run).
     """
 
     pairs: tuple[Pair, ...]
@@ -79,6 +80,7 @@ class Alignment:
     views_reference: int = 0
     views_candidate: int = 0
     renamed: tuple[tuple[str, str], ...] = ()
+    ahead: int = 0
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
@@ -92,6 +94,7 @@ class Alignment:
             views_reference=self.views_candidate,
             views_candidate=self.views_reference,
             renamed=tuple((theirs, ours) for ours, theirs in self.renamed),
+            ahead=-self.ahead,
         )
 
 

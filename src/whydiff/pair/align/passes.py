@@ -1,5 +1,6 @@
 """The passes of an alignment, in order. Each is one function; the first that applies to a call pairs it.
 
+0. `steps.offset`: a resumed run's steps are counted on from where the other run had come to.
 1. rename rules: the caller's, applied to the candidate's scopes (`whydiff.pair.align.rules`).
 2. `same_path`: both runs made the same calls in the same order: everything pairs. O(n).
 3. `same_scope`: calls of equal key (scope, op, kind, phase, step, rank) in order, as few unpaired as
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from whydiff.pair.align import evidence, renamed, rules, sequence
 from whydiff.pair.align.sequence import Block, Path
 from whydiff.pair.align.side import Side, blocks, intern
+from whydiff.pair.align.steps import offset
 from whydiff.records import Alignment, Pair, Trace
 
 Found = list[tuple[int, int, str]]
@@ -44,7 +46,10 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
     """
     checked = rules.validate(rename)
     own = dict.fromkeys(call.site.scope for call in candidate.calls)
-    first, second = Side(reference), Side(candidate, {scope: rules.apply(checked, scope) for scope in own})
+    ahead = offset(reference, candidate)
+    shifts = (max(0, -ahead), max(0, ahead)) if ahead else (None, None)
+    first = Side(reference, shift=shifts[0])
+    second = Side(candidate, {scope: rules.apply(checked, scope) for scope in own}, shifts[1])
     used = tuple(rule for rule in checked if _changes(rule, checked, own))
     pairs = same_path(first, second)
     if pairs is None:
@@ -52,12 +57,12 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
         new = renamed.find(first, second, [(j, i) for j, i, _ in pairs])
         if new.rules:
             names = {scope: new.names.get(name, name) for scope, name in second.names.items()}
-            third = Side(candidate, names)
+            third = Side(candidate, names, shifts[1])
             again = same_path(first, third) or same_scope(first, third)
             if len(again) >= len(pairs):
                 pairs = _marked(again, second, third, "renamed scope")
                 used += new.rules
-    return _alignment(first, second, _marked(pairs, Side(candidate), second, "rename rule"), used)
+    return _alignment(first, second, _marked(pairs, Side(candidate), second, "rename rule"), used, ahead)
 
 
 def same_path(reference: Side, candidate: Side) -> Found | None:
@@ -128,7 +133,7 @@ def _marked(found: Found, before: Side, after: Side, how: str) -> Found:
     ]
 
 
-def _alignment(reference: Side, candidate: Side, found: Found, used: tuple[rules.Rule, ...]) -> Alignment:
+def _alignment(reference: Side, candidate: Side, found: Found, used: tuple[rules.Rule, ...], ahead: int) -> Alignment:
     left = {j for j, _, _ in found}
     right = {i for _, i, _ in found}
     return Alignment(
@@ -138,4 +143,5 @@ def _alignment(reference: Side, candidate: Side, found: Found, used: tuple[rules
         views_reference=len(reference.trace.calls) - len(reference.calls),
         views_candidate=len(candidate.trace.calls) - len(candidate.calls),
         renamed=used,
+        ahead=ahead,
     )

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from whydiff.pair.align.sequence import Block
+from whydiff.pair.align.steps import steps_of
 from whydiff.records import Call, Event, Trace
 
 Names = Mapping[str, str]
@@ -21,10 +22,12 @@ class Side:
     Attributes:
         trace: the trace.
         names: how its scopes are called for the alignment (a scope that is missing keeps its name).
+        shift: added to its steps; None: neither run is shifted.
     """
 
     trace: Trace
     names: Names = field(default_factory=dict)
+    shift: int | None = None
 
     @functools.cached_property
     def calls(self) -> tuple[Call, ...]:
@@ -39,10 +42,16 @@ class Side:
         )
 
     @functools.cached_property
+    def steps(self) -> tuple[int, ...]:
+        """Per call, its step as the alignment counts them."""
+        return steps_of(self.calls, self.shift or 0, self.shift is not None)
+
+    @functools.cached_property
     def keys(self) -> tuple[tuple[str | int, ...], ...]:
         """Per call, what must be equal for two calls to pair: scope, op, kind, phase, step, rank."""
         return tuple(
-            (scope, call.site.op, call.kind, *_when(call)) for scope, call in zip(self.scopes, self.calls, strict=True)
+            (scope, call.site.op, call.kind, call.site.phase, step, call.site.rank)
+            for scope, step, call in zip(self.scopes, self.steps, self.calls, strict=True)
         )
 
     @functools.cached_property
@@ -77,16 +86,14 @@ class Side:
             (
                 call.site.op,
                 call.kind,
-                *_when(call),
+                call.site.phase,
+                step,
+                call.site.rank,
                 tuple(event.spec.shape for event in call.writes),
                 tuple(value for value in state if value in common),
             )
-            for call, state in zip(self.calls, self.states, strict=True)
+            for step, call, state in zip(self.steps, self.calls, self.states, strict=True)
         )
-
-
-def _when(call: Call) -> tuple[str, int, int]:
-    return call.site.phase, call.site.step, call.site.rank
 
 
 def output_value(call: Call) -> Hashable | None:
@@ -102,7 +109,7 @@ def _readable(event: Event) -> bool:
 
 def blocks(reference: Side, candidate: Side) -> list[Block]:
     """The common steps, each a block of its own; one block if steps do not follow each other."""
-    steps = [[call.site.step for call in side.calls] for side in (reference, candidate)]
+    steps = [list(side.steps) for side in (reference, candidate)]
     if any(side != sorted(side) for side in steps):
         return [(range(len(steps[0])), range(len(steps[1])))]
     first, second = (

@@ -1,0 +1,65 @@
+"""Which step of one run corresponds to which of the other: a resumed run begins where the other one had come to.
+
+What a step takes up from outside (its batch, the weights as they are, a random state's numbers) says which step it is
+if no other step of the run takes up the same. Runs of equally many steps correspond step by step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+from whydiff.records import Call, Trace
+
+PRELUDE = -1
+"""The step of what a shifted run does before it first enters its model."""
+
+
+def offset(reference: Trace, candidate: Trace) -> int:
+    """How many steps further on the reference is: the candidate's step k is its step k + offset.
+
+    The offset for which more than half of the shorter run's steps take up what only that step takes up in either run;
+    0 if there is none, if step by step they have as much in common, or if both runs have equally many steps.
+    """
+    counts = [len({call.site.step for call in trace.calls}) for trace in (reference, candidate)]
+    if counts[0] == counts[1]:
+        return 0
+    ours, theirs = (_telling(trace.calls) for trace in (reference, candidate))
+    common = {(ours[token], theirs[token]) for token in ours.keys() & theirs.keys()}
+    votes = Counter(r - c for r, c in common)
+    best, most = max(votes.items(), key=lambda vote: (vote[1], -abs(vote[0])), default=(0, 0))
+    return best if most > max(votes[0], min(counts) // 2) else 0
+
+
+def steps_of(calls: Sequence[Call], shift: int, shifted: bool) -> tuple[int, ...]:
+    """Per call its step, as the alignment counts them.
+
+    Args:
+        calls: of one run.
+        shift: added to every step.
+        shifted: whether either run is shifted: then what comes before the model is first entered is no step's.
+    """
+    if not shifted:
+        return tuple(call.site.step for call in calls)
+    first = next((n for n, call in enumerate(calls) if call.site.scope), 0)
+    return tuple(PRELUDE if n < first else call.site.step + shift for n, call in enumerate(calls))
+
+
+def _telling(calls: Sequence[Call]) -> dict[Hashable, int]:
+    """What is read in one step only, of more than one element and not made in that step → the step."""
+    found: dict[Hashable, set[int]] = {}
+    made: dict[int, int] = {}
+    begun = False
+    for call in calls:
+        begun = begun or bool(call.site.scope)
+        if call.kind == "compute" and begun and call.site.phase == "forward":
+            for event in call.reads:
+                outside = event.producer < 0 or made.get(event.producer) != call.site.step
+                if outside and event.fingerprint is not None and event.spec.numel > 1:
+                    found.setdefault((event.spec.shape, event.fingerprint), set()).add(call.site.step)
+        if begun:
+            made[call.index] = call.site.step
+    return {token: min(steps) for token, steps in found.items() if len(steps) == 1}
+
+
+__all__ = ["PRELUDE", "offset", "steps_of"]

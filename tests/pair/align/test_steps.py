@@ -1,0 +1,68 @@
+"""A resumed run's steps correspond to where the other run had come to, and only where the data says so."""
+
+from __future__ import annotations
+
+import pytest
+from build import Op, trace
+
+from whydiff.pair.align import align
+from whydiff.pair.lockstep import paired
+
+
+def run(first: int, last: int, *, batch: int = 100, prelude: int = 1) -> list[Op]:
+    """Steps that each read a batch of their own and one weight, after some calls outside of the model."""
+    ops = [Op("", "randn") for _ in range(prelude)]
+    for step in range(first, last):
+        ops += [
+            Op("m", "mm", step=step - first, state=batch + step),
+            Op("m", "add", step=step - first, state=7),
+            Op("SGD", "sub", step=step - first, phase="update"),
+        ]
+    return ops
+
+
+def steps(reference: list[Op], candidate: list[Op]) -> tuple[int, set[int]]:
+    """How far the reference is ahead, and by how many steps the sites of a pair in the model are apart."""
+    ours, theirs = trace(reference), trace(candidate)
+    found = align(ours, theirs)
+    both = [(ours.calls[pair.reference].site, theirs.calls[pair.candidate].site) for pair in found.pairs]
+    return found.ahead, {one.step - other.step for one, other in both if one.scope}
+
+
+def test_a_resumed_run_begins_where_the_other_had_come_to() -> None:
+    assert steps(run(0, 6), run(4, 6)) == (4, {4})
+    assert steps(run(4, 6), run(0, 6)) == (-4, {-4})
+    assert steps(run(0, 6), run(5, 6)) == (5, {5})
+
+
+def test_what_comes_before_the_model_is_paired_with_what_comes_before_it() -> None:
+    ours, theirs = trace(run(0, 6, prelude=3)), trace(run(4, 6, prelude=2))
+    found = align(ours, theirs)
+    assert {(pair.reference, pair.candidate) for pair in found.pairs if pair.candidate < 2} <= {(0, 0), (1, 1), (2, 1)}
+    assert found.turned().ahead == -4
+    assert found.turned().turned() == found
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate"),
+    [
+        (run(0, 6), run(4, 10)),  # equally many
+        (run(0, 6), run(4, 6, batch=200)),  # other batches
+        (run(0, 6), run(0, 3)),  # the beginning of it
+        ([Op("m", "mm", step=n, state=1) for n in range(6)], [Op("m", "mm", step=n, state=1) for n in range(3)]),
+        (run(0, 6), run(4, 5) + run(0, 3)[1:]),  # one step of many
+    ],
+    ids=["equally many", "other batches", "the beginning", "one weight", "one of four"],
+)
+def test_nothing_is_shifted_without_evidence(reference: list[Op], candidate: list[Op]) -> None:
+    assert steps(reference, candidate)[0] == 0
+
+
+def test_what_is_collected_over_steps_is_paired_from_its_end() -> None:
+    ours = trace([Op("", "stack", step=5, state=1)]).calls[0]
+    theirs = trace([Op("", "stack", step=1, state=1)]).calls[0]
+    many = type(ours)(0, ours.site, ours.target, ours.kind, ours.reads * 3, ours.writes)
+    few = type(theirs)(0, theirs.site, theirs.target, theirs.kind, theirs.reads, theirs.writes)
+    assert paired(many, few, "reads") == [(many.reads[-1], few.reads[0])]
+    alike = type(theirs)(0, ours.site, theirs.target, theirs.kind, theirs.reads, theirs.writes)
+    assert paired(many, alike, "reads") == [(many.reads[0], alike.reads[0])]
