@@ -9,6 +9,7 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import ReplayError
 from whydiff.explain.arguments import differing_arguments, fits
+from whydiff.explain.draws import DRAW_AS, Borrowing, drawn
 from whydiff.explain.interventions import CHANGES, EDITS, EXCHANGES, KEEP_WIDE, changes, edits, outputs_with_replaced
 from whydiff.explain.sides import Sides
 from whydiff.numbers.casts import rounded
@@ -67,7 +68,7 @@ class Changed:
             return for_framework(self.sides.candidate.framework).changes_calls
         if item.name == KEEP_WIDE:
             return not replayable(self.sides.candidate)
-        if item.name in EXCHANGES:
+        if item.name in EXCHANGES or item.name == DRAW_AS:
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
         return item.name in RESTORED or item.name in EDITS or bool(self._carried(item))
 
@@ -150,11 +151,16 @@ class Changed:
                 )
         restore = {i.target: donor.leaf_value(by_name[i.value or i.target]) for i in restoring}
         carried = {k: call for item in interventions for k, call in self._carried(item).items()}
-        exchanged = carried | edits(sides.candidate, interventions)
+        draws = drawn(sides, interventions)
+        exchanged = carried | edits(sides.candidate, interventions) | draws.exchanged
         changed = changes(sides.candidate, interventions)
-        return for_framework(sides.candidate.framework).executor(
-            sides.candidate, restore=restore, lift=None if changed else lift, changes=changed, exchanged=exchanged
+        trace: Any = Borrowing(sides.candidate, draws.borrowed) if draws.borrowed else sides.candidate
+        executor = for_framework(sides.candidate.framework).executor(
+            trace, restore=restore, lift=None if changed else lift, changes=changed, exchanged=exchanged
         )
+        for call, value in draws.given:
+            executor.give(call, value)
+        return executor
 
     def _carried(self, item: Intervention) -> Mapping[int, Call]:
         """Candidate calls inside the scalar's module whose arguments differ by it, with the reference's arguments."""

@@ -7,6 +7,7 @@
 | ``set-dtype`` | call | dtype | it computes in that dtype, and what it writes is kept in it |
 | ``permute`` | read or write | einops pattern | the tensor's elements are rearranged |
 | ``scale`` | write | factor | what is written is multiplied |
+| ``draw-as`` | call | call of the reference | it draws as that one does (`whydiff.explain.draws`) |
 | ``replace-op`` | call | calls of the reference | the first one's op, or the region it ends, takes its place |
 | ``insert-step`` | call | call of the reference | the ops that end there are carried out on what the call made |
 | ``remove-step`` | call | call of the reference | what the ops that end in the call were given is taken as it is |

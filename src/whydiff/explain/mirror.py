@@ -10,6 +10,7 @@
 | ``permute`` | the counterpart is rearranged the other way |
 | ``scale`` | the counterpart is multiplied by the inverse factor |
 | ``replace-op`` | the candidate's op, or region, takes the counterpart's place |
+| ``draw-as`` | the counterpart draws as the candidate's call does |
 | ``insert-step``, ``remove-step`` | the step is removed, or inserted, at the counterpart |
 """
 
@@ -119,6 +120,9 @@ class _Mirror:
         dtype = next((event.spec.dtype for event in events if not is_integer(event.spec.dtype)), "")
         return Intervention(item.name, str(other.site), dtype) if other is not None and dtype else None
 
+    def drawn(self, item: Intervention) -> Intervention:
+        return Intervention(item.name, item.value, item.target)
+
     def permuted(self, item: Intervention) -> Intervention | None:
         found = self._value(item.target)
         if found is None:
@@ -168,6 +172,7 @@ _KINDS: Mapping[str, Callable[[_Mirror, Intervention], Intervention | None]] = {
     "set-argument": _Mirror.argument,
     "read-from": _Mirror.read,
     "set-dtype": _Mirror.dtype,
+    "draw-as": _Mirror.drawn,
     "permute": _Mirror.permuted,
     "scale": _Mirror.scaled,
     "replace-op": _Mirror.replaced,

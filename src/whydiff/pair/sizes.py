@@ -26,7 +26,7 @@ def axes_between(
     Args:
         reference, candidate, alignment: the runs.
         sizes: only these pairs of sizes; any if omitted.
-        computed: also where paired calls read what unpaired ones made.
+        computed: also where paired calls read what unpaired ones made, or what both runs drew at random.
     """
     found: dict[tuple[int, int], tuple[int, str]] = {}
     seen = (_looks(reference), _looks(candidate))
@@ -83,8 +83,17 @@ def output_sizes(reference: Trace, candidate: Trace, alignment: Alignment) -> se
 def entering_reads(
     reference: Trace, candidate: Trace, alignment: Alignment
 ) -> Iterator[tuple[tuple[int, int], Event, Event]]:
-    """Paired reads of tensors that no paired call made, parameters and buffers left out; with the reading calls."""
-    made = {pair.reference for pair in alignment.pairs}, {pair.candidate for pair in alignment.pairs}
+    """Paired reads of tensors that no paired call made, parameters and buffers left out; with the reading calls.
+
+    What both runs draw at random enters too: a generator is something outside.
+    """
+    made = tuple(
+        {index for index in indices if not calls[index].rng}
+        for calls, indices in (
+            (reference.calls, [pair.reference for pair in alignment.pairs]),
+            (candidate.calls, [pair.candidate for pair in alignment.pairs]),
+        )
+    )
     roles = ("parameter", "buffer", "non_persistent_buffer")
     state = [{leaf.storage for leaf in t.leaves if leaf.role in roles} for t in (reference, candidate)]
     for pair in alignment.pairs:

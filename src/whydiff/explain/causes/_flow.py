@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import Array, consumers
-from whydiff.records import Call
+from whydiff.records import Call, Event, Intervention
 
 Roles = frozenset[Role]
 
@@ -39,6 +39,21 @@ def first_scored(case: Case, calls: tuple[int, int], most: int) -> Call | None:
     return found and found[0]
 
 
+def readers_of(case: Case, ours: int, theirs: int) -> Iterator[Event]:
+    """Candidate's reads of what the call ``theirs`` wrote whose counterpart reads what ``ours`` wrote."""
+    for pair in case.alignment.pairs:
+        reads = (case.reference.calls[pair.reference].reads, case.candidate.calls[pair.candidate].reads)
+        for er, ec in zip(*reads, strict=False):  # one op may read more on one side; the rest has no counterpart
+            if er.producer == ours and ec.producer == theirs:
+                yield ec
+
+
+def read_from(wanted: Call, event: Event) -> Intervention:
+    """A read of what another call wrote."""
+    written = next((w for w in wanted.writes if w.spec.shape == event.spec.shape), wanted.writes[0])
+    return Intervention("read-from", str(event.site), str(written.site))
+
+
 def listed_indices(where: Array, most: int = 6) -> str:
     """Indices in words: ``0–3, 7``; beyond ``most`` stretches only how many more."""
     stretches: list[list[int]] = []
@@ -52,4 +67,4 @@ def listed_indices(where: Array, most: int = 6) -> str:
     return ", ".join(texts) + more
 
 
-__all__ = ["Roles", "first_scored", "first_taker", "listed_indices"]
+__all__ = ["Roles", "first_scored", "first_taker", "listed_indices", "read_from", "readers_of"]

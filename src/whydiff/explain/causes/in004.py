@@ -8,7 +8,8 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
-from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
+from whydiff.explain.causes._flow import read_from, readers_of
+from whydiff.records import Call, Cause, Evidence, Remedy, Trace, Verdict
 
 _FAR = 12
 
@@ -69,7 +70,7 @@ class StaleCache(CauseRule):
         if theirs.site.step == wanted.site.step and not _one_module(case.candidate, theirs, wanted):
             return None  # two projections, not two runs of one: FO006
         older = "an older" if theirs.index < counterpart else "a later"
-        readers = list(_readers(case, ours.index, theirs.index))
+        readers = list(readers_of(case, ours.index, theirs.index))
         if not readers:
             return None
         evidence = Evidence(
@@ -87,7 +88,7 @@ class StaleCache(CauseRule):
             (one.step, other.step),
             Verdict.SEMANTIC,
             (evidence,),
-            tuple(_read_from(wanted, event) for event in readers),
+            tuple(read_from(wanted, event) for event in readers),
         )
 
     def detect(self, case: Case) -> Iterator[Cause]:
@@ -128,20 +129,6 @@ def _nearest(trace: Trace, call: Call) -> set[Any]:
             return leaves
         waiting = [trace.calls[e.producer] for c in waiting for e in c.reads if e.producer >= 0]
     return set()
-
-
-def _readers(case: Case, ours: int, theirs: int) -> Iterator[Event]:
-    """Candidate's reads of what ``theirs`` wrote whose counterpart reads what ``ours`` wrote."""
-    for pair in case.alignment.pairs:
-        reads = (case.reference.calls[pair.reference].reads, case.candidate.calls[pair.candidate].reads)
-        for er, ec in zip(*reads, strict=False):  # one op may read more on one side; the rest has no counterpart
-            if er.producer == ours and ec.producer == theirs:
-                yield ec
-
-
-def _read_from(wanted: Any, event: Event) -> Intervention:
-    written = next((w for w in wanted.writes if w.spec.shape == event.spec.shape), wanted.writes[0])
-    return Intervention("read-from", str(event.site), str(written.site))
 
 
 REGISTER = StaleCache()

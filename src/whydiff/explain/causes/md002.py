@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._explained import Finding, View, causes_of, explained_calls
+from whydiff.explain.causes._flow import read_from, readers_of
 from whydiff.explain.causes._state import listed
-from whydiff.records import Call, Cause, Evidence, Remedy, Trace, Verdict
+from whydiff.explain.draws import DRAW_AS, draws_alike
+from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Trace, Verdict
+
+_WHAT = {
+    "state": "from other states of the generator",
+    "size": "at other sizes",
+    "dtype": "in other dtypes",
+    "device": "on other devices",
+}
+_REMEDIES = {
+    "state": "Draw from the same state on both sides: seed right before, or restore the generator's state.",
+    "size": "Draw at one size on both sides and take the part that is needed, or give every item its own generator.",
+    "dtype": "Draw in one dtype on both sides and cast the numbers afterwards.",
+    "device": "Draw on one kind of device on both sides (the CPU's numbers can be moved to any) and move them.",
+    "order": "Draw in the same order on both sides.",
+    "resumed": "Save the generators' states with the checkpoint, and restore them when the run is resumed.",
+}
+_CODE = {
+    "one side": "F.dropout(x, p, training=self.training)\n",
+    "resumed": 'checkpoint["rng"] = torch.get_rng_state()\ntorch.set_rng_state(checkpoint["rng"])\n',
+    "dtype": "noise = torch.randn(shape, generator=generator, dtype=torch.float32).to(dtype)\n",
+    "size": "noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])\n",
+}
 
 
 class RngDiffers(CauseRule):
-    """Random numbers are drawn on one side only, or from another state of the generator.
+    """Random numbers are drawn on one side only, or so that other numbers come out.
 
     What it detects:
         An origin whose ops draw random numbers on one side and not on the other, although no module's mode
-        differs; or on both sides, with equal arguments, from other generator states.
+        differs; or on both sides, from one distribution, but from other generator states, at another size, in
+        another dtype or on another device; or in another order, so that each number is used in the other's place.
 
     Why it happens:
         ``F.dropout(x, p)`` acts in evaluation mode too, because its ``training`` defaults to true; a
-        recomputed block (activation checkpointing) does not restore the generator's state; one rank or one
-        side draws once more than the other before.
+        recomputed block (activation checkpointing) or a resumed run does not restore the generator's state; one
+        rank or one side draws once more than the other before. One seed gives other numbers at another size (the
+        CPU changes its algorithm at 16 elements), in another dtype and on another device.
 
     Evidence required:
-        The recorded ops that draw, and the recorded state of the generator before each.
+        The recorded ops that draw, with arguments that are equal but for size, dtype and device, and the recorded
+        state of the generator before each.
 
     Look-alikes:
-        MD001 if a module's training flag differs where the numbers are drawn; ST006 if the rate differs.
-        ND001: a run that differs from itself.
+        MD001 if a module's training flag differs where the numbers are drawn; ST006 if the rate differs; FO008 for
+        another distribution. ND001: a run that differs from itself. IN001 if numpy drew the numbers.
 
     Example:
         Dropout by the functional form, without the module's mode.
 
     Remedy:
-        Pass ``training=self.training``, or seed both sides alike right before the op.
+        Pass ``training=self.training``; seed both sides alike right before the op; draw at one size and in one dtype.
 
     How it is verified:
-        By replay: the reference's ops work on the candidate's inputs (``replace-op``); the outputs must
-        become equal bit for bit.
+        By replay: the candidate's op draws as the reference's does (``draw-as``: its generator's state, size and
+        dtype), or what is drawn on one side only is removed or inserted (``remove-step``, ``insert-step``); the
+        outputs must become equal bit for bit. In the other direction the reference draws as the candidate.
 
     References:
-        PyTorch, torch.nn.functional.dropout; torch.utils.checkpoint, ``preserve_rng_state``.
+        PyTorch, torch.nn.functional.dropout; torch.utils.checkpoint, ``preserve_rng_state``; notes on
+        reproducibility.
     """
 
     code = "MD002"
@@ -50,33 +78,60 @@ class RngDiffers(CauseRule):
     precedes = ("FO", "IN", "PR", "TR")
 
     def explain(self, view: View) -> Finding | None:
-        """Draws on one side only, or from another state."""
-        drawn = [[call for call in calls if call.rng] for calls in view.seen.calls]
-        if not any(drawn) or _mode_differs(view.case, [call for calls in drawn for call in calls]):
+        """Draws on one side only, or so that other numbers come out."""
+        ours, theirs = ([call for call in calls if call.rng] for calls in view.seen.calls)
+        if not ours and not theirs:
+            return self._in_another_order(view)
+        if _mode_differs(view.case, [*ours, *theirs]):
             return None
-        ours, theirs = drawn
-        if not ours or not theirs:
-            side = "candidate" if theirs else "reference"
-            names = [str(call.site) for call in ours + theirs]
-            text = f"only the {side} draws random numbers here: {listed(names)}; no module's mode differs"
-            evidence = Evidence(text, {"side": side, "ops": names})
-            key = side
-        else:
-            traces = (view.case.reference, view.case.candidate)
-            states = [_state(trace, calls[0]) for trace, calls in zip(traces, drawn, strict=True)]
-            same_ops = [c.arguments for c in ours] == [c.arguments for c in theirs]
-            if None in states or states[0] == states[1] or not same_ops:
-                return None
-            key = "state"
-            evidence = Evidence(
-                f"both sides draw at {ours[0].site}, from other states of the generator",
-                {"reference": str(ours[0].site), "candidate": str(theirs[0].site)},
-            )
-        return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), view.replace_op(), {"key": key})
+        if ours and theirs:
+            return _drawn_otherwise(view.case, self.code, list(zip(ours, theirs, strict=False)))
+        side = "candidate" if theirs else "reference"
+        names = [str(call.site) for call in ours + theirs]
+        text = f"only the {side} draws random numbers here: {listed(names)}; no module's mode differs"
+        evidence = Evidence(text, {"side": side, "ops": names})
+        facts = {"what": ("one side",)}
+        return Finding(self.code, side, Verdict.SEMANTIC, (evidence,), view.exchange_step(), facts)
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per side that draws alone, one for other states."""
-        return causes_of(case, self.code, self.name, _remedy)
+        """One cause per side that draws alone, and per way in which both draw otherwise."""
+        resumed = bool(case.alignment.ahead)
+        yield from causes_of(case, self.code, self.name, lambda finding: _remedy(finding, resumed))
+        known = explained_calls(case)
+        for origin in case.localization.origins if case.localization.axes else ():
+            if min(origin.calls) < 0 or origin.calls in known:
+                continue
+            ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+            finding = _drawn_otherwise(case, self.code, [(ours, theirs)]) if ours.rng and theirs.rng else None
+            if finding is not None:
+                yield Cause(
+                    code=self.code,
+                    name=self.name,
+                    site=str(origin.site.at("")),
+                    verdict=finding.verdict,
+                    evidence=finding.evidence,
+                    remedy=_remedy(finding, resumed),
+                    interventions=finding.interventions,
+                )
+
+    def _in_another_order(self, view: View) -> Finding | None:
+        """Two draws of one distribution that are used in each other's place."""
+        case, origin = view.case, view.origin
+        ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+        if origin.kind != "region" or origin.region or not (ours.rng and theirs.rng) or not draws_alike(ours, theirs):
+            return None
+        partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+        readers = list(readers_of(case, ours.index, theirs.index))
+        if ours.index not in partner or theirs.index not in partner.values() or not readers:
+            return None
+        wanted = case.candidate.calls[partner[ours.index]]
+        evidence = Evidence(
+            f"{readers[0].site} uses what {theirs.site} drew, and {ours.site} in the reference: "
+            "the same numbers are drawn and used in another order",
+            {"uses": str(theirs.site), "reference_uses": str(ours.site)},
+        )
+        steps = tuple(read_from(wanted, event) for event in readers)
+        return Finding(self.code, "order", Verdict.SEMANTIC, (evidence,), steps, {"what": ("order",)})
 
     def example(self) -> tuple[Any, Any]:
         """Dropout that acts in evaluation mode."""
@@ -90,6 +145,66 @@ class RngDiffers(CauseRule):
 
         return lambda: run(False), lambda: run(True)
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Another rate, another distribution, another factor on the same numbers, a mask that is not random."""
+        import torch
+
+        torch.manual_seed(0)
+        linear, x = torch.nn.Linear(8, 8).eval(), torch.randn(4, 8)
+        mask = (torch.rand(4, 8) > 0.25).float() / 0.75
+
+        def dropped(rate: float) -> Any:
+            return linear(torch.nn.functional.dropout(torch.tanh(x), rate))
+
+        def noisy(draw: Any, factor: float = 0.5) -> Any:
+            return linear(x + factor * draw(4, 8, generator=torch.Generator().manual_seed(3)))
+
+        def masked(mask: Any) -> Any:
+            return linear(torch.tanh(x) if mask is None else torch.tanh(x) * mask)
+
+        yield lambda: dropped(0.25), lambda: dropped(0.5)
+        yield lambda: noisy(torch.randn), lambda: noisy(torch.rand)
+        yield lambda: noisy(torch.randn), lambda: noisy(torch.randn, 0.75)
+        yield lambda: masked(None), lambda: masked(mask)
+
+
+def _drawn_otherwise(case: Case, code: str, pairs: Sequence[tuple[Call, Call]]) -> Finding | None:
+    """Pairs of draws from one distribution, and all in which they differ; None if nothing does or one is not alike."""
+    what: dict[str, Any] = {}
+    steps = []
+    for ours, theirs in pairs:
+        if not draws_alike(ours, theirs):
+            return None
+        found = _differences(case, ours, theirs)
+        what |= {key: value for key, value in found.items() if key not in what}
+        if found:
+            steps.append(Intervention(DRAW_AS, str(theirs.site), str(ours.site)))
+    if not what:
+        return None
+    text = " and ".join(_WHAT[name] for name in what)
+    shown = "; ".join(f"{value[0]} in the reference, {value[1]} in the candidate" for value in what.values() if value)
+    evidence = Evidence(
+        f"both sides draw at {pairs[0][0].site}, {text}" + (f" ({shown})" if shown else ""),
+        {"reference": str(pairs[0][0].site), "candidate": str(pairs[0][1].site), "differs": list(what)},
+    )
+    return Finding(code, tuple(what), Verdict.SEMANTIC, (evidence,), tuple(steps), {"what": tuple(what)})
+
+
+def _differences(case: Case, ours: Call, theirs: Call) -> dict[str, tuple[str, str] | None]:
+    """What of two draws differs that decides which numbers come out."""
+    one, other = (next(event.spec for event in call.writes if not event.is_look) for call in (ours, theirs))
+    states = _state(case.reference, ours), _state(case.candidate, theirs)
+    found: dict[str, tuple[str, str] | None] = {}
+    if one.shape != other.shape:
+        found["size"] = str(list(one.shape)), str(list(other.shape))
+    if one.dtype != other.dtype:
+        found["dtype"] = one.dtype, other.dtype
+    if one.device.partition(":")[0] != other.device.partition(":")[0]:
+        found["device"] = one.device, other.device
+    elif None not in states and states[0] != states[1]:
+        found["state"] = None
+    return found
+
 
 def _mode_differs(case: Case, calls: list[Call]) -> bool:
     changed = [path.rpartition(".")[0] for path in case.scalar_changes if path.rpartition(".")[2] == "training"]
@@ -102,12 +217,13 @@ def _state(trace: Trace, call: Call) -> bytes | None:
     return None if payload is None else payload.bits.tobytes()
 
 
-def _remedy(finding: Finding) -> Remedy:
-    if finding.facts["key"] == "state":
-        return Remedy("Draw from the same state on both sides: seed right before, or restore the generator's state.")
-    return Remedy(
-        "Draw on both sides or on neither: pass the module's mode on.", "F.dropout(x, p, training=self.training)\n"
-    )
+def _remedy(finding: Finding, resumed: bool) -> Remedy:
+    what = finding.facts["what"]
+    if what == ("one side",):
+        return Remedy("Draw on both sides or on neither: pass the module's mode on.", _CODE["one side"])
+    keys = ["resumed" if name == "state" and resumed else name for name in what]
+    text = " ".join(_REMEDIES[key] for key in keys)
+    return Remedy(text, "".join(_CODE.get(key, "") for key in keys), is_take_away=True)
 
 
 REGISTER = RngDiffers()

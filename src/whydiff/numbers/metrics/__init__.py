@@ -3,7 +3,15 @@
 No metric sees a threshold: tolerances are arguments, and `whydiff.numbers.tolerance` is where they come from.
 """
 
-from whydiff.numbers.metrics._dtypes import as_reals, common_dtype, is_integer, known_dtypes, real_part_dtype, values
+from whydiff.numbers.metrics._dtypes import (
+    as_reals,
+    bits_dtype,
+    common_dtype,
+    is_integer,
+    known_dtypes,
+    real_part_dtype,
+    values,
+)
 from whydiff.numbers.metrics._metric import Metric, demands
 from whydiff.numbers.metrics._one_pass import Statistics, implementation, measure, measure_shares
 from whydiff.registry import Contract
@@ -14,6 +22,7 @@ __all__ = [
     "Metric",
     "Statistics",
     "as_reals",
+    "bits_dtype",
     "common_dtype",
     "implementation",
     "is_integer",

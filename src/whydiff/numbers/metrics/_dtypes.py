@@ -45,12 +45,17 @@ def flat(bits: Array, dtype: str) -> Array:
     line = np.ascontiguousarray(bits).reshape(-1)  # kernels read memory; a column is one axis with gaps
     if part != dtype:
         line = line.view(part)
-    stored = {"bfloat16": "uint16", **dict.fromkeys(MINIFLOATS, "uint8")}.get(part, part)
-    if line.dtype != np.dtype(stored):
-        raise UsageError("A payload's bits do not fit its dtype.", where=dtype, actual=str(line.dtype), expected=stored)
+    stored = bits_dtype(part)
+    if line.dtype != stored:
+        raise UsageError("A payload's bits do not fit its dtype.", where=dtype, actual=str(line.dtype), expected=str(stored))
     line = line.view(np.ndarray)
     line.flags.writeable = False
     return line
+
+
+def bits_dtype(dtype: str) -> np.dtype[Any]:
+    """What numpy keeps a payload's bits in."""
+    return np.dtype({"bfloat16": "uint16", **dict.fromkeys(MINIFLOATS, "uint8")}.get(dtype, dtype))
 
 
 def known_dtypes() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.errors import ReplayError
 from whydiff.numbers.fused import fused_multiply_add
 from whydiff.numbers.metrics import values
 from whydiff.records import Call, Count, Event, Leaf, Payload, Trace
@@ -100,6 +101,14 @@ class Executor(ABC):
     def stand_in(self, event: Event, value: Value) -> bool:
         """Give one read another value, which no other read of the same memory sees; False if that cannot be."""
         return self.overwrite(event, value)
+
+    def give(self, call: Call, value: Value) -> None:
+        """Let a call that is still to come write this instead of what its operation makes.
+
+        Raises:
+            ReplayError: this replay cannot.
+        """
+        raise ReplayError("This replay cannot be given what a call writes.", where=str(call.site))
 
     @abstractmethod
     def release(self, call: Call) -> None:

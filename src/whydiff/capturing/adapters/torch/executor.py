@@ -84,6 +84,7 @@ class Executor(Replay):
         self.trusted = bool(trace.handles)
         self._held: dict[int, Held] = {}
         self._runs = 0
+        self._given: dict[int, torch.Tensor] = {}
         self._edited = frozenset(exchanged or ())
         self._other = {leaf.storage for leaf in trace.leaves if leaf.name in self._restore}
         self._switches: dict[int, Switches] = {}
@@ -120,6 +121,8 @@ class Executor(Replay):
         """
         if call.kind != "compute":
             return ""
+        if call.index in self._given:
+            return self._take_given(call)
         as_in_the_run = call.index not in self._edited and not any(e.storage in self._other for e in call.reads)
         if not as_in_the_run:
             self._other.update(event.storage for event in call.writes if not event.is_look)
@@ -132,6 +135,19 @@ class Executor(Replay):
                 return "" if recorded else f"taken as recorded: {short(error)}"
             return short(error)
         return self._adopt_all(call, outputs)
+
+    def give(self, call: Call, value: torch.Tensor) -> None:
+        """Let a call that is still to come write this, in a dtype that may be wider than the recorded one."""
+        self._given[call.index] = value
+
+    def _take_given(self, call: Call) -> str:
+        value = self._given[call.index]
+        event = next(event for event in call.writes if not event.is_look)
+        if tuple(value.shape) != event.spec.shape:
+            return f"was given shape {list(value.shape)}, recorded {list(event.spec.shape)}"
+        self._other.add(event.storage)
+        self._adopt(event, value, fresh=True)
+        return ""
 
     def kernels(self, call: Call, reads: Sequence[torch.Tensor]) -> list[str]:
         """Names of the CUDA kernels that a call launches; none on the CPU, whose libraries tell on standard output."""

@@ -175,6 +175,10 @@ class LiftedExecutor(Executor):
         self._note_discrete(call)
         return ""
 
+    def give(self, call: Call, value: torch.Tensor) -> None:
+        """As `Executor.give`, widened."""
+        super().give(call, widened(value, self.lift))
+
     def apply(self, call: Call, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The op on wide reads; mutated ones are changed in place."""
         if not self._runs:

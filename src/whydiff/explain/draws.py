@@ -1,0 +1,153 @@
+"""``draw-as``: random numbers drawn as the other side draws them, from its generator's state, at its size, in its dtype.
+
+The op stays, and with it the distribution; only what decides which numbers come out of it is the other side's. If a run
+draws more (a larger batch), the other's numbers take the place of their counterpart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from whydiff.capturing.adapters import Executor, Role, for_framework
+from whydiff.errors import ReplayError
+from whydiff.explain.sides import Sides
+from whydiff.explain.sites import call_at, sites_of
+from whydiff.numbers.metrics import bits_dtype, is_integer
+from whydiff.numbers.tolerance import UNIT_ROUNDOFF
+from whydiff.pair.slices import options
+from whydiff.records import Call, Event, Intervention, Payload, Trace
+
+DRAW_AS = "draw-as"
+_Value = Any
+
+
+class Borrowing:
+    """A trace with further payloads (another run's random states); everything else is the original's."""
+
+    def __init__(self, trace: Trace, payloads: Mapping[str, Payload]) -> None:
+        self._trace, self._borrowed = trace, dict(payloads)
+
+    def payload(self, key: str) -> Payload | None:
+        """A borrowed payload, or the original's."""
+        return self._borrowed.get(key) or self._trace.payload(key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trace, name)
+
+
+@dataclass
+class Drawn:
+    """How a replay draws as the other side does.
+
+    Attributes:
+        exchanged: call index → the same call, from another state.
+        borrowed: the states' payloads.
+        given: call index → the numbers, where sizes or dtypes differ.
+    """
+
+    exchanged: dict[int, Call] = field(default_factory=dict)
+    borrowed: dict[str, Payload] = field(default_factory=dict)
+    given: list[tuple[Call, _Value]] = field(default_factory=list)
+
+
+def drawn(sides: Sides, interventions: Sequence[Intervention]) -> Drawn:
+    """What is changed in a replay of the candidate of two sides.
+
+    Raises:
+        ReplayError: a call is not in the trace, or its numbers cannot be drawn here.
+    """
+    found = Drawn()
+    chosen = [item for item in interventions if item.name == DRAW_AS]
+    by_site = (sites_of(sides.reference), sites_of(sides.candidate)) if chosen else ({}, {})
+    for item in chosen:
+        own, other = call_at(by_site[1], item.target), call_at(by_site[0], item.value)
+        state = sides.reference.payload(other.rng) if other.rng else None
+        if state is None or own.site.op != other.site.op:
+            raise ReplayError("A call cannot draw as another one.", where=item.target, actual=str(other.site))
+        if own.arguments == other.arguments and _made(own).spec == _made(other).spec:
+            key = f"drawn as {item.value}"
+            found.exchanged[own.index] = replace(own, rng=key)
+            found.borrowed[key] = state
+        else:
+            found.given.append((own, _numbers(sides, own, other)))
+    return found
+
+
+def draws_alike(own: Call, other: Call) -> bool:
+    """Whether two draws are of one distribution: all that may differ are state, size, dtype and device."""
+    return own.site.op == other.site.op and _distribution(own) == _distribution(other)
+
+
+def _distribution(call: Call) -> Any:
+    """The arguments without sizes and without what says where and in which dtype numbers are kept."""
+
+    def told(item: Any) -> Any:
+        if isinstance(item, dict):
+            return "kept" if any(key.startswith("$") and key != "$read" for key in item) else item
+        return "size" if isinstance(item, (list, tuple)) and tuple(item) == _made(call).spec.shape else item
+
+    args, named = call.arguments
+    return [told(item) for item in args], {name: told(v) for name, v in named.items() if told(v) != "kept"}
+
+
+def _made(call: Call) -> Event:
+    return next(event for event in call.writes if not event.is_look)
+
+
+def _numbers(sides: Sides, own: Call, other: Call) -> _Value:
+    """The other side's numbers in the place of their counterpart among the own ones."""
+    executors = [for_framework(trace.framework).executor(trace) for trace in (sides.reference, sides.candidate)]
+    value = executors[1].adopt_foreign(executors[0].payload(_drawn_by(executors[0], other)))
+    mine, theirs = _made(own).spec, _made(other).spec
+    if mine.shape != theirs.shape:
+        if mine.numel == theirs.numel:
+            value = value.reshape(mine.shape)
+        else:
+            maps = options(theirs.shape, mine.shape, sides.axes, is_integer(mine.dtype))
+            if not maps:
+                raise ReplayError("What is drawn has no counterpart.", where=str(own.site), actual=str(theirs))
+            if maps[0].whole == "reference":
+                value = maps[0].part(value)
+            else:
+                drawn = _drawn_by(executors[1], own)
+                value = maps[0].put(drawn, _kept_as(executors[1], value, mine.dtype), executors[1].put)
+    return value if _converted(sides.candidate, own, theirs.dtype) else _kept_as(executors[1], value, mine.dtype)
+
+
+def _drawn_by(executor: Executor, call: Call) -> _Value:
+    """What a draw gives that reads nothing but the memory that it draws into."""
+    reads = []
+    for position, event in enumerate(call.reads):
+        if position not in call.mutates:
+            raise ReplayError("A draw depends on what it reads.", where=str(call.site))
+        reads.append(_blank(executor, event.spec.shape, event.spec.dtype))
+    return (list(executor.apply(call, reads)) or reads)[0]
+
+
+def _converted(trace: Trace, call: Call, dtype: str) -> bool:
+    """Whether all that is done with a draw is to convert it to a dtype that holds the other one: then nothing is lost."""
+    storage = _made(call).storage
+    readers = [c for c in trace.calls if c.kind != "view" and any(e.storage == storage for e in c.reads) and c is not call]
+    roles = [for_framework(trace.framework).roles(reader.site.op) for reader in readers]
+    wide = UNIT_ROUNDOFF.get(dtype)
+    return bool(readers) and all(
+        Role.CAST in role and wide is not None and UNIT_ROUNDOFF.get(reader.writes[0].spec.dtype, 1.0) <= wide
+        for role, reader in zip(roles, readers, strict=True)
+    )
+
+
+def _kept_as(executor: Executor, value: _Value, dtype: str) -> _Value:
+    """A value rounded to a dtype."""
+    payload = executor.payload(value)
+    return value if payload.dtype == dtype else executor.put(_blank(executor, payload.bits.shape, dtype), ..., value)
+
+
+def _blank(executor: Executor, shape: tuple[int, ...], dtype: str) -> _Value:
+    return executor.adopt_foreign(Payload(np.zeros(shape, bits_dtype(dtype)), dtype))
+
+
+__all__ = ["DRAW_AS", "Borrowing", "Drawn", "drawn", "draws_alike"]
