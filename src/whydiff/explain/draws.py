@@ -131,7 +131,9 @@ def _drawn_by(executor: Executor, call: Call) -> _Value:
 def _converted(trace: Trace, call: Call, dtype: str) -> bool:
     """Whether all that is done with a draw is to convert it to a dtype that holds the other one: then nothing is lost."""
     storage = _made(call).storage
-    readers = [c for c in trace.calls if c.kind != "view" and any(e.storage == storage for e in c.reads) and c is not call]
+    readers = [
+        c for c in trace.calls if c.kind != "view" and any(e.storage == storage for e in c.reads) and c is not call
+    ]
     roles = [for_framework(trace.framework).roles(reader.site.op) for reader in readers]
     wide = UNIT_ROUNDOFF.get(dtype)
     return bool(readers) and all(

@@ -47,7 +47,9 @@ def flat(bits: Array, dtype: str) -> Array:
         line = line.view(part)
     stored = bits_dtype(part)
     if line.dtype != stored:
-        raise UsageError("A payload's bits do not fit its dtype.", where=dtype, actual=str(line.dtype), expected=str(stored))
+        raise UsageError(
+            "A payload's bits do not fit its dtype.", where=dtype, actual=str(line.dtype), expected=str(stored)
+        )
     line = line.view(np.ndarray)
     line.flags.writeable = False
     return line
