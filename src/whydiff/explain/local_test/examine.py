@@ -23,7 +23,7 @@ from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.records import Call, Event, Lift, Origin, Payload
 
 _FAILURES = (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError)
-_REGION_CALLS = 64
+_REGION_CALLS = 256
 _ELEMENTS = 1 << 26
 
 

@@ -16,6 +16,8 @@ from whydiff.numbers.tolerance import LOCAL_STEPS, LOCAL_STEPS_NARROW, UNIT_ROUN
 
 Kind = Literal["product", "convolution", "sum", "norm", "spread", "softmax", "attention", "elementwise", "region"]
 
+_DIRECTIONS = 8
+"""Evaluations that the sensitivity of an op takes at most: inputs beyond these share them."""
 ROUNDED = ("float64", "float32", "float16", "bfloat16")
 """Output dtypes that the oracle is rounded to; others are compared with the exact value."""
 _KINDS: dict[Role, Kind] = {
@@ -191,20 +193,22 @@ def _sensitivity(op: Operation, index: Array, kind: Kind, exact: Array) -> Array
     """How far a relative error of the inputs moves the outputs, from finite differences; plus |R|.
 
     Elementwise: each input alone, every element by the same factor: the exact condition. Region: random
-    signs, levelled over the outputs.
+    signs, levelled over the outputs; of many inputs several at once, whose squared effects add up.
     """
     step = 2.0**-20
     size = np.abs(exact) + 0.0
     generator = np.random.default_rng(20250)
     spread = np.zeros(exact.size)
-    for read in op.floats():
-        values = op.reads[read]
+    reads = op.floats()
+    for number in range(min(len(reads), _DIRECTIONS)):
+        group = reads[number::_DIRECTIONS]
         if kind == "elementwise":
-            moved = evaluate(op.mapped(lambda v: v * (1 + step), only=read), index, kind)
+            moved = evaluate(op.mapped(lambda v: v * (1 + step), group), index, kind)
             size += np.nan_to_num(np.abs(moved - exact) / step, posinf=0.0)
         else:
-            signs = generator.choice((-step, step), values.shape)
-            moved = evaluate(op.mapped(lambda v, s=signs: v * (1 + s), only=read), index, kind)  # type: ignore[misc]
+            moved = evaluate(
+                op.mapped(lambda v: v * (1 + generator.choice((-step, step), v.shape)), group), index, kind
+            )
             spread += np.nan_to_num(np.square((moved - exact) / step), posinf=0.0)
     if kind == "elementwise":
         if Role.CANCELS in op.roles:

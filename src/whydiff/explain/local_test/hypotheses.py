@@ -82,14 +82,14 @@ def _inputs(name: str, truncate: bool, op: Operation, oracle: Oracle, _: Array) 
 
 def _one_input(name: str, op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
     change = functools.partial(round_to, dtype=name)
-    moved = [i for i in op.floats() if _changes(op.reads[i], change)]
+    moved = [i for i in op.floats() if _changes(op.reads[i], change)] if op.calls == 1 else []
     if len(moved) < 2:
-        return  # the same as rounding all of them
+        return  # the same as rounding all of them, or one of many values between many ops
     parts = formulas.product(op) if oracle.kind == "product" else None
     weight = parts.weight if parts else 1 if oracle.kind == "convolution" else -1
     for read in moved:
         what = f"read {read}" if read != weight else "weight"
-        yield (f"{_SPOKEN[name]} {what} only", evaluate(op.mapped(change, only=read), oracle.index, oracle.kind))
+        yield (f"{_SPOKEN[name]} {what} only", evaluate(op.mapped(change, only=(read,)), oracle.index, oracle.kind))
 
 
 def _split(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:

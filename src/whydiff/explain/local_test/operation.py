@@ -72,9 +72,9 @@ class Operation:
         """Positions of the reads that hold floating-point numbers."""
         return tuple(i for i, values in enumerate(self.reads) if values.dtype == np.float64)
 
-    def mapped(self, change: Callable[[Array], Array], only: int | None = None) -> Operation:
-        """The same op on changed inputs (floats only; ``only``: one of them)."""
-        chosen = self.floats() if only is None else (only,)
+    def mapped(self, change: Callable[[Array], Array], only: Sequence[int] | None = None) -> Operation:
+        """The same op on changed inputs (floats only; ``only``: some of them)."""
+        chosen = self.floats() if only is None else only
         return self.reading([change(v) if i in chosen else v for i, v in enumerate(self.reads)])
 
 
