@@ -145,7 +145,7 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
     """Why: detect causes, verify them by experiment, judge, and write the document."""
     local = case.localization
     returned = anchor(case.reference, case.candidate, case.alignment, local.axes, local.rows)
-    if returned.equal and local.origins and not local.silent:
+    if returned.equal and local.origins and not local.silent and _repeats(case):
         return _refactored(case, returned, notes)
     hypotheses = [cause for detector in detectors() for cause in _hypotheses(detector, case)]
     scaling = None
@@ -235,10 +235,14 @@ def _failed(failures: Failures) -> tuple[Count, ...]:
 def _differs(case: Case) -> bool:
     """Whether there is a difference whose nature can be asked for."""
     local = case.localization
-    repeats = not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
     if local.silent:
         return False
-    return repeats and bool(local.origins or any(c.status == "differs" for _, c in local.outputs))
+    return _repeats(case) and bool(local.origins or any(c.status == "differs" for _, c in local.outputs))
+
+
+def _repeats(case: Case) -> bool:
+    """Whether no side is known to differ from itself."""
+    return not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
 
 
 def _not_lifted(scaling: Scaling | None, floor: NoiseFloor) -> tuple[Count, ...]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.explain.case import Case
+from whydiff.explain.causes._range_put import both_ways
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.numbers.ranges import Range, measure_array
 from whydiff.numbers.ranges.audit import Alarm
@@ -101,8 +102,8 @@ def widen(site: Site) -> Intervention:
 
 
 def proven(case: Case, cause: Cause, alarm: Alarm) -> Cause:
-    """A cause with its experiment: the candidate's recorded ops again in float32 (see `in_float32`)."""
-    return with_experiment(cause, alarm, in_float32(case.candidate, alarm))
+    """A cause with its experiments: the candidate's ops in float32 (`in_float32`), the reference's in its dtypes."""
+    return both_ways(case, with_experiment(cause, alarm, in_float32(case.candidate, alarm)), alarm)
 
 
 def with_experiment(cause: Cause, alarm: Alarm, found: Range | str) -> Cause:

@@ -109,9 +109,9 @@ class View:
         return pairs + [(n, kwargs.get(n), named.get(n)) for n in {**kwargs, **named} if kwargs.get(n) != named.get(n)]
 
     def give_argument(self) -> tuple[Intervention, ...]:
-        """The reference's argument, if exactly one differs and nothing else."""
+        """The reference's argument, if exactly one differs and nothing else, and the program did not make it itself."""
         changed = self.changed_arguments
-        if len(changed) != 1 or self.single is None:
+        if len(changed) != 1 or self.single is None or not self.same_numbers_left:
             return ()
         (args, named), (others, _) = (call.arguments for call in self.single)
         which, ours, _ = changed[0]
@@ -122,6 +122,20 @@ class View:
             return ()
         value = (which,) if isinstance(which, str) and which not in named else (which, *given)
         return (Intervention("set-argument", str(self.single[1].site), value),)
+
+    @functools.cached_property
+    def same_numbers_left(self) -> bool:
+        """Whether the same numbers left both programs before this origin: what is made of them is an argument later."""
+        left = [
+            [
+                (event.spec, event.fingerprint)
+                for call in trace.calls[:index]
+                if call.kind == "compute" and not call.writes
+                for event in call.reads
+            ]
+            for trace, index in zip((self.case.reference, self.case.candidate), self.origin.calls, strict=True)
+        ]
+        return left[0] == left[1]
 
     def replace_op(self) -> tuple[Intervention, ...]:
         """The reference's op, or region, on the candidate's inputs."""
@@ -134,6 +148,8 @@ class View:
         One side takes up a value as it is, and the ops of the other side begin at that value; else the op is replaced.
         """
         side = int(bool(self.seen.calls[1]))
+        if self.origin.kind != "region" or self.seen.calls[1 - side] or not self.seen.calls[side]:
+            return self.replace_op()
         end = self.seen.results[1 - side]
         begins = any(
             one_value(self.case, *((event, end) if side == 0 else (end, event)))
@@ -192,6 +208,10 @@ class JointView(View):
     def give_argument(self) -> tuple[Intervention, ...]:
         """None: the calls between are several."""
         return ()
+
+    def exchange_step(self) -> tuple[Intervention, ...]:
+        """Both sides have ops of their own."""
+        return self.replace_op()
 
 
 def number(payload: Payload) -> Array:

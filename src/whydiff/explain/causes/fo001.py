@@ -48,7 +48,7 @@ class ActivationVariant(CauseRule):
     How it is verified:
         By replay: the candidate's op gets the reference's argument (``set-argument``), or the
         reference's op works on the candidate's inputs (``replace-op``); the outputs must become equal
-        bit for bit.
+        bit for bit. Where only one side has the ops they are inserted or removed.
 
     References:
         Hendrycks and Gimpel, arXiv:1606.08415; Ramachandran et al., arXiv:1710.05941; PyTorch,
@@ -91,7 +91,7 @@ class ActivationVariant(CauseRule):
                 (ours[0], theirs[0]),
                 Verdict.SEMANTIC,
                 (evidence,),
-                view.give_argument() or view.replace_op(),
+                view.give_argument() or view.exchange_step(),
                 {"reference": ours[0], "candidate": theirs[0]},
             )
         return None
@@ -113,14 +113,24 @@ class ActivationVariant(CauseRule):
 
         return lambda: run("none"), lambda: run("tanh")
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Powers of positive numbers, which are also their activations; numbers so small that every gate is one half."""
+        import torch
+
+        torch.manual_seed(0)
+        head, positive, tiny = torch.randn(8, 4), torch.rand(4, 8) + 0.5, 1e-9 * torch.randn(4, 8)
+        yield (lambda: positive.pow(2.0) @ head), (lambda: positive.pow(1.0) @ head)
+        yield (lambda: (tiny * 1.0) @ head), (lambda: (tiny * 0.5) @ head)
+
 
 def named(x: Array, y: Array) -> tuple[str, float, str, float] | None:
     """(activation, distance, runner-up, its distance) if y is one activation of x in float64."""
     with np.errstate(over="ignore"):
         found = sorted((distance(form(x), y), name) for name, form in ACTIVATIONS.items())
     (best, name), (next_best, runner_up) = found[:2]
-    if best > SAME_FUNCTION * UNIT_ROUNDOFF["float32"] or next_best < HYPOTHESIS_MARGIN * best:
-        return None
+    level = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
+    if best > level or next_best <= max(level, HYPOTHESIS_MARGIN * best):
+        return None  # it is none, or these inputs do not tell which
     return name, best, runner_up, next_best
 
 
@@ -154,6 +164,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "the erf(x / √2) of GELU": lambda x: ACTIVATIONS["erf"](x / math.sqrt(2)),
     "the tanh(√(2/π) (x + 0.044715 x³)) of GELU": lambda x: np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
     "none": lambda x: x,
+    "the square": np.square,
+    "the absolute value": np.abs,
 }
 """Activations by name; sources: the papers above and PyTorch's documentation of ``torch.nn``."""
 

@@ -103,6 +103,22 @@ class EpsilonDiffers(CauseRule):
 
         return lambda: run(1e-5), lambda: run(1e-3)
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Constants before a root or a division that are part of the formula, and keep nothing from zero."""
+        import torch
+
+        torch.manual_seed(0)
+        x, counts = torch.randn(4, 8), torch.tensor([[1.0], [1.0], [3.0], [5.0]])
+
+        def smooth(c: float) -> Any:
+            return torch.sqrt((x * 0.1).square() + c) @ x.mT
+
+        def mean(least: float) -> Any:
+            return x / counts.clamp(min=least) @ x.mT
+
+        yield (lambda: smooth(1.0)), (lambda: smooth(0.5))
+        yield (lambda: mean(1.5)), (lambda: mean(4.0))
+
 
 def _in_norm(view: View) -> tuple[float, float] | None:
     """Both epsilons of a norm, where one side is a single op that says what else is in the formula."""
@@ -199,8 +215,8 @@ def _on_both(view: View, solve: Callable[[Array, Array], float | None]) -> tuple
     for x in view.inputs_like_output():
         if x.size and float(x.min()) >= 0:
             ours, theirs = (solve(x, side.reshape(-1)) for side in view.exact)
-            if ours is not None and theirs is not None:
-                return ours, theirs
+            if ours is not None and theirs is not None and max(ours, theirs) < float(x.mean()):
+                return ours, theirs  # small against what it keeps from zero; else it is a part of the formula
     return None
 
 

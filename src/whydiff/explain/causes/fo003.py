@@ -93,7 +93,7 @@ class ScaleDiffers(CauseRule):
             spoken,
             Verdict.SEMANTIC,
             (evidence,),
-            view.give_argument() or view.replace_op(),
+            view.give_argument() or view.exchange_step(),
             {"factor": spoken},
         )
 
@@ -112,6 +112,15 @@ class ScaleDiffers(CauseRule):
             return torch.softmax(q @ k.mT * scale, -1)
 
         return lambda: run(0.25), lambda: run(0.2)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Factors that the program takes from its own numbers: another statistic is why they differ."""
+        import torch
+
+        torch.manual_seed(0)
+        x, head = torch.randn(4, 8) * torch.arange(1.0, 5.0)[:, None], torch.randn(8, 4)
+        yield (lambda: x / float(x.abs().max()) @ head), (lambda: x / float(x.abs().mean()) @ head)
+        yield (lambda: x / x.abs().max() @ head), (lambda: x / x[0].abs().max() @ head)
 
 
 def _spoken(factor: float) -> str:

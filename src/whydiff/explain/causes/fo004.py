@@ -130,11 +130,11 @@ class LayoutPermuted(CauseRule):
             calls = [*view.seen.calls[side], *([trace.calls[made]] if made >= 0 else [])]
             events = [event for call in calls for event in (*call.reads, *call.writes)]
             shapes.append(sorted({e.spec.shape for e in events if e.spec.numel == ours.size}))
-        if ours.size < 4 or np.array_equal(ours, theirs) or not np.array_equal(np.sort(ours), np.sort(theirs)):
+        if not _same_numbers(ours, theirs):
             return None
         for one, other in itertools.product(*shapes):
             for pattern in candidates(one, other):
-                if np.array_equal(ours[pattern.indices()], theirs):
+                if np.array_equal(ours[pattern.indices()], theirs) and _tells(pattern, ours):
                     return self._finding(pattern, "results", view.replace_op())
         return None
 
@@ -179,10 +179,32 @@ class LayoutPermuted(CauseRule):
 
         return lambda: run(False), lambda: run(True)
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Masks of the other triangle, which are each other's transposition: other ops make them."""
+        import torch
+
+        torch.manual_seed(0)
+        scores, values = torch.randn(6, 6), torch.randn(6, 4)
+
+        def multiplied(upper: bool) -> Any:
+            mask = torch.ones(6, 6)
+            return (scores * (mask.triu() if upper else mask.tril())) @ values
+
+        def added(upper: bool) -> Any:
+            mask = torch.full((6, 6), -1e4)
+            return torch.softmax(scores + (mask.tril(-1) if upper else mask.triu(1)), -1) @ values
+
+        yield (lambda: multiplied(False)), (lambda: multiplied(True))
+        yield (lambda: added(False)), (lambda: added(True))
+
 
 def _possible(view: View, *interventions: Intervention) -> tuple[Intervention, ...]:
-    """The interventions, or the reference's op in the candidate's place where they cannot be carried out."""
-    return interventions if view.case.experiments.replays(interventions) else view.replace_op()
+    """The interventions, or the reference's op in the candidate's place where they cannot be carried out.
+
+    Nor where the order may have been made of numbers that left the program, which are then why.
+    """
+    able = view.same_numbers_left and view.case.experiments.replays(interventions)
+    return interventions if able else view.replace_op()
 
 
 def _wholes(view: View) -> Iterator[tuple[int, Array]]:
@@ -223,7 +245,7 @@ def of_looks(reference: Trace, er: Event, candidate: Trace, ec: Event) -> Rearra
         return None
     ours, theirs = places(er) - whole.offset, places(ec) - other.offset
     if (
-        np.array_equal(ours, theirs)
+        not np.ptp(theirs - ours)  # the same elements, or the same look at another part (FO006)
         or min(ours.min(), theirs.min()) < 0
         or max(ours.max(), theirs.max()) >= whole.numel
     ):
@@ -238,13 +260,24 @@ def of_looks(reference: Trace, er: Event, candidate: Trace, ec: Event) -> Rearra
 def of_values(ours: Array, theirs: Array) -> Rearrangement | None:
     """The rearrangement that turns one tensor into another of the same shape, bit for bit."""
     one, other = ours.reshape(-1), theirs.reshape(-1)
-    if one.size < 4 or np.array_equal(one, other) or not np.array_equal(np.sort(one), np.sort(other)):
+    if not _same_numbers(one, other):
         return None
     few = np.unique(np.linspace(0, one.size - 1, _FEW).astype(np.int64))
     for pattern in candidates(ours.shape):
-        if np.array_equal(one[pattern.at(few)], other[few]) and np.array_equal(one[pattern.indices()], other):
+        alike = np.array_equal(one[pattern.at(few)], other[few]) and np.array_equal(one[pattern.indices()], other)
+        if alike and _tells(pattern, one):
             return pattern
     return None
+
+
+def _same_numbers(ours: Array, theirs: Array) -> bool:
+    """Whether both hold the same numbers in another order."""
+    return ours.size >= 4 and not np.array_equal(ours, theirs) and np.array_equal(np.sort(ours), np.sort(theirs))
+
+
+def _tells(pattern: Rearrangement, numbers: Array) -> bool:
+    """Whether there are more different numbers than an axis is long that changes places: a mask's say nothing."""
+    return np.unique(numbers).size > max(pattern.factors)
 
 
 def spoken(found: Rearrangement) -> str:

@@ -152,6 +152,20 @@ class OnePassVariance(CauseRule):
 
         return lambda: run(False), lambda: run(True)
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """One pass on both sides, and another epsilon or another count."""
+        import torch
+
+        torch.manual_seed(0)
+        x = torch.randn(4, 16)
+
+        def run(eps: float, count: int) -> Any:
+            variance = (x.square().mean(-1, keepdim=True) - x.mean(-1, keepdim=True).square()) * (16 / count)
+            return x * torch.rsqrt(variance + eps)
+
+        yield (lambda: run(1e-5, 16)), (lambda: run(1e-2, 16))
+        yield (lambda: run(1e-5, 16)), (lambda: run(1e-5, 15))
+
 
 def one_passes(case: Case) -> tuple[OnePass, ...]:
     """One-pass variances of the side that has more of them."""

@@ -84,7 +84,8 @@ class OtherValueRead(CauseRule):
         if not texts:
             return None
         evidence = Evidence("; ".join(texts), {"reads": texts, "apart_in_float64": view.apart})
-        made = len(interventions) == len(texts)  # a leaf is made by no call
+        # a leaf is made by no call; where to look may be made of numbers that left the program
+        made = len(interventions) == len(texts) and view.same_numbers_left
         return Finding(
             self.code,
             ("part", makers[0]),
@@ -108,7 +109,9 @@ class OtherValueRead(CauseRule):
             (er, ec)
             for pair in case.alignment.pairs
             for er, ec in matched(case.reference.calls[pair.reference], case.candidate.calls[pair.candidate], "reads")
-            if er.producer == ours.index and ec.producer == theirs.index
+            if er.producer == ours.index
+            and ec.producer == theirs.index
+            and case.reference.calls[pair.reference].kind != "return"  # what is returned is NC001's
         ]
         if not found or wanted.index == theirs.index:
             return None
@@ -153,6 +156,24 @@ class OtherValueRead(CauseRule):
             return down(torch.nn.functional.silu(gate) * up)
 
         return lambda: run(False), lambda: run(True)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """A value that was overwritten in place, and a position that the program takes from its own numbers."""
+        import torch
+
+        torch.manual_seed(0)
+        x, w, lengths = torch.randn(6, 8), torch.randn(8, 8), torch.tensor([5.0, 3.0])
+
+        def overwritten(in_place: bool) -> Any:
+            h = torch.tanh(x @ w)
+            y = h.add_(1.0) if in_place else h + 1.0
+            return (y @ w) * torch.sigmoid(h @ w)
+
+        def last(rule: Any) -> Any:
+            return torch.tanh(x @ w)[int(rule(lengths).item()) - 1] @ w
+
+        yield (lambda: overwritten(False)), (lambda: overwritten(True))
+        yield (lambda: last(torch.max)), (lambda: last(torch.min))
 
 
 def part_of(trace: Trace, event: Event) -> str | None:

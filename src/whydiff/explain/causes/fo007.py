@@ -108,6 +108,25 @@ class StepLeftOut(CauseRule):
 
         return lambda: run(True), lambda: run(False)
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """The step's input is not what the other side takes; the step is carried out, in another place."""
+        import torch
+        from torch.nn.functional import gelu, layer_norm
+
+        torch.manual_seed(0)
+        x, w = torch.randn(4, 8), torch.randn(8, 8)
+
+        def other(taken: bool) -> Any:
+            h, g = torch.tanh(x), torch.sigmoid(x @ w)
+            return gelu((g if taken else layer_norm(h, (8,))) @ w) + h * g
+
+        def moved(first: bool) -> Any:
+            h = torch.tanh(x)
+            return layer_norm(h, (8,)) @ w if first else layer_norm(h @ w, (8,))
+
+        yield (lambda: other(False)), (lambda: other(True))
+        yield (lambda: moved(True)), (lambda: moved(False))
+
 
 def what_it_does(view: View, side: int) -> str:
     """What turns the side without ops into the side with them, in words; empty if it is none of the known steps."""

@@ -118,6 +118,16 @@ class NotCounterparts(CauseRule):
 
         return lambda: run(True), lambda: run(False)
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Only one of the runs computes the step between both values: it is left out, or added."""
+        import torch
+
+        torch.manual_seed(0)
+        body, x = torch.nn.Linear(8, 8), torch.randn(4, 8)
+        yield (lambda: body(x)), (lambda: torch.softmax(body(x), -1))
+        yield (lambda: body(x)), (lambda: x + body(x))
+        yield (lambda: torch.tanh(body(x))), (lambda: body(x))
+
 
 def _written(reference: Call, read: Event, candidate: Call) -> Event | None:
     """What the paired call wrote in the place of the value that the reference returns, perhaps as a view of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -45,8 +45,9 @@ class NondeterministicRun(CauseRule):
 
     How it is verified:
         If deterministic algorithms are switched off and no operator draws random numbers, the candidate
-        runs again with them (``set-flag``) and its outputs must become the reference's. Otherwise it
-        stays inconclusive; that the run differs from itself is measured in any case.
+        runs again with them (``set-flag``) and its outputs must become the reference's; it is located then, as a
+        run that differs from itself cannot be put into the reference. Otherwise it stays inconclusive; that the
+        run differs from itself is measured in any case.
 
     References:
         PyTorch, notes on reproducibility, torch.use_deterministic_algorithms.
@@ -89,6 +90,10 @@ class NondeterministicRun(CauseRule):
                 interventions=interventions,
             )
 
+    def put_in(self, case: Case, cause: Cause) -> Sequence[Intervention]:
+        """Nothing: a run that differs from itself gives no outputs that could be aimed at."""
+        return ()
+
     def example(self) -> tuple[Any, Any]:
         """Terms added in order against terms added in the order in which they arrive."""
         import itertools
@@ -109,6 +114,17 @@ class NondeterministicRun(CauseRule):
             return added(0 if torch.are_deterministic_algorithms_enabled() else next(calls))
 
         return lambda: added(0), atomically
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Runs that differ from themselves whatever is switched on: a state that is left behind, numbers nobody seeds."""
+        import itertools
+
+        import torch
+
+        torch.manual_seed(0)
+        x, calls, own = torch.randn(4, 8), itertools.count(1), torch.Generator().manual_seed(0)
+        yield (lambda: x * 1.0), (lambda: x * float(next(calls)))
+        yield (lambda: x * 1.0), (lambda: x + torch.rand(4, 8, generator=own))
 
 
 def _switched_off(trace: Trace) -> bool:

@@ -79,5 +79,13 @@ class Overflow(RangeRule):
         x = torch.tensor([1.0, 200.0, 300.0])
         return (lambda: x * x), (lambda: x.half() * x.half())
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Numbers that overflow because they are larger, in one dtype; and a reference whose numbers every dtype holds."""
+        import torch
+
+        x = torch.tensor([1.0, 200.0, 300.0])
+        yield (lambda: x.half() * x.half()[0]), (lambda: x.half() * x.half())
+        yield (lambda: (x / 100) * (x / 100)), (lambda: x.half() * x.half())
+
 
 REGISTER = Overflow()

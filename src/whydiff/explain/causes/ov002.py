@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.causes._range import RangeRule, widen
@@ -64,6 +65,18 @@ class ClampedOverflow(RangeRule):
             return (value * value).clamp(-6e4, 6e4) / 7
 
         return (lambda: program(x)), (lambda: program(x.half()))
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """What overflows before the clamp is larger, in one dtype; and a reference whose numbers every dtype holds."""
+        import torch
+
+        x = torch.tensor([1.0, 200.0, 300.0])
+
+        def program(value: Any, other: Any) -> Any:
+            return (value * other).clamp(-6e4, 6e4) / 7
+
+        yield (lambda: program(x.half(), x.half()[0])), (lambda: program(x.half(), x.half()))
+        yield (lambda: program(x / 100, x / 100)), (lambda: program(x.half(), x.half()))
 
 
 REGISTER = ClampedOverflow()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
-from whydiff.explain.causes._range import RangeRule
+from whydiff.capturing.adapters import for_framework
+from whydiff.explain.case import Case
+from whydiff.explain.causes._range import RangeRule, alarms
+from whydiff.explain.causes._range_put import Array, by_reads
 from whydiff.numbers.ranges.audit import Alarm
-from whydiff.records import Intervention, Remedy
+from whydiff.records import Cause, Intervention, Remedy, Trace
 
 
 class LateScaling(RangeRule):
@@ -48,6 +53,19 @@ class LateScaling(RangeRule):
     name = "late-scaling"
     alarms = ("late-scaling",)
 
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per product of the candidate that is scaled too late, tried with an operand scaled first and late."""
+        for alarm in alarms(case, "late-scaling"):
+            factor = float(alarm.data["factor"])
+            yield by_reads(
+                case,
+                self.from_alarm(alarm),
+                alarm,
+                away=functools.partial(_scaled, case.candidate, factor),
+                put=functools.partial(_scaled, case.reference, 1 / factor),
+                words=("with its operand scaled first", "with its operand not yet scaled"),
+            )
+
     def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:
         """What was measured, the remedy, and its rewrite if it has one."""
         data = alarm.data
@@ -70,6 +88,27 @@ class LateScaling(RangeRule):
 
         q = torch.linspace(-60, 60, 4 * 64).reshape(1, 4, 64).half()
         return (lambda: torch.bmm(q / 8, q.transpose(1, 2))), (lambda: torch.bmm(q, q.transpose(1, 2)) / 8)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Products that overflow because their operands are larger; the reference scales late too."""
+        import torch
+
+        q = torch.linspace(-60, 60, 4 * 64).reshape(1, 4, 64).half()
+
+        def scores(x: Any) -> Any:
+            return torch.bmm(x, x.transpose(1, 2)) / 8
+
+        yield (lambda: scores(q / 16)), (lambda: scores(q))
+        yield (lambda: torch.bmm(q / 64, q.transpose(1, 2) / 16)), (lambda: scores(q))
+
+
+def _scaled(trace: Trace, factor: float, call: int, position: int, value: Array) -> Array | None:
+    """The left operand of a product, times a factor."""
+    at = for_framework(trace.framework).places(trace.calls[call].site.op).get("left")
+    args, named = trace.calls[call].arguments
+    given = None if at is None else named.get(at[1], args[at[0]] if at[0] is not None and at[0] < len(args) else None)
+    left = given["$read"] if isinstance(given, dict) else 0
+    return value * factor if position == left else None
 
 
 REGISTER = LateScaling()

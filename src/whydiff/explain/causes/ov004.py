@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from whydiff.explain.case import Case
 from whydiff.explain.causes._range import RangeRule, alarms
+from whydiff.explain.causes._range_put import Array, by_reads, pairs_at
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.records import Cause, Experiment, Intervention, Remedy, Status
 
@@ -49,7 +52,8 @@ class FullyMaskedRow(RangeRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per operator of the candidate that turns masked rows into NaN."""
         for alarm in alarms(case, "masked-row"):
-            yield self.from_alarm(alarm)
+            cause = replace(self.from_alarm(alarm), status="inconclusive", experiments=())
+            yield _proven(case, cause, alarm)
 
     def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:
         """What was measured, the remedy, and the finite mask."""
@@ -88,6 +92,47 @@ class FullyMaskedRow(RangeRule):
             return scores.masked_fill(mask, low).softmax(-1)
 
         return (lambda: program(torch.finfo(torch.float32).min)), (lambda: program(float("-inf")))
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """The reference masks the row as well: it replaces the NaN, or its kernel gives zeros there."""
+        import torch
+        from torch.nn.functional import scaled_dot_product_attention
+
+        scores, hidden = torch.linspace(-1, 1, 8).reshape(2, 4), torch.tensor([[False], [True]]).expand(2, 4)
+        q, k = torch.linspace(-1, 1, 8).reshape(1, 2, 4), torch.linspace(1, 2, 16).reshape(1, 4, 4)
+
+        def masked() -> Any:
+            return scores.masked_fill(hidden, float("-inf")).softmax(-1)
+
+        yield (lambda: masked().nan_to_num()), masked
+        yield (
+            lambda: scaled_dot_product_attention(q, k, k, attn_mask=~hidden[None]),
+            lambda: (q @ k.mT / 2).masked_fill(hidden, float("-inf")).softmax(-1) @ k,
+        )
+
+
+def _proven(case: Case, cause: Cause, alarm: Alarm) -> Cause:
+    """The candidate's op on finite masked rows, and the reference's on the candidate's rows of minus infinity."""
+    pairs = pairs_at(case, alarm)
+    rows: dict[tuple[int, int], Array] = {}
+
+    def unmasked(call: int, position: int, value: Array) -> Array | None:
+        hidden = np.isneginf(value).all(-1) if value.ndim else np.zeros((), bool)
+        if not hidden.any():
+            return None
+        rows[pairs[call], position] = hidden
+        value[hidden] = np.finfo(value.dtype).min
+        return value
+
+    def masked(call: int, position: int, value: Array) -> Array | None:
+        hidden = rows.get((call, position))
+        if hidden is None or hidden.shape != value.shape[:-1]:
+            return None
+        value[hidden] = -np.inf
+        return value
+
+    words = "with the lowest finite number in its masked rows", "with the candidate's rows of minus infinity"
+    return by_reads(case, cause, alarm, away=unmasked, put=masked, words=words)
 
 
 REGISTER = FullyMaskedRow()

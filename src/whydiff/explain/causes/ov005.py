@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.causes._range import RangeRule, widen
@@ -84,6 +85,18 @@ class Underflow(RangeRule):
             return g / (v.sqrt() + 1e-8)
 
         return (lambda: update(gradient, second)), (lambda: update(gradient.half(), second.half()))
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Numbers that vanish because they are smaller, in one dtype; and a reference whose numbers every dtype holds."""
+        import torch
+
+        gradient = torch.full((8,), 1e-2)
+
+        def update(g: Any, by: float) -> Any:
+            return 1 / (g * by)
+
+        yield (lambda: update(gradient.half(), 0.5)), (lambda: update(gradient.half(), 1e-7))
+        yield (lambda: update(gradient, 0.5)), (lambda: update(gradient.half(), 1e-7))
 
 
 REGISTER = Underflow()
