@@ -46,7 +46,7 @@ do      give the programs (FILE.py:name), or traces captured with --payloads all
 """,
     "incomparable": """\
 verdict incomparable – no call of the reference has a counterpart
-where   nowhere: no call could be paired; 40 unpaired in the reference; 4 unpaired in the candidate; \
+where   not found: no call could be paired; 40 unpaired in the reference; 4 unpaired in the candidate; \
 1 kind of things not compared (below)
 why     no known cause fits
 proof   no experiment decided

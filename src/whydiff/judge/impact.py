@@ -103,13 +103,16 @@ def justified(case: Case, returned: Anchor, floor: NoiseFloor) -> tuple[str, ...
         return ()
     tolerance = one.tolerance
     found = next((x.comparison for x in returned.outputs if x.slot == one.slot), None)
-    difference = (found.value("mean_abs") if found else None) or 0.0
-    where = "over" if difference > one.mean_abs else "within"
-    notes = [
+    difference = found.value("mean_abs") if found else None
+    beside = sum(found.value(name) or 0.0 for name in ("nan_mismatch", "inf_mismatch")) if found else 0.0
+    text = (
         f"rounding alone justifies rtol={tolerance.rtol:.1e}, atol={tolerance.atol:.1e} for {one.slot}: "
-        f"{tolerance.source}; the mean abs error, {difference:.1e}, is {where} "
-        f"what rounding may make, {one.mean_abs:.1e}"
-    ]
+        f"{tolerance.source}"
+    )
+    if difference is not None and not beside:
+        where = "over" if difference > one.mean_abs else "within"
+        text += f"; the mean abs error, {difference:.1e}, is {where} what rounding may make, {one.mean_abs:.1e}"
+    notes = [text]
     if tolerance.atol > one.magnitude:
         notes.append(
             f"that tolerance is larger than {one.slot} itself (root mean square {one.magnitude:.1e}): "

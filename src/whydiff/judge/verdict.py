@@ -472,8 +472,9 @@ def _reason(worst: Origin, origins: Sequence[Origin], causes: Sequence[Cause]) -
     why = [cause for cause in causes if cause.status == "confirmed" and cause.verdict == worst.verdict]
     count = f"{len(origins)} origin{'s' if len(origins) != 1 else ''}"
     if why:
-        scope = worst.site.scope or "the root"
-        return f"{why[0].name} at {why[0].site}, proven by experiment, explains {scope}; {count}"
+        mine = sum(explains(why[0], origin) for origin in origins)
+        every = f"explains {mine} of {count}" if mine else f"is why, and none of {count} is its own place"
+        return f"{why[0].name} at {why[0].site}, proven by experiment, {every}"
     if worst.verdict is Verdict.INCONCLUSIVE:
         return f"because {count} differ on equal inputs and no test tells rounding from a defect"
     if worst.verdict is Verdict.ROUNDING:

@@ -61,6 +61,7 @@ class _Origins:
         self.propagated = 0
         self.stuck: set[tuple[int, int]] = set()
         self.unmapped: list[Look] = []
+        self.reads: list[Look] = []
         self.mixing = Mixing(step)
         self.mixed: list[int] = []
         self.returned_mixed = False
@@ -366,4 +367,17 @@ class _Origins:
                     )
                 ],
             )
-        return "implementation", (), [Evidence("its inputs and arguments agree bit for bit and its output differs")]
+        return "implementation", (), [Evidence(f"{self._agreeing(call_r, call_c)} and its output differs")]
+
+    def _agreeing(self, call_r: Call, call_c: Call) -> str:
+        """What of an op's inputs and arguments agrees bit for bit, in words."""
+        looks = self.reads
+        unknown = sum(look.agrees is None for look in looks)
+        parts = sum(look.map is not None for look in looks)
+        sizes = call_r.arguments != call_c.arguments
+        if not (unknown or parts or sizes):
+            return "its inputs and arguments agree bit for bit"
+        text = "what corresponds of its inputs agrees bit for bit" if parts else "its inputs agree bit for bit"
+        if unknown:
+            text += f" ({unknown} of {len(looks)} could not be compared)"
+        return f"{text}, its arguments agree{' but for sizes' if sizes else ''},"

@@ -75,10 +75,15 @@ def _where(diagnosis: Diagnosis) -> str:
         first = diagnosis.origins[0]
         more = "the only origin" if len(diagnosis.origins) == 1 else f"first of {len(diagnosis.origins)} origins"
         text = f"{site(first.site)} ({first.kind}; {more})"
-    elif pairs:
-        text = f"nowhere: no origin in {count(pairs, 'paired call')}"
     else:
-        text = "nowhere: no call could be paired"
+        text = f"no origin in {count(pairs, 'paired call')}" if pairs else "no call could be paired"
+        cause = best(diagnosis)
+        if diagnosis.verdict is Verdict.IDENTICAL:
+            text = f"nowhere: {text}"
+        elif cause is not None and cause.site:
+            text = f"{plain(cause.site)} ({text})"
+        else:
+            text = f"not found: {text}"
     left = [(len(diagnosis.alignment.unpaired_reference), "unpaired in the reference")]
     left += [(len(diagnosis.alignment.unpaired_candidate), "unpaired in the candidate")]
     gaps = [f"{n} {what}" for n, what in left if n]

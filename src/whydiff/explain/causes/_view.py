@@ -222,6 +222,8 @@ def number(payload: Payload) -> Array:
 
 def distance(ours: Array, theirs: Array) -> float:
     """Root mean square of the difference over that of the first, where both are finite; inf if they are not alike."""
+    if ours.shape != theirs.shape:
+        return float("inf")
     known = np.isfinite(ours) & np.isfinite(theirs)
     if not known.any() or np.any(np.isfinite(ours) != np.isfinite(theirs)):
         return float("inf")

@@ -210,7 +210,7 @@ def _limit(view: View) -> tuple[float, float] | None:
 
 def _on_both(view: View, solve: Callable[[Array, Array], float | None]) -> tuple[float, float] | None:
     """Both sides' constants, from an op's non-negative input and its results, before a root or a division."""
-    if not _before_a_root(view):
+    if not _before_a_root(view) or view.exact[0].size != view.exact[1].size:
         return None
     for x in view.inputs_like_output():
         if x.size and float(x.min()) >= 0:

@@ -117,7 +117,7 @@ def _proven(case: Case, cause: Cause, alarm: Alarm) -> Cause:
     rows: dict[tuple[int, int], Array] = {}
 
     def unmasked(call: int, position: int, value: Array) -> Array | None:
-        hidden = np.isneginf(value).all(-1) if value.ndim else np.zeros((), bool)
+        hidden = np.asarray(np.isneginf(value).all(-1) if value.ndim else False)
         if not hidden.any():
             return None
         rows[pairs[call], position] = hidden
