@@ -125,7 +125,7 @@ class ActivationVariant(CauseRule):
 
 def named(x: Array, y: Array) -> tuple[str, float, str, float] | None:
     """(activation, distance, runner-up, its distance) if y is one activation of x in float64."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         found = sorted((distance(form(x), y), name) for name, form in ACTIVATIONS.items())
     (best, name), (next_best, runner_up) = found[:2]
     level = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
