@@ -139,12 +139,7 @@ MUTANTS = (
     Mutant(
         "pair/lockstep", "pair/lockstep.py", "return reference.fingerprint != candidate.fingerprint", "return False"
     ),
-    Mutant(
-        "pair/lockstep",
-        "pair/lockstep.py",
-        "if not written and self._known_equal(er, ec):",
-        "if self._known_equal(er, ec):",
-    ),
+    Mutant("pair/lockstep", "pair/lockstep.py", "at_r, at_c = pair.reference + 1,", "at_r, at_c = pair.reference,"),
     Mutant("explain/causes", "explain/causes/_rule.py", "other.general < rule.general or ", ""),
     Mutant("explain/causes", "explain/causes/_rule.py", " or named[0] & {*other.precedes}", ""),
     Mutant("pipeline", "pipeline.py", "-cause.size, cause.code", "cause.size, cause.code"),

@@ -190,3 +190,22 @@ def test_a_trace_that_breaks_the_comparison_is_named(tmp_path: Path, monkeypatch
     assert "a.trace" in str(caught.value) and "no such thing" in str(caught.value)
     with pytest.raises(AttributeError):  # nobody is blamed for what is not in a file
         whydiff.compare(linear, linear, x)
+
+
+def test_both_sides_run_plainly_before_either_is_observed(tmp_path: Path) -> None:
+    from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+    log = tmp_path / "runs"  # a list would be set back between the runs
+
+    def side(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            with log.open("a") as file:
+                file.write(f"{name} {'observed' if _get_current_dispatch_mode_stack() else 'plain'}\n")
+            return x * 2
+
+        return run
+
+    compare(side("reference"), side("candidate"), inputs())
+    runs = log.read_text().splitlines()
+    assert runs[:2] == ["reference plain", "candidate plain"]
+    assert {"reference observed", "candidate observed"} <= set(runs)
