@@ -144,12 +144,7 @@ MUTANTS = (
     Mutant("explain/causes", "explain/causes/_rule.py", " or named[0] & {*other.precedes}", ""),
     Mutant("pipeline", "pipeline.py", "-cause.size, cause.code", "cause.size, cause.code"),
     Mutant("pipeline", "pipeline.py", "    return (cause.inert, get_args", "    return (get_args"),
-    Mutant(
-        "pipeline",
-        "pipeline.py",
-        "if returned.equal and local.origins and not local.silent:",
-        "if local.origins and not local.silent:",
-    ),
+    Mutant("pipeline", "pipeline.py", "if returned.equal and local.origins", "if local.origins"),
     Mutant("pipeline", "pipeline.py", "or cause.code != rule.code:", ":"),
     Mutant(
         "pipeline",
