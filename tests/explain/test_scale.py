@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from whydiff.explain.scale import Difference, Scale, difference, worst
+from whydiff.explain.scale import Difference, Scale, choices, difference, worst
 from whydiff.numbers.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, unit_roundoff
 from whydiff.records import Payload, Slot
 
@@ -85,6 +85,15 @@ def test_what_has_no_distance() -> None:
     assert difference(payload(1, 2), payload(1, 2, 3)) is None
     assert difference(payload(1, dtype=np.int64), payload(1, dtype=np.int64)) is None
     assert difference(payload(np.nan), payload(np.nan)) is None
+
+
+def test_what_is_chosen_is_counted_whatever_its_width() -> None:
+    ours, theirs = payload(1, 2, 3, -1, dtype=np.int64), payload(1, 2, 4, -1, dtype=np.int32)
+    found = choices(ours, theirs)
+    assert found == Difference(0.25, 1.0, discrete=True)
+    assert str(Scale(found, found)) == "elements that differ: 25.0% in float32, 25.0% in float64"
+    assert choices(payload(1.0), payload(2.0)) is None
+    assert choices(ours, payload(1, dtype=np.int64)) is None
 
 
 def test_the_worst_slot_is_the_one_that_shrinks_least_then_the_largest() -> None:

@@ -57,6 +57,19 @@ def test_a_cast_stays_where_casts_are_kept_and_vanishes_where_they_are_lifted() 
     assert (found["lifted"] in ("equal", "rounding"), found["kept"]) == (True, "stays")
 
 
+def test_choices_are_asked_again_in_float64_instead_of_being_kept() -> None:
+    x = torch.tensor([1e8, -1e8, 1.0, 0.5])  # the sum of the first three is 1, and 0 in float32 from the right
+
+    def first(total: torch.Tensor) -> torch.Tensor:
+        return torch.stack([total, x[3]]).argmax()
+
+    by_rounding = scaled(lambda x: first(x[0] + x[1] + x[2]), lambda x: first(x[0] + (x[1] + x[2])), x)
+    assert natures(by_rounding) == {"lifted": "rounding", "kept": None, "restored": None}
+    assert natures(scaled(lambda x: x.argmax(), lambda x: x.argmin(), x))["lifted"] == "stays"
+    assert natures(scaled(lambda x: (x * 2, x.argmax()), lambda x: (x * 2, x.argmin()), x))["lifted"] == "stays"
+    assert natures(scaled(lambda x: x > 0, lambda x: x > 0.7, x))["lifted"] == "stays"
+
+
 def test_a_defect_stays_and_its_restored_state_takes_it_away() -> None:
     torch.manual_seed(0)
     one, other = torch.nn.Linear(32, 8), torch.nn.Linear(32, 8)

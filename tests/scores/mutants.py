@@ -47,12 +47,16 @@ class Mutant:
     """A changed graph.
 
     Attributes:
-        graph: takes the tensors of a sample.
+        original: the operator, as a function of a sample's tensors.
+        graph: the changed decomposition, likewise.
+        args: the tensors.
         change: in words.
         apart: from the operator, in float64 (`plain.apart`).
     """
 
+    original: Callable[..., Any]
     graph: GraphModule
+    args: list[torch.Tensor]
     change: str
     apart: float
 
@@ -87,24 +91,37 @@ def of(op: Callable[..., Any], sample: Any, draw: random.Random, tries: int = 8)
         faithful = plain.apart(truth, plain.called(_double(graph), plain.lifted(args), {}))
     except Exception:  # noqa: BLE001 - what cannot be traced has no mutant
         return None
-    if faithful is None or faithful > plain.SAME:
+    unwritten = any("empty" in str(node.target) for node in graph.graph.nodes)  # a change may leave it unwritten
+    if unwritten or faithful is None or faithful > plain.SAME:
         return None
     possible = [(node.name, *change) for node in graph.graph.nodes for change in changes(node)]
     for name, change, apply in draw.sample(possible, min(tries, len(possible))):
         mutated = _mutated(graph, name, apply)
-        try:
-            far = plain.apart(truth, plain.called(_double(mutated), plain.lifted(args), {}))
-            here = plain.apart(plainly, plain.called(mutated, args, {}))
-        except Exception:  # noqa: BLE001 - what does not run is no mutant
-            continue
-        if far is not None and far > plain.OTHER and here is not None and here > plain.OTHER:
-            return Mutant(mutated, f"{name}: {change}", far)
+        far = _far(mutated, args, truth, plainly)
+        if far is not None:
+            return Mutant(run, mutated, args, f"{name}: {change}", far)
     return None
 
 
-def _mutated(graph: GraphModule, name: str, apply: Callable[[Node], None]) -> GraphModule:
+def _far(graph: GraphModule, args: list[torch.Tensor], truth: Any, plainly: Any) -> float | None:
+    """How far a changed graph is from what the operator gives; None: it is no other function, or does not run."""
+    try:
+        far = plain.apart(truth, plain.called(_double(graph), plain.lifted(args), {}))
+        here = plain.apart(plainly, plain.called(graph, args, {}))
+    except Exception:  # noqa: BLE001 - what does not run is no mutant
+        return None
+    other = far is not None and here is not None and min(far, here) > plain.OTHER
+    return far if other else None
+
+
+def _copied(graph: GraphModule) -> torch.fx.Graph:
     copied = torch.fx.Graph()
     copied.output(copied.graph_copy(graph.graph, {}))
+    return copied
+
+
+def _mutated(graph: GraphModule, name: str, apply: Callable[[Node], None]) -> GraphModule:
+    copied = _copied(graph)
     apply(next(node for node in copied.nodes if node.name == name))
     copied.eliminate_dead_code()
     return GraphModule(graph, copied)
@@ -113,8 +130,7 @@ def _mutated(graph: GraphModule, name: str, apply: Callable[[Node], None]) -> Gr
 def _double(graph: GraphModule) -> GraphModule:
     """The graph with double precision wherever it asks for single."""
     wider = {torch.float32: torch.float64, torch.complex64: torch.complex128}
-    copied = torch.fx.Graph()
-    copied.output(copied.graph_copy(graph.graph, {}))
+    copied = _copied(graph)
 
     def widen(x: Any) -> Any:
         return wider.get(x, x) if isinstance(x, torch.dtype) else x

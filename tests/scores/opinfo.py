@@ -83,21 +83,19 @@ def changed(each: int = 2) -> Iterator[Job]:
         if torch.float32 in info.supported_dtypes("cpu") and info.name not in UNINITIALISED:
             for number in range(each):
                 name = f"{info.full_name} mutant {number}"
-                yield name, "mutant float32", lambda i=info, n=name, k=number: _mutant(n, i, k)
+                yield name, "mutant float32", lambda i=info, n=name: _mutant(n, i)
 
 
-def _mutant(name: str, info: Any, number: int) -> rows.Row | None:
+def _mutant(name: str, info: Any) -> rows.Row | None:
     """The mutant of a seed's choice that is another function on its sample."""
     draw = random.Random(name)
     samples = [s for s in _samples(info, torch.float32) if mutants.tensors(s)]
-    for sample in draw.sample(samples, min(len(samples), 3)):
-        made = mutants.of(info.op, sample, draw)
-        if made is not None:
-            run, args = mutants.original(info.op, sample)
-            row = rows.timed(name, "mutant float32", lambda: compare(run, made.graph, *args), mutant)
-            row.more.update(change=made.change, apart=made.apart)
-            return row
-    return None
+    found = (mutants.of(info.op, sample, draw) for sample in draw.sample(samples, min(len(samples), 3)))
+    made = next((one for one in found if one is not None), None)
+    if made is None:
+        return None
+    more = {"change": made.change, "apart": made.apart}
+    return rows.timed(name, "mutant float32", lambda: compare(made.original, made.graph, *made.args), mutant, more)
 
 
 def main() -> int:

@@ -45,14 +45,20 @@ def found(diagnosis: Diagnosis) -> tuple[str, ...]:
     return tuple(f"{c.code}{marks[c.status]}" for c in diagnosis.causes if not c.inert and c.status in marks)
 
 
-def timed(name: str, kind: str, work: Callable[[], Diagnosis], right: Callable[[Diagnosis], bool]) -> Row:
+def timed(
+    name: str,
+    kind: str,
+    work: Callable[[], Diagnosis],
+    right: Callable[[Diagnosis], bool],
+    more: dict[str, Any] | None = None,
+) -> Row:
     """The row of one pair; an exception is a row as well, and never right."""
     begun = time.perf_counter()
     try:
         diagnosis = work()
     except Exception as error:  # noqa: BLE001 - the table shows it
         text = f"{type(error).__name__}: {error}"[:300]
-        return Row(name, kind, False, "error", (), text, time.perf_counter() - begun)
+        return Row(name, kind, False, "error", (), text, time.perf_counter() - begun, more or {})
     return Row(
         name=name,
         kind=kind,
@@ -61,6 +67,7 @@ def timed(name: str, kind: str, work: Callable[[], Diagnosis], right: Callable[[
         causes=found(diagnosis),
         reason=diagnosis.reason[:300],
         seconds=time.perf_counter() - begun,
+        more=more or {},
     )
 
 

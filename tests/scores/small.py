@@ -10,7 +10,9 @@ import torch
 
 PARAMETERS = 3_000_000
 _SIZES: dict[str, Any] = {
-    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim", "emb_dim"), 32),
+    **dict.fromkeys(
+        ("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim", "emb_dim"), 32
+    ),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"), 2),
     **dict.fromkeys(("num_decoder_layers", "num_encoder_layers", "num_hidden_groups"), 2),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"), 4),
@@ -56,7 +58,9 @@ def config_of(kind: Any) -> Any:
     """A small configuration; the fields it has are those of the default one."""
     default = kind()
     given = default.to_dict()
-    sizes = {name: value for name, value in _SIZES.items() if name in given and not isinstance(given[name], (list, dict))}
+    sizes = {
+        name: value for name, value in _SIZES.items() if name in given and not isinstance(given[name], (list, dict))
+    }
     sizes = {name: value for name, value in sizes.items() if given[name] is not None or name == "pad_token_id"}
     return kind(**sizes)
 

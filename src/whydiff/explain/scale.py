@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from whydiff.numbers.metrics import common_dtype, is_integer, measure
+from whydiff.numbers.metrics import common_dtype, is_integer, measure, values
 from whydiff.numbers.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, unit_roundoff
 from whydiff.records import Payload, Slot
 
@@ -26,11 +26,13 @@ class Difference:
         mean: mean absolute difference over pairs of finite values.
         magnitude: root mean square of the reference, likewise.
         special: pairs in which NaN or infinity stands on one side only (or with the other sign).
+        discrete: of integers or booleans: ``mean`` is the share of elements that differ, ``magnitude`` is 1.
     """
 
     mean: float
     magnitude: float
     special: int = 0
+    discrete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Scale:
         return "rounding" if slope >= SLOPE_ROUNDING else "stays" if slope <= SLOPE_SEMANTIC else "between"
 
     def __str__(self) -> str:
+        if self.single.discrete:
+            return f"elements that differ: {self.single.mean:.1%} in float32, {self.double.mean:.1%} in float64"
         slope = "" if self.slope is None else f", slope {round(self.slope, 2) + 0.0:.2f}"
         return f"D32 {self.single.mean:.1e}, D64 {self.double.mean:.1e}{slope}"
 
@@ -87,6 +91,20 @@ def difference(reference: Payload, candidate: Payload) -> Difference | None:
     return Difference(s.sum_abs / finite, math.sqrt(s.sum_reference_square / finite), special)
 
 
+def choices(reference: Payload, candidate: Payload) -> Difference | None:
+    """How many elements of two tensors of integers or booleans differ; None for other values and other shapes.
+
+    What is chosen (an index, a count, a yes or no) is not rounded, but it is chosen by values that are: a choice
+    that agrees in float64 fell otherwise by rounding, and one that differs there belongs to another function.
+    """
+    if not (is_integer(reference.dtype) and is_integer(candidate.dtype)):
+        return None
+    if reference.bits.shape != candidate.bits.shape or not reference.bits.size:
+        return None
+    ours, theirs = (values(side.bits, side.dtype) for side in (reference, candidate))
+    return Difference(float((ours != theirs).mean()), 1.0, discrete=True)
+
+
 def worst(single: Mapping[Slot, Difference | None], double: Mapping[Slot, Difference | None]) -> Scale | None:
     """The slot that shrinks least."""
     scales = []
@@ -97,4 +115,11 @@ def worst(single: Mapping[Slot, Difference | None], double: Mapping[Slot, Differ
     return max(scales, key=lambda s: (_RANK.index(s.nature), s.double.mean), default=None)
 
 
-__all__ = ["Difference", "Nature", "Scale", "difference", "worst"]
+def graver(floats: Scale | None, chosen: Scale | None) -> Scale | None:
+    """The scale of the floating values, unless there are none or only the choices differ in float64 as well."""
+    if floats is None or (chosen is not None and chosen.nature == "stays" and floats.nature != "stays"):
+        return chosen
+    return floats
+
+
+__all__ = ["Difference", "Nature", "Scale", "choices", "difference", "graver", "worst"]

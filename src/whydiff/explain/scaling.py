@@ -18,7 +18,7 @@ import numpy as np
 from whydiff.capturing.adapters import Progress, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.explain.scale import Difference, Scale, difference, worst
+from whydiff.explain.scale import Difference, Scale, choices, difference, graver, worst
 from whydiff.explain.sides import Side
 from whydiff.locate.rows import compared
 from whydiff.numbers.metrics import is_integer, values
@@ -128,7 +128,7 @@ class _Test:
     # ------------------------------------------------------------------ the whole program
 
     def _program(self, casts: Literal["kept", "lifted"], *, restored: bool = False) -> Scale | None:
-        found = []
+        found, chosen = [], []
         for dtype in ("float32", "float64"):
             lift = Lift(dtype, casts, self.everything)
             word = f"lift to {dtype}, casts {casts}" + (", state restored" if restored else "")
@@ -139,9 +139,15 @@ class _Test:
             if casts == "lifted" and not restored:
                 self._carried[dtype] = {slot: self._compared(slot, pair) for slot, pair in pairs.items()}
             found.append({slot: difference(*self._compared(slot, pair)) for slot, pair in pairs.items()})
+            chosen.append({slot: choices(*self._compared(slot, pairs[slot])) for slot in self._differing & set(pairs)})
             if (dtype, casts, restored) == ("float64", "lifted", False):
                 self.profiles = {slot: _profile(*pairs[slot]) for slot, one in found[-1].items() if one is not None}
-        return worst(*found)
+        return graver(worst(*found), worst(*chosen) if casts == "lifted" else None)
+
+    @functools.cached_property
+    def _differing(self) -> set[Slot]:
+        """Outputs that differ as recorded."""
+        return {slot for slot, comparison in self.case.localization.outputs if comparison.status == "differs"}
 
     def _cancelled(self) -> Cancelled | None:
         """Each program carried out in float32 against itself in float64: does one lose what the other keeps?"""
@@ -193,10 +199,17 @@ class _Test:
         single, double = (
             self._walk(Lift(dtype, casts, self.everything), restoring, everyone)[0] for dtype in ("float32", "float64")
         )
-        return [
-            Scale(single[i], double[i], str(origin.site)) if i in single and i in double else None
-            for i, origin in enumerate(self.origins)
-        ]
+        found: list[Scale | None] = []
+        for i, origin in enumerate(self.origins):
+            floats, chosen = (
+                Scale(single[i, discrete], double[i, discrete], str(origin.site))
+                if (i, discrete) in single and (i, discrete) in double
+                else None
+                for discrete in (False, True)
+            )
+            # a choice under casts that are kept may fall otherwise by their rounding
+            found.append(graver(floats, chosen if casts == "lifted" else None))
+        return found
 
     def _regions(self, program: Modes, together: frozenset[int]) -> Scale | None:
         """Origins whose value may mean something else on either side, judged together at the outputs."""
@@ -212,11 +225,12 @@ class _Test:
 
     def _walk(
         self, lift: Lift, restoring: tuple[Intervention, ...], substituted: frozenset[int]
-    ) -> tuple[dict[int, Difference], dict[Slot, Difference | None]]:
+    ) -> tuple[dict[tuple[int, bool], Difference], dict[Slot, Difference | None]]:
         """Both lifted programs in step; at the substituted origins the candidate takes the reference's value.
 
         Returns:
-            Difference at each origin just before it was substituted, and at the outputs.
+            Difference at each origin, of floating values and of choices (True), just before it was substituted, and at
+            the outputs.
         """
         step = Lockstep(
             self.case.experiments.executor("reference", lift),
@@ -227,7 +241,7 @@ class _Test:
         by_calls: dict[tuple[int, int], list[int]] = {}
         for index, origin in enumerate(self.origins):
             by_calls.setdefault(origin.calls, []).append(index)
-        local: dict[int, Difference] = {}
+        local: dict[tuple[int, bool], Difference] = {}
         outputs: dict[Slot, Difference | None] = {}
         partner = {pair.reference: pair.candidate for pair in self.case.alignment.pairs}
         word = f"lift to {lift.dtype}, casts {lift.casts}: origins alone"
@@ -263,19 +277,22 @@ class _Test:
         ec: Event,
         at: list[int],
         substituted: frozenset[int],
-        local: dict[int, Difference],
+        local: dict[tuple[int, bool], Difference],
     ) -> None:
         try:
-            apart = difference(*_payloads(step, er, ec))
+            both = _payloads(step, er, ec)
+            apart = difference(*both) or choices(*both)
             if substituted.issuperset(at):
                 step.substitute(er, ec)
         except WhydiffError as error:
             self._add(Count(what="origins not scaled", reason=error.what, count=1, examples=(str(er.site),)))
             return
+        if apart is None:
+            return
         for index in at:
-            known = local.get(index)
-            if apart is not None and (known is None or apart.mean > known.mean):
-                local[index] = apart
+            known = local.get((index, apart.discrete))
+            if known is None or apart.mean > known.mean:
+                local[index, apart.discrete] = apart
 
     # ------------------------------------------------------------------ counting
 
