@@ -78,6 +78,7 @@ def test_public_names_are_these() -> None:
         "compare_artifacts",
         "compare_decoding",
         "compare_formulas",
+        "compare_logprobs",
         "range_audit",
         "sweep",
         "open",

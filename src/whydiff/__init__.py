@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from whydiff.studies.artifacts import compare_artifacts
     from whydiff.studies.decoding.study import compare_decoding
     from whydiff.studies.formulas import compare_formulas
+    from whydiff.studies.logprobs.study import compare_logprobs
     from whydiff.studies.port import check_port
     from whydiff.studies.ranging import range_audit
     from whydiff.studies.sweep.guard import assert_batch_invariant, batch_invariant
@@ -60,6 +61,7 @@ __all__ = [
     "compare_artifacts",
     "compare_decoding",
     "compare_formulas",
+    "compare_logprobs",
     "open",
     "range_audit",
     "sweep",
@@ -75,6 +77,7 @@ _HOMES = {
     "compare_artifacts": ("whydiff.studies.artifacts.study", "compare_artifacts"),
     "compare_decoding": ("whydiff.studies.decoding.study", "compare_decoding"),
     "compare_formulas": ("whydiff.studies.formulas", "compare_formulas"),
+    "compare_logprobs": ("whydiff.studies.logprobs.study", "compare_logprobs"),
     "range_audit": ("whydiff.studies.ranging", "range_audit"),
     "open": ("whydiff.capturing.store", "open_trace"),
     "Diagnosis": ("whydiff.records", "Diagnosis"),

@@ -13,6 +13,7 @@ from whydiff.cli.cause import cause
 from whydiff.cli.compare import compare
 from whydiff.cli.decoding import decoding
 from whydiff.cli.demo import demo
+from whydiff.cli.logprobs import logprobs
 from whydiff.cli.matrix import matrix
 from whydiff.cli.port import port
 from whydiff.cli.range import range_
@@ -33,6 +34,7 @@ app.command()(sweep)
 app.command()(decoding)
 app.command()(port)
 app.command()(matrix)
+app.command()(logprobs)
 app.command()(artifacts)
 app.command("range")(range_)
 app.command()(cause)

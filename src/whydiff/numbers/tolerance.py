@@ -303,3 +303,90 @@ def cancelled(errors: tuple[float, float], units: tuple[float, float], results: 
     if not unequal or lost[worse] <= CANCELLED_SHARE * digits[worse] or lost[better] > CANCELLED_SHARE * digits[better]:
         return None
     return Cancelled(worse=worse, lost=lost[worse], other=lost[better], digits=digits[worse])
+
+
+LOGPROB_LOGITS = 32.0
+"""Size that the logits of a language model reach (those of SmolLM2-135M: 30). One rounding of such a logit to
+bfloat16 is at most 2**-8 * 32 = 0.125. A convention: a model with larger logits has larger benign noise."""
+
+LOGPROB_NOISE = {
+    "float32": UNIT_ROUNDOFF["float32"] * LOGPROB_LOGITS * 64,
+    "bfloat16": UNIT_ROUNDOFF["bfloat16"] * LOGPROB_LOGITS,
+    "float8": UNIT_ROUNDOFF["float8_e4m3fn"] * LOGPROB_LOGITS / 4,
+}
+"""Robust standard deviation of a token's log-odds that rounding explains. bfloat16: one rounding of the largest logits.
+float32: 64 times that, since kernels that add in another order do so in every layer. float8: both factors of a product are
+rounded, with relative errors of 2**-4 / sqrt(3) each, 0.05 together, of logits whose root mean square is a quarter of the
+largest one: 0.41. False alarms: 0 of 12 benign pairs in `tests/studies/logprobs`. What is smaller than this and has no
+pattern is not told from rounding."""
+
+LOGPROB_EXPLAINED = 4.0
+"""A relation (temperature, shift, factor) explains a difference if what it leaves is this many times smaller; the same
+factor tells one worker from another (see `PRECISION_CLASS_RATIO`). False alarms: 0 in 61 generated pairs."""
+
+LOGPROB_Z = 5.0
+"""Standard errors by which a fitted number must differ from what it is without a mistake: 6e-7 of false alarms, if errors
+are normal."""
+
+LOGPROB_TOKENS = 32
+"""Fewest tokens that a test looks at: the logarithm of a median absolute value of n normal numbers has the variance 1.36 / n,
+so that with 32 it is within 40 % of its expectation 95 % of the time."""
+
+LOGPROB_SURE = 1e-4
+"""A log-probability nearer to 0 keeps few digits when it is computed as logit - logsumexp in float32: logits of size 32 have
+steps of 4e-6."""
+
+LOGPROB_LOWEST = -30.0
+"""Log-probabilities below this are not fitted: float32 sums do not hold shares of 1e-13."""
+
+LOGPROB_FURTHEST = 10.0
+"""Log-odds are cut at this size before they are correlated, so that a few certain tokens do not decide. A choice."""
+
+LOGPROB_COMMON = 0.98
+"""Share of the tokens that a fit is judged by; the furthest 2 % are left out, as outliers may be among them. A choice."""
+
+LOGPROB_HOTTEST = 20.0
+"""Temperatures between 1 / 20 and 20 are considered. A choice."""
+
+LOGPROB_BASE = 0.01
+"""Relative distance within which a factor is that of a known base; those of base 2 and base 10 are a factor 3.3 apart."""
+
+LOGPROB_LEADING = 0.9
+"""Share of one side's zeros that must stand in a run at the beginning, and of the sequences that must begin with one, before
+they are a prompt without scores; a distribution that was cut has them anywhere. A choice."""
+
+LOGPROB_CERTAIN = 1e-6
+"""A log-probability nearer to 0 is that of a distribution with one token."""
+
+LOGPROB_NUCLEUS = 0.01
+"""Share of tokens with probability 1 on one side only from which a cut may be a nucleus: top-k leaves none but for k = 1."""
+
+LOGPROB_NUCLEUS_WITHIN = 0.05
+"""Two estimates of a nucleus' bound agree: the smallest probability that became 1, and the least that was kept. Of min-p
+they are unrelated. A choice."""
+
+LOGPROB_ONE_SIDED = 0.1
+"""Largest share of the squared differences that may go the other way in a distribution that was cut: cutting raises
+what is kept and lowers nothing, noise goes both ways alike (one half). A choice; a temperature of 0.6 has 0.07 to 0.3."""
+
+LOGPROB_KEPT = 0.2
+"""A sampling filter keeps at least this much probability at 99 % of the tokens; less is another distribution. A choice."""
+
+LOGPROB_GROWTH = 2.0
+"""From this factor between the first and the last third of the steps a difference grows. Benign noise has the same size
+at every step, but for the sharpness of the distributions, which log-odds take out. A choice."""
+
+LOGPROB_MONOTONE = 0.8
+"""Spearman's correlation from which something grows with the steps: of 8 values in random order one in 100 has it, of 5 one in
+15; the factor `LOGPROB_GROWTH` and its standard error are asked for as well. Also the share of the padded sequences that
+must be off."""
+
+LOGPROB_OUTLIER = 10.0
+"""Robust standard deviations beyond which a token is an outlier, if it is beyond the noise of float8 as well. Of Student's
+t with 4 degrees of freedom, a heavy-tailed model of rounding, 4 in 10,000 are beyond it."""
+
+LOGPROB_OUTLIERS = 0.05
+"""Largest share of tokens that are a few. A choice."""
+
+LOGPROB_VOCABULARY = 18 * math.log(2)
+"""Largest entropy in nats of a distribution over tokens: vocabularies have at most 2**18 entries."""

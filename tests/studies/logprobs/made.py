@@ -1,4 +1,4 @@
-"""Pairs of logs with known mistakes: sixty cases, each made from its own seed with numpy alone.
+"""Pairs of logs with known mistakes, each made from its own seed with numpy alone.
 
 Every case draws contexts with random logits, samples tokens from the engine's distribution, and lets the trainer score
 them with benign noise and the planted mistakes. Half of the cases were kept back (`answers.json`).
@@ -155,8 +155,8 @@ def _front(side: int, length: Callable[[int], int], token: int | None) -> Callab
 
 
 def _end(pair: tuple[Made, Made], token: int, random: np.random.Generator) -> None:
-    pair[0].tokens = [row + [token] for row in pair[0].tokens]
-    pair[0].logprobs = [row + [-0.1] for row in pair[0].logprobs]
+    pair[0].tokens = [[*row, token] for row in pair[0].tokens]
+    pair[0].logprobs = [[*row, -0.1] for row in pair[0].logprobs]
 
 
 def _zeros(pair: tuple[Made, Made], size: int, random: np.random.Generator) -> None:
@@ -170,8 +170,8 @@ def _tokenised(pair: tuple[Made, Made], every: int, random: np.random.Generator)
     made = pair[1]
     for n in range(0, len(made.tokens), every):
         at = 5 + n % 7
-        made.tokens[n] = made.tokens[n][:at] + [9999] + made.tokens[n][at + 2 :]
-        made.logprobs[n] = made.logprobs[n][:at] + [-1.5] + made.logprobs[n][at + 2 :]
+        made.tokens[n] = [*made.tokens[n][:at], 9999, *made.tokens[n][at + 2 :]]
+        made.logprobs[n] = [*made.logprobs[n][:at], -1.5, *made.logprobs[n][at + 2 :]]
 
 
 def _pads(pair: tuple[Made, Made], opposite: bool, random: np.random.Generator) -> None:
@@ -282,9 +282,9 @@ _PLANTED: tuple[tuple[Mistake, ...], ...] = (
     (("bos", 1), ("stale", 0.3)),
 )
 _BENIGN = (
-    *((("bf16", mistakes) for mistakes in ((), (("named", True),), (("steps", True),), ()))),
-    *((("fp8", mistakes) for mistakes in ((), (("named", True),), (("steps", True),), ()))),
-    *((("batch", mistakes) for mistakes in ((), (("named", True),), (("steps", True),), ()))),
+    *(("bf16", mistakes) for mistakes in ((), (("named", True),), (("steps", True),), ())),
+    *(("fp8", mistakes) for mistakes in ((), (("named", True),), (("steps", True),), ())),
+    *(("batch", mistakes) for mistakes in ((), (("named", True),), (("steps", True),), ())),
 )
 _TESTS = {
     "bos": "special tokens",
@@ -306,7 +306,7 @@ _TESTS = {
 
 
 def cases() -> tuple[Case, ...]:
-    """Sixty cases in an order of no meaning."""
+    """The cases in an order of no meaning."""
     noises = ("batch", "bf16")
     made = [
         (" + ".join(f"{kind} {size}" for kind, size in mistakes), mistakes, noises[n % 2])
