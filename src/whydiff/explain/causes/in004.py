@@ -67,6 +67,8 @@ class StaleCache(CauseRule):
         if counterpart is None or theirs.index not in partner.values():
             return None
         wanted = case.candidate.calls[counterpart]
+        if any((call.target, call.arguments) != (theirs.target, theirs.arguments) for call in (ours, wanted)):
+            return None  # not one op that ran twice
         if theirs.site.step == wanted.site.step and not _one_module(case.candidate, theirs, wanted):
             return None  # two projections, not two runs of one: FO006
         older = "an older" if theirs.index < counterpart else "a later"
