@@ -7,7 +7,7 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.pair.lockstep import Lockstep
-from whydiff.pair.sizes import all_agree, axes_between, entering_reads, narrow, output_sizes
+from whydiff.pair.sizes import all_agree, axes_between, entering_reads, narrow, output_sizes, same_outputs
 from whydiff.pair.slices import Axis
 from whydiff.records import Alignment, Event, Trace
 
@@ -17,8 +17,8 @@ def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[A
 
     First from what both read from outside: which row of the batch (which stretch of the longer text) is the other
     run's input, bit for bit. If these have the same sizes, a run may cut, pad or pack its inputs itself: then from what
-    its own ops hand to the first paired ones, if the outputs' sizes differ likewise, or every such tensor holds its
-    smaller counterpart.
+    its own ops hand to the first paired ones, if the outputs' sizes differ likewise, or if the outputs are single
+    numbers and every such tensor holds its smaller counterpart.
 
     Returns:
         Axes with the start at which most of these tensors agree; empty if nothing has another size.
@@ -26,6 +26,8 @@ def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[A
     axes = axes_between(reference, candidate, alignment)
     outside = bool(axes)
     sizes = output_sizes(reference, candidate, alignment)
+    if not axes and not sizes and same_outputs(reference, candidate, alignment):
+        return ()  # what enters has the same sizes and so has what leaves: a program folds its axes on the way
     if not axes:
         axes = axes_between(reference, candidate, alignment, sizes or None, computed=True)
     if not axes:

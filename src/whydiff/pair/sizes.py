@@ -66,6 +66,17 @@ def _name(ours: Iterable[Shape], theirs: Iterable[Shape], sizes: tuple[int, int]
     return "length" if best[1] else "batch"
 
 
+def same_outputs(reference: Trace, candidate: Trace, alignment: Alignment) -> bool:
+    """Whether what is returned has axes, and everything that is has the same ones in both runs."""
+    shapes = []
+    for pair in alignment.pairs:
+        ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
+        if ours.kind == "return":
+            by_slot = {event.site.slot: event.spec.shape for event in theirs.reads}
+            shapes += [(event.spec.shape, by_slot.get(event.site.slot, ())) for event in ours.reads]
+    return any(len(one) for one, _ in shapes) and all(one == other for one, other in shapes)
+
+
 def output_sizes(reference: Trace, candidate: Trace, alignment: Alignment) -> set[tuple[int, int]]:
     """Pairs of sizes in which returned tensors of equally many axes differ."""
     found = set()
