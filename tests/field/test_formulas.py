@@ -90,4 +90,4 @@ def test_every_form_of_call_has_the_same_answer(form: str, tmp_path: Path) -> No
                 side(x)
         found = compare(tmp_path / "0", tmp_path / "1")
     assert wrong(found, "semantic", "FO") == []
-    assert [(c.code, c.status) for c in found.causes] == [("FO008", "located")]
+    assert [(c.code, c.status) for c in found.causes] == [("FO008", "inconclusive")]  # too much of it to be exchanged

@@ -227,12 +227,12 @@ class Executor(Replay):
 
     def stand_in(self, event: Event, value: torch.Tensor) -> bool:
         """Give one read another tensor, laid out as the one that it was given; False for another shape."""
-        if not self._fits(event, value):
+        if not self._takes(event, value):
             return False
         self._stand_ins[event.site] = _laid_out(value.to(self._held_dtype(event)), event.spec.strides)
         return True
 
-    def _fits(self, event: Event, value: torch.Tensor) -> bool:
+    def _takes(self, event: Event, value: torch.Tensor) -> bool:
         """Whether a tensor can be in an event's place: complex numbers are no real ones."""
         return tuple(value.shape) == event.spec.shape and (not value.is_complex() or self._held_dtype(event).is_complex)
 
@@ -272,7 +272,7 @@ class Executor(Replay):
     def overwrite(self, event: Event, value: torch.Tensor) -> bool:
         """Give the replay another tensor in an event's place; False if the shapes do not allow it."""
         held = self._held.get(event.storage)
-        if not self._fits(event, value):
+        if not self._takes(event, value):
             return False
         if held is None:
             self._other.add(event.storage)
