@@ -28,6 +28,10 @@ _TAIL = 6
 """Lines of the user's traceback that an error shows."""
 
 
+STORED = frozenset({".npz", ".npy", ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".parquet", ".csv"})
+"""Files that ``whydiff artifacts`` reads."""
+
+
 def load(text: str, arguments: Sequence[Any] = ()) -> Target:
     """Load one side of a comparison.
 
@@ -48,6 +52,13 @@ def load(text: str, arguments: Sequence[Any] = ()) -> Target:
     where, colon, name = text.rpartition(":")
     if "://" in text:
         return text
+    if Path(text).is_file() and Path(text).suffix.lower() in STORED:
+        raise TargetError(
+            "This file holds numbers, not a program or a trace.",
+            where=text,
+            expected="a trace, FILE.py:name or package.module:name",
+            next_step="compare files of numbers with: whydiff artifacts REF CAND",
+        )
     if Path(text).exists() and not Path(text).is_file():
         return Path(text)
     file = where.endswith(".py")

@@ -232,6 +232,25 @@ def artifact_tolerance(dtype: str, table: Mapping[str, tuple[float, float]] | No
     return Tolerance(rtol, atol, "as asked for" if given else f"stored artifacts, {part}")
 
 
+ARTIFACT_PEAK = 16.0
+"""A tensor's absolute tolerance is at most rtol times this many times its root mean square, which no normal number exceeds: an
+absolute tolerance made for numbers of size 1 passes Adam's second moments of 1e-8 that were lost. Tensors of root mean square
+1/160 or more keep the absolute tolerance of the table (its rtol is ten times its atol)."""
+
+
+def scaled_tolerance(tolerance: Tolerance, size: float) -> Tolerance:
+    """A tolerance whose absolute part fits a tensor's own magnitude (`ARTIFACT_PEAK`).
+
+    Args:
+        tolerance: of the dtype.
+        size: root mean square, the larger one of both sides.
+    """
+    atol = tolerance.rtol * ARTIFACT_PEAK * size
+    if not atol < tolerance.atol:
+        return tolerance
+    return Tolerance(tolerance.rtol, atol, f"{tolerance.source}, scaled to its size")
+
+
 ASSIGNMENT_SHARE = 0.9
 """Least share of sampled rows whose stored code is their nearest codebook row (in float64) before codebook and
 embeddings are believed to be what made the codes. Codes of unrelated arrays agree with probability about 1/K.

@@ -84,11 +84,44 @@ def test_floats_are_judged_by_the_tolerance_of_their_dtype(
     rtol, atol = ARTIFACT_TOLERANCES.get(dtype, ARTIFACT_TOLERANCES[""])
     for delta, status in ((inside, "within tolerance"), (outside, "differs")):
         values = torch.zeros(8, dtype=getattr(torch, dtype))
-        write_each(trees, lambda tree, n, v=values, d=delta: torch.save(v + d * n, tree / "x.pt"))  # type: ignore[misc]
+        values[-1] = 1  # numbers of size 1, for which the table's absolute tolerance is meant
+        moved = torch.where(values == 0, delta, values).to(values.dtype)
+        write_each(trees, lambda tree, n, both=(values, moved): torch.save(both[n], tree / "x.pt"))  # type: ignore[misc]
         item = only(compare_artifacts(*trees))
         assert (item.status, item.kind, item.rtol, item.atol) == (status, "float", rtol, atol)
         assert item.allclose is (status == "within tolerance")
-        assert item.equal_share == 0.0
+        assert item.equal_share == 1 / 8
+
+
+def test_small_numbers_that_are_lost_differ(trees: Trees) -> None:
+    moments = np.random.default_rng(0).random((64, 64), np.float32) * np.float32(1e-8)
+    write_each(trees, lambda tree, n: np.save(tree / "exp_avg_sq.npy", moments * (1 - n)))
+    item = only(compare_artifacts(*trees))
+    assert item.status == "differs" and item.atol < 1e-11
+    write_each(trees, lambda tree, n: np.save(tree / "exp_avg_sq.npy", moments * np.float32(1 + 1e-6 * n)))
+    assert compare_artifacts(*trees).status == "within tolerance"
+
+
+def test_what_nobody_can_read_is_no_agreement_unless_its_bytes_agree(trees: Trees) -> None:
+    write_each(trees, lambda tree, n: np.save(tree / "names.npy", np.array(["a", "b" if n else "c"])))
+    found = compare_artifacts(*trees)
+    assert found.status == "differs" and only(found).status == "not compared"
+    write_each(trees, lambda tree, n: np.save(tree / "names.npy", np.array(["a", "b"])))
+    assert compare_artifacts(*trees).status == "identical"
+
+
+def test_keys_that_make_the_same_name_are_all_compared(trees: Trees) -> None:
+    def clash(first: float, second: float) -> dict[object, object]:
+        return {
+            0: torch.tensor([first]),
+            "0": torch.tensor([1.0]),
+            "a.b": torch.tensor([second]),
+            "a": {"b": torch.ones(1)},
+        }
+
+    for changed in ((2.0, 1.0), (1.0, 2.0)):
+        write_each(trees, lambda tree, n, c=changed: torch.save(clash(*(c if n else (1.0, 1.0))), tree / "x.pt"))  # type: ignore[misc]
+        assert compare_artifacts(*trees).status == "differs"
 
 
 @settings(max_examples=40)

@@ -38,6 +38,7 @@ def named_leaves(value: Any, entries: Entries) -> Iterator[tuple[str, Any]]:
         yield WHOLE, value
         return
     nodes = characters = 0
+    taken: dict[str, int] = {}
     stack = [("", iter(inside))]
     while stack:
         path, pairs = stack[-1]
@@ -51,11 +52,17 @@ def named_leaves(value: Any, entries: Entries) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"it unfolds to more than {MAX_NODES} entries, or {MAX_NAMES} characters of names")
         inside = entries(item)
         if inside is None:
-            yield name or WHOLE, item
+            yield _apart(name or WHOLE, taken), item
         elif len(stack) >= MAX_DEPTH:
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         else:
             stack.append((name, iter(inside)))
+
+
+def _apart(name: str, taken: dict[str, int]) -> str:
+    """A name that no other leaf has: keys ``0`` and ``"0"``, or ``a.b`` and ``b`` in ``a``, make the same one."""
+    number = taken[name] = taken.get(name, 0) + 1
+    return name if number == 1 else _apart(f"{name} ({number})", taken)
 
 
 def _joined(path: str, key: Any) -> str:

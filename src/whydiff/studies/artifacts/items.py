@@ -9,7 +9,7 @@ from typing import Any
 
 from whydiff.numbers.comparison import take
 from whydiff.numbers.metrics import Statistics, common_dtype, known_dtypes, measure_shares
-from whydiff.numbers.tolerance import artifact_tolerance
+from whydiff.numbers.tolerance import Tolerance, artifact_tolerance, scaled_tolerance
 from whydiff.studies.artifacts.records import Item, Kind, Status
 from whydiff.studies.artifacts.sources import FileRange, Stored, real_bits
 
@@ -45,12 +45,14 @@ def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | No
         return Item(**known, status="not compared", reason="no dtype holds the values of both exactly")
     if reference.order != candidate.order:
         return Item(**known, status="not compared", reason="one side is stored in Fortran order, the other in C order")
-    rtol, atol, source = 0.0, 0.0, ""
+    allowed = Tolerance(0.0, 0.0, "")
     if not exact:
         rows = [artifact_tolerance(side.dtype, table) for side in (reference, candidate) if not side.is_integer]
-        loosest = max(rows, key=lambda row: (row.rtol, row.atol))
-        rtol, atol, source = loosest.rtol, loosest.atol, loosest.source
-    statistics = _measured(reference, candidate, rtol, atol)
+        allowed = max(rows, key=lambda row: (row.rtol, row.atol))
+    statistics = _measured(reference, candidate, allowed.rtol, allowed.atol)
+    fitted = allowed if table else scaled_tolerance(allowed, _size(statistics))
+    if statistics.different and fitted != allowed:
+        allowed, statistics = fitted, _measured(reference, candidate, fitted.rtol, fitted.atol)
     other_dtype = "the dtypes differ" if reference.dtype != candidate.dtype else ""
     if not statistics.different and not other_dtype:
         return None
@@ -68,12 +70,17 @@ def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | No
         **known,
         status=status,
         reason=reason,
-        rtol=rtol,
-        atol=atol,
-        tolerance=source,
+        rtol=allowed.rtol,
+        atol=allowed.atol,
+        tolerance=allowed.source,
         **_seed_statistics(statistics),
         measurements=take(statistics),
     )
+
+
+def _size(found: Statistics) -> float:
+    """Root mean square of the finite pairs, of the larger side."""
+    return math.sqrt(max(found.sum_reference_square, found.sum_candidate_square) / max(found.finite, 1))
 
 
 def _measured(reference: Stored, candidate: Stored, rtol: float, atol: float) -> Statistics:

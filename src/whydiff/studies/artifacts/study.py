@@ -126,6 +126,8 @@ class _Study:
             self.left_out.setdefault(("files", reason), []).append(path)
             item = Item("(file)", "bytes", "not compared", same[0].reference, same[0].candidate, reason)
             return self.judged(path, sizes, [item], 0, note)
+        if any(content.skipped for content in contents) and not self.by_bytes(pair):
+            return self.judged(path, sizes, [], 1, "no byte differs; not all of it could be read")
         return self.judged(path, sizes, *self.items(path, contents[0], contents[1]), note)
 
     def by_bytes(self, pair: tuple[Path, ...]) -> list[Item]:
@@ -139,10 +141,12 @@ class _Study:
             for name, why in content.skipped.items():
                 self.left_out.setdefault(("tensors", f"{side}: {why}"), []).append(f"{path}: {name}")
         skipped = ours.skipped.keys() | theirs.skipped.keys()
-        for name in dict.fromkeys((*ours.tensors, *theirs.tensors)):
+        for name in dict.fromkeys((*ours.tensors, *theirs.tensors, *ours.skipped, *theirs.skipped)):
             one, other = ours.tensors.get(name), theirs.tensors.get(name)
             if name in skipped:
-                found.append(Item(name, "float", "not compared", str(one or ""), str(other or ""), "skipped on a side"))
+                found.append(
+                    Item(name, "float", "not compared", str(one or ""), str(other or ""), _unread(name, ours, theirs))
+                )
                 continue
             if one is None or other is None:
                 found.append(_lone(name, one, other, theirs.values if one else ours.values))
@@ -184,6 +188,12 @@ class _Study:
                 for other in self.both:
                     other.reference.source.release()
                     other.candidate.source.release()
+
+
+def _unread(name: str, ours: Content, theirs: Content) -> str:
+    """Why a tensor could not be judged."""
+    where = "on either side" if name in ours.skipped and name in theirs.skipped else "on a side"
+    return f"could not be read {where}: {ours.skipped.get(name) or theirs.skipped.get(name)}"
 
 
 def _lone(name: str, one: object, other: object, others_values: Mapping[str, object]) -> Item:
