@@ -7,6 +7,7 @@
 | ``set-dtype`` | call | dtype | it computes in that dtype, and what it writes is kept in it |
 | ``permute`` | read or write | einops pattern | the tensor's elements are rearranged |
 | ``scale`` | write | factor | what is written is multiplied |
+| ``shift`` | write | (whole number, the reference's write) | it is added to what is written |
 | ``draw-as`` | call | call of the reference | it draws as that one does (`whydiff.explain.draws`) |
 | ``replace-op`` | call | calls of the reference | the first one's op, or the region it ends, takes its place |
 | ``insert-step`` | call | call of the reference | the ops that end there are carried out on what the call made |
@@ -37,7 +38,7 @@ from whydiff.pair.slices import Axis, options, settle
 from whydiff.records import Alignment, Call, Event, Intervention, Payload, Slot, TensorSpec, Trace
 
 EDITS = frozenset({"set-argument", "read-from", "fuse", "round-product"})
-CHANGES = frozenset({"set-dtype", "permute", "scale"})
+CHANGES = frozenset({"set-dtype", "permute", "scale", "shift"})
 REPLACED, INSERTED, REMOVED = "replace-op", "insert-step", "remove-step"
 EXCHANGES = frozenset({REPLACED, INSERTED, REMOVED})
 """Carried out by both programs in step. A step is inserted or removed only where the other side has no op at all."""
@@ -95,6 +96,9 @@ def changes(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Ch
         elif item.name == "scale":
             call, _ = value_at(by_site, item.target, "writes")
             found[call.index] = replace(found.get(call.index, Change()), factor=float(item.value))
+        elif item.name == "shift":
+            call, _ = value_at(by_site, item.target, "writes")
+            found[call.index] = replace(found.get(call.index, Change()), offset=int(item.value[0]))
         else:
             _permute(trace, by_site, item, found)
     return found

@@ -10,6 +10,7 @@
 | ``permute`` | the counterpart is rearranged the other way |
 | ``scale`` | the counterpart is multiplied by the inverse factor |
 | ``replace-op`` | the candidate's op, or region, takes the counterpart's place |
+| ``shift`` | the opposite is added to the counterpart |
 | ``draw-as`` | the counterpart draws as the candidate's call does |
 | ``insert-step``, ``remove-step`` | the step is removed, or inserted, at the counterpart |
 """
@@ -134,6 +135,10 @@ class _Mirror:
         found = self._value(item.target)
         return None if found is None else Intervention(item.name, str(found[0].site), 1 / float(item.value))
 
+    def shifted(self, item: Intervention) -> Intervention:
+        offset, counterpart = item.value
+        return Intervention(item.name, counterpart, (-offset, item.target))
+
     def _value(self, target: str) -> tuple[Event, tuple[int, ...]] | None:
         """The counterpart of a read or written value, and the shape that the value's patterns are applied to."""
         try:
@@ -175,6 +180,7 @@ _KINDS: Mapping[str, Callable[[_Mirror, Intervention], Intervention | None]] = {
     "draw-as": _Mirror.drawn,
     "permute": _Mirror.permuted,
     "scale": _Mirror.scaled,
+    "shift": _Mirror.shifted,
     "replace-op": _Mirror.replaced,
     "insert-step": _Mirror.inserted,
     "remove-step": _Mirror.removed,

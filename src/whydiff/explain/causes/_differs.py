@@ -41,7 +41,7 @@ def _evidence(case: Case, bundle: Sequence[Difference], noun: str, total: int) -
     for difference in bundle:
         yield Evidence(statement(difference), difference.data)
         if len(bundle) == 1:
-            yield from _shape_of_it(case, difference)
+            yield from factor_of(case, difference)
 
 
 def statement(difference: Difference) -> str:
@@ -65,7 +65,7 @@ def statement(difference: Difference) -> str:
     return text if ours.dtype == theirs.dtype else f"{text}; {ours.dtype} against {theirs.dtype}"
 
 
-def _shape_of_it(case: Case, difference: Difference) -> Iterator[Evidence]:
+def factor_of(case: Case, difference: Difference) -> Iterator[Evidence]:
     """Is it a constant factor, or nearly a cast? Only ever said if every element fits."""
     try:
         ours = case.payload(difference.reference, "reference")

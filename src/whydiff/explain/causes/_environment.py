@@ -12,6 +12,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import explained
+from whydiff.explain.causes._settings import enough
 from whydiff.records import Cause, Environment, Evidence, Origin, Remedy, Verdict
 
 Change = tuple[str, str, str]
@@ -56,8 +57,10 @@ def of_kind(changes: Iterable[Change], code: str) -> tuple[Change, ...]:
 def unexplained(case: Case) -> tuple[Origin, ...]:
     """Origins at which op, arguments and inputs agree and the output differs: what an environment can do.
 
-    Those that a cause explains from the values are left out.
+    Those that a cause explains from the values are left out, and all if what differs inside the program is enough.
     """
+    if enough(case):
+        return ()
     named = explained(case)
     return tuple(
         origin

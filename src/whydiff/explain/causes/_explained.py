@@ -9,8 +9,8 @@ are dropped if the whole programs agree in float64, those of another precision i
 (then the causes OV speak).
 
 What is left, or was found to be another function, is then looked at together with its neighbours (`_joint`): such
-causes also have ``explain_joint(view)``. General causes say what differs without knowing the mistake, and are silent if
-setting back what differs in settings and tensors is enough (`_settings.enough`).
+causes also have ``explain_joint(view)``. General causes say what differs without knowing the mistake. Nothing is asked
+at any origin if setting back what differs in settings and tensors is enough (`_settings.enough`): all are consequences.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _explained(case: Case) -> dict[int, Finding]:
     repeats = not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
     if not eligible or not repeats or case.localization.axes:
         return {}
-    if replayable(case.reference) or replayable(case.candidate):
+    if replayable(case.reference) or replayable(case.candidate) or enough(case):
         return {}
     rules = asked()
     found: dict[int, Finding] = {}
@@ -135,8 +135,6 @@ def _explained(case: Case) -> dict[int, Finding]:
     if late:  # the walk came to them before it came to the first of their kind
         examine(case, chosen=late, visit=visit)
     found = _together(case, eligible, found, rules)
-    if any(finding.general for finding in found.values()) and enough(case):
-        found = {index: finding for index, finding in found.items() if not finding.general}
     return _joined(dict(sorted(found.items())), _places(rules))
 
 

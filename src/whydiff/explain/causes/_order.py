@@ -9,6 +9,7 @@ from whydiff.capturing.adapters import Executor, Value, for_framework, replayabl
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import explained_calls
+from whydiff.explain.causes._settings import enough
 from whydiff.locate.origins import find_origins
 from whydiff.pair.lockstep import Lockstep
 from whydiff.pair.replay import replay
@@ -25,8 +26,10 @@ def visit_origins(case: Case, wanted: Callable[[Call, Call], bool], visit: Visit
     """Walk both programs again and call ``visit`` at wanted origins, while everything they read is there.
 
     Does nothing (and costs nothing) if no origin is wanted or a side cannot be replayed. Origins that a cause
-    explains from the values are left out.
+    explains from the values are left out, and all if setting back what differs in settings and tensors is enough.
     """
+    if enough(case):
+        return
     named = explained_calls(case)
     sites = {
         origin.calls

@@ -53,12 +53,10 @@ def _enough(case: Case) -> bool:
     for path, (ours, theirs) in case.scalar_changes.items():
         if path.rpartition(".")[2] == "training" and isinstance(ours, bool) and isinstance(theirs, bool):
             items.append(Intervention("set-mode", target_name(case, path).rpartition(".")[0], ours))
-    if not items:
-        return False
     items.sort(key=lambda item: item.target.count("."))  # a mode set on a module sets those below it
     wanted = (*items, *restored(case))
     try:
-        return case.experiments.supports(wanted) and case.experiments.try_out(wanted).equal
+        return bool(wanted) and case.experiments.supports(wanted) and case.experiments.try_out(wanted).equal
     except WhydiffError:  # it cannot be tried: nothing is known
         return False
 

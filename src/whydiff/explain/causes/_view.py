@@ -15,7 +15,7 @@ from whydiff.explain.causes._looks import one_value
 from whydiff.explain.local_test import Examined, Joint, judge_outputs
 from whydiff.numbers.metrics import as_reals, is_integer, values
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
-from whydiff.records import Call, Event, Evidence, Intervention, Origin, Payload, Verdict
+from whydiff.records import Call, Event, Evidence, Intervention, Leaf, Origin, Payload, Verdict
 
 Array = np.ndarray[Any, Any]
 
@@ -137,6 +137,30 @@ class View:
         ]
         return left[0] == left[1]
 
+    def give_arguments(self) -> tuple[Intervention, ...]:
+        """All the reference's arguments, if the op reads nothing else: they are all that its result is made from."""
+        changed, single = self.changed_arguments, self.single
+        if not changed or single is None or single[0].reads or single[1].reads:
+            return self.give_argument()
+        (args, named), (others, _) = (call.arguments for call in single)
+        found = []
+        for which, ours, _ in changed:
+            given = _as_tuple(ours)
+            if len(args) != len(others) or given is None:
+                return ()
+            value = (which,) if isinstance(which, str) and which not in named else (which, *given)
+            found.append(Intervention("set-argument", str(single[1].site), value))
+        return tuple(found)
+
+    def give_constants(self) -> tuple[Intervention, ...]:
+        """The reference's tensors in the place of those that enter here from outside of the recorded program."""
+        reads = list(zip(*self.seen.reads, strict=False)) if len(self.seen.reads[0]) == len(self.seen.reads[1]) else []
+        entering = [_constants(self.case, pair) for pair in reads]
+        return tuple(
+            Intervention("restore-input", theirs.name, None if theirs.name == ours.name else ours.name)
+            for ours, theirs in (pair for pair in entering if pair is not None)
+        )
+
     def replace_op(self) -> tuple[Intervention, ...]:
         """The reference's op, or region, on the candidate's inputs."""
         ours, theirs = self.origin.site.at(""), self.origin.candidate_site.at("")
@@ -212,6 +236,19 @@ class JointView(View):
     def exchange_step(self) -> tuple[Intervention, ...]:
         """Both sides have ops of their own."""
         return self.replace_op()
+
+
+def _constants(case: Case, reads: tuple[Event, Event]) -> tuple[Leaf, Leaf] | None:
+    """Two constants of equal shape and dtype that differ, if that is what is read."""
+    found = []
+    for trace, event in zip((case.reference, case.candidate), reads, strict=True):
+        leaves = [leaf for leaf in trace.leaves if event.producer == -1 and leaf.storage == event.storage]
+        if len(leaves) != 1 or leaves[0].role != "constant" or leaves[0].fingerprint is None:
+            return None
+        found.append(leaves[0])
+    ours, theirs = found
+    alike = ours.spec.shape == theirs.spec.shape and ours.spec.dtype == theirs.spec.dtype
+    return (ours, theirs) if alike and ours.fingerprint != theirs.fingerprint else None
 
 
 def number(payload: Payload) -> Array:

@@ -8,10 +8,11 @@ from typing import Any
 from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._differs import reading, statement
+from whydiff.explain.causes._differs import factor_of, reading, statement
+from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._state import Difference, remember, touched
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.records import Cause, Comparison, Evidence, Intervention, Leaf, Remedy, Verdict
+from whydiff.records import Cause, Comparison, Evidence, Intervention, Leaf, Origin, Remedy, Verdict
 
 
 class InputDiffers(CauseRule):
@@ -20,7 +21,8 @@ class InputDiffers(CauseRule):
     What it detects:
         An input of the run (a tensor argument) whose values, shape or dtype differ between the sides.
         Two live targets always get copies of the same arguments, so this concerns runs that were
-        recorded apart.
+        recorded apart. Or a tensor that enters a run from Python or numpy on the way (a constant, what numpy
+        computed in the middle), if everything before it agrees.
 
     Why it happens:
         Another tokenizer, prompt template, padding side or special token; another preprocessing of
@@ -32,8 +34,9 @@ class InputDiffers(CauseRule):
         the values were kept, or the two shapes or dtypes.
 
     Look-alikes:
-        ST002 for a tensor that the callable holds rather than receives. An input that was rounded or
-        padded on one side still differs: everything after it follows.
+        IN002 and IN003 if what enters are positions or a mask. A value that numpy made from tensors that differ
+        before is their consequence: it is not reported. ST002 for a tensor that the callable holds rather than
+        receives. An input that was rounded or padded on one side still differs: everything after it follows.
 
     Example:
         Two recordings of one model, one with another element in its input.
@@ -51,9 +54,21 @@ class InputDiffers(CauseRule):
 
     code = "IN001"
     name = "input-differs"
+    yields_to = ("IN002", "IN003")
+    precedes = ("FO007", "FO008")
+
+    def explain(self, view: View) -> Finding | None:
+        """Tensors that no recorded op made, that differ, and before which nothing does."""
+        steps = view.give_constants()
+        if not steps or _differs_before(view.case, view.origin):
+            return None
+        evidence = [one for step in steps for one in _entering(view.case, step, str(view.origin.site.at("")))]
+        key = tuple(str(step) for step in steps)
+        return Finding(self.code, key, Verdict.SEMANTIC, tuple(evidence), steps, {"at": str(view.origin.site.at(""))})
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per differing input."""
+        """One cause per differing input, and per place where others enter."""
+        yield from causes_of(case, self.code, self.name, _remedy)
         for reference, candidate in case.differing_leaves:
             if reference.role != "input" or candidate.role != "input":
                 continue
@@ -93,6 +108,77 @@ class InputDiffers(CauseRule):
         for name, value in (("reference", x), ("candidate", other)):
             save(for_target(model).run(model, (value,), {}).capture(), folder / f"{name}.trace")
         return folder / "reference.trace", folder / "candidate.trace"
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """What numpy makes of a value that differs before: by a weight, a setting, another activation."""
+        import copy
+
+        import torch
+
+        torch.manual_seed(0)
+        x = torch.randn(3, 8)
+
+        class Through(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.second, self.factor = torch.nn.Linear(8, 16), torch.nn.Linear(16, 4), 1.0
+
+            def forward(self, x: Any, activation: Any) -> Any:
+                hidden = activation(self.first(x)).detach().numpy() * self.factor
+                return self.second(torch.from_numpy(hidden))
+
+        def pair(one: Any, other: Any, activation: Any = torch.tanh) -> tuple[Any, Any]:
+            return lambda: one(x, torch.tanh), lambda: other(x, activation)
+
+        reference = Through()
+        weight, setting = copy.deepcopy(reference), copy.deepcopy(reference)
+        with torch.no_grad():
+            weight.first.weight[0, 0] += 0.1
+        setting.factor = 1.5
+        yield pair(reference, weight)
+        yield pair(reference, setting)
+        yield pair(reference, reference, torch.sigmoid)
+
+
+def _differs_before(case: Case, origin: Origin) -> bool:
+    """Whether a foreign library may have taken up something that differs before an origin.
+
+    That is an origin before it, state, an input, or what only one run computes and no recorded op reads.
+    """
+    others = (one for one in case.localization.origins if one.calls[1] < origin.calls[1])
+    if case.differing_leaves or any(not _constant(case, one) for one in others):
+        return True
+    sides = ((case.reference, case.alignment.unpaired_reference), (case.candidate, case.alignment.unpaired_candidate))
+    for (trace, unpaired), end in zip(sides, origin.calls, strict=True):
+        read = {(event.producer, event.storage) for call in trace.calls if call.kind != "view" for event in call.reads}
+        alone = (trace.calls[index] for index in unpaired if index < end)
+        if any((call.index, event.storage) not in read for call in alone for event in call.writes):
+            return True
+    return False
+
+
+def _constant(case: Case, origin: Origin) -> bool:
+    roles = {leaf.name: leaf.role for leaf in case.candidate.leaves}
+    return bool(origin.leaves) and all(roles.get(name) == "constant" for name in origin.leaves)
+
+
+def _entering(case: Case, step: Intervention, at: str) -> Iterator[Evidence]:
+    """What enters there on both sides."""
+    ours = next(leaf for leaf in case.reference.leaves if leaf.name == (step.value or step.target))
+    theirs = next(leaf for leaf in case.candidate.leaves if leaf.name == step.target)
+    difference = _difference(case, ours, theirs)
+    yield Evidence(
+        f"what enters at {at} from outside of the recorded program (Python or numpy made it) differs: "
+        f"{statement(difference)}",
+        difference.data | {"at": at},
+    )
+    yield from factor_of(case, difference)
+
+
+def _remedy(finding: Finding) -> Remedy:
+    return Remedy(
+        f"Make the same numbers on both sides: they come from Python or numpy and enter at {finding.facts['at']}."
+    )
 
 
 def _difference(case: Case, reference: Leaf, candidate: Leaf) -> Difference:

@@ -20,10 +20,6 @@ from whydiff.records import Call, Cause, Evidence, Intervention, Origin, Remedy,
 _STEPS = 8
 _MOST = 1 << 20
 """Elements of a tensor that is looked at: positions are small (a size, not a tolerance)."""
-_REMEDY = Remedy(
-    "Give both sides the same positions, counted from the first token that is not padding.",
-    "positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)\n",
-)
 
 
 class PositionsDiffer(CauseRule):
@@ -52,11 +48,13 @@ class PositionsDiffer(CauseRule):
         Learned positions looked up from 0 and from 1.
 
     Remedy:
-        Give both sides the same positions: with padding ``(mask.cumsum(-1) - 1).clamp(min=0)``.
+        Give both sides the same positions: with padding ``(mask.cumsum(-1) - 1).clamp(min=0)``, or counted on from
+        where the reference begins (``padding_idx + 1``).
 
     How it is verified:
-        By replay: the candidate gets the reference's positions (``set-argument`` or ``replace-op``); the
-        outputs must become equal bit for bit.
+        By replay: the candidate's range is made with the reference's arguments (``set-argument``), or its positions
+        are counted on by the offset (``shift``); the outputs must become equal bit for bit, and the reference's the
+        candidate's with the opposite. Positions that run in another way are only located (``replace-op``).
 
     References:
         huggingface/transformers, ``position_ids`` of decoders and left padding; Su et al.,
@@ -74,12 +72,12 @@ class PositionsDiffer(CauseRule):
         ours, theirs = view.outputs
         if ours.shape != theirs.shape or not ours.size or not (_ramps(ours, theirs) or _single(ours, view)):
             return None
-        remedies = view.give_argument() or view.replace_op()
-        return _finding(view.case, ours, theirs, view.origin.calls, remedies)
+        steps = view.give_arguments() or view.give_constants() or _shift(view, ours, theirs) or view.replace_op()
+        return _finding(view.case, ours, theirs, view.origin.calls, steps)
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per way in which positions differ; between runs of two sizes, on the counterpart."""
-        yield from causes_of(case, self.code, self.name, lambda finding: _REMEDY)
+        yield from causes_of(case, self.code, self.name, _remedy)
         for origin, finding in _of_counterparts(case) if case.localization.axes else ():
             yield Cause(
                 code=self.code,
@@ -87,7 +85,7 @@ class PositionsDiffer(CauseRule):
                 site=str(origin.site.at("")),
                 verdict=finding.verdict,
                 evidence=finding.evidence,
-                remedy=_REMEDY,
+                remedy=_remedy(finding),
                 interventions=finding.interventions,
             )
 
@@ -103,6 +101,33 @@ class PositionsDiffer(CauseRule):
             return torch.tanh(words(ids) + places(torch.arange(start, start + ids.shape[1])))
 
         return lambda: run(0), lambda: run(1)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """A table whose rows moved on, whole numbers that make a mask, rows taken for another purpose."""
+        import copy
+
+        import torch
+
+        torch.manual_seed(0)
+        words, places, x = torch.nn.Embedding(16, 8), torch.nn.Embedding(16, 8), torch.randn(5, 5)
+        moved = copy.deepcopy(places)
+        with torch.no_grad():
+            moved.weight.copy_(places.weight.roll(1, 0))
+        ids = torch.tensor([[3, 1, 4, 1, 5]])
+
+        def looked_up(table: Any) -> Any:
+            return torch.tanh(words(ids) + table(torch.arange(5)))
+
+        def masked(first: int) -> Any:
+            keys, queries = torch.arange(first, first + 5), torch.arange(5)
+            return torch.softmax(x.masked_fill(keys[None] > queries[:, None] + 1, -torch.inf), -1)
+
+        def spread(factor: int) -> Any:
+            return torch.tanh(words(ids) + places(torch.arange(5) * factor))
+
+        yield lambda: looked_up(places), lambda: looked_up(moved)
+        yield lambda: masked(0), lambda: masked(1)
+        yield lambda: spread(1), lambda: spread(2)
 
 
 def _finding(
@@ -143,7 +168,31 @@ def _finding(
             )
         )
     verdict = Verdict.ROUNDING if harmless else Verdict.SEMANTIC
-    return Finding(PositionsDiffer.code, text, verdict, tuple(evidence), interventions)
+    facts = {"first": max(0, int(ours.max()) - ours.shape[-1] + 1) if ours.ndim else 0}
+    return Finding(PositionsDiffer.code, text, verdict, tuple(evidence), interventions, facts)
+
+
+def _shift(view: View, ours: Array, theirs: Array) -> tuple[Intervention, ...]:
+    """Count on or back by the offset, if it is one and both values are written as they are taken up."""
+    offsets = np.unique(ours - theirs)
+    events = [
+        next((e for e in trace.calls[event.producer].writes if e.storage == event.storage), None)
+        for trace, event in zip((view.case.reference, view.case.candidate), view.seen.results, strict=True)
+        if event.producer >= 0
+    ]
+    if len(offsets) != 1 or len(events) != 2 or events[0] is None or events[1] is None:
+        return ()
+    return (Intervention("shift", str(events[1].site), (int(offsets[0]), str(events[0].site))),)
+
+
+def _remedy(finding: Finding) -> Remedy:
+    """The positions that the reference has: counted from the first token that is not padding."""
+    first = finding.facts["first"]
+    text = "Give both sides the same positions, counted from the first token that is not padding"
+    if not first:
+        return Remedy(f"{text}.", "positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)\n")
+    code = f"mask = attention_mask.long()\npositions = mask.cumsum(-1) * mask + {first - 1}\n"
+    return Remedy(f"{text}, whose position is {first} in the reference (RoBERTa: padding_idx + 1).", code)
 
 
 def _takes_positions(call: Call, roles: Roles) -> bool:

@@ -67,7 +67,8 @@ class MaskDiffers(CauseRule):
         evidence = _written(view) or _given(view) or _attended(view) or _scores(view)
         if evidence is None:
             return None
-        return Finding(self.code, "mask", Verdict.SEMANTIC, (evidence,), view.give_argument() or view.replace_op())
+        steps = view.give_argument() or view.give_constants() or view.replace_op()
+        return Finding(self.code, "mask", Verdict.SEMANTIC, (evidence,), steps)
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause for all of them."""

@@ -84,6 +84,8 @@ class ChangedExecutor(Executor):
                 value.copy_(value.reshape(-1)[place].reshape(value.shape))
             if how.factor is not None and slot == 0:
                 value.copy_((value.double() * how.factor).to(value.dtype))
+            if how.offset is not None and slot == 0:
+                value.add_(how.offset)
         return why
 
     def _rearranged(self, event: Event, how: tuple[int, Any]) -> torch.Tensor:

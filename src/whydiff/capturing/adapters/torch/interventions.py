@@ -26,9 +26,7 @@ def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[
         return intervention.target in flags_now()._fields
     if intervention.name == "compile-as":
         return intervention.value in WAYS and can_be_changed()
-    if intervention.name == "round-in-place":
-        return can_be_changed()
-    return intervention.name == "restore-input"
+    return intervention.name == "round-in-place" and can_be_changed()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.adapters.torch.rewrites import Rewriter
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.session import Session
-from whydiff.capturing.adapters.torch.state import LiveLeaf, discover, state_of
+from whydiff.capturing.adapters.torch.state import LiveLeaf, discover, inputs_of, state_of
 from whydiff.capturing.sink import Payloads, Sink
 from whydiff.errors import TargetError
 from whydiff.numbers.ranges.audit import Audit
@@ -182,6 +182,8 @@ class Run(contract.Run):
 
     def supports(self, intervention: Intervention) -> bool:
         """Whether `plain` can carry this intervention out."""
+        if intervention.name == "restore-input":
+            return any(path == intervention.target for path, _ in inputs_of(self.target, self.args, self.kwargs))
         return supported(intervention, self.roots, self.tensors)
 
     @contextmanager
