@@ -101,7 +101,8 @@ class _Origins:
     def _resynchronise_reads(self, call_r: Call, call_c: Call) -> list[tuple[Look, str, tuple[str, ...]]]:
         """Looks that still disagree: (look, why, differing leaves)."""
         left = []
-        for look in self.step.looks(call_r, call_c, "reads"):
+        self.reads = self.step.looks(call_r, call_c, "reads")
+        for look in self.reads:
             if look.unmapped:
                 self.unmapped.append(look)
             if look.agrees is not False:
