@@ -223,6 +223,32 @@ def test_what_is_made_outside_of_the_ops_is_judged_by_reruns() -> None:
     assert diagnosis.verdict is Verdict.SEMANTIC and "where nobody looked" in diagnosis.reason
 
 
+def in_words(say: Any) -> Any:
+    net = model()
+
+    def program() -> Any:
+        found = net(GIVEN).detach()
+        return found, say(found)
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda y: "yes", lambda y: "no"),
+        (lambda y: int(y.argmax()), lambda y: int(y.argmin())),
+        (lambda y: bool(y.sum() > 0), lambda y: not y.sum() > 0),
+        (lambda y: [1, {"a": None}], lambda y: [2, {"a": None}]),
+        (lambda y: None, lambda y: []),
+    ],
+)
+def test_equal_numbers_do_not_excuse_other_words_and_choices(ours: Any, theirs: Any) -> None:
+    verdict = whydiff.compare(in_words(ours), in_words(theirs)).verdict
+    assert verdict not in (Verdict.IDENTICAL, Verdict.ROUNDING, Verdict.PRECISION)
+    assert whydiff.compare(in_words(ours), in_words(ours)).verdict is Verdict.IDENTICAL
+
+
 def test_a_program_that_notices_the_observer_is_judged_by_what_it_gave() -> None:
     net = model()
 

@@ -211,7 +211,7 @@ def _outcome(sides: Sides, wanted: Outputs, outputs: Outputs, method: Literal["r
         missing = ", ".join(str(slot) for slot in sorted(set(wanted) - set(outputs)))
         return Outcome(False, None, 0, comparisons, method, f"outputs missing: {missing}")
     elements = sum(payload.bits.size for payload in wanted.values())
-    equal = all(comparison.status == "agrees" for _, comparison in comparisons)
+    equal = bool(comparisons) and all(comparison.status == "agrees" for _, comparison in comparisons)
     total = sum((comparison.value("mean_abs") or 0.0) * wanted[slot].bits.size for slot, comparison in comparisons)
     return Outcome(equal, total / elements if elements else None, elements, comparisons, method)
 

@@ -9,13 +9,13 @@ made as narrow, or keeps its 16-bit values wide, and must give its outputs bit f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from whydiff.capturing.adapters import Run
 from whydiff.explain.case import Case
-from whydiff.explain.scale import Difference, Scale, difference, worst
+from whydiff.explain.scale import Difference, Scale, choices, difference, graver, worst
 from whydiff.explain.sides import Side
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
@@ -91,22 +91,36 @@ def _rerun(case: Case) -> Rerun | None:
     ours, theirs = case.runs
     if ours is None or theirs is None:
         return None
-    plain = [_numbers(run.anchor()) for run in (ours, theirs)]
-    wide = [_followed(run, "float64") for run in (ours, theirs)]
+    runs = (ours, theirs)
+    plain = [_numbers(run.anchor()) for run in runs]
+    followed = [run.lifted("float64") for run in runs]
+    wide = [_followed(outputs) for outputs in followed]
     single: Sequence[_Given] = plain
     if any(payload.dtype in NARROW for side in plain for payload in side.values()):
-        single = [_followed(run, "float32") for run in (ours, theirs)]
-    scale = worst(_apart(case, single), _apart(case, wide))
+        single = [_followed(run.lifted("float32")) for run in runs]
+    scale = graver(
+        worst(_apart(case, single, difference), _apart(case, wide, difference)),
+        worst(_apart(case, single, choices), _apart(case, wide, choices)),
+    )
+    agrees = scale is not None and scale.nature in ("equal", "rounding")
+    if _words(ours.anchor()) != _words(theirs.anchor()):  # and numbers say nothing of words
+        stays = _words(followed[0]) != _words(followed[1])
+        if not agrees or stays or None in followed:
+            return None
     errors = _error(wide[0], plain[0]), _error(wide[1], plain[1])
-    if scale is not None and scale.nature in ("equal", "rounding"):
+    if agrees:
         return Rerun(scale, errors, _coarse(errors, plain))
-    found = Rerun(scale, errors, reproduced=_reproduced(case, (ours, theirs), plain))
+    found = Rerun(scale, errors, reproduced=_reproduced(case, runs, plain))
     return found if found.scale is not None or found.reproduced else None
 
 
-def _followed(run: Run, dtype: Literal["float32", "float64"]) -> _Given:
+def _words(outputs: Sequence[Output] | None) -> dict[Slot, str]:
+    return {one.slot: one.text for one in outputs or () if one.kind in ("text", "empty")}
+
+
+def _followed(outputs: Sequence[Output] | None) -> _Given:
     """What a program gives at another precision, without what it casts itself."""
-    return {slot: payload for slot, payload in _numbers(run.lifted(dtype)).items() if payload.dtype not in NARROW}
+    return {slot: payload for slot, payload in _numbers(outputs).items() if payload.dtype not in NARROW}
 
 
 def _reproduced(case: Case, runs: tuple[Run, Run], plain: Sequence[_Given]) -> str:
@@ -135,10 +149,12 @@ def _numbers(outputs: Sequence[Output] | None) -> dict[Slot, Payload]:
     return {one.slot: one.payload for one in outputs or () if one.kind == "numbers" and one.payload is not None}
 
 
-def _apart(case: Case, sides: Sequence[_Given]) -> dict[Slot, Difference | None]:
+def _apart(
+    case: Case, sides: Sequence[_Given], how: Callable[[Payload, Payload], Difference | None]
+) -> dict[Slot, Difference | None]:
     local = case.localization
     return {
-        slot: difference(*(compared(local.rows, slot, one) for one in counterparts(ours, sides[1][slot], local.axes)))
+        slot: how(*(compared(local.rows, slot, one) for one in counterparts(ours, sides[1][slot], local.axes)))
         for slot, ours in sides[0].items()
         if slot in sides[1]
     }
