@@ -7,6 +7,7 @@ rounding stays when the programs are lifted, so the scaling test alone takes it 
 from __future__ import annotations
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes._stored import products_alike
 from whydiff.explain.scaling import Scaling
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Evidence
@@ -16,8 +17,8 @@ def folded(case: Case, scaling: Scaling | None) -> Evidence | None:
     """Whether the outputs agree in float64 to within the rounding of the state that only one side stores.
 
     Asked only where one side has state that the other lacks, and one carries out ops that the other does not: a weight
-    that differs in a program of the same ops is never excused, nor is state narrower than float32, whose rounding
-    could hide a defect.
+    that differs in a program of the same ops is never excused. State narrower than float32, whose rounding could hide a
+    defect at the outputs, is held element by element against what the other side's state implies (`explain.implied`).
 
     Args:
         case: the pair of runs.
@@ -37,10 +38,30 @@ def folded(case: Case, scaling: Scaling | None) -> Evidence | None:
         return None
     stored = lone + [leaf for pair in case.differing_leaves for leaf in pair if leaf.is_state]
     units = [UNIT_ROUNDOFF[leaf.spec.dtype] for leaf in stored if leaf.spec.dtype in UNIT_ROUNDOFF]
-    if not units or max(units) > UNIT_ROUNDOFF["float32"] or lifted.double.mean > max(units) * lifted.double.magnitude:
+    if units and max(units) > UNIT_ROUNDOFF["float32"]:
+        return _element_by_element(case, scaling)
+    if not units or lifted.double.mean > max(units) * lifted.double.magnitude:
         return None
     return Evidence(
         f"in float64 the outputs agree to within the rounding of stored numbers ({lifted.double.mean:.1e} of "
         f"{lifted.double.magnitude:.1e}): one side stores what the other computes",
         {"float64": lifted.double.mean, "magnitude": lifted.double.magnitude, "unit_roundoff": max(units)},
+    )
+
+
+def _element_by_element(case: Case, scaling: Scaling | None) -> Evidence | None:
+    """Whether every origin that stays in float64 is a product whose stored matrix is the other side's, rounded."""
+    staying = {
+        index
+        for index, modes in enumerate(scaling.origins if scaling is not None else ())
+        if modes.lifted is None or modes.lifted.nature in ("stays", "between")
+    }
+    alike = {members: one for members, one in products_alike(case).items() if one.is_rounding}
+    if not alike or staying - {index for members in alike for index in members}:
+        return None
+    worst = max(alike.values(), key=lambda one: one.worst)
+    return Evidence(
+        f"one side stores what the other computes: the matrices that the products amount to lie, in every element, within "
+        f"{worst.worst:.2f} of what half a unit in the last place of every stored number explains",
+        {"worst": worst.worst, "dtype": worst.dtype, "products": len(alike)},
     )

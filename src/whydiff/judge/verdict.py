@@ -65,7 +65,11 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
     """
     program = scaling.program if scaling else Modes()
     acting = [c for c in causes if c.status == "confirmed" and not c.inert]
-    one_function = _agrees(program.lifted) or folded(case, scaling) is not None
+    stored = None if _agrees(program.lifted) else folded(case, scaling)
+    one_function = _agrees(program.lifted) or stored is not None
+    no_defect = "in float64 the outputs agree with it too, so it chooses another way to the same values"
+    if stored is not None:
+        no_defect = stored.statement
     found = []
     for cause in causes:
         claims = cause in acting and cause.verdict is Verdict.SEMANTIC
@@ -76,8 +80,7 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
                 cause,
                 verdict=Verdict.ROUNDING,
                 status="inconclusive",
-                reason="it explains the bits, which agree when it is removed, and is no defect: in float64 the outputs "
-                "agree with it too, so it chooses another way to the same values",
+                reason=f"it explains the bits, which agree when it is removed, and is no defect: {no_defect}",
             )
         found.append(cause)
     return held_back(found)

@@ -1,0 +1,133 @@
+"""A value that one side stores and the other computes: does rounding what is stored explain that they differ?
+
+A merged adapter, a removed weight norm, a folded scale: the product was rounded to its dtype when it was stored, and so
+were the factors. Each number may be half a unit in its last place away from the one that was meant. Values that lie
+within that of each other are one function; beyond it something else was stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from whydiff.numbers.formats import FORMATS
+
+Array = np.ndarray[Any, Any]
+Function = Callable[[Sequence[Array]], Array]
+
+_BLOCKS = 64
+"""Evaluations that a matrix may take; a wider one is not looked at."""
+_TRIALS = 16
+"""Ways in which all stored numbers are moved at once, up or down by half a unit. Where a few of them dominate, one
+way moves them all alike; where many add up, the largest of 16 random sums is three times what they really do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Implied:
+    """A stored tensor held against what the other side's stored numbers imply.
+
+    Attributes:
+        worst: the largest difference over what rounding explains there; at most 1: rounding explains all of it.
+        dtype: in which the value is stored.
+        elements: how many were compared.
+        moves: whether moving the other side's stored numbers moves the value at all.
+    """
+
+    worst: float
+    dtype: str
+    elements: int
+    moves: bool = True
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether no element lies farther away than rounding explains."""
+        return self.worst <= 1.0
+
+
+def implied(
+    stored: Array, dtype: str, function: Function, reads: Sequence[Array], dtypes: Sequence[str | None]
+) -> Implied | None:
+    """Hold stored numbers against a function of other stored numbers.
+
+    Args:
+        stored: float64 values of the tensor that one side stores.
+        dtype: that it is stored in.
+        function: what the other side computes, in float64.
+        reads: what it computes it from, float64.
+        dtypes: per read the dtype that it is stored in; None: it is exact.
+
+    Returns:
+        None if the shapes differ, or a value is not finite.
+    """
+    if dtype not in FORMATS:
+        return None
+    computed = np.asarray(function(reads), np.float64)
+    if computed.size != stored.size or not np.isfinite(computed).all() or not np.isfinite(stored).all():
+        return None
+    stored = stored.reshape(computed.shape)
+    bound = _half(np.maximum(np.abs(stored), np.abs(computed)), dtype)
+    moved = _moved(function, reads, dtypes, computed)
+    apart = np.abs(stored - computed) / (bound + moved)
+    return Implied(float(np.max(apart, initial=0.0)), dtype, int(stored.size), bool(np.any(moved > 0)))
+
+
+def _moved(function: Function, reads: Sequence[Array], dtypes: Sequence[str | None], computed: Array) -> Array:
+    """How far the result moves if every stored number moves by half a unit: the largest of some random ways."""
+    if not any(dtypes):
+        return np.zeros(computed.shape)
+    random = np.random.default_rng(20250)
+    furthest = np.zeros(computed.shape)
+    for _ in range(_TRIALS):
+        moved = [
+            read if dtype is None else read + random.choice((-1.0, 1.0), read.shape) * _half(np.abs(read), dtype)
+            for read, dtype in zip(reads, dtypes, strict=True)
+        ]
+        furthest = np.maximum(furthest, np.abs(np.asarray(function(moved), np.float64) - computed))
+    return furthest
+
+
+def _half(size: Array, dtype: str) -> Array:
+    """Half a unit in the last place."""
+    return np.asarray(FORMATS[dtype].quantum(size) / 2, np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """An affine map that acts on every row of its one input alike: rows @ matrix + shift."""
+
+    matrix: Array
+    shift: Array
+
+
+def as_rows(function: Callable[[Array], Array], x: Array, level: float) -> Rows | None:
+    """The matrix of a function that maps rows of an input linearly, and what it adds; None if it does not.
+
+    Args:
+        function: input of the shape of ``x`` → output whose last axis holds a row's results.
+        x: its input; what the matrix predicts for it is held against what the function gives.
+        level: largest difference, over the size of the output.
+    """
+    width = x.shape[-1] if x.ndim else 0
+    rows = x.size // width if width else 0
+    wanted = function(x)
+    if not rows or wanted.ndim == 0 or wanted.size % rows or width > _BLOCKS * rows:
+        return None
+    shift = function(np.zeros_like(x)).reshape(rows, -1)
+    if not np.array_equal(shift, np.broadcast_to(shift[:1], shift.shape)):
+        return None
+    matrix = np.empty((width, shift.shape[1]))
+    for start in range(0, width, rows):
+        block = np.zeros((rows, width))
+        count = min(rows, width - start)
+        block[np.arange(count), start + np.arange(count)] = 1.0
+        matrix[start : start + count] = (function(block.reshape(x.shape)).reshape(rows, -1) - shift)[:count]
+    predicted = x.reshape(rows, width) @ matrix + shift
+    size = float(np.sqrt(np.mean(np.square(wanted)))) or 1.0
+    near = np.max(np.abs(predicted - wanted.reshape(rows, -1)), initial=0.0) <= level * size
+    return Rows(matrix, shift[0]) if near else None
+
+
+__all__ = ["Implied", "Rows", "as_rows", "implied"]
