@@ -409,13 +409,22 @@ def judge(
     if stored is not None and worst.verdict is Verdict.ROUNDING:
         return Verdict.ROUNDING, f"{stored.statement}; {len(origins)} origins, the first at {worst.site}{numbers}"
     contradiction = worst.verdict is Verdict.ROUNDING and scaling is not None and _stays(scaling.program.lifted)
+    flips = sum(count.count for count in scaling.counts if count.code == "flip") if scaling else 0
+    if not flips and worst.verdict is Verdict.PRECISION and scaling is not None and _missed(scaling):
+        return Verdict.SEMANTIC, (
+            f"the outputs differ at any precision, which none of the {len(origins)} origins does: one was missed{numbers}"
+        )
     if contradiction:
-        flips = sum(count.count for count in scaling.counts if count.code == "flip") if scaling else 0
         why = f"; {flips} discrete choices flip" if flips else ""
         return Verdict.INCONCLUSIVE, (
             f"because every origin is rounding and the outputs' difference does not shrink{numbers}{why}"
         )
     return worst.verdict, _reason(worst, origins, causes) + numbers + reach
+
+
+def _missed(scaling: Scaling) -> bool:
+    """Whether the outputs' difference stays in float64 although every origin's own vanishes there."""
+    return _stays(scaling.program.lifted) and all(_agrees(modes.lifted) for modes in scaling.origins)
 
 
 def _same_task(case: Case, scaling: Scaling) -> bool:

@@ -33,6 +33,7 @@ from whydiff.records import (
 
 ROWS = (16, 64)
 """Rows of a piece that are tried, the first that works is recommended."""
+_FAILURES = (WhydiffError, RuntimeError, TypeError, ValueError, LookupError)
 _BYTES = 64
 """Alignment that kernels ask for: one cache line, one AVX-512 register."""
 
@@ -63,24 +64,25 @@ def layout_of(event: Event) -> tuple[Any, ...]:
     return strides, spec.offset % _BYTES
 
 
-def natures(case: Case, origins: Sequence[Origin]) -> tuple[dict[str, Scale], dict[str, tuple[str, str]]]:
+def natures(case: Case, origins: Sequence[Origin]) -> _Local:
     """The scaling test of single ops: the first origin of every operator, on its own inputs.
 
     Both calls are carried out in float32 and float64 on what they read (resynchronised), and the counterparts
     of their outputs are compared. A difference that stays is no rounding: the op mixes rows.
 
     Returns:
-        Operator → scale; operator → what carries it out in either run, where the framework can tell quietly.
+        By operator the scale, what carries it out in either run (where the framework can tell quietly), and whether
+        each side's call alone gives what that side recorded.
     """
     wanted: dict[str, tuple[int, int]] = {}
     for origin in origins:
         wanted.setdefault(case.reference.calls[origin.calls[0]].target, origin.calls)
-    if any(replayable(trace) for trace in (case.reference, case.candidate)):
-        return {}, {}
     looker = _Local(case, set(wanted.values()))
+    if any(replayable(trace) for trace in (case.reference, case.candidate)):
+        return looker
     executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
     find_origins(executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=looker)
-    return looker.scales, looker.kernels
+    return looker
 
 
 class _Local:
@@ -88,6 +90,7 @@ class _Local:
         self.case, self.wanted = case, wanted
         self.scales: dict[str, Scale] = {}
         self.kernels: dict[str, tuple[str, str]] = {}
+        self.own: dict[str, bool] = {}
 
     def __call__(self, step: Lockstep, reference: Call, candidate: Call, look: Look) -> None:
         if (reference.index, candidate.index) not in self.wanted:
@@ -95,9 +98,11 @@ class _Local:
         ran = [_kernels(*side) for side in ((step.reference, reference), (step.candidate, candidate))]
         if all(ran):
             self.kernels[reference.target] = (ran[0], ran[1])
+        sides = ((step.reference, reference), (step.candidate, candidate))
+        self.own[reference.target] = all(_alone_as_recorded(*side) for side in sides)
         try:
             single, double = (self._lifted(step, reference, candidate, dtype) for dtype in ("float32", "float64"))
-        except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError):
+        except _FAILURES:
             return
         if single is not None and double is not None:
             self.scales[reference.target] = Scale(single, double, str(look.reference.site))
@@ -140,7 +145,8 @@ def cause(
     text: Callable[[str, str, tuple[str, ...], Any], Remedy],
 ) -> Iterator[Cause]:
     """One cause for the origins whose difference is rounding, with the first remedy that works, carried out."""
-    scales, kernels = natures(case, origins)
+    looked = natures(case, origins)
+    scales, kernels = looked.scales, looked.kernels
     mine = [o for o in origins if _rounds(scales.get(case.reference.calls[o.calls[0]].target))]
     targets = {case.reference.calls[o.calls[0]].target for o in mine}
     if not mine:
@@ -166,9 +172,13 @@ def cause(
         if target in targets
     ]
     experiments, best = _tried(case, ops, remedies)
-    status: Status = "confirmed" if best is not None else "inconclusive"
+    alone = all(looked.own.get(target, False) for target in targets)
+    experiments.append(_put_in(ops, word, alone))
+    status: Status = "confirmed" if best is not None and alone else "inconclusive"
     reason = "" if best is not None else "no remedy that was tried makes the runs agree"
-    if not experiments:
+    if best is not None and not alone:
+        reason = "an op, carried out alone, does not give what its run recorded"
+    if len(experiments) == 1:
         reason = "its remedies need two live runs of one framework whose outputs differ"
     remedy = (
         text(case.candidate.framework, *best)
@@ -208,6 +218,29 @@ def in_pieces(framework: str, ops: tuple[str, ...], rows: int, word: str) -> Rem
         f"{said} whydiff sweep measures its cost.",
         f"with whydiff.batch_invariant(model, ops={ops!r}, rows={rows}):\n    model(...)",
     )
+
+
+def _put_in(ops: tuple[str, ...], word: str, alone: bool) -> Experiment:
+    """The op alone on the rows that agree, in the candidate's size or layout and in the reference's."""
+    return Experiment(
+        interventions=(),
+        prediction=f"{', '.join(ops)}, alone on the numbers that agree, gives the candidate's bits {word}",
+        outcome="each side's op alone gives that side's bits" if alone else "an op alone gives other bits",
+        status="confirmed" if alone else "inconclusive",
+        method="replay",
+        direction="put_in",
+    )
+
+
+def _alone_as_recorded(executor: Executor, call: Call) -> bool:
+    """Whether a call, carried out alone on what it reads, gives what it wrote."""
+    if call.mutates:
+        return False
+    try:
+        outputs = executor.apply(call, [executor.read(event) for event in call.reads])
+        return all(executor.same(executor.read(e), out) for e, out in zip(call.writes, outputs, strict=True))
+    except _FAILURES:
+        return False
 
 
 def _rounds(scale: Scale | None) -> bool:

@@ -55,7 +55,8 @@ def of_values(view: View) -> tuple[int, Implied] | None:
     side = int(counts[0] > 0)  # the side that stores
     stored, other = view.seen.results[side], 1 - side
     leaves = [_state(view.case, other, event) for event in view.seen.reads[other]]
-    if _state(view.case, side, stored) is None or None in leaves:
+    kept = _state(view.case, side, stored)
+    if kept is None or None in leaves or any(_one(view.case, kept, leaf) for leaf in leaves if leaf is not None):
         return None
     operation = view.seen.operations[other]
 
@@ -118,6 +119,14 @@ def _map(view: View, side: int, activation: int, reads: Sequence[Array]) -> Arra
 
     found = as_rows(function, np.asarray(reads[activation], np.float64), SCALING_FLOOR)
     return None if found is None else np.vstack([found.matrix, found.shift])
+
+
+def _one(case: Case, ours: Leaf, theirs: Leaf) -> bool:
+    """Whether two leaves of either side are one: of one name, or with the same numbers."""
+    if ours.spec.shape != theirs.spec.shape:
+        return False
+    named = {ours.name, case.rename(ours.name)} & {theirs.name, case.rename(theirs.name)}
+    return bool(named) or (ours.fingerprint is not None and ours.fingerprint == theirs.fingerprint)
 
 
 def _state(case: Case, side: int, event: Event) -> Leaf | None:

@@ -59,6 +59,13 @@ class VersionDiffers(CauseRule):
         """Two traces whose environments differ in torch's version, and a layer norm that differs."""
         return doctored(_program, {"versions": {"torch": "2.4.1", "onednn": "3.4.2"}})
 
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """The environments differ likewise, and so does another part of them; or what differs is in the program."""
+        changed = {"versions": {"torch": "2.4.1", "onednn": "3.4.2"}}
+        other = {"flags": {"mkldnn": False}} if "flags" not in changed else {"versions": {"torch": "2.4.1"}}
+        yield doctored(_program, {**changed, **other})
+        yield doctored(_program, changed)[0], doctored(lambda: _program() * 1.5, {})[1]
+
 
 def _program() -> Any:
     import torch

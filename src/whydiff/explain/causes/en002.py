@@ -57,6 +57,13 @@ class FlagDiffers(CauseRule):
         """Two traces whose environments differ in oneDNN's switch, and a matrix product that differs."""
         return doctored(_program, {"flags": {"mkldnn": False}})
 
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """The environments differ likewise, and so does another part of them; or what differs is in the program."""
+        changed = {"flags": {"mkldnn": False}}
+        other = {"flags": {"mkldnn": False}} if "flags" not in changed else {"versions": {"torch": "2.4.1"}}
+        yield doctored(_program, {**changed, **other})
+        yield doctored(_program, changed)[0], doctored(lambda: _program() * 1.5, {})[1]
+
 
 def _program() -> Any:
     import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -100,6 +100,21 @@ class AttentionBackend(CauseRule):
             lambda: torch.tanh(torch.softmax(q @ k.mT / 8**0.5, -1) @ v),
             lambda: torch.tanh(torch.nn.functional.scaled_dot_product_attention(q, k, v)),
         )
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """Another implementation, and another scale, a mask, or other values."""
+        import torch
+
+        torch.manual_seed(0)
+        q, k, v = (torch.randn(1, 2, 16, 8) for _ in range(3))
+        fused = torch.nn.functional.scaled_dot_product_attention
+
+        def spelt_out(scale: float) -> Any:
+            return torch.tanh(torch.softmax(q @ k.mT * scale, -1) @ v)
+
+        yield (lambda: spelt_out(1 / 9**0.5)), (lambda: torch.tanh(fused(q, k, v)))
+        yield (lambda: spelt_out(1 / 8**0.5)), (lambda: torch.tanh(fused(q, k, v, is_causal=True)))
+        yield (lambda: spelt_out(1 / 8**0.5)), (lambda: torch.tanh(fused(q, k, v * 1.001)))
 
 
 def _ops(calls: Any) -> str:

@@ -62,6 +62,13 @@ class InstructionSet(CauseRule):
         changed = {"hardware": {"cpu_capability": "none"}, "variables": {"ATEN_CPU_CAPABILITY": "none"}}
         return doctored(_program, changed)
 
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """The environments differ likewise, and so does another part of them; or what differs is in the program."""
+        changed = {"hardware": {"cpu_capability": "none"}, "variables": {"ATEN_CPU_CAPABILITY": "none"}}
+        other = {"flags": {"mkldnn": False}} if "flags" not in changed else {"versions": {"torch": "2.4.1"}}
+        yield doctored(_program, {**changed, **other})
+        yield doctored(_program, changed)[0], doctored(lambda: _program() * 1.5, {})[1]
+
 
 def _program() -> Any:
     import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -10,7 +10,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._order import flags, single_regions, visit_origins
 from whydiff.explain.reduction import Proof, prove
 from whydiff.pair.lockstep import Lockstep
-from whydiff.records import Call, Cause, Experiment, Remedy, Verdict
+from whydiff.records import Call, Cause, Direction, Experiment, Remedy, Verdict
 
 MOST_PROOFS = 8
 """Kinds of call (op, shapes, strides) that are proven in one case; each takes about a second."""
@@ -108,6 +108,18 @@ class ReductionOrder(CauseRule):
         left, right = torch.cat([left, left[order]]), torch.cat([right, -right[order]])
         return lambda: torch.dot(left, right), lambda: torch.mm(left[None], right[:, None])[0, 0]
 
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """Another op of the same terms and another of them; a sum that leaves one out; a product without its bias."""
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        left, right = torch.randn(2, 512, generator=generator)
+        other = right.clone()
+        other[7] = torch.nextafter(other[7], torch.tensor(9.0))
+        yield (lambda: torch.dot(left, right)), (lambda: torch.mm(left[None], other[:, None])[0, 0])
+        yield (lambda: torch.dot(left, right)), (lambda: torch.mm(left[None, 1:], right[1:, None])[0, 0])
+        yield (lambda: torch.dot(left, right)), (lambda: torch.dot(left.double(), right.double()).float())
+
 
 def _kind(call: Call) -> Any:
     """Op, and the shape, strides, alignment and dtype of everything it reads."""
@@ -115,18 +127,29 @@ def _kind(call: Call) -> Any:
     return call.target, tuple((s.shape, s.strides, s.offset % _ALIGNMENT, s.dtype) for s in specs)
 
 
+def _ways(proof: Proof) -> tuple[tuple[str, str, int, Direction], ...]:
+    """(whose order, on whose inputs, outputs reproduced, direction): replayed in the candidate's place, and the other's."""
+    return (
+        ("reference", "candidate", proof.matched[0], "take_away"),
+        ("candidate", "reference", proof.matched[1], "put_in"),
+    )
+
+
 def _cause(code: str, name: str, site: str, proof: Proof, alike: int) -> Cause:
     remedy = Remedy(
         "Accept it: neither order is more right. For equal bits, call the same op on "
         "the same shapes and layouts on both sides."
     )
-    text = f"{proof.matched[0]} and {proof.matched[1]} of {proof.replayed} outputs bit for bit"
-    experiment = Experiment(
-        interventions=(),
-        prediction="each side's order, replayed on the other side's inputs, gives that side's bits",
-        outcome=text if proof.proved else proof.reason,
-        status="confirmed" if proof.proved else "inconclusive",
-        method="replay",
+    experiments = tuple(
+        Experiment(
+            interventions=(),
+            prediction=f"the {side}'s order, replayed on the {other}'s inputs, gives the {side}'s bits",
+            outcome=f"{matched} of {proof.replayed} outputs bit for bit" if proof.proved else proof.reason,
+            status="confirmed" if proof.proved else "inconclusive",
+            method="replay",
+            direction=direction,
+        )
+        for side, other, matched, direction in _ways(proof)
     )
     reason = "" if proof.proved else proof.reason
     if alike and proof.proved:
@@ -140,7 +163,7 @@ def _cause(code: str, name: str, site: str, proof: Proof, alike: int) -> Cause:
         remedy=remedy,
         status="confirmed" if proof.proved else "inconclusive",
         reason=reason,
-        experiments=(experiment,),
+        experiments=experiments,
     )
 
 

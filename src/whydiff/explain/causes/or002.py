@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from whydiff.capturing.adapters import Executor
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._order import flags, visit_origins
 from whydiff.pair.lockstep import Lockstep
-from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Remedy, Verdict
+from whydiff.records import Call, Cause, Direction, Evidence, Experiment, Intervention, Remedy, Verdict
 
 
 class ThreadCount(CauseRule):
@@ -56,14 +57,9 @@ class ThreadCount(CauseRule):
 
         def visit(step: Lockstep, call_r: Call, call_c: Call) -> None:
             threads = flags(case, call_r, call_c)["threads"]
-            reads = [step.candidate.read(event) for event in call_c.reads]
-            given = replace(call_c, context=call_r.context)  # every other flag agrees
-            outputs = step.reference.apply(given, reads)
-            wanted = [step.reference.read(event) for event in call_r.writes]
-            equal = len(outputs) == len(wanted) and all(
-                step.reference.same(ours, theirs) for ours, theirs in zip(wanted, outputs, strict=True)
-            )
-            found.append(_cause(self.code, self.name, str(call_r.site), threads, equal))
+            sides = ((step.reference, call_r, call_c), (step.candidate, call_c, call_r))
+            equal = tuple(_gives(executor, mine, other) for executor, mine, other in sides)
+            found.append(_cause(self.code, self.name, str(call_r.site), threads, (equal[0], equal[1])))
 
         def wanted(call_r: Call, call_c: Call) -> bool:
             return (
@@ -92,16 +88,52 @@ class ThreadCount(CauseRule):
 
         return lambda: total(1), lambda: total(2)
 
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """Another number of threads, and the difference comes from another layout, or from another op."""
+        import torch
 
-def _cause(code: str, name: str, site: str, threads: tuple[Any, Any], equal: bool) -> Cause:
-    data = {"reference": threads[0], "candidate": threads[1], "equal": equal}
-    outcome = "equals the reference's output bit for bit" if equal else "still differs from the reference's output"
-    experiment = Experiment(
-        interventions=(Intervention("set-flag", "threads", threads[0]),),
-        prediction="the candidate's op gives the reference's output bit for bit",
-        outcome=outcome,
-        status="confirmed" if equal else "refuted",
-        method="replay",
+        numbers = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+        relaid = numbers.t().contiguous().t()
+
+        def total(threads: int, op: Any) -> Any:
+            before = torch.get_num_threads()
+            torch.set_num_threads(threads)
+            try:
+                return op()
+            finally:
+                torch.set_num_threads(before)
+
+        yield (lambda: total(1, lambda: numbers.sum(1))), (lambda: total(2, lambda: relaid.sum(1)))
+        yield (lambda: total(1, lambda: numbers.sum(1))), (lambda: total(2, lambda: numbers.mean(1) * 256 + 1e-3))
+
+
+def _gives(executor: Executor, mine: Call, other: Call) -> bool:
+    """Whether the other side's op, on this side's inputs and with this side's threads, gives this side's output."""
+    given = replace(other, context=mine.context)  # every other flag agrees
+    outputs = executor.apply(given, [executor.read(event) for event in mine.reads])
+    wanted = [executor.read(event) for event in mine.writes]
+    return len(outputs) == len(wanted) and all(
+        executor.same(ours, theirs) for ours, theirs in zip(wanted, outputs, strict=True)
+    )
+
+
+def _cause(code: str, name: str, site: str, threads: tuple[Any, Any], equal: tuple[bool, bool]) -> Cause:
+    data = {"reference": threads[0], "candidate": threads[1], "equal": list(equal)}
+    ways: tuple[tuple[str, Direction], ...] = (("reference", "take_away"), ("candidate", "put_in"))
+    outcomes = [
+        f"{'equals' if one else 'still differs from'} the {side}'s output{' bit for bit' if one else ''}"
+        for one, (side, _) in zip(equal, ways, strict=True)
+    ]
+    experiments = tuple(
+        Experiment(
+            interventions=(Intervention("set-flag", "threads", number),),
+            prediction=f"with {number} threads the op gives the {side}'s output bit for bit",
+            outcome=outcome,
+            status="confirmed" if one else "refuted",
+            method="replay",
+            direction=direction,
+        )
+        for one, number, outcome, (side, direction) in zip(equal, threads, outcomes, ways, strict=True)
     )
     return Cause(
         code=code,
@@ -110,14 +142,14 @@ def _cause(code: str, name: str, site: str, threads: tuple[Any, Any], equal: boo
         verdict=Verdict.ROUNDING,
         evidence=(
             Evidence(f"the reference ran with {threads[0]} threads, the candidate with {threads[1]}", data),
-            Evidence(f"on the same inputs, with {threads[0]} threads, the candidate's op {outcome}", data),
+            Evidence(f"on the same inputs, with {threads[0]} threads, the op {outcomes[0]}", data),
         ),
         remedy=Remedy(
             "Accept it, or set the same number of threads on both sides.", f"torch.set_num_threads({threads[0]})"
         ),
-        status="confirmed" if equal else "refuted",
-        reason="" if equal else "the number of threads does not explain it",
-        experiments=(experiment,),
+        status="confirmed" if all(equal) else "refuted",
+        reason="" if all(equal) else "the number of threads does not explain it",
+        experiments=experiments,
     )
 
 

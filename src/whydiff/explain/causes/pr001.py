@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -121,6 +121,23 @@ class ReducedPrecisionMatmul(CauseRule):
         torch.manual_seed(0)
         a, b = torch.randn(16, 64), torch.randn(64, 16)
         return lambda: torch.tanh(a @ b), lambda keep=library: torch.tanh(product(a, b))
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """Another scale, one operand that is another number, and a subtraction that rounds what it reads."""
+        import torch
+
+        torch.manual_seed(0)
+        a, b = torch.randn(16, 64), torch.randn(64, 16)
+        library = torch.library.Library(f"whydiff_impostor_{id(object())}", "DEF")
+        library.define("mm(Tensor self, Tensor mat2) -> Tensor")
+        library.impl("mm", lambda a, b: (a @ b) * 1.0005, "CPU")
+        scaled = getattr(torch.ops, library.ns).mm
+        yield (lambda: torch.tanh(a @ b)), (lambda keep=library: torch.tanh(scaled(a, b)))
+        yield (lambda: torch.tanh(a @ b)), (lambda: torch.tanh(a @ (b * 1.001)))
+        library.define("sub(Tensor self, Tensor other) -> Tensor")
+        library.impl("sub", lambda a, b: a.bfloat16().float() - b.bfloat16().float(), "CPU")
+        difference, c = getattr(torch.ops, library.ns).sub, b.mT.clone()
+        yield (lambda: torch.tanh(a - c)), (lambda keep=library: torch.tanh(difference(a, c)))
 
 
 def _of_operands(code: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -107,6 +107,20 @@ class NarrowerDtype(CauseRule):
         torch.manual_seed(0)
         x, weight = torch.randn(4, 16).bfloat16(), torch.randn(16, 8).bfloat16()
         return (lambda: torch.softmax(x.float() @ weight.float(), -1), lambda: torch.softmax((x @ weight).float(), -1))
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """A narrower dtype that is not what differs: another weight, another temperature, a bias."""
+        import torch
+
+        torch.manual_seed(0)
+        x, weight = torch.randn(4, 16).bfloat16(), torch.randn(16, 8).bfloat16()
+        wide, narrow = weight.float(), weight * 1.25
+        yield (lambda: torch.softmax(x.float() @ wide, -1)), (lambda: torch.softmax((x @ narrow).float(), -1))
+        yield (lambda: torch.softmax(x.float() @ wide, -1)), (lambda: torch.softmax((x @ weight).float() * 0.8, -1))
+        yield (
+            (lambda: torch.softmax((x @ weight).float(), -1)),
+            (lambda: torch.softmax((x @ weight).float() + x[:, :8], -1)),
+        )
 
 
 def _remedy(finding: Finding) -> Remedy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -145,6 +145,23 @@ class CastOrder(CauseRule):
             return (weight * wide.bfloat16() if early else (weight * wide).bfloat16()) @ values
 
         return lambda: run(False), lambda: run(True)
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """The casts stand alike and the weight is shifted; the cast is early and the weight another; another eps."""
+        import torch
+
+        torch.manual_seed(0)
+        x, weight = torch.randn(4, 16).bfloat16(), torch.randn(16).bfloat16()
+        values = torch.randn(16, 8).bfloat16()
+
+        def run(early: bool, factor: float = 1.0, eps: float = 1e-6) -> Any:
+            wide = x.float()
+            wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+            return (weight * factor * wide.bfloat16() if early else (weight * factor * wide).bfloat16()) @ values
+
+        yield (lambda: run(False)), (lambda: run(False, 1.5))
+        yield (lambda: run(False)), (lambda: run(True, 1.5))
+        yield (lambda: run(False)), (lambda: run(True, eps=0.5))
 
 
 def _rounds(call: Call) -> bool:

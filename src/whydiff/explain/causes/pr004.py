@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -105,6 +105,22 @@ class AutocastPolicy(CauseRule):
                 return torch.tanh(linear(x))
 
         return lambda: torch.tanh(linear(x)), inside
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """The region is open on one side, and what differs is a weight or a factor; a region that rounds nothing."""
+        import torch
+
+        torch.manual_seed(0)
+        linear, other = torch.nn.Linear(16, 8), torch.nn.Linear(16, 8)
+        x = torch.randn(4, 16)
+
+        def inside(layer: Any, factor: float = 1.0, enabled: bool = True) -> Any:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                return torch.tanh(layer(x).float() * factor)
+
+        yield (lambda: torch.tanh(linear(x))), (lambda: inside(other))
+        yield (lambda: torch.tanh(linear(x))), (lambda: inside(linear, 0.5))
+        yield (lambda: torch.tanh(linear(x))), (lambda: inside(linear, 1.001, enabled=False))
 
 
 def _spoken(region: str) -> str:

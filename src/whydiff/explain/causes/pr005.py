@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -101,6 +101,20 @@ class DefaultMatmulPrecision(CauseRule):
                 return product(a, b)
 
         return lambda: product(a, b), candidate
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """The precision differs, and so does an operand, or what is made of the product."""
+        import jax
+
+        a, b = (jax.random.normal(jax.random.key(seed), (64, 64)) for seed in range(2))
+        product = jax.jit(lambda a, b, c: a @ b * c)
+
+        def asked(c: float, shift: float = 0.0) -> Any:
+            with jax.default_matmul_precision("highest"):
+                return product(a, b + shift, c)
+
+        yield (lambda: product(a, b, 1.0)), (lambda: asked(1.5))
+        yield (lambda: product(a, b, 1.0)), (lambda: asked(1.0, 0.25))
 
 
 def _precision(arguments: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -71,6 +71,22 @@ class BatchDependentKernel(CauseRule):
         linear = torch.nn.Linear(1024, 256)
         x = torch.randn(64, 1024)
         return lambda: linear(x[:1]), lambda: linear(x)[:1]
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """Rows that differ with the batch: it is normalised by its own statistics, scaled by its maximum, or padded."""
+        import torch
+
+        torch.manual_seed(0)
+        linear, norm = torch.nn.Linear(64, 16), torch.nn.BatchNorm1d(64)
+        x = torch.randn(8, 64)
+
+        def scaled(x: Any) -> Any:
+            scale = x.abs().max() / 127
+            return linear((x / scale).round() * scale)
+
+        yield (lambda: linear(norm(x[:2]))), (lambda: linear(norm(x))[:2])
+        yield (lambda: scaled(x[:2])), (lambda: scaled(x)[:2])
+        yield (lambda: linear(x[:2])), (lambda: linear(torch.cat([x[:2] + 1e-3, x[2:]]))[:2])
 
 
 def _remedy(framework: str, name: str, ops: tuple[str, ...], value: Any) -> Remedy:

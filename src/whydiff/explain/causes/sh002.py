@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -65,6 +65,23 @@ class LengthDependentKernel(CauseRule):
         linear = torch.nn.Linear(1024, 256)
         x = torch.randn(1, 64, 1024)
         return lambda: linear(x[:, :1]), lambda: linear(x)[:, :1]
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """A longer input that is read: without a causal mask, or by a maximum over all positions."""
+        import torch
+
+        torch.manual_seed(0)
+        x = torch.randn(1, 24, 16)
+        linear = torch.nn.Linear(16, 16)
+
+        def attend(x: Any) -> Any:
+            return torch.nn.functional.scaled_dot_product_attention(x, x, linear(x))
+
+        def scaled(x: Any) -> Any:
+            return linear(x / x.abs().amax((1, 2), keepdim=True))
+
+        yield (lambda: attend(x[:, :8])), (lambda: attend(x)[:, :8])
+        yield (lambda: scaled(x[:, :8])), (lambda: scaled(x)[:, :8])
 
 
 def _remedy(framework: str, name: str, ops: tuple[str, ...], value: Any) -> Remedy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -64,6 +64,19 @@ class LayoutDependentKernel(CauseRule):
         x = torch.randn(64, 4096)
         y = x.t().contiguous().t()
         return (lambda x=x: x.sum(1)), (lambda x=y: x.sum(1))
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """Another layout, and another value; the same memory read in another order; a sum over the other axis."""
+        import torch
+
+        torch.manual_seed(0)
+        x = torch.randn(64, 64)
+        y = x.t().contiguous().t()
+        z = y.clone(memory_format=torch.preserve_format)
+        z[3, 5] += 1e-3
+        yield (lambda x=x: x.sum(1)), (lambda x=z: x.sum(1))
+        yield (lambda x=x: x.sum(1)), (lambda x=x: x.t().sum(1))
+        yield (lambda x=x: x.cumsum(1)[:, -1]), (lambda x=y: x.flip(1).cumsum(1)[:, -1] * 1.0001)
 
 
 def _remedy(framework: str, name: str, ops: tuple[str, ...], value: Any) -> Remedy:
