@@ -57,9 +57,9 @@ class ThreadCount(CauseRule):
 
         def visit(step: Lockstep, call_r: Call, call_c: Call) -> None:
             threads = flags(case, call_r, call_c)["threads"]
-            sides = ((step.reference, call_r, call_c), (step.candidate, call_c, call_r))
-            equal = tuple(_gives(executor, mine, other) for executor, mine, other in sides)
-            found.append(_cause(self.code, self.name, str(call_r.site), threads, (equal[0], equal[1])))
+            sides = (step.reference, call_r), (step.candidate, call_c)
+            equal = _gives(sides[0], sides[1]), _gives(sides[1], sides[0])
+            found.append(_cause(self.code, self.name, str(call_r.site), threads, equal))
 
         def wanted(call_r: Call, call_c: Call) -> bool:
             return (
@@ -107,13 +107,13 @@ class ThreadCount(CauseRule):
         yield (lambda: total(1, lambda: numbers.sum(1))), (lambda: total(2, lambda: numbers.mean(1) * 256 + 1e-3))
 
 
-def _gives(executor: Executor, mine: Call, other: Call) -> bool:
-    """Whether the other side's op, on this side's inputs and with this side's threads, gives this side's output."""
-    given = replace(other, context=mine.context)  # every other flag agrees
-    outputs = executor.apply(given, [executor.read(event) for event in mine.reads])
-    wanted = [executor.read(event) for event in mine.writes]
+def _gives(mine: tuple[Executor, Call], other: tuple[Executor, Call]) -> bool:
+    """Whether the other side's op, on its own inputs and with this side's threads, gives this side's output."""
+    given = replace(other[1], context=mine[1].context)  # every other flag agrees
+    outputs = mine[0].apply(given, [other[0].read(event) for event in other[1].reads])
+    wanted = [mine[0].read(event) for event in mine[1].writes]
     return len(outputs) == len(wanted) and all(
-        executor.same(ours, theirs) for ours, theirs in zip(wanted, outputs, strict=True)
+        mine[0].same(ours, theirs) for ours, theirs in zip(wanted, outputs, strict=True)
     )
 
 
