@@ -207,7 +207,15 @@ def test_rounding_everywhere_and_a_difference_that_stays_contradict_each_other()
     rounding = case(judged(Verdict.ROUNDING))
     assert whole(rounding, Scaling(program=Modes(STAYS))) is Verdict.INCONCLUSIVE
     assert whole(rounding, Scaling(program=Modes(ROUNDING))) is Verdict.ROUNDING
-    assert whole(case(judged(Verdict.PRECISION)), Scaling(program=Modes(STAYS))) is Verdict.PRECISION
+    precise = case(judged(Verdict.PRECISION))
+    assert whole(precise, Scaling(program=Modes(STAYS))) is Verdict.PRECISION
+    assert whole(precise, Scaling(program=Modes(STAYS), origins=(Modes(STAYS),))) is Verdict.PRECISION
+
+
+def test_an_origin_that_was_missed_is_no_precision() -> None:
+    precise = case(judged(Verdict.PRECISION))
+    assert whole(precise, Scaling(program=Modes(STAYS), origins=(Modes(ROUNDING),))) is Verdict.SEMANTIC
+    assert whole(precise, Scaling(program=Modes(ROUNDING), origins=(Modes(ROUNDING),))) is Verdict.PRECISION
 
 
 def test_a_run_that_differs_from_itself_is_nondeterministic_whatever_else() -> None:

@@ -424,7 +424,8 @@ def judge(
 
 def _missed(scaling: Scaling) -> bool:
     """Whether the outputs' difference stays in float64 although every origin's own vanishes there."""
-    return _stays(scaling.program.lifted) and all(_agrees(modes.lifted) for modes in scaling.origins)
+    measured = bool(scaling.origins) and all(_agrees(modes.lifted) for modes in scaling.origins)
+    return measured and _stays(scaling.program.lifted)
 
 
 def _same_task(case: Case, scaling: Scaling) -> bool:
