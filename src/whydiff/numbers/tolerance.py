@@ -325,7 +325,7 @@ def cancelled(errors: tuple[float, float], units: tuple[float, float], results: 
 
 
 LOGPROB_LOGITS = 32.0
-"""Size that the logits of a language model reach (those of SmolLM2-135M: 30). One rounding of such a logit to
+"""Size that the logits of a language model are taken to reach. One rounding of such a logit to
 bfloat16 is at most 2**-8 * 32 = 0.125. A convention: a model with larger logits has larger benign noise."""
 
 LOGPROB_NOISE = {
@@ -386,7 +386,7 @@ they are unrelated. A choice."""
 
 LOGPROB_ONE_SIDED = 0.1
 """Largest share of the squared differences that may go the other way in a distribution that was cut: cutting raises
-what is kept and lowers nothing, noise goes both ways alike (one half). A choice; a temperature of 0.6 has 0.07 to 0.3."""
+what is kept and lowers nothing, noise goes both ways alike (one half). A choice."""
 
 LOGPROB_KEPT = 0.2
 """A sampling filter keeps at least this much probability at 99 % of the tokens; less is another distribution. A choice."""
