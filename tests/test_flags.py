@@ -48,7 +48,7 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.store import open_trace, save
 from whydiff.explain.case import Case
 from whydiff.explain.reduction import prove
-from whydiff.judge.anchor import anchor
+from whydiff.judge.outputs import anchor
 from whydiff.pair.align import align
 from whydiff.pipeline import compare, localize
 from whydiff.records import Fingerprint, Intervention, Verdict

@@ -18,12 +18,15 @@ from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
 from whydiff.explain.reruns import rerun
 from whydiff.explain.scaling import Modes, Scaling, measure_scaling
-from whydiff.judge.anchor import Anchor, anchor, anchored, inside
+from whydiff.judge.anchor import anchored, inside
+from whydiff.judge.each_origin import judge_origins, needs_local_test
 from whydiff.judge.impact import impact, justified
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
+from whydiff.judge.outputs import Anchor, anchor
 from whydiff.judge.parting import partings, with_margins
-from whydiff.judge.verdict import judge, judge_origins, needs_local_test, weighed
+from whydiff.judge.verdict import judge
 from whydiff.judge.verify import verify
+from whydiff.judge.weighing import weighed
 from whydiff.locate.by_fingerprint import from_fingerprints
 from whydiff.locate.growth import measure_growth
 from whydiff.locate.influence import without_influence

@@ -13,9 +13,9 @@ import torch
 from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.scaling import measure_scaling
-from whydiff.judge.anchor import Anchor, Compared
 from whydiff.judge.impact import impact, position_errors, scores_of
 from whydiff.judge.noise_floor import prediction_limit
+from whydiff.judge.outputs import Anchor, Compared
 from whydiff.locate.localization import Localization
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.align import align

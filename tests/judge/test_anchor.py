@@ -21,7 +21,8 @@ from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.store import open_trace
 from whydiff.explain.reruns import Rerun
 from whydiff.explain.scale import Difference, Scale
-from whydiff.judge.anchor import RULES, Anchor, Compared, Inside, anchor, anchored
+from whydiff.judge.anchor import RULES, Inside, anchored
+from whydiff.judge.outputs import Anchor, Compared, anchor
 from whydiff.records import Alignment, Comparison, Environment, ObserverCheck, RecordedTrace, Slot, Verdict
 
 SEEN = Inside(Verdict.IDENTICAL, "zero bits differ inside", agree=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from whydiff.judge.anchor import Anchor, Compared, inside
+from whydiff.judge.anchor import inside
+from whydiff.judge.outputs import Anchor, Compared
 from whydiff.records import Alignment, Comparison, ObserverCheck, Slot, Verdict
 
 SLOT = Slot(0, "output")

@@ -11,7 +11,8 @@ import pytest
 from whydiff.explain.local_test import LocalResult
 from whydiff.explain.scale import Difference, Scale
 from whydiff.explain.scaling import Modes, Scaling
-from whydiff.judge.verdict import judge, judge_origins, needs_local_test
+from whydiff.judge.each_origin import judge_origins, needs_local_test
+from whydiff.judge.verdict import judge
 from whydiff.numbers.tolerance import CAST_ARTEFACT, Cancelled
 from whydiff.records import (
     Alignment,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from whydiff.judge.verdict import held_back
+from whydiff.judge.weighing import held_back
 from whydiff.records import Cause, Experiment, Verdict
 
 DONE = Experiment((), "outputs equal", "bit-equal", "confirmed", "replay")

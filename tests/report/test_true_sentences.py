@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from whydiff.judge.verdict import explains
+from whydiff.judge.each_origin import explains
 from whydiff.pipeline import compare
 from whydiff.records import (
     Alignment,

@@ -123,3 +123,11 @@ def graver(floats: Scale | None, chosen: Scale | None) -> Scale | None:
 
 
 __all__ = ["Difference", "Nature", "Scale", "choices", "difference", "graver", "worst"]
+
+
+def agrees(scale: Scale | None) -> bool:
+    return scale is not None and scale.nature in ("equal", "rounding")
+
+
+def stays(scale: Scale | None) -> bool:
+    return scale is not None and scale.nature == "stays"

@@ -17,8 +17,8 @@ import numpy as np
 
 from whydiff.explain.case import Case
 from whydiff.explain.scaling import Scaling
-from whydiff.judge.anchor import Anchor, Compared
 from whydiff.judge.noise_floor import Floor, NoiseFloor
+from whydiff.judge.outputs import Anchor, Compared
 from whydiff.judge.parting import is_choice, partings
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.records import Measurement, Payload, Slot

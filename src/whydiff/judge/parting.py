@@ -10,7 +10,7 @@ import numpy as np
 from whydiff.capturing.adapters import Executor, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.judge.anchor import Anchor, Compared
+from whydiff.judge.outputs import Anchor, Compared
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.pair.replay import replay
 from whydiff.records import Call, Slot

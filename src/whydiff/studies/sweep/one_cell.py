@@ -17,7 +17,8 @@ from whydiff.capturing.adapters import Executor, Recorded, Run, for_target, repl
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.scaling import measure_scaling
-from whydiff.judge.verdict import judge, judge_origins
+from whydiff.judge.each_origin import judge_origins
+from whydiff.judge.verdict import judge
 from whydiff.locate.growth import Plain, measure_growth
 from whydiff.locate.localization import Localization
 from whydiff.locate.origins import find_origins

@@ -1,0 +1,253 @@
+"""What each origin amounts to: experiments, the scaling test and the local test, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from whydiff.errors import PayloadError
+from whydiff.explain.case import Case
+from whydiff.explain.causes import is_general
+from whydiff.explain.local_test import LocalResult
+from whydiff.explain.scale import Scale, agrees, stays
+from whydiff.explain.scaling import Modes, Scaling
+from whydiff.judge.folding import folded
+from whydiff.numbers.casts import proven_cast
+from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, UNIT_ROUNDOFF, Cancelled
+from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
+
+_PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reduction", "bf16_reduction")
+_SPECIAL = ("nan_mismatch", "inf_mismatch")
+
+
+def needs_local_test(case: Case, scaling: Scaling | None) -> bool:
+    """Whether some origin is the same op on equal inputs, or was left open by the scaling test."""
+    origins = case.localization.origins
+    if any(origin.kind == "implementation" or _cancels(case, origin) for origin in origins):
+        return True
+    return scaling is not None and any(
+        origin.kind not in ("state", "input") and (modes.lifted is None or modes.lifted.nature in ("equal", "between"))
+        for origin, modes in zip(origins, scaling.origins, strict=True)
+    )
+
+
+def _cancels(case: Case, origin: Origin) -> bool:
+    """Whether two formulas lie so far apart that rounding alone would be a loss of more than half of the digits."""
+    apart = origin.comparison.value("rel_l2")
+    call = origin.calls[0]
+    if origin.kind not in ("region", "layout", "arguments") or apart is None or call < 0:
+        return False
+    units = [UNIT_ROUNDOFF[e.spec.dtype] for e in case.reference.calls[call].writes if e.spec.dtype in UNIT_ROUNDOFF]
+    return bool(units) and apart > max(units) ** CANCELLED_SHARE
+
+
+def judge_origins(
+    case: Case, causes: Sequence[Cause], scaling: Scaling | None = None, local: Mapping[int, LocalResult] | None = None
+) -> tuple[Origin, ...]:
+    """Origins with their verdicts and the evidence for them.
+
+    Args:
+        case: with the origins in ``localization``.
+        causes: after `whydiff.judge.verify.verify`.
+        scaling: from `whydiff.explain.scaling.measure_scaling`; None: not measured.
+        local: from `whydiff.explain.local_test.examine`, by position; None: not tested.
+    """
+    scaling = scaling or Scaling(origins=(Modes(),) * len(case.localization.origins), why_not="it was not run")
+    stored = folded(case, scaling)
+    judged = []
+    for index, (origin, modes) in enumerate(zip(case.localization.origins, scaling.origins, strict=True)):
+        if case.localization.silent:
+            silent = Evidence(case.localization.silent)
+            judged.append(replace(origin, verdict=Verdict.IDENTICAL, evidence=(*origin.evidence, silent)))
+            continue
+        verdict, evidence = _measured(case, origin, modes, scaling, index)
+        lost = scaling.cancelled
+        if lost is not None and verdict is Verdict.ROUNDING and _cancels(case, origin):
+            verdict = Verdict.UNSTABLE
+            evidence.append(Evidence(lost_digits(lost), {"lost_bits": lost.lost, "lost_bits_other": lost.other}))
+        if local and index in local:
+            excused = agrees(scaling.program.lifted) and not _same_question(case, origin)
+            verdict, evidence = _with_local(origin, verdict, evidence, local[index], excused)
+        explaining = [c for c in causes if _proven_here(c) and explains(c, origin)]
+        if explaining and verdict is not Verdict.UNSTABLE:
+            verdict = max((c.verdict for c in explaining), key=lambda v: v.severity)
+        if stored is not None and verdict is Verdict.SEMANTIC:
+            verdict, evidence = Verdict.ROUNDING, [*evidence, stored]
+        judged.append(replace(origin, verdict=verdict, evidence=(*origin.evidence, *evidence)))
+    return tuple(judged)
+
+
+def _proven_here(cause: Cause) -> bool:
+    """Whether an experiment shows that the origins are this cause's; which mistake it is may still be open."""
+    open_mistake = cause.status == "inconclusive" and is_general(cause.code) and cause.verdict is Verdict.SEMANTIC
+    proven = open_mistake and any(experiment.status == "confirmed" for experiment in cause.experiments)
+    return not cause.inert and (cause.status in ("confirmed", "located") or proven)
+
+
+def explains(cause: Cause, origin: Origin) -> bool:
+    """Whether an origin reads what a cause changes, or is the cause's site."""
+    targets = {intervention.target for intervention in cause.interventions} | {cause.site}
+    here = [str(site) for o in (origin.site, origin.candidate_site) for site in (o, o.at(""))]
+    return bool(targets & {*origin.leaves, *here}) or any(t.startswith(f"{s}.") for t in targets for s in here)
+
+
+def _with_local(
+    origin: Origin, verdict: Verdict, evidence: list[Evidence], result: LocalResult, excused: bool
+) -> tuple[Verdict, list[Evidence]]:
+    """The local test decides between kernels of one op, which lifting cannot tell, and what lifting left.
+
+    ``excused``: the outputs agree when lifted, and the two ops were asked for different things (parts of a batch):
+    then another result here is no other function.
+    """
+    found = [*evidence, Evidence(f"local test: {result.reason}"), *result.evidence]
+    if result.verdict is Verdict.UNSTABLE and origin.kind not in ("state", "input"):
+        return result.verdict, found
+    if result.verdict is Verdict.SEMANTIC and excused:
+        return verdict, found
+    same_op = origin.kind == "implementation" and verdict in (Verdict.ROUNDING, Verdict.PRECISION)
+    if result.verdict is not Verdict.INCONCLUSIVE and (same_op or verdict is Verdict.INCONCLUSIVE):
+        return result.verdict, found
+    return verdict, found
+
+
+def _same_question(case: Case, origin: Origin) -> bool:
+    """Whether both ops of an origin have the same arguments and inputs of the same shapes."""
+    sides = [
+        trace.calls[i] if 0 <= i < len(trace.calls) else None
+        for trace, i in zip((case.reference, case.candidate), origin.calls, strict=True)
+    ]
+    ours, theirs = sides
+    if ours is None or theirs is None or ours.arguments != theirs.arguments:
+        return False
+    return [e.spec.shape for e in ours.reads] == [e.spec.shape for e in theirs.reads]
+
+
+def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index: int) -> tuple[Verdict, list[Evidence]]:
+    """The verdict that measurements alone give."""
+    ways = (("casts lifted", modes.lifted), ("casts kept", modes.kept), ("state restored", modes.restored))
+    evidence = [_evidence(word, scale) for word, scale in ways if scale is not None]
+    special = special_numbers(origin.comparison)
+    if special and (modes.lifted is None or not modes.lifted.double.special or origin.comparison.value("nan_mismatch")):
+        return Verdict.UNSTABLE, [Evidence(f"{special} stands on one side only"), *evidence]
+    if origin.kind in ("state", "input") and origin.leaves:
+        if agrees(scaling.program.lifted) and not _reads_a_difference(case, origin):
+            verdict = Verdict.PRECISION if stays(scaling.program.kept) else Verdict.ROUNDING
+            return verdict, [
+                Evidence(
+                    "it reads equal tensors in another place, and the outputs agree when lifted: another way to "
+                    "the same values",
+                    {"program": str(scaling.program.lifted)},
+                ),
+                *evidence,
+            ]
+        verdict, proof = _of_leaves(case, origin, modes, scaling)
+        return verdict, [*proof, *evidence]
+    if modes.lifted is None and agrees(scaling.program.lifted):
+        verdict = Verdict.PRECISION if stays(scaling.program.kept) else Verdict.ROUNDING
+        return verdict, [
+            Evidence(
+                "the outputs agree when lifted: another way to the same values",
+                {"program": str(scaling.program.lifted)},
+            )
+        ]
+    if modes.lifted is None:
+        unmeasured = Verdict.SEMANTIC if origin.kind in ("arguments", "layout") else Verdict.INCONCLUSIVE
+        why = scaling.why_not or "the lifted programs have no floating value to compare here"
+        return unmeasured, [Evidence(f"the scaling test did not judge it: {why}")]
+    verdict = _of_scale(case, origin, modes)
+    if verdict is Verdict.SEMANTIC and agrees(scaling.program.lifted):
+        verdict = Verdict.PRECISION if stays(scaling.program.kept) else Verdict.ROUNDING
+        evidence.append(
+            Evidence(
+                "the outputs agree when lifted: another way to the same values",
+                {"program": str(scaling.program.lifted)},
+            )
+        )
+    elif verdict is Verdict.SEMANTIC and index in scaling.together and agrees(scaling.regions):
+        verdict = Verdict.ROUNDING
+        evidence.append(
+            Evidence("with the regions alone acting, the outputs agree when lifted", {"regions": str(scaling.regions)})
+        )
+    return verdict, evidence
+
+
+def lost_digits(lost: Cancelled) -> str:
+    """That one program loses digits which the other keeps, in words."""
+    names = ("reference", "candidate")
+    return (
+        f"the programs agree in float64, and in float32 the {names[lost.worse]} loses {lost.lost:.1f} of "
+        f"{lost.digits:.0f} bits of the outputs where the {names[1 - lost.worse]} loses {lost.other:.1f}"
+    )
+
+
+def _reads_a_difference(case: Case, origin: Origin) -> bool:
+    """Whether a leaf that an origin reads differs, or only one side has it."""
+    leaves = [leaf for pair in case.differing_leaves for leaf in pair]
+    differing = {name for leaf in leaves for name in (leaf.name, case.rename(leaf.name))}
+    lone = {leaf.name for leaves in case.lone_leaves() for leaf in leaves}
+    return bool((differing | lone) & set(origin.leaves))
+
+
+def _of_scale(case: Case, origin: Origin, modes: Modes) -> Verdict:
+    assert modes.lifted is not None
+    nature = modes.lifted.nature
+    if nature == "stays":
+        return Verdict.SEMANTIC
+    if nature == "between":
+        return Verdict.INCONCLUSIVE
+    if modes.kept is not None and modes.kept.nature == "stays":
+        recorded = origin.comparison.value("mean_abs")
+        artefact = recorded is not None and recorded * CAST_ARTEFACT < modes.kept.double.mean
+        return Verdict.ROUNDING if artefact else Verdict.PRECISION
+    if nature == "equal":
+        return Verdict.PRECISION if _precision_flags(case, origin) else Verdict.INCONCLUSIVE
+    return Verdict.ROUNDING
+
+
+def _of_leaves(case: Case, origin: Origin, modes: Modes, scaling: Scaling) -> tuple[Verdict, list[Evidence]]:
+    """Differing state: the same formula at another precision only if each tensor is the other's rounding."""
+    casts, others = [], []
+    for ours, theirs in case.differing_leaves:
+        if theirs.name not in origin.leaves:
+            continue
+        try:
+            cast = proven_cast(case.payload(ours, "reference"), case.payload(theirs, "candidate"))
+        except PayloadError as error:
+            return Verdict.INCONCLUSIVE, [Evidence(error.what)]
+        if cast is None:
+            others.append(theirs.name)
+        else:
+            casts.append(f"{theirs.name} of the {cast.rounded} is the other side's, rounded to {cast.narrow}")
+    if others or not casts:
+        named = ", ".join(others or origin.leaves)
+        return Verdict.SEMANTIC, [Evidence(f"{named}: not a rounding of the other side's")]
+    evidence = [Evidence(text) for text in casts]
+    restored = modes.restored or scaling.program.restored
+    if restored is not None and restored.nature in ("stays", "between"):
+        return Verdict.SEMANTIC, [*evidence, Evidence("with this state restored the difference stays")]
+    return Verdict.PRECISION, evidence
+
+
+def _precision_flags(case: Case, origin: Origin) -> list[str]:
+    flags = []
+    for trace, index in zip((case.reference, case.candidate), origin.calls, strict=True):
+        context = trace.calls[index].context if 0 <= index < len(trace.calls) else 0
+        flags.append(trace.contexts[context] if context < len(trace.contexts) else {})
+    return [name for name in _PRECISION_FLAGS if flags[0].get(name) != flags[1].get(name)]
+
+
+def special_numbers(comparison: Comparison) -> str:
+    """What stands on one side only: NaN, infinity or both, in words; empty: neither."""
+    names = {"nan_mismatch": "NaN", "inf_mismatch": "infinity"}
+    return " and ".join(names[metric] for metric in _SPECIAL if comparison.value(metric))
+
+
+def _evidence(word: str, scale: Scale) -> Evidence:
+    data = {
+        "float32": scale.single.mean,
+        "float64": scale.double.mean,
+        "slope": scale.slope,
+        "nature": scale.nature,
+        "where": scale.where,
+    }
+    return Evidence(f"lifted, {word}, at {scale.where}: {scale}", data)

@@ -1,0 +1,89 @@
+"""Causes that an experiment speaks for, held against float64 and against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from whydiff.errors import WhydiffError
+from whydiff.explain.case import Case
+from whydiff.explain.causes import is_general
+from whydiff.explain.scale import agrees, stays
+from whydiff.explain.scaling import Modes, Scaling
+from whydiff.judge.folding import folded
+from whydiff.numbers.tolerance import SCALING_FLOOR
+from whydiff.records import Cause, Verdict
+
+
+def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tuple[Cause, ...]:
+    """Causes whose removal makes the bits equal, held against float64.
+
+    A confirmed cause that claims another function is none where the programs compute the same without rounding:
+    if the difference stays with the recorded casts, it is one of precision; else the cause chooses another way to
+    the same values. It explains the bits, and is no defect.
+
+    A general cause, which says where another function is computed but not by which mistake, stays inconclusive
+    while a named one of the same verdict could not be tried: it may be that one's effect.
+
+    Args:
+        case: the pair of runs.
+        causes: after `whydiff.judge.verify.verify`.
+        scaling: from `whydiff.explain.scaling.measure_scaling`; None: nothing differs.
+    """
+    program = scaling.program if scaling else Modes()
+    acting = [c for c in causes if c.status == "confirmed" and not c.inert]
+    stored = None if agrees(program.lifted) else folded(case, scaling)
+    one_function = agrees(program.lifted) or stored is not None
+    no_defect = "in float64 the outputs agree with it too, so it chooses another way to the same values"
+    if stored is not None:
+        no_defect = stored.statement
+    found = []
+    for cause in causes:
+        claims = cause in acting and cause.verdict is Verdict.SEMANTIC
+        if claims and one_function and stays(program.kept):
+            cause = replace(cause, verdict=Verdict.PRECISION)
+        elif claims and (one_function or _harmless(case, cause, acting)):
+            cause = replace(
+                cause,
+                verdict=Verdict.ROUNDING,
+                status="inconclusive",
+                reason=f"it explains the bits, which agree when it is removed, and is no defect: {no_defect}",
+            )
+        found.append(cause)
+    return held_back(found)
+
+
+def held_back(causes: Sequence[Cause]) -> tuple[Cause, ...]:
+    """Causes in which no general one is confirmed while a named one of another function could not be tried."""
+    found = []
+    untried = [
+        c
+        for c in causes
+        if c.status == "inconclusive"
+        and not c.inert
+        and not c.experiments
+        and c.verdict is Verdict.SEMANTIC
+        and not is_general(c.code)
+    ]
+    for cause in causes:
+        other_function = cause.status == "confirmed" and cause.verdict is Verdict.SEMANTIC
+        if untried and other_function and is_general(cause.code):
+            named = ", ".join(f"{c.code} {c.name} at {c.site}" for c in untried[:3])
+            reason = f"its experiment holds, and it may be the effect of {named}, which could not be tried"
+            cause = replace(cause, status="inconclusive", reason=reason)
+        found.append(cause)
+    return tuple(found)
+
+
+def _harmless(case: Case, cause: Cause, acting: Sequence[Cause]) -> bool:
+    """Whether the outputs agree in float64 while this cause acts alone and all other proven ones are removed."""
+    others = dict.fromkeys(
+        i for one in acting if one is not cause for i in one.interventions if i not in cause.interventions
+    )
+    if not others:
+        return False
+    try:
+        apart = case.experiments.apart_in_float64(tuple(others))
+    except WhydiffError:
+        return False  # it cannot be told: the experiment stands
+    return apart is not None and apart <= SCALING_FLOOR
