@@ -61,11 +61,13 @@ def test_public_names_are_these() -> None:
         "CaptureError",
         "Diagnosis",
         "PayloadError",
+        "PluginError",
         "ReplayError",
         "TargetError",
         "TraceError",
         "TraceFormatError",
         "TraceVersionError",
+        "UnsupportedError",
         "UsageError",
         "Verdict",
         "WhydiffError",
@@ -103,7 +105,8 @@ def test_public_names_are_the_rooms_own_objects(name: str, home: str, attribute:
 
 def test_every_error_is_public() -> None:
     errors = importlib.import_module("whydiff.errors")
-    defined = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    named = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
+    defined = {name for name, value in named.items() if issubclass(value, errors.WhydiffError)}
     assert {name for name in whydiff.__all__ if name.endswith("Error")} == defined
     assert all(getattr(whydiff, name) is getattr(errors, name) for name in defined)
 

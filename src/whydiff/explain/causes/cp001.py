@@ -67,12 +67,12 @@ class FusedExcessPrecision(CauseRule):
     def _cause(self, case: Case, side: Side, narrow: tuple[str, ...]) -> Cause:
         away, put = rounding_changes(side)
         return Cause(
-            self.code,
-            self.name,
-            f"the {side}",
-            Verdict.PRECISION,
-            (_nearer(case, side, narrow),),
-            Remedy(
+            code=self.code,
+            name=self.name,
+            site=f"the {side}",
+            verdict=Verdict.PRECISION,
+            evidence=(_nearer(case, side, narrow),),
+            remedy=Remedy(
                 "Accept it if the compiled side is nearer to float64; else compile with every rounding kept.",
                 "import torch._inductor.config\ntorch._inductor.config.emulate_precision_casts = True\n",
                 is_take_away=side == "candidate",
@@ -125,10 +125,10 @@ def _located(cause: Cause, side: Side) -> Cause:
     direction: Direction = "put_in" if side == "candidate" else "take_away"
     other = "reference" if side == "candidate" else "candidate"
     experiment = Experiment(
-        (Intervention("keep-wide", "the program"),),
-        f"gives the {side}'s outputs bit for bit",
-        f"gives the {side}'s outputs bit for bit",
-        "confirmed",
+        interventions=(Intervention("keep-wide", "the program"),),
+        prediction=f"gives the {side}'s outputs bit for bit",
+        outcome=f"gives the {side}'s outputs bit for bit",
+        status="confirmed",
         direction=direction,
     )
     return replace(

@@ -103,11 +103,11 @@ def _cause(rule: CauseRule, case: Case, side: Side) -> Cause:
     other = "candidate" if side == "reference" else "reference"
     outcome = f"gives the {other}'s outputs bit for bit" if equal else f"its outputs still differ from the {other}'s"
     experiment = Experiment(
-        (uncompiled(side),),
-        f"gives the {other}'s outputs bit for bit",
-        outcome,
-        "confirmed" if equal else "inconclusive",
-        "rerun",
+        interventions=(uncompiled(side),),
+        prediction=f"gives the {other}'s outputs bit for bit",
+        outcome=outcome,
+        status="confirmed" if equal else "inconclusive",
+        method="rerun",
         before=None if before is None else before.mean_abs,
         after=None if after is None else after.mean_abs,
         direction=DIRECTIONS[side],
@@ -121,17 +121,17 @@ def _cause(rule: CauseRule, case: Case, side: Side) -> Cause:
     if found is not None:
         evidence.append(Evidence(str(found), {"errors": list(found.errors), "coarse": found.coarse}))
     return Cause(
-        rule.code,
-        rule.name,
-        f"the {side}",
-        verdict,
-        tuple(evidence),
-        _remedy(verdict),
-        "located" if equal else "inconclusive",
-        "running it uncompiled shows that compiling makes the difference, not what the compiler did"
+        code=rule.code,
+        name=rule.name,
+        site=f"the {side}",
+        verdict=verdict,
+        evidence=tuple(evidence),
+        remedy=_remedy(verdict),
+        status="located" if equal else "inconclusive",
+        reason="running it uncompiled shows that compiling makes the difference, not what the compiler did"
         if equal
         else "running it uncompiled removes only a part of the difference",
-        (experiment,),
+        experiments=(experiment,),
     )
 
 

@@ -140,12 +140,12 @@ def _cause(rule: CauseRule, case: Case, side: str, places: list[tuple[Contractio
             )
         )
     return Cause(
-        rule.code,
-        rule.name,
-        str(case.reference.calls[places[0][1] if side == "candidate" else places[0][0].call].site),
-        Verdict.ROUNDING,
-        tuple(evidence),
-        _remedy(mine.framework, worst.cancelled > CANCELLED_SHARE * _BITS),
+        code=rule.code,
+        name=rule.name,
+        site=str(case.reference.calls[places[0][1] if side == "candidate" else places[0][0].call].site),
+        verdict=Verdict.ROUNDING,
+        evidence=tuple(evidence),
+        remedy=_remedy(mine.framework, worst.cancelled > CANCELLED_SHARE * _BITS),
         interventions=away,
         put_in=put,
     )
