@@ -5,6 +5,7 @@ records: adapters make them, the pipeline reads them, reporters render the last 
 """
 
 from whydiff.records.diagnosis import Diagnosis, Side
+from whydiff.records.environment import Environment, ObserverCheck
 from whydiff.records.finding import (
     Alignment,
     Cause,
@@ -25,14 +26,12 @@ from whydiff.records.finding import (
 from whydiff.records.trace import (
     SCHEMA_VERSION,
     Call,
-    Environment,
     Event,
     Fingerprint,
     Kind,
     Leaf,
     LeafRole,
     Lift,
-    ObserverCheck,
     Output,
     OutputKind,
     Payload,

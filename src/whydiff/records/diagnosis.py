@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from whydiff import registry
+from whydiff.records.environment import Environment, ObserverCheck
 from whydiff.records.finding import Alignment, Cause, Comparison, Count, Growth, Measurement, Origin, Verdict
-from whydiff.records.trace import SCHEMA_VERSION, Environment, ObserverCheck, Trace
+from whydiff.records.trace import SCHEMA_VERSION, Trace
 
 
 @dataclass(frozen=True, slots=True)

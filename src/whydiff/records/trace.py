@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from whydiff.records.environment import Environment, ObserverCheck
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -262,42 +264,6 @@ class Lift:
     casts: Literal["kept", "lifted"] = "lifted"
     everything: bool = False
     seed: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """Everything outside the program that can change numbers. Values are JSON scalars.
-
-    Attributes:
-        versions: package → version (torch, numpy, python, BLAS, oneDNN, CUDA, cuDNN …).
-        hardware: device names, CPU instruction set, core count.
-        flags: determinism, TF32, reduced precision, SDPA backends, threads, autocast …
-        variables: environment variables that frameworks read.
-        rng: short digests of the random generators' states at the beginning.
-    """
-
-    versions: Mapping[str, str] = field(default_factory=dict)
-    hardware: Mapping[str, str] = field(default_factory=dict)
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    variables: Mapping[str, str] = field(default_factory=dict)
-    rng: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ObserverCheck:
-    """Proof that looking did not change the numbers (plain run twice, instrumented run once).
-
-    Attributes:
-        deterministic: the two plain runs agree bit for bit (H0 == H0′); None if not run.
-        unchanged: the instrumented run agrees with the plain one (H1 == H0); None if not run.
-        outputs: how many output tensors were compared.
-        note: what differed, or why the check was not run.
-    """
-
-    deterministic: bool | None
-    unchanged: bool | None
-    outputs: int = 0
-    note: str = ""
 
 
 class Trace(Protocol):

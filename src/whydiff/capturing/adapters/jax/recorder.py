@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from whydiff.capturing.adapters.jax.known import Equation, Known, Sites
 from whydiff.capturing.adapters.jax.ops import SLICE, STACK, Fixed, Op, aval_of
 from whydiff.capturing.adapters.jax.scopes import Names, phase_and_scope
 from whydiff.capturing.adapters.jax.state import Reached
+from whydiff.capturing.adapters.jax.taps import fingerprints, item, on_host
 from whydiff.records import Call, Event, Fingerprint, Leaf, LeafRole, Site, TensorSpec
 from whydiff.records.trace import UNSEEN
 
@@ -211,7 +212,7 @@ class Recorder:
         self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Ref], taps: Sequence[Any], names: Names
     ) -> list[Ref]:
         """Write down everything a program did, from the taps of its run (`whydiff.capturing.adapters.jax.tapped`)."""
-        outer, self._marks = self._marks, _fingerprints(taps)
+        outer, self._marks = self._marks, fingerprints(taps)
         try:
             return self._program(jaxpr, consts, args, taps, names)
         finally:
@@ -260,7 +261,7 @@ class Recorder:
         first, carried = scan_sizes(p)
         second = first + carried
         consts, carry, xs = list(args[:first]), list(args[first:second]), args[second:]
-        body, stacked = p["jaxpr"], _on_host(tap["body"])
+        body, stacked = p["jaxpr"], on_host(tap["body"])
         ys: list[list[Ref]] = []
         for turn in range(p["length"]):
             index = p["length"] - 1 - turn if p["reverse"] else turn
@@ -269,7 +270,7 @@ class Recorder:
                 self._slice(x, var.aval, index, here, source)
                 for x, var in zip(xs, body.jaxpr.invars[second:], strict=True)
             ]
-            outs = self.program(body.jaxpr, body.consts, [*consts, *carry, *items], _item(stacked, index), here)
+            outs = self.program(body.jaxpr, body.consts, [*consts, *carry, *items], item(stacked, index), here)
             carry = outs[:carried]
             ys.append(outs[carried:])
         made = []
@@ -289,10 +290,10 @@ class Recorder:
         p = eqn.params
         first, second = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
         consts, carry, body = list(args[first:second]), list(args[second:]), p["body_jaxpr"]
-        stacked = _on_host(tap["body"])
+        stacked = on_host(tap["body"])
         for turn in range(int(tap["count"])):
             here = (*names, ("scope", f"while.{turn}"))
-            carry = self.program(body.jaxpr, body.consts, [*consts, *carry], _item(stacked, turn), here)
+            carry = self.program(body.jaxpr, body.consts, [*consts, *carry], item(stacked, turn), here)
         return carry
 
     def _cond(self, eqn: Any, args: Sequence[Ref], tap: Any, names: Names) -> list[Ref]:
@@ -340,10 +341,6 @@ class Recorder:
 _CONTROL = {"scan": Recorder._scan, "while": Recorder._while, "cond": Recorder._cond}
 
 
-def _on_host(taps: Any) -> Any:
-    return jax.tree_util.tree_map(values.host, taps)
-
-
 _Noted = tuple[Op | None, Sites, Sequence[Ref], Sequence[Ref], Sequence[str], str]
 """One call as it was met: what it executed (None: the run returned), sites, reads, writes, payload keys, source."""
 
@@ -387,22 +384,3 @@ def _event(site: Site, ref: Ref, payload: str = "") -> Event:
         skipped=ref.skipped,
         payload=payload,
     )
-
-
-def _fingerprints(taps: Sequence[Any]) -> dict[int, Fingerprint]:
-    """Id → fingerprint of what a program's own equations gave, those of the programs that it calls included."""
-    found = list(_arrays(taps))
-    marks = values.fingerprints([values.host(array) for array in found])
-    return {id(array): mark for array, mark in zip(found, marks, strict=True)}
-
-
-def _arrays(taps: Sequence[Any]) -> Iterator[Any]:
-    for tap in taps:
-        if isinstance(tap, list):
-            yield from _arrays(tap)
-        elif isinstance(tap, (jax.Array, np.ndarray)) and not values.not_comparable(tap):
-            yield tap
-
-
-def _item(taps: Any, index: int) -> Any:
-    return jax.tree_util.tree_map(lambda array: array[index], taps)

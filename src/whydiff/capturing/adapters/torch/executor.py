@@ -14,49 +14,11 @@ from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view, not_comparable, to_payload
 from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
+from whydiff.capturing.adapters.torch.held import Held, extent, laid_out
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.operators import describe, find
 from whydiff.errors import PayloadError, ReplayError
 from whydiff.records import Call, Event, Leaf, Payload, Trace
-
-
-class Held:
-    """A storage of the replay: its tensor memory, and where the recorded offsets begin in it."""
-
-    __slots__ = ("dtype", "recorded", "shift", "storage", "whole")
-
-    def __init__(self, tensor: torch.Tensor, recorded: str, shift: int = 0) -> None:
-        self.whole = tensor
-        self.storage = tensor.untyped_storage()
-        self.dtype = tensor.dtype
-        self.recorded = recorded
-        self.shift = shift
-
-    def look(self, event: Event) -> torch.Tensor:
-        """The tensor that an event looked at, as it is now."""
-        spec, whole = event.spec, self.whole
-        same_type = spec.dtype == self.recorded
-        if (
-            same_type
-            and self.shift == 0
-            and spec.shape == tuple(whole.shape)
-            and (spec.strides == whole.stride() and spec.offset == whole.storage_offset())
-        ):
-            return whole
-        offset = spec.offset - self.shift
-        dtype = self.dtype if same_type else dtype_of(spec.dtype)
-        if not same_type and self.shift:
-            ratio = dtype_of(self.recorded).itemsize / dtype.itemsize
-            offset = spec.offset - int(self.shift * ratio)
-        end = (offset + _extent(spec.shape, spec.strides)) * dtype.itemsize
-        if offset < 0 or (end > self.storage.nbytes() and spec.numel):  # torch would grow the storage
-            raise ReplayError(
-                "A look lies outside the storage that it looks at.",
-                where=str(event.site),
-                actual=f"{spec} at element {offset}",
-                expected=f"within {self.storage.nbytes()} bytes",
-            )
-        return torch.empty(0, dtype=dtype, device=whole.device).set_(self.storage, offset, spec.shape, spec.strides)
 
 
 class Executor(Replay):
@@ -229,7 +191,7 @@ class Executor(Replay):
         """Give one read another tensor, laid out as the one that it was given; False for another shape."""
         if not self._takes(event, value):
             return False
-        self._stand_ins[event.site] = _laid_out(value.to(self._held_dtype(event)), event.spec.strides)
+        self._stand_ins[event.site] = laid_out(value.to(self._held_dtype(event)), event.spec.strides)
         return True
 
     def _takes(self, event: Event, value: torch.Tensor) -> bool:
@@ -256,12 +218,12 @@ class Executor(Replay):
             live = leaf.name in self._handles and not restored
             if live and event.storage not in self._changed and value.storage_offset() == leaf.spec.offset:
                 return Held(value, leaf.spec.dtype)
-            return Held(_laid_out(value, leaf.spec.strides), leaf.spec.dtype, leaf.spec.offset)
+            return Held(laid_out(value, leaf.spec.strides), leaf.spec.dtype, leaf.spec.offset)
         return self._load_shared(leaves)
 
     def _load_shared(self, leaves: list[Leaf]) -> Held:
         low = min(leaf.spec.offset for leaf in leaves)
-        high = max(leaf.spec.offset + _extent(leaf.spec.shape, leaf.spec.strides) for leaf in leaves)
+        high = max(leaf.spec.offset + extent(leaf.spec.shape, leaf.spec.strides) for leaf in leaves)
         values = [(leaf, self.leaf_value(leaf)) for leaf in leaves]
         first = values[0][1]
         base = torch.zeros(high - low, dtype=first.dtype, device=first.device)
@@ -315,7 +277,7 @@ class Executor(Replay):
         if tensor.stride() == spec.strides and tensor.storage_offset() == spec.offset:
             self._held[event.storage] = Held(tensor, spec.dtype)
         else:
-            self._held[event.storage] = Held(_laid_out(tensor, spec.strides), spec.dtype, spec.offset)
+            self._held[event.storage] = Held(laid_out(tensor, spec.strides), spec.dtype, spec.offset)
 
     def _place_payloads(self, call: Call) -> bool:
         """Put recorded written values in place; False if the trace lacks one."""
@@ -379,25 +341,6 @@ class Executor(Replay):
     def copy(self, value: torch.Tensor) -> torch.Tensor:
         """A clone with the same strides."""
         return value.clone()
-
-
-def _laid_out(value: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
-    """A copy of a tensor with given strides (so that kernels meet the layout they met)."""
-    if not strides and value.dim():
-        return value.detach().clone(memory_format=torch.contiguous_format)
-    copy = torch.empty_strided(tuple(value.shape), tuple(strides), dtype=value.dtype, device=value.device)
-    if any(stride == 0 and size > 1 for stride, size in zip(strides, value.shape, strict=True)):
-        copy = copy.zero_()
-        for_each = tuple(slice(0, 1) if s == 0 else slice(None) for s in strides)
-        copy[for_each].copy_(value[for_each])
-        return copy
-    return copy.copy_(value.detach())
-
-
-def _extent(shape: Sequence[int], strides: Sequence[int]) -> int:
-    if 0 in shape:
-        return 0
-    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
 
 
 def _flat(result: Any) -> Iterator[torch.Tensor]:

@@ -20,9 +20,10 @@ from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import short
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, integer_view
-from whydiff.capturing.adapters.torch.executor import Executor, Held, _flat
+from whydiff.capturing.adapters.torch.executor import Executor, _flat
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.formulas import FORMULAS
+from whydiff.capturing.adapters.torch.held import Held
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
 from whydiff.errors import ReplayError, WhydiffError
 from whydiff.records import Call, Count, Event, Lift, Trace

@@ -7,18 +7,19 @@ copy, no ``contiguous()`` on what the program sees, no host synchronisation beyo
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from whydiff.capturing.adapters.torch.arguments import lazy_bits, place_of
+from whydiff.capturing.adapters.torch.arguments import place_of
 from whydiff.capturing.adapters.torch.dtypes import not_comparable, plain, spec_of, to_payload
 from whydiff.capturing.adapters.torch.environment import Flags, rng_state, switches_now
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes, spans_lanes
 from whydiff.capturing.adapters.torch.operators import Operator, decomposed, describe, draws
 from whydiff.capturing.adapters.torch.outputs import tensors_in
+from whydiff.capturing.adapters.torch.results import flat, is_hole, resolved
 from whydiff.capturing.adapters.torch.rows import Row, call_of
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf
@@ -111,7 +112,7 @@ class Recorder(TorchDispatchMode):
         self._count = index + 1
         for nbytes, (_, tensor, storage) in zip(held, touched, strict=True) if operator.resizes else ():
             storage.initialised = storage.initialised and tensor.untyped_storage().nbytes() <= nbytes
-        wanted = (self.keep is not None and self.keep(f"{scope}:{operator.op}#{number}")) or _is_hole(reads, args)
+        wanted = (self.keep is not None and self.keep(f"{scope}:{operator.op}#{number}")) or is_hole(reads, args)
         writes, kind = self._outputs(operator, index, result, touched, wanted)
         mutates = tuple(position for position, _, _ in touched) if touched else ()
         self._rows.append(
@@ -217,7 +218,7 @@ class Recorder(TorchDispatchMode):
             storage.producer, storage.initialised = index, storage.initialised or not operator.resizes
             changed.add(storage.number)
         returned: set[int] = set()
-        for tensor in (result,) if isinstance(result, torch.Tensor) else _flat(result):
+        for tensor in (result,) if isinstance(result, torch.Tensor) else flat(result):
             reason = "" if plain(tensor) else not_comparable(tensor)
             if reason:
                 writes.append((spec_of(tensor), -1, index, None, 0, True, reason, ""))
@@ -354,7 +355,7 @@ class Recorder(TorchDispatchMode):
 
     def returned(self, outputs: Any, scope: str = "") -> None:
         """Record what the run (or the outermost module) gave back, as a call of kind ``return``."""
-        found = [(path, _resolved(tensor)) for path, tensor in tensors_in(outputs)]
+        found = [(path, resolved(tensor)) for path, tensor in tensors_in(outputs)]
         with _disable_current_modes():
             reads = [self._look(tensor, None, 0, None) for _, tensor in found]
         self._append("return", scope, "return", reads, [], [path for path, _ in found])
@@ -388,27 +389,3 @@ class Recorder(TorchDispatchMode):
         finally:
             if collecting:
                 gc.enable()
-
-
-def _is_hole(reads: Sequence[Row], args: Sequence[Any]) -> bool:
-    """Whether a call cannot be executed again from its record: what follows starts from the values it gave.
-
-    It reads what has no plain storage (a sparse, nested or quantised tensor), or an object of a library (packed
-    weights).
-    """
-    return any(row[1] == -1 for row in reads) or any(isinstance(item, torch.ScriptObject) for item in args)
-
-
-def _resolved(tensor: torch.Tensor) -> torch.Tensor:
-    """What a lazily conjugated or negated result shows; the op that resolves it is recorded."""
-    if lazy_bits(tensor) and not not_comparable(tensor):
-        return tensor.detach().resolve_conj().resolve_neg()
-    return tensor
-
-
-def _flat(result: Any) -> Iterable[torch.Tensor]:
-    if isinstance(result, torch.Tensor):
-        yield result
-    elif isinstance(result, (list, tuple)):
-        for item in result:
-            yield from _flat(item)

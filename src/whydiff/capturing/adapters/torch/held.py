@@ -1,0 +1,70 @@
+"""Storages that a replay holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from whydiff.capturing.adapters.torch.dtypes import dtype_of
+from whydiff.errors import ReplayError
+from whydiff.records import Event
+
+
+class Held:
+    """A storage of the replay: its tensor memory, and where the recorded offsets begin in it."""
+
+    __slots__ = ("dtype", "recorded", "shift", "storage", "whole")
+
+    def __init__(self, tensor: torch.Tensor, recorded: str, shift: int = 0) -> None:
+        self.whole = tensor
+        self.storage = tensor.untyped_storage()
+        self.dtype = tensor.dtype
+        self.recorded = recorded
+        self.shift = shift
+
+    def look(self, event: Event) -> torch.Tensor:
+        """The tensor that an event looked at, as it is now."""
+        spec, whole = event.spec, self.whole
+        same_type = spec.dtype == self.recorded
+        if (
+            same_type
+            and self.shift == 0
+            and spec.shape == tuple(whole.shape)
+            and (spec.strides == whole.stride() and spec.offset == whole.storage_offset())
+        ):
+            return whole
+        offset = spec.offset - self.shift
+        dtype = self.dtype if same_type else dtype_of(spec.dtype)
+        if not same_type and self.shift:
+            ratio = dtype_of(self.recorded).itemsize / dtype.itemsize
+            offset = spec.offset - int(self.shift * ratio)
+        end = (offset + extent(spec.shape, spec.strides)) * dtype.itemsize
+        if offset < 0 or (end > self.storage.nbytes() and spec.numel):  # torch would grow the storage
+            raise ReplayError(
+                "A look lies outside the storage that it looks at.",
+                where=str(event.site),
+                actual=f"{spec} at element {offset}",
+                expected=f"within {self.storage.nbytes()} bytes",
+            )
+        return torch.empty(0, dtype=dtype, device=whole.device).set_(self.storage, offset, spec.shape, spec.strides)
+
+
+def laid_out(value: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
+    """A copy of a tensor with given strides (so that kernels meet the layout they met)."""
+    if not strides and value.dim():
+        return value.detach().clone(memory_format=torch.contiguous_format)
+    copy = torch.empty_strided(tuple(value.shape), tuple(strides), dtype=value.dtype, device=value.device)
+    if any(stride == 0 and size > 1 for stride, size in zip(strides, value.shape, strict=True)):
+        copy = copy.zero_()
+        for_each = tuple(slice(0, 1) if s == 0 else slice(None) for s in strides)
+        copy[for_each].copy_(value[for_each])
+        return copy
+    return copy.copy_(value.detach())
+
+
+def extent(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Elements from the first to the last that a look covers; 0 if it is empty."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
