@@ -49,8 +49,7 @@ def test_a_rule_that_raises_is_counted_and_the_others_speak(monkeypatch: pytest.
 def test_an_experiment_that_raises_is_counted_and_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Experiments, "try_out", broken)
     found = compare(*pair())
-    ((what, (reason, _)),) = failed(found).items()
-    assert what == "the experiment of ST001 at weight"
+    reason, _ = failed(found)["the experiment of ST001 at weight"]
     assert "on purpose" in reason
     (cause,) = found.causes
     assert (cause.status, cause.reason) == ("inconclusive", "the experiment failed: ValueError: on purpose")

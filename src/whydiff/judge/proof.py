@@ -75,7 +75,8 @@ class Way:
     @property
     def idle(self) -> bool:
         """Whether it changes no output, alone or with the others."""
-        return self.tried and same(self.others, self.every) and same(self.alone, self.before)
+        compared = self.tried and bool(self.before.comparisons)
+        return compared and same(self.others, self.every) and same(self.alone, self.before)
 
     def experiment(self) -> Experiment:
         """What was done and what came of it."""

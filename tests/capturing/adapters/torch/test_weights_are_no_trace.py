@@ -56,5 +56,9 @@ def test_a_pt_file_on_the_command_line(tmp_path: Path) -> None:
         check=False,
         timeout=120,
     )
-    assert done.returncode == 2 and "a trace is a folder" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and "holds numbers, not a program or a trace" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     assert not mark.exists()

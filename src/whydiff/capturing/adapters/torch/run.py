@@ -195,6 +195,7 @@ class Run(contract.Run):
         if self._contents is None:
             self._contents = Contents(self._reached)
         set_random_states(self._random)
+        torch.clear_autocast_cache()  # a region around the call would hand on the casts of the run before
         try:
             yield self._fresh()
         finally:
