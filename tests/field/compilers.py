@@ -97,3 +97,47 @@ def other_operand() -> Pair:
         return a1 * b2 - a2 * b1
 
     return lambda: jax.jit(cross)(a, a, b, b), lambda: jax.jit(cross)(a, a * 1.0000005, b, b)
+
+
+def exported() -> Pair:
+    """An exported program against the module: another form of the same ops."""
+    model, x = _network(), torch.randn(3, 16)
+    program = torch.export.export(model, (x,)).module()
+
+    def run(program: Any) -> Any:
+        with torch.no_grad():
+            return program(x)
+
+    return lambda: run(model), lambda: run(program)
+
+
+def optimizer_step() -> Pair:
+    """A step of Adam with decoupled weight decay, written out, with and without jit."""
+    weights, gradient = jnp.arange(6.0).reshape(2, 3), jnp.ones((2, 3)) * 0.3
+
+    def step(state: Any, weights: Any) -> Any:
+        count, first, second = state
+        count = count + 1
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        scaled = first / (1 - 0.9**count) / (jnp.sqrt(second / (1 - 0.999**count)) + 1e-8)
+        return (count, first, second), weights - 1e-2 * (scaled + 0.1 * weights)
+
+    def run(step: Any) -> Any:
+        state, now = (jnp.int32(0), jnp.zeros_like(weights), jnp.zeros_like(weights)), weights
+        for _ in range(2):
+            state, now = step(state, now)
+        return now
+
+    return lambda: run(step), lambda: run(jax.jit(step))
+
+
+def removed_casts() -> Pair:
+    """Casts to bfloat16 and back, which a compiler may leave out."""
+    x = jnp.linspace(-2.0, 2.0, 64)
+
+    def chain(x: Any) -> Any:
+        for _ in range(3):
+            x = jnp.sin(x).astype(jnp.bfloat16).astype(jnp.float32) * 1.1
+        return x
+
+    return lambda: chain(x), lambda: jax.jit(chain)(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -126,3 +127,49 @@ def distances() -> Pair:
         return slopes[:, None, None] * (at[None, :] - at[:, None]).abs().to(dtype).float() + q.sum()
 
     return lambda: bias(torch.float32), lambda: bias(torch.bfloat16)
+
+
+class _Recomputed(torch.autograd.Function):
+    """A hand-written checkpoint: the forward pass is carried out again, in the region that it ran in."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Any, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        ctx.run, ctx.parameters, ctx.on = run, parameters, torch.is_autocast_enabled("cpu")
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return run(x)
+
+    @staticmethod
+    def again(ctx: Any, gradient: torch.Tensor, on: bool) -> tuple[Any, ...]:
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        region: Any = torch.autocast("cpu", torch.bfloat16) if on else nullcontext()
+        with torch.enable_grad(), region:
+            y = ctx.run(x)
+        return (None, *torch.autograd.grad(y, (x, *ctx.parameters), gradient.to(y.dtype)))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        return _Recomputed.again(ctx, gradient, ctx.on)
+
+
+class _RecomputedOutside(_Recomputed):
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        return _Recomputed.again(ctx, gradient, on=False)
+
+
+def recomputed_outside() -> Pair:
+    """The forward pass ran under autocast, and what the backward pass recomputes does not."""
+
+    def step(function: Any) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+        head = nn.Linear(16, 3)
+        x = torch.randn(8, 16, generator=_seeded(), requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = head(function.apply(net, x, *net.parameters())).float()
+        loss = y.logsumexp(-1).mean()
+        loss.backward()
+        return {"loss": loss.detach(), "gradient": net[0].weight.grad}
+
+    return lambda: step(_Recomputed), lambda: step(_RecomputedOutside)

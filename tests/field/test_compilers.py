@@ -16,6 +16,9 @@ CASES = {  # case: verdicts, the first cause's code and status; empty: none is d
     "cross_product": ({"rounding", "unstable"}, ("CP003", "confirmed")),
     "polynomial": ({"rounding", "identical"}, ()),
     "other_operand": ({"semantic", "unstable"}, ()),
+    "exported": ({"identical"}, ()),
+    "optimizer_step": ({"rounding", "identical"}, ()),
+    "removed_casts": ({"precision", "rounding", "identical", "inconclusive"}, ()),
 }
 
 

@@ -41,6 +41,9 @@ def test_half_a_unit_in_the_last_place_is_the_limit() -> None:
     beyond = implied(held * 1.02, "bfloat16", lambda reads: reads[0], [exact], [None])
     assert beyond is not None
     assert not beyond.is_rounding
+    equal = implied(held, "bfloat16", lambda reads: reads[0], [held], [None])
+    assert equal is not None
+    assert not equal.is_rounding  # nothing that is stored differs
 
 
 def test_only_maps_of_rows_have_a_matrix() -> None:

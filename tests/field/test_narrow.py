@@ -15,6 +15,7 @@ CASES = {  # case: verdicts, the first cause's code and its status; empty: no ca
     "scale_other": ({"semantic"}, "", ""),
     "plain_half": ({"precision"}, "PR002", "confirmed"),
     "distances": ({"precision"}, "PR006", "confirmed"),
+    "recomputed_outside": ({"precision"}, "PR004", "confirmed"),
 }
 
 
@@ -40,3 +41,14 @@ def test_flips_and_divergence_are_told_across_dtypes() -> None:
     metrics = {measurement.metric for measurement in compare(*narrow.plain_half()).impact}
     assert any("flip" in metric for metric in metrics)
     assert any("kl" in metric for metric in metrics)
+
+
+def test_the_region_is_opened_where_the_reference_has_it_open() -> None:
+    remedy = compare(*narrow.recomputed_outside()).causes[0].remedy
+    assert remedy is not None
+    assert "dtype=torch.bfloat16" in remedy.code
+    assert "enabled=False" not in remedy.code
+    reference, candidate = narrow.recomputed_outside()
+    closed = compare(candidate, reference).causes[0].remedy
+    assert closed is not None
+    assert "enabled=False" in closed.code

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.numbers.formats import FORMATS
+from whydiff.numbers.tolerance import SCALING_FLOOR
 
 Array = np.ndarray[Any, Any]
 Function = Callable[[Sequence[Array]], Array]
@@ -34,17 +35,19 @@ class Implied:
         dtype: in which the value is stored.
         elements: how many were compared.
         moves: whether moving the other side's stored numbers moves the value at all.
+        differs: whether the two are apart by more than float64 rounds; else nothing stored is what differs.
     """
 
     worst: float
     dtype: str
     elements: int
     moves: bool = True
+    differs: bool = True
 
     @property
     def is_rounding(self) -> bool:
-        """Whether no element lies farther away than rounding explains."""
-        return self.worst <= 1.0
+        """Whether there is a difference, and no element lies farther away than rounding explains."""
+        return self.differs and self.worst <= 1.0
 
 
 def implied(
@@ -70,8 +73,14 @@ def implied(
     stored = stored.reshape(computed.shape)
     bound = _half(np.maximum(np.abs(stored), np.abs(computed)), dtype)
     moved = _moved(function, reads, dtypes, computed)
-    apart = np.abs(stored - computed) / (bound + moved)
-    return Implied(float(np.max(apart, initial=0.0)), dtype, int(stored.size), bool(np.any(moved > 0)))
+    apart = np.abs(stored - computed)
+    return Implied(
+        worst=float(np.max(apart / (bound + moved), initial=0.0)),
+        dtype=dtype,
+        elements=int(stored.size),
+        moves=bool(np.any(moved > 0)),
+        differs=bool(np.max(apart, initial=0.0) > SCALING_FLOOR * np.max(np.abs(computed), initial=0.0)),
+    )
 
 
 def _moved(function: Function, reads: Sequence[Array], dtypes: Sequence[str | None], computed: Array) -> Array:

@@ -56,7 +56,12 @@ def of_values(view: View) -> tuple[int, Implied] | None:
     stored, other = view.seen.results[side], 1 - side
     leaves = [_state(view.case, other, event) for event in view.seen.reads[other]]
     kept = _state(view.case, side, stored)
-    if kept is None or None in leaves or any(_one(view.case, kept, leaf) for leaf in leaves if leaf is not None):
+    if (
+        kept is None
+        or not kept.is_state
+        or None in leaves
+        or any(_one(view.case, kept, leaf) for leaf in leaves if leaf is not None)
+    ):
         return None
     operation = view.seen.operations[other]
 

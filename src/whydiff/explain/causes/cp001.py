@@ -8,7 +8,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._compiled import compiled_sides, keeps_wide, rounding_changes, same_outputs
+from whydiff.explain.causes._compiled import compiled_sides, gives, keeps_wide, rounding_changes
 from whydiff.explain.reruns import SIDES, computes_in, rerun
 from whydiff.explain.sides import Side
 from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Remedy, Verdict
@@ -61,8 +61,8 @@ class FusedExcessPrecision(CauseRule):
             if not narrow:
                 continue
             cause = self._cause(case, side, narrow)
-            listens = not same_outputs(case, (Intervention("round-in-place", side),), side)
-            yield cause if listens or not keeps_wide(case, side) else _located(cause, side)
+            both = gives(case, cause.interventions, "candidate") and gives(case, cause.put_in, "reference")
+            yield cause if both or not keeps_wide(case, side) else _located(cause, side)
 
     def _cause(self, case: Case, side: Side, narrow: tuple[str, ...]) -> Cause:
         away, put = rounding_changes(side)
@@ -121,7 +121,7 @@ class FusedExcessPrecision(CauseRule):
 
 
 def _located(cause: Cause, side: Side) -> Cause:
-    """A compiler that cannot be asked to round in place: only that keeping values wide makes its outputs is shown."""
+    """A compiler that does not give the other bits when asked to round in place: only the other direction is shown."""
     direction: Direction = "put_in" if side == "candidate" else "take_away"
     other = "reference" if side == "candidate" else "candidate"
     experiment = Experiment(
@@ -140,8 +140,8 @@ def _located(cause: Cause, side: Side) -> Cause:
             "Accept it if the compiled side is nearer to float64; its backend knows no way to round in place."
         ),
         status="located",
-        reason=f"the {other}'s ops, kept in float32 between them, give the {side}'s outputs; this compiler cannot be asked "
-        "to round in place",
+        reason=f"the {other}'s ops, kept in float32 between them, give the {side}'s outputs; compiled anew with every "
+        "rounding in place it does not give the other bits",
     )
 
 

@@ -83,7 +83,7 @@ class AttentionBackend(CauseRule):
             Verdict.ROUNDING,
             tuple(evidence),
             view.replace_op(),
-            {"reference": names[0], "candidate": names[1]},
+            {"reference": names[0], "candidate": names[1], "framework": view.case.candidate.framework},
         )
 
     def detect(self, case: Case) -> Iterator[Cause]:
@@ -123,10 +123,13 @@ def _ops(calls: Any) -> str:
 
 
 def _remedy(finding: Finding) -> Remedy:
+    code = "from torch.nn.attention import SDPBackend, sdpa_kernel\n\nwith sdpa_kernel(SDPBackend.MATH):\n    ...\n"
+    if finding.facts["framework"] == "jax":
+        code = 'jax.nn.dot_product_attention(q, k, v, implementation="xla")\n'
     return Remedy(
         "Accept it, both are attention; or choose one implementation on both sides: the reference runs "
         f"{finding.facts['reference']}, the candidate {finding.facts['candidate']}.",
-        "from torch.nn.attention import SDPBackend, sdpa_kernel\n\nwith sdpa_kernel(SDPBackend.MATH):\n    ...\n",
+        code,
     )
 
 

@@ -96,7 +96,12 @@ class ReducedPrecisionMatmul(CauseRule):
                 Verdict.PRECISION,
                 tuple(evidence),
                 view.replace_op(),
-                {"side": side, "what": accepted.text, "flags": sorted(changed)},
+                {
+                    "side": side,
+                    "what": accepted.text,
+                    "flags": sorted(changed),
+                    "framework": view.case.candidate.framework,
+                },
             )
         return None
 
@@ -146,6 +151,8 @@ def _of_operands(code: str) -> bool:
 
 def _remedy(finding: Finding) -> Remedy:
     code = 'torch.set_float32_matmul_precision("highest")\ntorch.backends.cudnn.allow_tf32 = False\n'
+    if finding.facts["framework"] == "jax":
+        code = 'jax.config.update("jax_default_matmul_precision", "highest")\n'
     return Remedy(
         f"The {finding.facts['side']} computes products with {finding.facts['what']}. Choose the precision "
         "deliberately and set it on both sides; the code asks for all bits.",

@@ -85,7 +85,12 @@ class AutocastPolicy(CauseRule):
             Verdict.PRECISION,
             (evidence,),
             in_the_other_dtype(view.case, found) or view.replace_op(),
-            {"reference": _spoken(regions[0]), "candidate": _spoken(regions[1])},
+            {
+                "reference": _spoken(regions[0]),
+                "candidate": _spoken(regions[1]),
+                "regions": tuple(regions),
+                "dtype": found.dtypes[0],
+            },
         )
 
     def detect(self, case: Case) -> Iterator[Cause]:
@@ -128,11 +133,19 @@ def _spoken(region: str) -> str:
 
 
 def _remedy(finding: Finding) -> Remedy:
+    """The reference's region, around this part of the candidate; the device is that of what the part is given."""
     facts = finding.facts
+    ours, theirs = facts["regions"]
+    said = f"the reference runs {facts['reference']}, the candidate {facts['candidate']}"
+    if not ours:
+        return Remedy(
+            f"Close the region around this part of the candidate: {said}.",
+            "with torch.autocast(x.device.type, enabled=False):  # x: what this part is given\n    ...\n",
+        )
+    begins = "" if theirs else " (a worker thread and a backward pass that recomputes begin outside any)"
     return Remedy(
-        f"Open the same autocast region on both sides, or none: the reference runs {facts['reference']}, the "
-        f"candidate {facts['candidate']}.",
-        'with torch.autocast("cuda", enabled=False):\n    ...\n',
+        f"Open the reference's region around this part of the candidate{begins}: {said}.",
+        f"with torch.autocast(x.device.type, dtype=torch.{facts['dtype']}):  # x: what this part is given\n    ...\n",
     )
 
 
