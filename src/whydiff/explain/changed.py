@@ -9,7 +9,7 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import ReplayError
 from whydiff.explain.arguments import differing_arguments, fits
-from whydiff.explain.draws import DRAW_AS, Borrowing, drawn
+from whydiff.explain.draws import DRAW_AS, Borrowing, drawn, live
 from whydiff.explain.interventions import CHANGES, EDITS, EXCHANGES, KEEP_WIDE, changes, edits, outputs_with_replaced
 from whydiff.explain.sides import Sides
 from whydiff.numbers.casts import rounded
@@ -56,7 +56,7 @@ class Changed:
     def _supports(self, item: Intervention) -> bool:
         run, key = self.sides.runs[1], key_of((item,))
         if key not in self._supported:
-            self._supported[key] = run is not None and run.supports(item)
+            self._supported[key] = run is not None and run.supports(live(self.sides, item))
         return self._supported[key]
 
     def replays(self, interventions: Sequence[Intervention]) -> bool:
@@ -82,7 +82,7 @@ class Changed:
         if run is None:
             return {}
         executor = executor_of(self.sides.candidate)
-        found = run.plain(interventions, executor_of(self.sides.reference))
+        found = run.plain([live(self.sides, item) for item in interventions], executor_of(self.sides.reference))
         return {Slot(0, path): executor.payload(value) for path, value in found}
 
     def replayed(self, interventions: Sequence[Intervention] = ()) -> Outputs:

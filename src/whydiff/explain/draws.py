@@ -77,6 +77,25 @@ def drawn(sides: Sides, interventions: Sequence[Intervention]) -> Drawn:
     return found
 
 
+def live(sides: Sides, item: Intervention) -> Intervention:
+    """The intervention as a live run of the candidate carries it out: draws are told by their number there.
+
+    Only another state can be given to a live run; anything else is returned as it is.
+    """
+    if item.name != DRAW_AS:
+        return item
+    drawn = [[call for call in trace.calls if call.rng] for trace in (sides.candidate, sides.reference)]
+    places = [
+        next((n for n, call in enumerate(calls) if str(call.site) == site), None)
+        for calls, site in zip(drawn, (item.target, item.value), strict=True)
+    ]
+    if places[0] is None or places[1] is None:
+        return item
+    own, other = drawn[0][places[0]], drawn[1][places[1]]
+    alike = own.arguments == other.arguments and _made(own).spec == _made(other).spec
+    return Intervention("draw-from", str(places[0]), str(places[1])) if alike else item
+
+
 def draws_alike(own: Call, other: Call) -> bool:
     """Whether two draws are of one distribution: all that may differ are state, size, dtype and device."""
     return own.site.op == other.site.op and _distribution(own) == _distribution(other)
@@ -152,4 +171,4 @@ def _blank(executor: Executor, shape: tuple[int, ...], dtype: str) -> _Value:
     return executor.adopt_foreign(Payload(np.zeros(shape, bits_dtype(dtype)), dtype))
 
 
-__all__ = ["DRAW_AS", "Borrowing", "Drawn", "drawn", "draws_alike"]
+__all__ = ["DRAW_AS", "Borrowing", "Drawn", "drawn", "draws_alike", "live"]

@@ -11,6 +11,7 @@
 | ``scale`` | the counterpart is multiplied by the inverse factor |
 | ``replace-op`` | the candidate's op, or region, takes the counterpart's place |
 | ``shift`` | the opposite is added to the counterpart |
+| ``restore-optimizer`` | the counterpart's step begins with the candidate's state |
 | ``draw-as`` | the counterpart draws as the candidate's call does |
 | ``insert-step``, ``remove-step`` | the step is removed, or inserted, at the counterpart |
 """
@@ -178,6 +179,7 @@ _KINDS: Mapping[str, Callable[[_Mirror, Intervention], Intervention | None]] = {
     "read-from": _Mirror.read,
     "set-dtype": _Mirror.dtype,
     "draw-as": _Mirror.drawn,
+    "restore-optimizer": _Mirror.drawn,
     "permute": _Mirror.permuted,
     "scale": _Mirror.scaled,
     "shift": _Mirror.shifted,

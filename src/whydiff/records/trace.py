@@ -19,6 +19,9 @@ OVERWRITTEN, LOOK, UNINITIALISED = "overwritten", "view", "uninitialised memory"
 UNSEEN = "not observed: inside a fused region of the compiled program"
 """What `Event.skipped` says where code asks; it asks the event's properties."""
 
+UPDATE = "optimizer.step"
+"""Target of the looks that `Call.is_update` tells from other calls."""
+
 SCHEMA_VERSION = 1
 """Version of the records as they are written to disk and to JSON."""
 
@@ -196,8 +199,9 @@ class Call:
         index: position in execution order, equal to its position in ``trace.calls``.
         site: scope, op, phase, step, rank, occurrence (slot empty).
         target: full operator name that the adapter can look up, e.g. ``"aten.bmm.default"``.
-        kind: ``compute`` (makes or changes numbers), ``view`` (another look at the same storage),
-            ``module`` (module-level capture), ``return`` (what the run gave back).
+        kind: ``compute`` (makes or changes numbers), ``view`` (another look at the same storage, also that of an
+            optimizer at its state when a step of it begins), ``module`` (module-level capture), ``return`` (what the
+            run gave back).
         reads: tensors read, in argument order.
         writes: tensors returned or mutated; for a view, the look it returns.
         arguments: JSON-able template of all arguments; ``{"$read": i}`` stands for ``reads[i]``.
@@ -218,6 +222,11 @@ class Call:
     context: int = 0
     rng: str = ""
     source: str = ""
+
+    @property
+    def is_update(self) -> bool:
+        """An optimizer's look at its state as a step of it begins; its arguments say with which hyperparameters."""
+        return self.target == UPDATE
 
 
 @dataclass(frozen=True, slots=True)

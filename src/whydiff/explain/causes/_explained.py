@@ -16,7 +16,7 @@ at any origin if setting back what differs in settings and tensors is enough (`_
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -68,7 +68,14 @@ def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
     for index, finding in explained(case).items():
         if finding.code == code:
             groups.setdefault(finding.key, []).append((case.localization.origins[index], finding))
-    for found in groups.values():
+    yield from grouped(groups.values(), code, name, remedy)
+
+
+def grouped(
+    groups: Iterable[Sequence[tuple[Origin, Finding]]], code: str, name: str, remedy: Callable[[Finding], Remedy]
+) -> Iterator[Cause]:
+    """One cause per group of origins and findings."""
+    for found in groups:
         origin, finding = found[0]
         sites = [str(one.site.at("")) for one, _ in found]
         evidence = list(finding.evidence)
@@ -76,14 +83,13 @@ def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
             evidence.append(Evidence(f"{len(found)} origins are of this kind: {listed(sites)}", {"origins": sites}))
         interventions = tuple(dict.fromkeys(i for _, one in found for i in one.interventions))
         put_in = tuple(dict.fromkeys(i for _, one in found for i in one.put_in))
-        made: Remedy = remedy(finding)
         yield Cause(
             code=code,
             name=name,
             site=str(origin.site.at("")),
             verdict=finding.verdict,
             evidence=tuple(evidence),
-            remedy=made,
+            remedy=remedy(finding),
             interventions=interventions,
             put_in=put_in,
         )
@@ -309,6 +315,7 @@ __all__ = [
     "explained",
     "explained_calls",
     "floating",
+    "grouped",
     "named",
     "narrow",
     "number",

@@ -6,6 +6,8 @@ from typing import Any
 
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
+from whydiff.explain.causes._draws import states_restored
+from whydiff.explain.causes._optimizer import put_back
 from whydiff.explain.causes._state import remember, target_name
 from whydiff.records import Intervention
 
@@ -38,6 +40,8 @@ def settable(ours: Any, theirs: Any) -> bool:
 def enough(case: Case) -> bool:
     """Whether the outputs agree once every differing setting, mode and tensor is the reference's: then no op differs.
 
+    What optimizers begin with, state and hyperparameters, counts among them, and the states that are drawn from.
+
     Tried by experiment, if anything of the kind differs and all of it can be set back.
     """
     return remember(case, "settings are enough", lambda: _enough(case))
@@ -54,7 +58,7 @@ def _enough(case: Case) -> bool:
         if path.rpartition(".")[2] == "training" and isinstance(ours, bool) and isinstance(theirs, bool):
             items.append(Intervention("set-mode", target_name(case, path).rpartition(".")[0], ours))
     items.sort(key=lambda item: item.target.count("."))  # a mode set on a module sets those below it
-    wanted = (*items, *restored(case))
+    wanted = (*items, *restored(case), *put_back(case), *states_restored(case))
     try:
         return bool(wanted) and case.experiments.supports(wanted) and case.experiments.try_out(wanted).equal
     except WhydiffError:  # it cannot be tried: nothing is known

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of, explained_calls
+from whydiff.explain.causes._draws import drawn_otherwise
+from whydiff.explain.causes._explained import Finding, View, causes_of, explained_calls, grouped
 from whydiff.explain.causes._flow import read_from, readers_of
+from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import listed
-from whydiff.explain.draws import DRAW_AS, draws_alike
-from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Trace, Verdict
+from whydiff.explain.draws import draws_alike
+from whydiff.records import Call, Cause, Evidence, Origin, Remedy, Verdict
 
-_WHAT = {
-    "state": "from other states of the generator",
-    "size": "at other sizes",
-    "dtype": "in other dtypes",
-    "device": "on other devices",
-}
 _REMEDIES = {
     "state": "Draw from the same state on both sides: seed right before, or restore the generator's state.",
     "size": "Draw at one size on both sides and take the part that is needed, or give every item its own generator.",
@@ -85,7 +81,7 @@ class RngDiffers(CauseRule):
         if _mode_differs(view.case, [*ours, *theirs]):
             return None
         if ours and theirs:
-            return _drawn_otherwise(view.case, self.code, list(zip(ours, theirs, strict=False)))
+            return drawn_otherwise(view.case, self.code, list(zip(ours, theirs, strict=False)))
         side = "candidate" if theirs else "reference"
         names = [str(call.site) for call in ours + theirs]
         text = f"only the {side} draws random numbers here: {listed(names)}; no module's mode differs"
@@ -97,22 +93,18 @@ class RngDiffers(CauseRule):
         """One cause per side that draws alone, and per way in which both draw otherwise."""
         resumed = bool(case.alignment.ahead)
         yield from causes_of(case, self.code, self.name, lambda finding: _remedy(finding, resumed))
+        if not (case.localization.axes or enough(case)):
+            return
         known = explained_calls(case)
-        for origin in case.localization.origins if case.localization.axes else ():
+        groups: dict[Any, list[tuple[Origin, Finding]]] = {}
+        for origin in case.localization.origins:
             if min(origin.calls) < 0 or origin.calls in known:
                 continue
             ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
-            finding = _drawn_otherwise(case, self.code, [(ours, theirs)]) if ours.rng and theirs.rng else None
+            finding = drawn_otherwise(case, self.code, [(ours, theirs)]) if ours.rng and theirs.rng else None
             if finding is not None:
-                yield Cause(
-                    code=self.code,
-                    name=self.name,
-                    site=str(origin.site.at("")),
-                    verdict=finding.verdict,
-                    evidence=finding.evidence,
-                    remedy=_remedy(finding, resumed),
-                    interventions=finding.interventions,
-                )
+                groups.setdefault(finding.key, []).append((origin, finding))
+        yield from grouped(groups.values(), self.code, self.name, lambda finding: _remedy(finding, resumed))
 
     def _in_another_order(self, view: View) -> Finding | None:
         """Two draws of one distribution that are used in each other's place."""
@@ -168,53 +160,10 @@ class RngDiffers(CauseRule):
         yield lambda: masked(None), lambda: masked(mask)
 
 
-def _drawn_otherwise(case: Case, code: str, pairs: Sequence[tuple[Call, Call]]) -> Finding | None:
-    """Pairs of draws from one distribution, and all in which they differ; None if nothing does or one is not alike."""
-    what: dict[str, Any] = {}
-    steps = []
-    for ours, theirs in pairs:
-        if not draws_alike(ours, theirs):
-            return None
-        found = _differences(case, ours, theirs)
-        what |= {key: value for key, value in found.items() if key not in what}
-        if found:
-            steps.append(Intervention(DRAW_AS, str(theirs.site), str(ours.site)))
-    if not what:
-        return None
-    text = " and ".join(_WHAT[name] for name in what)
-    shown = "; ".join(f"{value[0]} in the reference, {value[1]} in the candidate" for value in what.values() if value)
-    evidence = Evidence(
-        f"both sides draw at {pairs[0][0].site}, {text}" + (f" ({shown})" if shown else ""),
-        {"reference": str(pairs[0][0].site), "candidate": str(pairs[0][1].site), "differs": list(what)},
-    )
-    return Finding(code, tuple(what), Verdict.SEMANTIC, (evidence,), tuple(steps), {"what": tuple(what)})
-
-
-def _differences(case: Case, ours: Call, theirs: Call) -> dict[str, tuple[str, str] | None]:
-    """What of two draws differs that decides which numbers come out."""
-    one, other = (next(event.spec for event in call.writes if not event.is_look) for call in (ours, theirs))
-    states = _state(case.reference, ours), _state(case.candidate, theirs)
-    found: dict[str, tuple[str, str] | None] = {}
-    if one.shape != other.shape:
-        found["size"] = str(list(one.shape)), str(list(other.shape))
-    if one.dtype != other.dtype:
-        found["dtype"] = one.dtype, other.dtype
-    if one.device.partition(":")[0] != other.device.partition(":")[0]:
-        found["device"] = one.device, other.device
-    elif None not in states and states[0] != states[1]:
-        found["state"] = None
-    return found
-
-
 def _mode_differs(case: Case, calls: list[Call]) -> bool:
     changed = [path.rpartition(".")[0] for path in case.scalar_changes if path.rpartition(".")[2] == "training"]
     scopes = {name for call in calls for name in (call.site.scope, case.rename(call.site.scope))}
     return any(not path or s == path or s.startswith(path + ".") for path in changed for s in scopes)
-
-
-def _state(trace: Trace, call: Call) -> bytes | None:
-    payload = trace.payload(call.rng)
-    return None if payload is None else payload.bits.tobytes()
 
 
 def _remedy(finding: Finding, resumed: bool) -> Remedy:

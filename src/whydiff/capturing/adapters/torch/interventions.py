@@ -10,7 +10,9 @@ import torch
 
 from whydiff.capturing.adapters.contract import Executor
 from whydiff.capturing.adapters.torch.compiled import WAYS, can_be_changed, carried_out, rounded_in_place
+from whydiff.capturing.adapters.torch.drawing import DRAW_FROM, Drawing, states_of
 from whydiff.capturing.adapters.torch.environment import flags_now, set_flag
+from whydiff.capturing.adapters.torch.optimizers import INTERVENTIONS, stepping_otherwise
 from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, inputs_of, state_of
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
@@ -22,6 +24,8 @@ def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[
         return any(leaf.name == intervention.target for leaf in _state(roots))
     if intervention.name in ("set-scalar", "set-mode"):
         return _module(intervention, roots) is not None
+    if intervention.name in INTERVENTIONS or intervention.name == DRAW_FROM:
+        return True
     if intervention.name == "set-flag":
         return intervention.target in flags_now()._fields
     if intervention.name == "compile-as":
@@ -50,7 +54,15 @@ def applied(
     restoring = any(intervention.name == "restore-state" for intervention in interventions)
     state = {leaf.name: leaf for leaf in _state(roots)} if restoring else {}
     with ExitStack() as stack:
+        updates = [item for item in interventions if item.name in INTERVENTIONS]
+        if updates:
+            stack.enter_context(stepping_otherwise(updates, donor))
+        drawing = [item for item in interventions if item.name == DRAW_FROM]
+        if drawing:
+            stack.enter_context(Drawing(states_of(drawing, donor)))
         for intervention in interventions:
+            if intervention in updates or intervention in drawing:
+                continue
             if intervention.name == "restore-state":
                 leaf = state.get(intervention.target)
                 if leaf is None:

@@ -25,7 +25,7 @@ from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf
 from whydiff.capturing.adapters.torch.storages import Span, Storage, Storages, read_lanes, span_of, written_lanes
 from whydiff.records import Call, Fingerprint, Kind, Payload, TensorSpec
-from whydiff.records.trace import LOOK, OVERWRITTEN, UNINITIALISED
+from whydiff.records.trace import LOOK, OVERWRITTEN, UNINITIALISED, UPDATE
 
 _Touched = tuple[int, torch.Tensor, Storage]
 
@@ -359,6 +359,17 @@ class Recorder(TorchDispatchMode):
         with _disable_current_modes():
             reads = [self._look(tensor, None, 0, None) for _, tensor in found]
         self._append("return", scope, "return", reads, [], [path for path, _ in found])
+
+    def updating(self, scope: str, state: Sequence[tuple[str, torch.Tensor]], arguments: dict[str, Any]) -> None:
+        """Record what a step of an optimizer begins with, as a look at its state."""
+        with _disable_current_modes():
+            reads = [self._look(tensor, None, 0, None) for _, tensor in state]
+        index, number = self._count, self._occurrence(scope, "step", "update")
+        self._count = index + 1
+        what = (UPDATE, "step", [slot for slot, _ in state], arguments)
+        self._rows.append(
+            (index, scope, what, "update", self.scopes.step, "view", reads, [], ([], {}), (), 0, "", number)
+        )
 
     def _append(
         self, kind: Kind, scope: str, op: str, reads: list[Row], writes: list[Row], slots: list[str] | None = None

@@ -29,8 +29,10 @@ def _spec(raw: Any, known: dict[Any, TensorSpec]) -> TensorSpec:
 def call_of(row: Row, known: dict[Any, TensorSpec]) -> Call:
     """One call; ``known`` remembers specs, so that equal ones are one object."""
     index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, rng, number = row
-    slots = None
-    if isinstance(operator, tuple):
+    slots, told = None, None
+    if isinstance(operator, tuple) and len(operator) == 4:
+        target, op, slots, told = operator
+    elif isinstance(operator, tuple):
         (op, slots), target = operator, operator[0]
     else:
         op, target = operator.op, operator.target
@@ -61,7 +63,9 @@ def call_of(row: Row, known: dict[Any, TensorSpec]) -> Call:
         )
         for i, (spec, storage, producer, lanes, nbytes, dense, skipped, payload) in enumerate(writes)
     )
-    arguments = [encode(template[0]), {name: encode(value) for name, value in template[1].items()}]
+    arguments = (
+        [[], told] if told is not None else [encode(template[0]), {n: encode(v) for n, v in template[1].items()}]
+    )
     return Call(
         index=index,
         site=site,

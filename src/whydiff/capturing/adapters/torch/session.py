@@ -18,6 +18,8 @@ from whydiff.capturing.adapters.torch.compiled import standing_back
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.environment import environment
 from whydiff.capturing.adapters.torch.module_recorder import ModuleRecorder
+from whydiff.capturing.adapters.torch.optimizers import parameters_of, settings_of
+from whydiff.capturing.adapters.torch.optimizers import state_of as state_of_optimizer
 from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.adapters.torch.recorder import Recorder
 from whydiff.capturing.adapters.torch.scopes import Scopes
@@ -74,7 +76,7 @@ class Session(contract.Session):
             on_exit=self._exit,
             on_step=self._begin_step,
             on_root=self._add_root,
-            on_update=lambda optimizer: self.expect([optimizer]),
+            on_update=self._begin_update,
         )
         kind = Recorder if level == "op" else ModuleRecorder
         self._watcher: Watcher | None = None
@@ -131,11 +133,29 @@ class Session(contract.Session):
         """Name the state of optimizers; it becomes part of the trace where an op touches it."""
         with _disable_current_modes():
             for optimizer in optimizers:
-                for number, (parameter, state) in enumerate(optimizer.state.items()):
-                    owner = self._parameters.get(id(parameter), str(number))
-                    for key, value in state.items() if isinstance(state, dict) else ():
-                        if isinstance(value, torch.Tensor):
-                            self._expect(LiveLeaf(f"{type(optimizer).__name__}.{owner}.{key}", "attribute", value))
+                owners = self._owners(optimizer)
+                for slot, value in state_of_optimizer(optimizer):
+                    position, _, key = slot.partition(".")
+                    if isinstance(value, torch.Tensor):
+                        name = f"{type(optimizer).__name__}.{owners[int(position)]}.{key}"
+                        self._expect(LiveLeaf(name, "attribute", value))
+
+    def _owners(self, optimizer: torch.optim.Optimizer) -> list[str]:
+        """What an optimizer's parameters are called."""
+        return [self._parameters.get(id(p), str(n)) for n, p in enumerate(parameters_of(optimizer))]
+
+    def _begin_update(self, optimizer: torch.optim.Optimizer) -> None:
+        self.expect([optimizer])
+        if self.level != "op":
+            return
+        state = list(state_of_optimizer(optimizer))
+        arguments = {
+            "settings": settings_of(optimizer),
+            "state": {slot: value for slot, value in state if not isinstance(value, torch.Tensor)},
+            "parameters": self._owners(optimizer),
+        }
+        tensors = [(slot, value) for slot, value in state if isinstance(value, torch.Tensor)]
+        self.recorder.updating(type(optimizer).__name__, tensors, arguments)
 
     def _expect(self, leaf: LiveLeaf) -> None:
         if self.recorder.expect(leaf):

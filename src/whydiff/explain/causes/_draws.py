@@ -1,0 +1,74 @@
+"""Draws of random numbers that both sides make, and in what they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes._view import Finding
+from whydiff.explain.draws import DRAW_AS, draws_alike
+from whydiff.records import Call, Evidence, Intervention, Trace, Verdict
+
+_WHAT = {
+    "state": "from other states of the generator",
+    "size": "at other sizes",
+    "dtype": "in other dtypes",
+    "device": "on other devices",
+}
+
+
+def drawn_otherwise(case: Case, code: str, pairs: Sequence[tuple[Call, Call]]) -> Finding | None:
+    """Pairs of draws from one distribution, and all in which they differ; None if nothing does or one is not alike."""
+    what: dict[str, Any] = {}
+    steps = []
+    for ours, theirs in pairs:
+        if not draws_alike(ours, theirs):
+            return None
+        found = _differences(case, ours, theirs)
+        what |= {key: value for key, value in found.items() if key not in what}
+        if found:
+            steps.append(Intervention(DRAW_AS, str(theirs.site), str(ours.site)))
+    if not what:
+        return None
+    text = " and ".join(_WHAT[name] for name in what)
+    shown = "; ".join(f"{value[0]} in the reference, {value[1]} in the candidate" for value in what.values() if value)
+    evidence = Evidence(
+        f"both sides draw at {pairs[0][0].site}, {text}" + (f" ({shown})" if shown else ""),
+        {"reference": str(pairs[0][0].site), "candidate": str(pairs[0][1].site), "differs": list(what)},
+    )
+    return Finding(code, tuple(what), Verdict.SEMANTIC, (evidence,), tuple(steps), {"what": tuple(what)})
+
+
+def _differences(case: Case, ours: Call, theirs: Call) -> dict[str, tuple[str, str] | None]:
+    """What of two draws differs that decides which numbers come out."""
+    one, other = (next(event.spec for event in call.writes if not event.is_look) for call in (ours, theirs))
+    states = _state(case.reference, ours), _state(case.candidate, theirs)
+    found: dict[str, tuple[str, str] | None] = {}
+    if one.shape != other.shape:
+        found["size"] = str(list(one.shape)), str(list(other.shape))
+    if one.dtype != other.dtype:
+        found["dtype"] = one.dtype, other.dtype
+    if one.device.partition(":")[0] != other.device.partition(":")[0]:
+        found["device"] = one.device, other.device
+    elif None not in states and states[0] != states[1]:
+        found["state"] = None
+    return found
+
+
+def states_restored(case: Case) -> tuple[Intervention, ...]:
+    """Every draw of the candidate begins from the state that its counterpart begins from."""
+    found = []
+    for pair in case.alignment.pairs:
+        ours, theirs = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
+        if ours.rng and theirs.rng and draws_alike(ours, theirs) and [*_differences(case, ours, theirs)] == ["state"]:
+            found.append(Intervention(DRAW_AS, str(theirs.site), str(ours.site)))
+    return tuple(found)
+
+
+def _state(trace: Trace, call: Call) -> bytes | None:
+    payload = trace.payload(call.rng)
+    return None if payload is None else payload.bits.tobytes()
+
+
+__all__ = ["drawn_otherwise", "states_restored"]

@@ -1,0 +1,140 @@
+"""TR002 optimizer-state-differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule, StateView
+from whydiff.explain.causes._optimizer import differing_state, state_restored, steps
+from whydiff.explain.causes._state import listed
+from whydiff.records import Cause, Evidence, Remedy, Verdict
+
+
+class OptimizerStateDiffers(CauseRule):
+    """The optimizer begins with other state: moments, momentum buffers, its count of steps.
+
+    What it detects:
+        State of an optimizer (every tensor and number it keeps for a parameter) that is not the same when it takes
+        the first step that both runs take, or that only one side has. All of it is one cause, however many tensors.
+
+    Why it happens:
+        A run is resumed from the weights alone; ``optimizer.load_state_dict`` was left out or called on another
+        optimizer; the parameters are in another order; state was moved, sharded or cast and not put back; the
+        count of steps was reset, so that bias correction begins anew.
+
+    Evidence required:
+        The recorded look at the optimizer's state as the step begins, on either side: by parameter and name, with
+        fingerprints. The two steps correspond because the data or the weights that the steps take up do.
+
+    Look-alikes:
+        TR003 if a hyperparameter differs (a scheduler that was not restored). ST001 if the weights differ when the
+        step begins. State that differs at a later step only is a consequence of other gradients.
+
+    Example:
+        Adam goes on after two steps, with and without its moments.
+
+    Remedy:
+        Save ``optimizer.state_dict()`` in the checkpoint and load it before the next step.
+
+    How it is verified:
+        The candidate runs again, and its first common step begins with the reference's state (``restore-optimizer``);
+        the outputs must become equal bit for bit. In the other direction the reference's begins with the
+        candidate's, which may be none. Needs live runs.
+
+    References:
+        PyTorch, saving and loading a general checkpoint; Kingma and Ba, Adam, arXiv:1412.6980.
+    """
+
+    code = "TR002"
+    name = "optimizer-state-differs"
+    precedes = ("ST",)
+
+    def explain_state(self, view: StateView) -> bool | None:
+        """State that the first common step looks at."""
+        first = next(iter(steps(view.case)), None)
+        looked_at = {event.storage for event in first.calls[1].reads} if first is not None else set()
+        return True if view.candidate.storage >= 0 and view.candidate.storage in looked_at else None
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause for all of it."""
+        differing = differing_state(case)
+        if not differing:
+            return
+        first = steps(case)[0]
+        ours, theirs = first.state
+        names = list(dict.fromkeys(slot.partition(".")[2] for slot in differing))
+        owners = {slot.partition(".")[0] for slot in differing}
+        lacking = [side for side, state in (("reference", ours), ("candidate", theirs)) if not state]
+        text = (
+            f"{first.calls[0].site.scope} begins its first common step (step {first.calls[0].site.step} of the reference, "
+            f"{first.calls[1].site.step} of the candidate) with other state: {listed(names)} of {len(owners)} parameter(s)"
+        )
+        text += f"; the {lacking[0]} has none" if lacking else ""
+        yield Cause(
+            code=self.code,
+            name=self.name,
+            site=str(first.calls[0].site),
+            verdict=Verdict.SEMANTIC,
+            evidence=(Evidence(text, {"state": differing, "names": names, "lacking": lacking}),),
+            remedy=Remedy(
+                "Save the optimizer's state in the checkpoint and load it before the next step.",
+                'checkpoint["optimizer"] = optimizer.state_dict()\n'
+                'optimizer.load_state_dict(checkpoint["optimizer"])\n',
+                is_take_away=True,
+            ),
+            interventions=state_restored(case),
+        )
+
+    def example(self) -> tuple[Any, Any]:
+        """Two more steps with Adam's moments, and without."""
+        return _resumed(), _resumed(moments=False)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Another learning rate, other weights, another gradient at the first of the two steps."""
+        yield _resumed(), _resumed(rate=0.2)
+        yield _resumed(), _resumed(weight=0.1)
+        yield _resumed(), _resumed(loss=2.0)
+
+
+def _resumed(*, moments: bool = True, rate: float = 0.1, weight: float = 0.0, loss: float = 1.0) -> Any:
+    """The losses of two steps that go on from two earlier ones."""
+    import copy
+
+    import torch
+
+    torch.manual_seed(0)
+    data, goal = torch.randn(4, 8, 6), torch.randn(4, 8, 2)
+    start = torch.nn.Linear(6, 2)
+
+    def steps_of(model: Any, optimizer: Any, first: int, factor: float) -> list[Any]:
+        losses = []
+        for x, y in zip(data[first : first + 2], goal[first : first + 2], strict=True):
+            optimizer.zero_grad()
+            found = torch.nn.functional.mse_loss(model(x), y)
+            (found * factor).backward()
+            optimizer.step()
+            losses.append(found.detach())
+        return losses
+
+    model = copy.deepcopy(start)
+    before = torch.optim.Adam(model.parameters(), lr=0.1)
+    steps_of(model, before, 0, 1.0)
+    weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(before.state_dict())
+
+    def run() -> Any:
+        resumed = copy.deepcopy(start)
+        resumed.load_state_dict(weights)
+        with torch.no_grad():
+            resumed.bias.add_(weight)
+        optimizer = torch.optim.Adam(resumed.parameters(), lr=0.1)
+        if moments:
+            optimizer.load_state_dict(copy.deepcopy(state))
+        optimizer.param_groups[0]["lr"] = rate
+        return torch.stack(steps_of(resumed, optimizer, 2, loss))
+
+    return run
+
+
+REGISTER = OptimizerStateDiffers()

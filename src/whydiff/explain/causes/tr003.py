@@ -1,0 +1,141 @@
+"""TR003 hyperparameter-differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._optimizer import Step, differing_settings, settings_given, steps
+from whydiff.explain.causes._state import listed
+from whydiff.records import Cause, Evidence, Remedy, Verdict
+
+_SHOWN = 4
+
+
+class HyperparameterDiffers(CauseRule):
+    """The optimizer steps with another learning rate, momentum, weight decay or other hyperparameter.
+
+    What it detects:
+        Plain hyperparameters of an optimizer's parameter groups that differ between the two runs at a step that
+        both take; also the switches between its variants (decoupled weight decay, Nesterov, AMSGrad).
+
+    Why it happens:
+        The learning rate's scheduler was not restored, or stepped once more or less; the run was resumed with a
+        constructor's defaults; Adam was taken for AdamW; a group was built from another configuration.
+
+    Evidence required:
+        The recorded hyperparameters as each step begins, by group and name, at every step that both runs take.
+
+    Look-alikes:
+        TR002 if the moments or the count of steps differ. A loss that is scaled acts like another learning rate in
+        SGD, and no hyperparameter differs then: FO003 or TR001. A rate that follows the loss (a plateau) may be a
+        consequence; putting it back alone then does not help.
+
+    Example:
+        SGD with a learning rate of 0.1 and 0.05.
+
+    Remedy:
+        Save and load the scheduler's state too, or give both optimizers the same value.
+
+    How it is verified:
+        The candidate runs again, and every common step is taken with the reference's value (``set-hyperparameter``;
+        it is put back after the step, so that a scheduler goes on from the program's own); the outputs must become
+        equal bit for bit. In the other direction the reference steps with the candidate's. Needs live runs.
+
+    References:
+        PyTorch, torch.optim.lr_scheduler (state_dict); Loshchilov and Hutter, Decoupled Weight Decay Regularization,
+        arXiv:1711.05101.
+    """
+
+    code = "TR003"
+    name = "hyperparameter-differs"
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per hyperparameter; groups in which it differs alike are together."""
+        alike: dict[tuple[str, Any], list[tuple[str, list[tuple[Step, Any, Any]]]]] = {}
+        for target, found in differing_settings(case).items():
+            key = tuple((step.numbers, ours, theirs) for step, ours, theirs in found)
+            alike.setdefault((target.partition(".")[2], key), []).append((target, found))
+        for (name, _), members in alike.items():
+            yield self._cause(case, name, members)
+
+    def _cause(self, case: Case, name: str, members: list[tuple[str, list[tuple[Step, Any, Any]]]]) -> Cause:
+        _, found = members[0]
+        first = found[0][0]
+        shown = listed(
+            f"{ours} and {theirs} at step {step.calls[0].site.step}" for step, ours, theirs in found[:_SHOWN]
+        )
+        more = f" and at {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        groups = [target.partition(".")[0] for target, _ in members]
+        evidence = Evidence(
+            f"{name} of {first.calls[0].site.scope} differs at {len(found)} common step(s), reference and candidate: "
+            f"{shown}{more} (parameter group {', '.join(groups)})",
+            {"name": name, "groups": groups, "values": [[ours, theirs] for _, ours, theirs in found]},
+        )
+        return Cause(
+            code=self.code,
+            name=self.name,
+            site=str(first.calls[0].site),
+            verdict=Verdict.SEMANTIC,
+            evidence=(evidence,),
+            remedy=_remedy(name, groups, _taken(case, members[0][0])),
+            interventions=tuple(settings_given(target, at, 1) for target, at in members),
+            put_in=tuple(settings_given(target, at, 0) for target, at in members),
+        )
+
+    def example(self) -> tuple[Any, Any]:
+        """Two learning rates."""
+        return _trained(0.1), _trained(0.05)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """A scaled loss, which acts as another rate; other weights; momentum that was lost."""
+        from whydiff.explain.causes.tr002 import _resumed
+
+        yield _trained(0.1), _trained(0.1, scale=0.5)
+        yield _trained(0.1), _trained(0.1, weight=0.1)
+        yield _resumed(), _resumed(moments=False)
+
+
+def _taken(case: Case, target: str) -> tuple[list[Any], list[Any]]:
+    """The values that a hyperparameter takes over the common steps, of either side."""
+    ours, theirs = (list(dict.fromkeys(step.settings[side][target] for step in steps(case))) for side in (0, 1))
+    return ours, theirs
+
+
+def _remedy(name: str, groups: list[str], taken: tuple[list[Any], list[Any]]) -> Remedy:
+    values = taken[0]
+    if max(map(len, taken)) > 1:
+        return Remedy(
+            f"Restore what sets {name} step by step: the scheduler's state belongs into the checkpoint too.",
+            'checkpoint["scheduler"] = scheduler.state_dict()\nscheduler.load_state_dict(checkpoint["scheduler"])\n',
+        )
+    code = "".join(f"optimizer.param_groups[{group}][{name!r}] = {values[0]!r}\n" for group in groups)
+    return Remedy(f"Give both optimizers the same {name}; the reference has {values[0]!r}.", code, is_take_away=True)
+
+
+def _trained(rate: float, *, scale: float = 1.0, weight: float = 0.0) -> Any:
+    """The weights after two steps of SGD."""
+    import copy
+
+    import torch
+
+    torch.manual_seed(0)
+    data, goal, start = torch.randn(2, 8, 6), torch.randn(2, 8, 2), torch.nn.Linear(6, 2)
+
+    def run() -> Any:
+        model = copy.deepcopy(start)
+        with torch.no_grad():
+            model.bias.add_(weight)
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+        for x, y in zip(data, goal, strict=True):
+            optimizer.zero_grad()
+            (torch.nn.functional.mse_loss(model(x), y) * scale).backward()
+            optimizer.step()
+        return model.weight.detach()
+
+    return run
+
+
+REGISTER = HyperparameterDiffers()
