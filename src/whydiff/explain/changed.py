@@ -10,11 +10,21 @@ from whydiff.capturing.adapters import Executor, Progress, for_framework, replay
 from whydiff.errors import ReplayError
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.draws import DRAW_AS, Borrowing, drawn, live
-from whydiff.explain.interventions import CHANGES, EDITS, EXCHANGES, KEEP_WIDE, changes, edits, outputs_with_replaced
+from whydiff.explain.interventions import (
+    AS_WRITTEN,
+    CHANGES,
+    EDITS,
+    EXCHANGES,
+    KEEP_WIDE,
+    changes,
+    edits,
+    outputs_with_replaced,
+)
 from whydiff.explain.sides import Sides
+from whydiff.explain.sites import read_at, sites_of, written_at
 from whydiff.numbers.casts import rounded
-from whydiff.pair.replay import Outputs, Replayed, replay, returns
-from whydiff.records import Call, Count, Intervention, Lift, Payload, Slot, Trace
+from whydiff.pair.replay import Outputs, Replayed, Watch, replay, returns
+from whydiff.records import Call, Count, Event, Intervention, Lift, Payload, Slot, Trace
 
 Watched = tuple[Progress | None, str] | None
 """Who is told of a replay's progress, and under which name."""
@@ -66,7 +76,7 @@ class Changed:
     def _replays(self, item: Intervention) -> bool:
         if item.name in CHANGES:
             return for_framework(self.sides.candidate.framework).changes_calls
-        if item.name == KEEP_WIDE:
+        if item.name in (KEEP_WIDE, AS_WRITTEN):
             return not replayable(self.sides.candidate)
         if item.name in EXCHANGES or item.name == DRAW_AS:
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
@@ -120,8 +130,26 @@ class Changed:
             found = Replayed(outputs)
         else:
             on, stage = progress or (None, "replay")
-            found = replay(executor, progress=on, stage=stage)
+            found = replay(executor, watch=self._keeping(interventions), progress=on, stage=stage)
         return found, executor
+
+    def _keeping(self, interventions: Sequence[Intervention]) -> Watch | None:
+        """Who keeps what calls write for the reads that are to have it as it was then; None: nobody."""
+        chosen = [item for item in interventions if item.name == AS_WRITTEN]
+        if not chosen:
+            return None
+        by_site = sites_of(self.sides.candidate)
+        wanted: dict[int, list[tuple[Event, Event]]] = {}
+        for item in chosen:
+            call, position = read_at(by_site, item.target)
+            written = written_at(by_site, item.value)
+            wanted.setdefault(written.producer, []).append((written, call.reads[position]))
+
+        def watch(executor: Executor, call: Call) -> None:
+            for written, read in wanted.get(call.index, ()):
+                executor.stand_in(read, executor.copy(executor.read(written)))
+
+        return watch
 
     def _follower(self, candidate: Executor) -> Executor:
         """A replay of the reference with the candidate's leaves, for its ops to work on."""

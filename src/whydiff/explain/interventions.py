@@ -4,6 +4,7 @@
 |---|---|---|---|
 | ``set-argument`` | call | (position or name, value) | the call gets another argument; without value: its default |
 | ``read-from`` | read | site of a write, or (site, shape, strides, offset) | a call reads another value of the run |
+| ``read-as-written`` | read | site of a write | a call reads what was written, as it was before it was overwritten |
 | ``set-dtype`` | call | dtype | it computes in that dtype, and what it writes is kept in it |
 | ``permute`` | read or write | einops pattern | the tensor's elements are rearranged |
 | ``scale`` | write | factor | what is written is multiplied |
@@ -42,7 +43,7 @@ CHANGES = frozenset({"set-dtype", "permute", "scale", "shift"})
 REPLACED, INSERTED, REMOVED = "replace-op", "insert-step", "remove-step"
 EXCHANGES = frozenset({REPLACED, INSERTED, REMOVED})
 """Carried out by both programs in step. A step is inserted or removed only where the other side has no op at all."""
-KEEP_WIDE = "keep-wide"
+KEEP_WIDE, AS_WRITTEN = "keep-wide", "read-as-written"
 TRANSPLANTS = frozenset({REPLACED, "substitute", "compile-as"})
 """They carry one side's op, tensor or way of running into the other: what they remove is located, not explained."""
 

@@ -6,6 +6,7 @@
 | ``set-scalar``, ``set-mode``, ``set-flag`` | the counterpart gets the value that the candidate has |
 | ``set-argument`` | the counterpart of the call gets the candidate's argument |
 | ``read-from`` | the counterpart of the read looks at the counterpart of what the candidate's looks at |
+| ``read-as-written`` | the counterpart of the read looks at what was written last in its place |
 | ``set-dtype`` | the counterpart computes in the dtype that the candidate's call computes in |
 | ``permute`` | the counterpart is rearranged the other way |
 | ``scale`` | the counterpart is multiplied by the inverse factor |
@@ -115,6 +116,10 @@ class _Mirror:
         look = (event.spec.shape, event.spec.strides, event.spec.offset) if alike else ()
         return Intervention(item.name, str(other.reads[position].site), (str(made.writes[slot].site), *look))
 
+    def overwritten(self, item: Intervention) -> Intervention | None:
+        found = self.read(item)
+        return None if found is None else Intervention("read-from", found.target, found.value)
+
     def dtype(self, item: Intervention) -> Intervention | None:
         call = call_at(self.sites, item.target)
         other = self.counterpart(call)
@@ -177,6 +182,7 @@ _KINDS: Mapping[str, Callable[[_Mirror, Intervention], Intervention | None]] = {
     "set-flag": _Mirror.flag,
     "set-argument": _Mirror.argument,
     "read-from": _Mirror.read,
+    "read-as-written": _Mirror.overwritten,
     "set-dtype": _Mirror.dtype,
     "draw-as": _Mirror.drawn,
     "restore-optimizer": _Mirror.drawn,

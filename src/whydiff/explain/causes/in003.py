@@ -89,6 +89,23 @@ class MaskDiffers(CauseRule):
 
         return lambda: run(1), lambda: run(2)
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """A bias that hides nothing, another axis, another temperature, keys and values of which some are zero."""
+        import torch
+
+        torch.manual_seed(0)
+        scores, values = torch.randn(6, 6), torch.randn(6, 4)
+        distance = (torch.arange(6)[:, None] - torch.arange(6)).abs()
+
+        def run(slope: float = 0.0, axis: int = -1, factor: float = 1.0, kept: int = 6) -> Any:
+            weights = torch.softmax(scores * factor - slope * distance, axis)
+            return weights @ (values * (torch.arange(6) < kept)[:, None])
+
+        yield lambda: run(slope=0.5), lambda: run(slope=0.25)
+        yield lambda: run(), lambda: run(axis=-2)
+        yield lambda: run(), lambda: run(factor=0.5)
+        yield lambda: run(), lambda: run(kept=4)
+
 
 def hidden_by(values: Array, dtype: str) -> Array | None:
     """Which entries a mask marks: booleans or zeros and ones as they are, else those whose exponential is zero.

@@ -116,6 +116,26 @@ class StaleCache(CauseRule):
 
         return lambda: run(1), lambda: run(0)
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Another projection of the same prompt; two draws used in another order."""
+        import torch
+
+        torch.manual_seed(0)
+        keys, values = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+        prompt, query = torch.randn(5, 8), torch.randn(1, 8)
+
+        def attended(one: Any, other: Any) -> Any:
+            made = {one: one(prompt), other: other(prompt)}
+            return torch.softmax(query @ made[keys].T, -1) @ made[one]
+
+        def noisy(swapped: bool) -> Any:
+            generator = torch.Generator().manual_seed(3)
+            one, other = torch.randn(5, 8, generator=generator), torch.randn(5, 8, generator=generator)
+            return keys(other if swapped else one)
+
+        yield lambda: attended(values, keys), lambda: attended(keys, values)
+        yield lambda: noisy(False), lambda: noisy(True)
+
 
 def _one_module(trace: Trace, one: Call, other: Call) -> bool:
     """Whether two values are made with the same weights: the nearest tensors that are no inputs of the run."""

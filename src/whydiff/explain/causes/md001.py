@@ -8,6 +8,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._state import listed, target_name
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
@@ -90,6 +91,24 @@ class TrainingMode(CauseRule):
         candidate = copy.deepcopy(reference).train()
         x = torch.randn(4, 8)
         return lambda: reference(x), lambda: candidate(x)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Running statistics that moved; a mode that no op asks for beside another weight; a buffer beside it."""
+
+        def moved(candidate: Any) -> None:
+            candidate.batch.running_mean.add_(0.1)
+
+        def weight(candidate: Any) -> None:
+            candidate.linear.train()
+            candidate.linear.weight[0, 0] += 0.1
+
+        def activation(candidate: Any) -> None:
+            candidate.norm.train()
+            other_activation(candidate)
+
+        yield changed(moved)
+        yield changed(weight)
+        yield changed(activation)
 
 
 def smallest(wanted: Mapping[str, bool], now: Mapping[str, bool]) -> list[tuple[str, bool]]:

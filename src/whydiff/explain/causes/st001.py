@@ -8,6 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import causes, count
+from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._remedy import copy_over, reachable
 from whydiff.explain.causes._state import bundles, differences
 from whydiff.records import Cause, Remedy
@@ -85,6 +86,23 @@ class ParameterDiffers(CauseRule):
             weight[1, 3] = torch.nextafter(weight[1, 3], weight.new_tensor(torch.inf))
         x = torch.randn(4, 8)
         return lambda: reference(x), lambda: candidate(x)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """A weight that was rounded, a tie that was lost, a weight that nothing reads beside another activation."""
+
+        def rounded(candidate: Any) -> None:
+            candidate.linear.weight.copy_(candidate.linear.weight.bfloat16())
+
+        def untied(candidate: Any) -> None:
+            candidate.head.weight = type(candidate.head.weight)(candidate.embed.weight * 1.5)
+
+        def unread(candidate: Any) -> None:
+            candidate.unread.add_(1.0)
+            other_activation(candidate)
+
+        yield changed(rounded)
+        yield changed(untied, tied=True)
+        yield changed(unread)
 
 
 REGISTER = ParameterDiffers()

@@ -8,6 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import causes, count
+from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._remedy import copy_over, reachable
 from whydiff.explain.causes._state import Difference, bundles, differences
 from whydiff.records import Cause, Remedy
@@ -88,6 +89,23 @@ class BufferDiffers(CauseRule):
         candidate.bias_table = candidate.bias_table * 1.01
         x = torch.randn(4, 8)
         return lambda: reference(x), lambda: candidate(x)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """A table that was rounded, a weight, a table that nothing reads beside another activation."""
+
+        def rounded(candidate: Any) -> None:
+            candidate.table = candidate.table.bfloat16().float()
+
+        def weight(candidate: Any) -> None:
+            candidate.linear.weight[0, 0] += 0.1
+
+        def unread(candidate: Any) -> None:
+            candidate.spare = candidate.spare + 1.0
+            other_activation(candidate)
+
+        yield changed(rounded)
+        yield changed(weight)
+        yield changed(unread)
 
 
 def _text(bundle: tuple[Difference, ...]) -> str:

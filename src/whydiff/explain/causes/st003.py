@@ -8,6 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import reading
+from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._remedy import copy_over, keep_through, reachable
 from whydiff.explain.causes._state import Difference, bundles, differences, interventions_of, listed, site_of
 from whydiff.numbers.casts import Cast, proven_cast
@@ -106,6 +107,24 @@ class StateCast(CauseRule):
         candidate = copy.deepcopy(built).to(torch.bfloat16)
         x = torch.randn(4, 8, dtype=torch.bfloat16)
         return lambda: reference(x), lambda: candidate(x)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """A table that was rounded and changed, one scaled by nearly one, a rounded one that nothing reads."""
+
+        def changed_too(candidate: Any) -> None:
+            candidate.table = candidate.table.bfloat16().float()
+            candidate.table[0] += 0.5
+
+        def scaled(candidate: Any) -> None:
+            candidate.table = candidate.table * (1 + 2**-8)
+
+        def unread(candidate: Any) -> None:
+            candidate.spare = candidate.spare.bfloat16().float()
+            other_activation(candidate)
+
+        yield changed(changed_too)
+        yield changed(scaled)
+        yield changed(unread)
 
 
 def _evidence(bundle: Sequence[Difference]) -> Iterator[Evidence]:

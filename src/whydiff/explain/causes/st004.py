@@ -10,9 +10,10 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import reading
 from whydiff.explain.causes._garbage import garbage_in
+from whydiff.explain.causes._impostors import changed
 from whydiff.explain.causes._remedy import copy_over, reachable
 from whydiff.explain.causes._state import Difference, differences
-from whydiff.records import Cause, Evidence, Remedy, Trace, Verdict
+from whydiff.records import Cause, Evidence, Intervention, Remedy, Trace, Verdict
 
 
 class UninitialisedBuffer(CauseRule):
@@ -48,8 +49,9 @@ class UninitialisedBuffer(CauseRule):
 
     How it is verified:
         A buffer that existed before the run: the candidate runs again with the reference's tensor
-        (``restore-state``) and must become equal bit for bit. A read inside the run has no experiment,
-        since the memory's content is not reproducible; it stays inconclusive.
+        (``restore-state``) and must become equal bit for bit. That shows where, and is located only: what nobody
+        wrote cannot be written into the reference, and numbers of very different sizes may be meant. A read inside
+        the run has no experiment, since the memory's content is not reproducible; it stays inconclusive.
 
     References:
         PyTorch, torch.empty and torch.nn.Module.to_empty.
@@ -64,6 +66,10 @@ class UninitialisedBuffer(CauseRule):
         if view.payloads is None or "parameter" in roles or view.tied or len(view.names) > 1:
             return None
         return garbage_in(*view.payloads)
+
+    def put_in(self, case: Case, cause: Cause) -> tuple[Intervention, ...]:
+        """None: memory that nobody wrote cannot be written."""
+        return ()
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """Reads of unwritten memory first, then buffers that look like it."""
@@ -132,6 +138,24 @@ class UninitialisedBuffer(CauseRule):
         candidate.shift = address.to(torch.int32).view(torch.float32)
         x = torch.randn(4, 8)
         return lambda: reference(x), lambda: candidate(x)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Tables that are meant so: numbers of very different sizes, a mask's lowest value, a decaying one."""
+        import torch
+
+        def far_apart(candidate: Any) -> None:
+            exponents = torch.tensor([-80.0, 85.0, -70.0, 60.0, -75.0, 82.0, -60.0, 70.0])
+            candidate.table = torch.exp(exponents)
+
+        def masked(candidate: Any) -> None:
+            candidate.table = torch.where(torch.arange(8) % 2 == 0, torch.finfo(torch.float32).min, 0.0)
+
+        def decaying(candidate: Any) -> None:
+            candidate.table = 10.0 ** -(torch.arange(8) * 5.0)
+
+        yield changed(far_apart)
+        yield changed(masked)
+        yield changed(decaying)
 
 
 def _unwritten_reads(trace: Trace) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import reading, statement
+from whydiff.explain.causes._impostors import changed
 from whydiff.explain.causes._remedy import plain_path
 from whydiff.explain.causes._state import Difference, differences, interventions_of
 from whydiff.records import Cause, Evidence, Remedy, Verdict
@@ -54,8 +55,13 @@ class UntiedWeights(CauseRule):
     yields_to = ("ST003", "ST004")
 
     def explain_state(self, view: StateView) -> tuple[str, tuple[str, ...]] | None:
-        """(the side that ties it, the names)."""
-        return view.tied
+        """(the side that ties it, the names), unless the other side's copies are equal: then only their values differ."""
+        if view.tied is None:
+            return None
+        side, names = view.tied
+        leaves = [view.case.leaves[name][0 if side == "candidate" else 1] for name in names]
+        values = {leaf.fingerprint for leaf in leaves if leaf is not None}
+        return None if len(values) == 1 and None not in values else view.tied
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per group that only one side ties."""
@@ -108,6 +114,19 @@ class UntiedWeights(CauseRule):
         candidate.head.weight = torch.nn.Parameter(torch.randn(16, 8))
         ids = torch.tensor([[1, 5, 3, 7]])
         return lambda: reference(ids), lambda: candidate(ids)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Other weights, tied on both sides; other weights of which the tie was lost and both copies are equal."""
+
+        def other(candidate: Any) -> None:
+            candidate.embed.weight.mul_(1.5)
+
+        def two_copies(candidate: Any) -> None:
+            candidate.embed.weight.mul_(1.5)
+            candidate.head.weight = type(candidate.head.weight)(candidate.embed.weight.clone())
+
+        yield changed(other, tied=True)
+        yield changed(two_copies, tied=True)
 
 
 def _remedy(case: Case, side: str, names: tuple[str, ...]) -> Remedy:

@@ -8,6 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import argued, named
+from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._settings import place, scalars, settable
 from whydiff.explain.causes._state import listed, target_name
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
@@ -163,6 +164,25 @@ class ConfigDiffers(CauseRule):
         candidate[1].eps = 1e-3
         x = torch.randn(4, 8)
         return lambda: reference(x), lambda: candidate(x)
+
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """A setting that nothing reads beside another weight or activation, and beside a table made from it."""
+
+        def weight(candidate: Any) -> None:
+            candidate.revision = 2
+            candidate.linear.weight[0, 0] += 0.1
+
+        def activation(candidate: Any) -> None:
+            candidate.revision = 2
+            other_activation(candidate)
+
+        def table(candidate: Any) -> None:
+            candidate.revision = 2
+            candidate.table = candidate.table * candidate.revision
+
+        yield changed(weight)
+        yield changed(activation)
+        yield changed(table)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.adapters import Role
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, consumers
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
-from whydiff.records import Call, Cause, Evidence, Remedy, TensorSpec, Trace, Verdict
+from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, TensorSpec, Trace, Verdict
 
 _UPSTREAM = 16
 _UNITS = 16
@@ -33,7 +34,7 @@ class LossNormalisation(CauseRule):
 
     Evidence required:
         At an origin both sides write one number; their ratio equals the quotient of two counts (sizes that
-        the run's tensors have, products of two of them, or the labels that are not negative) to within
+        the run's tensors have, products of two of them, the labels that are not negative, or what a mask keeps) to within
         float32 rounding, and the number is returned or differentiated.
 
     Look-alikes:
@@ -47,8 +48,9 @@ class LossNormalisation(CauseRule):
         Divide by one count on both sides: usually all labelled tokens of the whole step.
 
     How it is verified:
-        By replay: the candidate's op gets the reference's argument (``set-argument``), or the reference's op
-        works on the candidate's inputs (``replace-op``); the outputs must become equal bit for bit.
+        By replay: the candidate's op gets the reference's argument (``set-argument``) if that is the count by which it
+        divides, or says how it reduces; the outputs must become equal bit for bit, and the reference's the
+        candidate's. Else the reference's op works on the candidate's inputs (``replace-op``), which only locates.
 
     References:
         huggingface/transformers pull request 34191 (gradient accumulation, ``num_items_in_batch``).
@@ -76,7 +78,7 @@ class LossNormalisation(CauseRule):
             f"the candidate's number is the reference's times {ratio:.9g} = {over} / {under}: {above} / {below}",
             {"ratio": ratio, "numerator": over, "denominator": under},
         )
-        return Finding(self.code, ratio, Verdict.SEMANTIC, (evidence,), view.give_argument() or view.replace_op())
+        return Finding(self.code, ratio, Verdict.SEMANTIC, (evidence,), _steps(view, counts))
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per ratio."""
@@ -104,6 +106,31 @@ class LossNormalisation(CauseRule):
 
         return lambda: run(15), lambda: run(3)
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """A weight of the loss that happens to be a ratio of sizes: 2 of a batch of two, 3/10 at 3 and 10."""
+        import torch
+
+        torch.manual_seed(0)
+
+        def weighted(rows: int, classes: int, weight: float) -> Any:
+            logits, labels = torch.randn(rows, classes), torch.arange(rows) % classes
+
+            def run(factor: float) -> Any:
+                return torch.nn.functional.cross_entropy(logits, labels) * factor
+
+            return lambda: run(1.0), lambda: run(weight)
+
+        yield weighted(2, 7, 2.0)
+        yield weighted(3, 10, 0.3)
+
+
+def _steps(view: View, counts: dict[int, str]) -> tuple[Intervention, ...]:
+    """The reference's argument, if it says by what is divided; a factor that happens to be a ratio of counts does not."""
+    roles = view.seen.operations[0].roles
+    given = _given(view)
+    divides = Role.ROOT in roles and len(given) > 1 and given <= {*map(float, counts)}
+    return (view.give_argument() if divides or Role.ELEMENTWISE not in roles else ()) or view.replace_op()
+
 
 def _is_final(view: View) -> bool:
     """Whether the number is returned, or a backward pass begins from it."""
@@ -127,7 +154,9 @@ def _counts(view: View) -> dict[int, str]:
     found: dict[int, str] = {1: "one"}
     for operation in view.seen.operations:
         for values, dtype in zip(operation.reads, operation.dtypes, strict=True):
-            if dtype.startswith("int") and values.size > 1:
+            if dtype == "bool" and values.size > 1:
+                found.setdefault(int(np.count_nonzero(values)), "entries of a mask that are kept")
+            elif dtype.startswith("int") and values.size > 1:
                 found.setdefault(int(np.count_nonzero(values >= 0)), "labels that are not negative")
     for side, trace in enumerate((view.case.reference, view.case.candidate)):
         nearest = _upstream(trace, view.seen.calls[side] or [trace.calls[view.origin.calls[side]]])
