@@ -29,7 +29,7 @@ BY_MATRIX = {
     "EN004": "ATEN_CPU_CAPABILITY=default",
 }
 """Causes outside the program: confirmed by running it again in other processes, with one variable changed."""
-LOCATED = ("CP002", "EN003", "FO005", "ND001", "PR001", "PR007")
+LOCATED = ("CP002", "EN003", "FO005", "ND001", "PR001", "PR007", "ST004")
 """Causes whose example is located only: what takes them away carries a part of the reference into the candidate."""
 NO_IMPOSTORS = {code for code in CODES if not list(by_code(code).impostors())}
 """Causes that nobody has tried to deceive yet."""
