@@ -1,4 +1,4 @@
-"""A small model and a changed copy of it: what causes of state, settings and modes are deceived with."""
+"""A small model and a changed copy of it, and a run that goes on: what causes of state and training are deceived with."""
 
 from __future__ import annotations
 
@@ -59,4 +59,41 @@ def other_activation(candidate: Any) -> None:
     candidate.activation = [torch.sigmoid]
 
 
-__all__ = ["changed", "model", "other_activation"]
+def resumed(*, moments: bool = True, rate: float = 0.1, weight: float = 0.0, loss: float = 1.0) -> Any:
+    """The losses of two steps that go on from two earlier ones."""
+    import torch
+
+    torch.manual_seed(0)
+    data, goal = torch.randn(4, 8, 6), torch.randn(4, 8, 2)
+    start = torch.nn.Linear(6, 2)
+
+    def steps_of(model: Any, optimizer: Any, first: int, factor: float) -> list[Any]:
+        losses = []
+        for x, y in zip(data[first : first + 2], goal[first : first + 2], strict=True):
+            optimizer.zero_grad()
+            found = torch.nn.functional.mse_loss(model(x), y)
+            (found * factor).backward()
+            optimizer.step()
+            losses.append(found.detach())
+        return losses
+
+    model = copy.deepcopy(start)
+    before = torch.optim.Adam(model.parameters(), lr=0.1)
+    steps_of(model, before, 0, 1.0)
+    weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(before.state_dict())
+
+    def run() -> Any:
+        resumed = copy.deepcopy(start)
+        resumed.load_state_dict(weights)
+        with torch.no_grad():
+            resumed.bias.add_(weight)
+        optimizer = torch.optim.Adam(resumed.parameters(), lr=0.1)
+        if moments:
+            optimizer.load_state_dict(copy.deepcopy(state))
+        optimizer.param_groups[0]["lr"] = rate
+        return torch.stack(steps_of(resumed, optimizer, 2, loss))
+
+    return run
+
+
+__all__ = ["changed", "model", "other_activation", "resumed"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
+from whydiff.explain.causes._impostors import resumed
 from whydiff.explain.causes._optimizer import differing_state, state_restored, steps
 from whydiff.explain.causes._state import listed
 from whydiff.records import Cause, Evidence, Remedy, Verdict
@@ -89,52 +90,13 @@ class OptimizerStateDiffers(CauseRule):
 
     def example(self) -> tuple[Any, Any]:
         """Two more steps with Adam's moments, and without."""
-        return _resumed(), _resumed(moments=False)
+        return resumed(), resumed(moments=False)
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
         """Another learning rate, other weights, another gradient at the first of the two steps."""
-        yield _resumed(), _resumed(rate=0.2)
-        yield _resumed(), _resumed(weight=0.1)
-        yield _resumed(), _resumed(loss=2.0)
-
-
-def _resumed(*, moments: bool = True, rate: float = 0.1, weight: float = 0.0, loss: float = 1.0) -> Any:
-    """The losses of two steps that go on from two earlier ones."""
-    import copy
-
-    import torch
-
-    torch.manual_seed(0)
-    data, goal = torch.randn(4, 8, 6), torch.randn(4, 8, 2)
-    start = torch.nn.Linear(6, 2)
-
-    def steps_of(model: Any, optimizer: Any, first: int, factor: float) -> list[Any]:
-        losses = []
-        for x, y in zip(data[first : first + 2], goal[first : first + 2], strict=True):
-            optimizer.zero_grad()
-            found = torch.nn.functional.mse_loss(model(x), y)
-            (found * factor).backward()
-            optimizer.step()
-            losses.append(found.detach())
-        return losses
-
-    model = copy.deepcopy(start)
-    before = torch.optim.Adam(model.parameters(), lr=0.1)
-    steps_of(model, before, 0, 1.0)
-    weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(before.state_dict())
-
-    def run() -> Any:
-        resumed = copy.deepcopy(start)
-        resumed.load_state_dict(weights)
-        with torch.no_grad():
-            resumed.bias.add_(weight)
-        optimizer = torch.optim.Adam(resumed.parameters(), lr=0.1)
-        if moments:
-            optimizer.load_state_dict(copy.deepcopy(state))
-        optimizer.param_groups[0]["lr"] = rate
-        return torch.stack(steps_of(resumed, optimizer, 2, loss))
-
-    return run
+        yield resumed(), resumed(rate=0.2)
+        yield resumed(), resumed(weight=0.1)
+        yield resumed(), resumed(loss=2.0)
 
 
 REGISTER = OptimizerStateDiffers()

@@ -7,6 +7,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._impostors import resumed
 from whydiff.explain.causes._optimizer import Step, differing_settings, settings_given, steps
 from whydiff.explain.causes._state import listed
 from whydiff.records import Cause, Evidence, Remedy, Verdict
@@ -91,11 +92,9 @@ class HyperparameterDiffers(CauseRule):
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
         """A scaled loss, which acts as another rate; other weights; momentum that was lost."""
-        from whydiff.explain.causes.tr002 import _resumed
-
         yield _trained(0.1), _trained(0.1, scale=0.5)
         yield _trained(0.1), _trained(0.1, weight=0.1)
-        yield _resumed(), _resumed(moments=False)
+        yield resumed(), resumed(moments=False)
 
 
 def _taken(case: Case, target: str) -> tuple[list[Any], list[Any]]:
