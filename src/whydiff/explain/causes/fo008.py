@@ -121,6 +121,32 @@ class FormulaDiffers(CauseRule):
 
         return lambda: run(-1), lambda: run(-2)
 
+    def impostors(self) -> Iterator[tuple[Any, Any]]:
+        """Arguments that are consequences: of a number measured before, of a setting, of another input, of draws."""
+        import torch
+
+        torch.manual_seed(0)
+        x, weight = torch.randn(4, 8), torch.randn(8, 8)
+
+        class Axis(torch.nn.Module):
+            def __init__(self, axis: int) -> None:
+                super().__init__()
+                self.axis = axis
+
+            def forward(self) -> Any:
+                return torch.softmax(x[:, :4], self.axis) @ weight[:4]
+
+        def clipped(values: Any) -> Any:
+            return torch.clamp(x, max=float(torch.sigmoid(values).max())) @ weight
+
+        def dropped(share: float) -> Any:
+            torch.manual_seed(1)
+            return torch.nn.functional.dropout(x, share) @ weight
+
+        yield (lambda: clipped(x)), (lambda: clipped(x.abs() - 1))
+        yield Axis(-1), Axis(-2)
+        yield (lambda: dropped(0.25)), (lambda: dropped(0.5))
+
 
 def _arguments(view: View) -> tuple[str, Any]:
     assert view.single is not None
