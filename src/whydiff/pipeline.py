@@ -23,6 +23,7 @@ from whydiff.judge.each_origin import judge_origins, needs_local_test
 from whydiff.judge.impact import impact, justified
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.outputs import Anchor, anchor
+from whydiff.judge.outside import outside
 from whydiff.judge.parting import partings, with_margins
 from whydiff.judge.verdict import judge
 from whydiff.judge.verify import verify
@@ -164,6 +165,10 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
     observed = inside(case, *judge(case, origins, causes, scaling), causes)
     if not returned.agree and (observed.changed or observed.agree) and not observed.varying:
         observed = replace(observed, rerun=attempted("the reruns in float64", lambda: rerun(case), None))
+    if not observed.agree and not observed.varying:
+        said = observed.verdict
+        apart = attempted("the outputs that no op returned", lambda: outside(case, returned, said), None)
+        observed = replace(observed, outside=apart)
     verdict, reason = anchored(returned, observed)
     if scaling is not None and in_question(verdict, causes):
         floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)

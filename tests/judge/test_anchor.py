@@ -23,6 +23,7 @@ from whydiff.explain.reruns import Rerun
 from whydiff.explain.scale import Difference, Scale
 from whydiff.judge.anchor import RULES, Inside, anchored
 from whydiff.judge.outputs import Anchor, Compared, anchor
+from whydiff.judge.outside import Outside
 from whydiff.records import Alignment, Comparison, Environment, ObserverCheck, RecordedTrace, Slot, Verdict
 
 SEEN = Inside(Verdict.IDENTICAL, "zero bits differ inside", agree=True)
@@ -76,6 +77,8 @@ LINE = (x for x in ())
         ("looking_changed_it", X, X * 2, replace(SEEN, changed=("candidate",)), "inconclusive"),
         ("looking_changed_it", X, X * 2, replace(ROUNDED, changed=("candidate",)), "inconclusive"),
         ("looking_changed_it", X, X * 2, replace(SEMANTIC, changed=("candidate",)), "semantic"),
+        ("made_outside", (X, 1), (X * 2, 2), replace(ROUNDED, outside=Outside((), Verdict.SEMANTIC)), "semantic"),
+        ("made_outside", (X, "a"), (X * 2, "b"), replace(ROUNDED, outside=Outside(())), "inconclusive"),
         ("unseen", X, X * 2, SEEN, "inconclusive"),
         ("unseen", "a", "b", SEEN, "inconclusive"),
         ("", X, X * 2, ROUNDED, "rounding"),

@@ -39,23 +39,29 @@ class Rerun:
             square of those (the mean, of the worst output).
         coarse: the side that computes the same function with fewer bits; empty: neither, or it is another function.
         reproduced: at which precision one side gives the other's outputs bit for bit, as a sentence; empty: at none.
+        words: only words differ, and in float64 they agree.
     """
 
     scale: Scale | None
     errors: tuple[float, float]
     coarse: Literal["", "reference", "candidate"] = ""
     reproduced: str = ""
+    words: bool = False
 
     @property
     def verdict(self) -> Verdict:
         """What the difference amounts to."""
         if self.reproduced or self.coarse:
             return Verdict.PRECISION
+        if self.words:
+            return Verdict.ROUNDING
         if self.scale is None or self.scale.nature == "between":
             return Verdict.INCONCLUSIVE
         return Verdict.SEMANTIC if self.scale.nature == "stays" else Verdict.ROUNDING
 
     def __str__(self) -> str:
+        if self.words:
+            return "run plainly in float64, the words agree"
         if self.reproduced or self.scale is None:
             return self.reproduced or "a program does not follow into float64"
         text = f"run plainly in float64: {self.scale}"
@@ -81,37 +87,49 @@ def computes_in(trace: Trace) -> tuple[str, ...]:
     return tuple(dtype for dtype in NARROW if dtype in seen)
 
 
-def rerun(case: Case) -> Rerun | None:
-    """The scaling test on the live programs themselves, made once; None if a side is a trace or cannot run so."""
-    found: Rerun | None = case.shared("reruns", lambda: _rerun(case))
+def rerun(case: Case, only: tuple[Slot, ...] = ()) -> Rerun | None:
+    """The scaling test on the live programs themselves, made once; None if a side is a trace or cannot run so.
+
+    Args:
+        case: the pair of runs.
+        only: outputs that are looked at; none named: all.
+    """
+    found: Rerun | None = case.shared(f"reruns {only}", lambda: _rerun(case, only))
     return found
 
 
-def _rerun(case: Case) -> Rerun | None:
+def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
     ours, theirs = case.runs
     if ours is None or theirs is None:
         return None
     runs = (ours, theirs)
-    plain = [_numbers(run.anchor()) for run in runs]
-    followed = [run.lifted("float64") for run in runs]
+    anchors = [_only(run.anchor(), only) for run in runs]
+    plain = [_numbers(outputs) for outputs in anchors]
+    followed = [_only(run.lifted("float64"), only) for run in runs]
     wide = [_followed(outputs) for outputs in followed]
     single: Sequence[_Given] = plain
     if any(payload.dtype in NARROW for side in plain for payload in side.values()):
-        single = [_followed(run.lifted("float32")) for run in runs]
+        single = [_followed(_only(run.lifted("float32"), only)) for run in runs]
     scale = graver(
         worst(_apart(case, single, difference), _apart(case, wide, difference)),
         worst(_apart(case, single, choices), _apart(case, wide, choices)),
     )
     agrees = scale is not None and scale.nature in ("equal", "rounding")
-    if _words(ours.anchor()) != _words(theirs.anchor()):  # and numbers say nothing of words
+    if _words(anchors[0]) != _words(anchors[1]):  # and numbers say nothing of words
         stays = _words(followed[0]) != _words(followed[1])
-        if not agrees or stays or None in followed:
+        if None in followed or stays or not (agrees or (scale is None and not any(plain))):
             return None
+        if scale is None:
+            return Rerun(None, (0.0, 0.0), words=True)
     errors = _error(wide[0], plain[0]), _error(wide[1], plain[1])
     if agrees:
         return Rerun(scale, errors, _coarse(errors, plain))
-    found = Rerun(scale, errors, reproduced=_reproduced(case, runs, plain))
+    found = Rerun(scale, errors, reproduced="" if only else _reproduced(case, runs, plain))
     return found if found.scale is not None or found.reproduced else None
+
+
+def _only(outputs: Sequence[Output] | None, slots: tuple[Slot, ...]) -> Sequence[Output] | None:
+    return outputs if outputs is None or not slots else [one for one in outputs if one.slot in slots]
 
 
 def _words(outputs: Sequence[Output] | None) -> dict[Slot, str]:

@@ -16,6 +16,7 @@ contradicts it. The first rule of `RULES` that applies decides:
 | `other_shapes` | outputs have other shapes or kinds, and nothing worse was found | incomparable |
 | `rerun_tells` | they differ, what was observed is not that, and unobserved reruns tell | rounding, precision or semantic |
 | `looking_changed_it` | they differ, and observing changed a run | as found inside if that is severe, else inconclusive |
+| `made_outside` | they differ mildly inside, and an output does not follow from that | semantic or inconclusive |
 | `unseen` | they differ, and everything observed agrees | inconclusive: made where nobody looked |
 | (none) | they differ, and so do the observed runs | as found inside |
 """
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from whydiff.explain.case import Case
 from whydiff.explain.reruns import Rerun
 from whydiff.judge.outputs import Anchor, Compared
+from whydiff.judge.outside import Outside
 from whydiff.records import Cause, Verdict
 
 
@@ -45,6 +47,7 @@ class Inside:
         unpaired: how many calls have no counterpart.
         proven: a cause was confirmed by running the program again unobserved.
         rerun: how the difference behaves in unobserved runs at two precisions; None: it cannot be told.
+        outside: differing outputs that no observed op returned, and that do not follow; None: there are none.
     """
 
     verdict: Verdict
@@ -57,6 +60,7 @@ class Inside:
     unpaired: int = 0
     proven: bool = False
     rerun: Rerun | None = None
+    outside: Outside | None = None
 
 
 def inside(
@@ -194,6 +198,21 @@ def looking_changed_it(found: Anchor, inside: Inside) -> Judged:
     )
 
 
+def made_outside(found: Anchor, inside: Inside) -> Judged:
+    """What was observed explains some outputs; another one differs for a reason of its own, or nobody knows why."""
+    if inside.outside is None or inside.agree:
+        return None
+    verdict, outputs = inside.outside.verdict, _listed(inside.outside.outputs)
+    if verdict is Verdict.SEMANTIC:
+        return (
+            verdict,
+            f"an output that no observed op returned differs at any precision ({outputs}); {inside.outside.reason}",
+        )
+    return Verdict.INCONCLUSIVE, (
+        f"because outputs that no observed op returned differ, and nothing shows why: {outputs}; the others: {inside.reason}"
+    )
+
+
 def unseen(found: Anchor, inside: Inside) -> Judged:
     """The observed runs agree, and the outputs do not: the difference is made where nobody looked."""
     if not inside.agree and inside.verdict is not Verdict.IDENTICAL:
@@ -215,6 +234,7 @@ RULES: tuple[Rule, ...] = (
     other_shapes,
     rerun_tells,
     looking_changed_it,
+    made_outside,
     unseen,
 )
 
