@@ -60,6 +60,8 @@ def test_public_names_are_these() -> None:
     assert set(whydiff.__all__) == {
         "CaptureError",
         "Diagnosis",
+        "Interrupted",
+        "MissingPackageError",
         "PayloadError",
         "PluginError",
         "ReplayError",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from whydiff.capturing.store import open_trace as open
     from whydiff.errors import (
         CaptureError,
+        Interrupted,
+        MissingPackageError,
         PayloadError,
         PluginError,
         ReplayError,
@@ -45,6 +47,8 @@ __version__ = "0.1.0"
 __all__ = [
     "CaptureError",
     "Diagnosis",
+    "Interrupted",
+    "MissingPackageError",
     "PayloadError",
     "PluginError",
     "ReplayError",

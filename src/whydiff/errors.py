@@ -3,7 +3,8 @@
 ```
 WhydiffError
 ├── UsageError          the call itself is wrong (unknown target, bad option)        exit status 2
-│   └── UnsupportedError     the framework's adapter has no such ability
+│   ├── UnsupportedError     the framework's adapter has no such ability
+│   └── MissingPackageError  a package that this needs is not installed
 ├── TargetError         the user's target cannot be loaded, or raised while running   exit status 2
 ├── TraceError          a trace cannot be opened
 │   ├── TraceFormatError     not a trace, corrupted, or hostile
@@ -13,6 +14,8 @@ WhydiffError
 ├── ReplayError         a recorded call could not be executed again
 └── PluginError         a registered part is broken, or clashes with another
 ```
+
+`Interrupted` is no error: it is the KeyboardInterrupt that stops a comparison, with what was found until then.
 
 A message always says: what, where, actual, expected, next step.
 
@@ -24,11 +27,12 @@ environment (as in whydiff's own tests), or where nobody collects, the error com
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -59,6 +63,52 @@ class UsageError(WhydiffError):
 
 class UnsupportedError(UsageError):
     """The framework's adapter has no such ability."""
+
+
+class MissingPackageError(UsageError):
+    """A package that this needs is not installed."""
+
+    @classmethod
+    def of(cls, error: ModuleNotFoundError, what: str = "This", extra: str = "") -> MissingPackageError:
+        """What to install, for an import that failed.
+
+        Args:
+            error: the import's.
+            what: needs the package, in words.
+            extra: of whydiff, that brings it; else it is looked up.
+        """
+        name = (error.name or "").partition(".")[0]
+        extra = extra or _EXTRAS.get(name, "")
+        return cls(
+            f"{what} needs a package that is not installed.",
+            where=sys.executable,
+            actual=f"no module named {error.name}",
+            next_step=f"pip install 'whydiff[{extra}]'"
+            if extra
+            else f"install {name} there, or put its folder on PYTHONPATH",
+        )
+
+
+_EXTRAS = {
+    "torch": "torch",
+    **dict.fromkeys(("jax", "jaxlib", "ml_dtypes"), "jax"),
+    **dict.fromkeys(("transformers", "gguf", "sentencepiece", "penzai"), "demo"),
+    "pyarrow": "tables",
+    "fsspec": "remote",
+}
+"""Package → the extra of whydiff that brings it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A comparison was stopped by Ctrl-C.
+
+    Attributes:
+        found: what was known by then: an inconclusive Diagnosis or a study's result.
+    """
+
+    def __init__(self, found: Any) -> None:
+        super().__init__()
+        self.found = found
 
 
 class TargetError(WhydiffError):

@@ -12,7 +12,7 @@ from whydiff import registry
 from whydiff.capturing.adapters import Executor, Progress, Run, for_framework, for_target, replayable
 from whydiff.capturing.process import as_found
 from whydiff.capturing.store import DiskTrace, open_trace
-from whydiff.errors import Failures, TraceError, WhydiffError, attempted, collecting, guarded
+from whydiff.errors import Failures, Interrupted, TraceError, WhydiffError, attempted, collecting, guarded
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
@@ -82,13 +82,32 @@ def compare(reference: Any, candidate: Any, *args: Any, options: Options | None 
         whydiff.errors.TargetError: a target raised while it ran.
         whydiff.errors.TraceError: a trace cannot be opened, or says what no program does.
         whydiff.errors.UsageError: a side is neither a callable nor a trace.
+        whydiff.errors.Interrupted: Ctrl-C, after both sides were captured.
     """
     options = options or Options()
     with as_found():
         sides = _runs(reference, candidate, args, kwargs)
         with _strange_traces(sides), registry.blamed(), collecting() as failures:
-            diagnosis = _compared(sides, options)
-            return replace(diagnosis, not_compared=(*diagnosis.not_compared, *_failed(failures)))
+            notes = (_ONE_PROGRAM,) if _is_same(reference, candidate) else ()
+
+            def written(found: Diagnosis) -> Diagnosis:
+                counts = (*found.not_compared, *_failed(failures))
+                return replace(found, not_compared=counts, notes=(*notes, *found.notes))
+
+            try:
+                return written(_compared(sides, options))
+            except Interrupted as stop:
+                raise Interrupted(written(stop.found)) from stop
+
+
+_ONE_PROGRAM = "both sides are the same one: this shows only whether it repeats itself"
+
+
+def _is_same(reference: Any, candidate: Any) -> bool:
+    paths = [side for side in (reference, candidate) if isinstance(side, (str, os.PathLike))]
+    if len(paths) == 2:
+        return os.path.realpath(paths[0]) == os.path.realpath(paths[1])
+    return reference is candidate
 
 
 def _compared(sides: tuple[Run | DiskTrace, ...], options: Options) -> Diagnosis:
@@ -97,8 +116,12 @@ def _compared(sides: tuple[Run | DiskTrace, ...], options: Options) -> Diagnosis
             side.anchor()
     ours, theirs = (_trace(side, options, n) for side, n in zip(sides, ("reference", "candidate"), strict=True))
     alignment = join_ends(align(ours, theirs, rename=options.rename), ours, theirs)
-    local, notes = localize(ours, theirs, alignment, options.progress, options.rows)
     live = [None if isinstance(side, DiskTrace) else side for side in sides]
+    try:
+        local, notes = localize(ours, theirs, alignment, options.progress, options.rows)
+    except KeyboardInterrupt as stop:
+        recorded = from_fingerprints(ours, theirs, alignment, same)
+        raise Interrupted(_so_far(Case(ours, theirs, alignment, recorded, (live[0], live[1])))) from stop
     case = Case(ours, theirs, alignment, local, (live[0], live[1]))
     return diagnose(case, notes, options.progress)
 
@@ -146,7 +169,35 @@ def localize(
 
 
 def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = None) -> Diagnosis:
-    """Why: detect causes, verify them by experiment, judge, and write the document."""
+    """Why: detect causes, verify them by experiment, judge, and write the document.
+
+    Raises:
+        whydiff.errors.Interrupted: Ctrl-C.
+    """
+    try:
+        return _explained(case, notes, progress)
+    except KeyboardInterrupt as stop:
+        causes = stop.found if isinstance(stop, Interrupted) else ()
+        raise Interrupted(_so_far(case, notes, causes)) from stop
+
+
+def _so_far(case: Case, notes: Sequence[str] = (), causes: Sequence[Cause] = ()) -> Diagnosis:
+    """What is known of a pair whose comparison was interrupted."""
+    local = case.localization
+    return _written(
+        case,
+        anchor(case.reference, case.candidate, case.alignment, local.axes, local.rows),
+        verdict=Verdict.INCONCLUSIVE,
+        reason="because it was interrupted; this is what was found until then",
+        origins=local.origins,
+        causes=tuple(sorted(causes, key=_rank)),
+        impact=_NO_IMPACT,
+        not_compared=(Count("experiments and the verdict", "the comparison was interrupted", 1),),
+        notes=(*notes, *_notes(case)),
+    )
+
+
+def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> Diagnosis:
     local = case.localization
     returned = anchor(case.reference, case.candidate, case.alignment, local.axes, local.rows)
     if returned.equal and local.origins and not local.silent and _repeats(case):

@@ -23,7 +23,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
-from whydiff.errors import PluginError, UsageError, WhydiffError, one_line
+from whydiff.errors import MissingPackageError, PluginError, UsageError, WhydiffError, one_line
 
 PACKAGES = {
     "adapters": "whydiff.capturing.adapters",
@@ -125,6 +125,7 @@ def get(folder: str, name: str) -> Any:
 
     Raises:
         UsageError: unknown name.
+        MissingPackageError: the part needs a package that is not installed.
         PluginError: the part is not what its folder's contract asks for.
     """
     if name not in _own(folder):
@@ -132,7 +133,12 @@ def get(folder: str, name: str) -> Any:
         if name in third.parts:
             return third.parts[name]
         raise UsageError(f"No {folder[:-1]} has this name.", actual=name, expected=", ".join(names(folder)) or "(none)")
-    module = importlib.import_module(f"{PACKAGES[folder]}.{name}")
+    try:
+        module = importlib.import_module(f"{PACKAGES[folder]}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("whydiff"):
+            raise
+        raise MissingPackageError.of(error) from error
     part = vars(module).get("REGISTER")
     broken = _contract(folder).broken(part, name)
     if broken:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from whydiff.errors import TargetError
+from whydiff.errors import MissingPackageError, TargetError
 
 Target = Path | str | Callable[..., Any]
 
@@ -256,6 +256,11 @@ def _run(call: Callable[[], Any], what: str, text: str) -> Any:
     try:
         return call()
     except (Exception, SystemExit) as error:
+        if (
+            isinstance(error, ModuleNotFoundError)
+            and (error.name or "").partition(".")[0] != text.split(".")[0].split(":")[0]
+        ):
+            raise MissingPackageError.of(error, text) from error
         frames = traceback.format_exception(type(error), error, error.__traceback__)
         lines = "".join(frames).rstrip().splitlines()
         raise TargetError(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import whydiff
+from whydiff.cli._help import HELP, Command
 from whydiff.cli.artifacts import artifacts
 from whydiff.cli.capture import capture
 from whydiff.cli.cause import cause
@@ -22,23 +23,34 @@ from whydiff.cli.sweep import sweep
 app = typer.Typer(
     name="whydiff",
     help="Two runs of the same model give different numbers: why, does it matter, how do I make it stop?",
-    epilog="Exit status: 0 agrees, 1 differs beyond what was allowed, 2 usage or input error.",
+    epilog="Exit status: 0 agrees, 1 differs beyond what was allowed, 2 usage or input error. "
+    "Try `whydiff demo`; `whydiff COMMAND --help` shows examples.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes [batch, tokens] for markup, and its boxes leave 80 columns too few
 )
 
-app.command(context_settings={"allow_interspersed_args": False})(capture)
-app.command()(compare)
-app.command()(sweep)
-app.command()(decoding)
-app.command()(port)
-app.command()(matrix)
-app.command()(logprobs)
-app.command()(artifacts)
-app.command("range")(range_)
-app.command()(cause)
-app.command()(demo)
+_COMMANDS = {
+    "artifacts": artifacts,
+    "capture": capture,
+    "cause": cause,
+    "compare": compare,
+    "decoding": decoding,
+    "demo": demo,
+    "logprobs": logprobs,
+    "matrix": matrix,
+    "port": port,
+    "range": range_,
+    "sweep": sweep,
+}
+for _name, _help in HELP.items():
+    app.command(
+        _name,
+        cls=Command,
+        short_help=_help.question,
+        epilog=_help.epilog,
+        context_settings={"allow_interspersed_args": False} if _name == "capture" else None,
+    )(_COMMANDS[_name])
 
 
 def _version(wanted: bool) -> None:

@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 import typer
 
-from whydiff.errors import WhydiffError
+from whydiff.errors import MissingPackageError, WhydiffError
 
 ERROR = 2
 """Exit status of a usage or input error and of a failure of whydiff itself; 1 would mean 'differs'."""
@@ -35,6 +35,9 @@ def guard(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(INTERRUPTED) from None
         except WhydiffError as error:
             _show(str(error), kwargs.get("traceback") is True)
+            raise typer.Exit(ERROR) from error
+        except ModuleNotFoundError as error:
+            _show(str(MissingPackageError.of(error)), kwargs.get("traceback") is True)
             raise typer.Exit(ERROR) from error
         except Exception as error:
             _show(

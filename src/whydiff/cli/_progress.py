@@ -32,7 +32,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
     with RichProgress(
         *columns, MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
     ) as shown:
-        task = shown.add_task("", total=None)
+        task = shown.add_task("load and run the programs", total=None)
         stages: list[str] = []
 
         def report(stage: str, done: int = 0, total: int = 0) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import typer
 
 from whydiff import registry
-from whydiff.cli._guard import guard, user_code
+from whydiff.cli._guard import INTERRUPTED, guard, user_code
 from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback, Verbose
 from whydiff.cli._progress import progress
+from whydiff.errors import Interrupted
 from whydiff.records import Verdict
+from whydiff.report.base import check_file
 
 AGREES, DIFFERS = 0, 1
 Command = Callable[..., tuple[Any, int]]
@@ -67,16 +69,17 @@ def reported(check: Callable[[Sequence[str]], None]) -> Callable[[Command], Call
             own = {name: value for name, value in given.items() if name not in shared}
             paths = given["save"] or ()
             check(paths)
-            with progress(given["quiet"] or given["json"]) as report, user_code():
-                found, code = command(**own, progress=report)
             for path in paths:
+                check_file(path)
+            try:
+                with progress(given["quiet"] or given["json"]) as report, user_code():
+                    found, code = command(**own, progress=report)
+            except Interrupted as stop:
+                typer.echo("interrupted; this is what was found until then", err=True)
+                found, code = stop.found, INTERRUPTED
+            _show(found, json=given["json"], color=given["color"].value, verbose=given["verbose"])
+            for path in paths:  # last: whatever fails here, the report was seen
                 found.save(path)
-            if given["json"]:
-                from whydiff.report.json import write
-
-                typer.echo(write(found.to_dict()), nl=False)
-            else:
-                found.print(color=given["color"].value, verbose=given["verbose"])
             raise typer.Exit(code)
 
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "progress"]
@@ -86,6 +89,15 @@ def reported(check: Callable[[Sequence[str]], None]) -> Callable[[Command], Call
         return guard(run)
 
     return decorate
+
+
+def _show(found: Any, *, json: bool, color: str, verbose: bool) -> None:
+    if json:
+        from whydiff.report.json import write
+
+        typer.echo(write(found.to_dict()), nl=False)
+    else:
+        found.print(color=color, verbose=verbose)
 
 
 def status(verdict: Verdict, allow: Verdict) -> int:

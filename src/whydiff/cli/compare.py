@@ -48,11 +48,11 @@ def compare(
 
     rules = [_rule(text) for text in rename or ()]
     given = [value(text) for text in arguments or ()]
-    sides = [targets.load(side, given) for side in (reference, candidate)]
+    loaded = {side: targets.load(side, given) for side in dict.fromkeys((reference, candidate))}
     from whydiff import pipeline  # imports numpy, and whatever the sides need
 
     options = pipeline.Options(level=level.value, rename=rules, progress=progress, rows=rows)
-    diagnosis = pipeline.compare(sides[0], sides[1], *given, options=options)
+    diagnosis = pipeline.compare(loaded[reference], loaded[candidate], *given, options=options)
     return diagnosis, status(diagnosis.verdict, allow)
 
 

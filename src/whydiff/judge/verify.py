@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from whydiff.capturing.adapters import Progress
-from whydiff.errors import WhydiffError, guarded
+from whydiff.errors import Interrupted, WhydiffError, guarded
 from whydiff.explain.case import Case
 from whydiff.explain.causes import by_code
 from whydiff.explain.experiments import Outcome
@@ -42,10 +42,22 @@ def verify(case: Case, causes: Sequence[Cause], progress: Progress | None = None
 
     Returns:
         The causes with status, experiments, effect and the inert flag set, in the given order.
+
+    Raises:
+        whydiff.errors.Interrupted: Ctrl-C; ``found`` are the causes as far as they were tried.
     """
     done = list(causes)
+    try:
+        _verify(case, done, progress)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(tuple(done)) from stop
+    return tuple(done)
+
+
+def _verify(case: Case, done: list[Cause], progress: Progress | None) -> None:
+    """Put every cause's outcome in its place."""
     asked: dict[int, _Hypothesis] = {}
-    for number, cause in enumerate(causes):
+    for number, cause in enumerate(tuple(done)):
         one = _hypothesis(case, cause)
         if not one.away or not case.experiments.supports(one.away):
             done[number] = _untested(cause, one)
@@ -63,7 +75,6 @@ def verify(case: Case, causes: Sequence[Cause], progress: Progress | None = None
             done[number] = replace(one.cause, reason=f"the experiment failed: {guard.error}")
     if progress is not None:
         progress("verify causes", len(asked), len(asked))
-    return tuple(done)
 
 
 def _hypothesis(case: Case, cause: Cause) -> _Hypothesis:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import inspect
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,24 @@ class Reporter(abc.ABC):
         write_file(path, self.render(diagnosis))
 
 
+def check_file(path: str) -> None:
+    """Refuse a file that cannot be written, before a long run is made for it.
+
+    Raises:
+        UsageError: its folder is missing, or it may not be written there.
+    """
+    folder = Path(path).absolute().parent
+    why = ""
+    if Path(path).is_dir():
+        why = "a folder of this name exists"
+    elif not folder.is_dir():
+        why = f"there is no folder {folder}"
+    elif not os.access(path if Path(path).exists() else folder, os.W_OK):
+        why = "permission denied"
+    if why:
+        raise _unwritable(path, why)
+
+
 def write_file(path: str, text: str) -> None:
     """Write a report to a file in UTF-8, replacing what was there.
 
@@ -49,12 +68,16 @@ def write_file(path: str, text: str) -> None:
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(
-            "The report cannot be written.",
-            where=str(path),
-            actual=error.strerror or str(error),
-            expected="a file in a folder that exists and may be written",
-        ) from error
+        raise _unwritable(path, error.strerror or str(error)) from error
+
+
+def _unwritable(path: str, why: str) -> UsageError:
+    return UsageError(
+        "The report cannot be written.",
+        where=str(path),
+        actual=why,
+        expected="a file in a folder that exists and may be written",
+    )
 
 
 def demands(part: Any, name: str) -> Iterator[str]:

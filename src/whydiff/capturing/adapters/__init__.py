@@ -22,7 +22,7 @@ from whydiff.capturing.adapters.contract import (
     Value,
 )
 from whydiff.capturing.adapters.roles import Role
-from whydiff.errors import UsageError
+from whydiff.errors import MissingPackageError, UsageError
 from whydiff.records import Trace
 
 SHARED = ("contract", "roles")
@@ -30,7 +30,11 @@ CONTRACT = registry.Contract(base=Recorded)
 
 
 def for_framework(name: str) -> Recorded:
-    """The adapter of a framework by name; of one that nobody registered, what can be asked of its recorded data."""
+    """The adapter of a framework by name; of one that nobody registered, what can be asked of its recorded data.
+
+    Raises:
+        MissingPackageError: the framework is not installed.
+    """
     if name not in registry.names("adapters"):
         return Recorded(name)
     return registry.get("adapters", name)  # type: ignore[no-any-return]
@@ -51,9 +55,7 @@ def for_target(target: object, args: Sequence[Any] = ()) -> Recorded:
     for name in sorted(registry.names("adapters"), key=lambda name: name == "torch"):
         try:
             adapter = for_framework(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.startswith("whydiff"):
-                raise
+        except MissingPackageError:
             continue
         if adapter.owns(target, args):
             return adapter

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from whydiff.errors import UsageError
+from whydiff.errors import MissingPackageError, UsageError
 
 NAMES = ("smollm", "megatron", "gemma")
 """Names that `run` accepts; the first is what `whydiff demo` runs without a name."""
@@ -32,8 +32,12 @@ def run(name: str = NAMES[0], progress: Progress = silent) -> Any:
         progress: called with (stage, done, total).
 
     Raises:
-        UsageError: no demo has this name, or a package that it needs is not installed.
+        UsageError: no demo has this name.
+        MissingPackageError: a package that it needs is not installed.
     """
     if name not in NAMES:
         raise UsageError("No demo has this name.", actual=name, expected=", ".join(NAMES))
-    return importlib.import_module(f"whydiff.cli.demos.{name}").run(progress)
+    try:
+        return importlib.import_module(f"whydiff.cli.demos.{name}").run(progress)
+    except ModuleNotFoundError as error:
+        raise MissingPackageError.of(error, extra="demo") from error

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from whydiff.capturing.store.remote import localized
-from whydiff.errors import UsageError, WhydiffError
+from whydiff.errors import Interrupted, UsageError, WhydiffError
 from whydiff.records import Count
 from whydiff.studies.artifacts.content import Content, forget_spooled
 from whydiff.studies.artifacts.items import Tolerances, compare_bytes, compare_tensors, compare_values, shown
@@ -45,6 +46,7 @@ def compare_artifacts(
     Raises:
         UsageError: a tree is not there.
         TraceFormatError: never for one damaged file: it is counted as not compared, with the reason.
+        Interrupted: Ctrl-C; ``found`` is the comparison of the files until then.
     """
     with localized(reference) as ours, localized(candidate) as theirs:
         try:
@@ -70,21 +72,27 @@ class _Study:
         ours, theirs = self.trees
         shared = [path for path in ours.files if path in theirs.files]
         total = sum(tree.files[path].stat().st_size for tree in self.trees for path in shared)
-        files = []
-        for path in shared:
-            self.progress("compare", self.bytes_read, total)
-            files.append(self.file(path))
-        self.progress("compare", total, total)
+        files: list[ArtifactFile] = []
+        stopped: KeyboardInterrupt | None = None
+        try:
+            for path in shared:
+                self.progress("compare files (bytes)", self.bytes_read, total)
+                files.append(self.file(path))
+            self.progress("compare files (bytes)", total, total)
+            explained = tuple(self.explained()) if explain else ()
+        except KeyboardInterrupt as stop:
+            stopped, explained = stop, ()
+            if len(files) < len(shared):
+                self.left_out[("files", "the comparison was interrupted")] = shared[len(files) :]
         differing = sorted((f for f in files if f.status != "identical"), key=lambda f: f.rank, reverse=True)
         missing, extra = (
             tuple(p for p in one.files if p not in other.files) for one, other in ((ours, theirs), (theirs, ours))
         )
-        explained = tuple(self.explained()) if explain else ()
         for side, tree in zip(("reference", "candidate"), self.trees, strict=True):
             for reason, paths in tree.skipped.items():
                 self.left_out[("files", f"{side}: {reason}")] = paths
-        status = _worst([f.status for f in files], bool(missing or extra))
-        return ArtifactComparison(
+        status = _worst([f.status for f in files], bool(missing or extra or stopped))
+        found = ArtifactComparison(
             reference,
             candidate,
             status,
@@ -100,6 +108,10 @@ class _Study:
             ),
             self.bytes_read,
         )
+        if stopped is not None:
+            reason = f"interrupted after {len(files)} of {len(shared)} files; until then: {found.reason}"
+            raise Interrupted(replace(found, reason=reason)) from stopped
+        return found
 
     # ------------------------------------------------------------------ one file
 

@@ -55,7 +55,7 @@ def try_remedies(
     options = candidates(study, adapter.name)
     for number, (name, ops, value, code) in enumerate(options):
         if progress is not None:
-            progress("remedies", number, len(options))
+            progress("try remedies", number, len(options))
         title = name if value is None else f"{name} ({value})"
         try:
             tried.append(_try(chosen, title, ops, code, functools.partial(adapter.remedy, name, ops, value)))
@@ -63,7 +63,7 @@ def try_remedies(
             text = f"{error.what} {error.actual}" if isinstance(error, WhydiffError) else str(error)
             tried.append(Tried(title, ops, code=code, failed=" ".join(text.split())[:200]))
     if progress is not None:
-        progress("remedies", len(options), len(options))
+        progress("try remedies", len(options), len(options))
     return tuple(sorted(tried, key=lambda one: (not one.works, one.cost)))
 
 

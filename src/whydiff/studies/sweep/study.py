@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from whydiff.capturing.adapters import Progress, for_target
-from whydiff.errors import UsageError
+from whydiff.errors import Interrupted, UsageError
 from whydiff.records import Environment, Verdict
 from whydiff.studies.sweep.findings import Axis, Cell, Judged, Size
 from whydiff.studies.sweep.grouping import classes, representatives
@@ -78,6 +78,7 @@ def sweep(
     Raises:
         whydiff.errors.UsageError: nothing to sweep, or sizes that the inputs do not have.
         whydiff.errors.TargetError: the target raised at the reference size.
+        whydiff.errors.Interrupted: Ctrl-C; ``found`` is the study of the sizes that were run.
     """
     program = target if isinstance(target, Program) else Program(Given(target, inputs), uuid.uuid4().hex)
     axis, plan = planned(batch, length, layout, against)
@@ -86,6 +87,7 @@ def sweep(
     adapter, environment = _environment(program, plan[0][1])
     jobs = [Job(program, size, base, row, environment.flags, kernels) for size, base in plan]
     stored = Stored(resume, _key(program, environment, row)) if resume is not None else None
+    cells: list[Cell] = []
     try:
         with _pool(executor, workers, program) as pool:
             cells = _cells(jobs, stored, pool, progress)
@@ -97,8 +99,26 @@ def sweep(
             tried = try_remedies(adapter, jobs, study, progress)
             study = replace(study, remedies=tried, causes=name_causes(study, tried))
         return study
+    except KeyboardInterrupt as stop:
+        ran = stop.found if isinstance(stop, Interrupted) else cells
+        raise Interrupted(_so_far(axis, plan, ran, environment)) from stop
     finally:
         forget()
+
+
+def _so_far(axis: Axis, plan: Sequence[tuple[Size, Size]], cells: Sequence[Cell], environment: Environment) -> Sweep:
+    """What the sizes that were run say, before any of them was judged."""
+    differing = sum(cell.status == "differs" for cell in cells)
+    return Sweep(
+        axis,
+        str(getattr(plan[0][1], axis)),
+        tuple(cells),
+        classes(cells, axis),
+        Verdict.INCONCLUSIVE,
+        f"because it was interrupted after {len(cells)} of {len(plan)} cells; ops change their bits in {differing}",
+        (),
+        environment=environment,
+    )
 
 
 def planned(
@@ -210,12 +230,15 @@ def _cells(jobs: Sequence[Job], stored: Stored | None, pool: _Here, progress: Pr
     known = stored.cells if stored is not None else {}
     done = {(job.size, job.against): known[job.size, job.against] for job in jobs if (job.size, job.against) in known}
     left = [job for job in jobs if (job.size, job.against) not in done]
-    for cell in pool.run(run_cell, left):
-        done[cell.size, cell.against] = cell
-        if stored is not None:
-            stored.add(cell)
-        if progress is not None:
-            progress("cells", len(done), len(jobs))
+    try:
+        for cell in pool.run(run_cell, left):
+            done[cell.size, cell.against] = cell
+            if stored is not None:
+                stored.add(cell)
+            if progress is not None:
+                progress("run every size", len(done), len(jobs))
+    except KeyboardInterrupt as stop:
+        raise Interrupted([done[key] for job in jobs if (key := (job.size, job.against)) in done]) from stop
     return [done[job.size, job.against] for job in jobs]
 
 
@@ -228,7 +251,7 @@ def _judged(
     for judged in pool.run(judge_cell, [job for job in jobs if job.size in wanted]):
         found.append(judged)
         if progress is not None:
-            progress("judge", len(found), len(chosen))
+            progress("judge the sizes that differ", len(found), len(chosen))
     return tuple(sorted(found, key=lambda one: one.size)), member
 
 
@@ -239,7 +262,7 @@ def _ordered(study: Sweep, jobs: Sequence[Job], pool: _Here, progress: Progress 
     for size, found in pool.run(reveal_orders, wanted):
         revealed[size] = found
         if progress is not None:
-            progress("orders", len(revealed), len(wanted))
+            progress("reveal the orders of sums", len(revealed), len(wanted))
     study = replace(study, classes=with_orders(study.classes, study.cells, study.axis, revealed))
     return replace(study, causes=name_causes(study, ()))
 
