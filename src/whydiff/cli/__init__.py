@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich takes [batch, tokens] for markup, and its boxes leave 80 columns too few
 )
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "artifacts": artifacts,
     "capture": capture,
     "cause": cause,
