@@ -15,6 +15,8 @@ SOURCE = Path(__file__).parents[1] / "src/whydiff"
 SENTENCES = {"reason", "why", "what", "note", "notes", "statement", "outcome", "prediction", "skipped"}
 """Attributes that people read."""
 SEARCHES = {"startswith", "endswith", "find", "index", "count"}
+LONGEST = 400
+"""Lines of a file that a reader still finds the way in."""
 MOST = 3
 """Fields that a record may be given by position."""
 LARGE = {
@@ -111,3 +113,8 @@ def test_sentences_that_are_read_are_seen(code: str, lines: list[int]) -> None:
 )
 def test_records_by_position_are_seen(code: str, lines: list[int]) -> None:
     assert list(placed_by_position(ast.parse(code))) == lines
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in SOURCE.rglob("*.py")}
+    assert not {name: lines for name, lines in lengths.items() if lines > LONGEST}

@@ -13,7 +13,8 @@ from whydiff.explain.scale import Difference, Scale
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.each_origin import judge_origins, needs_local_test
 from whydiff.judge.verdict import judge
-from whydiff.numbers.tolerance import CAST_ARTEFACT, Cancelled
+from whydiff.numbers.cancellation import Cancelled
+from whydiff.numbers.tolerance import CAST_ARTEFACT
 from whydiff.records import (
     Alignment,
     Call,

@@ -21,8 +21,9 @@ from whydiff.explain.case import Case
 from whydiff.explain.scale import Difference, Scale, choices, difference, graver, worst
 from whydiff.explain.sides import Side
 from whydiff.locate.rows import compared
+from whydiff.numbers.cancellation import Cancelled, cancelled
 from whydiff.numbers.metrics import is_integer, values
-from whydiff.numbers.tolerance import Cancelled, cancelled, unit_roundoff
+from whydiff.numbers.tolerance import unit_roundoff
 from whydiff.pair.lockstep import Lockstep, matched
 from whydiff.pair.replay import Outputs
 from whydiff.pair.slices import counterparts

@@ -12,8 +12,9 @@ from whydiff.explain.local_test import LocalResult
 from whydiff.explain.scale import Scale, agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.folding import folded
+from whydiff.numbers.cancellation import Cancelled
 from whydiff.numbers.casts import proven_cast
-from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, UNIT_ROUNDOFF, Cancelled
+from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, UNIT_ROUNDOFF
 from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
 
 _PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reduction", "bf16_reduction")

@@ -12,6 +12,7 @@ from whydiff.explain.local_test.families import Oracle, evaluate, kind_of, oracl
 from whydiff.explain.local_test.hypotheses import Explanation, explain
 from whydiff.explain.local_test.measures import Measured, match_z, measure_side
 from whydiff.explain.local_test.operation import Array, Operation
+from whydiff.numbers.cancellation import Cancelled, cancelled
 from whydiff.numbers.metrics import as_reals, values
 from whydiff.numbers.tolerance import (
     CORRECT_ROUNDING_Z,
@@ -20,8 +21,6 @@ from whydiff.numbers.tolerance import (
     SAME_FUNCTION,
     UNIT_ROUNDOFF,
     WIDEST_CLASS,
-    Cancelled,
-    cancelled,
 )
 from whydiff.records import Evidence, Payload, Verdict
 

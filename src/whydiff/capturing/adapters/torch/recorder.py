@@ -70,8 +70,6 @@ class Recorder(TorchDispatchMode):
         """No wrapper around every op: while a capture runs nothing is compiled (`compiled.standing_back`)."""
         return False
 
-    # ------------------------------------------------------------------ the hot path
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         operator = describe(func)
