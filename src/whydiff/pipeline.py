@@ -280,7 +280,7 @@ def _hypotheses(rule: CauseRule, case: Case) -> list[Cause]:
         for cause in proposed:
             if not isinstance(cause, Cause) or cause.code != rule.code:
                 raise TypeError(f"detect() gave {cause!r:.80}, not a whydiff.records.Cause of code {rule.code}")
-            found.append(cause)
+            found.append(replace(cause, says=cause.says or rule.sentence()))
     return found
 
 

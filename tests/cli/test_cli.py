@@ -94,7 +94,7 @@ def test_the_exit_status_is_the_verdict_against_what_is_allowed(
     pipeline.verdict = verdict
     result = invoke("compare", *traces, *(["--allow", allow] if allow else []))
     assert result.exit_code == code
-    assert result.stdout.startswith(f"verdict {verdict}")
+    assert result.stdout.startswith(str(verdict).upper())
 
 
 @pytest.mark.parametrize("verdict", Verdict)
@@ -184,7 +184,7 @@ def test_usage_errors_exit_with_2(words: list[str], traces: tuple[str, str]) -> 
 
 def test_a_demo_that_ran_exits_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whydiff.cli.demos.run", lambda name, progress: diagnosis(Verdict.PRECISION))
-    assert invoke("demo").stdout.startswith("verdict precision")
+    assert invoke("demo").stdout.startswith("PRECISION")
     result = invoke("demo", "smollm", "--json")
     assert result.exit_code == 0 and json.loads(result.stdout)["verdict"] == "precision"
 

@@ -1,100 +1,195 @@
-"""The first screen, word for word."""
+"""The first screen, word for word, and its style: plain words, 80 columns, inert text."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
-from golden import GOLDEN, PRECISION
+from golden import GOLDEN, PRECISION, TWO_CAUSES
 
-from whydiff.records import Verdict
-from whydiff.report._answer import answer
+from whydiff.records import Cause, Comparison, Experiment, Intervention, Measurement, Remedy, Verdict
+from whydiff.report.answer import WIDTH, answer
 from whydiff.report.terminal import TerminalReporter
+
+JARGON = re.compile(
+    r"\b(D32|D64|slope|lifted|resynchron\w*|inert|unpaired|origins?|anchor\w*|oracle|propagated|fingerprints?|(?<!--)payloads?"
+    r"|intervention|leaf|leaves|[a-z]+#\d+|substitute|restore-state|set-scalar|put-back|mean_abs|rel_l2|scaling test)\b"
+)
+"""Words of those who know whydiff; they stand behind -v and on the explanation pages."""
 
 FIVE_LINES = {
     "identical": """\
-verdict identical – zero bits differ in everything that was paired
-where   nowhere: no origin in 2135 paired calls
-why     nothing to explain
-proof   reference: plain and captured runs agree; candidate: plain and captured runs agree
-do      nothing
+IDENTICAL: every output is bit-equal
+where   nowhere
+effect  none: the output is bit-equal
+proof   both sides ran twice and gave the same bits each time
+fix     nothing to do
 """,
     "precision": """\
-verdict precision – the same formula is carried out with a table that was cast to bf16
-where   model.rotary_emb:cos#0.output (state; the only origin); 1 kind of things not compared (below)
-why     PR001 state-cast-to-lower-precision at model.rotary_emb.inv_freq – confirmed; \
-also 2 others refuted or inert on this input (below)
-proof   rerun with restore-state model.rotary_emb.inv_freq: 0 of 147456 elements differ \
-(mean abs error 7.6e-02 → 0); resynchronising at the origins leaves no bit of difference
-do      Load the weights in bf16 instead of casting the whole model afterwards.
+PRECISION, proven: state cast to lower precision (PR001)
+where   model.rotary_emb.inv_freq – the only place where a difference starts
+effect  96480 of 147456 elements differ; 33.3 % of the top-1 tokens flip
+proof   undone in the candidate: mean difference 0.076 → 0
+fix     Load the weights in bf16 instead of casting the whole model afterwards
+        model = AutoModelForCausalLM.from_pretrained(path, dtype="bfloat16")
+also    2 other suspects ruled out; 1 kind of things not compared
 """,
     "two causes": """\
-verdict semantic – another epsilon is used; besides, the kernels differ
-where   model.norm:add#1.output (arguments; first of 6 origins); 1 kind of things not compared (below)
-why     SE003 other-epsilon at model.norm.eps – confirmed; \
-also RO001 shape-dependent-kernel at model.layers.*.mlp (inconclusive)
-proof   replay with set-scalar model.norm.eps = 1e-05: only rounding is left \
-(mean abs error 1.0e-02 → 1.0e-07); resynchronising at the origins leaves a difference
-do      Use the reference's epsilon.
+SEMANTIC, proven: other epsilon (SE003)
+where   model.norm.eps – a difference starts in 6 places, first at model.norm:
+        add (2nd)
+effect  96480 of 147456 elements differ; 33.3 % of the top-1 tokens flip
+proof   undone in the candidate: mean difference 0.01 → 1.0e-07
+fix     Use the reference's epsilon
+        model.norm.eps = 1e-5
+also    a difference is left after correcting each place; 1 kind of things not
+        compared
 """,
     "inconclusive": """\
-verdict inconclusive because the trace holds no payloads, so no experiment could run
-where   model.rotary_emb:cos#0.output (state; the only origin); 1 kind of things not compared (below)
-why     no known cause fits
+INCONCLUSIVE: no experiment could run on what was recorded
+where   model.rotary_emb: cos – the only place where a difference starts
+effect  96480 of 147456 elements differ
 proof   no experiment decided
-do      give the programs (FILE.py:name), or traces captured with --payloads all, and compare again
+fix     whydiff capture --payloads all -o new.trace -- python SCRIPT.py
+also    1 kind of things not compared
 """,
     "incomparable": """\
-verdict incomparable – no call of the reference has a counterpart
-where   not found: no call could be paired; 40 unpaired in the reference; 4 unpaired in the candidate; \
-1 kind of things not compared (below)
-why     no known cause fits
+INCOMPARABLE: the compared values are not counterparts of each other
+where   no op of one side has a counterpart
+effect  no output was compared
 proof   no experiment decided
-do      make both sides run the same program on the same inputs, then compare again
+fix     run the same program on the same inputs on both sides, then compare
+        again
+also    40 extra ops in the reference; 4 extra ops in the candidate; 1 kind of
+        things not compared
 """,
     "nondeterministic": """\
-verdict nondeterministic – the candidate differs from itself
-where   model.rotary_emb:cos#0.output (state; the only origin); 1 kind of things not compared (below)
-why     no known cause fits
-proof   no experiment decided; candidate: two plain runs DIFFER (nondeterminism); \
-capturing CHANGED the numbers (observer effect) (3 outputs compared); \
-output.1 differs between two plain runs by 2.0e-07
-do      make each run repeat itself (seeds, deterministic kernels) and compare again
+NONDETERMINISTIC: a run gives other numbers when it is repeated
+where   model.rotary_emb: cos – the only place where a difference starts
+effect  96480 of 147456 elements differ; 33.3 % of the top-1 tokens flip
+proof   the candidate ran twice and differed
+fix     seed both sides and use deterministic kernels, then compare again
+also    looking at the candidate changed its numbers; 1 kind of things not
+        compared
 """,
 }
 
 
 @pytest.mark.parametrize("case", FIVE_LINES)
-def test_the_answer_in_five_lines(case: str) -> None:
-    rendered = TerminalReporter().render(GOLDEN[case])
-    lines = [line.rstrip() for line in rendered.splitlines()]
-    assert lines[:5] == FIVE_LINES[case].splitlines()
-    assert lines[5] == ""
+def test_the_answer_word_for_word(case: str) -> None:
+    assert answer(GOLDEN[case]).text() == FIVE_LINES[case]
+    shown = TerminalReporter().render(GOLDEN[case]).splitlines()
+    lines = FIVE_LINES[case].splitlines()
+    assert shown[: len(lines)] == lines and shown[len(lines)] == ""
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+@pytest.mark.parametrize("verdict", Verdict)
+def test_every_answer_is_plain_whole_and_fits(case: str, verdict: Verdict) -> None:
+    for causes in (GOLDEN[case].causes, (), (*GOLDEN[case].causes, *GOLDEN["two causes"].causes)):
+        found = answer(replace(GOLDEN[case], verdict=verdict, reason="", causes=causes))
+        assert [label for label, _ in found.lines()][:5] == ["", "where", "effect", "proof", "fix"]
+        assert all(sentence for _, sentence in found.lines())
+        assert not JARGON.findall(found.text())
+        assert max(map(len, found.text().splitlines())) <= WIDTH
 
 
 def test_an_incomplete_trace_is_in_the_answer() -> None:
-    where = dict(answer(GOLDEN["incomplete"]))["where"]
-    assert "1039 unpaired in the reference" in where and "the candidate is incomplete" in where
-
-
-@pytest.mark.parametrize("verdict", Verdict)
-def test_every_verdict_has_five_whole_lines_without_a_reason_or_a_cause(verdict: Verdict) -> None:
-    lines = answer(replace(PRECISION, verdict=verdict, reason="", causes=()))
-    assert [label for label, _ in lines] == ["verdict", "where", "why", "proof", "do"]
-    assert all(sentence for _, sentence in lines)
+    besides = answer(GOLDEN["incomplete"]).besides
+    assert "1039 extra ops in the reference" in besides and "recording of the candidate is incomplete" in besides
 
 
 def test_a_refuted_cause_is_never_the_answer() -> None:
     refuted = PRECISION.causes[1]
-    why = dict(answer(replace(PRECISION, causes=(refuted,))))["why"]
-    assert why.startswith("no known cause fits") and "1 other refuted" in why
+    found = answer(replace(PRECISION, causes=(refuted,)))
+    assert refuted.code not in found.text() and "1 other suspect ruled out" in found.besides
 
 
-def test_the_next_step_of_an_inconclusive_diagnosis_follows_what_is_missing() -> None:
-    def step(name: str, **changes: object) -> str:
+def _cause(status: str, **given: object) -> Cause:
+    undone = Experiment(
+        interventions=(Intervention("set-scalar", "norm.eps", 1e-5),),
+        prediction="gives the reference's outputs",
+        outcome="bit-equal",
+        status="confirmed",
+        left="nothing",
+        elements=182016,
+    )
+    done = replace(undone, direction="put_in")
+    fields: dict[str, object] = {
+        "code": "FO002",
+        "name": "epsilon-differs",
+        "site": "norm.eps",
+        "verdict": Verdict.SEMANTIC,
+        "says": "The candidate's epsilon is 1e-3, the reference's 1e-5.",
+        "remedy": Remedy("Give both sides the same epsilon.", "candidate.norm.eps = 1e-5"),
+        "status": status,
+        "experiments": (undone, done) if status == "confirmed" else (undone,),
+        "effect": (Measurement("one_in", 0.25, "output elements"),),
+    }
+    return Cause(**{**fields, **given})  # type: ignore[arg-type]
+
+
+def test_a_proven_cause_is_said_with_both_experiments() -> None:
+    found = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(_cause("confirmed"),)))
+    assert found.headline == "SEMANTIC, proven: the candidate's epsilon is 1e-3, the reference's 1e-5 (FO002)"
+    assert found.proof == "undone in the candidate: all 182,016 numbers agree; done to the reference: the same"
+    assert found.fix == "Give both sides the same epsilon"
+    assert "        candidate.norm.eps = 1e-5\n" in found.text()
+
+
+def test_a_located_cause_starts_here_and_is_no_reason() -> None:
+    found = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(_cause("located"),)))
+    assert found.headline.startswith("SEMANTIC, starts here: ")
+    assert "shows where, not why" in found.proof
+    assert "because" not in found.text() and "proven" not in found.text()
+
+
+def test_an_open_cause_is_a_guess_and_its_fix_is_not_offered() -> None:
+    found = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(_cause("inconclusive"),)))
+    assert "FO002" not in found.headline and "proven" not in found.text()
+    assert "it may be that the candidate's epsilon" in found.proof
+    assert found.code == "" and "epsilon" not in found.fix
+
+
+def test_several_causes_are_ranked_each_with_its_own_effect() -> None:
+    other = _cause("located", code="ST001", says="The two sides hold other weights.", site="head.weight", effect=())
+    found = answer(replace(TWO_CAUSES, causes=(_cause("confirmed"), other)))
+    assert found.causes[0].startswith("the candidate's epsilon") and "moves the outputs by 0.25" in found.causes[0]
+    assert "(FO002, proven), at norm.eps" in found.causes[0] and "(ST001, starts here)" in found.causes[1]
+    assert "causes  1. the candidate's epsilon" in found.text() and "\n        2. the two sides" in found.text()
+    many = answer(replace(TWO_CAUSES, causes=(_cause("confirmed"),) * 9))
+    assert len(many.causes) == 5 and many.causes[-1] == "and 5 more"
+
+
+def test_what_happens_to_tokens_and_to_numbers_that_are_none() -> None:
+    impact = (
+        Measurement("different", 0.64, "output.logits"),
+        Measurement("max_abs", 0.56, "output.logits"),
+        Measurement("top1_flips", 0.0, "positions"),
+        Measurement("kl_mean", 0.00123, "nats"),
+    )
+    assert answer(replace(PRECISION, impact=impact)).effect == (
+        "64.0 % of the logits change, at most by 0.56; no top-1 token flips; KL 0.0012"
+    )
+    parts = (Measurement("parts_at", 7.0, "output, of 32"),)
+    nan = Comparison("differs", "", (Measurement("nan_mismatch", 0.5, "elements"),))
+    said = answer(replace(PRECISION, impact=parts, outputs=(("output", nan),))).effect
+    assert "NaN on one side only" in said and "the tokens part at position 7 of 32" in said
+
+
+def test_what_is_missing_follows_what_is_missing() -> None:
+    def told(name: str, **changes: object) -> tuple[str, str]:
         changed = replace(GOLDEN[name], verdict=Verdict.INCONCLUSIVE, causes=(), **changes)  # type: ignore[arg-type]
-        return dict(answer(changed))["do"]
+        return answer(changed).headline, answer(changed).fix
 
-    assert "capture the candidate again to its end" in step("incomplete")
-    assert "--payloads all" in step("inconclusive")
-    assert step("precision", sides=(PRECISION.sides[0],) * 2) == "try another input"
+    what, command = told("incomplete")
+    assert "the recording of the candidate ended early" in what and "whydiff capture" in command
+    assert "--payloads all" in told("inconclusive")[1]
+    live = (PRECISION.sides[0],) * 2
+    assert "float64" in told("precision", sides=live)[1]
+    assert "--level op" in told("precision", sides=(replace(live[0], level="module"),) * 2)[1]
+    assert "no output could be compared" in told("precision", sides=live, outputs=())[0]
+    assert "outside of the ops" in told("precision", sides=live, origins=())[0]
+    unread = (("output", Comparison("not_compared", "a widget")), ("output.1", Comparison("agrees")))
+    assert "1 output could not be read" in told("precision", sides=live, outputs=unread)[0]

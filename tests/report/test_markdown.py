@@ -31,7 +31,9 @@ def test_every_table_row_has_as_many_cells_as_its_header(case: str) -> None:
 
 def test_the_answer_is_a_list_under_the_title() -> None:
     html = parser.render(MarkdownReporter().render(PRECISION))
-    assert html.startswith("<h1>whydiff: precision</h1>\n<ul>\n<li><strong>verdict</strong>: precision – ")
+    assert html.startswith("<h1>whydiff: precision</h1>\n<p><strong>PRECISION, proven: ")
+    for label in ("where", "effect", "proof", "fix"):
+        assert f"<li><strong>{label}</strong>: " in html
 
 
 def test_names_cannot_inject_html_or_break_a_table() -> None:

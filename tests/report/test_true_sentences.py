@@ -27,7 +27,8 @@ from whydiff.records import (
     Site,
     Verdict,
 )
-from whydiff.report._answer import answer, best, status
+from whydiff.report._view import status
+from whydiff.report.answer import answer, leading
 
 STATUSES = ("confirmed", "located", "refuted", "inconclusive")
 SIDE = Side(
@@ -88,18 +89,21 @@ def diagnoses(draw: Any) -> Diagnosis:
 
 @given(diagnoses())
 def test_the_answer_says_what_the_record_holds(diagnosis: Diagnosis) -> None:
-    said = dict(answer(diagnosis))
-    assert said["verdict"].startswith(str(diagnosis.verdict))
-    assert ("nowhere" in said["where"]) == (diagnosis.verdict is Verdict.IDENTICAL and not diagnosis.origins)
-    counted = re.search(r"first of (\d+) origins", said["where"])
-    assert (int(counted[1]) if counted else min(len(diagnosis.origins), 1)) == len(diagnosis.origins)
-    named = best(diagnosis)
-    assert (named is None) == said["why"].startswith(("nothing to explain", "no known cause fits"))
-    if named is not None and named.site and not diagnosis.origins and diagnosis.verdict is not Verdict.IDENTICAL:
-        assert said["where"].startswith(named.site)
-    wanted = named and ("confirmed" if named.status == "located" else named.status)
-    decided = named is not None and any(e.status == wanted for e in named.experiments)
-    assert ("no experiment decided" in said["proof"]) == (not decided and diagnosis.verdict is not Verdict.IDENTICAL)
+    said = answer(diagnosis)
+    assert said.headline.startswith(str(diagnosis.verdict).upper())
+    nothing = diagnosis.verdict is Verdict.IDENTICAL
+    assert ("nowhere" in said.where) == nothing
+    counted = re.search(r"(?:starts in|first of|one of) (\d+) places", said.where)
+    if not nothing:
+        assert (int(counted[1]) if counted else min(len(diagnosis.origins), 1)) == len(diagnosis.origins)
+    named = leading(diagnosis)
+    proven = named is not None and named.status == "confirmed"
+    assert ("proven" in said.headline) == (
+        proven and diagnosis.verdict not in (Verdict.IDENTICAL, Verdict.INCONCLUSIVE)
+    )
+    assert bool(said.causes) == (
+        sum(c.status in ("confirmed", "located") and not c.inert for c in diagnosis.causes) > 1
+    )
 
 
 @given(causes())
@@ -152,5 +156,4 @@ def test_sentences_of_a_real_comparison_hold(name: str) -> None:
     for origin in found.origins:
         if origin.evidence and origin.evidence[0].statement.startswith("its inputs and arguments agree bit for bit"):
             assert name != "a batch"
-    said = dict(answer(found))
-    assert ("nowhere" in said["where"]) == (found.verdict is Verdict.IDENTICAL and not found.origins)
+    assert answer(found).where.startswith("nowhere") == (found.verdict is Verdict.IDENTICAL)

@@ -34,6 +34,11 @@ Save = Annotated[
 ColorOption = Annotated[
     Color, typer.Option("--color", help="'always' survives a pipe; 'auto' follows NO_COLOR, FORCE_COLOR, the terminal.")
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Group and shorten nothing.")]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "--verbose", "-v", count=True, help="Show everything behind the answer; -vv groups and shortens nothing."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="On an error, show the Python traceback too.")]

@@ -27,7 +27,7 @@ def _shared(
     save: Save = None,
     json: Json = False,
     color: ColorOption = Color.AUTO,
-    verbose: Verbose = False,
+    verbose: Verbose = 0,
     quiet: Quiet = False,
     traceback: Traceback = False,
 ) -> None:

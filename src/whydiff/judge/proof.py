@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from whydiff.explain.experiments import Outcome
 from whydiff.explain.interventions import TRANSPLANTS
-from whydiff.records import Cause, Direction, Experiment, Intervention, Status
+from whydiff.records import Cause, Direction, Experiment, Intervention, Left, Status
 
 AGREE = {"take_away": "the reference's outputs", "put_in": "the candidate's outputs"}
 
@@ -82,11 +82,15 @@ class Way:
         """What was done and what came of it."""
         status: Status = "confirmed" if self.works else "refuted" if self.idle else "inconclusive"
         prediction, after, outcome = f"gives {AGREE[self.direction]} bit for bit", self.alone, _difference(self)
+        left: Left = "nothing" if self.alone.equal else ""
         if self.whole and not self.alone.equal:
+            left = "rounding"
             prediction, outcome = "only rounding is left", f"{self.rounding} ({_change(self, self.alone)})"
         elif not self.whole and self.jointly:
+            left = "others"
             after, outcome = self.every, f"with the other causes, {_bits(self.every)}"
         elif not self.whole and self.left is not None:
+            left = "elsewhere" if self.partly else ""
             prediction = "its origins vanish"
             outcome = f"{len(self.mine - self.left)} of {len(self.mine)} origins vanish; {_difference(self)}"
         return Experiment(
@@ -98,6 +102,8 @@ class Way:
             before=self.before.mean_abs,
             after=after.mean_abs,
             direction=self.direction,
+            left=left,
+            elements=after.elements,
         )
 
 

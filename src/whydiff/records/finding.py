@@ -13,6 +13,9 @@ Status = Literal["confirmed", "located", "inconclusive", "refuted"]
 """``confirmed``: taken away and put in; ``located``: an experiment shows that the difference starts there, and not why."""
 Direction = Literal["take_away", "put_in"]
 """``take_away``: the candidate without it against the reference; ``put_in``: the reference with it against the candidate."""
+Left = Literal["", "nothing", "rounding", "others", "elsewhere"]
+"""Of a difference: ``nothing``; only ``rounding``; what ``others`` explain (nothing when they are changed too); what
+starts ``elsewhere``; empty: more than that, or it was not told."""
 
 
 class Verdict(str, enum.Enum):
@@ -200,6 +203,9 @@ class Experiment:
         status: confirmed (as predicted), refuted or inconclusive.
         method: ``"rerun"`` (the user's program ran again) or ``"replay"`` (the recorded ops ran again).
         before: difference of the outputs before (mean absolute), after: with the interventions.
+        direction: the candidate without the cause, or the reference with it.
+        left: what is left of the difference, see `Left`.
+        elements: how many numbers the compared outputs hold; 0: it was not counted.
     """
 
     interventions: tuple[Intervention, ...]
@@ -210,6 +216,8 @@ class Experiment:
     before: float | None = None
     after: float | None = None
     direction: Direction = "take_away"
+    left: Left = ""
+    elements: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +254,7 @@ class Cause:
         effect: ``one_in``: the outputs' mean absolute difference while it acts alone; ``leave_one_out``: what is left
             when only it is taken away.
         inert: it differs and changes nothing on this input.
+        says: what happened, in one plain sentence without a code: which side, what, from what to what.
     """
 
     code: str
@@ -261,6 +270,7 @@ class Cause:
     put_in: tuple[Intervention, ...] = ()
     effect: tuple[Measurement, ...] = ()
     inert: bool = False
+    says: str = ""
 
     @property
     def size(self) -> float:

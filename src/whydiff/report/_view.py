@@ -10,12 +10,13 @@ from collections.abc import Callable
 
 from whydiff.errors import collecting, guarded
 from whydiff.records import Alignment, Cause, Diagnosis, Experiment
-from whydiff.report._answer import answer, remedy_code, status, title
 from whydiff.report._growth import growth_blocks
 from whydiff.report._origins import MOST, origin_blocks
+from whydiff.report.answer import answer
 from whydiff.report.blocks import Block, Code, Section, Table, Text, Tone, View
 from whydiff.report.words import (
     MARKS,
+    clause,
     count,
     different,
     figure,
@@ -40,7 +41,7 @@ def build(diagnosis: Diagnosis, *, verbose: bool = False) -> View:
         verbose: list every origin and depth with its evidence instead of grouping and summarising.
     """
     made: dict[str, Callable[[], tuple[Block, ...]]] = {
-        "Notes": lambda: tuple(Text(plain(sentence)) for sentence in diagnosis.notes),
+        "Notes": lambda: _notes(diagnosis),
         "Impact on the outputs": lambda: _impact(diagnosis, verbose),
         "Growth by depth (without resynchronising)": lambda: _growth(diagnosis, verbose),
         f"Origins ({len(diagnosis.origins)})": lambda: _origins(diagnosis, verbose),
@@ -52,7 +53,8 @@ def build(diagnosis: Diagnosis, *, verbose: bool = False) -> View:
     }
     sections = (Section(title, _unless_it_fails(make)) for title, make in made.items())
     filled = tuple(section for section in sections if section.blocks)
-    return View(str(diagnosis.verdict), answer(diagnosis), remedy_code(diagnosis), filled)
+    short = answer(diagnosis)
+    return View(verdict=short.verdict, answer=short.lines(), remedy=short.code, sections=filled)
 
 
 def _unless_it_fails(make: Callable[[], tuple[Block, ...]]) -> tuple[Block, ...]:
@@ -60,6 +62,11 @@ def _unless_it_fails(make: Callable[[], tuple[Block, ...]]) -> tuple[Block, ...]
     with collecting(), guarded("a section") as guard:
         blocks = make()
     return blocks if not guard.error else (Text(plain(f"This section failed: {guard.error}"), tone="bad"),)
+
+
+def _notes(diagnosis: Diagnosis) -> tuple[Block, ...]:
+    why = (f"why the verdict is {diagnosis.verdict}: {clause(diagnosis.reason)}",) if diagnosis.reason else ()
+    return tuple(Text(sentence) for sentence in (*why, *map(plain, diagnosis.notes)))
 
 
 _OUTPUTS = 4
@@ -136,6 +143,19 @@ def _cause(cause: Cause, verbose: bool) -> tuple[Block, ...]:
             blocks.append(Code(cause.remedy.code))
     blocks.append(Text(f"read more: whydiff cause {plain(cause.code)}", 1, tone="dim"))
     return tuple(blocks)
+
+
+def status(cause: Cause) -> str:
+    """A cause's status in words: ``confirmed``, ``starts here: …``, ``refuted``, ``inconclusive because …``, inertness."""
+    if cause.status == "located":
+        return f"starts here: {clause(cause.reason)}" if cause.reason else "starts here"
+    reason = f" because {clause(cause.reason)}" if cause.reason and cause.status != "confirmed" else ""
+    return f"{cause.status}{reason}{'; inert on this input' if cause.inert else ''}"
+
+
+def title(cause: Cause) -> str:
+    """``ST003 state-cast at model.rotary_emb.inv_freq``."""
+    return plain(f"{cause.code} {cause.name}" + (f" at {cause.site}" if cause.site else ""))
 
 
 def _experiment(experiment: Experiment) -> tuple[str, ...]:

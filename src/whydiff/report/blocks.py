@@ -43,8 +43,8 @@ class Code:
     code: str
 
 
-Answer = tuple[tuple[str, str], ...]
-"""(label, sentence) pairs, the report in short."""
+Lines = tuple[tuple[str, str], ...]
+"""(label, sentence) pairs, the report in short; the headline comes first and has no label."""
 
 Block = Text | Table | Code
 
@@ -63,14 +63,16 @@ class View:
 
     Attributes:
         verdict: the verdict's word, for colour.
-        answer: five (label, sentence) pairs: verdict, where, why, proof, do.
+        answer: (label, sentence) pairs: headline, where, effect, proof, fix.
         remedy: code to paste; empty if there is none.
         sections: everything else, in reading order; none is empty.
         title: what made the report.
+        more: how to see what is not shown; empty if everything is.
     """
 
     verdict: str
-    answer: Answer
+    answer: Lines
     remedy: str
     sections: tuple[Section, ...]
     title: str = "whydiff"
+    more: str = ""

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from whydiff.records import Diagnosis, Site
-from whydiff.report._answer import answer
+from whydiff.report.answer import answer
 from whydiff.report.base import Reporter
-from whydiff.report.blocks import Answer
 
 
 class JsonReporter(Reporter):
@@ -21,7 +20,7 @@ class JsonReporter(Reporter):
     ``schema_version`` comes first and grows when a field changes its meaning or goes; new fields may be
     added within a version. Verdicts are their words; a site is its fields and its ``text``. JSON has no
     non-finite numbers: they are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``. ``answer`` holds
-    the five lines that people read; they are for people and not stable.
+    the five sentences that people read (`whydiff.report.answer.Answer`); its words are not stable.
 
     Args:
         indent: spaces per level; None for one line.
@@ -34,16 +33,16 @@ class JsonReporter(Reporter):
 
     def to_dict(self, diagnosis: Diagnosis) -> dict[str, Any]:
         """The whole document as JSON-able data (dict, list, str, int, float, bool, None)."""
-        return document(encode(diagnosis), answer(diagnosis))
+        return document(encode(diagnosis), encode(answer(diagnosis)))
 
     def render(self, diagnosis: Diagnosis) -> str:
         """The document as one JSON text."""
         return write(self.to_dict(diagnosis), self.indent)
 
 
-def document(fields: dict[str, Any], answer: Answer, version: int = 1) -> dict[str, Any]:
+def document(fields: dict[str, Any], answer: dict[str, Any], version: int = 1) -> dict[str, Any]:
     """A record's encoded fields as a document: the version of its schema and the answer come first."""
-    return {"schema_version": fields.pop("schema_version", version), "answer": dict(answer), **fields}
+    return {"schema_version": fields.pop("schema_version", version), "answer": answer, **fields}
 
 
 def write(data: Any, indent: int | None = 2) -> str:

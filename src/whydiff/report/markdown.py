@@ -33,7 +33,9 @@ class MarkdownReporter(Reporter):
 def write(view: View) -> str:
     """A report's data as Markdown text."""
     parts = [f"# {view.title}: {view.verdict}" if view.verdict else f"# {view.title}"]
-    parts.append("\n".join(f"- **{label}**: {escape(text)}" for label, text in view.answer))
+    parts += [f"**{escape(text)}**" for label, text in view.answer[:1] if not label]
+    rest = view.answer[len(parts) - 1 :]
+    parts.append("\n".join(f"- **{label}**: {escape(text)}" if label else f"- {escape(text)}" for label, text in rest))
     parts += [_code(view.remedy)] if view.remedy else []
     for section in view.sections:
         parts += [f"## {escape(section.title)}", _blocks(section.blocks)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from typing import Literal
 
 from rich.console import Console, RenderableType
@@ -14,6 +15,7 @@ from rich.text import Text as RichText
 
 from whydiff.records import Diagnosis
 from whydiff.report._view import build
+from whydiff.report.answer import LABEL, WIDTH, folded, short_code
 from whydiff.report.base import Reporter
 from whydiff.report.blocks import Bar, Block, Cell, Code, Table, Text, View
 from whydiff.report.words import bar
@@ -22,6 +24,7 @@ Color = Literal["always", "auto", "never"]
 
 _UNLIMITED = 10_000
 _BAR_CELLS = 20
+_MORE = "more    -v shows everything; --save report.html keeps it in one file to send"
 _TONES = {"": "", "good": "green", "bad": "bold red", "dim": "dim"}
 _VERDICTS = {
     "identical": "bold green",
@@ -41,35 +44,48 @@ class TerminalReporter(Reporter):
         color: ``"always"`` survives a pipe; ``"auto"`` follows the terminal, ``NO_COLOR`` and
             ``FORCE_COLOR`` (in this order); ``"never"`` writes no escape sequence at all.
         width: columns to fold at; None: the terminal's, and no limit if there is no terminal.
-        verbose: list every origin and depth with its evidence instead of grouping and summarising.
+        verbose: 0: the answer; 1 or True: also every section; 2: nothing in them is grouped or shortened.
         console: write here instead of standard output; the other settings are then the console's own.
     """
 
     suffixes = (".txt",)
 
     def __init__(
-        self, color: Color = "auto", width: int | None = None, verbose: bool = False, console: Console | None = None
+        self, color: Color = "auto", width: int | None = None, verbose: int = 0, console: Console | None = None
     ) -> None:
         self.color, self.width, self.verbose, self.console = color, width, verbose, console
 
     def print(self, diagnosis: Diagnosis) -> None:
-        """Write the report to the console."""
-        write(build(diagnosis, verbose=self.verbose), self.console or make_console(self.color, self.width))
+        """Write the answer to the console; with ``verbose`` the sections too."""
+        write(self._view(diagnosis, self.verbose), self.console or make_console(self.color, self.width))
 
     def render(self, diagnosis: Diagnosis) -> str:
-        """The report as text; with escape sequences only if ``color`` is ``"always"``."""
+        """The report with its sections, whatever is printed: a file is there to be looked things up in.
+
+        It has escape sequences only if ``color`` is ``"always"``.
+        """
         color: Color = "always" if self.color == "always" else "never"
-        return as_text(build(diagnosis, verbose=self.verbose), color, self.width)
+        return as_text(self._view(diagnosis, self.verbose or 1), color, self.width)
+
+    def _view(self, diagnosis: Diagnosis, verbose: int) -> View:
+        view = build(diagnosis, verbose=verbose > 1)
+        return view if verbose else replace(view, sections=(), more=_MORE)
 
 
 def write(view: View, console: Console) -> None:
     """Put a report's data on a console."""
     out = _Writer(console)
-    for label, text in view.answer:
-        out.labelled(label, text, _VERDICTS.get(view.verdict, "bold red") if label == "verdict" else "")
-    if view.remedy:
+    width = min(WIDTH, console.width)
+    for number, (label, text) in enumerate(view.answer):
+        out.labelled(label, text, width, "" if number else _VERDICTS.get(view.verdict, "bold red"))
+        if label == "fix":
+            for line in short_code(view.remedy, width):
+                out.line(line, "cyan", LABEL)
+    if view.remedy and not view.more and not short_code(view.remedy, width):
         console.print()
         out.block(Code(view.remedy))
+    if view.more:
+        out.line(view.more, "dim")
     for section in view.sections:
         console.print()
         out.line(section.title, "bold")
@@ -101,12 +117,12 @@ class _Writer:
     def put(self, renderable: RenderableType, indent: int) -> None:
         self.console.print(Padding(renderable, (0, 0, 0, indent), expand=False))
 
-    def labelled(self, label: str, text: str, style: str) -> None:
-        grid = RichTable.grid(padding=(0, 1))
-        grid.add_column(width=7, no_wrap=True)
-        grid.add_column(overflow="fold")
-        grid.add_row(RichText(label, "bold cyan"), self.text(text, style))
-        self.console.print(grid)
+    def labelled(self, label: str, text: str, width: int, style: str) -> None:
+        for line in folded(label, text, width):
+            shown = self.text(line, style)
+            if label and line.startswith(label):
+                shown.stylize("bold cyan", 0, len(label))
+            self.console.print(shown)
 
     def block(self, block: Block) -> None:
         if isinstance(block, Text):

@@ -11,6 +11,7 @@ from whydiff.records import Comparison, Experiment, Measurement, Side, Site, Sta
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 _SPEC = re.compile(r"\b(bfloat|float|uint|int|complex)(\d+)(_\w+)?\[([\d, ]*)\]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_PLACE = re.compile(r"(?P<scope>.*):(?P<op>[^:#]+)#(?P<occurrence>\d+)(?:\.[\w.]+)?(?P<rest>(?: \[\w+\]| @\w+ \d+)*)")
 _METRICS = {
     "max_abs": "max abs error",
     "mean_abs": "mean abs error",
@@ -70,6 +71,42 @@ def plain(text: str) -> str:
 def site(value: Site) -> str:
     """A site as users read it; the root scope has no leading colon."""
     return plain(str(value).removeprefix(":"))
+
+
+def place(site: str) -> str:
+    """A site as people name a place: ``model.norm: add (2nd), backward`` for ``model.norm:add#1.output [backward]``.
+
+    What is no site (the name of a buffer, an attribute or a module) stays as it is.
+    """
+    found = _PLACE.fullmatch(site)
+    if found is None:
+        return plain(f"module {site}" if site.isdigit() else site)
+    scope, op, occurrence, rest = found["scope"], found["op"], int(found["occurrence"]), found["rest"]
+    again = f" ({_ordinal(occurrence + 1)})" if occurrence else ""
+    inside = re.sub(r"[\[\]@]", "", rest).replace("  ", " ").strip()
+    return plain(f"{f'{scope}: ' if scope else ''}{op}{again}{f', {inside}' if inside else ''}")
+
+
+def _ordinal(number: int) -> str:
+    last = "th" if 10 < number % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{last}"
+
+
+def clause(sentence: str) -> str:
+    """A sentence as the rest of another one: no full stop, no leading ``because``, no capital."""
+    text = plain(sentence).strip().rstrip(".").removeprefix("because ")
+    return text[:1].lower() + text[1:] if text[1:2].islower() or text[1:2] == " " else text
+
+
+def short(value: float) -> str:
+    """A number in two digits, as people write it: ``0.56``, ``13``, ``291``, ``4.8e-07``."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e5 or abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.2g}"
 
 
 def number(value: float | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from whydiff.errors import UsageError
 from whydiff.report import json, markdown, terminal
 from whydiff.report.base import write_file
-from whydiff.report.blocks import Answer, Section, View
+from whydiff.report.blocks import Lines, Section, View
 
 SUFFIXES = (".json", ".md", ".txt")
 """Kinds of file that a study can be saved as."""
@@ -29,7 +29,7 @@ class Study(abc.ABC):
         """The result in one word, for headings and colour: a verdict's, if the study has one."""
 
     @abc.abstractmethod
-    def answer(self) -> Answer:
+    def answer(self) -> Lines:
         """(label, sentence) pairs: verdict, where, why, proof, do, as far as the study knows them."""
 
     @abc.abstractmethod
@@ -51,7 +51,7 @@ class Study(abc.ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """The whole document as JSON-able data, `schema_version` and the answer first."""
-        return json.document(self.fields(), self.answer(), self.schema_version)
+        return json.document(self.fields(), dict(self.answer()), self.schema_version)
 
     def view(self, verbose: bool = False) -> View:
         """The report as data, for whoever renders it."""

@@ -13,7 +13,7 @@ from whydiff.numbers.metrics import measure
 from whydiff.numbers.ranges import measure_array
 from whydiff.numbers.tolerance import unit_roundoff
 from whydiff.records import Payload
-from whydiff.report.blocks import Answer, Section, Table, Text
+from whydiff.report.blocks import Lines, Section, Table, Text
 from whydiff.studies.base import Study
 
 SCALES = tuple(2.0 ** (power / 2) for power in range(21))
@@ -73,7 +73,7 @@ class FormulaStudy(Study):
         """None: formulas are measured, not judged."""
         return ""
 
-    def answer(self) -> Answer:
+    def answer(self) -> Lines:
         """None: `sections` begin with what holds."""
         return ()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from whydiff.cli.demos import Progress, silent
-from whydiff.report.blocks import Answer, Section, Text
+from whydiff.report.blocks import Lines, Section, Text
 from whydiff.studies.base import Study
 from whydiff.studies.formulas import FormulaStudy
 from whydiff.studies.ranging import RangeReport
@@ -54,7 +54,7 @@ class MegatronReport(Study):
         """None: the answer is in `sentences`."""
         return ""
 
-    def answer(self) -> Answer:
+    def answer(self) -> Lines:
         """None: the first section holds the sentences."""
         return ()
 

@@ -92,6 +92,7 @@ def grouped(
             remedy=remedy(finding),
             interventions=interventions,
             put_in=put_in,
+            says=finding.says,
         )
 
 

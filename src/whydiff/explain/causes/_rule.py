@@ -66,6 +66,8 @@ class CauseRule(abc.ABC):
         yields_to: codes or families (``"FO"``) of causes that are asked before this one.
         precedes: codes or families of causes that are asked after this one.
         alarms: kinds of range alarms that it explains, see `from_alarm`.
+        says: what happened, in one plain sentence, where the docstring's first is not plain enough; a `Cause` that
+            knows the side and the values says more (`Cause.says`).
     """
 
     code: ClassVar[str]
@@ -74,6 +76,7 @@ class CauseRule(abc.ABC):
     yields_to: ClassVar[tuple[str, ...]] = ()
     precedes: ClassVar[tuple[str, ...]] = ()
     alarms: ClassVar[tuple[str, ...]] = ()
+    says: ClassVar[str] = ""
 
     @abc.abstractmethod
     def detect(self, case: Case) -> Iterable[Cause]:
@@ -97,6 +100,10 @@ class CauseRule(abc.ABC):
         Unless the cause says otherwise it is the mirror of what takes it away.
         """
         return cause.put_in or case.experiments.mirrored(self.take_away(case, cause)) or ()
+
+    def sentence(self) -> str:
+        """What happened, in one plain sentence."""
+        return self.says or (inspect.getdoc(type(self)) or "").partition("\n")[0].rstrip(".")
 
     def explain(self, view: View) -> Finding | None:
         """What this cause says of one origin; the first cause that answers gets it."""

@@ -33,6 +33,7 @@ class Finding:
         put_in: what would put it into the reference; empty: the mirror of ``interventions``.
         facts: for the remedy's words.
         general: it says what differs, and not which known mistake it is: settings may lie behind it.
+        says: what happened, in one plain sentence; empty: what the cause says of itself.
     """
 
     code: str
@@ -43,6 +44,7 @@ class Finding:
     facts: dict[str, Any] = field(default_factory=dict)
     general: bool = False
     put_in: tuple[Intervention, ...] = ()
+    says: str = ""
 
 
 @dataclass(frozen=True, eq=False)

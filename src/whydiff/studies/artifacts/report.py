@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from whydiff.records import Count
-from whydiff.report.blocks import Answer, Block, Section, Table, Text
+from whydiff.report.blocks import Block, Lines, Section, Table, Text
 from whydiff.report.words import count, number, percent, plain
 from whydiff.studies.artifacts.records import ArtifactFile, CodeExplanation, Item, Status
 from whydiff.studies.base import Study
@@ -50,7 +50,7 @@ class ArtifactComparison(Study):
         """The status."""
         return self.status
 
-    def answer(self) -> Answer:
+    def answer(self) -> Lines:
         """The answer in short: status, the most material file, changed codes."""
         lines = [("verdict", f"{self.status} – {self.reason}")]
         if self.files:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 from whydiff.records import Environment, Verdict
-from whydiff.report.blocks import Answer, Block, Code, Section, Table, Text
+from whydiff.report.blocks import Block, Code, Lines, Section, Table, Text
 from whydiff.report.json import encode
 from whydiff.report.words import number, percent, plain
 from whydiff.studies.base import Study
@@ -64,7 +64,7 @@ class Decoding(Study):
                 token["flips"] = one.flips
         return document
 
-    def answer(self) -> Answer:
+    def answer(self) -> Lines:
         """The answer in five labelled sentences."""
         causes = [(way, cause) for way in self.ways for cause in way.causes]
         why = "; ".join(dict.fromkeys(f"{c.code} {c.name} ({c.status}, {way.name})" for way, c in causes))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from whydiff.records import Count, Verdict
-from whydiff.report.blocks import Answer, Bar, Block, Section, Table, Text
+from whydiff.report.blocks import Bar, Block, Lines, Section, Table, Text
 from whydiff.report.json import encode
 from whydiff.report.words import count, number, percent, plain
 from whydiff.studies.base import Study
@@ -69,7 +69,7 @@ class LogprobComparison(Study):
             data["test"] = one.test
         return document
 
-    def answer(self) -> Answer:
+    def answer(self) -> Lines:
         """The answer in five labelled sentences."""
         named = self.found or tuple(one for one in self.results if isinstance(one, Noise) and one.tested)
         says = "; ".join(one.says() for one in named) or "too few tokens to tell"

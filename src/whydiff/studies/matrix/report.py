@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from whydiff.records import Verdict
-from whydiff.report.blocks import Answer, Block, Section, Table, Text
+from whydiff.report.blocks import Block, Lines, Section, Table, Text
 from whydiff.report.words import number, outcome, plain
 from whydiff.studies.base import Study
 from whydiff.studies.matrix.records import Cell, Pairing
@@ -36,7 +36,7 @@ class Matrix(Study):
         found = [pairing.judged or Verdict.INCONCLUSIVE for pairing in self.pairings]
         return str(max(found, key=lambda one: one.severity, default=Verdict.INCONCLUSIVE))
 
-    def answer(self) -> Answer:
+    def answer(self) -> Lines:
         """The answer in four lines: verdicts, environments that failed, what is responsible, where."""
         verdicts = Counter(pairing.verdict for pairing in self.pairings)
         lines = [("verdict", ", ".join(f"{word} in {n} of {len(self.pairings)} pairs" for word, n in verdicts.items()))]

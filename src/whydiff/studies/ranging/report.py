@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args
 
 from whydiff.numbers.ranges.audit import Audit, SiteRange
 from whydiff.records import Cause, Environment, Status, Verdict
-from whydiff.report.blocks import Answer, Section, Table, Text
+from whydiff.report.blocks import Lines, Section, Table, Text
 from whydiff.report.json import encode
 from whydiff.report.words import MARKS, ranges
 from whydiff.studies.base import Study
@@ -60,7 +60,7 @@ class RangeReport(Study):
             alarm["site"] = str(raised.site)
         return document
 
-    def answer(self) -> Answer:
+    def answer(self) -> Lines:
         """Five (label, sentence) pairs."""
         best = self.best
         alarms = self.audit.alarms

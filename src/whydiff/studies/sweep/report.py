@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from whydiff.records import Cause, Environment, Verdict
-from whydiff.report.blocks import Answer, Block, Code, Section, Table, Text
+from whydiff.report.blocks import Block, Code, Lines, Section, Table, Text
 from whydiff.report.json import encode
 from whydiff.report.words import count, number, percent, plain, ranges
 from whydiff.studies.base import Study
@@ -85,7 +85,7 @@ class Sweep(Study):
         """The fields and the heat map."""
         return {**encode(self), "heat_map": heat_map(self)}
 
-    def answer(self) -> Answer:
+    def answer(self) -> Lines:
         """The answer in five labelled sentences."""
         ops = [c for c in self.classes if not c.of_outputs]
         where = "; ".join(str(c) for c in ops[:3]) + (f"; and {len(ops) - 3} more (below)" if len(ops) > 3 else "")

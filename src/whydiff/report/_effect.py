@@ -1,0 +1,97 @@
+"""What changes in the outputs, in one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from whydiff.records import Cause, Comparison, Diagnosis, Measurement
+from whydiff.report.words import count, percent, plain, short
+
+_SEEN = 1e-6
+"""Nats of KL below which no digits are shown."""
+
+
+def effect(diagnosis: Diagnosis) -> str:
+    """The share that changes, the largest change, choices that flip, KL and where generated tokens part."""
+    outputs = [comparison for _, comparison in diagnosis.outputs]
+    differing = [c for c in outputs if c.status == "differs"]
+    compared = [c for c in outputs if c.status != "not_compared"]
+    if not compared:
+        return "no output was compared"
+    if not differing:
+        left = len(outputs) - len(compared)
+        aside = f"; {count(left, 'other')} could not be compared" if left else ""
+        return f"none: {_all(len(compared))} bit-equal{aside}"
+    found = {m.metric: m for m in diagnosis.impact}
+    parts = [_size(diagnosis, found, outputs, differing), *_special(differing), *_choices(found)]
+    return "; ".join(part for part in parts if part)
+
+
+def cause_effect(cause: Cause) -> str:
+    """What one cause does to the outputs by itself, as the end of a sentence."""
+    alone = next((m.value for m in cause.effect if m.metric == "one_in"), None)
+    if alone is None or not math.isfinite(alone):
+        return ""
+    return f": alone, it moves the outputs by {short(alone)}"
+
+
+def _all(n: int) -> str:
+    return "the output is" if n == 1 else f"all {n} outputs are"
+
+
+def _size(
+    diagnosis: Diagnosis, found: dict[str, Measurement], outputs: list[Comparison], differing: list[Comparison]
+) -> str:
+    share, largest = found.get("different"), found.get("max_abs")
+    many = f"{len(differing)} of {len(outputs)} outputs differ" if len(outputs) > 1 else ""
+    if share is None or largest is None or not share.value:
+        return many or next((plain(c.reason) for c in differing if c.reason), "") or "the output differs"
+    most = f", at most by {short(largest.value)}{_relative(found)}" if largest.value else ""
+    if many:
+        return f"{many}{most}"
+    what = _noun(found, share.per)
+    return f"all {what} change{most}" if share.value == 1 else f"{percent(share.value)} of the {what} change{most}"
+
+
+def _noun(found: dict[str, Measurement], slot: str) -> str:
+    flips = found.get("top1_flips")
+    if flips is not None:
+        return "logits" if flips.per == "positions" else "scores"
+    name = plain(slot.partition("@")[0].removeprefix("output").lstrip("."))
+    return f"numbers of {name}" if name and not name.isdigit() else "numbers"
+
+
+def _relative(found: dict[str, Measurement]) -> str:
+    relative = found.get("rel_l2")
+    if relative is None or not math.isfinite(relative.value) or "top1_flips" in found:
+        return ""
+    if relative.value >= 1:
+        return f" ({relative.value:.1f} times their size)"
+    return f" ({percent(relative.value) if relative.value >= 0.001 else short(relative.value)} of their size)"
+
+
+def _special(differing: list[Comparison]) -> Iterator[str]:
+    names = (("nan_mismatch", "NaN"), ("inf_mismatch", "infinity"))
+    found = [name for metric, name in names if any(c.value(metric) for c in differing)]
+    if found:
+        yield f"{' and '.join(found)} on one side only"
+
+
+def _choices(found: dict[str, Measurement]) -> Iterator[str]:
+    parts = found.get("parts_at")
+    if parts is not None:
+        yield f"the tokens part at position {int(parts.value)}{plain(parts.per.partition(',')[2])}"
+    flips = found.get("top1_flips")
+    if flips is not None:
+        tokens = flips.per == "positions"
+        what = "top-1 token" if tokens else "first choice"
+        first = found.get("first_flip")
+        at = f", first at position {int(first.value)}" if first is not None and first.value >= 0 else ""
+        if flips.value == 1:
+            yield f"every {what} flips"
+        else:
+            yield f"{percent(flips.value)} of the {what}s flip{at}" if flips.value else f"no {what} flips"
+    divergence = found.get("kl_mean")
+    if divergence is not None and math.isfinite(divergence.value):
+        yield "KL < 1e-06" if divergence.value < _SEEN else f"KL {short(divergence.value)}"

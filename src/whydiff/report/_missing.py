@@ -1,0 +1,109 @@
+"""What an inconclusive diagnosis lacks, and the command that gets it: the first rule that applies speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from whydiff.records import Diagnosis, Side
+from whydiff.report.words import count
+
+_AGAIN = "whydiff compare"
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What is missing, and which command gets it."""
+
+    what: str
+    command: str
+
+
+def missing(diagnosis: Diagnosis) -> Missing:
+    """What is missing, by the first rule that applies."""
+    return next(found for rule in _RULES if (found := rule(diagnosis)) is not None)
+
+
+def _sides(diagnosis: Diagnosis) -> tuple[tuple[str, Side], ...]:
+    return tuple(zip(("reference", "candidate"), diagnosis.sides, strict=True))
+
+
+def _cut(diagnosis: Diagnosis) -> Missing | None:
+    cut = [name for name, side in _sides(diagnosis) if not side.complete]
+    if not cut:
+        return None
+    return Missing(
+        f"the recording of the {' and the '.join(cut)} ended early",
+        "record it to its end: whydiff capture -o new.trace -- python SCRIPT.py",
+    )
+
+
+def _nothing_compared(diagnosis: Diagnosis) -> Missing | None:
+    if any(comparison.status != "not_compared" for _, comparison in diagnosis.outputs):
+        return None
+    return Missing(
+        "no output could be compared", f"return tensors, arrays or numbers on both sides, then {_AGAIN} again"
+    )
+
+
+def _looking(diagnosis: Diagnosis) -> Missing | None:
+    changed = [name for name, side in _sides(diagnosis) if side.observer.unchanged is False]
+    if not changed:
+        return None
+    return Missing(
+        f"looking at the {' and the '.join(changed)} makes it give other numbers",
+        f"{_AGAIN} --level module REF CAND: it looks at modules only, and disturbs less",
+    )
+
+
+def _unseen(diagnosis: Diagnosis) -> Missing | None:
+    if diagnosis.origins or not any(c.status == "differs" for _, c in diagnosis.outputs):
+        return None
+    return Missing(
+        "every op agrees and the outputs differ: it is made outside of the ops",
+        "look at what runs in Python, numpy, a thread or a library after the model",
+    )
+
+
+def _unread(diagnosis: Diagnosis) -> Missing | None:
+    unread = [name for name, c in diagnosis.outputs if c.status == "not_compared"]
+    if not unread or any(c.status == "differs" for _, c in diagnosis.outputs):
+        return None
+    return Missing(
+        f"{count(len(unread), 'output')} could not be read; the others are bit-equal",
+        f"return tensors, arrays or numbers on both sides, then {_AGAIN} again",
+    )
+
+
+def _modules_only(diagnosis: Diagnosis) -> Missing | None:
+    if not any(side.level == "module" for side in diagnosis.sides):
+        return None
+    return Missing("only whole modules were recorded, so nothing could be tried", f"{_AGAIN} --level op REF CAND")
+
+
+def _recorded(diagnosis: Diagnosis) -> Missing | None:
+    if all(side.source == "live" for side in diagnosis.sides):
+        return None
+    return Missing(
+        "no experiment could run on what was recorded",
+        "whydiff capture --payloads all -o new.trace -- python SCRIPT.py",
+    )
+
+
+def _undecided(diagnosis: Diagnosis) -> Missing | None:
+    return Missing(
+        "no experiment tells rounding from a defect here",
+        f"run both sides in float64 and {_AGAIN} again: what stays is no rounding",
+    )
+
+
+_RULES: tuple[Callable[[Diagnosis], Missing | None], ...] = (
+    _cut,
+    _nothing_compared,
+    _looking,
+    _unseen,
+    _unread,
+    _modules_only,
+    _recorded,
+    _undecided,
+)

@@ -1,0 +1,68 @@
+"""How a cause is known, in one sentence: what was undone in the candidate, and what was done to the reference."""
+
+from __future__ import annotations
+
+from whydiff.records import Cause, Diagnosis, Experiment, Verdict
+from whydiff.report.words import clause, short
+
+_DONE = {"take_away": "undone in the candidate", "put_in": "done to the reference"}
+
+
+def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
+    """Both directions of a proven cause; of others what was tried, or what stands in for it."""
+    if diagnosis.verdict is Verdict.IDENTICAL:
+        return _observed(diagnosis)
+    if cause is not None and cause.status == "located":
+        return _located(cause)
+    tried = {e.direction: e for e in reversed(cause.experiments) if e.status == "confirmed"} if cause else {}
+    if cause is not None and cause.status == "confirmed" and tried:
+        ways = [tried[way] for way in ("take_away", "put_in") if way in tried]
+        if len(ways) == 2 and all(e.left == "nothing" for e in ways):
+            return f"{_DONE['take_away']}: {_agree(ways[0])}; {_DONE['put_in']}: the same"
+        return "; ".join(f"{_DONE[e.direction]}: {_result(e)}" for e in ways)
+    if cause is not None and cause.status == "confirmed":
+        return "read off the values themselves"
+    if diagnosis.verdict is Verdict.NONDETERMINISTIC:
+        return _repeated(diagnosis)
+    maybe = f"; it may be that {clause(cause.says)}" if cause is not None and cause.says else ""
+    if diagnosis.verdict is Verdict.ROUNDING:
+        return f"held against float64, the difference is rounding and no more{maybe}"
+    return f"no experiment decided{maybe}"
+
+
+def _result(experiment: Experiment) -> str:
+    if experiment.left == "nothing":
+        return _agree(experiment)
+    if experiment.left == "others":
+        return f"with the other causes {_agree(experiment)}"
+    if experiment.left == "rounding":
+        return "only rounding is left"
+    if experiment.left == "elsewhere":
+        return "its places agree; what is left starts elsewhere"
+    if experiment.before is not None and experiment.after is not None:
+        return f"mean difference {short(experiment.before)} → {short(experiment.after)}"
+    return clause(experiment.outcome)
+
+
+def _agree(experiment: Experiment) -> str:
+    return f"all {experiment.elements:,} numbers agree" if experiment.elements > 1 else "the outputs agree"
+
+
+def _located(cause: Cause) -> str:
+    found = next((e for e in cause.experiments if e.status == "confirmed"), None)
+    if found is None:
+        return "the values show where it starts, not why"
+    return f"made as in the reference there: {_result(found)}; that shows where, not why"
+
+
+def _observed(diagnosis: Diagnosis) -> str:
+    checks = [side.observer for side in diagnosis.sides]
+    if all(check.deterministic and check.unchanged for check in checks):
+        return "both sides ran twice and gave the same bits each time"
+    return "the outputs were compared bit for bit"
+
+
+def _repeated(diagnosis: Diagnosis) -> str:
+    names = ("reference", "candidate")
+    sides = [name for name, side in zip(names, diagnosis.sides, strict=True) if side.observer.deterministic is False]
+    return f"the {' and the '.join(sides)} ran twice and differed" if sides else "a run was repeated and differed"

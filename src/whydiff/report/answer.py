@@ -1,0 +1,220 @@
+"""The answer that everybody reads first: five plain sentences, built here and nowhere else.
+
+The terminal, Markdown, HTML, JSON, notebooks and the messages of tests all show this record. Its sentences use the
+words of the glossary's last column; what only somebody who knows whydiff would understand stays in the sections.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from whydiff.records import Cause, Diagnosis, Remedy, Verdict
+from whydiff.report._effect import cause_effect, effect
+from whydiff.report._missing import missing
+from whydiff.report._proof import proof
+from whydiff.report.words import clause, count, place, plain
+
+WIDTH = 80
+"""Columns that the answer fits, wherever it is written: the same text on a terminal and through a pipe."""
+_CAUSES = 4
+"""Causes that the answer lists; the rest is counted."""
+LABEL = 8
+"""Columns of a line's label."""
+_CODE_LINES = 3
+"""Lines of a fix's code that stand in the answer; longer code is shown with the details."""
+
+MEANING = {
+    Verdict.IDENTICAL: "every output is bit-equal",
+    Verdict.ROUNDING: "the same computation, rounded in another order",
+    Verdict.PRECISION: "the same formula, carried out at another precision",
+    Verdict.SEMANTIC: "the two sides compute different functions",
+    Verdict.UNSTABLE: "one side overflows, makes NaN or loses its digits",
+    Verdict.NONDETERMINISTIC: "a run gives other numbers when it is repeated",
+    Verdict.INCOMPARABLE: "the compared values are not counterparts of each other",
+    Verdict.INCONCLUSIVE: "the evidence does not decide",
+}
+_STANDING = {"confirmed": ", proven", "located": ", starts here"}
+_ADVICE = {
+    Verdict.IDENTICAL: "nothing to do",
+    Verdict.ROUNDING: "accept it; a check may allow it with --allow rounding",
+    Verdict.PRECISION: "choose one precision for both sides, then compare again",
+    Verdict.SEMANTIC: "make both sides agree at this place, then compare again",
+    Verdict.UNSTABLE: "keep the values in range at this place, then compare again",
+    Verdict.NONDETERMINISTIC: "seed both sides and use deterministic kernels, then compare again",
+    Verdict.INCOMPARABLE: "run the same program on the same inputs on both sides, then compare again",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What happened, where, what it does to the outputs, how that is known and what to change.
+
+    Attributes:
+        verdict: the verdict's word, for colour.
+        headline: the verdict in capitals, whether it is proven, and one sentence.
+        where: the place, as people name it.
+        effect: what changes in the outputs.
+        proof: what was tried, in both directions.
+        fix: what to change.
+        code: to paste; empty if there is none.
+        causes: where several causes act: one sentence each with its own effect, the largest first.
+        besides: what limits the answer: what was left out, cut short or ruled out.
+    """
+
+    verdict: str
+    headline: str
+    where: str
+    effect: str
+    proof: str
+    fix: str
+    code: str = ""
+    causes: tuple[str, ...] = ()
+    besides: str = ""
+
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """(label, sentence) pairs: the five, then the causes where there are several; the headline has no label."""
+        five = (("", self.headline), ("where", self.where), ("effect", self.effect), ("proof", self.proof))
+        ranked = [("causes" if rank == 1 else "", f"{rank}. {text}") for rank, text in enumerate(self.causes, 1)]
+        return (*five, ("fix", self.fix), *ranked, *([("also", self.besides)] if self.besides else []))
+
+    def text(self, width: int = WIDTH) -> str:
+        """The answer in lines of at most ``width`` columns, ending with a newline."""
+        written = []
+        for label, text in self.lines():
+            written += folded(label, text, width)
+            if label == "fix":
+                written += [" " * LABEL + line for line in short_code(self.code, width)]
+        return "\n".join(written) + "\n"
+
+
+def short_code(code: str, width: int = WIDTH) -> tuple[str, ...]:
+    """The lines of a fix's code, if they are few and fit; else none."""
+    lines = plain(code).rstrip().splitlines()
+    return tuple(lines) if len(lines) <= _CODE_LINES and all(len(x) <= width - LABEL for x in lines) else ()
+
+
+def folded(label: str, text: str, width: int = WIDTH) -> list[str]:
+    """A labelled sentence in lines of at most ``width`` columns; only a word that is wider is broken."""
+    headline = not label and not text[:1].isdigit()
+    first = "" if headline else label.ljust(LABEL)
+    fold = textwrap.TextWrapper(width, initial_indent=first, subsequent_indent=" " * (2 if headline else LABEL))
+    fold.break_on_hyphens = False
+    return fold.wrap(text) or [first.rstrip()]
+
+
+def answer(diagnosis: Diagnosis) -> Answer:
+    """The answer of a diagnosis; complete for every verdict, also where nothing differs."""
+    cause = leading(diagnosis)
+    remedy = cause.remedy if cause and cause.status in _STANDING else None
+    acting = [c for c in diagnosis.causes if c.status in _STANDING and not c.inert]
+    return Answer(
+        verdict=str(diagnosis.verdict),
+        headline=_headline(diagnosis, cause),
+        where=_where(diagnosis, cause),
+        effect=effect(diagnosis),
+        proof=proof(diagnosis, cause),
+        fix=_fix(diagnosis, remedy),
+        code=remedy.code if remedy and diagnosis.verdict is not Verdict.INCONCLUSIVE else "",
+        causes=_causes(acting),
+        besides=_besides(diagnosis, cause),
+    )
+
+
+def leading(diagnosis: Diagnosis) -> Cause | None:
+    """The cause that the answer is about: proven or located, of the diagnosis' own verdict if there is one.
+
+    Where none is, the first that experiments leave open; never one that is refuted or has no effect on this input.
+    """
+    live = [c for c in diagnosis.causes if c.status != "refuted" and not c.inert]
+    shown = [c for c in live if c.status in _STANDING]
+    mine = [c for c in shown if c.verdict is diagnosis.verdict]
+    return next(iter([*mine, *shown, *live]), None)
+
+
+def sentence(cause: Cause) -> str:
+    """A cause in one plain sentence: its own, or its name as words."""
+    return clause(cause.says) or plain(cause.name.replace("-", " "))
+
+
+def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
+    verdict, standing = diagnosis.verdict, ""
+    said = MEANING[verdict]
+    if verdict is Verdict.INCONCLUSIVE:
+        said = missing(diagnosis).what
+    elif verdict is Verdict.IDENTICAL:
+        said = MEANING[verdict] if diagnosis.outputs else "zero bits differ in everything that was compared"
+    elif cause is not None and cause.status in _STANDING:
+        said, standing = f"{sentence(cause)} ({plain(cause.code)})", _STANDING[cause.status]
+    return f"{str(verdict).upper()}{standing}: {said}"
+
+
+def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
+    origins = diagnosis.origins
+    if diagnosis.verdict is Verdict.IDENTICAL:
+        inside = f"nowhere in the outputs; inside, {count(len(origins), 'place')} differ and change none of them"
+        return inside if origins else "nowhere"
+    named = cause is not None and cause.status in _STANDING and cause.site
+    if not origins:
+        if named and cause is not None:
+            return place(cause.site)
+        return "no place was found" if diagnosis.alignment.pairs else "no op of one side has a counterpart"
+    first = place(str(origins[0].site))
+    if not named or cause is None:
+        at = first
+    elif cause.site in {str(origin.site.at("")) for origin in origins} | {str(origin.site) for origin in origins}:
+        at = place(cause.site)
+    else:
+        at = place(cause.site)
+        if len(origins) > 1:
+            return f"{at} – a difference starts in {len(origins)} places, first at {first}"
+    if len(origins) == 1:
+        return f"{at} – the only place where a difference starts"
+    return f"{at} – the first of {len(origins)} places" if at == first else f"{at} – one of {len(origins)} places"
+
+
+def _fix(diagnosis: Diagnosis, remedy: Remedy | None) -> str:
+    if diagnosis.verdict is Verdict.INCONCLUSIVE:
+        return missing(diagnosis).command
+    if remedy is not None and remedy.text:
+        return plain(remedy.text).rstrip(".")
+    found = {m.metric: m.value for m in diagnosis.impact}
+    if diagnosis.verdict is Verdict.ROUNDING and {"justified_rtol", "justified_atol"} <= found.keys():
+        rtol, atol = (f"{found[f'justified_{name}']:.2g}" for name in ("rtol", "atol"))
+        return f"accept it; rounding alone justifies rtol={rtol}, atol={atol} in a test"
+    return _ADVICE[diagnosis.verdict]
+
+
+def _causes(acting: list[Cause]) -> tuple[str, ...]:
+    if len(acting) < 2:
+        return ()
+    rest = len(acting) - _CAUSES
+    return (*map(_ranked, acting[:_CAUSES]), *([f"and {rest} more"] if rest > 0 else []))
+
+
+def _ranked(cause: Cause) -> str:
+    standing = {"confirmed": "proven", "located": "starts here"}[cause.status]
+    at = f", at {place(cause.site)}" if cause.site else ""
+    return f"{sentence(cause)} ({plain(cause.code)}, {standing}){at}{cause_effect(cause)}"
+
+
+def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
+    """What limits the answer, each in a few words."""
+    said = []
+    for name, side in zip(("reference", "candidate"), diagnosis.sides, strict=True):
+        if not side.complete:
+            said.append(f"the recording of the {name} is incomplete")
+        if side.observer.unchanged is False:
+            said.append(f"looking at the {name} changed its numbers")
+    left = (diagnosis.alignment.unpaired_reference, diagnosis.alignment.unpaired_candidate)
+    for name, calls in zip(("reference", "candidate"), left, strict=True):
+        if calls:
+            said.append(f"{count(len(calls), 'extra op')} in the {name}")
+    if diagnosis.accounted is False and diagnosis.origins:
+        said.append("a difference is left after correcting each place")
+    ruled_out = sum(c is not cause and (c.inert or c.status == "refuted") for c in diagnosis.causes)
+    if ruled_out:
+        said.append(f"{count(ruled_out, 'other suspect')} ruled out")
+    if diagnosis.not_compared:
+        said.append(f"{count(len(diagnosis.not_compared), 'kind')} of things not compared")
+    return "; ".join(said)
