@@ -8,7 +8,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -47,6 +47,7 @@ def between(reference: Any, candidate: Any) -> Anchor:
 
 
 X = torch.ones(3)
+NAN = torch.full((3,), float("nan"))
 LINE = (x for x in ())
 
 
@@ -64,6 +65,11 @@ LINE = (x for x in ())
         ("equal", X, X.clone(), replace(SEMANTIC, origins=3), "identical"),
         ("equal", X * float("nan"), X * float("nan"), SEEN, "identical"),
         ("equal", (X, len), (X, len), SEEN, "identical"),
+        ("other_nans", NAN, (NAN.view(torch.int32) + 1).view(torch.float32), SEMANTIC, "rounding"),
+        ("other_nans", (X, NAN), (X, -NAN), ROUNDED, "rounding"),
+        ("", (X, NAN), (X * 2, -NAN), SEMANTIC, "semantic"),
+        ("", NAN, torch.zeros(3), SEMANTIC, "semantic"),
+        ("", torch.zeros(3), -torch.zeros(3), SEMANTIC, "semantic"),
         ("another_dtype", X, X.double(), SEEN, "precision"),
         ("other_shapes", X, X[None], ROUNDED, "incomparable"),
         ("other_shapes", 1.0, "1.0", SEEN, "incomparable"),
@@ -98,6 +104,25 @@ def test_the_rules_of_the_page_are_the_rules() -> None:
 
     rows = [line.split("`")[1] for line in (room.__doc__ or "").splitlines() if line.startswith("| `")]
     assert rows == [rule.__name__ for rule in RULES]
+
+
+Named, Otherwise = NamedTuple("Named", [("one", Any), ("two", Any)]), NamedTuple("Otherwise", [("a", Any), ("b", Any)])
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "found"),
+    [
+        ((X, 1), Named(X, 1), ["equal", "equal"]),
+        (Named(X, 1), (X, 2), ["equal", "values"]),
+        (Named(X, 1), Otherwise(X, 1), ["equal", "equal"]),
+        ([(X, 1)], [Named(X, 1)], ["equal", "equal"]),
+        ({"one": Named((X,), Named(1, 2))}, {"one": ((X,), Otherwise(1, 2))}, ["equal", "equal", "equal"]),
+        ((X, 1), {"one": X, "two": 1}, ["lone", "lone", "lone", "lone"]),
+        (Named(X, 1), (X, 1, 2), ["equal", "equal", "lone"]),
+    ],
+)
+def test_a_named_tuples_fields_are_its_places(reference: Any, candidate: Any, found: list[str]) -> None:
+    assert [one.found for one in between(reference, candidate).outputs] == found
 
 
 @pytest.mark.parametrize("inside", [SEEN, ROUNDED, SEMANTIC, Inside(Verdict.INCONCLUSIVE, "")])

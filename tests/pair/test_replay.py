@@ -12,7 +12,8 @@ import torch
 import whydiff
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.capturing.store import open_trace
-from whydiff.pair.replay import numbered_alike, replay, returns
+from whydiff.pair.lockstep import numbered_alike
+from whydiff.pair.replay import replay, returns
 from whydiff.records import Alignment, Call, Pair, Slot, Trace, Verdict
 
 

@@ -16,7 +16,8 @@ from whydiff.locate.origins import find_origins
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, measure
-from whydiff.pair.replay import Outputs, numbered_alike, replay
+from whydiff.pair.lockstep import numbered_alike
+from whydiff.pair.replay import Outputs, replay
 from whydiff.pair.slices import counterparts
 from whydiff.records import Comparison, Intervention, Lift, Payload, Slot
 

@@ -12,6 +12,7 @@ contradicts it. The first rule of `RULES` that applies decides:
 | `not_all_readable` | all compared is bit-equal, some outputs could not be read | inconclusive |
 | `other_structure` | all compared is bit-equal, one side has further outputs | incomparable |
 | `equal` | every output is bit-equal | identical; what differs inside is a note |
+| `other_nans` | every value is equal, and where both are NaN its bits are not | rounding |
 | `another_dtype` | every value is equal, some in another dtype | precision |
 | `other_shapes` | outputs have other shapes or kinds, and nothing worse was found | incomparable |
 | `rerun_tells` | they differ, what was observed is not that, and unobserved reruns tell | rounding, precision or semantic |
@@ -147,6 +148,16 @@ def equal(found: Anchor, inside: Inside) -> Judged:
     return Verdict.IDENTICAL, reason
 
 
+def other_nans(found: Anchor, inside: Inside) -> Judged:
+    """NaN is NaN, whatever else its bits hold."""
+    other = found.having("nan_bits")
+    if not other or len(found.having("equal", "nan_bits")) != len(found.compared):
+        return None
+    if found.having("lone", "unreadable", "undecided"):
+        return None
+    return Verdict.ROUNDING, f"the outputs hold equal values; where both hold NaN, its bits differ: {_slots(other)}"
+
+
 def another_dtype(found: Anchor, inside: Inside) -> Judged:
     """All values are equal; some are stored in another dtype."""
     if not found.compared or any(one.found not in ("equal", "dtype") for one in found.compared):
@@ -230,6 +241,7 @@ RULES: tuple[Rule, ...] = (
     not_all_readable,
     other_structure,
     equal,
+    other_nans,
     another_dtype,
     other_shapes,
     rerun_tells,

@@ -6,16 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from whydiff.locate.rows import Rows, compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.fingerprint import fingerprint_bytes
+from whydiff.numbers.metrics import as_reals, is_integer, values
 from whydiff.pair.lockstep import paired
 from whydiff.pair.replay import returns
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Alignment, Comparison, Count, Event, Fingerprint, Output, Payload, Slot, Trace
 
-Found = Literal["equal", "values", "dtype", "shape", "kind", "text", "lone", "unreadable", "undecided", "left_out"]
-_COUNTED: tuple[Found, ...] = ("equal", "values", "dtype", "shape", "kind", "text")
+Found = Literal[
+    "equal", "values", "nan_bits", "dtype", "shape", "kind", "text", "lone", "unreadable", "undecided", "left_out"
+]
+_COUNTED: tuple[Found, ...] = ("equal", "values", "nan_bits", "dtype", "shape", "kind", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +29,9 @@ class Compared:
 
     Attributes:
         slot: in the reference's numbering of returns.
-        found: ``equal`` (no bit differs), ``values``, ``dtype`` (equal values), ``shape``, ``kind`` (a number
-            against a text), ``text``, ``lone`` (only one run has it), ``unreadable``, ``undecided`` (fingerprints of
-            different dtypes), ``left_out`` (holds no numbers, on both sides).
+        found: ``equal`` (no bit differs), ``values``, ``nan_bits`` (bits of NaN alone), ``dtype`` (equal values),
+            ``shape``, ``kind`` (a number against a text), ``text``, ``lone`` (only one run has it), ``unreadable``,
+            ``undecided`` (fingerprints of different dtypes), ``left_out`` (holds no numbers, on both sides).
         comparison: for the report.
         only: the side that alone has it.
         numbers: both values, cut to what corresponds, where both are held.
@@ -117,11 +122,20 @@ def between(
     axes: tuple[Axis, ...] = (),
     rows: Mapping[Slot, Rows] | None = None,
 ) -> Anchor:
-    """Compare outputs whose returns are numbered alike."""
+    """Compare outputs whose returns are numbered alike; a named tuple's fields also with a tuple's places."""
     named = {output.slot: output for output in candidate}
-    found = [_compared(x.slot, x, named.pop(x.slot, None), axes, rows or {}) for x in reference]
+    known = {output.slot for output in reference}
+    placed = {_place(output): output.slot for output in candidate if output.slot not in known}
+    found = []
+    for x in reference:
+        other = x.slot if x.slot in named else placed.get(_place(x), x.slot)
+        found.append(_compared(x.slot, x, named.pop(other, None), axes, rows or {}))
     found += [_compared(slot, None, output, axes, rows or {}) for slot, output in named.items()]
     return Anchor(tuple(found))
+
+
+def _place(output: Output) -> tuple[int, str]:
+    return output.slot.number, output.places or output.slot.name
 
 
 def recorded_outputs(trace: Trace) -> tuple[Output, ...]:
@@ -258,4 +272,15 @@ def _numeric(
         return Compared(slot, "kind", Comparison("differs", comparison.reason), numbers=both)
     if ours.dtype != theirs.dtype:
         return Compared(slot, "dtype" if comparison.status == "agrees" else "values", comparison, numbers=both)
-    return Compared(slot, "equal" if comparison.status == "agrees" else "values", comparison, numbers=both)
+    if comparison.status == "agrees":
+        return Compared(slot, "equal", comparison, numbers=both)
+    return Compared(slot, "nan_bits" if _only_nans_differ(*both) else "values", comparison, numbers=both)
+
+
+def _only_nans_differ(reference: Payload, candidate: Payload) -> bool:
+    """Whether every element is NaN on both sides, or has the same bits."""
+    if is_integer(reference.dtype):
+        return False
+    ours, theirs = (values(payload.bits, payload.dtype) for payload in (as_reals(reference), as_reals(candidate)))
+    nan = np.isnan(ours) & np.isnan(theirs)
+    return bool(np.all(nan | ((ours == theirs) & (np.signbit(ours) == np.signbit(theirs)))))

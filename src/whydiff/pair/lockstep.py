@@ -5,7 +5,7 @@ Source of the method: resynchronising, ``docs/explanation/origins.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +13,15 @@ from whydiff.capturing.adapters import Executor, Progress, Value
 from whydiff.errors import WhydiffError
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer
-from whydiff.pair.replay import returns
+from whydiff.pair.replay import Outputs, returns
 from whydiff.pair.slices import Axis, SliceMap, options, settle, why_unmapped
-from whydiff.records import Alignment, Call, Comparison, Event, Leaf, Pair, Payload, Slot
+from whydiff.records import Alignment, Call, Comparison, Event, Leaf, Pair, Payload, Slot, Trace
 
 
 def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:
     """Events of two paired calls that correspond: what is returned by name, all others by position.
+
+    Results that share no name, but are as many and of the same shapes and dtypes, correspond in order.
 
     Reads whose old content does not matter (``out=``, ``copy_``) and further looks at storage that is compared
     elsewhere are left out. What one call has more of is left over (`left_over`): what comes last, or between runs of
@@ -32,9 +34,31 @@ def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Eve
     ours, theirs = _shown(reference, slot), _shown(candidate, slot)
     if reference.kind == "return":
         by_slot = {event.site.slot: event for event in theirs}
+        if len(ours) == len(theirs) and not any(event.site.slot in by_slot for event in ours) and _alike(ours, theirs):
+            return list(zip(ours, theirs, strict=True))  # other names for the same places
         return [(event, by_slot[event.site.slot]) for event in ours if event.site.slot in by_slot]
     both = min(len(ours), len(theirs)) if reference.site.step != candidate.site.step else 0
     return list(zip(ours[-both:], theirs[-both:], strict=False))
+
+
+def _alike(ours: Sequence[Event], theirs: Sequence[Event]) -> bool:
+    return all((a.spec.shape, a.spec.dtype) == (b.spec.shape, b.spec.dtype) for a, b in zip(ours, theirs, strict=True))
+
+
+def numbered_alike(outputs: Outputs, reference: Trace, candidate: Trace, alignment: Alignment) -> dict[Slot, Payload]:
+    """A candidate's outputs under the reference's numbers and names; returns without a counterpart are left out."""
+    ours, theirs = returns(reference.calls), returns(candidate.calls)
+    number, names = {}, {}
+    for pair in alignment.pairs:
+        if pair.reference in ours:
+            number[theirs[pair.candidate]] = ours[pair.reference]
+            both = paired(reference.calls[pair.reference], candidate.calls[pair.candidate], "reads")
+            names |= {Slot(theirs[pair.candidate], b.site.slot): a.site.slot for a, b in both}
+    return {
+        Slot(number[slot.number], names.get(slot, slot.name)): found
+        for slot, found in outputs.items()
+        if slot.number in number
+    }
 
 
 def matched(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from whydiff.capturing.adapters import Executor, Progress
-from whydiff.records import Alignment, Call, Payload, Slot, Trace
+from whydiff.records import Call, Payload, Slot
 
 Watch = Callable[[Executor, Call], None]
 """Told of a call just before or just after it is executed, while all that it reads and writes is there."""
@@ -108,11 +108,4 @@ def returns(calls: Sequence[Call]) -> dict[int, int]:
     return {call.index: number for number, call in enumerate(call for call in calls if call.kind == "return")}
 
 
-def numbered_alike(outputs: Outputs, reference: Trace, candidate: Trace, alignment: Alignment) -> dict[Slot, Payload]:
-    """A candidate's outputs under the reference's numbers; returns without a counterpart are left out."""
-    ours, theirs = returns(reference.calls), returns(candidate.calls)
-    number = {theirs[p.candidate]: ours[p.reference] for p in alignment.pairs if p.reference in ours}
-    return {Slot(number[slot.number], slot.name): found for slot, found in outputs.items() if slot.number in number}
-
-
-__all__ = ["Outputs", "Replayed", "Watch", "numbered_alike", "replay", "replay_together", "returns"]
+__all__ = ["Outputs", "Replayed", "Watch", "replay", "replay_together", "returns"]

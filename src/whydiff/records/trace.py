@@ -345,6 +345,7 @@ class Output:
         spec: shape and dtype of the numbers.
         fingerprint: of the numbers' bytes in row-major order.
         text: the text itself; of ``left_out`` and ``unreadable``: what it is.
+        places: the path with positions instead of the names of a named tuple's fields; empty: it has none.
     """
 
     slot: Slot
@@ -354,6 +355,7 @@ class Output:
     spec: TensorSpec | None = None
     fingerprint: Fingerprint | None = None
     text: str = ""
+    places: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ import types
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -211,10 +212,13 @@ class _Walk:
             text = f"{type(value).__name__} cannot be looked into"
             yield self._output(path, "unreadable", value, text=text)
             return
-        found = False
-        for step, item in inside:
+        found, fields = False, isinstance(value, tuple) and hasattr(value, "_fields")
+        for number, (step, item) in enumerate(inside):
             found = True
-            yield from self.visit(item, joined(path, step), (*above, id(value)))
+            below = joined(path, step)
+            for output in self.visit(item, below, (*above, id(value))):
+                rest = (output.places or output.slot.name)[len(below) :]
+                yield replace(output, places=joined(path, f"[{number}]") + rest) if fields else output
         if not found:
             yield self._output(path, "empty", value, text="empty")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, get_args
 
 from whydiff.records import Fingerprint, Output, OutputKind, Slot, TensorSpec
@@ -19,6 +20,8 @@ def encoded(output: Output) -> dict[str, Any]:
         "type": output.type,
         "text": output.text.encode("utf-8", "backslashreplace").decode(),
     }
+    if output.places:
+        row["places"] = output.places
     if output.spec is not None:
         row |= {"dtype": output.spec.dtype, "shape": list(output.spec.shape)}
     if output.fingerprint is not None:
@@ -35,9 +38,9 @@ def decoded(row: Any) -> Output:
     """
     try:
         number, name = row["slot"]
-        output = Output(Slot(number, name), row["kind"], row["type"], text=row["text"])
+        output = Output(Slot(number, name), row["kind"], row["type"], text=row["text"], places=row.get("places", ""))
         well = type(number) is int and number >= 0 and row["kind"] in _KINDS
-        texts = (name, row["type"], row["text"], row.get("dtype", ""), row.get("lanes", "0" * 32))
+        texts = (name, row["type"], row["text"], output.places, row.get("dtype", ""), row.get("lanes", "0" * 32))
         shape, nbytes = row.get("shape", []), row.get("nbytes", 0)
         well = well and all(type(text) is str for text in texts) and type(nbytes) is int and nbytes >= 0
         well = well and type(shape) is list and all(type(size) is int and size >= 0 for size in shape)
@@ -50,4 +53,4 @@ def decoded(row: Any) -> Output:
     spec = TensorSpec(tuple(shape), row.get("dtype", ""))
     lanes = row.get("lanes")
     found = None if lanes is None else Fingerprint((int(lanes[:16], 16), int(lanes[16:], 16)), nbytes)
-    return Output(output.slot, output.kind, output.type, spec=spec, fingerprint=found)
+    return replace(output, spec=spec, fingerprint=found)
