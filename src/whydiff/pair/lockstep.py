@@ -48,7 +48,8 @@ def _alike(ours: Sequence[Event], theirs: Sequence[Event]) -> bool:
 def numbered_alike(outputs: Outputs, reference: Trace, candidate: Trace, alignment: Alignment) -> dict[Slot, Payload]:
     """A candidate's outputs under the reference's numbers and names; returns without a counterpart are left out."""
     ours, theirs = returns(reference.calls), returns(candidate.calls)
-    number, names = {}, {}
+    number: dict[int, int] = {}
+    names: dict[Slot, str] = {}
     for pair in alignment.pairs:
         if pair.reference in ours:
             number[theirs[pair.candidate]] = ours[pair.reference]
