@@ -21,7 +21,8 @@ from whydiff.records import Alignment, Call, Comparison, Event, Leaf, Pair, Payl
 def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:
     """Events of two paired calls that correspond: what is returned by name, all others by position.
 
-    Results that share no name, but are as many and of the same shapes and dtypes, correspond in order.
+    Results that share no name correspond in order, if one side's have places instead (a tuple's), and all are as many
+    and of the same shapes and dtypes.
 
     Reads whose old content does not matter (``out=``, ``copy_``) and further looks at storage that is compared
     elsewhere are left out. What one call has more of is left over (`left_over`): what comes last, or between runs of
@@ -42,6 +43,9 @@ def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Eve
 
 
 def _alike(ours: Sequence[Event], theirs: Sequence[Event]) -> bool:
+    """Whether one side's results have places instead of names, and all are of the other's shapes and dtypes."""
+    if not any(all(event.site.slot.startswith("[") for event in side) for side in (ours, theirs)):
+        return False
     return all((a.spec.shape, a.spec.dtype) == (b.spec.shape, b.spec.dtype) for a, b in zip(ours, theirs, strict=True))
 
 
