@@ -27,6 +27,7 @@ environment (as in whydiff's own tests), or where nobody collects, the error com
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,20 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+"""What moves the cursor, colours, turns the direction of writing, or cannot be written: all of it but tab and line feed."""
+
+
+def harmless(text: str, *, one_line: bool = False) -> str:
+    """A text that may come from a stranger, safe for a terminal, a file and JSON: what is not becomes a visible escape.
+
+    Args:
+        text: of a name, a version, a note, an error.
+        one_line: tabs and line feeds become visible too.
+    """
+    shown = _UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
+    return shown.replace("\n", "\\n").replace("\t", "\\t") if one_line else shown
 
 
 class WhydiffError(Exception):
@@ -51,6 +66,7 @@ class WhydiffError(Exception):
     def __init__(
         self, what: str, *, where: str = "", actual: str = "", expected: str = "", next_step: str = ""
     ) -> None:
+        what, where, actual, expected, next_step = map(harmless, (what, where, actual, expected, next_step))
         self.what, self.where, self.actual = what, where, actual
         self.expected, self.next_step = expected, next_step
         labelled = (("where", where), ("actual", actual), ("expected", expected), ("next", next_step))
@@ -216,5 +232,5 @@ def attempted(part: str, work: Callable[[], T], otherwise: T) -> T:
 
 def one_line(error: BaseException) -> str:
     """Type and message of an error, cut to a readable length."""
-    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    text = harmless(" ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":"))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

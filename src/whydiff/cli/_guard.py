@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 import typer
 
-from whydiff.errors import MissingPackageError, WhydiffError
+from whydiff.errors import MissingPackageError, WhydiffError, harmless
 
 ERROR = 2
 """Exit status of a usage or input error and of a failure of whydiff itself; 1 would mean 'differs'."""
@@ -53,8 +53,8 @@ def guard(command: Callable[P, None]) -> Callable[P, None]:
 
 def _show(message: str, traceback: bool) -> None:
     if traceback:
-        tracebacks.print_exc()
-    typer.echo(f"error: {message}", err=True)
+        typer.echo(harmless(tracebacks.format_exc()), err=True)
+    typer.echo(f"error: {harmless(message)}", err=True)
 
 
 @contextlib.contextmanager

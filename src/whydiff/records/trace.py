@@ -309,6 +309,12 @@ class Trace(Protocol):
     @property
     def handles(self) -> Mapping[str, Any]: ...  # a live run's own values, for its adapter only; {} on disk
     @property
+    def trusted(
+        self,
+    ) -> bool: ...  # this process recorded it, or its user vouches for it: it is executed like a live run
+    @property
+    def bounds(self) -> Any: ...  # what a replay may take (`whydiff.capturing.limits.Bounds`); None: no limits
+    @property
     def outputs(self) -> Sequence[Output] | None: ...  # what the run gave back; None: it was not recorded
     def payload(self, key: str) -> Payload | None: ...
 
@@ -382,6 +388,16 @@ class RecordedTrace:
     outputs: tuple[Output, ...] | None = field(default=None, compare=False)
     payloads: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     handles: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it is a run of this process."""
+        return bool(self.handles)
+
+    @property
+    def bounds(self) -> Any:
+        """None: nothing here came from a file."""
+        return None
 
     def payload(self, key: str) -> Payload | None:
         """The full tensor behind ``key``, or None if it was not kept.

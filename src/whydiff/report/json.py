@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+from whydiff.errors import harmless
 from whydiff.records import Diagnosis, Site
 from whydiff.report.answer import answer
 from whydiff.report.base import Reporter
@@ -53,13 +54,13 @@ def write(data: Any, indent: int | None = 2) -> str:
 def encode(value: Any) -> Any:
     """Records, mappings, sequences and scalars as JSON-able data; anything else as its type and repr.
 
-    Halves of surrogate pairs (in a hostile trace's names, or a file name that is no UTF-8) become visible
-    escapes: no encoding carries them.
+    Control characters, marks that turn the direction of writing, and halves of surrogate pairs (in a hostile trace's
+    names, or a file name that is no UTF-8) become visible escapes.
     """
     if isinstance(value, enum.Enum):
         return encode(value.value)
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return harmless(value)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -75,7 +76,7 @@ def encode(value: Any) -> Any:
         return sorted((encode(item) for item in value), key=repr)
     if hasattr(value, "tolist"):  # arrays and scalars of array libraries
         return encode(value.tolist())
-    return {"type": type(value).__name__, "repr": repr(value)}
+    return {"type": type(value).__name__, "repr": harmless(repr(value))}
 
 
 def _float(value: float) -> float | str:

@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Iterable
 
+from whydiff.errors import harmless
 from whydiff.records import Comparison, Experiment, Measurement, Side, Site, Status
 
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 _SPEC = re.compile(r"\b(bfloat|float|uint|int|complex)(\d+)(_\w+)?\[([\d, ]*)\]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _PLACE = re.compile(r"(?P<scope>.*):(?P<op>[^:#]+)#(?P<occurrence>\d+)(?:\.[\w.]+)?(?P<rest>(?: \[\w+\]| @\w+ \d+)*)")
 _METRICS = {
     "max_abs": "max abs error",
@@ -64,8 +64,7 @@ def plain(text: str) -> str:
     Control characters and halves of surrogate pairs (a trace may come from a stranger) become visible
     escapes; ``float32[2,3]`` becomes ``f32[2,3]``.
     """
-    shown = _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
-    return _SPEC.sub(lambda m: f"{_SHORT[m[1]]}{m[2]}{m[3] or ''}[{m[4].replace(' ', '')}]", shown)
+    return _SPEC.sub(lambda m: f"{_SHORT[m[1]]}{m[2]}{m[3] or ''}[{m[4].replace(' ', '')}]", harmless(text))
 
 
 def site(value: Site) -> str:

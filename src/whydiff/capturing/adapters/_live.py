@@ -11,17 +11,27 @@ from typing import Any
 
 from whydiff.capturing.adapters._outputs import same_outputs
 from whydiff.capturing.adapters.contract import Exchanged, Executor, Outputs, Value
-from whydiff.errors import PayloadError, TargetError, WhydiffError
+from whydiff.errors import PayloadError, TargetError, WhydiffError, harmless
 from whydiff.records import Call, Leaf, ObserverCheck, Output, Payload, Site, Trace
 
-FAILURES = (RuntimeError, TypeError, ValueError, IndexError, LookupError, AssertionError, WhydiffError)
+FAILURES = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    MemoryError,
+    WhydiffError,
+)
 """What executing a recorded call may raise."""
 
 
 def short(error: BaseException) -> str:
     """An error in one line."""
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"[:200]
+    return harmless(f"{type(error).__name__}: {text[0] if text else ''}"[:200])
 
 
 def called(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -131,6 +141,7 @@ class Replay(Executor):
         self, trace: Trace, restore: Mapping[str, Value] | None = None, exchanged: Mapping[int, Call] | None = None
     ) -> None:
         self.trace: Any = Exchanged(trace, exchanged) if exchanged else trace
+        self.trusted, self._bounds = trace.trusted, trace.bounds
         self._handles: Mapping[str, Any] = trace.handles
         self._restore: dict[str, Any] = dict(restore or {})
         self._leaves: dict[int, list[Leaf]] = {}

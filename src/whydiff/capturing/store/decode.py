@@ -11,6 +11,7 @@ from whydiff.capturing.store import strict
 from whydiff.capturing.store.dtypes import carries
 from whydiff.capturing.store.encode import KINDS, PHASES, ROLES
 from whydiff.capturing.store.safetensors_file import MAX_DIMENSIONS
+from whydiff.errors import harmless
 from whydiff.records import Call, Event, Fingerprint, Leaf, Site, TensorSpec
 
 T = TypeVar("T")
@@ -19,8 +20,9 @@ LIMIT = 2**63
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a payload lies: true dtype, numpy dtype of its bits, shape, shard number, CRC-32 of its bytes."""
+    """Where a payload lies: its name in the shard, true dtype, numpy dtype of its bits, shape, shard number, CRC-32."""
 
+    name: str
     dtype: str
     stored: str
     shape: tuple[int, ...]
@@ -60,6 +62,11 @@ def unwrap(raw: bytes) -> Any:
         return strict.decode(raw[9:].decode("ascii"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _named(value: Any, what: str) -> str:
+    """A text that is shown to people: on one line, without what a terminal obeys."""
+    return harmless(_str(value, what), one_line=True)
 
 
 def _int(value: Any, what: str, low: int = 0, high: int = LIMIT) -> int:
@@ -160,7 +167,7 @@ class IndexDecoder:
 
     def _add_strings(self, row: list[Any]) -> None:
         _list(row, "strings", 2)
-        self._strings.extend(_str(text, "string") for text in _list(row[1], "strings"))
+        self._strings.extend(_named(text, "string") for text in _list(row[1], "strings"))
 
     def _add_specs(self, row: list[Any]) -> None:
         _list(row, "specs", 2)
@@ -184,7 +191,7 @@ class IndexDecoder:
         _list(row, "context", 2)
         if not isinstance(row[1], dict) or not all(type(name) is str for name in row[1]):
             raise ValueError(f"a context must be an object, not {row[1]!r:.60}")
-        self.contexts.append(row[1])
+        self.contexts.append(strict.cleaned(row[1]))
 
     def _add_leaf(self, row: list[Any]) -> None:
         _, storage, role, name, spec, fingerprint, payload, skipped = _list(row, "leaf", 8)
@@ -192,7 +199,7 @@ class IndexDecoder:
         leaf = Leaf(
             storage=_int(storage, "storage", -1),
             role=_word(role, ROLES, "role"),
-            name=_str(name, "name"),
+            name=_named(name, "name"),
             spec=_pick(self._specs, spec, "spec"),
             fingerprint=_fingerprint(fingerprint),
             payload=_pick(strings, payload, "payload"),
@@ -244,7 +251,7 @@ class IndexDecoder:
             kind=_word(kind, KINDS, "kind"),
             reads=inputs,
             writes=outputs,
-            arguments=arguments,
+            arguments=strict.cleaned(arguments),
             mutates=changed,
             context=_int(context, "context"),
             rng=_pick(self._strings, rng, "rng"),
@@ -260,7 +267,8 @@ class IndexDecoder:
 
     def _add_payload(self, row: list[Any]) -> None:
         _, key, dtype, stored, shape, shard, crc = _list(row, "payload", 7)
-        if not _str(key, "key") or key in self.payloads:
+        shown = _named(key, "key")
+        if not key or shown in self.payloads:
             raise ValueError(f"a payload's key must be new and not empty, not {key!r:.60}")
         if not carries(_str(dtype, "dtype"), _str(stored, "stored dtype")):
             raise ValueError(f"{dtype!r:.60} cannot be stored as {stored!r:.60}")
@@ -269,7 +277,7 @@ class IndexDecoder:
             raise ValueError(f"a payload has {len(sizes)} dimensions")
         number = _int(shard, "shard", 0, len(self.shards))
         crc32 = _int(crc, "crc32", 0, 2**32)
-        self.payloads[key] = Stored(dtype=dtype, stored=stored, shape=sizes, shard=number, crc32=crc32)
+        self.payloads[shown] = Stored(name=key, dtype=dtype, stored=stored, shape=sizes, shard=number, crc32=crc32)
 
     def _add_mark(self, row: list[Any]) -> None:
         _list(row, row[0], 7)

@@ -126,7 +126,7 @@ def read_manifest(root: Path) -> Manifest:
             next_step=COPY_AGAIN,
         )
     try:
-        return _manifest(found)
+        return _manifest({name: value if name == "outputs" else strict.cleaned(value) for name, value in found.items()})
     except ValueError as error:
         raise TraceFormatError(
             "The manifest of a trace is malformed.", where=str(path), actual=str(error), next_step=COPY_AGAIN

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any, get_args
 
+from whydiff.errors import harmless
 from whydiff.records import Fingerprint, Output, OutputKind, Slot, TensorSpec
 
 _KINDS = frozenset(get_args(OutputKind))
@@ -38,7 +39,9 @@ def decoded(row: Any) -> Output:
     """
     try:
         number, name = row["slot"]
-        output = Output(Slot(number, name), row["kind"], row["type"], text=row["text"], places=row.get("places", ""))
+        seen = harmless(name, one_line=True) if type(name) is str else name
+        kind = harmless(row["type"], one_line=True)
+        output = Output(Slot(number, seen), row["kind"], kind, text=row["text"], places=row.get("places", ""))
         well = type(number) is int and number >= 0 and row["kind"] in _KINDS
         texts = (name, row["type"], row["text"], output.places, row.get("dtype", ""), row.get("lanes", "0" * 32))
         shape, nbytes = row.get("shape", []), row.get("nbytes", 0)

@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from whydiff.capturing.limits import Bounds, Limits
 from whydiff.capturing.sink import payload_key
 from whydiff.capturing.store.check import check_references
 from whydiff.capturing.store.decode import IndexDecoder, Mark, Stored
 from whydiff.capturing.store.dtypes import NATIVE, TAGS, saved_shape
 from whydiff.capturing.store.layout import COPY_AGAIN, INDEX, regular_file, shard_name, trace_directory
 from whydiff.capturing.store.manifest import Manifest, read_manifest
+from whydiff.capturing.store.own import is_own
 from whydiff.capturing.store.remote import fetch, is_url
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
 from whydiff.errors import TraceFormatError
@@ -31,6 +33,10 @@ class DiskTrace:
     """
 
     def __init__(self, root: Path, manifest: Manifest, index: IndexDecoder, note: str) -> None:
+        self.trusted = False  # it is executed like a live run: this process wrote it, or its user vouches for it
+        self.limits = Limits()
+        self.denied: dict[int, str] = {}
+        self.unreplayable = ""
         self._root, self._manifest, self._note = root, manifest, note
         self._calls, self._contexts = tuple(index.calls), tuple(index.contexts)
         self._stored, self._shards = index.payloads, index.shards
@@ -46,6 +52,19 @@ class DiskTrace:
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
         return f"<DiskTrace {self.source}: {len(self._calls)} calls, {len(self._stored)} payloads, {state}>"
+
+    @functools.cached_property
+    def payload_bytes(self) -> int:
+        """Bytes of tensors that really are on disk (a hole in a file is none)."""
+        found = [os.stat(self._root / shard_name(number)) for number in range(len(self._shards))]
+        return sum(min(at.st_size, getattr(at, "st_blocks", 1 << 62) * 512) for at in found)
+
+    @functools.cached_property
+    def bounds(self) -> Bounds | None:
+        """What a replay may take; None for a trace that is trusted."""
+        if self.trusted:
+            return None
+        return Bounds(self.limits.with_payloads(self.payload_bytes, len(self.calls)), self.denied)
 
     @property
     def framework(self) -> str:
@@ -148,7 +167,7 @@ class DiskTrace:
             return None
         shard = self._shard(stored.shard)
         self._verify(key, stored, shard)
-        return Payload(shard.array(key, NATIVE[stored.stored], stored.shape), stored.dtype)
+        return Payload(shard.array(stored.name, NATIVE[stored.stored], stored.shape), stored.dtype)
 
     def _shard(self, number: int) -> SafetensorsFile:
         if number not in self._open:
@@ -169,7 +188,7 @@ class DiskTrace:
         if key in self._verified:
             return
         where = f"{shard.path}: {key}"
-        tag, shape, _, _ = shard.entries.get(key, ("nothing", (), 0, 0))
+        tag, shape, _, _ = shard.entries.get(stored.name, ("nothing", (), 0, 0))
         if (TAGS.get(tag, ("", ""))[1], shape) != saved_shape(stored.stored, stored.shape):
             raise TraceFormatError(
                 "A payload does not look as the index says.",
@@ -178,7 +197,7 @@ class DiskTrace:
                 expected=f"{stored.stored}{list(stored.shape)} for {stored.dtype}",
                 next_step=COPY_AGAIN,
             )
-        crc = zlib.crc32(shard.slice(key))
+        crc = zlib.crc32(shard.slice(stored.name))
         if crc != stored.crc32:
             raise TraceFormatError(
                 "A payload was damaged after it was written.",
@@ -190,11 +209,17 @@ class DiskTrace:
         self._verified.add(key)
 
 
-def open_trace(path: str | os.PathLike[str]) -> DiskTrace:
+def open_trace(path: str | os.PathLike[str], *, trust: bool = False, limits: Limits | None = None) -> DiskTrace:
     """Open a trace directory, or one at an fsspec URL (copied to a temporary folder); runs no code from it.
 
     A trace whose writer was killed opens up to the last complete step: ``complete`` is False and ``note``
     says how far it goes. Damage to any other trace is an error.
+
+    Args:
+        path: of the directory, or a URL.
+        trust: replay it like a live run: any registered operator, without limits. A trace that this process wrote is
+            trusted anyway.
+        limits: for the replay of a trace that is not.
 
     Raises:
         TraceFormatError: not a trace, damaged or hostile; the message names file and line.
@@ -202,7 +227,7 @@ def open_trace(path: str | os.PathLike[str]) -> DiskTrace:
     """
     if is_url(path):
         folder = tempfile.TemporaryDirectory(prefix="whydiff-remote-")
-        trace = open_trace(fetch(str(path), Path(folder.name)))
+        trace = open_trace(fetch(str(path), Path(folder.name)), trust=trust, limits=limits)
         trace.lent, trace.came_from = folder, str(path)
         return trace
     root = trace_directory(path)
@@ -227,7 +252,9 @@ def open_trace(path: str | os.PathLike[str]) -> DiskTrace:
                 expected=f"{shard.size} bytes",
                 next_step=COPY_AGAIN,
             )
-    return DiskTrace(root, manifest, index, note)
+    trace = DiskTrace(root, manifest, index, note)
+    trace.trusted, trace.limits = trust or is_own(root), limits or Limits()
+    return trace
 
 
 def _read_index(data: bytes, file: Path, manifest: Manifest) -> tuple[IndexDecoder, bool]:

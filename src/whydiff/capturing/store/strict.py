@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from whydiff.errors import CaptureError
+from whydiff.errors import CaptureError, harmless
 
 MAX_DEPTH = 64
 """Deepest nesting of arrays and objects that is written or read."""
@@ -74,6 +74,20 @@ def decode(text: str) -> Any:
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(text)
     return _DECODER.decode(text)
+
+
+def cleaned(value: Any) -> Any:
+    """A decoded value whose texts, keys too, are harmless to show."""
+    if isinstance(value, str):
+        return harmless(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(cleaned(item) for item in value)
+    if isinstance(value, dict):
+        found = {cleaned(key): cleaned(item) for key, item in value.items()}
+        if len(found) != len(value):
+            raise ValueError("two keys look the same")
+        return found
+    return value
 
 
 def _check_depth(text: str) -> None:

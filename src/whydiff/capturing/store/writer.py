@@ -29,6 +29,7 @@ from whydiff.capturing.store.layout import (
     shard_name,
 )
 from whydiff.capturing.store.manifest import NOT_CHECKED, Manifest, write_manifest
+from whydiff.capturing.store.own import wrote
 from whydiff.capturing.store.safetensors_file import MAX_DIMENSIONS, SafetensorsFile
 from whydiff.errors import CaptureError, UsageError
 from whydiff.records import Call, Environment, Leaf, ObserverCheck, Output, Payload, Trace
@@ -282,6 +283,7 @@ class TraceWriter(Sink):
             self._closed = True
             closing = replace(manifest, closed=True, index_bytes=self._size, index_crc32=self._crc)
             write_manifest(self.path, closing)
+        wrote(self.path)
 
 
 @contextmanager

@@ -17,13 +17,15 @@ import numpy as np
 
 from whydiff.capturing.adapters._live import FAILURES, Replay, short
 from whydiff.capturing.adapters.contract import FUSED
-from whydiff.capturing.adapters.jax import values
+from whydiff.capturing.adapters.jax import internals, values
 from whydiff.capturing.adapters.jax.arguments import edited, op_of, template
 from whydiff.capturing.adapters.jax.kernels import kernels
 from whydiff.capturing.adapters.jax.lifting import Lifter, floating
 from whydiff.capturing.adapters.jax.ops import Op
 from whydiff.errors import PayloadError
 from whydiff.records import Call, Count, Event, Leaf, Lift, Payload, Trace
+
+_CONTRACTING = ("dot_general", "ragged_dot_general", "conv_general_dilated")
 
 
 class Executor(Replay):
@@ -134,6 +136,8 @@ class Executor(Replay):
         if call.target == FUSED:
             return [self.fused(call, reads)]
         op = self._op(call)
+        if self._bounds is not None:
+            self._bounds.call(call, op.name in _CONTRACTING)
         if self.lifter is not None:
             return [values.host(out) for out in self.lifter.apply(op, call, reads)]
         return [values.host(out) for out in op.apply(reads)]
@@ -145,10 +149,17 @@ class Executor(Replay):
     def _op(self, call: Call) -> Op:
         op = self._ops.get(call.index)
         if op is None:
-            op = self._handles.get(f"call/{call.index}") or op_of(call)
+            op = self._handles.get(f"call/{call.index}") or self._from_record(call)
             if call.index in self._edited and call.arguments != template(op):
                 op = edited(op, call)
             self._ops[call.index] = op
+        return op
+
+    def _from_record(self, call: Call) -> Op:
+        op = op_of(call)
+        if self._bounds is not None and op.primitive is not None:
+            self._bounds.call(call, op.name in _CONTRACTING)
+            internals.check(op.primitive, op.inputs, op.params, op.outputs)
         return op
 
     def release(self, call: Call) -> None:
@@ -168,6 +179,8 @@ class Executor(Replay):
         """
         if event.site in self._stand_ins:
             return self._stand_ins[event.site]
+        if self._bounds is not None:
+            self._bounds.look(event.spec, event.site)
         if event.storage not in self._values:
             self._values[event.storage] = self._load(event)
         return self._values[event.storage]

@@ -21,6 +21,8 @@ from jax.extend.core import ClosedJaxpr, Primitive
 from jax.extend.core import Jaxpr as Jaxpr
 from jax.extend.core import Literal as Literal
 
+from whydiff.errors import ReplayError
+
 CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 """Parameters under which call-like primitives keep the program that they call."""
 
@@ -93,6 +95,40 @@ def retraced() -> AbstractContextManager[Any]:
 def one_cpu() -> bool:
     """Whether every array lies on one device, the processor: no other backend is there."""
     return set(xla_bridge.backends()) == {"cpu"} and jax.device_count() == 1
+
+
+def check(primitive: Primitive, operands: Sequence[Any], params: Mapping[str, Any], outputs: Sequence[Any]) -> None:
+    """Ask a primitive, without executing it, what it would give and what else it would do.
+
+    Args:
+        primitive: one of `own_primitives`.
+        operands: abstract values, or `Fixed` numbers.
+        params: its parameters.
+        outputs: abstract values that were recorded.
+
+    Raises:
+        ReplayError: it has effects besides its results, or would give other shapes than were recorded.
+    """
+    given = [_abstract(operand) for operand in operands]
+    found, effects = primitive.abstract_eval(*given, **params)
+    shapes = [tuple(aval.shape) for aval in (found if primitive.multiple_results else [found])]
+    if effects:
+        raise ReplayError(
+            "A primitive does more than give its results.", where=primitive.name, actual=str(effects)[:80]
+        )
+    if shapes != [tuple(output.shape) for output in outputs]:
+        raise ReplayError(
+            "A primitive would give other shapes than were recorded.",
+            where=primitive.name,
+            actual=str(shapes)[:80],
+            expected=str([tuple(output.shape) for output in outputs])[:80],
+        )
+
+
+def _abstract(operand: Any) -> Any:
+    if isinstance(operand, jax.ShapeDtypeStruct):
+        return core.ShapedArray(operand.shape, operand.dtype)
+    return jax.typeof(operand.value)
 
 
 @functools.cache

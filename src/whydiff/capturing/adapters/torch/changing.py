@@ -113,6 +113,8 @@ class ChangedExecutor(Executor):
         cast = [
             c.clone() if i in call.mutates and c is r else c for i, (c, r) in enumerate(zip(cast, reads, strict=True))
         ]
+        if not self.trusted:
+            self._hold(func, call, *self._arguments(call, cast))
         args = [_with_dtype(decode(item, cast), dtype) for item in call.arguments[0]]
         kwargs = {name: _with_dtype(decode(item, cast), dtype) for name, item in call.arguments[1].items()}
         for position, argument in enumerate(func._schema.arguments):

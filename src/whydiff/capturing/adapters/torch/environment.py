@@ -16,6 +16,7 @@ import torch
 
 from whydiff.capturing.adapters._live import cpu_name
 from whydiff.capturing.adapters.torch.dtypes import to_payload
+from whydiff.errors import ReplayError
 from whydiff.records import Environment, Payload
 
 _VARIABLES = (
@@ -123,13 +124,30 @@ _SETTERS: dict[str, Any] = {
 }
 
 
+MOST_THREADS = 1024
+"""OpenMP ends the process where it cannot start as many threads as it is told to."""
+_PRECISIONS = ("highest", "high", "medium")
+
+
 def set_flag(name: str, value: Any) -> bool:
-    """Set one switch by its name in `Flags`; False if it cannot be set here."""
+    """Set one switch by its name in `Flags`; False if it cannot be set here.
+
+    Raises:
+        ReplayError: a value that the switch cannot have.
+    """
     setter = _SETTERS.get(name)
     if setter is None or value == "per backend":
         return False
+    if not _can_be(name, value):
+        raise ReplayError("A switch cannot be set so.", where=name, actual=f"{value!r:.60}")
     setter(value)
     return True
+
+
+def _can_be(name: str, value: Any) -> bool:
+    if name == "threads":
+        return type(value) is int and 1 <= value <= MOST_THREADS
+    return value in _PRECISIONS if name == "matmul_precision" else type(value) is bool
 
 
 def apply_flags(flags: Mapping[str, Any]) -> None:

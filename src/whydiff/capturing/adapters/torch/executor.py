@@ -15,8 +15,9 @@ from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, inte
 from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.held import Held, extent, laid_out
+from whydiff.capturing.adapters.torch.held_to import check_indices, contracts
 from whydiff.capturing.adapters.torch.kernels import kernels
-from whydiff.capturing.adapters.torch.operators import describe, find
+from whydiff.capturing.adapters.torch.operators import describe, draws, find
 from whydiff.errors import PayloadError, ReplayError
 from whydiff.records import Call, Event, Leaf, Payload, Trace
 
@@ -43,7 +44,6 @@ class Executor(Replay):
         exchanged: Mapping[int, Call] | None = None,
     ) -> None:
         super().__init__(trace, restore, exchanged)
-        self.trusted = bool(trace.handles)
         self._held: dict[int, Held] = {}
         self._runs = 0
         self._given: dict[int, torch.Tensor] = {}
@@ -128,6 +128,8 @@ class Executor(Replay):
             return [self.fused(call, reads)]
         func = find(call.target, trusted=self.trusted)
         args, kwargs = self._arguments(call, reads)
+        if not self.trusted:
+            self._hold(func, call, args, kwargs)
         self._switch(call)
         if call.rng:
             self._seed(call, reads, kwargs)
@@ -135,6 +137,14 @@ class Executor(Replay):
         if describe(func).uninitialised and isinstance(result, torch.Tensor):
             integer_view(result).zero_()
         return list(_flat(result))
+
+    def _hold(self, func: Any, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Hold a stranger's call to the limits before it is executed; see `whydiff.capturing.limits`."""
+        if not call.rng and draws(func, args, kwargs):
+            raise ReplayError("A random op's state was not recorded.", where=str(call.site))
+        if self._bounds is not None:
+            self._bounds.call(call, contracts(describe(func).op))
+            check_indices(func, call, args, kwargs)
 
     def _arguments(self, call: Call, reads: Sequence[torch.Tensor]) -> tuple[list[Any], dict[str, Any]]:
         generator = torch.Generator() if call.rng else None
@@ -182,6 +192,8 @@ class Executor(Replay):
         given: torch.Tensor | None = self._stand_ins.get(event.site)
         if given is not None:
             return given
+        if self._bounds is not None:
+            self._bounds.look(event.spec, event.site)
         held = self._held.get(event.storage)
         if held is None:
             held = self._held[event.storage] = self._load(event)
@@ -238,7 +250,7 @@ class Executor(Replay):
             return False
         if held is None:
             self._other.add(event.storage)
-            self._adopt(event, value.to(dtype_of(event.spec.dtype)), fresh=True)
+            self._adopt(event, value.to(dtype_of(event.spec.dtype), copy=True), fresh=True)
             return True
         if event.storage in self._leaves and event.storage not in self._changed:
             return False  # the user's own tensor is never written to

@@ -46,13 +46,12 @@ def widened(tensor: torch.Tensor, lift: Lift) -> torch.Tensor:
     return tensor.to(lifted_dtype(tensor.dtype, lift))
 
 
-def _carry_out(call: Call, reads: Sequence[torch.Tensor], lift: Lift, trusted: bool) -> list[torch.Tensor]:
+def _carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift) -> list[torch.Tensor]:
     """The op on wide reads: its kernel, else a formula, else a decomposition.
 
     On a device the formula comes first: fused attention kernels that are called by name do not refuse a dtype that
     they cannot compute (cuDNN's gives NaN for float32).
     """
-    func = find(call.target, trusted=trusted)
     if draws(func, *call.arguments):
         raise ReplayError("not lifted: a random op draws other numbers in another dtype", where=str(call.site))
     args, kwargs = _wide_arguments(func, call, reads, lift)
@@ -188,6 +187,8 @@ class LiftedExecutor(Executor):
         self._switch(call)
         wide = [widened(read, self.lift) for read in reads]
         func = find(call.target, trusted=self.trusted)
+        if not self.trusted:
+            self._hold(func, call, *self._arguments(call, wide))
         operator = describe(func)
         if operator.op == "native_dropout" and len(reads) == 1:
             return self._dropout(call, wide)
@@ -199,7 +200,7 @@ class LiftedExecutor(Executor):
         if self.lift.casts == "kept" and _makes_floats(call):
             return self._as_recorded(call, wide)
         try:
-            outputs = _carry_out(call, wide, self.lift, self.trusted)
+            outputs = _carry_out(func, call, wide, self.lift)
         except ReplayError as error:
             self.not_lifted.setdefault(error.what, []).append(str(call.site))
             return self._as_recorded(call, wide)
@@ -310,6 +311,8 @@ class LiftedExecutor(Executor):
         given: torch.Tensor | None = self._stand_ins.get(event.site)
         if given is not None:
             return given
+        if self._bounds is not None:
+            self._bounds.look(event.spec, event.site)
         held = self._held.get(event.storage)
         if held is None:
             held = self._held[event.storage] = self._load(event)

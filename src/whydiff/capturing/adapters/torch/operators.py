@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from whydiff.capturing.adapters.torch.allowed import lookup, refusal
+
 _WRITE_ONLY = frozenset(["copy_", "fill_", "zero_", "copy"])
 _NO_NUMBERS = frozenset(("detach_", "requires_grad_", "_assert_tensor_metadata"))
 # Batch norms change their running statistics without saying so in the schema (native_functions.yaml):
@@ -144,10 +146,8 @@ def find(target: str, *, trusted: bool = True) -> Any:
     Raises:
         LookupError: not registered in this torch, or not an op that an untrusted trace may name.
     """
-    namespace, op, overload = target.split(".", 2)
-    if not trusted and (namespace not in ("aten", "prims") or op in ("from_file", "save", "load")):
-        raise LookupError(f"{target} is not executed from a trace")
-    try:
-        return getattr(getattr(getattr(torch.ops, namespace), op), overload)
-    except (AttributeError, RuntimeError) as error:
-        raise LookupError(f"{target} is not registered in torch {torch.__version__}") from error
+    func = lookup(target)
+    why = "" if trusted else refusal(func)
+    if why:
+        raise LookupError(f"{target} is not executed from a trace: {why}")
+    return func
