@@ -162,6 +162,9 @@ HIDDEN_CAST_CHANCE = 1e-3
 half quanta with probability t**k. Below this probability the small change (1 ulp in the wide dtype is 2**-15
 half quanta of bfloat16) is not called a cast. False alarms: a true cast is missed once in 1000 if k = 1."""
 
+LOAD_AGAIN_BYTES = 4 << 30
+"""A model with more state than this is not loaded a second time to see what loading leaves unwritten (ST004)."""
+
 GARBAGE_EXPONENT = 64
 """A magnitude outside 2**-64 … 2**64 is wild in a table of a model. Pointers and counters that are read as
 float32 are below 2**-100 (upper halves of addresses) or anywhere (lower halves). A convention: weak evidence

@@ -12,7 +12,7 @@ from whydiff.explain.causes._differs import reading
 from whydiff.explain.causes._garbage import garbage_in
 from whydiff.explain.causes._impostors import changed
 from whydiff.explain.causes._remedy import copy_over, reachable
-from whydiff.explain.causes._state import Difference, differences
+from whydiff.explain.causes._state import Difference, differences, remember
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Trace, Verdict
 
 
@@ -20,10 +20,11 @@ class UninitialisedBuffer(CauseRule):
     """Memory that nobody wrote is read as if it held values.
 
     What it detects:
-        Two things of different strength. *Strong*: an operator reads memory that an allocation such as
-        ``empty`` returned and that no operator wrote before. *Weak*: a buffer that existed before the
-        run holds what reinterpreted memory looks like (magnitudes far outside of any table's, jumping
-        from element to element) while the other side's is regular.
+        Three things of different strength. *Strong*: an operator reads memory that an allocation such as
+        ``empty`` returned and that no operator wrote before. *Loaded again*: a differing buffer of a live model that
+        knows where it came from (transformers' ``name_or_path``), and that loading leaves unwritten. *Weak*: a buffer
+        that existed before the run holds what reinterpreted memory looks like (magnitudes far outside of any
+        table's, jumping from element to element) while the other side's is regular.
 
     Why it happens:
         ``torch.empty`` where zeros were meant; a model that was built without memory (the meta device)
@@ -31,10 +32,11 @@ class UninitialisedBuffer(CauseRule):
         saved; a cache that is read further than it was written.
 
     Evidence required:
-        Strong: the recorded operator, on either side. Weak: how many elements lie outside 2**-64 …
+        Strong: the recorded operator, on either side. Loaded again: the model is loaded once more from its files
+        while new memory is filled with NaN, and the buffer is nothing but NaN; then zeros and plausible leftovers are
+        told from values as well. Weak: how many elements lie outside 2**-64 …
         2**64 and 2**32 away from both neighbours, on one side, with none on the other; parameters and
-        tied tensors are left alone. Zeros and plausible leftovers cannot be told from values and are
-        not reported.
+        tied tensors are left alone.
 
     Look-alikes:
         ST002, an ordinary buffer with other values: a mask filled with the dtype's lowest value,
@@ -54,7 +56,8 @@ class UninitialisedBuffer(CauseRule):
         the run has no experiment, since the memory's content is not reproducible; it stays inconclusive.
 
     References:
-        PyTorch, torch.empty and torch.nn.Module.to_empty.
+        PyTorch, torch.empty, torch.nn.Module.to_empty and torch.utils.deterministic.fill_uninitialized_memory;
+        huggingface/transformers issue 48892.
     """
 
     code = "ST004"
@@ -65,6 +68,9 @@ class UninitialisedBuffer(CauseRule):
         roles = view.reference.role, view.candidate.role
         if view.payloads is None or "parameter" in roles or view.tied or len(view.names) > 1:
             return None
+        sides = _left_unwritten(view.case, view.reference.name, view.candidate.name)
+        if sides:
+            return " and ".join(sides), {"sides": sides, "strength": "loaded again"}
         return garbage_in(*view.payloads)
 
     def put_in(self, case: Case, cause: Cause) -> tuple[Intervention, ...]:
@@ -95,7 +101,10 @@ class UninitialisedBuffer(CauseRule):
 
     def _buffer(self, case: Case, difference: Difference, side: str, data: Mapping[str, Any]) -> Cause:
         statement = (
-            f"weak: {data['wild']} of {data['elements']} elements of {difference.name} in the {side} have "
+            f"loading the model of the {side} again, into memory that was filled before, leaves the filling in "
+            f"{difference.name}: nobody writes it when the model is loaded"
+            if "sides" in data
+            else f"weak: {data['wild']} of {data['elements']} elements of {difference.name} in the {side} have "
             f"magnitudes outside 2**-64 … 2**64 ({data['smallest']:.1e} … {data['largest']:.1e}), "
             f"{data['jumping']} of them far from both neighbours; the other side is regular"
         )
@@ -105,7 +114,7 @@ class UninitialisedBuffer(CauseRule):
             site=difference.name,
             verdict=Verdict.SEMANTIC,
             evidence=(
-                Evidence(statement, {**difference.data, **data, "side": side, "strength": "weak"}),
+                Evidence(statement, {"strength": "weak", **difference.data, **data, "side": side}),
                 *reading(case, [difference]),
             ),
             remedy=Remedy(
@@ -156,6 +165,20 @@ class UninitialisedBuffer(CauseRule):
         yield changed(far_apart)
         yield changed(masked)
         yield changed(decaying)
+
+
+def _left_unwritten(case: Case, *names: str) -> tuple[str, ...]:
+    """Sides whose state of this name loading leaves unwritten."""
+    sides = ("reference", "candidate")
+    known = remember(case, "left unwritten", lambda: [_unwritten(case, number) for number in (0, 1)])
+    return tuple(side for side, name, found in zip(sides, names, known, strict=True) if name in found)
+
+
+def _unwritten(case: Case, number: int) -> frozenset[str]:
+    """Buffers of a live side that loading leaves unwritten; none of a trace."""
+    run, leaves = case.runs[number], (case.reference, case.candidate)[number].leaves
+    names = [leaf.name for leaf in leaves if leaf.role in ("buffer", "non_persistent_buffer")]
+    return run.unwritten(names) if run is not None and names else frozenset()
 
 
 def _unwritten_reads(trace: Trace) -> Iterator[str]:

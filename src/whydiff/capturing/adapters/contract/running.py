@@ -74,6 +74,10 @@ class Run(ABC):
         """
         return None
 
+    def unwritten(self, names: Iterable[str]) -> frozenset[str]:
+        """Which of these state tensors loading leaves unwritten, where what the program runs can be loaded again."""
+        return frozenset()
+
     @abstractmethod
     def check(self, trace: Trace | None = None) -> ObserverCheck:
         """Plain runs against the instrumented one that `capture` or `record` made before."""

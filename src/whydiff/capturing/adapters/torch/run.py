@@ -18,6 +18,7 @@ from whydiff.capturing.adapters.torch.compiled import room_for_more
 from whydiff.capturing.adapters.torch.contents import Contents
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not_comparable
 from whydiff.capturing.adapters.torch.interventions import applied, supported
+from whydiff.capturing.adapters.torch.loading import unwritten
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.process import random_states, set_random_states
 from whydiff.capturing.adapters.torch.range_recorder import RangeRecorder
@@ -146,6 +147,10 @@ class Run(contract.Run):
                         leaf.restore()
         except (TargetError, RuntimeError, TypeError):
             return None
+
+    def unwritten(self, names: Iterable[str]) -> frozenset[str]:
+        """See `whydiff.capturing.adapters.torch.loading`."""
+        return unwritten(self.roots, names)
 
     def check(self, trace: Trace | None = None) -> ObserverCheck:
         """H0 and H0′ (plain) against H1 (the capture made in between, whose outputs this run remembers)."""
