@@ -45,7 +45,7 @@ def unwritten(roots: Roots, names: Iterable[str]) -> frozenset[str]:
         for path, module in root.named_modules():
             base = ".".join(part for part in (prefix, path) if part)
             held = {name for name in wanted if not base or name.startswith(f"{base}.")}
-            if not held or not isinstance(module, _Loaded) or not module.name_or_path or _large(module):
+            if not held or _large(module) or not isinstance(module, _Loaded) or not module.name_or_path:
                 continue
             wanted -= held
             with _filled():
