@@ -122,6 +122,32 @@ def count() -> Pair:
     return _pair("osr", change=reset)
 
 
+def momentum_within_one_run() -> Pair:
+    """Both runs take all steps; one puts its weights into a new model and a new optimizer half-way."""
+
+    def run(anew: bool) -> Any:
+        model, optimizer, scheduler = _build("sgd", 0.0)
+        first = _steps(model, optimizer, scheduler, 0, RESUMED)
+        if anew:
+            other, again, later = _build("sgd", 0.0)
+            other.load_state_dict(model.state_dict())
+            again.load_state_dict(optimizer.state_dict() | {"state": {}})
+            later.load_state_dict(scheduler.state_dict())
+            model, optimizer, scheduler = other, again, later
+        return torch.cat([first, _steps(model, optimizer, scheduler, RESUMED, STEPS)])
+
+    return lambda: run(False), lambda: run(True)
+
+
+def momentum_of_the_tail() -> Pair:
+    """Both runs are resumed, so that both have as many steps; one without its momentum."""
+
+    def drop(checkpoint: Any) -> None:
+        checkpoint["o"]["state"] = {}
+
+    return _pair("osr", kind="sgd")[1], _pair("osr", kind="sgd", change=drop)[1]
+
+
 def random_state_unused() -> Pair:
     """The generator begins anew, and nothing is drawn."""
     return _pair("os", dropout=0.0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.field import resumes
 
+from whydiff.capturing.record import capture
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
 
@@ -37,6 +40,26 @@ def test_what_was_not_restored_is_named_and_proven(name: str, codes: set[str]) -
     assert found.alignment.ahead == resumes.RESUMED
     for cause in found.causes:
         assert [experiment.direction for experiment in cause.experiments] == ["take_away", "put_in"]
+
+
+@pytest.mark.parametrize("name", ["momentum_within_one_run", "momentum_of_the_tail"])
+def test_lost_momentum_is_the_only_cause_where_both_runs_have_as_many_steps(name: str) -> None:
+    found = diagnosis(name)
+    assert found.verdict is Verdict.SEMANTIC, found.reason
+    (lost,) = found.causes
+    assert (lost.code, lost.status) == ("TR002", "confirmed")
+    assert lost.evidence[0].data["names"] == ["momentum_buffer"]
+
+
+def test_traces_blame_no_formula_for_lost_momentum(tmp_path: Path) -> None:
+    paths = [str(tmp_path / side) for side in ("reference", "candidate")]
+    for path, run in zip(paths, resumes.momentum_of_the_tail(), strict=True):
+        with capture(path):
+            run()
+    found = compare(*paths)
+    assert found.verdict is Verdict.SEMANTIC, found.reason
+    (lost,) = found.causes
+    assert (lost.code, lost.status) == ("TR002", "inconclusive")
 
 
 def test_what_of_the_state_differs_is_named() -> None:

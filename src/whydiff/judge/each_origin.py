@@ -55,6 +55,7 @@ def judge_origins(
     """
     scaling = scaling or Scaling(origins=(Modes(),) * len(case.localization.origins), why_not="it was not run")
     stored = folded(case, scaling)
+    whole = [c for c in causes if c.status == "confirmed" and not c.inert and all(e.after == 0 for e in c.experiments)]
     judged = []
     for index, (origin, modes) in enumerate(zip(case.localization.origins, scaling.origins, strict=True)):
         if case.localization.silent:
@@ -72,6 +73,11 @@ def judge_origins(
         explaining = [c for c in causes if _proven_here(c) and explains(c, origin)]
         if explaining and verdict is not Verdict.UNSTABLE:
             verdict = max((c.verdict for c in explaining), key=lambda v: v.severity)
+        elif whole and verdict is Verdict.INCONCLUSIVE:
+            verdict = max((c.verdict for c in whole), key=lambda v: v.severity)
+            evidence.append(
+                Evidence(f"{', '.join(c.code for c in whole)} is all of the outputs' difference, this included")
+            )
         if stored is not None and verdict is Verdict.SEMANTIC:
             verdict, evidence = Verdict.ROUNDING, [*evidence, stored]
         judged.append(replace(origin, verdict=verdict, evidence=(*origin.evidence, *evidence)))

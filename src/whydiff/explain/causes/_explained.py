@@ -4,6 +4,7 @@ A cause that explains single origins (another formula, another precision, anothe
 ``explain(view) -> Finding | None``. Every origin is offered to the causes in their order (`in_order` in `_rule`), and the
 first that finds its pattern in the values gets it, so that two of them never explain the same origin. An origin whose argument
 is a recorded setting (a module's attribute, a configuration key) is left to ST006, which says where to change it;
+those in an optimizer's step that begins with other state or hyperparameters, and so may take other ops, to TR002, TR003;
 origins that read differing state or inputs are left to the state's and inputs' causes. Findings of other functions
 are dropped if the whole programs agree in float64, those of another precision if a number is finite on one side only
 (then the causes OV speak).
@@ -26,6 +27,7 @@ from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
 from whydiff.explain.causes._asked import asked, who
 from whydiff.explain.causes._joint import joints_of
+from whydiff.explain.causes._optimizer import begins_otherwise
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._state import listed, remember
@@ -116,7 +118,9 @@ def _is_a_setting(case: Case, origin: Origin) -> bool:
 def _explained(case: Case) -> dict[int, Finding]:
     eligible: dict[str, list[int]] = {}
     for index, origin in enumerate(case.localization.origins):
-        if origin.kind in _KINDS and min(origin.calls) >= 0 and not _is_a_setting(case, origin):
+        if origin.kind not in _KINDS or min(origin.calls) < 0:
+            continue
+        if not _is_a_setting(case, origin) and not begins_otherwise(case, origin):
             eligible.setdefault(_kind(case, origin), []).append(index)
     repeats = not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
     if not eligible or not repeats or case.localization.axes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
-from whydiff.records import Call, Intervention, Trace
+from whydiff.records import Call, Intervention, Origin, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,12 @@ class Step:
         )
         return ours, theirs
 
+    @property
+    def differing(self) -> list[str]:
+        """Names of the state with which it begins otherwise: ``"<position>.<name>"``."""
+        ours, theirs = self.state
+        return [slot for slot in dict.fromkeys((*ours, *theirs)) if slot not in ours or ours[slot] != theirs.get(slot)]
+
 
 def steps(case: Case) -> tuple[Step, ...]:
     """Steps of optimizers that both runs take, in order: those that correspond as the runs' steps do."""
@@ -64,13 +70,52 @@ def _by_step(trace: Trace, ahead: int) -> dict[tuple[int, int], tuple[int, Call]
     return found
 
 
-def differing_state(case: Case) -> list[str]:
-    """Names of the state with which the first common step begins otherwise: ``"<position>.<name>"``."""
-    first = next(iter(steps(case)), None)
-    if first is None:
-        return []
-    ours, theirs = first.state
-    return [slot for slot in dict.fromkeys((*ours, *theirs)) if slot not in ours or ours[slot] != theirs.get(slot)]
+def lost_at(case: Case) -> tuple[Step, ...]:
+    """Common steps that begin with other state although nothing differed when the optimizer had stepped before.
+
+    The first step of an optimizer that both runs take counts if its state differs at all. What differs later because
+    other gradients came in is a consequence, and left out.
+    """
+    return remember(case, "optimizers that lost state", lambda: tuple(_lost(case)))
+
+
+def _lost(case: Case) -> Iterator[Step]:
+    before: dict[tuple[str, tuple[str, ...]], Step] = {}
+    for step in steps(case):
+        ours = step.calls[0]
+        key = ours.site.scope, tuple(ours.arguments[1]["parameters"])
+        if step.differing and (key not in before or _left_alike(case, before[key])):
+            yield step
+        before[key] = step
+
+
+def _left_alike(case: Case, step: Step) -> bool:
+    """Whether all that a step wrote is the same on both sides."""
+    runs = tuple(_update(trace, call) for trace, call in zip((case.reference, case.candidate), step.calls, strict=True))
+    written = [[[event.fingerprint for event in call.writes] for call in calls] for calls in runs]
+    return written[0] == written[1]
+
+
+def _update(trace: Trace, look: Call) -> list[Call]:
+    """What a step of an optimizer carries out: the ops up to the next one's, or to what is no update."""
+    found = []
+    for call in trace.calls[look.index + 1 :]:
+        if call.site.phase != "update" or call.is_update:
+            break
+        if call.kind == "compute":
+            found.append(call)
+    return found
+
+
+def begins_otherwise(case: Case, origin: Origin) -> bool:
+    """Whether an origin lies in a step that begins with other state or hyperparameters: then its ops may be others too."""
+    inside = remember(case, "updates that begin otherwise", lambda: _otherwise(case))
+    return origin.calls[0] in inside
+
+
+def _otherwise(case: Case) -> frozenset[int]:
+    found = [step for step in steps(case) if step in lost_at(case) or step.settings[0] != step.settings[1]]
+    return frozenset(call.index for step in found for call in _update(case.reference, step.calls[0]))
 
 
 def differing_settings(case: Case) -> dict[str, list[tuple[Step, Any, Any]]]:
@@ -84,12 +129,11 @@ def differing_settings(case: Case) -> dict[str, list[tuple[Step, Any, Any]]]:
     return dict(sorted(found.items()))
 
 
-def state_restored(case: Case) -> tuple[Intervention, ...]:
-    """The candidate's first common step begins with the reference's state; nothing if it does anyway."""
-    if not differing_state(case):
-        return ()
-    ours, theirs = steps(case)[0].numbers
-    return (Intervention("restore-optimizer", str(theirs), str(ours)),)
+def state_restored(found: Sequence[Step]) -> tuple[Intervention, ...]:
+    """The candidate's steps begin with the state that the reference's begin with."""
+    return tuple(
+        Intervention("restore-optimizer", str(theirs), str(ours)) for ours, theirs in (s.numbers for s in found)
+    )
 
 
 def settings_given(target: str, found: list[tuple[Step, Any, Any]], side: int) -> Intervention:
@@ -101,7 +145,16 @@ def settings_given(target: str, found: list[tuple[Step, Any, Any]], side: int) -
 def put_back(case: Case) -> tuple[Intervention, ...]:
     """All that the candidate's optimizers begin with otherwise is the reference's."""
     given = (settings_given(target, found, 1) for target, found in differing_settings(case).items())
-    return (*state_restored(case), *given)
+    return (*state_restored(lost_at(case)), *given)
 
 
-__all__ = ["Step", "differing_settings", "differing_state", "put_back", "settings_given", "state_restored", "steps"]
+__all__ = [
+    "Step",
+    "begins_otherwise",
+    "differing_settings",
+    "lost_at",
+    "put_back",
+    "settings_given",
+    "state_restored",
+    "steps",
+]

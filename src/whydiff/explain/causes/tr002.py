@@ -8,7 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._impostors import resumed
-from whydiff.explain.causes._optimizer import differing_state, state_restored, steps
+from whydiff.explain.causes._optimizer import Step, lost_at, state_restored
 from whydiff.explain.causes._state import listed
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -17,8 +17,9 @@ class OptimizerStateDiffers(CauseRule):
     """The optimizer begins with other state: moments, momentum buffers, its count of steps.
 
     What it detects:
-        State of an optimizer (every tensor and number it keeps for a parameter) that is not the same when it takes
-        the first step that both runs take, or that only one side has. All of it is one cause, however many tensors.
+        State of an optimizer (every tensor and number it keeps for a parameter) that is not the same as a step begins,
+        or that only one side has, although the optimizer's step before left the same: at the first step that both
+        runs take, or where a run goes on from a checkpoint half-way. All of it is one cause, however many tensors.
 
     Why it happens:
         A run is resumed from the weights alone; ``optimizer.load_state_dict`` was left out or called on another
@@ -53,39 +54,28 @@ class OptimizerStateDiffers(CauseRule):
     precedes = ("ST",)
 
     def explain_state(self, view: StateView) -> bool | None:
-        """State that the first common step looks at."""
-        first = next(iter(steps(view.case)), None)
-        looked_at = {event.storage for event in first.calls[1].reads} if first is not None else set()
+        """State that such a step looks at."""
+        looked_at = {event.storage for step in lost_at(view.case) for event in step.calls[1].reads}
         return True if view.candidate.storage >= 0 and view.candidate.storage in looked_at else None
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause for all of it."""
-        differing = differing_state(case)
-        if not differing:
+        found = lost_at(case)
+        if not found:
             return
-        first = steps(case)[0]
-        ours, theirs = first.state
-        names = list(dict.fromkeys(slot.partition(".")[2] for slot in differing))
-        owners = {slot.partition(".")[0] for slot in differing}
-        lacking = [side for side, state in (("reference", ours), ("candidate", theirs)) if not state]
-        text = (
-            f"{first.calls[0].site.scope} begins its first common step (step {first.calls[0].site.step} of the reference, "
-            f"{first.calls[1].site.step} of the candidate) with other state: {listed(names)} of {len(owners)} parameter(s)"
-        )
-        text += f"; the {lacking[0]} has none" if lacking else ""
         yield Cause(
             code=self.code,
             name=self.name,
-            site=str(first.calls[0].site),
+            site=str(found[0].calls[0].site),
             verdict=Verdict.SEMANTIC,
-            evidence=(Evidence(text, {"state": differing, "names": names, "lacking": lacking}),),
+            evidence=tuple(_evidence(step) for step in found),
             remedy=Remedy(
                 "Save the optimizer's state in the checkpoint and load it before the next step.",
                 'checkpoint["optimizer"] = optimizer.state_dict()\n'
                 'optimizer.load_state_dict(checkpoint["optimizer"])\n',
                 is_take_away=True,
             ),
-            interventions=state_restored(case),
+            interventions=state_restored(found),
         )
 
     def example(self) -> tuple[Any, Any]:
@@ -97,6 +87,20 @@ class OptimizerStateDiffers(CauseRule):
         yield resumed(), resumed(rate=0.2)
         yield resumed(), resumed(weight=0.1)
         yield resumed(), resumed(loss=2.0)
+
+
+def _evidence(step: Step) -> Evidence:
+    ours, theirs = step.state
+    names = list(dict.fromkeys(slot.partition(".")[2] for slot in step.differing))
+    owners = {slot.partition(".")[0] for slot in step.differing}
+    lacking = [side for side, state in (("reference", ours), ("candidate", theirs)) if not state]
+    text = (
+        f"{step.calls[0].site.scope} begins step {step.calls[0].site.step} of the reference and "
+        f"{step.calls[1].site.step} of the candidate with other state, and nothing differed before: {listed(names)} of "
+        f"{len(owners)} parameter(s)"
+    )
+    text += f"; the {lacking[0]} has none" if lacking else ""
+    return Evidence(text, {"state": step.differing, "names": names, "lacking": lacking})
 
 
 REGISTER = OptimizerStateDiffers()

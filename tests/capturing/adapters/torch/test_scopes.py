@@ -83,6 +83,21 @@ def test_roots_of_one_class_get_different_names(captured: Captured) -> None:
     assert found == ["", "Linear", "Linear#1"]
 
 
+@pytest.mark.parametrize(("updated", "step"), [(True, 1), (False, 0)])
+def test_a_copy_that_is_entered_after_an_update_begins_a_step(updated: bool, step: int, captured: Captured) -> None:
+    """A run that goes on with a copy; a teacher beside its pupil."""
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(first.parameters(), lr=0.1)
+
+    def program(x: torch.Tensor) -> torch.Tensor:
+        first(x).sum().backward()
+        if updated:
+            optimizer.step()
+        return second(x)
+
+    assert sites(captured(program, torch.randn(2, 4)), "addmm")[-1].step == step
+
+
 def test_functional_code_needs_no_module(captured: Captured) -> None:
     trace = captured(lambda x: (x.sin() + x.sin()).sum(), torch.randn(3))
     assert [str(site) for site in sites(trace)] == [":sin#0", ":sin#1", ":add#0", ":sum#0"]

@@ -30,7 +30,8 @@ class Scopes:
         on_enter, on_exit: called with (scope, module, args, kwargs), and the output at the end; ``depth`` of
             `stack` is 1 for the outermost module.
         on_step: called when a root is entered that was entered in this step already, with the number of the
-            step that begins. Different roots (an encoder, a decoder) share a step.
+            step that begins. Different roots (an encoder, a decoder) share a step; a model of the same parameters
+            that is entered after an optimizer's step begins the next one (a run that goes on from a checkpoint).
         on_root: called with (prefix, module) when a root is met for the first time.
         on_update: called with the optimizer when a step of it begins.
     """
@@ -50,7 +51,8 @@ class Scopes:
         self.stack: list[tuple[torch.nn.Module, str]] = []
         self.scope = ""
         self.step = 0
-        self._entered: set[int] = set()
+        self._entered: dict[int, torch.nn.Module] = {}
+        self._updated = False
         self._updating: list[torch.optim.Optimizer] = []
         self._thread = threading.get_ident()
         self._names: dict[int, list[str]] = {}
@@ -150,16 +152,25 @@ class Scopes:
         outermost = not self.stack
         name = self._name(module)
         if outermost and _current_node() is None:
-            if id(module) in self._entered:
+            if id(module) in self._entered or self._takes_over(module):
                 self._entered.clear()
+                self._updated = False
                 self.step += 1
                 if self.on_step is not None:
                     self.on_step(self.step)
-            self._entered.add(id(module))
+            self._entered[id(module)] = module
         self.stack.append((module, name))
         self.scope = name
         if self.on_enter is not None:
             self.on_enter(name, module, args, kwargs)
+
+    def _takes_over(self, module: torch.nn.Module) -> bool:
+        """Whether a model of the same parameters was entered and updated in this step: a run goes on with a new copy."""
+        if not self._updated:
+            return False
+        mine = [(name, p.shape) for name, p in module.named_parameters()]
+        others = ([(name, p.shape) for name, p in other.named_parameters()] for other in self._entered.values())
+        return bool(mine) and mine in others
 
     def _leave(self) -> None:
         self.stack.pop()
@@ -171,6 +182,7 @@ class Scopes:
         if optimizer in self._updating:  # its last step raised, and nobody was told
             del self._updating[self._updating.index(optimizer) :]
         self._updating.append(optimizer)
+        self._updated = True
         if self.on_update is not None:
             self.on_update(optimizer)
 
