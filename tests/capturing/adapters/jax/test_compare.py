@@ -153,3 +153,22 @@ def test_a_target_that_raises_names_the_users_line() -> None:
 
     with pytest.raises(whydiff.TargetError, match=r"test_compare\.py"):
         compare(broken, broken, jnp.ones(2))
+
+
+def test_a_function_that_was_traced_before_keeps_its_old_value_and_is_judged_by_it() -> None:
+    """A context of our own would have the program's functions traced again, and hide that one of them is stale."""
+
+    class Settings:
+        scale = 1.0
+
+    weight, x = jnp.sin(jnp.arange(64.0)).reshape(8, 8), jnp.cos(jnp.arange(40.0)).reshape(5, 8)
+
+    def scaled(x: Any) -> Any:
+        return jnp.tanh(x @ weight) * Settings.scale
+
+    fast = jax.jit(scaled)
+    fast(x)
+    Settings.scale = 1.5
+    before = fast(x).tobytes()
+    assert compare(lambda: scaled(x), lambda: fast(x)).verdict is Verdict.SEMANTIC
+    assert fast(x).tobytes() == before

@@ -10,13 +10,14 @@ import functools
 import importlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax._src import core, xla_bridge
 from jax._src import source_info_util as source
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Primitive
 from jax.extend.core import Jaxpr as Jaxpr
 from jax.extend.core import Literal as Literal
@@ -44,8 +45,6 @@ INLINED = frozenset(
 """Primitives that only call their jaxpr with their own operands: looked into, never recorded."""
 
 source.register_exclusion(str(Path(__file__).parent))  # not the user's code
-
-_user_context = jax.make_user_context(None) if hasattr(jax, "make_user_context") else None
 
 
 def called(primitive: str, params: Mapping[str, Any]) -> tuple[Jaxpr, Sequence[Any]] | None:
@@ -88,8 +87,12 @@ def evaluating() -> AbstractContextManager[Any]:
 
 
 def retraced() -> AbstractContextManager[Any]:
-    """A context in which no function that was traced before counts as traced."""
-    return _user_context("whydiff") if _user_context is not None else nullcontext()
+    """A context in which no function that was traced before counts as traced; what was traced before stays so outside.
+
+    A context of our own (`jax.make_user_context`) would grow the key of every cache: the program's functions would all be
+    traced again, also where nobody looks, and a value that was baked into one would be another.
+    """
+    return set_xla_metadata(whydiff="captured")  # type: ignore[no-any-return]
 
 
 def one_cpu() -> bool:
