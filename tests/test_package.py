@@ -75,6 +75,7 @@ def test_public_names_are_these() -> None:
         "WhydiffError",
         "__version__",
         "assert_batch_invariant",
+        "assert_same",
         "batch_invariant",
         "capture",
         "check_port",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from whydiff.studies.logprobs.study import compare_logprobs
     from whydiff.studies.port import check_port
     from whydiff.studies.ranging import range_audit
+    from whydiff.studies.same import assert_same
     from whydiff.studies.sweep.guard import assert_batch_invariant, batch_invariant
     from whydiff.studies.sweep.study import sweep
 
@@ -62,6 +63,7 @@ __all__ = [
     "WhydiffError",
     "__version__",
     "assert_batch_invariant",
+    "assert_same",
     "batch_invariant",
     "capture",
     "check_port",
@@ -76,6 +78,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "assert_same": ("whydiff.studies.same", "assert_same"),
     "assert_batch_invariant": ("whydiff.studies.sweep.guard", "assert_batch_invariant"),
     "batch_invariant": ("whydiff.studies.sweep.guard", "batch_invariant"),
     "sweep": ("whydiff.studies.sweep.study", "sweep"),

@@ -101,11 +101,5 @@ def _show(found: Any, *, json: bool, color: str, verbose: bool) -> None:
 
 
 def status(verdict: Verdict, allow: Verdict) -> int:
-    """0 if the verdict is no worse than what is allowed, else 1.
-
-    ``inconclusive`` passes only where it was named: what nobody could decide was not allowed by allowing
-    a decided difference.
-    """
-    if verdict is Verdict.INCONCLUSIVE and allow is not Verdict.INCONCLUSIVE:
-        return DIFFERS
-    return AGREES if verdict.severity <= allow.severity else DIFFERS
+    """0 if the verdict is within what is allowed, else 1."""
+    return AGREES if verdict.within(allow) else DIFFERS

@@ -38,6 +38,16 @@ class Verdict(str, enum.Enum):
         """Rank from 0 (nothing to do) upwards; the overall verdict is the most severe material one."""
         return _SEVERITY[self]
 
+    def within(self, allowed: Verdict) -> bool:
+        """Whether it is no worse than what is allowed.
+
+        ``inconclusive`` passes only where it was named: what nobody could decide was not allowed by allowing a decided
+        difference.
+        """
+        if self is Verdict.INCONCLUSIVE and allowed is not Verdict.INCONCLUSIVE:
+            return False
+        return self.severity <= allowed.severity
+
 
 _SEVERITY = {
     verdict: rank

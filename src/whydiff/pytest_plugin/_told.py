@@ -1,0 +1,68 @@
+"""What a test is told (the verdict that its marker allows) and what it tells (properties of its report)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from whydiff.studies.watch import ALLOWED, Watch, watched
+
+if TYPE_CHECKING:
+    from whydiff.records import Diagnosis
+
+
+@contextmanager
+def tell(item: pytest.Item) -> Iterator[None]:
+    """A block in which a test runs; afterwards its properties hold what its assertions found."""
+    marker = item.get_closest_marker("whydiff_allow")
+    watch = Watch(str(marker.args[0]) if marker and marker.args else ALLOWED)
+    try:
+        with watched(watch):
+            yield
+    except BaseException:
+        if watch.failed is not None:
+            item.user_properties += _properties(watch.failed)
+            path = _saved(item, watch.failed)
+            item.user_properties += [("whydiff_report", str(path))] if path else []
+        raise
+    if watch.seen:
+        worst = max(watch.seen, key=lambda diagnosis: diagnosis.verdict.severity)
+        item.user_properties += _properties(worst)
+
+
+def _properties(diagnosis: Diagnosis) -> list[tuple[str, object]]:
+    """Names and texts, as JUnit's XML and xdist's messages carry them."""
+    from whydiff.report._answer import answer, best
+
+    cause = best(diagnosis)
+    told = {
+        "verdict": str(diagnosis.verdict),
+        "cause": f"{cause.code} {cause.name}" if cause else "",
+        "message": "\n".join(f"{label:8}{text}" for label, text in answer(diagnosis)),
+    }
+    return [(f"whydiff_{name}", text) for name, text in told.items() if text]
+
+
+def _saved(item: pytest.Item, diagnosis: Diagnosis) -> Path | None:
+    """Where the whole report was written; None if pytest keeps no cache and no folder was asked for."""
+    from whydiff import registry
+
+    chosen = item.config.getoption("--whydiff-reports")
+    if chosen is None and not item.config.pluginmanager.hasplugin("cacheprovider"):
+        return None
+    folder = Path(chosen) if chosen else item.config.rootpath / str(item.config.getini("cache_dir")) / "whydiff"
+    written = {suffix for reporter in registry.parts("reporters").values() for suffix in reporter.suffixes}
+    path = folder / (file_name(item.nodeid) + (".html" if ".html" in written else ".md"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    diagnosis.save(str(path))
+    return path
+
+
+def file_name(nodeid: str) -> str:
+    """A test's id as the name of a file or folder, the same on every system."""
+    return re.sub(r"[^\w.-]+", "-", nodeid).strip("-.")

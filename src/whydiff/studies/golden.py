@@ -1,0 +1,184 @@
+"""Golden traces: what a program gave once, small enough to commit, with the tolerance that rounding justifies.
+
+A golden trace is a trace with the fingerprint of every value, the full tensors of the outputs alone, and, in what the
+manifest calls ``captured``, how much rounding may make of each output (`whydiff.judge.noise_floor`, measured when it
+was recorded). On the machine that recorded it, the outputs have to be bit-equal or the difference explained; elsewhere
+kernels differ, and what the fingerprints leave undecided is decided by that tolerance.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from whydiff.capturing.adapters import for_target
+from whydiff.capturing.process import as_found
+from whydiff.capturing.sink import manifest_of, send
+from whydiff.capturing.store import TraceWriter, open_trace
+from whydiff.errors import CaptureError, UsageError
+from whydiff.explain.case import Case
+from whydiff.judge.noise_floor import noise_floor
+from whydiff.judge.outputs import Compared, between
+from whydiff.locate.localization import Localization
+from whydiff.numbers.comparison import compare_payloads
+from whydiff.numbers.tolerance import Tolerance
+from whydiff.records import Alignment, Diagnosis, Output, Payload, RecordedTrace, Verdict
+
+JUSTIFIED = "justified"
+"""Key of `TraceWriter`'s ``captured``: output's slot → rtol, atol and the reference's root mean square."""
+LARGEST = 1 << 20
+"""Bytes that the outputs of a golden trace may take, if nobody says otherwise."""
+
+OPEN = (Verdict.INCONCLUSIVE, Verdict.INCOMPARABLE)
+"""Verdicts that leave open what the outputs' tolerance can tell; other ops may compute the same."""
+_EXCUSED = (Verdict.ROUNDING, Verdict.PRECISION)
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """What was recorded.
+
+    Attributes:
+        path: the trace.
+        size: bytes on disk.
+        notes: sentences worth reading: outputs whose tolerance can tell no defect.
+    """
+
+    path: Path
+    size: int
+    notes: tuple[str, ...] = ()
+
+
+def record(path: str | os.PathLike[str], target: Any, *args: Any, largest: int = LARGEST, **kwargs: Any) -> Golden:
+    """Run a program and write its golden trace, replacing an older one at once.
+
+    Args:
+        path: folder of the trace; those above it are made.
+        target: a module or callable.
+        args, kwargs: its inputs.
+        largest: bytes that its outputs may take.
+
+    Raises:
+        UsageError: the program differs from itself, returns nothing that can be compared, or too much of it.
+        whydiff.errors.TargetError: the program raised.
+    """
+    with as_found():
+        run = for_target(target, args).run(target, args, kwargs)
+        run.anchor()
+        trace = run.capture()
+        trace = replace(trace, observer=run.check(trace))
+        held = [output.payload for output in trace.outputs or () if output.payload is not None]
+        _refuse(trace, held, largest)
+        floors = noise_floor(_alone(trace)).floors
+    justified = {
+        str(one.slot): {"rtol": one.tolerance.rtol, "atol": one.tolerance.atol, "magnitude": one.magnitude}
+        for one in floors
+    }
+    path = Path(path)
+    _replaced(path, trace, {JUSTIFIED: justified})
+    size = sum(file.stat().st_size for file in path.iterdir())
+    notes = [
+        f"rounding is amplified so much that no tolerance on {slot} can tell a defect; only equal bits pass"
+        for slot, one in justified.items()
+        if one["atol"] > one["magnitude"]
+    ]
+    return Golden(path, size, tuple(notes))
+
+
+def decided(diagnosis: Diagnosis, path: str | os.PathLike[str], outputs: Sequence[Output]) -> Diagnosis:
+    """A golden trace's diagnosis in which the justified tolerance decides what the evidence leaves open.
+
+    Where something suggests another function (weights that differ, another formula), no tolerance excuses it.
+
+    Args:
+        diagnosis: of the golden trace against a program.
+        path: the golden trace.
+        outputs: what the program gives back when it runs plainly.
+    """
+    trace = open_trace(path)
+    live = [cause for cause in diagnosis.causes if cause.status != "refuted" and not cause.inert]
+    suspect = any(cause.verdict not in _EXCUSED for cause in live)
+    if diagnosis.verdict not in OPEN or suspect or JUSTIFIED not in trace.captured:
+        return diagnosis
+    justified: Mapping[str, Mapping[str, float]] = trace.captured[JUSTIFIED]
+    found = between(trace.outputs or (), outputs).outputs
+    beyond = [one for one in found if one.found != "left_out" and not _justified(one, justified)]
+    if beyond or not found:
+        return diagnosis
+    reason = "every output is within what rounding may make of it, as measured when the golden trace was recorded"
+    return replace(diagnosis, verdict=Verdict.ROUNDING, reason=reason, notes=(diagnosis.reason, *diagnosis.notes))
+
+
+def is_golden(path: str | os.PathLike[str]) -> bool:
+    """Whether a trace was written by `record`.
+
+    Raises:
+        whydiff.errors.TraceError: it cannot be opened.
+    """
+    return JUSTIFIED in open_trace(path).captured
+
+
+def _justified(one: Compared, justified: Mapping[str, Mapping[str, float]]) -> bool:
+    if one.found == "equal":
+        return True
+    known = justified.get(str(one.slot))
+    if one.found != "values" or one.numbers is None or known is None or known["atol"] > known["magnitude"]:
+        return False
+    reference, candidate = one.numbers
+    if reference.dtype != candidate.dtype:
+        return False
+    allowed = Tolerance(known["rtol"], known["atol"], "justified when it was recorded")
+    return compare_payloads(reference, candidate, tolerance=allowed).value("mismatched") == 0
+
+
+def _refuse(trace: RecordedTrace, held: Sequence[Payload], largest: int) -> None:
+    size = sum(payload.bits.nbytes for payload in held)
+    if trace.observer.deterministic is False:
+        raise UsageError(
+            "A program that differs from itself makes no golden trace.",
+            actual=trace.observer.note,
+            next_step="seed it, or use deterministic kernels",
+        )
+    if not trace.outputs or not held:
+        raise UsageError("There is nothing to keep.", actual="the program returned nothing that holds numbers")
+    if size > largest:
+        raise UsageError(
+            "The outputs are too large to be committed.",
+            actual=f"{size} bytes",
+            expected=f"at most {largest} bytes",
+            next_step="return less (a slice, a smaller input), or raise whydiff_golden_max in pytest's settings",
+        )
+
+
+def _alone(trace: RecordedTrace) -> Case:
+    """A program compared with itself, as far as the noise floor looks."""
+    returned = tuple((o.slot, o.payload, o.payload) for o in trace.outputs or () if o.payload is not None)
+    return Case(trace, trace, Alignment(()), Localization(returned=returned))
+
+
+def _replaced(path: Path, trace: RecordedTrace, captured: Mapping[str, Any]) -> None:
+    """Write beside the place, then rename: a reader finds the old trace or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        with TraceWriter(
+            folder / "new",
+            framework=trace.framework,
+            level=trace.level,
+            environment=trace.environment,
+            captured=captured,
+        ) as writer:
+            send(trace, writer, [])  # no tensors but the outputs
+            writer.close(**manifest_of(trace), complete=trace.complete)
+        if path.exists():
+            path.rename(folder / "old")
+        (folder / "new").rename(path)
+    except OSError as error:
+        raise CaptureError("The golden trace cannot be written.", where=str(path), actual=str(error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

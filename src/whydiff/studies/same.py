@@ -1,0 +1,85 @@
+"""`whydiff.assert_same`: a comparison as an assertion, for tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from whydiff.capturing.adapters import for_target
+from whydiff.errors import UsageError
+from whydiff.pipeline import compare
+from whydiff.records import Diagnosis, Verdict
+from whydiff.report._answer import answer
+from whydiff.studies.golden import OPEN, decided, is_golden
+from whydiff.studies.watch import current
+
+
+class Differs(AssertionError):
+    """Two runs differ by more than was allowed.
+
+    Attributes:
+        diagnosis: where and why.
+        allow: the worst verdict that would have passed.
+    """
+
+    def __init__(self, diagnosis: Diagnosis, allow: Verdict) -> None:
+        self.diagnosis, self.allow = diagnosis, allow
+        more = "they differ" if allow is Verdict.IDENTICAL else f"they differ by more than {allow}"
+        if diagnosis.verdict is Verdict.INCONCLUSIVE:
+            more = f"it could not be shown that they differ by no more than {allow}"
+        lines = [f"{label:8}{text}" for label, text in answer(diagnosis)]
+        super().__init__("\n".join([f"whydiff: {more}", *lines]))
+
+
+def assert_same(
+    reference: Any, candidate: Any, *args: Any, allow: Verdict | str | None = None, **kwargs: Any
+) -> Diagnosis:
+    """Raise if two runs differ by more than is allowed; the message names verdict, place, cause and fix.
+
+    Args:
+        reference: the trusted program (a module or callable), or the path of a trace.
+        candidate: the program under suspicion, likewise.
+        args, kwargs: inputs, given to every live side.
+        allow: the worst verdict that passes; ``"rounding"`` if omitted, or what the test's marker ``whydiff_allow``
+            says. ``"inconclusive"`` passes only where it is named.
+
+    Returns:
+        The diagnosis that passed.
+
+    Raises:
+        Differs: an `AssertionError` with the ``diagnosis``.
+        whydiff.errors.UsageError: no such verdict, or a side is neither a callable nor a trace.
+        whydiff.errors.TargetError: a program raised.
+    """
+    __tracebackhide__ = True
+    watch = current()
+    allowed = verdict(watch.allow if allow is None else allow)
+    diagnosis = compare(reference, candidate, *args, **kwargs)
+    if isinstance(reference, (str, os.PathLike)) and callable(candidate):
+        diagnosis = _by_tolerance(diagnosis, reference, candidate, args, kwargs)
+    if not diagnosis.verdict.within(allowed):
+        watch.failed = diagnosis
+        raise Differs(diagnosis, allowed)
+    watch.seen.append(diagnosis)
+    return diagnosis
+
+
+def verdict(word: Verdict | str) -> Verdict:
+    """A verdict by its word.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    try:
+        return Verdict(word)
+    except ValueError as error:
+        raise UsageError("There is no such verdict.", actual=str(word), expected=", ".join(Verdict)) from error
+
+
+def _by_tolerance(
+    diagnosis: Diagnosis, golden: str | os.PathLike[str], target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Diagnosis:
+    if diagnosis.verdict not in OPEN or not is_golden(golden):
+        return diagnosis
+    return decided(diagnosis, golden, for_target(target, args).run(target, args, kwargs).anchor())

@@ -1,0 +1,228 @@
+"""The plugin in projects of its own: markers, golden traces, reports, with and without xdist."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+
+import whydiff
+from whydiff.pytest_plugin._findings import annotation, sarif
+from whydiff.pytest_plugin._told import file_name
+
+pytest_plugins = ["pytester"]
+SOURCE = Path(whydiff.__file__).parents[1]
+INSTALLED = importlib.metadata.entry_points(group="pytest11", name="whydiff")
+PLUGIN = () if INSTALLED else ("-p", "whydiff.pytest_plugin")
+
+MODEL = """
+import pytest, torch, whydiff
+torch.manual_seed(0)
+torch.set_num_threads(1)
+old = torch.nn.Linear(64, 8)
+x = torch.linspace(-1, 1, 192).reshape(3, 64)
+def refactored(x): return torch.nn.functional.linear(x, old.weight, old.bias)
+def pieces(x): return x[:, :31] @ old.weight.T[:31] + x[:, 31:] @ old.weight.T[31:] + old.bias
+def defect(x): return old(x) * 1.01
+class Batch(torch.nn.Module):  # every row depends on how many there are
+    def forward(self, x): return x / x.shape[0]
+count = 0
+def drifts(x):
+    global count
+    count += 1
+    return x + count
+"""
+
+MARKS = (
+    MODEL
+    + """
+def test_refactor(): whydiff.assert_same(old, refactored, x)
+def test_other_order(): whydiff.assert_same(old, pieces, x)
+def test_defect(): whydiff.assert_same(old, defect, x)
+@pytest.mark.whydiff_allow("semantic")
+def test_allowed_defect(): whydiff.assert_same(old, defect, x)
+@pytest.mark.whydiff_allow("identical")
+def test_nothing_allowed(): whydiff.assert_same(old, pieces, x)
+@pytest.mark.whydiff_allow("identical")
+def test_the_assertion_says_more_than_the_marker(): whydiff.assert_same(old, pieces, x, allow="rounding")
+@pytest.mark.whydiff_allow("exact")
+def test_no_such_verdict(): whydiff.assert_same(old, refactored, x)
+@pytest.mark.whydiff_batch_invariant(sizes=(1, 3))
+def test_rows(): return Batch(), x
+@pytest.mark.whydiff_batch_invariant(sizes=(1, 3))
+def test_rows_that_are_alone(): return torch.sin, x
+@pytest.mark.whydiff_deterministic
+def test_drift(): return drifts, x
+@pytest.mark.whydiff_deterministic
+def test_steady(): return old, x
+@pytest.mark.whydiff_deterministic
+def test_returns_nothing(): pass
+def test_expects_a_difference():
+    with pytest.raises(AssertionError): whydiff.assert_same(old, defect, x)
+def test_without_whydiff(): pass
+"""
+)
+DEFECT = """
+def test_defect(): whydiff.assert_same(old, defect, x)
+"""
+PASSED = 8
+FAILED = ("defect", "nothing_allowed", "no_such_verdict", "rows", "drift", "returns_nothing")
+
+GOLDEN = (
+    MODEL
+    + """
+import os
+now = {"old": old, "refactored": refactored, "pieces": pieces, "defect": defect}[os.environ.get("NOW", "old")]
+@pytest.mark.parametrize("rows", [1, 3])
+def test_logits(whydiff_golden, rows): whydiff_golden(now, x[:rows])
+"""
+)
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    return pytester
+
+
+def properties(file: Path) -> dict[str, dict[str, str]]:
+    cases = ElementTree.parse(file).iter("testcase")
+    return {c.attrib["name"]: {p.attrib["name"]: p.attrib["value"] for p in c.iter("property")} for c in cases}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    """Runs in this process forget what they imported, and torch can be imported only once: import all before."""
+    whydiff.assert_same(torch.sin, lambda x: x.sin() + 0, torch.ones(4), allow="semantic")
+    whydiff.assert_batch_invariant(torch.sin, torch.ones(2, 1))
+
+
+def test_markers_messages_and_reports(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    project.makepyfile(test_marks=MARKS)
+    options = ("--junitxml=j.xml", "--whydiff-sarif=s.sarif", "--strict-markers", "-W", "error::pytest.PytestReturnNotNoneWarning")
+    result = project.runpytest_inprocess(*PLUGIN, *options)
+    result.assert_outcomes(passed=PASSED, failed=len(FAILED))
+    text = result.stdout.str()
+    for name in FAILED:
+        assert f"FAILED test_marks.py::test_{name} - " in text
+    for promised in (
+        "whydiff: they differ by more than rounding",
+        "semantic",
+        "whydiff: they differ\n",
+        "There is no such verdict.",
+        "The outputs of a row depend on the batch size",
+        "nondeterministic",
+        "a test with this marker returns (program, inputs), and this one returned NoneType",
+    ):
+        assert promised in text, promised
+    assert "site-packages" not in text.partition("short test summary")[0]
+
+    told = properties(project.path / "j.xml")
+    assert told["test_refactor"]["whydiff_verdict"] == "identical"
+    assert told["test_other_order"]["whydiff_verdict"] == "rounding"
+    assert "whydiff_verdict" not in told["test_without_whydiff"]
+    saved = Path(told["test_defect"]["whydiff_report"])
+    assert "semantic" in saved.read_text() and str(saved) in text
+    assert "whydiff_report" not in told["test_refactor"]
+
+    log = json.loads((project.path / "s.sarif").read_text())
+    found = {r["locations"][0]["logicalLocations"][0]["fullyQualifiedName"]: r for r in log["runs"][0]["results"]}
+    assert set(found) == {f"test_marks.py::test_{name}" for name in ("defect", "nothing_allowed", "drift")}
+    line = MARKS.splitlines().index("def test_defect(): whydiff.assert_same(old, defect, x)")
+    place = found["test_marks.py::test_defect"]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "test_marks.py" and place["region"]["startLine"] in (line, line + 1)
+    assert found["test_marks.py::test_nothing_allowed"]["level"] == "note"
+    assert {r["ruleId"] for r in found.values()} == {rule["id"] for rule in log["runs"][0]["tool"]["driver"]["rules"]}
+    assert text.count("\n::error file=test_marks.py,line=") == 3
+
+
+def test_golden_traces(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.makepyfile(test_golden=GOLDEN)
+
+    def run(now: str, *options: str) -> pytest.RunResult:
+        monkeypatch.setenv("NOW", now)
+        return project.runpytest_inprocess(*PLUGIN, *options)
+
+    none = run("old")
+    none.assert_outcomes(failed=2)
+    none.stdout.fnmatch_lines(
+        ["*There is no golden trace *test_golden-test_logits-1.trace. Run pytest --whydiff-update*"]
+    )
+    recorded = run("old", "--whydiff-update")
+    recorded.assert_outcomes(passed=2)
+    recorded.stdout.fnmatch_lines(["recorded *test_golden-test_logits-3.trace (* bytes)"])
+    traces = sorted((project.path / "golden").iterdir())
+    assert [trace.name for trace in traces] == [f"test_golden-test_logits-{rows}.trace" for rows in (1, 3)]
+    assert all(sum(file.stat().st_size for file in trace.iterdir()) < 20_000 for trace in traces)
+
+    before = [(trace / "manifest.json").read_bytes() for trace in traces]
+    assert "recorded" not in run("refactored", "--whydiff-update").stdout.str()
+    assert [(trace / "manifest.json").read_bytes() for trace in traces] == before, "a refactor rewrites nothing"
+    run("pieces").assert_outcomes(passed=2)
+    broken = run("defect")
+    broken.assert_outcomes(failed=2)
+    broken.stdout.fnmatch_lines(["*whydiff: *"])
+
+
+def test_with_xdist(project: pytest.Pytester) -> None:
+    project.makepyfile(test_golden=GOLDEN, test_marks=MODEL + DEFECT)
+    options = ("-n", "2", "--whydiff-update", "--junitxml=j.xml", "--whydiff-sarif=s.sarif")
+    result = project.runpytest_subprocess(*PLUGIN, *options)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["recorded *test_logits-1.trace*", "recorded *test_logits-3.trace*"], consecutive=False)
+    assert len(list((project.path / "golden").iterdir())) == 2, "no worker leaves a part"
+    assert properties(project.path / "j.xml")["test_defect"]["whydiff_verdict"] == "semantic"
+    assert len(json.loads((project.path / "s.sarif").read_text())["runs"][0]["results"]) == 1, "written once"
+
+
+def test_outputs_that_are_too_large_are_not_recorded(project: pytest.Pytester) -> None:
+    project.makepyfile(test_golden=GOLDEN)
+    project.makeini("[pytest]\nwhydiff_golden_max = 50\n")
+    result = project.runpytest_inprocess(*PLUGIN, "--whydiff-update")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*The outputs are too large to be committed.*"])
+
+
+def test_loading_the_plugin_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, whydiff.pytest_plugin; print({'torch', 'numpy', 'rich', 'safetensors', 'jax'} & set(sys.modules))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def report(line: int | None = 6) -> pytest.TestReport:
+    return pytest.TestReport("a/test_b.py::test", ("a/test_b.py", line, "test"), {}, "failed", "no", "call")
+
+
+def test_annotations_escape_what_github_reads() -> None:
+    said = {"whydiff_verdict": "semantic", "whydiff_cause": "ST001 x, y: z", "whydiff_message": "50 %\nnext"}
+    expected = "::error file=a/test_b.py,line=7,title=test%3A semantic ST001 x%2C y%3A z::50 %25%0Anext"
+    assert annotation(report(), said) == expected
+
+
+def test_sarif_without_findings_and_without_a_cause() -> None:
+    assert sarif([])["runs"][0]["results"] == []
+    (result,) = sarif([(report(None), {"whydiff_verdict": "inconclusive", "whydiff_message": "m"})])["runs"][0][
+        "results"
+    ]
+    assert result["ruleId"] == "inconclusive" and result["level"] == "error"
+    assert result["locations"][0]["physicalLocation"]["region"] == {"startLine": 1}
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "name"), [("test_a[x/y-é:z]", "test_a-x-y-é-z"), ("../a::b", "a-b"), ("T::test[1 2]", "T-test-1-2")]
+)
+def test_names_of_files_are_safe(nodeid: str, name: str) -> None:
+    assert file_name(nodeid) == name
