@@ -60,6 +60,7 @@ def test_public_names_are_these() -> None:
     assert set(whydiff.__all__) == {
         "CaptureError",
         "Diagnosis",
+        "Differs",
         "Interrupted",
         "MissingPackageError",
         "PayloadError",

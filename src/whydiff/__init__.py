@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from whydiff.studies.logprobs.study import compare_logprobs
     from whydiff.studies.port import check_port
     from whydiff.studies.ranging import range_audit
-    from whydiff.studies.same import assert_same
+    from whydiff.studies.same import Differs, assert_same
     from whydiff.studies.sweep.guard import assert_batch_invariant, batch_invariant
     from whydiff.studies.sweep.study import sweep
 
@@ -48,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CaptureError",
     "Diagnosis",
+    "Differs",
     "Interrupted",
     "MissingPackageError",
     "PayloadError",
@@ -79,6 +80,7 @@ __all__ = [
 
 _HOMES = {
     "assert_same": ("whydiff.studies.same", "assert_same"),
+    "Differs": ("whydiff.studies.same", "Differs"),
     "assert_batch_invariant": ("whydiff.studies.sweep.guard", "assert_batch_invariant"),
     "batch_invariant": ("whydiff.studies.sweep.guard", "batch_invariant"),
     "sweep": ("whydiff.studies.sweep.study", "sweep"),

@@ -34,7 +34,10 @@ def _checked(checks: list[Check], test: Test) -> Test:
                 f"a test with this marker returns (program, inputs), and this one returned {kind}", pytrace=False
             )
         for check in checks:
-            check(*returned)
+            try:
+                check(*returned)
+            except AssertionError as error:
+                pytest.fail(str(error), pytrace=False)
 
     return run
 

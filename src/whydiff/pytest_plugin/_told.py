@@ -37,13 +37,13 @@ def tell(item: pytest.Item) -> Iterator[None]:
 
 def _properties(diagnosis: Diagnosis) -> list[tuple[str, object]]:
     """Names and texts, as JUnit's XML and xdist's messages carry them."""
-    from whydiff.report._answer import answer, best
+    from whydiff.report.answer import answer, leading
 
-    cause = best(diagnosis)
+    cause = leading(diagnosis)
     told = {
         "verdict": str(diagnosis.verdict),
         "cause": f"{cause.code} {cause.name}" if cause else "",
-        "message": "\n".join(f"{label:8}{text}" for label, text in answer(diagnosis)),
+        "message": answer(diagnosis).text().rstrip(),
     }
     return [(f"whydiff_{name}", text) for name, text in told.items() if text]
 

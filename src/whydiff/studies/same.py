@@ -10,7 +10,7 @@ from whydiff.capturing.adapters import for_target
 from whydiff.errors import UsageError
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
-from whydiff.report._answer import answer
+from whydiff.report.answer import answer
 from whydiff.studies.golden import OPEN, decided, is_golden
 from whydiff.studies.watch import current
 
@@ -25,11 +25,11 @@ class Differs(AssertionError):
 
     def __init__(self, diagnosis: Diagnosis, allow: Verdict) -> None:
         self.diagnosis, self.allow = diagnosis, allow
-        more = "they differ" if allow is Verdict.IDENTICAL else f"they differ by more than {allow}"
-        if diagnosis.verdict is Verdict.INCONCLUSIVE:
-            more = f"it could not be shown that they differ by no more than {allow}"
-        lines = [f"{label:8}{text}" for label, text in answer(diagnosis)]
-        super().__init__("\n".join([f"whydiff: {more}", *lines]))
+        limit = "allowed is no difference" if allow is Verdict.IDENTICAL else f"allowed is no more than {allow}"
+        super().__init__(f"{answer(diagnosis).text()}{limit}")
+
+
+Differs.__module__ = "whydiff"  # as users meet it, also in the short summary of a test run
 
 
 def assert_same(

@@ -1,0 +1,126 @@
+"""Golden traces: what a tolerance may excuse and what not, and what is no golden trace at all."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import whydiff
+from whydiff.errors import UsageError
+from whydiff.records import Verdict
+from whydiff.studies.golden import is_golden, record
+from whydiff.studies.same import Differs, assert_same
+from whydiff.studies.watch import Watch, watched
+
+torch.manual_seed(0)
+MODEL = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Tanh(), torch.nn.Linear(32, 4)).eval()
+X = torch.linspace(-1, 1, 192).reshape(3, 64)
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("golden") / "of" / "model.trace", MODEL, X).path
+
+
+class Pieces(torch.nn.Module):
+    """The same model, with another order of one sum: what another machine's kernel is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = MODEL
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, act, last = self.layers
+        hidden = x[:, :31] @ first.weight.T[:31] + x[:, 31:] @ first.weight.T[31:] + first.bias
+        return last(act(hidden))
+
+
+def test_it_is_small_and_holds_no_weights(golden: Path) -> None:
+    trace = whydiff.open(golden)
+    assert is_golden(golden) and list(trace.payloads) == ["output/0/output"]
+    assert sum(file.stat().st_size for file in golden.iterdir()) < 10_000
+    (justified,) = trace.captured["justified"].values()
+    assert 0 < justified["atol"] < justified["magnitude"]
+    assert [folder.name for folder in golden.parent.iterdir()] == ["model.trace"], "no part is left behind"
+
+
+def test_equal_bits_and_another_order_pass(golden: Path) -> None:
+    assert assert_same(golden, MODEL, X).verdict is Verdict.IDENTICAL
+    passed = assert_same(str(golden), Pieces(), X)
+    assert passed.verdict is Verdict.ROUNDING and "when the golden trace was recorded" in passed.reason
+    with pytest.raises(Differs):
+        assert_same(golden, Pieces(), X, allow="identical")
+
+
+def test_weights_that_differ_are_not_excused_by_a_tolerance(golden: Path) -> None:
+    other = copy.deepcopy(MODEL)
+    with torch.no_grad():
+        other[0].weight[0, 0] += 1e-7
+    with pytest.raises(Differs, match="other weights"):
+        assert_same(golden, other, X)
+
+
+def test_a_larger_difference_and_another_shape_fail(golden: Path) -> None:
+    with pytest.raises(Differs):
+        assert_same(golden, lambda x: Pieces()(x) + 1e-3, X)
+    with pytest.raises(Differs):
+        assert_same(golden, lambda x: MODEL(x)[:2], X)
+
+
+def test_a_tolerance_as_large_as_the_outputs_excuses_nothing(golden: Path) -> None:
+    from whydiff.judge.outputs import between
+    from whydiff.studies.golden import _justified
+
+    ours = whydiff.open(golden).outputs or ()
+    theirs = record(golden.with_name("b.trace"), Pieces(), X)
+    (one,) = between(ours, whydiff.open(theirs.path).outputs or ()).outputs
+    assert _justified(one, {"output": {"rtol": 0.1, "atol": 1.0, "magnitude": 2.0}})
+    assert not _justified(one, {"output": {"rtol": 0.1, "atol": 1.0, "magnitude": 0.5}})
+    assert not _justified(one, {"output": {"rtol": 0.0, "atol": 0.0, "magnitude": 2.0}})
+    assert not _justified(one, {})
+
+
+CALLS = itertools.count()
+
+
+def drifts(x: torch.Tensor) -> torch.Tensor:
+    return x + next(CALLS)
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "what"),
+    [
+        (drifts, {}, "differs from itself"),
+        (lambda x: None, {}, "nothing to keep"),
+        (MODEL, {"largest": 47}, "too large to be committed"),
+    ],
+)
+def test_what_makes_no_golden_trace(program: Any, options: Any, what: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=what):
+        record(tmp_path / "g.trace", program, X, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_recording_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    record(tmp_path / "g.trace", MODEL, X)
+    record(tmp_path / "g.trace", MODEL, X[:1])
+    assert assert_same(tmp_path / "g.trace", MODEL, X[:1]).verdict is Verdict.IDENTICAL
+
+
+def test_an_unknown_verdict_is_refused_before_anything_runs() -> None:
+    with pytest.raises(UsageError, match="no such verdict"):
+        assert_same(lambda: pytest.fail("it ran"), lambda: 1.0, allow="rouding")
+
+
+def test_a_listener_hears_what_passed_and_what_did_not() -> None:
+    with watched(Watch("identical")) as watch:
+        assert_same(torch.sin, torch.sin, X)
+        with pytest.raises(Differs) as caught:
+            assert_same(torch.sin, torch.cos, X)
+    assert [d.verdict for d in watch.seen] == [Verdict.IDENTICAL] and watch.failed is caught.value.diagnosis
+    assert str(caught.value).endswith("allowed is no difference")
