@@ -21,6 +21,7 @@ from whydiff.explain.scaling import Modes, Scaling, measure_scaling
 from whydiff.judge.anchor import anchored, inside
 from whydiff.judge.each_origin import judge_origins, needs_local_test
 from whydiff.judge.impact import impact, justified
+from whydiff.judge.left_out import not_lifted, notes_on
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.outputs import Anchor, anchor
 from whydiff.judge.outside import outside
@@ -35,7 +36,7 @@ from whydiff.locate.localization import Localization
 from whydiff.locate.origins import find_origins
 from whydiff.locate.padding import leave_out
 from whydiff.numbers.comparison import same
-from whydiff.pair.align import align, explain
+from whydiff.pair.align import align
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.axes import axes_of
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Side, Status, Trace, Verdict
@@ -193,7 +194,7 @@ def _so_far(case: Case, notes: Sequence[str] = (), causes: Sequence[Cause] = ())
         causes=tuple(sorted(causes, key=_rank)),
         impact=_NO_IMPACT,
         not_compared=(Count("experiments and the verdict", "the comparison was interrupted", 1),),
-        notes=(*notes, *_notes(case)),
+        notes=(*notes, *notes_on(case)),
     )
 
 
@@ -233,8 +234,8 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
         origins=origins,
         causes=causes,
         impact=attempted("the impact", lambda: impact(case, returned, floor, scaling), _NO_IMPACT),
-        not_compared=_not_lifted(scaling, floor),
-        notes=(*notes, *map(str, parted), *_notes(case), *tolerance),
+        not_compared=not_lifted(scaling, floor),
+        notes=(*notes, *map(str, parted), *notes_on(case), *tolerance),
     )
 
 
@@ -255,7 +256,7 @@ def _refactored(case: Case, returned: Anchor, notes: Sequence[str]) -> Diagnosis
         causes=(),
         impact=attempted("the impact", lambda: impact(case, returned), _NO_IMPACT),
         not_compared=(),
-        notes=(*notes, *_notes(case)),
+        notes=(*notes, *notes_on(case)),
     )
 
 
@@ -266,7 +267,7 @@ def _written(case: Case, returned: Anchor, *, not_compared: Sequence[Count], **j
         alignment=case.alignment,
         sides=(Side.of(case.reference), Side.of(case.candidate)),
         environment_changes=case.environment_changes,
-        not_compared=(*_not_compared(case), *returned.counts(), *not_compared),
+        not_compared=(*left_out(case), *returned.counts(), *not_compared),
         accounted=case.localization.accounted,
         **judged,
     )
@@ -302,14 +303,6 @@ def _differs(case: Case) -> bool:
 def _repeats(case: Case) -> bool:
     """Whether no side is known to differ from itself."""
     return not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
-
-
-def _not_lifted(scaling: Scaling | None, floor: NoiseFloor) -> tuple[Count, ...]:
-    counts = list(scaling.counts) if scaling else []
-    for what, why in (("scaling test", scaling.why_not if scaling else ""), ("noise floor", floor.why_not)):
-        if why:
-            counts.append(Count(what, why, 1))
-    return tuple(counts)
 
 
 def _rank(cause: Cause) -> tuple[Any, ...]:
@@ -362,58 +355,6 @@ def _trace(side: Run | DiskTrace, options: Options, name: str) -> Trace:
 def _executors(reference: Trace, candidate: Trace) -> tuple[Executor, Executor]:
     ours, theirs = (for_framework(trace.framework).executor(trace) for trace in (reference, candidate))
     return ours, theirs
-
-
-def _not_compared(case: Case) -> tuple[Count, ...]:
-    counts = [*explain(case.alignment, case.reference, case.candidate), *case.localization.counts]
-    for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
-        reasons: dict[str, list[str]] = {}
-        for call in trace.calls:
-            for event in (*call.reads, *call.writes):
-                if event.missing:
-                    reasons.setdefault(event.skipped, []).append(str(event.site))
-        for leaf in trace.leaves:
-            if leaf.skipped:
-                reasons.setdefault(leaf.skipped, []).append(leaf.name)
-        counts += [
-            Count(what="values without a fingerprint", reason=f"{name}: {why}", count=len(at), examples=tuple(at[:3]))
-            for why, at in reasons.items()
-        ]
-    for name, lone in zip(("reference", "candidate"), case.lone_leaves(), strict=True):
-        if lone:
-            counts.append(
-                Count(
-                    what="state tensors",
-                    reason=f"only the {name} has them",
-                    count=len(lone),
-                    examples=tuple(leaf.name for leaf in lone[:3]),
-                )
-            )
-    return tuple(counts)
-
-
-def _other_dtypes(case: Case) -> bool:
-    """Whether an output has another dtype than its counterpart, so that no resynchronising makes the bits equal."""
-    return any(ours.dtype != theirs.dtype for _, ours, theirs in case.localization.returned)
-
-
-def _notes(case: Case) -> tuple[str, ...]:
-    notes = []
-    ahead = case.alignment.ahead
-    if ahead:
-        later, earlier = ("candidate", "reference") if ahead > 0 else ("reference", "candidate")
-        notes.append(
-            f"step 0 of the {later} is step {abs(ahead)} of the {earlier}: "
-            "it begins from the weights or takes up the data that the other one takes up there"
-        )
-    for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
-        if not trace.complete:
-            notes.append(f"the {name} is incomplete: {trace.note}")
-        if trace.observer.unchanged is False:
-            notes.append(f"observing changed the {name}: {trace.observer.note}")
-    if case.localization.accounted is False and not _other_dtypes(case):
-        notes.append("after resynchronising at every origin the outputs still differ: an origin was missed")
-    return tuple(notes)
 
 
 __all__ = ["Options", "compare", "diagnose", "localize"]

@@ -1,0 +1,72 @@
+"""What a comparison left out, counted, and the sentences about its runs that are worth reading."""
+
+from __future__ import annotations
+
+from whydiff.explain.case import Case
+from whydiff.explain.scaling import Scaling
+from whydiff.judge.noise_floor import NoiseFloor
+from whydiff.pair.align import explain
+from whydiff.records import Count
+
+
+def not_lifted(scaling: Scaling | None, floor: NoiseFloor) -> tuple[Count, ...]:
+    """Tests of the difference's nature that could not be made."""
+    counts = list(scaling.counts) if scaling else []
+    for what, why in (("scaling test", scaling.why_not if scaling else ""), ("noise floor", floor.why_not)):
+        if why:
+            counts.append(Count(what, why, 1))
+    return tuple(counts)
+
+
+def left_out(case: Case) -> tuple[Count, ...]:
+    """Unpaired calls, values without a fingerprint, state that only one side has."""
+    counts = [*explain(case.alignment, case.reference, case.candidate), *case.localization.counts]
+    for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
+        reasons: dict[str, list[str]] = {}
+        for call in trace.calls:
+            for event in (*call.reads, *call.writes):
+                if event.missing:
+                    reasons.setdefault(event.skipped, []).append(str(event.site))
+        for leaf in trace.leaves:
+            if leaf.skipped:
+                reasons.setdefault(leaf.skipped, []).append(leaf.name)
+        counts += [
+            Count(what="values without a fingerprint", reason=f"{name}: {why}", count=len(at), examples=tuple(at[:3]))
+            for why, at in reasons.items()
+        ]
+    for name, lone in zip(("reference", "candidate"), case.lone_leaves(), strict=True):
+        if lone:
+            counts.append(
+                Count(
+                    what="state tensors",
+                    reason=f"only the {name} has them",
+                    count=len(lone),
+                    examples=tuple(leaf.name for leaf in lone[:3]),
+                )
+            )
+    return tuple(counts)
+
+
+def notes_on(case: Case) -> tuple[str, ...]:
+    """Resumed steps, incomplete captures, an observer that changed something, an origin that was missed."""
+    notes = []
+    ahead = case.alignment.ahead
+    if ahead:
+        later, earlier = ("candidate", "reference") if ahead > 0 else ("reference", "candidate")
+        notes.append(
+            f"step 0 of the {later} is step {abs(ahead)} of the {earlier}: "
+            "it begins from the weights or takes up the data that the other one takes up there"
+        )
+    for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
+        if not trace.complete:
+            notes.append(f"the {name} is incomplete: {trace.note}")
+        if trace.observer.unchanged is False:
+            notes.append(f"observing changed the {name}: {trace.observer.note}")
+    if case.localization.accounted is False and not _other_dtypes(case):
+        notes.append("after resynchronising at every origin the outputs still differ: an origin was missed")
+    return tuple(notes)
+
+
+def _other_dtypes(case: Case) -> bool:
+    """Whether an output has another dtype than its counterpart, so that no resynchronising makes the bits equal."""
+    return any(ours.dtype != theirs.dtype for _, ours, theirs in case.localization.returned)
