@@ -21,7 +21,7 @@ from whydiff.explain.scaling import Modes, Scaling, measure_scaling
 from whydiff.judge.anchor import anchored, inside
 from whydiff.judge.each_origin import judge_origins, needs_local_test
 from whydiff.judge.impact import impact, justified
-from whydiff.judge.left_out import not_lifted, notes_on
+from whydiff.judge.left_out import left_out, not_lifted, notes_on
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.outputs import Anchor, anchor
 from whydiff.judge.outside import outside
