@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from whydiff.errors import UsageError
-from whydiff.locate.rows import Rows, fitted
+from whydiff.locate.rows import Rows, fitted, within
 from whydiff.pipeline import Options, compare
 from whydiff.records import Diagnosis, Payload, Verdict
 
@@ -55,6 +55,38 @@ def test_rows_that_a_mask_hides_are_left_out_and_counted() -> None:
     assert "not compared: 5 of 12 rows of output are padding, because mask hides them in both runs" in notes(diagnosis)
     assert [count.count for count in diagnosis.not_compared if count.what == "rows of outputs"] == [5]
     assert dict(diagnosis.outputs)["output"].status == "agrees"
+
+
+def heads(model: Encoder, token: int, scale: float = 1.0) -> Callable[..., Any]:
+    """The result, and what a cache would hold: [sequences, 4 heads, positions, 2]."""
+
+    def run(x: torch.Tensor, mask: torch.Tensor) -> Any:
+        found = filled(model, token)(x, mask)
+        kept = torch.where(mask.bool()[..., None], found * scale, found + token)
+        return found, kept.unflatten(-1, (4, 2)).transpose(1, 2)
+
+    return run
+
+
+def test_padding_is_left_out_of_caches_with_heads_as_well() -> None:
+    model = Encoder()
+    diagnosis = compare(heads(model, 0), heads(model, 1), *inputs())
+    assert diagnosis.verdict is Verdict.IDENTICAL, diagnosis.reason
+    assert [count.count for count in diagnosis.not_compared if count.what == "rows of outputs"] == [5, 20]
+    found = compare(heads(model, 0), heads(model, 1, scale=1.5), *inputs())
+    assert found.verdict is Verdict.SEMANTIC
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"),
+    [((2, 4, 6, 8), (2, 4, 6)), ((2, 3, 4, 6, 8), (2, 3, 4, 6)), ((2, 6, 4), (2, 6)), ((2, 4, 8, 6), None)],
+)
+def test_a_mask_fits_around_heads(shape: tuple[int, ...], fits: tuple[int, ...] | None) -> None:
+    keep = np.arange(12).reshape(2, 6) % 4 > 0
+    found = within(keep, shape)
+    assert (None if found is None else found.shape) == fits
+    if found is not None:
+        assert np.array_equal(found.reshape(2, -1, 6)[:, 0], keep)
 
 
 def test_a_defect_in_the_other_rows_is_still_found() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Executor, Value, for_framework
 from whydiff.errors import WhydiffError
-from whydiff.locate.rows import Array, fitted, other_rows, unsigned
+from whydiff.locate.rows import Array, fitted, other_rows, unsigned, within
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.pair.replay import Outputs, Watch, replay
 from whydiff.pair.slices import Axis
@@ -114,11 +114,15 @@ class Side:
         found = None
         for slot, payload in self._outputs(watch, restore).items():
             before = self._plain[slot]
-            lead = fitted(keep, payload.bits.shape)
+            lead = within(keep, payload.bits.shape)
             if lead is None or is_integer(payload.dtype) or before.bits.shape != payload.bits.shape:
                 continue
-            unequal = unsigned(before.bits) != unsigned(payload.bits)
-            one = unequal.reshape(keep.size, -1).any(axis=1).reshape(keep.shape)
+            unequal = (unsigned(before.bits) != unsigned(payload.bits)).reshape(*lead.shape, -1).any(axis=-1)
+            one = (
+                unequal.any(axis=tuple(range(1, lead.ndim - 1)))
+                if lead.size > keep.size
+                else unequal.reshape(keep.shape)
+            )
             found = one if found is None else found | one
         return found
 

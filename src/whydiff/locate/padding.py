@@ -19,7 +19,7 @@ from whydiff.capturing.adapters import Progress, for_framework
 from whydiff.errors import UsageError, WhydiffError
 from whydiff.locate.growth import Plain
 from whydiff.locate.masks import Mask, Side, truth
-from whydiff.locate.rows import Array, Rows, fitted
+from whydiff.locate.rows import Array, Rows, fitted, within
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.pair.slices import Axis, counterparts
@@ -109,7 +109,7 @@ def _found(reference: Trace, candidate: Trace, plain: Plain, progress: Progress 
                 chosen = [
                     Rows(slot, at, why)
                     for slot, one, _ in plain.returned
-                    if not is_integer(one.dtype) and (at := fitted(keep, one.bits.shape)) is not None
+                    if not is_integer(one.dtype) and (at := within(keep, one.bits.shape)) is not None
                 ]
                 finite = [one for one in chosen if _finite_alike(one, plain)]
                 if finite:

@@ -76,6 +76,21 @@ def fitted(keep: Array, shape: tuple[int, ...]) -> Array | None:
     return None
 
 
+def within(keep: Array, shape: tuple[int, ...]) -> Array | None:
+    """A mask of rows over a tensor's leading axes, where other axes (heads) may lie between the mask's two.
+
+    None: it fits nowhere, or at several places.
+    """
+    found = fitted(keep, shape)
+    if found is not None or keep.ndim != 2 or len(shape) < 4 or shape[0] != keep.shape[0]:
+        return found
+    at = [axis for axis in range(2, len(shape) - 1) if shape[axis] == keep.shape[1]]
+    if len(at) != 1:
+        return None
+    between = keep.reshape(len(keep), *(1,) * (at[0] - 1), keep.shape[1])
+    return np.broadcast_to(between, shape[: at[0] + 1]).copy()
+
+
 def compared(rows: Mapping[Slot, Rows], slot: Slot, payload: Payload) -> Payload:
     """What of an output is compared."""
     return rows[slot].of(payload) if slot in rows else payload
@@ -100,4 +115,4 @@ def unsigned(bits: Array) -> Array:
     return np.ascontiguousarray(bits).view(f"u{bits.dtype.itemsize}")
 
 
-__all__ = ["Rows", "compared", "fitted", "other_rows", "places", "unsigned"]
+__all__ = ["Rows", "compared", "fitted", "other_rows", "places", "unsigned", "within"]
