@@ -5,6 +5,7 @@ And what it does not name: causes that a rule proposes under another one's code.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from typing import Any, get_args
 
@@ -12,7 +13,8 @@ import pytest
 
 from whydiff.errors import collecting
 from whydiff.explain.causes import by_code
-from whydiff.pipeline import _hypotheses, _rank
+from whydiff.judge.ranking import rank
+from whydiff.pipeline import _hypotheses
 from whydiff.records import Cause, Measurement, Status, Verdict
 
 
@@ -24,16 +26,24 @@ def cause(code: str = "ST001", effect: float = 1.0, **fields: Any) -> Cause:
 def ranked(*causes: Cause) -> None:
     """They are given in the order in which they must come out."""
     for shuffled in permutations(causes):
-        assert tuple(sorted(shuffled, key=_rank)) == causes
+        assert tuple(sorted(shuffled, key=rank)) == causes
 
 
 def test_what_is_inert_comes_last_whatever_its_status_and_size() -> None:
     ranked(cause(status="refuted", effect=0.1), cause(status="confirmed", effect=9.0, inert=True))
 
 
-def test_then_by_status() -> None:
+def test_then_what_acts_for_certain_before_what_was_refuted_or_stayed_open() -> None:
     assert get_args(Status)[0] == "confirmed" and get_args(Status)[1] == "located"
-    ranked(*(cause(status=status, effect=float(n)) for n, status in enumerate(get_args(Status))))
+    ranked(*(cause(status=status, effect=1 + n / 10) for n, status in enumerate(get_args(Status))))
+
+
+def test_a_proven_trifle_does_not_lead_a_place_that_moves_the_outputs_far_more() -> None:
+    ranked(cause(status="located", effect=1.0), cause(status="confirmed", effect=0.001))
+
+
+def test_a_region_around_a_proven_cause_does_not_lead_it() -> None:
+    ranked(cause(status="confirmed", effect=1.0), cause(status="located", effect=1.5))
 
 
 def test_then_by_the_measured_effect_and_only_then_by_code_and_site() -> None:
@@ -49,6 +59,6 @@ def test_a_rule_proposes_under_its_own_code_only(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(type(rule), "detect", lambda self, case: iter((own, foreign, own)))
     nothing: Any = None
     with collecting() as failures:
-        assert _hypotheses(rule, nothing) == [own]
+        assert _hypotheses(rule, nothing) == [replace(own, says=rule.sentence())]
     (failure,) = failures.found
     assert "ST001" in failure.error

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 from whydiff import registry
 from whydiff.capturing.adapters import Executor, Progress, Run, for_framework, for_target, replayable
@@ -26,6 +26,7 @@ from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.outputs import Anchor, anchor
 from whydiff.judge.outside import outside
 from whydiff.judge.parting import partings, with_margins
+from whydiff.judge.ranking import rank
 from whydiff.judge.verdict import judge
 from whydiff.judge.verify import verify
 from whydiff.judge.weighing import weighed
@@ -39,7 +40,7 @@ from whydiff.numbers.comparison import same
 from whydiff.pair.align import align
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.axes import axes_of
-from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Side, Status, Trace, Verdict
+from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Side, Trace, Verdict
 
 _NO_IMPACT: tuple[Measurement, ...] = ()
 _NO_NOTES: tuple[str, ...] = ()
@@ -191,7 +192,7 @@ def _so_far(case: Case, notes: Sequence[str] = (), causes: Sequence[Cause] = ())
         verdict=Verdict.INCONCLUSIVE,
         reason="because it was interrupted; this is what was found until then",
         origins=local.origins,
-        causes=tuple(sorted(causes, key=_rank)),
+        causes=tuple(sorted(causes, key=rank)),
         impact=_NO_IMPACT,
         not_compared=(Count("experiments and the verdict", "the comparison was interrupted", 1),),
         notes=(*notes, *notes_on(case)),
@@ -209,7 +210,7 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
         unknown = (Modes(),) * len(case.localization.origins)
         failed = Scaling(origins=unknown, why_not="it raised an error, which is counted apart")
         scaling = attempted("the scaling test", lambda: measure_scaling(case, progress), failed)
-    causes = tuple(sorted(weighed(case, verify(case, hypotheses, progress), scaling), key=_rank))
+    causes = tuple(sorted(weighed(case, verify(case, hypotheses, progress), scaling), key=rank))
     floor, tests = NoiseFloor(), None
     if scaling is not None and needs_local_test(case, scaling):
         tests = attempted("the local test", lambda: examine(case, progress), None)
@@ -303,10 +304,6 @@ def _differs(case: Case) -> bool:
 def _repeats(case: Case) -> bool:
     """Whether no side is known to differ from itself."""
     return not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
-
-
-def _rank(cause: Cause) -> tuple[Any, ...]:
-    return (cause.inert, get_args(Status).index(cause.status), -cause.size, cause.code, cause.site)
 
 
 def _runs(

@@ -288,6 +288,10 @@ CANCELLED_SAMPLE = 8
 number that happens once in 6."""
 
 
+LOCATED_FIRST = 2.0
+"""A place that is only located is told before a proven cause if it moves the outputs more than this many times as much: a
+region around the cause moves them about as much as the cause itself. A choice."""
+
 LOGPROB_LOGITS = 32.0
 """Size that the logits of a language model are taken to reach. One rounding of such a logit to
 bfloat16 is at most 2**-8 * 32 = 0.125. A convention: a model with larger logits has larger benign noise."""

@@ -24,6 +24,7 @@ from whydiff.records.finding import (
     Status,
     Verdict,
 )
+from whydiff.records.payload import Payload
 from whydiff.records.trace import (
     SCHEMA_VERSION,
     Call,
@@ -35,7 +36,6 @@ from whydiff.records.trace import (
     Lift,
     Output,
     OutputKind,
-    Payload,
     Phase,
     RecordedTrace,
     Site,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from whydiff.records.environment import Environment, ObserverCheck
-
-if TYPE_CHECKING:
-    import numpy as np
+from whydiff.records.payload import Payload
 
 Phase = Literal["forward", "backward", "update"]
 Kind = Literal["compute", "view", "module", "return"]
@@ -317,20 +315,6 @@ class Trace(Protocol):
     @property
     def outputs(self) -> Sequence[Output] | None: ...  # what the run gave back; None: it was not recorded
     def payload(self, key: str) -> Payload | None: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Payload:
-    """A full tensor on the host, bit for bit.
-
-    Attributes:
-        bits: C-contiguous numpy array of ``spec.shape``. Its numpy dtype is the true one where numpy has it,
-            else the unsigned integer of the same width (bfloat16 → uint16, float8 → uint8).
-        dtype: the true dtype's name.
-    """
-
-    bits: np.ndarray[Any, Any]
-    dtype: str
 
 
 OutputKind = Literal["numbers", "text", "empty", "left_out", "unreadable"]
