@@ -75,6 +75,17 @@ class Diagnosis:
     notes: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
+    def __repr__(self) -> str:
+        """One line: the verdict, the first cause that stands, how many places; `print` shows the report."""
+        cause = next((c for c in self.causes if c.status != "refuted" and not c.inert), None)
+        because = f", {cause.code} {cause.name} ({cause.status})" if cause else ""
+        count = len(self.origins)
+        return f"<Diagnosis: {self.verdict}{because}, {count} {'place' if count == 1 else 'places'}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return registry.get("reporters", "notebook")().render(self)  # type: ignore[no-any-return]
+
     def to_dict(self) -> dict[str, Any]:
         """The whole document as JSON-able data."""
         return registry.get("reporters", "json")().to_dict(self)  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from whydiff.errors import UsageError
-from whydiff.report import json, markdown, terminal
+from whydiff.report import json, markdown, notebook, terminal
 from whydiff.report.base import write_file
 from whydiff.report.blocks import Lines, Section, View
 
@@ -17,7 +17,7 @@ SUFFIXES = (".json", ".md", ".txt")
 
 
 class Study(abc.ABC):
-    """The document that one study makes; a subclass is a frozen dataclass of what was found, and shows it."""
+    """The document that one study makes; a subclass is a frozen dataclass (``repr=False``) of what was found."""
 
     __slots__ = ()
     title: ClassVar[str]
@@ -63,6 +63,14 @@ class Study(abc.ABC):
             sections=filled,
             title=f"whydiff {self.title}",
         )
+
+    def __repr__(self) -> str:
+        """One line: what was studied and the result; `print` shows the report."""
+        return f"<{type(self).__name__}: {self.word or self.title}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return notebook.write(self.view())
 
     def print(self, *, color: terminal.Color = "auto", width: int | None = None, verbose: bool = False) -> None:
         """Print the report; options as those of `whydiff.report.terminal.TerminalReporter`."""

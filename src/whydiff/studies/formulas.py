@@ -44,7 +44,7 @@ class FormulaRow:
     cost: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FormulaStudy(Study):
     """Every row, and what they say.
 

@@ -25,7 +25,7 @@ HEAD, TOKENS, HEADS = 128, 64, 8
 STEPS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class MegatronReport(Study):
     """The answer, the sweep of formulas, and one range audit per formula inside a training run.
 

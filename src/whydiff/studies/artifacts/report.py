@@ -16,7 +16,7 @@ _ITEMS = 20
 _NAMES = 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ArtifactComparison(Study):
     """Two trees of files, compared.
 

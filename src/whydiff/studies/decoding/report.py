@@ -27,7 +27,7 @@ _DO = {
 _LIFTED = "every position was carried out again in float32 and in float64"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Decoding(Study):
     """Every way against one pass.
 

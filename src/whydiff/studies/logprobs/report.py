@@ -18,7 +18,7 @@ from whydiff.studies.logprobs.statistics import Bin, Statistics
 _COLUMNS = ("tokens", "mean log r", "mean |log r|", "max |log r|", "k3", "clipped")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LogprobComparison(Study):
     """Two logs, compared.
 

@@ -13,7 +13,7 @@ from whydiff.studies.base import Study
 from whydiff.studies.matrix.records import Cell, Pairing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Matrix(Study):
     """One program in several environments.
 

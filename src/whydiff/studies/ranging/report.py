@@ -16,7 +16,7 @@ from whydiff.studies.base import Study
 _TIGHTEST = 12
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RangeReport(Study):
     """What a range audit found.
 

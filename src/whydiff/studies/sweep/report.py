@@ -19,7 +19,7 @@ _MOST_ROWS = 40
 _MOST_KERNELS = 12
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sweep(Study):
     """The whole study.
 
