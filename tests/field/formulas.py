@@ -128,6 +128,17 @@ def with_residual() -> torch.Tensor:
     return grabbed(lambda block: block.mlp)
 
 
+def stream_after(block: int) -> torch.Tensor:
+    """The last token's hidden state after a block, by an index that counts the embedding or does not."""
+    states: list[torch.Tensor] = []
+    handles = [part.register_forward_hook(lambda m, given, output: states.append(output)) for part in NET]
+    with torch.no_grad():
+        NET(IDS)
+    for handle in handles:
+        handle.remove()
+    return states[block][:, -1]
+
+
 def contribution_of_other_weights() -> torch.Tensor:
     weight = NET[2].mlp.down.weight
     with torch.no_grad():

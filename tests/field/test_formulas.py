@@ -21,6 +21,18 @@ CASES: dict[str, Case] = {  # (reference, candidate, verdicts, families of the f
     "the bias outside, both by hand": (field.gru_right, field.gru_wrong, "semantic", "FO ST"),
     "a contribution against its sum": (field.contribution, field.with_residual, "incomparable", "NC"),
     "a sum against its contribution": (field.with_residual, field.contribution, "incomparable", "NC"),
+    "a hidden state counted from the embedding": (
+        lambda: field.stream_after(2),
+        lambda: field.stream_after(1),
+        "incomparable",
+        "NC",
+    ),
+    "the embedding for a hidden state": (
+        lambda: field.stream_after(2),
+        lambda: field.stream_after(0),
+        "incomparable",
+        "NC",
+    ),
     "a contribution of other weights": (field.contribution, field.contribution_of_other_weights, "semantic", "FO ST"),
     "rotary pairs, complex": (field.rotary(field.by_complex), field.rotary(field.by_pairs), "rounding identical", ""),
     "rotary halves for complex pairs": (

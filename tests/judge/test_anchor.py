@@ -73,6 +73,8 @@ LINE = (x for x in ())
         ("another_dtype", X, X.double(), SEEN, "precision"),
         ("other_shapes", X, X[None], ROUNDED, "incomparable"),
         ("other_shapes", 1.0, "1.0", SEEN, "incomparable"),
+        ("other_points", X, X * 2, replace(SEEN, rerun=STAYS, apart="not-counterparts"), "incomparable"),
+        ("", X, X * 2, replace(SEMANTIC, apart="not-counterparts"), "semantic"),
         ("rerun_tells", X, X * 2, replace(SEEN, rerun=STAYS), "semantic"),
         ("rerun_tells", X, X * 2, replace(SEEN, rerun=SHRINKS), "rounding"),
         ("rerun_tells", X, X * 2, replace(SEEN, rerun=COARSE), "precision"),

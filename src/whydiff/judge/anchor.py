@@ -15,6 +15,7 @@ contradicts it. The first rule of `RULES` that applies decides:
 | `other_nans` | every value is equal, and where both are NaN its bits are not | rounding |
 | `another_dtype` | every value is equal, some in another dtype | precision |
 | `other_shapes` | outputs have other shapes or kinds, and nothing worse was found | incomparable |
+| `other_points` | they differ, the observed runs agree, and returned values proved to be no counterparts | incomparable |
 | `rerun_tells` | they differ, what was observed is not that, and unobserved reruns tell | rounding, precision or semantic |
 | `looking_changed_it` | they differ, and observing changed a run | as found inside if that is severe, else inconclusive |
 | `made_outside` | they differ mildly inside, and an output does not follow from that | semantic or inconclusive |
@@ -49,6 +50,7 @@ class Inside:
         proven: a cause was confirmed by running the program again unobserved.
         rerun: how the difference behaves in unobserved runs at two precisions; None: it cannot be told.
         outside: differing outputs that no observed op returned, and that do not follow; None: there are none.
+        apart: the confirmed cause by which returned values are no counterparts, as text; empty: there is none.
     """
 
     verdict: Verdict
@@ -62,6 +64,7 @@ class Inside:
     proven: bool = False
     rerun: Rerun | None = None
     outside: Outside | None = None
+    apart: str = ""
 
 
 def inside(
@@ -69,6 +72,7 @@ def inside(
 ) -> Inside:
     """The observed runs' verdict with what `RULES` ask for besides."""
     unobserved = [e for cause in causes if cause.status == "confirmed" and not cause.inert for e in cause.experiments]
+    apart = (c for c in causes if c.status == "confirmed" and c.verdict is Verdict.INCOMPARABLE)
     local = case.localization
     sides = (("reference", case.reference), ("candidate", case.candidate))
     differing = any(comparison.status == "differs" for _, comparison in local.outputs)
@@ -83,6 +87,7 @@ def inside(
         unpaired=len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate),
         proven=any(experiment.method == "rerun" for experiment in unobserved),
         rerun=rerun,
+        apart=next((f"{one.name} at {one.site}, proven by experiment" for one in apart), ""),
     )
 
 
@@ -177,6 +182,11 @@ def other_shapes(found: Anchor, inside: Inside) -> Judged:
     return Verdict.INCOMPARABLE, f"outputs have other shapes or kinds: {_listed(other)}"
 
 
+def other_points(found: Anchor, inside: Inside) -> Judged:
+    """Both runs compute the same values and return different ones of them."""
+    return (Verdict.INCOMPARABLE, inside.apart) if inside.agree and inside.apart else None
+
+
 _WHERE_NOBODY_LOOKED = {
     Verdict.SEMANTIC: "the outputs differ at any precision, where nobody looked",
     Verdict.PRECISION: "the same function with another number of bits, where nobody looked",
@@ -244,6 +254,7 @@ RULES: tuple[Rule, ...] = (
     other_nans,
     another_dtype,
     other_shapes,
+    other_points,
     rerun_tells,
     looking_changed_it,
     made_outside,

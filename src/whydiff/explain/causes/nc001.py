@@ -29,7 +29,8 @@ class NotCounterparts(CauseRule):
     Evidence required:
         The value that the reference returns is computed by the candidate as well, by the paired op and with
         agreeing bits where fingerprints tell, and one op or module lies between it and the value that the
-        candidate returns (or the other way round).
+        candidate returns (or the other way round); any number of them where both runs agree everywhere inside,
+        since then nothing but the choice of the value can differ.
 
     Look-alikes:
         A candidate that lacks the op altogether computes another function: its outputs differ at an origin.
@@ -66,10 +67,11 @@ class NotCounterparts(CauseRule):
                     continue
                 if ec.producer not in partner.values() or er.spec.numel != ec.spec.numel:
                     continue  # only one run computes it: then a step is left out
+                alike = not case.localization.origins
                 written = _written(ours[er.producer], er, theirs[found])
                 if written is None:
                     continue
-                between = _between(case.candidate, ec.producer, found)
+                between = _between(case.candidate, ec.producer, found, anywhere=alike)
                 if between:
                     yield self._cause(er, ec, written, between, found > ec.producer)
 
@@ -130,18 +132,18 @@ class NotCounterparts(CauseRule):
 
 
 def _written(reference: Call, read: Event, candidate: Call) -> Event | None:
-    """What the paired call wrote in the place of the value that the reference returns, perhaps as a view of it."""
+    """What the paired call wrote in the place of the value that the reference returns, perhaps as a view of it or of a part."""
     for ours, theirs in zip(reference.writes, candidate.writes, strict=False):
-        whole = ours.spec.numel == read.spec.numel and ours.spec.dtype == read.spec.dtype
-        if ours.storage == read.storage and whole and ours.spec == theirs.spec and same(ours, theirs) is not False:
+        inside = ours.spec.numel >= read.spec.numel and ours.spec.dtype == read.spec.dtype
+        if ours.storage == read.storage and inside and ours.spec == theirs.spec and same(ours, theirs) is not False:
             return theirs
     return None
 
 
-def _between(trace: Trace, one: int, other: int) -> list[Call]:
-    """The ops between two values, if it is a single op or all within one module; empty otherwise."""
+def _between(trace: Trace, one: int, other: int, *, anywhere: bool) -> list[Call]:
+    """The ops on the way between two values: a single op or all within one module, unless ``anywhere``; else empty."""
     first, last = sorted((one, other))
-    if last - first > _FAR * 4:
+    if last - first > _FAR * 4 and not anywhere:
         return []
     reached, path = {first}, []
     for call in trace.calls[first + 1 : last + 1]:
@@ -149,10 +151,13 @@ def _between(trace: Trace, one: int, other: int) -> list[Call]:
             reached.add(call.index)
             if call.kind == "compute":
                 path.append(call)
-    if last not in reached or not path or len(path) > _FAR:
+    if last not in reached or not path:
         return []
+    if anywhere:
+        return path
     scopes = {call.site.scope for call in path}
-    return path if len(path) == 1 or (len(scopes) == 1 and path[0].site.scope != trace.calls[first].site.scope) else []
+    one_module = len(scopes) == 1 and path[0].site.scope != trace.calls[first].site.scope
+    return path if len(path) == 1 or (one_module and len(path) <= _FAR) else []
 
 
 REGISTER = NotCounterparts()
