@@ -22,6 +22,7 @@ from whydiff.judge.anchor import anchored, inside
 from whydiff.judge.each_origin import judge_origins, needs_local_test
 from whydiff.judge.impact import impact, justified
 from whydiff.judge.left_out import left_out, not_lifted, notes_on
+from whydiff.judge.listing import listing, taken
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.outputs import Anchor, anchor
 from whydiff.judge.outside import outside
@@ -36,14 +37,16 @@ from whydiff.locate.influence import without_influence
 from whydiff.locate.localization import Localization
 from whydiff.locate.origins import find_origins
 from whydiff.locate.padding import leave_out
+from whydiff.locate.pictures import Pictures
 from whydiff.numbers.comparison import same
 from whydiff.pair.align import align
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.axes import axes_of
-from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Side, Trace, Verdict
+from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Picture, Side, Trace, Verdict
 
 _NO_IMPACT: tuple[Measurement, ...] = ()
 _NO_NOTES: tuple[str, ...] = ()
+_NO_PICTURES: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,8 @@ def localize(
         return recorded, (*why_not, "origins are read off the fingerprints; later ones may hide behind earlier ones")
     axes = axes_of(reference, candidate, alignment)
     plain = measure_growth(*_executors(reference, candidate), alignment, progress, axes=axes)
-    resynchronised = find_origins(*_executors(reference, candidate), alignment, progress, axes=axes)
+    pictures = Pictures()
+    resynchronised = find_origins(*_executors(reference, candidate), alignment, progress, axes=axes, on_origin=pictures)
     if recorded.origins and not resynchronised.origins and plain.unfaithful:
         return recorded, (
             "replayed on this machine, calls give other bits than were recorded: origins are as recorded",
@@ -166,6 +170,7 @@ def localize(
         axes=axes,
         rows=padded.rows,
         silent=without_influence(reference, candidate, alignment, resynchronised, padded, progress),
+        pictures=tuple(pictures.taken),
     )
     return found, (*(f"not compared: {text}" for text in plain.left_out), *padded.notes)
 
@@ -262,6 +267,7 @@ def _refactored(case: Case, returned: Anchor, notes: Sequence[str]) -> Diagnosis
 
 
 def _written(case: Case, returned: Anchor, *, not_compared: Sequence[Count], **judged: Any) -> Diagnosis:
+    origins = case.localization.origins
     return Diagnosis(
         outputs=returned.comparisons(),
         growth=case.localization.growth,
@@ -270,6 +276,8 @@ def _written(case: Case, returned: Anchor, *, not_compared: Sequence[Count], **j
         environment_changes=case.environment_changes,
         not_compared=(*left_out(case), *returned.counts(), *not_compared),
         accounted=case.localization.accounted,
+        ops=attempted("the list of ops", lambda: listing(case.reference, case.candidate, case.alignment, origins), ()),
+        pictures=(*attempted("pictures", lambda: taken(returned), _NO_PICTURES), *case.localization.pictures),
         **judged,
     )
 

@@ -29,7 +29,9 @@ Allow = Annotated[Verdict, typer.Option("--allow", help="The worst verdict that 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to standard output.")]
 Save = Annotated[
     list[str] | None,
-    typer.Option("--save", "-s", metavar="PATH", help="Also write the report here: .json, .md, .txt; repeatable."),
+    typer.Option(
+        "--save", "-s", metavar="PATH", help="Also write the report here: .html, .json, .md, .txt; repeatable."
+    ),
 ]
 ColorOption = Annotated[
     Color, typer.Option("--color", help="'always' survives a pipe; 'auto' follows NO_COLOR, FORCE_COLOR, the terminal.")

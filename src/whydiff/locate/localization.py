@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from whydiff.locate.rows import Rows
 from whydiff.pair.slices import Axis
-from whydiff.records import Comparison, Count, Growth, Origin, Payload, Slot
+from whydiff.records import Comparison, Count, Growth, Origin, Payload, Picture, Slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class Localization:
         axes: what the runs have different sizes of; empty if nothing.
         rows: by output, which of its rows are compared; no entry: all.
         silent: why the origins do not matter (no output depends on what differs there), as a sentence; else empty.
+        pictures: of the first origins.
     """
 
     origins: tuple[Origin, ...] = ()
@@ -38,6 +39,7 @@ class Localization:
     axes: tuple[Axis, ...] = ()
     rows: Mapping[Slot, Rows] = field(default_factory=dict)
     silent: str = ""
+    pictures: tuple[Picture, ...] = ()
 
 
 __all__ = ["Localization"]

@@ -198,6 +198,8 @@ class _Origins:
                 evidence=tuple(evidence),
             )
         )
+        if self.on_origin is not None:
+            self.on_origin(self.step, producer_r, producer_c, look)
         return True
 
     def _producer(self, side: int, event: Event) -> Call | None:

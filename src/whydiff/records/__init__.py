@@ -25,6 +25,7 @@ from whydiff.records.finding import (
     Verdict,
 )
 from whydiff.records.payload import Payload
+from whydiff.records.shown import OpRow, OpState, Picture
 from whydiff.records.trace import (
     SCHEMA_VERSION,
     Call,
@@ -67,12 +68,15 @@ __all__ = [
     "Lift",
     "Measurement",
     "ObserverCheck",
+    "OpRow",
+    "OpState",
     "Origin",
     "Output",
     "OutputKind",
     "Pair",
     "Payload",
     "Phase",
+    "Picture",
     "RecordedTrace",
     "Remedy",
     "Side",

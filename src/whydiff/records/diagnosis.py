@@ -8,6 +8,7 @@ from typing import Any
 from whydiff import registry
 from whydiff.records.environment import Environment, ObserverCheck
 from whydiff.records.finding import Alignment, Cause, Comparison, Count, Growth, Measurement, Origin, Verdict
+from whydiff.records.shown import OpRow, Picture
 from whydiff.records.trace import SCHEMA_VERSION, Trace
 
 
@@ -58,6 +59,8 @@ class Diagnosis:
         not_compared: everything that was skipped, unpaired, sampled or could not be replayed, counted.
         accounted: True if resynchronising at the origins leaves no bit of difference in the outputs.
         notes: sentences worth reading (observer effects, nondeterminism, limits).
+        ops: every op of both runs, in the order of execution.
+        pictures: how the outputs and the first places differ, where full tensors were held.
     """
 
     verdict: Verdict
@@ -73,6 +76,8 @@ class Diagnosis:
     not_compared: tuple[Count, ...] = ()
     accounted: bool | None = None
     notes: tuple[str, ...] = ()
+    ops: tuple[OpRow, ...] = ()
+    pictures: tuple[Picture, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:

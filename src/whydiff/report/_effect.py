@@ -43,15 +43,31 @@ def _all(n: int) -> str:
 def _size(
     diagnosis: Diagnosis, found: dict[str, Measurement], outputs: list[Comparison], differing: list[Comparison]
 ) -> str:
+    """Of the scores where an output ranks alternatives, else of the worst output."""
+    scored = found["top1_margin_smallest"].per if "top1_margin_smallest" in found else ""
+    scores = next((comparison for slot, comparison in diagnosis.outputs if slot == scored), None)
+    others = len(differing) - (scores in differing)
+    if scores is not None and scores.status == "differs":
+        more = f" ({count(others, 'more output')} differ)" if others else ""
+        return f"{_share(scores.value('different'), _noun(found, scored), scores.value('max_abs'), '')}{more}"
     share, largest = found.get("different"), found.get("max_abs")
     many = f"{len(differing)} of {len(outputs)} outputs differ" if len(outputs) > 1 else ""
     if share is None or largest is None or not share.value:
         return many or next((plain(c.reason) for c in differing if c.reason), "") or "the output differs"
-    most = f", at most by {short(largest.value)}{_relative(found)}" if largest.value else ""
     if many:
-        return f"{many}{most}"
-    what = _noun(found, share.per)
-    return f"all {what} change{most}" if share.value == 1 else f"{percent(share.value)} of the {what} change{most}"
+        return f"{many}{_most(largest.value, _relative(found))}"
+    return _share(share.value, _noun(found, share.per), largest.value, _relative(found))
+
+
+def _share(share: float | None, what: str, largest: float | None, size: str) -> str:
+    most = _most(largest, size)
+    if not share or share == 1:
+        return f"all {what} change{most}" if share else f"the {what} change{most}"
+    return f"{percent(share)} of the {what} change{most}"
+
+
+def _most(largest: float | None, size: str) -> str:
+    return f", at most by {short(largest)}{size}" if largest else ""
 
 
 def _noun(found: dict[str, Measurement], slot: str) -> str:

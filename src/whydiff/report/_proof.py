@@ -19,7 +19,7 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
         ways = [tried[way] for way in ("take_away", "put_in") if way in tried]
         if len(ways) == 2 and all(e.left == "nothing" for e in ways):
             return f"{_DONE['take_away']}: {_agree(ways[0])}; {_DONE['put_in']}: the same"
-        return "; ".join(f"{_DONE[e.direction]}: {_result(e)}" for e in ways)
+        return "; ".join(f"{done(e)}: {result(e)}" for e in ways)
     if cause is not None and cause.status == "confirmed":
         return "read off the values themselves"
     if diagnosis.verdict is Verdict.NONDETERMINISTIC:
@@ -30,7 +30,13 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     return f"no experiment decided{maybe}"
 
 
-def _result(experiment: Experiment) -> str:
+def done(experiment: Experiment) -> str:
+    """In which direction it was tried."""
+    return _DONE[experiment.direction]
+
+
+def result(experiment: Experiment) -> str:
+    """What is left of the difference after it."""
     if experiment.left == "nothing":
         return _agree(experiment)
     if experiment.left == "others":
@@ -52,7 +58,7 @@ def _located(cause: Cause) -> str:
     found = next((e for e in cause.experiments if e.status == "confirmed"), None)
     if found is None:
         return "the values show where it starts, not why"
-    return f"made as in the reference there: {_result(found)}; that shows where, not why"
+    return f"made as in the reference there: {result(found)}; that shows where, not why"
 
 
 def _observed(diagnosis: Diagnosis) -> str:

@@ -140,7 +140,7 @@ def _cause(cause: Cause, verbose: bool) -> tuple[Block, ...]:
     if cause.remedy:
         blocks.append(Text(f"remedy: {plain(cause.remedy.text)}", 1))
         if cause.remedy.code:
-            blocks.append(Code(cause.remedy.code))
+            blocks.append(Code(plain(cause.remedy.code)))
     blocks.append(Text(f"read more: whydiff cause {plain(cause.code)}", 1, tone="dim"))
     return tuple(blocks)
 

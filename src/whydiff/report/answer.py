@@ -90,7 +90,7 @@ class Answer:
 
 def short_code(code: str, width: int = WIDTH) -> tuple[str, ...]:
     """The lines of a fix's code, if they are few and fit; else none."""
-    lines = plain(code).rstrip().splitlines()
+    lines = code.rstrip().splitlines()
     return tuple(lines) if len(lines) <= _CODE_LINES and all(len(x) <= width - LABEL for x in lines) else ()
 
 
@@ -115,7 +115,7 @@ def answer(diagnosis: Diagnosis) -> Answer:
         effect=effect(diagnosis),
         proof=proof(diagnosis, cause),
         fix=_fix(diagnosis, remedy),
-        code=remedy.code if remedy and diagnosis.verdict is not Verdict.INCONCLUSIVE else "",
+        code=plain(remedy.code) if remedy and diagnosis.verdict is not Verdict.INCONCLUSIVE else "",
         causes=_causes(acting),
         besides=_besides(diagnosis, cause),
     )

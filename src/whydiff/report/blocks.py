@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,10 +44,41 @@ class Code:
     code: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Numbers to be drawn where there is a canvas; what it shows stands in sentences or a table too.
+
+    Attributes:
+        title: what is drawn.
+        kind: a line or a bar per series, or a heat map with a row per series.
+        x: label of every point.
+        series: (name, values); None where there is nothing to draw.
+        unit: of the values, or what a heat map's rows are.
+        log: draw the values on a logarithmic axis.
+        marks: points at which a difference starts.
+        opens: a point leads to its ops.
+    """
+
+    title: str
+    kind: Literal["line", "bar", "heat"]
+    x: tuple[str, ...]
+    series: tuple[tuple[str, tuple[float | None, ...]], ...]
+    unit: str = ""
+    log: bool = False
+    marks: tuple[int, ...] = ()
+    opens: bool = False
+
+
 Lines = tuple[tuple[str, str], ...]
 """(label, sentence) pairs, the report in short; the headline comes first and has no label."""
 
-Block = Text | Table | Code
+Readable = Text | Table | Code
+Block = Readable | Chart
+
+
+def readable(blocks: Iterable[Block]) -> tuple[Readable, ...]:
+    """Blocks without those that need a canvas."""
+    return tuple(block for block in blocks if not isinstance(block, Chart))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import re
 from whydiff.records import Diagnosis
 from whydiff.report._view import build
 from whydiff.report.base import Reporter
-from whydiff.report.blocks import Bar, Block, Cell, Code, Text, View
+from whydiff.report.blocks import Bar, Cell, Code, Readable, Text, View, readable
 from whydiff.report.words import bar
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~@&])")
@@ -38,7 +38,8 @@ def write(view: View) -> str:
     parts.append("\n".join(f"- **{label}**: {escape(text)}" if label else f"- {escape(text)}" for label, text in rest))
     parts += [_code(view.remedy)] if view.remedy else []
     for section in view.sections:
-        parts += [f"## {escape(section.title)}", _blocks(section.blocks)]
+        shown = readable(section.blocks)
+        parts += [f"## {escape(section.title)}", _blocks(shown)] if shown else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -47,9 +48,9 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(text.split("\n")))
 
 
-def _blocks(blocks: tuple[Block, ...]) -> str:
+def _blocks(blocks: tuple[Readable, ...]) -> str:
     parts: list[str] = []
-    previous: Block | None = None
+    previous: Readable | None = None
     for block in blocks:
         item = _block(block)
         joined = isinstance(block, Text) and isinstance(previous, Text)
@@ -58,7 +59,7 @@ def _blocks(blocks: tuple[Block, ...]) -> str:
     return "".join(parts)
 
 
-def _block(block: Block) -> str:
+def _block(block: Readable) -> str:
     if isinstance(block, Text):
         return f"{'  ' * block.depth}- {escape(block.text)}"
     if isinstance(block, Code):

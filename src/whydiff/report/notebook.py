@@ -10,16 +10,10 @@ from html import escape as escaped
 from whydiff.records import Diagnosis
 from whydiff.report._view import build
 from whydiff.report.base import Reporter
-from whydiff.report.blocks import Bar, Block, Cell, Code, Table, Text, View
+from whydiff.report.blocks import Bar, Cell, Code, Readable, Table, Text, View, readable
+from whydiff.report.words import tone
 
-_TONES = {
-    "identical": "#2e7d32",
-    "rounding": "#2e7d32",
-    "within tolerance": "#2e7d32",
-    "precision": "#b26a00",
-    "inconclusive": "#b26a00",
-}
-_BAD = "#c62828"
+_COLOURS = {"good": "#2e7d32", "mild": "#b26a00", "bad": "#c62828"}
 _CELL = "padding:2px 10px 2px 0;vertical-align:top;text-align:left;white-space:pre-wrap"
 
 
@@ -33,7 +27,7 @@ class NotebookReporter(Reporter):
 
 def write(view: View) -> str:
     """A report's data as a fragment of HTML; every string is text, never markup."""
-    colour = _TONES.get(view.verdict, _BAD)
+    colour = _COLOURS[tone(view.verdict)]
     parts = [f'<div class="whydiff" style="border-left:4px solid {colour};padding-left:12px">', "<table>"]
     for number, (label, text) in enumerate(view.answer):
         weight = "" if number else "font-weight:bold;"
@@ -44,7 +38,7 @@ def write(view: View) -> str:
     parts.append("</table>")
     parts += [_code(view.remedy)] if view.remedy else []
     for section in view.sections:
-        blocks = "".join(map(_block, section.blocks))
+        blocks = "".join(map(_block, readable(section.blocks)))
         parts.append(f"<details><summary>{escape(section.title)}</summary>{blocks}</details>")
     return "\n".join([*parts, "</div>\n"])
 
@@ -54,7 +48,7 @@ def escape(text: str) -> str:
     return escaped(text, quote=False)
 
 
-def _block(block: Block) -> str:
+def _block(block: Readable) -> str:
     if isinstance(block, Text):
         return f'<div style="margin-left:{block.depth + 1}em;white-space:pre-wrap">{escape(block.text)}</div>'
     return _code(block.code) if isinstance(block, Code) else _table(block)

@@ -17,8 +17,8 @@ from whydiff.records import Diagnosis
 from whydiff.report._view import build
 from whydiff.report.answer import LABEL, WIDTH, folded, short_code
 from whydiff.report.base import Reporter
-from whydiff.report.blocks import Bar, Block, Cell, Code, Table, Text, View
-from whydiff.report.words import bar
+from whydiff.report.blocks import Bar, Block, Cell, Chart, Code, Table, Text, View
+from whydiff.report.words import bar, tone
 
 Color = Literal["always", "auto", "never"]
 
@@ -26,12 +26,7 @@ _UNLIMITED = 10_000
 _BAR_CELLS = 20
 _MORE = "more    -v shows everything; --save report.html keeps it in one file to send"
 _TONES = {"": "", "good": "green", "bad": "bold red", "dim": "dim"}
-_VERDICTS = {
-    "identical": "bold green",
-    "rounding": "bold green",
-    "precision": "bold yellow",
-    "inconclusive": "bold yellow",
-}
+_VERDICTS = {"good": "bold green", "mild": "bold yellow", "bad": "bold red"}
 _ASCII = str.maketrans(
     {**dict.fromkeys("█▏▎▍▌▋▊▉", "#"), "–": "-", "→": "->", "↔": "<->", "…": "...", "✓": "+", "✗": "x", "×": "x"}
 )
@@ -77,7 +72,7 @@ def write(view: View, console: Console) -> None:
     out = _Writer(console)
     width = min(WIDTH, console.width)
     for number, (label, text) in enumerate(view.answer):
-        out.labelled(label, text, width, "" if number else _VERDICTS.get(view.verdict, "bold red"))
+        out.labelled(label, text, width, "" if number else _VERDICTS[tone(view.verdict)])
         if label == "fix":
             for line in short_code(view.remedy, width):
                 out.line(line, "cyan", LABEL)
@@ -130,7 +125,7 @@ class _Writer:
         elif isinstance(block, Code):
             for line in block.code.rstrip().splitlines():
                 self.line(line, "cyan", 6)
-        else:
+        elif not isinstance(block, Chart):
             self.rows(block)
 
     def rows(self, block: Table) -> None:

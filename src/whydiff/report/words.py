@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from typing import Literal
 
 from whydiff.errors import harmless
 from whydiff.records import Comparison, Experiment, Measurement, Side, Site, Status
 
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 _SPEC = re.compile(r"\b(bfloat|float|uint|int|complex)(\d+)(_\w+)?\[([\d, ]*)\]")
+_TONES: dict[str, Literal["good", "mild"]] = {
+    "identical": "good",
+    "within tolerance": "good",
+    "rounding": "good",
+    "precision": "mild",
+    "inconclusive": "mild",
+}
 _PLACE = re.compile(r"(?P<scope>.*):(?P<op>[^:#]+)#(?P<occurrence>\d+)(?:\.[\w.]+)?(?P<rest>(?: \[\w+\]| @\w+ \d+)*)")
 _METRICS = {
     "max_abs": "max abs error",
@@ -70,6 +78,11 @@ def plain(text: str) -> str:
 def site(value: Site) -> str:
     """A site as users read it; the root scope has no leading colon."""
     return plain(str(value).removeprefix(":"))
+
+
+def tone(verdict: str) -> Literal["good", "mild", "bad"]:
+    """How a verdict, or a study's result in one word, is coloured."""
+    return _TONES.get(verdict, "bad")
 
 
 def place(site: str) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from whydiff.errors import UsageError
-from whydiff.report import json, markdown, notebook, terminal
+from whydiff.report import html, json, markdown, notebook, terminal
 from whydiff.report.base import write_file
 from whydiff.report.blocks import Lines, Section, View
 
-SUFFIXES = (".json", ".md", ".txt")
+SUFFIXES = (".html", ".json", ".md", ".txt")
 """Kinds of file that a study can be saved as."""
 
 
@@ -77,13 +77,14 @@ class Study(abc.ABC):
         terminal.write(self.view(verbose), terminal.make_console(color, width))
 
     def save(self, path: str) -> None:
-        """Write the report: ``.json``, ``.md`` or ``.txt``.
+        """Write the report: ``.html``, ``.json``, ``.md`` or ``.txt``.
 
         Raises:
             UsageError: another suffix, or the file cannot be written.
         """
         check_suffixes([path])
         renderers = {
+            ".html": lambda: html.write(self.view()),
             ".json": lambda: json.write(self.to_dict()),
             ".md": lambda: markdown.write(self.view()),
             ".txt": lambda: terminal.as_text(self.view()),
@@ -95,9 +96,11 @@ def check_suffixes(paths: Iterable[str]) -> None:
     """Refuse an unknown kind of file before a long study runs.
 
     Raises:
-        UsageError: a suffix other than `SUFFIXES`.
+        UsageError: a suffix other than `SUFFIXES`, or what an HTML report needs is not installed.
     """
     for path in paths:
+        if Path(path).suffix.lower() == ".html":
+            html.check_installed()
         if Path(path).suffix.lower() not in SUFFIXES:
             raise UsageError(
                 "A study cannot be written as this kind of file.",
