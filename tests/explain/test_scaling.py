@@ -13,8 +13,8 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.scaling import Scaling, float64_throughout, measure_scaling
 from whydiff.pair.align import align
-from whydiff.pipeline import localize
-from whydiff.records import Slot
+from whydiff.pipeline import compare, localize
+from whydiff.records import Slot, Verdict
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(6, 32, generator=GENERATOR)
@@ -75,6 +75,13 @@ def test_a_defect_stays_and_its_restored_state_takes_it_away() -> None:
     one, other = torch.nn.Linear(32, 8), torch.nn.Linear(32, 8)
     assert natures(scaled(one, other)) == {"lifted": "stays", "kept": None, "restored": "equal"}
     assert natures(scaled(product, lambda x: product(x) * 1.01))["restored"] is None
+
+
+def test_an_empty_output_is_passed_over() -> None:
+    x = torch.randn(4, 8)
+    d = compare(lambda: (x * 2, (x * 2)[:, 8:], (x * 2)[4:]), lambda: (x * 3, (x * 3)[:, 8:], (x * 3)[4:]))
+    assert d.verdict is Verdict.SEMANTIC
+    assert not [count for count in d.not_compared if count.what == "the scaling test"]
 
 
 def test_every_origin_is_scaled_alone() -> None:

@@ -319,8 +319,8 @@ class _Test:
 
 
 def _profile(reference: Payload, candidate: Payload) -> tuple[float, ...]:
-    """Mean absolute difference at each position of the last axis but one; empty for fewer axes or complex."""
-    if reference.bits.ndim < 2 or reference.dtype.startswith("complex"):
+    """Mean absolute difference at each position of the last axis but one; empty for fewer axes, no elements or complex."""
+    if reference.bits.ndim < 2 or not reference.bits.size or reference.dtype.startswith("complex"):
         return ()
     ours, theirs = (values(side.bits, side.dtype) for side in (reference, candidate))
     with np.errstate(invalid="ignore"):

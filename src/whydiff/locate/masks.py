@@ -115,7 +115,12 @@ class Side:
         for slot, payload in self._outputs(watch, restore).items():
             before = self._plain[slot]
             lead = within(keep, payload.bits.shape)
-            if lead is None or is_integer(payload.dtype) or before.bits.shape != payload.bits.shape:
+            if (
+                lead is None
+                or is_integer(payload.dtype)
+                or before.bits.shape != payload.bits.shape
+                or not payload.bits.size
+            ):
                 continue
             unequal = (unsigned(before.bits) != unsigned(payload.bits)).reshape(*lead.shape, -1).any(axis=-1)
             one = (

@@ -155,7 +155,6 @@ def test_another_prompts_cache_is_semantic(dtype: torch.dtype) -> None:
     assert wrong.verdict is Verdict.SEMANTIC, wrong.reason
 
 
-@pytest.mark.xfail(strict=True, reason="the origins of a stale cache are not explained where it enters as an input")
 def test_another_prompts_cache_is_named() -> None:
     model = llama(torch.float32)
     own = {"own cache": serving(model, False), "mixed up": serving(model, True)}

@@ -251,7 +251,7 @@ def _explained(
     right = [sides[0], *(one for one, other in zip(sides[1:], found, strict=True) if other.verdict in _RIGHT)]
     closest = min(right, key=lambda one: _unpaired(one.trace, side.trace))
     pieces = closest.pieces or side.pieces
-    ours, theirs = split(closest.decode, pieces), split(side.decode, pieces)
+    ours, theirs = (split(one.decode, pieces) if pieces else one.decode for one in (closest, side))
     diagnosis = compare(ours, theirs, given, options=Options(progress=progress))
     causes = tuple(cause for cause in diagnosis.causes if cause.status != "refuted" and not cause.inert)
     notes = () if causes else (f"no known cause fits; against {closest.name}: {diagnosis.reason}",)
