@@ -57,6 +57,7 @@ class NotCounterparts(CauseRule):
         """One cause per returned value that corresponds to another one."""
         ours, theirs = case.reference.calls, case.candidate.calls
         partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+        alike = _alike(case)
         for pair in case.alignment.pairs:
             returned = ours[pair.reference], theirs[pair.candidate]
             if returned[0].kind != "return":
@@ -67,7 +68,6 @@ class NotCounterparts(CauseRule):
                     continue
                 if ec.producer not in partner.values() or er.spec.numel != ec.spec.numel:
                     continue  # only one run computes it: then a step is left out
-                alike = not case.localization.origins
                 written = _written(ours[er.producer], er, theirs[found])
                 if written is None:
                     continue
@@ -129,6 +129,15 @@ class NotCounterparts(CauseRule):
         yield (lambda: body(x)), (lambda: torch.softmax(body(x), -1))
         yield (lambda: body(x)), (lambda: x + body(x))
         yield (lambda: torch.tanh(body(x))), (lambda: body(x))
+
+
+def _alike(case: Case) -> bool:
+    """Whether both runs compute the same values throughout."""
+    ours, theirs = case.reference.calls, case.candidate.calls
+    paired = [(ours[pair.reference], theirs[pair.candidate]) for pair in case.alignment.pairs]
+    computed = [pair for pair in paired if pair[0].kind == "compute"]
+    lone = [*case.alignment.unpaired_reference, *case.alignment.unpaired_candidate]
+    return not lone and all(same(er, ec) is not False for pair in computed for er, ec in matched(*pair, "writes"))
 
 
 def _written(reference: Call, read: Event, candidate: Call) -> Event | None:
