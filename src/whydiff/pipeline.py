@@ -10,6 +10,8 @@ from typing import Any
 
 from whydiff import registry
 from whydiff.capturing.adapters import Executor, Progress, Run, for_framework, for_target, replayable
+from whydiff.capturing.apart.comparing import compared, denied, rehearse, strange
+from whydiff.capturing.limits import Limits
 from whydiff.capturing.process import as_found
 from whydiff.capturing.store import DiskTrace, open_trace
 from whydiff.errors import Failures, Interrupted, TraceError, WhydiffError, attempted, collecting, guarded
@@ -61,6 +63,9 @@ class Options:
         rows: which rows of the outputs to compare: the name of an input that is such a mask (nonzero: compare), or
             the mask itself, of the outputs' leading axes; None: padding is found by experiment
             (`whydiff.locate.padding`).
+        trust: replay traces that this process did not write as it replays its own: here, without limits, and naming any
+            registered operator. Otherwise that is done in a process of its own (``docs/explanation/trust.md``).
+        limits: what such a process may take; None: `whydiff.capturing.limits.Limits`.
     """
 
     level: str = "op"
@@ -68,6 +73,12 @@ class Options:
     check: bool = True
     progress: Progress | None = None
     rows: Any = None
+    trust: bool = False
+    limits: Limits | None = None
+
+    def told(self) -> dict[str, Any]:
+        """What another process that compares has to know."""
+        return {"level": self.level, "rename": self.rename, "rows": self.rows}
 
 
 def compare(reference: Any, candidate: Any, *args: Any, options: Options | None = None, **kwargs: Any) -> Diagnosis:
@@ -90,19 +101,32 @@ def compare(reference: Any, candidate: Any, *args: Any, options: Options | None 
         whydiff.errors.Interrupted: Ctrl-C, after both sides were captured.
     """
     options = options or Options()
+    given = (reference, candidate)
+    notes = (_ONE_PROGRAM,) if _is_same(reference, candidate) else ()
     with as_found():
-        sides = _runs(reference, candidate, args, kwargs)
-        with _strange_traces(sides), registry.blamed(), collecting() as failures:
-            notes = (_ONE_PROGRAM,) if _is_same(reference, candidate) else ()
+        if not options.trust and any(map(strange, given)) and all(isinstance(s, (str, os.PathLike)) for s in given):
+            found: Diagnosis = compared(given, options.told(), options.limits, options.progress)
+            return replace(found, notes=(*notes, *found.notes))
+        return _collected(_runs(reference, candidate, args, kwargs, options), options, notes)
 
-            def written(found: Diagnosis) -> Diagnosis:
-                counts = (*found.not_compared, *_failed(failures))
-                return replace(found, not_compared=counts, notes=(*notes, *found.notes))
 
-            try:
-                return written(_compared(sides, options))
-            except Interrupted as stop:
-                raise Interrupted(written(stop.found)) from stop
+def compare_opened(sides: tuple[DiskTrace, DiskTrace], **options: Any) -> Diagnosis:
+    """Two traces that were opened already; see `compare` and, for its options, `Options`."""
+    return _collected(sides, Options(**options), ())
+
+
+def _collected(sides: tuple[Run | DiskTrace, ...], options: Options, notes: tuple[str, ...]) -> Diagnosis:
+    """The diagnosis with what failed on the way and what was not executed."""
+    with _strange_traces(sides), registry.blamed(), collecting() as failures:
+
+        def written(found: Diagnosis) -> Diagnosis:
+            counts = (*found.not_compared, *_failed(failures), *denied(sides))
+            return replace(found, not_compared=counts, notes=(*notes, *found.notes))
+
+        try:
+            return written(_compared(sides, options))
+        except Interrupted as stop:
+            raise Interrupted(written(stop.found)) from stop
 
 
 _ONE_PROGRAM = "both sides are the same one: this shows only whether it repeats itself"
@@ -120,6 +144,8 @@ def _compared(sides: tuple[Run | DiskTrace, ...], options: Options) -> Diagnosis
         if not isinstance(side, DiskTrace):
             side.anchor()
     ours, theirs = (_trace(side, options, n) for side, n in zip(sides, ("reference", "candidate"), strict=True))
+    if any(not trace.trusted for trace in (ours, theirs)) and any(not isinstance(side, DiskTrace) for side in sides):
+        rehearse((ours, theirs), options.told() | {"rows": None}, options.progress)
     alignment = join_ends(align(ours, theirs, rename=options.rename), ours, theirs)
     live = [None if isinstance(side, DiskTrace) else side for side in sides]
     try:
@@ -315,11 +341,13 @@ def _repeats(case: Case) -> bool:
 
 
 def _runs(
-    reference: Any, candidate: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    reference: Any, candidate: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options
 ) -> tuple[Run | DiskTrace, ...]:
     """Both sides made ready before either runs, so that both begin from the same random states."""
     return tuple(
-        open_trace(side) if isinstance(side, (str, os.PathLike)) else for_target(side, args).run(side, args, kwargs)
+        open_trace(side, trust=options.trust, limits=options.limits)
+        if isinstance(side, (str, os.PathLike))
+        else for_target(side, args).run(side, args, kwargs)
         for side in (reference, candidate)
     )
 

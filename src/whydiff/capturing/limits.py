@@ -7,14 +7,16 @@ really allocates, how long it really runs) is bounded by the process that replay
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from whydiff.errors import ReplayError
 from whydiff.records import Call, TensorSpec
 
-_MIB = 2**20
+Watched = Callable[[int], AbstractContextManager[None]]
+"""Index of a call → a block in which it is executed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,15 @@ class Bounds:
     Args:
         limits: for this trace.
         denied: calls that are not executed → why (an earlier attempt ended the process).
+        watched: who is told of each call while it is executed.
     """
 
-    def __init__(self, limits: Limits, denied: dict[int, str] | None = None) -> None:
-        self.limits, self.denied = limits, denied or {}
+    def __init__(self, limits: Limits, denied: Mapping[int, str] | None = None, watched: Watched | None = None) -> None:
+        self.limits, self.denied, self._watched = limits, denied or {}, watched
+
+    def during(self, call: int) -> AbstractContextManager[None]:
+        """A block in which a call is executed."""
+        return nullcontext() if self._watched is None else self._watched(call)
 
     def look(self, spec: TensorSpec, where: object) -> None:
         """Hold one look at a value to the limits.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +14,9 @@ from whydiff.cli._report import check_reporters, reported, status
 from whydiff.cli._values import value
 from whydiff.errors import UsageError
 from whydiff.records import Verdict
+
+if TYPE_CHECKING:
+    from whydiff.capturing.limits import Limits
 
 _SIDE = "FILE.py:name, package.module:name, or a trace."
 
@@ -36,6 +41,21 @@ def compare(
         str | None,
         typer.Option("--rows", metavar="NAME", help="Input whose nonzero entries are the outputs' rows to compare."),
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="I know who made these traces: replay them here, without limits and without a worker process.",
+        ),
+    ] = False,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="NAME=NUMBER",
+            help="What replaying may take: seconds, call_seconds, memory (GiB), elements, operations; repeatable.",
+        ),
+    ] = None,
     *,
     progress: Progress,
 ) -> tuple[Any, int]:
@@ -51,9 +71,34 @@ def compare(
     loaded = {side: targets.load(side, given) for side in dict.fromkeys((reference, candidate))}
     from whydiff import pipeline  # imports numpy, and whatever the sides need
 
-    options = pipeline.Options(level=level.value, rename=rules, progress=progress, rows=rows)
+    options = pipeline.Options(
+        level=level.value, rename=rules, progress=progress, rows=rows, trust=trust, limits=_limits(limit or ())
+    )
     diagnosis = pipeline.compare(loaded[reference], loaded[candidate], *given, options=options)
     return diagnosis, status(diagnosis.verdict, allow)
+
+
+def _limits(texts: Sequence[str]) -> Limits:
+    """The limits with some of them replaced."""
+    from whydiff.capturing.limits import Limits
+
+    known, given = asdict(Limits()), {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            value = float(number) * (2**30 if name == "memory" else 1)
+            given[name] = type(known[name])(value)
+            right = value > 0
+        except (KeyError, ValueError, OverflowError):
+            right = False
+        if not right:
+            raise UsageError(
+                "This is no limit.",
+                where="--limit",
+                actual=text,
+                expected=f"NAME=NUMBER with one of {', '.join(known)}, for example memory=4",
+            )
+    return Limits(**given)
 
 
 def _rule(text: str) -> tuple[str, str]:

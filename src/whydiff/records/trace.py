@@ -313,6 +313,8 @@ class Trace(Protocol):
     @property
     def bounds(self) -> Any: ...  # what a replay may take (`whydiff.capturing.limits.Bounds`); None: no limits
     @property
+    def refused(self) -> str: ...  # why it must not be executed again, whatever it holds; empty if it may be
+    @property
     def outputs(self) -> Sequence[Output] | None: ...  # what the run gave back; None: it was not recorded
     def payload(self, key: str) -> Payload | None: ...
 
@@ -382,6 +384,11 @@ class RecordedTrace:
     def bounds(self) -> Any:
         """None: nothing here came from a file."""
         return None
+
+    @property
+    def refused(self) -> str:
+        """Empty: nothing here came from a file."""
+        return ""
 
     def payload(self, key: str) -> Payload | None:
         """The full tensor behind ``key``, or None if it was not kept.

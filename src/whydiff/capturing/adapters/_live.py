@@ -6,12 +6,13 @@ import inspect
 import platform
 import traceback
 import types
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from whydiff.capturing.adapters._outputs import same_outputs
 from whydiff.capturing.adapters.contract import Exchanged, Executor, Outputs, Value
-from whydiff.errors import PayloadError, TargetError, WhydiffError, harmless
+from whydiff.errors import PayloadError, ReplayError, TargetError, WhydiffError, harmless
 from whydiff.records import Call, Leaf, ObserverCheck, Output, Payload, Site, Trace
 
 FAILURES = (
@@ -141,6 +142,8 @@ class Replay(Executor):
         self, trace: Trace, restore: Mapping[str, Value] | None = None, exchanged: Mapping[int, Call] | None = None
     ) -> None:
         self.trace: Any = Exchanged(trace, exchanged) if exchanged else trace
+        if trace.refused:
+            raise ReplayError("This trace is not executed again.", where=trace.source, actual=trace.refused)
         self.trusted, self._bounds = trace.trusted, trace.bounds
         self._handles: Mapping[str, Any] = trace.handles
         self._restore: dict[str, Any] = dict(restore or {})
@@ -153,6 +156,21 @@ class Replay(Executor):
         self._dying: dict[int, list[int]] = {}
         for storage, index in last.items():
             self._dying.setdefault(index, []).append(storage)
+
+    def apply(self, call: Call, reads: Sequence[Value]) -> Sequence[Value]:
+        """Execute a call's operation on given values; see `Executor.apply`.
+
+        Raises:
+            ReplayError, LookupError, RuntimeError …: whatever looking it up or executing it raises.
+        """
+        if self._bounds is None:
+            return self.carried_out(call, reads)
+        with self._bounds.during(call.index):
+            return self.carried_out(call, reads)
+
+    @abstractmethod
+    def carried_out(self, call: Call, reads: Sequence[Value]) -> Sequence[Value]:
+        """What `apply` does, whoever watches."""
 
     def _kept(self, leaf: Leaf) -> Payload:
         """A leaf's payload.

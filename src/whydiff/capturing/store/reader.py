@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from whydiff.capturing.limits import Bounds, Limits
+from whydiff.capturing.limits import Bounds, Limits, Watched
 from whydiff.capturing.sink import payload_key
 from whydiff.capturing.store.check import check_references
 from whydiff.capturing.store.decode import IndexDecoder, Mark, Stored
@@ -36,7 +36,8 @@ class DiskTrace:
         self.trusted = False  # it is executed like a live run: this process wrote it, or its user vouches for it
         self.limits = Limits()
         self.denied: dict[int, str] = {}
-        self.unreplayable = ""
+        self.refused = ""
+        self.watched: Watched | None = None
         self._root, self._manifest, self._note = root, manifest, note
         self._calls, self._contexts = tuple(index.calls), tuple(index.contexts)
         self._stored, self._shards = index.payloads, index.shards
@@ -53,6 +54,11 @@ class DiskTrace:
         state = "complete" if self.complete else "incomplete"
         return f"<DiskTrace {self.source}: {len(self._calls)} calls, {len(self._stored)} payloads, {state}>"
 
+    @property
+    def directory(self) -> Path:
+        """Where its files lie on this machine."""
+        return self._root
+
     @functools.cached_property
     def payload_bytes(self) -> int:
         """Bytes of tensors that really are on disk (a hole in a file is none)."""
@@ -64,7 +70,8 @@ class DiskTrace:
         """What a replay may take; None for a trace that is trusted."""
         if self.trusted:
             return None
-        return Bounds(self.limits.with_payloads(self.payload_bytes, len(self.calls)), self.denied)
+        limits = self.limits.with_payloads(self.payload_bytes, len(self.calls))
+        return Bounds(limits, self.denied, self.watched)
 
     @property
     def framework(self) -> str:

@@ -65,7 +65,7 @@ def _compare(request: Mapping[str, Any]) -> dict[str, Any]:
     from whydiff import pipeline
 
     target, arguments = _load(request)
-    diagnosis = pipeline.compare(Path(request["reference"]), target, *arguments)
+    diagnosis = pipeline.compare(Path(request["reference"]), target, *arguments, options=pipeline.Options(trust=True))
     return {"diagnosis": diagnosis.to_dict()}
 
 

@@ -190,6 +190,8 @@ class Adapter(Recorded, ABC):
 
     def replayable(self, trace: Trace) -> str:
         """Why a trace cannot be executed again; empty if it can."""
+        if trace.refused:
+            return trace.refused
         if trace.level != "op":
             return "it was captured at module level"
         missing = [

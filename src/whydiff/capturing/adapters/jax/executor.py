@@ -127,7 +127,7 @@ class Executor(Replay):
         payload = self.trace.payload(key) if key else None
         return None if payload is None else values.from_payload(payload)
 
-    def apply(self, call: Call, reads: Sequence[Any]) -> list[Any]:
+    def carried_out(self, call: Call, reads: Sequence[Any]) -> list[Any]:
         """Execute a call's equation alone on given values.
 
         Raises:

@@ -73,7 +73,7 @@ class ChangedExecutor(Executor):
         else:
             if call.mutates and any(i in how.reads for i in call.mutates):
                 raise ReplayError("A read that the call changes cannot be rearranged.", where=str(call.site))
-            outputs = self.apply(call, reads)
+            outputs = self.carried_out(call, reads)
         why = self._adopt_all(call, outputs)
         for slot, event in enumerate(call.writes):
             if why or event.storage not in self._held:

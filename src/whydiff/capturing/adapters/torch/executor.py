@@ -115,7 +115,7 @@ class Executor(Replay):
         """Names of the CUDA kernels that a call launches; none on the CPU, whose libraries tell on standard output."""
         return kernels(self, call, reads) if any(read.is_cuda for read in reads) else []
 
-    def apply(self, call: Call, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def carried_out(self, call: Call, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Execute a call's op on given tensors; changes mutated ones in place, touches nothing else.
 
         Raises:
@@ -123,7 +123,7 @@ class Executor(Replay):
         """
         if not self._runs:  # asked alone: what the op needs set is put back behind it
             with self.running():
-                return self.apply(call, reads)
+                return self.carried_out(call, reads)
         if call.target == FUSED:
             return [self.fused(call, reads)]
         func = find(call.target, trusted=self.trusted)

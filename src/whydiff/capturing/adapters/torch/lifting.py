@@ -179,11 +179,11 @@ class LiftedExecutor(Executor):
         """As `Executor.give`, widened."""
         super().give(call, widened(value, self.lift))
 
-    def apply(self, call: Call, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def carried_out(self, call: Call, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The op on wide reads; mutated ones are changed in place."""
         if not self._runs:
             with self.running():
-                return self.apply(call, reads)
+                return self.carried_out(call, reads)
         self._switch(call)
         wide = [widened(read, self.lift) for read in reads]
         func = find(call.target, trusted=self.trusted)
@@ -218,7 +218,7 @@ class LiftedExecutor(Executor):
         narrow = [
             n.clone() if n is r and i in call.mutates else n for i, (n, r) in enumerate(zip(narrow, reads, strict=True))
         ]
-        outputs = super().apply(call, narrow)
+        outputs = super().carried_out(call, narrow)
         for position in call.mutates:
             reads[position].copy_(narrow[position])
         changed = {narrow[i].untyped_storage()._cdata: reads[i] for i in call.mutates}
