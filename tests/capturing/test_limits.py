@@ -24,6 +24,10 @@ def call(*reads: Event, writes: tuple[Event, ...] = (), arguments: Any = None) -
 def test_a_product_takes_mnk() -> None:
     product = call(event((30, 500)), event((500, 7)), writes=(event((30, 7)),))
     assert operations(product, True) == pytest.approx(30 * 500 * 7)
+    told_too_small = call(event((30, 500)), event((500, 7)), writes=(event((1,)),))
+    assert operations(told_too_small, True) == pytest.approx(30 * 500 * 7)
+    batched = call(event((64, 30, 500)), event((64, 500, 7)), writes=(event((64, 30, 7)),))
+    assert 64 * 30 * 500 * 7 <= operations(batched, True) <= 8 * 64 * 30 * 500 * 7
     assert operations(product, False) == 30 * 500 + 500 * 7 + 30 * 7
 
 

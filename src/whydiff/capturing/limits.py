@@ -120,12 +120,17 @@ _RAISE = "If you know who made the trace: --trust, or --limit {}=N."
 def operations(call: Call, contracts: bool) -> float:
     """About how many operations a call takes, from the shapes that it reads and writes.
 
-    A product of (M, K) and (K, N) reads MK and KN numbers and writes MN: the root of their product is MNK. It is taken of
-    the three largest values, which is right for batches up to the root of their number.
+    A product of (M, K) and (K, N) reads MK and KN numbers and writes MN: the root of their product is MNK. What is written
+    may be told too small, so the reads alone are asked as well: MK times KN, divided by the axes that they share.
     """
     sizes = sorted((float(event.spec.numel) for event in (*call.reads, *call.writes)), reverse=True)
-    visited = sum(sizes)
-    return max(visited, math.sqrt(math.prod(sizes[:3]))) if contracts and len(sizes) >= 3 else visited
+    if not contracts or len(call.reads) < 2:
+        return sum(sizes)
+    first, other = sorted((event.spec for event in call.reads), key=lambda spec: spec.numel)[-2:]
+    batch = math.prod(a for a, b in zip(first.shape[:-2], other.shape[:-2], strict=False) if a == b)
+    summed = max({*first.shape[-2:]} & {*other.shape[-2:], *other.shape[1:2]}, default=1)
+    apart = first.numel * other.numel / max(batch * summed, 1)
+    return max(sum(sizes), math.sqrt(math.prod(sizes[:3])), float(apart))
 
 
 def _steps(spec: TensorSpec) -> Iterator[tuple[int, int]]:
