@@ -18,6 +18,7 @@ def event(shape: tuple[int, ...], strides: tuple[int, ...] = (), offset: int = 0
 
 
 def call(*reads: Event, writes: tuple[Event, ...] = (), arguments: Any = None) -> Call:
+    arguments = [[{"$read": i} for i in range(len(reads))], {}] if arguments is None else arguments
     return Call(0, SITE, "aten.mm.default", "compute", reads, writes, arguments)
 
 
@@ -26,6 +27,8 @@ def test_a_product_takes_mnk() -> None:
     assert operations(product, True) == pytest.approx(30 * 500 * 7)
     told_too_small = call(event((30, 500)), event((500, 7)), writes=(event((1,)),))
     assert operations(told_too_small, True) == pytest.approx(30 * 500 * 7)
+    squared = call(event((70, 70)), event((1,)), writes=(event((1,)),), arguments=[[{"$read": 0}, {"$read": 0}], {}])
+    assert operations(squared, True) == pytest.approx(70**3)
     batched = call(event((64, 30, 500)), event((64, 500, 7)), writes=(event((64, 30, 7)),))
     assert 64 * 30 * 500 * 7 <= operations(batched, True) <= 8 * 64 * 30 * 500 * 7
     assert operations(product, False) == 30 * 500 + 500 * 7 + 30 * 7

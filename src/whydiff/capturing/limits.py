@@ -124,13 +124,26 @@ def operations(call: Call, contracts: bool) -> float:
     may be told too small, so the reads alone are asked as well: MK times KN, divided by the axes that they share.
     """
     sizes = sorted((float(event.spec.numel) for event in (*call.reads, *call.writes)), reverse=True)
-    if not contracts or len(call.reads) < 2:
+    operands = [call.reads[i].spec for i in _operands(call.arguments) if 0 <= i < len(call.reads)]
+    if not contracts or len(operands) < 2:
         return sum(sizes)
-    first, other = sorted((event.spec for event in call.reads), key=lambda spec: spec.numel)[-2:]
+    first, other = sorted(operands, key=lambda spec: spec.numel)[-2:]
     batch = math.prod(a for a, b in zip(first.shape[:-2], other.shape[:-2], strict=False) if a == b)
     summed = max({*first.shape[-2:]} & {*other.shape[-2:], *other.shape[1:2]}, default=1)
     apart = first.numel * other.numel / max(batch * summed, 1)
     return max(sum(sizes), math.sqrt(math.prod(sizes[:3])), float(apart))
+
+
+def _operands(template: Any) -> Iterator[int]:
+    """Which reads a call is given, as often as it is given them."""
+    if isinstance(template, dict):
+        if type(template.get("$read")) is int:
+            yield template["$read"]
+        for item in template.values():
+            yield from _operands(item)
+    elif isinstance(template, Sequence) and not isinstance(template, str):
+        for item in template:
+            yield from _operands(item)
 
 
 def _steps(spec: TensorSpec) -> Iterator[tuple[int, int]]:
