@@ -13,7 +13,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import whydiff
 from whydiff import errors
 from whydiff.capturing.apart.beat import Beat
 from whydiff.capturing.apart.comparing import compare_apart
@@ -29,6 +28,7 @@ _MAKES = (
 )
 _FORBIDDEN = frozenset(_MAKES.split())
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_PACKAGE = Path(__file__).parents[2]
 _CACHING = frozenset({"open", "os.rename", "os.mkdir", "os.remove"})
 
 
@@ -97,7 +97,7 @@ def _data() -> int:
 
 def _give_up() -> None:
     """From here on Python opens no file for writing, no socket, and starts no process."""
-    kernels = tuple(filter(None, (str(Path(whydiff.__file__).parent), os.environ.get("NUMBA_CACHE_DIR"))))
+    kernels = tuple(filter(None, (str(_PACKAGE), os.environ.get("NUMBA_CACHE_DIR"))))
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES
