@@ -83,7 +83,7 @@ def _bound(memory: int) -> int:
     return held + memory if held else 0
 
 
-_STACKS = 1 << 30
+_STACKS = (1 << 30) + (64 << 20) * (os.cpu_count() or 1)
 """Bytes that threads may take for their stacks: address space that is mostly never touched."""
 
 
