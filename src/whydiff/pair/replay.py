@@ -6,6 +6,7 @@ Two programs in step are replayed by `whydiff.pair.lockstep.Lockstep`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from whydiff.capturing.adapters import Executor, Progress
@@ -76,7 +77,9 @@ def replay_together(
     number = returns(calls)
     outputs: list[dict[Slot, Payload]] = [{} for _ in executors]
     failed: list[list[tuple[Call, str]]] = [[] for _ in executors]
-    with first.running():
+    with ExitStack() as running:
+        for executor in executors:
+            running.enter_context(executor.running())
         for call in calls:
             for executor, found, missed in zip(executors, outputs, failed, strict=True):
                 if before is not None:

@@ -15,10 +15,14 @@ LeafRole = Literal["parameter", "buffer", "non_persistent_buffer", "attribute", 
 
 OVERWRITTEN, LOOK, UNINITIALISED = "overwritten", "view", "uninitialised memory"
 UNSEEN = "not observed: inside a fused region of the compiled program"
+IN_GRAPH = "inside a CUDA graph, which runs when it is replayed"
 """What `Event.skipped` says where code asks; it asks the event's properties."""
 
 UPDATE = "optimizer.step"
 """Target of the looks that `Call.is_update` tells from other calls."""
+
+GRAPH = "cuda_graph.replay"
+"""Target of a call that stands for a whole CUDA graph, inside of which nothing is seen."""
 
 SCHEMA_VERSION = 1
 """Version of the records as they are written to disk and to JSON."""

@@ -194,6 +194,8 @@ class Adapter(Recorded, ABC):
             return trace.refused
         if trace.level != "op":
             return "it was captured at module level"
+        if any(call.target == GRAPH for call in trace.calls):
+            return "it runs CUDA graphs, inside of which nothing is seen"
         missing = [
             leaf.name
             for leaf in trace.leaves

@@ -154,8 +154,10 @@ def from_payload(payload: Payload, device: str = "cpu") -> torch.Tensor:
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """What integers and plain numbers become when they meet floating ops."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    if before is not dtype:
+        torch.set_default_dtype(dtype)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        if before is not dtype:
+            torch.set_default_dtype(before)

@@ -1,4 +1,6 @@
-"""ML2 fingerprints of torch tensors: host memory by address, device memory by torch ops.
+"""ML2 fingerprints of torch tensors, now: host memory by address, device memory where it lies.
+
+A capture queues those of device memory instead (`whydiff.capturing.adapters.torch.device.queue`).
 
 Formula and keys: `whydiff.numbers.fingerprint`. Integer sums modulo 2⁶⁴ are associative, so the device's reduction
 order does not matter; nothing is copied to the host but the two lanes.
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from whydiff.capturing.adapters.torch.device.queue import lanes_now, usable
 from whydiff.capturing.adapters.torch.dtypes import integer_view, raw
 from whydiff.numbers.fingerprint import ML2_CHUNK, fingerprint_address, fingerprint_addresses, fingerprint_bytes, keys
 
@@ -23,8 +26,10 @@ _SMALL = 4 << 20
 
 def span_lanes(tensor: torch.Tensor, low: int, high: int) -> Lanes:
     """Lanes of the bytes ``[low, high)`` of a tensor's storage."""
-    if tensor.device.type == "cpu":
+    if tensor.is_cpu:
         return fingerprint_address(tensor.untyped_storage().data_ptr() + low, high - low)
+    if usable(tensor.device):
+        return lanes_now([(tensor, low, high)])[0]
     flat = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(
         tensor.untyped_storage(), low, (high - low,), (1,)
     )
@@ -33,10 +38,8 @@ def span_lanes(tensor: torch.Tensor, low: int, high: int) -> Lanes:
 
 def spans_lanes(spans: Sequence[tuple[torch.Tensor, int, int]]) -> list[Lanes]:
     """`span_lanes` of many tensors; those in host memory are read by several threads."""
-    host = [i for i, (tensor, _, _) in enumerate(spans) if tensor.device.type == "cpu"]
-    found: list[Any] = [
-        None if tensor.device.type == "cpu" else span_lanes(tensor, low, high) for tensor, low, high in spans
-    ]
+    host = [i for i, (tensor, _, _) in enumerate(spans) if tensor.is_cpu]
+    found: list[Any] = [None if tensor.is_cpu else span_lanes(tensor, low, high) for tensor, low, high in spans]
     addresses = [(spans[i][0].untyped_storage().data_ptr() + spans[i][1], spans[i][2] - spans[i][1]) for i in host]
     for i, lanes in zip(host, fingerprint_addresses(addresses), strict=True):
         found[i] = lanes
@@ -49,9 +52,14 @@ def content_lanes(tensor: torch.Tensor) -> Lanes:
     if not dense.is_contiguous() and dense.device.type == "cpu" and dense.nbytes <= _SMALL:
         # one thread: to start the program's own thread team for a small copy costs more than the copy
         return fingerprint_bytes(np.ascontiguousarray(integer_view(dense).numpy())).lanes
-    dense = dense.contiguous()
+    return span_lanes(*row_major(dense))
+
+
+def row_major(tensor: torch.Tensor) -> tuple[torch.Tensor, int, int]:
+    """A tensor's elements in row-major order (the tensor itself if it lies so), and which bytes of the storage they are."""
+    dense = raw(tensor.detach()).contiguous()
     low = int(dense.storage_offset()) * dense.element_size()
-    return span_lanes(dense, low, low + dense.numel() * dense.element_size())
+    return dense, low, low + dense.numel() * dense.element_size()
 
 
 @functools.cache

@@ -57,7 +57,7 @@ def _carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift)
     args, kwargs = _wide_arguments(func, call, reads, lift)
     refused: BaseException | None = None
     formula = FORMULAS.get(describe(func).op)
-    on_cpu = all(read.device.type == "cpu" for read in reads)
+    on_cpu = all(read.is_cpu for read in reads)
     kernel, known, taken_apart = (lambda: func), (lambda: formula), (lambda: _decomposition(func))
     with default_dtype(dtype_of(lift.dtype)):
         for way in (kernel, known, taken_apart) if on_cpu else (known, kernel, taken_apart):
@@ -94,13 +94,19 @@ def _wide_arguments(
     """The template's arguments with floating dtypes widened; ``half_to_float`` has nothing left to do."""
     args = [_widen_dtypes(decode(item, reads), lift) for item in call.arguments[0]]
     kwargs = {name: _widen_dtypes(decode(item, reads), lift) for name, item in call.arguments[1].items()}
-    for position, argument in enumerate(func._schema.arguments):
-        if argument.name == "half_to_float":
-            if position < len(args):
-                args[position] = False
-            elif argument.name in kwargs:
-                kwargs[argument.name] = False
+    position = _half_to_float(func)
+    if 0 <= position < len(args):
+        args[position] = False
+    elif "half_to_float" in kwargs:
+        kwargs["half_to_float"] = False
     return args, kwargs
+
+
+@functools.cache
+def _half_to_float(func: Any) -> int:
+    """Position of the argument of that name; -1: there is none."""
+    names = [argument.name for argument in func._schema.arguments]
+    return names.index("half_to_float") if "half_to_float" in names else -1
 
 
 def _widen_dtypes(value: Any, lift: Lift) -> Any:

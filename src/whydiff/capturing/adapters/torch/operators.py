@@ -140,6 +140,7 @@ class Decomposing(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+@functools.lru_cache(maxsize=4096)  # asked for every call of every replay; what is not found is looked up again
 def find(target: str, *, trusted: bool = True) -> Any:
     """The ``OpOverload`` behind a recorded target.
 

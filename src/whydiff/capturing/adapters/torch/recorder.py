@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from whydiff.capturing.adapters.torch.arguments import place_of
 from whydiff.capturing.adapters.torch.dtypes import not_comparable, plain, spec_of, to_payload
 from whydiff.capturing.adapters.torch.environment import Flags, rng_state, switches_now
-from whydiff.capturing.adapters.torch.fingerprints import content_lanes, spans_lanes
+from whydiff.capturing.adapters.torch.fingerprints import spans_lanes
 from whydiff.capturing.adapters.torch.operators import Operator, decomposed, describe, draws
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.results import flat, is_hole, resolved
@@ -24,8 +24,8 @@ from whydiff.capturing.adapters.torch.rows import Row, call_of
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf
 from whydiff.capturing.adapters.torch.storages import Span, Storage, Storages, read_lanes, span_of, written_lanes
-from whydiff.records import Call, Fingerprint, Kind, Payload, TensorSpec
-from whydiff.records.trace import LOOK, OVERWRITTEN, UNINITIALISED, UPDATE
+from whydiff.records import Call, Kind, Payload, TensorSpec
+from whydiff.records.trace import GRAPH, IN_GRAPH, LOOK, OVERWRITTEN, UNINITIALISED, UPDATE
 
 _Touched = tuple[int, torch.Tensor, Storage]
 
@@ -148,7 +148,9 @@ class Recorder(TorchDispatchMode):
             return (spec, storage.number, storage.producer, None, 0, True, UNINITIALISED, "")
         if not self.fingerprints:
             return (spec, storage.number, storage.producer, None, 0, True, "not fingerprinted", "")
-        lanes, nbytes, dense, known = read_lanes(tensor, storage, self._span(tensor, spec))
+        lanes, nbytes, dense, known = read_lanes(tensor, self.storages, storage, self._span(tensor, spec))
+        if lanes is None:
+            return (spec, storage.number, storage.producer, None, 0, True, IN_GRAPH, "")
         if not known and storage.leaves and not storage.covers(*span_of(tensor)[:2]):
             self._constant(tensor)  # a part of the storage that no leaf shows
         row = storage.rows[spec] = (spec, storage.number, storage.producer, lanes, nbytes, dense, "", "")
@@ -247,7 +249,9 @@ class Recorder(TorchDispatchMode):
             return (spec, storage.number, index, None, 0, True, UNINITIALISED, "")
         if not self.fingerprints:
             return (spec, storage.number, index, None, 0, True, "not fingerprinted", "")
-        lanes, nbytes, dense = written_lanes(tensor, storage, self._span(tensor, spec))
+        lanes, nbytes, dense = written_lanes(tensor, self.storages, storage, self._span(tensor, spec))
+        if lanes is None:
+            return (spec, storage.number, index, None, 0, True, IN_GRAPH, "")
         row = (spec, storage.number, index, lanes, nbytes, True, "", "")
         if dense:
             storage.rows[spec] = row  # what a reader will see
@@ -265,7 +269,9 @@ class Recorder(TorchDispatchMode):
             self._before_write(tensor, storage)
 
     def _before_write(self, tensor: torch.Tensor, storage: Storage) -> None:
-        """Leaves of this storage are about to change: keep what they were, once."""
+        """This storage is about to change: read what waits to be read of it, and keep what its leaves were, once."""
+        if storage.spans or storage.rows:
+            self.storages.queue.before_write(tensor.untyped_storage()._cdata)
         if storage.leaves and not storage.written:
             storage.written = True
             for leaf in storage.leaves:
@@ -318,14 +324,15 @@ class Recorder(TorchDispatchMode):
             low, high, _ = span_of(leaf.look)
             if (low, high) not in storage.spans:
                 unread[storage.number, low, high] = leaf, storage
-        lanes = spans_lanes([(leaf.look, low, high) for (_, low, high), (leaf, _) in unread.items()])
-        for ((_, low, high), (_, storage)), found in zip(unread.items(), lanes, strict=True):
-            storage.spans[low, high] = found
+        host = {key: leaf.look for key, (leaf, _) in unread.items() if leaf.look.is_cpu}
+        lanes = spans_lanes([(look, low, high) for (_, low, high), look in host.items()])
+        for key, found in zip(host, lanes, strict=True):
+            unread[key][1].spans[key[1:]] = found
         for leaf, storage in placed:
-            found, nbytes, dense, _ = read_lanes(leaf.look, storage)
+            read, nbytes, dense, _ = read_lanes(leaf.look, self.storages, storage)
             if not dense:
-                found, nbytes = content_lanes(leaf.look), leaf.look.numel() * leaf.look.element_size()
-            leaf.fingerprint = Fingerprint(found, nbytes)
+                read, nbytes = self.storages.read_content(leaf.look), leaf.look.numel() * leaf.look.element_size()
+            leaf.read = read, nbytes
         return storages
 
     def _place(self, leaf: LiveLeaf) -> Storage:
@@ -369,6 +376,16 @@ class Recorder(TorchDispatchMode):
             (index, scope, what, "update", self.scopes.step, "view", reads, [], ([], {}), (), 0, "", number)
         )
 
+    def before_graph(self) -> None:
+        """A CUDA graph is about to run and to write to memory that it tells nobody."""
+        self.storages.queue.flush()
+
+    def after_graph(self) -> None:
+        """Nothing that was known of a device's memory holds any more."""
+        self.storages.forget_devices(self._count)
+        _, scope = self.scopes.phase_and_scope()
+        self._append("compute", scope, GRAPH, [], [])
+
     def _append(
         self, kind: Kind, scope: str, op: str, reads: list[Row], writes: list[Row], slots: list[str] | None = None
     ) -> None:
@@ -389,6 +406,7 @@ class Recorder(TorchDispatchMode):
 
     def drain(self) -> list[Call]:
         """Calls recorded since the last drain, as records."""
+        self.storages.queue.settle()
         rows, self._rows = self._rows, []
         known: dict[Any, TensorSpec] = {}
         collecting = gc.isenabled()

@@ -8,26 +8,27 @@ from __future__ import annotations
 from typing import Any
 
 from whydiff.capturing.adapters.torch.arguments import encode
+from whydiff.capturing.adapters.torch.device.queue import known
 from whydiff.capturing.adapters.torch.dtypes import dtype_name
 from whydiff.records import Call, Event, Fingerprint, Site, TensorSpec
 
 Row = tuple[Any, ...]
 
 
-def _spec(raw: Any, known: dict[Any, TensorSpec]) -> TensorSpec:
+def _spec(raw: Any, specs: dict[Any, TensorSpec]) -> TensorSpec:
     if isinstance(raw, TensorSpec):
         return raw
-    spec = known.get(raw)
+    spec = specs.get(raw)
     if spec is None:
         shape, dtype, device, strides, offset = raw
-        spec = known[raw] = TensorSpec(
+        spec = specs[raw] = TensorSpec(
             shape=tuple(shape), dtype=dtype_name(dtype), device=str(device), strides=tuple(strides), offset=offset
         )
     return spec
 
 
-def call_of(row: Row, known: dict[Any, TensorSpec]) -> Call:
-    """One call; ``known`` remembers specs, so that equal ones are one object."""
+def call_of(row: Row, specs: dict[Any, TensorSpec]) -> Call:
+    """One call; ``specs`` remembers specs, so that equal ones are one object."""
     index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, rng, number = row
     slots, told = None, None
     if isinstance(operator, tuple) and len(operator) == 4:
@@ -42,7 +43,7 @@ def call_of(row: Row, known: dict[Any, TensorSpec]) -> Call:
     read_events = tuple(
         Event(
             site=site.at(slot),
-            spec=_spec(spec, known),
+            spec=_spec(spec, specs),
             storage=storage,
             producer=producer,
             fingerprint=_fingerprint(lanes, nbytes, dense),
@@ -54,7 +55,7 @@ def call_of(row: Row, known: dict[Any, TensorSpec]) -> Call:
     write_events = tuple(
         Event(
             site=site.at("output" if single else f"output.{i}"),
-            spec=_spec(spec, known),
+            spec=_spec(spec, specs),
             storage=storage,
             producer=producer,
             fingerprint=_fingerprint(lanes, nbytes, dense),
@@ -81,4 +82,5 @@ def call_of(row: Row, known: dict[Any, TensorSpec]) -> Call:
 
 
 def _fingerprint(lanes: Any, nbytes: int, dense: bool) -> Fingerprint | None:
-    return None if lanes is None else Fingerprint(lanes, nbytes, "content" if dense else "span")
+    found = known(lanes)
+    return None if found is None else Fingerprint(found, nbytes, "content" if dense else "span")

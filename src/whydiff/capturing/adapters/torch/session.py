@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.torch.compiled import standing_back
+from whydiff.capturing.adapters.torch.device.graphs import replays_told
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.environment import environment
 from whydiff.capturing.adapters.torch.module_recorder import ModuleRecorder
@@ -96,6 +97,8 @@ class Session(contract.Session):
             gc.freeze()
         self._uncompiled = standing_back() if self.level == "op" else nullcontext()
         self._uncompiled.__enter__()
+        self._graphs = replays_told(self.recorder.before_graph, self.recorder.after_graph)
+        self._graphs.__enter__()
         self.scopes.__enter__()
         self.recorder.__enter__()
         if self._watcher is not None:
@@ -108,6 +111,7 @@ class Session(contract.Session):
             self._watcher.__exit__(*exception)
         self.recorder.__exit__(*exception)
         self.scopes.__exit__()
+        self._graphs.__exit__(*exception)
         self._uncompiled.__exit__(*exception)
         if self._froze:
             gc.unfreeze()
@@ -275,6 +279,7 @@ class Session(contract.Session):
     def _drain(self) -> None:
         if self.sink is None:  # in memory, records are made when they are asked for
             return
+        self.recorder.storages.queue.settle()
         self.sink.add_contexts(self.recorder.contexts[self._contexts_sent :])
         self._contexts_sent = len(self.recorder.contexts)
         kept = self.payloads != "none"

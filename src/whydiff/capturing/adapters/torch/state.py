@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from whydiff.capturing.adapters._live import bound, reached_by
+from whydiff.capturing.adapters.torch.device.queue import known
 from whydiff.capturing.adapters.torch.dtypes import not_comparable, raw
 from whydiff.capturing.adapters.torch.outputs import key_name, tensors_in
 from whydiff.records import Fingerprint, LeafRole, TensorSpec
@@ -40,7 +41,7 @@ class LiveLeaf:
         self.owner, self.attribute = owner, attribute
         self.storage = -1
         self.spec = TensorSpec((), "")
-        self.fingerprint: Fingerprint | None = None
+        self.read: tuple[Any, int] | None = None
         self.skipped = not_comparable(tensor)
         self.written = self.settled = False
         self.snapshot: torch.Tensor | None = None
@@ -61,6 +62,13 @@ class LiveLeaf:
         """The beginning is kept elsewhere: let go of the tensor, so that a long capture holds no batches."""
         self.settled, self.snapshot = True, None
         self.tensor = self.look = _NOTHING
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """Of the beginning's content, once what waits in line was read; None if it was not looked at."""
+        lanes, nbytes = self.read or (None, 0)
+        found = known(lanes)
+        return None if found is None else Fingerprint(found, nbytes)
 
     @property
     def value(self) -> torch.Tensor:

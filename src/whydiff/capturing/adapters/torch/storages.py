@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters.torch.fingerprints import content_lanes, span_lanes
+from whydiff.capturing.adapters.torch.device.queue import Pending, Queue, usable
+from whydiff.capturing.adapters.torch.fingerprints import content_lanes, row_major, span_lanes
 
-Lanes = tuple[int, int]
+Lanes = tuple[int, int] | Pending | None
+"""Fingerprint lanes: known, or in line to be read; None inside a CUDA graph that is being recorded."""
 
 
 class Storage:
@@ -23,12 +25,13 @@ class Storage:
     Attributes:
         spans: lanes of the bytes ``[low, high)``, until an op writes to the storage.
         rows: the same, by how a tensor looks at the storage: what is written down when it is read.
+        device: it lies on a GPU.
     """
 
-    __slots__ = ("handle", "initialised", "leaves", "number", "producer", "rows", "shown", "spans", "written")
+    __slots__ = ("device", "handle", "initialised", "leaves", "number", "producer", "rows", "shown", "spans", "written")
 
-    def __init__(self, number: int, handle: Any, producer: int) -> None:
-        self.number = number
+    def __init__(self, number: int, handle: Any, producer: int, device: bool = False) -> None:
+        self.number, self.device = number, device
         self.handle = handle
         self.producer = producer
         self.spans: dict[tuple[int, int], Lanes] = {}
@@ -55,6 +58,7 @@ class Storages:
         self._known: dict[int, Storage] = {}
         self.count = 0
         self.nowhere = Storage(-1, None, -1)
+        self.queue = Queue()
         self._finalizer = weakref.finalize(self, _free, self._known)
 
     def of(self, tensor: torch.Tensor) -> Storage | None:
@@ -64,10 +68,28 @@ class Storages:
     def add(self, tensor: torch.Tensor, producer: int) -> Storage:
         """Begin to know a tensor's storage; ``producer`` -1 for what existed before."""
         storage = tensor.untyped_storage()
-        known = Storage(self.count, storage._weak_ref(), producer)
+        known = Storage(self.count, storage._weak_ref(), producer, tensor.is_cuda)
         self.count += 1
         self._known[storage._cdata] = known
         return known
+
+    def read(self, tensor: torch.Tensor, low: int, high: int) -> Lanes:
+        """Lanes of the bytes ``[low, high)`` of a tensor's storage."""
+        if tensor.is_cpu or not usable(tensor.device):
+            return span_lanes(tensor, low, high)
+        return self.queue.add(tensor, low, high)
+
+    def read_content(self, tensor: torch.Tensor) -> Lanes:
+        """Lanes of a tensor's elements in row-major order; copies it if it is not laid out so."""
+        return content_lanes(tensor) if tensor.is_cpu else self.read(*row_major(tensor))
+
+    def forget_devices(self, producer: int) -> None:
+        """Something wrote to memory of a device, and nobody knows to which: what an op made is made by it from now on."""
+        for known in self._known.values():
+            if known.device:
+                known.forget()
+                if known.producer >= 0:
+                    known.producer = producer
 
     def prune(self) -> None:
         """Forget storages that nobody holds any more."""
@@ -103,24 +125,31 @@ def span_of(tensor: torch.Tensor) -> tuple[int, int, bool]:
 Span = tuple[int, int, bool]
 
 
-def read_lanes(tensor: torch.Tensor, known: Storage, span: Span | None = None) -> tuple[Lanes, int, bool, bool]:
+def read_lanes(
+    tensor: torch.Tensor, storages: Storages, known: Storage, span: Span | None = None
+) -> tuple[Lanes, int, bool, bool]:
     """Fingerprint lanes of what a tensor shows now, bytes read, whether of its content, whether known before.
 
     Raises nothing; the caller has checked `not_comparable`, and may know the `span_of` the tensor.
     """
     low, high, dense = span or span_of(tensor)
-    lanes = known.spans.get((low, high))
+    lanes: Lanes = known.spans.get((low, high))
     if lanes is not None:
         return lanes, high - low, dense, True
-    lanes = known.spans[low, high] = span_lanes(tensor, low, high)
+    lanes = storages.read(tensor, low, high)
+    if lanes is not None:
+        known.spans[low, high] = lanes
     return lanes, high - low, dense, False
 
 
-def written_lanes(tensor: torch.Tensor, known: Storage, span: Span | None = None) -> tuple[Lanes, int, bool]:
+def written_lanes(
+    tensor: torch.Tensor, storages: Storages, known: Storage, span: Span | None = None
+) -> tuple[Lanes, int, bool]:
     """Fingerprint lanes of a fresh or changed tensor's content in row-major order, bytes, whether it lies so."""
     low, high, dense = span or span_of(tensor)
-    if dense:
-        lanes = span_lanes(tensor, low, high)
+    if not dense:
+        return storages.read_content(tensor), tensor.numel() * tensor.element_size(), False
+    lanes = storages.read(tensor, low, high)
+    if lanes is not None:
         known.spans[low, high] = lanes
-        return lanes, high - low, True
-    return content_lanes(tensor), tensor.numel() * tensor.element_size(), False
+    return lanes, high - low, True
