@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format docs bench bench-peers corpus clean venvs-matrix venv-colbert
+.PHONY: help venv demo test lint format docs bench bench-peers gpu corpus clean venvs-matrix venv-colbert
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ bench-peers: $(STAMP) ## install torchlens, mindstudio-probe and nnsight under .
 		$$folder/bin/python -m pip install --quiet torch==2.13.0 transformers==5.23.0 accelerate $${peer##*:} || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.capture_cost
+
+# On a machine with a CUDA device and torch, triton, numba, pytest and hypothesis: no environment is made.
+gpu: ## on a CUDA device: fingerprints against the definition, captures against the host's
+	PYTHONPATH=src:. $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m pytest tests/gpu
 
 corpus: $(STAMP) ## planted defects and benign pairs: print the confusion table, assert every score
 	$(BIN)/python -m tests.corpus

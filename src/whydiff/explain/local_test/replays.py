@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,12 @@ from whydiff.explain.local_test.operation import Array, Operation
 from whydiff.numbers.metrics import as_reals, is_integer, real_part_dtype, values
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Event, Payload
+
+Layout = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Shape, strides and offset in elements."""
+
+_SPARSE = 8
+"""Places that lie further apart than this, on average, are looked up by sorting instead of in a table."""
 
 
 def exact_values(payload: Payload) -> Array:
@@ -61,7 +68,7 @@ def is_complex(event: Event) -> bool:
     return real_part_dtype(event.spec.dtype) != event.spec.dtype
 
 
-def _layout(event: Event) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+def _layout(event: Event) -> Layout:
     """(shape, strides, offset) of an event in real numbers."""
     spec = event.spec
     strides = spec.strides or _contiguous(spec.shape)
@@ -166,22 +173,57 @@ def positions(written: Sequence[Event], result: Event) -> tuple[int, Array] | No
     for slot, event in enumerate(written if not is_complex(result) else ()):
         if event.storage != result.storage or event.spec.dtype != result.spec.dtype:
             continue
-        ours, theirs = _offsets(event), _offsets(result)
-        if ours.size != theirs.size:
+        if event.spec.numel != result.spec.numel:
             continue
-        order = np.argsort(theirs, kind="stable")
-        found = order[np.searchsorted(theirs[order], ours).clip(max=max(theirs.size - 1, 0))]
-        if np.array_equal(theirs[found], ours) and np.unique(ours).size == ours.size:
+        found = _rearranged(_layout(event), _layout(result))
+        if found is not None:
             return slot, found
     return None
 
 
-def _offsets(event: Event) -> Array:
-    spec = event.spec
-    strides = spec.strides or _contiguous(spec.shape)
-    places = np.full(spec.shape, spec.offset, dtype=np.int64)
-    for axis, (size, stride) in enumerate(zip(spec.shape, strides, strict=True)):
-        places += (np.arange(size) * stride).reshape((-1,) + (1,) * (len(spec.shape) - axis - 1))
+@functools.lru_cache(maxsize=8)  # asked for on both sides, before and after the judgement
+def _rearranged(ours: Layout, theirs: Layout) -> Array | None:
+    """Where the elements of one look stand in the other, both flat; None if they are not the same."""
+    whole = ours == theirs and _distinct(ours)
+    found = np.arange(math.prod(ours[0])) if whole else _found_in(_offsets(*ours), _offsets(*theirs))
+    if found is not None:
+        found.flags.writeable = False
+    return found
+
+
+def _distinct(layout: Layout) -> bool:
+    """Whether it is easy to see that no element of a look is another one of it."""
+    reach = 0  # how far the dimensions of smaller steps go
+    for stride, size in sorted((stride, size) for size, stride in zip(*layout[:2], strict=True) if size > 1):
+        if stride <= reach:
+            return False
+        reach += (size - 1) * stride
+    return True
+
+
+def _found_in(ours: Array, theirs: Array) -> Array | None:
+    """Where each of our places is among theirs, as many; None if they are not the same, or ours are not all distinct."""
+    if not ours.size:
+        return ours
+    low, high = int(ours.min()), int(ours.max())
+    if int(theirs.min()) != low or int(theirs.max()) != high:
+        return None
+    if high - low >= _SPARSE * ours.size:
+        order = np.argsort(theirs, kind="stable")
+        found = order[np.searchsorted(theirs[order], ours).clip(max=theirs.size - 1)]
+        return found if np.array_equal(theirs[found], ours) and np.unique(ours).size == ours.size else None
+    at = np.full(high - low + 1, -1, dtype=np.int64)
+    at[theirs[::-1] - low] = np.arange(theirs.size)[::-1]  # the first of equals
+    found = at[ours - low]
+    distinct = np.zeros(at.size, dtype=bool)
+    distinct[ours - low] = True
+    return found if (found >= 0).all() and int(distinct.sum()) == ours.size else None
+
+
+def _offsets(shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Array:
+    places = np.full(shape, offset, dtype=np.int64)
+    for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
+        places += (np.arange(size) * stride).reshape((-1,) + (1,) * (len(shape) - axis - 1))
     return places.reshape(-1)
 
 

@@ -20,6 +20,7 @@ from whydiff.capturing.adapters.roles import Role
 from whydiff.errors import UnsupportedError
 from whydiff.numbers.ranges.audit import Audit
 from whydiff.records import Call, Environment, Lift, Payload, Trace
+from whydiff.records.trace import GRAPH
 
 Progress = Callable[[str, int, int], None]
 Place = tuple[int | None, str]

@@ -129,13 +129,15 @@ def integer_view(tensor: torch.Tensor) -> torch.Tensor:
 def to_payload(tensor: torch.Tensor) -> Payload:
     """Copy a tensor of any comparable dtype to the host, bit for bit, in row-major order."""
     name = dtype_name(tensor.dtype)
-    host = raw(tensor.detach()).cpu().contiguous()
+    own = raw(tensor.detach())
+    host = own.cpu().contiguous()
     if name in ("bfloat16", "complex32") or name.startswith("float8"):
         width = host.element_size()
         bits = host.reshape(-1).view(_UNSIGNED[width]).numpy().view(f"u{width}").reshape(tuple(host.shape))
     else:
         bits = host.numpy()
-    return Payload(np.array(bits, order="C", copy=True), name)
+    shared = own.is_cpu and host.untyped_storage()._cdata == own.untyped_storage()._cdata
+    return Payload(np.array(bits, order="C", copy=True) if shared else np.asarray(bits, order="C"), name)
 
 
 def from_payload(payload: Payload, device: str = "cpu") -> torch.Tensor:

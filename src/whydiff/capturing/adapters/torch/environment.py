@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -196,8 +197,8 @@ def set_flags(flags: Mapping[str, Any]) -> Iterator[None]:
 def environment() -> Environment:
     """Everything outside the program that can change numbers."""
     return Environment(
-        versions=_versions(),
-        hardware=_hardware(),
+        versions=dict(_versions()),
+        hardware=dict(_hardware()),
         flags=_flags(),
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         rng={
@@ -212,7 +213,9 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _versions() -> dict[str, str]:
+@functools.cache
+def _versions() -> Mapping[str, str]:
+    """Of what was loaded; no process changes them, and finding them out takes longer than a small capture."""
     import importlib.metadata
 
     config = torch.__config__.show()
@@ -239,7 +242,9 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _hardware() -> dict[str, str]:
+@functools.cache
+def _hardware() -> Mapping[str, str]:
+    """What the process runs on."""
     found = {
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

@@ -259,8 +259,9 @@ class Session(contract.Session):
         self.recorder.left(scope, module, output)
         if len(self.scopes.stack) == 1 and not self._whole and torch._C._current_autograd_node() is None:
             self.recorder.returned(output, scope)
-            with _disable_current_modes():
-                self._outputs += self.keep(outputs_of(output, READER, self._returns))
+            if self.sink is not None:  # in memory, whoever asked for the run looks at its outputs
+                with _disable_current_modes():
+                    self._outputs += self.keep(outputs_of(output, READER, self._returns))
             self._returns += 1
 
     def _begin_step(self, step: int) -> None:

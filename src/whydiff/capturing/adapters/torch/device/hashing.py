@@ -13,7 +13,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-CHUNKS = 8
+CHUNKS = 4
 """Chunks that a block reads at once."""
 
 COLUMNS = 4
@@ -23,10 +23,8 @@ _WIDTH = 128
 _WARPS = 4
 
 
-@triton.jit(do_not_specialize=["count", "key_stride"])  # type: ignore[untyped-decorator, unused-ignore]
-def _ml2_many(
-    table, count, multipliers, keys, key_stride, results, CHUNKS: tl.constexpr, WIDTH: tl.constexpr  # noqa: N803
-):  # type: ignore[no-untyped-def]
+@triton.jit(do_not_specialize=["count", "key_stride"])
+def _ml2_many(table, count, multipliers, keys, key_stride, results, CHUNKS: tl.constexpr, WIDTH: tl.constexpr):
     block = tl.program_id(0).to(tl.int64)
     row = tl.zeros((), tl.int32)
     end = row + count
@@ -46,11 +44,12 @@ def _ml2_many(
     high0 = tl.zeros((CHUNKS, WIDTH), tl.uint32)
     high1 = tl.zeros((CHUNKS, WIDTH), tl.uint32)
     if address % 4 == 0:
+        # read past the level-1 cache, which is left to the multipliers
         memory = address.to(tl.pointer_type(tl.uint32))
         for start in range(0, 8192, WIDTH):
             j = start + tl.arange(0, WIDTH)
             at = base + j[None, :]
-            word = tl.load(memory + at, mask=at < words, other=0)
+            word = tl.load(memory + at, mask=at < words, other=0, cache_modifier=".cg")
             wide = word.to(tl.uint64)
             low0 += wide * tl.load(multipliers + j).to(tl.uint64)[None, :]
             high0 += word * tl.load(multipliers + 8192 + j)[None, :]
