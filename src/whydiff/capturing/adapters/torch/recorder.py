@@ -16,21 +16,20 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from whydiff.capturing.adapters.torch.arguments import place_of
 from whydiff.capturing.adapters.torch.dtypes import not_comparable, plain, spec_of, to_payload
 from whydiff.capturing.adapters.torch.environment import Flags, rng_state, switches_now
-from whydiff.capturing.adapters.torch.fingerprints import spans_lanes
+from whydiff.capturing.adapters.torch.leaves import Leaves
 from whydiff.capturing.adapters.torch.operators import Operator, decomposed, describe, draws
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.results import flat, is_hole, resolved
 from whydiff.capturing.adapters.torch.rows import Row, call_of
 from whydiff.capturing.adapters.torch.scopes import Scopes
-from whydiff.capturing.adapters.torch.state import LiveLeaf
-from whydiff.capturing.adapters.torch.storages import Span, Storage, Storages, read_lanes, span_of, written_lanes
+from whydiff.capturing.adapters.torch.storages import Span, Storage, read_lanes, span_of, written_lanes
 from whydiff.records import Call, Kind, Payload, TensorSpec
 from whydiff.records.trace import GRAPH, IN_GRAPH, LOOK, OVERWRITTEN, UNINITIALISED, UPDATE
 
 _Touched = tuple[int, torch.Tensor, Storage]
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(Leaves, TorchDispatchMode):
     """Records every op that runs on this thread while it is active.
 
     Args:
@@ -48,13 +47,10 @@ class Recorder(TorchDispatchMode):
         sink: Callable[[str, Payload], None] | None = None,
         fingerprints: bool = True,
     ) -> None:
-        super().__init__()
-        self.scopes, self.keep, self.sink, self.fingerprints = scopes, keep, sink, fingerprints
-        self.storages = Storages()
+        TorchDispatchMode.__init__(self)
+        Leaves.__init__(self, fingerprints)
+        self.scopes, self.keep, self.sink = scopes, keep, sink
         self.contexts: list[dict[str, Any]] = []
-        self.leaves: list[LiveLeaf] = []
-        self._constants = 0
-        self._expected: dict[int, LiveLeaf] = {}
         self._rows: list[Row] = []
         self._spans: dict[tuple[Any, ...], Span] = {}
         self._count = 0
@@ -163,20 +159,6 @@ class Recorder(TorchDispatchMode):
             span = self._spans[spec] = span_of(tensor)
         return span
 
-    def _met(self, tensor: torch.Tensor) -> Storage:
-        """A storage that no op made and that nobody named: something expected, or a constant."""
-        leaf = self._expected.pop(tensor.untyped_storage()._cdata, None)
-        if leaf is None:
-            return self._constant(tensor)
-        storage = self.add_leaf(leaf)
-        if not storage.covers(*span_of(tensor)[:2]):
-            self._constant(tensor)
-        return storage
-
-    def _constant(self, tensor: torch.Tensor) -> Storage:
-        self._constants += 1
-        return self.add_leaf(LiveLeaf(f"constant#{self._constants - 1}", "constant", tensor))
-
     def _rebound(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Any:
         """``set_``: from here on the tensor is a look at another storage; no number changes."""
         reads: list[Row] = []
@@ -260,23 +242,6 @@ class Recorder(TorchDispatchMode):
             return (*row[:-1], key)
         return row
 
-    def before_write(self, tensor: torch.Tensor) -> None:
-        """Keep what a leaf was if this tensor shows one; for captures that see no reads."""
-        storage = self.storages.of(tensor)
-        if storage is None and tensor.untyped_storage()._cdata in self._expected:
-            storage = self._met(tensor)
-        if storage is not None:
-            self._before_write(tensor, storage)
-
-    def _before_write(self, tensor: torch.Tensor, storage: Storage) -> None:
-        """This storage is about to change: read what waits to be read of it, and keep what its leaves were, once."""
-        if storage.spans or storage.rows:
-            self.storages.queue.before_write(tensor.untyped_storage()._cdata)
-        if storage.leaves and not storage.written:
-            storage.written = True
-            for leaf in storage.leaves:
-                leaf.keep_as_it_was()
-
     def _random_state(self, args: Any, kwargs: Any) -> str:
         key = f"rng/{self._random_states}"
         self._random_states += 1
@@ -307,56 +272,7 @@ class Recorder(TorchDispatchMode):
         self._occurrences[key] = number + 1
         return number
 
-    # ------------------------------------------------------------------ leaves and results
-
-    def add_leaf(self, leaf: LiveLeaf) -> Storage:
-        """Begin to know something that existed before the run (state, input, constant)."""
-        return self.add_leaves([leaf])[0]
-
-    def add_leaves(self, leaves: Sequence[LiveLeaf]) -> list[Storage]:
-        """Begin to know many at once: their memory is read by several threads."""
-        storages = [self._place(leaf) for leaf in leaves]
-        if not self.fingerprints:
-            return storages
-        placed = [(leaf, storage) for leaf, storage in zip(leaves, storages, strict=True) if leaf.storage >= 0]
-        unread: dict[tuple[int, int, int], tuple[LiveLeaf, Storage]] = {}
-        for leaf, storage in placed:
-            low, high, _ = span_of(leaf.look)
-            if (low, high) not in storage.spans:
-                unread[storage.number, low, high] = leaf, storage
-        host = {key: leaf.look for key, (leaf, _) in unread.items() if leaf.look.is_cpu}
-        lanes = spans_lanes([(look, low, high) for (_, low, high), look in host.items()])
-        for key, found in zip(host, lanes, strict=True):
-            unread[key][1].spans[key[1:]] = found
-        for leaf, storage in placed:
-            read, nbytes, dense, _ = read_lanes(leaf.look, self.storages, storage)
-            if not dense:
-                read, nbytes = self.storages.read_content(leaf.look), leaf.look.numel() * leaf.look.element_size()
-            leaf.read = read, nbytes
-        return storages
-
-    def _place(self, leaf: LiveLeaf) -> Storage:
-        self.leaves.append(leaf)
-        leaf.spec = spec_of(leaf.tensor)
-        if leaf.skipped:
-            return self.storages.nowhere
-        storage = self.storages.of(leaf.look)
-        if storage is None:
-            storage = self.storages.add(leaf.look, -1)
-        if storage.producer != -1 and not storage.leaves:
-            return storage  # an op of this run made it: it is no leaf
-        leaf.storage = storage.number
-        storage.leaves.append(leaf)
-        storage.shown.append(span_of(leaf.look)[:2])
-        if storage.written:
-            leaf.keep_as_it_was()
-        return storage
-
-    def expect(self, leaf: LiveLeaf) -> bool:
-        """Know the name of something that becomes a leaf only if an op touches it; False if it is known."""
-        if leaf.skipped or self.storages.of(leaf.look) is not None:
-            return False
-        return self._expected.setdefault(leaf.look.untyped_storage()._cdata, leaf) is leaf
+    # ------------------------------------------------------------------ results
 
     def returned(self, outputs: Any, scope: str = "") -> None:
         """Record what the run (or the outermost module) gave back, as a call of kind ``return``."""
