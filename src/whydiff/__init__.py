@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from whydiff.studies.same import Differs, assert_same
     from whydiff.studies.sweep.guard import assert_batch_invariant, batch_invariant
     from whydiff.studies.sweep.study import sweep
+    from whydiff.studies.training import TrainingOptions, compare_training
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ __all__ = [
     "TraceError",
     "TraceFormatError",
     "TraceVersionError",
+    "TrainingOptions",
     "UnsupportedError",
     "UsageError",
     "Verdict",
@@ -73,6 +75,7 @@ __all__ = [
     "compare_decoding",
     "compare_formulas",
     "compare_logprobs",
+    "compare_training",
     "open",
     "range_audit",
     "sweep",
@@ -92,6 +95,8 @@ _HOMES = {
     "compare_formulas": ("whydiff.studies.formulas", "compare_formulas"),
     "compare_logprobs": ("whydiff.studies.logprobs.study", "compare_logprobs"),
     "range_audit": ("whydiff.studies.ranging", "range_audit"),
+    "compare_training": ("whydiff.studies.training", "compare_training"),
+    "TrainingOptions": ("whydiff.studies.training", "TrainingOptions"),
     "open": ("whydiff.capturing.store", "open_trace"),
     "Diagnosis": ("whydiff.records", "Diagnosis"),
     "Verdict": ("whydiff.records", "Verdict"),

@@ -345,11 +345,14 @@ def _runs(
 ) -> tuple[Run | DiskTrace, ...]:
     """Both sides made ready before either runs, so that both begin from the same random states."""
     return tuple(
-        open_trace(side, trust=options.trust, limits=options.limits)
-        if isinstance(side, (str, os.PathLike))
-        else for_target(side, args).run(side, args, kwargs)
-        for side in (reference, candidate)
+        side if isinstance(side, Run) else _run(side, args, kwargs, options) for side in (reference, candidate)
     )
+
+
+def _run(side: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> Run | DiskTrace:
+    if isinstance(side, (str, os.PathLike)):
+        return open_trace(side, trust=options.trust, limits=options.limits)
+    return for_target(side, args).run(side, args, kwargs)
 
 
 @contextmanager

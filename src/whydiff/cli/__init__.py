@@ -20,6 +20,7 @@ from whydiff.cli.matrix import matrix
 from whydiff.cli.port import port
 from whydiff.cli.range import range_
 from whydiff.cli.sweep import sweep
+from whydiff.cli.training import training
 
 app = typer.Typer(
     name="whydiff",
@@ -43,6 +44,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "port": port,
     "range": range_,
     "sweep": sweep,
+    "training": training,
 }
 for _name, _help in HELP.items():
     app.command(

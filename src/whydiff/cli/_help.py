@@ -37,6 +37,13 @@ HELP = {
             "whydiff capture -o small.trace --payloads none -- env/bin/python run.py",
         ),
     ),
+    "training": Help(
+        "At which step do two training runs part, and why?",
+        (
+            'whydiff training "train.py --seed 1" "train.py --seed 1 --resume last.pt"',
+            "whydiff training old.py:train new.py:train --band 8",
+        ),
+    ),
     "sweep": Help(
         "Does a result depend on batch, length or layout?",
         (

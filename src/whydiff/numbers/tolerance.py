@@ -49,6 +49,16 @@ TORCH_TOLERANCES = {
 (as of 2.13). Every other dtype: (0, 0). A convention, not a bound: one op on inputs of size 1 is usually
 within it; whole models are often not, without any defect. It never decides a verdict."""
 
+TRAINING_BAND_FACTOR = 8.0
+"""A training run leaves the band of rounding where it lies farther from the reference than this many times the largest
+of the runs whose every result was moved by at most one unit in the last place: sums in another order move it by
+several. Measured: see ``docs/explanation/scores.md``, "Training"."""
+
+TRAINING_JUMP = 64.0
+"""Where two training runs lie this many times farther apart than at any step before, something else than the growth of
+rounding is looked for: in one step of gradient descent a difference grows by at most 1 + lr * curvature. It decides
+which steps are looked at, and no verdict."""
+
 LOCAL_BOUND_DELTA = 1e-3
 """Family-wise probability that rounding alone breaks the local bound abs(e) <= u_out * R + u_acc * (lambda *
 sqrt(n) + 2) * S for any of N outputs, lambda = `local_bound_lambda`. Higham and Mary, "A new approach to

@@ -17,6 +17,7 @@ from typing import Any
 from whydiff.capturing.adapters.contract.executing import FUSED, Change, Exchanged, Executor, RecordedSum, Value
 from whydiff.capturing.adapters.contract.running import Kept, Outputs, Precision, Run, Session
 from whydiff.capturing.adapters.roles import Role
+from whydiff.capturing.steps import StepRecord
 from whydiff.errors import UnsupportedError
 from whydiff.numbers.ranges.audit import Audit
 from whydiff.records import Call, Environment, Lift, Payload, Trace
@@ -70,6 +71,30 @@ class Recorded:
             UnsupportedError: this keeps recorded data only.
         """
         raise self._cannot("run a program")
+
+    def watching(self, sink: Callable[[StepRecord], None]) -> AbstractContextManager[Any]:
+        """A block in which every step of a training program is looked at cheaply, and given to a sink.
+
+        Raises:
+            UnsupportedError: steps of this framework's programs are not known.
+        """
+        raise self._cannot("follow a training program step by step")
+
+    def step_run(self, program: Callable[[], Any], first: int, last: int) -> Run:
+        """A live run of some steps of a training program, numbered as by `watching`.
+
+        Raises:
+            UnsupportedError: steps of this framework's programs are not known.
+        """
+        raise self._cannot("follow a training program step by step")
+
+    def jittered(self, program: Callable[[], Any], seed: int, sink: Callable[[StepRecord], None]) -> None:
+        """Run a training program under `watching`, every updated parameter rounded at random.
+
+        Raises:
+            UnsupportedError: steps of this framework's programs are not known.
+        """
+        raise self._cannot("follow a training program step by step")
 
     def executor(
         self,

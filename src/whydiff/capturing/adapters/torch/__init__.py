@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ from whydiff.capturing.adapters.torch.roles import NAMES, PLACES, roles
 from whydiff.capturing.adapters.torch.run import Run
 from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.adapters.torch.trace_audit import audit_trace
+from whydiff.capturing.adapters.torch.training.jitter import jittered
+from whydiff.capturing.adapters.torch.training.one_step import StepRun
+from whydiff.capturing.adapters.torch.training.watching import Watching
+from whydiff.capturing.steps import StepRecord
 from whydiff.numbers.ranges.audit import Audit
 from whydiff.records import Call, Environment, Lift, Payload, Trace
 
@@ -55,6 +59,18 @@ class TorchAdapter(Adapter):
     def run(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
         """A live run of a module or callable."""
         return Run(target, args, kwargs)
+
+    def watching(self, sink: Callable[[StepRecord], None]) -> Watching:
+        """A block in which every step of a training program is looked at cheaply."""
+        return Watching(sink)
+
+    def step_run(self, program: Callable[[], Any], first: int, last: int) -> Run:
+        """A live run of some steps of a training program."""
+        return StepRun(program, first, last)
+
+    def jittered(self, program: Callable[[], Any], seed: int, sink: Callable[[StepRecord], None]) -> None:
+        """Run a training program under `watching`, every updated parameter rounded at random."""
+        jittered(program, seed, sink)
 
     def executor(
         self,

@@ -1,0 +1,156 @@
+"""Where the steps of a training program end, without touching the program."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from whydiff.capturing.adapters.torch.optimizers import parameters_of
+from whydiff.capturing.adapters.torch.state import Roots
+
+_backward: Callable[..., Any] = torch.autograd.backward
+
+
+class Following:
+    """Counts the steps of what runs in its block; subclasses say what to do at each place.
+
+    A step ends with an optimizer's step. Where no optimizer of `torch.optim` ever steps, it ends with the first change
+    of a parameter that follows a ``backward()``: an update by hand, seen when the program next enters its model or
+    calls ``backward()``.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.roots: Roots = []
+        self._by_optimizer = False
+        self._ready = False
+        self._versions = 0
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Following:
+        global _backward
+        _backward = torch.autograd.backward
+        torch.autograd.backward = self._called_backward
+        self._handles = [
+            register_optimizer_step_pre_hook(self._before_update),
+            register_optimizer_step_post_hook(self._after_update),
+        ]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        torch.autograd.backward = _backward
+        for handle in self._handles:
+            handle.remove()
+
+    def gradients_ready(self, optimizer: torch.optim.Optimizer | None) -> None:
+        """The update is about to be made; without an optimizer perhaps after a further ``backward()``."""
+
+    def ended(self) -> None:
+        """Step `number` has ended."""
+
+    def differentiated(self, losses: tuple[torch.Tensor, ...]) -> None:
+        """``backward()`` was called on these tensors."""
+
+    def parameters(self) -> list[tuple[str, torch.Tensor]]:
+        """Parameters and buffers of the models that are trained, by name."""
+        found: dict[int, tuple[str, torch.Tensor]] = {}
+        for prefix, module in self.roots:
+            for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                found.setdefault(id(tensor), (f"{prefix}.{name}" if prefix else name, tensor))
+        return list(found.values())
+
+    def updated_by_hand(self) -> None:
+        """End the step if parameters were changed since the last ``backward()`` and no optimizer does it."""
+        if self._ready and not self._by_optimizer and self._changed():
+            self._end()
+
+    def _end(self) -> None:
+        self._ready = False
+        self.ended()
+        self.number += 1
+
+    def _called_backward(self, tensors: Any, *args: Any, **kwargs: Any) -> None:
+        self.updated_by_hand()
+        losses = (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)
+        if not self.roots:
+            mine = _leaves_below(losses)
+            self.roots = models(lambda p: id(p) in mine)
+        _backward(tensors, *args, **kwargs)
+        self.differentiated(losses)
+        if not self._by_optimizer:
+            self._ready = True
+            self._note()
+            self.gradients_ready(None)
+
+    def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._by_optimizer = True
+        mine = {id(p) for p in parameters_of(optimizer)}
+        if not mine & {id(p) for _, root in self.roots for p in root.parameters()}:
+            fresh = models(lambda p: id(p) in mine)  # an optimizer's parameters, or a copy that goes on with them
+            taken = [module for _, module in fresh]
+            self.roots = fresh + [(f"{p or type(m).__name__}", m) for p, m in self._others(taken)]
+        self.gradients_ready(optimizer)
+
+    def _others(self, taken: list[torch.nn.Module]) -> Roots:
+        """Models that are trained beside the fresh ones; one of the same parameters was replaced by its copy."""
+        forms = [[(n, p.shape) for n, p in module.named_parameters()] for module in taken]
+        return [(p, m) for p, m in self.roots if [(n, q.shape) for n, q in m.named_parameters()] not in forms]
+
+    def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._end()
+
+    def _note(self) -> None:
+        """Remember the parameters as they are before an update."""
+        self._versions = self._version()
+
+    def _changed(self) -> bool:
+        """Whether they are others now."""
+        return self._version() != self._versions
+
+    def _version(self) -> int:
+        return sum(p._version for _, root in self.roots for p in root.parameters())
+
+
+def _leaves_below(losses: Iterable[torch.Tensor]) -> set[int]:
+    """Identities of the tensors whose gradients a ``backward()`` of these would make."""
+    waiting: list[Any] = [loss.grad_fn for loss in losses if loss.grad_fn is not None]
+    seen, found = set(waiting), set()
+    while waiting:
+        node = waiting.pop()
+        if type(node).__name__ == "AccumulateGrad":
+            found.add(id(node.variable))
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return found
+
+
+def models(trained: Callable[[torch.Tensor], bool]) -> Roots:
+    """(prefix, module) of the outermost modules that hold a parameter of the given kind, the largest first."""
+    known = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.nn.Module)]
+    inner = {id(child) for module in known for child in module.modules() if child is not module}
+    outer = [module for module in known if id(module) not in inner and any(map(trained, module.parameters()))]
+    outer.sort(key=lambda module: -sum(p.numel() for p in module.parameters()))
+    names: dict[str, int] = {}
+    found: Roots = []
+    for module in outer:
+        if found and _within(module, (m for _, m in found)):
+            continue
+        name = type(module).__name__ if found else ""
+        count = names[name] = names.get(name, -1) + 1
+        found.append((f"{name}#{count}" if count else name, module))
+    return found
+
+
+def _within(module: torch.nn.Module, others: Iterable[torch.nn.Module]) -> bool:
+    """Whether all parameters of a module are another's too (a wrapper, a loss that holds the model)."""
+    mine = {id(p) for p in module.parameters()}
+    return any(mine <= {id(p) for p in other.parameters()} for other in others)
+
+
+__all__ = ["Following", "models"]

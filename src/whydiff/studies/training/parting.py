@@ -1,0 +1,128 @@
+"""Where two logs of steps part: which step is which, what was restored, and the first step that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from whydiff.capturing.steps import StepRecord
+
+Steps = Sequence[StepRecord]
+_LOOKED_AT = 8
+"""Steps of the shorter run that vote on which step of the other one it begins with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One part of what a step begins with, on both sides.
+
+    Attributes:
+        name: ``"parameters"``, ``"optimizer state"``, ``"hyperparameters"``, ``"random state"``, ``"batch"``.
+        equal: None: it was not seen, or one side has none and the other neither.
+        differing: what of it differs, by name.
+    """
+
+    name: str
+    equal: bool | None
+    differing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parting:
+    """The first step at which numbers differ.
+
+    Attributes:
+        step: of the reference; the candidate's is ``step - ahead``.
+        what: ``"losses"``, ``"gradients"`` or ``"parameters"``, the first of them that differs.
+        names: the tensors that differ.
+        first: the step from which both runs have to be looked at.
+        parts: what the step begins with.
+    """
+
+    step: int
+    what: str
+    names: tuple[str, ...]
+    first: int
+    parts: tuple[Part, ...]
+
+
+def offset(reference: Steps, candidate: Steps) -> int:
+    """How many steps of the reference come before the candidate's first.
+
+    The offset at which most of what the first steps begin with is equal; 0 if nothing tells.
+    """
+    shorter = min(len(reference), len(candidate))
+    best, most = 0, _alike(reference, candidate, 0)
+    for ahead in range(1, len(reference) - min(shorter, _LOOKED_AT) + 1):
+        votes = _alike(reference, candidate, ahead)
+        if votes > most:
+            best, most = ahead, votes
+    return best
+
+
+def _alike(reference: Steps, candidate: Steps, ahead: int) -> int:
+    return sum(
+        2 * (ours.weights == theirs.weights)
+        + (bool(ours.batch) and ours.batch == theirs.batch)
+        + (bool(ours.random) and ours.random == theirs.random and bool(ours.losses) and ours.losses == theirs.losses)
+        + (bool(ours.state) and ours.state == theirs.state)
+        for ours, theirs in zip(reference[ahead : ahead + _LOOKED_AT], candidate[:_LOOKED_AT], strict=False)
+    )
+
+
+def pairs(reference: Steps, candidate: Steps, ahead: int) -> Iterator[tuple[StepRecord, StepRecord]]:
+    """Steps that correspond."""
+    return zip(reference[ahead:], candidate, strict=False)
+
+
+def parting(reference: Steps, candidate: Steps, ahead: int) -> Parting | None:
+    """The first step at which losses, gradients or parameters differ; None: at none."""
+    for ours, theirs in pairs(reference, candidate, ahead):
+        found = _differs(ours, theirs)
+        if found is not None:
+            what, names = found
+            back = what == "parameters" and ours.number > ahead
+            first = ours.number - 1 if back else ours.number
+            return Parting(step=ours.number, what=what, names=names, first=first, parts=parts(ours, theirs))
+    return None
+
+
+def _differs(ours: StepRecord, theirs: StepRecord) -> tuple[str, tuple[str, ...]] | None:
+    same = len(ours.names) == len(theirs.names)  # under other names they are paired by place
+    if not same or ours.weights != theirs.weights:
+        return "parameters", _named(ours, ours.weights, theirs.weights)
+    if ours.losses != theirs.losses and ours.losses and theirs.losses:
+        return "losses", ()
+    if ours.gradients != theirs.gradients and ours.losses and theirs.losses:
+        return "gradients", _named(ours, ours.gradients, theirs.gradients)
+    return None
+
+
+def _named(ours: StepRecord, one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name, a, b in zip(ours.names, one, other, strict=False) if a != b)
+
+
+def parts(ours: StepRecord, theirs: StepRecord) -> tuple[Part, ...]:
+    """What a step begins with, part by part."""
+    seen = bool(ours.batch) and bool(theirs.batch)
+    return (
+        Part(
+            name="parameters",
+            equal=ours.weights == theirs.weights,
+            differing=_named(ours, ours.weights, theirs.weights),
+        ),
+        _mapping("optimizer state", ours.state, theirs.state),
+        _mapping("hyperparameters", ours.settings, theirs.settings),
+        _mapping("random state", ours.random, theirs.random),
+        Part(name="batch", equal=ours.batch == theirs.batch if seen else None),
+    )
+
+
+def _mapping(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Part:
+    keys = dict.fromkeys((*ours, *theirs))
+    differing = tuple(key for key in keys if ours.get(key) != theirs.get(key) or (key in ours) != (key in theirs))
+    return Part(name=name, equal=not differing if keys else None, differing=differing)
+
+
+__all__ = ["Part", "Parting", "offset", "pairs", "parting", "parts"]

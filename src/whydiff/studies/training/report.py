@@ -1,0 +1,151 @@
+"""What comparing two training runs found, and how it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from whydiff.records import Diagnosis, Verdict
+from whydiff.report._view import build
+from whydiff.report.answer import answer
+from whydiff.report.blocks import Lines, Section, Table, Text
+from whydiff.report.words import count, listed, percent, short
+from whydiff.studies.base import Study
+from whydiff.studies.training.curves import Band, Point
+from whydiff.studies.training.parting import Part, Parting
+
+_SHOWN = 12
+_NAMES = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingReport(Study):
+    """Two training runs, step by step.
+
+    Attributes:
+        verdict: ``identical`` if no loss, gradient or parameter differs at any step that both runs take; else that of
+            the first step that parts.
+        steps: how many steps the reference and the candidate take.
+        ahead: how many steps of the reference come before the candidate's first.
+        parting: the first step at which numbers differ; None: there is none.
+        begins: of a resumed run: what its first step begins with, part by part.
+        points: both runs step by step.
+        band: whether rounding alone parts the reference as far; None: not measured.
+        diagnosis: the first step that parts, in full; None: nothing parts, or it was not asked for.
+        notes: sentences worth reading.
+    """
+
+    title: ClassVar[str] = "training"
+    verdict: Verdict
+    steps: tuple[int, int]
+    ahead: int
+    parting: Parting | None
+    begins: tuple[Part, ...]
+    points: tuple[Point, ...]
+    band: Band | None
+    diagnosis: Diagnosis | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """The verdict."""
+        return str(self.verdict)
+
+    def remedy(self) -> str:
+        """Code of the step's remedy."""
+        return answer(self.diagnosis).code if self.diagnosis is not None else ""
+
+    def fields(self) -> dict[str, Any]:
+        """The record's fields; the diagnosis as its own document."""
+        found = Study.fields(self)
+        found["diagnosis"] = self.diagnosis.to_dict() if self.diagnosis is not None else None
+        return found
+
+    def answer(self) -> Lines:
+        """(label, sentence) pairs."""
+        common = len([point for point in self.points if point.loss is not None])
+        if self.parting is None:
+            resumed = f" from step {self.ahead} of the reference on" if self.ahead else ""
+            return (
+                (
+                    "",
+                    f"IDENTICAL: all losses, gradients and parameters of {count(common, 'step')} are bit-equal{resumed}",
+                ),
+                ("where", "nowhere"),
+            )
+        found = answer(self.diagnosis).lines() if self.diagnosis is not None else ()
+        apart = self.parting
+        here = f"step {apart.step}" + (f" (step {apart.step - self.ahead} of the candidate)" if self.ahead else "")
+        named = f": {listed(apart.names, _NAMES)}" if apart.names else ""
+        first = ("parts", f"at {here} of {self.steps[0]}; first in the {apart.what}{named}")
+        if not found:
+            return (("", f"INCONCLUSIVE: the runs part at {here}; the step was not explained"), first, *self._chaos())
+        return (found[0], first, *self._chaos(), *found[1:])
+
+    def _chaos(self) -> Lines:
+        if self.band is None:
+            return ()
+        rate = f"{count(self.band.runs, 'run')}; one that only rounds otherwise leaves it at most {percent(self.band.rate)}"
+        if self.band.leaves is None:
+            return (("chaos", f"inside the band that rounding alone makes of the reference, at every step ({rate})"),)
+        return (("chaos", f"it leaves the band of rounding at step {self.band.leaves} ({rate})"),)
+
+    def sections(self, verbose: bool = False) -> tuple[Section, ...]:
+        """Notes, what a resumed run begins with, curves, and the step in full."""
+        step = build(self.diagnosis, verbose=verbose).sections if self.diagnosis is not None else ()
+        where = f"Step {self.parting.first}: " if self.parting is not None else ""
+        return (
+            Section("Notes", tuple(Text(note) for note in self.notes)),
+            Section("What the resumed run begins with", _parts(self.begins)),
+            Section(
+                "What the parting step begins with", _parts(self.parting.parts) if self.parting is not None else ()
+            ),
+            Section("Steps", _curves(self.points, self.parting, verbose)),
+            *(Section(where + section.title, section.blocks) for section in step),
+        )
+
+
+def _parts(parts: tuple[Part, ...]) -> tuple[Table, ...]:
+    if not parts:
+        return ()
+    words = {True: "as in the reference", False: "differs", None: "not seen"}
+    rows = tuple((part.name, words[part.equal], listed(part.differing, _NAMES)) for part in parts)
+    return (Table(("part", "", "what differs"), rows),)
+
+
+def _curves(points: tuple[Point, ...], parting: Parting | None, verbose: bool) -> tuple[Any, ...]:
+    if not points:
+        return ()
+    shown = points if verbose else _chosen(points, parting)
+    columns = ("step", "loss", "candidate's", "gradient", "update", "absorbed", "apart", "by rounding")
+    rows = tuple(
+        (
+            str(point.step),
+            _number(point.loss),
+            _number(point.other_loss),
+            _number(point.gradient),
+            _number(point.update),
+            "–" if point.absorbed is None else percent(point.absorbed),
+            _number(point.apart),
+            _number(point.band),
+        )
+        for point in shown
+    )
+    left = len(points) - len(shown)
+    more = (Text(f"{count(left, 'further step')}; -v shows all."),) if left else ()
+    return (Table(columns, rows, numeric=columns), *more)
+
+
+def _chosen(points: tuple[Point, ...], parting: Parting | None) -> tuple[Point, ...]:
+    """The steps around the parting, and others spread over the run."""
+    at = next((i for i, point in enumerate(points) if parting is not None and point.step == parting.step), 0)
+    around = set(range(max(0, at - 2), min(len(points), at + 4)))
+    spread = {round(i * (len(points) - 1) / max(1, _SHOWN - 1)) for i in range(_SHOWN)}
+    return tuple(points[i] for i in sorted(around | spread))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else short(value)
+
+
+__all__ = ["TrainingReport"]

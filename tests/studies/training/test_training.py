@@ -1,0 +1,223 @@
+"""Two training runs, step by step: where they part and why, what a resumed run restored, and what is kept of a killed one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from typer.testing import CliRunner
+
+from whydiff.capturing.steps import StepRecord, read_steps
+from whydiff.cli import app
+from whydiff.records import Verdict
+from whydiff.studies.training import TrainingOptions, TrainingReport, compare_training
+from whydiff.studies.training.study import run_watched
+
+SCRIPT = """
+import argparse
+import torch, torch.nn as nn, torch.nn.functional as F
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--late", action="store_true")
+parser.add_argument("--steps", type=int, default=12)
+options = parser.parse_args()
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+data = torch.randn(options.steps, 4, 6)
+scale = 64.0
+for step in range(options.steps):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(data[step]), torch.arange(4) % 3)
+    (loss * scale).backward()
+    used = scale
+    if step == 7:
+        scale = 128.0
+    for parameter in model.parameters():
+        parameter.grad.div_(scale if options.late else used)
+    optimizer.step()
+    print(step, flush=True)
+    if step == 9 and "PAUSE" in __import__("os").environ:
+        __import__("time").sleep(60)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> str:
+    path = tmp_path / "train.py"
+    path.write_text(textwrap.dedent(SCRIPT), encoding="utf-8")
+    return str(path)
+
+
+def trained(
+    *, steps: int = 4, rate: float = 0.1, by_hand: bool = False, change: Any = None, dropout: float = 0.0
+) -> Any:
+    """A program that trains a small model; ``change(step, model, optimizer)`` may interfere as a step begins."""
+
+    def program() -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+        data = torch.randn(steps, 4, 6)
+        for step in range(steps):
+            if change is not None:
+                change(step, model, optimizer)
+            model.zero_grad()
+            F.cross_entropy(model(data[step]), torch.arange(4) % 3).backward()
+            if by_hand:
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        assert parameter.grad is not None
+                        parameter.sub_(rate * parameter.grad)
+            else:
+                optimizer.step()
+
+    return program
+
+
+def statuses(found: TrainingReport) -> set[tuple[str, str]]:
+    assert found.diagnosis is not None
+    return {(cause.code, cause.status) for cause in found.diagnosis.causes}
+
+
+def test_a_script_that_parts_late_is_explained_at_its_step(script: str) -> None:
+    found = compare_training(script, f"{script} --late")
+    assert found.parting is not None
+    assert (found.parting.step, found.parting.what) == (7, "gradients")
+    assert found.verdict is Verdict.SEMANTIC
+    assert ("FO003", "confirmed") in statuses(found)
+    assert found.steps == (12, 12)
+    assert [point.apart > 0 for point in found.points[:12]] == [False] * 8 + [True] * 4
+    assert "step 7 of 12" in dict(found.answer())["parts"]
+
+
+def test_equal_runs_are_identical_and_leave_the_process_as_it_was() -> None:
+    torch.manual_seed(5)
+    state, called, backward = torch.get_rng_state(), nn.Module.__call__, torch.autograd.backward
+    found = compare_training(trained(dropout=0.5), trained(dropout=0.5))
+    assert found.verdict is Verdict.IDENTICAL
+    assert found.parting is None
+    assert torch.equal(torch.get_rng_state(), state)
+    assert nn.Module.__call__ is called
+    assert torch.autograd.backward is backward
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_another_rate_parts_after_the_first_update(by_hand: bool) -> None:
+    found = compare_training(trained(by_hand=by_hand), trained(by_hand=by_hand, rate=0.2))
+    assert found.parting is not None
+    assert (found.parting.step, found.parting.what, found.parting.first) == (1, "parameters", 0)
+    assert found.verdict is Verdict.SEMANTIC
+    if not by_hand:
+        assert statuses(found) == {("TR003", "confirmed")}
+
+
+def test_weights_that_are_replaced_between_two_steps_are_named() -> None:
+    def replaced(step: int, model: nn.Module, optimizer: Any) -> None:
+        if step == 2:
+            with torch.no_grad():
+                next(model.parameters()).mul_(0.5)
+
+    found = compare_training(trained(), trained(change=replaced))
+    assert found.parting is not None
+    assert found.parting.step == 2
+    assert statuses(found) == {("ST001", "confirmed")}
+
+
+def test_lost_momentum_is_proven_in_the_step_alone() -> None:
+    def lost(step: int, model: nn.Module, optimizer: Any) -> None:
+        if step == 2:
+            optimizer.state.clear()
+
+    found = compare_training(trained(), trained(change=lost))
+    assert found.parting is not None
+    assert (found.parting.step, found.parting.first) == (3, 2)
+    assert statuses(found) == {("TR002", "confirmed")}
+
+
+def test_a_killed_run_keeps_every_step_before(script: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    watching = (
+        "import runpy, sys; from whydiff.studies.training.study import run_watched;"
+        "from whydiff.capturing.steps import StepWriter; from whydiff.studies.training.programs import Script;"
+        f"run_watched(Script({script!r}, []), StepWriter({str(log)!r}).add)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", watching], stderr=subprocess.PIPE, text=True, env=os.environ | {"PAUSE": "1"}
+    )
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.strip() == "9":
+            break
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stderr.close()
+    found = read_steps(log)
+    assert not found.complete
+    assert [step.number for step in found.steps] == list(range(10))
+
+
+def test_logs_are_compared_without_their_programs(tmp_path: Path) -> None:
+    options = TrainingOptions(log=str(tmp_path))
+    live = compare_training(trained(), trained(rate=0.2), options)
+    stored = compare_training(str(tmp_path / "reference"), str(tmp_path / "candidate"))
+    assert stored.parting == live.parting
+    assert stored.points == live.points
+    assert stored.verdict is Verdict.INCONCLUSIVE
+    assert "name the programs" in stored.notes[0]
+
+
+def test_a_log_says_what_no_optimizer_updates() -> None:
+    steps: list[StepRecord] = []
+
+    def program() -> None:
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+
+    run_watched(program, steps.append)
+    assert steps[0].trained == (True, True, False, False)
+
+
+def test_absorbed_updates_are_counted() -> None:
+    def program() -> None:
+        model = nn.Linear(4, 4, bias=False, dtype=torch.bfloat16)
+        nn.init.constant_(model.weight, 1.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(torch.ones(1, 4, dtype=torch.bfloat16)).sum().backward()
+            optimizer.step()
+
+    found = compare_training(program, program)
+    assert found.points[0].absorbed == 1.0
+
+
+def test_the_command_line_says_whether_they_agree(script: str) -> None:
+    runner = CliRunner()
+    assert runner.invoke(app, ["training", script, script]).exit_code == 0
+    parted = runner.invoke(app, ["training", script, f"{script} --late", "--no-diagnose"])
+    assert parted.exit_code == 1
+    assert "step 7 of 12" in " ".join(parted.stdout.split())
+    assert runner.invoke(app, ["training", script, "nothing.py"]).exit_code == 2
+
+
+def test_what_takes_no_step_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["training", str(_idle(tmp_path)), str(_idle(tmp_path))])
+    assert result.exit_code == 2
+
+
+def _idle(folder: Path) -> Path:
+    path = folder / "idle.py"
+    path.write_text("print('nothing')\n", encoding="utf-8")
+    return path
