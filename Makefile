@@ -10,7 +10,8 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format docs bench bench-peers gpu corpus clean venvs-matrix venv-colbert
+BROWSER := playwright axe-playwright-python
+.PHONY: help venv demo browser test lint format docs bench bench-peers gpu corpus clean venvs-matrix venv-colbert
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -38,6 +39,11 @@ lint: $(STAMP) ## ruff, mypy, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
 	$(BIN)/lint-imports
+
+# Needs a Chromium of the system (Debian: apt-get install chromium); without one it says so and checks nothing.
+browser: $(STAMP) ## look at the HTML report in a headless Chromium: interactions, axe, console, network, 100,000 ops
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $(BROWSER)
+	WHYDIFF_BROWSER=1 $(BIN)/python -m pytest -rs tests/browser
 
 format: $(STAMP) ## rewrite the code in the one style
 	$(BIN)/ruff check --fix .

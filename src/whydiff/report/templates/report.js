@@ -234,8 +234,10 @@ if (byId("ops")) {
   choose();
 }
 
-/* charts: labels are text, and Plotly reads markup in text */
-const inert = (label) => String(label).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+performance.mark("whydiff-ready");
+
+/* charts: labels are text, and Plotly reads markup and formulas in text */
+const inert = (label) => String(label).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\$/g, "&#36;");
 const short = (label) => (label.length > 34 ? `${label.slice(0, 12)}…${label.slice(-20)}` : label);
 const color = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 function draw(holder) {
