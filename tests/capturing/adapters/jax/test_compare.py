@@ -172,3 +172,14 @@ def test_a_function_that_was_traced_before_keeps_its_old_value_and_is_judged_by_
     before = fast(x).tobytes()
     assert compare(lambda: scaled(x), lambda: fast(x)).verdict is Verdict.SEMANTIC
     assert fast(x).tobytes() == before
+
+
+def test_keys_that_jax_cannot_sort_stay_apart() -> None:
+    x = jnp.arange(6.0)
+
+    def run(shift: float) -> Any:
+        return {0: x * 2, "0": [x + shift]}
+
+    assert compare(lambda: run(1.0), lambda: run(1.0)).verdict is Verdict.IDENTICAL
+    found = compare(lambda: run(1.0), lambda: run(1.5))
+    assert [(slot, one.status) for slot, one in found.outputs] == [("[0]", "agrees"), ("0[0]", "differs")]

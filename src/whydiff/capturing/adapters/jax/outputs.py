@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -10,11 +10,13 @@ import numpy as np
 from whydiff.capturing.adapters._outputs import key_step
 from whydiff.capturing.adapters.jax.state import members, raw
 
+T = TypeVar("T")
+
 
 def arrays_in(value: Any) -> list[tuple[str, Any]]:
     """(path, array) for every array of a pytree, in order; one alone has the path ``"output"``."""
     found: list[tuple[str, Any]] = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
+    for path, leaf in _leaves(value):
         name = _name(path)
         if isinstance(leaf, (jax.Array, np.ndarray)):
             found.append((name or "output", leaf))
@@ -25,6 +27,26 @@ def arrays_in(value: Any) -> list[tuple[str, Any]]:
     if len(found) == 1:
         return [("output" if not _plain_key(value) else found[0][0], found[0][1])]
     return found
+
+
+def ready(value: T) -> T:
+    """The result itself, as soon as all that is inside is computed."""
+    jax.block_until_ready([leaf for _, leaf in _leaves(value)])
+    return value
+
+
+def _leaves(value: Any) -> list[tuple[tuple[Any, ...], Any]]:
+    """Leaves of a pytree with their paths; in Python's order where JAX cannot sort a mapping's keys (0 and "0")."""
+    try:
+        return list(jax.tree_util.tree_flatten_with_path(value)[0])
+    except ValueError:
+        if isinstance(value, dict):
+            items = [(jax.tree_util.DictKey(key), item) for key, item in value.items()]
+        elif isinstance(value, (list, tuple)):
+            items = [(jax.tree_util.SequenceKey(at), item) for at, item in enumerate(value)]
+        else:
+            raise
+        return [((key, *path), leaf) for key, item in items for path, leaf in _leaves(item)]
 
 
 def _plain_key(value: Any) -> bool:

@@ -17,7 +17,7 @@ from whydiff.capturing.adapters.jax import internals, values
 from whydiff.capturing.adapters.jax.environment import environment
 from whydiff.capturing.adapters.jax.interventions import Changes, supported
 from whydiff.capturing.adapters.jax.known import Known
-from whydiff.capturing.adapters.jax.outputs import arrays_in
+from whydiff.capturing.adapters.jax.outputs import arrays_in, ready
 from whydiff.capturing.adapters.jax.process import Process
 from whydiff.capturing.adapters.jax.reading import READER
 from whydiff.capturing.adapters.jax.recorder import Recorder
@@ -64,7 +64,7 @@ class Run(contract.Run):
     def _given(self) -> tuple[Outputs, tuple[Output, ...]]:
         with self._beginning():
             args, kwargs = self._inputs(copied=self._anchor is None)
-            result = jax.block_until_ready(called(self.target, args, kwargs))
+            result = ready(called(self.target, args, kwargs))
             return arrays_in(result), outputs_of(result, READER)
 
     def capture(self, *, level: str = "op") -> RecordedTrace:
@@ -112,7 +112,7 @@ class Run(contract.Run):
                 result = called(self.target, self.args, self.kwargs)
             found = arrays_in(result)
             recorder.returned(found)
-            self._observed = outputs_of(jax.block_until_ready(result), READER)
+            self._observed = outputs_of(ready(result), READER)
         return recorder, recording, found
 
     def plain(self, interventions: Iterable[Intervention] = (), donor: contract.Executor | None = None) -> Outputs:
@@ -125,7 +125,7 @@ class Run(contract.Run):
         changes = Changes(tuple(interventions), donor, self.reached)
         with self._beginning(), changes.made():
             args, kwargs = changes.inputs(self._inputs())
-            return arrays_in(jax.block_until_ready(called(changes.target(self.target), args, kwargs)))
+            return arrays_in(ready(called(changes.target(self.target), args, kwargs)))
 
     def check(self, trace: Trace | None = None) -> ObserverCheck:
         """H0 and H0′ (plain) against H1 (the capture made in between)."""
