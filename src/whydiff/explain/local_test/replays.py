@@ -85,7 +85,8 @@ def _apply(call: Call, arrays: Sequence[Array], lifted: Executor) -> list[Array]
     """
     before = _not_lifted(lifted)
     given = [_as_numbers(a, event) for a, event in zip(arrays, call.reads, strict=True)]
-    tensors = [lifted.adopt_foreign(Payload(np.ascontiguousarray(a), a.dtype.name)) for a in given]
+    whole = [np.ascontiguousarray(a).reshape(a.shape) for a in given]  # a single number stays one: no axis is added
+    tensors = [lifted.adopt_foreign(Payload(a, a.dtype.name)) for a in whole]
     outputs = list(lifted.apply(call, tensors)) or [tensors[i] for i in call.mutates]
     if _not_lifted(lifted) > before:
         raise ReplayError("The op cannot be executed in float64.", where=str(call.site), actual=call.target)
