@@ -61,6 +61,7 @@ LINE = (x for x in ())
         ("nothing_compared", LINE, LINE, SEMANTIC, "semantic"),
         ("not_all_readable", (X, LINE), (X, LINE), SEEN, "inconclusive"),
         ("other_structure", (X,), (X, X), SEEN, "incomparable"),
+        ("ran_otherwise", X, X.clone(), replace(SEEN, otherwise=("candidate",)), "inconclusive"),
         ("equal", X, X.clone(), SEEN, "identical"),
         ("equal", X, X.clone(), replace(SEMANTIC, origins=3), "identical"),
         ("equal", X * float("nan"), X * float("nan"), SEEN, "identical"),
@@ -360,3 +361,22 @@ def test_an_empty_trace_is_no_agreement(tmp_path: Path) -> None:
         with whydiff.capture(tmp_path / name):
             pass
     assert whydiff.compare(str(tmp_path / "a"), str(tmp_path / "b")).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_compiled_program_in_a_trace_is_not_called_identical(tmp_path: Path) -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return x.sin() * 2
+
+    compiled = torch.compile(program, backend="eager")
+    assert torch.equal(compiled(X), program(X))
+    for name, run in (("plain", program), ("compiled", compiled), ("off", torch.compiler.disable(program))):
+        with whydiff.capture(tmp_path / name):
+            run(X)
+    assert open_trace(tmp_path / "plain").observer.unchanged is None
+    assert open_trace(tmp_path / "off").observer.unchanged is None
+    assert "1 call(s) of compiled functions ran uncompiled" in open_trace(tmp_path / "compiled").observer.note
+    found = whydiff.compare(tmp_path / "plain", tmp_path / "compiled")
+    assert str(found.verdict) == "inconclusive"
+    assert any("ran uncompiled" in note for note in found.notes)
+    assert whydiff.compare(program, compiled, X).verdict is Verdict.IDENTICAL
+    assert torch._dynamo.eval_frame._callback_from_stance.__name__ == "_callback_from_stance"

@@ -11,6 +11,7 @@ contradicts it. The first rule of `RULES` that applies decides:
 | `nothing_compared` | no output could be compared | inconclusive, unless a difference was found inside |
 | `not_all_readable` | all compared is bit-equal, some outputs could not be read | inconclusive |
 | `other_structure` | all compared is bit-equal, one side has further outputs | incomparable |
+| `ran_otherwise` | all compared is bit-equal, a trace's program ran in another way while it was recorded | inconclusive |
 | `equal` | every output is bit-equal | identical; what differs inside is a note |
 | `other_nans` | every value is equal, and where both are NaN its bits are not | rounding |
 | `another_dtype` | every value is equal, some in another dtype | precision |
@@ -45,6 +46,7 @@ class Inside:
         varying: sides of which a plain run differs from another plain run.
         changed: sides that observing changed.
         cut: sides whose trace ended early.
+        otherwise: sides whose recorded outputs are those of another way of running (uncompiled), which nothing checked.
         origins: how many places differ.
         unpaired: how many calls have no counterpart.
         proven: a cause was confirmed by running the program again unobserved.
@@ -59,6 +61,7 @@ class Inside:
     varying: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
+    otherwise: tuple[str, ...] = ()
     origins: int = 0
     unpaired: int = 0
     proven: bool = False
@@ -83,6 +86,9 @@ def inside(
         varying=tuple(name for name, trace in sides if trace.observer.deterministic is False),
         changed=tuple(name for name, trace in sides if trace.observer.unchanged is False),
         cut=tuple(name for name, trace in sides if not trace.complete),
+        otherwise=tuple(
+            name for name, trace in sides if trace.observer.unchanged is False and not trace.observer.outputs
+        ),
         origins=len(local.origins),
         unpaired=len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate),
         proven=any(experiment.method == "rerun" for experiment in unobserved),
@@ -137,6 +143,16 @@ def other_structure(found: Anchor, inside: Inside) -> Judged:
     sides = _names(tuple(dict.fromkeys(one.only for one in lone)))
     return Verdict.INCOMPARABLE, (
         f"only the {sides} returned {_slots(lone)}; the other {len(found.compared)} outputs are bit-equal"
+    )
+
+
+def ran_otherwise(found: Anchor, inside: Inside) -> Judged:
+    """What was recorded agrees, and is not what the program gives when nobody records it."""
+    if not found.agree or not inside.otherwise:
+        return None
+    return Verdict.INCONCLUSIVE, (
+        f"because the {_names(inside.otherwise)} ran in another way while it was recorded: what was recorded is bit-equal, "
+        "what it gives otherwise is not known"
     )
 
 
@@ -250,6 +266,7 @@ RULES: tuple[Rule, ...] = (
     nothing_compared,
     not_all_readable,
     other_structure,
+    ran_otherwise,
     equal,
     other_nans,
     another_dtype,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -64,9 +64,33 @@ def _versions() -> Iterator[tuple[Any, int]]:
             yield code, len(torch._C._dynamo.eval_frame._debug_get_cache_entry_list(code))
 
 
-def standing_back() -> Any:
-    """A context manager in which compiled functions run uncompiled, without being forgotten."""
-    return torch.compiler.set_stance("force_eager") if can_be_changed() else nullcontext()
+class StandingBack:
+    """A block in which compiled functions run uncompiled, without being forgotten.
+
+    Attributes:
+        calls: how many calls of compiled functions ran uncompiled.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> StandingBack:
+        if can_be_changed():
+            self._stack.enter_context(torch.compiler.set_stance("force_eager"))
+            frames: Any = sys.modules["torch._dynamo"].eval_frame
+            chosen = frames._callback_from_stance  # asked at every call of a compiled function
+
+            def counted(callback: Any) -> Any:
+                self.calls += callback not in (False, None)
+                return chosen(callback)
+
+            frames._callback_from_stance = counted
+            self._stack.callback(setattr, frames, "_callback_from_stance", chosen)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.close()
 
 
 @contextmanager

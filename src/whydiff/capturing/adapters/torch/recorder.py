@@ -63,7 +63,7 @@ class Recorder(Leaves, TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No wrapper around every op: while a capture runs nothing is compiled (`compiled.standing_back`)."""
+        """No wrapper around every op: while a capture runs nothing is compiled (`compiled.StandingBack`)."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

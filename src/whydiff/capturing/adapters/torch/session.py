@@ -6,7 +6,6 @@ import gc
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._outputs import outputs_of
-from whydiff.capturing.adapters.torch.compiled import standing_back
+from whydiff.capturing.adapters.torch.compiled import StandingBack
 from whydiff.capturing.adapters.torch.device.graphs import replays_told
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.environment import environment
@@ -70,6 +69,7 @@ class Session(contract.Session):
         self._random_states: dict[str, Payload] = {}
         self._names: dict[str, int] = {}
         self._parameters: dict[int, str] = {}
+        self._uncompiled = StandingBack()
         self._leaves_sent = 0
         self._contexts_sent = 0
         self.scopes = Scopes(
@@ -95,8 +95,8 @@ class Session(contract.Session):
         self._froze = gc.get_freeze_count() == 0
         if self._froze:
             gc.freeze()
-        self._uncompiled = standing_back() if self.level == "op" else nullcontext()
-        self._uncompiled.__enter__()
+        if self.level == "op":
+            self._uncompiled.__enter__()
         self._graphs = replays_told(self.recorder.before_graph, self.recorder.after_graph)
         self._graphs.__enter__()
         self.scopes.__enter__()
@@ -112,7 +112,8 @@ class Session(contract.Session):
         self.recorder.__exit__(*exception)
         self.scopes.__exit__()
         self._graphs.__exit__(*exception)
-        self._uncompiled.__exit__(*exception)
+        if self.level == "op":
+            self._uncompiled.__exit__(*exception)
         if self._froze:
             gc.unfreeze()
         self._drain()
@@ -210,9 +211,13 @@ class Session(contract.Session):
 
     def manifest(self) -> dict[str, Any]:
         """What a trace's writer is closed with, after the block."""
-        unchecked = ObserverCheck(
-            deterministic=None, unchanged=None, outputs=0, note="not run: a capture sees the program once"
-        )
+        note, changed = "not run: a capture sees the program once", None
+        if self._uncompiled.calls:
+            changed, note = (
+                False,
+                f"{self._uncompiled.calls} call(s) of compiled functions ran uncompiled while ops were recorded",
+            )
+        unchecked = ObserverCheck(deterministic=None, unchanged=changed, outputs=0, note=note)
         found = {name: value for name, value in self.summary(unchecked).items() if name != "contexts"}
         return found | {"outputs": tuple(self._outputs)}
 
