@@ -247,7 +247,8 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
         tests = attempted("the local test", lambda: examine(case, progress), None)
     origins = judge_origins(case, causes, scaling, tests)
     observed = inside(case, *judge(case, origins, causes, scaling), causes)
-    if not returned.agree and (observed.changed or observed.agree) and not observed.varying:
+    untold = observed.changed or observed.agree or observed.verdict is Verdict.INCONCLUSIVE
+    if not returned.agree and untold and not observed.varying:
         observed = replace(observed, rerun=attempted("the reruns in float64", lambda: rerun(case), None))
     if not observed.agree and not observed.varying:
         said = observed.verdict

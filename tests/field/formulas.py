@@ -332,3 +332,24 @@ def scaled_training(late: bool) -> Callable[[], torch.Tensor]:
         return torch.stack(losses)
 
     return run
+
+
+# ------------------------------------------------------- what comes after it stays sparse and cannot be executed again
+
+LINKS, FEATURES = seeded(12, 12).relu() + torch.eye(12), seeded(12, 6)
+
+
+def graph_layer(norm: str, dtype: torch.dtype | None = None) -> Callable[[], torch.Tensor]:
+    """A graph layer with a sparse output; ``dtype``: the program casts by itself."""
+
+    def run() -> torch.Tensor:
+        links, x = (LINKS, FEATURES) if dtype is None else (LINKS.to(dtype), FEATURES.to(dtype))
+        degree = links.sum(1, keepdim=True)
+        by = {
+            "row": lambda: links / degree,
+            "row, in another order": lambda: links * (1 / degree),
+            "symmetric": lambda: degree.rsqrt() * links * degree.T.rsqrt(),
+        }[norm]()
+        return torch.sparse.mm(by.to_sparse(), torch.relu(x).to_sparse())
+
+    return run

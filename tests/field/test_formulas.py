@@ -49,6 +49,19 @@ CASES: dict[str, Case] = {  # (reference, candidate, verdicts, families of the f
     "a decay coupled by foreach": (field.sgd("loop"), field.sgd("coupled"), "semantic", "FO TR"),
     "a decay decoupled by foreach": (field.sgd("loop"), field.sgd("right"), "rounding identical", ""),
     "a loss scale too late": (field.scaled_training(False), field.scaled_training(True), "semantic", "FO"),
+    "a graph normalised otherwise": (field.graph_layer("row"), field.graph_layer("symmetric"), "semantic", ""),
+    "a graph normalised in another order": (
+        field.graph_layer("row"),
+        field.graph_layer("row, in another order"),
+        "rounding",
+        "",
+    ),
+    "the same, with casts of its own": (
+        field.graph_layer("row", torch.float32),
+        field.graph_layer("row, in another order", torch.float32),
+        "rounding inconclusive",
+        "",
+    ),
     "an array that is normalised": (field.normalised, field.encoded, "semantic inconclusive", ""),
     "a number": (
         lambda: float(field.encoded().sum()),

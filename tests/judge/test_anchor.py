@@ -34,6 +34,9 @@ SHRINKS = Rerun(Scale(Difference(1e-7, 1.0), Difference(1e-16, 1.0)), (1e-7, 1e-
 COARSE = replace(SHRINKS, errors=(1e-7, 1e-3), coarse="candidate")
 BETWEEN = Rerun(Scale(Difference(1e-3, 1.0), Difference(1e-7, 1.0)), (0.0, 0.0))
 SEMANTIC = Inside(Verdict.SEMANTIC, "another weight")
+STAYED = Rerun(Scale(Difference(1e-7, 1.0), Difference(1e-7, 1.0)), (0.0, 1e-7))
+"""A program that casts by itself: rounding stays."""
+BLIND = Inside(Verdict.INCONCLUSIVE, "no test tells")
 
 
 def trace(value: Any) -> RecordedTrace:
@@ -81,6 +84,9 @@ LINE = (x for x in ())
         ("rerun_tells", X, X * 2, replace(SEEN, rerun=COARSE), "precision"),
         ("rerun_tells", X, X * 2, replace(ROUNDED, rerun=STAYS, changed=("candidate",)), "semantic"),
         ("rerun_tells", X, X * 2, replace(PRECISE, rerun=SHRINKS, changed=("candidate",), proven=True), "precision"),
+        ("rerun_tells", X, X * 2, replace(BLIND, rerun=replace(STAYS, errors=(1e-8, 1e-8))), "semantic"),
+        ("rerun_tells", X, X * 2, replace(BLIND, rerun=SHRINKS), "rounding"),
+        ("", X, X * 2, replace(BLIND, rerun=STAYED), "inconclusive"),
         ("looking_changed_it", X, X * 2, replace(SEEN, rerun=BETWEEN, changed=("candidate",)), "inconclusive"),
         ("looking_changed_it", X, X * 2, replace(PRECISE, changed=("candidate",), proven=True), "precision"),
         ("looking_changed_it", X, X * 2, replace(SEEN, changed=("candidate",)), "inconclusive"),

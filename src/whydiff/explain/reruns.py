@@ -19,7 +19,7 @@ from whydiff.explain.scale import Difference, Scale, choices, difference, graver
 from whydiff.explain.sides import Side
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.tolerance import PRECISION_CLASS_RATIO, ROUNDING_LEVEL, UNIT_ROUNDOFF
+from whydiff.numbers.tolerance import CANCELLED_SHARE, PRECISION_CLASS_RATIO, ROUNDING_LEVEL, UNIT_ROUNDOFF
 from whydiff.pair.slices import counterparts
 from whydiff.records import Intervention, Output, Payload, Slot, Trace, Verdict
 
@@ -40,6 +40,7 @@ class Rerun:
         coarse: the side that computes the same function with fewer bits; empty: neither, or it is another function.
         reproduced: at which precision one side gives the other's outputs bit for bit, as a sentence; empty: at none.
         words: only words differ, and in float64 they agree.
+        unit: unit roundoff of the outputs' coarsest dtype.
     """
 
     scale: Scale | None
@@ -47,6 +48,18 @@ class Rerun:
     coarse: Literal["", "reference", "candidate"] = ""
     reproduced: str = ""
     words: bool = False
+    unit: float = UNIT_ROUNDOFF["float32"]
+
+    @property
+    def decides(self) -> bool:
+        """Whether a difference that stays is another function's.
+
+        A program that casts by itself gives the same numbers in float64 as before, rounding and all; then the difference
+        must be more than rounding makes of an output: over half of its digits (`CANCELLED_SHARE`).
+        """
+        assert self.scale is not None
+        apart = self.scale.double
+        return apart.discrete or min(self.errors) > 0 or apart.mean > self.unit**CANCELLED_SHARE * apart.magnitude
 
     @property
     def verdict(self) -> Verdict:
@@ -57,7 +70,9 @@ class Rerun:
             return Verdict.ROUNDING
         if self.scale is None or self.scale.nature == "between":
             return Verdict.INCONCLUSIVE
-        return Verdict.SEMANTIC if self.scale.nature == "stays" else Verdict.ROUNDING
+        if self.scale.nature == "stays":
+            return Verdict.SEMANTIC if self.decides else Verdict.INCONCLUSIVE
+        return Verdict.ROUNDING
 
     def __str__(self) -> str:
         if self.words:
@@ -123,8 +138,8 @@ def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
             return Rerun(None, (0.0, 0.0), words=True)
     errors = _error(wide[0], plain[0]), _error(wide[1], plain[1])
     if agrees:
-        return Rerun(scale, errors, _coarse(errors, plain))
-    found = Rerun(scale, errors, reproduced="" if only else _reproduced(case, runs, plain))
+        return Rerun(scale, errors, _coarse(errors, _unit(plain)))
+    found = Rerun(scale, errors, reproduced="" if only else _reproduced(case, runs, plain), unit=_unit(plain))
     return found if found.scale is not None or found.reproduced else None
 
 
@@ -184,9 +199,12 @@ def _error(exact: _Given, plain: _Given) -> float:
     return max((one.mean / one.magnitude for one in apart if one is not None and one.magnitude), default=0.0)
 
 
-def _coarse(errors: tuple[float, float], plain: Sequence[_Given]) -> Literal["", "reference", "candidate"]:
+def _unit(plain: Sequence[_Given]) -> float:
+    return max((UNIT_ROUNDOFF.get(payload.dtype, 0.0) for side in plain for payload in side.values()), default=0.0)
+
+
+def _coarse(errors: tuple[float, float], unit: float) -> Literal["", "reference", "candidate"]:
     """The side of another precision class, if its error is more than rounding its outputs' dtype explains."""
-    unit = max((UNIT_ROUNDOFF.get(payload.dtype, 0.0) for side in plain for payload in side.values()), default=0.0)
     if max(errors) <= max(PRECISION_CLASS_RATIO * min(errors), ROUNDING_LEVEL * unit):
         return ""
     return "reference" if errors[0] > errors[1] else "candidate"

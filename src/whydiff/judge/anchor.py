@@ -17,7 +17,7 @@ contradicts it. The first rule of `RULES` that applies decides:
 | `another_dtype` | every value is equal, some in another dtype | precision |
 | `other_shapes` | outputs have other shapes or kinds, and nothing worse was found | incomparable |
 | `other_points` | they differ, the observed runs agree, and returned values proved to be no counterparts | incomparable |
-| `rerun_tells` | they differ, what was observed is not that, and unobserved reruns tell | rounding, precision or semantic |
+| `rerun_tells` | they differ, what was observed does not tell, and unobserved reruns do | rounding, precision or semantic |
 | `looking_changed_it` | they differ, and observing changed a run | as found inside if that is severe, else inconclusive |
 | `made_outside` | they differ mildly inside, and an output does not follow from that | semantic or inconclusive |
 | `unseen` | they differ, and everything observed agrees | inconclusive: made where nobody looked |
@@ -213,12 +213,16 @@ _WHERE_NOBODY_LOOKED = {
 def rerun_tells(found: Anchor, inside: Inside) -> Judged:
     """The observed runs are not the difference; the same values at another precision, unobserved, may tell."""
     numbers = inside.rerun
-    if numbers is None or not (inside.changed or inside.agree):
+    blind = inside.verdict is Verdict.INCONCLUSIVE
+    if numbers is None or not (inside.changed or inside.agree or blind):
         return None
     verdict = numbers.verdict
     if verdict is Verdict.ROUNDING and inside.proven and inside.verdict is Verdict.PRECISION:
         return inside.verdict, f"{inside.reason}; {numbers}"
-    return None if verdict is Verdict.INCONCLUSIVE else (verdict, f"{_WHERE_NOBODY_LOOKED[verdict]}; {numbers}")
+    if verdict is Verdict.INCONCLUSIVE:
+        return None
+    said = f"{inside.reason}; but" if blind and not inside.changed else f"{_WHERE_NOBODY_LOOKED[verdict]};"
+    return verdict, f"{said} {numbers}"
 
 
 def looking_changed_it(found: Anchor, inside: Inside) -> Judged:

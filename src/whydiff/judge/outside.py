@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from whydiff.capturing.adapters import Executor, replayable
+from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.reruns import SIDES, rerun
 from whydiff.explain.scale import Scale, choices, difference
@@ -46,7 +47,10 @@ def outside(case: Case, found: Anchor, verdict: Verdict) -> Outside | None:
     left = [one for one in found.having("values", "text") if one.slot not in seen]
     if verdict not in _MILD or found.substitute or not left:
         return None
-    scales = _written(case, [one for one in left if one.numbers is not None])
+    try:
+        scales = _written(case, [one for one in left if one.numbers is not None])
+    except PayloadError:  # what is returned cannot be made again: the plain programs are asked
+        scales = {}
     stay = [one for one in left if one.slot in scales and scales[one.slot].nature == "stays"]
     if stay:
         return Outside(tuple(stay), Verdict.SEMANTIC, f"lifted: {scales[stay[0].slot]}")
