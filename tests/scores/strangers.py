@@ -84,10 +84,10 @@ def forking() -> Iterator[list[Forked]]:
         yield made
 
 
-def warm(reference: Path, candidate: Path) -> None:
-    """Load in this process what a comparison loads, so that forks have it."""
+def warm(reference: Path, candidate: Path) -> Any:
+    """Load in this process what a comparison loads, so that forks have it; the honest diagnosis."""
     torch.set_num_threads(1)
-    whydiff.compare(reference, candidate, options=whydiff.pipeline.Options(trust=True))
+    return whydiff.compare(reference, candidate, options=whydiff.pipeline.Options(trust=True))
 
 
 # ------------------------------------------------------------------------------------------------ sealed

@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import tracemalloc
 import warnings
 import zipfile
@@ -343,3 +345,79 @@ def test_an_old_pytorch_file_that_ends_inside_a_length_is_refused(tmp_path: Path
         (tmp_path / "x.pt").write_bytes(whole[:end])
         with pytest.raises(TraceFormatError, match="damaged, or holds more"):
             checkpoint(tmp_path / "x.pt")
+
+
+# --------------------------------------------------------------------------- found by people who tried
+
+
+def test_a_bad_archive_does_not_lose_the_report_of_a_tree(tmp_path: Path) -> None:
+    """106 bytes that look like the end of an archive."""
+    end = b"PK\x05\x06" + bytes(4) + struct.pack("<HHIIH", 1, 1, 2**31, 40, 0)
+    for side in ("one", "two"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "bad.pt").write_bytes(side.encode() * 28 + end)
+        (tmp_path / side / "good.json").write_text(f'{{"n": "{side}"}}')
+    found = compare_artifacts(tmp_path / "one", tmp_path / "two")
+    statuses = {file.path: file.status for file in found.files}
+    assert statuses["good.json"] == "differs" and statuses["bad.pt"] in ("differs", "not compared")
+
+
+@pytest.mark.parametrize("named", [lambda x: [x, x], lambda x: {"a": x, "b": x}, lambda x: (x, [x], {"k": x})])
+def test_a_file_that_names_itself_again_and_again_is_refused_at_once(
+    tmp_path: Path, named: Callable[[Any], Any]
+) -> None:
+    value: Any = ["x"]
+    for _ in range(60):
+        value = named(value)
+    for n, side in enumerate(("one", "two")):
+        (tmp_path / side).mkdir()
+        torch.save({"n": n, "x": value}, tmp_path / side / "x.pt")
+    found = compare_artifacts(tmp_path / "one", tmp_path / "two")
+    assert found.files[0].items[0].status == "not compared"
+    assert "unfolds to more than" in found.not_compared[0].reason
+
+
+def test_a_line_may_hold_a_line_separator(tmp_path: Path) -> None:
+    for n, side in enumerate(("one", "two")):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "x.jsonl").write_text(
+            f'{{"t": "a\u2028b\u0085c", "n": {n}}}\r\n{{"n": 2}}\n', encoding="utf-8"
+        )
+    (file,) = compare_artifacts(tmp_path / "one", tmp_path / "two").files
+    assert [item.name for item in file.items] == ["[0].n"]
+
+
+def test_bytes_that_carry_no_value_are_told(tmp_path: Path) -> None:
+    """No number and no text differs, and yet the files do: that is said."""
+    for n, side in enumerate(("one", "two")):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "x.json").write_text('{"a": 1, "b": 2}' if n else '{"b":2,   "a":1}')
+    found = compare_artifacts(tmp_path / "one", tmp_path / "two")
+    assert found.status == "identical"
+    (count,) = found.not_compared
+    assert count.what == "bytes that hold no number and no value" and count.examples == ("x.json",)
+
+
+def test_the_order_of_a_directory_and_of_a_set_changes_nothing(tmp_path: Path) -> None:
+    """The same trees, written in another order and read under another hash seed, give the same JSON, byte for byte."""
+    words = [f"word{n}" for n in range(20)]
+    texts = []
+    for seed, order in (("0", words), ("1", words[::-1])):
+        roots = [tmp_path / seed / side for side in ("one", "two")]
+        for n, root in enumerate(roots):
+            (root / "deep").mkdir(parents=True)
+            for word in order:
+                (root / "deep" / f"{word}.json").write_text(f'{{"n": {n}}}')
+                (root / f"{word}.txt").symlink_to("nowhere")
+                (root / f"{word}.bad.npy").write_bytes(bytes([n]))
+            torch.save({"set": set(order), "n": n}, root / "x.pt")
+        code = (
+            "import sys, json; from whydiff import compare_artifacts;"
+            "found = compare_artifacts('one', 'two').to_dict(); print(json.dumps(found))"
+        )
+        variables = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path / seed, env=variables, capture_output=True, text=True, check=True
+        )
+        texts.append(done.stdout)
+    assert texts[0] == texts[1]

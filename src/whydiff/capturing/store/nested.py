@@ -23,12 +23,14 @@ WHOLE = "(all)"
 Entries = Callable[[Any], Iterable[tuple[Any, Any]] | None]
 
 
-def named_leaves(value: Any, entries: Entries) -> Iterator[tuple[str, Any]]:
+def named_leaves(value: Any, entries: Entries, most: int = MAX_NODES) -> Iterator[tuple[str, Any]]:
     """Every leaf under its path, such as ``model.layers[0].weight``, in order.
 
     Args:
         value: a container or a leaf.
         entries: container → its (key, item) pairs, an integer key being a position in a list; None for a leaf.
+        most: containers and leaves that what was read can have written out: its length in bytes, say, since each takes
+            at least one. A few that name each other again and again are more.
 
     Raises:
         ValueError: a limit of this module is exceeded.
@@ -48,8 +50,9 @@ def named_leaves(value: Any, entries: Entries) -> Iterator[tuple[str, Any]]:
             continue
         name, item = _joined(path, pair[0]), pair[1]
         nodes, characters = nodes + 1, characters + len(name)
-        if nodes > MAX_NODES or characters > MAX_NAMES:
-            raise ValueError(f"it unfolds to more than {MAX_NODES} entries, or {MAX_NAMES} characters of names")
+        if nodes > min(most, MAX_NODES) or characters > MAX_NAMES:
+            limits = f"{min(most, MAX_NODES)} entries, or {MAX_NAMES} characters of names"
+            raise ValueError(f"it unfolds to more than {limits}")
         inside = entries(item)
         if inside is None:
             yield _apart(name or WHOLE, taken), item

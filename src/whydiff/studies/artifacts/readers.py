@@ -168,19 +168,20 @@ def _json(path: Path) -> Content:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".jsonl":
-            document: Any = [json.loads(line, parse_constant=constant) for line in text.splitlines() if line.strip()]
+            lines = text.split("\n")  # not splitlines(): U+2028 is a letter of a line
+            document: Any = [json.loads(line, parse_constant=constant) for line in lines if line.strip()]
         else:
             document = json.loads(text, parse_constant=constant)
-        return Content(*_flattened(document))
+        return Content(*_flattened(document, len(text)))
     except (ValueError, RecursionError, OSError) as error:
         raise damaged(path, error) from error
 
 
-def _flattened(document: Any) -> tuple[dict[str, Stored], dict[str, Any]]:
+def _flattened(document: Any, most: int) -> tuple[dict[str, Stored], dict[str, Any]]:
     """Lists of numbers become tensors; everything else a scalar under its path."""
     tensors: dict[str, Stored] = {}
     values: dict[str, Any] = {}
-    for name, value in named_leaves(document, _entries):
+    for name, value in named_leaves(document, _entries, most):
         array = _array(value)
         if array is not None:
             tensors[name] = in_memory(name, array)

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from whydiff.capturing.store.remote import localized
+from whydiff.capturing.store.tensor_files import DAMAGE
 from whydiff.errors import Interrupted, UsageError, WhydiffError
 from whydiff.records import Count
-from whydiff.studies.artifacts.content import Content, forget_spooled
+from whydiff.studies.artifacts.content import Content, damaged, forget_spooled
 from whydiff.studies.artifacts.items import Tolerances, compare_bytes, compare_tensors, compare_values, shown
 from whydiff.studies.artifacts.near_ties import Both, explain_codes
 from whydiff.studies.artifacts.readers import MAX_TEXT, TEXT, reader_for
@@ -128,7 +129,8 @@ class _Study:
             return self.judged(path, sizes, self.by_bytes(pair), 0, note)
         try:
             contents = [reader(file) for file in pair]
-        except WhydiffError as error:
+        except (WhydiffError, *DAMAGE) as broken:
+            error = broken if isinstance(broken, WhydiffError) else damaged(pair[0], broken)
             reason = f"{error.what} {error.actual}".strip()
             same = self.by_bytes(pair)
             if not same:
@@ -140,7 +142,11 @@ class _Study:
             return self.judged(path, sizes, [item], 0, note)
         if any(content.skipped for content in contents) and not self.by_bytes(pair):
             return self.judged(path, sizes, [], 1, "no byte differs; not all of it could be read")
-        return self.judged(path, sizes, *self.items(path, contents[0], contents[1]), note)
+        items, identical = self.items(path, contents[0], contents[1])
+        if not items and self.by_bytes(pair):
+            what = "bytes that hold no number and no value", "they differ: padding, headers, the order of entries"
+            self.left_out.setdefault(what, []).append(path)
+        return self.judged(path, sizes, items, identical, note)
 
     def by_bytes(self, pair: tuple[Path, ...]) -> list[Item]:
         item = compare_bytes(pair[0], pair[1])

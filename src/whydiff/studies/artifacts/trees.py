@@ -38,16 +38,16 @@ def walk(root: Path) -> Tree:
         raise UsageError("There is no such folder or file.", where=str(root), expected="a folder of artifacts")
     for folder, folders, names in os.walk(root, followlinks=False):
         here = Path(folder)
-        for name in list(folders):
+        folders.sort()  # the order of a directory is nobody's: the same trees give the same report
+        for name in folders:
             if (here / name).is_symlink():
                 tree.skipped.setdefault("a link to a folder is not followed", []).append(_relative(root, here / name))
-        for name in names:
+        for name in sorted(names):
             path = here / name
             if path.is_file():
                 tree.files[_relative(root, path)] = path
             else:
                 tree.skipped.setdefault("no regular file", []).append(_relative(root, path))
-        folders.sort()
     return tree
 
 

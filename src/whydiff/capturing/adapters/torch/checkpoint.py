@@ -20,6 +20,8 @@ from whydiff.records import Payload
 
 MAX_UNMAPPED = 1 << 29
 """Bytes of the largest file in the format before torch 1.6, which cannot be mapped but is read at once."""
+MAX_NAMED = 1 << 20
+"""Containers and leaves of one file that are looked into."""
 _BYTE_ARRAYS = (b"builtins\nbytearray\n", b"__builtin__\nbytearray\n")
 
 Tensors = dict[str, tuple[Payload, bool]]
@@ -53,7 +55,7 @@ def checkpoint(path: Path) -> tuple[Tensors, dict[str, Any], dict[str, str]]:
         values: dict[str, Any] = {}
         skipped: dict[str, str] = {}
         mapped = _mapped_ranges(path)
-        for name, item in named_leaves(loaded, _entries):
+        for name, item in named_leaves(loaded, _entries, _written_out(path, old)):
             if isinstance(item, torch.Tensor):
                 reason = not_comparable(item) or _repeats(item)
                 if reason:
@@ -87,6 +89,15 @@ def _check_packing(path: Path, old: bytes | None) -> None:
         raise ValueError("it calls bytearray, which can ask for any amount of memory")
 
 
+def _written_out(path: Path, old: bytes | None) -> int:
+    """How many containers and leaves a file's pickles may hold; each takes a byte unless it is named again and again."""
+    size = len(old or b"")
+    if old is None:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist() if member.filename.endswith(".pkl"))
+    return min(MAX_NAMED, 4096 + 8 * size)
+
+
 def _refused(path: Path, actual: str, expected: str = "") -> TraceFormatError:
     return TraceFormatError(
         "A PyTorch file is damaged, or holds more than tensors, and is not opened.",
@@ -107,7 +118,9 @@ def _said(error: BaseException) -> str:
 def _entries(item: Any) -> Iterable[tuple[str | int, Any]] | None:
     if isinstance(item, Mapping):
         return ((str(key), value) for key, value in item.items())
-    return enumerate(item) if isinstance(item, (list, tuple, set, frozenset)) else None
+    if isinstance(item, (set, frozenset)):  # whose order is another one in every process
+        item = sorted(item, key=lambda one: (type(one).__name__, str(one)))
+    return enumerate(item) if isinstance(item, (list, tuple)) else None
 
 
 def _scalar(item: Any) -> Any:
