@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from whydiff.records.environment import Environment, ObserverCheck
 from whydiff.records.payload import Payload
@@ -378,21 +378,13 @@ class RecordedTrace:
     outputs: tuple[Output, ...] | None = field(default=None, compare=False)
     payloads: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     handles: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    bounds: ClassVar[Any] = None  # nothing here came from a file
+    refused: ClassVar[str] = ""
 
     @property
     def trusted(self) -> bool:
         """Whether it is a run of this process."""
         return bool(self.handles)
-
-    @property
-    def bounds(self) -> Any:
-        """None: nothing here came from a file."""
-        return None
-
-    @property
-    def refused(self) -> str:
-        """Empty: nothing here came from a file."""
-        return ""
 
     def payload(self, key: str) -> Payload | None:
         """The full tensor behind ``key``, or None if it was not kept.
