@@ -128,7 +128,9 @@ def _apart(eager: torch.nn.Module, sdpa: torch.nn.Module) -> float | None:
     kept = mask.bool()
     alone, padded = [], []
     for model in (eager, sdpa):
-        padded.append(model(**_batch()).last_hidden_state[kept].numpy())
+        batch = model(**_batch())
+        pooled = batch.get("pooler_output")  # which may be taken at a place that is padding
+        padded.append(torch.cat([batch.last_hidden_state[kept], *([] if pooled is None else [pooled])]).numpy())
         model.double()
         texts = [model(row[own][None]).last_hidden_state[0] for row, own in zip(ids, kept, strict=True)]
         alone.append(torch.cat(texts).numpy())
