@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.corpus.cases import PARTS, Planted, cases, judge
 from tests.corpus.expected import MISSES, TOTALS, deviations, expected, totals
+from tests.plain import faults
 
 from whydiff.pipeline import compare
 
@@ -20,6 +21,7 @@ def test_a_case_is_judged_as_written_down(planted: Planted) -> None:
     diagnosis = compare(reference, candidate, *inputs)
     assert not deviations(planted, judge(planted, diagnosis), diagnosis.verdict.value), diagnosis.reason
     assert diagnosis.reason
+    assert faults(diagnosis) == []
 
 
 @pytest.mark.parametrize("part", [*PARTS, ""])

@@ -1,6 +1,6 @@
-"""Lets the tests of this folder import `golden` whatever way pytest was started."""
+"""Lets the tests of this folder import `golden` and `plain` whatever way pytest was started."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]

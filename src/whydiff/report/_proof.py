@@ -17,8 +17,8 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     tried = {e.direction: e for e in reversed(cause.experiments) if e.status == "confirmed"} if cause else {}
     if cause is not None and cause.status == "confirmed" and tried:
         ways = [tried[way] for way in ("take_away", "put_in") if way in tried]
-        if len(ways) == 2 and all(e.left == "nothing" for e in ways):
-            return f"{_DONE['take_away']}: {_agree(ways[0])}; {_DONE['put_in']}: the same"
+        if len(ways) == 2 and ways[0].left == ways[1].left in ("nothing", "others"):
+            return f"{done(ways[0])}: {result(ways[0])}; {done(ways[1])}: the same"
         return "; ".join(f"{done(e)}: {result(e)}" for e in ways)
     if cause is not None and cause.status == "confirmed":
         return "read off the values themselves"

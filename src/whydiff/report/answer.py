@@ -21,6 +21,8 @@ _CAUSES = 4
 """Causes that the answer lists; the rest is counted."""
 LABEL = 8
 """Columns of a line's label."""
+_FIX = 180
+"""Characters of the fix that stand in the answer; the cause's own part of the report has all of them."""
 _CODE_LINES = 3
 """Lines of a fix's code that stand in the answer; longer code is shown with the details."""
 
@@ -177,7 +179,7 @@ def _fix(diagnosis: Diagnosis, remedy: Remedy | None) -> str:
     if diagnosis.verdict is Verdict.INCONCLUSIVE:
         return missing(diagnosis).command
     if remedy is not None and remedy.text:
-        return plain(remedy.text).rstrip(".")
+        return textwrap.shorten(plain(remedy.text).rstrip("."), _FIX, placeholder=" …")
     found = {m.metric: m.value for m in diagnosis.impact}
     if diagnosis.verdict is Verdict.ROUNDING and {"justified_rtol", "justified_atol"} <= found.keys():
         rtol, atol = (f"{found[f'justified_{name}']:.2g}" for name in ("rtol", "atol"))

@@ -29,6 +29,9 @@ def causes(
             evidence=tuple(evidence),
             remedy=remedy,
             interventions=interventions_of(bundle),
+            says=f"{len(bundle)} of {total} {noun} hold other values in the candidate"
+            if len(bundle) > 1
+            else f"the candidate holds other values in {'.'.join(bundle[0].name.split('.')[-2:])}",
         )
 
 

@@ -94,8 +94,14 @@ def grouped(
             remedy=remedy(finding),
             interventions=interventions,
             put_in=put_in,
-            says=finding.says,
+            says=finding.says or _says(code, finding),
         )
+
+
+def _says(code: str, finding: Finding) -> str:
+    """What a cause says of itself, with what the finding knows filled in."""
+    rule = next((rule for rule in asked() if rule.code == code), None)
+    return rule.says.format_map(finding.facts) if rule is not None else ""
 
 
 def argued(case: Case, origin: Origin, ours: Any, theirs: Any) -> bool:

@@ -67,7 +67,7 @@ class CauseRule(abc.ABC):
         precedes: codes or families of causes that are asked after this one.
         alarms: kinds of range alarms that it explains, see `from_alarm`.
         says: what happened, in one plain sentence, where the docstring's first is not plain enough; a `Cause` that
-            knows the side and the values says more (`Cause.says`).
+            knows the side and the values says more (`Cause.says`). In braces: facts of its `Finding`.
     """
 
     code: ClassVar[str]

@@ -53,6 +53,7 @@ class FusedExcessPrecision(CauseRule):
 
     code = "CP001"
     name = "fused-excess-precision"
+    says = "compiled code keeps 16-bit values wider than the program asks for"
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per compiled side that keeps values in 16 bits."""

@@ -56,6 +56,7 @@ class CompiledOtherwise(CauseRule):
 
     code = "CP002"
     name = "compiled-otherwise"
+    says = "the compiled program gives other numbers than its own ops"
     general = True
 
     def detect(self, case: Case) -> Iterator[Cause]:

@@ -54,6 +54,7 @@ class FusedMultiplyAdd(CauseRule):
 
     code = "CP003"
     name = "fused-multiply-add"
+    says = "the compiler joins a product and a sum, and rounds once instead of twice"
     precedes = ("PR001",)
 
     def detect(self, case: Case) -> Iterator[Cause]:

@@ -49,6 +49,7 @@ class VersionDiffers(CauseRule):
 
     code = "EN001"
     name = "version-differs"
+    says = "another version of the framework computes other bits"
 
     def detect(self, case: Case) -> Iterable[Cause]:
         """One hypothesis for all versions that differ."""

@@ -47,6 +47,7 @@ class FlagDiffers(CauseRule):
 
     code = "EN002"
     name = "flag-differs"
+    says = "a flag or variable of the framework differs, and with it the kernels"
 
     def detect(self, case: Case) -> Iterable[Cause]:
         """One hypothesis for all flags and variables that differ."""

@@ -50,6 +50,7 @@ class AttentionBackend(CauseRule):
 
     code = "EN003"
     name = "attention-backend"
+    says = "the two sides compute attention with other kernels"
     yields_to = ("IN", "FO003")
 
     def explain(self, view: View) -> Finding | None:

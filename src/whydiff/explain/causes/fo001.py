@@ -57,6 +57,7 @@ class ActivationVariant(CauseRule):
 
     code = "FO001"
     name = "activation-variant"
+    says = "the candidate applies {candidate}, the reference {reference}"
     yields_to = ("IN", "FO002")
 
     def explain(self, view: View) -> Finding | None:

@@ -57,6 +57,7 @@ class EpsilonDiffers(CauseRule):
 
     code = "FO002"
     name = "epsilon-differs"
+    says = "the candidate's epsilon is {candidate}, the reference's {reference}"
     yields_to = ("IN", "FO004")
 
     def explain(self, view: View) -> Finding | None:

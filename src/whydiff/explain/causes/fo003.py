@@ -53,6 +53,7 @@ class ScaleDiffers(CauseRule):
 
     code = "FO003"
     name = "scale-differs"
+    says = "the candidate's result is the reference's times {factor}"
     yields_to = ("IN", "FO001")
 
     def explain(self, view: View) -> Finding | None:

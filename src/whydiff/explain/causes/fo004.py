@@ -64,6 +64,7 @@ class LayoutPermuted(CauseRule):
 
     code = "FO004"
     name = "layout-permuted"
+    says = "the candidate has the same numbers in another order"
     yields_to = ("IN", "FO005", "TR001")
 
     def explain(self, view: View) -> Finding | None:

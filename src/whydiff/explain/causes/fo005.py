@@ -87,6 +87,7 @@ class OnePassVariance(CauseRule):
 
     code = "FO005"
     name = "one-pass-variance"
+    says = "one side computes the variance as E[x²] − E[x]², which cancels"
     yields_to = ("IN002",)
     alarms = ("one-pass-variance",)
 

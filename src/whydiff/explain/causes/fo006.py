@@ -58,6 +58,7 @@ class OtherValueRead(CauseRule):
 
     code = "FO006"
     name = "other-value-read"
+    says = "an op reads another value than its counterpart does"
     general = True
 
     def explain(self, view: View) -> Finding | None:

@@ -57,6 +57,7 @@ class StepLeftOut(CauseRule):
 
     code = "FO007"
     name = "step-left-out"
+    says = "the {side} carries out {ops}, the {other} does not"
     general = True
     yields_to = ("FO006",)
 

@@ -56,6 +56,7 @@ class FormulaDiffers(CauseRule):
 
     code = "FO008"
     name = "formula-differs"
+    says = "the two sides compute different functions of the same values"
     general = True
     yields_to = ("FO006", "FO007")
 

@@ -54,6 +54,7 @@ class InputDiffers(CauseRule):
 
     code = "IN001"
     name = "input-differs"
+    says = "the two runs were given other inputs"
     yields_to = ("IN002", "IN003")
     precedes = ("FO007", "FO008")
 

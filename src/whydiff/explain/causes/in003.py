@@ -60,6 +60,7 @@ class MaskDiffers(CauseRule):
 
     code = "IN003"
     name = "mask-differs"
+    says = "other keys take part in attention on the two sides"
     yields_to = ("IN002", "FO005", "TR001")
 
     def explain(self, view: View) -> Finding | None:

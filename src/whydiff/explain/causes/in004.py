@@ -51,6 +51,7 @@ class StaleCache(CauseRule):
 
     code = "IN004"
     name = "stale-cache"
+    says = "an op reads what an earlier run wrote instead of the latest"
     yields_to = ("MD002",)
 
     def explain(self, view: View) -> Finding | None:

@@ -50,6 +50,7 @@ class ResultOverwritten(CauseRule):
 
     code = "IN005"
     name = "result-overwritten"
+    says = "a value is written over after it was returned"
     precedes = ("IN004", "FO", "PR", "TR")
 
     def explain(self, view: View) -> Finding | None:

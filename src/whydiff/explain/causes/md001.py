@@ -50,6 +50,7 @@ class TrainingMode(CauseRule):
 
     code = "MD001"
     name = "training-mode"
+    says = "a module is in training mode on one side and in evaluation mode on the other"
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause for all flags together."""
@@ -77,6 +78,7 @@ class TrainingMode(CauseRule):
             verdict=Verdict.SEMANTIC,
             evidence=tuple(evidence),
             remedy=_remedy(case, settings),
+            says=f"the candidate is in {mode[not settings[0][1]]} mode, the reference in {mode[settings[0][1]]} mode",
             interventions=tuple(Intervention("set-mode", _module_name(case, path), value) for path, value in settings),
         )
 

@@ -52,6 +52,7 @@ class NotCounterparts(CauseRule):
 
     code = "NC001"
     name = "not-counterparts"
+    says = "two outputs are not the same point of the computation"
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per returned value that corresponds to another one."""

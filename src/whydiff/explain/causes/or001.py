@@ -62,6 +62,7 @@ class ReductionOrder(CauseRule):
 
     code = "OR001"
     name = "reduction-order"
+    says = "the two sides add the same terms in another order"
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per kind of call whose order differs, proven or inconclusive."""

@@ -50,6 +50,7 @@ class ThreadCount(CauseRule):
 
     code = "OR002"
     name = "thread-count"
+    says = "another number of threads splits the sum in another way"
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per origin where only the number of threads differs."""

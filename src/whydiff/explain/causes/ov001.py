@@ -47,6 +47,7 @@ class Overflow(RangeRule):
 
     code = "OV001"
     name = "overflow"
+    says = "an op makes infinity or NaN of finite numbers: its dtype cannot hold them"
     alarms = ("overflow",)
 
     def detect(self, case: Case) -> Iterator[Cause]:

@@ -44,6 +44,7 @@ class ClampedOverflow(RangeRule):
 
     code = "OV002"
     name = "clamped-overflow"
+    says = "an overflow is clamped to finite numbers, which are wrong"
     alarms = ("hidden",)
 
     def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:

@@ -51,6 +51,7 @@ class LateScaling(RangeRule):
 
     code = "OV003"
     name = "late-scaling"
+    says = "a product is scaled down only after it was stored in a narrow dtype"
     alarms = ("late-scaling",)
 
     def detect(self, case: Case) -> Iterator[Cause]:

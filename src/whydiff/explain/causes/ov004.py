@@ -47,6 +47,7 @@ class FullyMaskedRow(RangeRule):
 
     code = "OV004"
     name = "fully-masked-row"
+    says = "a row that is masked throughout gives NaN"
     alarms = ("masked-row",)
 
     def detect(self, case: Case) -> Iterator[Cause]:

@@ -48,6 +48,7 @@ class Underflow(RangeRule):
 
     code = "OV005"
     name = "underflow"
+    says = "numbers that are not zero become zero in this dtype"
     alarms = ("underflow",)
 
     def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:

@@ -54,6 +54,7 @@ class ReducedPrecisionMatmul(CauseRule):
 
     code = "PR001"
     name = "reduced-precision-matmul"
+    says = "the {side} computes products with {what}"
     yields_to = ("IN", "FO003", "EN003")
 
     def explain(self, view: View) -> Finding | None:

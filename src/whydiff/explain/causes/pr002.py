@@ -51,6 +51,7 @@ class NarrowerDtype(CauseRule):
 
     code = "PR002"
     name = "narrower-dtype"
+    says = "the {side} computes in {narrow}, the other side in {wide}"
     yields_to = ("PR003",)
 
     def explain(self, view: View) -> Finding | None:

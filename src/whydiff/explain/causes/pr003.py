@@ -55,6 +55,7 @@ class CastOrder(CauseRule):
 
     code = "PR003"
     name = "cast-order"
+    says = "the {before} rounds to {dtype} before {op}, the other side after it"
     yields_to = ("PR004",)
 
     def explain(self, view: View) -> Finding | None:

@@ -49,6 +49,7 @@ class AutocastPolicy(CauseRule):
 
     code = "PR004"
     name = "autocast-policy"
+    says = "the candidate runs {candidate}, the reference {reference}"
     yields_to = ("PR001",)
 
     def explain(self, view: View) -> Finding | None:

@@ -57,6 +57,7 @@ class NarrowPassage(CauseRule):
 
     code = "PR006"
     name = "narrow-passage"
+    says = "a value of the {side} passes through {through}"
     precedes = ("PR002", "PR003")
     yields_to = ("PR004",)
 

@@ -53,6 +53,7 @@ class StoredOrComputed(CauseRule):
 
     code = "PR007"
     name = "stored-or-computed"
+    says = "one side stores rounded what the other computes"
     precedes = ("PR002", "FO007", "FO008")
 
     def explain(self, view: View) -> Finding | None:

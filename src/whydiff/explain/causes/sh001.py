@@ -54,6 +54,7 @@ class BatchDependentKernel(CauseRule):
 
     code = "SH001"
     name = "batch-dependent-kernel"
+    says = "the same rows give other bits in a batch than alone"
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause for all ops whose bits depend on the batch."""

@@ -48,6 +48,7 @@ class LengthDependentKernel(CauseRule):
 
     code = "SH002"
     name = "length-dependent-kernel"
+    says = "the same positions give other bits in a longer input"
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause for all ops whose bits depend on the length."""

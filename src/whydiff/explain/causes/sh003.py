@@ -48,6 +48,7 @@ class LayoutDependentKernel(CauseRule):
 
     code = "SH003"
     name = "layout-dependent-kernel"
+    says = "equal values in another memory layout are added up in another order"
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause for all ops whose bits depend on the layout."""

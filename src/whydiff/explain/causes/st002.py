@@ -55,6 +55,7 @@ class BufferDiffers(CauseRule):
 
     code = "ST002"
     name = "buffer-differs"
+    says = "the candidate holds another table, mask or running statistic"
     yields_to = ("ST003", "ST004", "ST005")
 
     def explain_state(self, view: StateView) -> str | None:

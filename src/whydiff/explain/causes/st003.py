@@ -81,6 +81,7 @@ class StateCast(CauseRule):
                     evidence=(*_evidence(bundle), *reading(case, bundle)),
                     remedy=_remedy(case, bundle),
                     interventions=interventions_of(bundle),
+                    says=_says(bundle),
                 )
 
     def example(self) -> tuple[Any, Any]:
@@ -125,6 +126,12 @@ class StateCast(CauseRule):
         yield changed(changed_too)
         yield changed(scaled)
         yield changed(unread)
+
+
+def _says(bundle: Sequence[Difference]) -> str:
+    cast: Cast = bundle[0].proof
+    what = f"{len(bundle)} tensors were" if len(bundle) > 1 else f"{bundle[0].name.rpartition('.')[2]} was"
+    return f"{what} rounded to {cast.narrow} in the {cast.rounded}"
 
 
 def _evidence(bundle: Sequence[Difference]) -> Iterator[Evidence]:
@@ -173,8 +180,8 @@ def _remedy(case: Case, bundle: Sequence[Difference]) -> Remedy:
     if all(d.reference.role == "parameter" for d in bundle):
         return Remedy(f"Load both sides with the same dtype ({cast.wide} or {cast.narrow}).", copy_over(names))
     return Remedy(
-        f"Give the dtype to the loader (from_pretrained(…, dtype=torch.{cast.narrow})) instead of calling "
-        f".to(torch.{cast.narrow}) on the loaded model, or keep these tensors in {cast.wide}.",
+        f"from_pretrained(path, dtype=torch.{cast.narrow}) instead of .to(torch.{cast.narrow}), or keep the "
+        f"{'tensor' if len(bundle) == 1 else 'tensors'} in {cast.wide}.",
         keep_through(names, cast.narrow),
     )
 

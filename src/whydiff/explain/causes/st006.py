@@ -56,6 +56,7 @@ class ConfigDiffers(CauseRule):
 
     code = "ST006"
     name = "config-differs"
+    says = "a setting of the model differs"
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per attribute and pair of values, per key with an argument, and the rest."""
@@ -100,6 +101,7 @@ class ConfigDiffers(CauseRule):
             verdict=Verdict.SEMANTIC,
             evidence=tuple(evidence),
             remedy=_remedy(case, attribute, ours, targets),
+            says=f"{attribute} is {theirs!r} in the candidate, {ours!r} in the reference",
             reason="" if known else "the recorded value cannot be set: only its text is known",
             interventions=tuple(Intervention("set-scalar", t, ours) for t in targets) if known else (),
         )

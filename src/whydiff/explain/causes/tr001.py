@@ -58,6 +58,7 @@ class LossNormalisation(CauseRule):
 
     code = "TR001"
     name = "loss-normalisation"
+    says = "the loss is divided by another count"
     yields_to = ("IN002", "FO005")
 
     def explain(self, view: View) -> Finding | None:

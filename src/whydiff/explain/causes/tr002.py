@@ -51,6 +51,7 @@ class OptimizerStateDiffers(CauseRule):
 
     code = "TR002"
     name = "optimizer-state-differs"
+    says = "the optimizer begins with other state"
     precedes = ("ST",)
 
     def explain_state(self, view: StateView) -> bool | None:

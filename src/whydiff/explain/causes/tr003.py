@@ -52,6 +52,7 @@ class HyperparameterDiffers(CauseRule):
 
     code = "TR003"
     name = "hyperparameter-differs"
+    says = "the optimizer steps with another hyperparameter"
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per hyperparameter; groups in which it differs alike are together."""

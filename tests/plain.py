@@ -1,0 +1,30 @@
+"""The style of the first screen, held against any diagnosis: plain words, five labelled lines, 80 columns."""
+
+from __future__ import annotations
+
+import re
+
+from whydiff.records import Diagnosis
+from whydiff.report.answer import WIDTH, answer
+
+JARGON = re.compile(
+    r"\b(D32|D64|slope|lifted|resynchron\w*|inert|unpaired|origins?|anchor\w*|oracle|propagated|fingerprints?|(?<!--)payloads?"
+    r"|intervention|leaf|leaves|[a-z]+#\d+|substitute|restore-state|set-scalar|put-back|mean_abs|rel_l2|scaling test)\b"
+)
+"""Words of those who know whydiff; they stand behind -v and on the explanation pages."""
+LINES = 10
+"""Most lines of the five sentences together, code aside."""
+
+
+def faults(diagnosis: Diagnosis) -> list[str]:
+    """What of the answer is not plain, not whole or too wide."""
+    found = answer(diagnosis)
+    text = found.text()
+    said = [f"jargon: {word}" for word in JARGON.findall(text)]
+    said += [f"too wide: {line}" for line in text.splitlines() if len(line) > WIDTH]
+    said += [f"empty: {label}" for label, sentence in found.lines() if not sentence]
+    if "because" in text and any(cause.status == "located" for cause in diagnosis.causes):
+        said.append("a place is given as a reason")
+    if sum(1 + len(sentence) // 72 for _, sentence in found.lines()[:5]) > LINES:
+        said.append(f"more than {LINES} lines: {text}")
+    return said
