@@ -8,23 +8,38 @@ Whatever is no JSON value is a one-key object: ``{"record": [name, [fields in or
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
 import math
+import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from whydiff.errors import harmless
-from whydiff.records import diagnosis, environment, finding, trace
+from whydiff.records import finding
 
-_RECORDS: dict[str, Any] = {
-    part.__name__: part
-    for home in (trace, environment, finding, diagnosis)
-    for part in vars(home).values()
-    if dataclasses.is_dataclass(part) and isinstance(part, type) and part.__module__ == home.__name__
-}
+
+@functools.cache
+def _records() -> Mapping[str, Any]:
+    """Every record of this room, by name."""
+    package = importlib.import_module("whydiff.records")
+    homes = [
+        importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)
+    ]
+    return {
+        part.__name__: part
+        for home in homes
+        for part in vars(home).values()
+        if dataclasses.is_dataclass(part) and isinstance(part, type) and part.__module__ == home.__name__
+    }
 
 
 def encode(value: Any) -> Any:
-    """JSON-able data that `decode` turns into an equal value."""
+    """JSON-able data that `decode` turns into an equal value.
+
+    Raises:
+        TypeError: a dataclass that is no record.
+    """
     if isinstance(value, finding.Verdict):
         return {"verdict": value.value}
     if value is None or type(value) in (bool, int, str):
@@ -34,7 +49,9 @@ def encode(value: Any) -> Any:
         return number if math.isfinite(number) else {"float": str(number)}
     if isinstance(value, complex):
         return {"complex": [encode(value.real), encode(value.imag)]}
-    if type(value).__name__ in _RECORDS and dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if _records().get(type(value).__name__) is not type(value):
+            raise TypeError(f"{type(value).__name__} is no record of whydiff.records")
         fields = [encode(getattr(value, field.name)) for field in dataclasses.fields(value)]
         return {"record": [type(value).__name__, fields]}
     if isinstance(value, tuple):
@@ -69,8 +86,10 @@ def decode(data: Any) -> Any:
 
 
 def _record(content: Any) -> Any:
-    name, fields = content
-    return _RECORDS[name](*(decode(field) for field in fields))
+    name, values = content
+    record = _records()[name]
+    names = [field.name for field in dataclasses.fields(record)]
+    return record(**dict(zip(names, map(decode, values), strict=True)))
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
