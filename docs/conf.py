@@ -14,14 +14,22 @@ from whydiff.explain.causes._page import write as write_causes  # noqa: E402
 
 write_causes(HERE)
 write_commands(HERE / "reference" / "help.md")
+
+
+def directive(name: str) -> str:
+    """How autodoc shows a public name."""
+    value = getattr(whydiff, name)
+    kind = "class" if isinstance(value, type) else "function"
+    return "exception" if kind == "class" and issubclass(value, BaseException) else kind
+
+
+API = "\n".join(
+    f"```{{eval-rst}}\n.. auto{directive(name)}:: whydiff.{name}\n```\n"
+    for name in whydiff.__all__
+    if name != "__version__"
+)
 (HERE / "reference" / "api.md").write_text(
-    "# The API\n\nEvery public name, from its docstring. [Names in Python](python.md) is the same as one table.\n\n"
-    + "\n".join(
-        f"```{{eval-rst}}\n.. auto{'exception' if kind else 'class' if name[0].isupper() else 'function'}:: whydiff.{name}\n```\n"
-        for name in whydiff.__all__
-        if name != "__version__"
-        for kind in [isinstance(getattr(whydiff, name), type) and issubclass(getattr(whydiff, name), BaseException)]
-    ),
+    "# The API\n\nEvery public name, from its docstring. [Names in Python](python.md) has them in one table.\n\n" + API,
     encoding="utf-8",
 )
 
