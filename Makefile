@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 BROWSER := playwright axe-playwright-python
-.PHONY: help venv demo browser test lint format docs bench bench-peers gpu corpus clean venvs-matrix venv-colbert
+.PHONY: help venv demo browser test lint format docs bench bench-peers gpu corpus clean venvs-matrix venv-colbert site product
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -51,6 +51,16 @@ format: $(STAMP) ## rewrite the code in the one style
 
 docs: $(STAMP) ## write a page for every cause to docs/causes
 	$(BIN)/python -m whydiff.explain.causes._page docs
+
+site: $(STAMP) ## build the documentation's site into docs/_build (warnings are errors)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
+# Minutes, and gigabytes of downloads; EXTRAS=none is quick. External links are asked for where there is a network.
+EXTRAS ?= none tables remote torch jax demo
+product: site ## what users get: sdist and wheel, the wheel in clean environments, the README's slow examples, links
+	$(BIN)/python -m tests.product $(EXTRAS)
+	WHYDIFF_SLOW=1 $(BIN)/python -m pytest -q tests/docs/test_snippets.py
+	-$(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/links
 
 bench: $(STAMP) ## measure capture and comparison on this machine
 	$(BIN)/python -m benchmarks.capture_cost

