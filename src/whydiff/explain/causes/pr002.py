@@ -27,7 +27,8 @@ class NarrowerDtype(CauseRule):
 
     Evidence required:
         In float64, on the recorded inputs, both sides give the same result; the dtypes of the values
-        differ, and the narrower side is farther from the float64 result.
+        differ (of several ops, those of the values between them), and the narrower side is farther from the float64
+        result.
 
     Look-alikes:
         PR003 if both sides round to the narrower dtype, before and after an op; PR004 inside an autocast
@@ -64,7 +65,7 @@ class NarrowerDtype(CauseRule):
             side, dtypes = found.side, found.dtypes
             interventions = in_the_other_dtype(view.case, found) or view.replace_op()
         else:
-            inner = [max(view.dtypes(i), key=UNIT_ROUNDOFF.__getitem__, default="") for i in (0, 1)]
+            inner = [_narrowest(view, side) for side in (0, 1)]
             units = [UNIT_ROUNDOFF.get(name, 0.0) for name in inner]
             if not all(units) or units[0] == units[1]:
                 return None
@@ -122,6 +123,14 @@ class NarrowerDtype(CauseRule):
             (lambda: torch.softmax((x @ weight).float(), -1)),
             (lambda: torch.softmax((x @ weight).float() + x[:, :8], -1)),
         )
+
+
+def _narrowest(view: View, side: int) -> str:
+    """The narrowest dtype between a side's ops: of one op, what it writes; of several, what the result is made from."""
+    last = view.seen.results[side].producer
+    calls = [call for call in view.seen.calls[side] if call.index != last] or view.seen.calls[side]
+    dtypes = [e.spec.dtype for call in calls for e in call.writes if e.spec.dtype in UNIT_ROUNDOFF]
+    return max(dtypes, key=UNIT_ROUNDOFF.__getitem__, default="")
 
 
 def _remedy(finding: Finding) -> Remedy:

@@ -13,6 +13,7 @@ from whydiff.capturing.adapters import Role
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, consumers
+from whydiff.explain.causes._ragged import Ragged, ragged
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, TensorSpec, Trace, Verdict
 
@@ -25,7 +26,8 @@ class LossNormalisation(CauseRule):
 
     What it detects:
         A single number (a loss) that is the other side's times a ratio of counts of the same run: tokens,
-        labels that are not ignored, sequences, accumulation steps.
+        labels that are not ignored, sequences, accumulation steps. A loss that is the plain mean of micro-batches' means
+        which count unequally many labels, where the other side takes one mean over all.
 
     Why it happens:
         The mean is taken over sequences, over micro-batches or over all positions where it should be over
@@ -35,11 +37,11 @@ class LossNormalisation(CauseRule):
     Evidence required:
         At an origin both sides write one number; their ratio equals the quotient of two counts (sizes that
         the run's tensors have, products of two of them, the labels that are not negative, or what a mask keeps) to within
-        float32 rounding, and the number is returned or differentiated.
+        float32 rounding, and the number is returned or differentiated. A mean of means: both sides' losses, weighted by
+        the labels that each counts, have one mean over as many labels; one side returns it, the other the plain mean.
 
     Look-alikes:
-        FO003 for a constant ratio between tensors. A loss over unequal micro-batches has no constant ratio:
-        mean of means is another number, and is left open.
+        FO003 for a constant ratio between tensors. Micro-batches of equally many labels: then both means are one.
 
     Example:
         The summed loss divided by sequences against by tokens.
@@ -82,8 +84,11 @@ class LossNormalisation(CauseRule):
         return Finding(self.code, ratio, Verdict.SEMANTIC, (evidence,), _steps(view, counts))
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per ratio."""
-        return causes_of(
+        """A mean of unequal parts' means, then one cause per ratio."""
+        parts = ragged(case)
+        if parts is not None:
+            yield self._of_means(parts)
+        yield from causes_of(
             case,
             self.code,
             self.name,
@@ -92,6 +97,27 @@ class LossNormalisation(CauseRule):
                 "loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction='sum') / "
                 "(labels != -100).sum()\n",
             ),
+        )
+
+    def _of_means(self, parts: Ragged) -> Cause:
+        counted = ", ".join(map(str, parts.counts))
+        evidence = Evidence(
+            f"the {parts.side}'s loss, {parts.of_means:.9g}, is the plain mean of {len(parts.counts)} means, which count "
+            f"{counted} labels; over all {sum(parts.counts)} labels both sides' losses have one mean, {parts.mean:.9g}, "
+            "which is what the other side gives",
+            {"side": parts.side, "counts": list(parts.counts), "mean": parts.mean, "mean_of_means": parts.of_means},
+        )
+        return Cause(
+            code=self.code,
+            name=self.name,
+            site=parts.site,
+            verdict=Verdict.SEMANTIC,
+            evidence=(evidence,),
+            remedy=Remedy(
+                "Divide the summed loss of every part by the labels of the whole step, not by its own.",
+                "loss = F.cross_entropy(logits, labels, reduction='sum') / labels_of_the_step\n",
+            ),
+            reason="the arithmetic of both runs' losses says so; no experiment does: no step of the run weighs the parts",
         )
 
     def example(self) -> tuple[Any, Any]:
