@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from whydiff import registry
 from whydiff.capturing.adapters import Recorded
-from whydiff.errors import CaptureError
+from whydiff.capturing.adapters.contract import Session
+from whydiff.capturing.store import TraceWriter
+from whydiff.errors import WhydiffError, one_line
+from whydiff.numbers.kernels import threads
+from whydiff.records import Hole
+
+MAX_BYTES = 8 * 2**30
+"""Full tensors of one capture on disk, unless another budget is given."""
+SHARD_BYTES = 32 * 2**20
+"""Full tensors that a capture holds in memory until they are written."""
 
 
 @contextmanager
@@ -22,6 +32,7 @@ def capture(
     level: str = "op",
     framework: str = "torch",
     overwrite: bool = False,
+    max_bytes: int = MAX_BYTES,
     **options: Any,
 ) -> Iterator[Any]:
     """Record everything that runs in the block, on this thread, to a trace on disk.
@@ -37,6 +48,8 @@ def capture(
         level: ``"op"`` or ``"module"``.
         framework: ``"torch"`` or ``"jax"``.
         overwrite: replace an existing trace.
+        max_bytes: of full tensors on disk, and never more than half of what is free there; what is left out beyond it
+            is counted in the trace's ``holes``.
         **options: further options of the framework's session.
 
     Yields:
@@ -45,14 +58,18 @@ def capture(
     Raises:
         whydiff.errors.UsageError: the path exists, or an option is unknown.
     """
-    from whydiff.capturing.store import TraceWriter
     from whydiff.capturing.store.remote import is_url, send
 
     if is_url(path):
         with tempfile.TemporaryDirectory(prefix="whydiff-remote-") as folder:
             try:
                 with capture(
-                    Path(folder) / "trace", payloads=payloads, level=level, framework=framework, **options
+                    Path(folder) / "trace",
+                    payloads=payloads,
+                    level=level,
+                    framework=framework,
+                    max_bytes=max_bytes,
+                    **options,
                 ) as session:
                     yield session
             finally:
@@ -60,17 +77,45 @@ def capture(
                     send(Path(folder) / "trace", str(path), overwrite=overwrite)
         return
     adapter: Recorded = registry.get("adapters", framework)
-    with TraceWriter(
-        path, framework=framework, level=level, overwrite=overwrite, environment=adapter.environment()
-    ) as writer:
+    with ExitStack() as stack:
+        if not threads.started():
+            stack.callback(threads.stop)
+        writer = TraceWriter(
+            path,
+            framework=framework,
+            level=level,
+            overwrite=overwrite,
+            environment=adapter.environment(),
+            shard_bytes=SHARD_BYTES,
+            max_bytes=budget(path, max_bytes),
+            tolerant=True,
+        )
+        stack.enter_context(writer)
         session = adapter.session(level=level, payloads=payloads, sink=writer, **options)
         try:
             with session:
                 yield session
-        except CaptureError:  # nothing more can be written
-            raise
         except BaseException as error:
             note = f"the program ended with {type(error).__name__}: {error}".rstrip(": ")
-            writer.close(**session.manifest(), complete=False, note=note)
+            _close(writer, session, complete=False, note=note)
             raise
-        writer.close(**session.manifest())
+        _close(writer, session)
+
+
+def budget(path: str | os.PathLike[str], wanted: int) -> int:
+    """Bytes that full tensors may take: what is wanted, and at most half of what is free."""
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return min(wanted, shutil.disk_usage(folder).free // 2)
+
+
+def _close(writer: TraceWriter, session: Session, **how: Any) -> None:
+    """Close the trace; what cannot be written of the manifest is left out, and the program is not told."""
+    found = session.manifest()
+    try:
+        writer.close(**found, **how)
+    except WhydiffError as error:
+        hole = Hole("failed", one_line(error), "manifest")
+        kept = {name: value for name, value in found.items() if name in ("environment", "observer")}
+        writer.close(**kept, **how, holes=(*found.get("holes", ()), hole))

@@ -1,6 +1,7 @@
 """Run an unmodified Python script with a capture active: ``python -m whydiff.capturing.script``.
 
-Arguments: OUT LEVEL PAYLOADS SCRIPT [ARG …], where PAYLOADS is ``all``, ``none`` or comma-separated globs.
+Arguments: OUT LEVEL PAYLOADS BYTES SCRIPT [ARG …], where PAYLOADS is ``all``, ``none`` or comma-separated globs, and
+BYTES the budget for full tensors on disk.
 The script sees its own ``sys.argv``, ``__main__`` and import path; its exit status becomes this process's.
 One thing is other than without a capture: torch is imported before the script begins, so environment
 variables that torch reads while it is imported (``OMP_NUM_THREADS``) have to be set outside the script.
@@ -8,7 +9,10 @@ variables that torch reads while it is imported (``OMP_NUM_THREADS``) have to be
 
 from __future__ import annotations
 
+import ctypes
+import os
 import runpy
+import signal
 import sys
 import traceback
 import types
@@ -17,17 +21,21 @@ from pathlib import Path
 from whydiff.capturing.record import capture
 from whydiff.errors import WhydiffError
 
+_PARENT_DEATH_SIGNAL = 1
+"""``PR_SET_PDEATHSIG`` of ``prctl``."""
+
 
 def main(arguments: list[str]) -> int:
     """Capture a script; returns its exit status (2: the capture itself could not begin)."""
-    out, level, payloads, script, *rest = arguments
+    out, level, payloads, room, script, *rest = arguments
     chosen = payloads if payloads in ("all", "none") else payloads.split(",")
     sys.argv = [script, *rest]
     sys.path[0] = str(Path(script).resolve().parent)
+    _end_with(os.getppid())
     leaving: SystemExit | None = None
     raised: Exception | None = None
     try:
-        with capture(out, payloads=chosen, level=level):
+        with capture(out, payloads=chosen, level=level, max_bytes=int(room)):
             try:
                 runpy.run_path(script, run_name="__main__")
             except SystemExit as error:
@@ -44,6 +52,14 @@ def main(arguments: list[str]) -> int:
         traceback.print_exception(type(error), error, _own_frames(error, script))
         return 1
     return _status(leaving)
+
+
+def _end_with(parent: int) -> None:
+    """On Linux: be terminated when whydiff dies without having passed anything on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before this was asked for
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _own_frames(error: BaseException, script: str) -> types.TracebackType | None:

@@ -30,13 +30,32 @@ class Sink(ABC):
     def add_contexts(self, contexts: Sequence[Mapping[str, Any]]) -> None:
         """Flags in force."""
 
+    @property
+    def ended(self) -> bool:
+        """Nothing more can be taken: what is given is dropped."""
+        return False
+
+    @property
     @abstractmethod
-    def add_payload(self, key: str, payload: Payload) -> None:
-        """A full tensor."""
+    def leaves_taken(self) -> int:
+        """How many leaves were taken, for who was interrupted while giving some."""
+
+    @property
+    @abstractmethod
+    def contexts_taken(self) -> int:
+        """How many contexts were taken."""
+
+    @abstractmethod
+    def add_payload(self, key: str, payload: Payload) -> bool:
+        """A full tensor; False: there was no room for it, and the key names nothing."""
 
     @abstractmethod
     def end_step(self) -> None:
         """All before this belongs to complete steps."""
+
+    def mark(self) -> None:
+        """All before this is worth keeping if the process dies now."""
+        return None
 
 
 def send(trace: Trace, sink: Sink, payloads: str | Iterable[str]) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json as jsons
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +21,11 @@ import typer
 import whydiff
 from whydiff.cli._guard import guard
 from whydiff.cli._options import Json, Level, Quiet, Traceback
+from whydiff.cli._values import size_in_bytes
 from whydiff.errors import CaptureError, UsageError
 
 CHILD = "whydiff.capturing.script"
-"""Module that records: its arguments are OUT LEVEL PAYLOADS SCRIPT [ARGS…]."""
+"""Module that records: its arguments are OUT LEVEL PAYLOADS BYTES SCRIPT [ARGS…]."""
 
 
 @guard
@@ -37,6 +41,10 @@ def capture(
             help="Full tensors to keep: all (the default), none, or those whose site matches; repeatable.",
         ),
     ] = None,
+    max_bytes: Annotated[
+        str,
+        typer.Option("--max-bytes", metavar="SIZE", help="Most full tensors on disk; never over half of what is free."),
+    ] = "8GiB",
     json: Json = False,
     quiet: Quiet = False,
     traceback: Traceback = False,
@@ -54,7 +62,8 @@ def capture(
             actual="it exists and is not an empty folder",
             expected="a new name",
         )
-    arguments = [output, level.value, ",".join(payloads or ["all"]), *words.script]
+    room = str(size_in_bytes(max_bytes))
+    arguments = [output, level.value, ",".join(payloads or ["all"]), room, *words.script]
     code = run([words.interpreter, *words.options, "-m", CHILD, *arguments], to_stderr=json)
     if not Path(output).exists():
         if code:
@@ -134,12 +143,35 @@ def run(command: Sequence[str], to_stderr: bool) -> int:
         path = os.pathsep.join(p for p in (folder, os.environ.get("PYTHONPATH", "")) if p)
         sys.stdout.flush()
         try:
-            done = subprocess.run(
-                command, env={**os.environ, "PYTHONPATH": path}, stdout=2 if to_stderr else None, check=False
-            )
+            child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=2 if to_stderr else None)
         except OSError as error:
             raise UsageError("The interpreter cannot be run.", where=command[0], actual=str(error)) from error
-    return done.returncode if done.returncode >= 0 else 128 - done.returncode
+        with _passing_on(child):
+            status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Signals are the script's: it decides what an interrupt or a termination means; whydiff waits for it.
+
+    A terminal sends an interrupt to both; from anywhere else it is passed on.
+    """
+
+    def pass_on(number: int, frame: object) -> None:
+        if number != signal.SIGINT or not sys.stdin or not sys.stdin.isatty():
+            child.send_signal(number)
+
+    if threading.current_thread() is not threading.main_thread():  # signals are not ours to take
+        yield
+        return
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    before = {number: signal.signal(number, pass_on) for name in names if (number := getattr(signal, name, None))}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _lend(folder: Path) -> None:

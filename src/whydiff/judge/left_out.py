@@ -34,6 +34,16 @@ def left_out(case: Case) -> tuple[Count, ...]:
             Count(what="values without a fingerprint", reason=f"{name}: {why}", count=len(at), examples=tuple(at[:3]))
             for why, at in reasons.items()
         ]
+        counts += [
+            Count(
+                what=f"holes in the capture ({hole.kind})",
+                reason=f"{name}: {hole.why}",
+                count=hole.count,
+                examples=(hole.where,) if hole.where else (),
+            )
+            for hole in trace.holes
+            if hole.kind not in ("opaque", "fake")  # told by their values above
+        ]
     for name, lone in zip(("reference", "candidate"), case.lone_leaves(), strict=True):
         if lone:
             counts.append(

@@ -27,10 +27,13 @@ from whydiff.records.finding import (
 from whydiff.records.payload import Payload
 from whydiff.records.shown import OpRow, OpState, Picture
 from whydiff.records.trace import (
+    LOSING,
     SCHEMA_VERSION,
     Call,
     Event,
     Fingerprint,
+    Hole,
+    HoleKind,
     Kind,
     Leaf,
     LeafRole,
@@ -46,6 +49,7 @@ from whydiff.records.trace import (
 )
 
 __all__ = [
+    "LOSING",
     "SCHEMA_VERSION",
     "Alignment",
     "Call",
@@ -60,6 +64,8 @@ __all__ = [
     "Experiment",
     "Fingerprint",
     "Growth",
+    "Hole",
+    "HoleKind",
     "Intervention",
     "Kind",
     "Leaf",

@@ -277,6 +277,35 @@ class Lift:
     seed: int | None = None
 
 
+HoleKind = Literal[
+    "opaque", "fake", "compiled", "higher-order", "tracing", "thread", "unreadable", "left out", "failed", "ended"
+]
+LOSING: frozenset[HoleKind] = frozenset({"tracing", "thread", "failed", "ended"})
+"""Holes behind which numbers went by that nobody saw: with one of them a trace is not complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Something that a capture met and did not record.
+
+    Attributes:
+        kind: ``opaque`` (a value without plain storage: a wrapper of a functional transform, a tensor subclass, a
+            sparse, nested or quantised tensor), ``fake`` (a tensor without numbers), ``compiled``, ``higher-order`` (it
+            ran as one: what it took and gave was recorded), ``tracing`` (ops that ran while the program was being
+            traced), ``thread`` (what another thread ran), ``unreadable`` (an attribute of the program that raised when
+            it was read), ``left out`` (full tensors beyond the budget), ``failed`` (whydiff raised), ``ended`` (nothing
+            more could be written).
+        why: in words.
+        where: the first place; empty if it has none.
+        count: how often.
+    """
+
+    kind: HoleKind
+    why: str
+    where: str = ""
+    count: int = 1
+
+
 class Trace(Protocol):
     """All events of one run. Live runs and traces on disk look the same to the pipeline."""
 
@@ -306,6 +335,8 @@ class Trace(Protocol):
     def note(self) -> str: ...
     @property
     def source(self) -> str: ...  # "live" or the path
+    @property
+    def holes(self) -> Sequence[Hole]: ...  # what was met and not recorded
     @property
     def payloads(self) -> Mapping[str, Any]: ...  # keys of full tensors that can be asked for
     @property
@@ -375,6 +406,7 @@ class RecordedTrace:
     complete: bool = True
     note: str = ""
     source: str = "live"
+    holes: tuple[Hole, ...] = ()
     outputs: tuple[Output, ...] | None = field(default=None, compare=False)
     payloads: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     handles: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -5,7 +5,8 @@
 """
 
 from whydiff.capturing.store.reader import DiskTrace, open_trace
+from whydiff.capturing.store.saving import save
 from whydiff.capturing.store.tensor_files import TensorFile, read_tensor_file
-from whydiff.capturing.store.writer import TraceWriter, save
+from whydiff.capturing.store.writer import TraceWriter
 
 __all__ = ["DiskTrace", "TensorFile", "TraceWriter", "open_trace", "read_tensor_file", "save"]

@@ -116,7 +116,11 @@ def _fingerprint(raw: Any) -> Fingerprint | None:
 
 
 class IndexDecoder:
-    """Collects what the lines hold. `feed` raises ValueError for anything that is not as documented."""
+    """Collects what the lines hold. `feed` raises ValueError for anything that is not as documented.
+
+    Attributes:
+        within: the last mark is no step's end.
+    """
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -126,6 +130,7 @@ class IndexDecoder:
         self.shards: list[Shard] = []
         self.mark = Mark()
         self.ended = False
+        self.within = False
         self._strings: list[str] = []
         self._specs: list[TensorSpec] = []
         self._handlers: dict[str, Callable[[list[Any]], None]] = {
@@ -137,6 +142,7 @@ class IndexDecoder:
             "shard": self._add_shard,
             "payload": self._add_payload,
             "step": self._add_mark,
+            "mark": self._add_mark,
             "end": self._add_mark,
         }
 
@@ -282,7 +288,8 @@ class IndexDecoder:
     def _add_mark(self, row: list[Any]) -> None:
         _list(row, row[0], 7)
         self.ended = row[0] == "end"
-        steps = self.mark.steps + (0 if self.ended else 1)
+        steps = self.mark.steps + (1 if row[0] == "step" else 0)
+        self.within = row[0] == "mark"
         here = Mark(
             steps=steps,
             calls=len(self.calls),

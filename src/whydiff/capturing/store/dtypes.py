@@ -76,10 +76,11 @@ def carries(dtype: str, stored: str) -> bool:
     return stored in UNSIGNED.values()
 
 
-def stored_array(key: str, payload: Payload) -> tuple[np.ndarray[Any, Any], str]:
+def stored_array(key: str, payload: Payload, *, copy: bool = True) -> tuple[np.ndarray[Any, Any], str]:
     """A C-contiguous little-endian copy of a payload's bits, and the numpy name of its dtype.
 
-    A copy, because the caller may hand in a view of memory that it changes before the shard is written.
+    A copy, because the caller may hand in a view of memory that it changes before the shard is written; without
+    ``copy`` only where the bits are laid out otherwise.
 
     Raises:
         CaptureError: the bits' numpy dtype does not belong to the payload's dtype.
@@ -93,6 +94,8 @@ def stored_array(key: str, payload: Payload) -> tuple[np.ndarray[Any, Any], str]
             actual=f"{stored} bits for {payload.dtype}",
             expected="the dtype itself where numpy has it, else the unsigned integer of the same width",
         )
+    if not copy:
+        return np.asarray(bits, dtype=NATIVE[stored], order="C"), stored
     return np.array(bits, dtype=NATIVE[stored], order="C", copy=True, subok=False), stored
 
 

@@ -58,6 +58,18 @@ class IndexEncoder:
         self._new_strings: list[str] = []
         self._new_specs: list[list[Any]] = []
 
+    @property
+    def tables(self) -> tuple[int, int]:
+        """How many strings and specs were written."""
+        return len(self._strings), len(self._specs)
+
+    def forget(self, strings: int, specs: int) -> None:
+        """Go back to what `tables` said before: what came after it was not written after all."""
+        for table, kept in ((self._strings, strings), (self._specs, specs)):
+            while len(table) > kept:
+                table.popitem()
+        self._new_strings, self._new_specs = [], []
+
     def _string(self, text: str) -> int:
         number = self._strings.get(text)
         if number is None:

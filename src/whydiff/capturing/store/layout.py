@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from whydiff.errors import TraceFormatError
+from whydiff.errors import TraceFormatError, UsageError
 
 FORMAT = "whydiff-trace"
 MANIFEST = "manifest.json"
@@ -111,3 +111,28 @@ def replace_file(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def make_room(path: Path, overwrite: bool) -> None:
+    """Make the directory of a new trace; an existing trace is deleted if ``overwrite`` says so, nothing else ever.
+
+    Raises:
+        UsageError: there is something else, or a trace that is not to be replaced.
+        OSError: the directory cannot be made.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    names = os.listdir(path)
+    if not names:
+        return
+    foreign = [name for name in names if not is_own_file(name)]
+    if not overwrite or foreign or MANIFEST not in names:
+        raise UsageError(
+            "There is something at the path of the new trace.",
+            where=str(path),
+            actual=", ".join(sorted(foreign or names)[:5]),
+            expected="nothing, or an empty directory",
+            next_step="Choose another path." if foreign else "Choose another path, or overwrite the trace.",
+        )
+    # The manifest goes last, so that an interrupted overwrite can be repeated.
+    for name in sorted(names, key=lambda name: name == MANIFEST):
+        (path / name).unlink()

@@ -24,7 +24,7 @@ class LimitedWriter(TraceWriter):
         super().__init__(path, **options)
         self._most, self.taken = most, 0
 
-    def add_payload(self, key: str, payload: Payload) -> None:
+    def add_payload(self, key: str, payload: Payload) -> bool:
         """Add a full tensor.
 
         Raises:
@@ -39,4 +39,4 @@ class LimitedWriter(TraceWriter):
                 expected=f"at most {self._most} bytes (--max-bytes)",
                 next_step="Raise --max-bytes, or compare a smaller input.",
             )
-        super().add_payload(key, payload)
+        return super().add_payload(key, payload)

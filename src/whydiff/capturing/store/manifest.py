@@ -7,13 +7,13 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from whydiff.capturing.store import strict
 from whydiff.capturing.store.layout import COPY_AGAIN, FORMAT, MANIFEST, NOT_A_TRACE, regular_file, replace_file
 from whydiff.capturing.store.outputs import decoded, encoded
 from whydiff.errors import TraceFormatError, TraceVersionError
-from whydiff.records import SCHEMA_VERSION, Environment, ObserverCheck, Output
+from whydiff.records import SCHEMA_VERSION, Environment, Hole, HoleKind, ObserverCheck, Output
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Schema version → function that turns that version's manifest into the next version's."""
@@ -30,6 +30,7 @@ class Manifest:
         complete: it was closed and nothing is missing.
         captured: how the run was captured (payload globs, level …), JSON-able.
         outputs: what the run gave back, numbers by their fingerprints; None: written before they were recorded.
+        holes: what was met and not recorded.
         index_bytes: size of the index when closed, index_crc32: its CRC-32; both -1 while open.
     """
 
@@ -47,8 +48,10 @@ class Manifest:
     index_bytes: int = -1
     index_crc32: int = -1
     outputs: tuple[Output, ...] | None = None
+    holes: tuple[Hole, ...] = ()
 
 
+_HOLES = frozenset(get_args(HoleKind))
 _ENVIRONMENT = ("versions", "hardware", "flags", "variables", "rng")
 
 
@@ -81,11 +84,25 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
         "index_bytes": manifest.index_bytes,
         "index_crc32": manifest.index_crc32,
     }
+    if manifest.holes:
+        body["holes"] = [[hole.kind, _ascii(hole.why), _ascii(hole.where), hole.count] for hole in manifest.holes]
     if manifest.outputs is not None:
         body["outputs"] = [encoded(output) for output in manifest.outputs]
     text = json.dumps(body, indent=1, allow_nan=False).encode("ascii")
     head = text[: -len(b"\n}")] + b",\n "
     replace_file(root / MANIFEST, head + b'"checksum": "%08x"\n}\n' % zlib.crc32(head))
+
+
+def _ascii(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _hole(row: Any) -> Hole:
+    if type(row) is not list or [type(part) for part in row] != [str, str, str, int] or row[3] < 1:
+        raise ValueError(f"'holes' holds {row!r:.60}")
+    if row[0] not in _HOLES:
+        raise ValueError(f"'holes' names {row[0]!r:.60}")
+    return Hole(*row)
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -211,6 +228,7 @@ def _manifest(found: dict[str, Any]) -> Manifest:
         index_bytes=_get(found, "index_bytes", int),
         index_crc32=_get(found, "index_crc32", int),
         outputs=tuple(decoded(row) for row in _get(found, "outputs", list)) if "outputs" in found else None,
+        holes=tuple(_hole(row) for row in _get(found, "holes", list)) if "holes" in found else (),
     )
     if manifest.complete and not manifest.closed:
         raise ValueError("'complete' is true although 'closed' is false")

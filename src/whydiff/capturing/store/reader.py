@@ -22,7 +22,7 @@ from whydiff.capturing.store.own import is_own
 from whydiff.capturing.store.remote import fetch, is_url
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
 from whydiff.errors import TraceFormatError
-from whydiff.records import Call, Environment, Leaf, ObserverCheck, Output, Payload
+from whydiff.records import Call, Environment, Hole, Leaf, ObserverCheck, Output, Payload
 
 
 class DiskTrace:
@@ -142,6 +142,11 @@ class DiskTrace:
     def source(self) -> str:
         """The path or URL it was opened from."""
         return self.came_from or str(self._root)
+
+    @property
+    def holes(self) -> Sequence[Hole]:
+        """What was met and not recorded; of a trace that was never closed, nobody knows."""
+        return self._manifest.holes
 
     @functools.cached_property
     def outputs(self) -> tuple[Output, ...] | None:
@@ -302,6 +307,8 @@ def _cut(index: IndexDecoder, torn: bool) -> str:
     if index.ended:
         return f"killed while closing, after step {steps}; every call is here, the environment may be missing"
     opened = f"opened up to step {steps} (last complete)" if steps else "no step was complete"
+    if index.within:
+        opened = f"opened up to step {steps + 1}, of which a pass had ended"
     note = f"killed during step {steps + 1}, or still being written; {opened}"
     if lost != Mark() or torn:
         note += f"; left out after it: {lost.calls} calls, {lost.leaves} leaves, {lost.payloads} payloads"

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
-from whydiff.capturing.sink import Sink, chosen, manifest_of, send
-from whydiff.capturing.store.check import check_references
+from whydiff.capturing.holes import lost
+from whydiff.capturing.sink import Sink
 from whydiff.capturing.store.dtypes import as_saved, stored_array
 from whydiff.capturing.store.encode import IndexEncoder, line
-from whydiff.capturing.store.layout import (
-    INDEX,
-    INDEX_BUFFER,
-    MANIFEST,
-    SHARD_BYTES,
-    TEMPORARY,
-    is_own_file,
-    shard_name,
-)
+from whydiff.capturing.store.layout import INDEX, SHARD_BYTES, TEMPORARY, make_room, shard_name
 from whydiff.capturing.store.manifest import NOT_CHECKED, Manifest, write_manifest
 from whydiff.capturing.store.own import wrote
 from whydiff.capturing.store.safetensors_file import MAX_DIMENSIONS, SafetensorsFile
-from whydiff.errors import CaptureError, UsageError
-from whydiff.records import Call, Environment, Leaf, ObserverCheck, Output, Payload, Trace
+from whydiff.capturing.store.shard_file import write_shard
+from whydiff.errors import CaptureError, UsageError, one_line
+from whydiff.records import Call, Environment, Hole, Leaf, ObserverCheck, Output, Payload
+
+_LOG = logging.getLogger("whydiff")
+
+
+class At(NamedTuple):
+    """How far a trace is written; replaced as a whole, so that no interrupt leaves it half changed."""
+
+    size: int = 0
+    crc: int = 0
+    strings: int = 0
+    specs: int = 0
+    calls: int = 0
+    leaves: int = 0
+    contexts: int = 0
+    steps: int = 0
+    payloads: int = 0
+    shards: int = 0
+    payload_bytes: int = 0
+    finished: int = 0
 
 
 class TraceWriter(Sink):
@@ -49,6 +61,11 @@ class TraceWriter(Sink):
         environment: known at once if given here, so that a killed trace has it too.
         captured: how the run is captured (JSON-able), for the manifest.
         shard_bytes: a payload shard is closed before it would grow beyond this.
+        max_bytes: payloads beyond this are left out.
+        tolerant: a full disk ends the recording and raises nothing; what is added twice counts once.
+
+    Attributes:
+        why_ended: why nothing more could be written; empty if all went well.
 
     Raises:
         UsageError: the path is in use, or cannot be written.
@@ -64,21 +81,24 @@ class TraceWriter(Sink):
         environment: Environment | None = None,
         captured: Mapping[str, Any] | None = None,
         shard_bytes: int = SHARD_BYTES,
+        max_bytes: int = sys.maxsize,
+        tolerant: bool = False,
     ) -> None:
         self.path = Path(path)
         self._manifest = Manifest(framework, level, captured=captured or {}, environment=environment or Environment())
-        self._shard_bytes = shard_bytes
+        self._shard_bytes, self._tolerant, self._max_bytes = shard_bytes, tolerant, max_bytes
         self._encoder = IndexEncoder()
-        self._calls = self._leaves = self._contexts = self._steps = self._shards = 0
+        self._at = At()
+        self._marked = self._at
         self._keys: set[str] = set()
         self._waiting: dict[str, tuple[np.ndarray[Any, Any], str, str]] = {}  # key → bits, dtype, stored
-        self._waiting_bytes = 0
-        self._size = self._crc = 0
         self._closed = False
+        self._process = os.getpid()
+        self.why_ended = ""
         try:
-            _make_room(self.path, overwrite)
+            make_room(self.path, overwrite)
             write_manifest(self.path, self._manifest)
-            self._index = open(self.path / INDEX, "xb", buffering=INDEX_BUFFER)  # noqa: SIM115
+            self._index = open(self.path / INDEX, "xb", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise UsageError(
                 "The trace cannot be written here.",
@@ -95,44 +115,83 @@ class TraceWriter(Sink):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close; as incomplete, with the exception's text in the note, if there is one."""
-        if self._closed:
+        if self._closed or self._elsewhere:
             return
         if error is None:
             self.close()
         else:
-            name = type(error).__name__
-            self._finish(
-                Manifest(
-                    self._manifest.framework,
-                    self._manifest.level,
-                    complete=False,
-                    note=f"the capture ended with {name}: {error}".rstrip(": "),
-                    captured=self._manifest.captured,
-                    environment=self._manifest.environment,
-                    observer=ObserverCheck(
-                        deterministic=None, unchanged=None, outputs=0, note="the capture ended with an exception"
-                    ),
-                )
+            unchecked = ObserverCheck(
+                deterministic=None, unchanged=None, outputs=0, note="the capture ended with an exception"
             )
+            note = f"the capture ended with {type(error).__name__}: {error}".rstrip(": ")
+            self._finish(replace(self._manifest, complete=False, note=note, observer=unchecked))
 
-    def _write(self, data: bytes) -> None:
+    @property
+    def ended(self) -> bool:
+        """Nothing more can be written (the disk is full, the process is a forked child): what is given is dropped."""
+        return self._gone()
+
+    @property
+    def _waiting_bytes(self) -> int:
+        return sum(bits.nbytes for bits, _, _ in self._waiting.values())
+
+    def _gone(self) -> bool:
+        return bool(self.why_ended) or self._elsewhere
+
+    @property
+    def _elsewhere(self) -> bool:
+        return os.getpid() != self._process
+
+    @property
+    def leaves_taken(self) -> int:
+        """How many leaves were written."""
+        return self._at.leaves
+
+    @property
+    def contexts_taken(self) -> int:
+        """How many contexts were written."""
+        return self._at.contexts
+
+    def _commit(self, encode: Callable[[], bytes], **change: int) -> None:
+        """Append lines, or do nothing: what an interrupt left half written is taken back before the next lines.
+
+        Args:
+            encode: gives the lines.
+            change: what the counts are once they are written.
+        """
         if self._closed:
             raise _closed(self.path)
-        with _recording(self.path):
-            self._index.write(data)
-        self._size += len(data)
-        self._crc = zlib.crc32(data, self._crc)
+        if self._gone():
+            return
+        at = self._at
+        if self._encoder.tables != (at.strings, at.specs):
+            self._encoder.forget(at.strings, at.specs)
+        data = encode()
+        with self._recording(self.path):
+            if os.fstat(self._index.fileno()).st_size != at.size:
+                self._index.truncate(at.size)
+                self._index.seek(at.size)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._index.write(rest) or 0 :]
+        if not self._gone():
+            strings, specs = self._encoder.tables
+            crc = zlib.crc32(data, at.crc)
+            self._at = at._replace(size=at.size + len(data), crc=crc, strings=strings, specs=specs, **change)
 
     def add_calls(self, calls: Sequence[Call]) -> None:
         """Add calls in execution order; the contexts that they name come first (none: one empty context).
+
+        Calls that were added before (by who was interrupted, and adds them again) are passed over.
 
         Raises:
             CaptureError: a call's index is not its position, it names a context that was not added, or a
                 record cannot be written.
         """
-        if not self._contexts:
+        if not self._at.contexts:
             self.add_contexts([{}])
-        for position, call in enumerate(calls, self._calls):
+        fresh = [call for call in calls if call.index >= self._at.calls] if self._tolerant else calls
+        for position, call in enumerate(() if self._gone() else fresh, self._at.calls):
             if call.index != position:
                 raise CaptureError(
                     "A call's index is not its position.",
@@ -140,16 +199,15 @@ class TraceWriter(Sink):
                     actual=str(call.index),
                     expected=str(position),
                 )
-            if not 0 <= call.context < self._contexts:
+            if not 0 <= call.context < self._at.contexts:
                 raise CaptureError(
                     "A call names a context that was not added.",
                     where=str(call.site),
                     actual=str(call.context),
-                    expected=f"below {self._contexts}",
+                    expected=f"below {self._at.contexts}",
                     next_step="Add contexts before the calls that name them.",
                 )
-        self._write(self._encoder.calls(calls))
-        self._calls += len(calls)
+        self._commit(lambda: self._encoder.calls(fresh), calls=self._at.calls + len(fresh))
 
     def add_leaves(self, leaves: Sequence[Leaf]) -> None:
         """Add leaves; they may come before or after the calls that read them.
@@ -157,8 +215,7 @@ class TraceWriter(Sink):
         Raises:
             CaptureError: a record cannot be written.
         """
-        self._write(self._encoder.leaves(leaves))
-        self._leaves += len(leaves)
+        self._commit(lambda: self._encoder.leaves(leaves), leaves=self._at.leaves + len(leaves))
 
     def add_contexts(self, contexts: Sequence[Mapping[str, Any]]) -> None:
         """Add contexts (flags in force); calls name them by position.
@@ -166,62 +223,84 @@ class TraceWriter(Sink):
         Raises:
             CaptureError: a value that JSON cannot carry.
         """
-        self._write(self._encoder.contexts(contexts))
-        self._contexts += len(contexts)
+        self._commit(lambda: self._encoder.contexts(contexts), contexts=self._at.contexts + len(contexts))
 
-    def add_payload(self, key: str, payload: Payload) -> None:
-        """Add a full tensor; its bits are copied, so the caller may reuse the memory at once.
+    def add_payload(self, key: str, payload: Payload) -> bool:
+        """Add a full tensor; its bits are copied where needed, so the caller may reuse the memory at once.
+
+        Returns:
+            whether it is kept: False beyond the budget, and when nothing more can be written.
 
         Raises:
             CaptureError: the key is empty, reserved or taken, or the bits do not have the payload's dtype.
         """
-        if not key or key == "__metadata__" or key in self._keys or not key.isprintable():
+        taken = key in self._keys or key in self._waiting
+        if taken and self._tolerant:
+            return True  # by who was interrupted, and adds it again
+        if not key or key == "__metadata__" or taken or not key.isprintable():
             raise CaptureError(
                 "A payload's key cannot be used.",
                 where=repr(key),
-                actual="taken" if key in self._keys else "",
+                actual="taken" if taken else "",
                 expected="a new, printable, non-empty string other than __metadata__",
             )
         if payload.bits.ndim > MAX_DIMENSIONS:
             raise CaptureError("A payload has too many dimensions.", where=key, actual=str(payload.bits.ndim))
-        if self._waiting and self._waiting_bytes + payload.bits.nbytes > self._shard_bytes:
+        waiting = self._waiting_bytes
+        if self._gone() or self._at.payload_bytes + waiting + payload.bits.nbytes > self._max_bytes:
+            return False
+        if self._waiting and waiting + payload.bits.nbytes > self._shard_bytes:
             self._close_shard()
-        bits, stored = stored_array(key, payload)
-        self._keys.add(key)
+        large = payload.bits.nbytes > self._shard_bytes  # it is written at once, and never copied
+        bits, stored = stored_array(key, payload, copy=not large)
         self._waiting[key] = (bits, payload.dtype, stored)
-        self._waiting_bytes += bits.nbytes
+        if large:
+            self._close_shard()
+        return not self._gone()
 
     def _close_shard(self) -> None:
-        if not self._waiting:
+        if not self._waiting or self._gone():
             return
-        path = self.path / shard_name(self._shards)
+        number, waiting = self._at.shards, dict(self._waiting)
+        path = self.path / shard_name(number)
         temporary = path.with_name(path.name + TEMPORARY)
-        with _recording(path):
-            save_file({key: as_saved(bits) for key, (bits, _, _) in self._waiting.items()}, str(temporary))
+        with self._recording(path):
+            write_shard(temporary, {key: as_saved(bits) for key, (bits, _, _) in waiting.items()})
             header = SafetensorsFile(temporary)
             os.replace(temporary, path)
-        rows: list[list[Any]] = [["shard", self._shards, header.size, header.header_crc32]]
-        for key, (bits, dtype, stored) in self._waiting.items():
-            crc = zlib.crc32(header.slice(key))
-            rows.append(["payload", key, dtype, stored, list(bits.shape), self._shards, crc])
-        self._write(b"".join(line(row) for row in rows))
-        self._shards += 1
-        self._waiting.clear()
-        self._waiting_bytes = 0
+            rows: list[list[Any]] = [["shard", number, header.size, header.header_crc32]]
+            for key, (bits, dtype, stored) in waiting.items():
+                rows.append(["payload", key, dtype, stored, list(bits.shape), number, zlib.crc32(header.slice(key))])
+        if self._gone():
+            return
+        size = self._at.payload_bytes + sum(bits.nbytes for bits, _, _ in waiting.values())
+        self._commit(
+            lambda: b"".join(line(row) for row in rows),
+            shards=number + 1,
+            payloads=self._at.payloads + len(waiting),
+            payload_bytes=size,
+        )
+        self._keys.update(waiting)
+        self._waiting = {key: held for key, held in self._waiting.items() if key not in waiting}
 
-    def _mark(self, word: str) -> None:
+    def _mark(self, word: str, steps: int) -> None:
         self._close_shard()
-        if not self._contexts:
+        if not self._at.contexts:
             self.add_contexts([{}])
-        counts = [self._calls, self._leaves, self._contexts, len(self._keys), self._shards]
-        self._write(line([word, self._steps, *counts]))
-        with _recording(self.path):
-            self._index.flush()
+        at = self._at
+        counts = [steps, at.calls, at.leaves, at.contexts, at.payloads, at.shards]
+        self._commit(lambda: line([word, *counts]), steps=steps, finished=int(word == "end"))
+        if not self._gone():
+            self._marked = self._at
 
     def end_step(self) -> None:
         """End a step: everything added so far survives the death of this process."""
-        self._steps += 1
-        self._mark("step")
+        self._mark("step", self._at.steps + 1)
+
+    def mark(self) -> None:
+        """Everything added so far survives the death of this process; the step goes on."""
+        if self._marked != self._at or self._waiting:
+            self._mark("mark", self._at.steps)
 
     def close(
         self,
@@ -234,6 +313,7 @@ class TraceWriter(Sink):
         note: str = "",
         complete: bool = True,
         outputs: Sequence[Output] | None = None,
+        holes: Sequence[Hole] = (),
     ) -> None:
         """Finish the trace; from here on any damage to its files is an error when it is opened.
 
@@ -245,6 +325,7 @@ class TraceWriter(Sink):
             config: flattened model config.
             note: anything worth reading; say why if the trace is not complete.
             complete: False if the capture stopped early.
+            holes: what was met and not recorded; a trace with a hole behind which numbers went by is not complete.
             outputs: what the run gave back; their bits are payloads under `payload_key`, if they are kept.
 
         Raises:
@@ -259,8 +340,9 @@ class TraceWriter(Sink):
             Manifest(
                 self._manifest.framework,
                 self._manifest.level,
-                complete=complete,
-                note=note,
+                complete=complete and not lost(holes),
+                note="; ".join(part for part in (note, lost(holes)) if part),
+                holes=tuple(holes),
                 captured=self._manifest.captured,
                 environment=environment or self._manifest.environment,
                 observer=observer,
@@ -272,80 +354,67 @@ class TraceWriter(Sink):
         )
 
     def _finish(self, manifest: Manifest) -> None:
+        if self._elsewhere:  # a forked child: the trace is its parent's
+            self._closed = True
+            return
         if self._closed:
             raise _closed(self.path)
-        with _recording(self.path):
+        if self.why_ended:
+            self._finish_short(manifest)
+            return
+        with self._recording(self.path):
             # First as still open: if a value cannot be written, the trace can be closed again without it.
             write_manifest(self.path, replace(manifest, complete=False))
-            self._mark("end")
-            os.fsync(self._index.fileno())
+            if not self._at.finished:
+                self._mark("end", self._at.steps)
+            if not self._gone():
+                os.fsync(self._index.fileno())
+                self._index.close()
+                self._closed = True
+                closing = replace(manifest, closed=True, index_bytes=self._at.size, index_crc32=self._at.crc)
+                write_manifest(self.path, closing)
+                wrote(self.path)
+        if not self._closed:
+            self._finish_short(manifest)
+
+    def _finish_short(self, manifest: Manifest) -> None:
+        """Close a trace that could not be written to its end: it holds what was whole, and says why."""
+        self._closed = True
+        try:
             self._index.close()
-            self._closed = True
-            closing = replace(manifest, closed=True, index_bytes=self._size, index_crc32=self._crc)
-            write_manifest(self.path, closing)
-        wrote(self.path)
+            note = f"the recording ended early, {self.why_ended}"
+            hole = Hole("ended", self.why_ended)
+            write_manifest(self.path, replace(manifest, complete=False, note=note, holes=(*manifest.holes, hole)))
+        except OSError as error:
+            _LOG.warning("the trace at %s ends early and cannot say so: %s", self.path, error)
 
+    @contextmanager
+    def _recording(self, path: Path) -> Iterator[None]:
+        """Say of a full disk or a removed directory where it happened; or end the recording, not the program."""
+        try:
+            yield
+        except OSError as error:
+            if not self._tolerant:
+                raise CaptureError(
+                    "The trace cannot be written any further.",
+                    where=str(path),
+                    actual=str(error),
+                    next_step="Make room, or choose another path, and capture again.",
+                ) from error
+            self._give_up(error)
 
-@contextmanager
-def _recording(path: Path) -> Iterator[None]:
-    """Say of a full disk or a removed directory where it happened."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise CaptureError(
-            "The trace cannot be written any further.",
-            where=str(path),
-            actual=str(error),
-            next_step="Make room, or choose another path, and capture again.",
-        ) from error
+    def _give_up(self, error: Exception) -> None:
+        """Nothing more can be written: keep what was whole, and make room for saying so."""
+        self.why_ended = one_line(error)
+        self._waiting.clear()
+        try:
+            for name in os.listdir(self.path):
+                if name.endswith(TEMPORARY) or name == shard_name(self._marked.shards):
+                    (self.path / name).unlink()
+            self._index.truncate(self._marked.size)
+        except OSError as another:
+            self.why_ended += f"; {one_line(another)}"
 
 
 def _closed(path: Path) -> UsageError:
     return UsageError("The trace is closed already.", where=str(path), next_step="Open a new TraceWriter.")
-
-
-def _make_room(path: Path, overwrite: bool) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    names = os.listdir(path)
-    if not names:
-        return
-    foreign = [name for name in names if not is_own_file(name)]
-    if not overwrite or foreign or MANIFEST not in names:
-        raise UsageError(
-            "There is something at the path of the new trace.",
-            where=str(path),
-            actual=", ".join(sorted(foreign or names)[:5]),
-            expected="nothing, or an empty directory",
-            next_step="Choose another path." if foreign else "Choose another path, or overwrite the trace.",
-        )
-    # The manifest goes last, so that an interrupted overwrite can be repeated.
-    for name in sorted(names, key=lambda name: name == MANIFEST):
-        (path / name).unlink()
-
-
-def save(
-    trace: Trace, path: str | os.PathLike[str], *, payloads: str | Iterable[str] = "all", overwrite: bool = False
-) -> None:
-    """Write a trace that is held in memory (or on disk elsewhere).
-
-    Args:
-        trace: what to write.
-        path: the directory to make.
-        payloads: ``"all"``, ``"none"``, or patterns (`fnmatch`) of payload keys. Payloads are made one at a
-            time; at most one shard of them is held.
-        overwrite: replace an existing trace.
-
-    Raises:
-        UsageError: the path is in use, or a pattern fits no payload.
-        CaptureError: a record cannot be written.
-        TraceFormatError: the trace contradicts itself.
-    """
-    chosen(trace, payloads)  # a pattern that fits nothing is said before anything is written
-    if trace.source != "live" and Path(trace.source).resolve() == Path(path).resolve():
-        raise UsageError("A trace cannot be written over itself.", where=str(path), next_step="Choose another path.")
-    check_references(trace.calls, trace.leaves, len(trace.contexts), trace.source, trace.complete)
-    with TraceWriter(
-        path, framework=trace.framework, level=trace.level, overwrite=overwrite, environment=trace.environment
-    ) as writer:
-        send(trace, writer, payloads)
-        writer.close(**manifest_of(trace), complete=trace.complete)

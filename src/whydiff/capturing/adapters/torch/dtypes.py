@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
+from whydiff.capturing.store.dtypes import NATIVE
 from whydiff.errors import PayloadError
 from whydiff.records import Payload, TensorSpec
 
+_is_wrapper: Any = torch._C._functorch.is_functorch_wrapped_tensor
 _NAMES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
     for name in (
@@ -80,11 +85,24 @@ def plain(tensor: torch.Tensor) -> bool:
         and tensor.dtype in _BY_DTYPE
         and not tensor.is_nested
         and not tensor.is_meta
+        and not _is_wrapper(tensor)
+        and not tensor._is_zerotensor()
     )
+
+
+def without_numbers(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is only a shape: on the meta device, or fake."""
+    return not tensor.is_nested and (tensor.is_meta or isinstance(tensor, FakeTensor))
 
 
 def not_comparable(tensor: torch.Tensor) -> str:
     """Why a tensor has no plain storage to fingerprint; empty if it has one."""
+    if _is_wrapper(tensor):
+        return "wrapper of a functional transform"
+    if isinstance(tensor, UninitializedTensorMixin):
+        return "not yet initialised"
+    if tensor._is_zerotensor():
+        return "zeros without memory"
     if tensor.is_nested:
         return "nested tensor"
     if plain(tensor):
@@ -104,8 +122,13 @@ def not_comparable(tensor: torch.Tensor) -> str:
 
 def spec_of(tensor: torch.Tensor) -> TensorSpec:
     """Shape, dtype, device and layout within its storage (strides and offset in elements)."""
+    if isinstance(tensor, UninitializedTensorMixin):
+        return TensorSpec((), dtype_name(tensor.dtype), str(tensor.device))
     if tensor.is_nested:
         return TensorSpec((), dtype_name(tensor.dtype), str(tensor.device))
+    if _is_wrapper(tensor) or not all(type(size) is int for size in tensor.shape):  # sizes may be symbols
+        sizes = tuple(size if type(size) is int else 0 for size in tensor.shape)
+        return TensorSpec(sizes, dtype_name(tensor.dtype), str(tensor.device))
     if tensor.layout is not torch.strided:
         return TensorSpec(tuple(tensor.shape), dtype_name(tensor.dtype), str(tensor.device))
     return TensorSpec(
@@ -129,15 +152,36 @@ def integer_view(tensor: torch.Tensor) -> torch.Tensor:
 def to_payload(tensor: torch.Tensor) -> Payload:
     """Copy a tensor of any comparable dtype to the host, bit for bit, in row-major order."""
     name = dtype_name(tensor.dtype)
-    own = raw(tensor.detach())
-    host = own.cpu().contiguous()
+    # A copy of its own: what shares memory with numpy could never be resized again, and this is the program's.
+    host = raw(tensor.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
     if name in ("bfloat16", "complex32") or name.startswith("float8"):
         width = host.element_size()
         bits = host.reshape(-1).view(_UNSIGNED[width]).numpy().view(f"u{width}").reshape(tuple(host.shape))
     else:
         bits = host.numpy()
-    shared = own.is_cpu and host.untyped_storage()._cdata == own.untyped_storage()._cdata
-    return Payload(np.array(bits, order="C", copy=True) if shared else np.asarray(bits, order="C"), name)
+    return Payload(bits, name)
+
+
+def seen_by_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """A host tensor's memory as whole numbers of its width; ``.numpy()`` would forbid it to be resized for ever."""
+    width = tensor.element_size()
+    whole = "V16" if width == 16 else f"u{width}"
+    if not tensor.numel():
+        return np.empty(tuple(tensor.shape), whole)
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    memory = (ctypes.c_char * (extent * width)).from_address(tensor.data_ptr())
+    strides = [stride * width for stride in tensor.stride()]
+    return np.lib.stride_tricks.as_strided(
+        np.frombuffer(memoryview(memory), whole), tuple(tensor.shape), strides, writeable=False
+    )
+
+
+def borrowed_payload(tensor: torch.Tensor) -> Payload:
+    """`to_payload` without a copy where that is possible, for who copies or writes the bits at once."""
+    name = dtype_name(tensor.dtype)
+    if tensor.device.type != "cpu" or tensor.is_conj() or tensor.is_neg() or name not in NATIVE:
+        return to_payload(tensor)
+    return Payload(seen_by_numpy(tensor).view(NATIVE[name]), name) if tensor.is_contiguous() else to_payload(tensor)
 
 
 def from_payload(payload: Payload, device: str = "cpu") -> torch.Tensor:

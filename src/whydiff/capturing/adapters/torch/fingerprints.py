@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from whydiff.capturing.adapters.torch.device.queue import lanes_now, usable
-from whydiff.capturing.adapters.torch.dtypes import integer_view, raw
+from whydiff.capturing.adapters.torch.dtypes import raw, seen_by_numpy
 from whydiff.numbers.fingerprint import ML2_CHUNK, fingerprint_address, fingerprint_addresses, fingerprint_bytes, keys
 
 Lanes = tuple[int, int]
@@ -51,7 +51,7 @@ def content_lanes(tensor: torch.Tensor) -> Lanes:
     dense = raw(tensor.detach())
     if not dense.is_contiguous() and dense.device.type == "cpu" and dense.nbytes <= _SMALL:
         # one thread: to start the program's own thread team for a small copy costs more than the copy
-        return fingerprint_bytes(np.ascontiguousarray(integer_view(dense).numpy())).lanes
+        return fingerprint_bytes(np.ascontiguousarray(seen_by_numpy(dense))).lanes
     return span_lanes(*row_major(dense))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 from whydiff.capturing.adapters.torch.dtypes import not_comparable
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.recorder import Recorder
+from whydiff.capturing.adapters.torch.rows import Row
+from whydiff.capturing.adapters.torch.storages import Storage
+from whydiff.records import HoleKind
 
 
 class ModuleRecorder(Recorder):
@@ -26,23 +28,35 @@ class ModuleRecorder(Recorder):
     def __exit__(self, *exception: Any) -> None:
         return None
 
+    def _constant(self, tensor: torch.Tensor) -> Storage:
+        """What no module owns is mostly a value in between: its fingerprint is kept, it is not."""
+        storage = super()._constant(tensor)
+        if self.on_many is not None:
+            self.leaves[-1].settle()
+        return storage
+
     def entered(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         """Look at what the module is given, as it is now."""
-        self._pending[len(self.scopes.stack)] = self._looks((args, kwargs))
+        depth = len(self.scopes.stack)
+        self._pending = {known: rows for known, rows in self._pending.items() if known < depth}
+        self._pending[depth] = self.looks((args, kwargs))
 
     def left(self, scope: str, module: torch.nn.Module, output: Any) -> None:
         """Look at what the module gives back and write the call down."""
-        reads = self._pending.pop(len(self.scopes.stack))
-        writes = self._looks(output)
-        self._append("module", scope, type(module).__name__, reads, writes)
+        reads = self._pending.pop(len(self.scopes.stack), [])
+        self._append("module", scope, type(module).__name__, reads, self.looks(output))
 
-    def _looks(self, value: Any) -> list[Any]:
+    def region(self, name: str, kind: HoleKind, reads: list[Row], result: Any) -> None:
+        """Of a part that ran as one, its module tells what went in and out."""
+        self.holes.add(kind, f"{name} ran as one", self.scopes.scope)
+
+    def looks(self, value: Any) -> list[Row]:
+        """Every tensor of a nested value, read anew."""
         rows = []
-        with _disable_current_modes():
-            for _, tensor in tensors_in(value):
-                storage = None if not_comparable(tensor) else self.storages.of(tensor)
-                if storage is not None:
-                    storage.forget()
-                rows.append(self._look(tensor, None, 0, None))
-            self.storages.queue.flush()  # nobody tells when this memory is written again
+        for _, tensor in tensors_in(value):
+            storage = None if not_comparable(tensor) else self.storages.of(tensor)
+            if storage is not None:
+                storage.forget()
+            rows.append(self._look(tensor, None, 0, None))
+        self.storages.queue.flush()  # nobody tells when this memory is written again
         return rows

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from whydiff.capturing.adapters.torch.allowed import lookup, refusal
@@ -128,7 +129,16 @@ def decomposed(func: Any, args: Any, kwargs: Any) -> Any:
 class Decomposing(TorchDispatchMode):
     """Meets every op that is left after composite ones were decomposed as autograd would decompose them."""
 
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No wrapper that imports the compiler."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not isinstance(func, OpOverload):  # a whole program as one operator
+            return func(*args, **(kwargs or {}))
         operator = describe(func)
         if operator.composite:
             with self:

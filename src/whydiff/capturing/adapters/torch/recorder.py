@@ -1,6 +1,6 @@
 """Op-level capture: a dispatch mode that writes down every ATen op, what it read and what it wrote.
 
-The hot path keeps plain tuples; `Recorder.drain` turns them into records. Nothing here changes a number: no
+The hot path keeps plain tuples; `Recorder.pending` turns them into records. Nothing here changes a number: no
 copy, no ``contiguous()`` on what the program sees, no host synchronisation beyond fingerprints.
 """
 
@@ -8,78 +8,211 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from whydiff.capturing.adapters.torch.arguments import place_of
-from whydiff.capturing.adapters.torch.dtypes import not_comparable, plain, spec_of, to_payload
+from whydiff.capturing.adapters.torch.dtypes import borrowed_payload, not_comparable, plain, spec_of
 from whydiff.capturing.adapters.torch.environment import Flags, rng_state, switches_now
-from whydiff.capturing.adapters.torch.leaves import Leaves
+from whydiff.capturing.adapters.torch.looks import Looks, Touched
 from whydiff.capturing.adapters.torch.operators import Operator, decomposed, describe, draws
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.results import flat, is_hole, resolved
 from whydiff.capturing.adapters.torch.rows import Row, call_of
 from whydiff.capturing.adapters.torch.scopes import Scopes
-from whydiff.capturing.adapters.torch.storages import Span, Storage, read_lanes, span_of, written_lanes
-from whydiff.records import Call, Kind, Payload, TensorSpec
-from whydiff.records.trace import GRAPH, IN_GRAPH, LOOK, OVERWRITTEN, UNINITIALISED, UPDATE
+from whydiff.capturing.adapters.torch.storages import Storage, written_lanes
+from whydiff.capturing.adapters.torch.surroundings import (
+    compiled_backward,
+    function_modes,
+    jit_tracing,
+    modes_below,
+    take_out,
+    tracing,
+    unseen,
+)
+from whydiff.errors import CaptureError, one_line
+from whydiff.records import Call, HoleKind, Kind, Payload, Phase, TensorSpec
+from whydiff.records.trace import GRAPH, IN_GRAPH, LOOK, UNINITIALISED, UPDATE
 
-_Touched = tuple[int, torch.Tensor, Storage]
+T = TypeVar("T")
+MANY = 2_000
+"""Calls that wait before they are handed on within a step."""
+TRACED: dict[HoleKind, str] = {
+    "tracing": "operators that ran while the program was traced",
+    "fake": "operators on tensors without numbers",
+}
 
 
-class Recorder(Leaves, TorchDispatchMode):
+class Log(NamedTuple):
+    """Calls that were not handed on yet, and how many were."""
+
+    base: int
+    rows: list[Row]
+
+    @property
+    def next(self) -> int:
+        """Index of the next call."""
+        return self.base + len(self.rows)
+
+
+class Begun(NamedTuple):
+    """What was written down of an op before it ran."""
+
+    phase: Phase
+    scope: str
+    reads: list[Row]
+    touched: list[Touched]
+    template: Any
+    random: str
+    context: int
+    held: Sequence[int]
+
+
+class Recorder(Looks, TorchDispatchMode):
     """Records every op that runs on this thread while it is active.
+
+    What cannot be recorded is counted in `holes`; an exception of the recorder's own never reaches the program.
 
     Args:
         scopes: tells scope, phase and step.
         keep: says for which sites (as text) the full written tensors are kept; None keeps none.
-        sink: receives (key, payload) for every kept tensor and random state.
+        sink: receives (key, payload) for every kept tensor and random state; False: it was left out.
         fingerprints: False records structure only.
+
+    Attributes:
+        on_many: called when many calls wait for `pending`.
+        silent: nothing is recorded any more.
+        refusable: a `CaptureError` of the sink goes through.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(
         self,
         scopes: Scopes,
         *,
         keep: Callable[[str], bool] | None = None,
-        sink: Callable[[str, Payload], None] | None = None,
+        sink: Callable[[str, Payload], bool] | None = None,
         fingerprints: bool = True,
     ) -> None:
+        Looks.__init__(self, scopes, fingerprints)
         TorchDispatchMode.__init__(self)
-        Leaves.__init__(self, fingerprints)
-        self.scopes, self.keep, self.sink = scopes, keep, sink
+        self.keep, self.sink = keep, sink
         self.contexts: list[dict[str, Any]] = []
-        self._rows: list[Row] = []
-        self._spans: dict[tuple[Any, ...], Span] = {}
-        self._count = 0
+        self._log = Log(0, [])
+        self._again = 0  # how often an index was given to a call that was not written down after all
         self._occurrences: dict[tuple[str, str, str], int] = {}
         self._occurrence_step = 0
         self._switches: list[Any] = []
         self._random_states = 0
         self._context_index = 0
-        self.silent = False
+        self.silent = self.refusable = False
+        self.on_many: Callable[[], None] | None = None
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No wrapper around every op: while a capture runs nothing is compiled (`compiled.StandingBack`)."""
+        """No wrapper around every op: the compiler does not meet it (`regions`, `compiled.StandingBack`)."""
         return False
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """The compiler need not give up because of it."""
+        return True
+
+    def __exit__(self, *exception: Any) -> None:
+        """Leave the stack of modes, also where others were entered since and are still there."""
+        if take_out(self) is None:
+            self.silent = True  # left on another thread than it was entered on
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.silent:
+            return func(*args, **kwargs)
+        if type(func) is not OpOverload or modes_below() or function_modes() or jit_tracing() is not None:
+            return self._surrounded(func, args, kwargs)
+        return self._met_op(func, args, kwargs)
+
+    def _surrounded(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An op under a tracer or a user's modes, which must not notice; or one that is a whole program."""
+        kind = tracing()
+        if kind is not None:
+            self.holes.add(kind, TRACED[kind], self.scopes.scope)
+            return func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            if not isinstance(func, OpOverload):
+                return self._region(str(func), func, args, kwargs)
+            return self._met_op(func, args, kwargs, unseen)
+
+    def _region(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        reads = self.guarded(name, lambda: self.going_in(args, kwargs)) or []
+        result = func(*args, **kwargs)
+        self.guarded(name, lambda: self.region(name, "higher-order", reads, result))
+        return result
+
+    def guarded(self, where: str, work: Callable[[], T]) -> T | None:
+        """What ``work()`` gives; None, and a hole, if it raises."""
+        try:
+            with unseen():
+                return work()
+        except Exception as error:  # noqa: BLE001 - it is counted
+            self.failed(where, error)
+            return None
+
+    def _met_op(self, func: Any, args: Any, kwargs: Any, quiet: Callable[[], Any] = nullcontext) -> Any:
         operator = describe(func)
-        if operator.composite:
+        if operator.composite and not any(isinstance(a, torch.Tensor) and a.is_nested for a in args):
             with self:
                 return decomposed(func, args, kwargs)
-        if operator.silent or self.silent:
+        if operator.silent or compiled_backward():
+            if not operator.silent:
+                self.holes.add("compiled", "the backward pass of compiled code", self.scopes.scope)
             return func(*args, **kwargs)
-        if operator.rebinds:
-            return self._rebound(func, operator, args, kwargs)
-        index = self._count
+        try:
+            with quiet():
+                begun = self._begin(func, operator, args, kwargs)
+        except Exception as error:  # noqa: BLE001 - it is counted
+            self.failed(operator.op, error)
+            return func(*args, **kwargs)
+        try:
+            result = func(*args, **kwargs)
+        except BaseException:
+            for _, _, storage in begun.touched:  # nobody knows how far it came
+                storage.forget()
+            raise
+        try:
+            with quiet():
+                self._end(operator, begun, args, result)
+        except BaseException as error:
+            for _, _, storage in begun.touched:
+                storage.forget()
+            self._again += 1
+            self.failed(operator.op, error)
+            if not isinstance(error, Exception):
+                raise
+        if len(self._log.rows) >= MANY and self.on_many is not None:
+            self.on_many()
+        return result
+
+    def failed(self, where: str, error: BaseException) -> None:
+        """Count something that was not recorded because of an exception here.
+
+        Raises:
+            CaptureError: the sink refuses to go on, and the program was started by who captures it.
+        """
+        if self.refusable and isinstance(error, CaptureError):
+            raise error
+        self.holes.add("failed", one_line(error), f"{self.scopes.scope}:{where}")
+
+    def _begin(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Begun:
         phase, scope = self.scopes.phase_and_scope()
         reads: list[Row] = []
-        touched: list[_Touched] = []
+        touched: list[Touched] = []
+        if operator.rebinds:
+            template: Any = ([self._take(a, reads, None, operator) for a in args], {})
+            return Begun(phase, scope, reads, touched, template, "", 0, ())
         if operator.writes:
             written, positions = operator.written_names, operator.writes_to(args)
             template = (
@@ -94,103 +227,30 @@ class Recorder(Leaves, TorchDispatchMode):
                 {k: self._take(a, reads, None, operator) for k, a in kwargs.items()} if kwargs else {},
             )
         random = self._random_state(args, kwargs) if operator.random and draws(func, args, kwargs) else ""
-        context = self._context()
-        step, number = self.scopes.step, self._occurrence(scope, operator.op, phase)
         held = [tensor.untyped_storage().nbytes() for _, tensor, _ in touched] if operator.resizes else ()
-        try:
-            result = func(*args, **kwargs)
-        except BaseException:
-            for _, _, storage in touched:  # nobody knows how far it came
-                storage.forget()
-            raise
-        self._count = index + 1
-        for nbytes, (_, tensor, storage) in zip(held, touched, strict=True) if operator.resizes else ():
-            storage.initialised = storage.initialised and tensor.untyped_storage().nbytes() <= nbytes
-        wanted = (self.keep is not None and self.keep(f"{scope}:{operator.op}#{number}")) or is_hole(reads, args)
-        writes, kind = self._outputs(operator, index, result, touched, wanted)
+        return Begun(phase, scope, reads, touched, template, random, self._context(), held)
+
+    def _end(self, operator: Operator, begun: Begun, args: Any, result: Any) -> None:
+        phase, scope, reads, touched, template, random, context, held = begun
+        index, number = self._log.next, self._occurrence(scope, operator.op, phase)
+        if operator.rebinds:  # ``set_``: from here on the tensor is a look at another storage; no number changes
+            if not not_comparable(result) and self.storages.of(result) is None:
+                self._met(result)
+            writes, _ = self._outputs(operator, index, result, [], False)
+            kind: Kind = "view"
+        else:
+            for nbytes, (_, tensor, storage) in zip(held, touched, strict=True) if operator.resizes else ():
+                storage.initialised = storage.initialised and tensor.untyped_storage().nbytes() <= nbytes
+            wanted = (self.keep is not None and self.keep(f"{scope}:{operator.op}#{number}")) or is_hole(reads, args)
+            writes, kind = self._outputs(operator, index, result, touched, wanted)
         mutates = tuple(position for position, _, _ in touched) if touched else ()
-        self._rows.append(
+        step = self.scopes.step
+        self._log.rows.append(
             (index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, random, number)
         )
-        return result
-
-    def _take(self, value: Any, reads: list[Row], touched: Any, operator: Operator) -> Any:
-        if isinstance(value, torch.Tensor):
-            position = len(reads)
-            reads.append(self._look(value, touched, position, operator))
-            return place_of(position, value)
-        if isinstance(value, (list, tuple)):
-            return [self._take(item, reads, touched, operator) for item in value]
-        return value
-
-    def _look(self, tensor: torch.Tensor, touched: Any, position: int, operator: Operator | None) -> Row:
-        ordinary = plain(tensor)
-        storage = self.storages.of(tensor) if ordinary else None
-        if storage is not None and touched is None:
-            spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
-            seen = storage.rows.get(spec)
-            if seen is not None:
-                return seen
-        reason = "" if ordinary else not_comparable(tensor)
-        if reason:
-            return (spec_of(tensor), -1, -1, None, 0, True, reason, "")
-        storage = storage or self.storages.of(tensor) or self._met(tensor)
-        spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
-        if touched is not None:
-            touched.append((position, tensor, storage))
-            if operator is not None and operator.overwrites:
-                return (spec, storage.number, storage.producer, None, 0, True, OVERWRITTEN, "")
-        if not storage.initialised:
-            return (spec, storage.number, storage.producer, None, 0, True, UNINITIALISED, "")
-        if not self.fingerprints:
-            return (spec, storage.number, storage.producer, None, 0, True, "not fingerprinted", "")
-        lanes, nbytes, dense, known = read_lanes(tensor, self.storages, storage, self._span(tensor, spec))
-        if lanes is None:
-            return (spec, storage.number, storage.producer, None, 0, True, IN_GRAPH, "")
-        if not known and storage.leaves and not storage.covers(*span_of(tensor)[:2]):
-            self._constant(tensor)  # a part of the storage that no leaf shows
-        row = storage.rows[spec] = (spec, storage.number, storage.producer, lanes, nbytes, dense, "", "")
-        return row
-
-    def _span(self, tensor: torch.Tensor, spec: tuple[Any, ...]) -> Span:
-        """`span_of` a tensor, worked out once for all that are laid out alike."""
-        span = self._spans.get(spec)
-        if span is None:
-            span = self._spans[spec] = span_of(tensor)
-        return span
-
-    def _rebound(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Any:
-        """``set_``: from here on the tensor is a look at another storage; no number changes."""
-        reads: list[Row] = []
-        named: dict[str, Any] = {}
-        template = ([self._take(a, reads, None, operator) for a in args], named)
-        result = func(*args, **kwargs)
-        if not not_comparable(result) and self.storages.of(result) is None:
-            self._met(result)
-        phase, scope = self.scopes.phase_and_scope()
-        writes, _ = self._outputs(operator, self._count, result, [], False)
-        self._rows.append(
-            (
-                self._count,
-                scope,
-                operator,
-                phase,
-                self.scopes.step,
-                "view",
-                reads,
-                writes,
-                template,
-                (),
-                self._context(),
-                "",
-                self._occurrence(scope, operator.op, phase),
-            )
-        )
-        self._count += 1
-        return result
 
     def _outputs(
-        self, operator: Operator, index: int, result: Any, touched: list[_Touched], wanted: bool
+        self, operator: Operator, index: int, result: Any, touched: list[Touched], wanted: bool
     ) -> tuple[list[Row], Kind]:
         writes: list[Row] = []
         kind: Kind = "view"
@@ -203,6 +263,7 @@ class Recorder(Leaves, TorchDispatchMode):
         for tensor in (result,) if isinstance(result, torch.Tensor) else flat(result):
             reason = "" if plain(tensor) else not_comparable(tensor)
             if reason:
+                self.opaque(tensor, reason)
                 writes.append((spec_of(tensor), -1, index, None, 0, True, reason, ""))
                 kind = "compute"
                 continue
@@ -216,14 +277,17 @@ class Recorder(Leaves, TorchDispatchMode):
                 continue
             kind = "compute"
             returned.add(storage.number)
-            writes.append(self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else ""))
+            writes.append(self._written(tensor, storage, index, self._key(index, len(writes)) if wanted else ""))
         for _, tensor, storage in touched:
             kind = "compute"
             if storage.number not in returned:
-                writes.append(self._written(tensor, storage, index, f"call/{index}/{len(writes)}" if wanted else ""))
+                writes.append(self._written(tensor, storage, index, self._key(index, len(writes)) if wanted else ""))
         if not writes:
             kind = "compute"
         return writes, kind
+
+    def _key(self, index: int, number: int) -> str:
+        return f"call/{index}/{number}" + (f"~{self._again}" if self._again else "")
 
     def _written(self, tensor: torch.Tensor, storage: Storage, index: int, key: str) -> Row:
         spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
@@ -237,8 +301,7 @@ class Recorder(Leaves, TorchDispatchMode):
         row = (spec, storage.number, index, lanes, nbytes, True, "", "")
         if dense:
             storage.rows[spec] = row  # what a reader will see
-        if key and self.sink is not None:
-            self.sink(key, to_payload(tensor))
+        if key and self.sink is not None and self.sink(key, borrowed_payload(tensor)):
             return (*row[:-1], key)
         return row
 
@@ -247,9 +310,8 @@ class Recorder(Leaves, TorchDispatchMode):
         self._random_states += 1
         generator = kwargs.get("generator")
         device = next((a.device for a in args if isinstance(a, torch.Tensor)), kwargs.get("device"))
-        if self.sink is not None:
-            self.sink(key, rng_state(generator, device))
-        return key
+        kept = self.sink is None or self.sink(key, rng_state(generator, device))
+        return key if kept else ""
 
     def _context(self) -> int:
         switches = switches_now()
@@ -272,8 +334,6 @@ class Recorder(Leaves, TorchDispatchMode):
         self._occurrences[key] = number + 1
         return number
 
-    # ------------------------------------------------------------------ results
-
     def returned(self, outputs: Any, scope: str = "") -> None:
         """Record what the run (or the outermost module) gave back, as a call of kind ``return``."""
         found = [(path, resolved(tensor)) for path, tensor in tensors_in(outputs)]
@@ -283,13 +343,11 @@ class Recorder(Leaves, TorchDispatchMode):
 
     def updating(self, scope: str, state: Sequence[tuple[str, torch.Tensor]], arguments: dict[str, Any]) -> None:
         """Record what a step of an optimizer begins with, as a look at its state."""
-        with _disable_current_modes():
-            reads = [self._look(tensor, None, 0, None) for _, tensor in state]
-        index, number = self._count, self._occurrence(scope, "step", "update")
-        self._count = index + 1
+        reads = [self._look(tensor, None, 0, None) for _, tensor in state]
+        number = self._occurrence(scope, "step", "update")
         what = (UPDATE, "step", [slot for slot, _ in state], arguments)
-        self._rows.append(
-            (index, scope, what, "update", self.scopes.step, "view", reads, [], ([], {}), (), 0, "", number)
+        self._log.rows.append(
+            (self._log.next, scope, what, "update", self.scopes.step, "view", reads, [], ([], {}), (), 0, "", number)
         )
 
     def before_graph(self) -> None:
@@ -298,20 +356,37 @@ class Recorder(Leaves, TorchDispatchMode):
 
     def after_graph(self) -> None:
         """Nothing that was known of a device's memory holds any more."""
-        self.storages.forget_devices(self._count)
+        self.storages.forget_devices(self._log.next)
         _, scope = self.scopes.phase_and_scope()
         self._append("compute", scope, GRAPH, [], [])
 
+    def region(self, name: str, kind: HoleKind, reads: list[Row], result: Any) -> None:
+        """Record a part of the program that ran as one, after it ran: what it changed inside is not known."""
+        scope = self.scopes.scope
+        self.holes.add(kind, f"{name} ran as one", scope)
+        self.storages.forget()
+        op = f"{kind} {name}"
+        wanted = self.keep is not None and self.keep(f"{scope}:{op}")
+        given = [tensor for _, tensor in tensors_in(result)]
+        writes, _ = self._outputs(describe(torch.ops.aten.clone.default), self._log.next, given, [], wanted)
+        self._append("compute", scope, op, reads, writes, template=([self], {}))
+
     def _append(
-        self, kind: Kind, scope: str, op: str, reads: list[Row], writes: list[Row], slots: list[str] | None = None
+        self,
+        kind: Kind,
+        scope: str,
+        op: str,
+        reads: list[Row],
+        writes: list[Row],
+        slots: list[str] | None = None,
+        template: Any = ([], {}),
     ) -> None:
-        """Write down a call that is no operator: a return, or a whole module."""
-        index = self._count
-        self._count = index + 1
+        """Write down a call that is no operator: a return, a whole module, a region."""
         phase = "backward" if torch._C._current_autograd_node() is not None else "forward"
         number = self._occurrence(scope, op, phase)
-        self._rows.append(
-            (index, scope, (op, slots), phase, self.scopes.step, kind, reads, writes, ([], {}), (), 0, "", number)
+        index, step = self._log.next, self.scopes.step
+        self._log.rows.append(
+            (index, scope, (op, slots), phase, step, kind, reads, writes, template, (), 0, "", number)
         )
 
     def entered(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
@@ -320,15 +395,18 @@ class Recorder(Leaves, TorchDispatchMode):
     def left(self, scope: str, module: torch.nn.Module, output: Any) -> None:
         """A module ends (of interest at module level only)."""
 
-    def drain(self) -> list[Call]:
-        """Calls recorded since the last drain, as records."""
+    def pending(self) -> list[Call]:
+        """Calls that were not handed on yet, as records; `handed_on` says that they were."""
         self.storages.queue.settle()
-        rows, self._rows = self._rows, []
         known: dict[Any, TensorSpec] = {}
         collecting = gc.isenabled()
         gc.disable()  # many small records, none of them garbage: looking for some takes longer than making them
         try:
-            return [call_of(row, known) for row in rows]
+            return [call_of(row, known) for row in self._log.rows]
         finally:
             if collecting:
                 gc.enable()
+
+    def handed_on(self, count: int) -> None:
+        """Forget the first calls that wait."""
+        self._log = Log(self._log.base + count, self._log.rows[count:])

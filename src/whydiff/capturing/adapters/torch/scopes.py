@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from whydiff.records import Phase
+from whydiff.capturing.adapters.torch.surroundings import tracing, unseen
+from whydiff.records import HoleKind, Phase
 
+UNSEEN: dict[HoleKind, str] = {
+    "tracing": "modules that ran while the program was traced",
+    "fake": "modules that ran on tensors without numbers",
+}
 _KEPT = 1_000_000
 """Scopes of this many autograd nodes are remembered for their backward ops."""
 _module_call: Callable[..., Any] = torch.nn.Module.__call__
@@ -34,6 +40,11 @@ class Scopes:
             that is entered after an optimizer's step begins the next one (a run that goes on from a checkpoint).
         on_root: called with (prefix, module) when a root is met for the first time.
         on_update: called with the optimizer when a step of it begins.
+        on_updated: called when a step of an optimizer has ended.
+        on_failure: called with the place and an exception that one of the others (or this class) raised: it goes no
+            further.
+        on_hole: called with a `whydiff.records.HoleKind` and a reason for modules that are not followed: on another
+            thread, under a tracer.
     """
 
     def __init__(
@@ -45,9 +56,12 @@ class Scopes:
         on_step: Callable[[int], None] | None = None,
         on_root: Callable[[str, torch.nn.Module], None] | None = None,
         on_update: Callable[[torch.optim.Optimizer], None] | None = None,
+        on_updated: Callable[[], None] | None = None,
+        on_failure: Callable[[str, Exception], None] | None = None,
+        on_hole: Callable[[HoleKind, str], None] | None = None,
     ) -> None:
         self.on_enter, self.on_exit, self.on_step, self.on_root = on_enter, on_exit, on_step, on_root
-        self.on_update = on_update
+        self.on_update, self.on_updated, self.on_failure, self.on_hole = on_update, on_updated, on_failure, on_hole
         self.stack: list[tuple[torch.nn.Module, str]] = []
         self.scope = ""
         self.step = 0
@@ -66,7 +80,7 @@ class Scopes:
 
     def _add_root(self, prefix: str, module: torch.nn.Module) -> None:
         self._roots.append(module)
-        for path, child in module.named_modules(remove_duplicate=False):
+        for path, child in modules_of(module):
             name = ".".join(part for part in (prefix, path) if part)
             self._names.setdefault(id(child), []).append(name)
         if self.on_root is not None:
@@ -77,7 +91,7 @@ class Scopes:
         if not _listeners:
             _module_call = torch.nn.Module.__call__
         _listeners.append(self)
-        torch.nn.Module.__call__ = _call_and_tell  # type: ignore[method-assign]
+        follow()
         self._handles = [
             register_optimizer_step_pre_hook(self._begin_update),
             register_optimizer_step_post_hook(self._end_update),
@@ -94,12 +108,13 @@ class Scopes:
         self._handles.clear()
         if self in _listeners:
             _listeners.remove(self)
-        if not _listeners and torch.nn.Module.__call__ is _call_and_tell:
-            torch.nn.Module.__call__ = _module_call  # type: ignore[method-assign]
+        if not _listeners:
+            stand_aside()
 
     def silence(self) -> None:
         """Tell nobody any more, so that who listened is freed with its last reference."""
-        self.on_enter = self.on_exit = self.on_step = self.on_root = self.on_update = None
+        self.on_enter = self.on_exit = self.on_step = self.on_root = self.on_update = self.on_updated = None
+        self.on_failure = self.on_hole = None
 
     def phase_and_scope(self) -> tuple[Phase, str]:
         """Phase and scope of the op that runs now.
@@ -148,6 +163,16 @@ class Scopes:
         self._prefixes[name] = number + 1
         return f"{name}#{number}" if number else name
 
+    def _guarded(self, where: str, work: Callable[[], None]) -> None:
+        """Tell somebody; what that raises is no matter of the program's."""
+        try:
+            with unseen():
+                work()
+        except Exception as error:
+            if self.on_failure is None:
+                raise
+            self.on_failure(where, error)
+
     def _enter(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         outermost = not self.stack
         name = self._name(module)
@@ -172,8 +197,12 @@ class Scopes:
         others = ([(name, p.shape) for name, p in other.named_parameters()] for other in self._entered.values())
         return bool(mine) and mine in others
 
-    def _leave(self) -> None:
-        self.stack.pop()
+    def _exit(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self.on_exit is not None and self.stack and self.stack[-1][0] is module:
+            self.on_exit(self.scope, module, args, kwargs, output)
+
+    def _leave(self, depth: int) -> None:
+        del self.stack[depth:]
         self.scope = self.stack[-1][1] if self.stack else ""
 
     def _begin_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -183,29 +212,87 @@ class Scopes:
             del self._updating[self._updating.index(optimizer) :]
         self._updating.append(optimizer)
         self._updated = True
-        if self.on_update is not None:
-            self.on_update(optimizer)
+        on_update = self.on_update
+        if on_update is not None:
+            self._guarded("optimizer", lambda: on_update(optimizer))
 
     def _end_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if threading.get_ident() == self._thread and optimizer in self._updating:
             del self._updating[self._updating.index(optimizer) :]
+            if self.on_updated is not None and not self._updating:
+                self._guarded("optimizer", self.on_updated)
+
+
+def follow() -> None:
+    """Let modules tell who listens."""
+    if _listeners:
+        torch.nn.Module.__call__ = _call_and_tell  # type: ignore[method-assign]
+
+
+def stand_aside() -> None:
+    """Let modules be what they are alone, until `follow`."""
+    if torch.nn.Module.__call__ is _call_and_tell:
+        torch.nn.Module.__call__ = _module_call  # type: ignore[method-assign]
+
+
+def modules_of(root: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """(path, module) of a tree, shared ones once per path; a child that holds its parent ends there."""
+    waiting: list[tuple[str, torch.nn.Module, frozenset[int]]] = [("", root, frozenset())]
+    while waiting:
+        path, module, above = waiting.pop()
+        yield path, module
+        above = above | {id(module)}
+        children = [
+            (f"{path}.{name}" if path else name, child, above)
+            for name, child in module._modules.items()
+            if child is not None and id(child) not in above
+        ]
+        waiting.extend(reversed(children))
+
+
+def _listening() -> list[Scopes]:
+    """Who follows this thread; on a device, a checkpoint's forward runs on autograd's own thread."""
+    thread = threading.get_ident()
+    here = [scopes for scopes in _listeners if scopes._thread == thread]
+    if len(here) == len(_listeners):
+        return here
+    if _current_node() is not None and all(known.ident != thread for known in threading.enumerate()):
+        return list(_listeners)
+    for scopes in _listeners:
+        if scopes._thread != thread and scopes.on_hole is not None and not _elsewhere.depth:
+            scopes.on_hole("thread", "modules that ran on another thread than the capture's")
+    return here
+
+
+class _Elsewhere(threading.local):
+    depth = 0
+
+
+_elsewhere = _Elsewhere()
 
 
 def _call_and_tell(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
     """`torch.nn.Module.__call__` while anyone listens: hooks see no keyword arguments, this does."""
-    thread = threading.get_ident()
-    backward = _current_node() is not None  # on a device, a checkpoint's forward runs on autograd's own thread
-    listening = [scopes for scopes in _listeners if backward or scopes._thread == thread]
-    if not listening:
-        return _module_call(module, *args, **kwargs)
-    for scopes in listening:
-        scopes._enter(module, args, kwargs)
+    listening = _listening()
+    kind = tracing() if listening else None
+    if kind is not None:
+        for scopes in listening:
+            if scopes.on_hole is not None and not _elsewhere.depth:
+                scopes.on_hole(kind, UNSEEN[kind])
+    if not listening or kind is not None:
+        _elsewhere.depth += 1
+        try:
+            return _module_call(module, *args, **kwargs)
+        finally:
+            _elsewhere.depth -= 1
+    depths = [len(scopes.stack) for scopes in listening]
     try:
+        for scopes in listening:
+            scopes._guarded("", functools.partial(scopes._enter, module, args, kwargs))
         output = _module_call(module, *args, **kwargs)
         for scopes in listening:
-            if scopes.on_exit is not None:
-                scopes.on_exit(scopes.scope, module, args, kwargs, output)
+            scopes._guarded("", functools.partial(scopes._exit, module, args, kwargs, output))
         return output
     finally:
-        for scopes in listening:
-            scopes._leave()
+        for scopes, depth in zip(listening, depths, strict=True):
+            scopes._leave(depth)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._outputs import outputs_of
+from whydiff.capturing.adapters.torch import elsewhere, regions
+from whydiff.capturing.adapters.torch.aside import StandsAside
 from whydiff.capturing.adapters.torch.compiled import StandingBack
 from whydiff.capturing.adapters.torch.device.graphs import replays_told
-from whydiff.capturing.adapters.torch.dtypes import to_payload
+from whydiff.capturing.adapters.torch.dtypes import borrowed_payload, to_payload
 from whydiff.capturing.adapters.torch.environment import environment
 from whydiff.capturing.adapters.torch.module_recorder import ModuleRecorder
 from whydiff.capturing.adapters.torch.optimizers import parameters_of, settings_of
@@ -24,13 +28,17 @@ from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.adapters.torch.recorder import Recorder
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, config_of, inputs_of, scalars_of, state_of, ties_of
+from whydiff.capturing.adapters.torch.surroundings import unseen
 from whydiff.capturing.adapters.torch.watcher import Watcher
 from whydiff.capturing.sink import Payloads, Sink, put_away, wanted
-from whydiff.errors import UsageError
-from whydiff.records import Call, Environment, Leaf, ObserverCheck, Output, Payload, RecordedTrace
+from whydiff.errors import UsageError, one_line
+from whydiff.records import Call, Environment, HoleKind, ObserverCheck, Output, Payload, RecordedTrace
+
+_ROOM = 200
+"""Frames that a capture may need beside those that it adds to every module call."""
 
 
-class Session(contract.Session):
+class Session(StandsAside, contract.Session):
     """Captures what runs inside its ``with`` block on this thread.
 
     Args:
@@ -70,55 +78,77 @@ class Session(contract.Session):
         self._names: dict[str, int] = {}
         self._parameters: dict[int, str] = {}
         self._uncompiled = StandingBack()
-        self._leaves_sent = 0
-        self._contexts_sent = 0
         self.scopes = Scopes(
             on_enter=self._enter,
             on_exit=self._exit,
             on_step=self._begin_step,
             on_root=self._add_root,
             on_update=self._begin_update,
+            on_updated=self._mark,
+            on_failure=self._failed,
+            on_hole=self._hole,
         )
         kind = Recorder if level == "op" else ModuleRecorder
         self._watcher: Watcher | None = None
         self.recorder: Recorder = kind(self.scopes, keep=wanted(payloads), sink=self._keep)
+        self.thread = threading.get_ident()
+        self._leaving = ExitStack()
+        self._in_child = False
+        self.recorder.refusable = whole
         if whole and level == "module":
             self._watcher = Watcher(self.recorder)
 
     def __enter__(self) -> Session:
-        for prefix, module in self._known_roots:
-            self.scopes._add_root(prefix, module)
-        for name, tensor in self._tensors:
-            self.recorder.add_leaf(LiveLeaf(self._unique(name), "attribute", tensor))
-        _running.add(self)
-        # What exists now is not searched for garbage over and over because this makes many small records.
-        self._froze = gc.get_freeze_count() == 0
-        if self._froze:
-            gc.freeze()
-        if self.level == "op":
-            self._uncompiled.__enter__()
-        self._graphs = replays_told(self.recorder.before_graph, self.recorder.after_graph)
-        self._graphs.__enter__()
-        self.scopes.__enter__()
-        self.recorder.__enter__()
-        if self._watcher is not None:
-            self._watcher.__enter__()
+        with ExitStack() as stack:  # what was begun ends, whatever interrupts the beginning
+            for prefix, module in self._known_roots:
+                self.scopes._add_root(prefix, module)
+            for name, tensor in self._tensors:
+                self.recorder.add_leaf(LiveLeaf(self._unique(name), "attribute", tensor))
+            _running.add(self)
+            stack.callback(_running.discard, self)
+            if gc.get_freeze_count() == 0:
+                # What exists now is not searched for garbage over and over because this makes many small records.
+                stack.callback(gc.unfreeze)
+                gc.freeze()
+            if self._whole:
+                if self.level == "op":
+                    stack.enter_context(self._uncompiled)
+            else:
+                stack.callback(sys.setrecursionlimit, sys.getrecursionlimit())
+                sys.setrecursionlimit(_ROOM + sys.getrecursionlimit() * 2)
+                stack.callback(regions.leave, self)
+                regions.listen(self)
+                if self.level == "op":
+                    stack.callback(elsewhere.stop, self.recorder.holes)
+                    elsewhere.count(self.recorder.holes)
+            if self.sink is not None:
+                self.recorder.on_many = self._many
+            stack.enter_context(replays_told(self.recorder.before_graph, self.recorder.after_graph))
+            stack.callback(self.scopes.detach)
+            self.scopes.__enter__()
+            stack.push(self.recorder)
+            self.recorder.__enter__()
+            if self._watcher is not None:
+                stack.enter_context(self._watcher)
+            self._leaving = stack.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        _running.discard(self)
-        if self._watcher is not None:
-            self._watcher.__exit__(*exception)
-        self.recorder.__exit__(*exception)
-        self.scopes.__exit__()
-        self._graphs.__exit__(*exception)
-        if self.level == "op":
-            self._uncompiled.__exit__(*exception)
-        if self._froze:
-            gc.unfreeze()
-        self._drain()
-        self.scopes.silence()
-        self.recorder.sink = None  # nobody refers to this session any more but who asked for it
+        try:
+            self._leaving.close()
+        finally:
+            if not self._in_child:
+                self._hand_on()
+            self.scopes.silence()
+            self.recorder.sink = self.recorder.on_many = None  # nobody refers to this but who asked for it
+
+    # ------------------------------------------------------------------ what cannot be recorded
+
+    def _failed(self, where: str, error: BaseException) -> None:
+        self.recorder.failed(where, error)
+
+    def _hole(self, kind: HoleKind, why: str) -> None:
+        self.recorder.holes.add(kind, why, self.scopes.scope)
 
     def add_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any], target: Any = None, scope: str = "") -> None:
         """Name the tensors that a call is given, by the parameter's name where the signature tells it.
@@ -127,7 +157,7 @@ class Session(contract.Session):
         """
         before = f"{scope}." if scope else ""
         after = f" @step {self.scopes.step}" if self.scopes.step else ""
-        with _disable_current_modes():
+        with unseen():
             for path, tensor in inputs_of(target, args, kwargs):
                 leaf = LiveLeaf(f"{before}{path}{after}", "input", tensor)
                 if leaf.skipped or self.recorder.storages.of(tensor) is None:
@@ -136,7 +166,7 @@ class Session(contract.Session):
 
     def expect(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         """Name the state of optimizers; it becomes part of the trace where an op touches it."""
-        with _disable_current_modes():
+        with unseen():
             for optimizer in optimizers:
                 owners = self._owners(optimizer)
                 for slot, value in state_of_optimizer(optimizer):
@@ -180,7 +210,9 @@ class Session(contract.Session):
     def calls(self) -> list[Call]:
         """What was recorded so far and went to no sink."""
         if self.sink is None:
-            self._calls.extend(self.recorder.drain())
+            fresh = self.recorder.pending()
+            self._calls.extend(fresh)
+            self.recorder.handed_on(len(fresh))
         return self._calls
 
     @property
@@ -203,9 +235,10 @@ class Session(contract.Session):
             framework="torch",
             level=self.level,
             calls=tuple(self.calls),
-            leaves=tuple(_leaf(leaf, kept=True) for leaf in self.recorder.leaves),
+            leaves=tuple(leaf.record(kept=True) for leaf in self.recorder.leaves),
             payloads=payloads,
             handles={leaf.name: leaf.value for leaf in self.recorder.leaves},
+            holes=self.recorder.holes.all(),
             **self.summary(observer),
         )
 
@@ -219,7 +252,7 @@ class Session(contract.Session):
             )
         unchecked = ObserverCheck(deterministic=None, unchanged=changed, outputs=0, note=note)
         found = {name: value for name, value in self.summary(unchecked).items() if name != "contexts"}
-        return found | {"outputs": tuple(self._outputs)}
+        return found | {"outputs": tuple(self._outputs), "holes": self.recorder.holes.all()}
 
     def keep(self, outputs: Sequence[Output]) -> tuple[Output, ...]:
         """Outputs as a trace on disk names them: numbers by fingerprint, their bits given to the sink."""
@@ -241,7 +274,7 @@ class Session(contract.Session):
 
     def _add_root(self, prefix: str, module: torch.nn.Module) -> None:
         self._roots.append((prefix, module))
-        with _disable_current_modes():
+        with unseen():
             found = list(state_of(prefix, module))
             for leaf in found:
                 leaf.name = self._unique(leaf.name)
@@ -251,9 +284,17 @@ class Session(contract.Session):
                     self._parameters.setdefault(id(leaf.tensor), leaf.name)
                     if leaf.tensor.grad is not None:
                         self._expect(LiveLeaf(f"{leaf.name}.grad", "attribute", leaf.tensor.grad))
-        self._scalars.update(scalars_of(prefix, module))
+        self._scalars.update(self._readable("attributes", lambda: scalars_of(prefix, module)))
         if not prefix or not self._config:
-            self._config.update(config_of(module))
+            self._config.update(self._readable("configuration", lambda: config_of(module)))
+
+    def _readable(self, what: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the program's own code shows of itself; nothing, and a hole, if that raises."""
+        try:
+            return read()
+        except Exception as error:  # noqa: BLE001 - it is counted
+            self.recorder.holes.add("unreadable", f"{what}: {one_line(error)}", self.scopes.scope)
+            return {}
 
     def _enter(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         if len(self.scopes.stack) == 1 and not self._whole:
@@ -264,41 +305,69 @@ class Session(contract.Session):
         self.recorder.left(scope, module, output)
         if len(self.scopes.stack) == 1 and not self._whole and torch._C._current_autograd_node() is None:
             self.recorder.returned(output, scope)
-            if self.sink is not None:  # in memory, whoever asked for the run looks at its outputs
-                with _disable_current_modes():
-                    self._outputs += self.keep(outputs_of(output, READER, self._returns))
             self._returns += 1
+            if self.sink is not None:  # in memory, whoever asked for the run looks at its outputs
+                with unseen():
+                    self._outputs += self.keep(outputs_of(output, READER, self._returns - 1))
+            self._mark()
 
     def _begin_step(self, step: int) -> None:
-        if self.sink is not None:
-            with _disable_current_modes():
-                self._drain()
+        self._hand_on()
+        if self.sink is not None and not self._in_child:
             self.sink.end_step()
         self.recorder.storages.prune()
 
-    def _keep(self, key: str, payload: Payload) -> None:
-        if self.sink is not None:
-            self.sink.add_payload(key, payload)
-        else:
+    def _many(self) -> None:
+        """A step is long: what waits is handed on, and what nobody holds any more is forgotten."""
+        self._hand_on()
+        self.recorder.storages.prune()
+
+    def _mark(self) -> None:
+        """A forward pass or an optimizer's step has ended: what it did survives the end of the process."""
+        if self.sink is not None and not self._in_child:
+            self._hand_on()
+            self.sink.mark()
+
+    def _keep(self, key: str, payload: Payload) -> bool:
+        if self.sink is None:
             self._random_states[key] = payload
+            return True
+        kept = self.sink.add_payload(key, payload)
+        if not kept:
+            self.recorder.holes.add("left out", "full tensors beyond the budget on disk", key)
+        return kept
+
+    def _hand_on(self) -> None:
+        """Give the sink what was recorded; in memory, records are made when they are asked for."""
+        try:
+            with unseen():
+                self._drain()
+        except Exception as error:  # noqa: BLE001 - it is counted
+            self._failed("writing", error)
 
     def _drain(self) -> None:
-        if self.sink is None:  # in memory, records are made when they are asked for
+        if self.sink is None:
             return
-        self.recorder.storages.queue.settle()
-        self.sink.add_contexts(self.recorder.contexts[self._contexts_sent :])
-        self._contexts_sent = len(self.recorder.contexts)
+        if self.sink.ended:
+            self.recorder.silent = True
+            self.recorder.handed_on(len(self.recorder.pending()))
+            return
+        calls = self.recorder.pending()
+        self.sink.add_contexts(self.recorder.contexts[self.sink.contexts_taken :])
         kept = self.payloads != "none"
-        fresh = self.recorder.leaves[self._leaves_sent :]
-        self._leaves_sent = len(self.recorder.leaves)
-        for leaf in fresh:
-            if kept and not leaf.skipped:
-                self.sink.add_payload(f"leaf/{leaf.name}", to_payload(leaf.value))
-        self.sink.add_leaves([_leaf(leaf, kept) for leaf in fresh])
+        fresh = self.recorder.leaves[self.sink.leaves_taken :]
+        written = [
+            kept
+            and not (leaf.skipped or leaf.settled)
+            and self._keep(f"leaf/{leaf.name}", borrowed_payload(leaf.value))
+            for leaf in fresh
+        ]
+        self.sink.add_leaves([leaf.record(kept=has) for leaf, has in zip(fresh, written, strict=True)])
         if not self._whole:  # nothing will be restored
             for leaf in fresh:
                 leaf.settle()
-        self.sink.add_calls(self.recorder.drain())
+        self.sink.add_calls(calls)
+        self.recorder.handed_on(len(calls))
 
 
 _running: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -307,25 +376,15 @@ _running: weakref.WeakSet[Session] = weakref.WeakSet()
 def _after_fork() -> None:
     """A forked process (a data loader's worker) must not write to its parent's trace."""
     for session in tuple(_running):
+        session._in_child = True
         session.scopes.detach()
         session.recorder.silent = True
+        regions.leave(session)
+        elsewhere.stop(session.recorder.holes)
     _running.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _leaf(leaf: LiveLeaf, kept: bool) -> Leaf:
-    key = f"leaf/{leaf.name}" if kept and not leaf.skipped else ""
-    return Leaf(
-        storage=leaf.storage,
-        role=leaf.role,
-        name=leaf.name,
-        spec=leaf.spec,
-        fingerprint=leaf.fingerprint,
-        payload=key,
-        skipped=leaf.skipped,
-    )
 
 
 def _lazy_payload(leaf: LiveLeaf) -> Callable[[], Payload]:

@@ -10,14 +10,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from whydiff.capturing.adapters._live import bound, reached_by
 from whydiff.capturing.adapters.torch.device.queue import known
 from whydiff.capturing.adapters.torch.dtypes import not_comparable, raw
 from whydiff.capturing.adapters.torch.outputs import key_name, tensors_in
-from whydiff.records import Fingerprint, LeafRole, TensorSpec
+from whydiff.capturing.adapters.torch.scopes import modules_of
+from whydiff.records import Fingerprint, Leaf, LeafRole, TensorSpec
 
 _SMALL = 1 << 20
+MOST_BITS = 2048
+"""Whole numbers beyond this are written as hexadecimal text."""
 _NOTHING = torch.empty(0)
 Roots = list[tuple[str, torch.nn.Module]]
 
@@ -63,6 +67,18 @@ class LiveLeaf:
         self.settled, self.snapshot = True, None
         self.tensor = self.look = _NOTHING
 
+    def record(self, *, kept: bool) -> Leaf:
+        """The inert record of it; ``kept``: its tensor lies among the payloads."""
+        return Leaf(
+            storage=self.storage,
+            role=self.role,
+            name=self.name,
+            spec=self.spec,
+            fingerprint=self.fingerprint,
+            payload=f"leaf/{self.name}" if kept and not self.skipped else "",
+            skipped=self.skipped,
+        )
+
     @property
     def fingerprint(self) -> Fingerprint | None:
         """Of the beginning's content, once what waits in line was read; None if it was not looked at."""
@@ -89,14 +105,14 @@ _MAPPINGS = frozenset((dict, OrderedDict))
 
 def state_of(prefix: str, root: torch.nn.Module) -> Iterator[LiveLeaf]:
     """Every tensor that belongs to a module tree, shared ones (and those of shared modules) once per name."""
-    for path, module in root.named_modules(remove_duplicate=False):
+    for path, module in modules_of(root):
         base = ".".join(part for part in (prefix, path) if part)
         dot = f"{base}." if base else ""
         for name, parameter in module._parameters.items():
-            if parameter is not None:
+            if parameter is not None and not isinstance(parameter, UninitializedTensorMixin):
                 yield LiveLeaf(dot + name, "parameter", parameter, module, name)
         for name, buffer in module._buffers.items():
-            if buffer is not None:
+            if buffer is not None and not isinstance(buffer, UninitializedTensorMixin):
                 lasting = name not in module._non_persistent_buffers_set
                 yield LiveLeaf(dot + name, "buffer" if lasting else "non_persistent_buffer", buffer, module, name)
         for name, value in vars(module).items():
@@ -124,7 +140,7 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any, torch.Tensor]]:
 def scalars_of(prefix: str, root: torch.nn.Module) -> dict[str, Any]:
     """Plain numbers, strings and flags of every module: eps, dropout p, training flags."""
     found: dict[str, Any] = {}
-    for path, module in root.named_modules(remove_duplicate=False):
+    for path, module in modules_of(root):
         base = ".".join(part for part in (prefix, path) if part)
         dot = f"{base}." if base else ""
         for name, value in vars(module).items():
@@ -137,19 +153,26 @@ def scalars_of(prefix: str, root: torch.nn.Module) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, (bool, int, str)):
+def _plain(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, (bool, str)):
         return value
+    if isinstance(value, int):
+        return readable(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, (torch.dtype, torch.device)):
         return str(value)
-    if isinstance(value, (list, tuple)) and value and len(value) <= 16:
-        items = [_plain(item) for item in value]
+    if isinstance(value, (list, tuple)) and value and len(value) <= 16 and depth < 4:
+        items = [_plain(item, depth + 1) for item in value]
         return items if all(item is not None for item in items) else None
     if isinstance(value, (types.FunctionType, types.BuiltinFunctionType)):
         return value.__qualname__
     return None
+
+
+def readable(value: int) -> int | str:
+    """A whole number as it is; one with more digits than Python is willing to write, as hexadecimal text."""
+    return value if value.bit_length() <= MOST_BITS else hex(value)
 
 
 def config_of(root: torch.nn.Module) -> dict[str, Any]:
@@ -174,9 +197,15 @@ def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         for key, item in value.items():
             yield from _flatten(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, (list, tuple)):
-        yield path, [item if isinstance(item, (bool, int, float, str)) else str(item) for item in value]
+        yield path, [_flat(item) for item in value]
     else:
-        yield path, value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+        yield path, _flat(value)
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return readable(value)
+    return value if isinstance(value, (bool, float, str, type(None))) else str(value)
 
 
 def ties_of(leaves: Iterable[LiveLeaf]) -> tuple[tuple[str, ...], ...]:

@@ -91,6 +91,11 @@ class Storages:
                 if known.producer >= 0:
                     known.producer = producer
 
+    def forget(self) -> None:
+        """Something wrote nobody knows where: what is known of any content holds no more."""
+        for entry in self._known.values():
+            entry.forget()
+
     def prune(self) -> None:
         """Forget storages that nobody holds any more."""
         gone = [key for key, entry in self._known.items() if torch.UntypedStorage._expired(entry.handle)]

@@ -1,0 +1,104 @@
+"""How a recorder looks at the tensors that ops and modules are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+from whydiff.capturing.adapters.torch.arguments import place_of
+from whydiff.capturing.adapters.torch.dtypes import not_comparable, plain, spec_of, without_numbers
+from whydiff.capturing.adapters.torch.leaves import Leaves
+from whydiff.capturing.adapters.torch.operators import Operator
+from whydiff.capturing.adapters.torch.outputs import tensors_in
+from whydiff.capturing.adapters.torch.rows import Row
+from whydiff.capturing.adapters.torch.scopes import Scopes
+from whydiff.capturing.adapters.torch.state import LiveLeaf
+from whydiff.capturing.adapters.torch.storages import Span, Storage, read_lanes, span_of
+from whydiff.capturing.holes import Holes
+from whydiff.records.trace import IN_GRAPH, OVERWRITTEN, UNINITIALISED
+
+Touched = tuple[int, torch.Tensor, Storage]
+
+
+class Looks(Leaves):
+    """Leaves, and looks at what is read.
+
+    Args:
+        scopes: tells the scope.
+        fingerprints: False: nothing is read.
+    """
+
+    def __init__(self, scopes: Scopes, fingerprints: bool) -> None:
+        super().__init__(fingerprints)
+        self.scopes = scopes
+        self.holes = Holes()
+        self._spans: dict[tuple[Any, ...], Span] = {}
+
+    def _place(self, leaf: LiveLeaf) -> Storage:
+        if leaf.skipped:
+            self.opaque(leaf.tensor, leaf.skipped)
+        return super()._place(leaf)
+
+    def going_in(self, args: Any, kwargs: Any) -> list[Row]:
+        """What a part of the program is given that then runs as one and writes where it likes."""
+        rows = self.looks((args, kwargs))
+        self.storages.queue.flush()
+        return rows
+
+    def _take(self, value: Any, reads: list[Row], touched: Any, operator: Operator) -> Any:
+        if isinstance(value, torch.Tensor):
+            position = len(reads)
+            reads.append(self._look(value, touched, position, operator))
+            return place_of(position, value)
+        if isinstance(value, (list, tuple)):
+            return [self._take(item, reads, touched, operator) for item in value]
+        return value
+
+    def _look(self, tensor: torch.Tensor, touched: Any, position: int, operator: Operator | None) -> Row:
+        ordinary = plain(tensor)
+        storage = self.storages.of(tensor) if ordinary else None
+        if storage is not None and touched is None:
+            spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
+            seen = storage.rows.get(spec)
+            if seen is not None:
+                return seen
+        reason = "" if ordinary else not_comparable(tensor)
+        if reason:
+            self.opaque(tensor, reason)
+            return (spec_of(tensor), -1, -1, None, 0, True, reason, "")
+        storage = storage or self.storages.of(tensor) or self._met(tensor)
+        spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
+        if touched is not None:
+            touched.append((position, tensor, storage))
+            if operator is not None and operator.overwrites:
+                return (spec, storage.number, storage.producer, None, 0, True, OVERWRITTEN, "")
+        if not storage.initialised:
+            return (spec, storage.number, storage.producer, None, 0, True, UNINITIALISED, "")
+        if not self.fingerprints:
+            return (spec, storage.number, storage.producer, None, 0, True, "not fingerprinted", "")
+        lanes, nbytes, dense, known = read_lanes(tensor, self.storages, storage, self._span(tensor, spec))
+        if lanes is None:
+            return (spec, storage.number, storage.producer, None, 0, True, IN_GRAPH, "")
+        if not known and storage.leaves and not storage.covers(*span_of(tensor)[:2]):
+            self._constant(tensor)  # a part of the storage that no leaf shows
+        row = storage.rows[spec] = (spec, storage.number, storage.producer, lanes, nbytes, dense, "", "")
+        return row
+
+    def opaque(self, tensor: torch.Tensor, reason: str) -> None:
+        """Count a value that cannot be read; of a lazy module's parameters there is none yet, and zeros are known."""
+        if isinstance(tensor, UninitializedTensorMixin) or tensor._is_zerotensor():
+            return
+        self.holes.add("fake" if without_numbers(tensor) else "opaque", reason, self.scopes.scope)
+
+    def _span(self, tensor: torch.Tensor, spec: tuple[Any, ...]) -> Span:
+        """`span_of` a tensor, worked out once for all that are laid out alike."""
+        span = self._spans.get(spec)
+        if span is None:
+            span = self._spans[spec] = span_of(tensor)
+        return span
+
+    def looks(self, value: Any) -> list[Row]:
+        """Every tensor of a nested value, as it is now."""
+        return [self._look(tensor, None, 0, None) for _, tensor in tensors_in(value)]
