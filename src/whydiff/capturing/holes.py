@@ -23,7 +23,9 @@ class Holes:
             why, where = "other reasons", ""
         known = self._found.get((kind, why))
         self._found[kind, why] = (
-            Hole(kind, why, where, count) if known is None else replace(known, count=known.count + count)
+            Hole(kind=kind, why=why, where=where, count=count)
+            if known is None
+            else replace(known, count=known.count + count)
         )
 
     def all(self) -> tuple[Hole, ...]:

@@ -24,16 +24,14 @@ from whydiff.records.finding import (
     Status,
     Verdict,
 )
+from whydiff.records.hole import LOSING, Hole, HoleKind
 from whydiff.records.payload import Payload
 from whydiff.records.shown import OpRow, OpState, Picture
 from whydiff.records.trace import (
-    LOSING,
     SCHEMA_VERSION,
     Call,
     Event,
     Fingerprint,
-    Hole,
-    HoleKind,
     Kind,
     Leaf,
     LeafRole,

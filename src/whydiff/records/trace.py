@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from whydiff.records.environment import Environment, ObserverCheck
+from whydiff.records.hole import Hole
 from whydiff.records.payload import Payload
 
 Phase = Literal["forward", "backward", "update"]
@@ -275,35 +276,6 @@ class Lift:
     casts: Literal["kept", "lifted"] = "lifted"
     everything: bool = False
     seed: int | None = None
-
-
-HoleKind = Literal[
-    "opaque", "fake", "compiled", "higher-order", "tracing", "thread", "unreadable", "left out", "failed", "ended"
-]
-LOSING: frozenset[HoleKind] = frozenset({"tracing", "thread", "failed", "ended"})
-"""Holes behind which numbers went by that nobody saw: with one of them a trace is not complete."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hole:
-    """Something that a capture met and did not record.
-
-    Attributes:
-        kind: ``opaque`` (a value without plain storage: a wrapper of a functional transform, a tensor subclass, a
-            sparse, nested or quantised tensor), ``fake`` (a tensor without numbers), ``compiled``, ``higher-order`` (it
-            ran as one: what it took and gave was recorded), ``tracing`` (ops that ran while the program was being
-            traced), ``thread`` (what another thread ran), ``unreadable`` (an attribute of the program that raised when
-            it was read), ``left out`` (full tensors beyond the budget), ``failed`` (whydiff raised), ``ended`` (nothing
-            more could be written).
-        why: in words.
-        where: the first place; empty if it has none.
-        count: how often.
-    """
-
-    kind: HoleKind
-    why: str
-    where: str = ""
-    count: int = 1
 
 
 class Trace(Protocol):

@@ -102,7 +102,7 @@ def _hole(row: Any) -> Hole:
         raise ValueError(f"'holes' holds {row!r:.60}")
     if row[0] not in _HOLES:
         raise ValueError(f"'holes' names {row[0]!r:.60}")
-    return Hole(*row)
+    return Hole(kind=row[0], why=row[1], where=row[2], count=row[3])
 
 
 def read_manifest(root: Path) -> Manifest:

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from whydiff.capturing.holes import lost
 from whydiff.capturing.sink import Sink
+from whydiff.capturing.store.at import At
 from whydiff.capturing.store.dtypes import as_saved, stored_array
 from whydiff.capturing.store.encode import IndexEncoder, line
 from whydiff.capturing.store.layout import INDEX, SHARD_BYTES, TEMPORARY, make_room, shard_name
@@ -28,23 +29,6 @@ from whydiff.errors import CaptureError, UsageError, one_line
 from whydiff.records import Call, Environment, Hole, Leaf, ObserverCheck, Output, Payload
 
 _LOG = logging.getLogger("whydiff")
-
-
-class At(NamedTuple):
-    """How far a trace is written; replaced as a whole, so that no interrupt leaves it half changed."""
-
-    size: int = 0
-    crc: int = 0
-    strings: int = 0
-    specs: int = 0
-    calls: int = 0
-    leaves: int = 0
-    contexts: int = 0
-    steps: int = 0
-    payloads: int = 0
-    shards: int = 0
-    payload_bytes: int = 0
-    finished: int = 0
 
 
 class TraceWriter(Sink):
@@ -120,9 +104,7 @@ class TraceWriter(Sink):
         if error is None:
             self.close()
         else:
-            unchecked = ObserverCheck(
-                deterministic=None, unchanged=None, outputs=0, note="the capture ended with an exception"
-            )
+            unchecked = replace(NOT_CHECKED, note="the capture ended with an exception")
             note = f"the capture ended with {type(error).__name__}: {error}".rstrip(": ")
             self._finish(replace(self._manifest, complete=False, note=note, observer=unchecked))
 
@@ -333,9 +315,7 @@ class TraceWriter(Sink):
             CaptureError: a value that JSON cannot carry.
         """
         if observer is NOT_CHECKED:
-            observer = ObserverCheck(
-                deterministic=None, unchanged=None, outputs=0, note="the observer check was not run"
-            )
+            observer = replace(NOT_CHECKED, note="the observer check was not run")
         self._finish(
             Manifest(
                 self._manifest.framework,
