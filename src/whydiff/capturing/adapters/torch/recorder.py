@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch._ops import OpOverload
@@ -20,8 +20,8 @@ from whydiff.capturing.adapters.torch.environment import Flags, rng_state, switc
 from whydiff.capturing.adapters.torch.looks import Looks, Touched
 from whydiff.capturing.adapters.torch.operators import Operator, decomposed, describe, draws
 from whydiff.capturing.adapters.torch.outputs import tensors_in
-from whydiff.capturing.adapters.torch.results import flat, is_hole, resolved
-from whydiff.capturing.adapters.torch.rows import Row, call_of
+from whydiff.capturing.adapters.torch.results import Begun, flat, is_hole, resolved
+from whydiff.capturing.adapters.torch.rows import Log, Row, call_of
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.storages import Storage, written_lanes
 from whydiff.capturing.adapters.torch.surroundings import (
@@ -34,7 +34,7 @@ from whydiff.capturing.adapters.torch.surroundings import (
     unseen,
 )
 from whydiff.errors import CaptureError, one_line
-from whydiff.records import Call, HoleKind, Kind, Payload, Phase, TensorSpec
+from whydiff.records import Call, HoleKind, Kind, Payload, TensorSpec
 from whydiff.records.trace import GRAPH, IN_GRAPH, LOOK, UNINITIALISED, UPDATE
 
 T = TypeVar("T")
@@ -44,31 +44,6 @@ TRACED: dict[HoleKind, str] = {
     "tracing": "operators that ran while the program was traced",
     "fake": "operators on tensors without numbers",
 }
-
-
-class Log(NamedTuple):
-    """Calls that were not handed on yet, and how many were."""
-
-    base: int
-    rows: list[Row]
-
-    @property
-    def next(self) -> int:
-        """Index of the next call."""
-        return self.base + len(self.rows)
-
-
-class Begun(NamedTuple):
-    """What was written down of an op before it ran."""
-
-    phase: Phase
-    scope: str
-    reads: list[Row]
-    touched: list[Touched]
-    template: Any
-    random: str
-    context: int
-    held: Sequence[int]
 
 
 class Recorder(Looks, TorchDispatchMode):

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from whydiff.capturing.adapters.torch.arguments import lazy_bits
 from whydiff.capturing.adapters.torch.dtypes import not_comparable
 from whydiff.capturing.adapters.torch.rows import Row
+from whydiff.capturing.adapters.torch.storages import Storage
+from whydiff.records import Phase
+
+
+class Begun(NamedTuple):
+    """What was written down of an op before it ran."""
+
+    phase: Phase
+    scope: str
+    reads: list[Row]
+    touched: list[tuple[int, torch.Tensor, Storage]]
+    template: Any
+    random: str
+    context: int
+    held: Sequence[int]
 
 
 def is_hole(reads: Sequence[Row], args: Sequence[Any]) -> bool:

@@ -5,7 +5,7 @@ A call is a plain tuple while a program runs; records are made when they are ask
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from whydiff.capturing.adapters.torch.arguments import encode
 from whydiff.capturing.adapters.torch.device.queue import known
@@ -13,6 +13,18 @@ from whydiff.capturing.adapters.torch.dtypes import dtype_name
 from whydiff.records import Call, Event, Fingerprint, Site, TensorSpec
 
 Row = tuple[Any, ...]
+
+
+class Log(NamedTuple):
+    """Calls that were not handed on yet, and how many were."""
+
+    base: int
+    rows: list[Row]
+
+    @property
+    def next(self) -> int:
+        """Index of the next call."""
+        return self.base + len(self.rows)
 
 
 def _spec(raw: Any, specs: dict[Any, TensorSpec]) -> TensorSpec:
