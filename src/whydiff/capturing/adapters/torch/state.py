@@ -197,7 +197,7 @@ def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         for key, item in value.items():
             yield from _flatten(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, (list, tuple)):
-        yield path, [_flat(item) for item in value]
+        yield path, ["None" if item is None else _flat(item) for item in value]
     else:
         yield path, _flat(value)
 
