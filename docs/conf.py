@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "src"))
 
 import whydiff  # noqa: E402
-from whydiff.cli._help import write as write_commands  # noqa: E402
+from whydiff.cli._page import write as write_commands  # noqa: E402
 from whydiff.explain.causes._page import write as write_causes  # noqa: E402
 
 write_causes(HERE)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand
-from typer.main import get_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +82,6 @@ HELP = {
     "demo": Help("What does an answer look like?", ("whydiff demo", "whydiff demo gemma --save report.md")),
 }
 """By command, in the order of the list."""
-
-
-def write(path: Path) -> None:
-    """Write the page that holds every command's ``--help``, 80 columns wide."""
-    from whydiff.cli import app
-
-    group: Any = get_command(app)
-    parts = ["# Every command's help", "[The command line](cli.md) says what the options mean and when to use them."]
-    for name, command in group.commands.items():
-        with command.make_context(f"whydiff {name}", [], resilient_parsing=True, terminal_width=80) as context:
-            parts.append(f"## `whydiff {name}`\n\n```\n{command.get_help(context).rstrip()}\n```")
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 class Command(TyperCommand):
