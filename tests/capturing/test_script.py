@@ -148,3 +148,12 @@ def test_a_killed_script_leaves_its_complete_steps(project: Path, runs: Any) -> 
 def test_a_trace_in_the_way_is_a_usage_error(project: Path, runs: Any) -> None:
     done = capture(project, "plain")
     assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_a_script_that_runs_another_framework_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    (tmp_path / "train.py").write_text("import jax\nprint(jax.jit(lambda x: x * 2)(jax.numpy.ones(3)))\n")
+    done = command(tmp_path, "capture", "-o", tmp_path / "t", "--", sys.executable, tmp_path / "train.py")
+    assert done.returncode == 2
+    assert "framework='jax'" in done.stderr
+    assert not (tmp_path / "t").exists()

@@ -12,14 +12,20 @@ from __future__ import annotations
 import ctypes
 import os
 import runpy
+import shutil
 import signal
 import sys
 import traceback
 import types
 from pathlib import Path
 
+from whydiff import registry
 from whydiff.capturing.record import capture
-from whydiff.errors import WhydiffError
+from whydiff.capturing.store import open_trace
+from whydiff.errors import UnsupportedError, WhydiffError
+
+FRAMEWORK = "torch"
+"""Whose ops are recorded wherever they run."""
 
 _PARENT_DEATH_SIGNAL = 1
 """``PR_SET_PDEATHSIG`` of ``prctl``."""
@@ -51,7 +57,28 @@ def main(arguments: list[str]) -> int:
             return 2
         traceback.print_exception(type(error), error, _own_frames(error, script))
         return 1
-    return _status(leaving)
+    code = _status(leaving)
+    unseen = _unseen(out) if code == 0 else ""
+    if unseen:
+        shutil.rmtree(out)
+        print(unseen, file=sys.stderr)
+        return 2
+    return code
+
+
+def _unseen(out: str) -> str:
+    """What to say if nothing was recorded of a script that ran another framework's programs; empty otherwise."""
+    others = [name for name in registry.names("adapters") if name != FRAMEWORK and name in sys.modules]
+    if not others or open_trace(out).calls:
+        return ""
+    error = UnsupportedError(
+        "Nothing was recorded: a script is captured where PyTorch runs.",
+        actual=f"it ran {' and '.join(others)}",
+        expected="a program that is handed over",
+        next_step=f"in the script: with whydiff.capture(path, framework={others[0]!r}) as session: "
+        "session.run(program, *arguments); or compare functions: whydiff compare FILE.py:a FILE.py:b",
+    )
+    return str(error)
 
 
 def _end_with(parent: int) -> None:

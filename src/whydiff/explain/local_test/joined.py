@@ -109,7 +109,7 @@ class _Held:
 
 def _exact(operation: Operation) -> Payload:
     found = operation.run(operation.reads, operation.arguments)
-    return Payload(np.ascontiguousarray(found, dtype=np.float64), "float64")
+    return Payload(np.asarray(found, dtype=np.float64, order="C"), "float64")
 
 
 class _Keeper(Watcher):

@@ -50,25 +50,26 @@ class Parting:
 def offset(reference: Steps, candidate: Steps) -> int:
     """How many steps of the reference come before the candidate's first.
 
-    The offset at which most of what the first steps begin with is equal; 0 if nothing tells.
+    The step of the reference that begins with the candidate's first parameters; if there is none, or several, the one
+    of which most of what the first steps begin with is equal; 0 if nothing tells.
     """
+    if not candidate:
+        return 0
     shorter = min(len(reference), len(candidate))
-    best, most = 0, _alike(reference, candidate, 0)
-    for ahead in range(1, len(reference) - min(shorter, _LOOKED_AT) + 1):
-        votes = _alike(reference, candidate, ahead)
-        if votes > most:
-            best, most = ahead, votes
-    return best
+    last = len(reference) - min(shorter, _LOOKED_AT)
+    same = [n for n, step in enumerate(reference[: last + 1]) if step.weights == candidate[0].weights]
+    return max(same or range(last + 1), key=lambda ahead: (_alike(reference, candidate, ahead), -ahead))
 
 
 def _alike(reference: Steps, candidate: Steps, ahead: int) -> int:
-    return sum(
-        2 * (ours.weights == theirs.weights)
-        + (bool(ours.batch) and ours.batch == theirs.batch)
-        + (bool(ours.random) and ours.random == theirs.random and bool(ours.losses) and ours.losses == theirs.losses)
-        + (bool(ours.state) and ours.state == theirs.state)
-        for ours, theirs in zip(reference[ahead : ahead + _LOOKED_AT], candidate[:_LOOKED_AT], strict=False)
-    )
+    """In how many parts the first steps begin alike."""
+    found = 0
+    for ours, theirs in zip(reference[ahead : ahead + _LOOKED_AT], candidate[:_LOOKED_AT], strict=False):
+        found += 2 * (ours.weights == theirs.weights)
+        found += bool(ours.batch) and ours.batch == theirs.batch
+        found += bool(ours.state) and ours.state == theirs.state
+        found += bool(ours.losses) and ours.losses == theirs.losses
+    return found
 
 
 def pairs(reference: Steps, candidate: Steps, ahead: int) -> Iterator[tuple[StepRecord, StepRecord]]:
@@ -85,6 +86,14 @@ def parting(reference: Steps, candidate: Steps, ahead: int) -> Parting | None:
             back = what == "parameters" and ours.number > ahead
             first = ours.number - 1 if back else ours.number
             return Parting(step=ours.number, what=what, names=names, first=first, parts=parts(ours, theirs))
+    return None
+
+
+def set_otherwise(reference: Steps, candidate: Steps, ahead: int, first: int) -> int | None:
+    """The first step from a given one on that is taken with other hyperparameters; None: there is none."""
+    for ours, theirs in pairs(reference, candidate, ahead):
+        if ours.number >= first and ours.settings != theirs.settings:
+            return ours.number
     return None
 
 
@@ -125,4 +134,4 @@ def _mapping(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> P
     return Part(name=name, equal=not differing if keys else None, differing=differing)
 
 
-__all__ = ["Part", "Parting", "offset", "pairs", "parting", "parts"]
+__all__ = ["Part", "Parting", "offset", "pairs", "parting", "parts", "set_otherwise"]

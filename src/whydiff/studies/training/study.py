@@ -14,7 +14,7 @@ from whydiff.errors import UnsupportedError, UsageError
 from whydiff.pipeline import Options, compare
 from whydiff.records import Diagnosis, Verdict
 from whydiff.studies.training.curves import Point, band, curves, jump
-from whydiff.studies.training.parting import Parting, Steps, offset, pairs, parting, parts
+from whydiff.studies.training.parting import Parting, Steps, offset, pairs, parting, parts, set_otherwise
 from whydiff.studies.training.programs import Program, side
 from whydiff.studies.training.report import TrainingReport
 
@@ -68,7 +68,9 @@ def compare_training(reference: Any, candidate: Any, options: TrainingOptions | 
     diagnosis = None
     why_not = ""
     if apart is not None and options.diagnose:
-        diagnosis, why_not = _diagnosed(sides, apart, ahead, curves(ours, theirs, ahead), options)
+        later = set_otherwise(ours, theirs, ahead, apart.first)
+        points = curves(ours, theirs, ahead)
+        diagnosis, why_not = _diagnosed(sides, apart, ahead, later=later, points=points, options=options)
     rounded: list[Steps] = []
     if options.band and not isinstance(sides[0], StepLog):
         rounded = [_jittered(sides[0], seed, options) for seed in range(options.band)]
@@ -154,22 +156,25 @@ def _diagnosed(
     sides: tuple[Program | StepLog, Program | StepLog],
     apart: Parting,
     ahead: int,
+    *,
+    later: int | None,
     points: Sequence[Point],
     options: TrainingOptions,
 ) -> tuple[Diagnosis | None, str]:
     if any(isinstance(one, StepLog) for one in sides):
         return None, "a log holds no step in full: name the programs to have the step explained"
     first = apart.first
-    found = _explained(sides, (first, first), ahead, options)
+    last = later if later is not None and later - first <= _REACH else first  # two losses, of which one acts later
+    found = _explained(sides, (first, last), ahead, options)
     if found.verdict is Verdict.IDENTICAL and first < apart.step:  # the update agrees: replaced in between
         first = apart.step
         found = _explained(sides, (first, first), ahead, options)
     if found.verdict in (Verdict.ROUNDING, Verdict.PRECISION):
-        later = jump(points, first)
-        if later is not None and later - first <= _REACH:
-            found = _explained(sides, (first, later - 1), ahead, options)
-        elif later is not None:
-            why = f"at step {later} the distance jumps, and only the first step that parts was explained"
+        far = jump(points, first)
+        if far is not None and far - first <= _REACH:
+            found = _explained(sides, (first, far - 1), ahead, options)
+        elif far is not None:
+            why = f"at step {far} the distance jumps, and only the first step that parts was explained"
             return found, why
     return found, ""
 

@@ -26,6 +26,7 @@ class Following:
     def __init__(self) -> None:
         self.number = 0
         self.roots: Roots = []
+        self._besides: list[torch.nn.Module] = []
         self._by_optimizer = False
         self._ready = False
         self._versions = 0
@@ -78,7 +79,7 @@ class Following:
         losses = (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)
         if not self.roots:
             mine = _leaves_below(losses)
-            self.roots = models(lambda p: id(p) in mine)
+            self.roots = models(lambda p: id(p) in mine, self._besides)
         _backward(tensors, *args, **kwargs)
         self.differentiated(losses)
         if not self._by_optimizer:
@@ -90,7 +91,9 @@ class Following:
         self._by_optimizer = True
         mine = {id(p) for p in parameters_of(optimizer)}
         if not mine & {id(p) for _, root in self.roots for p in root.parameters()}:
-            fresh = models(lambda p: id(p) in mine)  # an optimizer's parameters, or a copy that goes on with them
+            fresh = models(
+                lambda p: id(p) in mine, self._besides
+            )  # an optimizer's parameters, or a copy that goes on with them
             taken = [module for _, module in fresh]
             self.roots = fresh + [(f"{p or type(m).__name__}", m) for p, m in self._others(taken)]
         self.gradients_ready(optimizer)
@@ -130,9 +133,19 @@ def _leaves_below(losses: Iterable[torch.Tensor]) -> set[int]:
     return found
 
 
-def models(trained: Callable[[torch.Tensor], bool]) -> Roots:
-    """(prefix, module) of the outermost modules that hold a parameter of the given kind, the largest first."""
-    known = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.nn.Module)]
+def modules() -> list[torch.nn.Module]:
+    """Every module that the garbage collector knows of."""
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), torch.nn.Module)]
+
+
+def models(trained: Callable[[torch.Tensor], bool], besides: Iterable[torch.nn.Module] = ()) -> Roots:
+    """(prefix, module) of the outermost modules that hold a parameter of the given kind, the largest first.
+
+    Args:
+        trained: the kind.
+        besides: modules that the garbage collector may not know of (`Session` hides from it what exists).
+    """
+    known = list({id(module): module for module in (*modules(), *besides)}.values())
     inner = {id(child) for module in known for child in module.modules() if child is not module}
     outer = [module for module in known if id(module) not in inner and any(map(trained, module.parameters()))]
     outer.sort(key=lambda module: -sum(p.numel() for p in module.parameters()))
@@ -153,4 +166,4 @@ def _within(module: torch.nn.Module, others: Iterable[torch.nn.Module]) -> bool:
     return any(mine <= {id(p) for p in other.parameters()} for other in others)
 
 
-__all__ = ["Following", "models"]
+__all__ = ["Following", "models", "modules"]
