@@ -107,6 +107,25 @@ def scale_other() -> Pair:
     return _quantised(_Larger)
 
 
+def _normalised(factor: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    torch.manual_seed(0)
+    table, layer, ids = nn.Embedding(30, 44), nn.Linear(44, 12), torch.arange(9) * 3
+
+    def run() -> torch.Tensor:
+        with torch.no_grad():
+            return layer(torch.tanh(table(ids) * factor()))  # type: ignore[no-any-return]
+
+    return run
+
+
+def normaliser(made: float = 44**0.5) -> Pair:
+    """An embedding's factor, made in float32 or in bfloat16; ``made``: of which number there."""
+    return (
+        _normalised(lambda: torch.tensor(44**0.5)),
+        _normalised(lambda: torch.tensor(made, dtype=torch.bfloat16).float()),
+    )
+
+
 def plain_half() -> Pair:
     """A layer in float32 and the same layer in bfloat16."""
     torch.manual_seed(0)

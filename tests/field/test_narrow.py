@@ -52,3 +52,12 @@ def test_the_region_is_opened_where_the_reference_has_it_open() -> None:
     closed = compare(candidate, reference).causes[0].remedy
     assert closed is not None
     assert "enabled=False" in closed.code
+
+
+def test_a_factor_made_in_fewer_bits_is_named_and_another_factor_is_another_function() -> None:
+    found = compare(*narrow.normaliser())
+    assert str(found.verdict) == "precision"
+    assert [(c.code, c.status) for c in found.causes] == [("PR006", "located")]
+    other = compare(*narrow.normaliser(6.5))
+    assert str(other.verdict) == "semantic"
+    assert not [c for c in other.causes if c.status == "confirmed" or c.code == "PR006"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from whydiff.explain.case import Case
 from whydiff.numbers.rearrangement import Indices
-from whydiff.records import Event
+from whydiff.records import Event, Leaf, Trace
 
 
 def places(event: Event) -> Indices:
@@ -22,11 +22,26 @@ def places(event: Event) -> Indices:
 
 
 def one_value(case: Case, er: Event, ec: Event) -> bool:
-    """Whether two reads look at values of paired calls, or at leaves of one name."""
+    """Whether two reads look at values of paired calls, or at leaves of one name (constants: of one content)."""
     if er.producer >= 0 and ec.producer >= 0:
         return any(p.reference == er.producer and p.candidate == ec.producer for p in case.alignment.pairs)
-    names = [
-        {leaf.name for leaf in trace.leaves if leaf.storage == event.storage}
-        for trace, event in ((case.reference, er), (case.candidate, ec))
-    ]
-    return er.producer == ec.producer == -1 and bool(names[0] & names[1])
+    if er.producer != -1 or ec.producer != -1:
+        return False
+    ours, theirs = leaves(case.reference, er), leaves(case.candidate, ec)
+    return any(a.name == b.name and (a.role != "constant" or _alike(a, b)) for a in ours for b in theirs)
+
+
+def equal_leaves(case: Case, er: Event, ec: Event) -> bool:
+    """Whether two reads look at leaves that hold the same bits, or at no leaves."""
+    ours, theirs = leaves(case.reference, er), leaves(case.candidate, ec)
+    return not ours or not theirs or any(_alike(a, b) for a in ours for b in theirs)
+
+
+def leaves(trace: Trace, event: Event) -> list[Leaf]:
+    """The leaves that an event looks at; none if a call wrote what it looks at."""
+    return [leaf for leaf in trace.leaves if event.producer == -1 and leaf.storage == event.storage]
+
+
+def _alike(one: Leaf, other: Leaf) -> bool:
+    known = one.fingerprint is not None and one.spec.dtype == other.spec.dtype
+    return known and one.spec.shape == other.spec.shape and one.fingerprint == other.fingerprint

@@ -11,7 +11,7 @@ import numpy as np
 
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.explain.causes._looks import one_value
+from whydiff.explain.causes._looks import equal_leaves, one_value
 from whydiff.explain.local_test import Examined, Joint, judge_outputs
 from whydiff.numbers.metrics import as_reals, is_integer, values
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
@@ -177,12 +177,8 @@ class View:
         if self.origin.kind != "region" or self.seen.calls[1 - side] or not self.seen.calls[side]:
             return self.replace_op()
         end = self.seen.results[1 - side]
-        begins = any(
-            one_value(self.case, *((event, end) if side == 0 else (end, event)))
-            for event in self.seen.reads[side]
-            if event.storage >= 0
-        )
-        if not begins:
+        pairs = [(event, end) if side == 0 else (end, event) for event in self.seen.reads[side] if event.storage >= 0]
+        if not any(one_value(self.case, *pair) and equal_leaves(self.case, *pair) for pair in pairs):
             return self.replace_op()
         ours, theirs = self.origin.site.at(""), self.origin.candidate_site.at("")
         return (Intervention("remove-step" if side else "insert-step", str(theirs), str(ours)),)

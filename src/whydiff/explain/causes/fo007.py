@@ -110,7 +110,7 @@ class StepLeftOut(CauseRule):
         return lambda: run(True), lambda: run(False)
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """The step's input is not what the other side takes; the step is carried out, in another place."""
+        """The step's input is not what the other side takes (twice); the step is carried out, in another place."""
         import torch
         from torch.nn.functional import gelu, layer_norm
 
@@ -127,6 +127,7 @@ class StepLeftOut(CauseRule):
 
         yield (lambda: other(False)), (lambda: other(True))
         yield (lambda: moved(True)), (lambda: moved(False))
+        yield (lambda: x * torch.tensor(6.6332496)), (lambda: x * torch.tensor(6.5, dtype=torch.bfloat16).float())
 
 
 def what_it_does(view: View, side: int) -> str:

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from whydiff.capturing.adapters import Role, for_framework
+from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Array, Finding, View, causes_of
-from whydiff.explain.causes._looks import one_value
+from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
+from whydiff.explain.causes._looks import leaves, one_value
 from whydiff.numbers.formats import FORMATS, round_to
 from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Verdict
 
 _SIDES = ("reference", "candidate")
+PR006 = "PR006"
 
 
 class NarrowPassage(CauseRule):
@@ -24,8 +26,8 @@ class NarrowPassage(CauseRule):
 
     What it detects:
         The same value, reached by casts on one side or both, that was rounded to a narrower floating dtype on its way
-        on one of them: timesteps and positions through bfloat16, probabilities through float16, ids or times in
-        seconds through float32.
+        on one of them, or a constant that was made in it: timesteps and positions through bfloat16, an embedding's
+        factor in the model's dtype, probabilities through float16, ids or times in seconds through float32.
 
     Why it happens:
         A model is called with inputs cast to its own dtype; a helper ends in ``.to(x.dtype)``; integers beyond the
@@ -34,7 +36,8 @@ class NarrowPassage(CauseRule):
 
     Evidence required:
         Every element on either side is, bit for bit, the common source rounded by that side's casts, and the roundings
-        differ; how many elements change and by how much.
+        differ; how many elements change and by how much. A constant that one side makes in a narrower dtype is, in
+        every element, the other side's constant rounded to it.
 
     Look-alikes:
         PR002 if an op computes in the narrower dtype; PR003 if both sides round, at another place; PR004 inside an
@@ -55,7 +58,7 @@ class NarrowPassage(CauseRule):
         IEEE 754-2019, section 4.3; huggingface/diffusers issue 9405 (timesteps cast to the model's dtype).
     """
 
-    code = "PR006"
+    code = PR006
     name = "narrow-passage"
     says = "a value of the {side} passes through {through}"
     precedes = ("PR002", "PR003")
@@ -64,6 +67,9 @@ class NarrowPassage(CauseRule):
     def explain(self, view: View) -> Finding | None:
         """Which side's detour is narrower, if casts alone tell both values."""
         chains = [_chain(view, side) for side in (0, 1)]
+        made = _made_narrow(view, chains)
+        if made is not None:
+            return made
         if not any(chain.casts for chain in chains) or not one_value(view.case, chains[0].source, chains[1].source):
             return None
         source = _source(view, chains[0])
@@ -94,7 +100,7 @@ class NarrowPassage(CauseRule):
         )
         away, put = _experiments(view, chains, side)
         return Finding(
-            self.code,
+            PR006,
             (name, through, chains[side].dtype),
             Verdict.PRECISION,
             (evidence,),
@@ -127,6 +133,10 @@ class NarrowPassage(CauseRule):
         yield (
             (lambda: torch.cos(steps.double().float()[:, None] * rates)),
             (lambda: torch.cos((steps.double() * 1.001).float()[:, None] * rates)),
+        )
+        yield (
+            (lambda: rates * torch.tensor(6.6332496)),
+            (lambda: rates * torch.tensor(6.5, dtype=torch.bfloat16).float()),
         )
 
 
@@ -175,6 +185,43 @@ def _converts(call: Call, roles: frozenset[Role]) -> bool:
         return False
     ours, theirs = call.reads[0].spec, call.writes[0].spec
     return ours.dtype != theirs.dtype and ours.shape == theirs.shape
+
+
+def _made_narrow(view: View, chains: Sequence[_Chain]) -> Finding | None:
+    """A constant that one side makes in a narrower dtype, and that is the other side's, rounded, in every element."""
+    constants = [
+        leaves(trace, c.source) for trace, c in zip((view.case.reference, view.case.candidate), chains, strict=True)
+    ]
+    if not all(len(found) == 1 and found[0].role == "constant" for found in constants):
+        return None
+    dtypes = [found[0].spec.dtype for found in constants]
+    if not all(dtype in FORMATS for dtype in dtypes) or chains[0].dtype != chains[1].dtype:
+        return None
+    widths = [FORMATS[dtype].precision for dtype in dtypes]
+    side = int(widths[1] < widths[0])
+    if widths[0] == widths[1] or chains[1 - side].casts or not chains[side].casts:
+        return None
+    try:
+        payloads = view.case.payload(constants[0][0], "reference"), view.case.payload(constants[1][0], "candidate")
+    except PayloadError:
+        return None
+    wide, narrow = number(payloads[1 - side]), number(payloads[side])
+    if not _same(round_to(wide, dtypes[side]), narrow) or _same(wide, narrow):
+        return None
+    name, through, largest = _SIDES[side], dtypes[side], int(np.abs(narrow.reshape(-1) - wide.reshape(-1)).argmax())
+    evidence = Evidence(
+        f"the {name} makes a constant in {through}: it holds {narrow.reshape(-1)[largest]:.6g} where the other side has "
+        f"{wide.reshape(-1)[largest]:.6g}; all its {wide.size} elements are the other side's, rounded so, bit for bit",
+        {
+            "side": name,
+            "through": through,
+            "elements": wide.size,
+            "sites": [str(call.site) for call in chains[side].casts],
+        },
+    )
+    facts = {"side": name, "through": through, "stays": chains[side].dtype}
+    key = (name, through, chains[side].dtype)
+    return Finding(PR006, key, Verdict.PRECISION, (evidence,), view.replace_op(), facts)
 
 
 def _source(view: View, chain: _Chain) -> Array | None:
