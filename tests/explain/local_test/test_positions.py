@@ -6,7 +6,6 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whydiff.explain.local_test.formulas import _gathered
 from whydiff.explain.local_test.replays import _found_in, _layout, _offsets, positions
 from whydiff.records import Event, Site, TensorSpec
 
@@ -59,13 +58,3 @@ def test_another_dtype_storage_or_part_is_no_rearrangement():
     assert positions([written], event((4,), (1,), storage=2)) is None
     assert positions([written], event((2,), (1,))) is None
     assert positions([written], event((4,), (1,), 1)) is None
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6), st.booleans(), st.integers(0, 99))
-def test_rows_of_a_transposed_operand(batches, rows, width, transposed, seed):
-    generator = np.random.default_rng(seed)
-    operand = generator.standard_normal((batches, width, rows) if transposed else (batches, rows, width))
-    operand = np.swapaxes(operand, -1, -2) if transposed else operand
-    batch, row = np.sort(generator.integers(0, batches, 9)), generator.integers(0, rows, 9)
-    assert np.array_equal(_gathered(operand, batch, row), operand[batch, row])

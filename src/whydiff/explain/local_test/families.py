@@ -125,9 +125,12 @@ def oracle_of(op: Operation, index: Array | None = None) -> Oracle:
     kind = kind_of(op)
     if index is None:
         index = sample_of(op.shape, rows=kind == "attention")
-    exact = evaluate(op, index, kind)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        size, scale = _sizes(op, index, kind, exact)
+    if kind == "product":
+        exact, size, scale = _product(op, index)
+    else:
+        exact = evaluate(op, index, kind)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            size, scale = _sizes(op, index, kind, exact)
     tiny = smallest_step(op.dtype)
     size = np.maximum(size, tiny)
     scale = np.maximum(scale, tiny)
@@ -157,15 +160,20 @@ def evaluate(op: Operation, index: Array, kind: Kind | None = None) -> Array:
     return op.run(op.reads, op.arguments).reshape(-1)[index]
 
 
+def _product(op: Operation, index: Array) -> tuple[Array, Array, Array]:
+    """(R, S, scale) of a matrix product at the judged outputs."""
+    parts = formulas.product(op)
+    assert parts is not None
+    bias = formulas.bias_at(parts, index)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        exact, absolute, squares = formulas.products_at(
+            parts, index, [(np.asarray, np.asarray), (np.abs, np.abs), (np.square, np.square)]
+        )
+        return exact + bias, np.abs(absolute) + np.abs(bias), np.sqrt(squares * parts.alpha + bias**2)
+
+
 def _sizes(op: Operation, index: Array, kind: Kind, exact: Array) -> tuple[Array, Array]:
-    """(S, scale) at the judged outputs."""
-    if kind == "product":
-        parts = formulas.product(op)
-        assert parts is not None
-        bias = formulas.bias_at(parts, index)
-        size = np.abs(formulas.product_at(parts, index, np.abs, np.abs)) + np.abs(bias)
-        squares = formulas.product_at(parts, index, np.square, np.square) * parts.alpha
-        return size, np.sqrt(squares + bias**2)
+    """(S, scale) at the judged outputs of what is no product."""
     if kind in ("convolution", "sum"):
         size = np.abs(evaluate(op.mapped(np.abs), index, kind))
         squares = np.abs(evaluate(op.mapped(np.square), index, kind))

@@ -6,7 +6,7 @@ Each returns values at flat output indices only, so that an oracle of 4096 outpu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from whydiff.capturing.adapters import Role
 from whydiff.explain.local_test.operation import Array, Operation
 
+Change = Callable[[Array], Array]
 _CHUNK = 256
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -63,45 +64,34 @@ def product(op: Operation) -> Product | None:
     return Product(left=left, right=right, bias=bias, alpha=alpha, beta=beta, weight=index)
 
 
-def product_at(
-    parts: Product,
-    index: Array,
-    left: Callable[[Array], Array] = np.asarray,
-    right: Callable[[Array], Array] = np.asarray,
-) -> Array:
-    """Outputs of a product at flat indices.
+def products_at(parts: Product, index: Array, changes: Sequence[tuple[Change, Change]]) -> list[Array]:
+    """Outputs of a product at flat indices, for several changes of its operands: these are gathered once.
 
     Args:
         parts: from `product`.
         index: flat positions in ``[B, M, N]``.
-        left: applied to the gathered left operands (rounding, squares, absolute values …).
-        right: likewise to the right ones.
+        changes: applied to the gathered left operands and to the right ones (rounding, squares, absolute values …).
 
     Returns:
-        float64, one per index, without the bias.
+        Per change float64, one per index, without the bias.
     """
     _, m, k = parts.left.shape
     n = parts.right.shape[1]
     batch, rest = np.divmod(index, m * n)
     row, column = np.divmod(rest, n)
-    out = np.empty(index.size)
+    found = [np.empty(index.size) for _ in changes]
     step = max(1, min(_CHUNK, (1 << 21) // max(k, 1)))
     for at in range(0, index.size, step):
         part = slice(at, at + step)
-        a, b = _gathered(parts.left, batch[part], row[part]), _gathered(parts.right, batch[part], column[part])
-        out[part] = np.einsum("sk,sk->s", left(a), right(b))
-    return out * parts.alpha
+        a, b = parts.left[batch[part], row[part]], parts.right[batch[part], column[part]]
+        for out, (left, right) in zip(found, changes, strict=True):
+            out[part] = np.einsum("sk,sk->s", left(a), right(b))
+    return [out * parts.alpha for out in found]
 
 
-def _gathered(operand: Array, batch: Array, rows: Array) -> Array:
-    """``operand[batch, rows]``; a transposed one is read along its memory, not across it (many times faster)."""
-    if operand.strides[-1] <= operand.itemsize or operand.strides[-2] > operand.strides[-1]:
-        return np.asarray(operand[batch, rows])
-    found = np.empty((rows.size, operand.shape[-1]), dtype=operand.dtype)
-    for number in np.unique(batch):
-        here = batch == number
-        found[here] = np.take(operand[number].T, rows[here], axis=1).T
-    return found
+def product_at(parts: Product, index: Array, left: Change = np.asarray, right: Change = np.asarray) -> Array:
+    """`products_at` for one change."""
+    return products_at(parts, index, [(left, right)])[0]
 
 
 def bias_at(parts: Product, index: Array) -> Array:

@@ -50,6 +50,10 @@ _CHUNK_BYTES = 4 * ML2_CHUNK
 _REFERENCE_CHUNKS = 32
 _PART_CHUNKS = 32  # 1 MiB: what one thread reads at a time
 
+_NUMPY_CALL, _NUMPY_BYTE, _NUMBA_LOADS = 30e-6, 2e-9, 0.4
+"""Seconds: of a fingerprint in plain numpy, of each of its bytes, and of loading numba (speed only, never the value)."""
+
+_spent = 0.0
 _ml2: Callable[..., tuple[int, int]] | None = None
 _constants: tuple[int, int, int] = (0, 0, 0)
 
@@ -137,7 +141,7 @@ def fingerprint_address(address: int, nbytes: int, *, threads: int | None = None
     Returns:
         The two lanes, unsigned.
     """
-    kernel = _ml2 or _load_kernel()
+    kernel = _ml2 or _kernel_for(1, nbytes)
     if nbytes < PARALLEL_FROM and threads is None:
         return kernel(address, nbytes, 0, (nbytes + _CHUNK_BYTES - 1) // _CHUNK_BYTES, *_constants)
     return fingerprint_addresses([(address, nbytes)], threads=threads)[0]
@@ -150,7 +154,7 @@ def fingerprint_addresses(buffers: Sequence[tuple[int, int]], *, threads: int | 
         buffers: (address of the first byte, bytes) of each.
         threads: readers, the usable cores by default.
     """
-    kernel = _ml2 or _load_kernel()
+    kernel = _ml2 or _kernel_for(len(buffers), sum(nbytes for _, nbytes in buffers))
     parts, owners = [], []
     for owner, (address, nbytes) in enumerate(buffers):
         chunks = -(-nbytes // _CHUNK_BYTES)
@@ -169,8 +173,15 @@ def implementation() -> str:
     return "numpy" if kernel is _numpy_share else "numba"
 
 
+def _kernel_for(buffers: int, nbytes: int) -> Callable[..., tuple[int, int]]:
+    """Plain numpy until this process has spent on it what loading numba takes; the values are the same."""
+    global _spent
+    _spent += buffers * _NUMPY_CALL + nbytes * _NUMPY_BYTE
+    return _load_kernel() if _spent > _NUMBA_LOADS else _numpy_share
+
+
 def _load_kernel() -> Callable[..., tuple[int, int]]:
-    """Compile (or read from numba's cache on disk) at the first fingerprint of the process."""
+    """Compile, or read from numba's cache on disk."""
     global _ml2, _constants
     found = kernel_of("fingerprint") if sys.byteorder == "little" else None
     kernel: Callable[..., tuple[int, int]] = found.ml2 if found else _numpy_share
@@ -183,7 +194,21 @@ def _numpy_share(address: int, nbytes: int, first: int, last: int, *constants: i
     """The kernel's stand-in; the share of the first chunk is the whole, the others are nothing."""
     if first:
         return 0, 0
-    return fingerprint_reference((ctypes.c_uint8 * nbytes).from_address(address) if nbytes else b"")
+    if not 0 < nbytes <= _CHUNK_BYTES:
+        return fingerprint_reference((ctypes.c_uint8 * nbytes).from_address(address) if nbytes else b"")
+    padded = ctypes.string_at(address, nbytes).ljust(-(-nbytes // 4) * 4, b"\0")
+    words = np.frombuffer(padded, "<u4").astype(np.uint64)
+    lanes = []
+    for multipliers, (length, low, high) in zip(_multipliers(), _first_keys(), strict=True):
+        inner = int(np.dot(words, multipliers[: words.size]))
+        lanes.append((length * nbytes + low * (inner & 0xFFFFFFFF) + high * (inner >> 32)) & _MASK)
+    return lanes[0], lanes[1]
+
+
+@functools.cache
+def _first_keys() -> list[list[int]]:
+    """Of the length and of the first chunk, per lane."""
+    return [splitmix64(seed, 3).tolist() for seed in KEY_SEEDS]
 
 
 def _octets(buffer: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:

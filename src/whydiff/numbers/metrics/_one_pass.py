@@ -30,6 +30,11 @@ SHARE = 1 << 18
 """Elements per share: the unit of work of a thread, and of the order of summation."""
 
 
+SMALL = 1 << 10
+"""Numbers up to which plain numpy does the work: to load numba takes longer than a program of such tensors. It is
+chosen by size alone, so that a result does not depend on what the process did before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """What one pass collects; see the module docstring for the conventions.
@@ -148,7 +153,8 @@ def measure_shares(
     def one(start: int) -> Share:
         lines = load(start, min(start + share, numbers))
         pieces = [_widen(line, own, part) for line, own in zip(lines, owns, strict=True)]
-        found = _implementation()(pieces[0], pieces[1], part, float(rtol), float(atol))
+        way = numpy_share if numbers <= SMALL else _implementation()
+        found = way(pieces[0], pieces[1], part, float(rtol), float(atol))
         indices = found[1][-2:]
         indices[indices >= 0] += start
         return found
@@ -241,12 +247,13 @@ def numpy_share(r: Array, c: Array, part: str, rtol: float, atol: float) -> Shar
         int(mismatched.argmax()) if mismatched.any() else -1,
         int(distance.argmax()) if max_abs > 0 else -1,
     ]
-    powers = [np.count_nonzero(ulp >= np.uint64(1 << (2 * k))) for k in range(POWERS)]
+    top = int(ulp.max(initial=0))
+    powers = [np.count_nonzero(ulp >= np.uint64(1 << (2 * k))) if 1 << (2 * k) <= top else 0 for k in range(POWERS)]
     return (
         np.array([*sums, max_abs, ratio.max(initial=0.0)]),
         np.array(counts, np.int64),
         np.array(powers, np.int64),
-        int(ulp.max(initial=0)),
+        top,
     )
 
 

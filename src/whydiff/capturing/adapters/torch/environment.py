@@ -86,25 +86,49 @@ def _autocast_region() -> str:
     return "cpu {}, cuda {}".format(*names)
 
 
-_READERS: tuple[Callable[[], Any], ...] = (
+_threads, _deterministic, _grad = (
     torch.get_num_threads,
-    _matmul_precision,
     torch.are_deterministic_algorithms_enabled,
-    torch._C._get_cudnn_benchmark,
-    torch._C._get_cudnn_deterministic,
-    torch._C._get_cublas_allow_tf32,
-    torch._C._get_cudnn_allow_tf32,
-    torch._C._get_cublas_allow_fp16_reduced_precision_reduction,
-    torch._C._get_cublas_allow_bf16_reduced_precision_reduction,
-    torch._C._get_mkldnn_enabled,
     torch.is_grad_enabled,
+)
+_cudnn_benchmark, _cudnn_deterministic = torch._C._get_cudnn_benchmark, torch._C._get_cudnn_deterministic
+_cuda_tf32, _cudnn_tf32 = torch._C._get_cublas_allow_tf32, torch._C._get_cudnn_allow_tf32
+_fp16_reduction = torch._C._get_cublas_allow_fp16_reduced_precision_reduction
+_bf16_reduction = torch._C._get_cublas_allow_bf16_reduced_precision_reduction
+_mkldnn = torch._C._get_mkldnn_enabled
+_READERS: tuple[Callable[[], Any], ...] = (
+    _threads,
+    _matmul_precision,
+    _deterministic,
+    _cudnn_benchmark,
+    _cudnn_deterministic,
+    _cuda_tf32,
+    _cudnn_tf32,
+    _fp16_reduction,
+    _bf16_reduction,
+    _mkldnn,
+    _grad,
     _autocast_region,
 )
+"""In the order of `Flags`."""
 
 
-def switches_now() -> list[Any]:
+def switches_now() -> tuple[Any, ...]:
     """The switches as they stand, in the order of `Flags`; what is asked before every op."""
-    return [read() for read in _READERS]
+    return (
+        _threads(),
+        _matmul_precision(),
+        _deterministic(),
+        _cudnn_benchmark(),
+        _cudnn_deterministic(),
+        _cuda_tf32(),
+        _cudnn_tf32(),
+        _fp16_reduction(),
+        _bf16_reduction(),
+        _mkldnn(),
+        _grad(),
+        _autocast_region(),
+    )
 
 
 def flags_now() -> Flags:

@@ -15,7 +15,7 @@ from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.rows import Row
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf
-from whydiff.capturing.adapters.torch.storages import Span, Storage, read_lanes, span_of
+from whydiff.capturing.adapters.torch.storages import Layout, Storage, read_lanes, span_of
 from whydiff.capturing.holes import Holes
 from whydiff.records.trace import IN_GRAPH, OVERWRITTEN, UNINITIALISED
 
@@ -34,7 +34,7 @@ class Looks(Leaves):
         super().__init__(fingerprints)
         self.scopes = scopes
         self.holes = Holes()
-        self._spans: dict[tuple[Any, ...], Span] = {}
+        self._layouts: dict[tuple[Any, ...], Layout] = {}
 
     def _place(self, leaf: LiveLeaf) -> Storage:
         if leaf.skipped:
@@ -57,19 +57,19 @@ class Looks(Leaves):
         return value
 
     def _look(self, tensor: torch.Tensor, touched: Any, position: int, operator: Operator | None) -> Row:
-        ordinary = plain(tensor)
-        storage = self.storages.of(tensor) if ordinary else None
-        if storage is not None and touched is None:
-            spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
-            seen = storage.rows.get(spec)
-            if seen is not None:
-                return seen
-        reason = "" if ordinary else not_comparable(tensor)
+        reason = "" if plain(tensor) else not_comparable(tensor)
         if reason:
             self.opaque(tensor, reason)
             return (spec_of(tensor), -1, -1, None, 0, True, reason, "")
-        storage = storage or self.storages.of(tensor) or self._met(tensor)
-        spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
+        storage = self.storages.of(tensor)
+        layout = self._layout(tensor)
+        if storage is None:
+            storage = self._met(tensor)
+        elif touched is None:
+            seen = storage.rows.get(layout.key)
+            if seen is not None:
+                return seen
+        spec = layout.spec
         if touched is not None:
             touched.append((position, tensor, storage))
             if operator is not None and operator.overwrites:
@@ -78,12 +78,12 @@ class Looks(Leaves):
             return (spec, storage.number, storage.producer, None, 0, True, UNINITIALISED, "")
         if not self.fingerprints:
             return (spec, storage.number, storage.producer, None, 0, True, "not fingerprinted", "")
-        lanes, nbytes, dense, known = read_lanes(tensor, self.storages, storage, self._span(tensor, spec))
+        lanes, nbytes, dense, known = read_lanes(tensor, self.storages, storage, layout.span)
         if lanes is None:
             return (spec, storage.number, storage.producer, None, 0, True, IN_GRAPH, "")
         if not known and storage.leaves and not storage.covers(*span_of(tensor)[:2]):
             self._constant(tensor)  # a part of the storage that no leaf shows
-        row = storage.rows[spec] = (spec, storage.number, storage.producer, lanes, nbytes, dense, "", "")
+        row = storage.rows[layout.key] = (spec, storage.number, storage.producer, lanes, nbytes, dense, "", "")
         return row
 
     def opaque(self, tensor: torch.Tensor, reason: str) -> None:
@@ -92,12 +92,13 @@ class Looks(Leaves):
             return
         self.holes.add("fake" if without_numbers(tensor) else "opaque", reason, self.scopes.scope)
 
-    def _span(self, tensor: torch.Tensor, spec: tuple[Any, ...]) -> Span:
-        """`span_of` a tensor, worked out once for all that are laid out alike."""
-        span = self._spans.get(spec)
-        if span is None:
-            span = self._spans[spec] = span_of(tensor)
-        return span
+    def _layout(self, tensor: torch.Tensor) -> Layout:
+        """How a tensor looks at its storage, worked out once for all that are laid out alike."""
+        spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
+        layout = self._layouts.get(spec)
+        if layout is None:
+            layout = self._layouts[spec] = Layout(spec, tensor, len(self._layouts))
+        return layout
 
     def looks(self, value: Any) -> list[Row]:
         """Every tensor of a nested value, as it is now."""

@@ -74,9 +74,18 @@ class Operator:
         return self.written_args | self.unannotated
 
 
-@functools.cache
+_DESCRIBED: dict[int, tuple[Any, Operator]] = {}  # by identity: an overload computes its hash in Python
+
+
 def describe(func: Any) -> Operator:
     """Facts of an ``OpOverload``."""
+    known = _DESCRIBED.get(id(func))
+    if known is None:
+        known = _DESCRIBED[id(func)] = func, _described(func)
+    return known[1]
+
+
+def _described(func: Any) -> Operator:
     schema = func._schema
     namespace, _, op = schema.name.partition("::")
     written = [

@@ -37,6 +37,9 @@ from whydiff.errors import CaptureError, one_line
 from whydiff.records import Call, HoleKind, Kind, Payload, TensorSpec
 from whydiff.records.trace import GRAPH, IN_GRAPH, LOOK, UNINITIALISED, UPDATE
 
+_NUMBERS = frozenset((bool, int, float, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format))
+"""Types of arguments that hold no tensors."""
+
 T = TypeVar("T")
 MANY = 2_000
 """Calls that wait before they are handed on within a step."""
@@ -81,7 +84,7 @@ class Recorder(Looks, TorchDispatchMode):
         self._again = 0  # how often an index was given to a call that was not written down after all
         self._occurrences: dict[tuple[str, str, str], int] = {}
         self._occurrence_step = 0
-        self._switches: list[Any] = []
+        self._switches: tuple[Any, ...] = ()
         self._random_states = 0
         self._context_index = 0
         self.silent = self.refusable = False
@@ -197,10 +200,11 @@ class Recorder(Looks, TorchDispatchMode):
             for _, tensor, storage in touched:
                 self._before_write(tensor, storage)
         else:
-            template = (
-                [self._take(a, reads, None, operator) for a in args],
-                {k: self._take(a, reads, None, operator) for k, a in kwargs.items()} if kwargs else {},
-            )
+            template = ([], {})
+            for value in args:
+                template[0].append(value if type(value) in _NUMBERS else self._take(value, reads, None, operator))
+            if kwargs:
+                template = template[0], {k: self._take(a, reads, None, operator) for k, a in kwargs.items()}
         random = self._random_state(args, kwargs) if operator.random and draws(func, args, kwargs) else ""
         held = [tensor.untyped_storage().nbytes() for _, tensor, _ in touched] if operator.resizes else ()
         return Begun(phase, scope, reads, touched, template, random, self._context(), held)
@@ -247,8 +251,7 @@ class Recorder(Looks, TorchDispatchMode):
             if known is None:
                 storage.initialised = not operator.uninitialised
             elif storage.number not in changed:
-                spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
-                writes.append((spec, storage.number, storage.producer, None, 0, True, LOOK, ""))
+                writes.append((self._layout(tensor).spec, storage.number, storage.producer, None, 0, True, LOOK, ""))
                 continue
             kind = "compute"
             returned.add(storage.number)
@@ -265,17 +268,18 @@ class Recorder(Looks, TorchDispatchMode):
         return f"call/{index}/{number}" + (f"~{self._again}" if self._again else "")
 
     def _written(self, tensor: torch.Tensor, storage: Storage, index: int, key: str) -> Row:
-        spec = (tensor.shape, tensor.dtype, tensor.device, tensor.stride(), tensor.storage_offset())
+        layout = self._layout(tensor)
+        spec = layout.spec
         if not storage.initialised:
             return (spec, storage.number, index, None, 0, True, UNINITIALISED, "")
         if not self.fingerprints:
             return (spec, storage.number, index, None, 0, True, "not fingerprinted", "")
-        lanes, nbytes, dense = written_lanes(tensor, self.storages, storage, self._span(tensor, spec))
+        lanes, nbytes, dense = written_lanes(tensor, self.storages, storage, layout.span)
         if lanes is None:
             return (spec, storage.number, index, None, 0, True, IN_GRAPH, "")
         row = (spec, storage.number, index, lanes, nbytes, True, "", "")
         if dense:
-            storage.rows[spec] = row  # what a reader will see
+            storage.rows[layout.key] = row  # what a reader will see
         if key and self.sink is not None and self.sink(key, borrowed_payload(tensor)):
             return (*row[:-1], key)
         return row

@@ -33,7 +33,10 @@ def is_hole(reads: Sequence[Row], args: Sequence[Any]) -> bool:
     It reads what has no plain storage (a sparse, nested or quantised tensor), or an object of a library (packed
     weights).
     """
-    return any(row[1] == -1 for row in reads) or any(isinstance(item, torch.ScriptObject) for item in args)
+    for row in reads:
+        if row[1] == -1:
+            return True
+    return any(isinstance(item, torch.ScriptObject) for item in args if type(item) is not torch.Tensor)
 
 
 def resolved(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters.torch.device.queue import Pending, Queue, usable
+from whydiff.capturing.adapters.torch.device.queue import Pending, Queue, in_graph, usable
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes, row_major, span_lanes
 
 Lanes = tuple[int, int] | Pending | None
@@ -24,7 +24,7 @@ class Storage:
 
     Attributes:
         spans: lanes of the bytes ``[low, high)``, until an op writes to the storage.
-        rows: the same, by how a tensor looks at the storage: what is written down when it is read.
+        rows: the same, by how a tensor looks at the storage (`Layout.key`): what is written down when it is read.
         device: it lies on a GPU.
     """
 
@@ -59,6 +59,7 @@ class Storages:
         self.count = 0
         self.nowhere = Storage(-1, None, -1)
         self.queue = Queue()
+        self._queued: dict[int, bool] = {}
         self._finalizer = weakref.finalize(self, _free, self._known)
 
     def of(self, tensor: torch.Tensor) -> Storage | None:
@@ -75,9 +76,15 @@ class Storages:
 
     def read(self, tensor: torch.Tensor, low: int, high: int) -> Lanes:
         """Lanes of the bytes ``[low, high)`` of a tensor's storage."""
-        if tensor.is_cpu or not usable(tensor.device):
-            return span_lanes(tensor, low, high)
-        return self.queue.add(tensor, low, high)
+        if not tensor.is_cpu:
+            if in_graph():
+                return None
+            index = tensor.get_device()
+            if index not in self._queued:
+                self._queued[index] = usable(tensor.device)
+            if self._queued[index]:
+                return self.queue.add(tensor, low, high)
+        return span_lanes(tensor, low, high)
 
     def read_content(self, tensor: torch.Tensor) -> Lanes:
         """Lanes of a tensor's elements in row-major order; copies it if it is not laid out so."""
@@ -128,6 +135,21 @@ def span_of(tensor: torch.Tensor) -> tuple[int, int, bool]:
 
 
 Span = tuple[int, int, bool]
+
+
+class Layout:
+    """How tensors look at their storage: one object for all that are laid out alike.
+
+    Attributes:
+        spec: shape, dtype, device, strides, offset.
+        span: `span_of` such a tensor.
+        key: a number of its own, which is found faster than five values.
+    """
+
+    __slots__ = ("key", "span", "spec")
+
+    def __init__(self, spec: tuple[Any, ...], tensor: torch.Tensor, key: int) -> None:
+        self.spec, self.span, self.key = spec, span_of(tensor), key
 
 
 def read_lanes(

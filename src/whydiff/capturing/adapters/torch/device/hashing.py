@@ -21,10 +21,21 @@ COLUMNS = 4
 
 _WIDTH = 128
 _WARPS = 4
+_UNROLL = 2
 
 
 @triton.jit(do_not_specialize=["count", "key_stride"])
-def _ml2_many(table, count, multipliers, keys, key_stride, results, CHUNKS: tl.constexpr, WIDTH: tl.constexpr):
+def _ml2_many(
+    table,
+    count,
+    multipliers,
+    keys,
+    key_stride,
+    results,
+    CHUNKS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    UNROLL: tl.constexpr,
+):
     block = tl.program_id(0).to(tl.int64)
     row = tl.zeros((), tl.int32)
     end = row + count
@@ -43,13 +54,22 @@ def _ml2_many(table, count, multipliers, keys, key_stride, results, CHUNKS: tl.c
     low1 = tl.zeros((CHUNKS, WIDTH), tl.uint64)
     high0 = tl.zeros((CHUNKS, WIDTH), tl.uint32)
     high1 = tl.zeros((CHUNKS, WIDTH), tl.uint32)
-    if address % 4 == 0:
-        # read past the level-1 cache, which is left to the multipliers
-        memory = address.to(tl.pointer_type(tl.uint32))
+    memory = address.to(tl.pointer_type(tl.uint32))
+    whole = (first + CHUNKS) * 8192 <= words
+    if (address % 4 == 0) & whole:
+        for start in tl.range(0, 8192, WIDTH, loop_unroll_factor=UNROLL):
+            j = start + tl.arange(0, WIDTH)
+            word = tl.load(memory + base + j[None, :])
+            wide = word.to(tl.uint64)
+            low0 += wide * tl.load(multipliers + j).to(tl.uint64)[None, :]
+            high0 += word * tl.load(multipliers + 8192 + j)[None, :]
+            low1 += wide * tl.load(multipliers + 16384 + j).to(tl.uint64)[None, :]
+            high1 += word * tl.load(multipliers + 24576 + j)[None, :]
+    elif address % 4 == 0:
         for start in range(0, 8192, WIDTH):
             j = start + tl.arange(0, WIDTH)
             at = base + j[None, :]
-            word = tl.load(memory + at, mask=at < words, other=0, cache_modifier=".cg")
+            word = tl.load(memory + at, mask=at < words, other=0)
             wide = word.to(tl.uint64)
             low0 += wide * tl.load(multipliers + j).to(tl.uint64)[None, :]
             high0 += word * tl.load(multipliers + 8192 + j)[None, :]
@@ -115,5 +135,14 @@ def launch(table: Any, count: int, blocks: int, multipliers: Any, keys: Any, res
         results: int64 ``(n, 2)``.
     """
     _ml2_many[(blocks,)](
-        table, count, multipliers, keys, keys.stride(0), results, CHUNKS=CHUNKS, WIDTH=_WIDTH, num_warps=_WARPS
+        table,
+        count,
+        multipliers,
+        keys,
+        keys.stride(0),
+        results,
+        CHUNKS=CHUNKS,
+        WIDTH=_WIDTH,
+        UNROLL=_UNROLL,
+        num_warps=_WARPS,
     )

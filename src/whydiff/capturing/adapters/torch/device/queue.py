@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import subprocess
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,13 @@ PENDING_BYTES = 256 << 20
 _RING = 1 << 14
 _TABLES = 64
 _CHUNK_BYTES = 4 * ML2_CHUNK
+
+
+_cuda: Any = torch._C
+in_graph: Callable[[], bool] = vars(_cuda).get("_cuda_isCurrentStreamCapturing", bool)
+"""Whether a CUDA graph is recorded on this thread's stream: its ops are noted by CUDA and not carried out."""
+
+_stream_of: Callable[[int], int] = vars(_cuda).get("_cuda_getCurrentRawStream", int)
 
 
 class Pending:
@@ -78,15 +85,20 @@ class Queue:
             return 0, 0
         if in_graph():
             return None
-        index = tensor.device.index
-        line = self._lines.get(index)
+        line = self._lines.get(tensor.get_device())
         if line is None:
-            line = self._lines[index] = _Line(tensor.device)
+            line = self._lines[tensor.get_device()] = _Line(tensor.device)
         storage = tensor.untyped_storage()
+        stream = _stream_of(line.index)
+        if stream != line.stream:
+            line.move(stream)
         ticket = Pending()
-        full = line.add(ticket, storage, low, high)
+        line.tickets.append(ticket)
+        line.rows.append((storage.data_ptr() + low, high - low))
+        line.storages.append(storage)
+        line.waiting += high - low
         self._held.add(storage._cdata)
-        if full:
+        if len(line.tickets) >= PENDING or line.waiting >= PENDING_BYTES:
             self.flush()
         return ticket
 
@@ -109,57 +121,50 @@ class Queue:
 
 
 class _Line:
-    """The line of one device."""
+    """The line of one device: tickets, (address, bytes) and the memory of what waits, and on which stream."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self._index = device, device.index
-        self._stream = _stream_of(device.index)
+        self.device, self.index = device, int(device.index)
+        self.stream = _stream_of(device.index)
         self._several = False
         self._reading: deque[tuple[torch.cuda.Event, list[torch.UntypedStorage]]] = deque()
-        self._tickets: list[Pending] = []
-        self._rows: list[tuple[int, int]] = []
-        self._storages: list[torch.UntypedStorage] = []
-        self._bytes = 0
+        self.tickets: list[Pending] = []
+        self.rows: list[tuple[int, int]] = []
+        self.storages: list[torch.UntypedStorage] = []
+        self.waiting = 0
         self._given: list[tuple[torch.Tensor, list[Pending]]] = []
         self._turn = 0
         self._copied: list[torch.cuda.Event | None] = [None] * _TABLES
         self._tables: Any = None
 
-    def add(self, ticket: Pending, storage: torch.UntypedStorage, low: int, high: int) -> bool:
-        """Note one span; True: the line should be read now."""
-        stream = _stream_of(self._index)
-        if stream != self._stream:
-            self.flush()
-            self._stream, self._several = stream, True
-        self._tickets.append(ticket)
-        self._rows.append((storage.data_ptr() + low, high - low))
-        self._storages.append(storage)
-        self._bytes += high - low
-        return len(self._tickets) >= PENDING or self._bytes >= PENDING_BYTES
+    def move(self, stream: int) -> None:
+        """Another stream is current: what waits is read on the one it was noted on."""
+        self.flush()
+        self.stream, self._several = stream, True
 
     def flush(self) -> None:
         """Launch the reading of all that waits on the stream it was noted on; another current stream goes on after it."""
-        if not self._tickets:
+        if not self.tickets:
             return
         with torch.cuda.device(self.device), torch.inference_mode(False):
             current = torch.cuda.current_stream()
-            if current.cuda_stream == self._stream:
+            if current.cuda_stream == self.stream:
                 self._launch()
             else:
-                noted_on = torch.cuda.ExternalStream(self._stream, device=self.device)
+                noted_on = torch.cuda.ExternalStream(self.stream, device=self.device)
                 with torch.cuda.stream(noted_on):
                     self._launch()
                 current.wait_stream(noted_on)
                 self._several = True
             if self._several:
                 self._hold()
-        self._tickets, self._rows, self._storages, self._bytes = [], [], [], 0
+        self.tickets, self.rows, self.storages, self.waiting = [], [], [], 0
 
     def _hold(self) -> None:
         """Memory of one stream that another one reads is held until it was read: the allocator does not know of that."""
         event = torch.cuda.Event()
-        event.record(torch.cuda.ExternalStream(self._stream, device=self.device))
-        self._reading.append((event, self._storages))
+        event.record(torch.cuda.ExternalStream(self.stream, device=self.device))
+        self._reading.append((event, self.storages))
         while self._reading and self._reading[0][0].query():
             self._reading.popleft()
 
@@ -169,12 +174,12 @@ class _Line:
         from whydiff.capturing.adapters.torch.device import hashing
 
         pinned, lines, tables = self._tables
-        rows = np.array(self._rows, dtype=np.int64)
+        rows = np.array(self.rows, dtype=np.int64)
         chunks = -(-rows[:, 1] // _CHUNK_BYTES)
         multipliers, chunk_keys = _keys_on(self.device, 1 << max(14, int(chunks.max() - 1).bit_length()))
         for start in range(0, len(rows), PENDING):
             part = rows[start : start + PENDING]
-            results, first = self._results(self._tickets[start : start + PENDING])
+            results, first = self._results(self.tickets[start : start + PENDING])
             blocks = -(-chunks[start : start + PENDING] // hashing.CHUNKS)
             ends = blocks.cumsum()
             turn, copied = self._turn, self._copied[self._turn]
@@ -226,15 +231,6 @@ def lanes_now(spans: Sequence[tuple[torch.Tensor, int, int]]) -> list[Lanes]:
     tickets = [queue.add(*span) for span in spans]
     queue.settle()
     return [lanes for lanes in map(known, tickets) if lanes is not None]
-
-
-def in_graph() -> bool:
-    """Whether a CUDA graph is recorded on this thread's stream: its ops are noted by CUDA and not carried out."""
-    return bool(torch._C._cuda_isCurrentStreamCapturing())
-
-
-def _stream_of(index: int) -> int:
-    return int(torch._C._cuda_getCurrentRawStream(index))
 
 
 def _staging(device: torch.device) -> tuple[torch.Tensor, Any, torch.Tensor]:
