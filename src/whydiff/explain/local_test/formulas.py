@@ -16,6 +16,9 @@ from whydiff.explain.local_test.operation import Array, Operation
 
 Change = Callable[[Array], Array]
 _CHUNK = 256
+_GATHERED, _BAND = 1 << 24, 64
+"""Of an operand whose rows lie across its memory: numbers gathered at once (128 MiB), and in how many steps of a row."""
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
@@ -81,12 +84,29 @@ def products_at(parts: Product, index: Array, changes: Sequence[tuple[Change, Ch
     row, column = np.divmod(rest, n)
     found = [np.empty(index.size) for _ in changes]
     step = max(1, min(_CHUNK, (1 << 21) // max(k, 1)))
+    if _across(parts.left) or _across(parts.right):
+        step = max(step, _GATHERED // max(k, 1))
     for at in range(0, index.size, step):
         part = slice(at, at + step)
-        a, b = parts.left[batch[part], row[part]], parts.right[batch[part], column[part]]
+        a, b = _gathered(parts.left, batch[part], row[part]), _gathered(parts.right, batch[part], column[part])
         for out, (left, right) in zip(found, changes, strict=True):
             out[part] = np.einsum("sk,sk->s", left(a), right(b))
     return [out * parts.alpha for out in found]
+
+
+def _across(operand: Array) -> bool:
+    """Whether the rows of an operand lie across its memory: it is transposed."""
+    return operand.strides[-1] > operand.itemsize and operand.strides[-2] < operand.strides[-1]
+
+
+def _gathered(operand: Array, batch: Array, rows: Array) -> Array:
+    """``operand[batch, rows]``; of a transposed one, bands along its memory (three times as fast for many rows)."""
+    if not _across(operand) or rows.size <= _CHUNK or (batch != batch[0]).any():
+        return np.asarray(operand[batch, rows])
+    found = np.empty((rows.size, operand.shape[-1]), dtype=operand.dtype)
+    for band in range(0, operand.shape[-1], _BAND):
+        found[:, band : band + _BAND] = np.take(operand[batch[0], :, band : band + _BAND].T, rows, axis=1).T
+    return found
 
 
 def product_at(parts: Product, index: Array, left: Change = np.asarray, right: Change = np.asarray) -> Array:

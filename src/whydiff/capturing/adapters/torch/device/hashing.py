@@ -13,14 +13,14 @@ from typing import Any
 import triton
 import triton.language as tl
 
-CHUNKS = 4
+CHUNKS = 8
 """Chunks that a block reads at once."""
 
 COLUMNS = 4
 """Of the table of tensors: address, bytes, number of the first block, row of the results."""
 
-_WIDTH = 128
-_WARPS = 4
+_WIDTH = 64
+_WARPS = 2
 _UNROLL = 2
 
 
