@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 BROWSER := playwright axe-playwright-python
-.PHONY: help venv demo browser test lint format docs bench bench-peers gpu corpus clean venvs-matrix venv-colbert site product
+.PHONY: help venv demo browser test lint format docs bench bench-peers gpu bench-gpu corpus clean venvs-matrix venv-colbert site product
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench-peers: $(STAMP) ## install torchlens, mindstudio-probe and nnsight under .
 # On a machine with a CUDA device and torch, triton, numba, pytest and hypothesis: no environment is made.
 gpu: ## on a CUDA device: fingerprints against the definition, captures against the host's
 	PYTHONPATH=src:. $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m pytest tests/gpu
+
+bench-gpu: ## on a CUDA device: fingerprints, captures beside their peers, and the time to an answer
+	PYTHONPATH=src:. $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m benchmarks.gpu_capture
 
 corpus: $(STAMP) ## planted defects and benign pairs: print the confusion table, assert every score
 	$(BIN)/python -m tests.corpus
