@@ -289,7 +289,7 @@ def test_the_report_is_strict_json_and_readable(capsys: pytest.CaptureFixture[st
     assert ":mul#0" in text and '"verdict": "unstable"' in text
     report.print(color="never")
     out = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in out[:5]] == ["verdict", "where", "why", "proof", "do"]
+    assert [line.split()[0] for line in out[:5]] == ["UNSTABLE:", "where", "why", "proof", "fix"]
 
 
 def test_a_target_that_raises() -> None:

@@ -92,22 +92,22 @@ def _rendered(page: Page) -> str:
     numbered = Numbered()
     parts = [
         {
-            "id": part.id,
+            "id": f"{part.id}-{number}",
             "title": part.title,
             "hint": part.hint,
             "widget": part.widget,
             "cards": part.cards,
             "blocks": [numbered(block) for block in part.blocks],
         }
-        for part in page.parts
+        for number, part in enumerate(page.parts, 1)
     ]
-    (first, headline), *lines = page.view.answer or (("", page.view.verdict),)
+    (first, headline), *lines = page.view.answer or (("", page.view.verdict or page.view.title),)
     data = {"charts": numbered.charts, "ops": page.ops}
     rendered: str = _template().render(
         title=plain(page.view.title),
         verdict=plain(page.view.verdict),
         tone=tone(page.view.verdict),
-        headline=headline if first in ("", "verdict") else f"{first}: {headline}",
+        headline=f"{first}: {headline}" if first else headline,
         lines=lines,
         remedy=plain(page.view.remedy),
         parts=parts,

@@ -11,6 +11,7 @@ from whydiff.errors import UsageError
 from whydiff.report import html, json, markdown, notebook, terminal
 from whydiff.report.base import write_file
 from whydiff.report.blocks import Lines, Section, View
+from whydiff.report.words import plain
 
 SUFFIXES = (".html", ".json", ".md", ".txt")
 """Kinds of file that a study can be saved as."""
@@ -30,7 +31,7 @@ class Study(abc.ABC):
 
     @abc.abstractmethod
     def answer(self) -> Lines:
-        """(label, sentence) pairs: verdict, where, why, proof, do, as far as the study knows them."""
+        """(label, sentence) pairs: the `headline`, where, why, effect, proof, fix, as far as the study knows them."""
 
     @abc.abstractmethod
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:
@@ -51,7 +52,9 @@ class Study(abc.ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """The whole document as JSON-able data, `schema_version` and the answer first."""
-        return json.document(self.fields(), dict(self.answer()), self.schema_version)
+        return json.document(
+            self.fields(), {label or "headline": text for label, text in self.answer()}, self.schema_version
+        )
 
     def view(self, verbose: bool = False) -> View:
         """The report as data, for whoever renders it."""
@@ -90,6 +93,11 @@ class Study(abc.ABC):
             ".txt": lambda: terminal.as_text(self.view()),
         }
         write_file(path, renderers[Path(path).suffix.lower()]())
+
+
+def headline(word: str, sentence: str) -> tuple[str, str]:
+    """The first line of a study's answer: the result in capitals, and a sentence."""
+    return "", plain(f"{word.upper()}: {sentence}")
 
 
 def check_suffixes(paths: Iterable[str]) -> None:

@@ -58,11 +58,11 @@ def test_one_token_late(folder: Path) -> None:
 
 def test_benign(folder: Path) -> None:
     line, code = first_line(folder, "bf16")
-    assert line.startswith("verdict rounding – benign rounding")
+    assert line.startswith("ROUNDING: benign rounding")
     assert code == 0
 
 
 def test_nothing_differs(folder: Path) -> None:
     line, code = first_line(folder, "engine")
-    assert line == "verdict identical – no bit differs"
+    assert line == "IDENTICAL: no bit differs"
     assert code == 0

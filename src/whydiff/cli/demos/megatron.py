@@ -61,7 +61,9 @@ class MegatronReport(Study):
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:
         """The answer, then the audits and the sweep."""
         audits = tuple(
-            Section(f"Training with {name}", tuple(Text(f"{label:8}{text}") for label, text in report.answer()))
+            Section(
+                f"Training with {name}", tuple(Text(f"{label or 'result':8}{text}") for label, text in report.answer())
+            )
             for name, report in self.audits.items()
         )
         first = Section("Does moving the factor inward help?", tuple(Text(line) for line in self.sentences))

@@ -9,7 +9,7 @@ from whydiff.records import Count
 from whydiff.report.blocks import Block, Lines, Section, Table, Text
 from whydiff.report.words import count, number, percent, plain
 from whydiff.studies.artifacts.records import ArtifactFile, CodeExplanation, Item, Status
-from whydiff.studies.base import Study
+from whydiff.studies.base import Study, headline
 
 _ITEMS = 20
 """Rows of a table before the rest is counted (all of them with --verbose and in JSON)."""
@@ -52,7 +52,7 @@ class ArtifactComparison(Study):
 
     def answer(self) -> Lines:
         """The answer in short: status, the most material file, changed codes."""
-        lines = [("verdict", f"{self.status} – {self.reason}")]
+        lines = [headline(self.status, self.reason)]
         if self.files:
             first = self.files[0]
             worst = first.items[0]

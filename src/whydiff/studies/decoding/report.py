@@ -11,7 +11,7 @@ from whydiff.records import Environment, Verdict
 from whydiff.report.blocks import Block, Code, Lines, Section, Table, Text
 from whydiff.report.json import encode
 from whydiff.report.words import number, percent, plain
-from whydiff.studies.base import Study
+from whydiff.studies.base import Study, headline
 from whydiff.studies.decoding.records import Token, Way
 
 MOST_ROWS = 32
@@ -73,11 +73,11 @@ class Decoding(Study):
         where = "; ".join(f"{way.name}: {_runs(way.tokens)}" for way in self.ways)
         shown = "look at the first position above and at what its call was given: positions, mask, cache"
         return (
-            ("verdict", plain(f"{self.verdict} – {self.reason}")),
+            headline(self.word, self.reason),
             ("where", plain(where)),
             ("why", plain(why or _WHY.get(self.verdict, "no known cause fits"))),
             ("proof", plain(proof or (_LIFTED if self.verdict in _WHY else "no experiment decided"))),
-            ("do", plain(do or _DO.get(self.verdict, shown))),
+            ("fix", plain(do or _DO.get(self.verdict, shown))),
         )
 
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:

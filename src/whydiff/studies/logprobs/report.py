@@ -10,7 +10,7 @@ from whydiff.records import Count, Verdict
 from whydiff.report.blocks import Bar, Block, Lines, Section, Table, Text
 from whydiff.report.json import encode
 from whydiff.report.words import count, number, percent, plain
-from whydiff.studies.base import Study
+from whydiff.studies.base import Study, headline
 from whydiff.studies.logprobs.fields import Fields
 from whydiff.studies.logprobs.results import Noise, Outliers, Result, Stale
 from whydiff.studies.logprobs.statistics import Bin, Statistics
@@ -83,7 +83,7 @@ class LogprobComparison(Study):
             f"the ratios outside {low:g} to {high:g}; effective sample size {percent(self.statistics.effective)}"
         )
         return (
-            ("verdict", plain(f"{self.verdict} – {says}")),
+            headline(self.word, says),
             ("where", plain(where + (f"; {left} sequences or tokens left out" if left else ""))),
             ("effect", effect),
             ("proof", plain(_proof(self.results))),

@@ -9,7 +9,7 @@ from typing import ClassVar
 from whydiff.records import Verdict
 from whydiff.report.blocks import Block, Lines, Section, Table, Text
 from whydiff.report.words import number, outcome, plain
-from whydiff.studies.base import Study
+from whydiff.studies.base import Study, headline
 from whydiff.studies.matrix.records import Cell, Pairing
 
 
@@ -39,7 +39,8 @@ class Matrix(Study):
     def answer(self) -> Lines:
         """The answer in four lines: verdicts, environments that failed, what is responsible, where."""
         verdicts = Counter(pairing.verdict for pairing in self.pairings)
-        lines = [("verdict", ", ".join(f"{word} in {n} of {len(self.pairings)} pairs" for word, n in verdicts.items()))]
+        counted = ", ".join(f"{word} in {n} of {len(self.pairings)} pairs" for word, n in verdicts.items())
+        lines = [headline(self.word, counted)]
         failed = [cell for cell in self.cells if cell.status != "done"]
         if failed:
             lines.append(("failed", "; ".join(f"{cell.setting}: {cell.status}" for cell in failed)))

@@ -11,7 +11,7 @@ from whydiff.records import Cause, Environment, Status, Verdict
 from whydiff.report.blocks import Lines, Section, Table, Text
 from whydiff.report.json import encode
 from whydiff.report.words import MARKS, ranges
-from whydiff.studies.base import Study
+from whydiff.studies.base import Study, headline
 
 _TIGHTEST = 12
 
@@ -71,21 +71,21 @@ class RangeReport(Study):
             why = "nothing to explain" if healthy else "no known cause fits"
             proof = "every number written was measured" if healthy else "no experiment decided"
             return (
-                ("verdict", f"{verdict} – {self.reason}"),
+                headline(verdict, self.reason),
                 ("where", where),
                 ("why", why),
                 ("proof", proof),
-                ("do", "nothing" if healthy else "look at the first alarm's inputs"),
+                ("fix", "nothing" if healthy else "look at the first alarm's inputs"),
             )
         proof = "; ".join(f"{e.method}: {e.outcome}" for e in best.experiments) or best.reason
         more = [cause for cause in self.causes if cause is not best]
         also = f"; also {', '.join(dict.fromkeys(f'{c.code} {c.name}' for c in more))}" if more else ""
         return (
-            ("verdict", f"{verdict} – {self.reason}"),
+            headline(verdict, self.reason),
             ("where", where),
             ("why", f"{best.code} {best.name} at {best.site} – {best.status}{also}"),
             ("proof", proof),
-            ("do", best.remedy.text if best.remedy else ""),
+            ("fix", best.remedy.text if best.remedy else ""),
         )
 
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:

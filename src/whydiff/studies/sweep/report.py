@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from whydiff.records import Cause, Environment, Verdict
-from whydiff.report.blocks import Block, Code, Lines, Section, Table, Text
+from whydiff.report.blocks import Block, Chart, Code, Lines, Section, Table, Text
 from whydiff.report.json import encode
 from whydiff.report.words import count, number, percent, plain, ranges
-from whydiff.studies.base import Study
+from whydiff.studies.base import Study, headline
 from whydiff.studies.sweep.findings import Axis, Cell, Classes, Judged, Size, Tried
 from whydiff.studies.sweep.grouping import along, elsewhere, pattern
 
@@ -98,11 +98,11 @@ class Sweep(Study):
         )
         do = "; ".join(c.remedy.text for c in self.causes if c.remedy is not None) or _do(self)
         return (
-            ("verdict", plain(f"{self.verdict} – {self.reason}")),
+            headline(self.word, self.reason),
             ("where", plain(where or "no op")),
             ("why", plain(why)),
             ("proof", plain(proof or "no remedy was proven")),
-            ("do", plain(do)),
+            ("fix", plain(do)),
         )
 
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:
@@ -174,7 +174,14 @@ def _heat(study: Sweep) -> tuple[Block, ...]:
         return ()
     rows = tuple((plain(op), *(_shade(row.get(size, 0.0)) for size in columns)) for op, row in data.items())
     legend = "· none, ░ below 25 %, ▒ below 50 %, ▓ below 75 %, █ more; the largest over all ops and settings of a row"
-    return (Table(("op", *columns), rows), Text(legend, tone="dim"))
+    chart = Chart(
+        title=f"Share of elements changed on equal inputs, by {study.axis}",
+        kind="heat",
+        x=tuple(columns),
+        series=tuple((plain(op), tuple(row.get(size, 0.0) for size in columns)) for op, row in data.items()),
+        unit="op",
+    )
+    return (chart, Table(("op", *columns), rows), Text(legend, tone="dim"))
 
 
 def heat_map(study: Sweep) -> dict[str, dict[str, float]]:

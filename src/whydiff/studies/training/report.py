@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from whydiff.records import Diagnosis, Verdict
 from whydiff.report._view import build
 from whydiff.report.answer import answer
-from whydiff.report.blocks import Lines, Section, Table, Text
+from whydiff.report.blocks import Chart, Lines, Section, Table, Text
 from whydiff.report.words import count, listed, percent, short
 from whydiff.studies.base import Study
 from whydiff.studies.training.curves import Band, Point
@@ -133,7 +133,22 @@ def _curves(points: tuple[Point, ...], parting: Parting | None, verbose: bool) -
     )
     left = len(points) - len(shown)
     more = (Text(f"{count(left, 'further step')}; -v shows all."),) if left else ()
-    return (Table(columns, rows, numeric=columns), *more)
+    return (*_charts(points), Table(columns, rows, numeric=columns), *more)
+
+
+def _charts(points: tuple[Point, ...]) -> tuple[Chart, ...]:
+    steps = tuple(str(point.step) for point in points)
+    losses = (("reference", tuple(p.loss for p in points)), ("candidate", tuple(p.other_loss for p in points)))
+    apart = (
+        ("apart", tuple(p.apart or None for p in points)),
+        ("what rounding alone makes", tuple(p.band or None for p in points)),
+    )
+    return (
+        Chart(title="Loss by step", kind="line", x=steps, series=losses, unit="loss"),
+        Chart(
+            title="Distance of the parameters by step", kind="line", x=steps, series=apart, unit="relative", log=True
+        ),
+    )
 
 
 def _chosen(points: tuple[Point, ...], parting: Parting | None) -> tuple[Point, ...]:
