@@ -56,7 +56,7 @@ site: $(STAMP) ## build the documentation's site into docs/_build (warnings are 
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 # Minutes, and gigabytes of downloads; EXTRAS=none is quick. External links are asked for where there is a network.
-EXTRAS ?= none tables remote torch jax demo
+EXTRAS ?= none tables remote torch torch,html jax demo
 product: site ## what users get: sdist and wheel, the wheel in clean environments, the README's slow examples, links
 	$(BIN)/python -m tests.product $(EXTRAS)
 	WHYDIFF_SLOW=1 $(BIN)/python -m pytest -q tests/docs/test_snippets.py

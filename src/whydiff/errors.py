@@ -109,6 +109,7 @@ _EXTRAS = {
     "torch": "torch",
     **dict.fromkeys(("jax", "jaxlib", "ml_dtypes"), "jax"),
     **dict.fromkeys(("transformers", "gguf", "sentencepiece", "penzai"), "demo"),
+    **dict.fromkeys(("jinja2", "plotly"), "html"),
     "pyarrow": "tables",
     "fsspec": "remote",
 }

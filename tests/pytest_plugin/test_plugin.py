@@ -189,10 +189,18 @@ def test_with_xdist(project: pytest.Pytester) -> None:
     options = ("-n", "2", "--whydiff-update", "--junitxml=j.xml", "--whydiff-sarif=s.sarif")
     result = project.runpytest_subprocess(*PLUGIN, *options)
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines(["recorded *test_logits-1.trace*", "recorded *test_logits-3.trace*"], consecutive=False)
+    result.stdout.fnmatch_lines_random(["recorded *test_logits-1.trace*", "recorded *test_logits-3.trace*"])
     assert len(list((project.path / "golden").iterdir())) == 2, "no worker leaves a part"
     assert properties(project.path / "j.xml")["test_defect"]["whydiff_verdict"] == "semantic"
     assert len(json.loads((project.path / "s.sarif").read_text())["runs"][0]["results"]) == 1, "written once"
+
+
+def test_a_report_that_cannot_be_written_hides_no_failure(project: pytest.Pytester) -> None:
+    project.makepyfile(test_marks=MODEL + DEFECT)
+    (project.path / "taken").write_text("")
+    result = project.runpytest_inprocess(*PLUGIN, "--whydiff-reports=taken/here")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E   whydiff.Differs: SEMANTIC*", "*whydiff report*", "*taken*"])
 
 
 def test_outputs_that_are_too_large_are_not_recorded(project: pytest.Pytester) -> None:

@@ -26,7 +26,7 @@ HELP = {
         "Where and why do two programs or traces differ?",
         (
             "whydiff compare fp32.py:model bf16.py:model",
-            "whydiff compare old.trace new.trace --save report.md",
+            "whydiff compare old.trace new.trace --save report.html",
             "whydiff compare golden.trace model.py:run --allow rounding",
         ),
     ),
@@ -79,7 +79,7 @@ HELP = {
         ("whydiff range train.py:step", "whydiff range train.py:step 32 --no-remedies"),
     ),
     "cause": Help("What does a cause such as ST003 mean?", ("whydiff cause", "whydiff cause ST003")),
-    "demo": Help("What does an answer look like?", ("whydiff demo", "whydiff demo gemma --save report.md")),
+    "demo": Help("What does an answer look like?", ("whydiff demo", "whydiff demo gemma --save report.html")),
 }
 """By command, in the order of the list."""
 

@@ -69,7 +69,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Say below a failure where its whole report lies."""
     report = yield
-    path = dict(item.user_properties).get("whydiff_report")
+    told = dict(item.user_properties)
+    path = told.get("whydiff_report")
+    if report.when == "call" and report.failed and "whydiff_no_report" in told:
+        report.sections.append(("whydiff report", str(told["whydiff_no_report"])))
     if report.when == "call" and report.failed and path:
         report.sections.append(("whydiff report", str(path)))
         if item.config.pluginmanager.hasplugin("html"):  # pytest-html shows what it finds under this name

@@ -27,8 +27,7 @@ def tell(item: pytest.Item) -> Iterator[None]:
     except BaseException:
         if watch.failed is not None:
             item.user_properties += _properties(watch.failed)
-            path = _saved(item, watch.failed)
-            item.user_properties += [("whydiff_report", str(path))] if path else []
+            item.user_properties += _saved(item, watch.failed)
         raise
     if watch.seen:
         worst = max(watch.seen, key=lambda diagnosis: diagnosis.verdict.severity)
@@ -48,19 +47,33 @@ def _properties(diagnosis: Diagnosis) -> list[tuple[str, object]]:
     return [(f"whydiff_{name}", text) for name, text in told.items() if text]
 
 
-def _saved(item: pytest.Item, diagnosis: Diagnosis) -> Path | None:
-    """Where the whole report was written; None if pytest keeps no cache and no folder was asked for."""
-    from whydiff import registry
+def _saved(item: pytest.Item, diagnosis: Diagnosis) -> list[tuple[str, object]]:
+    """Where the whole report was written, or why not; nothing if pytest keeps no cache and no folder was asked for."""
+    from whydiff.errors import WhydiffError
 
     chosen = item.config.getoption("--whydiff-reports")
     if chosen is None and not item.config.pluginmanager.hasplugin("cacheprovider"):
-        return None
+        return []
     folder = Path(chosen) if chosen else item.config.rootpath / str(item.config.getini("cache_dir")) / "whydiff"
-    written = {suffix for reporter in registry.parts("reporters").values() for suffix in reporter.suffixes}
-    path = folder / (file_name(item.nodeid) + (".html" if ".html" in written else ".md"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    diagnosis.save(str(path))
-    return path
+    path = folder / (file_name(item.nodeid) + _suffix())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        diagnosis.save(str(path))
+    except (OSError, WhydiffError) as error:  # the test's own failure is what counts
+        return [("whydiff_no_report", str(error))]
+    return [("whydiff_report", str(path))]
+
+
+def _suffix() -> str:
+    """``.html`` where it can be written, else ``.md``."""
+    from whydiff import registry
+    from whydiff.errors import UsageError
+
+    try:
+        registry.reporter_for("report.html")
+    except UsageError:
+        return ".md"
+    return ".html"
 
 
 def file_name(nodeid: str) -> str:

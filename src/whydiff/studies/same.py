@@ -8,7 +8,7 @@ from typing import Any
 
 from whydiff.capturing.adapters import for_target
 from whydiff.errors import UsageError
-from whydiff.pipeline import compare
+from whydiff.pipeline import Options, compare
 from whydiff.records import Diagnosis, Verdict
 from whydiff.report.answer import answer
 from whydiff.studies.golden import OPEN, decided, is_golden
@@ -53,9 +53,22 @@ def assert_same(
         whydiff.errors.TargetError: a program raised.
     """
     __tracebackhide__ = True
+    return asserted(reference, candidate, args, kwargs, allow, Options())
+
+
+def asserted(
+    reference: Any,
+    candidate: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    allow: Verdict | str | None,
+    options: Options,
+) -> Diagnosis:
+    """`assert_same` with the options of a comparison."""
+    __tracebackhide__ = True
     watch = current()
     allowed = verdict(watch.allow if allow is None else allow)
-    diagnosis = compare(reference, candidate, *args, **kwargs)
+    diagnosis = compare(reference, candidate, *args, options=options, **kwargs)
     if isinstance(reference, (str, os.PathLike)) and callable(candidate):
         diagnosis = _by_tolerance(diagnosis, reference, candidate, args, kwargs)
     if not diagnosis.verdict.within(allowed):
