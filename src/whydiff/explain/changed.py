@@ -8,6 +8,7 @@ from typing import Any
 
 from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import ReplayError
+from whydiff.explain.activations import COMPUTE, computing
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.draws import DRAW_AS, Borrowing, drawn, live
 from whydiff.explain.interventions import (
@@ -76,7 +77,7 @@ class Changed:
     def _replays(self, item: Intervention) -> bool:
         if item.name in CHANGES:
             return for_framework(self.sides.candidate.framework).changes_calls
-        if item.name in (KEEP_WIDE, AS_WRITTEN):
+        if item.name in (KEEP_WIDE, AS_WRITTEN, COMPUTE):
             return not replayable(self.sides.candidate)
         if item.name in EXCHANGES or item.name == DRAW_AS:
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
@@ -126,11 +127,13 @@ class Changed:
             return Replayed(_as_returned(sides.candidate, found.outputs), found.failed), executor
         if any(item.name in EXCHANGES for item in interventions):
             follower = self._follower(executor) if lift is None else executor_of(sides.reference, lift)
-            outputs = outputs_with_replaced(follower, executor, sides.alignment, interventions, sides.axes)
+            watch = computing(sides.candidate, interventions)
+            outputs = outputs_with_replaced(follower, executor, sides.alignment, interventions, sides.axes, watch)
             found = Replayed(outputs)
         else:
             on, stage = progress or (None, "replay")
-            found = replay(executor, watch=self._keeping(interventions), progress=on, stage=stage)
+            watch = _both(self._keeping(interventions), computing(sides.candidate, interventions))
+            found = replay(executor, watch=watch, progress=on, stage=stage)
         return found, executor
 
     def _keeping(self, interventions: Sequence[Intervention]) -> Watch | None:
@@ -207,6 +210,17 @@ class Changed:
             if differing and all(fits(change, (item.value, before)) for change in differing):
                 found[theirs.index] = replace(theirs, arguments=ours.arguments)
         return found
+
+
+def _both(one: Watch | None, other: Watch | None) -> Watch | None:
+    if one is None or other is None:
+        return one or other
+
+    def watch(executor: Executor, call: Call) -> None:
+        one(executor, call)
+        other(executor, call)
+
+    return watch
 
 
 def _as_returned(trace: Trace, outputs: Outputs) -> dict[Slot, Payload]:

@@ -13,6 +13,7 @@
 | ``replace-op`` | call | calls of the reference | the first one's op, or the region it ends, takes its place |
 | ``insert-step`` | call | call of the reference | the ops that end there are carried out on what the call made |
 | ``remove-step`` | call | call of the reference | what the ops that end in the call were given is taken as it is |
+| ``compute`` | write | (site of a read, activation) | it is what the activation makes of what is read there, in float64 |
 | ``fuse`` | call | read position | the product that it reads there is not rounded before it is added |
 | ``round-product`` | call | | it is carried out alone, on the rounded product |
 | ``keep-wide`` | program | | 16-bit values between ops are kept in float32; what is returned is rounded |
@@ -34,7 +35,7 @@ from whydiff.explain.sites import call_at, read_at, sites_of, value_at, written_
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.rearrangement import parse
 from whydiff.pair.lockstep import Lockstep, matched
-from whydiff.pair.replay import returns
+from whydiff.pair.replay import Watch, returns
 from whydiff.pair.slices import Axis, options, settle
 from whydiff.records import Alignment, Call, Event, Intervention, Payload, Slot, TensorSpec, Trace
 
@@ -147,10 +148,18 @@ def _contiguous(spec: TensorSpec) -> bool:
 
 
 class _Following(Lockstep):
-    """The reference's program follows the candidate: at every pair it takes the candidate's values."""
+    """The reference's program follows the candidate: at every pair it takes the candidate's values.
+
+    Attributes:
+        watch: told of every call of the candidate after it is executed.
+    """
+
+    watch: Watch | None = None
 
     def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
         super()._run(name, executor, call, recorded=False)
+        if name == "candidate" and self.watch is not None:
+            self.watch(executor, call)
 
     def put(self, er: Event, ec: Event, reader: Call | None) -> bool:
         """The candidate takes the reference's value, or has it as a larger one's counterpart; False if it cannot."""
@@ -191,6 +200,7 @@ def outputs_with_replaced(
     alignment: Alignment,
     interventions: Sequence[Intervention],
     axes: tuple[Axis, ...] = (),
+    watch: Watch | None = None,
 ) -> dict[Slot, Payload]:
     """The candidate's outputs when ops of the reference stand in some places.
 
@@ -204,6 +214,7 @@ def outputs_with_replaced(
         alignment: which calls correspond.
         interventions: those named in `EXCHANGES` count.
         axes: what the runs have different sizes of; values take each other's place on their counterpart.
+        watch: told of every call of the candidate after it is executed.
 
     Returns:
         The candidate's outputs, under its own numbers.
@@ -218,6 +229,7 @@ def outputs_with_replaced(
     sites = {(value[0], target) for target, value in chosen}
     inside = {site for _, value in chosen for site in value[1:]}
     step = _Following(reference, candidate, alignment, axes)
+    step.watch = watch
     calls = reference.trace.calls, candidate.trace.calls
     made: set[tuple[str, str]] = set()
     outputs: dict[Slot, Payload] = {}

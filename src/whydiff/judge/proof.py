@@ -32,6 +32,7 @@ class Way:
         mine: sites of the origins that the cause claims.
         left: sites of the origins that remain under its interventions; None: not asked, or it cannot be told.
         why_not: why it could not be tried.
+        together: what only rounding is left of when all causes are changed, and more when this one is not; empty: else.
     """
 
     direction: Direction
@@ -44,6 +45,7 @@ class Way:
     mine: frozenset[str] = frozenset()
     left: frozenset[str] | None = None
     why_not: str = ""
+    together: str = ""
 
     @property
     def tried(self) -> bool:
@@ -57,8 +59,8 @@ class Way:
 
     @property
     def jointly(self) -> bool:
-        """Whether nothing is left when all causes are changed, and something is when this one is not."""
-        return self.every.equal and not self.others.equal
+        """Whether nothing (but rounding) is left when all causes are changed, and something is when this one is not."""
+        return (self.every.equal and not self.others.equal) or bool(self.together)
 
     @property
     def partly(self) -> bool:
@@ -88,7 +90,7 @@ class Way:
             prediction, outcome = "only rounding is left", f"{self.rounding} ({_change(self, self.alone)})"
         elif not self.whole and self.jointly:
             left = "others"
-            after, outcome = self.every, f"with the other causes, {_bits(self.every)}"
+            after, outcome = self.every, f"with the other causes, {self.together or _bits(self.every)}"
         elif not self.whole and self.left is not None:
             left = "elsewhere" if self.partly else ""
             prediction = "its origins vanish"

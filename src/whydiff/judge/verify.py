@@ -166,6 +166,8 @@ def _way(case: Case, one: _Hypothesis, together: Sequence[_Hypothesis], directio
     if failed or way.whole or way.idle:
         return way
     way = replace(way, rounding=_rounding_left(case, one, direction))
+    if not way.works and others:
+        way = replace(way, together=_rounding_together(case, one, (everything, others), direction))
     if way.works:
         return way
     left = case.experiments.origins_after(own, on=on)
@@ -182,6 +184,18 @@ def _rounding_left(case: Case, one: _Hypothesis, direction: Direction) -> str:
     if before is None or after is None or not after <= SCALING_FLOOR < before:
         return ""
     return f"lifted to float64 the outputs lie {after:.1e} of their size apart, and {before:.1e} before"
+
+
+def _rounding_together(
+    case: Case, one: _Hypothesis, changed: tuple[Sequence[Intervention], Sequence[Intervention]], direction: Direction
+) -> str:
+    """The sentence that only rounding is left when all causes are changed, and more when all but this one are."""
+    if one.cause.verdict is not Verdict.SEMANTIC:
+        return ""
+    every, others = (case.experiments.apart_in_float64(items, on=_ON[direction]) for items in changed)
+    if every is None or others is None or not every <= SCALING_FLOOR < others:
+        return ""
+    return f"lifted to float64 the outputs lie {every:.1e} of their size apart, and {others:.1e} when it alone stays"
 
 
 def _other_function(case: Case, one: _Hypothesis) -> str:

@@ -183,6 +183,27 @@ class View:
         ours, theirs = self.origin.site.at(""), self.origin.candidate_site.at("")
         return (Intervention("remove-step" if side else "insert-step", str(theirs), str(ours)),)
 
+    def compute(self, x: Array, names: tuple[str, str]) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
+        """The other side's activation of the values x in each side's place: on the candidate, on the reference.
+
+        Args:
+            x: what both sides' ops make their result of, flat.
+            names: the candidate's activation, the reference's (see `whydiff.explain.activations`).
+        """
+        found = []
+        for side, trace in enumerate((self.case.reference, self.case.candidate)):
+            result, pairs = (
+                self.seen.results[side],
+                zip(self.seen.reads[side], self.seen.operations[side].reads, strict=False),
+            )
+            read = next((event for event, values in pairs if np.array_equal(values.reshape(-1), x)), None)
+            made = trace.calls[result.producer].writes if result.producer >= 0 and self.seen.calls[side] else ()
+            written = next((one for one in made if one.storage == result.storage and not one.is_look), None)
+            if read is None or written is None or read.spec.shape != written.spec.shape:
+                return (), ()
+            found.append(Intervention("compute", str(written.site), (str(read.site), names[side])))
+        return (found[1],), (found[0],)
+
     def inputs_like_output(self) -> Iterator[Array]:
         """Floating inputs of the reference's operation that have as many elements as the result, flat."""
         size = self.exact[0].size
@@ -230,6 +251,10 @@ class JointView(View):
     def give_argument(self) -> tuple[Intervention, ...]:
         """None: the calls between are several."""
         return ()
+
+    def compute(self, x: Array, names: tuple[str, str]) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
+        """None: ops that both sides share are among them."""
+        return (), ()
 
     def exchange_step(self) -> tuple[Intervention, ...]:
         """Both sides have ops of their own."""

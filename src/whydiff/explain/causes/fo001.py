@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from whydiff.explain.activations import ACTIVATIONS
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance
-from whydiff.explain.local_test.formulas import gelu
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -46,9 +45,10 @@ class ActivationVariant(CauseRule):
         Use the activation that the weights were trained with on both sides.
 
     How it is verified:
-        By replay: the candidate's op gets the reference's argument (``set-argument``), or the
-        reference's op works on the candidate's inputs (``replace-op``); the outputs must become equal
-        bit for bit. Where only one side has the ops they are inserted or removed.
+        By replay: the candidate's op gets the reference's argument (``set-argument``), and the outputs must become equal
+        bit for bit; or its result is computed by the reference's activation from the candidate's own input (``compute``,
+        in float64), and nothing but rounding may be left; both ways. Where only one side has the ops they are inserted
+        or removed.
 
     References:
         Hendrycks and Gimpel, arXiv:1606.08415; Ramachandran et al., arXiv:1710.05941; PyTorch,
@@ -87,13 +87,15 @@ class ActivationVariant(CauseRule):
                     "runner_up_distances": [ours[3], theirs[3]],
                 },
             )
+            computed, put = ((), ()) if view.give_argument() else view.compute(x, (theirs[0], ours[0]))
             return Finding(
                 self.code,
                 (ours[0], theirs[0]),
                 Verdict.SEMANTIC,
                 (evidence,),
-                view.give_argument() or view.exchange_step(),
+                view.give_argument() or computed or view.exchange_step(),
                 {"reference": ours[0], "candidate": theirs[0]},
+                put_in=put,
             )
         return None
 
@@ -133,42 +135,6 @@ def named(x: Array, y: Array) -> tuple[str, float, str, float] | None:
     if best > level or next_best <= max(level, HYPOTHESIS_MARGIN * best):
         return None  # it is none, or these inputs do not tell which
     return name, best, runner_up, next_best
-
-
-def _softplus(x: Array) -> Array:
-    return np.logaddexp(0.0, x)
-
-
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(0.5 * (1 + np.tanh(x / 2)))
-
-
-def _negative(x: Array, form: Callable[[Array], Array]) -> Array:
-    return np.where(x > 0, x, form(np.minimum(x, 0.0)))
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "GELU (erf)": lambda x: gelu(x, "none"),
-    "GELU (tanh)": lambda x: gelu(x, "tanh"),
-    "quick GELU (x sigmoid(1.702 x))": lambda x: x * _sigmoid(1.702 * x),
-    "SiLU": lambda x: x * _sigmoid(x),
-    "ReLU": lambda x: np.maximum(x, 0.0),
-    "squared ReLU": lambda x: np.square(np.maximum(x, 0.0)),
-    "leaky ReLU (0.01)": lambda x: _negative(x, lambda v: 0.01 * v),
-    "ELU": lambda x: _negative(x, np.expm1),
-    "softplus": _softplus,
-    "Mish": lambda x: x * np.tanh(_softplus(x)),
-    "hard swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
-    "sigmoid": _sigmoid,
-    "tanh": np.tanh,
-    "erf": lambda x: np.vectorize(math.erf, otypes=[float])(x) if x.size else x,
-    "the erf(x / √2) of GELU": lambda x: ACTIVATIONS["erf"](x / math.sqrt(2)),
-    "the tanh(√(2/π) (x + 0.044715 x³)) of GELU": lambda x: np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
-    "none": lambda x: x,
-    "the square": np.square,
-    "the absolute value": np.abs,
-}
-"""Activations by name; sources: the papers above and PyTorch's documentation of ``torch.nn``."""
 
 
 def _remedy(finding: Finding) -> Remedy:

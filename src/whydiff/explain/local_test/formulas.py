@@ -19,8 +19,6 @@ _CHUNK = 256
 _GATHERED, _BAND = 1 << 24, 64
 """Of an operand whose rows lie across its memory: numbers gathered at once (128 MiB), and in how many steps of a row."""
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Product:
@@ -218,21 +216,6 @@ def norm(op: Operation, eps: float | None = None, correction: int = 0) -> tuple[
     condition = 1 + mean**2 / np.maximum(variance, np.finfo(np.float64).tiny)
     size = (np.abs(x) + np.abs(x).mean(axes, keepdims=True) * centred) * condition * inverse * np.abs(weight)
     return (x - mean) * inverse * weight + bias, size + np.abs(bias)
-
-
-# ----------------------------------------------------------------------------------------------- GELU
-
-
-def gelu(x: Array, form: str) -> Array:
-    """GELU of float64 values: ``"none"`` (erf), ``"tanh"`` or ``"quick"`` (x * sigmoid(1.702 x)).
-
-    Hendrycks and Gimpel, arXiv:1606.08415.
-    """
-    if form == "none":
-        return np.asarray(0.5 * x * (1 + _erf(x / math.sqrt(2))))
-    if form == "tanh":
-        return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
-    return np.asarray(x / (1 + np.exp(-1.702 * x)))
 
 
 def softmax_scale(op: Operation, output: Array) -> Array:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whydiff.capturing.adapters import Role
+from whydiff.explain.activations import gelu
 from whydiff.explain.local_test import formulas
 from whydiff.explain.local_test.families import Oracle, evaluate
 from whydiff.explain.local_test.operation import Array, Operation
@@ -115,12 +116,12 @@ def _rounded_output(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[s
 def _gelu(form: str, op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
     if Role.GELU in op.roles and op.argument("form", "none") != form:
         at = op.reads[0].reshape(-1)[oracle.index]
-        yield f"{'erf' if form == 'none' else form} GELU", formulas.gelu(at, form)
+        yield f"{'erf' if form == 'none' else form} GELU", gelu(at, form)
 
 
 def _gelu_for_silu(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
     if Role.SILU in op.roles:
-        yield "quick GELU", formulas.gelu(op.reads[0].reshape(-1)[oracle.index], "quick")
+        yield "quick GELU", gelu(op.reads[0].reshape(-1)[oracle.index], "quick")
 
 
 def _eps(op: Operation, oracle: Oracle, values: Array) -> Iterator[tuple[str, Array]]:
