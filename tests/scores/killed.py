@@ -1,4 +1,4 @@
-"""`python -m tests.scores.killed [COUNT]`: captures that are ended at random moments (300, about three minutes).
+"""`python -m tests.scores.killed [COUNT [FIRST]]`: captures that are ended at random moments (300, about three minutes).
 
 A training loop tells on a pipe which steps have ended. However it is ended, its trace has to open up to the last of
 these and to say that it is not complete; who lives on has to find nothing of the capture in the process.
@@ -157,11 +157,11 @@ def opened(path: Path, last: int, level: str, lives: bool) -> str:
     return ""
 
 
-def score(count: int, show: Callable[[str], None] = print) -> int:
+def score(count: int, first: int = 0, show: Callable[[str], None] = print) -> int:
     """End captures and print what is wrong; returns how many."""
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(count):
+        for number in range(first, first + count):
             wrong = ended(number, Path(folder))
             if wrong:
                 bad += 1
@@ -171,4 +171,4 @@ def score(count: int, show: Callable[[str], None] = print) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(min(score(int(sys.argv[1]) if len(sys.argv) > 1 else 300), 1))
+    sys.exit(min(score(*map(int, sys.argv[1:] or ("300",))), 1))
