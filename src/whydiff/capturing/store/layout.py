@@ -19,8 +19,8 @@ INDEX = "events.jsonl"
 TEMPORARY = ".tmp"
 SHARD_BYTES = 256 * 2**20
 """A payload shard is closed when it would grow beyond this many bytes (and at every step end)."""
-INDEX_BUFFER = 2**20
-"""Bytes of index lines held back between two writes within a step."""
+RESERVE = 1 << 16
+"""Bytes that a capture holds back on a disk, for the manifest of a trace that ends because the disk is full."""
 
 COPY_AGAIN = "Copy the trace again from where it was made, or capture the run again."
 NOT_A_TRACE = "Give the directory that `whydiff capture` wrote (it holds manifest.json and events.jsonl)."

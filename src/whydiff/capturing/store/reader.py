@@ -252,7 +252,7 @@ def open_trace(path: str | os.PathLike[str], *, trust: bool = False, limits: Lim
     index, torn = _read_index(data, file, manifest)
     note = manifest.note
     if not manifest.closed:
-        note = _cut(index, torn)
+        note = "; ".join(part for part in (note, _cut(index, torn)) if part)
     check_references(index.calls, index.leaves, len(index.contexts), str(root), manifest.closed and manifest.complete)
     for number, shard in enumerate(index.shards):
         size = regular_file(root, shard_name(number)).stat().st_size

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.holes import lost
+from whydiff.capturing.holes import MOST, lost
 from whydiff.capturing.sink import Sink
 from whydiff.capturing.store.at import At
 from whydiff.capturing.store.dtypes import as_saved, stored_array
 from whydiff.capturing.store.encode import IndexEncoder, line
-from whydiff.capturing.store.layout import INDEX, SHARD_BYTES, TEMPORARY, make_room, shard_name
+from whydiff.capturing.store.layout import INDEX, RESERVE, SHARD_BYTES, TEMPORARY, make_room, shard_name
 from whydiff.capturing.store.manifest import NOT_CHECKED, Manifest, write_manifest
 from whydiff.capturing.store.own import wrote
 from whydiff.capturing.store.safetensors_file import MAX_DIMENSIONS, SafetensorsFile
@@ -83,6 +83,8 @@ class TraceWriter(Sink):
             make_room(self.path, overwrite)
             write_manifest(self.path, self._manifest)
             self._index = open(self.path / INDEX, "xb", buffering=0)  # noqa: SIM115
+            if tolerant:  # room for saying that there was none
+                (self.path / (INDEX + TEMPORARY)).write_bytes(bytes(RESERVE))
         except OSError as error:
             raise UsageError(
                 "The trace cannot be written here.",
@@ -99,14 +101,11 @@ class TraceWriter(Sink):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close; as incomplete, with the exception's text in the note, if there is one."""
-        if self._closed or self._elsewhere:
-            return
-        if error is None:
+        if error is None and not self._closed:
             self.close()
-        else:
-            unchecked = replace(NOT_CHECKED, note="the capture ended with an exception")
+        elif error is not None and not self._closed:
             note = f"the capture ended with {type(error).__name__}: {error}".rstrip(": ")
-            self._finish(replace(self._manifest, complete=False, note=note, observer=unchecked))
+            self._finish(replace(self._manifest, note=note, observer=replace(NOT_CHECKED, note="ended early")))
 
     @property
     def ended(self) -> bool:
@@ -342,6 +341,7 @@ class TraceWriter(Sink):
         if self.why_ended:
             self._finish_short(manifest)
             return
+        (self.path / (INDEX + TEMPORARY)).unlink(missing_ok=True)
         with self._recording(self.path):
             # First as still open: if a value cannot be written, the trace can be closed again without it.
             write_manifest(self.path, replace(manifest, complete=False))
@@ -360,11 +360,10 @@ class TraceWriter(Sink):
     def _finish_short(self, manifest: Manifest) -> None:
         """Close a trace that could not be written to its end: it holds what was whole, and says why."""
         self._closed = True
+        holes = (*manifest.holes[:MOST], Hole("ended", self.why_ended))
         try:
             self._index.close()
-            note = f"the recording ended early, {self.why_ended}"
-            hole = Hole("ended", self.why_ended)
-            write_manifest(self.path, replace(manifest, complete=False, note=note, holes=(*manifest.holes, hole)))
+            write_manifest(self.path, replace(self._manifest, note=f"ended early, {self.why_ended}", holes=holes))
         except OSError as error:
             _LOG.warning("the trace at %s ends early and cannot say so: %s", self.path, error)
 

@@ -10,6 +10,7 @@ from whydiff.capturing.adapters.torch.dtypes import not_comparable
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.recorder import Recorder
 from whydiff.capturing.adapters.torch.rows import Row
+from whydiff.capturing.adapters.torch.state import LiveLeaf
 from whydiff.capturing.adapters.torch.storages import Storage
 from whydiff.records import HoleKind
 
@@ -30,9 +31,13 @@ class ModuleRecorder(Recorder):
 
     def _constant(self, tensor: torch.Tensor) -> Storage:
         """What no module owns is mostly a value in between: its fingerprint is kept, it is not."""
-        storage = super()._constant(tensor)
-        if self.on_many is not None:
-            self.leaves[-1].settle()
+        brief = self.on_many is not None
+        self._constants += 1
+        leaf = LiveLeaf(f"constant#{self._constants - 1}", "constant", tensor, brief=brief)
+        storage = self.add_leaf(leaf)
+        if brief:
+            self.storages.queue.flush()
+            leaf.settle()
         return storage
 
     def entered(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:

@@ -36,10 +36,18 @@ class LiveLeaf:
         tensor: the user's tensor. A second look at its memory is held too, so that the beginning is known
             even if the run gives the tensor other memory (``.data =``).
         owner, attribute: where it hangs, for interventions.
+        brief: it is settled as soon as it was read, and never copied.
     """
 
     def __init__(
-        self, name: str, role: LeafRole, tensor: torch.Tensor, owner: Any = None, attribute: Any = None
+        self,
+        name: str,
+        role: LeafRole,
+        tensor: torch.Tensor,
+        owner: Any = None,
+        attribute: Any = None,
+        *,
+        brief: bool = False,
     ) -> None:
         self.name, self.role, self.tensor = name, role, tensor
         self.owner, self.attribute = owner, attribute
@@ -50,7 +58,7 @@ class LiveLeaf:
         self.written = self.settled = False
         self.snapshot: torch.Tensor | None = None
         self.look = tensor if self.skipped else raw(tensor.detach())
-        if role == "constant" and not self.skipped and tensor.nbytes <= _SMALL:
+        if role == "constant" and not brief and not self.skipped and tensor.nbytes <= _SMALL:
             self._copy()
 
     def _copy(self) -> None:

@@ -18,6 +18,11 @@ from whydiff.capturing.adapters.torch.fingerprints import content_lanes, row_maj
 Lanes = tuple[int, int] | Pending | None
 """Fingerprint lanes: known, or in line to be read; None inside a CUDA graph that is being recorded."""
 
+FRESH, FRESH_BYTES = 512, 32 << 20
+"""New storages that are looked at together for those that are gone: what is known of one pins a few bytes beside its
+memory, so that the allocator could not use that again.
+"""
+
 
 class Storage:
     """What is known of one storage during one capture.
@@ -60,6 +65,8 @@ class Storages:
         self.nowhere = Storage(-1, None, -1)
         self.queue = Queue()
         self._queued: dict[int, bool] = {}
+        self._fresh: list[int] = []
+        self._fresh_bytes = 0
         self._finalizer = weakref.finalize(self, _free, self._known)
 
     def of(self, tensor: torch.Tensor) -> Storage | None:
@@ -72,6 +79,11 @@ class Storages:
         known = Storage(self.count, storage._weak_ref(), producer, tensor.is_cuda)
         self.count += 1
         self._known[storage._cdata] = known
+        self._fresh.append(storage._cdata)
+        self._fresh_bytes += storage.nbytes()
+        if self._fresh_bytes > FRESH_BYTES or len(self._fresh) > FRESH:
+            self._forget_gone(self._fresh)
+            self._fresh, self._fresh_bytes = [], 0
         return known
 
     def read(self, tensor: torch.Tensor, low: int, high: int) -> Lanes:
@@ -105,9 +117,13 @@ class Storages:
 
     def prune(self) -> None:
         """Forget storages that nobody holds any more."""
-        gone = [key for key, entry in self._known.items() if torch.UntypedStorage._expired(entry.handle)]
-        for key in gone:
-            torch.UntypedStorage._free_weak_ref(self._known.pop(key).handle)
+        self._forget_gone(list(self._known))
+
+    def _forget_gone(self, keys: list[int]) -> None:
+        for key in keys:
+            entry = self._known.get(key)
+            if entry is not None and torch.UntypedStorage._expired(entry.handle):
+                torch.UntypedStorage._free_weak_ref(self._known.pop(key).handle)
 
     def clear(self) -> None:
         """Let go of every weak reference."""
