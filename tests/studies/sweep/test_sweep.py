@@ -247,13 +247,13 @@ def test_what_cannot_be_swept_is_said(wrong: dict[str, Any]) -> None:
 
 def test_every_report_names_verdict_op_and_classes(mixed: Any, tmp_path: Path) -> None:
     for text in (as_text(mixed.view()), markdown.write(mixed.view())):
-        for word in ("rounding", "ordered", "{1–3}", "{4, 8}", "SH001"):
+        for word in ("ROUNDING", "ordered", "{1–3}", "{4, 8}", "SH001"):
             assert word in text.replace("\\", "")
     data = json.loads(json.dumps(mixed.to_dict(), allow_nan=False))
     assert data["schema_version"] == 1
     assert data["heat_map"][":ordered#0"]["2"] == 0
     assert data["heat_map"][":ordered#0"]["4"] > 0
-    for suffix in (".md", ".json", ".txt"):
+    for suffix in (".html", ".md", ".json", ".txt"):
         mixed.save(str(tmp_path / f"report{suffix}"))
     with pytest.raises(UsageError):
         mixed.save(str(tmp_path / "report.pdf"))
