@@ -107,7 +107,7 @@ def test_the_tree_opens_searches_and_leads_to_ops(report: Path, opened: Open) ->
     model.press("Enter")
     page.get_by_label("Search modules").fill("layers.1.norm")
     settle(page)
-    assert page.locator("#tree-count").inner_text() == "1 modules match"
+    assert page.locator("#tree-count").inner_text() == "1 module matches"
     assert "4 of 4 ops differ" in tree.inner_text()
     page.get_by_role("button", name="show ops of model.layers.1.norm", exact=True).click()
     assert page.locator("#op-count").inner_text().startswith("4 of 168")

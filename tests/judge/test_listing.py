@@ -24,6 +24,12 @@ def test_every_op_of_both_runs_is_listed_once_in_order() -> None:
     assert exp.writes == ("float32[3,4]",) and exp.reads == ("float32[3,4]",) and "exp" in exp.target
 
 
+def test_a_step_that_one_side_lacks_starts_a_difference() -> None:
+    found = compare(lambda: torch.exp(torch.tanh(X)), lambda: torch.exp(torch.tanh(X) * 3))
+    states = {row.op: row.state for row in found.ops}
+    assert "starts here" in states.values() and states["tanh"] == "agrees"
+
+
 def test_other_dtypes_stand_beside_each_other() -> None:
     found = compare(lambda: torch.tanh(X), lambda: torch.tanh(X.bfloat16()))
     assert any("float32[3,4] ↔ bfloat16[3,4]" in row.writes for row in found.ops)

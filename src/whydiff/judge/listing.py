@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Collection, Sequence
 
 from whydiff.judge.outputs import Anchor
@@ -23,23 +24,30 @@ def taken(returned: Anchor) -> tuple[Picture, ...]:
 
 def listing(reference: Trace, candidate: Trace, alignment: Alignment, origins: Sequence[Origin]) -> tuple[OpRow, ...]:
     """Paired calls and calls without a counterpart, in the order of execution; views and returns are left out."""
-    starts = {origin.calls for origin in origins}
+    starts_r, starts_c = ({origin.calls[side] for origin in origins} for side in (0, 1))
     partner = {pair.reference: pair.candidate for pair in alignment.pairs}
-    lone = sorted(alignment.unpaired_candidate)
+    unpaired, lone = frozenset(alignment.unpaired_reference), deque(sorted(alignment.unpaired_candidate))
     rows: list[OpRow] = []
     for ours in reference.calls:
         theirs = candidate.calls[partner[ours.index]] if ours.index in partner else None
         while theirs is not None and lone and lone[0] < theirs.index:
-            rows.append(_alone(candidate.calls[lone.pop(0)], "candidate only"))
+            rows.append(_lone_candidate(candidate.calls[lone.popleft()], starts_c))
         if theirs is not None and ours.kind in ("compute", "module"):
-            rows.append(_paired(ours, theirs, starts))
-        elif theirs is None and ours.index in alignment.unpaired_reference:
-            rows.append(_alone(ours, "reference only"))
-    return (*rows, *(_alone(candidate.calls[index], "candidate only") for index in lone))
+            rows.append(_paired(ours, theirs, ours.index in starts_r))
+        elif theirs is None and ours.index in unpaired:
+            rows.append(_alone(ours, "starts here" if ours.index in starts_r else "reference only"))
+    rows += [_lone_candidate(candidate.calls[index], starts_c) for index in lone]
+    return tuple(rows)
 
 
-def _paired(ours: Call, theirs: Call, starts: Collection[tuple[int, int]]) -> OpRow:
-    state: OpState = "starts here" if (ours.index, theirs.index) in starts else _state(ours, theirs)
+def _lone_candidate(call: Call, starts: Collection[int]) -> OpRow:
+    return _alone(call, "starts here" if call.index in starts else "candidate only")
+
+
+def _paired(ours: Call, theirs: Call, starts: bool) -> OpRow:
+    state = _state(ours, theirs)
+    if starts and state != "agrees":
+        state = "starts here"
     return OpRow(
         scope=ours.site.scope,
         op=ours.site.op,

@@ -187,7 +187,7 @@ def _pictures(pictures: Sequence[Picture]) -> Iterable[Part]:
             Chart(
                 title=f"{name}: how many numbers differ by so many units in the last place",
                 kind="bar",
-                x=tuple(f"≥ {short(units) if units > 1 else '0 to 2'}" for units, _ in one.ulps),
+                x=tuple(f"≥ {short(units)}" if units > 1 else "below 2" for units, _ in one.ulps),
                 series=(("numbers", tuple(float(n) for _, n in one.ulps)),),
                 unit="numbers",
                 log=True,

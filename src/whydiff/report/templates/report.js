@@ -62,14 +62,14 @@ const swatch = (state, rel) => {
 const tree = byId("tree");
 let filterOps = () => {};
 if (tree) {
-  const top = { name: "(the whole program)", path: "", children: new Map(), ops: 0, differ: 0, starts: 0, gone: 0, rel: null, own: null };
+  const top = { name: "(the whole program)", path: "", children: new Map(), ops: 0, differ: 0, starts: 0, gone: 0, rel: null };
   const known = new Map([["", top]]);
   const node = (path) => {
     const found = known.get(path);
     if (found) return found;
     const cut = path.lastIndexOf(".");
     const parent = node(cut < 0 ? "" : path.slice(0, cut));
-    const made = { name: path.slice(cut + 1), path, children: new Map(), ops: 0, differ: 0, starts: 0, gone: 0, rel: null, own: null, parent };
+    const made = { name: path.slice(cut + 1), path, children: new Map(), ops: 0, differ: 0, starts: 0, gone: 0, rel: null, parent };
     parent.children.set(path, made);
     known.set(path, made);
     return made;
@@ -81,19 +81,19 @@ if (tree) {
   });
   for (const row of rows) {
     const state = stateOf(row), rel = row[S.rel];
-    chains[row[S.scope]].forEach((one, depth) => {
+    chains[row[S.scope]].forEach((one) => {
       one.ops += 1;
       if (state === "differs" || state === "starts here") one.differ += 1;
       else if (state !== "agrees") one.gone += 1;
       if (state === "starts here") one.starts += 1;
-      if (rel !== null && (depth === 0 || one.own === null)) { one.rel = rel; if (depth === 0) one.own = rel; }
+      if (rel !== null) one.rel = Math.max(one.rel ?? 0, Number.isNaN(real(rel)) ? Infinity : real(rel));
     });
   }
   const worst = (one) => (one.differ ? "differs" : one.gone === one.ops && one.ops ? "not compared" : "agrees");
   const words = (one) => {
     const said = [one.differ ? `${one.differ} of ${one.ops} ops differ` : one.gone === one.ops ? "not compared" : `${one.ops} ops agree`];
     if (one.starts) said.push(one.starts === 1 ? "a difference starts here" : `differences start in ${one.starts} places`);
-    if (one.differ && one.rel !== null) said.push(`relative error ${number(real(one.rel))}`);
+    if (one.differ && one.rel !== null) said.push(`relative error up to ${number(one.rel)}`);
     return said.join("; ");
   };
   const label = (one, query) => {
@@ -146,7 +146,7 @@ if (tree) {
         if (hits > MOST) continue;
         for (let up = one; up; up = up.parent) keep.add(up);
       }
-      counted.textContent = hits > MOST ? `${hits} modules match; the first ${MOST} are shown` : `${hits} modules match`;
+      counted.textContent = hits > MOST ? `${hits} modules match; the first ${MOST} are shown` : hits === 1 ? "1 module matches" : `${hits} modules match`;
     } else counted.textContent = `${known.size} modules, ${rows.length} ops`;
     const list = make("ul");
     list.append(shown(top, keep, query));
@@ -264,7 +264,7 @@ function draw(holder) {
   } else {
     traces = chart.series.map(([name, series], index) => ({
       type: chart.kind === "bar" ? "bar" : "scatter", mode: "lines+markers", name: inert(name), x, y: values(series), text: names, hovertemplate: "%{text}<br>%{y:.2e}<extra></extra>",
-      marker: { color: color(`--series${(index % 3) + 1}`), size: 5 }, line: { color: color(`--series${(index % 3) + 1}`) }, connectgaps: false,
+      textposition: "none", marker: { color: color(`--series${(index % 3) + 1}`), size: 5 }, line: { color: color(`--series${(index % 3) + 1}`) }, connectgaps: false,
     }));
     if (chart.log) layout.yaxis.type = "log";
     layout.yaxis.exponentformat = "e";
