@@ -270,6 +270,12 @@ def test_a_stranger_beside_a_live_run_is_rehearsed(pair: tuple[Path, Path], tmp_
     assert found.verdict is own.verdict and found.causes == own.causes and found.origins == own.origins
 
 
+def test_live_programs_that_hold_nothing_are_not_taken_for_strangers() -> None:
+    with strangers.forking() as forks:
+        found = whydiff.compare(lambda: torch.ones(3) * 2, lambda: torch.ones(3) * 3)
+    assert not forks and found.verdict is Verdict.SEMANTIC
+
+
 def test_a_real_worker_gives_the_same_and_can_be_left_out(pair: tuple[Path, Path], tmp_path: Path) -> None:
     """Once without forks: a new interpreter, as users have it."""
     sides = [str(copied(path, tmp_path / path.name)) for path in pair]

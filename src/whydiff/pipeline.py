@@ -144,7 +144,8 @@ def _compared(sides: tuple[Run | DiskTrace, ...], options: Options) -> Diagnosis
         if not isinstance(side, DiskTrace):
             side.anchor()
     ours, theirs = (_trace(side, options, n) for side, n in zip(sides, ("reference", "candidate"), strict=True))
-    if any(not trace.trusted for trace in (ours, theirs)) and any(not isinstance(side, DiskTrace) for side in sides):
+    strangers = [t for t in (ours, theirs) if isinstance(t, DiskTrace) and not t.trusted and not replayable(t)]
+    if strangers and not all(isinstance(side, DiskTrace) for side in sides):
         rehearse((ours, theirs), options.told() | {"rows": None}, options.progress)
     alignment = join_ends(align(ours, theirs, rename=options.rename), ours, theirs)
     live = [None if isinstance(side, DiskTrace) else side for side in sides]
