@@ -49,11 +49,6 @@ TORCH_TOLERANCES = {
 (as of 2.13). Every other dtype: (0, 0). A convention, not a bound: one op on inputs of size 1 is usually
 within it; whole models are often not, without any defect. It never decides a verdict."""
 
-TRAINING_BAND_FACTOR = 8.0
-"""A training run leaves the band of rounding where it lies farther from the reference than this many times the largest
-of the runs whose every result was moved by at most one unit in the last place: sums in another order move it by
-several. Measured: see ``docs/explanation/scores.md``, "Training"."""
-
 TRAINING_JUMP = 64.0
 """Where two training runs lie this many times farther apart than at any step before, something else than the growth of
 rounding is looked for: in one step of gradient descent a difference grows by at most 1 + lr * curvature. It decides

@@ -221,3 +221,30 @@ def _idle(folder: Path) -> Path:
     path = folder / "idle.py"
     path.write_text("print('nothing')\n", encoding="utf-8")
     return path
+
+
+def test_rounding_alone_makes_a_band_that_another_rate_leaves() -> None:
+    def parts(first: int) -> Any:
+        def program() -> None:
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            data = torch.randn(4, 4, 6)
+            places = torch.tensor([1, 3, 0, 2]) if first else torch.arange(4)
+            for batch in data:
+                optimizer.zero_grad()
+                F.cross_entropy(model(batch[places]), (torch.arange(4) % 3)[places]).backward()
+                optimizer.step()
+
+        return program
+
+    options = TrainingOptions(band=3, diagnose=False)
+    benign = compare_training(parts(0), parts(1), options)
+    assert benign.parting is not None
+    assert benign.band is not None
+    assert benign.band.leaves is None
+    assert benign.band.rate == 0.25
+    wrong = compare_training(trained(), trained(rate=0.101), options)
+    assert wrong.band is not None
+    assert wrong.band.leaves == 1
+    assert "leaves the band of rounding at step 1" in dict(wrong.answer())["chaos"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from whydiff.capturing.steps import StepRecord
-from whydiff.numbers.tolerance import TRAINING_BAND_FACTOR, TRAINING_JUMP
+from whydiff.numbers.tolerance import TRAINING_JUMP
 from whydiff.studies.training.parting import pairs
 
 Steps = Sequence[StepRecord]
@@ -92,8 +92,8 @@ def apart(ours: StepRecord, theirs: StepRecord) -> float:
 def band(points: Sequence[Point], runs: int) -> Band | None:
     """Where the candidate leaves what rounding alone does; None: that was not measured.
 
-    A single run lies outside the largest of n others of its kind with probability 1 / (n + 1) at a step; the factor
-    (`TRAINING_BAND_FACTOR`) covers other rounding than of one unit in the last place.
+    A further run of their kind lies outside the largest of n runs with probability 1 / (n + 1) at a step; sums in another
+    order move numbers less than these runs do (measured: ``docs/explanation/scores.md``, "Training").
     """
     measured = [point for point in points if point.band is not None]
     if not measured or not runs:
@@ -101,7 +101,7 @@ def band(points: Sequence[Point], runs: int) -> Band | None:
     reached = 0.0
     for point in measured:
         reached = max(reached, point.band or 0.0)
-        if point.apart > TRAINING_BAND_FACTOR * reached:
+        if point.apart > reached:
             return Band(runs=runs, leaves=point.step, rate=1 / (runs + 1))
     return Band(runs=runs, leaves=None, rate=1 / (runs + 1))
 
