@@ -90,7 +90,13 @@ class Jitter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         operator = describe(func)
-        if not operator.silent and not operator.random and func._schema.name.partition("::")[2] not in _EXACT:
+        view = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+        if (
+            not view
+            and not operator.silent
+            and not operator.random
+            and func._schema.name.partition("::")[2] not in _EXACT
+        ):
             inplace = func._schema.name.endswith("_")
             for value in tree_leaves(args[0] if inplace and args else found):
                 if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel():
