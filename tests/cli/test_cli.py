@@ -239,7 +239,7 @@ def test_version() -> None:
 CHILD = """
 import json, os, pathlib, runpy, sys
 import whydiff
-out, level, payloads, script, *args = sys.argv[1:]
+out, level, payloads, room, script, *args = sys.argv[1:]
 pathlib.Path(out).mkdir(parents=True)
 pathlib.Path(out, "asked.json").write_text(json.dumps([level, payloads, whydiff.__file__]))
 sys.argv = [script, *args]
