@@ -128,7 +128,7 @@ def test_an_exception_prints_the_scripts_own_traceback(project: Path) -> None:
 def test_two_traces_of_scripts_are_compared(project: Path, runs: Any) -> None:
     same = command(project, "compare", "plain", "again")
     assert same.returncode == 0, same.stderr
-    assert "identical" in same.stdout
+    assert "IDENTICAL" in same.stdout
     other = command(project, "compare", "plain", "other")
     assert other.returncode == 1, other.stderr
     assert "[update]" in other.stdout and "identical" not in other.stdout.splitlines()[0]
