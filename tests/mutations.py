@@ -19,6 +19,7 @@ TESTS = {
     "locate/padding": ("tests/locate/test_padding.py",),
     "pair/lockstep": ("tests/pair/test_lockstep.py", "tests/pair/test_replay.py"),
     "pipeline": ("tests/test_ranking.py", "tests/test_pipeline.py"),
+    "judge/ranking": ("tests/test_ranking.py",),
 }
 """Room → its tests."""
 
@@ -100,9 +101,7 @@ MUTANTS = (
     Mutant(
         "judge/verify", "judge/verify.py", 'broken = "" if away.whole else _other_function(case, one)', 'broken = ""'
     ),
-    Mutant(
-        "judge/verify", "judge/proof.py", "return self.every.equal and not self.others.equal", "return self.every.equal"
-    ),
+    Mutant("judge/verify", "judge/proof.py", "(self.every.equal and not self.others.equal)", "self.every.equal"),
     Mutant("judge/verify", "judge/proof.py", " or self.mine & self.left:", ":"),
     Mutant("explain/scaling", "explain/scale.py", "slope <= SLOPE_SEMANTIC else", "slope <= SLOPE_ROUNDING else"),
     Mutant(
@@ -144,8 +143,8 @@ MUTANTS = (
     Mutant("pair/lockstep", "pair/lockstep.py", "at_r, at_c = pair.reference + 1,", "at_r, at_c = pair.reference,"),
     Mutant("explain/causes", "explain/causes/_rule.py", "other.general < rule.general or ", ""),
     Mutant("explain/causes", "explain/causes/_rule.py", " or named[0] & {*other.precedes}", ""),
-    Mutant("pipeline", "pipeline.py", "-cause.size, cause.code", "cause.size, cause.code"),
-    Mutant("pipeline", "pipeline.py", "    return (cause.inert, get_args", "    return (get_args"),
+    Mutant("judge/ranking", "judge/ranking.py", "0, -size, status", "0, size, status"),
+    Mutant("judge/ranking", "judge/ranking.py", "return (cause.inert, 0,", "return (0,"),
     Mutant("pipeline", "pipeline.py", "if returned.equal and local.origins", "if local.origins"),
     Mutant("pipeline", "pipeline.py", "or cause.code != rule.code:", ":"),
     Mutant(

@@ -226,7 +226,7 @@ def _so_far(case: Case, notes: Sequence[str] = (), causes: Sequence[Cause] = ())
         origins=local.origins,
         causes=tuple(sorted(causes, key=rank)),
         impact=_NO_IMPACT,
-        not_compared=(Count("experiments and the verdict", "the comparison was interrupted", 1),),
+        not_compared=(Count("experiments and the verdict", "the comparison was interrupted", 1, code="interrupted"),),
         notes=(*notes, *notes_on(case)),
     )
 

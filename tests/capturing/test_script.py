@@ -131,7 +131,7 @@ def test_two_traces_of_scripts_are_compared(project: Path, runs: Any) -> None:
     assert "IDENTICAL" in same.stdout
     other = command(project, "compare", "plain", "other")
     assert other.returncode == 1, other.stderr
-    assert "[update]" in other.stdout and "identical" not in other.stdout.splitlines()[0]
+    assert "update" in other.stdout and "IDENTICAL" not in other.stdout.splitlines()[0]
 
 
 def test_a_killed_script_leaves_its_complete_steps(project: Path, runs: Any) -> None:

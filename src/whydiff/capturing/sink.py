@@ -47,7 +47,11 @@ class Sink(ABC):
 
     @abstractmethod
     def add_payload(self, key: str, payload: Payload) -> bool:
-        """A full tensor; False: there was no room for it, and the key names nothing."""
+        """A full tensor, whose bits may be the program's own memory: they are copied or written at once.
+
+        Returns:
+            False: there was no room for it, and the key names nothing.
+        """
 
     @abstractmethod
     def end_step(self) -> None:

@@ -305,11 +305,12 @@ class Count:
         count: how many.
         examples: a few of them.
         code: what the verdict asks for: ``no counterpart`` (values that depend on rows that only one run has),
-            ``flip`` (discrete choices that fall otherwise when lifted), ``not lifted`` (ops that stayed as recorded).
+            ``flip`` (discrete choices that fall otherwise when lifted), ``not lifted`` (ops that stayed as recorded),
+            ``interrupted`` (what had not been done when the user stopped it).
     """
 
     what: str
     reason: str
     count: int
     examples: tuple[str, ...] = ()
-    code: Literal["", "no counterpart", "flip", "not lifted"] = ""
+    code: Literal["", "no counterpart", "flip", "not lifted", "interrupted"] = ""

@@ -28,6 +28,12 @@ def _sides(diagnosis: Diagnosis) -> tuple[tuple[str, Side], ...]:
     return tuple(zip(("reference", "candidate"), diagnosis.sides, strict=True))
 
 
+def _interrupted(diagnosis: Diagnosis) -> Missing | None:
+    if not any(one.code == "interrupted" for one in diagnosis.not_compared):
+        return None
+    return Missing("it was interrupted; this is what was found until then", f"run {_AGAIN} to its end")
+
+
 def _cut(diagnosis: Diagnosis) -> Missing | None:
     cut = [name for name, side in _sides(diagnosis) if not side.complete]
     if not cut:
@@ -98,6 +104,7 @@ def _undecided(diagnosis: Diagnosis) -> Missing | None:
 
 
 _RULES: tuple[Callable[[Diagnosis], Missing | None], ...] = (
+    _interrupted,
     _cut,
     _nothing_compared,
     _looking,

@@ -6,6 +6,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,14 +30,19 @@ class _Kept:
     def add_calls(self, calls: Sequence[Any]) -> None:
         self.calls += calls
 
+    ended, leaves_taken, contexts_taken = False, 0, 0
+
     def add_leaves(self, leaves: Sequence[Any]) -> None: ...
 
     def add_contexts(self, contexts: Sequence[Any]) -> None: ...
 
-    def add_payload(self, key: str, payload: Any) -> None:
-        self.payloads[key] = payload
+    def add_payload(self, key: str, payload: Any) -> bool:
+        self.payloads[key] = replace(payload, bits=payload.bits.copy())
+        return True
 
     def end_step(self) -> None: ...
+
+    def mark(self) -> None: ...
 
 
 def llama() -> Callable[[], Any]:

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -330,7 +331,7 @@ class Session(StandsAside, contract.Session):
 
     def _keep(self, key: str, payload: Payload) -> bool:
         if self.sink is None:
-            self._random_states[key] = payload
+            self._random_states[key] = replace(payload, bits=payload.bits.copy())  # the program goes on writing there
             return True
         kept = self.sink.add_payload(key, payload)
         if not kept:
