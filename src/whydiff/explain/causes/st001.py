@@ -66,8 +66,7 @@ class ParameterDiffers(CauseRule):
         found = differences(case, self.code)
         for bundle in bundles(found):
             remedy = Remedy(
-                "Load the same checkpoint on both sides and check the loader's missing and unexpected keys; "
-                "to compare the rest, copy the reference's tensors over.",
+                "Load the same checkpoint on both sides, or copy the reference's tensors over.",
                 copy_over(reachable(case, bundle)),
             )
             yield from causes(case, bundle, self.code, self.name, remedy, "parameters", count(case, "parameter"))
