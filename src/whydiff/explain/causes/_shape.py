@@ -172,8 +172,19 @@ def cause(
         if target in targets
     ]
     experiments, best = _tried(case, ops, remedies)
-    alone = all(looked.own.get(target, False) for target in targets)
-    experiments.append(_put_in(ops, word, alone))
+    own = [origin for origin in mine if looked.own.get(case.reference.calls[origin.calls[0]].target, False)]
+    first, *_ = own or mine
+    fused = tuple(dict.fromkeys(o.site.op for o in mine if o not in own)) if own else ()
+    if fused:
+        evidence.append(
+            Evidence(
+                f"{', '.join(fused)}: carried out alone, other bits than inside the program, where the compiler joins it with "
+                "other ops; no experiment of its own",
+                {"ops": list(fused)},
+            )
+        )
+    alone = bool(own)
+    experiments.append(_put_in(tuple(op for op in ops if op not in fused), word, alone))
     status: Status = "confirmed" if best is not None and alone else "inconclusive"
     reason = "" if best is not None else "no remedy that was tried makes the runs agree"
     if best is not None and not alone:
@@ -188,7 +199,7 @@ def cause(
     yield Cause(
         code=code,
         name=name,
-        site=str(mine[0].site),
+        site=str(first.site),
         verdict=Verdict.ROUNDING,
         evidence=tuple(evidence),
         remedy=remedy,
