@@ -25,6 +25,8 @@ SAMPLE = (
     "compiled_as_one_graph",
 )
 
+pytestmark = pytest.mark.fresh
+
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_kind_of_program_under_captures(name: str) -> None:

@@ -9,6 +9,8 @@ from tests.scores.changed_artifacts import Artifacts
 from tests.scores.changed_traces import Traces, operators
 from tests.scores.every_operator import Operators
 
+pytestmark = pytest.mark.fresh
+
 
 @pytest.fixture(autouse=True)
 def as_for_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
