@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,26 +51,3 @@ def minilm() -> tuple[Any, Any]:
     from whydiff.cli.demos import minilm
 
     return minilm.build()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "fresh: it forks, so it runs in a process of its own, without threads")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """A forked child of a process in which JAX has threads can wait for one of their locks for ever."""
-    if pyfuncitem.get_closest_marker("fresh") is None or "WHYDIFF_FRESH" in os.environ:
-        return None
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", pyfuncitem.nodeid]
-    given = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(
-        command,
-        env=given | {"WHYDIFF_FRESH": "1"},
-        cwd=pyfuncitem.config.rootpath,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    return True

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-from tests.scores import killed
-from tests.scores.zoo import run
-from tests.scores.zoo.kind import TABLE
+from tests.scores.commands import done
+from tests.scores.zoo.run import TABLE
 
 SAMPLE = (
     "training",
@@ -25,12 +21,10 @@ SAMPLE = (
     "compiled_as_one_graph",
 )
 
-pytestmark = pytest.mark.fresh
 
-
-@pytest.mark.parametrize("name", SAMPLE)
-def test_a_kind_of_program_under_captures(name: str) -> None:
-    assert run.apart(TABLE[name], run.QUICK) == []
+def test_kinds_of_program_under_captures() -> None:
+    zoo = done("tests.scores.zoo", "--quick", *SAMPLE)
+    assert zoo.returncode == 0, zoo.stdout + zoo.stderr
 
 
 def test_the_table_has_sixty_kinds_and_more() -> None:
@@ -38,6 +32,6 @@ def test_the_table_has_sixty_kinds_and_more() -> None:
     assert {kind.name for kind in TABLE.values() if kind.op} and {kind.name for kind in TABLE.values() if not kind.op}
 
 
-@pytest.mark.parametrize("number", [0, 9, 11, 13, 17, 19, 20])
-def test_a_capture_that_is_ended(number: int, tmp_path: Path) -> None:
-    assert killed.ended(number, tmp_path) == ""
+def test_captures_that_are_ended() -> None:
+    killed = done("tests.scores.killed", "14")
+    assert killed.returncode == 0, killed.stdout + killed.stderr

@@ -56,7 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--traces", type=int, default=20_000)
     parser.add_argument("--artifacts", type=int, default=5_000)
-    parser.add_argument("--operators", action="store_true", help="also execute every operator alone")
+    parser.add_argument("--operators", type=int, nargs="?", const=1, help="also execute every (Nth) operator alone")
     parser.add_argument("--first", type=int, default=0, help="number of the first one")
     given = parser.parse_args()
     os.environ.pop("WHYDIFF_RAISE", None)
@@ -78,7 +78,9 @@ def main() -> int:
                 every += outcomes["WRONG"]
         if given.operators:
             (Path(folder) / "operators").mkdir()
-            outcomes = Operators(Path(folder) / "operators").run(report)
+            alone = Operators(Path(folder) / "operators")
+            alone.every = alone.every[:: given.operators]
+            outcomes = alone.run(report)
             report(f"operators: {dict(outcomes)}")
             every += outcomes["WRONG"]
     return 1 if every else 0
