@@ -55,6 +55,26 @@ def test_an_experiment_that_raises_is_counted_and_decides_nothing(monkeypatch: p
     assert (cause.status, cause.reason) == ("inconclusive", "the experiment failed: ValueError: on purpose")
 
 
+@pytest.mark.parametrize("method", ["take_away", "put_in"])
+def test_a_cause_that_cannot_say_its_experiment_is_counted(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(by_code("ST001")), method, broken)
+    found = compare(*pair())
+    assert failed(found) == {"the experiment of ST001 at weight": ("it failed: ValueError: on purpose", 1)}
+    (cause,) = found.causes
+    assert (cause.status, cause.reason) == ("inconclusive", "the experiment failed: ValueError: on purpose")
+
+
+@pytest.mark.parametrize("made", [1.5, 2.5])
+def test_an_output_of_python_that_cannot_be_looked_into_is_not_called_rounding(
+    made: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whydiff.judge.outside.rerun", broken)
+    x = torch.randn(8, 4096, generator=torch.Generator().manual_seed(0))
+    found = compare(lambda: (x.sum(1), 1.5), lambda: (x.reshape(8, 64, 64).sum(2).sum(1), made))
+    assert str(found.verdict) == ("rounding" if made == 1.5 else "inconclusive")
+    assert ("the outputs that no op returned" in failed(found)) == (made != 1.5)
+
+
 @pytest.mark.parametrize(("name", "what"), [("measure_scaling", "the scaling test"), ("impact", "the impact")])
 def test_a_probe_that_raises_is_counted(name: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"whydiff.pipeline.{name}", broken)

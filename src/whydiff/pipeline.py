@@ -252,9 +252,7 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
     if not returned.agree and untold and not observed.varying:
         observed = replace(observed, rerun=attempted("the reruns in float64", lambda: rerun(case), None))
     if not observed.agree and not observed.varying:
-        said = observed.verdict
-        apart = attempted("the outputs that no op returned", lambda: outside(case, returned, said), None)
-        observed = replace(observed, outside=apart)
+        observed = replace(observed, outside=outside(case, returned, observed.verdict))
     verdict, reason = anchored(returned, observed)
     if scaling is not None and in_question(verdict, causes):
         floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)

@@ -28,4 +28,16 @@ def fits(change: tuple[Any, Any], values: tuple[Any, Any]) -> bool:
     return bool(present) and all(type(f) is type(v) and bool(f == v) for f, v in present)
 
 
-__all__ = ["ABSENT", "differing_arguments", "fits"]
+def as_value(argument: Any) -> tuple[Any] | None:
+    """An argument or setting that can be part of an intervention: lists as tuples; None if it holds tensors or records."""
+    if isinstance(argument, dict):
+        return None
+    if not isinstance(argument, (list, tuple)):
+        return (argument,)
+    items = [as_value(item) for item in argument]
+    if any(item is None for item in items):
+        return None
+    return (tuple(item[0] for item in items if item is not None),)
+
+
+__all__ = ["ABSENT", "as_value", "differing_arguments", "fits"]

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from whydiff.errors import WhydiffError
+from whydiff.explain.arguments import as_value
 from whydiff.explain.interventions import whole_of
 from whydiff.explain.sides import Sides
 from whydiff.explain.sites import call_at, read_at, sites_of, value_at
@@ -89,7 +90,8 @@ class _Mirror:
         return self._valued(item, item.target, self.sides.candidate.environment.flags, item.target)
 
     def _valued(self, item: Intervention, target: str, values: Mapping[str, object], key: str) -> Intervention | None:
-        return Intervention(item.name, target, values[key]) if key in values else None
+        value = as_value(values[key]) if key in values else None
+        return None if value is None else Intervention(item.name, target, value[0])
 
     def argument(self, item: Intervention) -> Intervention | None:
         call = call_at(self.sites, item.target)
@@ -99,8 +101,8 @@ class _Mirror:
         which = item.value[0]
         args, keywords = call.arguments
         given = keywords if isinstance(which, str) else dict(enumerate(args))
-        value = (given[which],) if which in given else ()  # left out: the default
-        return Intervention(item.name, str(other.site), (which, *value))
+        value = as_value(given[which]) if which in given else ()  # left out: the default
+        return None if value is None else Intervention(item.name, str(other.site), (which, *value))
 
     def read(self, item: Intervention) -> Intervention | None:
         call, position = read_at(self.sites, item.target)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from whydiff.capturing.adapters import Executor, replayable
-from whydiff.errors import PayloadError
+from whydiff.errors import PayloadError, attempted
 from whydiff.explain.case import Case
 from whydiff.explain.reruns import SIDES, rerun
 from whydiff.explain.scale import Scale, choices, difference
@@ -47,6 +47,10 @@ def outside(case: Case, found: Anchor, verdict: Verdict) -> Outside | None:
     left = [one for one in found.having("values", "text") if one.slot not in seen]
     if verdict not in _MILD or found.substitute or not left:
         return None
+    return attempted("the outputs that no op returned", lambda: _told(case, left), Outside(tuple(left)))
+
+
+def _told(case: Case, left: Sequence[Compared]) -> Outside | None:
     try:
         scales = _written(case, [one for one in left if one.numbers is not None])
     except PayloadError:  # what is returned cannot be made again: the plain programs are asked
@@ -54,14 +58,14 @@ def outside(case: Case, found: Anchor, verdict: Verdict) -> Outside | None:
     stay = [one for one in left if one.slot in scales and scales[one.slot].nature == "stays"]
     if stay:
         return Outside(tuple(stay), Verdict.SEMANTIC, f"lifted: {scales[stay[0].slot]}")
-    left = [one for one in left if one.slot not in scales or scales[one.slot].nature == "between"]
-    if not left:
+    open_ = tuple(one for one in left if one.slot not in scales or scales[one.slot].nature == "between")
+    if not open_:
         return None
-    plain = rerun(case, tuple(one.slot for one in left))
+    plain = rerun(case, tuple(one.slot for one in open_))
     if plain is None:
-        return Outside(tuple(left))
+        return Outside(open_)
     mild = plain.verdict in (Verdict.ROUNDING, Verdict.PRECISION)
-    return None if mild else Outside(tuple(left), plain.verdict, str(plain))
+    return None if mild else Outside(open_, plain.verdict, str(plain))
 
 
 def _written(case: Case, outputs: Sequence[Compared]) -> dict[Slot, Scale]:

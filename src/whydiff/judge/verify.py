@@ -27,7 +27,7 @@ _NOTHING = Outcome(False, None, 0, (), "replay", "not tried")
 
 @dataclass(frozen=True, slots=True)
 class _Hypothesis:
-    """A cause with what takes it away and what puts it in (empty: it is not known how)."""
+    """A cause with what takes it away and what puts it in (empty: it is not known how), each once."""
 
     cause: Cause
     away: tuple[Intervention, ...]
@@ -58,13 +58,16 @@ def _verify(case: Case, done: list[Cause], progress: Progress | None) -> None:
     """Put every cause's outcome in its place."""
     asked: dict[int, _Hypothesis] = {}
     for number, cause in enumerate(tuple(done)):
-        one = _hypothesis(case, cause)
-        if not one.away or not case.experiments.supports(one.away):
-            done[number] = _untested(cause, one)
-        elif why := _failed(case, one.away, "candidate", cause):
-            done[number] = replace(cause, reason=f"the experiment failed: {why}")
-        else:
-            asked[number] = one
+        with guarded(f"the experiment of {cause.code} at {cause.site}") as guard:
+            one = _hypothesis(case, cause)
+            if not one.away or not case.experiments.supports(one.away):
+                done[number] = _untested(cause, one)
+            elif why := _failed(case, one.away, "candidate", cause):
+                done[number] = replace(cause, reason=f"the experiment failed: {why}")
+            else:
+                asked[number] = one
+        if guard.error:
+            done[number] = replace(cause, reason=f"the experiment failed: {guard.error}")
     together = {direction: _together(case, list(asked.values()), direction) for direction in _ON}
     for count, (number, one) in enumerate(asked.items()):
         if progress is not None:
@@ -79,8 +82,8 @@ def _verify(case: Case, done: list[Cause], progress: Progress | None) -> None:
 
 def _hypothesis(case: Case, cause: Cause) -> _Hypothesis:
     rule = by_code(cause.code)
-    away = tuple(rule.take_away(case, cause))
-    return _Hypothesis(cause, away, tuple(rule.put_in(case, cause)) if away else ())
+    away = tuple(dict.fromkeys(rule.take_away(case, cause)))
+    return _Hypothesis(cause, away, tuple(dict.fromkeys(rule.put_in(case, cause))) if away else ())
 
 
 def _together(case: Case, found: Sequence[_Hypothesis], direction: Direction) -> tuple[_Hypothesis, ...]:

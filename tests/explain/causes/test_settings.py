@@ -54,6 +54,28 @@ def test_a_dropout_rate_in_evaluation_mode_is_inert() -> None:
     assert shown(diagnosis) == [("ST006", "3.p", "refuted", True)]
 
 
+@pytest.mark.parametrize("given", [([3, 5], [4, 5]), ([[3], 5], [[4], 5])])
+def test_a_setting_that_is_a_list_is_proven_both_ways(given: tuple[list[Any], list[Any]]) -> None:
+    class Sized(torch.nn.Module):
+        def __init__(self, sizes: list[Any]) -> None:
+            super().__init__()
+            self.sizes = sizes
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first = self.sizes[0]
+            return (x * (first[0] if isinstance(first, (list, tuple)) else first)).sum(1)
+
+    diagnosis = compare(*map(Sized, given), X)
+    assert [(c.code, c.status) for c in diagnosis.causes] == [("ST006", "confirmed")]
+
+
+@pytest.mark.parametrize("dims", [(1, 2), ([0, 1], [0, 2])])
+def test_an_argument_that_is_a_list_is_proven_both_ways(dims: tuple[Any, Any]) -> None:
+    x = torch.randn(4, 6, 6, generator=torch.Generator().manual_seed(0))
+    (cause,) = compare(lambda: x.sum(dims[0]) @ x[0], lambda: x.sum(dims[1]) @ x[0]).causes
+    assert (cause.code, cause.status) == ("FO008", "confirmed")
+
+
 class Configured(torch.nn.Module):
     """Its configuration holds an epsilon that no attribute repeats, and a key that nothing uses."""
 

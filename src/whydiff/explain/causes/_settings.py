@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whydiff.errors import WhydiffError
+from whydiff.explain.arguments import as_value
 from whydiff.explain.case import Case
 from whydiff.explain.causes._draws import states_restored
 from whydiff.explain.causes._optimizer import put_back
@@ -22,8 +23,9 @@ def scalars(case: Case) -> dict[tuple[str, Any, Any], list[str]]:
         attribute = path.rpartition(".")[2]
         if attribute in _NOT_SETTINGS or ours is None or theirs is None or place(ours) or place(theirs):
             continue
-        one, other = (tuple(v) if isinstance(v, list) else v for v in (ours, theirs))
-        groups.setdefault((attribute, one, other), []).append(path)
+        one, other = as_value(ours), as_value(theirs)
+        if one is not None and other is not None:
+            groups.setdefault((attribute, *one, *other), []).append(path)
     return groups
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.errors import WhydiffError
+from whydiff.explain.arguments import as_value
 from whydiff.explain.case import Case
 from whydiff.explain.causes._looks import equal_leaves, one_value
 from whydiff.explain.local_test import Examined, Joint, judge_outputs
@@ -119,7 +120,7 @@ class View:
         which, ours, _ = changed[0]
         if len(args) != len(others) or isinstance(ours, dict):
             return ()
-        given = _as_tuple(ours)
+        given = as_value(ours)
         if given is None:
             return ()
         value = (which,) if isinstance(which, str) and which not in named else (which, *given)
@@ -147,7 +148,7 @@ class View:
         (args, named), (others, _) = (call.arguments for call in single)
         found = []
         for which, ours, _ in changed:
-            given = _as_tuple(ours)
+            given = as_value(ours)
             if len(args) != len(others) or given is None:
                 return ()
             value = (which,) if isinstance(which, str) and which not in named else (which, *given)
@@ -316,15 +317,3 @@ def narrow(event: Event, than: str) -> bool:
 def floating(payloads: Sequence[Payload]) -> bool:
     """Whether all of them hold real floating-point numbers."""
     return all(not is_integer(p.dtype) and not p.dtype.startswith("complex") for p in payloads)
-
-
-def _as_tuple(argument: Any) -> tuple[Any] | None:
-    """An argument that can be part of an intervention: lists as tuples; None if it holds tensors or records."""
-    if isinstance(argument, dict):
-        return None
-    if not isinstance(argument, (list, tuple)):
-        return (argument,)
-    items = [_as_tuple(item) for item in argument]
-    if any(item is None for item in items):
-        return None
-    return (tuple(item[0] for item in items if item is not None),)
