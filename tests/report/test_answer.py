@@ -138,6 +138,15 @@ def test_a_located_cause_starts_here_and_is_no_reason() -> None:
     assert "because" not in found.text() and "proven" not in found.text()
 
 
+def test_a_cause_of_another_verdict_is_why_only_if_nothing_is_left_of_a_range_s_difference() -> None:
+    for verdict, why in ((Verdict.UNSTABLE, True), (Verdict.PRECISION, False), (Verdict.NONDETERMINISTIC, False)):
+        found = answer(replace(PRECISION, verdict=verdict, causes=(_cause("confirmed"),)))
+        assert found.headline.startswith(f"{str(verdict).upper()}, proven: ") == why
+        assert bool(found.causes) != why and ("epsilon" in found.fix) == why
+    partly = _cause("confirmed", experiments=(replace(_cause("located").experiments[0], left="elsewhere"),))
+    assert "proven" not in answer(replace(PRECISION, verdict=Verdict.UNSTABLE, causes=(partly,))).headline
+
+
 def test_an_open_cause_is_a_guess_and_its_fix_is_not_offered() -> None:
     found = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(_cause("inconclusive"),)))
     assert "FO002" not in found.headline and "proven" not in found.text()

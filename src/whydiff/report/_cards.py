@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from whydiff.records import Cause, Experiment, Remedy
 from whydiff.report._effect import cause_effect
 from whydiff.report._proof import done, result
-from whydiff.report.answer import sentence
+from whydiff.report.answer import STANDING, sentence
 from whydiff.report.words import clause, listed, place, plain
 
-_STANDING = {"confirmed": "proven", "located": "starts here", "refuted": "ruled out", "inconclusive": "open"}
+_STANDING = {**STANDING, "refuted": "ruled out", "inconclusive": "open"}
 _CAME = {
     "confirmed": "as predicted",
     "located": "as predicted",

@@ -36,7 +36,8 @@ MEANING = {
     Verdict.INCOMPARABLE: "the compared values are not counterparts of each other",
     Verdict.INCONCLUSIVE: "the evidence does not decide",
 }
-_STANDING = {"confirmed": ", proven", "located": ", starts here"}
+STANDING = {"confirmed": "proven", "located": "starts here"}
+"""What is said of a cause that an experiment speaks for, by its status."""
 _ADVICE = {
     Verdict.IDENTICAL: "nothing to do",
     Verdict.ROUNDING: "accept it; a check may allow it with --allow rounding",
@@ -60,7 +61,7 @@ class Answer:
         proof: what was tried, in both directions.
         fix: what to change.
         code: to paste; empty if there is none.
-        causes: where several causes act: one sentence each with its own effect, the largest first.
+        causes: one sentence each with its own effect, the largest first, where several act or one that is not why.
         besides: what limits the answer: what was left out, cut short or ruled out.
     """
 
@@ -108,8 +109,8 @@ def folded(label: str, text: str, width: int = WIDTH) -> list[str]:
 def answer(diagnosis: Diagnosis) -> Answer:
     """The answer of a diagnosis; complete for every verdict, also where nothing differs."""
     cause = leading(diagnosis)
-    remedy = cause.remedy if cause and cause.status in _STANDING else None
-    acting = [c for c in diagnosis.causes if c.status in _STANDING and not c.inert]
+    remedy = cause.remedy if cause and cause.status in STANDING else None
+    acting = [c for c in diagnosis.causes if c.status in STANDING and not c.inert]
     return Answer(
         verdict=str(diagnosis.verdict),
         headline=_headline(diagnosis, cause),
@@ -118,20 +119,27 @@ def answer(diagnosis: Diagnosis) -> Answer:
         proof=proof(diagnosis, cause),
         fix=_fix(diagnosis, remedy),
         code=plain(remedy.code) if remedy and diagnosis.verdict is not Verdict.INCONCLUSIVE else "",
-        causes=_causes(acting),
+        causes=_causes(acting) if len(acting) > 1 or cause not in acting else (),
         besides=_besides(diagnosis, cause),
     )
 
 
 def leading(diagnosis: Diagnosis) -> Cause | None:
-    """The cause that the answer is about: proven or located, of the diagnosis' own verdict if there is one.
+    """The cause that the answer is about: proven or located, and why the diagnosis' own verdict is what it is.
 
     Where none is, the first that experiments leave open; never one that is refuted or has no effect on this input.
     """
     live = [c for c in diagnosis.causes if c.status != "refuted" and not c.inert]
-    shown = [c for c in live if c.status in _STANDING]
+    shown = [c for c in live if c.status in STANDING]
     mine = [c for c in shown if c.verdict is diagnosis.verdict]
-    return next(iter([*mine, *shown, *live]), None)
+    why = [c for c in shown if _is_why(diagnosis.verdict, c)]
+    return next(iter([*mine, *why, *(c for c in live if c not in shown)]), None)
+
+
+def _is_why(verdict: Verdict, cause: Cause) -> bool:
+    """Whether a cause of another verdict explains this one: another function that overflows, without which all agree."""
+    all_of_it = any(e.status == "confirmed" and e.left == "nothing" for e in cause.experiments)
+    return verdict is Verdict.INCONCLUSIVE or (verdict is Verdict.UNSTABLE and all_of_it)
 
 
 def sentence(cause: Cause) -> str:
@@ -140,14 +148,13 @@ def sentence(cause: Cause) -> str:
 
 
 def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
-    verdict, standing = diagnosis.verdict, ""
-    said = MEANING[verdict]
+    verdict, standing, said = diagnosis.verdict, "", MEANING[diagnosis.verdict]
     if verdict is Verdict.INCONCLUSIVE:
         said = missing(diagnosis).what
     elif verdict is Verdict.IDENTICAL:
-        said = MEANING[verdict] if diagnosis.outputs else "zero bits differ in everything that was compared"
-    elif cause is not None and cause.status in _STANDING:
-        said, standing = f"{sentence(cause)} ({plain(cause.code)})", _STANDING[cause.status]
+        said = said if diagnosis.outputs else "zero bits differ in everything that was compared"
+    elif cause is not None and cause.status in STANDING:
+        said, standing = f"{sentence(cause)} ({plain(cause.code)})", f", {STANDING[cause.status]}"
     return f"{str(verdict).upper()}{standing}: {said}"
 
 
@@ -156,7 +163,7 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if diagnosis.verdict is Verdict.IDENTICAL:
         inside = f"nowhere in the outputs; inside, {count(len(origins), 'place')} differ and change none of them"
         return inside if origins else "nowhere"
-    named = cause is not None and cause.status in _STANDING and cause.site
+    named = cause is not None and cause.status in STANDING and cause.site
     if not origins:
         if named and cause is not None:
             return place(cause.site)
@@ -188,16 +195,13 @@ def _fix(diagnosis: Diagnosis, remedy: Remedy | None) -> str:
 
 
 def _causes(acting: list[Cause]) -> tuple[str, ...]:
-    if len(acting) < 2:
-        return ()
     rest = len(acting) - _CAUSES
     return (*map(_ranked, acting[:_CAUSES]), *([f"and {rest} more"] if rest > 0 else []))
 
 
 def _ranked(cause: Cause) -> str:
-    standing = {"confirmed": "proven", "located": "starts here"}[cause.status]
     at = f", at {place(cause.site)}" if cause.site else ""
-    return f"{sentence(cause)} ({plain(cause.code)}, {standing}){at}{cause_effect(cause)}"
+    return f"{sentence(cause)} ({plain(cause.code)}, {STANDING[cause.status]}){at}{cause_effect(cause)}"
 
 
 def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
