@@ -10,7 +10,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._order import flags, single_regions, visit_origins
 from whydiff.explain.reduction import Proof, prove
 from whydiff.pair.lockstep import Lockstep
-from whydiff.records import Call, Cause, Direction, Experiment, Remedy, Verdict
+from whydiff.records import Call, Cause, Direction, Evidence, Experiment, Remedy, Verdict
 
 MOST_PROOFS = 8
 """Kinds of call (op, shapes, strides) that are proven in one case; each takes about a second."""
@@ -152,18 +152,16 @@ def _cause(code: str, name: str, site: str, proof: Proof, alike: int) -> Cause:
         )
         for side, other, matched, direction in _ways(proof)
     )
-    reason = "" if proof.proved else proof.reason
-    if alike and proof.proved:
-        reason = f"{alike} more origins are the same op at the same shapes and layouts; they were not replayed"
+    more = f"{alike} more origins are the same op at the same shapes and layouts; they were not replayed"
     return Cause(
         code=code,
         name=name,
         site=site,
         verdict=Verdict.ROUNDING if proof.proved else Verdict.INCONCLUSIVE,
-        evidence=proof.evidence,
+        evidence=(*proof.evidence, Evidence(more, {"alike": alike})) if alike else proof.evidence,
         remedy=remedy,
         status="confirmed" if proof.proved else "inconclusive",
-        reason=reason,
+        reason="" if proof.proved else proof.reason,
         experiments=experiments,
     )
 
