@@ -27,10 +27,18 @@ def gelu(x: Array, form: str) -> Array:
     Hendrycks and Gimpel, arXiv:1606.08415.
     """
     if form == "none":
-        return np.asarray(0.5 * x * (1 + _erf(x / math.sqrt(2))))
+        return np.asarray(0.5 * x * (1 + _gelu_erf(x)))
     if form == "tanh":
-        return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
-    return np.asarray(x / (1 + np.exp(-1.702 * x)))
+        return np.asarray(0.5 * x * (1 + _gelu_tanh(x)))
+    return x * _sigmoid(1.702 * x)
+
+
+def _gelu_erf(x: Array) -> Array:
+    return np.asarray(_erf(x / math.sqrt(2)))
+
+
+def _gelu_tanh(x: Array) -> Array:
+    return np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
 
 
 def _softplus(x: Array) -> Array:
@@ -48,7 +56,7 @@ def _negative(x: Array, form: Callable[[Array], Array]) -> Array:
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "GELU (erf)": lambda x: gelu(x, "none"),
     "GELU (tanh)": lambda x: gelu(x, "tanh"),
-    "quick GELU (x sigmoid(1.702 x))": lambda x: x * _sigmoid(1.702 * x),
+    "quick GELU (x sigmoid(1.702 x))": lambda x: gelu(x, "quick"),
     "SiLU": lambda x: x * _sigmoid(x),
     "ReLU": lambda x: np.maximum(x, 0.0),
     "squared ReLU": lambda x: np.square(np.maximum(x, 0.0)),
@@ -59,9 +67,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "hard swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "sigmoid": _sigmoid,
     "tanh": np.tanh,
-    "erf": lambda x: np.vectorize(math.erf, otypes=[float])(x) if x.size else x,
-    "the erf(x / √2) of GELU": lambda x: ACTIVATIONS["erf"](x / math.sqrt(2)),
-    "the tanh(√(2/π) (x + 0.044715 x³)) of GELU": lambda x: np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+    "erf": _erf,
+    "the erf(x / √2) of GELU": _gelu_erf,
+    "the tanh(√(2/π) (x + 0.044715 x³)) of GELU": _gelu_tanh,
     "none": lambda x: x,
     "the square": np.square,
     "the absolute value": np.abs,

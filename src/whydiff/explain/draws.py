@@ -68,7 +68,7 @@ def drawn(sides: Sides, interventions: Sequence[Intervention]) -> Drawn:
         state = sides.reference.payload(other.rng) if other.rng else None
         if state is None or own.site.op != other.site.op:
             raise ReplayError("A call cannot draw as another one.", where=item.target, actual=str(other.site))
-        if own.arguments == other.arguments and _made(own).spec == _made(other).spec:
+        if _of_one_size(own, other):
             key = f"drawn as {item.value}"
             found.exchanged[own.index] = replace(own, rng=key)
             found.borrowed[key] = state
@@ -92,8 +92,12 @@ def live(sides: Sides, item: Intervention) -> Intervention:
     if places[0] is None or places[1] is None:
         return item
     own, other = drawn[0][places[0]], drawn[1][places[1]]
-    alike = own.arguments == other.arguments and _made(own).spec == _made(other).spec
-    return Intervention("draw-from", str(places[0]), str(places[1])) if alike else item
+    return Intervention("draw-from", str(places[0]), str(places[1])) if _of_one_size(own, other) else item
+
+
+def _of_one_size(own: Call, other: Call) -> bool:
+    """Whether nothing but the generator's state can make two draws differ."""
+    return own.arguments == other.arguments and _made(own).spec == _made(other).spec
 
 
 def draws_alike(own: Call, other: Call) -> bool:

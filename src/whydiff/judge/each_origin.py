@@ -138,44 +138,34 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
         return Verdict.UNSTABLE, [Evidence(f"{special} stands on one side only"), *evidence]
     if origin.kind in ("state", "input") and origin.leaves:
         if agrees(scaling.program.lifted) and not _reads_a_difference(case, origin):
-            verdict = Verdict.PRECISION if stays(scaling.program.kept) else Verdict.ROUNDING
-            return verdict, [
-                Evidence(
-                    "it reads equal tensors in another place, and the outputs agree when lifted: another way to "
-                    "the same values",
-                    {"program": str(scaling.program.lifted)},
-                ),
-                *evidence,
-            ]
+            verdict, another_way = _another_way(scaling, "it reads equal tensors in another place, and ")
+            return verdict, [another_way, *evidence]
         verdict, proof = _of_leaves(case, origin, modes, scaling)
         return verdict, [*proof, *evidence]
     if modes.lifted is None and agrees(scaling.program.lifted):
-        verdict = Verdict.PRECISION if stays(scaling.program.kept) else Verdict.ROUNDING
-        return verdict, [
-            Evidence(
-                "the outputs agree when lifted: another way to the same values",
-                {"program": str(scaling.program.lifted)},
-            )
-        ]
+        verdict, another_way = _another_way(scaling)
+        return verdict, [another_way]
     if modes.lifted is None:
         unmeasured = Verdict.SEMANTIC if origin.kind in ("arguments", "layout") else Verdict.INCONCLUSIVE
         why = scaling.why_not or "the lifted programs have no floating value to compare here"
         return unmeasured, [Evidence(f"the scaling test did not judge it: {why}")]
     verdict = _of_scale(case, origin, modes)
     if verdict is Verdict.SEMANTIC and agrees(scaling.program.lifted):
-        verdict = Verdict.PRECISION if stays(scaling.program.kept) else Verdict.ROUNDING
-        evidence.append(
-            Evidence(
-                "the outputs agree when lifted: another way to the same values",
-                {"program": str(scaling.program.lifted)},
-            )
-        )
+        verdict, another_way = _another_way(scaling)
+        evidence.append(another_way)
     elif verdict is Verdict.SEMANTIC and index in scaling.together and agrees(scaling.regions):
         verdict = Verdict.ROUNDING
         evidence.append(
             Evidence("with the regions alone acting, the outputs agree when lifted", {"regions": str(scaling.regions)})
         )
     return verdict, evidence
+
+
+def _another_way(scaling: Scaling, how: str = "") -> tuple[Verdict, Evidence]:
+    """What an origin amounts to where the whole programs agree in float64."""
+    verdict = Verdict.PRECISION if stays(scaling.program.kept) else Verdict.ROUNDING
+    said = f"{how}the outputs agree when lifted: another way to the same values"
+    return verdict, Evidence(said, {"program": str(scaling.program.lifted)})
 
 
 def lost_digits(lost: Cancelled) -> str:

@@ -27,15 +27,15 @@ class Findings:
         said = {name: str(value) for name, value in report.user_properties}
         if report.failed and "whydiff_verdict" in said:
             self._failed.append((report, said))
-        names = ("whydiff_golden", "whydiff_golden_note")
-        self._recorded += [str(value) for name, value in report.user_properties if name in names]
+        self._recorded += [f"recorded {value}" for name, value in report.user_properties if name == "whydiff_golden"]
+        self._recorded += [str(value) for name, value in report.user_properties if name == "whydiff_golden_note"]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Name recorded golden traces; annotate where GitHub reads."""
         if self._recorded:
             terminalreporter.section("golden traces")
             for line in self._recorded:
-                terminalreporter.line(f"recorded {line}" if line.endswith(" bytes)") else line)
+                terminalreporter.line(line)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             for report, said in self._failed:
                 terminalreporter.line(annotation(report, said))

@@ -12,6 +12,7 @@ from whydiff.records import Comparison, Diagnosis, Growth, OpRow, Picture
 from whydiff.report._cards import Card, cards
 from whydiff.report._view import build
 from whydiff.report.blocks import Block, Chart, Section, Text, View
+from whydiff.report.json import encode
 from whydiff.report.words import count, plain, short
 
 _POINTS = 4000
@@ -130,7 +131,8 @@ def table(diagnosis: Diagnosis) -> dict[str, Any]:
     rows = []
     for op in diagnosis.ops:
         compared = measured.get((op.scope, op.op, op.phase, op.step, op.occurrence))
-        known = compared is not None and compared.status != "not_compared" and "only" not in op.state
+        if op.state in ("reference only", "candidate only"):
+            compared = None
         rows.append(
             (
                 index("scope", op.scope),
@@ -142,8 +144,8 @@ def table(diagnosis: Diagnosis) -> dict[str, Any]:
                 op.occurrence,
                 [index("spec", spec) for spec in op.writes],
                 [index("spec", spec) for spec in op.reads],
-                _number(compared.value("max_abs")) if known and compared is not None else None,
-                _number(compared.value("rel_l2")) if known and compared is not None else None,
+                encode(compared.value("max_abs")) if compared is not None else None,
+                encode(compared.value("rel_l2")) if compared is not None else None,
             )
         )
     columns = (*OPS, "occurrence", "writes", "reads", "max", "rel")
@@ -157,12 +159,6 @@ def table(diagnosis: Diagnosis) -> dict[str, Any]:
 def _suffix(op: OpRow) -> str:
     phase = "" if op.phase == "forward" else f", {op.phase}"
     return f"{phase}, step {op.step}" if op.step else phase
-
-
-def _number(value: float | None) -> float | str | None:
-    return (
-        value if value is None or math.isfinite(value) else str(value).replace("inf", "Infinity").replace("nan", "NaN")
-    )
 
 
 # --------------------------------------------------------------------------- tensors and causes
@@ -218,7 +214,7 @@ class Numbered:
                 {
                     "kind": block.kind,
                     "x": block.x,
-                    "series": [(name, [_number(value) for value in values]) for name, values in block.series],
+                    "series": [(name, [encode(value) for value in values]) for name, values in block.series],
                     "unit": block.unit,
                     "log": block.log,
                     "marks": block.marks,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from whydiff.explain.causes._settings import enough
 from whydiff.records import Cause, Environment, Evidence, Origin, Remedy, Verdict
 
 Change = tuple[str, str, str]
+Environments = Mapping[str, Mapping[str, Any]]
+"""Part of an environment → name → value."""
 
 THREADS = frozenset(
     {"flags.threads", "flags.interop_threads", "variables.OMP_NUM_THREADS", "variables.MKL_NUM_THREADS"}
@@ -114,7 +116,7 @@ def command(changes: Iterable[Change]) -> str:
     return f"whydiff matrix FILE.py:name {words or '--env NAME=VALUE'} -o FOLDER"
 
 
-def doctored(program: Any, change: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+def doctored(program: Any, change: Environments) -> tuple[str, str]:
     """An example for one process: two traces of a program, the reference as another environment left it.
 
     The reference's last result is moved by one unit in the last place and its environment is changed; the
@@ -176,3 +178,15 @@ def doctored(program: Any, change: Mapping[str, Mapping[str, Any]]) -> tuple[str
     )
     save(changed, folder / "reference")
     return str(folder / "reference"), str(folder / "candidate")
+
+
+def impostors(program: Any, changed: Environments, other: Environments) -> Iterator[tuple[str, str]]:
+    """Pairs of `doctored`: another part of the environment differs too; what differs is in the program.
+
+    Args:
+        program: see `doctored`.
+        changed: what the cause's example changes.
+        other: what another cause may be.
+    """
+    yield doctored(program, {**changed, **other})
+    yield doctored(program, changed)[0], doctored(lambda: program() * 1.5, {})[1]

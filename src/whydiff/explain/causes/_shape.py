@@ -9,10 +9,9 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.explain.scale import Difference, Scale
+from whydiff.explain.scale import Difference, Scale, difference
 from whydiff.locate.origins import find_origins
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.metrics import is_integer, measure
 from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.pair.slices import counterparts
 from whydiff.records import (
@@ -118,12 +117,7 @@ class _Local:
             results = list(lifted.apply(call, reads)) or [reads[i] for i in call.mutates]
             outputs.append(lifted.payload(results[0]))
         ours, theirs = counterparts(outputs[0], outputs[1], step.axes)
-        if is_integer(ours.dtype) or ours.bits.shape != theirs.bits.shape:
-            return None
-        s = measure(ours, theirs)
-        finite = max(s.finite, 1)
-        special = s.inf_mismatch + s.nan_reference + s.nan_candidate - 2 * s.nan_both
-        return Difference(s.sum_abs / finite, (s.sum_reference_square / finite) ** 0.5, special)
+        return difference(ours, theirs)
 
 
 def _kernels(executor: Executor, call: Call) -> str:

@@ -7,8 +7,11 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._environment import doctored, hypothesis
+from whydiff.explain.causes._environment import doctored, hypothesis, impostors
 from whydiff.records import Cause, Remedy, Verdict
+
+_CHANGED = {"flags": {"mkldnn": False}}
+"""What the example changes of the environment."""
 
 
 class FlagDiffers(CauseRule):
@@ -56,14 +59,11 @@ class FlagDiffers(CauseRule):
 
     def example(self) -> tuple[Any, Any]:
         """Two traces whose environments differ in oneDNN's switch, and a matrix product that differs."""
-        return doctored(_program, {"flags": {"mkldnn": False}})
+        return doctored(_program, _CHANGED)
 
     def impostors(self) -> Iterable[tuple[Any, Any]]:
         """The environments differ likewise, and so does another part of them; or what differs is in the program."""
-        changed = {"flags": {"mkldnn": False}}
-        other = {"flags": {"mkldnn": False}} if "flags" not in changed else {"versions": {"torch": "2.4.1"}}
-        yield doctored(_program, {**changed, **other})
-        yield doctored(_program, changed)[0], doctored(lambda: _program() * 1.5, {})[1]
+        return impostors(_program, _CHANGED, {"versions": {"torch": "2.4.1"}})
 
 
 def _program() -> Any:

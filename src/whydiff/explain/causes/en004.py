@@ -7,8 +7,11 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._environment import doctored, hypothesis
+from whydiff.explain.causes._environment import doctored, hypothesis, impostors
 from whydiff.records import Cause, Remedy, Verdict
+
+_CHANGED = {"hardware": {"cpu_capability": "none"}, "variables": {"ATEN_CPU_CAPABILITY": "none"}}
+"""What the example changes of the environment."""
 
 
 class InstructionSet(CauseRule):
@@ -59,15 +62,11 @@ class InstructionSet(CauseRule):
 
     def example(self) -> tuple[Any, Any]:
         """Two traces whose environments differ in the instruction set, and a sum that differs."""
-        changed = {"hardware": {"cpu_capability": "none"}, "variables": {"ATEN_CPU_CAPABILITY": "none"}}
-        return doctored(_program, changed)
+        return doctored(_program, _CHANGED)
 
     def impostors(self) -> Iterable[tuple[Any, Any]]:
         """The environments differ likewise, and so does another part of them; or what differs is in the program."""
-        changed = {"hardware": {"cpu_capability": "none"}, "variables": {"ATEN_CPU_CAPABILITY": "none"}}
-        other = {"flags": {"mkldnn": False}} if "flags" not in changed else {"versions": {"torch": "2.4.1"}}
-        yield doctored(_program, {**changed, **other})
-        yield doctored(_program, changed)[0], doctored(lambda: _program() * 1.5, {})[1]
+        return impostors(_program, _CHANGED, {"flags": {"mkldnn": False}})
 
 
 def _program() -> Any:

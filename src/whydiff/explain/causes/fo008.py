@@ -12,7 +12,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._state import listed
-from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
+from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Verdict
 
 _KINDS = ("arguments", "region")
 
@@ -62,40 +62,17 @@ class FormulaDiffers(CauseRule):
 
     def explain(self, view: View) -> Finding | None:
         """Another argument, or other ops."""
-        calls = view.seen.calls
-        if view.origin.kind not in _KINDS or not view.other_function or not all(calls) or not np.isfinite(view.apart):
+        if view.origin.kind not in _KINDS or not _computes_otherwise(view):
             return None
-        if any(call.rng for side in calls for call in side):
-            return None
-        text, key = _arguments(view) if view.single is not None else _ops(calls)
-        if not text:
-            return None
-        evidence = Evidence(
-            f"{text}; on the same inputs the results lie {view.apart:.2g} of their size apart in float64",
-            {
-                "reference": [str(call.site) for call in calls[0]],
-                "candidate": [str(call.site) for call in calls[1]],
-                "apart_in_float64": view.apart,
-            },
-        )
-        return Finding(
-            self.code,
-            key,
-            Verdict.SEMANTIC,
-            (evidence,),
-            view.give_argument() or view.replace_op(),
-            {"text": text},
-            general=True,
-        )
+        text, key = _arguments(view) if view.single is not None else _ops(view.seen.calls)
+        return self._finding(view, text, key, view.give_argument() or view.replace_op()) if text else None
 
     def explain_joint(self, view: View) -> Finding | None:
         """Ops that give values of other shapes, so that they are compared where the shapes are equal again."""
+        return self._finding(view, *_of_joint(view), view.replace_op()) if _computes_otherwise(view) else None
+
+    def _finding(self, view: View, text: str, key: Any, away: tuple[Intervention, ...]) -> Finding:
         calls = view.seen.calls
-        if not view.other_function or not all(calls) or not np.isfinite(view.apart):
-            return None
-        if any(call.rng for side in calls for call in side):
-            return None
-        text, key = _of_joint(view)
         evidence = Evidence(
             f"{text}; on the same inputs the results lie {view.apart:.2g} of their size apart in float64",
             {
@@ -104,7 +81,7 @@ class FormulaDiffers(CauseRule):
                 "apart_in_float64": view.apart,
             },
         )
-        return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), view.replace_op(), {"text": text}, general=True)
+        return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), away, {"text": text}, general=True)
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of arguments or of lists of ops."""
@@ -147,6 +124,14 @@ class FormulaDiffers(CauseRule):
         yield (lambda: clipped(x)), (lambda: clipped(x.abs() - 1))
         yield Axis(-1), Axis(-2)
         yield (lambda: dropped(0.25)), (lambda: dropped(0.5))
+
+
+def _computes_otherwise(view: View) -> bool:
+    """Whether both sides have ops, none that draws, whose results differ in float64."""
+    calls = view.seen.calls
+    if not view.other_function or not all(calls) or not np.isfinite(view.apart):
+        return False
+    return not any(call.rng for side in calls for call in side)
 
 
 def _arguments(view: View) -> tuple[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -79,15 +79,7 @@ class ThreadCount(CauseRule):
         half = torch.randn(32768, generator=torch.Generator().manual_seed(0))
         numbers = torch.cat([half, -half.sort().values])  # their sum is nothing but rounding
 
-        def total(threads: int) -> Any:
-            before = torch.get_num_threads()
-            torch.set_num_threads(threads)
-            try:
-                return numbers.sum()
-            finally:
-                torch.set_num_threads(before)
-
-        return lambda: total(1), lambda: total(2)
+        return lambda: _with(1, numbers.sum), lambda: _with(2, numbers.sum)
 
     def impostors(self) -> Iterable[tuple[Any, Any]]:
         """Another number of threads, and the difference comes from another layout, or from another op."""
@@ -96,16 +88,19 @@ class ThreadCount(CauseRule):
         numbers = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
         relaid = numbers.t().contiguous().t()
 
-        def total(threads: int, op: Any) -> Any:
-            before = torch.get_num_threads()
-            torch.set_num_threads(threads)
-            try:
-                return op()
-            finally:
-                torch.set_num_threads(before)
+        yield (lambda: _with(1, lambda: numbers.sum(1))), (lambda: _with(2, lambda: relaid.sum(1)))
+        yield (lambda: _with(1, lambda: numbers.sum(1))), (lambda: _with(2, lambda: numbers.mean(1) * 256 + 1e-3))
 
-        yield (lambda: total(1, lambda: numbers.sum(1))), (lambda: total(2, lambda: relaid.sum(1)))
-        yield (lambda: total(1, lambda: numbers.sum(1))), (lambda: total(2, lambda: numbers.mean(1) * 256 + 1e-3))
+
+def _with(threads: int, op: Callable[[], Any]) -> Any:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return op()
+    finally:
+        torch.set_num_threads(before)
 
 
 def _gives(mine: tuple[Executor, Call], other: tuple[Executor, Call]) -> bool:
