@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -64,3 +66,11 @@ def test_the_grid_holds_every_difference_and_stays_small(shape: list[int], seed:
     assert len(found.grid) <= CELLS and all(len(row) <= CELLS for row in found.grid)
     cells = [value for row in found.grid for value in row if value]
     assert cells == [float(theirs[at].astype(np.float64) - ours[at].astype(np.float64))]
+
+
+def test_infinities_on_both_sides_warn_of_nothing() -> None:
+    ours, theirs = (Payload(np.array([[1.0, -np.inf, last]], np.float32), "float32") for last in (np.inf, -np.inf))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = picture("output", ours, theirs)
+    assert found is not None and found.first == (0, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whydiff.errors import PayloadError, ReplayError
+from whydiff.errors import PayloadError, ReplayError, attempted
 from whydiff.numbers.picture import picture
 from whydiff.pair.lockstep import Lockstep, Look, payloads_of
 from whydiff.records import Call, Picture
@@ -22,8 +22,9 @@ class Pictures:
         if len(self.taken) == MOST or look.map is not None:
             return
         try:
-            found = picture(str(look.reference.site), *payloads_of(step, look))
+            both = payloads_of(step, look)
         except (PayloadError, ReplayError):
             return  # nothing to look at: the origin itself is reported all the same
+        found = attempted("the picture of a place", lambda: picture(str(look.reference.site), *both), None)
         if found is not None:
             self.taken.append(found)

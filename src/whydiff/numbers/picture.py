@@ -34,7 +34,8 @@ def picture(name: str, reference: Payload, candidate: Payload) -> Picture | None
     width = shape[-1] if len(shape) > 1 else min(CELLS, reference.bits.size)
     kept = max(1, MOST // width) * width
     ours, theirs = (_first(payload, kept) for payload in (reference, candidate))
-    apart = np.abs(theirs - ours)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinity less infinity
+        apart = np.abs(theirs - ours)
     apart[np.isnan(ours) & np.isnan(theirs) | (ours == theirs)] = 0.0
     differing = np.flatnonzero(apart != 0)
     if not differing.size:
