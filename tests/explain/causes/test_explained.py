@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import whydiff
+from whydiff.explain.causes._view import distance
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
 
@@ -125,3 +128,10 @@ def test_a_value_that_neither_side_computes_is_no_missing_counterpart() -> None:
         return F.layer_norm(hidden, (16,)) if after else hidden
 
     assert "NC001" not in dict(shown(compare(lambda: run(True), lambda: run(False))))
+
+
+def test_a_distance_of_infinities_is_that_of_the_finite_numbers_and_warns_of_nothing() -> None:
+    ours, theirs = np.array([math.inf, 1.0]), np.array([math.inf, 2.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert distance(ours, theirs) == 1.0 and distance(ours, theirs[::-1]) == math.inf

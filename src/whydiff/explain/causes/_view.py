@@ -289,7 +289,7 @@ def distance(ours: Array, theirs: Array) -> float:
     if not known.any() or np.any(np.isfinite(ours) != np.isfinite(theirs)):
         return float("inf")
     size = float(np.sqrt(np.mean(np.square(ours[known]))))
-    apart = float(np.sqrt(np.mean(np.square((theirs - ours)[known]))))
+    apart = float(np.sqrt(np.mean(np.square(theirs[known] - ours[known]))))
     return apart / size if size else (0.0 if apart == 0 else float("inf"))
 
 
