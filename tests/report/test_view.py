@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from golden import GOLDEN, INCOMPARABLE, PRECISION, TWO_CAUSES, differs
 
-from whydiff.records import Comparison, Count, Growth, Measurement, Origin, Site, Verdict
+from whydiff.records import Comparison, Count, Growth, Measurement, Origin, Remedy, Site, Verdict
 from whydiff.report._growth import LONGEST, depths, growth_blocks
 from whydiff.report._origins import MOST, groups, origin_blocks
 from whydiff.report._view import build
@@ -146,6 +146,14 @@ def test_refuted_and_inert_causes_are_marked() -> None:
     sections = {s.title: texts(s.blocks) for s in build(PRECISION).sections}
     assert "✗ ST004" in sections["Causes (3)"] and "inert on this input" in sections["Causes (3)"]
     assert "experiment (refuted)" in sections["Causes (3)"]
+
+
+def test_a_remedy_says_whether_it_was_carried_out() -> None:
+    (cause, *_) = PRECISION.causes
+    for done, said in ((True, "(carried out: the outputs then agreed)"), (False, "(not carried out itself)")):
+        told = replace(cause, remedy=Remedy("Keep it wide.", carried_out=done))
+        section = next(s for s in build(replace(PRECISION, causes=(told,))).sections if s.title.startswith("Causes"))
+        assert f"remedy {said}: Keep it wide." in texts(section.blocks)
 
 
 def test_a_long_list_of_gaps_is_cut_with_a_count() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from whydiff.records import Cause, Experiment, Remedy
+from whydiff.records import Cause, Experiment
 from whydiff.report._effect import cause_effect
 from whydiff.report._proof import done, result
 from whydiff.report.answer import STANDING, sentence
-from whydiff.report.words import clause, listed, place, plain
+from whydiff.report.words import carried_out, clause, listed, place, plain
 
 _STANDING = {**STANDING, "refuted": "ruled out", "inconclusive": "open"}
 _CAME = {
@@ -67,7 +67,7 @@ def _card(cause: Cause) -> Card:
         experiments=tuple(map(_tried, cause.experiments)),
         fix=plain(cause.remedy.text) if cause.remedy else "",
         code=plain(cause.remedy.code) if cause.remedy else "",
-        tried=_carried_out(cause.remedy),
+        tried=carried_out(cause.remedy) if cause.remedy else "",
     )
 
 
@@ -79,9 +79,3 @@ def _tried(experiment: Experiment) -> Tried:
         done=listed((plain(str(one)) for one in experiment.interventions), 4) or "nothing was changed",
         predicted=plain(experiment.prediction),
     )
-
-
-def _carried_out(remedy: Remedy | None) -> str:
-    if remedy is None:
-        return ""
-    return "(carried out: the outputs then agreed)" if remedy.carried_out else "(not carried out itself)"

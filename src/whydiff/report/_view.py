@@ -16,6 +16,7 @@ from whydiff.report.answer import answer
 from whydiff.report.blocks import Block, Code, Section, Table, Text, Tone, View
 from whydiff.report.words import (
     MARKS,
+    carried_out,
     clause,
     count,
     different,
@@ -138,7 +139,7 @@ def _cause(cause: Cause, verbose: bool) -> tuple[Block, ...]:
     if cause.effect:
         blocks.append(Text("effect: " + ", ".join(f"{metric(m)} {figure(m)}" for m in cause.effect), 1))
     if cause.remedy:
-        blocks.append(Text(f"remedy: {plain(cause.remedy.text)}", 1))
+        blocks.append(Text(f"remedy {carried_out(cause.remedy)}: {plain(cause.remedy.text)}", 1))
         if cause.remedy.code:
             blocks.append(Code(plain(cause.remedy.code)))
     blocks.append(Text(f"read more: whydiff cause {plain(cause.code)}", 1, tone="dim"))
