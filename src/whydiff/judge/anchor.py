@@ -70,9 +70,7 @@ class Inside:
     apart: str = ""
 
 
-def inside(
-    case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = (), rerun: Rerun | None = None
-) -> Inside:
+def inside(case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = ()) -> Inside:
     """The observed runs' verdict with what `RULES` ask for besides."""
     unobserved = [e for cause in causes if cause.status == "confirmed" and not cause.inert for e in cause.experiments]
     apart = (c for c in causes if c.status == "confirmed" and c.verdict is Verdict.INCOMPARABLE)
@@ -92,7 +90,6 @@ def inside(
         origins=len(local.origins),
         unpaired=len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate),
         proven=any(experiment.method == "rerun" for experiment in unobserved),
-        rerun=rerun,
         apart=next((f"{one.name} at {one.site}, proven by experiment" for one in apart), ""),
     )
 

@@ -7,7 +7,7 @@ first whose ``explain_state`` answers gets it (its answer is the proof), so that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from whydiff.errors import PayloadError, guarded
@@ -80,19 +80,9 @@ class Difference:
         return found
 
 
-@dataclass
-class _Memory:
-    """What was worked out for one case."""
-
-    known: dict[str, Any] = field(default_factory=dict)
-
-
 def remember(case: Case, key: str, work: Callable[[], T]) -> T:
     """The result of ``work()``, worked out once per case."""
-    memory = vars(case).setdefault("_causes_memory", _Memory())  # where cached_property keeps its values too
-    if key not in memory.known:
-        memory.known[key] = work()
-    return memory.known[key]  # type: ignore[no-any-return]
+    return case.shared(key, work)  # type: ignore[no-any-return]
 
 
 def differences(case: Case, cause: str = "") -> tuple[Difference, ...]:
