@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from whydiff.records import (
     Environment,
     Event,
     Fingerprint,
+    Hole,
     Kind,
     Leaf,
     LeafRole,
@@ -234,11 +236,47 @@ def test_a_payload_may_change_after_it_was_added(tmp_path: Path) -> None:
     assert back is not None and back.bits.tolist() == [1, 1, 1]
 
 
+def test_a_large_payload_that_was_interrupted_is_not_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bits = np.ones(100, np.float32)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with TraceWriter(tmp_path, framework="torch", level="op", shard_bytes=100, tolerant=True) as writer:
+        writer.add_payload("before", Payload(np.zeros(3, np.float32), "float32"))
+        writer.end_step()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("whydiff.capturing.store.writer.os.replace", interrupted)
+            writer.add_payload("lost", Payload(bits, "float32"))
+        bits[:] = 2  # the program goes on, or gives the memory back
+        writer.add_payload("kept", Payload(bits, "float32"))
+    trace = open_trace(tmp_path)
+    assert sorted(trace.payloads) == ["before", "kept"]
+    kept = trace.payload("kept")
+    assert kept is not None and set(kept.bits.tolist()) == {2}
+
+
+def test_what_is_left_out_beyond_the_budget_is_counted_whoever_gives_it(tmp_path: Path) -> None:
+    for name in ("closed", "raised"):
+        with (
+            contextlib.suppress(RuntimeError),
+            TraceWriter(tmp_path / name, framework="torch", level="op", max_bytes=100) as writer,
+        ):
+            kept = [writer.add_payload(str(i), Payload(np.zeros(10, np.float32), "float32")) for i in range(5)]
+            assert kept == [True, True, False, False, False]
+            if name == "raised":
+                raise RuntimeError
+        hole = Hole("left out", "full tensors beyond the budget on disk", "2", 3)
+        assert open_trace(tmp_path / name).holes == (hole,)
+
+
 def test_shards_are_bounded(tmp_path: Path) -> None:
     with TraceWriter(tmp_path, framework="torch", level="op", shard_bytes=100) as writer:
         for i in range(10):
             writer.add_payload(str(i), Payload(np.full(10, i, np.float32), "float32"))
-            assert writer._waiting_bytes <= 100
+            assert writer._waiting.nbytes <= 100
     assert len(list(tmp_path.glob("payloads-*.safetensors"))) == 5
 
 

@@ -13,18 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from whydiff.capturing.holes import MOST, lost
+from whydiff.capturing.holes import MOST, Holes, lost
 from whydiff.capturing.sink import Sink
 from whydiff.capturing.store.at import At
-from whydiff.capturing.store.dtypes import as_saved, stored_array
+from whydiff.capturing.store.dtypes import as_saved
 from whydiff.capturing.store.encode import IndexEncoder, line
 from whydiff.capturing.store.layout import INDEX, RESERVE, SHARD_BYTES, TEMPORARY, make_room, shard_name
 from whydiff.capturing.store.manifest import NOT_CHECKED, Manifest, write_manifest
 from whydiff.capturing.store.own import wrote
-from whydiff.capturing.store.safetensors_file import MAX_DIMENSIONS, SafetensorsFile
+from whydiff.capturing.store.safetensors_file import SafetensorsFile
 from whydiff.capturing.store.shard_file import write_shard
+from whydiff.capturing.store.waiting import Waiting, check_payload
 from whydiff.errors import CaptureError, UsageError, one_line
 from whydiff.records import Call, Environment, Hole, Leaf, ObserverCheck, Output, Payload
 
@@ -75,7 +74,8 @@ class TraceWriter(Sink):
         self._at = At()
         self._marked = self._at
         self._keys: set[str] = set()
-        self._waiting: dict[str, tuple[np.ndarray[Any, Any], str, str]] = {}  # key → bits, dtype, stored
+        self._waiting = Waiting()
+        self._left_out = Holes()
         self._closed = False
         self._process = os.getpid()
         self.why_ended = ""
@@ -111,10 +111,6 @@ class TraceWriter(Sink):
     def ended(self) -> bool:
         """Nothing more can be written (the disk is full, the process is a forked child): what is given is dropped."""
         return self._gone()
-
-    @property
-    def _waiting_bytes(self) -> int:
-        return sum(bits.nbytes for bits, _, _ in self._waiting.values())
 
     def _gone(self) -> bool:
         return bool(self.why_ended) or self._elsewhere
@@ -218,51 +214,55 @@ class TraceWriter(Sink):
         taken = key in self._keys or key in self._waiting
         if taken and self._tolerant:
             return True  # by who was interrupted, and adds it again
-        if not key or key == "__metadata__" or taken or not key.isprintable():
-            raise CaptureError(
-                "A payload's key cannot be used.",
-                where=repr(key),
-                actual="taken" if taken else "",
-                expected="a new, printable, non-empty string other than __metadata__",
-            )
-        if payload.bits.ndim > MAX_DIMENSIONS:
-            raise CaptureError("A payload has too many dimensions.", where=key, actual=str(payload.bits.ndim))
-        waiting = self._waiting_bytes
-        if self._gone() or self._at.payload_bytes + waiting + payload.bits.nbytes > self._max_bytes:
+        check_payload(key, payload, taken)
+        if self._gone():
             return False
-        if self._waiting and waiting + payload.bits.nbytes > self._shard_bytes:
+        size = payload.bits.nbytes
+        if self._at.payload_bytes + self._waiting.nbytes + size > self._max_bytes:
+            self._left_out.add("left out", "full tensors beyond the budget on disk", key)
+            return False
+        if self._waiting and self._waiting.nbytes + size > self._shard_bytes:
             self._close_shard()
-        large = payload.bits.nbytes > self._shard_bytes  # it is written at once, and never copied
-        bits, stored = stored_array(key, payload, copy=not large)
-        self._waiting[key] = (bits, payload.dtype, stored)
-        if large:
-            self._close_shard()
+        if size > self._shard_bytes:
+            self._write_uncopied(key, payload)
+        else:
+            self._waiting.put(key, payload)
         return not self._gone()
+
+    def _write_uncopied(self, key: str, payload: Payload) -> None:
+        """Write a large tensor at once; whatever interrupts that, nobody looks at its memory afterwards."""
+        shards = self._at.shards
+        try:
+            self._waiting.put(key, payload, copy=False)
+            self._close_shard()
+        finally:
+            if self._at.shards > shards:
+                self._keys.add(key)
+            self._waiting.drop([key])
 
     def _close_shard(self) -> None:
         if not self._waiting or self._gone():
             return
-        number, waiting = self._at.shards, dict(self._waiting)
+        number, waiting = self._at.shards, self._waiting.held()
         path = self.path / shard_name(number)
         temporary = path.with_name(path.name + TEMPORARY)
         with self._recording(path):
-            write_shard(temporary, {key: as_saved(bits) for key, (bits, _, _) in waiting.items()})
+            write_shard(temporary, {key: as_saved(tensor.bits) for key, tensor in waiting.items()})
             header = SafetensorsFile(temporary)
             os.replace(temporary, path)
             rows: list[list[Any]] = [["shard", number, header.size, header.header_crc32]]
-            for key, (bits, dtype, stored) in waiting.items():
+            for key, (bits, stored, dtype, _) in waiting.items():
                 rows.append(["payload", key, dtype, stored, list(bits.shape), number, zlib.crc32(header.slice(key))])
         if self._gone():
             return
-        size = self._at.payload_bytes + sum(bits.nbytes for bits, _, _ in waiting.values())
         self._commit(
             lambda: b"".join(line(row) for row in rows),
             shards=number + 1,
             payloads=self._at.payloads + len(waiting),
-            payload_bytes=size,
+            payload_bytes=self._at.payload_bytes + sum(tensor.bits.nbytes for tensor in waiting.values()),
         )
         self._keys.update(waiting)
-        self._waiting = {key: held for key, held in self._waiting.items() if key not in waiting}
+        self._waiting.drop(waiting)
 
     def _mark(self, word: str, steps: int) -> None:
         self._close_shard()
@@ -338,6 +338,7 @@ class TraceWriter(Sink):
             return
         if self._closed:
             raise _closed(self.path)
+        manifest = replace(manifest, holes=(*manifest.holes, *self._left_out.all()))
         if self.why_ended:
             self._finish_short(manifest)
             return
@@ -385,7 +386,7 @@ class TraceWriter(Sink):
     def _give_up(self, error: Exception) -> None:
         """Nothing more can be written: keep what was whole, and make room for saying so."""
         self.why_ended = one_line(error)
-        self._waiting.clear()
+        self._waiting = Waiting()
         try:
             for name in os.listdir(self.path):
                 if name.endswith(TEMPORARY) or name == shard_name(self._marked.shards):

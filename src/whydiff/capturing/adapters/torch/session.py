@@ -333,10 +333,7 @@ class Session(StandsAside, contract.Session):
         if self.sink is None:
             self._random_states[key] = replace(payload, bits=payload.bits.copy())  # the program goes on writing there
             return True
-        kept = self.sink.add_payload(key, payload)
-        if not kept:
-            self.recorder.holes.add("left out", "full tensors beyond the budget on disk", key)
-        return kept
+        return self.sink.add_payload(key, payload)
 
     def _hand_on(self) -> None:
         """Give the sink what was recorded; in memory, records are made when they are asked for."""

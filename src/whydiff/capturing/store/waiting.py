@@ -1,0 +1,80 @@
+"""Full tensors that wait to be written to a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from whydiff.capturing.store.dtypes import stored_array
+from whydiff.capturing.store.safetensors_file import MAX_DIMENSIONS
+from whydiff.errors import CaptureError
+from whydiff.records import Payload
+
+
+class Tensor(NamedTuple):
+    """One of them: bits in row-major order, names of their dtype and of its own, bytes of all up to it."""
+
+    bits: np.ndarray[Any, Any]
+    stored: str
+    dtype: str
+    end: int
+
+
+class Waiting:
+    """Tensors by key, in order; every change is one assignment, so that no interrupt leaves it half made."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._held
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all bits."""
+        return next(reversed(self._held.values())).end if self._held else 0
+
+    def put(self, key: str, payload: Payload, *, copy: bool = True) -> None:
+        """Let one wait.
+
+        Args:
+            key: new.
+            payload: its tensor.
+            copy: False: its memory is not written to, or given back, before it is dropped.
+
+        Raises:
+            CaptureError: its bits do not have its dtype.
+        """
+        bits, stored = stored_array(key, payload, copy=copy)
+        self._held[key] = Tensor(bits, stored, payload.dtype, self.nbytes + bits.nbytes)
+
+    def held(self) -> dict[str, Tensor]:
+        """What waits now."""
+        return dict(self._held)
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Forget some: they were written, or cannot be."""
+        gone = set(keys)
+        self._held = {key: tensor for key, tensor in self._held.items() if key not in gone}
+
+
+def check_payload(key: str, payload: Payload, taken: bool) -> None:
+    """Refuse what no shard can hold.
+
+    Raises:
+        CaptureError: the key is empty, reserved or taken, or the tensor has too many dimensions.
+    """
+    if not key or key == "__metadata__" or taken or not key.isprintable():
+        raise CaptureError(
+            "A payload's key cannot be used.",
+            where=repr(key),
+            actual="taken" if taken else "",
+            expected="a new, printable, non-empty string other than __metadata__",
+        )
+    if payload.bits.ndim > MAX_DIMENSIONS:
+        raise CaptureError("A payload has too many dimensions.", where=key, actual=str(payload.bits.ndim))
