@@ -141,8 +141,10 @@ def _record(fields: dict[str, Any], where: str) -> StepRecord:
         for name in ("names", "weights", "gradients", "trained", "losses"):
             fields[name] = tuple(fields[name])
         fields["sample"], fields["slopes"] = (_array(fields[name]) for name in ("sample", "slopes"))
+        settings = fields["settings"].items()
+        fields["settings"] = {name: tuple(value) if isinstance(value, list) else value for name, value in settings}
         return StepRecord(**fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TraceFormatError(
             "A line of this log is not as whydiff writes it.", where=where, actual=str(error)
         ) from error

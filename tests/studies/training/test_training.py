@@ -176,6 +176,39 @@ def test_logs_are_compared_without_their_programs(tmp_path: Path) -> None:
     assert "name the programs" in stored.notes[0]
 
 
+def test_losses_that_are_no_numbers_are_equal_to_themselves() -> None:
+    def spoiled(step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        if step == 2:
+            with torch.no_grad():
+                next(model.parameters()).fill_(float("nan"))
+
+    found = compare_training(trained(change=spoiled), trained(change=spoiled))
+    assert found.verdict is Verdict.IDENTICAL
+    assert found.points[2].loss != found.points[2].loss
+
+
+def test_a_log_and_a_program_have_the_same_settings(tmp_path: Path) -> None:
+    def paired(step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.param_groups[0]["pair"] = (0.9, 0.999)
+
+    compare_training(trained(change=paired), trained(change=paired), TrainingOptions(log=str(tmp_path)))
+    found = compare_training(str(tmp_path / "reference"), trained(change=paired, rate=0.2))
+    assert found.parting is not None
+    settings = next(part for part in found.parting.parts if part.name == "hyperparameters")
+    assert settings.differing == ("0.lr",)
+
+
+def test_torch_is_as_it_was_where_the_last_step_cannot_be_kept() -> None:
+    backward = torch.autograd.backward
+
+    def full(step: StepRecord) -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        run_watched(trained(steps=1, by_hand=True), full)
+    assert torch.autograd.backward is backward
+
+
 def test_a_log_says_what_no_optimizer_updates() -> None:
     steps: list[StepRecord] = []
 

@@ -68,7 +68,7 @@ def _alike(reference: Steps, candidate: Steps, ahead: int) -> int:
         found += 2 * (ours.weights == theirs.weights)
         found += bool(ours.batch) and ours.batch == theirs.batch
         found += bool(ours.state) and ours.state == theirs.state
-        found += bool(ours.losses) and ours.losses == theirs.losses
+        found += bool(ours.losses) and _bits(ours.losses) == _bits(theirs.losses)
     return found
 
 
@@ -101,11 +101,16 @@ def _differs(ours: StepRecord, theirs: StepRecord) -> tuple[str, tuple[str, ...]
     same = len(ours.names) == len(theirs.names)  # under other names they are paired by place
     if not same or ours.weights != theirs.weights:
         return "parameters", _named(ours, ours.weights, theirs.weights)
-    if ours.losses != theirs.losses and ours.losses and theirs.losses:
+    if _bits(ours.losses) != _bits(theirs.losses) and ours.losses and theirs.losses:
         return "losses", ()
     if ours.gradients != theirs.gradients and ours.losses and theirs.losses:
         return "gradients", _named(ours, ours.gradients, theirs.gradients)
     return None
+
+
+def _bits(losses: Sequence[float]) -> list[str]:
+    """Losses as texts that are equal where the numbers are: NaN is NaN, and 0 is not -0."""
+    return [float(loss).hex() for loss in losses]
 
 
 def _named(ours: StepRecord, one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:

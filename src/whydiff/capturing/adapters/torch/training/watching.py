@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from whydiff.capturing.adapters.torch.dtypes import not_comparable, raw
-from whydiff.capturing.adapters.torch.fingerprints import spans_lanes
+from whydiff.capturing.adapters.torch.dtypes import integer_view, not_comparable, raw
+from whydiff.capturing.adapters.torch.fingerprints import row_major, spans_lanes
 from whydiff.capturing.adapters.torch.optimizers import parameters_of, settings_of, state_of
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.training.following import Following
@@ -20,7 +20,6 @@ from whydiff.capturing.steps import StepRecord
 
 _SAMPLED = 1024
 """Elements of all parameters together that are kept of every step."""
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 Digests = list[str]
 
 
@@ -43,14 +42,16 @@ class Watching(Following):
         self._began = time.perf_counter()
 
     def __exit__(self, *exception: Any) -> None:
-        self.updated_by_hand()
-        if self.roots and self._of != self.number:
+        try:
+            self.updated_by_hand()
+            if self.roots and self._of != self.number:
+                self._flush()
+                self.gradients_ready(None)  # how the last update left the parameters
             self._flush()
-            self.gradients_ready(None)  # how the last update left the parameters
-        self._flush()
-        for look in self._looks:
-            look.remove()
-        super().__exit__(*exception)
+        finally:
+            for look in self._looks:
+                look.remove()
+            super().__exit__(*exception)
 
     def differentiated(self, losses: tuple[torch.Tensor, ...]) -> None:
         self._losses += [loss.detach() for loss in losses if loss.numel() == 1]
@@ -141,16 +142,13 @@ class Lanes:
         spans, self._host = [], []
         on_device, self._device = [], []
         for i, tensor in enumerate(tensors):
-            dense = raw(tensor.detach())
             if not_comparable(tensor):
                 continue
-            if dense.device.type == "cpu":
-                dense = dense.contiguous()
-                low = int(dense.storage_offset()) * dense.element_size()
-                spans.append((dense, low, low + dense.numel() * dense.element_size()))
+            if tensor.device.type == "cpu":
+                spans.append(row_major(tensor))
                 self._host.append(i)
             else:
-                on_device.append(_bits_summed(dense))
+                on_device.append(integer_view(raw(tensor.detach())).sum(dtype=torch.int64))  # mod 2⁶⁴, in any order
                 self._device.append(i)
         self._lanes = spans_lanes(spans)
         self._sums = torch.stack(on_device) if on_device else None
@@ -164,12 +162,6 @@ class Lanes:
             for i, total in zip(self._device, self._sums.tolist(), strict=True):
                 found[i] = f"{total & 0xFFFFFFFFFFFFFFFF:016x}"
         return found
-
-
-def _bits_summed(tensor: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor's elements read as integers, mod 2⁶⁴: one pass, in any order; 0-dim int64."""
-    dense = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    return dense.contiguous().view(_WORDS[dense.element_size()]).sum(dtype=torch.int64)
 
 
 def digests(tensors: Sequence[torch.Tensor]) -> Digests:
