@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,25 +13,28 @@ MOST = 100
 
 
 class Holes:
-    """Counts holes by kind and reason; the first place of each is kept."""
+    """Counts holes by kind and reason; the first place of each is kept. Every thread of the program may add some."""
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()  # a finalizer may run ops, and count, while one is added
         self._found: dict[tuple[HoleKind, str], Hole] = {}
 
     def add(self, kind: HoleKind, why: str, where: str = "", count: int = 1) -> None:
         """Count one more (or several)."""
-        if (kind, why) not in self._found and sum(known == kind for known, _ in self._found) >= MOST:
-            why, where = "other reasons", ""
-        known = self._found.get((kind, why))
-        self._found[kind, why] = (
-            Hole(kind=kind, why=why, where=where, count=count)
-            if known is None
-            else replace(known, count=known.count + count)
-        )
+        with self._lock:
+            if (kind, why) not in self._found and sum(known == kind for known, _ in self._found) >= MOST:
+                why, where = "other reasons", ""
+            known = self._found.get((kind, why))
+            self._found[kind, why] = (
+                Hole(kind=kind, why=why, where=where, count=count)
+                if known is None
+                else replace(known, count=known.count + count)
+            )
 
     def all(self) -> tuple[Hole, ...]:
         """What was counted so far."""
-        return tuple(self._found.values())
+        with self._lock:
+            return tuple(self._found.values())
 
 
 def lost(holes: Sequence[Hole]) -> str:

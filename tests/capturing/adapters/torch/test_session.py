@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -190,3 +191,27 @@ def test_other_threads_are_left_alone(tmp_path: Path) -> None:
         thread.start()
         thread.join()
     assert len(open_trace(tmp_path / "t").calls) == 0
+
+
+def test_a_recursion_limit_that_the_program_sets_stays(tmp_path: Path) -> None:
+    before = sys.getrecursionlimit()
+    try:
+        with whydiff.capture(tmp_path / "a"):
+            nn.Linear(1, 1)(torch.ones(1, 1))
+        assert sys.getrecursionlimit() == before
+        with whydiff.capture(tmp_path / "b"):
+            sys.setrecursionlimit(before + 123)
+        assert sys.getrecursionlimit() == before + 123
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def test_what_cannot_be_read_before_a_cuda_graph_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("out of memory")
+
+    with whydiff.capture(tmp_path / "t") as session, monkeypatch.context() as patch:
+        patch.setattr(session.recorder.storages.queue, "flush", broken)
+        session.recorder.before_graph()
+    (hole,) = open_trace(tmp_path / "t").holes
+    assert hole.kind == "failed" and "out of memory" in hole.why

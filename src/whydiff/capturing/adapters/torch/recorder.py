@@ -331,13 +331,12 @@ class Recorder(Looks, TorchDispatchMode):
 
     def before_graph(self) -> None:
         """A CUDA graph is about to run and to write to memory that it tells nobody."""
-        self.storages.queue.flush()
+        self.guarded(GRAPH, self.storages.queue.flush)
 
     def after_graph(self) -> None:
         """Nothing that was known of a device's memory holds any more."""
         self.storages.forget_devices(self._log.next)
-        _, scope = self.scopes.phase_and_scope()
-        self._append("compute", scope, GRAPH, [], [])
+        self.guarded(GRAPH, lambda: self._append("compute", self.scopes.phase_and_scope()[1], GRAPH, [], []))
 
     def region(self, name: str, kind: HoleKind, reads: list[Row], result: Any) -> None:
         """Record a part of the program that ran as one, after it ran: what it changed inside is not known."""

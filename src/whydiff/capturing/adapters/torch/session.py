@@ -7,8 +7,8 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -115,8 +115,7 @@ class Session(StandsAside, contract.Session):
                 if self.level == "op":
                     stack.enter_context(self._uncompiled)
             else:
-                stack.callback(sys.setrecursionlimit, sys.getrecursionlimit())
-                sys.setrecursionlimit(_ROOM + sys.getrecursionlimit() * 2)
+                stack.enter_context(_deeper())
                 stack.callback(regions.leave, self)
                 regions.listen(self)
                 if self.level == "op":
@@ -369,6 +368,18 @@ class Session(StandsAside, contract.Session):
 
 
 _running: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+@contextmanager
+def _deeper() -> Iterator[None]:
+    """Room for the frames that a capture adds; a limit that the program sets itself inside the block stays."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(_ROOM + before * 2)
+    try:
+        yield
+    finally:
+        if sys.getrecursionlimit() == _ROOM + before * 2:
+            sys.setrecursionlimit(before)
 
 
 def _after_fork() -> None:
