@@ -13,7 +13,8 @@ import pytest
 import torch
 from tests import process_state
 from tests.scores import strangers
-from tests.scores.strangers import Rows, call_instead, calls, computing, copied, executed, parts, seal, spec, text
+from tests.scores.strangers import call_instead, calls, computing, copied, executed, parts, spec, text
+from tests.sealed import Rows, seal
 
 import whydiff
 from whydiff.capturing.apart import comparing

@@ -12,10 +12,10 @@ from whydiff.capturing.adapters.torch.dtypes import integer_view, raw, to_payloa
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes, device_lanes
 from whydiff.numbers.fingerprint import fingerprint_reference
 
-DTYPES = [
-    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
-    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool, torch.complex64, torch.complex128,
-]  # fmt: skip
+WORDS = (
+    "float64 float32 float16 bfloat16 float8_e4m3fn float8_e5m2 int64 int32 int16 int8 uint8 bool complex64 complex128"
+)
+DTYPES = [getattr(torch, name) for name in WORDS.split(" ")]
 CHUNK = 32768
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from tests.scores import strangers
 from tests.scores.judged import everything, judged
-from tests.scores.strangers import Rows, calls, computing, copied, executed, parts, seal, seal_payloads, spec, text
+from tests.scores.strangers import calls, computing, copied, executed, parts, seal_payloads, spec, text
+from tests.sealed import Rows, seal
 
 import whydiff
 from whydiff.errors import WhydiffError

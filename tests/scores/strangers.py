@@ -20,12 +20,11 @@ from typing import IO, Any
 from unittest import mock
 
 import torch
+from tests import sealed
+from tests.sealed import Manifest, Rows
 
 import whydiff
 from whydiff.capturing.apart import asking, child, comparing
-
-Rows = list[Any]
-Manifest = dict[str, Any]
 
 
 class Forked:
@@ -95,22 +94,9 @@ def warm(reference: Path, candidate: Path) -> Any:
 
 def parts(root: Path) -> tuple[Manifest, Rows]:
     """The manifest and the index's lines as data; all texts in the first line, all specs in the second."""
-    rows = [json.loads(line[9:]) for line in (root / "events.jsonl").read_bytes().splitlines()]
+    manifest, rows = sealed.parts(root)
     tables = [[word, [item for row in rows if row[0] == word for item in row[1]]] for word in ("strings", "specs")]
-    rest = [row for row in rows if row[0] not in ("strings", "specs")]
-    return json.loads((root / "manifest.json").read_text()), [*tables, *rest]
-
-
-def seal(root: Path, manifest: Manifest, rows: Rows) -> None:
-    """Write both with right checksums, so that only what they say is wrong."""
-    lines = [json.dumps(row).encode() for row in rows]
-    data = b"".join(b"%08x %b\n" % (zlib.crc32(line), line) for line in lines)
-    (root / "events.jsonl").write_bytes(data)
-    body = {name: value for name, value in manifest.items() if name != "checksum"}
-    if type(body.get("index_bytes")) is int:
-        body |= {"index_bytes": len(data), "index_crc32": zlib.crc32(data)}
-    head = json.dumps(body).encode()[:-1] + b", "
-    (root / "manifest.json").write_bytes(head + b'"checksum": "%08x"}' % zlib.crc32(head))
+    return manifest, [*tables, *(row for row in rows if row[0] not in ("strings", "specs"))]
 
 
 def seal_payloads(root: Path, rows: Rows) -> None:

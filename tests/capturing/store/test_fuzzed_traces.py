@@ -20,6 +20,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sealed import parts, seal
 
 import whydiff
 from whydiff.errors import WhydiffError
@@ -104,23 +105,6 @@ def judge(root: Path) -> None:
 def copied(captured: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         yield Path(shutil.copytree(captured, Path(folder) / "t"))
-
-
-def seal(root: Path, manifest: dict[str, Any], rows: list[Any]) -> None:
-    """Right checksums everywhere, so that what is in the records has to be judged."""
-    lines = [json.dumps(row).encode() for row in rows]
-    data = b"".join(b"%08x %b\n" % (zlib.crc32(line), line) for line in lines)
-    (root / "events.jsonl").write_bytes(data)
-    body = {name: value for name, value in manifest.items() if name != "checksum"}
-    if type(body.get("index_bytes")) is int:
-        body |= {"index_bytes": len(data), "index_crc32": zlib.crc32(data)}
-    head = json.dumps(body).encode()[:-1] + b", "
-    (root / "manifest.json").write_bytes(head + b'"checksum": "%08x"}' % zlib.crc32(head))
-
-
-def parts(root: Path) -> tuple[dict[str, Any], list[Any]]:
-    rows = [json.loads(line[9:]) for line in (root / "events.jsonl").read_bytes().splitlines()]
-    return json.loads((root / "manifest.json").read_text()), rows
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

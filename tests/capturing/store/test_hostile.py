@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sealed import parts, write_index, write_manifest
 
 from whydiff.capturing.store import TraceWriter, manifest, open_trace, save
 from whydiff.errors import TraceFormatError, TraceVersionError, WhydiffError
@@ -26,19 +27,14 @@ def reseal(root: Path, rows: list[Any] | None = None, *, raw: list[bytes] | None
     """Write index and manifest anew with right checksums, so that only the content is wrong."""
     if rows is not None:
         raw = [json.dumps(row).encode() for row in rows]
-    found = json.loads((root / "manifest.json").read_text())
+    found, _ = parts(root)
     if raw is not None:
-        data = b"".join(b"%08x %b\n" % (zlib.crc32(text), text) for text in raw)
-        (root / "events.jsonl").write_bytes(data)
-        found["index_bytes"], found["index_crc32"] = len(data), zlib.crc32(data)
-    found.pop("checksum")
-    found.update(changes)
-    head = json.dumps(found).encode()[:-1] + b", "
-    (root / "manifest.json").write_bytes(head + b'"checksum": "%08x"}' % zlib.crc32(head))
+        found |= write_index(root, raw)
+    write_manifest(root, found | changes)
 
 
 def rows_of(root: Path) -> list[Any]:
-    return [json.loads(line[9:]) for line in (root / "events.jsonl").read_bytes().splitlines()]
+    return parts(root)[1]
 
 
 def test_resealing_alone_changes_nothing(saved: Path) -> None:

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from whydiff.capturing.adapters.contract import Executor
 from whydiff.capturing.adapters.torch.dtypes import from_payload
+from whydiff.capturing.adapters.torch.environment import set_rng_state
 from whydiff.capturing.adapters.torch.operators import decomposed, describe, draws
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
@@ -55,19 +56,10 @@ class Drawing(TorchDispatchMode):
             state = self._states.get(self._count)
             self._count += 1
             if state is not None:
-                _set(state, args, kwargs)
+                given = next((item for item in (*args, *kwargs.values()) if isinstance(item, torch.Generator)), None)
+                device = next((a.device for a in args if isinstance(a, torch.Tensor)), kwargs.get("device"))
+                set_rng_state(state, given, device)
         return func(*args, **kwargs)
-
-
-def _set(state: torch.Tensor, args: Any, kwargs: Mapping[str, Any]) -> None:
-    given = next((item for item in (*args, *kwargs.values()) if isinstance(item, torch.Generator)), None)
-    device = next((a.device for a in args if isinstance(a, torch.Tensor)), torch.device(kwargs.get("device") or "cpu"))
-    if given is not None:
-        given.set_state(state)
-    elif device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
 
 
 __all__ = ["DRAW_FROM", "Drawing", "states_of"]

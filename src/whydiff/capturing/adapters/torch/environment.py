@@ -313,3 +313,13 @@ def rng_state(generator: torch.Generator | None, device: Any) -> Payload:
     if device is not None and torch.device(device).type == "cuda":
         return to_payload(torch.cuda.get_rng_state(device))
     return to_payload(torch.get_rng_state())
+
+
+def set_rng_state(state: torch.Tensor, generator: torch.Generator | None, device: Any) -> None:
+    """Let a random op draw from a state (uint8 `[bytes]`) that `rng_state` told of a like one."""
+    if generator is not None:
+        generator.set_state(state)
+    elif device is not None and torch.device(device).type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

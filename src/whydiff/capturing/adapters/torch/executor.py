@@ -12,7 +12,7 @@ from whydiff.capturing.adapters._live import FAILURES, Replay, short
 from whydiff.capturing.adapters.contract import FUSED
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view, not_comparable, to_payload
-from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now
+from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now, set_rng_state
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.held import Held, extent, laid_out
 from whydiff.capturing.adapters.torch.held_to import check_indices, contracts
@@ -155,14 +155,8 @@ class Executor(Replay):
         state = self.trace.payload(call.rng)
         if state is None:
             raise ReplayError("The random state was not kept.", where=str(call.site))
-        device = next((r.device for r in reads), torch.device(kwargs.get("device") or "cpu"))
-        generator = kwargs.get("generator")
-        if generator is not None:
-            generator.set_state(from_payload(state))
-        elif device.type == "cuda":
-            torch.cuda.set_rng_state(from_payload(state), device)
-        else:
-            torch.set_rng_state(from_payload(state))
+        device = next((read.device for read in reads), kwargs.get("device"))
+        set_rng_state(from_payload(state), kwargs.get("generator"), device)
 
     def _stopped(self) -> None:
         self._runs -= 1
