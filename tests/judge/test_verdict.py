@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from whydiff.judge.weighing import held_back
-from whydiff.records import Cause, Experiment, Verdict
+from whydiff.judge.weighing import held_back, offered
+from whydiff.records import Cause, Experiment, Remedy, Verdict
 
 DONE = Experiment((), "outputs equal", "bit-equal", "confirmed", "replay")
 GENERAL = Cause(
@@ -46,3 +46,10 @@ def test_a_general_cause_of_precision_does_not_wait() -> None:
 def test_a_named_cause_waits_for_nobody() -> None:
     eps = replace(GENERAL, code="FO001", name="eps-differs")
     assert held_back((eps, UNTRIED)) == (eps, UNTRIED)
+
+
+def test_what_an_experiment_speaks_against_is_not_advised() -> None:
+    advised = replace(GENERAL, remedy=Remedy("Change it."))
+    assert offered(replace(advised, status="refuted")).remedy is None
+    assert offered(replace(advised, status="refuted", inert=True)).remedy is not None
+    assert offered(advised) == advised

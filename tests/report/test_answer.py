@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from golden import GOLDEN, PRECISION, TWO_CAUSES
 
 from plain import faults
-from whydiff.records import Cause, Comparison, Experiment, Intervention, Measurement, Remedy, Verdict
+from whydiff.records import Cause, Comparison, Count, Experiment, Intervention, Measurement, Remedy, Verdict
+from whydiff.report._cards import cards
 from whydiff.report.answer import answer
 from whydiff.report.terminal import TerminalReporter
 
@@ -26,6 +28,7 @@ where   model.rotary_emb.inv_freq – the only place where a difference starts
 effect  96480 of 147456 elements differ; 33.3 % of the top-1 tokens flip
 proof   undone in the candidate: mean difference 0.076 → 0
 fix     Load the weights in bf16 instead of casting the whole model afterwards
+        (untried)
         model = AutoModelForCausalLM.from_pretrained(path, dtype="bfloat16")
 also    2 other suspects ruled out; 1 kind of things not compared
 """,
@@ -35,7 +38,7 @@ where   model.norm.eps – a difference starts in 6 places, first at model.norm:
         add (2nd)
 effect  96480 of 147456 elements differ; 33.3 % of the top-1 tokens flip
 proof   undone in the candidate: mean difference 0.01 → 1.0e-07
-fix     Use the reference's epsilon
+fix     Use the reference's epsilon (untried)
         model.norm.eps = 1e-5
 also    a difference is left after correcting each place; 1 kind of things not
         compared
@@ -123,12 +126,64 @@ def _cause(status: str, **given: object) -> Cause:
     return Cause(**{**fields, **given})  # type: ignore[arg-type]
 
 
+def test_outputs_of_which_a_part_was_compared_are_not_said_to_be_equal_as_a_whole() -> None:
+    part = Count("rows of outputs", "3 of 4 are padding", 3, code="part")
+    found = answer(replace(GOLDEN["identical"], not_compared=(part,)))
+    assert found.headline == "IDENTICAL: every output is bit-equal where it was compared"
+    assert found.effect == "none: the output is bit-equal where it was compared"
+
+
 def test_a_proven_cause_is_said_with_both_experiments() -> None:
     found = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(_cause("confirmed"),)))
     assert found.headline == "SEMANTIC, proven: the candidate's epsilon is 1e-3, the reference's 1e-5 (FO002)"
     assert found.proof == "undone in the candidate: all 182,016 numbers agree; done to the reference: the same"
-    assert found.fix == "Give both sides the same epsilon"
+    assert found.fix == "Give both sides the same epsilon (untried)"
     assert "        candidate.norm.eps = 1e-5\n" in found.text()
+
+
+@pytest.mark.parametrize(
+    ("remedy", "left", "said"),
+    [
+        (
+            Remedy("Change it.", is_take_away=True, carried_out=True),
+            "nothing",
+            "Change it (tried: all 182,016 numbers agree)",
+        ),
+        (
+            Remedy("Change it.", is_take_away=True),
+            "elsewhere",
+            "Change it (tried: its places agree; what is left starts elsewhere)",
+        ),
+        (
+            Remedy("Change it.", is_take_away=True, carried_out=True),
+            "rounding",
+            "Change it (tried: only rounding is left)",
+        ),
+        (Remedy("Change it."), "nothing", "Change it (untried)"),
+        (Remedy("Accept it.", accepts=True), "nothing", "Accept it"),
+        (Remedy("Change it. " * 40), "nothing", "… (untried)"),
+    ],
+)
+@pytest.mark.parametrize("status", ["confirmed", "located"])
+def test_a_fix_says_whether_it_was_carried_out_and_what_was_left(
+    remedy: Remedy, left: Any, said: str, status: str
+) -> None:
+    one = _cause(status, remedy=remedy)
+    one = replace(one, experiments=tuple(replace(e, left=left) for e in one.experiments))
+    found = replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(one,))
+    assert answer(found).fix.endswith(said) and len(answer(found).fix) <= 180
+    assert not faults(found)
+    how = said[said.find("(") :] if "(" in said else ""
+    assert f"remedy{' ' + how if how else ''}: " in TerminalReporter(verbose=1).render(found)
+    assert cards((one,))[0].tried == how
+
+
+def test_a_fix_of_which_only_the_other_direction_was_tried_is_untried() -> None:
+    one = _cause("located", remedy=Remedy("Change it.", is_take_away=True))
+    one = replace(one, experiments=tuple(replace(e, direction="put_in") for e in one.experiments))
+    found = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(one,)))
+    assert found.fix == "Change it (untried)"
+    assert found.proof.startswith("done to the reference: ")
 
 
 def test_a_located_cause_starts_here_and_is_no_reason() -> None:

@@ -150,10 +150,10 @@ def test_refuted_and_inert_causes_are_marked() -> None:
 
 def test_a_remedy_says_whether_it_was_carried_out() -> None:
     (cause, *_) = PRECISION.causes
-    for done, said in ((True, "(carried out: the outputs then agreed)"), (False, "(not carried out itself)")):
-        told = replace(cause, remedy=Remedy("Keep it wide.", carried_out=done))
+    for same_change, said in ((True, "tried: "), (False, "untried)")):
+        told = replace(cause, remedy=Remedy("Keep it wide.", is_take_away=same_change, carried_out=same_change))
         section = next(s for s in build(replace(PRECISION, causes=(told,))).sections if s.title.startswith("Causes"))
-        assert f"remedy {said}: Keep it wide." in texts(section.blocks)
+        assert f"remedy ({said}" in texts(section.blocks)
 
 
 def test_a_long_list_of_gaps_is_cut_with_a_count() -> None:

@@ -105,6 +105,7 @@ def test_a_mistake_is_named_where_it_begins(mistake: dict[str, Any], code: str, 
     assert diagnosis.verdict is Verdict.SEMANTIC
     assert [cause.code for cause in diagnosis.causes] == [code], (diagnosis.origins, diagnosis.causes)
     assert diagnosis.causes[0].status == "confirmed"
+    assert [e.direction for e in diagnosis.causes[0].experiments] == ["take_away", "put_in"]
     assert diagnosis.origins[0].site.scope == where
     assert len(diagnosis.origins) == (1 if code == "FO004" else LAYERS)
     assert diagnosis.to_dict()["verdict"] == "semantic"
@@ -203,3 +204,12 @@ def test_the_command_checks_two_files(tmp_path: Path) -> None:
     assert json.loads(found["right"].stdout)["verdict"] in ("identical", "rounding")
     assert found["wrong"].exit_code == 1, found["wrong"].output
     assert json.loads(found["wrong"].stdout)["verdict"] == "semantic"
+
+
+def test_an_output_that_no_point_is_at_is_no_agreement() -> None:
+    model, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
+    with torch.no_grad():
+        whole = check_port(model, model, (x,), (x,))
+        beside = check_port(lambda x: (model(x), 3.0), lambda x: (model(x), 4.0), (x,), (x,))
+    assert whole.verdict is Verdict.IDENTICAL
+    assert beside.verdict is Verdict.INCONCLUSIVE, beside.reason

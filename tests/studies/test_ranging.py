@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -295,3 +296,13 @@ def test_the_report_is_strict_json_and_readable(capsys: pytest.CaptureFixture[st
 def test_a_target_that_raises() -> None:
     with pytest.raises(TargetError):
         whydiff.range_audit(lambda: torch.ones(2) @ torch.ones(3))
+
+
+def test_a_remedy_that_did_not_help_is_not_advised_and_one_that_was_not_tried_says_so() -> None:
+    x = torch.tensor([300.0]).half()
+    report = range_audit(lambda: x * x)
+    assert "(tried: finite" in dict(report.answer())["fix"]
+    (cause,) = report.causes
+    for status, said in (("refuted", "nothing that was tried helps"), ("inconclusive", "(untried)")):
+        other = replace(report, causes=(replace(cause, status=status, experiments=()),))  # type: ignore[arg-type]
+        assert dict(other.answer())["fix"].endswith(said)

@@ -191,7 +191,7 @@ def _one_way(cause: Cause, away: Way, put: Way) -> Cause | None:
 
 def _both_ways(cause: Cause, away: Way, put: Way) -> Cause | None:
     remedy = cause.remedy
-    if remedy is not None and remedy.is_take_away and (away.alone.equal or away.every.equal):
+    if remedy is not None and remedy.is_take_away and away.whole:
         remedy = replace(remedy, carried_out=True)
     return replace(cause, status="confirmed", reason="", remedy=remedy)
 

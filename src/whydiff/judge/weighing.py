@@ -50,7 +50,12 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
                 reason=f"it explains the bits, which agree when it is removed, and is no defect: {no_defect}",
             )
         found.append(cause)
-    return held_back(found)
+    return tuple(map(offered, held_back(found)))
+
+
+def offered(cause: Cause) -> Cause:
+    """A cause without its remedy where an experiment speaks against it: what made things worse is not advised."""
+    return replace(cause, remedy=None) if cause.status == "refuted" and not cause.inert else cause
 
 
 def held_back(causes: Sequence[Cause]) -> tuple[Cause, ...]:

@@ -96,7 +96,7 @@ def _only_on_one_side(slot: Slot, found: SliceMap, axes: tuple[Axis, ...]) -> tu
     sizes = ", ".join(f"{axis.name or 'size'} {axis.reference} → {axis.candidate}" for axis in axes)
     why = f"only the {found.whole} has them ({sizes}; compared is {found})"
     text = f"{rows - kept} of {rows} rows of {slot} have no counterpart, because {why}"
-    return text, Count("rows of outputs", f"{slot}: {rows - kept} of {rows}: {why}", rows - kept)
+    return text, Count("rows of outputs", f"{slot}: {rows - kept} of {rows}: {why}", rows - kept, code="part")
 
 
 def _last_of_scope(calls: Sequence[Call], alignment: Alignment) -> set[int]:

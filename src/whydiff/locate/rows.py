@@ -59,6 +59,7 @@ class Rows:
             reason=f"{self.slot}: {self.left_out} of {self.keep.size} are padding: {self.why}",
             count=self.left_out,
             examples=places(~self.keep),
+            code="part",
         )
 
 

@@ -238,13 +238,15 @@ class Remedy:
         text: one sentence.
         code: to paste; empty if there is none.
         is_take_away: it changes exactly what the cause's take-away changes.
-        carried_out: that was done, and the outputs then agreed; else it is untried.
+        carried_out: exactly that was done, and nothing (but rounding) was then left of the outputs' difference.
+        accepts: it changes nothing: the difference is to be lived with.
     """
 
     text: str
     code: str = ""
     is_take_away: bool = False
     carried_out: bool = False
+    accepts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,11 +308,12 @@ class Count:
         examples: a few of them.
         code: what the verdict asks for: ``no counterpart`` (values that depend on rows that only one run has),
             ``flip`` (discrete choices that fall otherwise when lifted), ``not lifted`` (ops that stayed as recorded),
-            ``interrupted`` (what had not been done when the user stopped it).
+            ``interrupted`` (what had not been done when the user stopped it), ``part`` (of outputs of which only a
+            part was compared).
     """
 
     what: str
     reason: str
     count: int
     examples: tuple[str, ...] = ()
-    code: Literal["", "no counterpart", "flip", "not lifted", "interrupted"] = ""
+    code: Literal["", "no counterpart", "flip", "not lifted", "interrupted", "part"] = ""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from whydiff.records import Cause, Experiment
 from whydiff.report._effect import cause_effect
-from whydiff.report._proof import done, result
+from whydiff.report._proof import done, result, tried
 from whydiff.report.answer import STANDING, sentence
-from whydiff.report.words import carried_out, clause, listed, place, plain
+from whydiff.report.words import clause, listed, place, plain
 
 _STANDING = {**STANDING, "refuted": "ruled out", "inconclusive": "open"}
 _CAME = {
@@ -67,7 +67,7 @@ def _card(cause: Cause) -> Card:
         experiments=tuple(map(_tried, cause.experiments)),
         fix=plain(cause.remedy.text) if cause.remedy else "",
         code=plain(cause.remedy.code) if cause.remedy else "",
-        tried=carried_out(cause.remedy) if cause.remedy else "",
+        tried=f"({how})" if (how := tried(cause)) else "",
     )
 
 

@@ -22,10 +22,15 @@ def effect(diagnosis: Diagnosis) -> str:
     if not differing:
         left = len(outputs) - len(compared)
         aside = f"; {count(left, 'other')} could not be compared" if left else ""
-        return f"none: {_all(len(compared))} bit-equal{aside}"
+        return f"none: {_all(len(compared))} bit-equal{where_compared(diagnosis)}{aside}"
     found = {m.metric: m for m in diagnosis.impact}
     parts = [_size(diagnosis, found, outputs, differing), *_special(differing), *_choices(found)]
     return "; ".join(part for part in parts if part)
+
+
+def where_compared(diagnosis: Diagnosis) -> str:
+    """The end of a sentence about all outputs where only a part of them was compared; else empty."""
+    return " where it was compared" if any(one.code == "part" for one in diagnosis.not_compared) else ""
 
 
 def cause_effect(cause: Cause) -> str:

@@ -30,6 +30,26 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     return f"no experiment decided{maybe}"
 
 
+def tried(cause: Cause) -> str:
+    """Whether a cause's fix was carried out, and what was then left; empty if there is nothing to carry out."""
+    remedy = cause.remedy
+    if remedy is None or remedy.accepts:
+        return ""
+    ways = [e for e in cause.experiments if e.direction == "take_away"]
+    made = next((e for e in ways if e.status == "confirmed"), None)
+    if made is None or not (remedy.carried_out or remedy.is_take_away):
+        return "untried"
+    return f"tried: {result(made)}"
+
+
+def fix(cause: Cause) -> str:
+    """A cause's fix in words, and whether it was tried; empty if it has none."""
+    if cause.remedy is None:
+        return ""
+    how = f" ({made})" if (made := tried(cause)) else ""
+    return f"{cause.remedy.text.rstrip('.')}{how}"
+
+
 def done(experiment: Experiment) -> str:
     """In which direction it was tried."""
     return _DONE[experiment.direction]
@@ -58,7 +78,8 @@ def _located(cause: Cause) -> str:
     found = next((e for e in cause.experiments if e.status == "confirmed"), None)
     if found is None:
         return "the values show where it starts, not why"
-    return f"made as in the reference there: {result(found)}; that shows where, not why"
+    how = done(found) if found.direction == "put_in" else "made as in the reference there"
+    return f"{how}: {result(found)}; that shows where, not why"
 
 
 def _observed(diagnosis: Diagnosis) -> str:

@@ -12,11 +12,11 @@ from whydiff.errors import collecting, guarded
 from whydiff.records import Alignment, Cause, Diagnosis, Experiment
 from whydiff.report._growth import growth_blocks
 from whydiff.report._origins import MOST, origin_blocks
+from whydiff.report._proof import tried
 from whydiff.report.answer import answer
 from whydiff.report.blocks import Block, Code, Section, Table, Text, Tone, View
 from whydiff.report.words import (
     MARKS,
-    carried_out,
     clause,
     count,
     different,
@@ -139,7 +139,8 @@ def _cause(cause: Cause, verbose: bool) -> tuple[Block, ...]:
     if cause.effect:
         blocks.append(Text("effect: " + ", ".join(f"{metric(m)} {figure(m)}" for m in cause.effect), 1))
     if cause.remedy:
-        blocks.append(Text(f"remedy {carried_out(cause.remedy)}: {plain(cause.remedy.text)}", 1))
+        how = f" ({made})" if (made := tried(cause)) else ""
+        blocks.append(Text(f"remedy{how}: {plain(cause.remedy.text)}", 1))
         if cause.remedy.code:
             blocks.append(Code(plain(cause.remedy.code)))
     blocks.append(Text(f"read more: whydiff cause {plain(cause.code)}", 1, tone="dim"))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from whydiff.records import Cause, Diagnosis, Remedy, Verdict
-from whydiff.report._effect import cause_effect, effect
+from whydiff.records import Cause, Diagnosis, Verdict
+from whydiff.report._effect import cause_effect, effect, where_compared
 from whydiff.report._missing import missing
-from whydiff.report._proof import proof
+from whydiff.report._proof import proof, tried
 from whydiff.report.words import clause, count, place, plain
 
 WIDTH = 80
@@ -59,7 +59,7 @@ class Answer:
         where: the place, as people name it.
         effect: what changes in the outputs.
         proof: what was tried, in both directions.
-        fix: what to change.
+        fix: what to change, and whether that was tried.
         code: to paste; empty if there is none.
         causes: one sentence each with its own effect, the largest first, where several act or one that is not why.
         besides: what limits the answer: what was left out, cut short or ruled out.
@@ -109,7 +109,8 @@ def folded(label: str, text: str, width: int = WIDTH) -> list[str]:
 def answer(diagnosis: Diagnosis) -> Answer:
     """The answer of a diagnosis; complete for every verdict, also where nothing differs."""
     cause = leading(diagnosis)
-    remedy = cause.remedy if cause and cause.status in STANDING else None
+    named = cause if cause and cause.status in STANDING else None
+    remedy = named.remedy if named else None
     acting = [c for c in diagnosis.causes if c.status in STANDING and not c.inert]
     return Answer(
         verdict=str(diagnosis.verdict),
@@ -117,7 +118,7 @@ def answer(diagnosis: Diagnosis) -> Answer:
         where=_where(diagnosis, cause),
         effect=effect(diagnosis),
         proof=proof(diagnosis, cause),
-        fix=_fix(diagnosis, remedy),
+        fix=_fix(diagnosis, named),
         code=plain(remedy.code) if remedy and diagnosis.verdict is not Verdict.INCONCLUSIVE else "",
         causes=_causes(acting) if len(acting) > 1 or cause not in acting else (),
         besides=_besides(diagnosis, cause),
@@ -152,7 +153,7 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if verdict is Verdict.INCONCLUSIVE:
         said = missing(diagnosis).what
     elif verdict is Verdict.IDENTICAL:
-        said = said if diagnosis.outputs else "zero bits differ in everything that was compared"
+        said = f"{said}{where_compared(diagnosis)}" if diagnosis.outputs else "zero bits differ in what was compared"
     elif cause is not None and cause.status in STANDING:
         said, standing = f"{sentence(cause)} ({plain(cause.code)})", f", {STANDING[cause.status]}"
     return f"{str(verdict).upper()}{standing}: {said}"
@@ -182,11 +183,13 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
     return f"{at} – the first of {len(origins)} places" if at == first else f"{at} – one of {len(origins)} places"
 
 
-def _fix(diagnosis: Diagnosis, remedy: Remedy | None) -> str:
+def _fix(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if diagnosis.verdict is Verdict.INCONCLUSIVE:
         return missing(diagnosis).command
-    if remedy is not None and remedy.text:
-        return textwrap.shorten(plain(remedy.text).rstrip("."), _FIX, placeholder=" …")
+    if cause is not None and cause.remedy is not None and cause.remedy.text:
+        how = f" ({made})" if (made := tried(cause)) else ""
+        text = textwrap.shorten(plain(cause.remedy.text).rstrip("."), max(_FIX - len(how), _FIX // 2), placeholder=" …")
+        return text + how
     found = {m.metric: m.value for m in diagnosis.impact}
     if diagnosis.verdict is Verdict.ROUNDING and {"justified_rtol", "justified_atol"} <= found.keys():
         rtol, atol = (f"{found[f'justified_{name}']:.2g}" for name in ("rtol", "atol"))

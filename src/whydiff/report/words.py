@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from whydiff.errors import harmless
-from whydiff.records import Comparison, Experiment, Measurement, Remedy, Side, Site, Status
+from whydiff.records import Comparison, Experiment, Measurement, Side, Site, Status
 
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 _SPEC = re.compile(r"\b(bfloat|float|uint|int|complex)(\d+)(_\w+)?\[([\d, ]*)\]")
@@ -205,11 +205,6 @@ def outcome(experiment: Experiment) -> str:
     if experiment.before is not None and experiment.after is not None:
         change = f" (mean abs error {number(experiment.before)} → {number(experiment.after)})"
     return f"{experiment.method} with {done}: {plain(experiment.outcome)}{change}"
-
-
-def carried_out(remedy: Remedy) -> str:
-    """Whether a remedy itself was tried."""
-    return "(carried out: the outputs then agreed)" if remedy.carried_out else "(not carried out itself)"
 
 
 def ranges(values: Iterable[object], most: int | None = None) -> str:

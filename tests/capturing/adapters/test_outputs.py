@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import fractions
 import functools
+import io
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ class Cache:
 
 class Colour(enum.IntEnum):
     RED = 1
+
+
+def closure(held: Any) -> Any:
+    return lambda: held
 
 
 def shown(value: Any) -> dict[str, Any]:
@@ -65,6 +70,11 @@ def shown(value: Any) -> dict[str, Any]:
         ([], {"output": ("empty", "empty")}),
         ({2, 1}, {"output": ("text", "{1, 2}")}),
         (len, {"output": ("left_out", "builtin_function_or_method")}),
+        (lambda: 1, {"output": ("left_out", "function")}),
+        (closure(torch.ones(1)), {"held": [1.0]}),
+        (torch.ones(1).sum, {"__self__": [1.0]}),
+        (ValueError(torch.ones(1)), {"args[0]": [1.0]}),
+        (io.BytesIO(b"a"), {"output": ("unreadable", "BytesIO cannot be looked into")}),
         (Point(1, [2]), {"x": 1, "y[0]": 2}),
         (Made(1.0, "t"), {"scores": 1.0, "hidden": ("text", "t")}),
         (Cache(), {"layers[0].keys": [1.0, 1.0], "layers[1].keys": [0.0, 0.0]}),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from whydiff.errors import UsageError
-from whydiff.studies.matrix import Setting, settings
+from whydiff.studies.matrix import Pairing, Setting, settings
 from whydiff.studies.matrix.bisect import INTERPRETER, Bisection, differences, mixed
+from whydiff.studies.matrix.records import Responsible
+from whydiff.studies.matrix.study import causes_of
 
 NAMES = [f"V{i}" for i in range(9)]
 
@@ -87,3 +90,30 @@ def test_one_environment_is_no_matrix() -> None:
         settings([sys.executable], [])
     with pytest.raises(UsageError, match="no such interpreter"):
         settings(["no-such-python"], ["A=1"])
+
+
+def test_differences_of_which_the_rest_would_do_as_well_are_not_proven() -> None:
+    either = search(["A", "B"], lambda taken: "other" if taken else "same")
+    found = either.find()
+    assert len(found) == 1 and not either.proven(found)
+    both = search(["A", "B", "C"], lambda taken: ",".join(sorted(taken & {"A", "B"})))
+    assert both.proven(both.find()) and not both.proven(["A"])
+
+
+@pytest.mark.parametrize(
+    ("alone", "proven", "status"),
+    [
+        ("reproduces", True, "confirmed"),
+        ("reproduces", False, "located"),
+        ("differs", True, "confirmed"),
+        ("differs", False, "inconclusive"),
+        ("agrees", True, "inconclusive"),
+    ],
+)
+def test_what_is_said_of_a_difference_is_what_was_shown(alone: Any, proven: bool, status: str) -> None:
+    one = Responsible("A 0 → 1", (("variables.A", "0", "1"),), alone, "agrees")
+    (cause,) = causes_of(one, Pairing(0, 1, "rounding", "", ()), proven)
+    assert cause.status == status
+    carried = cause.experiments[0]
+    assert carried.direction == "put_in"
+    assert ("candidate's bits" in carried.prediction) == (alone != "differs")

@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from torch import nn
 from typer.testing import CliRunner
 
-from whydiff.capturing.steps import StepRecord, read_steps
+import whydiff
+from whydiff.capturing.steps import StepRecord, StepWriter, read_steps
 from whydiff.cli import app
 from whydiff.records import Verdict
 from whydiff.studies.training import TrainingOptions, TrainingReport, compare_training
+from whydiff.studies.training.parting import Parting
 from whydiff.studies.training.study import run_watched
 
 SCRIPT = """
@@ -281,3 +283,46 @@ def test_rounding_alone_makes_a_band_that_another_rate_leaves() -> None:
     assert wrong.band is not None
     assert wrong.band.leaves == 1
     assert "leaves the band of rounding at step 1" in dict(wrong.answer())["chaos"]
+
+
+def _report(**fields: Any) -> TrainingReport:
+    given = {
+        "verdict": Verdict.IDENTICAL,
+        "steps": (3, 3),
+        "ahead": 0,
+        "parting": None,
+        "begins": (),
+        "points": (),
+        "band": None,
+        "diagnosis": None,
+    }
+    return TrainingReport(**{**given, **fields})
+
+
+def test_logs_that_end_early_or_are_empty_are_no_agreement(tmp_path: Path) -> None:
+    options = TrainingOptions(log=str(tmp_path), diagnose=False)
+    assert compare_training(trained(), trained(), options).verdict is Verdict.IDENTICAL
+    log = read_steps(tmp_path / "candidate")
+    for name, steps, complete in (("killed", log.steps, False), ("empty", (), True)):
+        writer = StepWriter(tmp_path / name)
+        for step in steps:
+            writer.add(step)
+        writer.close(complete=complete)
+        found = compare_training(str(tmp_path / "reference"), str(tmp_path / name))
+        assert found.verdict is Verdict.INCONCLUSIVE
+        assert found.answer()[0][1].startswith("INCONCLUSIVE")
+
+
+def test_a_run_that_takes_fewer_steps_says_so() -> None:
+    assert "the reference takes 2 steps more" in _report(steps=(5, 3)).answer()[0][1]
+    assert "more" not in _report(steps=(5, 3), ahead=2).answer()[0][1]
+
+
+def test_a_step_that_agrees_by_itself_does_not_make_parted_runs_identical() -> None:
+    x = torch.ones(2)
+    apart = Parting(step=1, what="losses", names=(), first=1, parts=())
+    found = _report(
+        verdict=Verdict.INCONCLUSIVE, parting=apart, diagnosis=whydiff.compare(lambda: x + 1, lambda: x + 1)
+    )
+    assert found.answer()[0][1].startswith("INCONCLUSIVE")
+    assert "IDENTICAL" not in str(found.answer())

@@ -9,7 +9,8 @@
 | mapping, sequence, named tuple, dataclass, object with attributes | its members |
 | set | text if it holds plain values |
 | None, an empty container | empty |
-| function, type, plain module of Python | left out |
+| function that holds values (a closure, a bound method, a partial) | what it holds |
+| any other function, type, plain module of Python | left out |
 | anything else | unreadable: it may hold numbers |
 
 A path is unambiguous: a text key that could be a name is ``.key``, every other key, position and number ``[…]`` as
@@ -27,8 +28,10 @@ import functools
 import numbers
 import pathlib
 import re
+import struct
 import types
 import uuid
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -158,7 +161,25 @@ def members(value: Any) -> Iterable[tuple[Step, Any]] | None:
         item = missing if name in held else getattr(value, name, missing)
         if item is not missing:
             found.append((f".{name}", item))
+    if not found and _hides(value, len(slots)):
+        return None
     return found if found or slots or _has_attributes(value) else None
+
+
+def _held(value: Any) -> list[tuple[Step, Any]]:
+    """What a function carries along: its closure, or the object it is bound to."""
+    if isinstance(value, types.FunctionType):
+        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        filled = [(f".{name}", cell.cell_contents) for name, cell in cells if cell != types.CellType()]
+        return [(name, item) for name, item in filled if not isinstance(item, weakref.ref)]
+    owner = value.__self__ if isinstance(value, (types.MethodType, types.BuiltinFunctionType)) else None
+    return [] if owner is None or isinstance(owner, _NO_NUMBERS) else [(".__self__", owner)]
+
+
+def _hides(value: Any, slots: int) -> bool:
+    """Whether a type keeps more than its attributes: an exception its arguments, a buffer its bytes."""
+    known = object.__basicsize__ + (slots + 2) * struct.calcsize("P")  # besides: its attributes, its weak references
+    return type(value).__basicsize__ > known
 
 
 def _has_attributes(value: Any) -> bool:
@@ -237,7 +258,7 @@ class _Walk:
             text = _text(value)
         if text is not None:
             return self._output(path, "text", value, text=text)
-        if isinstance(value, _NO_NUMBERS) or type(value) is object:
+        if (isinstance(value, _NO_NUMBERS) and not _held(value)) or type(value) is object:
             return self._output(path, "left_out", value, text=type(value).__name__)
         return None
 
@@ -304,10 +325,12 @@ def _parts(value: Any) -> Iterable[tuple[Step, Any]] | None:
         return [(str(list(place)), item) for place, item in np.ndenumerate(value)]
     if isinstance(value, functools.partial):
         return [(".args", value.args), (".keywords", value.keywords)]
+    if isinstance(value, BaseException):
+        return [(".args", value.args), *(members(value) or ())]
     if isinstance(value, array.array):
         return [(".values", np.asarray(value))]
     if isinstance(value, _ShowsAnArray):
         return [(".values", np.asarray(value))]
     if isinstance(value, (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, AbstractSet)):
         return None
-    return members(value)
+    return _held(value) or members(value)

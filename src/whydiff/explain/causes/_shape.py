@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from whydiff.capturing.adapters import Executor, for_framework, replayable
@@ -186,9 +187,9 @@ def cause(
     if len(experiments) == 1:
         reason = "its remedies need two live runs of one framework whose outputs differ"
     remedy = (
-        text(case.candidate.framework, *best)
+        replace(text(case.candidate.framework, *best), carried_out=case.candidate.framework != "jax")
         if best is not None
-        else Remedy("Accept it: the same function, rounded in another order.")
+        else Remedy("Accept it: the same function, rounded in another order.", accepts=True)
     )
     yield Cause(
         code=code,
@@ -291,6 +292,7 @@ def _tried(
                 method="rerun",
                 before=before,
                 after=after,
+                left="nothing" if after == 0 else "",
             )
         )
         if after == 0:

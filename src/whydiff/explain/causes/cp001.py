@@ -138,7 +138,8 @@ def _located(cause: Cause, side: Side) -> Cause:
         put_in=(),
         experiments=(experiment,),
         remedy=Remedy(
-            "Accept it if the compiled side is nearer to float64; its backend knows no way to round in place."
+            "Accept it if the compiled side is nearer to float64; its backend knows no way to round in place.",
+            accepts=True,
         ),
         status="located",
         reason=f"the {other}'s ops, kept in float32 between them, give the {side}'s outputs; compiled anew with every "

@@ -138,7 +138,8 @@ def _cause(rule: CauseRule, case: Case, side: Side) -> Cause:
 
 def _remedy(verdict: Verdict) -> Remedy:
     if verdict is Verdict.ROUNDING:
-        return Remedy("Accept it: the same function, rounded in another order. Uncompiled it gives the other bits.")
+        text = "Accept it: the same function, rounded in another order. Uncompiled it gives the other bits."
+        return Remedy(text, accepts=True)
     return Remedy(
         "Run this part uncompiled until the compiler is mended, and report it to whoever makes the backend.",
         "model = torch.compiler.disable(model)\n",

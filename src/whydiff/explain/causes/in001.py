@@ -85,6 +85,7 @@ class InputDiffers(CauseRule):
                 remedy=Remedy(
                     "Give both runs the same input: save it once and load it on both sides.",
                     _code(case, candidate.name),
+                    is_take_away=True,
                 ),
                 reason="" if alike else "an input of another shape or dtype cannot take the other's place",
                 interventions=(Intervention("restore-input", candidate.name, value),) if alike else (),

@@ -68,6 +68,7 @@ class ParameterDiffers(CauseRule):
             remedy = Remedy(
                 "Load the same checkpoint on both sides, or copy the reference's tensors over.",
                 copy_over(reachable(case, bundle)),
+                is_take_away=True,
             )
             yield from causes(case, bundle, self.code, self.name, remedy, "parameters", count(case, "parameter"))
 

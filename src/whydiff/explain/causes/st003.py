@@ -183,6 +183,7 @@ def _remedy(case: Case, bundle: Sequence[Difference]) -> Remedy:
         f"from_pretrained(path, dtype=torch.{cast.narrow}) instead of .to(torch.{cast.narrow}), or keep the "
         f"{'tensor' if len(bundle) == 1 else 'tensors'} in {cast.wide}.",
         keep_through(names, cast.narrow),
+        is_take_away=True,
     )
 
 

@@ -196,7 +196,7 @@ def _remedy(case: Case, attribute: str, value: Any, targets: list[str]) -> Remed
     if case.candidate.framework == "torch":
         paths = [target.rpartition(".")[0] for target in targets]
         code = f"for path in {paths!r}:\n    candidate.get_submodule(path).{attribute} = {value!r}\n"
-    return Remedy(f"Give both sides the same {attribute}; the reference has {value!r}.", code)
+    return Remedy(f"Give both sides the same {attribute}; the reference has {value!r}.", code, is_take_away=True)
 
 
 REGISTER = ConfigDiffers()

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 from whydiff.records import Environment, Verdict
+from whydiff.report._proof import fix
 from whydiff.report.blocks import Block, Code, Lines, Section, Table, Text
 from whydiff.report.json import encode
 from whydiff.report.words import number, percent, plain
@@ -68,8 +69,9 @@ class Decoding(Study):
         """The answer in five labelled sentences."""
         causes = [(way, cause) for way in self.ways for cause in way.causes]
         why = "; ".join(dict.fromkeys(f"{c.code} {c.name} ({c.status}, {way.name})" for way, c in causes))
-        proof = next((e.outcome for _, c in causes for e in c.experiments if e.status == "confirmed"), "")
-        do = next((c.remedy.text for _, c in causes if c.remedy is not None), "")
+        shown_here = [c for _, c in causes if c.status in ("confirmed", "located")]
+        proof = next((e.outcome for c in shown_here for e in c.experiments if e.status == "confirmed"), "")
+        do = next((fix(c) for c in shown_here if c.remedy is not None), "")
         where = "; ".join(f"{way.name}: {_runs(way.tokens)}" for way in self.ways)
         shown = "look at the first position above and at what its call was given: positions, mask, cache"
         return (

@@ -107,6 +107,15 @@ class Bisection:
             "" if without is None else "agrees" if without == nothing else "differs",
         )
 
+    def proven(self, found: Sequence[str]) -> bool:
+        """Whether these carried over together give the candidate's bits, and left out together the reference's."""
+        every, these = frozenset(self.names), frozenset(found)
+        target, nothing = self.signature(every), self.signature(frozenset())
+        return None not in (target, nothing) and (self.signature(these), self.signature(every - these)) == (
+            target,
+            nothing,
+        )
+
     def _changes(self, base: frozenset[str], taken: frozenset[str]) -> bool:
         now = self.signature(base | taken)
         return now is not None and now != self.signature(base)

@@ -40,7 +40,7 @@ class Cell:
         status: ``done``, ``failed`` (see note) or ``timeout``.
         note: why it failed; what the observer check saw if it is not clean.
         environment: what the process really saw.
-        outputs: slot → fingerprint of the returned tensor, as text (dtype, shape and 128 bits).
+        outputs: slot → what was returned there, as text: dtype, shape and 128 bits, or the text itself.
         program: digest of all calls and their fingerprints: equal digests, equal bits everywhere.
         deterministic: two plain runs in this process agree; None: not checked.
         payload_bytes: estimate of a capture with all full tensors, in bytes.

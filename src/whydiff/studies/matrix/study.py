@@ -13,7 +13,21 @@ from whydiff.capturing.store import open_trace
 from whydiff.errors import UsageError
 from whydiff.explain.causes import by_code
 from whydiff.explain.causes._environment import INERT, code_of
-from whydiff.records import Cause, Environment, Event, Evidence, Experiment, Intervention, Status, Trace, Verdict
+from whydiff.judge.outputs import between, recorded_outputs
+from whydiff.numbers.fingerprint import fingerprint_bytes
+from whydiff.records import (
+    Cause,
+    Environment,
+    Event,
+    Evidence,
+    Experiment,
+    Fingerprint,
+    Intervention,
+    Output,
+    Status,
+    Trace,
+    Verdict,
+)
 from whydiff.studies.matrix.bisect import INTERPRETER, Bisection, mixed
 from whydiff.studies.matrix.records import Cell, Pairing, Responsible, Setting
 from whydiff.studies.matrix.report import Matrix
@@ -22,7 +36,8 @@ from whydiff.studies.matrix.worker import Worker
 Progress = Callable[[str, int, int], None]
 DEFAULT_MAX_BYTES = 8 << 30
 _PARTS = ("versions", "hardware", "flags", "variables")
-_PREDICTION = "the returned tensors have the candidate's bits"
+_PREDICTION = "the outputs have the candidate's bits"
+_CHANGES = "the outputs have other bits than the reference's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +137,8 @@ class _Study:
         if broken:
             why = "; ".join(f"{cell.setting.variables_text}: {cell.status}" for cell in broken)
             return Pairing(i, j, "not compared", why, () if broken else changes)
-        if reference.program == candidate.program and reference.deterministic and candidate.deterministic:
+        same = reference.program == candidate.program and reference.deterministic and candidate.deterministic
+        if same and _outputs_equal(reference, candidate):
             return Pairing(i, j, Verdict.IDENTICAL.value, "zero bits differ in every recorded value", changes, 0)
         pairing = self.compared(Pairing(i, j, "not compared", "", changes), reference, candidate)
         return self.bisected(pairing, reference, candidate) if self.options.bisect else pairing
@@ -170,10 +186,12 @@ class _Study:
         search = Bisection(reference.setting, candidate.setting, run)
         if not search.names:
             return pairing
-        found = [search.judge(name, self.shown(search, name)) for name in search.find()]
+        names = search.find()
+        found = [search.judge(name, self.shown(search, name)) for name in names]
+        proven = search.proven(names)
         if search.unknown:
             self.notes.append(f"could not be run while searching: {'; '.join(search.unknown)}")
-        causes = tuple(cause for one in found for cause in _causes(one, pairing))
+        causes = tuple(cause for one in found for cause in causes_of(one, pairing, proven))
         return replace(
             pairing,
             responsible=tuple(found),
@@ -219,11 +237,7 @@ def _read(setting: Setting, path: str, resumed: bool) -> Cell:
     trace = open_trace(path)
     check = trace.observer
     note = check.note if check.deterministic is False or check.unchanged is False else ""
-    outputs = {
-        f"{number}.{event.site.slot}": _print(event)
-        for number, call in enumerate(c for c in trace.calls if c.kind == "return")
-        for event in call.reads
-    }
+    outputs = {str(output.slot): _output(output) for output in recorded_outputs(trace)}
     return Cell(
         setting,
         "done",
@@ -238,9 +252,24 @@ def _read(setting: Setting, path: str, resumed: bool) -> Cell:
     )
 
 
+def _output(output: Output) -> str:
+    """An output's kind and bits, or its text."""
+    seen = fingerprint_bytes(output.payload.bits) if output.payload is not None else output.fingerprint
+    return f"{output.kind} {output.type} {output.spec} {_lanes(seen) or output.text}"
+
+
+def _outputs_equal(reference: Cell, candidate: Cell) -> bool:
+    """Whether every output of both cells was compared and is bit-equal."""
+    ours, theirs = (recorded_outputs(open_trace(cell.trace)) for cell in (reference, candidate))
+    return between(ours, theirs).equal
+
+
+def _lanes(seen: Fingerprint | None) -> str:
+    return "-".join(f"{lane:016x}" for lane in seen.lanes) if seen is not None else ""
+
+
 def _print(event: Event) -> str:
-    seen = event.fingerprint
-    return f"{event.spec} {'-'.join(f'{lane:016x}' for lane in seen.lanes) if seen else event.skipped}"
+    return f"{event.spec} {_lanes(event.fingerprint) or event.skipped}"
 
 
 def _digest(trace: Trace) -> str:
@@ -293,8 +322,12 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _causes(found: Responsible, pairing: Pairing) -> list[Cause]:
-    """The cause that a responsible difference stands for; an interpreter is judged by its versions."""
+def causes_of(found: Responsible, pairing: Pairing, proven: bool) -> list[Cause]:
+    """The cause that a responsible difference stands for; an interpreter is judged by its versions.
+
+    ``proven``: all that were found, carried over together, give the candidate's bits, and left out together the
+    reference's.
+    """
     kinds = {code_of(where): where for where, _, _ in found.changes if where not in INERT}
     kinds.pop("", None)
     code = next((code for code in ("EN001", "EN004", "OR002", "EN002") if code in kinds), "EN002")
@@ -303,8 +336,8 @@ def _causes(found: Responsible, pairing: Pairing) -> list[Cause]:
         part = by_code(code)
     except UsageError:  # a cause that this installation lacks
         part = by_code("EN002")
-    confirmed = found.alone != "agrees"
-    status: Status = "confirmed" if confirmed else "inconclusive"
+    confirmed = found.alone != "agrees" and proven
+    status: Status = "confirmed" if confirmed else "located" if found.alone == "reproduces" else "inconclusive"
     outcome = {
         "reproduces": "it gives the candidate's bits",
         "differs": "it changes the reference's bits, but not to the candidate's",
@@ -313,10 +346,11 @@ def _causes(found: Responsible, pairing: Pairing) -> list[Cause]:
     experiments = [
         Experiment(
             interventions=(Intervention("carry-over", found.difference),),
-            prediction=_PREDICTION,
+            prediction=_CHANGES if found.alone == "differs" else _PREDICTION,
             outcome=outcome,
-            status=status,
+            status="inconclusive" if found.alone == "agrees" else "confirmed",
             method="rerun",
+            direction="put_in",
         )
     ]
     if found.without:
@@ -340,7 +374,7 @@ def _causes(found: Responsible, pairing: Pairing) -> list[Cause]:
             verdict=verdict,
             evidence=(Evidence(f"the environments differ in {told}"),),
             status=status,
-            reason="" if confirmed else outcome,
+            reason="" if confirmed else outcome if found.alone == "agrees" else f"{outcome}; other differences act too",
             experiments=tuple(experiments),
         )
     ]
@@ -354,7 +388,11 @@ def _confirmed(diagnosis: Mapping[str, Any], causes: Sequence[Cause]) -> dict[st
     for cause in diagnosis.get("causes", ()):
         if cause["code"] in done:
             cause = {**cause, "status": done[cause["code"]].status, "reason": done[cause["code"]].reason}
-        elif causes and cause["code"] in known and cause["status"] == "inconclusive":
+        elif (
+            any(one.status == "confirmed" for one in causes)
+            and cause["code"] in known
+            and cause["status"] == "inconclusive"
+        ):
             cause = {**cause, "status": "refuted", "reason": "other differences of environment account for it all"}
         changed.append(cause)
     return {**diagnosis, "causes": changed} if diagnosis else {}

@@ -15,6 +15,7 @@ from typing import Any
 
 from whydiff.capturing.adapters import Progress, for_target
 from whydiff.errors import UsageError
+from whydiff.judge.outputs import recorded_outputs
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Growth, Measurement, Origin, Pair, Side, Trace, Verdict
 from whydiff.studies.port.naming import Named, explain
 from whydiff.studies.port.points import Judged, departs, find_points, judge
@@ -72,7 +73,9 @@ def _diagnosis(
     causes = _causes(named)
     differ = [one for one in judged if one.comparison.status == "differs"]
     unknown = [one for one in judged if one.scale is None]
-    verdict, reason = _verdict(judged, origins, causes, differ)
+    returned = [one for one in judged if one.point.side == "returned"]
+    whole = bool(returned) and {len(recorded_outputs(trace)) for trace in (reference, candidate)} == {len(returned)}
+    verdict, reason = _verdict(judged, origins, causes, differ, whole)
     if unknown:
         counts = (
             *counts,
@@ -84,7 +87,6 @@ def _diagnosis(
             ),
         )
     layouts = ", ".join(f"{w.candidate} is {w.reference}: {w.layout}" for w in weights[:4])
-    returned = [one for one in judged if one.point.side == "returned"]
     return Diagnosis(
         verdict=verdict,
         reason=reason,
@@ -119,17 +121,24 @@ def _departs(one: Judged) -> bool:
 
 
 def _verdict(
-    judged: Sequence[Judged], origins: Sequence[Origin], causes: Sequence[Cause], differ: Sequence[Judged]
+    judged: Sequence[Judged], origins: Sequence[Origin], causes: Sequence[Cause], differ: Sequence[Judged], whole: bool
 ) -> tuple[Verdict, str]:
+    """The verdict; ``whole``: every output of both models is among the points."""
     if origins:
         first = origins[0]
         why = f"{causes[0].name}; " if causes else ""
         return Verdict.SEMANTIC, f"{why}the port first departs at {first.site} ({first.evidence[0].statement})"
     if not judged:
         return Verdict.INCOMPARABLE, "no layer that reads a matched weight was found on both sides"
-    if not differ:
+    equal = [one for one in judged if one.comparison.status == "agrees"]
+    if not differ and len(equal) == len(judged) and whole:
         return Verdict.IDENTICAL, f"zero bits differ at {len(judged)} points"
-    return Verdict.ROUNDING, f"at all {len(judged)} points the difference shrinks with the precision"
+    if not differ:
+        return Verdict.INCONCLUSIVE, (
+            f"because zero bits differ at {len(equal)} of {len(judged)} points, and the rest, or an output, was not compared"
+        )
+    told = sum(one.scale is not None or one.comparison.status == "agrees" for one in judged)
+    return Verdict.ROUNDING, f"at {told} of {len(judged)} points the difference shrinks with the precision"
 
 
 def _origin(one: Judged, named: Named | None) -> Origin:

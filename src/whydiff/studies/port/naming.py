@@ -14,8 +14,8 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.causes.fo001 import named
 from whydiff.explain.interventions import edits
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
-from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Lift, Remedy, Trace, Verdict
-from whydiff.studies.port.points import Judged
+from whydiff.records import Call, Cause, Direction, Evidence, Experiment, Intervention, Lift, Remedy, Trace, Verdict
+from whydiff.studies.port.points import Judged, values_of
 from whydiff.studies.port.weights import numbers
 
 Array = np.ndarray[Any, Any]
@@ -68,7 +68,7 @@ def _transposed(candidate: Trace, one: Judged) -> Named | None:
                 {"weight": leaf.name, "reference": said[0], "candidate": said[1], "layout": one.point.weight.layout},
             )
             text = f"Transpose {leaf.name} when it is loaded into the candidate."
-            cause = _cause("FO004", "layout-permuted", one, evidence, Remedy(text), f"the product as {said[0]}")
+            cause = _cause("FO004", "layout-permuted", one, evidence, Remedy(text), (said[0], said[1]))
             return Named(cause, leaf.name)
     return None
 
@@ -88,7 +88,7 @@ def _activation(one: Judged) -> Named | None:
             {"reference": mine[0], "candidate": other[0]},
         )
         remedy = Remedy(f"Use {mine[0]} in the candidate.")
-        cause = _cause("FO001", "activation-variant", one, evidence, remedy, f"{mine[0]} of the candidate's input")
+        cause = _cause("FO001", "activation-variant", one, evidence, remedy, (mine[0], other[0]))
         return Named(cause, f"{mine[0]} {other[0]}")
     return None
 
@@ -125,18 +125,48 @@ def _constant(candidate: Trace, one: Judged) -> Named | None:
                     {"reference": wanted, "candidate": number, "before": before, "after": after},
                 )
                 code = ("FO002", "epsilon-differs") if max(wanted, number) < 1e-2 else ("FO003", "scale-differs")
-                cause = _cause(*code, one, evidence, Remedy(f"Use {wanted:.6g} in the candidate."), str(change))
-                proof = Experiment(
-                    interventions=(change,),
-                    prediction="only rounding is left at this point",
-                    outcome=f"in float64 the mean absolute difference is {after:.1e}, and {before:.1e} before",
-                    status="confirmed",
-                    method="replay",
-                    before=before,
-                    after=after,
-                )
-                return Named(replace(cause, experiments=(proof,), interventions=(change,)), f"{wanted} {number}")
+                remedy = Remedy(f"Use {wanted:.6g} in the candidate.", is_take_away=True, carried_out=True)
+                cause = replace(_cause(*code, one, evidence, remedy, ("", "")), interventions=(change,))
+                put = _put_in(one, ours[wanted], number, before)
+                proofs = (_proof((change,), "take_away", before, after), *([put] if put else []))
+                if put is None:
+                    reason = "taking it away removes the difference; putting it into the reference does not make it"
+                    cause = replace(cause, status="located", reason=reason)
+                return Named(replace(cause, experiments=proofs), f"{wanted} {number}")
     return None
+
+
+def _put_in(one: Judged, calls: list[tuple[Call, Any]], number: float, before: float) -> Experiment | None:
+    """The reference with the candidate's number at one of its calls, if it then gives the candidate's value."""
+    assert one.result is not None
+    for call, position in calls:
+        change = Intervention("set-argument", str(call.site), (position, number))
+        try:
+            exchanged = edits(one.reference, [change])
+            executor = for_framework(one.reference.framework).executor(
+                one.reference, lift=Lift("float64"), exchanged=exchanged
+            )
+            given = numbers(values_of(executor, [one.point])[0])
+        except WhydiffError:
+            continue
+        after = float(np.abs(given - one.result[1]).mean())
+        if after * HYPOTHESIS_MARGIN <= before:
+            return _proof((change,), "put_in", before, after)
+    return None
+
+
+def _proof(changes: tuple[Intervention, ...], direction: Direction, before: float, after: float) -> Experiment:
+    return Experiment(
+        interventions=changes,
+        prediction="only rounding is left at this point",
+        outcome=f"in float64 the mean absolute difference is {after:.1e}, and {before:.1e} before",
+        status="confirmed",
+        method="replay",
+        before=before,
+        after=after,
+        direction=direction,
+        left="rounding",
+    )
 
 
 def _numbers_before(trace: Trace, producer: int) -> dict[float, list[tuple[Call, Any]]]:
@@ -184,13 +214,20 @@ def _near(one: Array, other: Array) -> bool:
     return float(np.abs(one - other).mean()) <= _CLOSE * float(np.abs(other).mean())
 
 
-def _cause(code: str, title: str, one: Judged, evidence: Evidence, remedy: Remedy, done: str) -> Cause:
-    experiment = Experiment(
-        interventions=(),
-        prediction="the reference's value, to rounding",
-        outcome=f"carried out in float64: {done} gives it",
-        status="confirmed",
-        method="replay",
+def _cause(code: str, title: str, one: Judged, evidence: Evidence, remedy: Remedy, formulas: tuple[str, str]) -> Cause:
+    """A mistake at a point; ``formulas``: what gives the reference's value there, and what the candidate's."""
+    ways: tuple[tuple[Direction, str], ...] = (("take_away", "reference"), ("put_in", "candidate"))
+    experiments = tuple(
+        Experiment(
+            interventions=(),
+            prediction=f"the {side}'s value, to rounding",
+            outcome=f"carried out in float64 on the same input: {formula} gives it",
+            status="confirmed",
+            method="replay",
+            direction=direction,
+            left="rounding",
+        )
+        for (direction, side), formula in zip(ways, formulas, strict=True)
     )
     return Cause(
         code=code,
@@ -200,5 +237,5 @@ def _cause(code: str, title: str, one: Judged, evidence: Evidence, remedy: Remed
         evidence=(evidence,),
         remedy=remedy,
         status="confirmed",
-        experiments=(experiment,),
+        experiments=experiments,
     )

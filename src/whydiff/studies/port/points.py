@@ -284,7 +284,12 @@ def _once(
     judged: Sequence[Judged], mine: Mapping[int, Payload], number: int, excluded: frozenset[int], executor: Executor
 ) -> float | None:
     """One point's difference in another replay of the candidate, resynchronised at all points."""
-    found = _walk(executor, mine, judged, excluded)[number]
+    results = [one.result for one in judged]
+    try:
+        found = _walk(executor, mine, judged, excluded)[number]
+    finally:
+        for one, result in zip(judged, results, strict=True):
+            one.result = result
     return None if found is None else found.mean
 
 

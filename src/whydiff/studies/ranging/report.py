@@ -47,7 +47,8 @@ class RangeReport(Study):
 
     def remedy(self) -> str:
         """Code of the named cause's remedy."""
-        return self.best.remedy.code if self.best is not None and self.best.remedy is not None else ""
+        best = self.best
+        return best.remedy.code if best is not None and best.remedy is not None and best.status != "refuted" else ""
 
     def fields(self) -> dict[str, Any]:
         """The fields; sites are their text, and each has its headroom in bits by format."""
@@ -85,7 +86,7 @@ class RangeReport(Study):
             ("where", where),
             ("why", f"{best.code} {best.name} at {best.site} – {best.status}{also}"),
             ("proof", proof),
-            ("fix", best.remedy.text if best.remedy else ""),
+            ("fix", _fix(best) or "look at the first alarm's inputs: nothing that was tried helps"),
         )
 
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:
@@ -99,6 +100,14 @@ class RangeReport(Study):
             Section("Growth over steps", _growth(self)),
             Section("Not measured", skipped),
         )
+
+
+def _fix(cause: Cause) -> str:
+    """A remedy and what came of it; none where trying it did not help."""
+    if cause.remedy is None or cause.status == "refuted":
+        return ""
+    worked = next((e.outcome for e in cause.experiments if e.status == "confirmed"), "")
+    return f"{cause.remedy.text.rstrip('.')} ({f'tried: {worked}' if worked else 'untried'})"
 
 
 def _alarms(report: RangeReport) -> tuple[Table, ...]:
@@ -118,8 +127,8 @@ def _cause(cause: Cause) -> tuple[Text, ...]:
     lines = [Text(f"{mark} {cause.code} {cause.name} at {cause.site}: {cause.status}{reason}")]
     lines += [Text(f"evidence: {evidence.statement}", 1) for evidence in cause.evidence]
     lines += [Text(f"{e.method}: {e.prediction}: {e.outcome}", 1) for e in cause.experiments]
-    if cause.remedy is not None:
-        lines.append(Text(f"remedy: {cause.remedy.text}", 1))
+    if fix := _fix(cause):
+        lines.append(Text(f"remedy: {fix}", 1))
     return tuple(lines)
 
 

@@ -21,11 +21,11 @@ def name_causes(study: Sweep, tried: Sequence[Tried]) -> tuple[Cause, ...]:
     first = next(f for cell in study.cells for f in cell.found if f.kind == "implementation")
     working = [one for one in tried if one.works]
     experiments = tuple(_experiment(one) for one in tried if not one.failed)
-    remedy = Remedy("Accept it; nothing that was tried makes the sizes agree.")
+    remedy = Remedy("Accept it; nothing that was tried makes the sizes agree.", accepts=True)
     if working:
         best = working[0]
         text = f"{best.name} makes all {best.tried} sizes tried agree bit for bit at {best.cost:.2f} times the time"
-        remedy = Remedy(f"{text} ({best.at}).", best.code)
+        remedy = Remedy(f"{text} ({best.at}).", best.code, carried_out=True)
     elif not tried:
         remedy = Remedy("Accept it, or try the remedies (remedies=True).")
     reason = "" if working else "no remedy that was tried removes it" if tried else "no remedy was tried"

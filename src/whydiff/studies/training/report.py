@@ -23,8 +23,8 @@ class TrainingReport(Study):
     """Two training runs, step by step.
 
     Attributes:
-        verdict: ``identical`` if no loss, gradient or parameter differs at any step that both runs take; else that of
-            the first step that parts.
+        verdict: ``identical`` if no loss, gradient or parameter differs at any step that both runs take, and neither
+            log ends early; else that of the first step that parts.
         steps: how many steps the reference and the candidate take.
         ahead: how many steps of the reference come before the candidate's first.
         parting: the first step at which numbers differ; None: there is none.
@@ -65,22 +65,28 @@ class TrainingReport(Study):
         """(label, sentence) pairs."""
         common = len([point for point in self.points if point.loss is not None])
         if self.parting is None:
-            resumed = f" from step {self.ahead} of the reference on" if self.ahead else ""
-            return (
-                (
-                    "",
-                    f"IDENTICAL: all losses, gradients and parameters of {count(common, 'step')} are bit-equal{resumed}",
-                ),
-                ("where", "nowhere"),
-            )
-        found = answer(self.diagnosis).lines() if self.diagnosis is not None else ()
+            return self._agreement(common)
+        agrees = self.diagnosis is not None and self.diagnosis.verdict is Verdict.IDENTICAL
+        found = answer(self.diagnosis).lines() if self.diagnosis is not None and not agrees else ()
         apart = self.parting
         here = f"step {apart.step}" + (f" (step {apart.step - self.ahead} of the candidate)" if self.ahead else "")
         named = f": {listed(apart.names, _NAMES)}" if apart.names else ""
         first = ("parts", f"at {here} of {self.steps[0]}; first in the {apart.what}{named}")
         if not found:
-            return (("", f"INCONCLUSIVE: the runs part at {here}; the step was not explained"), first, *self._chaos())
+            why = "run again by itself, the step agrees" if agrees else "the step was not explained"
+            return (("", f"INCONCLUSIVE: the runs part at {here}; {why}"), first, *self._chaos())
         return (found[0], first, *self._chaos(), *found[1:])
+
+    def _agreement(self, common: int) -> Lines:
+        if self.verdict is not Verdict.IDENTICAL:
+            until = f"all of {count(common, 'step')} is bit-equal until then" if common else "no step was compared"
+            return (("", f"INCONCLUSIVE: a log ends early or holds no step; {until}"), ("where", "nowhere so far"))
+        more = self.steps[0] - self.ahead - self.steps[1]
+        side = "reference" if more > 0 else "candidate"
+        beyond = f"; the {side} takes {count(abs(more), 'step')} more" if more else ""
+        resumed = f" from step {self.ahead} of the reference on" if self.ahead else ""
+        equal = f"all losses, gradients and parameters of {count(common, 'step')} are bit-equal"
+        return (("", f"IDENTICAL: {equal}{resumed}{beyond}"), ("where", "nowhere"))
 
     def _chaos(self) -> Lines:
         if self.band is None:

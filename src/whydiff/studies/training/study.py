@@ -76,7 +76,7 @@ def compare_training(reference: Any, candidate: Any, options: TrainingOptions | 
         rounded = [_jittered(sides[0], seed, options) for seed in range(options.band)]
     points = curves(ours, theirs, ahead, rounded)
     return TrainingReport(
-        verdict=Verdict.IDENTICAL if apart is None else _verdict(diagnosis),
+        verdict=_agreed(logs, points) if apart is None else _verdict(diagnosis),
         steps=(_taken(ours), _taken(theirs)),
         ahead=ahead,
         parting=apart,
@@ -191,6 +191,12 @@ def _verdict(diagnosis: Diagnosis | None) -> Verdict:
     if diagnosis is None or diagnosis.verdict is Verdict.IDENTICAL:
         return Verdict.INCONCLUSIVE
     return diagnosis.verdict
+
+
+def _agreed(logs: Iterable[StepLog], points: Iterable[Point]) -> Verdict:
+    """The verdict on steps none of which differs: agreement only if there were some, and they are all."""
+    whole = all(log.complete for log in logs) and any(point.loss is not None for point in points)
+    return Verdict.IDENTICAL if whole else Verdict.INCONCLUSIVE
 
 
 def _taken(steps: Steps) -> int:
