@@ -47,7 +47,8 @@ def outside(case: Case, found: Anchor, verdict: Verdict) -> Outside | None:
     left = [one for one in found.having("values", "text") if one.slot not in seen]
     if verdict not in _MILD or found.substitute or not left:
         return None
-    return attempted("the outputs that no op returned", lambda: _told(case, left), Outside(tuple(left)))
+    otherwise: Outside | None = Outside(tuple(left))
+    return attempted("the outputs that no op returned", lambda: _told(case, left), otherwise)
 
 
 def _told(case: Case, left: Sequence[Compared]) -> Outside | None:
