@@ -140,6 +140,7 @@ def _is_same(reference: Any, candidate: Any) -> bool:
 
 
 def _compared(sides: tuple[Run | DiskTrace, ...], options: Options) -> Diagnosis:
+    sides = tuple(side if isinstance(side, DiskTrace) else side.at_home() for side in sides)
     for side in sides:  # both plainly, before whydiff touches anything
         if not isinstance(side, DiskTrace):
             side.anchor()

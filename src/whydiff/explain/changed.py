@@ -191,6 +191,8 @@ class Changed:
         )
         for call, value in draws.given:
             executor.give(call, value)
+        for event, key in draws.keys:
+            executor.stand_in(event, key)
         return executor
 
     def _carried(self, item: Intervention) -> Mapping[int, Call]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Executor, Role, for_framework
 from whydiff.errors import ReplayError
+from whydiff.explain.keys import keys, takes_a_key
 from whydiff.explain.sides import Sides
 from whydiff.explain.sites import call_at, sites_of
 from whydiff.numbers.metrics import bits_dtype, is_integer
@@ -47,11 +48,13 @@ class Drawn:
         exchanged: call index → the same call, from another state.
         borrowed: the states' payloads.
         given: call index → the numbers, where sizes or dtypes differ.
+        keys: reads of keys → the other side's key.
     """
 
     exchanged: dict[int, Call] = field(default_factory=dict)
     borrowed: dict[str, Payload] = field(default_factory=dict)
     given: list[tuple[Call, _Value]] = field(default_factory=list)
+    keys: list[tuple[Event, _Value]] = field(default_factory=list)
 
 
 def drawn(sides: Sides, interventions: Sequence[Intervention]) -> Drawn:
@@ -63,8 +66,15 @@ def drawn(sides: Sides, interventions: Sequence[Intervention]) -> Drawn:
     found = Drawn()
     chosen = [item for item in interventions if item.name == DRAW_AS]
     by_site = (sites_of(sides.reference), sites_of(sides.candidate)) if chosen else ({}, {})
-    for item in chosen:
-        own, other = call_at(by_site[1], item.target), call_at(by_site[0], item.value)
+    pairs = [(item, call_at(by_site[1], item.target), call_at(by_site[0], item.value)) for item in chosen]
+    keyed = [(own, other) for _, own, other in pairs if takes_a_key(sides.candidate, own)]
+    if keyed:
+        others = [other for _, other in keyed]
+        taken = keys(for_framework(sides.reference.framework).executor(sides.reference), others)
+        found.keys += [(own.reads[0], taken[other.index]) for own, other in keyed]
+    for item, own, other in pairs:
+        if takes_a_key(sides.candidate, own):
+            continue
         state = sides.reference.payload(other.rng) if other.rng else None
         if state is None or own.site.op != other.site.op:
             raise ReplayError("A call cannot draw as another one.", where=item.target, actual=str(other.site))

@@ -34,4 +34,5 @@ class Role(Enum):
     DIFFERENCE = "subtracts its second operand from its first"
     PLUS = "adds two operands"
     TIMES = "multiplies two operands, element by element"
+    DRAWS = "draws random numbers from a state that it reads"
     SHAPE_ONLY = "looks at no more than the shape of what it reads"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.experiments import Outcome
-from whydiff.explain.reruns import changed_by_looking, computes_in
+from whydiff.explain.reruns import SIDES, changed_by_looking, computes_in
 from whydiff.explain.sides import Side
 from whydiff.records import Direction, Intervention
 
@@ -20,6 +20,19 @@ def compiled_sides(case: Case) -> Iterator[Side]:
         eager = uncompiled(side)
         if case.experiments.reruns(side, (eager,)) and not same_outputs(case, (eager,), side):
             yield side
+
+
+def stale_sides(case: Case) -> list[Side]:
+    """Live sides that repeat themselves and give other outputs when what was traced before is traced anew."""
+    anew = (Intervention("trace-anew", "the program"),)
+    sides = ((name, trace) for name, trace in zip(SIDES, (case.reference, case.candidate), strict=True))
+    return [
+        name
+        for name, trace in sides
+        if trace.observer.deterministic is not False
+        and case.experiments.reruns(name, anew)
+        and not same_outputs(case, anew, name)
+    ]
 
 
 def uncompiled(side: Side) -> Intervention:
@@ -69,6 +82,7 @@ __all__ = [
     "keeps_wide",
     "rounding_changes",
     "same_outputs",
+    "stale_sides",
     "tried",
     "uncompiled",
 ]

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from whydiff.capturing.adapters import replayable
 from whydiff.explain.case import Case
+from whydiff.explain.causes._state import remember
 from whydiff.explain.causes._view import Finding
 from whydiff.explain.draws import DRAW_AS, draws_alike
-from whydiff.records import Call, Evidence, Intervention, Trace, Verdict
+from whydiff.explain.keys import keys, only_for_keys, takes_a_key
+from whydiff.explain.reruns import SIDES
+from whydiff.records import Call, Evidence, Intervention, Origin, Trace, Verdict
 
 _WHAT = {
     "state": "from other states of the generator",
@@ -56,9 +60,56 @@ def _differences(case: Case, ours: Call, theirs: Call) -> dict[str, tuple[str, s
     return found
 
 
+def other_keys(case: Case) -> tuple[Intervention, ...]:
+    """Every draw of the candidate that takes another key than its counterpart does, drawing from the counterpart's."""
+    return remember(case, "other keys", lambda: _other_keys(case))
+
+
+def _other_keys(case: Case) -> tuple[Intervention, ...]:
+    pairs = [
+        (case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]) for pair in case.alignment.pairs
+    ]
+    pairs = [
+        (ours, theirs)
+        for ours, theirs in pairs
+        if takes_a_key(case.reference, ours) and takes_a_key(case.candidate, theirs) and draws_alike(ours, theirs)
+    ]
+    if not pairs or replayable(case.reference) or replayable(case.candidate):
+        return ()
+    executors = [case.experiments.executor(side) for side in SIDES]
+    taken = [keys(executor, calls) for executor, calls in zip(executors, zip(*pairs, strict=True), strict=True)]
+    return tuple(
+        Intervention(DRAW_AS, str(theirs.site), str(ours.site))
+        for ours, theirs in pairs
+        if not executors[0].same(taken[0][ours.index], taken[1][theirs.index])
+    )
+
+
+def from_other_keys(case: Case, code: str) -> Finding | None:
+    """The finding that draws take other keys than their counterparts; None: none does."""
+    steps = other_keys(case)
+    if not steps:
+        return None
+    sites = [step.target for step in steps]
+    evidence = Evidence(
+        f"both sides draw at {', '.join(sites[:3])}{' …' if len(sites) > 3 else ''}, from other keys", {"sites": sites}
+    )
+    return Finding(code, ("key",), Verdict.SEMANTIC, (evidence,), steps, {"what": ("key",)})
+
+
+def makes_a_key(case: Case, origin: Origin) -> bool:
+    """Whether all that comes of a difference, on both sides, is that keys are others and so the numbers drawn."""
+    if min(origin.calls) < 0:
+        return False
+    return all(
+        any(only_for_keys(trace, event) for event in (*trace.calls[at].writes, *trace.calls[at].reads))
+        for trace, at in zip((case.reference, case.candidate), origin.calls, strict=True)
+    )
+
+
 def states_restored(case: Case) -> tuple[Intervention, ...]:
     """Every draw of the candidate begins from the state that its counterpart begins from."""
-    found = []
+    found = [*other_keys(case)]
     for pair in case.alignment.pairs:
         ours, theirs = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
         if ours.rng and theirs.rng and draws_alike(ours, theirs) and [*_differences(case, ours, theirs)] == ["state"]:
@@ -71,4 +122,4 @@ def _state(trace: Trace, call: Call) -> bytes | None:
     return None if payload is None else payload.bits.tobytes()
 
 
-__all__ = ["drawn_otherwise", "states_restored"]
+__all__ = ["drawn_otherwise", "from_other_keys", "makes_a_key", "other_keys", "states_restored"]

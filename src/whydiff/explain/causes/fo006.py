@@ -12,6 +12,8 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._flow import listed_indices
 from whydiff.explain.causes._looks import one_value, places
+from whydiff.explain.causes._other_leaf import OtherLeaf, other_leaves, stale
+from whydiff.explain.causes._settings import enough
 from whydiff.explain.interventions import whole_of
 from whydiff.pair.lockstep import matched
 from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
@@ -140,7 +142,23 @@ class OtherValueRead(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per tensor of which other parts are read, and per op that reads another value."""
-        return causes_of(case, self.code, self.name, _remedy)
+        yield from causes_of(case, self.code, self.name, _remedy)
+        if not enough(case):
+            yield from (self._of_leaf(one) for one in other_leaves(case) if one not in stale(case))
+
+    def _of_leaf(self, found: OtherLeaf) -> Cause:
+        return Cause(
+            code=self.code,
+            name=self.name,
+            site=str(found.origin.site.at("")),
+            verdict=Verdict.SEMANTIC,
+            evidence=(found.evidence,),
+            remedy=Remedy(
+                f"Read {found.reference.name} on both sides, where the candidate reads {found.candidate.name}."
+            ),
+            interventions=(found.give,),
+            says=f"the candidate reads {found.candidate.name} where the reference reads {found.reference.name}",
+        )
 
     def example(self) -> tuple[Any, Any]:
         """Gate and up exchanged."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._draws import drawn_otherwise
+from whydiff.explain.causes._draws import drawn_otherwise, from_other_keys, makes_a_key
 from whydiff.explain.causes._explained import Finding, View, causes_of, explained_calls, grouped
 from whydiff.explain.causes._flow import read_from, readers_of
 from whydiff.explain.causes._settings import enough
@@ -20,6 +20,7 @@ _REMEDIES = {
     "size": "Draw at one size on both sides and take the part that is needed, or give every item its own generator.",
     "dtype": "Draw in one dtype on both sides and cast the numbers afterwards.",
     "device": "Draw on one kind of device on both sides (the CPU's numbers can be moved to any) and move them.",
+    "key": "Draw from the same keys on both sides: one seed, split in the same way, every key used once.",
     "order": "Draw in the same order on both sides.",
     "resumed": "Save the generators' states with the checkpoint, and restore them when the run is resumed.",
 }
@@ -75,6 +76,8 @@ class RngDiffers(CauseRule):
 
     def explain(self, view: View) -> Finding | None:
         """Draws on one side only, or so that other numbers come out."""
+        if makes_a_key(view.case, view.origin):
+            return from_other_keys(view.case, self.code)
         ours, theirs = ([call for call in calls if call.rng] for calls in view.seen.calls)
         if not ours and not theirs:
             return self._in_another_order(view)
@@ -96,6 +99,9 @@ class RngDiffers(CauseRule):
         if not (case.localization.axes or enough(case)):
             return
         known = explained_calls(case)
+        keyed = from_other_keys(case, self.code)
+        if keyed is not None and case.localization.origins:
+            yield from grouped([[(case.localization.origins[0], keyed)]], self.code, self.name, _remedy_at_once)
         groups: dict[Any, list[tuple[Origin, Finding]]] = {}
         for origin in case.localization.origins:
             if min(origin.calls) < 0 or origin.calls in known:
@@ -173,6 +179,10 @@ def _remedy(finding: Finding, resumed: bool) -> Remedy:
     keys = ["resumed" if name == "state" and resumed else name for name in what]
     text = " ".join(_REMEDIES[key] for key in keys)
     return Remedy(text, "".join(_CODE.get(key, "") for key in keys), is_take_away=True)
+
+
+def _remedy_at_once(finding: Finding) -> Remedy:
+    return _remedy(finding, resumed=False)
 
 
 REGISTER = RngDiffers()

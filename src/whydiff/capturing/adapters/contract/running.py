@@ -54,6 +54,10 @@ class Run(ABC):
             whydiff.errors.TargetError: the program raised.
         """
 
+    def at_home(self) -> Run:
+        """The run in the framework whose values the program gives back; this one, unless it names several."""
+        return self
+
     @abstractmethod
     def capture(self, *, level: str = "op") -> RecordedTrace:
         """Run once instrumented; the trace's leaves stay references to the user's tensors."""

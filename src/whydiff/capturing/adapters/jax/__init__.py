@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-import types
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from whydiff.capturing.adapters.contract import Adapter, Change
 from whydiff.capturing.adapters.jax.roles import NAMES
+from whydiff.capturing.adapters.jax.written_in import is_jax
 from whydiff.records import Call, Environment, Lift, Payload, Trace
 
 if TYPE_CHECKING:
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from whydiff.capturing.adapters.jax.process import Process
     from whydiff.capturing.adapters.jax.run import Run
     from whydiff.capturing.adapters.jax.session import Session
-
-_DEEP = 6
-_OURS = ("jax", "jaxlib", "flax", "equinox", "penzai")
 
 
 class JaxAdapter(Adapter):
@@ -31,14 +27,11 @@ class JaxAdapter(Adapter):
     operators = NAMES
 
     def owns(self, target: object, args: Sequence[Any]) -> bool:
-        """Whether a target, its closure or its arguments hold JAX arrays, jitted functions or JAX modules.
+        """Whether a target is written in JAX, or reaches JAX's arrays and nothing that is written in PyTorch.
 
         jax is never imported for this: who holds such an object has imported it.
         """
-        if "jax" not in sys.modules:
-            return False
-        seen: set[int] = set()
-        return any(_speaks_jax(value, seen, 0) for value in (target, *args))
+        return "jax" in sys.modules and is_jax(target, args)
 
     def run(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
         """A live run of a callable."""
@@ -92,59 +85,5 @@ class JaxAdapter(Adapter):
 
         return environment()
 
-
-def _speaks_jax(value: Any, seen: set[int], depth: int) -> bool:
-    if id(value) in seen or depth > _DEEP:
-        return False
-    seen.add(id(value))
-    kind = type(value)
-    if any(base.__module__.partition(".")[0] in _OURS for base in kind.__mro__):
-        return True
-    if isinstance(value, functools.partial):
-        parts: Any = (value.func, *value.args, *value.keywords.values())
-    elif isinstance(value, types.MethodType):
-        parts = (value.__self__, value.__func__)
-    elif isinstance(value, types.FunctionType):
-        parts = list(_reached(value))
-    elif isinstance(value, Mapping):
-        parts = list(value.values())[:64]
-    elif isinstance(value, (list, tuple)):
-        parts = value[:64]
-    elif hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType)):
-        parts = list(vars(value).values())[:64]
-    else:
-        return False
-    return any(_speaks_jax(part, seen, depth + 1) for part in parts)
-
-
-def _reached(function: types.FunctionType) -> list[Any]:
-    """What a function closes over, its defaults, and JAX's modules among the globals that it names."""
-    cells = []
-    for cell in function.__closure__ or ():
-        try:
-            cells.append(cell.cell_contents)
-        except ValueError:  # an empty cell holds nothing yet
-            continue
-    found = [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    for name in function.__code__.co_names:
-        item = function.__globals__.get(name)
-        if isinstance(item, types.ModuleType):
-            if item.__name__.partition(".")[0] in _OURS:
-                found.append(_Named(item))
-        elif (isinstance(item, types.FunctionType) and item.__module__ == function.__module__) or (
-            item is not None and not isinstance(item, (type, types.FunctionType))
-        ):
-            found.append(item)
-    return found
-
-
-class _Named:
-    """Stands for one of JAX's modules that a function names (a module's type tells nothing)."""
-
-    def __init__(self, module: types.ModuleType) -> None:
-        self.module = module
-
-
-_Named.__module__ = "jax"
 
 REGISTER = JaxAdapter()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -93,6 +94,14 @@ def retraced() -> AbstractContextManager[Any]:
     traced again, also where nobody looks, and a value that was baked into one would be another.
     """
     return set_xla_metadata(whydiff="captured")  # type: ignore[no-any-return]
+
+
+_anew = itertools.count()
+
+
+def traced_anew() -> AbstractContextManager[Any]:
+    """`retraced`, each time for itself: a value that changed since the last time is read again."""
+    return set_xla_metadata(whydiff=f"traced {next(_anew)}")  # type: ignore[no-any-return]
 
 
 def one_cpu() -> bool:

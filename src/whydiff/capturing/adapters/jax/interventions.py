@@ -29,6 +29,9 @@ ACTIVATIONS = "set-activation-dtype"
 PRECISION = "set-matmul-precision"
 """``set-matmul-precision FROM = TO``: products asked for at one precision are carried out at another (JSON)."""
 
+TRACE_ANEW = "trace-anew"
+"""``trace-anew the program``: nothing that was traced before counts, so that what it keeps is read again."""
+
 
 def supported(intervention: Intervention, reached: Reached) -> bool:
     """Whether `Changes` knows how to carry this out."""
@@ -38,7 +41,7 @@ def supported(intervention: Intervention, reached: Reached) -> bool:
         return intervention.target in reached.owners
     if intervention.name == "set-flag":
         return intervention.target in (*FLAGS, *COMPILER, DISPATCH)
-    return intervention.name in (ACTIVATIONS, PRECISION)
+    return intervention.name in (ACTIVATIONS, PRECISION, TRACE_ANEW)
 
 
 class Changes:
@@ -56,7 +59,7 @@ class Changes:
         self.scalars: list[Intervention] = []
         self.swap: dict[int, Any] = {}
         self.options: dict[str, Any] = {}
-        self.alone, self.dtype = False, ""
+        self.alone, self.anew, self.dtype = False, False, ""
         self.precision: dict[str, Any] = {}
         for item in interventions:
             if not supported(item, reached):
@@ -65,6 +68,8 @@ class Changes:
                 self._restore(item, donor)
             elif item.name == "set-scalar":
                 self.scalars.append(item)
+            elif item.name == TRACE_ANEW:
+                self.anew = True
             elif item.name == ACTIVATIONS:
                 self.dtype = str(item.value or item.target)
             elif item.name == PRECISION:
@@ -123,7 +128,9 @@ class Changes:
                 if changed is not held:
                     stack.callback(put_back, variable, held)
                     put_back(variable, changed)
-            if self.scalars or self.swap:
+            if self.anew:
+                stack.enter_context(internals.traced_anew())
+            elif self.scalars or self.swap:
                 stack.enter_context(internals.retraced())
             if self.swap or self.options or self.alone or self.dtype or self.precision:
                 stack.enter_context(internals.dispatching(self._execute))

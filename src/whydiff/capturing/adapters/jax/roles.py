@@ -19,6 +19,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
         *("convert_element_type", "copy", "scan_slice"),
     ),
     Role.TABLE: ("gather",),
+    Role.DRAWS: ("random_bits",),
     Role.ANGLE: ("cos", "sin"),
     Role.ROOT: ("rsqrt", "sqrt", "pow", "div"),
     Role.DIFFERENCE: ("sub",),

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from whydiff.capturing import process
-from whydiff.capturing.adapters import contract
+from whydiff.capturing.adapters import contract, for_framework
 from whydiff.capturing.adapters._live import called, checked, equal
 from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.jax import internals, values
@@ -24,6 +24,7 @@ from whydiff.capturing.adapters.jax.recorder import Recorder
 from whydiff.capturing.adapters.jax.recording import WAYS, Compiled, Recording, Way
 from whydiff.capturing.adapters.jax.scopes import modules_named
 from whydiff.capturing.adapters.jax.state import at_this_level, put_back, raw, reach
+from whydiff.capturing.adapters.jax.written_in import is_foreign
 from whydiff.errors import UsageError
 from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Trace
 
@@ -47,6 +48,7 @@ class Run(contract.Run):
         self.known = Known()
         self._variables = [(variable, raw(variable)) for variable in self.reached.variables]
         self._donates = False
+        self._foreign = False
         self._plain: Outputs | None = None
         self._anchor: tuple[Output, ...] | None = None
         self._observed: tuple[Output, ...] = ()
@@ -65,7 +67,13 @@ class Run(contract.Run):
         with self._beginning():
             args, kwargs = self._inputs(copied=self._anchor is None)
             result = ready(called(self.target, args, kwargs))
+            self._foreign = is_foreign(result)
             return arrays_in(result), outputs_of(result, READER)
+
+    def at_home(self) -> contract.Run:
+        """PyTorch's run, where the program names both frameworks and gives back that one's tensors only."""
+        self.anchor()
+        return for_framework("torch").run(self.target, self.args, self.kwargs) if self._foreign else self
 
     def capture(self, *, level: str = "op") -> RecordedTrace:
         """Run instrumented, in the least invasive way that gives the plain run's bits.

@@ -1,0 +1,115 @@
+"""CP004 stale-constant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._other_leaf import OtherLeaf, stale
+from whydiff.explain.reruns import SIDES
+from whydiff.explain.sides import Side
+from whydiff.records import Cause, Evidence, Remedy, Verdict
+
+
+class StaleConstant(CauseRule):
+    """A compiled program goes on with a value that was read when it was traced and has changed since.
+
+    What it detects:
+        A traced program that computes with a constant where the other side reads a tensor, which the traced side
+        holds as well, with the other side's values: it was read once, when the program was traced.
+
+    Why it happens:
+        ``jax.jit`` keeps what a function reads from globals, attributes and closures as constants of the compiled
+        program; weights that are loaded, trained or replaced afterwards are not seen by it. Only arguments are.
+
+    Evidence required:
+        The same program traced anew gives other outputs. The traced program reads a constant at an origin whose
+        counterpart reads a tensor of the run; both sides hold this tensor with equal bits.
+
+    Look-alikes:
+        FO006 if the program computes with another tensor whenever it is traced. CP002 for a compiler that computes
+        something else. IN001 if the constants of both sides differ.
+
+    Example:
+        A jitted function that adds a bias from a dictionary; the bias is replaced after the first call.
+
+    Remedy:
+        Give the values as arguments, or trace the program again after they have changed.
+
+    How it is verified:
+        By replay: the traced program's constant gets the tensor that is held under its name (``restore-state``), and
+        must give the other side's outputs; with the old values in the tensor's place the other side must give its.
+
+    References:
+        JAX, "The sharp bits", pure functions; Common gotchas, "jit and global state".
+    """
+
+    code = "CP004"
+    name = "stale-constant"
+    says = "the compiled program goes on with values that have changed since it was traced"
+    precedes = ("FO", "IN", "ST")
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per side that is stale."""
+        for side in SIDES:
+            found = [one for one in stale(case) if one.frozen == side]
+            if found:
+                yield self._cause(side, found)
+
+    def _cause(self, side: Side, found: list[OtherLeaf]) -> Cause:
+        names = ", ".join(one.held.name for one in found)
+        retraced = Evidence(f"traced anew, the {side} gives other outputs", {"side": side, "names": names})
+        return Cause(
+            code=self.code,
+            name=self.name,
+            site=str(found[0].origin.site.at("")),
+            verdict=Verdict.SEMANTIC,
+            evidence=(retraced, *(one.evidence for one in found)),
+            remedy=Remedy(
+                f"Give {names} to the traced function as an argument, or trace it again after a change.",
+                "jax.clear_caches()  # or: a new jax.jit(function)\n",
+            ),
+            interventions=tuple(one.give for one in found),
+            says=f"the {side} was traced before {names} changed, and goes on with the old values",
+        )
+
+    def example(self) -> tuple[Any, Any]:
+        """A bias that is replaced after the first call."""
+        import jax
+        import jax.numpy as jnp
+
+        x, held = jnp.sin(jnp.arange(12.0)).reshape(4, 3), {"bias": jnp.ones(3)}
+
+        def shifted(x: Any) -> Any:
+            return jnp.tanh(x) + held["bias"]
+
+        compiled = jax.jit(shifted)
+        compiled(x)
+        held["bias"] = jnp.arange(3.0)
+        return lambda: shifted(x), lambda: compiled(x)
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """A program that means its constant; one that is traced anew; another function that is compiled."""
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+
+        x, held = jnp.sin(jnp.arange(12.0)).reshape(4, 3), {"bias": jnp.ones(3)}
+
+        def held_bias(x: Any) -> Any:
+            return jnp.tanh(x) + held["bias"]
+
+        def own_bias(x: Any) -> Any:
+            return jnp.tanh(x) + (np.arange(3, dtype=np.float32) if held else 0.0)
+
+        def other(x: Any) -> Any:
+            return jnp.sin(x) + held["bias"]
+
+        own, late = jax.jit(own_bias), jax.jit(other)
+        yield (lambda: held_bias(x)), (lambda: own(x))
+        yield (lambda: held_bias(x)), (lambda: late(x))
+
+
+REGISTER = StaleConstant()

@@ -1,0 +1,66 @@
+"""Random numbers that are drawn from keys: the key is the cause, whatever made it another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from whydiff.pipeline import compare
+from whydiff.records import Diagnosis, Verdict
+
+W, X = jnp.sin(jnp.arange(24.0)).reshape(4, 6), jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)
+
+
+def noisy(key: Any, scale: float = 1.0) -> Any:
+    return jnp.tanh(X @ W) + scale * jax.random.normal(key, (3, 6))
+
+
+def two(split: bool) -> Any:
+    key = jax.random.key(3)
+    one, other = jax.random.split(key) if split else (key, key)
+    return noisy(one) * jax.random.uniform(other, (3, 6))
+
+
+def confirmed(found: Diagnosis) -> list[str]:
+    return [cause.code for cause in found.causes if cause.status == "confirmed" and not cause.inert]
+
+
+compiled = jax.jit(noisy)
+PAIRS: dict[str, tuple[Any, Any]] = {
+    "another seed": (lambda: noisy(jax.random.key(3)), lambda: noisy(jax.random.key(4))),
+    "folded in": (
+        lambda: noisy(jax.random.fold_in(jax.random.key(3), 0)),
+        lambda: noisy(jax.random.fold_in(jax.random.key(3), 1)),
+    ),
+    "a raw key, split once more": (
+        lambda: noisy(jax.random.PRNGKey(0)),
+        lambda: noisy(jax.random.split(jax.random.PRNGKey(0))[1]),
+    ),
+    "one key used twice": (lambda: two(True), lambda: two(False)),
+    "compiled": (lambda: compiled(jax.random.key(3)), lambda: compiled(jax.random.key(4))),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS.keys())
+def test_another_key_is_named_and_nothing_else(pair: tuple[Any, Any]) -> None:
+    found = compare(*pair)
+    assert found.verdict is Verdict.SEMANTIC
+    assert confirmed(found) == ["MD002"]
+    assert {e.direction for e in found.causes[0].experiments} == {"take_away", "put_in"}
+
+
+def test_another_scale_of_the_same_draws_is_no_key() -> None:
+    found = compare(lambda: noisy(jax.random.key(3)), lambda: noisy(jax.random.key(3), 1.1))
+    assert found.verdict is Verdict.SEMANTIC
+    assert "MD002" not in {cause.code for cause in found.causes}
+
+
+def test_another_key_beside_another_function_leaves_the_function_to_its_own_cause() -> None:
+    def other() -> Any:
+        return jnp.sin(X @ W) + jax.random.normal(jax.random.key(4), (3, 6))
+
+    codes = [cause.code for cause in compare(lambda: noisy(jax.random.key(3)), other).causes]
+    assert "MD002" in codes and any(code.startswith("FO") for code in codes)
