@@ -13,6 +13,7 @@ from typing import Any, Literal
 from whydiff import registry
 from whydiff.capturing.adapters import Recorded
 from whydiff.capturing.adapters.contract import Session
+from whydiff.capturing.ranks import part
 from whydiff.capturing.store import TraceWriter
 from whydiff.errors import WhydiffError, one_line
 from whydiff.numbers.kernels import threads
@@ -37,6 +38,9 @@ def capture(
 ) -> Iterator[Any]:
     """Record everything that runs in the block, on this thread, to a trace on disk.
 
+    Where several processes run a program together (torchrun, MPI, a process group), each writes its own part of the
+    trace, a folder ``rank-00000`` …, and none waits for another.
+
     A block that raises leaves a trace that is marked as incomplete and says with what it ended; a process
     that dies leaves one that opens up to the last complete step. In both cases the program's own error
     goes on.
@@ -60,6 +64,8 @@ def capture(
     """
     from whydiff.capturing.store.remote import is_url, send
 
+    adapter: Recorded = registry.get("adapters", framework)
+    rank = adapter.rank()
     if is_url(path):
         with tempfile.TemporaryDirectory(prefix="whydiff-remote-") as folder:
             try:
@@ -73,10 +79,11 @@ def capture(
                 ) as session:
                     yield session
             finally:
-                if (Path(folder) / "trace").is_dir():
-                    send(Path(folder) / "trace", str(path), overwrite=overwrite)
+                found = Path(part(Path(folder) / "trace", rank))
+                if found.is_dir():
+                    send(found, f"{path}/{found.name}" if rank.several else str(path), overwrite=overwrite)
         return
-    adapter: Recorded = registry.get("adapters", framework)
+    path = part(path, rank)
     with ExitStack() as stack:
         if not threads.started():
             stack.callback(threads.stop)
@@ -86,6 +93,7 @@ def capture(
             level=level,
             overwrite=overwrite,
             environment=adapter.environment(),
+            captured={"rank": rank.number, "ranks": rank.size},
             shard_bytes=SHARD_BYTES,
             max_bytes=budget(path, max_bytes),
             tolerant=True,

@@ -1,7 +1,7 @@
 """Run an unmodified Python script with a capture active: ``python -m whydiff.capturing.script``.
 
 Arguments: OUT LEVEL PAYLOADS BYTES SCRIPT [ARG …], where PAYLOADS is ``all``, ``none`` or comma-separated globs, and
-BYTES the budget for full tensors on disk.
+BYTES the budget for full tensors on disk. SCRIPT may be ``-m MODULE``. Of several ranks, each writes its own part of OUT.
 The script sees its own ``sys.argv``, ``__main__`` and import path; its exit status becomes this process's.
 One thing is other than without a capture: torch is imported before the script begins, so environment
 variables that torch reads while it is imported (``OMP_NUM_THREADS``) have to be set outside the script.
@@ -20,6 +20,7 @@ import types
 from pathlib import Path
 
 from whydiff import registry
+from whydiff.capturing.ranks import part, started_again, told
 from whydiff.capturing.record import capture
 from whydiff.capturing.store import open_trace
 from whydiff.errors import UnsupportedError, WhydiffError
@@ -35,15 +36,19 @@ def main(arguments: list[str]) -> int:
     """Capture a script; returns its exit status (2: the capture itself could not begin)."""
     out, level, payloads, room, script, *rest = arguments
     chosen = payloads if payloads in ("all", "none") else payloads.split(",")
-    sys.argv = [script, *rest]
-    sys.path[0] = str(Path(script).resolve().parent)
+    module = rest.pop(0) if script == "-m" else ""
+    sys.argv = [module or script, *rest]
+    sys.path[0] = os.getcwd() if module else str(Path(script).resolve().parent)
     _end_with(os.getppid())
     leaving: SystemExit | None = None
     raised: Exception | None = None
     try:
-        with capture(out, payloads=chosen, level=level, max_bytes=int(room)):
+        with capture(out, payloads=chosen, level=level, max_bytes=int(room), overwrite=started_again()):
             try:
-                runpy.run_path(script, run_name="__main__")
+                if module:
+                    runpy.run_module(module, run_name="__main__", alter_sys=True)
+                else:
+                    runpy.run_path(script, run_name="__main__")
             except SystemExit as error:
                 leaving = error
             except Exception as error:
@@ -57,7 +62,7 @@ def main(arguments: list[str]) -> int:
             return 2
         traceback.print_exception(type(error), error, _own_frames(error, script))
         return 1
-    code = _status(leaving)
+    code, out = _status(leaving), str(part(out, told()))
     unseen = _unseen(out) if code == 0 else ""
     if unseen:
         shutil.rmtree(out)

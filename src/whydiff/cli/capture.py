@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 
 import whydiff
+from whydiff.capturing.ranks import part, told
 from whydiff.cli._guard import guard
 from whydiff.cli._options import Json, Level, Quiet, Traceback
 from whydiff.cli._values import size_in_bytes
@@ -26,11 +27,16 @@ from whydiff.errors import CaptureError, UsageError
 
 CHILD = "whydiff.capturing.script"
 """Module that records: its arguments are OUT LEVEL PAYLOADS BYTES SCRIPT [ARGS…]."""
+LAUNCHER = "whydiff.capturing.adapters.torch.launcher"
+"""Module that launches what torchrun would launch, recorded: OUT LEVEL PAYLOADS BYTES, then torchrun's arguments."""
+_LAUNCHERS = ("torch.distributed.run", "torch.distributed.launch")
 
 
 @guard
 def capture(
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="After --: python SCRIPT.py [ARGS]...")],
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND", help="After --: python SCRIPT.py [ARGS]..., or torchrun.")
+    ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="TRACE", help="Folder to make.")],
     level: Annotated[Level, typer.Option("--level", help="Record every operator, or modules only.")] = Level.OP,
     payloads: Annotated[
@@ -55,7 +61,8 @@ def capture(
     Exit status: the script's own; 2 if it could not be run or left no trace.
     """
     words = parse(command)
-    if Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
+    mine = Path(part(output, told()))
+    if mine.exists() and (not mine.is_dir() or any(mine.iterdir())):
         raise UsageError(
             "The trace would overwrite something.",
             where=output,
@@ -64,7 +71,7 @@ def capture(
         )
     room = str(size_in_bytes(max_bytes))
     arguments = [output, level.value, ",".join(payloads or ["all"]), room, *words.script]
-    code = run([words.interpreter, *words.options, "-m", CHILD, *arguments], to_stderr=json)
+    code = run([words.interpreter, *words.options, "-m", words.child, *arguments], to_stderr=json)
     if not Path(output).exists():
         if code:
             typer.echo(f"The script ended with status {code} and left no trace.", err=True)
@@ -86,11 +93,12 @@ def capture(
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A command line in parts: the interpreter's path, its options, and the script with its arguments."""
+    """A command line in parts: the interpreter's path, its options, the script with its arguments, and who runs it."""
 
     interpreter: str
     options: tuple[str, ...]
     script: tuple[str, ...]
+    child: str = CHILD
 
 
 def parse(command: Sequence[str]) -> Words:
@@ -100,6 +108,8 @@ def parse(command: Sequence[str]) -> Words:
         UsageError: no such interpreter or script, or something else than a script is to be run.
     """
     first, *rest = command
+    if Path(first).name == "torchrun":
+        return Words(_interpreter_of(shutil.which(first) or ""), (), tuple(rest), LAUNCHER)
     if first.endswith(".py"):
         interpreter, rest = sys.executable, [first, *rest]
     else:
@@ -109,6 +119,8 @@ def parse(command: Sequence[str]) -> Words:
     options: list[str] = []
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
+        if option == "-m" and rest and rest[0] in _LAUNCHERS:
+            return Words(interpreter, tuple(options), tuple(rest[1:]), LAUNCHER)
         if option in ("-m", "-c", "-"):
             raise UsageError(
                 "Only a script can be captured from the command line.",
@@ -126,6 +138,24 @@ def parse(command: Sequence[str]) -> Words:
             expected="python SCRIPT.py [ARGS]",
         )
     return Words(interpreter, tuple(options), tuple(rest))
+
+
+def _interpreter_of(script: str) -> str:
+    """The interpreter that an installed command begins with.
+
+    Raises:
+        UsageError: there is no such command, or it does not begin with an interpreter.
+    """
+    line = Path(script).read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace") if script else ""
+    words = line.removeprefix("#!").split()
+    found = shutil.which(words[-1]) if line.startswith("#!") and words else None
+    if not found:
+        raise UsageError(
+            "The interpreter of this command is not known.",
+            actual=script or "there is no torchrun",
+            expected="python -m torch.distributed.run [ARGS]",
+        )
+    return found
 
 
 def run(command: Sequence[str], to_stderr: bool) -> int:

@@ -4,6 +4,7 @@ This room imports no framework, reads no clock and holds no rule about numbers. 
 records: adapters make them, the pipeline reads them, reporters render the last one, `Diagnosis`.
 """
 
+from whydiff.records.collective import Collective
 from whydiff.records.diagnosis import Diagnosis, Side
 from whydiff.records.environment import Environment, ObserverCheck
 from whydiff.records.finding import (
@@ -52,6 +53,7 @@ __all__ = [
     "Alignment",
     "Call",
     "Cause",
+    "Collective",
     "Comparison",
     "Count",
     "Diagnosis",

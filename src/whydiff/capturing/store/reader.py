@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from whydiff.capturing.limits import Bounds, Limits, Watched
+from whydiff.capturing.ranks import parts
 from whydiff.capturing.sink import payload_key
 from whydiff.capturing.store.check import check_references
 from whydiff.capturing.store.decode import IndexDecoder, Mark, Stored
 from whydiff.capturing.store.dtypes import NATIVE, TAGS, saved_shape
-from whydiff.capturing.store.layout import COPY_AGAIN, INDEX, regular_file, shard_name, trace_directory
+from whydiff.capturing.store.layout import COPY_AGAIN, INDEX, MANIFEST, regular_file, shard_name, trace_directory
 from whydiff.capturing.store.manifest import Manifest, read_manifest
 from whydiff.capturing.store.own import is_own
 from whydiff.capturing.store.remote import fetch, is_url
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
-from whydiff.errors import TraceFormatError
+from whydiff.errors import TraceFormatError, one_line
 from whydiff.records import Call, Environment, Hole, Leaf, ObserverCheck, Output, Payload
 
 
@@ -242,7 +243,7 @@ def open_trace(path: str | os.PathLike[str], *, trust: bool = False, limits: Lim
         trace = open_trace(fetch(str(path), Path(folder.name)), trust=trust, limits=limits)
         trace.lent, trace.came_from = folder, str(path)
         return trace
-    root = trace_directory(path)
+    root = trace_directory(_lone_part(path))
     manifest = read_manifest(root)
     file = regular_file(root, INDEX)
     try:
@@ -267,6 +268,42 @@ def open_trace(path: str | os.PathLike[str], *, trust: bool = False, limits: Lim
     trace = DiskTrace(root, manifest, index, note)
     trace.trusted, trace.limits = trust or is_own(root), limits or Limits()
     return trace
+
+
+def _lone_part(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The path itself, or the only rank's part that lies there.
+
+    Raises:
+        TraceFormatError: it holds several ranks' parts.
+    """
+    found = {} if (Path(path) / MANIFEST).exists() else parts(path)
+    if len(found) > 1:
+        raise TraceFormatError(
+            "This is the trace of several ranks, of which each has its own part.",
+            where=str(path),
+            actual=f"ranks {', '.join(map(str, found))}",
+            expected="one rank",
+            next_step=f"Name one: {next(iter(found.values()))}. All together: whydiff compare one.trace {path}",
+        )
+    return next(iter(found.values()), path)
+
+
+def open_ranks(
+    path: str | os.PathLike[str], *, trust: bool = False, limits: Limits | None = None
+) -> tuple[dict[int, DiskTrace], dict[int, str]]:
+    """Open every rank's part of a trace; see `open_trace`.
+
+    Returns:
+        The parts by rank, and why the others cannot be opened (a rank that died before it had written anything).
+    """
+    found: dict[int, DiskTrace] = {}
+    unreadable: dict[int, str] = {}
+    for number, folder in parts(path).items():
+        try:
+            found[number] = open_trace(folder, trust=trust, limits=limits)
+        except TraceFormatError as error:
+            unreadable[number] = one_line(error)
+    return found, unreadable
 
 
 def _read_index(data: bytes, file: Path, manifest: Manifest) -> tuple[IndexDecoder, bool]:

@@ -48,9 +48,12 @@ class Side:
 
     @functools.cached_property
     def keys(self) -> tuple[tuple[str | int, ...], ...]:
-        """Per call, what must be equal for two calls to pair: scope, op, kind, phase, step, rank."""
+        """Per call, what must be equal for two calls to pair: scope, op, kind, phase, step.
+
+        A trace is one rank's, and which rank it was says nothing about what it computed.
+        """
         return tuple(
-            (scope, call.site.op, call.kind, call.site.phase, step, call.site.rank)
+            (scope, call.site.op, call.kind, call.site.phase, step)
             for scope, step, call in zip(self.scopes, self.steps, self.calls, strict=True)
         )
 
@@ -88,7 +91,6 @@ class Side:
                 call.kind,
                 call.site.phase,
                 step,
-                call.site.rank,
                 tuple(event.spec.shape for event in call.writes),
                 tuple(value for value in state if value in common),
             )

@@ -17,6 +17,7 @@ from typing import Any
 from whydiff.capturing.adapters.contract.executing import FUSED, Change, Exchanged, Executor, RecordedSum, Value
 from whydiff.capturing.adapters.contract.running import Kept, Outputs, Precision, Run, Session
 from whydiff.capturing.adapters.roles import Role
+from whydiff.capturing.ranks import Rank, told
 from whydiff.capturing.steps import StepRecord
 from whydiff.errors import UnsupportedError
 from whydiff.numbers.ranges.audit import Audit
@@ -131,6 +132,10 @@ class Recorded:
     def environment(self) -> Environment:
         """Everything outside the program that can change numbers, now."""
         return Environment()
+
+    def rank(self) -> Rank:
+        """Which of several processes this is, as far as it is known now."""
+        return told()
 
     def process(self) -> Kept:
         """What the framework keeps for the whole process (modes, switches, random states), as it is now."""

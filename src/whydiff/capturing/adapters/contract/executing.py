@@ -112,6 +112,14 @@ class Executor(ABC):
         """
         raise ReplayError("This replay cannot be given what a call writes.", where=str(call.site))
 
+    def receive(self, call: Call, values: Sequence[Value]) -> None:
+        """Let a collective that is still to come write these, one for each of its writes.
+
+        Raises:
+            ReplayError: this replay cannot.
+        """
+        raise ReplayError("This replay cannot be given what a collective writes.", where=str(call.site))
+
     @abstractmethod
     def release(self, call: Call) -> None:
         """Forget what no later call needs. Call it after the values of a call were used."""

@@ -14,6 +14,7 @@ from whydiff.capturing.adapters.contract import Adapter, Change, Place
 from whydiff.capturing.adapters.roles import Role
 from whydiff.capturing.adapters.torch.changing import ChangedExecutor
 from whydiff.capturing.adapters.torch.checkpoint import checkpoint
+from whydiff.capturing.adapters.torch.collectives import rank
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.environment import environment, set_flags
 from whydiff.capturing.adapters.torch.executor import Executor
@@ -31,6 +32,7 @@ from whydiff.capturing.adapters.torch.trace_audit import audit_trace
 from whydiff.capturing.adapters.torch.training.jitter import jittered
 from whydiff.capturing.adapters.torch.training.one_step import StepRun
 from whydiff.capturing.adapters.torch.training.watching import Watching
+from whydiff.capturing.ranks import Rank
 from whydiff.capturing.steps import StepRecord
 from whydiff.numbers.ranges.audit import Audit
 from whydiff.records import Call, Environment, Lift, Payload, Trace
@@ -119,6 +121,10 @@ class TorchAdapter(Adapter):
     def process(self) -> Process:
         """What the framework keeps for the whole process, as it is now."""
         return Process()
+
+    def rank(self) -> Rank:
+        """As the default process group says, else the launcher."""
+        return rank()
 
     def environment(self) -> Environment:
         """Versions, hardware, flags, variables and random states now."""

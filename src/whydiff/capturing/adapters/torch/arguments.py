@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from whydiff.capturing.adapters.torch.collectives import Told
 from whydiff.capturing.adapters.torch.dtypes import dtype_name, dtype_of
 from whydiff.errors import ReplayError
 
@@ -20,6 +21,8 @@ def encode(value: Any) -> Any:
         for bit in value.bits:
             place = {f"${bit}": place}
         return place
+    if isinstance(value, Told):
+        return value.template
     if isinstance(value, (list, tuple)):
         return [encode(item) for item in value]
     if isinstance(value, torch.dtype):

@@ -19,7 +19,7 @@ from whydiff.capturing.adapters.torch.held_to import check_indices, contracts
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
 from whydiff.errors import PayloadError, ReplayError
-from whydiff.records import Call, Event, Leaf, Payload, Trace
+from whydiff.records import Call, Collective, Event, Leaf, Payload, Trace
 
 
 class Executor(Replay):
@@ -47,6 +47,7 @@ class Executor(Replay):
         self._held: dict[int, Held] = {}
         self._runs = 0
         self._given: dict[int, torch.Tensor] = {}
+        self._received: dict[int, Sequence[torch.Tensor]] = {}
         self._edited = frozenset(exchanged or ())
         self._other = {leaf.storage for leaf in trace.leaves if leaf.name in self._restore}
         self._switches: dict[int, Switches] = {}
@@ -83,6 +84,8 @@ class Executor(Replay):
         """
         if call.kind != "compute":
             return ""
+        if Collective.of(call.arguments) is not None:
+            return self._exchange(call)
         if call.index in self._given:
             return self._take_given(call)
         as_in_the_run = call.index not in self._edited and not any(e.storage in self._other for e in call.reads)
@@ -101,6 +104,23 @@ class Executor(Replay):
     def give(self, call: Call, value: torch.Tensor) -> None:
         """Let a call that is still to come write this, in a dtype that may be wider than the recorded one."""
         self._given[call.index] = value
+
+    def receive(self, call: Call, values: Sequence[torch.Tensor]) -> None:
+        """Let a collective that is still to come write these."""
+        self._received[call.index] = values
+
+    def _exchange(self, call: Call) -> str:
+        """Write what a collective gave: what this replay was handed, else what was recorded. Nobody is asked for it."""
+        handed = self._received.pop(call.index, None)
+        if handed is None:
+            if not any(event.fingerprint for event in call.writes):  # the program looked at none of it
+                return ""
+            return "" if Executor._place_payloads(self, call) else "what it received was not recorded"
+        seen: set[int] = set()
+        mutated = {call.reads[i].storage for i in call.mutates}
+        for event, value in zip(call.writes, handed, strict=True):
+            self._place(event, value, mutated, seen)
+        return ""
 
     def _take_given(self, call: Call) -> str:
         value = self._given[call.index]
@@ -296,13 +316,16 @@ class Executor(Replay):
             payload = self.trace.payload(event.payload)
             if payload is None:
                 return False
-            value = from_payload(payload)
-            if event.storage in mutated and self._fits(event):
-                self.read(event).copy_(value)
-            else:
-                self._adopt(event, value, fresh=event.storage not in seen)
-                seen.add(event.storage)
+            self._place(event, from_payload(payload), mutated, seen)
         return True
+
+    def _place(self, event: Event, value: torch.Tensor, mutated: set[int], seen: set[int]) -> None:
+        """Put a value where a call wrote; ``seen`` holds the storages that the same call wrote before."""
+        if event.storage in mutated and self._fits(event):
+            self.read(event).copy_(value)
+            return
+        self._adopt(event, value.to(self._held_dtype(event)), fresh=event.storage not in seen)
+        seen.add(event.storage)
 
     def _fits(self, event: Event) -> bool:
         """Whether the memory held for an event is as large as what it shows (an op may have resized its output)."""

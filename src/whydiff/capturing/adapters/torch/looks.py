@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from whydiff.capturing.adapters.torch.arguments import place_of
+from whydiff.capturing.adapters.torch.arriving import Arriving
+from whydiff.capturing.adapters.torch.collectives import told
 from whydiff.capturing.adapters.torch.dtypes import not_comparable, plain, spec_of, without_numbers
 from whydiff.capturing.adapters.torch.leaves import Leaves
 from whydiff.capturing.adapters.torch.operators import Operator
@@ -17,7 +20,7 @@ from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf
 from whydiff.capturing.adapters.torch.storages import Layout, Storage, read_lanes, span_of
 from whydiff.capturing.holes import Holes
-from whydiff.records.trace import IN_GRAPH, OVERWRITTEN, UNINITIALISED
+from whydiff.records.trace import IN_GRAPH, LOOK, OVERWRITTEN, UNINITIALISED
 
 Touched = tuple[int, torch.Tensor, Storage]
 
@@ -34,6 +37,7 @@ class Looks(Leaves):
         super().__init__(fingerprints)
         self.scopes = scopes
         self.holes = Holes()
+        self.arriving = Arriving(self._written)
         self._layouts: dict[tuple[Any, ...], Layout] = {}
 
     def _place(self, leaf: LiveLeaf) -> Storage:
@@ -54,7 +58,7 @@ class Looks(Leaves):
             return place_of(position, value)
         if isinstance(value, (list, tuple)):
             return [self._take(item, reads, touched, operator) for item in value]
-        return value
+        return told(value) if type(value) is torch.ScriptObject else value
 
     def _look(self, tensor: torch.Tensor, touched: Any, position: int, operator: Operator | None) -> Row:
         reason = "" if plain(tensor) else not_comparable(tensor)
@@ -63,6 +67,10 @@ class Looks(Leaves):
             return (spec_of(tensor), -1, -1, None, 0, True, reason, "")
         storage = self.storages.of(tensor)
         layout = self._layout(tensor)
+        if storage is not None and storage.pending:
+            if operator is not None and operator.views:
+                return (layout.spec, storage.number, storage.producer, None, 0, True, LOOK, "")
+            self.arriving.arrived(storage)
         if storage is None:
             storage = self._met(tensor)
         elif touched is None:
@@ -85,6 +93,10 @@ class Looks(Leaves):
             self._constant(tensor)  # a part of the storage that no leaf shows
         row = storage.rows[layout.key] = (spec, storage.number, storage.producer, lanes, nbytes, dense, "", "")
         return row
+
+    @abstractmethod
+    def _written(self, tensor: torch.Tensor, storage: Storage, index: int, key: str) -> Row:
+        """What a call wrote, looked at now."""
 
     def opaque(self, tensor: torch.Tensor, reason: str) -> None:
         """Count a value that cannot be read; of a lazy module's parameters there is none yet, and zeros are known."""

@@ -12,11 +12,13 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from whydiff.capturing.adapters.torch.allowed import lookup, refusal
+from whydiff.capturing.adapters.torch.collectives import Exchange, exchange, waits, wraps
 
 _WRITE_ONLY = frozenset(["copy_", "fill_", "zero_", "copy"])
 _NO_NUMBERS = frozenset(("detach_", "requires_grad_", "_assert_tensor_metadata"))
 # Batch norms change their running statistics without saying so in the schema (native_functions.yaml):
-# positions of the statistics, and of the flag that must be true (-1: always).
+# positions of the statistics, and of the flag that must be true (-1: always). FSDP's copy into the buffer that is then
+# gathered does not say so either.
 _UNANNOTATED = {
     "native_batch_norm": (frozenset((3, 4)), 5),
     "cudnn_batch_norm": (frozenset((3, 4)), 5),
@@ -24,6 +26,7 @@ _UNANNOTATED = {
     "batch_norm_gather_stats": (frozenset((3, 4)), -1),
     "batch_norm_gather_stats_with_counts": (frozenset((3, 4)), -1),
     "batch_norm_update_stats": (frozenset((1, 2)), -1),
+    "all_gather_copy_in": (frozenset((1,)), -1),
 }
 _UNINITIALISED = frozenset(
     ["empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "empty_quantized"]
@@ -50,6 +53,9 @@ class Operator:
         unannotated: positions that it writes to although its schema does not say so.
         unless: position of a flag without which it does not write there; -1: there is none.
         writes: it may write to an argument.
+        views: it gives another look at an argument.
+        exchange: what it exchanges with other ranks; None: nothing.
+        waits: it only waits for what a collective writes.
     """
 
     op: str
@@ -66,6 +72,9 @@ class Operator:
     unannotated: frozenset[int]
     unless: int
     writes: bool
+    views: bool
+    exchange: Exchange | None
+    waits: bool
 
     def writes_to(self, args: Sequence[Any]) -> frozenset[int]:
         """Positions of the positional arguments that a call with these arguments writes to."""
@@ -95,23 +104,31 @@ def _described(func: Any) -> Operator:
     ]
     random = torch.Tag.nondeterministic_seeded in func.tags
     unannotated, unless = _UNANNOTATED.get(op, (frozenset(), -1))
+    exchanged = exchange(namespace, op)
+    positions = exchanged.writes if exchanged is not None else frozenset()
     fills = random and op.endswith("_") and op not in ("bernoulli_",)
     return Operator(
         op=op,
         target=f"{namespace}.{op}.{func._overloadname}",
-        written_args=frozenset(index for index, argument in written if not argument.kwarg_only),
+        written_args=positions | {index for index, argument in written if not argument.kwarg_only},
         written_names=frozenset(argument.name for _, argument in written),
-        overwrites=op in _WRITE_ONLY or fills or any(argument.kwarg_only for _, argument in written),
+        overwrites=op in _WRITE_ONLY
+        or fills
+        or (exchanged is not None and exchanged.fills)
+        or any(argument.kwarg_only for _, argument in written),
         random=random,
         uninitialised=op in _UNINITIALISED,
-        silent=namespace == "profiler" or op in _NO_NUMBERS,
+        silent=namespace == "profiler" or op in _NO_NUMBERS or wraps(namespace, op),
         composite=_has_kernel(func, "CompositeImplicitAutograd")
         and not any(_has_kernel(func, key) for key in ("CPU", "CUDA")),
         rebinds=op == "set_",
         resizes=op in ("resize_", "resize_as_"),
         unannotated=unannotated,
         unless=unless,
-        writes=bool(written or unannotated),
+        writes=bool(written or unannotated or positions),
+        views=any(result.alias_info is not None and not result.alias_info.is_write for result in schema.returns),
+        exchange=exchanged,
+        waits=waits(namespace, op),
     )
 
 

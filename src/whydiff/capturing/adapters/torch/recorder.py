@@ -15,9 +15,11 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from whydiff.capturing.adapters.torch import waiting
+from whydiff.capturing.adapters.torch.circumstances import Circumstances
+from whydiff.capturing.adapters.torch.collectives import desugared, rank, who
 from whydiff.capturing.adapters.torch.dtypes import borrowed_payload, not_comparable, plain, spec_of
-from whydiff.capturing.adapters.torch.environment import Flags, rng_state, switches_now
-from whydiff.capturing.adapters.torch.looks import Looks, Touched
+from whydiff.capturing.adapters.torch.looks import Touched
 from whydiff.capturing.adapters.torch.operators import Operator, decomposed, describe, draws
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.results import Begun, flat, is_hole, resolved
@@ -49,7 +51,7 @@ TRACED: dict[HoleKind, str] = {
 }
 
 
-class Recorder(Looks, TorchDispatchMode):
+class Recorder(Circumstances, TorchDispatchMode):
     """Records every op that runs on this thread while it is active.
 
     What cannot be recorded is counted in `holes`; an exception of the recorder's own never reaches the program.
@@ -76,17 +78,13 @@ class Recorder(Looks, TorchDispatchMode):
         sink: Callable[[str, Payload], bool] | None = None,
         fingerprints: bool = True,
     ) -> None:
-        Looks.__init__(self, scopes, fingerprints)
+        Circumstances.__init__(self, scopes, sink, fingerprints)
         TorchDispatchMode.__init__(self)
-        self.keep, self.sink = keep, sink
-        self.contexts: list[dict[str, Any]] = []
         self._log = Log(0, [])
+        self.keep, self._rank = keep, rank().number
         self._again = 0  # how often an index was given to a call that was not written down after all
         self._occurrences: dict[tuple[str, str, str], int] = {}
         self._occurrence_step = 0
-        self._switches: tuple[Any, ...] = ()
-        self._random_states = 0
-        self._context_index = 0
         self.silent = self.refusable = False
         self.on_many: Callable[[], None] | None = None
 
@@ -100,8 +98,15 @@ class Recorder(Looks, TorchDispatchMode):
         """The compiler need not give up because of it."""
         return True
 
+    def __enter__(self) -> Any:
+        """Enter the stack of modes."""
+        waiting.begin()
+        return super().__enter__()
+
     def __exit__(self, *exception: Any) -> None:
         """Leave the stack of modes, also where others were entered since and are still there."""
+        waiting.end()
+        self.arriving.give_up()
         if take_out(self) is None:
             self.silent = True  # left on another thread than it was entered on
 
@@ -109,6 +114,8 @@ class Recorder(Looks, TorchDispatchMode):
         kwargs = kwargs or {}
         if self.silent:
             return func(*args, **kwargs)
+        if types and desugared(types):
+            return NotImplemented
         if type(func) is not OpOverload or modes_below() or function_modes() or jit_tracing() is not None:
             return self._surrounded(func, args, kwargs)
         return self._met_op(func, args, kwargs)
@@ -144,6 +151,10 @@ class Recorder(Looks, TorchDispatchMode):
         if operator.composite and not any(isinstance(a, torch.Tensor) and a.is_nested for a in args):
             with self:
                 return decomposed(func, args, kwargs)
+        if operator.waits:
+            result = func(*args, **kwargs)
+            self.guarded(operator.op, lambda: self.looks(args))
+            return result
         if operator.silent or compiled_backward():
             if not operator.silent:
                 self.holes.add("compiled", "the backward pass of compiled code", self.scopes.scope)
@@ -205,6 +216,8 @@ class Recorder(Looks, TorchDispatchMode):
                 template[0].append(value if type(value) in _NUMBERS else self._take(value, reads, None, operator))
             if kwargs:
                 template = template[0], {k: self._take(a, reads, None, operator) for k, a in kwargs.items()}
+        if operator.exchange is not None:
+            template = (*template, who(func._schema, template[0], operator.exchange.kind))
         random = self._random_state(args, kwargs) if operator.random and draws(func, args, kwargs) else ""
         held = [tensor.untyped_storage().nbytes() for _, tensor, _ in touched] if operator.resizes else ()
         return Begun(phase, scope, reads, touched, template, random, self._context(), held)
@@ -221,12 +234,26 @@ class Recorder(Looks, TorchDispatchMode):
             for nbytes, (_, tensor, storage) in zip(held, touched, strict=True) if operator.resizes else ():
                 storage.initialised = storage.initialised and tensor.untyped_storage().nbytes() <= nbytes
             wanted = (self.keep is not None and self.keep(f"{scope}:{operator.op}#{number}")) or is_hole(reads, args)
-            writes, kind = self._outputs(operator, index, result, touched, wanted)
+            if operator.exchange is not None:
+                kind, writes = "compute", self._exchanged(index, result, touched)
+            else:
+                writes, kind = self._outputs(operator, index, result, touched, wanted)
         mutates = tuple(position for position, _, _ in touched) if touched else ()
         step = self.scopes.step
         self._log.rows.append(
             (index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, random, number)
         )
+
+    def _exchanged(self, index: int, result: Any, touched: list[Touched]) -> list[Row]:
+        """Places for what a collective writes, which is there once the program has waited for it."""
+        writes: list[Row] = []
+        for tensor in [tensor for _, tensor, _ in touched] or flat(result):
+            storage = self.storages.of(tensor) or self.storages.add(tensor, index)
+            storage.forget()
+            storage.producer, storage.initialised = index, True
+            key = self._key(index, len(writes)) if self.keep is not None else ""
+            self.arriving.expect(tensor, storage, index, key, writes)
+        return writes
 
     def _outputs(
         self, operator: Operator, index: int, result: Any, touched: list[Touched], wanted: bool
@@ -283,26 +310,6 @@ class Recorder(Looks, TorchDispatchMode):
         if key and self.sink is not None and self.sink(key, borrowed_payload(tensor)):
             return (*row[:-1], key)
         return row
-
-    def _random_state(self, args: Any, kwargs: Any) -> str:
-        key = f"rng/{self._random_states}"
-        self._random_states += 1
-        generator = kwargs.get("generator")
-        device = next((a.device for a in args if isinstance(a, torch.Tensor)), kwargs.get("device"))
-        kept = self.sink is None or self.sink(key, rng_state(generator, device))
-        return key if kept else ""
-
-    def _context(self) -> int:
-        switches = switches_now()
-        if switches != self._switches:
-            self._switches = switches
-            as_dict = Flags._make(switches).as_dict()
-            if as_dict in self.contexts:
-                self._context_index = self.contexts.index(as_dict)
-            else:
-                self.contexts.append(as_dict)
-                self._context_index = len(self.contexts) - 1
-        return self._context_index
 
     def _occurrence(self, scope: str, op: str, phase: str) -> int:
         if self.scopes.step != self._occurrence_step:
@@ -376,11 +383,14 @@ class Recorder(Looks, TorchDispatchMode):
     def pending(self) -> list[Call]:
         """Calls that were not handed on yet, as records; `handed_on` says that they were."""
         self.storages.queue.settle()
+        if len(self._log.rows) >= MANY:
+            self.arriving.give_up()
+        rows = self._log.rows[: self.arriving.before(self._log.next) - self._log.base]
         known: dict[Any, TensorSpec] = {}
         collecting = gc.isenabled()
         gc.disable()  # many small records, none of them garbage: looking for some takes longer than making them
         try:
-            return [call_of(row, known) for row in self._log.rows]
+            return [call_of(row, known, self._rank) for row in rows]
         finally:
             if collecting:
                 gc.enable()

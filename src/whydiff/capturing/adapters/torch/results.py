@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from whydiff.capturing.adapters.torch.arguments import lazy_bits
+from whydiff.capturing.adapters.torch.collectives import local
 from whydiff.capturing.adapters.torch.dtypes import not_comparable
 from whydiff.capturing.adapters.torch.rows import Row
 from whydiff.capturing.adapters.torch.storages import Storage
@@ -40,7 +41,8 @@ def is_hole(reads: Sequence[Row], args: Sequence[Any]) -> bool:
 
 
 def resolved(tensor: torch.Tensor) -> torch.Tensor:
-    """What a lazily conjugated or negated result shows; the op that resolves it is recorded."""
+    """What a lazily conjugated or negated result shows (the op that resolves it is recorded), or a rank's part."""
+    tensor = local(tensor)
     if lazy_bits(tensor) and not not_comparable(tensor):
         return tensor.detach().resolve_conj().resolve_neg()
     return tensor

@@ -39,8 +39,8 @@ def _spec(raw: Any, specs: dict[Any, TensorSpec]) -> TensorSpec:
     return spec
 
 
-def call_of(row: Row, specs: dict[Any, TensorSpec]) -> Call:
-    """One call; ``specs`` remembers specs, so that equal ones are one object."""
+def call_of(row: Row, specs: dict[Any, TensorSpec], rank: int = 0) -> Call:
+    """One call of a rank; ``specs`` remembers specs, so that equal ones are one object."""
     index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, rng, number = row
     slots, told = None, None
     if isinstance(operator, tuple) and len(operator) == 4:
@@ -49,7 +49,7 @@ def call_of(row: Row, specs: dict[Any, TensorSpec]) -> Call:
         (op, slots), target = operator, operator[0]
     else:
         op, target = operator.op, operator.target
-    site = Site(scope=scope, op=op, phase=phase, step=step, rank=0, occurrence=number)
+    site = Site(scope=scope, op=op, phase=phase, step=step, rank=rank, occurrence=number)
     if slots is None:
         slots = [f"read.{i}" for i in range(len(reads))]
     read_events = tuple(
@@ -77,7 +77,9 @@ def call_of(row: Row, specs: dict[Any, TensorSpec]) -> Call:
         for i, (spec, storage, producer, lanes, nbytes, dense, skipped, payload) in enumerate(writes)
     )
     arguments = (
-        [[], told] if told is not None else [encode(template[0]), {n: encode(v) for n, v in template[1].items()}]
+        [[], told]
+        if told is not None
+        else [encode(template[0]), {n: encode(v) for n, v in template[1].items()}, *map(encode, template[2:])]
     )
     return Call(
         index=index,

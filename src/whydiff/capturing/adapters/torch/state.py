@@ -13,6 +13,7 @@ import torch
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from whydiff.capturing.adapters._live import bound, reached_by
+from whydiff.capturing.adapters.torch.collectives import local
 from whydiff.capturing.adapters.torch.device.queue import known
 from whydiff.capturing.adapters.torch.dtypes import not_comparable, raw
 from whydiff.capturing.adapters.torch.outputs import key_name, tensors_in
@@ -49,6 +50,7 @@ class LiveLeaf:
         *,
         brief: bool = False,
     ) -> None:
+        tensor = local(tensor)
         self.name, self.role, self.tensor = name, role, tensor
         self.owner, self.attribute = owner, attribute
         self.storage = -1

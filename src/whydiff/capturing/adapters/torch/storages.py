@@ -31,9 +31,22 @@ class Storage:
         spans: lanes of the bytes ``[low, high)``, until an op writes to the storage.
         rows: the same, by how a tensor looks at the storage (`Layout.key`): what is written down when it is read.
         device: it lies on a GPU.
+        pending: what collectives write here and nobody looked at yet (`arriving.Arrival`).
     """
 
-    __slots__ = ("device", "handle", "initialised", "leaves", "number", "producer", "rows", "shown", "spans", "written")
+    __slots__ = (
+        "device",
+        "handle",
+        "initialised",
+        "leaves",
+        "number",
+        "pending",
+        "producer",
+        "rows",
+        "shown",
+        "spans",
+        "written",
+    )
 
     def __init__(self, number: int, handle: Any, producer: int, device: bool = False) -> None:
         self.number, self.device = number, device
@@ -43,6 +56,7 @@ class Storage:
         self.rows: dict[Any, tuple[Any, ...]] = {}
         self.leaves: list[Any] = []
         self.shown: list[tuple[int, int]] = []
+        self.pending: tuple[Any, ...] = ()
         self.initialised = True
         self.written = False
 

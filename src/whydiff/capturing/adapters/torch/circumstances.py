@@ -1,0 +1,51 @@
+"""What was in force while an op ran: switches of the process, and random states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from whydiff.capturing.adapters.torch.environment import Flags, rng_state, switches_now
+from whydiff.capturing.adapters.torch.looks import Looks
+from whydiff.capturing.adapters.torch.scopes import Scopes
+from whydiff.records import Payload
+
+
+class Circumstances(Looks):
+    """Looks at what is read, and at the circumstances.
+
+    Args:
+        scopes: tells the scope.
+        sink: receives (key, payload) of every random state; False: it was left out.
+        fingerprints: False: nothing is read.
+    """
+
+    def __init__(self, scopes: Scopes, sink: Callable[[str, Payload], bool] | None, fingerprints: bool) -> None:
+        super().__init__(scopes, fingerprints)
+        self.sink = sink
+        self.contexts: list[dict[str, Any]] = []
+        self._switches: tuple[Any, ...] = ()
+        self._context_index = 0
+        self._random_states = 0
+
+    def _random_state(self, args: Any, kwargs: Any) -> str:
+        key = f"rng/{self._random_states}"
+        self._random_states += 1
+        generator = kwargs.get("generator")
+        device = next((a.device for a in args if isinstance(a, torch.Tensor)), kwargs.get("device"))
+        kept = self.sink is None or self.sink(key, rng_state(generator, device))
+        return key if kept else ""
+
+    def _context(self) -> int:
+        switches = switches_now()
+        if switches != self._switches:
+            self._switches = switches
+            as_dict = Flags._make(switches).as_dict()
+            if as_dict in self.contexts:
+                self._context_index = self.contexts.index(as_dict)
+            else:
+                self.contexts.append(as_dict)
+                self._context_index = len(self.contexts) - 1
+        return self._context_index

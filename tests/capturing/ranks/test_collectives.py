@@ -1,0 +1,147 @@
+"""What a trace says of collectives: every kind, synchronous and not, with values that are known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.ranked import launched
+
+from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.store import DiskTrace, open_trace
+from whydiff.capturing.store.reader import open_ranks
+from whydiff.errors import TraceFormatError
+from whydiff.pair.replay import replay
+from whydiff.records import Call, Collective, Fingerprint
+
+torch = pytest.importorskip("torch")
+
+PROGRAM = """
+import warnings
+warnings.filterwarnings("ignore")
+import torch, torch.distributed as dist
+import torch.distributed._functional_collectives as functional
+
+dist.init_process_group("gloo")
+R = dist.get_rank()
+mine = lambda: torch.arange(4.0) + 10 * R            # 0 1 2 3 and 10 11 12 13
+
+class Everything(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.ones(4))
+
+    def forward(self):
+        found = []
+        x = mine(); dist.all_reduce(x); found.append(x * 1)
+        x = mine(); dist.all_reduce(x, op=dist.ReduceOp.MAX); found.append(x * 1)
+        x = mine(); work = dist.all_reduce(x, async_op=True); y = torch.ones(4) * 3; work.wait(); found.append(x + y)
+        x = mine(); dist.broadcast(x, 1); found.append(x * 1)
+        out = [torch.empty(4) for _ in range(2)]; dist.all_gather(out, mine()); found.append(torch.cat(out))
+        out = torch.empty(8); dist.all_gather_into_tensor(out, mine()); found.append(out * 1)
+        out = torch.empty(2); dist.reduce_scatter_tensor(out, mine()); found.append(out * 1)
+        out = torch.empty(4); dist.all_to_all_single(out, mine()); found.append(out * 1)
+        x = mine()
+        if R == 0:
+            dist.send(x, 1)
+        else:
+            dist.recv(x, 0)
+        found.append(x * 1)
+        dist.barrier()
+        found.append(functional.all_reduce(mine(), "sum", dist.group.WORLD) * 1)
+        found.append(functional.all_gather_tensor(mine(), 0, dist.group.WORLD) * 1)
+        x = mine(); dist.reduce(x, 0); found.append(x * 1 if R == 0 else mine() * 1)
+        return [self.w * x.sum() for x in found]
+
+print(R, [float(x[0]) for x in Everything()()])
+dist.destroy_process_group()
+"""
+SUM, MAX = [10.0, 12.0, 14.0, 16.0], [10.0, 11.0, 12.0, 13.0]
+BOTH = [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0]
+WRITTEN: tuple[tuple[str, Any, Any], ...] = (
+    ("all-reduce", SUM, SUM),
+    ("all-reduce", MAX, MAX),
+    ("all-reduce", SUM, SUM),
+    ("broadcast", MAX, MAX),
+    ("all-gather", BOTH, BOTH),
+    ("all-gather", BOTH, BOTH),
+    ("reduce-scatter", SUM[:2], SUM[2:]),
+    ("all-to-all", [0.0, 1.0, 10.0, 11.0], [2.0, 3.0, 12.0, 13.0]),
+    ("send/recv", None, [0.0, 1.0, 2.0, 3.0]),
+    ("barrier", None, None),
+    ("all-reduce", SUM, SUM),
+    ("all-gather", BOTH, BOTH),
+    ("reduce", SUM, None),
+)
+"""Kind, and what rank 0 and rank 1 hold afterwards; None: nothing that counts."""
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[int, DiskTrace]:
+    folder = tmp_path_factory.mktemp("collectives")
+    (folder / "program.py").write_text(PROGRAM)
+    done = launched(folder, "run.trace", "program.py")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, unreadable = open_ranks(folder / "run.trace", trust=True)
+    assert (sorted(found), unreadable) == ([0, 1], {})
+    return found
+
+
+def exchanges(trace: DiskTrace) -> list[tuple[Collective, Call]]:
+    return [(told, call) for call in trace.calls if (told := Collective.of(call.arguments)) is not None]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_collective_is_there_with_its_ranks_and_the_values_that_it_wrote(
+    traces: dict[int, DiskTrace], rank: int
+) -> None:
+    found = exchanges(traces[rank])
+    kinds = [("send/recv" if told.kind in ("send", "recv") else told.kind) for told, _ in found]
+    assert kinds == [kind for kind, *_ in WRITTEN]
+    assert all(told.ranks == (0, 1) for told, _ in found)
+    assert [told.reduce for told, _ in found if told.kind == "all-reduce"] == ["sum", "max", "sum", "sum"]
+    for (told, call), (_, *values) in zip(found, WRITTEN, strict=True):
+        if values[rank] is not None:
+            payloads = [traces[rank].payload(event.payload) for event in call.writes]
+            assert np.concatenate([p.bits for p in payloads if p is not None]).tolist() == values[rank], told
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_follows_reads_what_the_collective_wrote(traces: dict[int, DiskTrace], rank: int) -> None:
+    trace = traces[rank]
+    written = {(e.storage, call.index): e.fingerprint for _, call in exchanges(trace) for e in call.writes}
+    read: list[tuple[Fingerprint | None, Fingerprint | None]] = [
+        (event.fingerprint, written[event.storage, event.producer])
+        for call in trace.calls
+        for event in call.reads
+        if (event.storage, event.producer) in written and not event.is_look
+    ]
+    assert len(read) >= 10
+    assert all(ours is not None and ours == theirs for ours, theirs in read)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_rank_is_replayed_alone_with_what_it_received(traces: dict[int, DiskTrace], rank: int) -> None:
+    trace = traces[rank]
+    assert trace.complete, trace.note
+    assert {call.site.rank for call in trace.calls} == {rank}
+    unfaithful: list[str] = []
+
+    def watch(executor: Any, call: Call) -> None:
+        if executor.faithful(call) is False:
+            unfaithful.append(str(call.site))
+
+    done = replay(for_framework("torch").executor(trace), watch=watch)
+    assert (done.failed, unfaithful) == ((), [])
+    assert _sums(list(done.outputs.values())) == _sums([output.payload for output in trace.outputs or ()])
+
+
+def _sums(payloads: Sequence[Any]) -> list[float]:
+    return [float(payload.bits.sum()) for payload in payloads]
+
+
+def test_the_whole_folder_is_not_taken_for_one_rank(traces: dict[int, DiskTrace]) -> None:
+    with pytest.raises(TraceFormatError, match="several ranks"):
+        open_trace(traces[0].directory.parent)
