@@ -155,7 +155,7 @@ def _compared(sides: tuple[Run | DiskTrace, ...], options: Options) -> Diagnosis
     except KeyboardInterrupt as stop:
         recorded = from_fingerprints(ours, theirs, alignment, same)
         raise Interrupted(_so_far(Case(ours, theirs, alignment, recorded, (live[0], live[1])))) from stop
-    case = Case(ours, theirs, alignment, local, (live[0], live[1]))
+    case = Case(ours, theirs, alignment, local, (live[0], live[1]), options.progress)
     return diagnose(case, notes, options.progress)
 
 

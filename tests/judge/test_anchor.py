@@ -79,6 +79,13 @@ LINE = (x for x in ())
         ("other_shapes", 1.0, "1.0", SEEN, "incomparable"),
         ("other_points", X, X * 2, replace(SEEN, rerun=STAYS, apart="not-counterparts"), "incomparable"),
         ("", X, X * 2, replace(SEMANTIC, apart="not-counterparts"), "semantic"),
+        (
+            "stale_code",
+            X,
+            X + 1,
+            replace(SEEN, changed=("candidate",), stale=("candidate",), rerun=SHRINKS),
+            "semantic",
+        ),
         ("rerun_tells", X, X * 2, replace(SEEN, rerun=STAYS), "semantic"),
         ("rerun_tells", X, X * 2, replace(SEEN, rerun=SHRINKS), "rounding"),
         ("rerun_tells", X, X * 2, replace(SEEN, rerun=COARSE), "precision"),

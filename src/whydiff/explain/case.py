@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from whydiff.capturing.adapters import Run
+from whydiff.capturing.adapters import Progress, Run
 from whydiff.errors import PayloadError
 from whydiff.explain.experiments import Experiments
 from whydiff.explain.sides import Sides
@@ -27,7 +27,7 @@ class Case:
         reference, candidate: traces.
         alignment, localization: what corresponds and where it differs.
         runs: live runs, None for a side that is a trace on disk.
-        renamed: (candidate scope prefix, reference scope prefix) for state names.
+        progress: told of what takes long.
     """
 
     reference: Trace
@@ -35,6 +35,7 @@ class Case:
     alignment: Alignment
     localization: Localization
     runs: tuple[Run | None, Run | None] = (None, None)
+    progress: Progress | None = field(default=None, compare=False, repr=False)
     _shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     # ------------------------------------------------------------------ what differs besides values

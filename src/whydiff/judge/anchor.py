@@ -17,6 +17,7 @@ contradicts it. The first rule of `RULES` that applies decides:
 | `another_dtype` | every value is equal, some in another dtype | precision |
 | `other_shapes` | outputs have other shapes or kinds, and nothing worse was found | incomparable |
 | `other_points` | they differ, the observed runs agree, and returned values proved to be no counterparts | incomparable |
+| `stale_code` | they differ, and compiled code is of another state of its program | semantic |
 | `rerun_tells` | they differ, what was observed does not tell, and unobserved reruns do | rounding, precision or semantic |
 | `looking_changed_it` | they differ, and observing changed a run | as found inside if that is severe, else inconclusive |
 | `made_outside` | they differ mildly inside, and an output does not follow from that | semantic or inconclusive |
@@ -30,7 +31,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from whydiff.explain.case import Case
-from whydiff.explain.reruns import Rerun
+from whydiff.explain.ladder import climbed
+from whydiff.explain.reruns import Rerun, changed_by_looking
 from whydiff.judge.outputs import Anchor, Compared
 from whydiff.judge.outside import Outside
 from whydiff.records import Cause, Verdict
@@ -52,6 +54,7 @@ class Inside:
         proven: a cause was confirmed by running the program again unobserved.
         rerun: how the difference behaves in unobserved runs at two precisions; None: it cannot be told.
         outside: differing outputs that no observed op returned, and that do not follow; None: there are none.
+        stale: sides whose compiled code is of another state of the program.
         apart: the confirmed cause by which returned values are no counterparts, as text; empty: there is none.
     """
 
@@ -67,6 +70,7 @@ class Inside:
     proven: bool = False
     rerun: Rerun | None = None
     outside: Outside | None = None
+    stale: tuple[str, ...] = ()
     apart: str = ""
 
 
@@ -76,6 +80,8 @@ def inside(case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = 
     apart = (c for c in causes if c.status == "confirmed" and c.verdict is Verdict.INCOMPARABLE)
     local = case.localization
     sides = (("reference", case.reference), ("candidate", case.candidate))
+    changed = changed_by_looking(case)
+    ladders = [] if unobserved else [(side, climbed(case, side)) for side in changed]
     differing = any(comparison.status == "differs" for _, comparison in local.outputs)
     return Inside(
         verdict=verdict,
@@ -83,6 +89,7 @@ def inside(case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = 
         agree=not differing and not local.origins,
         varying=tuple(name for name, trace in sides if trace.observer.deterministic is False),
         changed=tuple(name for name, trace in sides if trace.observer.unchanged is False),
+        stale=tuple(side for side, ladder in ladders if ladder is not None and ladder.stale),
         cut=tuple(name for name, trace in sides if not trace.complete),
         otherwise=tuple(
             name for name, trace in sides if trace.observer.unchanged is False and not trace.observer.outputs
@@ -207,6 +214,15 @@ _WHERE_NOBODY_LOOKED = {
 }
 
 
+def stale_code(found: Anchor, inside: Inside) -> Judged:
+    """Compiled anew at another precision, code of another state of the program is not what gave the outputs."""
+    if not inside.stale or not inside.agree:
+        return None
+    return Verdict.SEMANTIC, (
+        f"the {_names(inside.stale)} runs compiled code of another state of the program: compiled anew it gives other outputs"
+    )
+
+
 def rerun_tells(found: Anchor, inside: Inside) -> Judged:
     """The observed runs are not the difference; the same values at another precision, unobserved, may tell."""
     numbers = inside.rerun
@@ -273,6 +289,7 @@ RULES: tuple[Rule, ...] = (
     another_dtype,
     other_shapes,
     other_points,
+    stale_code,
     rerun_tells,
     looking_changed_it,
     made_outside,

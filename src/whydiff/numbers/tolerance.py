@@ -108,6 +108,13 @@ FLOOR_T = 4.785
 section 4.8). False alarms: 1 in 1000 if the floor is log-normal. For materiality only: in bfloat16 the floor
 hides real defects (every one of five planted)."""
 
+LADDER_SHARE = 0.5
+"""The part of a compiler that makes at least this share of the whole difference is named: below it lies what other parts
+round besides. A convention; of several parts that make less than half each, none is named."""
+
+LADDER_SECONDS = 90.0
+"""No further way of compiling a program is tried after this time. A convention: about 20 ways of a small program."""
+
 SAMPLE = 4096
 """Outputs that the float64 oracle computes for a local test, of any larger tensor (O(SAMPLE * K) work). A
 defect that touches a share p of the outputs is missed with probability (1 - p)**4096: 2 % at p = 1e-3."""

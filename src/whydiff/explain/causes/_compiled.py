@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.experiments import Outcome
+from whydiff.explain.ladder import Climb
 from whydiff.explain.reruns import SIDES, changed_by_looking, computes_in
 from whydiff.explain.sides import Side
-from whydiff.records import Direction, Intervention
+from whydiff.records import Direction, Evidence, Intervention
 
 DIRECTIONS: dict[Side, Direction] = {"candidate": "take_away", "reference": "put_in"}
 
@@ -53,6 +54,24 @@ def keeps_wide(case: Case, side: Side) -> bool:
     return bool(computes_in(trace)) and gives(case, (Intervention("keep-wide", "the program"),), on)
 
 
+def rounds_in_place(case: Case, side: Side) -> bool:
+    """Whether a compiled side, compiled anew with every rounding in place, gives the other side's outputs bit for bit."""
+    trace = case.reference if side == "reference" else case.candidate
+    return bool(computes_in(trace)) and gives(case, (Intervention("round-in-place", side),), side)
+
+
+def on_the_ladder(ladder: Climb) -> Evidence:
+    """What the ladder says, as evidence: the part of the compiler, and every way that was tried."""
+    data = {
+        "component": ladder.component,
+        "part": ladder.part.name if ladder.part is not None else "",
+        "item": ladder.item,
+        "unfinished": ladder.unfinished,
+        "steps": [f"{step.way}: {step.failed or step.apart}" for step in ladder.steps],
+    }
+    return Evidence(str(ladder), data)
+
+
 def gives(case: Case, interventions: Sequence[Intervention], on: Side) -> bool:
     """Whether a side under interventions gives the other side's outputs bit for bit."""
     outcome = tried(case, interventions, on)
@@ -80,7 +99,9 @@ __all__ = [
     "compiled_sides",
     "gives",
     "keeps_wide",
+    "on_the_ladder",
     "rounding_changes",
+    "rounds_in_place",
     "same_outputs",
     "stale_sides",
     "tried",

@@ -8,7 +8,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._compiled import compiled_sides, gives, keeps_wide, rounding_changes
+from whydiff.explain.causes._compiled import compiled_sides, keeps_wide, rounding_changes, rounds_in_place
 from whydiff.explain.reruns import SIDES, computes_in, rerun
 from whydiff.explain.sides import Side
 from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Remedy, Verdict
@@ -62,8 +62,8 @@ class FusedExcessPrecision(CauseRule):
             if not narrow:
                 continue
             cause = self._cause(case, side, narrow)
-            both = gives(case, cause.interventions, "candidate") and gives(case, cause.put_in, "reference")
-            yield cause if both or not keeps_wide(case, side) else _located(cause, side)
+            place, wide = rounds_in_place(case, side), keeps_wide(case, side)
+            yield cause if place == wide else _located(cause, side, wide)
 
     def _cause(self, case: Case, side: Side, narrow: tuple[str, ...]) -> Cause:
         away, put = rounding_changes(side)
@@ -121,29 +121,31 @@ class FusedExcessPrecision(CauseRule):
             yield (lambda m=model, x=x: m(x)), (lambda m=compiled, x=x: m(x))
 
 
-def _located(cause: Cause, side: Side) -> Cause:
-    """A compiler that does not give the other bits when asked to round in place: only the other direction is shown."""
-    direction: Direction = "put_in" if side == "candidate" else "take_away"
+def _located(cause: Cause, side: Side, wide: bool) -> Cause:
+    """Only one direction is shown: the ops kept wide give the compiled bits, or the roundings in place the others."""
     other = "reference" if side == "candidate" else "candidate"
+    gives_compiled = f"the {other}'s ops, kept in float32 between them,", f"the {side}'s outputs"
+    gives_other = f"the {side}, compiled anew with every rounding in place,", f"the {other}'s outputs"
+    shown, missing = (gives_compiled, gives_other) if wide else (gives_other, gives_compiled)
+    direction: Direction = "put_in" if (side == "candidate") == wide else "take_away"
     experiment = Experiment(
-        interventions=(Intervention("keep-wide", "the program"),),
-        prediction=f"gives the {side}'s outputs bit for bit",
-        outcome=f"gives the {side}'s outputs bit for bit",
+        interventions=(Intervention("keep-wide", "the program") if wide else Intervention("round-in-place", side),),
+        prediction=f"gives {shown[1]} bit for bit",
+        outcome=f"gives {shown[1]} bit for bit",
         status="confirmed",
         direction=direction,
+    )
+    remedy = Remedy(
+        "Accept it if the compiled side is nearer to float64; its backend knows no way to round in place.", accepts=True
     )
     return replace(
         cause,
         interventions=(),
         put_in=(),
         experiments=(experiment,),
-        remedy=Remedy(
-            "Accept it if the compiled side is nearer to float64; its backend knows no way to round in place.",
-            accepts=True,
-        ),
+        remedy=remedy if wide or cause.remedy is None else replace(cause.remedy, carried_out=side == "candidate"),
         status="located",
-        reason=f"the {other}'s ops, kept in float32 between them, give the {side}'s outputs; compiled anew with every "
-        "rounding in place it does not give the other bits",
+        reason=f"{shown[0]} give {shown[1]}; {missing[0]} do not give {missing[1]}",
     )
 
 

@@ -7,7 +7,16 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._compiled import DIRECTIONS, compiled_sides, keeps_wide, tried, uncompiled
+from whydiff.explain.causes._compiled import (
+    DIRECTIONS,
+    compiled_sides,
+    keeps_wide,
+    on_the_ladder,
+    rounds_in_place,
+    tried,
+    uncompiled,
+)
+from whydiff.explain.ladder import Climb, climbed
 from whydiff.explain.reruns import rerun
 from whydiff.explain.sides import Side
 from whydiff.records import Cause, Evidence, Experiment, Remedy, Verdict
@@ -34,7 +43,8 @@ class CompiledOtherwise(CauseRule):
     Evidence required:
         Plain runs of both programs at their own precision and in float64: whether the difference shrinks with the
         precision says rounding or another function, and how far each lies from its own float64 run says which has
-        fewer bits.
+        fewer bits. The program compiled anew, a part of the compiler more each time (dynamo, AOTAutograd,
+        decompositions, inductor), and without single parts of the blamed one: which part, pass and op.
 
     Look-alikes:
         CP001 if 16-bit values are kept wider. Code that only looks compiled: when running uncompiled changes
@@ -62,7 +72,7 @@ class CompiledOtherwise(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per compiled side, unless the bits it keeps explain it."""
         for side in compiled_sides(case):
-            if not keeps_wide(case, side):
+            if not (keeps_wide(case, side) or rounds_in_place(case, side)):
                 yield _cause(self, case, side)
 
     def example(self) -> tuple[Any, Any]:
@@ -121,25 +131,49 @@ def _cause(rule: CauseRule, case: Case, side: Side) -> Cause:
     ]
     if found is not None:
         evidence.append(Evidence(str(found), {"errors": list(found.errors), "coarse": found.coarse}))
+    ladder = climbed(case, side)
+    if ladder is not None:
+        evidence.append(on_the_ladder(ladder))
     return Cause(
         code=rule.code,
         name=rule.name,
         site=f"the {side}",
         verdict=verdict,
         evidence=tuple(evidence),
-        remedy=_remedy(verdict),
+        remedy=_remedy(verdict, ladder),
         status="located" if equal else "inconclusive",
         reason="running it uncompiled shows that compiling makes the difference, not what the compiler did"
         if equal
         else "running it uncompiled removes only a part of the difference",
         experiments=(experiment,),
+        says=_says(side, ladder),
     )
 
 
-def _remedy(verdict: Verdict) -> Remedy:
+def _says(side: Side, ladder: Climb | None) -> str:
+    """Which part of the compiler gives other numbers, where it was found."""
+    if ladder is None or not ladder.component:
+        return ""
+    if ladder.stale:
+        return f"the {side}'s compiled code is of another state of the program"
+    inner = ", ".join(text for text in (ladder.part.name if ladder.part else "", ladder.item) if text)
+    return f"compiled by {ladder.component}{f' ({inner})' if inner else ''}, the {side} gives other numbers than its own ops"
+
+
+def _remedy(verdict: Verdict, ladder: Climb | None) -> Remedy:
     if verdict is Verdict.ROUNDING:
         text = "Accept it: the same function, rounded in another order. Uncompiled it gives the other bits."
         return Remedy(text, accepts=True)
+    if verdict is Verdict.PRECISION:
+        return Remedy(
+            "Accept it if the compiled side is nearer to float64, else run this part uncompiled.", accepts=True
+        )
+    if ladder is not None and ladder.mended_below:
+        return Remedy(
+            f"Compile this part with {ladder.below} only, until {ladder.component} is mended, and report it there.",
+            f'model = torch.compile(model, backend="{ladder.below}")\n',
+            carried_out=True,
+        )
     return Remedy(
         "Run this part uncompiled until the compiler is mended, and report it to whoever makes the backend.",
         "model = torch.compiler.disable(model)\n",

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from whydiff.capturing.adapters.contract.compiling import Compiled, Part, Rung, Way
 from whydiff.capturing.adapters.contract.executing import FUSED, Change, Exchanged, Executor, RecordedSum, Value
 from whydiff.capturing.adapters.contract.running import Kept, Outputs, Precision, Run, Session
 from whydiff.capturing.adapters.roles import Role
@@ -265,16 +266,20 @@ __all__ = [
     "FUSED",
     "Adapter",
     "Change",
+    "Compiled",
     "Exchanged",
     "Executor",
     "Kept",
     "Outputs",
+    "Part",
     "Place",
     "Precision",
     "Progress",
     "Recorded",
     "RecordedSum",
     "Run",
+    "Rung",
     "Session",
     "Value",
+    "Way",
 ]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from whydiff.capturing.adapters.contract.compiling import Compiled, Rung, Way
 from whydiff.capturing.adapters.contract.executing import Executor, Value
 from whydiff.capturing.sink import Payloads, Sink, manifest_of, send
 from whydiff.errors import UnsupportedError
@@ -77,6 +78,18 @@ class Run(ABC):
         framework, cannot.
         """
         return None
+
+    def rungs(self) -> tuple[Rung, ...]:
+        """What a compiler does to this program, step by step; the last one is all of it. Nothing: nothing is compiled."""
+        return ()
+
+    def compiled_as(self, way: Way) -> Compiled:
+        """What the program gives back when what it compiles is compiled anew; its own compiled code stays as it is.
+
+        Raises:
+            UnsupportedError: nothing is compiled, or the framework cannot.
+        """
+        raise UnsupportedError("This program cannot be compiled in another way.", actual=self.framework)
 
     def unwritten(self, names: Iterable[str]) -> frozenset[str]:
         """Which of these state tensors loading leaves unwritten, where what the program runs can be loaded again."""

@@ -21,6 +21,8 @@ WAYS = ("eager", "aot_eager")
 generation."""
 
 _PLENTY = 1 << 10
+_MANY = 1 << 7
+"""So many versions of one function, of all regions together, are forgotten: the compiler stops at twice as many."""
 
 
 def can_be_changed() -> bool:
@@ -61,7 +63,21 @@ def _versions() -> Iterator[tuple[Any, int]]:
     for reference in input_codes.seen:
         code: Any = reference()
         if code is not None:
-            yield code, len(torch._C._dynamo.eval_frame._debug_get_cache_entry_list(code))
+            yield code, _count(code)
+
+
+def _count(code: Any) -> int:
+    """Versions outside of regions of their own, where PyTorch tells them apart (2.10)."""
+    frames: Any = torch._C._dynamo.eval_frame
+    if not regions_are_kept_apart():
+        return len(frames._debug_get_cache_entry_list(code))
+    here, all_of_them = len(frames._get_cache_entries_for_region(code, -1)), frames._get_total_cache_entry_count(code)
+    return here if all_of_them < _MANY else all_of_them
+
+
+def regions_are_kept_apart() -> bool:
+    """Whether compiled code can belong to a region that no other call looks into."""
+    return "_get_cache_entries_for_region" in vars(torch._C._dynamo.eval_frame)
 
 
 class StandingBack:
@@ -102,16 +118,3 @@ def carried_out(way: str) -> Iterator[None]:
         return
     with torch.compiler.set_stance("default", force_backend="aot_eager"):
         yield
-
-
-@contextmanager
-def rounded_in_place() -> Iterator[None]:
-    """A block in which compiled functions are compiled anew with every rounding that the program asks for."""
-    from torch._inductor import config
-
-    torch.compiler.reset()
-    try:
-        with config.patch(emulate_precision_casts=True):
-            yield
-    finally:
-        torch.compiler.reset()

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters.contract import Executor
-from whydiff.capturing.adapters.torch.compiled import WAYS, can_be_changed, carried_out, rounded_in_place
+from whydiff.capturing.adapters.contract import Executor, Way
+from whydiff.capturing.adapters.torch.climbing import LAST, Climbing
+from whydiff.capturing.adapters.torch.compiled import WAYS, can_be_changed, carried_out
 from whydiff.capturing.adapters.torch.drawing import DRAW_FROM, Drawing, states_of
 from whydiff.capturing.adapters.torch.environment import flags_now, set_flag
 from whydiff.capturing.adapters.torch.optimizers import INTERVENTIONS, stepping_otherwise
@@ -30,7 +31,7 @@ def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[
         return intervention.target in flags_now()._fields
     if intervention.name == "compile-as":
         return intervention.value in WAYS and can_be_changed()
-    return intervention.name == "round-in-place" and can_be_changed()
+    return intervention.name in ("round-in-place", "trace-anew") and can_be_changed()
 
 
 @contextmanager
@@ -93,7 +94,9 @@ def applied(
             elif intervention.name == "compile-as":
                 stack.enter_context(carried_out(intervention.value))
             elif intervention.name == "round-in-place":
-                stack.enter_context(rounded_in_place())
+                stack.enter_context(Climbing(Way(LAST, ("excess-precision",))))
+            elif intervention.name == "trace-anew":
+                stack.enter_context(Climbing(Way(LAST)))
             elif intervention.name == "restore-input":
                 _restore_input(intervention, args, kwargs, target, donor)
             else:

@@ -14,7 +14,7 @@ from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import called, checked
 from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.torch.beginning import Beginning
-from whydiff.capturing.adapters.torch.compiled import room_for_more
+from whydiff.capturing.adapters.torch.climbing import EAGER, LAST, Climbing, rungs
 from whydiff.capturing.adapters.torch.contents import Contents
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not_comparable
 from whydiff.capturing.adapters.torch.interventions import applied, supported
@@ -56,6 +56,7 @@ class Run(contract.Run):
         self._reached: list[torch.Tensor] = []
         self._anchor: tuple[Output, ...] | None = None
         self._observed: tuple[Output, ...] = ()
+        self._backends: list[Any] | None = None
 
     def anchor(self) -> tuple[Output, ...]:
         """What the program gives back when nobody watches (H0), as it was the first time this was asked.
@@ -134,7 +135,7 @@ class Run(contract.Run):
         wide = dtype_of(dtype)
         narrow = dtype in ("bfloat16", "float16")
         try:
-            with room_for_more(), self._beginning() as (args, kwargs), default_dtype(wide):
+            with self._beginning() as (args, kwargs), default_dtype(wide), Climbing(contract.Way(LAST)):
                 for tensor in {
                     id(t): t for t in (*self._reached, *(t for _, t in tensors_in([args, kwargs])))
                 }.values():
@@ -147,6 +148,28 @@ class Run(contract.Run):
                         leaf.restore()
         except (TargetError, RuntimeError, TypeError):
             return None
+
+    def rungs(self) -> tuple[contract.Rung, ...]:
+        """What compiles this program, step by step; asked for by an uncompiled run, once."""
+        if self._backends is None:
+            self.compiled_as(contract.Way(EAGER))
+        return rungs(self._backends or [])
+
+    def compiled_as(self, way: contract.Way) -> contract.Compiled:
+        """See `contract.Run.compiled_as`."""
+        climbing = Climbing(way)
+        try:
+            with self._beginning() as (args, kwargs), climbing:
+                try:
+                    outputs = outputs_of(called(self.target, args, kwargs), READER)
+                finally:
+                    for leaf in self._leaves:
+                        leaf.restore()
+        except TargetError as error:
+            return contract.Compiled(None, tuple(climbing.done), failed=error.actual)
+        finally:
+            self._backends = climbing.backends
+        return contract.Compiled(outputs, tuple(climbing.done))
 
     def unwritten(self, names: Iterable[str]) -> frozenset[str]:
         """See `whydiff.capturing.adapters.torch.loading`."""

@@ -1,0 +1,76 @@
+"""Compiling a live program anew, a part of the compiler more each time, or without one of its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from whydiff.records import Output
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step of what a compiler does to a program.
+
+    Attributes:
+        name: as `Way.rung` takes it.
+        adds: what is done here and not on the rung below, in words.
+        parts: what can be left out here, in the order in which it is asked for.
+    """
+
+    name: str
+    adds: str
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something that a compiler does and can be told to leave.
+
+    Attributes:
+        name: as `Way.without` takes it.
+        says: what it is, in words.
+        counted: it is done many times (per op, per pass), and `Way.keep` lets the first of them be.
+        group: parts of one group are only asked for if leaving out the whole group (a part, too) helps.
+    """
+
+    name: str
+    says: str
+    counted: bool = False
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How what a program compiles is compiled anew.
+
+    Attributes:
+        rung: up to where; the last one is the compiler as the program asks for it.
+        without: parts that are left out.
+        keep: how often the (one, counted) part is still done before it is left out.
+    """
+
+    rung: str
+    without: tuple[str, ...] = ()
+    keep: int = 0
+
+    def __str__(self) -> str:
+        text = self.rung + "".join(f", without {name}" for name in self.without)
+        return f"{text} after the first {self.keep}" if self.keep else text
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a program gave when it was compiled anew.
+
+    Attributes:
+        outputs: everything it gave back; None: it raised.
+        done: what the counted part was done to, in order, where it was left out.
+        failed: why it raised, in words.
+    """
+
+    outputs: tuple[Output, ...] | None
+    done: tuple[str, ...] = ()
+    failed: str = ""
+
+
+__all__ = ["Compiled", "Part", "Rung", "Way"]

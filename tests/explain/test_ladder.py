@@ -1,0 +1,155 @@
+"""The ladder names the part of a compiler that makes a difference, and leaves the program's compiled code alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from whydiff.capturing.adapters import Way, for_target
+from whydiff.explain.ladder import Climb, climb
+from whydiff.pipeline import Options, compare
+
+
+def climbed(program: Callable[[], Any], **more: Any) -> Climb | None:
+    run = for_target(program).run(program, (), {})
+    run.anchor()
+    return climb(run, "candidate", **more)
+
+
+def doubled(graph: Any, _: Any) -> Any:
+    return lambda *args: [out * 2 for out in graph(*args)]
+
+
+def gated(x: torch.Tensor) -> torch.Tensor:
+    return torch.sigmoid(x) * x + 1
+
+
+def test_a_program_that_compiles_nothing_has_no_ladder() -> None:
+    x = torch.randn(4)
+    assert climbed(lambda: gated(x)) is None
+
+
+def test_a_compiled_program_that_gives_the_same_bits_has_nothing_to_find() -> None:
+    x, compiled = torch.randn(4), torch.compile(gated, backend="aot_eager")
+    assert climbed(lambda: compiled(x)) is None
+
+
+def test_a_backend_of_ones_own_is_named() -> None:
+    x, compiled = torch.randn(4), torch.compile(gated, backend=doubled)
+    found = climbed(lambda: compiled(x))
+    assert found is not None
+    assert (found.component, found.below, found.mended_below) == ("doubled", "aot_eager", True)
+    assert not found.stale
+
+
+def test_a_decomposition_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import decomposition
+
+    def wrong(x: torch.Tensor, low: float = -1.0, high: float = 1.0) -> torch.Tensor:
+        return torch.clamp(x, low, high) * 0.5
+
+    for table in (decomposition.decompositions, decomposition.fast_random_decomps()):
+        monkeypatch.setitem(table, torch.ops.aten.hardtanh.default, wrong)
+    x, compiled = torch.randn(8), torch.compile(torch.nn.functional.hardtanh, backend="aot_eager_decomp_partition")
+    found = climbed(lambda: compiled(x))
+    assert found is not None
+    assert found.part is not None
+    assert (found.component, found.part.name, found.item) == (
+        "aot_eager_decomp_partition",
+        "decomposition",
+        "aten.hardtanh.default",
+    )
+
+
+def test_a_lowering_is_named() -> None:
+    """Inductor of PyTorch 2.13 multiplies whole numbers made by ``arange`` in 32 bits (pytorch#175966)."""
+
+    def steps() -> torch.Tensor:
+        return torch.arange(0, 11, dtype=torch.int64) * torch.tensor([10**9])
+
+    compiled = torch.compile(steps)
+    if torch.equal(compiled(), steps()):
+        pytest.skip("this version of the compiler multiplies rightly")
+    found = climbed(compiled)
+    assert found is not None
+    assert found.part is not None
+    assert (found.component, found.part.name, found.item) == ("inductor", "lowerings", "mul")
+
+
+def test_compiled_code_of_another_state_of_the_program_is_called_stale() -> None:
+    """Without guards, compiled code keeps the number it was compiled with."""
+    holder, x = torch.nn.Linear(2, 2), torch.ones(2)
+    holder.factor = 2.0  # type: ignore[assignment]
+
+    def scaled(x: torch.Tensor) -> Any:
+        return x * holder.factor
+
+    unguarded: Any = {"guard_filter_fn": lambda guards: [False for _ in guards]}
+    compiled = torch.compile(scaled, backend="inductor", options=unguarded)
+    compiled(x)
+    holder.factor = 3.0  # type: ignore[assignment]
+    assert compiled(x).tolist() == [2.0, 2.0]
+    found = climbed(lambda: compiled(x))
+    assert found is not None
+    assert found.stale
+    assert compiled(x).tolist() == [2.0, 2.0]
+
+
+def test_time_is_bounded_and_what_was_not_reached_is_said() -> None:
+    x, compiled = torch.randn(4), torch.compile(gated, backend=doubled)
+    found = climbed(lambda: compiled(x), seconds=0.0)
+    assert found is not None
+    assert not found.component
+    assert found.unfinished in str(found)
+    assert found.unfinished
+
+
+def test_progress_is_told_of_every_way() -> None:
+    x, compiled = torch.randn(4), torch.compile(gated, backend=doubled)
+    told: list[str] = []
+    compare(lambda: gated(x), lambda: compiled(x), options=Options(progress=lambda stage, *_: told.append(stage)))
+    assert any(stage.startswith("compile the candidate anew") for stage in told)
+
+
+def test_its_own_compiled_code_and_settings_stay() -> None:
+    from torch._dynamo import config as dynamo
+    from torch._inductor import config as inductor
+
+    compilings = [0]
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        compilings[0] += 1
+        return doubled(graph, inputs)
+
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        y = gated(x)
+        torch._dynamo.graph_break()
+        return y.tanh()
+
+    x, compiled = torch.randn(4), torch.compile(broken, backend=counting)
+    before, settings = compiled(x), (inductor.save_config(), dynamo.save_config())
+    compare(lambda: broken(x), lambda: compiled(x))
+    assert (inductor.save_config(), dynamo.save_config()) == settings
+    compilings[0] = 0
+    assert torch.equal(compiled(x), before)
+    assert compilings == [0]
+
+
+def test_a_way_that_raises_is_said_and_told_apart() -> None:
+    def raising(graph: Any, _: Any) -> Any:
+        if raising.calls:  # type: ignore[attr-defined]
+            raise RuntimeError("no second time")
+        raising.calls = 1  # type: ignore[attr-defined]
+        return doubled(graph, _)
+
+    raising.calls = 0  # type: ignore[attr-defined]
+    x, compiled = torch.randn(4), torch.compile(gated, backend=raising)
+    compiled(x)
+    run = for_target(compiled).run(lambda: compiled(x), (), {})
+    assert [rung.name for rung in run.rungs()][:2] == ["traced", "aot_eager"]
+    given = run.compiled_as(Way("as given"))
+    assert given.outputs is None
+    assert "no second time" in given.failed
