@@ -389,3 +389,6 @@ LOGPROB_OUTLIERS = 0.05
 
 LOGPROB_VOCABULARY = 18 * math.log(2)
 """Largest entropy in nats of a distribution over tokens: vocabularies have at most 2**18 entries."""
+
+EPSILONS = 1e-2
+"""A plain number below it is called an epsilon in a sentence, one above it a factor. It decides a word, no verdict."""

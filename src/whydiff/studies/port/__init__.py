@@ -16,9 +16,24 @@ from typing import Any
 from whydiff.capturing.adapters import Progress, for_target
 from whydiff.errors import UsageError
 from whydiff.judge.outputs import recorded_outputs
-from whydiff.records import Alignment, Cause, Count, Diagnosis, Growth, Measurement, Origin, Pair, Side, Trace, Verdict
-from whydiff.studies.port.naming import Named, explain
-from whydiff.studies.port.points import Judged, departs, find_points, judge
+from whydiff.records import (
+    Alignment,
+    Cause,
+    Count,
+    Diagnosis,
+    Evidence,
+    Growth,
+    Measurement,
+    Origin,
+    Pair,
+    Side,
+    Trace,
+    Verdict,
+)
+from whydiff.studies.port.bench import Bench
+from whydiff.studies.port.judging import Judged, departed, judge
+from whydiff.studies.port.naming import Named, causes_of, explain
+from whydiff.studies.port.points import find_points
 from whydiff.studies.port.weights import Weight, match_weights
 
 IMPACT = ("max_abs", "mean_abs", "rel_l2", "different")
@@ -61,16 +76,18 @@ def check_port(
             next_step="load the same checkpoint into both models",
         )
     points, unread = find_points(ours, theirs, weights)
-    judged = judge(ours, theirs, points, progress)
-    return _diagnosis(ours, theirs, weights, judged, (*counts, *unread))
+    judged, excluded = judge(ours, theirs, points, progress)
+    bench = Bench((ours, theirs), judged, excluded)
+    named = explain(bench, progress)
+    return _diagnosis(bench, weights, named, (*counts, *unread))
 
 
 def _diagnosis(
-    reference: Trace, candidate: Trace, weights: Sequence[Weight], judged: Sequence[Judged], counts: Sequence[Count]
+    bench: Bench, weights: Sequence[Weight], named: dict[int, tuple[Named, ...]], counts: Sequence[Count]
 ) -> Diagnosis:
-    named: list[Named | None] = [explain(candidate, one) if _departs(one) else None for one in judged]
-    origins = tuple(_origin(one, why) for one, why in zip(judged, named, strict=True) if _departs(one))
-    causes = _causes(named)
+    (reference, candidate), judged = bench.traces, bench.judged
+    origins = tuple(_origin(one, named[number]) for number, one in departed(judged))
+    causes = causes_of(bench, named)
     differ = [one for one in judged if one.comparison.status == "differs"]
     unknown = [one for one in judged if one.scale is None]
     returned = [one for one in judged if one.point.side == "returned"]
@@ -107,17 +124,12 @@ def _diagnosis(
         alignment=_alignment(reference, candidate, judged),
         sides=(Side.of(reference), Side.of(candidate)),
         not_compared=tuple(counts),
-        accounted=not any(_departs(one) and why is None for one, why in zip(judged, named, strict=True)) or None,
+        accounted=all(named.values()) or None,
         notes=(
             f"{len(weights)} weights matched by their numbers, {len(judged)} points compared; {layouts}"
             + (" …" if len(weights) > 4 else ""),
         ),
     )
-
-
-def _departs(one: Judged) -> bool:
-    """Whether a difference stays when the programs are lifted."""
-    return one.scale is not None and one.scale.nature in ("stays", "between") and departs(one.scale.double)
 
 
 def _verdict(
@@ -141,11 +153,11 @@ def _verdict(
     return Verdict.ROUNDING, f"at {told} of {len(judged)} points the difference shrinks with the precision"
 
 
-def _origin(one: Judged, named: Named | None) -> Origin:
+def _origin(one: Judged, named: Sequence[Named]) -> Origin:
     point = one.point
     place = "what is returned" if point.side == "returned" else f"{point.side} the layer with {point.weight.reference}"
     where = f"{place}: lifted, {one.scale}"
-    evidence = (_evidence(where), *(named.evidence if named is not None else ()))
+    evidence = (Evidence(where), *(name.evidence for name in named))
     return Origin(
         site=point.events[0].site,
         candidate_site=point.events[1].site,
@@ -156,23 +168,6 @@ def _origin(one: Judged, named: Named | None) -> Origin:
         leaves=(),
         region=(),
         evidence=evidence,
-    )
-
-
-def _evidence(text: str) -> Any:
-    from whydiff.records import Evidence
-
-    return Evidence(text)
-
-
-def _causes(named: Sequence[Named | None]) -> tuple[Cause, ...]:
-    """One cause per kind of mistake, at the first site where it was found."""
-    found: dict[tuple[str, str], list[Named]] = {}
-    for one in named:
-        if one is not None:
-            found.setdefault((one.cause.code, one.what), []).append(one)
-    return tuple(
-        replace(some[0].cause, effect=(Measurement("points", float(len(some)), ""),)) for some in found.values()
     )
 
 

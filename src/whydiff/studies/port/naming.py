@@ -1,76 +1,92 @@
-"""Which mistake it is: hypotheses that are carried out in float64, each against what both sides computed."""
+"""Which mistake it is: hypotheses that are carried out in float64 on either side, on two inputs, and proven together."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import Progress
 from whydiff.errors import WhydiffError
 from whydiff.explain.causes.fo001 import named
-from whydiff.explain.interventions import edits
-from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
-from whydiff.records import Call, Cause, Direction, Evidence, Experiment, Intervention, Lift, Remedy, Trace, Verdict
-from whydiff.studies.port.points import Judged, values_of
-from whydiff.studies.port.weights import numbers
+from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Measurement, Remedy, Status, Verdict
+from whydiff.studies.port.bench import Bench, distance, near
+from whydiff.studies.port.hypotheses import Hypothesis, Tried, fitting
+from whydiff.studies.port.judging import Judged, departed
+from whydiff.studies.port.rewrites import Rewrite
+from whydiff.studies.port.variants import propose
 
 Array = np.ndarray[Any, Any]
-_CLOSE = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
-_REGION = 48
+COMPUTE = "compute"
 
 
 @dataclass(frozen=True)
 class Named:
-    """A mistake with its proof.
+    """A mistake at one point.
 
     Attributes:
-        cause: as the report shows it.
-        what: tells mistakes of one code apart.
+        hypothesis: which.
+        tried: how it was shown.
+        evidence: the measured statement.
     """
 
-    cause: Cause
-    what: str
-
-    @property
-    def evidence(self) -> tuple[Evidence, ...]:
-        """Its statements."""
-        return self.cause.evidence
+    hypothesis: Hypothesis
+    tried: Tried
+    evidence: Evidence
 
 
-def explain(candidate: Trace, one: Judged) -> Named | None:
-    """The mistake between a point and the ones before it; None if no hypothesis fits."""
-    return _transposed(candidate, one) or _activation(one) or _constant(candidate, one)
+def explain(bench: Bench, progress: Progress | None = None) -> dict[int, tuple[Named, ...]]:
+    """Per departing point the mistakes between it and the points before; none if no hypothesis fits.
+
+    What explained one point is tried first at the next ones.
+    """
+    found: dict[int, tuple[Named, ...]] = {}
+    known: list[tuple[Any, ...]] = []
+    points = [*departed(bench.judged)]
+    for done, (number, one) in enumerate(points):
+        if progress is not None:
+            progress("name what departs", done, len(points))
+        found[number] = _at(bench, number, one, known)
+        known = [*(name.hypothesis.what for name in found[number]), *known]
+    return found
 
 
-def _transposed(candidate: Trace, one: Judged) -> Named | None:
-    """The product with the weight's other orientation."""
-    if one.result is None or one.point.side != "out of":
-        return None
-    executor = for_framework(candidate.framework).executor(candidate)
-    leaf = next(x for x in candidate.leaves if x.name == one.point.weight.candidate)
-    weight = numbers(executor.payload(executor.leaf_value(leaf)))
-    if weight.ndim != 2 or weight.shape[0] != weight.shape[1]:
-        return None
-    ours, theirs = (side.reshape(-1, weight.shape[0]) for side in one.result)
-    for x in one.near:
-        if x.shape[-1:] != weight.shape[:1] or x.size != ours.size:
-            continue
-        rows = x.reshape(-1, weight.shape[0])
-        options = {"x @ w": rows @ weight, "x @ w.T": rows @ weight.T}
-        said = [next((text for text, y in options.items() if _but_for_a_bias(y, side)), "") for side in (ours, theirs)]
-        if all(said) and said[0] != said[1]:
-            evidence = Evidence(
-                f"with w = {leaf.name} the reference computes {said[0]} and the candidate {said[1]}",
-                {"weight": leaf.name, "reference": said[0], "candidate": said[1], "layout": one.point.weight.layout},
-            )
-            text = f"Transpose {leaf.name} when it is loaded into the candidate."
-            cause = _cause("FO004", "layout-permuted", one, evidence, Remedy(text), (said[0], said[1]))
-            return Named(cause, leaf.name)
-    return None
+def _at(bench: Bench, number: int, one: Judged, known: Sequence[tuple[Any, ...]]) -> tuple[Named, ...]:
+    try:
+        hypotheses = [*propose(bench, number)]
+    except WhydiffError:
+        hypotheses = []
+    rank = {what: place for place, what in enumerate(known)}
+    hypotheses.sort(key=lambda h: rank.get(h.what, len(rank)))
+    if hypotheses and hypotheses[0].what not in rank:
+        activation = _activation(one)
+        if activation is not None:
+            return (activation,)
+    tried = fitting(bench, number, hypotheses)
+    if tried is None:
+        activation = _activation(one)
+        return () if activation is None else (activation,)
+    return tuple(Named(h, tried, _shown(h, tried)) for h in tried.hypotheses)
+
+
+def _shown(hypothesis: Hypothesis, tried: Tried) -> Evidence:
+    told, others = (("reference", "candidate"), ("candidate", "reference"))[hypothesis.teller]
+    instead = hypothesis.said[1 - hypothesis.teller]
+    beside = len(tried.hypotheses) - 1
+    text = (
+        f"the {told} rewritten so ({instead}){' with the other mistake here' if beside else ''} gives the {others}'s value: "
+        f"in float64 they are {tried.after:.1e} apart, and {tried.before:.1e} before"
+        + ("; on another input too" if tried.second else "")
+    )
+    data = {
+        "reference": hypothesis.said[0],
+        "candidate": hypothesis.said[1],
+        "before": tried.before,
+        "after": tried.after,
+    }
+    return Evidence(text, data)
 
 
 def _activation(one: Judged) -> Named | None:
@@ -82,160 +98,175 @@ def _activation(one: Judged) -> Named | None:
         mine, other = named(x, ours / factor), named(x, theirs / factor)
         if mine is None or other is None or mine[0] == other[0]:
             continue
+        hypothesis = Hypothesis(
+            code="FO001",
+            name="activation-variant",
+            says=f"the candidate applies {other[0]}, the reference {mine[0]}",
+            said=(mine[0], other[0]),
+            fix=f"Use {mine[0]} in the candidate.",
+            teller=0,
+            mine=Rewrite(),
+        )
         evidence = Evidence(
             f"the reference applies {mine[0]} ({mine[1]:.1e} of its size away in float64) and the candidate "
             f"{other[0]} ({other[1]:.1e})",
             {"reference": mine[0], "candidate": other[0]},
         )
-        remedy = Remedy(f"Use {mine[0]} in the candidate.")
-        cause = _cause("FO001", "activation-variant", one, evidence, remedy, (mine[0], other[0]))
-        return Named(cause, f"{mine[0]} {other[0]}")
+        before = distance(ours, theirs)
+        return Named(
+            hypothesis, Tried((hypothesis,), before, other[1] * float(np.abs(theirs).mean()), None, None), evidence
+        )
     return None
 
 
 def _inputs(one: Judged, size: int) -> Iterator[tuple[Array, Any]]:
-    near = [x.reshape(-1) for x in one.near[::-1] if x.size == size]
-    for x in near:
+    near_by = [x.reshape(-1) for x in one.near[::-1] if x.size == size]
+    for x in near_by:
         yield x, 1.0
-    for x in near:
-        for factor in near:
+    for x in near_by:
+        for factor in near_by:
             if factor is not x and np.all(factor):
                 yield x, factor
 
 
-def _constant(candidate: Trace, one: Judged) -> Named | None:
-    """Another number among the plain arguments between the points, exchanged in a replay."""
-    ours = _numbers_before(one.reference, one.point.events[0].producer)
-    theirs = _numbers_before(candidate, one.point.events[1].producer)
-    lone = [
-        [n for n in side if not any(_alike(n, m) for m in other)] for side, other in ((ours, theirs), (theirs, ours))
-    ]
-    if one.scale is None or one.result is None:
-        return None
-    before = one.scale.double.mean
-    for wanted in lone[0]:
-        for number in lone[1]:
-            for call, position in theirs[number]:
-                change = Intervention("set-argument", str(call.site), (position, wanted))
-                after = _after(candidate, one, change)
-                if after is None or after * HYPOTHESIS_MARGIN > before:
-                    continue
-                evidence = Evidence(
-                    f"{wanted:.6g} in the reference is {number:.6g} in the candidate ({call.site})",
-                    {"reference": wanted, "candidate": number, "before": before, "after": after},
-                )
-                code = ("FO002", "epsilon-differs") if max(wanted, number) < 1e-2 else ("FO003", "scale-differs")
-                remedy = Remedy(f"Use {wanted:.6g} in the candidate.", is_take_away=True, carried_out=True)
-                cause = replace(_cause(*code, one, evidence, remedy, ("", "")), interventions=(change,))
-                put = _put_in(one, ours[wanted], number, before)
-                proofs = (_proof((change,), "take_away", before, after), *([put] if put else []))
-                if put is None:
-                    reason = "taking it away removes the difference; putting it into the reference does not make it"
-                    cause = replace(cause, status="located", reason=reason)
-                return Named(replace(cause, experiments=proofs), f"{wanted} {number}")
-    return None
+def causes_of(bench: Bench, found: dict[int, tuple[Named, ...]]) -> tuple[Cause, ...]:
+    """One cause per mistake, wherever it was made, the largest effect first; proven as far as it could be."""
+    groups: dict[tuple[Any, ...], list[tuple[int, Named]]] = {}
+    for number, some in found.items():
+        for name in some:
+            groups.setdefault(name.hypothesis.what, []).append((number, name))
+    together = _together(bench, found)
+    causes = [_cause(bench, some, together) for some in groups.values()]
+    return tuple(sorted(causes, key=lambda cause: -cause.size))
 
 
-def _put_in(one: Judged, calls: list[tuple[Call, Any]], number: float, before: float) -> Experiment | None:
-    """The reference with the candidate's number at one of its calls, if it then gives the candidate's value."""
-    assert one.result is not None
-    for call, position in calls:
-        change = Intervention("set-argument", str(call.site), (position, number))
-        try:
-            exchanged = edits(one.reference, [change])
-            executor = for_framework(one.reference.framework).executor(
-                one.reference, lift=Lift("float64"), exchanged=exchanged
-            )
-            given = numbers(values_of(executor, [one.point])[0])
-        except WhydiffError:
-            continue
-        after = float(np.abs(given - one.result[1]).mean())
-        if after * HYPOTHESIS_MARGIN <= before:
-            return _proof((change,), "put_in", before, after)
-    return None
-
-
-def _proof(changes: tuple[Intervention, ...], direction: Direction, before: float, after: float) -> Experiment:
-    return Experiment(
-        interventions=changes,
-        prediction="only rounding is left at this point",
-        outcome=f"in float64 the mean absolute difference is {after:.1e}, and {before:.1e} before",
-        status="confirmed",
-        method="replay",
-        before=before,
-        after=after,
-        direction=direction,
-        left="rounding",
+def _cause(bench: Bench, some: Sequence[tuple[int, Named]], together: bool | None) -> Cause:
+    number, first = some[0]
+    hypothesis, tried = first.hypothesis, first.tried
+    experiments = tuple(_proofs(bench, number, first))
+    status: Status = "confirmed"
+    reason = ""
+    if together is False:
+        status, reason = (
+            "inconclusive",
+            "rewritten everywhere at once, the reference does not give the candidate's outputs",
+        )
+    own = hypothesis.other if tried.back is not None else Rewrite()
+    effect = [Measurement("points", float(len(some)), "")]
+    alone = _alone(bench, some)
+    if alone is not None:
+        effect.append(Measurement("one_in", alone, "elements"))
+    sides = (hypothesis.mine, own) if hypothesis.teller == 0 else (own, hypothesis.mine)
+    shown = _interventions(bench, number, sides[1], hypothesis.said[0], 1)
+    return Cause(
+        code=hypothesis.code,
+        name=hypothesis.name,
+        site=str(bench.judged[number].point.events[1].site),
+        verdict=Verdict.SEMANTIC,
+        evidence=(first.evidence,),
+        remedy=Remedy(
+            hypothesis.fix, is_take_away=bool(sides[1]), carried_out=bool(sides[1]) and status == "confirmed"
+        ),
+        status=status,
+        reason=reason,
+        experiments=experiments,
+        interventions=shown,
+        put_in=_interventions(bench, number, sides[0], hypothesis.said[1], 0),
+        effect=tuple(effect),
+        says=hypothesis.says,
     )
 
 
-def _numbers_before(trace: Trace, producer: int) -> dict[float, list[tuple[Call, Any]]]:
-    """Plain floats of the calls that a value was made from, up to a few dozen of them."""
-    found: dict[float, list[tuple[Call, Any]]] = {}
-    waiting, seen = [producer], set[int]()
-    while waiting and len(seen) < _REGION:
-        index = waiting.pop(0)
-        if index < 0 or index in seen:
-            continue
-        seen.add(index)
-        call = trace.calls[index]
-        waiting += [event.producer for event in call.reads]
-        args, kwargs = call.arguments
-        for position, value in [*enumerate(args), *kwargs.items()]:
-            if isinstance(value, float) and math.isfinite(value):
-                found.setdefault(value, []).append((call, position))
-    return found
+def _interventions(bench: Bench, number: int, rewrite: Rewrite, said: str, side: int) -> tuple[Intervention, ...]:
+    """What is done to one side, as the report names it: arguments, state, or steps that are computed."""
+    trace = bench.traces[side]
+    calls = [Intervention(COMPUTE, str(trace.calls[index].site), said) for index in rewrite.calls]
+    state = [Intervention("restore-state", name, said) for name in rewrite.leaves]
+    found = (*rewrite.edits, *state, *calls)
+    return found or (Intervention(COMPUTE, str(bench.judged[number].point.events[side].site), said),)
 
 
-def _alike(one: float, other: float) -> bool:
-    """The same number, written in another precision."""
-    return math.isclose(one, other, rel_tol=2.0**-8)
-
-
-def _after(candidate: Trace, one: Judged, change: Intervention) -> float | None:
-    """The point's difference in float64 with the change, everything before it given the reference's values."""
-    if one.rerun is None:
-        return None
-    try:
-        exchanged = edits(candidate, [change])
-        adapter = for_framework(candidate.framework)
-        return one.rerun(adapter.executor(candidate, lift=Lift("float64"), exchanged=exchanged))
-    except WhydiffError:
-        return None
-
-
-def _but_for_a_bias(product: Array, result: Array) -> bool:
-    """Whether a result is a product plus the same numbers in every row (at least two rows)."""
-    rest = result - product
-    return len(rest) > 1 and _near(result - (rest - rest.mean(0)), result)
-
-
-def _near(one: Array, other: Array) -> bool:
-    return float(np.abs(one - other).mean()) <= _CLOSE * float(np.abs(other).mean())
-
-
-def _cause(code: str, title: str, one: Judged, evidence: Evidence, remedy: Remedy, formulas: tuple[str, str]) -> Cause:
-    """A mistake at a point; ``formulas``: what gives the reference's value there, and what the candidate's."""
-    ways: tuple[tuple[Direction, str], ...] = (("take_away", "reference"), ("put_in", "candidate"))
-    experiments = tuple(
-        Experiment(
-            interventions=(),
-            prediction=f"the {side}'s value, to rounding",
-            outcome=f"carried out in float64 on the same input: {formula} gives it",
+def _proofs(bench: Bench, number: int, name: Named) -> Iterator[Experiment]:
+    """Both directions, as they were carried out."""
+    hypothesis, tried = name.hypothesis, name.tried
+    ways: tuple[tuple[Direction, int], ...] = (("take_away", 1), ("put_in", 0))
+    for direction, side in ways:
+        told = hypothesis.teller == side
+        after = tried.after if told else tried.back
+        rewrite = hypothesis.mine if told else hypothesis.other
+        said = hypothesis.said[1 - side]
+        shown = _interventions(bench, number, rewrite if after is not None else Rewrite(), said, side)
+        where = "the point's value"
+        outcome = (
+            f"in float64 the mean absolute difference of {where} is {after:.1e}, and {tried.before:.1e} before"
+            if after is not None
+            else f"carried out in float64 on the same input: {said} gives it"
+        )
+        yield Experiment(
+            interventions=shown,
+            prediction=f"the {('candidate', 'reference')[side]}'s value, to rounding",
+            outcome=outcome,
             status="confirmed",
             method="replay",
+            before=tried.before,
+            after=after,
             direction=direction,
             left="rounding",
         )
-        for (direction, side), formula in zip(ways, formulas, strict=True)
-    )
-    return Cause(
-        code=code,
-        name=title,
-        site=str(one.point.events[1].site),
-        verdict=Verdict.SEMANTIC,
-        evidence=(evidence,),
-        remedy=remedy,
-        status="confirmed",
-        experiments=experiments,
-    )
+
+
+def _rewritten(some: Sequence[tuple[int, Named]], side: int) -> tuple[Rewrite, set[int]]:
+    """What is done to one side at all these points, and the points whose value is computed in its place."""
+    whole, given = Rewrite(), set[int]()
+    for number, name in some:
+        hypothesis = name.hypothesis
+        part = hypothesis.mine if hypothesis.teller == side else hypothesis.other
+        usable = bool(part) and (hypothesis.teller == side or name.tried.back is not None)
+        joined = _merged(whole, part) if usable else None
+        if joined is None:
+            given.add(number)
+        else:
+            whole = joined
+    return whole, given
+
+
+def _merged(whole: Rewrite, part: Rewrite) -> Rewrite | None:
+    """Both; a leaf that both make something of is one leaf (it is read at several points)."""
+    leaves = {name: make for name, make in part.leaves.items() if name not in whole.leaves}
+    edits = tuple(edit for edit in part.edits if edit not in whole.edits)
+    if whole.calls.keys() & part.calls.keys():
+        return None
+    return Rewrite({**whole.leaves, **leaves}, {**whole.calls, **part.calls}, (*whole.edits, *edits))
+
+
+def _together(bench: Bench, found: dict[int, tuple[Named, ...]]) -> bool | None:
+    """Whether the reference with all mistakes returns what the candidate does; None: not all are known, or not to be had."""
+    some = [(number, name) for number, names in found.items() for name in names]
+    if not some or not all(found.values()):
+        return None
+    rewrite, given = _rewritten(some, 0)
+    if given:
+        return None
+    try:
+        plain, made, wanted = bench.outputs(0), bench.outputs(0, rewrite), bench.outputs(1)
+    except (WhydiffError, ValueError):
+        return None
+    if [x.size for x in made] != [x.size for x in wanted]:
+        return None
+    pairs = [(m, w.reshape(m.shape), p) for m, w, p in zip(made, wanted, plain, strict=True) if m.shape == w.shape]
+    if len(pairs) != len(made):
+        return None
+    return all(near(m, w, max(distance(p, w), distance(m, w) * 10)) for m, w, p in pairs)
+
+
+def _alone(bench: Bench, some: Sequence[tuple[int, Named]]) -> float | None:
+    """How far this mistake alone moves the outputs of the reference; None: it cannot be put in there by itself."""
+    rewrite, given = _rewritten(some, 0)
+    if given or not rewrite:
+        return None
+    try:
+        plain, made = bench.outputs(0), bench.outputs(0, rewrite)
+    except (WhydiffError, ValueError):
+        return None
+    moved = [distance(one, other) for one, other in zip(plain, made, strict=True) if one.shape == other.shape]
+    return sum(moved) / len(moved) if moved else None

@@ -1,27 +1,14 @@
-"""Points at which two programs must agree: operands and results of what reads a matched weight; how they agree."""
+"""Points at which two programs must agree: operands and results of what reads a matched weight."""
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-
-from whydiff.capturing.adapters import Executor, Progress, Role, for_framework, plays
-from whydiff.errors import WhydiffError
-from whydiff.explain.scale import Difference, Scale
-from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.metrics import is_integer, measure
-from whydiff.numbers.rearrangement import Rearrangement
-from whydiff.numbers.tolerance import UNIT_ROUNDOFF
-from whydiff.pair.replay import replay
-from whydiff.records import Call, Comparison, Count, Event, Lift, Payload, Trace
-from whydiff.studies.port.weights import Weight, distance_of, layout_of, numbers, rearranged
-
-Array = np.ndarray[Any, Any]
+from whydiff.capturing.adapters import Role, plays
+from whydiff.numbers.metrics import is_integer
+from whydiff.records import Call, Count, Event, Trace
+from whydiff.studies.port.weights import Weight
 
 
 @dataclass(frozen=True)
@@ -40,26 +27,9 @@ class Point:
     events: tuple[Event, Event]
     calls: tuple[Call, Call]
 
-
-_MOST = 12
-"""Departing points that are tried one by one (a size, not a tolerance)."""
-
-Differences = list[Difference | None]
-NOT_COMPARED = Comparison("not_compared", "no layout fits")
-
-
-@dataclass
-class Judged:
-    """What is known of a point: layout, scaling, plain comparison; ``near``: earlier points' float64 values."""
-
-    point: Point
-    layout: Rearrangement | None = None
-    scale: Scale | None = None
-    comparison: Comparison = NOT_COMPARED
-    near: tuple[Array, ...] = ()
-    result: tuple[Array, Array] | None = None
-    reference: Any = None
-    rerun: Callable[[Executor], float | None] | None = None
+    def until(self, side: int) -> int:
+        """Index of the call before which the value is there."""
+        return self.calls[side].index + (self.side == "out of")
 
 
 def find_points(
@@ -169,170 +139,3 @@ def _readers(trace: Trace) -> Readers:
 
 def _floats(event: Event) -> bool:
     return not is_integer(event.spec.dtype) and bool(event.spec.dtype)
-
-
-def judge(reference: Trace, candidate: Trace, points: Sequence[Point], progress: Progress | None) -> list[Judged]:
-    """Replay in float32 and float64, resynchronised at every point."""
-    judged = [Judged(point) for point in points]
-    differences: dict[str, Differences] = {}
-    excluded: frozenset[int] = frozenset()
-    for dtype in ("float64", "float32"):
-        if progress is not None:
-            progress(f"replay both models in {dtype}", 0, 1)
-        lift = Lift(dtype)
-        mine = values_of(for_framework(reference.framework).executor(reference, lift=lift), points)
-
-        def replay(left: frozenset[int], lift: Lift = lift, mine: Mapping[int, Payload] = mine) -> Differences:
-            return _walk(for_framework(candidate.framework).executor(candidate, lift=lift), mine, judged, left)
-
-        if dtype == "float64":
-            _lay_out(replay, judged)
-            excluded = _no_counterparts(replay)
-            for number, one in enumerate(judged):
-                one.reference = reference
-                one.rerun = functools.partial(_once, judged, mine, number, excluded)
-        differences[dtype] = replay(excluded)
-        if dtype == "float64":
-            _remember(judged, excluded)
-    for number, (one, single, double) in enumerate(
-        zip(judged, differences["float32"], differences["float64"], strict=True)
-    ):
-        if number in excluded:
-            one.layout, one.comparison = None, Comparison("not_compared", "the values are no counterparts")
-        elif single is not None and double is not None:
-            one.scale = Scale(single, double, str(one.point.events[0].site))
-    plain = [for_framework(t.framework).executor(t) for t in (reference, candidate)]
-    ours, theirs = values_of(plain[0], points), values_of(plain[1], points, 1)
-    for n, one in enumerate(judged):
-        if one.layout is not None and n in ours and n in theirs:
-            moved = rearranged(theirs[n].bits, one.layout.inverse, ours[n].bits.shape)
-            one.comparison = compare_payloads(ours[n], replace(theirs[n], bits=moved))
-    return judged
-
-
-def values_of(executor: Executor, points: Sequence[Point], side: int = 0) -> dict[int, Payload]:
-    """Every point's value in a replay that nothing is changed in."""
-    wanted: dict[int, list[int]] = {}
-    for number, point in enumerate(points):
-        wanted.setdefault(point.calls[side].index, []).append(number)
-    found: dict[int, Payload] = {}
-
-    def operands(executor: Executor, call: Call) -> None:
-        for number in wanted.get(call.index, ()):
-            if points[number].side != "out of":
-                found[number] = executor.payload(executor.read(points[number].events[side]))
-
-    def results(executor: Executor, call: Call) -> None:
-        for number in wanted.get(call.index, ()):
-            if points[number].side == "out of":
-                found[number] = executor.payload(executor.written(points[number].events[side]))
-
-    replay(executor, before=operands, watch=results)
-    return found
-
-
-def _lay_out(replay: Callable[[frozenset[int]], Differences], judged: Sequence[Judged]) -> None:
-    """Find every point's layout, by value, in a replay in which it is met for the first time."""
-    replay(frozenset())
-    for one in judged:
-        if one.result is None:
-            one.layout = None
-
-
-def _no_counterparts(replay: Callable[[frozenset[int]], Differences]) -> frozenset[int]:
-    """Points that are not the same value on both sides (a bias added before or after a residual).
-
-    Giving the candidate the reference's value there makes it wrong further on; leaving it alone does not. At a
-    mistake it is the other way round.
-    """
-    excluded: frozenset[int] = frozenset()
-    judged: set[int] = set()
-    found = replay(excluded)
-    while len(judged) < _MOST:
-        first = next((n for n in sorted(departing(found)) if n not in judged and n not in excluded), None)
-        if first is None:
-            break
-        judged.add(first)
-        without = replay(excluded | {first})
-        later = ({n for n in departing(some) if n > first} for some in (found, without))
-        given, left = later
-        if left < given:
-            excluded, found = excluded | {first}, without
-    return excluded
-
-
-def departing(found: Differences) -> set[int]:
-    """Points whose float64 difference is larger than rounding the program's own constants to float32 makes."""
-    return {n for n, d in enumerate(found) if d is not None and departs(d)}
-
-
-def departs(double: Difference) -> bool:
-    """Whether a float64 difference is larger than what constants kept in float32 make."""
-    return bool(double.special) or double.mean > UNIT_ROUNDOFF["float32"] * double.magnitude
-
-
-def _remember(judged: Sequence[Judged], excluded: frozenset[int]) -> None:
-    """For every point, the values of the points before it."""
-    seen: list[Array] = []
-    for number, one in enumerate(judged):
-        one.near = tuple(seen[-6:])
-        if number not in excluded and one.result is not None:
-            seen.append(one.result[0])
-
-
-def _once(
-    judged: Sequence[Judged], mine: Mapping[int, Payload], number: int, excluded: frozenset[int], executor: Executor
-) -> float | None:
-    """One point's difference in another replay of the candidate, resynchronised at all points."""
-    results = [one.result for one in judged]
-    try:
-        found = _walk(executor, mine, judged, excluded)[number]
-    finally:
-        for one, result in zip(judged, results, strict=True):
-            one.result = result
-    return None if found is None else found.mean
-
-
-def _walk(
-    executor: Executor, mine: Mapping[int, Payload], judged: Sequence[Judged], excluded: frozenset[int]
-) -> Differences:
-    """The candidate's replay; at every point it is compared with the reference and given its value."""
-    wanted: dict[int, list[int]] = {}
-    for number, one in enumerate(judged):
-        wanted.setdefault(one.point.calls[1].index, []).append(number)
-    found: Differences = [None] * len(judged)
-
-    def meet(number: int) -> None:
-        one, event = judged[number], judged[number].point.events[1]
-        try:
-            theirs = executor.payload(executor.read(event))
-        except WhydiffError:
-            return
-        ours = mine[number]
-        if one.layout is None and one.result is None:
-            one.layout = layout_of(numbers(ours), numbers(theirs), distance_of)
-        if one.layout is None:
-            return
-        moved = rearranged(theirs.bits, one.layout.inverse, ours.bits.shape)
-        s = measure(ours, replace(theirs, bits=moved))
-        special = s.inf_mismatch + s.nan_reference + s.nan_candidate - 2 * s.nan_both
-        finite = max(s.finite, 1)
-        found[number] = Difference(s.sum_abs / finite, math.sqrt(s.sum_reference_square / finite), special)
-        if theirs.dtype == "float64":
-            one.result = numbers(ours), numbers(replace(theirs, bits=moved))
-        if number not in excluded:
-            given = rearranged(ours.bits, one.layout, theirs.bits.shape)
-            executor.overwrite(event, executor.adopt_foreign(Payload(given, ours.dtype)))
-
-    def operands(_: Executor, call: Call) -> None:
-        for number in wanted.get(call.index, ()):
-            if judged[number].point.side != "out of":
-                meet(number)
-
-    def results(_: Executor, call: Call) -> None:
-        for number in wanted.get(call.index, ()):
-            if judged[number].point.side == "out of":
-                meet(number)
-
-    replay(executor, before=operands, watch=results)
-    return found

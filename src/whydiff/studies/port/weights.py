@@ -101,22 +101,37 @@ def distance_of(one: Array, other: Array) -> float:
 def layout_of(reference: Array, candidate: Array, distance: Callable[[Array, Array], float]) -> Rearrangement | None:
     """What turns the reference's layout into the candidate's; None if nothing fits.
 
-    The side with more axes is permuted and its neighbours merged until it has the other's shape; of several
-    permutations the closest by value is taken, the plainest first.
+    Of several the closest by value is taken, the plainest first.
+    """
+    found = layouts_of(reference, candidate, distance)
+    return found[0][1] if found else None
+
+
+def layouts_of(
+    reference: Array, candidate: Array, distance: Callable[[Array, Array], float]
+) -> list[tuple[float, Rearrangement]]:
+    """Every layout that the two shapes allow with the values' distance, the closest first.
+
+    The side with more axes is permuted and its neighbours merged until it has the other's shape. The search ends at
+    a distance of 0; infinite ones are left out.
     """
     turned = candidate.ndim >= reference.ndim
     split, merged = (candidate, reference) if turned else (reference, candidate)
-    best, found = math.inf, None
+    found: list[tuple[float, Rearrangement]] = []
+    seen: set[tuple[int, ...]] = set()
     for axes in itertools.permutations(range(split.ndim)):
         groups = _groups([split.shape[a] for a in axes], merged.shape)
-        if groups is None:
+        moved = tuple(a for a in axes if split.shape[a] > 1)
+        if groups is None or moved in seen:
             continue
+        seen.add(moved)  # axes of size 1 move no numbers
         away = distance(merged, split.transpose(axes).reshape(merged.shape))
-        if away < best:
-            best, found = away, Rearrangement(split.shape, (1,) * split.ndim, axes, tuple(groups))
-        if best == 0:
+        if math.isfinite(away):
+            layout = Rearrangement(split.shape, (1,) * split.ndim, axes, tuple(groups))
+            found.append((away, layout.inverse if turned else layout))
+        if away == 0:
             break
-    return found.inverse if turned and found is not None else found
+    return sorted(found, key=lambda item: item[0])
 
 
 def _groups(sizes: Sequence[int], shape: Sequence[int]) -> list[int] | None:

@@ -21,7 +21,9 @@ from whydiff.capturing.adapters.roles import Role
 from whydiff.capturing.ranks import Rank, told
 from whydiff.capturing.steps import StepRecord
 from whydiff.errors import UnsupportedError
+from whydiff.numbers.grids import Resampling
 from whydiff.numbers.ranges.audit import Audit
+from whydiff.numbers.windows import Window
 from whydiff.records import Call, Environment, Lift, Payload, Trace
 from whydiff.records.trace import GRAPH
 
@@ -65,6 +67,14 @@ class Recorded:
     def places(self, op: str) -> Mapping[str, Place]:
         """Where an operator takes what: meaning (``"left"``, ``"eps"``, ``"axis"`` …) → its argument."""
         return {}
+
+    def window(self, call: Call) -> Window | None:
+        """A convolution in the form that all frameworks share; None: it is none, or nobody said."""
+        return None
+
+    def resampling(self, call: Call) -> Resampling | None:
+        """A call that makes an image larger or smaller, in the form that all frameworks share; None: likewise."""
+        return None
 
     def run(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
         """A live run of a target.

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from whydiff.capturing.adapters.contract import Adapter, Change
 from whydiff.capturing.adapters.jax.roles import NAMES
+from whydiff.capturing.adapters.jax.windows import window_of
 from whydiff.capturing.adapters.jax.written_in import is_jax
+from whydiff.numbers.windows import Window
 from whydiff.records import Call, Environment, Lift, Payload, Trace
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ class JaxAdapter(Adapter):
     name = "jax"
     remedies = frozenset({"fixed-row-chunks"})
     operators = NAMES
+
+    def window(self, call: Call) -> Window | None:
+        """A convolution."""
+        return window_of(call)
 
     def owns(self, target: object, args: Sequence[Any]) -> bool:
         """Whether a target is written in JAX, or reaches JAX's arrays and nothing that is written in PyTorch.

@@ -32,9 +32,12 @@ from whydiff.capturing.adapters.torch.trace_audit import audit_trace
 from whydiff.capturing.adapters.torch.training.jitter import jittered
 from whydiff.capturing.adapters.torch.training.one_step import StepRun
 from whydiff.capturing.adapters.torch.training.watching import Watching
+from whydiff.capturing.adapters.torch.windows import resampling_of, window_of
 from whydiff.capturing.ranks import Rank
 from whydiff.capturing.steps import StepRecord
+from whydiff.numbers.grids import Resampling
 from whydiff.numbers.ranges.audit import Audit
+from whydiff.numbers.windows import Window
 from whydiff.records import Call, Environment, Lift, Payload, Trace
 
 
@@ -53,6 +56,14 @@ class TorchAdapter(Adapter):
     def places(self, op: str) -> Mapping[str, Place]:
         """Arguments of an ATen operator by meaning."""
         return PLACES.get(op, {})
+
+    def window(self, call: Call) -> Window | None:
+        """A convolution, transposed or not."""
+        return window_of(call)
+
+    def resampling(self, call: Call) -> Resampling | None:
+        """An upsampling."""
+        return resampling_of(call)
 
     def owns(self, target: object, args: Sequence[Any]) -> bool:
         """Every callable that no other adapter claims."""

@@ -186,7 +186,27 @@ def _grouped_mm(
     return out
 
 
+def _rnn_layer(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """One LSTM layer in one direction, as oneDNN's kernel computes it.
+
+    Raises:
+        ReplayError: another recurrent layer.
+    """
+    *weights, h, c, reverse, sizes, mode, _, layers, biases, both, _, _ = given
+    if mode != _LSTM or sizes or layers != 1 or both:
+        raise ReplayError("Only one LSTM layer in one direction has a formula.")
+    x = x.flip(0) if reverse else x
+    out, h, c = torch.lstm(
+        x, (h[None], c[None]), weights if biases else weights[:2], biases, 1, 0.0, False, False, False
+    )
+    return (out.flip(0) if reverse else out), h[0], c[0]
+
+
+_LSTM = 2
+"""Of ``mkldnn_rnn_layer``'s modes: ``ideep::rnn_kind::LSTM``."""
+
 FORMULAS: dict[str, Callable[..., Any]] = {
+    "mkldnn_rnn_layer": _rnn_layer,
     "_scaled_dot_product_flash_attention_for_cpu": _cpu_flash,
     "_scaled_dot_product_flash_attention": _flash,
     "_scaled_dot_product_efficient_attention": _biased,

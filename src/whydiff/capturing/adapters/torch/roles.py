@@ -86,7 +86,14 @@ def _norm(bias: int | None, eps: int) -> dict[str, Place]:
 _CONVOLUTION: dict[str, Place] = {"bias": (2, "bias"), "transposed": (6, "transposed")}
 _CORRECTION: dict[str, Place] = {"correction": (None, "correction")}
 _AXIS: dict[str, Place] = {"axis": (1, "dim")}
-_BATCH_NORM: dict[str, Place] = {"weight": (1, ""), "bias": (2, ""), "mean": (3, ""), "variance": (4, "")}
+_BATCH_NORM: dict[str, Place] = {
+    "weight": (1, ""),
+    "bias": (2, ""),
+    "mean": (3, ""),
+    "variance": (4, ""),
+    "training": (5, ""),
+    "momentum": (6, ""),
+}
 
 PLACES: dict[str, dict[str, Place]] = {
     **dict.fromkeys(("mm", "bmm", "mv", "dot", "matmul"), _product(0, 1)),

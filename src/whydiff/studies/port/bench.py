@@ -1,0 +1,191 @@
+"""Where hypotheses are tried: both programs on two inputs, any point of either under any rewriting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.errors import WhydiffError
+from whydiff.explain.scale import Difference
+from whydiff.numbers.metrics import is_integer
+from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN
+from whydiff.records import Call, Event, Leaf, Payload, Trace
+from whydiff.studies.port.judging import Judged, Walk, departs, reading
+from whydiff.studies.port.rewrites import NOTHING, Program, Rewrite
+from whydiff.studies.port.weights import exactly, layout_of, numbers, rearranged
+
+Array = np.ndarray[Any, Any]
+_REGION = 4096
+"""Calls of a region that are looked through at most (a size, not a tolerance)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Both programs on one input.
+
+    Attributes:
+        programs: the reference's and the candidate's.
+        mine: the reference's values at the points.
+        results: point → both values, in the reference's layout, on the reference's values at all points before.
+    """
+
+    programs: tuple[Program, Program]
+    mine: Mapping[int, Payload]
+    results: Mapping[int, tuple[Array, Array]]
+
+
+class Bench:
+    """Tries rewritings.
+
+    Args:
+        traces: the reference's and the candidate's.
+        judged: the points.
+        excluded: those that are no counterparts.
+    """
+
+    def __init__(self, traces: tuple[Trace, Trace], judged: Sequence[Judged], excluded: frozenset[int]) -> None:
+        self.traces, self.judged, self.excluded = traces, judged, excluded
+
+    @cached_property
+    def first(self) -> Setting:
+        """The recorded input."""
+        return self._setting(Program(self.traces[0]), Program(self.traces[1]))
+
+    @cached_property
+    def second(self) -> Setting | None:
+        """The input's numbers in another order; None where that cannot be told or run."""
+        inputs = _shuffled(*self.traces)
+        if inputs is None:
+            return None
+        try:
+            setting = self._setting(Program(self.traces[0], inputs[0]), Program(self.traces[1], inputs[1]))
+        except WhydiffError:
+            return None
+        return setting if all(np.isfinite(side).all() for some in setting.results.values() for side in some) else None
+
+    def _setting(self, reference: Program, candidate: Program) -> Setting:
+        mine: dict[int, Payload] = {}
+
+        def see(executor: Executor, number: int) -> None:
+            mine[number] = executor.payload(executor.read(self.judged[number].point.events[0]))
+
+        before, watch = reading({n: one.point for n, one in enumerate(self.judged)}, 0, see)
+        reference.run(before=before, watch=watch)
+        walk = Walk(self.judged, mine, self.excluded)
+        before, watch = walk.hooks()
+        candidate.run(before=before, watch=watch)
+        return Setting((reference, candidate), mine, walk.results)
+
+    def value(self, side: int, number: int, rewrite: Rewrite, setting: Setting | None = None) -> Array | None:
+        """A point's value under a rewriting of one side, in the reference's layout; None: it could not be had."""
+        setting = setting or self.first
+        one = self.judged[number]
+        until = one.point.until(side)
+        try:
+            if side == 1:
+                walk = Walk(self.judged, setting.mine, self.excluded)
+                before, watch = walk.hooks()
+                setting.programs[1].run(rewrite, before=before, watch=watch, until=until)
+                found = walk.results.get(number)
+                return None if found is None else found[1]
+            seen: list[Array] = []
+            before, watch = reading(
+                {number: one.point},
+                0,
+                lambda executor, _: seen.append(numbers(executor.payload(executor.read(one.point.events[0])))),
+            )
+            setting.programs[0].run(rewrite, before=before, watch=watch, until=until)
+            return seen[0] if seen else None
+        except (WhydiffError, ValueError, TypeError, RuntimeError):
+            return None  # the rewritten step does not fit here
+
+    def outputs(self, side: int, rewrite: Rewrite = NOTHING, given: Mapping[int, Array] | None = None) -> list[Array]:
+        """What a side returns in float64, not resynchronised; ``given``: points that are given a value."""
+        program = self.first.programs[side]
+        points = {n: self.judged[n].point for n in given or {}}
+
+        def give(executor: Executor, number: int) -> None:
+            one = self.judged[number]
+            value = (given or {})[number]
+            if side == 1 and one.layout is not None:
+                value = rearranged(value, one.layout, one.point.events[1].spec.shape)
+            executor.overwrite(one.point.events[side], executor.adopt_foreign(Payload(value, "float64")))
+
+        before, watch = reading(points, side, give)
+        return [numbers(payload) for payload in program.run(rewrite, before=before, watch=watch).outputs.values()]
+
+    def region(self, side: int, number: int) -> list[Call]:
+        """The calls between the points before and this one, the nearest first."""
+        trace = self.traces[side]
+        stops = {
+            one.point.events[side].producer
+            for n, one in enumerate(self.judged[:number])
+            if n not in self.excluded and one.layout is not None
+        }
+        event = self.judged[number].point.events[side]
+        waiting, seen = [event.producer], set[int]()
+        found: list[Call] = []
+        while waiting and len(found) < _REGION:
+            index = waiting.pop(0)
+            if index < 0 or index in seen or (index in stops and found):
+                continue
+            seen.add(index)
+            call = trace.calls[index]
+            found.append(call)
+            waiting += [read.producer for read in call.reads]
+        return found
+
+
+def near(one: Array | None, other: Array, before: float) -> bool:
+    """Whether two values agree to rounding, and far better than before."""
+    if one is None or one.shape != other.shape:
+        return False
+    after = distance(one, other)
+    size = float(np.sqrt(np.square(other[np.isfinite(other)]).mean())) if np.isfinite(other).any() else 0.0
+    special = int((np.isfinite(one) != np.isfinite(other)).sum())
+    return not departs(Difference(after, size, special)) and after * HYPOTHESIS_MARGIN <= before
+
+
+def distance(one: Array, other: Array) -> float:
+    """Mean absolute difference of what is finite on both sides."""
+    both = np.isfinite(one) & np.isfinite(other)
+    return float(np.abs(one[both] - other[both]).mean()) if both.any() else 0.0
+
+
+def _shuffled(reference: Trace, candidate: Trace) -> tuple[dict[str, Array], dict[str, Array]] | None:
+    """Another input for both sides: the same numbers in another order, in each side's layout."""
+    executors = [for_framework(trace.framework).executor(trace) for trace in (reference, candidate)]
+
+    def inputs(side: int) -> list[tuple[Leaf, Array]]:
+        executor, trace = executors[side], (reference, candidate)[side]
+        return [
+            (leaf, numbers(executor.payload(executor.leaf_value(leaf))))
+            for leaf in trace.leaves
+            if leaf.role == "input" and leaf.storage >= 0 and not leaf.skipped
+        ]
+
+    ours, theirs = inputs(0), inputs(1)
+    if len(ours) != len(theirs) or not ours:
+        return None
+    mixed = np.random.default_rng(2)
+    found: tuple[dict[str, Array], dict[str, Array]] = {}, {}
+    only_indices = all(is_integer(leaf.spec.dtype) for leaf, _ in ours)
+    for (leaf, array), (other, their) in zip(ours, theirs, strict=True):
+        layout = layout_of(array, their, exactly)
+        if layout is None:
+            return None
+        if not is_integer(leaf.spec.dtype) or only_indices:
+            array = mixed.permutation(array.reshape(-1)).reshape(array.shape)
+        found[0][leaf.name] = array
+        found[1][other.name] = rearranged(array, layout, their.shape)
+    return found
+
+
+def leaf_of(trace: Trace, event: Event) -> Leaf | None:
+    """The state that an event looks at, directly or by a view."""
+    return next((leaf for leaf in trace.leaves if leaf.is_state and leaf.storage == event.storage >= 0), None)

@@ -1,0 +1,119 @@
+"""What could have been mistaken: how one side's rewriting makes the other's numbers, tried and proven."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from whydiff.studies.port.bench import Bench, distance, near
+from whydiff.studies.port.rewrites import NOTHING, Rewrite
+
+Array = np.ndarray[Any, Any]
+_PAIRS = 120
+"""Pairs of mistakes that are tried at one point (a size, not a tolerance)."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One mistake.
+
+    Attributes:
+        code, name: which pattern.
+        says: one plain sentence.
+        said: what the reference does and what the candidate does.
+        fix: what to do in the candidate.
+        teller: the side whose rewriting makes the other side's numbers.
+        mine: that rewriting.
+        other: what turns the other side's numbers into the teller's, carried out on its own steps; empty: what the
+            teller computes, computed in its place.
+    """
+
+    code: str
+    name: str
+    says: str
+    said: tuple[str, str]
+    fix: str
+    teller: int
+    mine: Rewrite
+    other: Rewrite = NOTHING
+
+    @property
+    def what(self) -> tuple[Any, ...]:
+        """What tells mistakes apart, wherever they are made."""
+        return self.code, self.said
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A hypothesis that fits, alone or together with others at the same point.
+
+    Attributes:
+        hypotheses: all of them together make the other side's numbers.
+        before: how far the two sides are apart.
+        after: the same with the teller rewritten.
+        back: the same with the other side's own steps rewritten; None: they cannot be.
+        second: whether it holds on another input; None: there is none.
+    """
+
+    hypotheses: tuple[Hypothesis, ...]
+    before: float
+    after: float
+    back: float | None
+    second: bool | None
+
+
+def fitting(bench: Bench, number: int, hypotheses: Sequence[Hypothesis]) -> Tried | None:
+    """The first hypothesis, or else the first two, that explain what departs at a point; not refuted on a second input."""
+    for hypothesis in hypotheses:
+        found = _tried(bench, number, (hypothesis,))
+        if found is not None:
+            return found
+    return next((found for pair in _pairs(hypotheses) if (found := _tried(bench, number, pair)) is not None), None)
+
+
+def _pairs(hypotheses: Sequence[Hypothesis]) -> Iterator[tuple[Hypothesis, Hypothesis]]:
+    tried = 0
+    for place, one in enumerate(hypotheses):
+        for other in hypotheses[place + 1 :]:
+            if one.teller != other.teller or one.name == other.name or tried >= _PAIRS:
+                continue
+            if one.mine.and_also(other.mine) is not None:
+                tried += 1
+                yield one, other
+
+
+def _tried(bench: Bench, number: int, together: tuple[Hypothesis, ...]) -> Tried | None:
+    teller = together[0].teller
+    mine = _joined([one.mine for one in together])
+    result = bench.judged[number].result
+    if mine is None or result is None:
+        return None
+    target, own = result[1 - teller], result[teller]
+    before = distance(target, own)
+    value = bench.value(teller, number, mine)
+    if value is None or not near(value, target, before):
+        return None
+    second = None
+    if bench.second is not None and number in bench.second.results:
+        there = bench.second.results[number]
+        again = bench.value(teller, number, mine, bench.second)
+        second = near(again, there[1 - teller], distance(*there))
+        if not second:
+            return None
+    back = None
+    other = _joined([one.other for one in together])
+    if other is not None and all(one.other for one in together):
+        undone = bench.value(1 - teller, number, other)
+        if undone is not None and near(undone, own, before):
+            back = distance(undone, own)
+    return Tried(together, before, distance(value, target), back, second)
+
+
+def _joined(rewrites: Sequence[Rewrite]) -> Rewrite | None:
+    whole: Rewrite | None = rewrites[0]
+    for one in rewrites[1:]:
+        whole = whole.and_also(one) if whole is not None else None
+    return whole

@@ -1,0 +1,282 @@
+"""How two programs agree at their points: both replayed in float32 and float64, resynchronised at every point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from whydiff.capturing.adapters import Executor, Progress, for_framework
+from whydiff.errors import WhydiffError
+from whydiff.explain.scale import Difference, Scale
+from whydiff.numbers.comparison import compare_payloads
+from whydiff.numbers.metrics import measure
+from whydiff.numbers.rearrangement import Rearrangement
+from whydiff.numbers.tolerance import UNIT_ROUNDOFF
+from whydiff.pair.replay import Watch, replay
+from whydiff.records import Call, Comparison, Lift, Payload, Trace
+from whydiff.studies.port.points import Point
+from whydiff.studies.port.weights import distance_of, layouts_of, numbers, rearranged
+
+Array = np.ndarray[Any, Any]
+_MOST = 12
+"""Departing points that are tried one by one (a size, not a tolerance)."""
+_LAYOUTS = 6
+"""Layouts that are tried at a point whose shapes allow several."""
+
+Differences = list[Difference | None]
+NOT_COMPARED = Comparison("not_compared", "no layout fits")
+
+
+@dataclass
+class Judged:
+    """What is known of a point.
+
+    Attributes:
+        point: which.
+        layout: from the reference's axes to the candidate's.
+        options: the layouts that the two shapes allow, the likeliest first.
+        scale: the difference at two precisions.
+        comparison: the recorded values'.
+        near: earlier points' float64 values.
+        result: the reference's float64 value and the candidate's, in the reference's layout.
+    """
+
+    point: Point
+    layout: Rearrangement | None = None
+    options: tuple[Rearrangement, ...] = ()
+    scale: Scale | None = None
+    comparison: Comparison = NOT_COMPARED
+    near: tuple[Array, ...] = ()
+    result: tuple[Array, Array] | None = None
+
+    def forget(self) -> None:
+        """Its layout is to be found anew."""
+        self.layout, self.options, self.result = None, (), None
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The candidate's replay, in which every point is compared with the reference and given its value.
+
+    Attributes:
+        judged: the points.
+        mine: the reference's values.
+        excluded: points that are left as they are: no counterparts.
+        found: what the walk found.
+        results: point → both values in the reference's layout.
+    """
+
+    judged: Sequence[Judged]
+    mine: Mapping[int, Payload]
+    excluded: frozenset[int] = frozenset()
+    found: Differences = field(default_factory=list)
+    results: dict[int, tuple[Array, Array]] = field(default_factory=dict)
+
+    def hooks(self) -> tuple[Watch, Watch]:
+        """What the replay calls before and after every call."""
+        wanted: dict[tuple[int, bool], list[int]] = {}
+        self.found[:] = [None] * len(self.judged)
+        for number, one in enumerate(self.judged):
+            wanted.setdefault((one.point.calls[1].index, one.point.side == "out of"), []).append(number)
+
+        def meet(after: bool, executor: Executor, call: Call) -> None:
+            for number in wanted.get((call.index, after), ()):
+                self._meet(executor, number)
+
+        return (lambda executor, call: meet(False, executor, call)), (lambda executor, call: meet(True, executor, call))
+
+    def _meet(self, executor: Executor, number: int) -> None:
+        one, event = self.judged[number], self.judged[number].point.events[1]
+        try:
+            theirs = executor.payload(executor.read(event))
+        except WhydiffError:
+            return
+        ours = self.mine.get(number)
+        if ours is None:
+            return
+        if one.layout is None and not one.options:
+            self._lay_out(one, ours, theirs)
+        if one.layout is None:
+            return
+        moved = rearranged(theirs.bits, one.layout.inverse, ours.bits.shape)
+        self.found[number] = _difference(ours, replace(theirs, bits=moved))
+        if theirs.dtype == "float64":
+            self.results[number] = numbers(ours), numbers(replace(theirs, bits=moved))
+        if number not in self.excluded:
+            given = rearranged(ours.bits, one.layout, theirs.bits.shape)
+            executor.overwrite(event, executor.adopt_foreign(Payload(given, ours.dtype)))
+
+    def _lay_out(self, one: Judged, ours: Payload, theirs: Payload) -> None:
+        """Every layout that the shapes allow; values decide only if they agree, else the layouts of other points do."""
+        found = layouts_of(numbers(ours), numbers(theirs), distance_of)
+        if not found:
+            return
+        size = math.sqrt(float(np.square(numbers(ours)).mean()))
+        away, layout = found[0]
+        if departs(Difference(away, size, 0)):
+            known = {_turn(x.layout) for x in self.judged if x.layout is not None and len(x.options) == 1}
+            found.sort(key=lambda item: _turn(item[1]) not in known)
+            one.options = tuple(layout for _, layout in found[:_LAYOUTS])
+            one.layout = one.options[0]
+        else:
+            one.layout, one.options = layout, (layout,)
+
+
+def _turn(layout: Rearrangement) -> tuple[Any, ...]:
+    """What a layout does to axes, whatever their sizes."""
+    return layout.groups, layout.order, layout.after
+
+
+def _difference(ours: Payload, theirs: Payload) -> Difference:
+    s = measure(ours, theirs)
+    special = s.inf_mismatch + s.nan_reference + s.nan_candidate - 2 * s.nan_both
+    finite = max(s.finite, 1)
+    return Difference(s.sum_abs / finite, math.sqrt(s.sum_reference_square / finite), special)
+
+
+def judge(
+    reference: Trace, candidate: Trace, points: Sequence[Point], progress: Progress | None
+) -> tuple[list[Judged], frozenset[int]]:
+    """Replay in float32 and float64; the points, and which of them are no counterparts."""
+    judged = [Judged(point) for point in points]
+    differences: dict[str, Differences] = {}
+    excluded: frozenset[int] = frozenset()
+    for dtype in ("float64", "float32"):
+        if progress is not None:
+            progress(f"replay both models in {dtype}", 0, 1)
+        lift = Lift(dtype)
+        mine = values_of(for_framework(reference.framework).executor(reference, lift=lift), points)
+
+        def walk(left: frozenset[int], lift: Lift = lift, mine: Mapping[int, Payload] = mine) -> Walk:
+            walk = Walk(judged, mine, left)
+            before, watch = walk.hooks()
+            replay(for_framework(candidate.framework).executor(candidate, lift=lift), before=before, watch=watch)
+            return walk
+
+        if dtype == "float64":
+            _settle_layouts(walk, judged)
+            excluded = _no_counterparts(walk)
+        done = walk(excluded)
+        differences[dtype] = done.found
+        if dtype == "float64":
+            _remember(judged, done, excluded)
+    for number, (one, single, double) in enumerate(
+        zip(judged, differences["float32"], differences["float64"], strict=True)
+    ):
+        if number in excluded:
+            one.layout, one.comparison = None, Comparison("not_compared", "the values are no counterparts")
+        elif single is not None and double is not None:
+            one.scale = Scale(single, double, str(one.point.events[0].site))
+    plain = [for_framework(t.framework).executor(t) for t in (reference, candidate)]
+    ours, theirs = values_of(plain[0], points), values_of(plain[1], points, 1)
+    for n, one in enumerate(judged):
+        if one.layout is not None and n in ours and n in theirs:
+            moved = rearranged(theirs[n].bits, one.layout.inverse, ours[n].bits.shape)
+            one.comparison = compare_payloads(ours[n], replace(theirs[n], bits=moved))
+    return judged, excluded
+
+
+def reading(points: Mapping[int, Point], side: int, see: Callable[[Executor, int], None]) -> tuple[Watch, Watch]:
+    """Hooks that look at points' values in a replay."""
+    wanted: dict[tuple[int, bool], list[int]] = {}
+    for number, point in points.items():
+        wanted.setdefault((point.calls[side].index, point.side == "out of"), []).append(number)
+
+    def look(after: bool, executor: Executor, call: Call) -> None:
+        for number in wanted.get((call.index, after), ()):
+            see(executor, number)
+
+    return (lambda executor, call: look(False, executor, call)), (lambda executor, call: look(True, executor, call))
+
+
+def values_of(executor: Executor, points: Sequence[Point], side: int = 0) -> dict[int, Payload]:
+    """Every point's value in a replay that nothing is changed in."""
+    found: dict[int, Payload] = {}
+
+    def see(executor: Executor, number: int) -> None:
+        found[number] = executor.payload(executor.read(points[number].events[side]))
+
+    before, watch = reading(dict(enumerate(points)), side, see)
+    replay(executor, before=before, watch=watch)
+    return found
+
+
+def _settle_layouts(walk: Callable[[frozenset[int]], Walk], judged: Sequence[Judged]) -> None:
+    """Find every point's layout.
+
+    Where the values depart under every layout that the shapes allow, they say nothing of it: a wrong one shows by what
+    the reference's value, given in it, does further on, and the one after which the fewest points depart is taken.
+    """
+    walk(frozenset())
+    for number, one in [*enumerate(judged)]:
+        if len(one.options) < 2:
+            continue
+        later = {}
+        for option in one.options:
+            _try(judged, number, option)
+            later[option] = sum(n > number for n in departing(walk(frozenset()).found))
+            if not later[option]:
+                break
+        options = one.options
+        _try(judged, number, min(later, key=lambda option: later[option]))
+        walk(frozenset())
+        one.options = options
+
+
+def _try(judged: Sequence[Judged], number: int, option: Rearrangement) -> None:
+    judged[number].layout = option
+    for later in judged[number + 1 :]:
+        later.forget()
+
+
+def _no_counterparts(walk: Callable[[frozenset[int]], Walk]) -> frozenset[int]:
+    """Points that are not the same value on both sides (a bias added before or after a residual).
+
+    Giving the candidate the reference's value there makes it wrong further on; leaving it alone does not. At a
+    mistake it is the other way round.
+    """
+    excluded: frozenset[int] = frozenset()
+    judged: set[int] = set()
+    found = walk(excluded).found
+    while len(judged) < _MOST:
+        first = next((n for n in sorted(departing(found)) if n not in judged and n not in excluded), None)
+        if first is None:
+            break
+        judged.add(first)
+        without = walk(excluded | {first}).found
+        later = ({n for n in departing(some) if n > first} for some in (found, without))
+        given, left = later
+        if left < given:
+            excluded, found = excluded | {first}, without
+    return excluded
+
+
+def departing(found: Differences) -> set[int]:
+    """Points whose float64 difference is larger than rounding the program's own constants to float32 makes."""
+    return {n for n, d in enumerate(found) if d is not None and departs(d)}
+
+
+def departs(double: Difference) -> bool:
+    """Whether a float64 difference is larger than what constants kept in float32 make."""
+    return bool(double.special) or double.mean > UNIT_ROUNDOFF["float32"] * double.magnitude
+
+
+def _remember(judged: Sequence[Judged], done: Walk, excluded: frozenset[int]) -> None:
+    """For every point its values, and those of the points before it."""
+    seen: list[Array] = []
+    for number, one in enumerate(judged):
+        one.near = tuple(seen[-6:])
+        one.result = done.results.get(number)
+        if number not in excluded and one.result is not None:
+            seen.append(one.result[0])
+
+
+def departed(judged: Sequence[Judged]) -> Iterator[tuple[int, Judged]]:
+    """Points at which a difference stays when the programs are lifted."""
+    for number, one in enumerate(judged):
+        if one.scale is not None and one.scale.nature in ("stays", "between") and departs(one.scale.double):
+            yield number, one

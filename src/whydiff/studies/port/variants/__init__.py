@@ -1,0 +1,24 @@
+"""What ports get wrong, one file per kind of step: each proposes rewritings of a region as hypotheses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from whydiff.studies.port.bench import Bench
+from whydiff.studies.port.hypotheses import Hypothesis
+from whydiff.studies.port.variants import attention, constants, gates, grids, leaves, norms, windows
+
+VARIANTS: tuple[Callable[[Bench, int], Iterator[Hypothesis]], ...] = (
+    constants.propose,
+    windows.propose,
+    leaves.propose,
+    gates.propose,
+    attention.propose,
+    norms.propose,
+    grids.propose,
+)
+
+
+def propose(bench: Bench, number: int) -> list[Hypothesis]:
+    """Every hypothesis about what lies between a point and those before it, the plainest first."""
+    return [hypothesis for variant in VARIANTS for hypothesis in variant(bench, number)]

@@ -1,0 +1,121 @@
+"""Plain numbers in the code: an epsilon, a scale, a momentum; other on the two sides, or only on one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from whydiff.capturing.adapters import Role, for_framework
+from whydiff.numbers.tolerance import EPSILONS
+from whydiff.records import Call, Intervention
+from whydiff.studies.port.bench import Bench
+from whydiff.studies.port.hypotheses import Hypothesis
+from whydiff.studies.port.rewrites import Rewrite
+
+Places = Mapping[float, Sequence[tuple[Call, Any]]]
+_MOST = 6
+"""Numbers of a side, and places of a number, that are tried (a size, not a tolerance)."""
+
+
+def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
+    """Each number that one side has alone for each that the other has alone; and for what leaves it without effect."""
+    ours, theirs = (_numbers(bench, side, number) for side in (0, 1))
+    lone = (_without(ours, theirs), _without(theirs, ours))
+    for wanted in lone[0]:
+        for given in lone[1]:
+            for there in _ways(given, wanted):
+                for here in _ways(wanted, given):
+                    yield from _exchanged((ours, theirs), (wanted, given), here, there)
+    for side, numbers in enumerate((ours, theirs)):
+        for value in lone[side]:
+            yield from _left_out(bench, side, value, numbers)
+
+
+def _exchanged(
+    places: tuple[Places, Places], pair: tuple[float, float], here: float, there: float
+) -> Iterator[Hypothesis]:
+    """``here``: what the reference gets in the place of its number; ``there``: the candidate of its own."""
+    wanted, given = pair
+    small = max(wanted, given) < EPSILONS
+    code, name = ("FO002", "epsilon-differs") if small else ("FO003", "scale-differs")
+    word = "epsilon" if small else "factor"
+    for edits in _edits(places[0], wanted, here):
+        for undone in _edits(places[1], given, there):
+            yield Hypothesis(
+                code=code,
+                name=name,
+                says=f"the candidate's {word} is {given:.6g}, the reference's {wanted:.6g}",
+                said=(f"{wanted:.6g}", f"{given:.6g}"),
+                fix=f"Use {wanted:.6g} in the candidate.",
+                teller=0,
+                mine=Rewrite(edits=edits),
+                other=Rewrite(edits=undone),
+            )
+
+
+def _ways(own: float, foreign: float) -> tuple[float, ...]:
+    """What to write for a number so that it does what the other side's does, which may divide where this multiplies."""
+    if max(abs(own), abs(foreign)) < EPSILONS or not foreign:
+        return (foreign,)
+    return (foreign, 1 / foreign)
+
+
+def _edits(places: Places, number: float, instead: float) -> Iterator[tuple[Intervention, ...]]:
+    """Everywhere in the region at once (with its complement 1 - x, if both are there), then place by place."""
+    some = places[number]
+    rest = next((x for x in places if x != number and _alike(x, 1 - number)), None)
+    whole = [(where, instead) for where in some]
+    if rest is not None and 0 < number < 1:
+        yield tuple(_edit(*where, x) for where, x in [*whole, *((where, 1 - instead) for where in places[rest])])
+    yield tuple(_edit(*where, x) for where, x in whole)
+    if len(some) > 1:
+        for where in some[:_MOST]:
+            yield (_edit(*where, instead),)
+
+
+def _edit(call: Call, position: Any, value: float) -> Intervention:
+    return Intervention("set-argument", str(call.site), (position, value))
+
+
+def _left_out(bench: Bench, side: int, value: float, places: Places) -> Iterator[Hypothesis]:
+    adapter = for_framework(bench.traces[side].framework)
+    neutral = {Role.TIMES: 1.0, Role.ROOT: 1.0, Role.PLUS: 0.0, Role.DIFFERENCE: 0.0}
+    for call, position in places[value][:_MOST]:
+        role = next((role for role in neutral if role in adapter.roles(call.site.op)), None)
+        if role is None:
+            continue
+        does = f"{'adds' if neutral[role] == 0 else 'scales by'} {value:.6g}"
+        lone, lacking = (("reference", "candidate"), ("candidate", "reference"))[side]
+        said = (does, "does not")
+        yield Hypothesis(
+            code="FO002" if abs(value) < EPSILONS else "FO003",
+            name="epsilon-differs" if abs(value) < EPSILONS else "scale-differs",
+            says=f"the {lone} {does}, the {lacking} does not",
+            said=said if side == 0 else (said[1], said[0]),
+            fix=f"{'Apply' if side == 0 else 'Leave out'} {value:.6g} in the candidate ({call.site}).",
+            teller=side,
+            mine=Rewrite(edits=(_edit(call, position, neutral[role]),)),
+        )
+
+
+def _numbers(bench: Bench, side: int, number: int) -> Places:
+    """Plain numbers that the calls of a region are given."""
+    found: dict[float, list[tuple[Call, Any]]] = {}
+    for call in bench.region(side, number):
+        args, kwargs = call.arguments
+        for position, value in [*enumerate(args), *kwargs.items()]:
+            if isinstance(value, float) and math.isfinite(value):
+                found.setdefault(value, []).append((call, position))
+    return found
+
+
+def _without(ours: Places, theirs: Places) -> list[float]:
+    """Numbers that the other side has neither as they are nor as their reciprocals."""
+    known = [*theirs, *(1 / x for x in theirs if x)]
+    return [x for x in ours if not any(_alike(x, y) for y in known)][:_MOST]
+
+
+def _alike(one: float, other: float) -> bool:
+    """The same number, written in another precision."""
+    return math.isclose(one, other, rel_tol=2.0**-8)

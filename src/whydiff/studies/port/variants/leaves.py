@@ -1,0 +1,86 @@
+"""Weights that were loaded in another order of their axes, or left out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from whydiff.capturing.adapters import for_framework
+from whydiff.numbers.rearrangement import Rearrangement
+from whydiff.records import Leaf
+from whydiff.studies.port.bench import Bench, leaf_of
+from whydiff.studies.port.hypotheses import Hypothesis
+from whydiff.studies.port.rewrites import Rewrite
+from whydiff.studies.port.weights import exactly, layout_of, numbers, rearranged
+
+Array = np.ndarray[Any, Any]
+
+
+def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
+    """Axes of equal size in each other's place, biases left out."""
+    mine, theirs = (read_state(bench, side, number) for side in (0, 1))
+    for leaf, array in mine:
+        twin = next(((x, y, lay) for x, y in theirs if (lay := layout_of(array, y, exactly)) is not None), None)
+        for words, make in _orders(array):
+            other = Rewrite()
+            if twin is not None:
+                other = Rewrite(leaves={twin[0].name: _carried(make, twin[2], array.shape)})
+            yield Hypothesis(
+                code="FO004",
+                name="layout-permuted",
+                says=f"the candidate computes with {leaf.name} {words}",
+                said=("as it is", words),
+                fix=f"Load {leaf.name} into the candidate in the order of axes that its layer takes.",
+                teller=0,
+                mine=Rewrite(leaves={leaf.name: make}),
+                other=other,
+            )
+    for side, some in enumerate((mine, theirs)):
+        for leaf, array in some:
+            if array.ndim == 1 and array.any():
+                said = ("adds it", "leaves it out")
+                yield Hypothesis(
+                    code="FO007",
+                    name="step-left-out",
+                    says=f"the {('candidate', 'reference')[side]} leaves {leaf.name} out",
+                    said=said if side == 0 else (said[1], said[0]),
+                    fix=f"Use {leaf.name} on both sides.",
+                    teller=side,
+                    mine=Rewrite(leaves={leaf.name: np.zeros_like}),
+                )
+
+
+def read_state(bench: Bench, side: int, number: int) -> list[tuple[Leaf, Array]]:
+    """State that the region reads, the nearest first."""
+    trace = bench.traces[side]
+    executor = for_framework(trace.framework).executor(trace)
+    found: dict[str, Leaf] = {}
+    for call in bench.region(side, number):
+        for event in call.reads:
+            leaf = leaf_of(trace, event)
+            if leaf is not None and not leaf.skipped:
+                found.setdefault(leaf.name, leaf)
+    return [(leaf, numbers(executor.payload(executor.leaf_value(leaf)))) for leaf in [*found.values()][:8]]
+
+
+def _orders(array: Array) -> Iterator[tuple[str, Callable[[Array], Array]]]:
+    for one, other in itertools.combinations(range(array.ndim), 2):
+        if array.shape[one] == array.shape[other] > 1:
+            words = "transposed" if array.ndim == 2 else f"with axes {one} and {other} in each other's place"
+            yield words, _swapped(one, other)
+
+
+def _swapped(one: int, other: int) -> Callable[[Array], Array]:
+    return lambda kernel: kernel.swapaxes(one, other)
+
+
+def _carried(make: Callable[[Array], Array], layout: Rearrangement, shape: tuple[int, ...]) -> Callable[[Array], Array]:
+    """The same for the candidate's leaf, in its layout."""
+
+    def made(array: Array) -> Array:
+        return rearranged(make(rearranged(array, layout.inverse, shape)), layout, array.shape)
+
+    return made

@@ -1,0 +1,83 @@
+"""Convolutions: where the zeros of the padding stand, and whether the kernel is turned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from whydiff.capturing.adapters import for_framework
+from whydiff.numbers.windows import Window, convolved, is_same_padding, other_paddings
+from whydiff.records import Call
+from whydiff.studies.port.bench import Bench
+from whydiff.studies.port.hypotheses import Hypothesis
+from whydiff.studies.port.rewrites import Applied, Rewrite
+
+Array = np.ndarray[Any, Any]
+Padding = Sequence[tuple[int, int]]
+
+
+def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
+    """Other paddings, the kernel turned, and both, of the convolution that is nearest to the point."""
+    found = [_nearest(bench, side, number) for side in (0, 1)]
+    teller = 0 if found[0] is not None else 1
+    if found[teller] is None:
+        return
+    call, window = found[teller]  # type: ignore[misc]
+    counterpart = found[1 - teller]
+    shapes = [call.reads[0].spec.shape, call.reads[1].spec.shape, call.writes[0].spec.shape]
+    paddings = list(other_paddings(window, *shapes))
+
+    def hypothesis(padding: Padding | None, turned: bool) -> Hypothesis:
+        made = replace(window, padding=tuple(padding or window.padding), turned=window.turned ^ turned)
+        other = Rewrite()
+        if counterpart is not None:
+            theirs = replace(counterpart[1], padding=window.padding)
+            if turned:
+                theirs = replace(theirs, turned=not theirs.turned)
+            other = _carried_out(counterpart[0], theirs)
+        pads = [_spoken(w, w.padding, shapes) for w in (window, made)]
+        turns = ["reads the kernel " + ("backwards" if w.turned else "forwards") for w in (window, made)]
+        words = [
+            ", ".join([*([p] if padding else []), *([t] if turned else [])]) for p, t in zip(pads, turns, strict=True)
+        ]
+        said = (words[0], words[1]) if teller == 0 else (words[1], words[0])
+        name = "padding" if padding else "kernel"
+        return Hypothesis(
+            code="FO004" if turned and not padding else "FO008",
+            name=("layout-permuted" if turned and not padding else "formula-differs"),
+            says=f"in the convolution the candidate {said[1]}, the reference {said[0]} ({name})",
+            said=said,
+            fix=f"Let the candidate's convolution do what the reference's does: it {said[0]}.",
+            teller=teller,
+            mine=_carried_out(call, made),
+            other=other,
+        )
+
+    yield from (hypothesis(padding, False) for padding in paddings)
+    yield hypothesis(None, True)
+    yield from (hypothesis(padding, True) for padding in paddings)
+
+
+def _nearest(bench: Bench, side: int, number: int) -> tuple[Call, Window] | None:
+    adapter = for_framework(bench.traces[side].framework)
+    for call in bench.region(side, number):
+        window = adapter.window(call)
+        if window is not None:
+            return call, window
+    return None
+
+
+def _carried_out(call: Call, window: Window) -> Rewrite:
+    def formula(applied: Applied) -> Sequence[Array]:
+        return [convolved(window, applied.reads)]
+
+    return Rewrite(calls={call.index: formula})
+
+
+def _spoken(window: Window, padding: Padding, shapes: Sequence[tuple[int, ...]]) -> str:
+    pads = "×".join(f"({lo}, {hi})" for lo, hi in padding)
+    same = is_same_padding(window, padding, shapes[0], shapes[1])
+    return f"pads {pads} zeros" + (" (SAME)" if same else "")
