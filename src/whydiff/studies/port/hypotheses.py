@@ -41,7 +41,7 @@ class Hypothesis:
     other: Rewrite = NOTHING
 
     @property
-    def what(self) -> tuple[Any, ...]:
+    def mistake(self) -> tuple[Any, ...]:
         """What tells mistakes apart, wherever they are made."""
         return self.code, self.said
 

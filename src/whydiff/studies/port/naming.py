@@ -49,7 +49,7 @@ def explain(bench: Bench, progress: Progress | None = None) -> dict[int, tuple[N
         if progress is not None:
             progress("name what departs", done, len(points))
         found[number] = _at(bench, number, one, known)
-        known = [*(name.hypothesis.what for name in found[number]), *known]
+        known = [*(name.hypothesis.mistake for name in found[number]), *known]
     return found
 
 
@@ -58,9 +58,9 @@ def _at(bench: Bench, number: int, one: Judged, known: Sequence[tuple[Any, ...]]
         hypotheses = [*propose(bench, number)]
     except WhydiffError:
         hypotheses = []
-    rank = {what: place for place, what in enumerate(known)}
-    hypotheses.sort(key=lambda h: rank.get(h.what, len(rank)))
-    if hypotheses and hypotheses[0].what not in rank:
+    rank = {mistake: place for place, mistake in enumerate(known)}
+    hypotheses.sort(key=lambda h: rank.get(h.mistake, len(rank)))
+    if hypotheses and hypotheses[0].mistake not in rank:
         activation = _activation(one)
         if activation is not None:
             return (activation,)
@@ -134,7 +134,7 @@ def causes_of(bench: Bench, found: dict[int, tuple[Named, ...]]) -> tuple[Cause,
     groups: dict[tuple[Any, ...], list[tuple[int, Named]]] = {}
     for number, some in found.items():
         for name in some:
-            groups.setdefault(name.hypothesis.what, []).append((number, name))
+            groups.setdefault(name.hypothesis.mistake, []).append((number, name))
     together = _together(bench, found)
     causes = [_cause(bench, some, together) for some in groups.values()]
     return tuple(sorted(causes, key=lambda cause: -cause.size))
