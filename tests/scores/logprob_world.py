@@ -160,7 +160,7 @@ def _trained(
     read, answers = [list(prompt) for prompt in prompts], [list(row) for row in rows.tokens]
     if "bos" in planted:
         read = [[BOS, *prompt] for prompt in prompts]
-    for n in range(0, SEQUENCES, planted.get("retokenised", SEQUENCES + 1)):
+    for n in range(0, SEQUENCES, planted["retokenised"]) if "retokenised" in planted else ():
         at = 6 + n % 9
         answers[n] = [*answers[n][:at], MERGED, *answers[n][at + 2 :]]
     whole = "trainer prompt" in planted
