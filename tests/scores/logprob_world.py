@@ -124,7 +124,7 @@ def make(planted: Planted, noise: str, seed: int, folder: Path) -> tuple[Path, P
         for place, n in enumerate(bad):
             rows.tokens[n], rows.values[n] = theirs.tokens[place], theirs.values[place]
     lengths = torch.randint(30, LONGEST, (SEQUENCES,), generator=random).tolist()
-    lengths = [LONGEST if n < 3 else size for n, size in enumerate(lengths)]
+    lengths = [LONGEST if n % 7 == 3 else size for n, size in enumerate(lengths)]
     rows.tokens = [row[:size] for row, size in zip(rows.tokens, lengths, strict=True)]
     rows.values = [row[:size] for row, size in zip(rows.values, lengths, strict=True)]
     if "worker" in planted or "worker sampling" in planted or "named" in planted:

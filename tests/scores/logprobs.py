@@ -138,19 +138,23 @@ def judged(case: Case) -> str:
         return wrong(case, whydiff.compare_logprobs(*make(case.planted, case.noise, case.seed, Path(folder))))
 
 
-def seconds(rows: int, folder: Path) -> float:
-    """How long ``rows`` log-probabilities take, from two JSONL files to the result."""
+def seconds(rows: int, folder: Path, each: int) -> float:
+    """Processor time from two JSONL files of ``rows`` log-probabilities, ``each`` of them a line, to the result."""
     random = np.random.default_rng(0)
     for side in range(2):
         with open(folder / f"{side}.jsonl", "w") as file:
             draw = np.random.default_rng(1)
             for n in range(rows // 500):
                 tokens = draw.integers(0, 50_000, 500).tolist()
-                values = -draw.exponential(1.0, 500) * np.exp(1e-3 * side * random.standard_normal(500))
-                file.write(json.dumps({"id": f"r{n}", "token_ids": tokens, "logprobs": values.tolist()}) + "\n")
-    begun = time.perf_counter()
+                values = (-draw.exponential(1.0, 500) * np.exp(1e-3 * side * random.standard_normal(500))).tolist()
+                if each > 1:
+                    file.write(json.dumps({"id": f"r{n}", "token_ids": tokens, "logprobs": values}) + "\n")
+                for place in range(500 if each == 1 else 0):
+                    line = {"id": f"r{n}", "position": place, "token": tokens[place], "logprob": values[place]}
+                    file.write(json.dumps(line) + "\n")
+    begun = time.process_time()
     whydiff.compare_logprobs(folder / "0.jsonl", folder / "1.jsonl")
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def main() -> int:
@@ -161,7 +165,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.rows:
         with tempfile.TemporaryDirectory() as folder:
-            print(f"{given.rows} rows: {seconds(given.rows, Path(folder)):.1f} s")
+            for each in (500, 1):
+                print(f"{given.rows} tokens, {each} a line: {seconds(given.rows, Path(folder), each):.1f} s")
         return 0
     rows = []
     for case in cases(given.offset):

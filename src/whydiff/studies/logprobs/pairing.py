@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
@@ -79,7 +79,9 @@ def pair(reference: Log, candidate: Log) -> Paired:
         pads[rest.sequence] = rest.front.size + rest.back.size  # type: ignore[index]
     partner = np.full(len(reference.ids), -1)
     partner[ours] = theirs
-    pairs = _pairs(reference, candidate, (a, b), partner, pads)
+    retold = np.zeros(len(reference.ids), bool)
+    retold[[one.sequence for one in matched]] = True
+    pairs = replace(_pairs(reference, candidate, (a, b), partner, pads), retold=retold if matched else None)
     return Paired(pairs=pairs, results=results, by=by, not_paired=tuple(counts), lone=lone[0][1] + lone[1][1])
 
 

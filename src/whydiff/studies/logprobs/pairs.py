@@ -27,6 +27,7 @@ class Pairs:
         worker: of each sequence, as an index of ``workers``; None: not known.
         workers: their names.
         entropy: of the reference's distribution at each token, float64; None: not known.
+        retold: bool for each of ``ids``: its tokens differ on the way, so that what follows was read in another context.
     """
 
     reference: Array
@@ -39,6 +40,7 @@ class Pairs:
     worker: Array | None = None
     workers: tuple[Any, ...] = ()
     entropy: Array | None = None
+    retold: Array | None = None
 
     def __len__(self) -> int:
         return len(self.reference)

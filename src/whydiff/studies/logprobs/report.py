@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from whydiff.numbers.tolerance import LOGPROB_NOISE
 from whydiff.records import Count, Verdict
-from whydiff.report.blocks import Bar, Block, Lines, Section, Table, Text
+from whydiff.report.blocks import Bar, Block, Chart, Lines, Section, Table, Text
 from whydiff.report.json import encode
 from whydiff.report.words import count, number, percent, plain
 from whydiff.studies.base import Study, headline
@@ -101,6 +102,7 @@ class LogprobComparison(Study):
         return (
             Section("Tests", (_tests(self.results, verbose),)),
             Section("Ratio r = trainer / engine", _ratio(parts)),
+            Section("Noise by position", _noise(self.results)),
             Section("By position", _bins("position", parts.by_position)),
             Section("By the engine's entropy", _bins("entropy", parts.by_entropy)),
             Section("By the engine's log-probability", _bins("log p", parts.by_probability)),
@@ -134,7 +136,7 @@ def _tests(results: Sequence[Result], verbose: bool) -> Table:
     rows = []
     for one in results:
         state = "found" if one.found else "–" if one.tested else "not tested"
-        skipped = {"found", "tested", "examples", "inside", "steps", "sizes", "names", "sequences"}
+        skipped = {"found", "tested", "examples", "inside", "steps", "sizes", "places", "names", "sequences"}
         measured = {k: v for k, v in encode(one).items() if k not in skipped and v not in (None, "", [])}
         text = ", ".join(f"{key} {_shown(value)}" for key, value in measured.items()) if one.tested else ""
         rows.append((one.test, state, plain(text if verbose or len(text) < 160 else f"{text[:157]}…")))
@@ -156,7 +158,38 @@ def _ratio(parts: Statistics) -> tuple[Block, ...]:
         f"clipped at {low:g} and {high:g}: {percent(all_.clipped_low)} below, {percent(all_.clipped_high)} above",
         *((f"{count(parts.infinite, 'token')} with probability 0 on one side only",) if parts.infinite else ()),
     )
-    return tuple(Text(line) for line in lines)
+    histogram = Chart(
+        title="Tokens by log r",
+        kind="bar",
+        x=tuple(f"{(low + high) / 2:+.2g}" for low, high, _ in parts.histogram),
+        series=(("tokens", tuple(float(many) for _, _, many in parts.histogram)),),
+        unit="tokens",
+    )
+    return (*(Text(line) for line in lines), *((histogram,) if parts.histogram else ()))
+
+
+def _noise(results: Sequence[Result]) -> tuple[Block, ...]:
+    """What is left of the difference at each position, beside what rounding explains."""
+    found = next((one for one in results if isinstance(one, Noise) and one.sizes), None)
+    if found is None:
+        return ()
+    floors = tuple((f"{name} explains", (size,) * len(found.sizes)) for name, size in LOGPROB_NOISE.items())
+    chart = Chart(
+        title="What is left, by position",
+        kind="line",
+        x=tuple(map(str, found.places)),
+        series=(("log-odds change", tuple(size or None for size in found.sizes)), *floors),
+        unit="robust deviation of the log-odds",
+        log=True,
+    )
+    low, high = min(found.sizes), max(found.sizes)
+    return (
+        Text(
+            f"robust change of the log-odds between {number(low)} and {number(high)} at {len(found.sizes)} places; "
+            f"rounding to bfloat16 explains {number(LOGPROB_NOISE['bfloat16'])}"
+        ),
+        chart,
+    )
 
 
 def _bins(what: str, bins: Sequence[Bin]) -> tuple[Block, ...]:
@@ -176,7 +209,12 @@ def _bins(what: str, bins: Sequence[Bin]) -> tuple[Block, ...]:
         )
         for one in bins
     )
-    return (Table((what, *_COLUMNS, ""), rows, _COLUMNS),)
+    sizes = (
+        ("mean |log r|", tuple(one.ratios.mean_abs for one in bins)),
+        ("max |log r|", tuple(one.ratios.max_abs for one in bins)),
+    )
+    chart = Chart(title=f"|log r| by {what}", kind="line", x=tuple(f"{one.low:.3g}" for one in bins), series=sizes)
+    return (chart, Table((what, *_COLUMNS, ""), rows, _COLUMNS))
 
 
 def _steps(results: Sequence[Result]) -> tuple[Block, ...]:
@@ -185,7 +223,13 @@ def _steps(results: Sequence[Result]) -> tuple[Block, ...]:
         return ()
     largest = max(found.sizes) or 1.0
     rows = tuple((f"{s:g}", number(v), Bar(v / largest)) for s, v in zip(found.steps, found.sizes, strict=True))
-    return (Table(("step", "log-odds change", ""), rows, ("step", "log-odds change")),)
+    chart = Chart(
+        title="Log-odds change by step of training",
+        kind="line",
+        x=tuple(f"{step:g}" for step in found.steps),
+        series=(("log-odds change", found.sizes),),
+    )
+    return (chart, Table(("step", "log-odds change", ""), rows, ("step", "log-odds change")))
 
 
 def _outliers(results: Sequence[Result]) -> tuple[Block, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from whydiff.numbers.tolerance import LOGPROB_TOKENS
 from whydiff.studies.logprobs.pairs import Pairs
 from whydiff.studies.logprobs.passes.groups import padded, stale, worker
 from whydiff.studies.logprobs.passes.noise import noise, outliers
-from whydiff.studies.logprobs.passes.shift import shift
+from whydiff.studies.logprobs.passes.shift import shift, without_shifted_in
 from whydiff.studies.logprobs.passes.temperature import temperature
 from whydiff.studies.logprobs.passes.truncated import truncated
 from whydiff.studies.logprobs.passes.unit import unit
@@ -25,10 +26,19 @@ REST: tuple[Pass, ...] = (outliers, noise)
 
 def examine(pairs: Pairs) -> tuple[Result, ...]:
     """Every test, one after the other."""
-    results, left = _each(RELATIONS + PLACES, pairs)
+    relations, left = _each(RELATIONS, pairs)
+    places, left = _each(PLACES, _in_one_context(left))
     bad, left = worker(left, _inside)
     more, _ = _each(DISTRIBUTIONS + REST, left)
-    return (*results, bad, *more)
+    return (*without_shifted_in(relations), *places, bad, *more)
+
+
+def _in_one_context(pairs: Pairs) -> Pairs:
+    """Without sequences whose tokens differ on the way, if others are left."""
+    if pairs.retold is None:
+        return pairs
+    others = ~pairs.retold[pairs.sequence]
+    return pairs.only(others) if others.sum() >= LOGPROB_TOKENS else pairs
 
 
 def _inside(pairs: Pairs) -> tuple[Result, ...]:

@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from whydiff.numbers.tolerance import LOGPROB_EXPLAINED, LOGPROB_GROWTH, LOGPROB_MONOTONE, LOGPROB_TOKENS, LOGPROB_Z
+from whydiff.numbers.tolerance import (
+    LOGPROB_EXPLAINED,
+    LOGPROB_GROWTH,
+    LOGPROB_MONOTONE,
+    LOGPROB_NOISE,
+    LOGPROB_TOKENS,
+    LOGPROB_Z,
+)
 from whydiff.studies.logprobs.pairs import Array, Pairs, odds_change, spread
 from whydiff.studies.logprobs.results import Padded, Result, Stale, Worker
 
@@ -19,6 +26,9 @@ EPS = float(np.finfo(np.float32).eps)
 
 def worker(pairs: Pairs, inside: Callable[[Pairs], tuple[Result, ...]]) -> tuple[Worker, Pairs]:
     """A minority of the workers (of the sequences, where none is named) that is off.
+
+    Kernels that agree bit for bit in some batches and not in others make groups of nothing beside groups of rounding: where
+    the others have no difference, or no worker is named, being off takes more than rounding.
 
     Args:
         pairs: to look at.
@@ -32,7 +42,8 @@ def worker(pairs: Pairs, inside: Callable[[Pairs], tuple[Result, ...]]) -> tuple
     if len(known) < 2:
         return Worker(found=False, tested=False, named=named), pairs
     typical = float(np.sort(sizes[known])[(len(known) - 1) // 2])
-    off = known[sizes[known] > LOGPROB_EXPLAINED * max(typical, EPS)]
+    least = LOGPROB_NOISE["bfloat16"] if not named or typical <= EPS else 0.0
+    off = known[(sizes[known] > LOGPROB_EXPLAINED * typical) & (sizes[known] > least)]
     off = np.array([n for n in off.tolist() if _surely(sizes[n] / max(typical, 1e-30), counts[n])], np.int64)
     if not off.size or (not named and not _gap(sizes[known], off.size)):
         return Worker(found=False, named=named, size=float(sizes[known].max()), others=typical), pairs
@@ -50,7 +61,7 @@ def worker(pairs: Pairs, inside: Callable[[Pairs], tuple[Result, ...]]) -> tuple
 
 
 def stale(pairs: Pairs) -> tuple[Stale, Pairs]:
-    """A difference that grows with the step of training; the first third of the steps is left."""
+    """A difference that grows with the step of training; the first step is left."""
     if pairs.step is None:
         return Stale(found=False, tested=False), pairs
     steps, group = np.unique(pairs.step[pairs.sequence], return_inverse=True)
@@ -64,11 +75,11 @@ def stale(pairs: Pairs) -> tuple[Stale, Pairs]:
     tokens = int(min(counts[:third].sum(), counts[-third:].sum()))
     found = growth >= LOGPROB_GROWTH and rank >= LOGPROB_MONOTONE and _surely(growth, tokens)
     result = Stale(found=found, steps=tuple(steps.tolist()), sizes=tuple(sizes.tolist()), growth=growth, rank=rank)
-    return result, pairs.only(group < third) if found else pairs
+    return result, pairs.only(group == 0) if found else pairs
 
 
 def padded(pairs: Pairs) -> tuple[Padded, Pairs]:
-    """Padded sequences are off and those without padding are not, which are left."""
+    """Padded sequences are off by more than rounding and those without padding are not, which are left."""
     lengths = np.bincount(pairs.sequence, minlength=len(pairs.ids))
     pads = pairs.pads if pairs.pads is not None else lengths.max() - lengths
     has = pads[pairs.sequence] > 0
@@ -83,7 +94,12 @@ def padded(pairs: Pairs) -> tuple[Padded, Pairs]:
     rank = _spearman(pads[known], sizes[known]) if known.size > 2 else 0.0
     least = int(min(with_.sum(), without.sum()))
     ratio = size / max(others, EPS)
-    found = ratio > LOGPROB_EXPLAINED and off > LOGPROB_MONOTONE and _surely(ratio, least)
+    found = (
+        size > LOGPROB_NOISE["bfloat16"]
+        and ratio > LOGPROB_EXPLAINED
+        and off > LOGPROB_MONOTONE
+        and _surely(ratio, least)
+    )
     result = Padded(
         found=found, known="tokens" if pairs.pads is not None else "lengths", size=size, others=others, rank=rank
     )

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from whydiff.numbers.tolerance import LOGPROB_NOISE, LOGPROB_OUTLIER, LOGPROB_OUTLIERS, LOGPROB_SURE, LOGPROB_TOKENS
+from whydiff.numbers.tolerance import (
+    LOGPROB_LOWEST,
+    LOGPROB_NOISE,
+    LOGPROB_OUTLIER,
+    LOGPROB_OUTLIERS,
+    LOGPROB_SURE,
+    LOGPROB_TOKENS,
+)
 from whydiff.studies.logprobs.pairs import Array, Pairs, log_odds, odds_change, spread
 from whydiff.studies.logprobs.results import Noise, Outliers
 
 EXAMPLES = 5
+PLACES = 12
 Level = Literal["none", "float32", "bfloat16", "float8", "larger"]
 LEVELS: tuple[Literal["float32", "bfloat16", "float8"], ...] = ("float32", "bfloat16", "float8")
 
@@ -22,8 +30,7 @@ def outliers(pairs: Pairs) -> tuple[Outliers, Pairs]:
     known = int(np.isfinite(change).sum())
     if known < LOGPROB_TOKENS:
         return Outliers(found=False, tested=False), pairs
-    typical = spread(change)
-    far = np.abs(np.nan_to_num(change)) > max(LOGPROB_OUTLIER * typical, LOGPROB_NOISE["float8"])
+    typical, far = spread(change), _far(change)
     number = int(far.sum())
     found = 0 < number <= LOGPROB_OUTLIERS * known
     order = np.argsort(-np.abs(np.where(far, change, 0)))[: min(EXAMPLES, number)].tolist()
@@ -39,9 +46,16 @@ def outliers(pairs: Pairs) -> tuple[Outliers, Pairs]:
     return result, pairs.only(~far) if found else pairs
 
 
+def _far(change: Array) -> Array:
+    """Tokens beyond the noise of the others, and of float8."""
+    return np.asarray(np.abs(np.nan_to_num(change)) > max(LOGPROB_OUTLIER * spread(change), LOGPROB_NOISE["float8"]))
+
+
 def _bounded_change(pairs: Pairs) -> Array:
-    """Change of the log-odds, also of tokens that one side alone is sure of (then at least this much)."""
-    sides = pairs.reference, pairs.candidate
+    """Change of the log-odds, also of tokens that one side alone is sure of or excludes (then at least this much)."""
+    excluded = np.isneginf(pairs.reference) != np.isneginf(pairs.candidate)
+    lowest = np.where(excluded, LOGPROB_LOWEST, -np.inf)
+    sides = np.maximum(pairs.reference, lowest), np.maximum(pairs.candidate, lowest)
     unsure = np.logical_or(*(side < -LOGPROB_SURE for side in sides)) & np.isfinite(sides[0]) & np.isfinite(sides[1])
     change = np.full(len(pairs), np.nan)
     a, b = (log_odds(np.minimum(side[unsure], -LOGPROB_SURE)) for side in sides)
@@ -65,6 +79,8 @@ def noise(pairs: Pairs) -> tuple[Noise, Pairs]:
         return Noise(found=True, level="larger"), pairs
     size = spread(change) or float(np.sqrt((change * change).mean()))
     level: Level = next((one for one in LEVELS if size <= LOGPROB_NOISE[one]), "larger")
+    if _far(_bounded_change(pairs)).mean() > LOGPROB_OUTLIERS:
+        level = "larger"  # most tokens agree, and too many do not
     rms = float(np.sqrt((change * change).mean()))
     deviation = float(change.std()) / math.sqrt(change.size)
     result = Noise(
@@ -76,8 +92,19 @@ def noise(pairs: Pairs) -> tuple[Noise, Pairs]:
         allowed=LOGPROB_NOISE[LEVELS[-1] if level == "larger" else level],
         growth=_growth(change, place),
         agreement=_agreement(pairs),
+        **_by_position(change, place),
     )
     return result, pairs
+
+
+def _by_position(change: Array, place: Array) -> dict[str, Any]:
+    """Robust sizes in positions that hold about as many tokens each."""
+    begins = np.unique(np.quantile(place, np.linspace(0, 1, PLACES + 1)[:-1], method="lower"))
+    which = np.searchsorted(begins, place, side="right") - 1
+    if np.bincount(which, minlength=len(begins)).min() < LOGPROB_TOKENS:
+        return {}
+    sizes = tuple(spread(change[which == n]) for n in range(len(begins)))
+    return {"places": tuple(map(int, begins)), "sizes": sizes}
 
 
 def _growth(change: Array, place: Array) -> float | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from whydiff.numbers.tolerance import LOGPROB_EXPLAINED, LOGPROB_FURTHEST, LOGPROB_TOKENS
 from whydiff.studies.logprobs.pairs import Array, Pairs, log_odds
-from whydiff.studies.logprobs.results import Shift
+from whydiff.studies.logprobs.results import Prompt, Result, Shift
 
 MOST = 16
 """Tokens of a shift that are looked for."""
@@ -33,6 +35,18 @@ def shift(pairs: Pairs) -> tuple[Shift, Pairs]:
         return Shift(found=False, by=0, agreement=found[0], before=found[0]), pairs
     a, b = places[best]
     return result, pairs.only(a).with_values(candidate=pairs.candidate[b])
+
+
+def without_shifted_in(results: tuple[Result, ...]) -> tuple[Result, ...]:
+    """The results of the first tests; zeros that a shift put at the beginning are its own and no prompt."""
+    by = next((one.by for one in results if isinstance(one, Shift) and one.found), 0)
+    scored = "reference" if by > 0 else "candidate"
+    return tuple(
+        replace(one, found=False)
+        if by and isinstance(one, Prompt) and (one.side, one.fewest, one.most) == (scored, abs(by), abs(by))
+        else one
+        for one in results
+    )
 
 
 def _values(pairs: Pairs) -> tuple[Array, Array]:

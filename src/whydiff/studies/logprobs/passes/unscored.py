@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from whydiff.numbers.tolerance import LOGPROB_LEADING, LOGPROB_SURE
+from whydiff.numbers.tolerance import LOGPROB_LEADING, LOGPROB_SURE, LOGPROB_Z
 from whydiff.studies.logprobs.pairs import Array, Pairs
 from whydiff.studies.logprobs.results import Prompt, Side
 
@@ -16,8 +18,9 @@ def unscored(pairs: Pairs) -> tuple[Prompt, Pairs]:
         zeros = (own == 0) & (other < -LOGPROB_SURE)
         run = _leading(zeros | ((own == 0) & (other <= 0)), pairs.position)
         begun = np.unique(pairs.sequence[run & zeros])
-        if zeros.any() and run[zeros].mean() >= LOGPROB_LEADING and len(begun) >= LOGPROB_LEADING * sequences:
-            sizes = np.bincount(pairs.sequence[run])[begun]
+        sizes = np.bincount(pairs.sequence[run])[begun] if begun.size else begun
+        most = len(begun) >= LOGPROB_LEADING * sequences
+        if begun.size and most and _rare(zeros[~run], len(begun) * int(sizes.min())):
             return (
                 Prompt(
                     found=True,
@@ -30,6 +33,12 @@ def unscored(pairs: Pairs) -> tuple[Prompt, Pairs]:
                 pairs.only(~run),
             )
     return Prompt(found=False, side="reference", place="zeros", fewest=0, most=0, sequences=0), pairs
+
+
+def _rare(zeros: Array, leading: int) -> bool:
+    """Whether zeros elsewhere (a distribution that was cut has some) are too few for all the leading ones to be chance."""
+    rate = float(zeros.mean()) if zeros.any() else 0.0
+    return bool(rate == 0 or -leading * math.log(rate) > LOGPROB_Z**2 / 2)
 
 
 def _sides(pairs: Pairs) -> tuple[tuple[Side, Array, Array], ...]:

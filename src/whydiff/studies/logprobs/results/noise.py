@@ -58,6 +58,7 @@ class Noise(Result):
         allowed: what that level explains.
         growth: size in the last third of the positions over the first third.
         agreement: correlation of the log-odds.
+        places, sizes: robust size from each of these positions to the next; empty: too few tokens.
     """
 
     test: ClassVar[str] = "noise"
@@ -69,6 +70,8 @@ class Noise(Result):
     allowed: float | None = None
     growth: float | None = None
     agreement: float | None = None
+    places: tuple[int, ...] = ()
+    sizes: tuple[float, ...] = ()
 
     def says(self) -> str:
         """See `Result`."""

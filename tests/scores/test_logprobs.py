@@ -1,0 +1,18 @@
+"""A real engine (transformers' continuous batching) against a trainer: one planted mistake of each kind, and none.
+
+``python -m tests.scores.logprobs`` runs all sixty, pairs of two mistakes among them.
+"""
+
+from __future__ import annotations
+
+import pytest
+from tests.scores.logprobs import Case, cases, judged
+
+KINDS = {case.finds: case for case in cases() if len(case.finds) == 1} | {
+    (case.noise,): case for case in cases() if not case.finds
+}
+
+
+@pytest.mark.parametrize("case", KINDS.values(), ids=lambda case: case.name.replace(" ", "_"))
+def test_what_was_planted_is_found_and_nothing_else(case: Case) -> None:
+    assert not judged(case)
