@@ -1,5 +1,8 @@
 """A stored product against a computed one: rounding, unless it is the product of something else."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -57,3 +60,31 @@ def test_infinity_on_one_side_only_is_never_rounding() -> None:
     x = 60 * made(6, 20, seed=9)
     diagnosis = whydiff.compare(lambda x: torch.softmax(x, -1), lambda x: x.exp() / x.exp().sum(-1, keepdim=True), x)
     assert diagnosis.verdict is Verdict.UNSTABLE
+
+
+def convolved(folded: bool, eps: float = 1e-5) -> Callable[[], Any]:
+    torch.manual_seed(0)
+    conv, norm, head = torch.nn.Conv2d(3, 6, 3, bias=False), torch.nn.BatchNorm2d(6), torch.nn.Conv2d(6, 2, 1)
+    with torch.no_grad():
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(1e-4, 1e-3)
+        scale = norm.weight / (norm.running_var + eps).sqrt()
+        other = torch.nn.Conv2d(3, 6, 3)
+        other.weight.copy_(conv.weight * scale[:, None, None, None])
+        other.bias.copy_(norm.bias - norm.running_mean * scale)
+    first, second = (other, torch.nn.Identity()) if folded else (conv, norm)
+    model = torch.nn.Sequential(first, second, torch.nn.ReLU(), head).eval().requires_grad_(False)
+    return lambda: model(made(2, 3, 8, 8, seed=5))
+
+
+def test_a_convolution_with_a_folded_norm_of_small_variances_is_rounding() -> None:
+    diagnosis = whydiff.compare(convolved(False), convolved(True))
+    assert diagnosis.verdict is Verdict.ROUNDING
+    assert not [cause for cause in diagnosis.causes if cause.status == "confirmed"]
+
+
+def test_a_norm_that_was_folded_without_its_epsilon_is_named_with_the_weight() -> None:
+    diagnosis = whydiff.compare(convolved(False), convolved(True, eps=0.0))
+    assert diagnosis.verdict is Verdict.SEMANTIC
+    acting = {cause.code: cause.status for cause in diagnosis.causes if cause.status in ("confirmed", "located")}
+    assert acting == {"ST001": "confirmed", "FO008": "located"}

@@ -136,3 +136,10 @@ def test_a_remedy_that_leaves_a_part_of_the_difference_is_not_said_to_have_cured
     for facts in (part, joint):
         found = concluded(one, way("take_away", **facts), way("put_in", **facts))
         assert found.status == "confirmed" and found.remedy is not None and not found.remedy.carried_out
+
+
+def test_what_changes_nothing_in_a_program_that_stopped_on_the_way_is_not_inert() -> None:
+    stopped = replace(outcome(1.0), stopped=":sparse#0")
+    found = concluded(cause(), replace(way("take_away", alone=1.0), alone=stopped), untried())
+    assert found.status == "inconclusive" and not found.inert
+    assert found.reason.startswith(":sparse#0 cannot be executed again")

@@ -96,13 +96,14 @@ class Changed:
         found = run.plain([live(self.sides, item) for item in interventions], executor_of(self.sides.reference))
         return {Slot(0, path): executor.payload(value) for path, value in found}
 
-    def replayed(self, interventions: Sequence[Intervention] = ()) -> Outputs:
-        """What the recorded program returns under interventions.
+    def replayed(self, interventions: Sequence[Intervention] = ()) -> tuple[Outputs, str]:
+        """What the recorded program returns under interventions, and its first call that was not executed.
 
         Raises:
             whydiff.errors.ReplayError: an intervention cannot be carried out.
         """
-        return self._replayed(interventions, None)[0].outputs
+        found = self._replayed(interventions, None)[0]
+        return found.outputs, found.stopped or next((str(call.site) for call, _ in found.failed), "")
 
     def lifted(self, lift: Lift, interventions: Sequence[Intervention] = (), progress: Watched = None) -> Lifted:
         """What it returns at another precision; remembered.
@@ -128,8 +129,9 @@ class Changed:
         if any(item.name in EXCHANGES for item in interventions):
             follower = self._follower(executor) if lift is None else executor_of(sides.reference, lift)
             watch = computing(sides.candidate, interventions)
-            outputs = outputs_with_replaced(follower, executor, sides.alignment, interventions, sides.axes, watch)
-            found = Replayed(outputs)
+            alike, axes = sides.alignment, sides.axes
+            outputs, stopped = outputs_with_replaced(follower, executor, alike, interventions, axes, watch)
+            found = Replayed(outputs, stopped=stopped)
         else:
             on, stage = progress or (None, "replay")
             watch = _both(self._keeping(interventions), computing(sides.candidate, interventions))

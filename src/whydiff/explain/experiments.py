@@ -33,6 +33,7 @@ class Outcome:
         comparisons: per output, under the reference's numbers.
         method: ``"rerun"`` of the user's program or ``"replay"`` of the recorded one.
         failed: why it could not be done; empty if it was.
+        stopped: the first call of a replay that could not be executed: what comes of it is as recorded; empty: none.
     """
 
     equal: bool
@@ -41,6 +42,7 @@ class Outcome:
     comparisons: tuple[tuple[Slot, Comparison], ...]
     method: Literal["rerun", "replay"]
     failed: str = ""
+    stopped: str = ""
 
 
 class Experiments:
@@ -102,13 +104,15 @@ class Experiments:
     def _try_out(self, interventions: Sequence[Intervention], on: Side) -> Outcome:
         changed = self._on(on)
         method: Literal["rerun", "replay"] = "replay"
+        stopped = ""
         if changed.reruns(interventions):
             method, outputs = "rerun", changed.rerun(interventions)
         elif changed.replays(interventions):
-            outputs = changed.replayed(interventions)
+            outputs, stopped = changed.replayed(interventions)
         else:
             return Outcome(False, None, 0, (), method, f"the {on} is a trace on disk; this needs a live run")
-        return _outcome(changed.sides, self._wanted(on), self._numbered(on, outputs), method)
+        found = _outcome(changed.sides, self._wanted(on), self._numbered(on, outputs), method)
+        return replace(found, stopped=stopped)
 
     def _wanted(self, on: Side) -> Outputs:
         """What a side's experiments are held against: the other's outputs, as walked, else from a replay.

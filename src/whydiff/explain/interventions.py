@@ -163,9 +163,12 @@ class _Following(Lockstep):
 
     def put(self, er: Event, ec: Event, reader: Call | None) -> bool:
         """The candidate takes the reference's value, or has it as a larger one's counterpart; False if it cannot."""
-        if er.spec.shape != ec.spec.shape:
+        folded = er.spec.numel == ec.spec.numel  # perhaps in another shape: over groups, or over all of them
+        if er.spec.shape != ec.spec.shape and not folded:
             return self.substitute(er, ec, reader)
         value = self.take(self.reference.read(er))
+        if er.spec.shape != ec.spec.shape:
+            value = value.reshape(ec.spec.shape)
         if reader is None:
             return self.candidate.overwrite(ec, value)
         return self.give(self.candidate, reader, ec, value)
@@ -201,7 +204,7 @@ def outputs_with_replaced(
     interventions: Sequence[Intervention],
     axes: tuple[Axis, ...] = (),
     watch: Watch | None = None,
-) -> dict[Slot, Payload]:
+) -> tuple[dict[Slot, Payload], str]:
     """The candidate's outputs when ops of the reference stand in some places.
 
     Both programs are executed in step. At every pair the reference takes the candidate's value, so that its
@@ -217,7 +220,7 @@ def outputs_with_replaced(
         watch: told of every call of the candidate after it is executed.
 
     Returns:
-        The candidate's outputs, under its own numbers.
+        The candidate's outputs, under its own numbers, and its first call that could not be executed (empty: all were).
 
     Raises:
         ReplayError: a replacement could not be made.
@@ -265,7 +268,7 @@ def outputs_with_replaced(
             exchange(er, ec, (str(call_r.site), str(call_c.site)), (None, None))
     if made != sites:
         raise ReplayError("The replay did not pass an op that was to be replaced.", where=str(sites - made))
-    return outputs
+    return outputs, step.stopped.get("candidate", "")
 
 
 def _check_steps(

@@ -77,7 +77,7 @@ class Way:
     @property
     def idle(self) -> bool:
         """Whether it changes no output, alone or with the others."""
-        compared = self.tried and bool(self.before.comparisons)
+        compared = self.tried and bool(self.before.comparisons) and not self.alone.stopped
         return compared and same(self.others, self.every) and same(self.alone, self.before)
 
     def experiment(self) -> Experiment:
@@ -166,8 +166,14 @@ def _fails(cause: Cause, away: Way, put: Way) -> Cause | None:
         return replace(cause, status="refuted", reason="its origins remain when it is taken away")
     if not away.mine:
         why = "taking it away does not make the outputs equal, and its origins cannot be told from the others"
-        return replace(cause, reason=why)
+        return replace(cause, reason=_stopped(away) or why)
     return replace(cause, reason="taking it away removes a part of its difference only")
+
+
+def _stopped(way: Way) -> str:
+    """That the experiment says little, since the program could not be executed to its end."""
+    site = way.alone.stopped
+    return f"{site} cannot be executed again, so what comes of it is as recorded and tells nothing" if site else ""
 
 
 def _transplant(cause: Cause, away: Way, put: Way) -> Cause | None:

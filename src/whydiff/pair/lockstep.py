@@ -118,6 +118,7 @@ class Lockstep:
         self._partners = ({p.reference for p in alignment.pairs}, {p.candidate for p in alignment.pairs})
         self.sliced: list[tuple[str, SliceMap, str]] = []
         self.failed: dict[str, list[str]] = {}
+        self.stopped: dict[str, str] = {}
         self.fused: list[str] = []
         self.unfaithful: dict[str, list[str]] = {"reference": [], "candidate": []}
         self.executed = {"reference": 0, "candidate": 0}
@@ -173,6 +174,7 @@ class Lockstep:
         self.executed[name] += call.kind == "compute"
         if why:
             self.failed.setdefault(f"{name}: {why}", []).append(str(call.site))
+            self.stopped.setdefault(name, str(call.site))
 
     def looks(self, reference: Call, candidate: Call, slot: str) -> list[Look]:
         """Paired reads (``slot="reads"``) or writes of a pair, with whether their bits agree now.

@@ -25,10 +25,12 @@ class Replayed:
     Attributes:
         outputs: every returned value, in order.
         failed: calls that could not be executed, and why.
+        stopped: the first call that could not be executed in step with another program; empty: none, or not in step.
     """
 
     outputs: dict[Slot, Payload]
     failed: tuple[tuple[Call, str], ...] = ()
+    stopped: str = ""
 
 
 def replay(

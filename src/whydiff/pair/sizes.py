@@ -35,7 +35,7 @@ def axes_between(
         if not computed and not event.producer == other.producer == -1:
             continue
         ours, theirs = event.spec.shape, other.spec.shape
-        if len(ours) == len(theirs):
+        if len(ours) == len(theirs) and event.spec.numel != other.spec.numel:  # else one value, folded otherwise
             for dimension, pair in enumerate(zip(ours, theirs, strict=True)):
                 if pair[0] != pair[1] and min(pair) > 0 and (wanted is None or pair in wanted):
                     name = _name(seen[0].get(event.storage, ()), seen[1].get(other.storage, ()), pair, dimension)

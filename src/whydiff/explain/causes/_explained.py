@@ -151,7 +151,7 @@ def _explained(case: Case) -> dict[int, Finding]:
     late = [index for index in sorted(first) if index not in judged and wanted(index)]
     if late:  # the walk came to them before it came to the first of their kind
         examine(case, chosen=late, visit=visit)
-    found = _together(case, eligible, found, rules)
+    found = _together(case, eligible | _folded(case), found, rules)
     return _joined(dict(sorted(found.items())), _places(rules))
 
 
@@ -183,6 +183,7 @@ def _together(
     each; where both together compute one function, nothing else is wrong with either.
     """
     numbers = [i for indices in eligible.values() for i in indices[:_ALL]]
+    stored = {i for i in numbers if case.localization.origins[i].kind not in _KINDS}
     left = {i for i in numbers if i not in found or found[i].verdict is Verdict.SEMANTIC}
     joints = joints_of(case, sorted(left))
     if not joints:
@@ -219,7 +220,8 @@ def _together(
     examine_joints(case, chosen, visit)
     for first, view in left_open.items():
         members = view.joint.members
-        if done & {*members} or not (_moved(told, members) or not any(member in told for member in members)):
+        apart = _moved(told, members) or not any(member in told for member in members)
+        if done & {*members} or not (apart or stored & {*members}):
             continue
         general = (rule for rule in rules if rule.general)
         finding = _first(case, (_told(rule, rule.explain_joint, view) for rule in general))
@@ -230,6 +232,24 @@ def _together(
     if chosen:
         examine_joints(case, chosen, visit)
     return told
+
+
+def _folded(case: Case) -> dict[str, list[int]]:
+    """Origins that read other state because one side's holds more: a later step was folded into it.
+
+    Only where one side has state and ops of its own, and giving the candidate the reference's tensors leads farther away:
+    then tensors of one name are no counterparts, and are looked at together with the step.
+    """
+    unpaired = case.alignment.unpaired_reference or case.alignment.unpaired_candidate
+    states = [i for i, origin in enumerate(case.localization.origins) if origin.kind == "state"]
+    if not states or not unpaired or not any(case.lone_leaves()):
+        return {}
+    try:
+        plain, given = (case.experiments.apart_in_float64(items) for items in ((), restored(case)))
+    except WhydiffError:  # a tensor of another shape: nothing is known
+        return {}
+    farther = plain is not None and given is not None and given > plain
+    return {f"state {i}": [i] for i in states} if farther else {}
 
 
 def _alike(case: Case, left: set[int], done: set[int], wanted: Callable[[Joint], bool]) -> list[Joint]:

@@ -100,7 +100,10 @@ def joints_of(case: Case, numbers: Sequence[int]) -> list[Joint]:
 
 
 def _own(case: Case, numbers: Sequence[int], sides: tuple[_Side, _Side]) -> dict[tuple[int, int], list[int]]:
-    """Give every origin its calls; those of origins without any begin where their two values are read."""
+    """Give every origin its calls; those of origins without any begin where their two values are read.
+
+    A region of paired ops alone (they read one value in two shapes: per group, or over the whole batch) has those two.
+    """
     origins = case.localization.origins
     bare: dict[tuple[int, int], list[int]] = {}
     for area, _ in areas(case, [n for n in numbers if origins[n].kind == "region"]):
@@ -108,8 +111,9 @@ def _own(case: Case, numbers: Sequence[int], sides: tuple[_Side, _Side]) -> dict
             for call in area.calls[side]:
                 sides[side].own.setdefault(call.index, set()).add(area.origin)
         bare.setdefault(origins[area.origin].calls, []).append(area.origin)
+    looked_at = {number for found in bare.values() for number in found}
     for number in numbers:
-        if origins[number].kind != "region":
+        if number not in looked_at:
             for side, index in enumerate(origins[number].calls):
                 sides[side].own.setdefault(index, set()).add(number)
     return bare

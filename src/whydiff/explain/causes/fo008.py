@@ -170,7 +170,20 @@ def _of_joint(view: View) -> tuple[str, Any]:
         and found
     ):
         return "; ".join(dict.fromkeys(found)), tuple(found)
-    return _ops(view.seen.calls)
+    return _shapes(view) or _ops(view.seen.calls)
+
+
+def _shapes(view: View) -> tuple[str, Any] | None:
+    """The first of the same ops that is given one value in two shapes: a statistic over a group, and over the batch."""
+    ours, theirs = view.seen.calls
+    if [call.target for call in ours] != [call.target for call in theirs]:
+        return None
+    for one, other in zip(ours, theirs, strict=True):
+        given = [[list(event.spec.shape) for event in call.reads] for call in (one, other)]
+        if given[0] != given[1]:
+            text = [", ".join(map(str, shapes)) for shapes in given]
+            return f"{one.site.op} is given {text[0]} in the reference and {text[1]} in the candidate", tuple(text)
+    return None
 
 
 def _shown(argument: Any) -> str:

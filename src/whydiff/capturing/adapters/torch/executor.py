@@ -88,7 +88,9 @@ class Executor(Replay):
             return self._exchange(call)
         if call.index in self._given:
             return self._take_given(call)
-        as_in_the_run = call.index not in self._edited and not any(e.storage in self._other for e in call.reads)
+        as_in_the_run = call.index not in self._edited and not any(
+            e.storage in self._other or e.site in self._stand_ins for e in call.reads
+        )
         if not as_in_the_run:
             self._other.update(event.storage for event in call.writes if not event.is_look)
         try:
