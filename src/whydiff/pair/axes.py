@@ -7,7 +7,7 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.pair.lockstep import Lockstep
-from whydiff.pair.sizes import all_agree, axes_between, entering_reads, narrow, output_sizes, same_outputs
+from whydiff.pair.sizes import all_agree, axes_between, entering_reads, narrow, output_sizes, same_outputs, taken_parts
 from whydiff.pair.slices import Axis
 from whydiff.records import Alignment, Event, Trace
 
@@ -26,16 +26,19 @@ def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[A
     axes = axes_between(reference, candidate, alignment)
     outside = bool(axes)
     sizes = output_sizes(reference, candidate, alignment)
+    entering = list(entering_reads(reference, candidate, alignment))
     if not axes and not sizes and same_outputs(reference, candidate, alignment):
-        return ()  # what enters has the same sizes and so has what leaves: a program folds its axes on the way
-    if not axes:
+        # what enters has the same sizes and so has what leaves: a program folds its axes, or cuts its input and its result
+        entering = taken_parts(reference, candidate, alignment)
+        axes = axes_between(reference, candidate, alignment, computed=True, entering=entering)
+    elif not axes:
         axes = axes_between(reference, candidate, alignment, sizes or None, computed=True)
     if not axes:
         return ()
     executors = [for_framework(trace.framework).executor(trace) for trace in (reference, candidate)]
     step = Lockstep(executors[0], executors[1], alignment)
     at: dict[tuple[int, int], list[tuple[Event, Event]]] = {}
-    for calls, event, other in entering_reads(reference, candidate, alignment):
+    for calls, event, other in entering:
         if event.spec.shape != other.spec.shape and (not outside or event.producer == other.producer == -1):
             at.setdefault(calls, []).append((event, other))
     read = []

@@ -9,6 +9,9 @@ from dataclasses import replace
 from whydiff.pair.slices import Axis, Shape, Value, options
 from whydiff.records import Alignment, Event, Trace
 
+Entering = tuple[tuple[int, int], Event, Event]
+"""Indices of two paired calls, and what each reads."""
+
 
 def axes_between(
     reference: Trace,
@@ -17,6 +20,7 @@ def axes_between(
     sizes: Iterable[tuple[int, int]] | None = None,
     *,
     computed: bool = False,
+    entering: Iterable[Entering] | None = None,
 ) -> tuple[Axis, ...]:
     """What two runs have different sizes of: those that differ where paired calls read from outside.
 
@@ -27,11 +31,12 @@ def axes_between(
         reference, candidate, alignment: the runs.
         sizes: only these pairs of sizes; any if omitted.
         computed: also where paired calls read what unpaired ones made, or what both runs drew at random.
+        entering: look only at these; None: at all that `entering_reads` tells.
     """
     found: dict[tuple[int, int], tuple[int, str]] = {}
     seen = (_looks(reference), _looks(candidate))
     wanted = None if sizes is None else set(sizes)
-    for _, event, other in entering_reads(reference, candidate, alignment):
+    for _, event, other in entering_reads(reference, candidate, alignment) if entering is None else entering:
         if not computed and not event.producer == other.producer == -1:
             continue
         ours, theirs = event.spec.shape, other.spec.shape
@@ -91,9 +96,7 @@ def output_sizes(reference: Trace, candidate: Trace, alignment: Alignment) -> se
     return found
 
 
-def entering_reads(
-    reference: Trace, candidate: Trace, alignment: Alignment
-) -> Iterator[tuple[tuple[int, int], Event, Event]]:
+def entering_reads(reference: Trace, candidate: Trace, alignment: Alignment) -> Iterator[Entering]:
     """Paired reads of tensors that no paired call made, parameters and buffers left out; with the reading calls.
 
     What both runs draw at random enters too: a generator is something outside.
@@ -114,6 +117,34 @@ def entering_reads(
             entering = entering and event.storage >= 0 <= other.storage and ours.kind != "return"
             if entering and event.storage not in state[0] and other.storage not in state[1]:
                 yield (ours.index, theirs.index), event, other
+
+
+def taken_parts(reference: Trace, candidate: Trace, alignment: Alignment) -> list[Entering]:
+    """Entering reads at which one run reads an input and the other one a part of it, which is all that it ever takes.
+
+    The part was made of the input alone, by an op of its own (a slice in a framework in which this is an op).
+    """
+    traces, unpaired = (reference, candidate), (alignment.unpaired_reference, alignment.unpaired_candidate)
+    found = []
+    for calls, *events in entering_reads(reference, candidate, alignment):
+        part = next((n for n in (0, 1) if events[n].producer in unpaired[n] and events[1 - n].producer == -1), None)
+        if part is None or events[part].spec.numel >= events[1 - part].spec.numel:
+            continue
+        maker = traces[part].calls[events[part].producer]
+        if len(maker.reads) != 1 or maker.reads[0].producer != -1:
+            continue
+        readers = [
+            call
+            for call in traces[part].calls
+            if call.kind != "view" and any(event.storage == maker.reads[0].storage for event in call.reads)
+        ]
+        if readers == [maker] and _leaf(traces[part], maker.reads[0]) == _leaf(traces[1 - part], events[1 - part]):
+            found.append((calls, events[0], events[1]))
+    return found
+
+
+def _leaf(trace: Trace, event: Event) -> tuple[str, object] | None:
+    return next(((leaf.name, leaf.fingerprint) for leaf in trace.leaves if leaf.storage == event.storage), None)
 
 
 def _coarsest(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

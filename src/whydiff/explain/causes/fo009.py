@@ -1,0 +1,134 @@
+"""FO009 rows-mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from whydiff.capturing.adapters import replayable
+from whydiff.errors import WhydiffError
+from whydiff.explain.beside import first_moved, larger, repeating
+from whydiff.explain.case import Case
+from whydiff.explain.causes import CauseRule
+from whydiff.explain.sides import Side
+from whydiff.numbers.tolerance import SCALING_FLOOR
+from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Remedy, Verdict
+
+
+class RowsMixed(CauseRule):
+    """What a row gives depends on the rows beside it in the batch.
+
+    What it detects:
+        Runs of other batch sizes whose common rows differ at any precision, because an op takes something over the
+        whole batch: a mean, a variance, a maximum, a capacity, a rank.
+
+    Why it happens:
+        A batch norm without running statistics uses the batch's in evaluation too; a scale or a maximum is taken
+        over all axes instead of each row's; experts with a fixed capacity refuse the tokens that come late.
+
+    Evidence required:
+        Carried out in float64, the larger run gives the common rows other results when the rows beside them are made
+        copies of them. The first op whose rows change is named.
+
+    Look-alikes:
+        SH001 if the results agree in float64: another kernel. IN001 if the common rows themselves differ. FO008 where
+        both runs have the same batch and one takes a statistic over a group of it.
+
+    Example:
+        A batch norm without running statistics, on one image and on four.
+
+    Remedy:
+        Compute it for each row alone, or with statistics that do not depend on the batch.
+
+    How it is verified:
+        By replay: the rows that only the candidate has become copies of the common ones (``repeat-rows``), and the
+        outputs must become the reference's (but for rounding). A single row has no others that could be put beside it,
+        so it is located, never confirmed.
+
+    References:
+        Ioffe and Szegedy, Batch Normalization, arXiv:1502.03167, section 3.1; Fedus et al., Switch Transformers,
+        arXiv:2101.03961, section 2.2 (expert capacity).
+    """
+
+    code = "FO009"
+    name = "rows-mixed"
+    says = "what a row gives depends on the rows beside it in the batch"
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause, if making the other rows copies changes what the common ones give."""
+        found = larger(case.localization.axes)
+        if found is None or replayable(case.reference) or replayable(case.candidate):
+            return
+        axis, side = found
+        trace = case.reference if side == "reference" else case.candidate
+        steps = repeating(trace, axis)
+        before = _apart(case, (), side)
+        if not steps or before is None or before <= SCALING_FLOOR:
+            return
+        call = first_moved(trace, steps, axis, SCALING_FLOOR)
+        if call is not None:
+            yield self._cause(side, call, steps, (before, _apart(case, steps, side)))
+
+    def _cause(
+        self, side: Side, call: Call, steps: tuple[Intervention, ...], apart: tuple[float, float | None]
+    ) -> Cause:
+        before, after = apart
+        gone = after is not None and after <= SCALING_FLOOR
+        evidence = Evidence(
+            f"with copies of the common rows beside them, {call.site} of the {side} gives them other results in float64",
+            {"side": side, "site": str(call.site), "apart": before, "apart_with_copies": after},
+        )
+        shown = Experiment(
+            interventions=steps,
+            prediction="the common rows' results change",
+            outcome=f"in float64 they lie {after or 0.0:.1e} of their size from the other run's, and {before:.1e} before",
+            status="confirmed",
+        )
+        taken = gone and side == "candidate"
+        return Cause(
+            code=self.code,
+            name=self.name,
+            site=str(call.site),
+            verdict=Verdict.SEMANTIC,
+            evidence=(evidence,),
+            remedy=Remedy(f"Compute {call.site.op} for each row alone, or with statistics that are no batch's."),
+            interventions=steps if taken else (),
+            experiments=() if taken else (shown,),
+            status="inconclusive" if taken else "located",
+            reason="" if taken else "the rows beside them change what the common rows give: that shows where, not why",
+        )
+
+    def example(self) -> tuple[Any, Any]:
+        """A batch norm without running statistics: one row of two, and of eight."""
+        import torch
+
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8, track_running_stats=False))
+        x = torch.randn(8, 6)
+        return lambda: model(x[:2]), lambda: model(x)[:2]
+
+    def impostors(self) -> Iterable[tuple[Any, Any]]:
+        """Rows that do not meet: other kernels at another size, another weight beside it, other common rows."""
+        import copy
+
+        import torch
+
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(600, 64), torch.nn.LayerNorm(64))
+        x = torch.randn(16, 600)
+        other: Any = copy.deepcopy(model)
+        with torch.no_grad():
+            other[0].weight[3] *= 1.1
+        yield (lambda: model(x[:2])), (lambda: model(x)[:2])
+        yield (lambda: model(x[:2])), (lambda: other(x)[:2])
+        yield (lambda: model(x[:2])), (lambda: model(torch.cat([x[:2] + 1e-3, x[2:]]))[:2])
+
+
+def _apart(case: Case, steps: tuple[Intervention, ...], side: Side) -> float | None:
+    try:
+        return case.experiments.apart_in_float64(steps, on=side)
+    except WhydiffError:  # it cannot be carried out in float64: nothing is known
+        return None
+
+
+REGISTER = RowsMixed()
