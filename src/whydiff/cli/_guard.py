@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
 import sys
+import threading
 import traceback as tracebacks
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import ParamSpec
 
 import typer
@@ -17,6 +20,7 @@ ERROR = 2
 """Exit status of a usage or input error and of a failure of whydiff itself; 1 would mean 'differs'."""
 
 INTERRUPTED = 130
+"""Exit status after Ctrl-C, and after a request to end (SIGTERM), which is answered in the same way."""
 
 P = ParamSpec("P")
 
@@ -27,7 +31,8 @@ def guard(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with _ended_as_interrupted():
+                command(*args, **kwargs)
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
@@ -55,6 +60,23 @@ def _show(message: str, traceback: bool) -> None:
     if traceback:
         typer.echo(harmless(tracebacks.format_exc()), err=True)
     typer.echo(f"error: {harmless(message)}", err=True)
+
+
+@contextlib.contextmanager
+def _ended_as_interrupted() -> Iterator[None]:
+    """SIGTERM stops a command as Ctrl-C does: its processes are ended, and what was found so far is told."""
+    if threading.current_thread() is not threading.main_thread():  # signals are not ours to take
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

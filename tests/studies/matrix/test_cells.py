@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from typer.testing import CliRunner
 
 from whydiff.cli import app
 from whydiff.studies.matrix import Matrix, MatrixOptions, Pairing, run_matrix, settings
+from whydiff.studies.matrix.records import Setting
 from whydiff.studies.matrix.worker import Worker
 
 TARGET = f"{Path(__file__).with_name('program.py')}:run"
@@ -95,3 +100,48 @@ def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     answer = Worker(tmp_path, 0.2).ask(setting, {"do": "capture", "target": TARGET, "payloads": "none"}, "")
     assert answer.status == "timeout"
     assert "0.2 s" in answer.note
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"ok": true', b"[]", b"\xff"])
+def test_an_answer_that_cannot_be_read_is_asked_for_again(
+    tmp_path: Path, damage: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cell(worker: Worker, setting: Setting, place: Path) -> tuple[str, str]:
+        (place / "answer.json").write_text('{"ok": true}')
+        return "done", ""
+
+    monkeypatch.setattr(Worker, "_run", cell)
+    setting, worker, request = settings([sys.executable], [THREE])[0], Worker(tmp_path, 300), {"do": "capture"}
+    assert not worker.ask(setting, request, "").resumed
+    assert worker.ask(setting, request, "").resumed
+    (answer,) = tmp_path.rglob("answer.json")
+    answer.write_bytes(damage)
+    again = worker.ask(setting, request, "")
+    assert (again.status, again.resumed) == ("done", False)
+
+
+def test_a_matrix_that_is_asked_to_end_ends_its_cells(tmp_path: Path) -> None:
+    program, started = tmp_path / "slow.py", tmp_path / "started"
+    program.write_text(
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "def run():\n"
+        f"    Path({str(started)!r}).write_text(str(os.getpid()))\n"
+        "    time.sleep(120)\n"
+    )
+    command = [sys.executable, "-m", "whydiff", "matrix", f"{program}:run", "--env", THREE, "-o", str(tmp_path / "m")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as matrix:
+        _wait_for(started.exists)
+        matrix.send_signal(signal.SIGTERM)
+        said, _ = matrix.communicate(timeout=60)
+    assert matrix.returncode == 130, said
+    cell = Path("/proc") / started.read_text()
+    _wait_for(lambda: not cell.exists())
+
+
+def _wait_for(fact: Callable[[], bool]) -> None:
+    """Until it is so, and no longer than a minute."""
+    end = time.monotonic() + 60
+    while not fact():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -11,13 +11,13 @@ comparison needs.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from whydiff.capturing.store.layout import replace_file
 from whydiff.errors import WhydiffError
 
 
@@ -32,9 +32,7 @@ def main(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - a cell that fails must say so to the process that waits for it
         lines = traceback.format_exc().rstrip().splitlines()
         answer = {"ok": False, "kind": type(error).__name__, "error": f"{error}\n" + "\n".join(lines[-6:])}
-    temporary = Path(f"{answer_file}.tmp")
-    temporary.write_text(json.dumps(answer, allow_nan=False), encoding="utf-8")
-    os.replace(temporary, answer_file)
+    replace_file(Path(answer_file), json.dumps(answer, allow_nan=False).encode())
     return 0 if answer["ok"] else 2
 
 

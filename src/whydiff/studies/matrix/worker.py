@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import whydiff
+from whydiff.capturing.store.layout import replace_file
 from whydiff.errors import UsageError
 from whydiff.studies.matrix.records import Setting
 
@@ -74,8 +75,8 @@ class Worker:
         key = self._key(setting, request, identity)
         place = self.folder / f"{request['do']}-{key}"
         answer = place / "answer.json"
-        if not self.fresh and answer.is_file():
-            data = json.loads(answer.read_text(encoding="utf-8"))
+        if not self.fresh:
+            data = _said(answer)
             if data.get("ok"):
                 return Answer("done", data, resumed=True)
         shutil.rmtree(place, ignore_errors=True)
@@ -83,13 +84,13 @@ class Worker:
         whole = {**request, "trace": str(place / "run.trace")} if request["do"] == "capture" else dict(request)
         (place / "request.json").write_text(json.dumps(whole), encoding="utf-8")
         status, note = self._run(setting, place)
-        if not answer.is_file():
+        data = _said(answer)
+        if not data:
             return Answer("failed" if status == "done" else status, {}, note)
-        data = json.loads(answer.read_text(encoding="utf-8"))
         if not data.get("ok"):
             return Answer("failed", data, str(data.get("error", "")).strip() or note)
         data["trace"] = whole.get("trace", "")
-        answer.write_text(json.dumps(data), encoding="utf-8")
+        replace_file(answer, json.dumps(data).encode())
         return Answer("done", data)
 
     def _run(self, setting: Setting, place: Path) -> tuple[str, str]:
@@ -186,6 +187,15 @@ _PREFIXES = (
     "PYTHONHASHSEED",
 )
 """Variables of the caller's environment that frameworks read: part of a finished cell's key."""
+
+
+def _said(answer: Path) -> dict[str, Any]:
+    """What a cell wrote; empty if it did not, or if that can no longer be read."""
+    try:
+        data = json.loads(answer.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _environment(setting: Setting, package: str) -> dict[str, str]:
