@@ -1,4 +1,4 @@
-"""``python -m tests.mutants [--room ROOM …] [--list]``: do the tests notice when one line is wrong?
+"""``python -m tests.mutants [--room ROOM …] [--jobs N] [--list]``: do the tests notice when one line is wrong?
 
 Each mutant changes one line in a copy of the tree; the tests of its own room run on it. A mutant that no test notices
 *survives*: what the line does is then tested nowhere near it. Not part of the test suite (each mutant runs a room's
@@ -14,12 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
 
 from tests.mutations import MUTANTS, TESTS, Mutant
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 COPIED = ("src", "tests", "docs", "pyproject.toml", "README.md", "CONTRIBUTING.md")
 SLOWEST = 600
@@ -102,11 +106,46 @@ def copied(folder: Path) -> Path:
     return folder
 
 
+def _all(chosen: Sequence[Mutant], folder: Path, jobs: int) -> list[Result]:
+    """Every mutant, each in a copy that nobody else uses meanwhile.
+
+    Raises:
+        Misfit: a room's tests fail without a mutant, or do not run with one.
+    """
+    free: SimpleQueue[Path] = SimpleQueue()
+    for number in range(jobs):
+        (folder / str(number)).mkdir()
+        free.put(copied(folder / str(number)))
+
+    def in_a_copy(work: Callable[[Path], T]) -> T:
+        root = free.get()
+        try:
+            return work(root)
+        finally:
+            free.put(root)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        rooms = list(dict.fromkeys(mutant.room for mutant in chosen))
+        for room, (status, first) in zip(
+            rooms, pool.map(lambda room: in_a_copy(lambda root: tested(root, room)), rooms), strict=True
+        ):
+            if status != 0:
+                raise Misfit(f"the tests of {room} fail without a mutant: {first}")
+        return list(pool.map(lambda mutant: in_a_copy(lambda root: _told(tried(mutant, root))), chosen))
+
+
+def _told(done: Result) -> Result:
+    by = f"\n                    {done.by[:200]}" if done.by else ""
+    print(f"{'caught  ' if done.caught else 'SURVIVED'} {done.seconds:5.1f} s  {done.mutant}{by}", flush=True)
+    return done
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the list, then each room without a mutant, then every mutant."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--room", action="append", choices=sorted(TESTS), help="only this room's (may be repeated)")
     parser.add_argument("--only", default="", help="only mutants whose line contains this")
+    parser.add_argument("--jobs", type=int, default=1, help="how many copies of the tree are tried side by side")
     parser.add_argument("--list", action="store_true", help="name them and check that they fit, no more")
     options = parser.parse_args(argv)
     chosen = [m for m in MUTANTS if (not options.room or m.room in options.room) and options.only in str(m)]
@@ -118,17 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join(map(str, chosen)))
             return 0
         with tempfile.TemporaryDirectory() as folder:
-            root = copied(Path(folder))
-            for room in dict.fromkeys(mutant.room for mutant in chosen):
-                status, first = tested(root, room)
-                if status != 0:
-                    raise Misfit(f"the tests of {room} fail without a mutant: {first}")
-                for mutant in (m for m in chosen if m.room == room):
-                    results.append(tried(mutant, root))
-                    done = results[-1]
-                    print(f"{'caught  ' if done.caught else 'SURVIVED'} {done.seconds:5.1f} s  {mutant}", flush=True)
-                    if done.by:
-                        print(f"                    {done.by[:200]}", flush=True)
+            results += _all(chosen, Path(folder), options.jobs)
     except Misfit as error:
         print(error, file=sys.stderr)
         return 2
