@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from whydiff.capturing.adapters.torch.executor import Executor
 from whydiff.errors import ReplayError
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
@@ -78,12 +77,26 @@ def test_an_order_of_all_rows_is_no_origin() -> None:
 
 
 def test_an_order_that_cannot_be_tried_out_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
+    def fails(value: object) -> object:
         raise ReplayError("it cannot be executed apart")
 
-    monkeypatch.setattr(Executor, "apply", fails)
+    monkeypatch.setattr("whydiff.locate.mixing._CHANGES", (fails,))
     diagnosis = compare(lambda x: grouped(x[:2]), lambda x: grouped(x)[:2], batch())
-    assert "orders all of them" not in left_out(diagnosis)
+    assert diagnosis.origins and "orders all of them" not in left_out(diagnosis)
+
+
+def test_what_follows_a_total_has_no_counterpart_until_both_runs_come_close_again() -> None:
+    def run(x: torch.Tensor) -> torch.Tensor:
+        total = (x.abs() + 1).sum(0)  # of 3 rows and of 4: less than the total itself apart
+        (total * 2).sqrt()  # logged
+        return x * 2
+
+    (count,) = [
+        one
+        for one in compare(lambda x: run(x[:3]), lambda x: run(x)[:3], batch()).not_compared
+        if one.what == "values without a counterpart"
+    ]
+    assert count.count == 3, "the total, its double, the root of that"
 
 
 def test_a_defect_behind_an_order_of_all_rows_is_found() -> None:
