@@ -12,8 +12,9 @@ from whydiff.records import Cause, Verdict
 PROVEN = Cause("FO003", "scale-differs", "a:mul#0", Verdict.SEMANTIC, status="confirmed")
 
 
-def test_it_does_not_where_a_cause_of_another_function_is_proven() -> None:
-    assert not in_question(Verdict.SEMANTIC, (PROVEN,))
+@pytest.mark.parametrize("verdict", [Verdict.SEMANTIC, Verdict.PRECISION, Verdict.UNSTABLE])
+def test_it_does_not_where_a_cause_of_more_than_rounding_is_proven(verdict: Verdict) -> None:
+    assert not in_question(verdict, (replace(PROVEN, verdict=verdict),))
 
 
 @pytest.mark.parametrize(
@@ -25,10 +26,10 @@ def test_it_does_not_where_a_cause_of_another_function_is_proven() -> None:
         (Verdict.UNSTABLE, (PROVEN,)),
         (Verdict.INCONCLUSIVE, (PROVEN,)),
         (Verdict.ROUNDING, (replace(PROVEN, verdict=Verdict.ROUNDING),)),
-        (Verdict.PRECISION, (replace(PROVEN, verdict=Verdict.PRECISION),)),
+        (Verdict.PRECISION, (replace(PROVEN, verdict=Verdict.ROUNDING),)),
     ],
 )
-def test_it_does_for_rounding_and_precision_and_where_nothing_is_proven(
+def test_it_does_for_rounding_and_where_nothing_of_the_verdict_is_proven(
     verdict: Verdict, causes: tuple[Cause, ...]
 ) -> None:
     assert in_question(verdict, causes)

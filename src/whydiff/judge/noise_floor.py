@@ -53,9 +53,9 @@ class NoiseFloor:
 
 
 def in_question(verdict: Verdict, causes: Sequence[Cause]) -> bool:
-    """Whether it matters how much rounding alone could make: not where another verdict's cause is proven."""
+    """Whether it matters how much rounding alone could make: not where the cause is proven to be something else."""
     proven = any(c.status == "confirmed" and not c.inert and c.verdict is verdict for c in causes)
-    return verdict in (Verdict.ROUNDING, Verdict.PRECISION) or not proven
+    return verdict is Verdict.ROUNDING or not proven
 
 
 def noise_floor(case: Case, progress: Progress | None = None, *, runs: int = FLOOR_RUNS) -> NoiseFloor:
