@@ -15,7 +15,13 @@ Rows = list[Any]
 def parts(root: Path) -> tuple[Manifest, Rows]:
     """The manifest, and the index's lines as data."""
     rows = [json.loads(line[9:]) for line in (root / "events.jsonl").read_bytes().splitlines()]
-    return json.loads((root / "manifest.json").read_text()), rows
+    return manifest_of(root), rows
+
+
+def manifest_of(root: Path) -> Manifest:
+    """The manifest as data."""
+    found: Manifest = json.loads((root / "manifest.json").read_text())
+    return found
 
 
 def write_index(root: Path, lines: Iterable[bytes]) -> Manifest:

@@ -82,8 +82,13 @@ def _verify(case: Case, done: list[Cause], progress: Progress | None) -> None:
 
 def _hypothesis(case: Case, cause: Cause) -> _Hypothesis:
     rule = by_code(cause.code)
-    away = tuple(dict.fromkeys(rule.take_away(case, cause)))
-    return _Hypothesis(cause, away, tuple(dict.fromkeys(rule.put_in(case, cause))) if away else ())
+    away = _distinct(rule.take_away(case, cause))
+    return _Hypothesis(cause, away, _distinct(rule.put_in(case, cause)) if away else ())
+
+
+def _distinct(changes: Sequence[Intervention]) -> tuple[Intervention, ...]:
+    """Each once; what an intervention holds may be a list, which has no hash."""
+    return tuple(one for number, one in enumerate(changes) if one not in changes[:number])
 
 
 def _together(case: Case, found: Sequence[_Hypothesis], direction: Direction) -> tuple[_Hypothesis, ...]:

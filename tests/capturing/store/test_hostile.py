@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.sealed import parts, write_index, write_manifest
+from tests.sealed import manifest_of, parts, write_index, write_manifest
 
 from whydiff.capturing.store import TraceWriter, manifest, open_trace, save
 from whydiff.errors import TraceFormatError, TraceVersionError, WhydiffError
@@ -27,7 +27,7 @@ def reseal(root: Path, rows: list[Any] | None = None, *, raw: list[bytes] | None
     """Write index and manifest anew with right checksums, so that only the content is wrong."""
     if rows is not None:
         raw = [json.dumps(row).encode() for row in rows]
-    found, _ = parts(root)
+    found = manifest_of(root)
     if raw is not None:
         found |= write_index(root, raw)
     write_manifest(root, found | changes)
