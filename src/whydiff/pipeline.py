@@ -13,7 +13,7 @@ from whydiff.capturing.adapters import Executor, Progress, Run, for_framework, f
 from whydiff.capturing.apart.comparing import compared, denied, rehearse, strange
 from whydiff.capturing.limits import Limits
 from whydiff.capturing.process import as_found
-from whydiff.capturing.store import DiskTrace, open_trace
+from whydiff.capturing.store import DiskTrace, RankedTrace, open_side
 from whydiff.errors import Failures, Interrupted, TraceError, WhydiffError, attempted, collecting, guarded
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, detectors, who
@@ -29,6 +29,7 @@ from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.outputs import Anchor, anchor
 from whydiff.judge.outside import outside
 from whydiff.judge.parting import partings, with_margins
+from whydiff.judge.ranked import compare_ranked
 from whydiff.judge.ranking import rank
 from whydiff.judge.verdict import judge
 from whydiff.judge.verify import verify
@@ -115,7 +116,7 @@ def compare_opened(sides: tuple[DiskTrace, DiskTrace], **options: Any) -> Diagno
     return _collected(sides, Options(**options), ())
 
 
-def _collected(sides: tuple[Run | DiskTrace, ...], options: Options, notes: tuple[str, ...]) -> Diagnosis:
+def _collected(sides: tuple[Run | DiskTrace | RankedTrace, ...], options: Options, notes: tuple[str, ...]) -> Diagnosis:
     """The diagnosis with what failed on the way and what was not executed."""
     with _strange_traces(sides), registry.blamed(), collecting() as failures:
 
@@ -139,11 +140,13 @@ def _is_same(reference: Any, candidate: Any) -> bool:
     return reference is candidate
 
 
-def _compared(sides: tuple[Run | DiskTrace, ...], options: Options) -> Diagnosis:
-    sides = tuple(side if isinstance(side, DiskTrace) else side.at_home() for side in sides)
-    for side in sides:  # both plainly, before whydiff touches anything
-        if not isinstance(side, DiskTrace):
-            side.anchor()
+def _compared(given: tuple[Run | DiskTrace | RankedTrace, ...], options: Options) -> Diagnosis:
+    whole = [side for side in given if not isinstance(side, RankedTrace)]
+    if len(whole) < len(given):
+        return compare_ranked(given, options.rename, options.progress)
+    sides = tuple(side if isinstance(side, DiskTrace) else side.at_home() for side in whole)
+    for side in (side for side in sides if not isinstance(side, DiskTrace)):
+        side.anchor()  # both plainly, before whydiff touches anything
     ours, theirs = (_trace(side, options, n) for side, n in zip(sides, ("reference", "candidate"), strict=True))
     strangers = [t for t in (ours, theirs) if isinstance(t, DiskTrace) and not t.trusted and not replayable(t)]
     if strangers and not all(isinstance(side, DiskTrace) for side in sides):
@@ -343,21 +346,21 @@ def _repeats(case: Case) -> bool:
 
 def _runs(
     reference: Any, candidate: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options
-) -> tuple[Run | DiskTrace, ...]:
+) -> tuple[Run | DiskTrace | RankedTrace, ...]:
     """Both sides made ready before either runs, so that both begin from the same random states."""
     return tuple(
         side if isinstance(side, Run) else _run(side, args, kwargs, options) for side in (reference, candidate)
     )
 
 
-def _run(side: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> Run | DiskTrace:
+def _run(side: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> Run | DiskTrace | RankedTrace:
     if isinstance(side, (str, os.PathLike)):
-        return open_trace(side, trust=options.trust, limits=options.limits)
+        return open_side(side, trust=options.trust, limits=options.limits)
     return for_target(side, args).run(side, args, kwargs)
 
 
 @contextmanager
-def _strange_traces(sides: Sequence[Run | DiskTrace]) -> Iterator[None]:
+def _strange_traces(sides: Sequence[Run | DiskTrace | RankedTrace]) -> Iterator[None]:
     """A trace that opens may still say what no program does: then the trace is named, whatever it broke."""
     try:
         yield

@@ -10,8 +10,10 @@ from typing import Any, Literal
 from whydiff.capturing.adapters import Progress, Run
 from whydiff.errors import PayloadError
 from whydiff.explain.experiments import Experiments
+from whydiff.explain.ranked import RankedExperiments
 from whydiff.explain.sides import Sides
 from whydiff.locate.localization import Localization
+from whydiff.locate.ranked import Ranked
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.slices import counterparts
 from whydiff.records import Alignment, Leaf, Origin, Payload, Slot, Trace
@@ -28,6 +30,7 @@ class Case:
         alignment, localization: what corresponds and where it differs.
         runs: live runs, None for a side that is a trace on disk.
         progress: told of what takes long.
+        ranked: where several ranks, of which the candidate is the lowest, part from the reference; None: it is alone.
     """
 
     reference: Trace
@@ -36,6 +39,7 @@ class Case:
     localization: Localization
     runs: tuple[Run | None, Run | None] = (None, None)
     progress: Progress | None = field(default=None, compare=False, repr=False)
+    ranked: Ranked | None = None
     _shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     # ------------------------------------------------------------------ what differs besides values
@@ -132,6 +136,13 @@ class Case:
         if key not in self._shared:
             self._shared[key] = make()
         return self._shared[key]
+
+    @functools.cached_property
+    def together(self) -> RankedExperiments:
+        """A place to run several ranks, or the reference as they would, again."""
+        if self.ranked is None:
+            raise ValueError("there is one candidate")
+        return RankedExperiments(self.ranked)
 
     @functools.cached_property
     def experiments(self) -> Experiments:

@@ -54,6 +54,14 @@ TRAINING_JUMP = 64.0
 rounding is looked for: in one step of gradient descent a difference grows by at most 1 + lr * curvature. It decides
 which steps are looked at, and no verdict."""
 
+RANKS_SAME = 2.0**-40
+"""Ranks make up one process's value, in float64, if the difference is at most this part of it (both as 2-norms). Rounding
+in float64 leaves about 1e-15 times the depth of a program; a wrong scale leaves a tenth. It decides what corresponds."""
+
+RANKS_NOISE = 2.0**-20
+"""Where a value is the rest of a cancellation, it is noise in float64 too: what ranks make up may differ by this part of
+what the value differs by between float32 and float64 (2**-29 is expected of rounding). It decides what corresponds."""
+
 LOCAL_BOUND_DELTA = 1e-3
 """Family-wise probability that rounding alone breaks the local bound abs(e) <= u_out * R + u_acc * (lambda *
 sqrt(n) + 2) * S for any of N outputs, lambda = `local_bound_lambda`. Higham and Mary, "A new approach to

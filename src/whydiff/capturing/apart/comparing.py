@@ -18,7 +18,7 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.apart.asking import Died, Told, asked
 from whydiff.capturing.apart.beat import Beat
 from whydiff.capturing.limits import Limits
-from whydiff.capturing.store import DiskTrace, open_trace, save
+from whydiff.capturing.store import DiskTrace, open_side, save
 from whydiff.capturing.store.own import is_own
 from whydiff.capturing.store.remote import fetch, is_url
 from whydiff.errors import Interrupted, TraceError
@@ -163,15 +163,15 @@ def compare_apart(
     """
     limits, sides = Limits(**request["limits"]), []
     for number, side in enumerate(request["sides"]):
-        trace = open_trace(side["path"], trust=side["own"], limits=limits)
-        trace.came_from, trace.refused = side["from"], request["refused"]
-        trace.denied = {call: why for at, call, why in request["denied"] if at == number}
+        trace = open_side(side["path"], trust=side["own"], limits=limits)
+        denied = {call: why for at, call, why in request["denied"] if at == number}
+        trace.tell(came_from=side["from"], refused=request["refused"], denied=denied)
         for_framework(trace.framework)  # loaded before the process gives up its rights
         sides.append(trace)
     held = sum(trace.payload_bytes for trace in sides), sum(len(trace.calls) for trace in sides)
     beat = begin(limits.with_payloads(*held))
     for number, trace in enumerate(sides):
-        trace.watched = functools.partial(beat.during, number)
+        trace.watch(functools.partial(beat.during, number))
     mask = request["rows"]
     rows = np.asarray(mask["mask"]) if isinstance(mask, dict) else mask
     rename = [(pattern, text) for pattern, text in request["rename"]]

@@ -55,6 +55,14 @@ class DiskTrace:
         state = "complete" if self.complete else "incomplete"
         return f"<DiskTrace {self.source}: {len(self._calls)} calls, {len(self._stored)} payloads, {state}>"
 
+    def tell(self, *, came_from: str, refused: str, denied: Mapping[int, str]) -> None:
+        """What is known before it is executed: its name, why it must not be, calls that are not."""
+        self.came_from, self.refused, self.denied = came_from, refused, dict(denied)
+
+    def watch(self, watched: Watched) -> None:
+        """Tell of every call while it is executed."""
+        self.watched = watched
+
     @property
     def directory(self) -> Path:
         """Where its files lie on this machine."""

@@ -132,6 +132,21 @@ class Recorded:
         """
         raise self._cannot("execute a trace again")
 
+    def exchanged(
+        self, calls: Mapping[int, Call], reads: Mapping[int, Sequence[Value]]
+    ) -> Mapping[int, Sequence[Value]]:
+        """What every rank's call of one collective writes, from what all of them hold; nothing is sent anywhere.
+
+        Args:
+            calls: rank → its call.
+            reads: rank → what the call is given.
+
+        Raises:
+            UnsupportedError: this keeps recorded data only.
+            whydiff.errors.ReplayError: the calls do not belong together, or this kind cannot be carried out.
+        """
+        raise self._cannot("carry out a collective")
+
     def session(self, **options: Any) -> Session:
         """A context manager that captures what runs in its block into a sink; see `whydiff.capturing.record`.
 

@@ -17,6 +17,7 @@ from whydiff.capturing.adapters.torch.checkpoint import checkpoint
 from whydiff.capturing.adapters.torch.collectives import rank
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.environment import environment, set_flags
+from whydiff.capturing.adapters.torch.exchanging import exchanged
 from whydiff.capturing.adapters.torch.executor import Executor
 from whydiff.capturing.adapters.torch.formulas_run import evaluate, rounded
 from whydiff.capturing.adapters.torch.kernels import kernels
@@ -132,6 +133,12 @@ class TorchAdapter(Adapter):
     def process(self) -> Process:
         """What the framework keeps for the whole process, as it is now."""
         return Process()
+
+    def exchanged(
+        self, calls: Mapping[int, Call], reads: Mapping[int, Sequence[torch.Tensor]]
+    ) -> Mapping[int, Sequence[torch.Tensor]]:
+        """What a collective gives on what the ranks of a replay hold."""
+        return exchanged(calls, reads)
 
     def rank(self) -> Rank:
         """As the default process group says, else the launcher."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view, not_comparable, to_payload
 from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now, set_rng_state
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
+from whydiff.capturing.adapters.torch.gathering import COPYING
 from whydiff.capturing.adapters.torch.held import Held, extent, laid_out
 from whydiff.capturing.adapters.torch.held_to import check_indices, contracts
 from whydiff.capturing.adapters.torch.kernels import kernels
@@ -86,6 +87,8 @@ class Executor(Replay):
             return ""
         if Collective.of(call.arguments) is not None:
             return self._exchange(call)
+        if call.target in COPYING:
+            return self._copy_by(COPYING[call.target], call)
         if call.index in self._given:
             return self._take_given(call)
         as_in_the_run = call.index not in self._edited and not any(
@@ -122,6 +125,14 @@ class Executor(Replay):
         mutated = {call.reads[i].storage for i in call.mutates}
         for event, value in zip(call.writes, handed, strict=True):
             self._place(event, value, mutated, seen)
+        return ""
+
+    def _copy_by(self, copying: Callable[..., None], call: Call) -> str:
+        try:
+            args, kwargs = self._arguments(call, [self.read(event) for event in call.reads])
+            copying(*args, **kwargs)
+        except FAILURES as error:
+            return short(error)
         return ""
 
     def _take_given(self, call: Call) -> str:

@@ -1,0 +1,106 @@
+"""Which calls of several ranks correspond to which call of one process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from whydiff.pair.align import align
+from whydiff.pair.align.ends import join_ends
+from whydiff.pair.lockstep import paired
+from whydiff.records import Alignment, Call, Event, Trace
+
+Slot = Literal["reads", "writes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """One call of the reference and its counterpart on every rank, by index."""
+
+    reference: int
+    ranks: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One value: the reference's event and every rank's."""
+
+    reference: Event
+    ranks: Mapping[int, Event]
+
+
+@dataclass(frozen=True)
+class Teams:
+    """One process and several ranks.
+
+    Attributes:
+        reference: of the one process.
+        ranks: rank → its trace.
+        alignment: of the reference and the lowest rank.
+        teams: in the reference's order.
+    """
+
+    reference: Trace
+    ranks: Mapping[int, Trace]
+    alignment: Alignment
+    teams: tuple[Team, ...]
+
+    @property
+    def lead(self) -> int:
+        """The lowest rank: it stands for the others where one is enough."""
+        return min(self.ranks)
+
+    def calls(self, team: Team) -> tuple[Call, dict[int, Call]]:
+        """The calls themselves."""
+        return self.reference.calls[team.reference], {r: self.ranks[r].calls[i] for r, i in team.ranks.items()}
+
+    def shared(self, team: Team, slot: Slot) -> Iterator[Shared]:
+        """Values that every call of a team reads or writes."""
+        ours, theirs = self.calls(team)
+        lead = theirs[self.lead]
+        others = {rank: _by_lead(lead, call, slot) for rank, call in theirs.items()}
+        for reference, event in paired(ours, lead, slot):
+            found = {rank: known[event.site] for rank, known in others.items() if event.site in known}
+            if len(found) == len(theirs) and not any(e.storage < 0 or e.missing for e in (reference, *found.values())):
+                yield Shared(reference, found)
+
+
+def _by_lead(lead: Call, call: Call, slot: Slot) -> dict[object, Event]:
+    return {ours.site: theirs for ours, theirs in paired(lead, call, slot)}
+
+
+def _wrapper(reference: Trace, lead: Trace) -> tuple[tuple[str, str], ...]:
+    """A rule that takes a module off around the ranks' model, if its scopes are then the reference's."""
+    ours, theirs = ({call.site.scope for call in trace.calls} - {""} for trace in (reference, lead))
+    outer = {scope.partition(".")[0] for scope in theirs - ours}
+    if len(outer) != 1 or ours <= theirs:
+        return ()
+    (name,) = outer
+    inner = {scope.removeprefix(name).removeprefix(".") for scope in theirs - ours}
+    return ((rf"^{re.escape(name)}(\.|$)", ""),) if ours - theirs <= inner else ()
+
+
+def teams(reference: Trace, ranks: Mapping[int, Trace], rename: Sequence[tuple[str, str]] = ()) -> Teams:
+    """Pair one process's calls with those of every rank; what one of them lacks is in no team.
+
+    Args:
+        reference: of the one process.
+        ranks: rank → its trace; they are paired with each other first.
+        rename: rules for the ranks' scopes.
+    """
+    lead = min(ranks)
+    rules = (*rename, *_wrapper(reference, ranks[lead]))
+    alignment = join_ends(align(reference, ranks[lead], rename=rules), reference, ranks[lead])
+    others = {
+        rank: {pair.reference: pair.candidate for pair in align(ranks[lead], trace).pairs}
+        for rank, trace in ranks.items()
+        if rank != lead
+    }
+    found = [
+        Team(pair.reference, {lead: pair.candidate, **{rank: known[pair.candidate] for rank, known in others.items()}})
+        for pair in alignment.pairs
+        if all(pair.candidate in known for known in others.values())
+    ]
+    return Teams(reference, ranks, alignment, tuple(found))

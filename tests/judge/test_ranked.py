@@ -1,0 +1,55 @@
+"""Two ranks against one process, end to end: gloo in forked processes, tiny models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.rank_programs import PARALLEL, clipped, gpt, replicas
+
+from whydiff.errors import UsageError
+from whydiff.explain.causes._ranks import recorded
+from whydiff.pipeline import compare
+from whydiff.records import Diagnosis, Verdict
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, str]:
+    return {dtype: recorded(gpt("none", dtype)) for dtype in ("float32", "bfloat16")}
+
+
+def proven(found: Diagnosis) -> dict[str, str]:
+    return {cause.code: cause.status for cause in found.causes}
+
+
+@pytest.mark.parametrize(("way", "dtype"), PARALLEL)
+def test_parallel_training_of_a_small_gpt_is_rounding_at_the_reductions(
+    alone: dict[str, str], way: str, dtype: str
+) -> None:
+    found = compare(alone[dtype], recorded(gpt(way, dtype), 2))
+    assert (found.verdict, proven(found)) == (Verdict.ROUNDING, {"DS001": "confirmed"}), found.reason
+    assert {experiment.left for cause in found.causes for experiment in cause.experiments} == {"nothing"}
+    assert not [count for count in found.not_compared if "calls" in count.what], found.not_compared
+    assert all(origin.verdict is Verdict.ROUNDING for origin in found.origins)
+    assert any(origin.kind == "region" for origin in found.origins)
+
+
+def test_a_norm_of_all_gradients_is_benign_and_one_of_a_share_is_not() -> None:
+    one = recorded(clipped(local=False))
+    assert compare(one, recorded(clipped(local=False), 2)).verdict is Verdict.ROUNDING
+    assert compare(one, recorded(clipped(local=True), 2)).verdict is Verdict.SEMANTIC
+
+
+def test_ranks_that_do_the_same_as_one_process_are_identical_to_it() -> None:
+    found = compare(recorded(replicas(0.0)), recorded(replicas(0.0), 2))
+    assert (found.verdict, found.causes) == (Verdict.IDENTICAL, ())
+
+
+def test_sides_that_cannot_be_compared_are_refused() -> None:
+    several: Any = recorded(replicas(0.0), 2)
+    with pytest.raises(UsageError, match="with one process"):
+        compare(several, recorded(replicas(0.0)))
+    with pytest.raises(UsageError, match="with one process"):
+        compare(several, several)

@@ -1,0 +1,151 @@
+"""Programs that one process or two ranks run, for tests of ranks: ``program(rank, how many)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Program = Callable[[int, int], None]
+PARALLEL = (
+    ("ddp", "float32"),
+    ("ddp", "bfloat16"),
+    ("fsdp", "float32"),
+    ("fsdp", "bfloat16"),
+    ("tensor", "float32"),
+    ("tensor", "bfloat16"),
+)
+"""Ways of splitting a model or its batch, and dtypes."""
+
+
+def gpt(way: str, dtype: str, steps: int = 2) -> Program:
+    """Training steps of a GPT of two layers."""
+
+    def program(rank: int, ranks: int) -> None:
+        import torch
+        from torch.nn import functional
+
+        torch.manual_seed(0)
+        model: Any = _model().to(getattr(torch, dtype))
+        if ranks > 1:
+            model = _split(model, way, ranks)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        tokens = torch.randint(0, 64, (steps, 4, 9), generator=torch.Generator().manual_seed(5))
+        for batch in tokens:
+            mine = batch.chunk(ranks)[rank] if way in ("ddp", "fsdp") else batch
+            optimizer.zero_grad()
+            logits = model(mine[:, :-1])
+            functional.cross_entropy(logits.float().reshape(-1, 64), mine[:, 1:].reshape(-1)).backward()
+            optimizer.step()
+
+    return program
+
+
+def _split(model: Any, way: str, ranks: int) -> Any:
+    import torch
+
+    if way == "ddp":
+        return torch.nn.parallel.DistributedDataParallel(model)
+    if way == "fsdp":
+        from torch.distributed.fsdp import fully_shard
+
+        for block in model.blocks:
+            fully_shard(block)
+        return fully_shard(model)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    plan = {name: ColwiseParallel() for name in ("q", "k", "v", "up")} | {n: RowwiseParallel() for n in ("o", "down")}
+    mesh = init_device_mesh("cpu", (ranks,))
+    for block in model.blocks:
+        parallelize_module(block, mesh, plan)
+    return model
+
+
+def _model(width: int = 32) -> Any:
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.n1, self.n2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
+            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            batch, length, _ = x.shape
+            h = self.n1(x)
+            q, k, v = (f(h).view(batch, length, -1, 8).transpose(1, 2) for f in (self.q, self.k, self.v))
+            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.o(mixed.transpose(1, 2).reshape(batch, length, -1))
+            return x + self.down(functional.gelu(self.up(self.n2(x))))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.emb, self.blocks = nn.Embedding(64, width), nn.ModuleList([Block(), Block()])
+            self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 64, bias=False)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            x = self.emb(tokens)
+            for block in self.blocks:
+                x = block(x)
+            found: torch.Tensor = self.head(self.norm(x))
+            return found
+
+    return Model()
+
+
+def clipped(local: bool) -> Program:
+    """Clipped gradient descent; ``local``: every rank takes the norm of its share of the gradients for the whole."""
+
+    def program(rank: int, ranks: int) -> None:
+        import torch
+        import torch.distributed as dist
+        from torch.nn import functional
+
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(12, 24), torch.nn.GELU(), torch.nn.Linear(24, 4))
+        parameters = list(model.parameters())
+        generator = torch.Generator().manual_seed(5)
+        rows = torch.randn(3, 16, 12, generator=generator)
+        labels = torch.randint(0, 4, (3, 16), generator=generator)
+        for x, y in zip(rows, labels, strict=True):
+            model.zero_grad()
+            functional.cross_entropy(model(x.chunk(ranks)[rank]), y.chunk(ranks)[rank]).backward()
+            gradients: Any = [parameter.grad for parameter in parameters]
+            for gradient in gradients if ranks > 1 else ():
+                dist.all_reduce(gradient)
+                gradient.div_(ranks)
+            mine = range(rank, len(parameters), ranks) if local else range(len(parameters))
+            norm = torch.linalg.vector_norm(torch.stack([gradients[i].norm() for i in mine]))
+            with torch.no_grad():
+                for i in mine:
+                    parameters[i].sub_(0.5 * gradients[i] * (0.1 / norm).clamp(max=1))
+                for i, parameter in enumerate(parameters if local and ranks > 1 else ()):
+                    dist.broadcast(parameter, i % ranks)
+
+    return program
+
+
+def replicas(drift: float, step: int = 3) -> Program:
+    """The same steps on the same rows everywhere; on rank 1 a weight drifts before a step."""
+
+    def program(rank: int, ranks: int) -> None:
+        import torch
+
+        torch.manual_seed(0)
+        model: Any = torch.nn.Linear(8, 4)
+        rows = torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(1))
+        for number, x in enumerate(rows):
+            if drift and rank == 1 and number == step:
+                with torch.no_grad():
+                    model.weight[0, 0] *= 1 + drift
+            model(x).square().mean().backward()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.sub_(parameter.grad, alpha=0.1)
+                    parameter.grad = None
+
+    return program
