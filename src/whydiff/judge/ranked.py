@@ -192,17 +192,16 @@ def _origin(ranked: Ranked, start: Start) -> Origin:
 
 def _counts(ranked: Ranked) -> Iterator[Count]:
     teams = ranked.teams
-    if teams.alignment.unpaired_reference:
-        some = [str(teams.reference.calls[i].site) for i in teams.alignment.unpaired_reference[:3]]
-        yield Count(
-            "calls of the reference", "no rank has a counterpart", len(teams.alignment.unpaired_reference), tuple(some)
-        )
+    lone = teams.alignment.unpaired_reference
+    if lone:
+        some = tuple(str(teams.reference.calls[i].site) for i in lone[:3])
+        yield Count(what="calls of the reference", reason="no rank has a counterpart", count=len(lone), examples=some)
     if ranked.unrelated:
         yield Count("values", "more than is held in memory at once", ranked.unrelated)
     reasons: dict[str, list[str]] = {}
     for _, call, why in ranked.together.failed:
         reasons.setdefault(why, []).append(str(call.site))
     for why, sites in reasons.items():
-        yield Count("calls of the ranks", why, len(sites), tuple(sites[:3]))
+        yield Count(what="calls of the ranks", reason=why, count=len(sites), examples=tuple(sites[:3]))
     for rank, told in (ranked.together.stuck or {}).items():
         yield Count("calls of the ranks", f"rank {rank} waits for others at {told}", 1)
