@@ -55,12 +55,10 @@ rounding is looked for: in one step of gradient descent a difference grows by at
 which steps are looked at, and no verdict."""
 
 RANKS_SAME = 2.0**-40
-"""Ranks make up one process's value, in float64, if the difference is at most this part of it (both as 2-norms). Rounding
-in float64 leaves about 1e-15 times the depth of a program; a wrong scale leaves a tenth. It decides what corresponds."""
+"""Ranks make up a value in float64 if they differ by this part of it at most (2-norms); rounding leaves about 1e-15."""
 
 RANKS_NOISE = 2.0**-20
-"""Where a value is the rest of a cancellation, it is noise in float64 too: what ranks make up may differ by this part of
-what the value differs by between float32 and float64 (2**-29 is expected of rounding). It decides what corresponds."""
+"""The rest of a cancellation is noise in float64 too: it may differ by this part of float32's error (2**-29 is expected)."""
 
 LOCAL_BOUND_DELTA = 1e-3
 """Family-wise probability that rounding alone breaks the local bound abs(e) <= u_out * R + u_acc * (lambda *
