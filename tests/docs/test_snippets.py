@@ -33,7 +33,7 @@ EXPECTED = {
     "whydiff compare buffers.py:built buffers.py:loaded": (1, "memory that nobody wrote"),
     "whydiff sweep batch.py:model --batch 1,8": (None, "output"),  # which kernels depend on the batch is the machine's
     "whydiff compare old.trace new.trace": (0, "IDENTICAL"),
-    "whydiff port reference.py:model port.py:model": (1, "epsilon differs"),
+    "whydiff port reference.py:model port.py:model": (1, "the candidate's epsilon is 0.001, the reference's 1e-05"),
     "whydiff compare generate.py:before generate.py:after": (1, "the tokens part at position"),
     "whydiff compare dtypes.py:full dtypes.py:half --save report.html": (1, "PRECISION, proven"),
 }

@@ -25,6 +25,7 @@ def told(*, differs: bool = False, origins: int = 0, **sides: Any) -> Any:
         candidate=SimpleNamespace(**{**fine, **sides.get("candidate", {})}),
         alignment=Alignment((), unpaired_reference=(1, 2), unpaired_candidate=(3,)),
         rows={},
+        runs=(None, None),
     )
     return inside(case, Verdict.ROUNDING, "because")
 
