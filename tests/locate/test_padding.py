@@ -51,7 +51,10 @@ def notes(diagnosis: Diagnosis) -> str:
 def test_rows_that_a_mask_hides_are_left_out_and_counted() -> None:
     model = Encoder()
     diagnosis = compare(filled(model, 0), filled(model, 1), *inputs())
-    assert diagnosis.verdict is Verdict.IDENTICAL
+    assert diagnosis.verdict is Verdict.INCOMPARABLE
+    assert "only what was found to be padding differs (5 rows of output)" in diagnosis.reason
+    asked = compare(filled(model, 0), filled(model, 1), *inputs(), options=Options(rows="mask"))
+    assert asked.verdict is Verdict.IDENTICAL
     assert "not compared: 5 of 12 rows of output are padding, because mask hides them in both runs" in notes(diagnosis)
     assert [count.count for count in diagnosis.not_compared if count.what == "rows of outputs"] == [5]
     assert dict(diagnosis.outputs)["output"].status == "agrees"
@@ -71,7 +74,7 @@ def heads(model: Encoder, token: int, scale: float = 1.0) -> Callable[..., Any]:
 def test_padding_is_left_out_of_caches_with_heads_as_well() -> None:
     model = Encoder()
     diagnosis = compare(heads(model, 0), heads(model, 1), *inputs())
-    assert diagnosis.verdict is Verdict.IDENTICAL, diagnosis.reason
+    assert diagnosis.verdict is Verdict.INCOMPARABLE, diagnosis.reason
     assert [count.count for count in diagnosis.not_compared if count.what == "rows of outputs"] == [5, 20]
     found = compare(heads(model, 0), heads(model, 1, scale=1.5), *inputs())
     assert found.verdict is Verdict.SEMANTIC

@@ -7,8 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from whydiff.numbers.metrics import common_dtype, is_integer, measure, values
-from whydiff.numbers.tolerance import SCALING_FLOOR, SLOPE_ROUNDING, SLOPE_SEMANTIC, unit_roundoff
+from whydiff.numbers.tolerance import (
+    CANCELLED_SHARE,
+    ROUNDING_LEVEL,
+    SCALING_FLOOR,
+    SLOPE_ROUNDING,
+    SLOPE_SEMANTIC,
+    unit_roundoff,
+)
 from whydiff.records import Payload, Slot
 
 Nature = Literal["equal", "rounding", "between", "stays"]
@@ -27,12 +36,15 @@ class Difference:
         magnitude: root mean square of the reference, likewise.
         special: pairs in which NaN or infinity stands on one side only (or with the other sign).
         discrete: of integers or booleans: ``mean`` is the share of elements that differ, ``magnitude`` is 1.
+        coarse: unit roundoff of the narrower dtype that holds all float64 values of both sides exactly: what made them
+            rounds by itself, whatever it is given; 0: they need float64.
     """
 
     mean: float
     magnitude: float
     special: int = 0
     discrete: bool = False
+    coarse: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,10 @@ class Scale:
             return "equal"
         if self.double.mean <= SCALING_FLOOR * self.double.magnitude:
             return "rounding"
+        if self.double.coarse and self.double.mean <= ROUNDING_LEVEL * self.double.coarse * self.double.magnitude:
+            return "rounding"
+        if self.double.coarse and self.double.mean <= self.double.coarse**CANCELLED_SHARE * self.double.magnitude:
+            return "between"
         slope = self.slope
         if slope is None:  # a difference in float64 only
             return "between"
@@ -88,7 +104,18 @@ def difference(reference: Payload, candidate: Payload) -> Difference | None:
         return None  # NaN on both sides says nothing of a distance
     finite = max(s.finite, 1)
     special = s.inf_mismatch + s.nan_reference + s.nan_candidate - 2 * s.nan_both
-    return Difference(s.sum_abs / finite, math.sqrt(s.sum_reference_square / finite), special)
+    magnitude = math.sqrt(s.sum_reference_square / finite)
+    return Difference(s.sum_abs / finite, magnitude, special)
+
+
+def coarse(*sides: Payload) -> float:
+    """Unit roundoff of float32 if that holds all of several float64 values exactly; else 0."""
+    if any(side.dtype != "float64" for side in sides):
+        return 0.0
+    wide = [values(side.bits, side.dtype) for side in sides]
+    with np.errstate(over="ignore"):
+        held = all(np.array_equal(one, one.astype(np.float32).astype(np.float64), equal_nan=True) for one in wide)
+    return unit_roundoff("float32") if held else 0.0
 
 
 def choices(reference: Payload, candidate: Payload) -> Difference | None:
@@ -122,7 +149,7 @@ def graver(floats: Scale | None, chosen: Scale | None) -> Scale | None:
     return floats
 
 
-__all__ = ["Difference", "Nature", "Scale", "choices", "difference", "graver", "worst"]
+__all__ = ["Difference", "Nature", "Scale", "choices", "coarse", "difference", "graver", "worst"]
 
 
 def agrees(scale: Scale | None) -> bool:

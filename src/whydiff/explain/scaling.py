@@ -18,12 +18,12 @@ import numpy as np
 from whydiff.capturing.adapters import Progress, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.explain.scale import Difference, Scale, choices, difference, graver, worst
+from whydiff.explain.scale import Difference, Scale, choices, coarse, difference, graver, stays, worst
 from whydiff.explain.sides import Side
 from whydiff.locate.rows import compared
 from whydiff.numbers.cancellation import Cancelled, cancelled
 from whydiff.numbers.metrics import is_integer, values
-from whydiff.numbers.tolerance import unit_roundoff
+from whydiff.numbers.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF, unit_roundoff
 from whydiff.pair.lockstep import Lockstep, matched
 from whydiff.pair.replay import Outputs
 from whydiff.pair.slices import counterparts
@@ -109,11 +109,14 @@ class _Test:
         origins: tuple[Modes, ...] = (program,) * len(self.origins)
         regions, together = None, frozenset[int]()
         settled = program.kept is not None and program.kept.nature in ("equal", "rounding")
+        faint = _is_faint(program.lifted) and (self._rounds_by_itself or any(map(self._from_outside, self.origins)))
         infinite = any(origin.comparison.value("inf_mismatch") for origin in self.origins)  # in float64 as well?
         if (not settled or infinite) and (
-            len(self.origins) > 1 or infinite or (self.origins and program.lifted is None)
+            len(self.origins) > 1 or infinite or faint or (self.origins and program.lifted is None)
         ):
             origins = self._each_origin(program)
+            if faint and origins and all(not stays(modes.lifted) for modes in origins):
+                program = replace(program, lifted=_as_coarse(program.lifted))
             together = frozenset(i for i, origin in enumerate(self.origins) if _strange(origin, origins[i]))
             regions = self._regions(program, together)
         return Scaling(
@@ -149,6 +152,25 @@ class _Test:
     def _differing(self) -> set[Slot]:
         """Outputs that differ as recorded."""
         return {slot for slot, comparison in self.case.localization.outputs if comparison.status == "differs"}
+
+    @property
+    def _rounds_by_itself(self) -> bool:
+        """Whether an op of either program gives a narrower dtype whatever it reads: float64 does not reach it."""
+        return any(count.code == "not lifted" for count in self.counts.values())
+
+    def _coarse(self, origin: Origin, both: tuple[Payload, Payload]) -> float:
+        """Unit roundoff of what float64 does not reach at an origin: an op of its own precision, numbers made outside."""
+        outside = self._from_outside(origin)
+        if outside or origin.kind not in ("implementation", "arguments", "region"):
+            return outside
+        return coarse(*both) if self._rounds_by_itself else 0.0
+
+    def _from_outside(self, origin: Origin) -> float:
+        """Unit roundoff of the numbers that Python or numpy made, if an origin is that they differ; else 0."""
+        read = [leaf for leaf in self.case.candidate.leaves if leaf.name in origin.leaves]
+        if origin.kind != "arguments" or not read or any(leaf.role != "constant" for leaf in read):
+            return 0.0
+        return min(UNIT_ROUNDOFF.get(leaf.spec.dtype, 0.0) for leaf in read)
 
     def _cancelled(self) -> Cancelled | None:
         """Each program carried out in float32 against itself in float64: does one lose what the other keeps?"""
@@ -283,6 +305,8 @@ class _Test:
         try:
             both = _payloads(step, er, ec)
             apart = difference(*both) or choices(*both)
+            if apart is not None:
+                apart = replace(apart, coarse=min(self._coarse(self.origins[index], both) for index in at))
             if substituted.issuperset(at):
                 step.substitute(er, ec)
         except WhydiffError as error:
@@ -345,6 +369,16 @@ def float64_throughout(reference: Trace, candidate: Trace) -> bool:
         if not is_integer(event.spec.dtype)
     }
     return bool(seen) and seen <= {"float64", "complex128"}
+
+
+def _is_faint(scale: Scale | None) -> bool:
+    """Whether a difference that stays is no more than rounding in float32 can make of an output (`CANCELLED_SHARE`)."""
+    unit = unit_roundoff("float32")
+    return stays(scale) and scale is not None and scale.double.mean <= unit**CANCELLED_SHARE * scale.double.magnitude
+
+
+def _as_coarse(scale: Scale | None) -> Scale | None:
+    return scale and replace(scale, double=replace(scale.double, coarse=unit_roundoff("float32")))
 
 
 def _strange(origin: Origin, modes: Modes) -> bool:

@@ -12,6 +12,7 @@ contradicts it. The first rule of `RULES` that applies decides:
 | `not_all_readable` | all compared is bit-equal, some outputs could not be read | inconclusive |
 | `other_structure` | all compared is bit-equal, one side has further outputs | incomparable |
 | `ran_otherwise` | all compared is bit-equal, a trace's program ran in another way while it was recorded | inconclusive |
+| `padding_differs` | all compared is bit-equal, rows found to be padding are not | incomparable |
 | `equal` | every output is bit-equal | identical; what differs inside is a note |
 | `other_nans` | every value is equal, and where both are NaN its bits are not | rounding |
 | `another_dtype` | every value is equal, some in another dtype | precision |
@@ -160,6 +161,18 @@ def ran_otherwise(found: Anchor, inside: Inside) -> Judged:
     )
 
 
+def padding_differs(found: Anchor, inside: Inside) -> Judged:
+    """What was compared is equal, and rows that hold padding, which nobody asked to leave out, are not."""
+    padded = [one for one in found.outputs if one.padding]
+    if not found.equal or not padded:
+        return None
+    rows = ", ".join(f"{one.padding} rows of {one.slot}" for one in padded[:3])
+    return Verdict.INCOMPARABLE, (
+        f"only what was found to be padding differs ({rows}); every other row is bit-equal. Name the rows to compare if "
+        "nobody reads these"
+    )
+
+
 def equal(found: Anchor, inside: Inside) -> Judged:
     """Every output was compared and is bit-equal, whatever the insides say."""
     if not found.equal:
@@ -284,6 +297,7 @@ RULES: tuple[Rule, ...] = (
     not_all_readable,
     other_structure,
     ran_otherwise,
+    padding_differs,
     equal,
     other_nans,
     another_dtype,

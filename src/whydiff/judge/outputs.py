@@ -35,6 +35,7 @@ class Compared:
         comparison: for the report.
         only: the side that alone has it.
         numbers: both values, cut to what corresponds, where both are held.
+        padding: how many rows were found to be padding, are not compared, and differ.
     """
 
     slot: Slot
@@ -42,6 +43,7 @@ class Compared:
     comparison: Comparison
     only: Literal["", "reference", "candidate"] = ""
     numbers: tuple[Payload, Payload] | None = None
+    padding: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +275,11 @@ def _numeric(
     if ours.dtype != theirs.dtype:
         return Compared(slot, "dtype" if comparison.status == "agrees" else "values", comparison, numbers=both)
     if comparison.status == "agrees":
-        return Compared(slot, "equal", comparison, numbers=both)
+        hidden = rows.get(slot)
+        whole = counterparts(reference, candidate, axes)
+        apart = hidden is not None and not hidden.asked and compare_payloads(*whole).status != "agrees"
+        padding = hidden.left_out if apart and hidden is not None else 0
+        return Compared(slot, "equal", comparison, numbers=both, padding=padding)
     return Compared(slot, "nan_bits" if _only_nans_differ(*both) else "values", comparison, numbers=both)
 
 

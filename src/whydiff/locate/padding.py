@@ -65,7 +65,7 @@ def leave_out(
     if rows is not None:
         named = _named(reference, rows)
         chosen = [
-            Rows(slot, keep, "they were named as rows not to compare")
+            Rows(slot, keep, "they were named as rows not to compare", asked=True)
             for slot, ours, _ in plain.returned
             if (keep := fitted(named, ours.bits.shape)) is not None
         ]

@@ -24,11 +24,13 @@ class Rows:
         slot: of the output.
         keep: bool, of the output's leading axes: True is compared.
         why: why the others are not, as the end of a sentence.
+        asked: the caller said so; else it was found by experiment.
     """
 
     slot: Slot
     keep: Array
     why: str
+    asked: bool = False
 
     @property
     def left_out(self) -> int:

@@ -57,6 +57,13 @@ def explained_calls(case: Case) -> set[tuple[int, int]]:
     return {origins[index].calls for index in explained(case)}
 
 
+def unjudged(case: Case) -> set[int]:
+    """Positions of origins that were to be explained and could not be carried out in float64, nor others of their kind."""
+    explained(case)
+    known: set[int] = case.shared("unjudged origins", set)
+    return known
+
+
 def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
     """One cause per key: the first origin's evidence, everybody's interventions.
 
@@ -136,7 +143,10 @@ def _explained(case: Case) -> dict[int, Finding]:
     rules = asked()
     found: dict[int, Finding] = {}
 
+    seen_here: set[int] = set()
+
     def visit(seen: Examined) -> None:
+        seen_here.add(seen.number)
         view = View(case, case.localization.origins[seen.number], seen)
         finding = _first(case, (_told(rule, rule.explain, view) for rule in rules))
         if finding is not None:
@@ -151,6 +161,7 @@ def _explained(case: Case) -> dict[int, Finding]:
     late = [index for index in sorted(first) if index not in judged and wanted(index)]
     if late:  # the walk came to them before it came to the first of their kind
         examine(case, chosen=late, visit=visit)
+    case.shared("unjudged origins", set).update(index for index in first if first[index] not in seen_here)
     found = _together(case, eligible | _folded(case), found, rules)
     return _joined(dict(sorted(found.items())), _places(rules))
 
@@ -298,10 +309,10 @@ def _idle(case: Case, verdict: Verdict) -> bool:
     """Whether a finding of this kind cannot be what makes the outputs differ."""
     if verdict is Verdict.SEMANTIC:
         return remember(case, "one program", lambda: _one_program(case))
-    return verdict is Verdict.PRECISION and _out_of_range(case)
+    return verdict is Verdict.PRECISION and out_of_range(case)
 
 
-def _out_of_range(case: Case) -> bool:
+def out_of_range(case: Case) -> bool:
     """Whether a number is finite on one side only: then the causes about ranges say what the narrower dtype did."""
     local = case.localization
     comparisons = (
@@ -350,4 +361,6 @@ __all__ = [
     "named",
     "narrow",
     "number",
+    "out_of_range",
+    "unjudged",
 ]

@@ -83,8 +83,13 @@ class View:
 
     @property
     def other_function(self) -> bool:
-        """Whether both sides compute different functions, also by the local test, which knows of cancellation."""
-        return not self.one_function and self.seen.result.verdict in (Verdict.SEMANTIC, Verdict.INCONCLUSIVE)
+        """Whether both sides compute different functions, also by the local test, which knows of cancellation.
+
+        What is infinite or NaN on one side in float64 too is not so for want of range: the function makes it.
+        """
+        verdict = self.seen.result.verdict
+        infinite = verdict is Verdict.UNSTABLE and not np.isfinite(self.apart)
+        return not self.one_function and (infinite or verdict in (Verdict.SEMANTIC, Verdict.INCONCLUSIVE))
 
     @functools.cached_property
     def outputs(self) -> tuple[Array, Array]:
@@ -103,13 +108,7 @@ class View:
     @property
     def changed_arguments(self) -> list[tuple[int | str, Any, Any]]:
         """(position or name, reference's, candidate's) plain arguments that differ between calls of one target."""
-        if self.single is None or self.single[0].target != self.single[1].target:
-            return []
-        (args, kwargs), (others, named) = (call.arguments for call in self.single)
-        pairs: list[tuple[int | str, Any, Any]] = [
-            (i, a, b) for i, (a, b) in enumerate(zip(args, others, strict=False)) if a != b
-        ]
-        return pairs + [(n, kwargs.get(n), named.get(n)) for n in {**kwargs, **named} if kwargs.get(n) != named.get(n)]
+        return given_otherwise(*self.single) if self.single is not None else []
 
     def give_argument(self) -> tuple[Intervention, ...]:
         """The reference's argument, if exactly one differs and nothing else, and the program did not make it itself."""
@@ -273,6 +272,17 @@ def _constants(case: Case, reads: tuple[Event, Event]) -> tuple[Leaf, Leaf] | No
     ours, theirs = found
     alike = ours.spec.shape == theirs.spec.shape and ours.spec.dtype == theirs.spec.dtype
     return (ours, theirs) if alike and ours.fingerprint != theirs.fingerprint else None
+
+
+def given_otherwise(ours: Call, theirs: Call) -> list[tuple[int | str, Any, Any]]:
+    """(position or name, reference's, candidate's) plain arguments that differ between calls of one target."""
+    if ours.target != theirs.target:
+        return []
+    (args, kwargs), (others, named) = ours.arguments, theirs.arguments
+    pairs: list[tuple[int | str, Any, Any]] = [
+        (i, a, b) for i, (a, b) in enumerate(zip(args, others, strict=False)) if a != b
+    ]
+    return pairs + [(n, kwargs.get(n), named.get(n)) for n in {**kwargs, **named} if kwargs.get(n) != named.get(n)]
 
 
 def number(payload: Payload) -> Array:

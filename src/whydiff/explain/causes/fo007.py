@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance
+from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance, out_of_range
 from whydiff.explain.causes._state import listed
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
 
 _LEVEL = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
 
@@ -64,11 +65,11 @@ class StepLeftOut(CauseRule):
     def explain(self, view: View) -> Finding | None:
         """Ops on one side only."""
         counts = [len(calls) for calls in view.seen.calls]
-        if view.origin.kind != "region" or not view.other_function or min(counts) or not max(counts):
+        if view.origin.kind != "region" or min(counts) or not max(counts):
             return None
         side = int(counts[1] > 0)
         calls = view.seen.calls[side]
-        if any(call.rng for call in calls):
+        if any(call.rng for call in calls) or not (view.other_function or _keeps_in_range(view, calls)):
             return None
         name, other = ("candidate", "reference") if side else ("reference", "candidate")
         ops = listed(call.site.op for call in calls)
@@ -128,6 +129,13 @@ class StepLeftOut(CauseRule):
         yield (lambda: other(False)), (lambda: other(True))
         yield (lambda: moved(True)), (lambda: moved(False))
         yield (lambda: x * torch.tensor(6.6332496)), (lambda: x * torch.tensor(6.5, dtype=torch.bfloat16).float())
+
+
+def _keeps_in_range(view: View, calls: Sequence[Call]) -> bool:
+    """Whether a step moves numbers, however little, of runs of which one ends in infinity or NaN: a clamp, an epsilon."""
+    roles = for_framework(view.case.reference.framework).roles
+    casts = all(Role.CAST in roles(call.site.op) for call in calls)
+    return not casts and view.apart > 0 and out_of_range(view.case)
 
 
 def what_it_does(view: View, side: int) -> str:

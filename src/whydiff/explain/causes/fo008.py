@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.explain.arguments import ABSENT, differing_arguments
+from whydiff.explain.arguments import ABSENT, as_value, differing_arguments
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._explained import Finding, View, causes_of, grouped, unjudged
+from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import listed
+from whydiff.explain.causes._view import given_otherwise
+from whydiff.numbers.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Verdict
 
 _KINDS = ("arguments", "region")
@@ -85,7 +88,37 @@ class FormulaDiffers(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of arguments or of lists of ops."""
-        return causes_of(case, self.code, self.name, _remedy)
+        yield from causes_of(case, self.code, self.name, _remedy)
+        if not enough(case):
+            yield from self._unjudged(case)
+
+    def _unjudged(self, case: Case) -> Iterator[Cause]:
+        """Ops that float64 cannot judge (somebody's own, in numpy) and that are given one other argument.
+
+        Only where the results lie farther apart than rounding or another precision can take them.
+        """
+        for number in sorted(unjudged(case)):
+            origin = case.localization.origins[number]
+            ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+            apart, changed = origin.comparison.value("rel_l2"), given_otherwise(ours, theirs)
+            unit = max((UNIT_ROUNDOFF.get(event.spec.dtype, 1.0) for event in ours.writes), default=1.0)
+            if origin.kind != "arguments" or len(changed) != 1 or apart is None or apart <= unit**CANCELLED_SHARE:
+                continue
+            which, one, other = changed[0]
+            value = as_value(one)
+            if value is None or as_value(other) is None:
+                continue
+            text = f"of {ours.site.op}, argument {which} is {_shown(one)} in the reference and {_shown(other)} in the candidate"
+            finding = Finding(
+                self.code,
+                (ours.target, text),
+                Verdict.SEMANTIC,
+                (Evidence(f"{text}; the results lie {apart:.2g} of their size apart", {"apart": apart}),),
+                (Intervention("set-argument", str(theirs.site), (which, *value)),),
+                {"text": text},
+                general=True,
+            )
+            yield from grouped([[(origin, finding)]], self.code, self.name, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """A softmax over the other axis."""

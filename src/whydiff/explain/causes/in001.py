@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from whydiff.explain.causes._differs import factor_of, reading, statement
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._state import Difference, remember, touched
 from whydiff.numbers.comparison import compare_payloads
+from whydiff.numbers.tolerance import CANCELLED_SHARE, ROUNDING_LEVEL, UNIT_ROUNDOFF
 from whydiff.records import Cause, Comparison, Evidence, Intervention, Leaf, Origin, Remedy, Verdict
 
 
@@ -31,7 +33,8 @@ class InputDiffers(CauseRule):
 
     Evidence required:
         The fingerprints of the input differ, with the number of differing elements and their size where
-        the values were kept, or the two shapes or dtypes.
+        the values were kept, or the two shapes or dtypes. What Python or numpy made and differs by no more than half of
+        its digits is called another precision: nothing can tell more.
 
     Look-alikes:
         IN002 and IN003 if what enters are positions or a mask. A value that numpy made from tensors that differ
@@ -63,9 +66,13 @@ class InputDiffers(CauseRule):
         steps = view.give_constants()
         if not steps or _differs_before(view.case, view.origin):
             return None
+        faint = [_share(view.case, step) for step in steps]
+        if all(share <= 0.0 for share in faint):
+            return None  # rounded otherwise by Python or numpy: no other input
         evidence = [one for step in steps for one in _entering(view.case, step, str(view.origin.site.at("")))]
         key = tuple(str(step) for step in steps)
-        return Finding(self.code, key, Verdict.SEMANTIC, tuple(evidence), steps, {"at": str(view.origin.site.at(""))})
+        verdict = Verdict.PRECISION if max(faint) <= CANCELLED_SHARE else Verdict.SEMANTIC
+        return Finding(self.code, key, verdict, tuple(evidence), steps, {"at": str(view.origin.site.at(""))})
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per differing input, and per place where others enter."""
@@ -164,10 +171,29 @@ def _constant(case: Case, origin: Origin) -> bool:
     return bool(origin.leaves) and all(roles.get(name) == "constant" for name in origin.leaves)
 
 
+def _share(case: Case, step: Intervention) -> float:
+    """The share of its digits by which what enters differs: 0 is rounding, 1 all of them, or not known.
+
+    What Python and numpy do cannot be carried out in float64, so that nothing tells more. A narrower dtype on the way
+    takes half of the digits.
+    """
+    ours, theirs = _pair(case, step)
+    comparison = _difference(case, ours, theirs).comparison
+    apart = None if comparison is None else comparison.value("rel_l2")
+    unit = UNIT_ROUNDOFF.get(ours.spec.dtype)
+    if apart is None or unit is None or not 0 < apart < 1:
+        return 1.0
+    return 0.0 if apart <= ROUNDING_LEVEL * unit else 1.0 - math.log(apart) / math.log(unit)
+
+
+def _pair(case: Case, step: Intervention) -> tuple[Leaf, Leaf]:
+    ours = next(leaf for leaf in case.reference.leaves if leaf.name == (step.value or step.target))
+    return ours, next(leaf for leaf in case.candidate.leaves if leaf.name == step.target)
+
+
 def _entering(case: Case, step: Intervention, at: str) -> Iterator[Evidence]:
     """What enters there on both sides."""
-    ours = next(leaf for leaf in case.reference.leaves if leaf.name == (step.value or step.target))
-    theirs = next(leaf for leaf in case.candidate.leaves if leaf.name == step.target)
+    ours, theirs = _pair(case, step)
     difference = _difference(case, ours, theirs)
     yield Evidence(
         f"what enters at {at} from outside of the recorded program (Python or numpy made it) differs: "

@@ -74,8 +74,9 @@ class StaleCache(CauseRule):
             return None  # two projections, not two runs of one: FO006
         older = "an older" if theirs.index < counterpart else "a later"
         readers = list(readers_of(case, ours.index, theirs.index))
-        if not readers:
-            return None
+        returned = {event.site for call in case.candidate.calls if call.kind == "return" for event in call.reads}
+        if all(event.site in returned for event in readers):
+            return None  # what is returned is another point of the computation: NC001
         evidence = Evidence(
             f"{readers[0].site} reads {older} value: {theirs.site} wrote it, and {wanted.site} is the counterpart of "
             f"what the reference reads ({ours.site}); ops and arguments agree",
@@ -118,7 +119,7 @@ class StaleCache(CauseRule):
         return lambda: run(1), lambda: run(0)
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """Another projection of the same prompt; two draws used in another order."""
+        """Another projection of the same prompt; two draws used in another order; a result of an earlier round returned."""
         import torch
 
         torch.manual_seed(0)
@@ -134,6 +135,14 @@ class StaleCache(CauseRule):
             one, other = torch.randn(5, 8, generator=generator), torch.randn(5, 8, generator=generator)
             return keys(other if swapped else one)
 
+        def after(rounds: int) -> Any:
+            state, kept = prompt, []
+            for _ in range(3):
+                state = torch.tanh(keys(state)) + state
+                kept.append(state)
+            return kept[rounds], state.sum(-1)
+
+        yield lambda: after(1), lambda: after(2)
         yield lambda: attended(values, keys), lambda: attended(keys, values)
         yield lambda: noisy(False), lambda: noisy(True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._order import flags, single_regions, visit_origins
@@ -76,14 +77,12 @@ class ReductionOrder(CauseRule):
             if key in proofs or len(proofs) == MOST_PROOFS:
                 alike[key] = alike.get(key, 0) + 1
                 return
-            proof = prove(
-                step.reference,
-                call_r,
-                [step.reference.read(event) for event in call_r.reads],
-                step.candidate,
-                call_c,
-                [step.candidate.read(event) for event in call_c.reads],
-            )
+            try:
+                sides = ((step.reference, call_r), (step.candidate, call_c))
+                reads = [[executor.read(event) for event in call.reads] for executor, call in sides]
+            except PayloadError:  # what cannot be executed again made it: nothing is shown
+                return
+            proof = prove(step.reference, call_r, reads[0], step.candidate, call_c, reads[1])
             proofs[key] = str(call_r.site), proof
 
         def wanted(call_r: Call, call_c: Call) -> bool:

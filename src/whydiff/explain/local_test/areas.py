@@ -20,6 +20,7 @@ class Area:
         events: the look, per side.
         calls: per side, in execution order.
         regions, reads: both sides as one operation, and what it read.
+        lost: why something that it read is not there; empty: all is.
     """
 
     origin: int
@@ -27,6 +28,7 @@ class Area:
     calls: tuple[list[Call], list[Call]]
     regions: list[Region] = field(default_factory=list)
     reads: list[list[Payload]] = field(default_factory=lambda: [[], []])
+    lost: str = ""
 
 
 def areas(case: Case, numbers: Sequence[int]) -> list[tuple[Area, tuple[int, int]]]:

@@ -129,7 +129,10 @@ class _Watched(Lockstep):
 
     def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
         for area, side, events in self.watched.get((name, call.index), ()):
-            area.reads[side] += [executor.payload(executor.read(event)) for event in events]
+            try:
+                area.reads[side] += [executor.payload(executor.read(event)) for event in events]
+            except WhydiffError as error:  # a hole: this area cannot be judged, others can
+                area.lost = error.what
         super()._run(name, executor, call, recorded=recorded)
 
 
@@ -278,6 +281,8 @@ class _Tester(Watcher):
         self.told.append(Examined(*what))
 
     def _judge_area(self, area: Area) -> LocalResult:
+        if area.lost:
+            return undecided(f"its inputs are not there: {area.lost}")
         outputs, operations = [], []
         for side, executor in enumerate((self.step.reference, self.step.candidate)):
             region, event = area.regions[side], area.events[side]
