@@ -169,7 +169,9 @@ def localize(
     recorded = from_fingerprints(reference, candidate, alignment, same)
     unpaired = alignment.unpaired_reference or alignment.unpaired_candidate
     differs = any(comparison.status == "differs" for _, comparison in recorded.outputs)  # an input given back, say
-    if not unpaired and not differs and not recorded.origins and not recorded.propagated and not recorded.counts:
+    clean = not (unpaired or differs or recorded.origins or recorded.propagated or recorded.counts)
+    undecided = any(comparison.status == "not_compared" for _, comparison in recorded.outputs)
+    if clean and (not undecided or replayable(reference) or replayable(candidate)):
         return recorded, ()
     why_not = [
         f"the {name} cannot be replayed: {why}"

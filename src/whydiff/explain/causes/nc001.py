@@ -18,8 +18,8 @@ class NotCounterparts(CauseRule):
     """Two returned values are not the same point of the computation.
 
     What it detects:
-        A returned value whose counterpart is another value of the same run: both runs compute both values, and
-        return one each. The typical pair is a hidden state before and after the final norm.
+        A returned value whose counterpart is another value of the same run, or another part of one: both runs
+        compute both values, and return one each. The typical pair is a hidden state before and after the final norm.
 
     Why it happens:
         ``hidden_states[-1]`` is after the final norm in most of transformers, the last layer's output is
@@ -65,7 +65,10 @@ class NotCounterparts(CauseRule):
                 continue
             for er, ec in matched(*returned, "reads"):
                 found = partner.get(er.producer, -1)
-                if min(er.producer, ec.producer, found) < 0 or found == ec.producer or same(er, ec):
+                if min(er.producer, ec.producer, found) < 0 or same(er, ec):
+                    continue
+                if found == ec.producer:
+                    yield from self._part(er, ec, _written(ours[er.producer], er, theirs[found])) if alike else ()
                     continue
                 if ec.producer not in partner.values() or er.spec.numel != ec.spec.numel:
                     continue  # only one run computes it: then a step is left out
@@ -75,6 +78,26 @@ class NotCounterparts(CauseRule):
                 between = _between(case.candidate, ec.producer, found, anywhere=alike)
                 if between:
                     yield self._cause(er, ec, written, between, found > ec.producer)
+
+    def _part(self, er: Event, ec: Event, written: Event | None) -> Iterator[Cause]:
+        """Another part of the same value."""
+        looks = [(one.spec.shape, one.spec.strides, one.spec.offset) for one in (er, ec)]
+        if written is None or looks[0] == looks[1]:
+            return
+        evidence = Evidence(
+            f"the candidate's {ec.site.slot} is another part of {written.site} than the reference's {er.site.slot}, and both "
+            "runs compute the same values",
+            {"returned": str(ec.site), "of": str(written.site), "reference_offset": looks[0][2], "offset": looks[1][2]},
+        )
+        yield Cause(
+            code=self.code,
+            name=self.name,
+            site=str(ec.site),
+            verdict=Verdict.INCOMPARABLE,
+            evidence=(evidence,),
+            remedy=Remedy("Compare the same part of the value: return (or cut out) the same elements on both sides."),
+            interventions=(Intervention("read-from", str(ec.site), (str(written.site), *looks[0])),),
+        )
 
     def _cause(self, er: Event, ec: Event, written: Event, between: list[Call], later: bool) -> Cause:
         look = () if written.spec == er.spec else (er.spec.shape, er.spec.strides, er.spec.offset)
