@@ -135,9 +135,12 @@ class Changed:
             found = Replayed(outputs, stopped=stopped)
         else:
             on, stage = progress or (None, "replay")
-            watch = _both(self._keeping(interventions), computing(sides.candidate, interventions))
-            found = replay(executor, watch=watch, progress=on, stage=stage)
+            found = replay(executor, watch=self.watching(interventions), progress=on, stage=stage)
         return found, executor
+
+    def watching(self, interventions: Sequence[Intervention]) -> Watch | None:
+        """Who carries out, as calls are executed, what `executor` cannot know before; None: there is nothing of it."""
+        return _both(self._keeping(interventions), computing(self.sides.candidate, interventions))
 
     def _keeping(self, interventions: Sequence[Intervention]) -> Watch | None:
         """Who keeps what calls write for the reads that are to have it as it was then; None: nobody."""

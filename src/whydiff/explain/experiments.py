@@ -8,18 +8,20 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from whydiff.capturing.adapters import Executor, replayable
+from whydiff.explain.activations import COMPUTE
 from whydiff.explain.changed import Changed, Lifted, Watched, executor_of, key_of
 from whydiff.explain.interventions import CHANGES, EXCHANGES
 from whydiff.explain.mirror import mirrored
 from whydiff.explain.sides import Side, Sides
-from whydiff.locate.origins import find_origins
+from whydiff.locate.origins import walk_origins
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, measure
-from whydiff.pair.lockstep import numbered_alike
+from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
+from whydiff.pair.lockstep import Lockstep, numbered_alike
 from whydiff.pair.replay import Outputs, replay
 from whydiff.pair.slices import counterparts
-from whydiff.records import Comparison, Intervention, Lift, Payload, Slot
+from whydiff.records import Comparison, Intervention, Lift, Origin, Payload, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +139,18 @@ class Experiments:
     def origins_after(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> set[str] | None:
         """Sites (the reference's) of the origins that remain in a replay under interventions; None: it cannot be told.
 
-        Where an op of one side stands in the other's place, nothing remains.
+        Where an op of one side stands in the other's place, nothing remains. A value that was computed by a formula
+        is right to rounding, and what remains of its origin then is none.
         """
         changed = self._on(on)
         if not changed.replays(interventions):
             return None
         sides = changed.sides
-        found = find_origins(
-            executor_of(sides.reference), changed.executor(interventions), sides.alignment, axes=sides.axes
-        )
+        executors = executor_of(sides.reference), changed.executor(interventions)
+        step = Lockstep(*executors, sides.alignment, sides.axes)
+        step.watch = changed.watching(interventions)
+        found = walk_origins(step)
+        computed = any(item.name == COMPUTE for item in interventions)
         gone = {
             (i.value[0] if isinstance(i.value, tuple) else i.value, i.target)
             for i in interventions
@@ -154,7 +159,8 @@ class Experiments:
         return {
             str(origin.site if on == "candidate" else origin.candidate_site)
             for origin in found.origins
-            if (str(origin.site.at("")), str(origin.candidate_site.at(""))) not in gone
+            if not (computed and _is_rounding(origin))
+            and (str(origin.site.at("")), str(origin.candidate_site.at(""))) not in gone
         }
 
     def plain_outputs(self, side: Side, interventions: Sequence[Intervention] = ()) -> Outputs:
@@ -225,6 +231,12 @@ def _counterparts(sides: Sides, slot: Slot, wanted: Payload, given: Payload) -> 
     """What of two outputs corresponds: the larger one's counterpart, without the rows that are left out."""
     ours, theirs = (compared(sides.rows, slot, payload) for payload in counterparts(wanted, given, sides.axes))
     return ours, theirs
+
+
+def _is_rounding(origin: Origin) -> bool:
+    """Whether what is left at an origin is no more than rounding in float32 makes of a formula's result."""
+    apart = origin.comparison.value("rel_l2")
+    return apart is not None and apart <= SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
 
 
 def _apart(sides: Sides, wanted: Outputs, given: Outputs) -> float | None:

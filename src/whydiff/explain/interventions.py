@@ -148,18 +148,10 @@ def _contiguous(spec: TensorSpec) -> bool:
 
 
 class _Following(Lockstep):
-    """The reference's program follows the candidate: at every pair it takes the candidate's values.
-
-    Attributes:
-        watch: told of every call of the candidate after it is executed.
-    """
-
-    watch: Watch | None = None
+    """The reference's program follows the candidate: at every pair it takes the candidate's values."""
 
     def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
         super()._run(name, executor, call, recorded=False)
-        if name == "candidate" and self.watch is not None:
-            self.watch(executor, call)
 
     def put(self, er: Event, ec: Event, reader: Call | None) -> bool:
         """The candidate takes the reference's value, or has it as a larger one's counterpart; False if it cannot."""

@@ -5,7 +5,7 @@ Source of the method: resynchronising, ``docs/explanation/origins.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,6 +119,7 @@ class Lockstep:
         self.sliced: list[tuple[str, SliceMap, str]] = []
         self.failed: dict[str, list[str]] = {}
         self.stopped: dict[str, str] = {}
+        self.watch: Callable[[Executor, Call], None] | None = None
         self.fused: list[str] = []
         self.unfaithful: dict[str, list[str]] = {"reference": [], "candidate": []}
         self.executed = {"reference": 0, "candidate": 0}
@@ -175,6 +176,8 @@ class Lockstep:
         if why:
             self.failed.setdefault(f"{name}: {why}", []).append(str(call.site))
             self.stopped.setdefault(name, str(call.site))
+        if name == "candidate" and self.watch is not None:
+            self.watch(executor, call)
 
     def looks(self, reference: Call, candidate: Call, slot: str) -> list[Look]:
         """Paired reads (``slot="reads"``) or writes of a pair, with whether their bits agree now.
