@@ -34,7 +34,7 @@ from whydiff.judge.ranking import rank
 from whydiff.judge.verdict import judge
 from whydiff.judge.verify import verify
 from whydiff.judge.weighing import weighed
-from whydiff.locate.by_fingerprint import from_fingerprints
+from whydiff.locate.by_fingerprint import agrees, from_fingerprints
 from whydiff.locate.growth import measure_growth
 from whydiff.locate.influence import without_influence
 from whydiff.locate.localization import Localization
@@ -167,11 +167,7 @@ def localize(
 ) -> tuple[Localization, tuple[str, ...]]:
     """Where: from fingerprints if they settle it, else by replaying both programs twice (plain, resynchronised)."""
     recorded = from_fingerprints(reference, candidate, alignment, same)
-    unpaired = alignment.unpaired_reference or alignment.unpaired_candidate
-    differs = any(comparison.status == "differs" for _, comparison in recorded.outputs)  # an input given back, say
-    clean = not (unpaired or differs or recorded.origins or recorded.propagated or recorded.counts)
-    undecided = any(comparison.status == "not_compared" for _, comparison in recorded.outputs)
-    if clean and (not undecided or replayable(reference) or replayable(candidate)):
+    if agrees(recorded, alignment, decided=not (replayable(reference) or replayable(candidate))):
         return recorded, ()
     why_not = [
         f"the {name} cannot be replayed: {why}"

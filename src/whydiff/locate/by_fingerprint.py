@@ -79,6 +79,14 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
     )
 
 
+def agrees(found: Localization, alignment: Alignment, *, decided: bool) -> bool:
+    """Whether nothing differs, by fingerprint, and nothing is unpaired; ``decided``: and no output's is unknown."""
+    statuses = {comparison.status for _, comparison in found.outputs}
+    unlike = statuses & ({"differs", "not_compared"} if decided else {"differs"})  # an input given back, say
+    unpaired = alignment.unpaired_reference or alignment.unpaired_candidate
+    return not (unpaired or unlike or found.origins or found.propagated or found.counts)
+
+
 def _inside(scope: str, call: Call) -> bool:
     outer = call.site.scope
     return call.kind == "module" and scope != outer and (not outer or scope.startswith(outer + "."))
