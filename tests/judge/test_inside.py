@@ -24,7 +24,6 @@ def told(*, differs: bool = False, origins: int = 0, **sides: Any) -> Any:
         reference=SimpleNamespace(**{**fine, **sides.get("reference", {})}),
         candidate=SimpleNamespace(**{**fine, **sides.get("candidate", {})}),
         alignment=Alignment((), unpaired_reference=(1, 2), unpaired_candidate=(3,)),
-        runs=(None, None),
         rows={},
         runs=(None, None),
     )
