@@ -203,6 +203,8 @@ class Experiments:
         """
         changed = self._on(on)
         sides = changed.sides
+        if False in (sides.reference.observer.unchanged, sides.candidate.observer.unchanged):
+            return self._apart_plainly(changed, interventions)
         if any(item.name in CHANGES for item in interventions) or not changed.replays(interventions):
             return None
         if replayable(sides.reference) or replayable(sides.candidate):
@@ -210,6 +212,17 @@ class Experiments:
         wide = Lift("float64")
         ours = self.lifted("reference" if on == "candidate" else "candidate", wide).outputs
         return _apart(sides, ours, self.lifted(on, wide, interventions).outputs)
+
+    def _apart_plainly(self, changed: Changed, interventions: Sequence[Intervention]) -> float | None:
+        """The same of the live programs, run plainly in float64: what was recorded is not what gave the outputs."""
+        ours, theirs = changed.sides.runs
+        if ours is None or theirs is None or not changed.reruns(interventions):
+            return None
+        given = ours.lifted("float64"), theirs.lifted("float64", interventions)
+        wanted, other = (
+            {one.slot: one.payload for one in outputs or () if one.payload is not None} for outputs in given
+        )
+        return None if None in given else _apart(changed.sides, wanted, other)
 
 
 def _outcome(sides: Sides, wanted: Outputs, outputs: Outputs, method: Literal["rerun", "replay"]) -> Outcome:

@@ -76,6 +76,11 @@ class Climb:
         return "" if self.rung is None else self.rung.name
 
     @property
+    def part_name(self) -> str:
+        """The part's name; empty: none was found."""
+        return "" if self.part is None else self.part.name
+
+    @property
     def mended_below(self) -> bool:
         """Whether compiling up to the rung below was tried, and gives what the program gives uncompiled, bit for bit."""
         return any(step.way == Way(self.below) and step.apart == 0 for step in self.steps)

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.experiments import Outcome
-from whydiff.explain.ladder import Climb
-from whydiff.explain.reruns import SIDES, changed_by_looking, computes_in
+from whydiff.explain.ladder import Climb, climbed
+from whydiff.explain.reruns import SIDES, changed_by_looking, computes_in, rerun
 from whydiff.explain.sides import Side
-from whydiff.records import Direction, Evidence, Intervention
+from whydiff.records import Direction, Evidence, Intervention, Verdict
 
+NAMED = ("random", "decomposition")
+"""Parts of a compiler that have a cause of their own."""
 DIRECTIONS: dict[Side, Direction] = {"candidate": "take_away", "reference": "put_in"}
 
 
@@ -47,6 +49,49 @@ def rounding_changes(side: Side) -> tuple[tuple[Intervention, ...], tuple[Interv
     return (place, wide) if side == "candidate" else (wide, place)
 
 
+def mirrored_pair(
+    side: Side, compiled: Intervention, eager: Intervention
+) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
+    """What takes a cause away and puts it in, of a change to the compiled side and one to the other side."""
+    return ((compiled,), (eager,)) if side == "candidate" else ((eager,), (compiled,))
+
+
+def nature(case: Case) -> Verdict:
+    """What unobserved runs at two precisions say of the difference."""
+    found = rerun(case)
+    return Verdict.INCONCLUSIVE if found is None else found.verdict
+
+
+def ladders(case: Case) -> Iterator[tuple[Side, Climb]]:
+    """Compiled sides whose difference no excess precision explains, with what the ladder says of them."""
+    for side in compiled_sides(case):
+        if not (keeps_wide(case, side) or rounds_in_place(case, side)):
+            ladder = climbed(case, side)
+            if ladder is not None:
+                yield side, ladder
+
+
+def autocasts(case: Case, side: Side) -> bool:
+    """Whether a compiled side without autocast gives the other side's outputs, and its own ops one by one stay as they are."""
+    off, eager = Intervention("autocast-off", side), uncompiled(side)
+    return gives(case, (off,), side) and gives(case, (eager,), side) and gives(case, (off, eager), side)
+
+
+def autocasts_to(case: Case, side: Side) -> str:
+    """The dtype under autocast to which the other side gives the compiled side's outputs; the first, if none does."""
+    on: Side = SIDES[1 - SIDES.index(side)]
+    ways = {dtype: (Intervention("autocast-on", "the program", dtype),) for dtype in ("bfloat16", "float16")}
+    return next((dtype for dtype, way in ways.items() if gives(case, way, on)), "bfloat16")
+
+
+def explained(case: Case, side: Side) -> bool:
+    """Whether a cause that knows its mistake stands for what a compiler does to this side."""
+    if keeps_wide(case, side) or rounds_in_place(case, side):
+        return True
+    ladder = climbed(case, side)
+    return ladder is not None and (ladder.stale or ladder.part_name in NAMED or autocasts(case, side))
+
+
 def keeps_wide(case: Case, side: Side) -> bool:
     """Whether the other side gives the compiled side's outputs bit for bit when it keeps 16-bit values wide."""
     trace = case.reference if side == "reference" else case.candidate
@@ -64,7 +109,7 @@ def on_the_ladder(ladder: Climb) -> Evidence:
     """What the ladder says, as evidence: the part of the compiler, and every way that was tried."""
     data = {
         "component": ladder.component,
-        "part": ladder.part.name if ladder.part is not None else "",
+        "part": ladder.part_name,
         "item": ladder.item,
         "unfinished": ladder.unfinished,
         "steps": [f"{step.way}: {step.failed or step.apart}" for step in ladder.steps],
@@ -96,9 +141,16 @@ def same_outputs(case: Case, interventions: Sequence[Intervention], side: Side) 
 
 __all__ = [
     "DIRECTIONS",
+    "NAMED",
+    "autocasts",
+    "autocasts_to",
     "compiled_sides",
+    "explained",
     "gives",
     "keeps_wide",
+    "ladders",
+    "mirrored_pair",
+    "nature",
     "on_the_ladder",
     "rounding_changes",
     "rounds_in_place",

@@ -178,11 +178,12 @@ def _rounding_at_the_end(graph: Any, _: Any) -> Any:
     return run
 
 
-def _nearer(case: Case, side: str, narrow: tuple[str, ...]) -> Evidence:
+def _nearer(case: Case, side: Side, narrow: tuple[str, ...]) -> Evidence:
     """What the compiled side keeps in 16 bits, and which side is nearer to float64."""
     found = rerun(case)
     text = f"the {side} computes in {' and '.join(narrow)} and gives other outputs compiled than op by op"
-    data: dict[str, Any] = {"side": side, "dtypes": list(narrow)}
+    data: dict[str, Any] = {"side": side, "dtypes": list(narrow), "component": _backend(case, side)}
+    data |= {"part": "excess-precision", "item": ""}
     if found is not None:
         nearer = SIDES[int(found.errors[1] < found.errors[0])]
         data |= {"errors": list(found.errors), "nearer": nearer}
@@ -191,6 +192,13 @@ def _nearer(case: Case, side: str, narrow: tuple[str, ...]) -> Evidence:
             f"candidate {found.errors[1]:.1e})"
         )
     return Evidence(text, data)
+
+
+def _backend(case: Case, side: Side) -> str:
+    """What compiles a side, by name."""
+    run = case.runs[SIDES.index(side)]
+    rungs = () if run is None else run.rungs()
+    return rungs[-1].name if rungs else ""
 
 
 REGISTER = FusedExcessPrecision()

@@ -7,15 +7,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._compiled import (
-    DIRECTIONS,
-    compiled_sides,
-    keeps_wide,
-    on_the_ladder,
-    rounds_in_place,
-    tried,
-    uncompiled,
-)
+from whydiff.explain.causes._compiled import DIRECTIONS, compiled_sides, explained, on_the_ladder, tried, uncompiled
 from whydiff.explain.ladder import Climb, climbed
 from whydiff.explain.reruns import rerun
 from whydiff.explain.sides import Side
@@ -72,7 +64,7 @@ class CompiledOtherwise(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per compiled side, unless the bits it keeps explain it."""
         for side in compiled_sides(case):
-            if not (keeps_wide(case, side) or rounds_in_place(case, side)):
+            if not explained(case, side):
                 yield _cause(self, case, side)
 
     def example(self) -> tuple[Any, Any]:

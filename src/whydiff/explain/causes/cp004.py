@@ -7,10 +7,12 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._compiled import DIRECTIONS, gives, ladders, on_the_ladder
 from whydiff.explain.causes._other_leaf import OtherLeaf, stale
+from whydiff.explain.ladder import Climb
 from whydiff.explain.reruns import SIDES
 from whydiff.explain.sides import Side
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.records import Cause, Evidence, Experiment, Intervention, Remedy, Verdict
 
 
 class StaleConstant(CauseRule):
@@ -40,7 +42,8 @@ class StaleConstant(CauseRule):
 
     How it is verified:
         By replay: the traced program's constant gets the tensor that is held under its name (``restore-state``), and
-        must give the other side's outputs; with the old values in the tensor's place the other side must give its.
+        must give the other side's outputs; with the old values in the tensor's place the other side must give its. What
+        `torch.compile` kept is not seen: there it is compiled anew (``trace-anew``), and the cause is located only.
 
     References:
         JAX, "The sharp bits", pure functions; Common gotchas, "jit and global state".
@@ -57,6 +60,38 @@ class StaleConstant(CauseRule):
             found = [one for one in stale(case) if one.frozen == side]
             if found:
                 yield self._cause(side, found)
+        for side, ladder in ladders(case):
+            if ladder.stale:
+                yield self._located(case, side, ladder)
+
+    def _located(self, case: Case, side: Side, ladder: Climb) -> Cause:
+        """Compiled code that nobody saw inside: what it kept is not known, so that it cannot be put into the other side."""
+        anew = (Intervention("trace-anew", side),)
+        equal = gives(case, anew, side)
+        experiment = Experiment(
+            interventions=anew,
+            prediction="gives the other side's outputs bit for bit",
+            outcome="gives them bit for bit" if equal else "gives other outputs than before",
+            status="confirmed" if equal else "inconclusive",
+            method="rerun",
+            direction=DIRECTIONS[side],
+        )
+        return Cause(
+            code=self.code,
+            name=self.name,
+            site=f"the {side}",
+            verdict=Verdict.SEMANTIC,
+            evidence=(on_the_ladder(ladder),),
+            remedy=Remedy(
+                "Compile the program again after what it reads has changed, or let the compiler guard it.",
+                "torch.compiler.reset()\n",
+                carried_out=equal and side == "candidate",
+            ),
+            status="located" if equal else "inconclusive",
+            reason="compiled anew it gives the other side's outputs; which value the compiled code kept is not known",
+            experiments=(experiment,),
+            says=f"the {side}'s compiled code is of another state of the program",
+        )
 
     def _cause(self, side: Side, found: list[OtherLeaf]) -> Cause:
         names = ", ".join(one.held.name for one in found)

@@ -47,14 +47,18 @@ class Way:
         rung: up to where; the last one is the compiler as the program asks for it.
         without: parts that are left out.
         keep: how often the (one, counted) part is still done before it is left out.
+        only: what the (one, counted) part is not done to, by name; everything else it is; empty: ``keep`` decides.
     """
 
     rung: str
     without: tuple[str, ...] = ()
     keep: int = 0
+    only: str = ""
 
     def __str__(self) -> str:
         text = self.rung + "".join(f", without {name}" for name in self.without)
+        if self.only:
+            return f"{text} of {self.only}"
         return f"{text} after the first {self.keep}" if self.keep else text
 
 

@@ -71,11 +71,11 @@ class Run(ABC):
             whydiff.errors.TargetError: the program raised.
         """
 
-    def lifted(self, dtype: Precision) -> tuple[Output, ...] | None:
+    def lifted(self, dtype: Precision, interventions: Iterable[Intervention] = ()) -> tuple[Output, ...] | None:
         """Everything the program gives back when it runs plainly with the same values at another precision.
 
         State and inputs that are narrower are widened (exactly), for 16 bits all are rounded; None: the program, or the
-        framework, cannot.
+        framework, cannot. ``interventions`` need no donor.
         """
         return None
 

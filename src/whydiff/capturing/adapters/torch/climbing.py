@@ -158,8 +158,8 @@ class Climbing:
         def disabled(asked: str, part: str, says: Callable[[], str] | None = None) -> bool:
             if (asked, part) != (backend, subsystem):
                 return False
-            self.done.append(_OPERATOR.sub(r"\1.\2", says()) if says is not None else "")
-            return len(self.done) > self.way.keep
+            self.done.append(_named(says) if says is not None else "")
+            return self.done[-1] == self.way.only if self.way.only else len(self.done) > self.way.keep
 
         before = vars(bisector)["disable_subsystem"]
         bisector.disable_subsystem = staticmethod(disabled)
@@ -167,6 +167,11 @@ class Climbing:
             yield
         finally:
             bisector.disable_subsystem = before
+
+
+def _named(says: Callable[[], str]) -> str:
+    """What a part is done to: an operator as ``aten.add.Tensor``, else as the compiler calls it."""
+    return _OPERATOR.sub(r"\1.\2", says())
 
 
 def rungs(backends: list[Any]) -> tuple[Rung, ...]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters.contract import Executor, Way
-from whydiff.capturing.adapters.torch.climbing import LAST, Climbing
+from whydiff.capturing.adapters.contract import Executor
 from whydiff.capturing.adapters.torch.compiled import WAYS, can_be_changed, carried_out
 from whydiff.capturing.adapters.torch.drawing import DRAW_FROM, Drawing, states_of
 from whydiff.capturing.adapters.torch.environment import flags_now, set_flag
 from whydiff.capturing.adapters.torch.optimizers import INTERVENTIONS, stepping_otherwise
+from whydiff.capturing.adapters.torch.otherwise import knows, otherwise
 from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, inputs_of, state_of
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
@@ -31,7 +31,7 @@ def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[
         return intervention.target in flags_now()._fields
     if intervention.name == "compile-as":
         return intervention.value in WAYS and can_be_changed()
-    return intervention.name in ("round-in-place", "trace-anew") and can_be_changed()
+    return knows(intervention)
 
 
 @contextmanager
@@ -93,10 +93,8 @@ def applied(
                 stack.callback(set_flag, intervention.target, before)
             elif intervention.name == "compile-as":
                 stack.enter_context(carried_out(intervention.value))
-            elif intervention.name == "round-in-place":
-                stack.enter_context(Climbing(Way(LAST, ("excess-precision",))))
-            elif intervention.name == "trace-anew":
-                stack.enter_context(Climbing(Way(LAST)))
+            elif knows(intervention):
+                stack.enter_context(otherwise(intervention))
             elif intervention.name == "restore-input":
                 _restore_input(intervention, args, kwargs, target, donor)
             else:

@@ -130,17 +130,25 @@ class Run(contract.Run):
                 for leaf in self._leaves:
                     leaf.restore()
 
-    def lifted(self, dtype: contract.Precision) -> tuple[Output, ...] | None:
+    def lifted(
+        self, dtype: contract.Precision, interventions: Iterable[Intervention] = ()
+    ) -> tuple[Output, ...] | None:
         """See `contract.Run.lifted`; what the program itself makes in a given dtype stays so, and may not fit."""
         wide = dtype_of(dtype)
         narrow = dtype in ("bfloat16", "float16")
         try:
-            with self._beginning() as (args, kwargs), default_dtype(wide), Climbing(contract.Way(LAST)):
+            with self._beginning() as (args, kwargs), default_dtype(wide), ExitStack() as stack:
+                given = list(interventions)
+                if not given:
+                    stack.enter_context(Climbing(contract.Way(LAST)))
                 for tensor in {
                     id(t): t for t in (*self._reached, *(t for _, t in tensors_in([args, kwargs])))
                 }.values():
                     if tensor.is_floating_point() and (narrow or tensor.element_size() < wide.itemsize):
                         tensor.data = tensor.data.to(wide)
+                args, kwargs = stack.enter_context(
+                    applied(given, self.roots, self.tensors, args, kwargs, self.target, None)
+                )
                 try:
                     return outputs_of(called(self.target, args, kwargs), READER)
                 finally:

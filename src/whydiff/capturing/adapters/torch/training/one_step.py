@@ -172,7 +172,7 @@ class StepRun(Run):
         """Whether it can be in force during the steps."""
         return supported(intervention, self._known, ())
 
-    def lifted(self, dtype: contract.Precision) -> None:
+    def lifted(self, dtype: contract.Precision, interventions: Iterable[Intervention] = ()) -> None:
         """Only the steps are of interest, and what comes before them would be another run."""
         return None
 
