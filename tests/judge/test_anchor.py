@@ -91,6 +91,8 @@ LINE = (x for x in ())
         ("rerun_tells", X, X * 2, replace(SEEN, rerun=COARSE), "precision"),
         ("rerun_tells", X, X * 2, replace(ROUNDED, rerun=STAYS, changed=("candidate",)), "semantic"),
         ("rerun_tells", X, X * 2, replace(PRECISE, rerun=SHRINKS, changed=("candidate",), proven=True), "precision"),
+        ("rerun_tells", X, X * 2, replace(PRECISE, rerun=STAYS, changed=("candidate",), proven=True), "precision"),
+        ("rerun_tells", X, X * 2, replace(SEEN, rerun=SHRINKS, changed=("candidate",), bits=True), "precision"),
         ("rerun_tells", X, X * 2, replace(BLIND, rerun=replace(STAYS, errors=(1e-8, 1e-8))), "semantic"),
         ("rerun_tells", X, X * 2, replace(BLIND, rerun=SHRINKS), "rounding"),
         ("", X, X * 2, replace(BLIND, rerun=STAYED), "inconclusive"),

@@ -23,6 +23,7 @@ from whydiff.records import Output, Slot
 
 STALE = "stale"
 _EAGER = "eager"
+_ALL = 1 << 30
 
 Given = tuple[Output, ...]
 
@@ -165,7 +166,9 @@ class _Climbing:
 
     def _item(self, rung: Rung, part: Part) -> str:
         """The first application of a counted part with which the difference comes in, by halving."""
-        items = self.done[Way(rung.name, (part.name,))]
+        if not self.differs(Way(rung.name, (part.name,), _ALL)):
+            return ""
+        items = self.done[Way(rung.name, (part.name,), _ALL)]  # what is left out is not done to what it is made of
         low, high = 0, len(items)  # with the first `low` it is gone, with the first `high` it is there
         while high - low > 1:
             middle = (low + high) // 2

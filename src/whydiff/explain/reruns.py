@@ -129,6 +129,8 @@ def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
         worst(_apart(case, single, difference), _apart(case, wide, difference)),
         worst(_apart(case, single, choices), _apart(case, wide, choices)),
     )
+    if scale is None:
+        scale = _agreeing([_numbers(outputs) for outputs in followed], plain)
     agrees = scale is not None and scale.nature in ("equal", "rounding")
     if _words(anchors[0]) != _words(anchors[1]):  # and numbers say nothing of words
         stays = _words(followed[0]) != _words(followed[1])
@@ -141,6 +143,18 @@ def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
         return Rerun(scale, errors, _coarse(errors, _unit(plain)))
     found = Rerun(scale, errors, reproduced="" if only else _reproduced(case, runs, plain), unit=_unit(plain))
     return found if found.scale is not None or found.reproduced else None
+
+
+def _agreeing(wide: Sequence[_Given], plain: Sequence[_Given]) -> Scale | None:
+    """The share of elements that differ, of outputs that both programs round themselves and that agree in float64.
+
+    Where they differ there as well nothing is said: a program that rounds by itself need not follow.
+    """
+    ours, theirs = wide
+    if not ours or ours.keys() != plain[0].keys() or not _same(ours, theirs) or _same(*plain):
+        return None
+    shares = [float((plain[0][slot].bits != plain[1][slot].bits).mean()) for slot in ours if slot in plain[1]]
+    return Scale(Difference(max(shares, default=0.0), 1.0, discrete=True), Difference(0.0, 1.0, discrete=True))
 
 
 def _only(outputs: Sequence[Output] | None, slots: tuple[Slot, ...]) -> Sequence[Output] | None:
@@ -165,7 +179,13 @@ def _reproduced(case: Case, runs: tuple[Run, Run], plain: Sequence[_Given]) -> s
         for dtype in NARROW:
             if dtype not in narrow and _same(_numbers(runs[number].lifted(dtype)), wanted):
                 return f"the {other} gives bit for bit what the {side} gives when it runs in {dtype}"
-        if narrow and case.experiments.supports(wide, on=side) and case.experiments.try_out(wide, on=side).equal:
+        recorded = side not in changed_by_looking(case)  # else keeping its recorded ops wide says nothing of it
+        if (
+            recorded
+            and narrow
+            and case.experiments.supports(wide, on=side)
+            and case.experiments.try_out(wide, on=side).equal
+        ):
             return (
                 f"the {other} gives bit for bit what the {side} gives when its {narrow[0]} values are kept in float32"
             )

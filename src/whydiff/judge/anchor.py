@@ -32,6 +32,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from whydiff.explain.case import Case
+from whydiff.explain.interventions import TRANSPLANTS
 from whydiff.explain.ladder import climbed
 from whydiff.explain.reruns import Rerun, changed_by_looking
 from whydiff.judge.outputs import Anchor, Compared
@@ -53,6 +54,7 @@ class Inside:
         origins: how many places differ.
         unpaired: how many calls have no counterpart.
         proven: a cause was confirmed by running the program again unobserved.
+        bits: running a program again with other roundings, and no part of the other one, gave the other side's outputs.
         rerun: how the difference behaves in unobserved runs at two precisions; None: it cannot be told.
         outside: differing outputs that no observed op returned, and that do not follow; None: there are none.
         stale: sides whose compiled code is of another state of the program.
@@ -69,6 +71,7 @@ class Inside:
     origins: int = 0
     unpaired: int = 0
     proven: bool = False
+    bits: bool = False
     rerun: Rerun | None = None
     outside: Outside | None = None
     stale: tuple[str, ...] = ()
@@ -97,8 +100,17 @@ def inside(case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = 
         ),
         origins=len(local.origins),
         unpaired=len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate),
+        bits=any(cause.verdict is Verdict.PRECISION and _shown(cause) for cause in causes),
         proven=any(experiment.method == "rerun" for experiment in unobserved),
         apart=next((f"{one.name} at {one.site}, proven by experiment" for one in apart), ""),
+    )
+
+
+def _shown(cause: Cause) -> bool:
+    """Whether one of its two experiments did as predicted, and carried no part of one program into the other."""
+    return cause.status in ("confirmed", "located") and any(
+        experiment.status == "confirmed" and not any(item.name in TRANSPLANTS for item in experiment.interventions)
+        for experiment in cause.experiments
     )
 
 
@@ -220,6 +232,8 @@ def other_points(found: Anchor, inside: Inside) -> Judged:
     return (Verdict.INCOMPARABLE, inside.apart) if inside.agree and inside.apart else None
 
 
+_CASTS = (Verdict.ROUNDING, Verdict.SEMANTIC)
+"""What casts look like in float64 that vanish there, or that the program makes by itself: a proof of them says more."""
 _WHERE_NOBODY_LOOKED = {
     Verdict.SEMANTIC: "the outputs differ at any precision, where nobody looked",
     Verdict.PRECISION: "the same function with another number of bits, where nobody looked",
@@ -243,8 +257,10 @@ def rerun_tells(found: Anchor, inside: Inside) -> Judged:
     if numbers is None or not (inside.changed or inside.agree or blind):
         return None
     verdict = numbers.verdict
-    if verdict is Verdict.ROUNDING and inside.proven and inside.verdict is Verdict.PRECISION:
+    if verdict in _CASTS and inside.proven and inside.verdict is Verdict.PRECISION:
         return inside.verdict, f"{inside.reason}; {numbers}"
+    if verdict is Verdict.ROUNDING and inside.bits and inside.changed:
+        verdict = Verdict.PRECISION
     if verdict is Verdict.INCONCLUSIVE:
         return None
     said = f"{inside.reason}; but" if blind and not inside.changed else f"{_WHERE_NOBODY_LOOKED[verdict]};"

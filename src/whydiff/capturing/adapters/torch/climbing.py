@@ -233,4 +233,4 @@ def _set(module: str, settings: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-__all__ = ["EAGER", "LAST", "Climbing", "rungs"]
+__all__ = ["EAGER", "LAST", "Climbing", "name_of", "rungs"]
