@@ -51,6 +51,19 @@ def autocast_inside() -> Pair:
     return _compiled(backend)
 
 
+def rotary(dtype: torch.dtype) -> Pair:
+    """Rotary embeddings and a softmax, by inductor."""
+    torch.manual_seed(0)
+    q, cos, sin = (torch.randn(*shape).to(dtype) for shape in ((1, 2, 7, 16), (1, 7, 16), (1, 7, 16)))
+
+    def turned(q: torch.Tensor) -> torch.Tensor:
+        other = torch.cat((-q[..., 8:], q[..., :8]), dim=-1)
+        return q * cos.unsqueeze(1) + other * sin.unsqueeze(1)
+
+    compiled = torch.compile(turned)
+    return lambda: turned(q), lambda: compiled(q)
+
+
 def adds_otherwise() -> Pair:
     """A backend that adds up in another order, in float32."""
     torch.manual_seed(0)

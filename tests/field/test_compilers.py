@@ -11,7 +11,7 @@ from whydiff.pipeline import compare
 CASES = {  # case: verdicts, the first cause's code and status; empty: none is demanded
     "scaled": ({"semantic"}, ("CP002", "located")),
     "slightly_scaled": ({"semantic"}, ("CP002", "located")),
-    "autocast_inside": ({"precision"}, ("CP002", "located")),
+    "autocast_inside": ({"precision"}, ("CP007", "confirmed")),
     "adds_otherwise": ({"rounding"}, ("CP002", "located")),
     "cross_product": ({"rounding", "unstable"}, ("CP003", "confirmed")),
     "polynomial": ({"rounding", "identical"}, ()),
@@ -39,6 +39,23 @@ def test_a_fused_multiply_add_names_the_cancellation() -> None:
     assert cause.evidence[1].data["cancelled"] == cause.evidence[1].data["bits"] == 24
     assert cause.remedy is not None
     assert "torch" not in cause.remedy.code
+
+
+def test_bfloat16_rotary_is_excess_precision_and_says_which_side_is_nearer() -> None:
+    diagnosis = compare(*compilers.rotary(torch.bfloat16))
+    (cause,) = diagnosis.causes
+    assert (str(diagnosis.verdict), cause.code, cause.status) == ("precision", "CP001", "confirmed")
+    assert {experiment.direction for experiment in cause.experiments} == {"take_away", "put_in"}
+    assert cause.evidence[0].data["nearer"] == "candidate"
+    assert cause.remedy is not None
+    assert cause.remedy.carried_out
+
+
+def test_a_float32_program_is_never_told_to_emulate_casts() -> None:
+    diagnosis = compare(*compilers.rotary(torch.float32))
+    said = [c.remedy.code for c in diagnosis.causes if c.remedy is not None]
+    assert str(diagnosis.verdict) in {"identical", "rounding"}
+    assert not [code for code in said if "emulate" in code]
 
 
 def test_comparing_leaves_compiled_code_as_it_was() -> None:

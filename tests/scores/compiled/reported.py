@@ -219,6 +219,30 @@ def rotary() -> Pair:
     return compiled(turned, *(seeded(*s, dtype=_BF16) for s in ((1, 2, 7, 16), (1, 7, 16), (1, 7, 16))))
 
 
+def rotary_of_positions() -> Pair:
+    """Rotary embeddings in bfloat16 as language models write them, of queries and keys."""
+
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat((-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]), dim=-1)
+
+    def both(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+        return q * cos + turned(q) * sin, k * cos + turned(k) * sin
+
+    angles = torch.outer(torch.arange(6.0), 1e4 ** (-torch.arange(0, 16, 2) / 16)).repeat(1, 2)[None]
+    q, k = seeded(1, 4, 6, 16, dtype=_BF16), (seeded(1, 2, 6, 16) + 0.3).to(_BF16)
+    return compiled(both, q, k, angles.cos().to(_BF16), angles.sin().to(_BF16))
+
+
+def gated_projections() -> Pair:
+    """One projection in bfloat16, gated by the sigmoid of another one."""
+
+    def gated(x: torch.Tensor, p: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, p) * F.linear(x, g).sigmoid()
+
+    return compiled(gated, *(seeded(*shape, dtype=_BF16) for shape in ((4, 8, 32), (16, 32), (16, 32))))
+
+
 def chosen_halves() -> Pair:
     """A choice between float16 values, cast and added."""
 
@@ -464,6 +488,8 @@ CASES = (
     Case(143182, layer_norm, "inductor", "rounding", "label"),
     Case(141561, convolution, "inductor", "rounding", "label"),
     Case(182225, rotary, "inductor", "precision", "label"),
+    Case(159239, rotary_of_positions, "inductor", "precision", "maintainer"),
+    Case(168186, gated_projections, "inductor", "precision", "maintainer"),
     Case(183761, chosen_halves, "inductor", "precision", "maintainer"),
     Case(181568, product_cast_then_added, "inductor", "precision", "bisector"),
     Case(185337, there_and_back_in_half, "inductor", "precision", "label"),
