@@ -133,6 +133,8 @@ class Climbing:
         if any(callback is own for own in self._own.values()):
             return callback
         backend = frames.innermost_backend(callback)
+        if name_of(backend) == compiled_alone.__name__:
+            return callback
         if not any(backend is known for known in self.backends):
             self.backends.append(backend)
         if self.way.rung == EAGER:
@@ -172,6 +174,11 @@ class Climbing:
 def _named(says: Callable[[], str]) -> str:
     """What a part is done to: an operator as ``aten.add.Tensor``, else as the compiler calls it."""
     return _OPERATOR.sub(r"\1.\2", says())
+
+
+def compiled_alone(graph: Any, inputs: Any) -> Any:
+    """Inductor, for what an experiment itself compiles: no way of compiling the program concerns it."""
+    return importlib.import_module("torch._inductor.compile_fx").compile_fx(graph, inputs)
 
 
 def rungs(backends: list[Any]) -> tuple[Rung, ...]:
@@ -233,4 +240,4 @@ def _set(module: str, settings: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-__all__ = ["EAGER", "LAST", "Climbing", "name_of", "rungs"]
+__all__ = ["EAGER", "LAST", "Climbing", "compiled_alone", "name_of", "rungs"]

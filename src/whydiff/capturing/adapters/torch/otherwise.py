@@ -12,8 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from whydiff.capturing.adapters.contract import Way
-from whydiff.capturing.adapters.torch.climbing import LAST, Climbing
-from whydiff.capturing.adapters.torch.compiled import can_be_changed, room_for_more
+from whydiff.capturing.adapters.torch.climbing import EAGER, LAST, Climbing, compiled_alone
+from whydiff.capturing.adapters.torch.compiled import can_be_changed
 from whydiff.capturing.adapters.torch.dtypes import dtype_of
 from whydiff.records import Intervention
 
@@ -21,7 +21,7 @@ _DRAWS = torch.Tag.nondeterministic_seeded
 
 
 class _Instead(TorchDispatchMode):
-    """Carries some operators out in another way.
+    """Carries some operators out in another way; the compiler must stand back, or gives up on what runs inside for good.
 
     Args:
         way: gives what takes an operator's place; None: nothing does.
@@ -37,21 +37,25 @@ class _Instead(TorchDispatchMode):
             return (other or func)(*args, **(kwargs or {}))
 
 
-def decomposed(name: str) -> AbstractContextManager[Any]:
-    """A block in which an operator is carried out by the compiler's decomposition of it."""
+@contextmanager
+def decomposed(name: str) -> Iterator[None]:
+    """A block in which an operator is carried out by the compiler's decomposition of it, and nothing is compiled."""
     op = operator.attrgetter(name)(torch.ops)
     table = importlib.import_module("torch._inductor.decomposition").select_decomp_table()
-    return _Instead(lambda func: table.get(op) if func is op else None)
+    with Climbing(Way(EAGER)), _Instead(lambda func: table.get(op) if func is op else None):
+        yield
 
 
 @contextmanager
 def drawn_as_compiled() -> Iterator[None]:
-    """A block in which every operator that draws random numbers is compiled, alone."""
+    """A block in which every operator that draws random numbers is compiled, alone, and nothing else is."""
 
     def alone(func: Any) -> Callable[..., Any] | None:
-        return torch.compile(lambda *args, **kwargs: func(*args, **kwargs)) if _DRAWS in func.tags else None
+        if _DRAWS not in func.tags:
+            return None
+        return torch.compile(lambda *args, **kwargs: func(*args, **kwargs), backend=compiled_alone)
 
-    with room_for_more(), _Instead(alone):
+    with Climbing(Way(EAGER)), _Instead(alone):
         yield
 
 
