@@ -164,7 +164,9 @@ def shown(value: Any) -> str:
 
 
 def compare_bytes(reference: Path, candidate: Path) -> Item | None:
-    """Two files' bytes; None if they are equal."""
+    """Two files' bytes, or those of all files in two folders; None if they are equal."""
+    if reference.is_dir() or candidate.is_dir():
+        return _folders(reference, candidate)
     sizes = reference.stat().st_size, candidate.stat().st_size
     item: dict[str, Any] = {
         "name": "(bytes)",
@@ -190,3 +192,17 @@ def compare_bytes(reference: Path, candidate: Path) -> Item | None:
         equal_share=1 - found.different / found.elements,
         reason=f"{found.different} of {found.elements} bytes differ, the first at {found.first_mismatch}",
     )
+
+
+def _folders(reference: Path, candidate: Path) -> Item | None:
+    sides = [
+        {file.relative_to(root).as_posix(): file for file in sorted(root.rglob("*")) if file.is_file()}
+        for root in (reference, candidate)
+    ]
+    names = dict.fromkeys((*sides[0], *sides[1]))
+    differ = [n for n in names if n not in sides[0] or n not in sides[1] or compare_bytes(sides[0][n], sides[1][n])]
+    if not differ:
+        return None
+    told = [f"{len(side)} files" for side in sides]
+    reason = f"{len(differ)} of {len(names)} files differ, the first {differ[0]}"
+    return Item("(bytes)", "bytes", "differs", told[0], told[1], reason)

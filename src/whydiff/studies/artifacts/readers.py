@@ -1,6 +1,7 @@
 """From a file to its named tensors and values, without reading the numbers. Nothing is ever unpickled here.
 
-`.pt` files go through the torch adapter (``weights_only=True``, mapped); `.parquet` and `.csv` need pyarrow.
+`.pt` files go through the torch adapter (``weights_only=True``, mapped); `.parquet` and `.csv` need pyarrow; GGUF, ONNX,
+HDF5, msgpack, faiss and Orbax are read by their own libraries in another process (`whydiff.studies.artifacts.foreign`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from whydiff.capturing.store.tensor_files import DAMAGE, npy_header
 from whydiff.errors import UsageError
 from whydiff.studies.artifacts.columns import read_columns
 from whydiff.studies.artifacts.content import Content, Spool, damaged
+from whydiff.studies.artifacts.foreign import FOREIGN, read_foreign
 from whydiff.studies.artifacts.sources import FileRange, InMemory, Stored, in_memory, real_bits
 
 MAX_TEXT = 64 << 20
@@ -31,7 +33,16 @@ Parsed, JSON takes up to some 25 times its size in memory."""
 
 def reader_for(path: Path) -> Callable[[Path], Content] | None:
     """How a file is looked into, by its suffix; None: it is compared byte by byte."""
+    if path.is_dir():
+        return read_foreign
+    if path.suffix.lower() == ".index" and not _begins(path, b"I"):
+        return None
     return _READERS.get(path.suffix.lower())
+
+
+def _begins(path: Path, magic: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(magic)) == magic
 
 
 def _safetensors(path: Path) -> Content:
@@ -216,6 +227,7 @@ _READERS: dict[str, Callable[[Path], Content]] = {
     ".jsonl": _json,
     ".parquet": read_columns,
     ".csv": read_columns,
+    **dict.fromkeys(FOREIGN, read_foreign),
     **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), _torch),
 }
 TEXT = frozenset({".json", ".jsonl", ".csv"})

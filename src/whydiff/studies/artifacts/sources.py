@@ -140,6 +140,7 @@ class Stored:
         source: its real numbers in ``order``.
         order: ``C`` or ``F``.
         digests: the numbers stand for texts, one each; only whether they are equal means something.
+        packed: how blocks of the file are quantised, of which ``source`` gives the numbers; empty: they are plain.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Stored:
     source: Source
     order: str = "C"
     digests: bool = False
+    packed: str = ""
 
     @property
     def numbers(self) -> int:
@@ -163,7 +165,7 @@ class Stored:
         return is_integer(self.dtype)
 
     def __str__(self) -> str:
-        return f"{'text' if self.digests else self.dtype}[{','.join(map(str, self.shape))}]"
+        return f"{'text' if self.digests else self.packed or self.dtype}[{','.join(map(str, self.shape))}]"
 
 
 def real_bits(stored: str) -> np.dtype[Any]:

@@ -17,7 +17,7 @@ from whydiff.studies.artifacts.near_ties import Both, explain_codes
 from whydiff.studies.artifacts.readers import MAX_TEXT, TEXT, reader_for
 from whydiff.studies.artifacts.records import ArtifactFile, CodeExplanation, Item, Status
 from whydiff.studies.artifacts.report import ArtifactComparison
-from whydiff.studies.artifacts.trees import Tree, walk
+from whydiff.studies.artifacts.trees import FilePair, Tree, paired, size, walk
 
 Progress = Callable[[str, int, int], None]
 _ORDER: tuple[Status, ...] = ("identical", "within tolerance", "not compared", "differs")
@@ -71,24 +71,21 @@ class _Study:
 
     def run(self, reference: str, candidate: str, explain: bool) -> ArtifactComparison:
         ours, theirs = self.trees
-        shared = [path for path in ours.files if path in theirs.files]
-        total = sum(tree.files[path].stat().st_size for tree in self.trees for path in shared)
+        shared, missing, extra = paired(ours, theirs)
+        total = sum(size(path) for pair in shared for path in (pair.reference, pair.candidate))
         files: list[ArtifactFile] = []
         stopped: KeyboardInterrupt | None = None
         try:
-            for path in shared:
+            for pair in shared:
                 self.progress("compare files (bytes)", self.bytes_read, total)
-                files.append(self.file(path))
+                files.append(self.file(pair))
             self.progress("compare files (bytes)", total, total)
             explained = tuple(self.explained()) if explain else ()
         except KeyboardInterrupt as stop:
             stopped, explained = stop, ()
             if len(files) < len(shared):
-                self.left_out[("files", "the comparison was interrupted")] = shared[len(files) :]
+                self.left_out[("files", "the comparison was interrupted")] = [pair.name for pair in shared[len(files) :]]
         differing = sorted((f for f in files if f.status != "identical"), key=lambda f: f.rank, reverse=True)
-        missing, extra = (
-            tuple(p for p in one.files if p not in other.files) for one, other in ((ours, theirs), (theirs, ours))
-        )
         for side, tree in zip(("reference", "candidate"), self.trees, strict=True):
             for reason, paths in tree.skipped.items():
                 self.left_out[("files", f"{side}: {reason}")] = paths
@@ -116,19 +113,19 @@ class _Study:
 
     # ------------------------------------------------------------------ one file
 
-    def file(self, path: str) -> ArtifactFile:
-        pair = tuple(tree.files[path] for tree in self.trees)
-        sizes = pair[0].stat().st_size, pair[1].stat().st_size
+    def file(self, both: FilePair) -> ArtifactFile:
+        path, pair = both.name, (both.reference, both.candidate)
+        sizes = size(pair[0]), size(pair[1])
         self.bytes_read += sum(sizes)
-        reader = reader_for(pair[0])
+        readers = [reader for file in pair if (reader := reader_for(file)) is not None]
         note = ""
-        too_long = pair[0].suffix.lower() in TEXT and max(sizes) > MAX_TEXT
-        if reader is None or too_long:
+        too_long = any(file.suffix.lower() in TEXT and size(file) > MAX_TEXT for file in pair)
+        if len(readers) < len(pair) or too_long:
             why = "larger than is looked into" if too_long else "an unknown kind of file"
             note = f"compared byte by byte: {why}"
             return self.judged(path, sizes, self.by_bytes(pair), 0, note)
         try:
-            contents = [reader(file) for file in pair]
+            contents = [reader(file) for reader, file in zip(readers, pair, strict=True)]
         except (WhydiffError, *DAMAGE) as broken:
             error = broken if isinstance(broken, WhydiffError) else damaged(pair[0], broken)
             reason = f"{error.what} {error.actual}".strip()

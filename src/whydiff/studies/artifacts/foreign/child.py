@@ -1,0 +1,60 @@
+"""``python -m whydiff.studies.artifacts.foreign.child KIND PATH NUMBERS DOCUMENT``: read one file within limits."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from whydiff.errors import one_line
+from whydiff.studies.artifacts.foreign.out import Out
+
+MEMORY = 512 << 20
+"""Bytes that a reader may hold beside four times the file."""
+SECONDS = 60
+"""Processor time beside what reading the file at 20 MB/s takes."""
+
+
+def main() -> int:
+    """Write the numbers and the document; an error is told on standard error."""
+    kind, path, numbers, document = sys.argv[1], *map(Path, sys.argv[2:])
+    reader = importlib.import_module(f"whydiff.studies.artifacts.foreign.{kind}")
+    reader.prepare()
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+    _bound(size, numbers)
+    try:
+        with open(numbers, "wb") as file:
+            out = Out(file)
+            reader.read(path, out)
+        document.write_text(out.document(), encoding="utf-8")
+    except BaseException as error:  # noqa: BLE001 - the process that waits is told
+        sys.stderr.write("\n" + one_line(error))
+        sys.stderr.flush()
+        os._exit(3)
+    os._exit(0)
+
+
+def _bound(size: int, numbers: Path) -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError, StopIteration):
+        import resource
+
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        held = 1024 * int(next(line for line in lines if line.startswith("VmData")).split()[1])
+        free = os.statvfs(numbers).f_bavail * os.statvfs(numbers).f_frsize
+        for limit, asked in (
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_DATA, held + MEMORY + 4 * size),
+            (resource.RLIMIT_CPU, SECONDS + size // (20 << 20)),
+            (resource.RLIMIT_FSIZE, free // 2),
+        ):
+            hard = resource.getrlimit(limit)[1]
+            if hard == resource.RLIM_INFINITY or asked < hard:
+                resource.setrlimit(limit, (asked, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""GGUF: names, types and places of the tensors, and the metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from whydiff.studies.artifacts.foreign.out import Out
+
+_PLAIN = {
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F64": "float64",
+    **{f"I{n}": f"int{n}" for n in (8, 16, 32, 64)},
+}
+
+
+def prepare() -> None:
+    """Import what reading needs."""
+    import gguf  # noqa: F401
+
+
+def read(path: Path, out: Out) -> None:
+    """Hand over every tensor's place and every field."""
+    from gguf import GGUFReader, GGUFValueType
+
+    reader = GGUFReader(path)
+    for name, field in reader.fields.items():
+        if not field.types:
+            continue
+        value: Any = field.contents()
+        if field.types[0] != GGUFValueType.ARRAY:
+            out.value(name, value)
+        elif field.types[-1] == GGUFValueType.STRING:
+            out.value(f"{name} (texts)", "\n".join(value))
+        else:
+            out.array(name, value)
+    for tensor in reader.tensors:
+        kind = tensor.tensor_type.name
+        shape = [int(size) for size in reversed(tensor.shape.tolist())]
+        dtype = _PLAIN.get(kind, "float32")
+        packed = "" if kind in _PLAIN else kind
+        out.place(f"tensors.{tensor.name}", dtype, shape, path, int(tensor.data_offset), packed)

@@ -1,0 +1,120 @@
+"""Read a foreign file apart, and check what it is said to hold against the bytes that are there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whydiff.capturing.store.dtypes import NATIVE, UNSIGNED
+from whydiff.errors import UsageError
+from whydiff.studies.artifacts.content import Content, Spool, damaged
+from whydiff.studies.artifacts.foreign.blocks import Blocks, block_bytes
+from whydiff.studies.artifacts.sources import FileRange, Source, Stored, real_bits
+
+_WIDTHS = {"bfloat16": 2, "complex64": 8, "complex128": 16}
+_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A format: module that reads it, and the library that owns it, by import and by package name."""
+
+    module: str
+    library: str
+    package: str
+
+
+FOREIGN = {
+    ".gguf": Foreign("of_gguf", "gguf", "gguf"),
+    ".onnx": Foreign("of_onnx", "onnx", "onnx"),
+    **dict.fromkeys((".h5", ".hdf5"), Foreign("of_hdf5", "h5py", "h5py")),
+    ".msgpack": Foreign("of_msgpack", "msgpack", "msgpack"),
+    **dict.fromkeys((".faiss", ".index"), Foreign("of_faiss", "faiss", "faiss-cpu")),
+}
+"""Suffix → how it is read."""
+_ORBAX = Foreign("of_orbax", "orbax.checkpoint", "orbax-checkpoint")
+
+
+def is_orbax(folder: Path) -> bool:
+    """Whether a folder is a checkpoint that Orbax wrote: its metadata, and an array store beside it."""
+    stores = ("manifest.ocdbt", "array_metadatas", "d", "_sharding")
+    return (folder / "_METADATA").is_file() and any((folder / name).exists() for name in stores)
+
+
+def read_foreign(path: Path) -> Content:
+    """The content of a file, or of an Orbax checkpoint's folder.
+
+    Raises:
+        UsageError: the library that owns the format is not installed.
+        TraceFormatError: damaged or hostile.
+    """
+    known = _ORBAX if path.is_dir() else FOREIGN[path.suffix.lower()]
+    if importlib.util.find_spec(known.library.partition(".")[0]) is None:
+        raise UsageError(
+            f"Reading this file needs {known.package}.", where=str(path), next_step="pip install 'whydiff[formats]'"
+        )
+    numbers, document = Spool(), Spool()
+    here = Path(__file__).parents[4]
+    command = [sys.executable, "-m", "whydiff.studies.artifacts.foreign.child", known.module]
+    try:
+        done = subprocess.run(
+            [*command, str(path.resolve()), str(numbers.path), str(document.path)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+            env={**_environment(), "PYTHONPATH": str(here)},
+        )
+        if done.returncode:
+            raise ValueError(_told(done))
+        return _checked(json.loads(document.path.read_text(encoding="utf-8")), numbers, path)
+    except (ValueError, KeyError, TypeError, OSError, subprocess.TimeoutExpired) as error:
+        raise damaged(path, error) from error
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _told(done: subprocess.CompletedProcess[bytes]) -> str:
+    if done.returncode < 0:
+        return f"its library ended with {signal.Signals(-done.returncode).name} while it read"
+    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:300] if lines else f"its library ended with status {done.returncode}"
+
+
+def _checked(document: dict[str, Any], numbers: Spool, path: Path) -> Content:
+    numbers.size = numbers.path.stat().st_size
+    tensors = {name: _stored(name, place, numbers.path, path) for name, place in document["tensors"].items()}
+    return Content(tensors, document["values"], document["skipped"])
+
+
+def _stored(name: str, place: dict[str, Any], spooled: Path, path: Path) -> Stored:
+    shape, dtype, offset = tuple(place["shape"]), place["dtype"], place["offset"]
+    file = Path(place["file"]) if place["file"] else spooled
+    count, packed = math.prod(shape), place["packed"]
+    size = block_bytes(packed, count) if packed else count * _width(dtype)
+    if offset < 0 or offset + size > file.stat().st_size:
+        raise ValueError(f"{name[:60]!r} is longer than the file that holds it")
+    source: Source
+    if packed:
+        source = Blocks(FileRange(file, offset, size, NATIVE["uint8"]), packed, count)
+        return Stored(name, "float32", shape, source, packed=packed)
+    stored = dtype if dtype in NATIVE else UNSIGNED[_width(dtype)]
+    bits = real_bits(stored)
+    return Stored(name, dtype, shape, FileRange(file, offset, size // bits.itemsize, bits))
+
+
+def _width(dtype: str) -> int:
+    if dtype in _WIDTHS:
+        return _WIDTHS[dtype]
+    return 1 if dtype.startswith("float8") else NATIVE[dtype].itemsize
