@@ -28,7 +28,27 @@ _TAIL = 6
 """Lines of the user's traceback that an error shows."""
 
 
-STORED = frozenset({".npz", ".npy", ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".parquet", ".csv"})
+STORED = frozenset(
+    [
+        ".npz",
+        ".npy",
+        ".safetensors",
+        ".pt",
+        ".pth",
+        ".bin",
+        ".ckpt",
+        ".parquet",
+        ".csv",
+        ".json",
+        ".jsonl",
+        ".gguf",
+        ".onnx",
+        ".h5",
+        ".hdf5",
+        ".msgpack",
+        ".faiss",
+    ]
+)
 """Files that ``whydiff artifacts`` reads."""
 
 

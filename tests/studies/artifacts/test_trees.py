@@ -332,7 +332,7 @@ def test_the_command_separates_integers_from_floats_and_exits_with_one(trees: Tr
 
 
 def test_a_file_is_read_in_small_pieces(trees: Trees, monkeypatch: pytest.MonkeyPatch) -> None:
-    from whydiff.studies.artifacts import items, sources
+    from whydiff.studies.artifacts import items, relations, sources
 
     sizes: list[int] = []
     line = sources.FileRange.line
@@ -343,6 +343,7 @@ def test_a_file_is_read_in_small_pieces(trees: Trees, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(sources.FileRange, "line", watched)
     monkeypatch.setattr(items, "SHARE_BYTES", 400)
+    monkeypatch.setattr(relations, "MOST", 500)  # what is larger is not held to look for a relation
     write_each(trees, lambda tree, n: np.save(tree / "x.npy", np.arange(1000, dtype=np.float32) + (n if n else 0)))
     item = only(compare_artifacts(*trees))
     assert (item.elements, item.max_abs) == (1000, 1.0)

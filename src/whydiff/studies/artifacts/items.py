@@ -11,6 +11,7 @@ from whydiff.numbers.comparison import take
 from whydiff.numbers.metrics import Statistics, common_dtype, known_dtypes, measure_shares
 from whydiff.numbers.tolerance import Tolerance, artifact_tolerance, scaled_tolerance
 from whydiff.studies.artifacts.records import Item, Kind, Status
+from whydiff.studies.artifacts.relations import in_c_order
 from whydiff.studies.artifacts.sources import FileRange, Stored, real_bits
 
 SHARE_BYTES = 4 << 20
@@ -43,6 +44,7 @@ def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | No
     dtype = common_dtype(reference.dtype, candidate.dtype)
     if dtype is None:
         return Item(**known, status="not compared", reason="no dtype holds the values of both exactly")
+    reference, candidate = in_c_order(reference), in_c_order(candidate)
     if reference.order != candidate.order:
         return Item(**known, status="not compared", reason="one side is stored in Fortran order, the other in C order")
     allowed = Tolerance(0.0, 0.0, "")

@@ -23,6 +23,7 @@ from whydiff.errors import UsageError
 from whydiff.studies.artifacts.columns import read_columns
 from whydiff.studies.artifacts.content import Content, Spool, damaged
 from whydiff.studies.artifacts.foreign import FOREIGN, read_foreign
+from whydiff.studies.artifacts.rows import id_of
 from whydiff.studies.artifacts.sources import FileRange, InMemory, Stored, in_memory, real_bits
 
 MAX_TEXT = 64 << 20
@@ -180,12 +181,21 @@ def _json(path: Path) -> Content:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".jsonl":
             lines = text.split("\n")  # not splitlines(): U+2028 is a letter of a line
-            document: Any = [json.loads(line, parse_constant=constant) for line in lines if line.strip()]
+            document: Any = _named([json.loads(line, parse_constant=constant) for line in lines if line.strip()])
         else:
             document = json.loads(text, parse_constant=constant)
         return Content(*_flattened(document, len(text)))
     except (ValueError, RecursionError, OSError) as error:
         raise damaged(path, error) from error
+
+
+def _named(rows: list[Any]) -> Any:
+    """The records under their ids, if each has one of its own; else in the order of the file."""
+    name = id_of(list(rows[0])) if rows and isinstance(rows[0], dict) else None
+    if name is None or not all(isinstance(row, dict) and isinstance(row.get(name), str | int) for row in rows):
+        return rows
+    named = {f"{name}={row[name]}": row for row in rows}
+    return named if len(named) == len(rows) else rows
 
 
 def _flattened(document: Any, most: int) -> tuple[dict[str, Stored], dict[str, Any]]:

@@ -11,6 +11,51 @@ Status = Literal["identical", "within tolerance", "differs", "not compared"]
 Kind = Literal["integer", "float", "value", "bytes"]
 
 
+RelationKind = Literal[
+    "reshaped",
+    "transposed",
+    "permuted",
+    "permuted heads",
+    "rearranged",
+    "negated",
+    "scaled",
+    "normalised",
+    "cast",
+    "quantised",
+    "renamed",
+    "fused",
+    "split",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """How the candidate's tensor follows from the reference's, proven on every number.
+
+    Attributes:
+        kind: what was done.
+        factor: of ``scaled``, and of ``quantised`` with one scale.
+        axis: that is permuted, normalised or joined; -1: a new first one.
+        moved: rows of a permutation.
+        detail: axes, pattern, dtypes.
+    """
+
+    kind: RelationKind
+    factor: float | None = None
+    axis: int | None = None
+    moved: int = 0
+    detail: str = ""
+
+    def says(self) -> str:
+        """The relation as a clause."""
+        parts: list[str] = [self.kind]
+        if self.factor is not None:
+            parts.append(f"by {self.factor:g}")
+        if self.axis is not None:
+            parts.append("along a new first axis" if self.axis < 0 else f"along axis {self.axis}")
+        return " ".join(parts) + (f" ({self.detail})" if self.detail else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One named tensor, column or value of a file that is not identical on both sides.
@@ -31,6 +76,7 @@ class Item:
         rtol, atol: the tolerance; both 0 for integers.
         tolerance: where the tolerance comes from.
         measurements: whydiff's own metrics.
+        relation: what turns one side into the other exactly; None: nothing that is known here.
     """
 
     name: str
@@ -49,6 +95,7 @@ class Item:
     atol: float = 0.0
     tolerance: str = ""
     measurements: tuple[Measurement, ...] = ()
+    relation: Relation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,14 @@ from whydiff.errors import Interrupted, UsageError, WhydiffError
 from whydiff.records import Count
 from whydiff.studies.artifacts.content import Content, damaged, forget_spooled
 from whydiff.studies.artifacts.items import Tolerances, compare_bytes, compare_tensors, compare_values, shown
+from whydiff.studies.artifacts.lone import Counterpart, counterparts
 from whydiff.studies.artifacts.near_ties import Both, explain_codes
 from whydiff.studies.artifacts.readers import MAX_TEXT, TEXT, reader_for
 from whydiff.studies.artifacts.records import ArtifactFile, CodeExplanation, Item, Status
+from whydiff.studies.artifacts.relations import relation
 from whydiff.studies.artifacts.report import ArtifactComparison
+from whydiff.studies.artifacts.rows import by_id
+from whydiff.studies.artifacts.sources import Stored
 from whydiff.studies.artifacts.trees import FilePair, Tree, paired, size, walk
 
 Progress = Callable[[str, int, int], None]
@@ -33,8 +38,9 @@ def compare_artifacts(
 ) -> ArtifactComparison:
     """Compare two trees of index or checkpoint files.
 
-    Read: safetensors, npy, npz, PyTorch files (weights only), JSON, and parquet and csv (extra
-    ``tables``); every other file byte by byte. Files larger than memory are read in small shares.
+    Read: safetensors, npy, npz, PyTorch files (weights only), JSON, parquet and csv (extra ``tables``), GGUF, ONNX, HDF5,
+    msgpack and faiss (extra ``formats``), Orbax checkpoints (extra ``orbax``); every other file byte by byte. Files
+    larger than memory are read in small shares. A tensor that differs is asked for what was done to it.
 
     Args:
         reference: the trusted tree: a folder, one file, or an fsspec URL (extra ``remote``).
@@ -84,7 +90,9 @@ class _Study:
         except KeyboardInterrupt as stop:
             stopped, explained = stop, ()
             if len(files) < len(shared):
-                self.left_out[("files", "the comparison was interrupted")] = [pair.name for pair in shared[len(files) :]]
+                self.left_out[("files", "the comparison was interrupted")] = [
+                    pair.name for pair in shared[len(files) :]
+                ]
         differing = sorted((f for f in files if f.status != "identical"), key=lambda f: f.rank, reverse=True)
         for side, tree in zip(("reference", "candidate"), self.trees, strict=True):
             for reason, paths in tree.skipped.items():
@@ -114,6 +122,7 @@ class _Study:
     # ------------------------------------------------------------------ one file
 
     def file(self, both: FilePair) -> ArtifactFile:
+        """Compare the content of two files, or their bytes."""
         path, pair = both.name, (both.reference, both.candidate)
         sizes = size(pair[0]), size(pair[1])
         self.bytes_read += sum(sizes)
@@ -139,7 +148,9 @@ class _Study:
             return self.judged(path, sizes, [item], 0, note)
         if any(content.skipped for content in contents) and not self.by_bytes(pair):
             return self.judged(path, sizes, [], 1, "no byte differs; not all of it could be read")
-        items, identical = self.items(path, contents[0], contents[1])
+        ours, theirs, lone, note = by_id(*contents)
+        items, identical = self.items(path, ours, theirs)
+        items += lone
         if not items and self.by_bytes(pair):
             what = "bytes that hold no number and no value", "they differ: padding, headers, the order of entries"
             self.left_out.setdefault(what, []).append(path)
@@ -156,6 +167,10 @@ class _Study:
             for name, why in content.skipped.items():
                 self.left_out.setdefault(("tensors", f"{side}: {why}"), []).append(f"{path}: {name}")
         skipped = ours.skipped.keys() | theirs.skipped.keys()
+        lone = [{n: t for n, t in own.tensors.items() if n not in other} for own, other in _sides(ours, theirs)]
+        matches = list(counterparts(*lone))
+        moved = {name for match in matches for name in (*match.reference, *match.candidate)}
+        found += [_moved(match, *lone) for match in matches]
         for name in dict.fromkeys((*ours.tensors, *theirs.tensors, *ours.skipped, *theirs.skipped)):
             one, other = ours.tensors.get(name), theirs.tensors.get(name)
             if name in skipped:
@@ -164,9 +179,10 @@ class _Study:
                 )
                 continue
             if one is None or other is None:
-                found.append(_lone(name, one, other, theirs.values if one else ours.values))
+                if name not in moved:
+                    found.append(_lone(name, one, other, theirs.values if one else ours.values))
                 continue
-            item = compare_tensors(one, other, self.tolerances)
+            item = _related(compare_tensors(one, other, self.tolerances), one, other)
             identical += item is None
             both = Both(f"{path}: {name}", one, other)
             if one.shape == other.shape:
@@ -205,6 +221,33 @@ class _Study:
                     other.candidate.source.release()
 
 
+def _sides(ours: Content, theirs: Content) -> tuple[tuple[Content, Container[str]], tuple[Content, Container[str]]]:
+    """Each side with the names that the other one has for anything."""
+    names = [{*side.tensors, *side.values, *side.skipped} for side in (ours, theirs)]
+    return (ours, names[1]), (theirs, names[0])
+
+
+def _related(item: Item | None, one: Stored, other: Stored) -> Item | None:
+    """The item with what turns one side into the other, if anything does."""
+    if item is None or item.status != "differs":
+        return item
+    found = relation(one, other, next((m.value for m in item.measurements if m.metric == "rel_l2"), None))
+    return item if found is None else replace(item, relation=found, reason=f"{found.says()}; {item.reason}")
+
+
+def _moved(match: Counterpart, ours: Mapping[str, Stored], theirs: Mapping[str, Stored]) -> Item:
+    return Item(
+        name=f"{' + '.join(match.reference)} → {' + '.join(match.candidate)}",
+        kind="float",
+        status="differs",
+        reference=" ".join(str(ours[name]) for name in match.reference),
+        candidate=" ".join(str(theirs[name]) for name in match.candidate),
+        reason=f"{match.relation.says()}, no bit differs",
+        structural=True,
+        relation=match.relation,
+    )
+
+
 def _unread(name: str, ours: Content, theirs: Content) -> str:
     """Why a tensor could not be judged."""
     where = "on either side" if name in ours.skipped and name in theirs.skipped else "on a side"
@@ -229,6 +272,8 @@ def _rank(item: Item) -> tuple[int, float, float]:
     """Materiality: structure, then integers and values, then floats outside, then inside the tolerance."""
     if item.status == "identical":
         return (0, 0.0, 0.0)
+    if item.relation is not None:
+        return (1, 1.0, math.inf)
     changed = 1 - (item.equal_share if item.equal_share is not None else 0.0)
     size = item.max_abs or 0.0
     if item.status == "within tolerance":

@@ -48,7 +48,8 @@ class Blocks:
         from gguf import GGMLQuantizationType, quants
 
         blocks = np.array(self._bytes.line(first * self._size, last * self._size)).reshape(-1, self._size)
-        found: Array = quants.dequantize(blocks, GGMLQuantizationType[self._packed])
+        with np.errstate(invalid="ignore", over="ignore"):  # a damaged scale
+            found: Array = quants.dequantize(blocks, GGMLQuantizationType[self._packed])
         return found.astype(np.float32, copy=False).reshape(-1)
 
 

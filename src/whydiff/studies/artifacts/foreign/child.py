@@ -11,6 +11,9 @@ from pathlib import Path
 from whydiff.errors import one_line
 from whydiff.studies.artifacts.foreign.out import Out
 
+REFUSED = 3
+"""Exit status after an error that was told."""
+_READERS = "whydiff.studies.artifacts.foreign."
 MEMORY = 512 << 20
 """Bytes that a reader may hold beside four times the file."""
 SECONDS = 60
@@ -20,22 +23,27 @@ SECONDS = 60
 def main() -> int:
     """Write the numbers and the document; an error is told on standard error."""
     kind, path, numbers, document = sys.argv[1], *map(Path, sys.argv[2:])
-    reader = importlib.import_module(f"whydiff.studies.artifacts.foreign.{kind}")
-    reader.prepare()
+    importlib.import_module(f"{_READERS}{kind}").prepare()
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
-    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
-    _bound(size, numbers)
     try:
-        with open(numbers, "wb") as file:
-            out = Out(file)
-            reader.read(path, out)
-        document.write_text(out.document(), encoding="utf-8")
+        carried_out(kind, path, numbers, document)
     except BaseException as error:  # noqa: BLE001 - the process that waits is told
         sys.stderr.write("\n" + one_line(error))
         sys.stderr.flush()
-        os._exit(3)
+        os._exit(REFUSED)
     os._exit(0)
+
+
+def carried_out(kind: str, path: Path, numbers: Path, document: Path) -> None:
+    """Read one file in this process, which stays within the limits from here on."""
+    reader = importlib.import_module(f"{_READERS}{kind}")
+    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+    _bound(size, numbers)
+    with open(numbers, "wb") as file:
+        out = Out(file)
+        reader.read(path, out)
+    document.write_text(out.document(), encoding="utf-8")
 
 
 def _bound(size: int, numbers: Path) -> None:

@@ -21,13 +21,9 @@ def read(path: Path, out: Out) -> None:
     import faiss
 
     flags = faiss.IO_FLAG_READ_ONLY
-    try:
-        index = faiss.read_index(str(path), flags)
-    except RuntimeError as error:
-        index = faiss.read_index_binary(str(path), flags) if "binary" in str(error) else None
-        if index is None:
-            raise
-    _index("", index, out)
+    with open(path, "rb") as file:
+        binary = file.read(2) == b"IB"
+    _index("", faiss.read_index_binary(str(path), flags) if binary else faiss.read_index(str(path), flags), out)
 
 
 def _index(prefix: str, held: Any, out: Out) -> None:

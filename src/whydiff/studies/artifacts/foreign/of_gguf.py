@@ -41,4 +41,4 @@ def read(path: Path, out: Out) -> None:
         shape = [int(size) for size in reversed(tensor.shape.tolist())]
         dtype = _PLAIN.get(kind, "float32")
         packed = "" if kind in _PLAIN else kind
-        out.place(f"tensors.{tensor.name}", dtype, shape, path, int(tensor.data_offset), packed)
+        out.place(tensor.name, dtype, shape, path, int(tensor.data_offset), packed)

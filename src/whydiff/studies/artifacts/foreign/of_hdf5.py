@@ -102,9 +102,8 @@ def _pieces(item: Any) -> Iterator[Any]:
 
 
 def _texts(name: str, item: Any, out: Out) -> None:
-    if item.dtype.kind in "SO" and item.size <= 1 << 16 and item.dtype.metadata is None or item.dtype.kind == "S":
-        out.value(f"{name} (texts)", repr(item[()].tolist() if item.shape else item[()]))
-    elif item.size <= 1 << 16 and "vlen" in (item.dtype.metadata or {}):
+    """Texts of one length, or of any (which HDF5 keeps apart)."""
+    if item.dtype.kind in "SO" and item.size <= 1 << 16 and "ref" not in (item.dtype.metadata or {}):
         out.value(f"{name} (texts)", repr(item[()].tolist() if item.shape else item[()]))
     else:
         out.skip(name, f"dtype {item.dtype} is not compared")

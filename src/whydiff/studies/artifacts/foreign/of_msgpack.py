@@ -31,7 +31,7 @@ def read(path: Path, out: Out) -> None:
     import msgpack
 
     data = path.read_bytes()
-    tree = msgpack.unpackb(data, ext_hook=_extension, raw=False, strict_map_key=False, max_buffer_size=len(data) + 1)
+    tree = msgpack.unpackb(data, ext_hook=_extension, raw=False, strict_map_key=False)
     for name, value in named_leaves(tree, _entries, len(data)):
         if isinstance(value, np.ndarray):
             out.array(name, value)

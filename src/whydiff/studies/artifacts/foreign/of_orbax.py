@@ -54,7 +54,7 @@ def _size(leaf: Any) -> int:
     shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
     if shape is None or dtype is None:
         return 8
-    count = np.dtype(dtype).itemsize
+    count = int(np.dtype(dtype).itemsize)
     for length in shape:
         count *= int(length)
     return count

@@ -75,7 +75,9 @@ class Out:
         self.skip(name, f"dtype {dtype} is not compared")
         return False
 
-    def _put(self, name: str, *, dtype: str, shape: Iterable[int], offset: int, file: str = "", packed: str = "") -> None:
+    def _put(
+        self, name: str, *, dtype: str, shape: Iterable[int], offset: int, file: str = "", packed: str = ""
+    ) -> None:
         sizes = [int(size) for size in shape]
         if any(size < 0 for size in sizes) or math.prod(sizes) >= 1 << 60:
             raise ValueError(f"{name[:60]!r} has the shape {sizes}")

@@ -74,7 +74,7 @@ def read_foreign(path: Path) -> Content:
         )
         if done.returncode:
             raise ValueError(_told(done))
-        return _checked(json.loads(document.path.read_text(encoding="utf-8")), numbers, path)
+        return checked(document, numbers, path)
     except (ValueError, KeyError, TypeError, OSError, subprocess.TimeoutExpired) as error:
         raise damaged(path, error) from error
 
@@ -92,13 +92,19 @@ def _told(done: subprocess.CompletedProcess[bytes]) -> str:
     return lines[-1][:300] if lines else f"its library ended with status {done.returncode}"
 
 
-def _checked(document: dict[str, Any], numbers: Spool, path: Path) -> Content:
-    numbers.size = numbers.path.stat().st_size
-    tensors = {name: _stored(name, place, numbers.path, path) for name, place in document["tensors"].items()}
-    return Content(tensors, document["values"], document["skipped"])
+def checked(document: Spool, numbers: Spool, path: Path) -> Content:
+    """What a reader wrote of a file, each tensor within the bytes that are there.
+
+    Raises:
+        ValueError: a tensor is longer than the file that holds it.
+    """
+    told = json.loads(document.path.read_text(encoding="utf-8"))
+    numbers.size, document.size = (spool.path.stat().st_size for spool in (numbers, document))
+    tensors = {name: _stored(name, place, numbers.path) for name, place in told["tensors"].items()}
+    return Content(tensors, told["values"], told["skipped"])
 
 
-def _stored(name: str, place: dict[str, Any], spooled: Path, path: Path) -> Stored:
+def _stored(name: str, place: dict[str, Any], spooled: Path) -> Stored:
     shape, dtype, offset = tuple(place["shape"]), place["dtype"], place["offset"]
     file = Path(place["file"]) if place["file"] else spooled
     count, packed = math.prod(shape), place["packed"]
