@@ -273,14 +273,10 @@ def scaled_tolerance(tolerance: Tolerance, size: float) -> Tolerance:
 
 
 ARTIFACT_MOVED = 0.1
-"""Relative L2 error below which two tensors of one shape are not asked whether their numbers changed places: of unrelated
-numbers it is 1.4. A choice."""
+"""Relative L2 error below which the numbers of one shape did not change places (of unrelated ones it is 1.4). A choice."""
 
-ARTIFACT_RELATED = 2.0
-"""Units of roundoff within which every number of a tensor is a factor times another's: both were rounded once."""
-
-ARTIFACT_SCALE = 4.0
-"""Units of roundoff from which a factor is not 1, and a length is not 1 (times the root of how many numbers it is made of)."""
+ARTIFACT_UNITS = 4.0
+"""Units of roundoff within which two numbers that were rounded once each are one computation's."""
 
 ASSIGNMENT_SHARE = 0.9
 """Least share of sampled rows whose stored code is their nearest codebook row (in float64) before codebook and

@@ -17,7 +17,7 @@ import numpy as np
 from whydiff.numbers.casts import proven_cast
 from whydiff.numbers.metrics import values
 from whydiff.numbers.rearrangement import candidates
-from whydiff.numbers.tolerance import ARTIFACT_MOVED, ARTIFACT_RELATED, ARTIFACT_SCALE, UNIT_ROUNDOFF
+from whydiff.numbers.tolerance import ARTIFACT_MOVED, ARTIFACT_UNITS, UNIT_ROUNDOFF
 from whydiff.records import Payload
 from whydiff.studies.artifacts.records import Relation
 from whydiff.studies.artifacts.sources import InMemory, Stored
@@ -190,7 +190,7 @@ def _scaled(a: Array, b: Array, unit: float) -> Relation | None:
     square = float((a * a).sum())
     factor = float((a * b).sum()) / square if square else 0.0
     if factor and _fits(factor * a, b, unit):
-        return None if abs(factor - 1) < ARTIFACT_SCALE * unit else Relation(kind="scaled", factor=_round(factor))
+        return None if abs(factor - 1) < ARTIFACT_UNITS * unit else Relation(kind="scaled", factor=_round(factor))
     return None
 
 
@@ -199,16 +199,16 @@ def _normalised(a: Array, b: Array, unit: float) -> Relation | None:
     for axis in (1, 0) if a.ndim == 2 else ():
         for side, raw, unit_rows in (("candidate", a, b), ("reference", b, a)):
             lengths = [np.sqrt((part * part).sum(axis, keepdims=True)) for part in (raw, unit_rows)]
-            if not all(length.all() for length in lengths) or np.ptp(lengths[0]) <= ARTIFACT_SCALE * unit:
+            if not all(length.all() for length in lengths) or np.ptp(lengths[0]) <= ARTIFACT_UNITS * unit:
                 continue
-            ones = np.abs(lengths[1] - 1).max() <= ARTIFACT_SCALE * unit * math.sqrt(a.shape[axis])
+            ones = np.abs(lengths[1] - 1).max() <= ARTIFACT_UNITS * unit * math.sqrt(a.shape[axis])
             if ones and _fits(raw / lengths[0], unit_rows, unit * math.sqrt(a.shape[axis])):
                 return Relation(kind="normalised", axis=1 - axis, detail=f"the {side}'s have length 1")
     return None
 
 
 def _fits(wanted: Array, found: Array, unit: float) -> bool:
-    near = np.abs(wanted - found) <= ARTIFACT_RELATED * unit * np.abs(found) + np.finfo(np.float32).tiny
+    near = np.abs(wanted - found) <= ARTIFACT_UNITS * unit * np.abs(found) + np.finfo(np.float32).tiny
     return bool(near.all())
 
 
@@ -237,7 +237,7 @@ def _quantised(a: Array, b: Array, reference: Stored, candidate: Stored) -> Rela
         whole, real = (a, b) if reference.is_integer else (b, a)
         square = (whole * whole).sum(axis, keepdims=True)
         scale = (whole * real).sum(axis, keepdims=True) / np.where(square, square, 1)
-        if scale.any() and (np.abs(real - scale * whole) <= 0.5 * np.abs(scale) * (1 + ARTIFACT_SCALE * 2**-8)).all():
+        if scale.any() and (np.abs(real - scale * whole) <= 0.5 * np.abs(scale) * (1 + ARTIFACT_UNITS * 2**-8)).all():
             one = scale.size == 1
             what = "one scale" if one else f"{scale.size} scales"
             return Relation(kind="quantised", factor=_round(float(scale.reshape(-1)[0])) if one else None, detail=what)
