@@ -336,8 +336,7 @@ LOGPROB_EXPLAINED = 4.0
 factor tells one worker from another (see `PRECISION_CLASS_RATIO`). False alarms: 0 in 61 generated pairs."""
 
 LOGPROB_Z = 5.0
-"""Standard errors by which a fitted number must differ from what it is without a mistake: 6e-7 of false alarms, if errors
-are normal."""
+"""Standard errors by which a fitted number must differ from what it is without a mistake (6e-7 of normal ones do)."""
 
 LOGPROB_TOKENS = 32
 """Fewest tokens that a test looks at: the logarithm of a median absolute value of n normal numbers has the variance 1.36 / n,
@@ -351,7 +350,7 @@ LOGPROB_LOWEST = -30.0
 """Log-probabilities below this are not fitted: float32 sums do not hold shares of 1e-13."""
 
 LOGPROB_FURTHEST = 10.0
-"""Log-odds are cut at this size before they are correlated, so that a few certain tokens do not decide. A choice."""
+"""Log-odds are cut at this size before they are correlated: a few certain tokens do not decide. A choice."""
 
 LOGPROB_COMMON = 0.98
 """Share of the tokens that a fit is judged by; the furthest 2 % are left out, as outliers may be among them. A choice."""
@@ -363,8 +362,7 @@ LOGPROB_BASE = 0.01
 """Relative distance within which a factor is that of a known base; those of base 2 and base 10 are a factor 3.3 apart."""
 
 LOGPROB_LEADING = 0.9
-"""Share of one side's zeros that must stand in a run at the beginning, and of the sequences that must begin with one, before
-they are a prompt without scores; a distribution that was cut has them anywhere. A choice."""
+"""Share of the sequences that must begin with a run of one side's zeros before they are a prompt without scores. A choice."""
 
 LOGPROB_CERTAIN = 1e-6
 """A log-probability nearer to 0 is that of a distribution with one token."""
@@ -373,19 +371,16 @@ LOGPROB_NUCLEUS = 0.01
 """Share of tokens with probability 1 on one side only from which a cut may be a nucleus: top-k leaves none but for k = 1."""
 
 LOGPROB_NUCLEUS_WITHIN = 0.05
-"""Two estimates of a nucleus' bound agree: the smallest probability that became 1, and the least that was kept. Of min-p
-they are unrelated. A choice."""
+"""Two estimates of a nucleus' bound (the smallest probability that became 1, the least that was kept) agree. A choice."""
 
 LOGPROB_ONE_SIDED = 0.1
-"""Largest share of the squared differences that may go the other way in a distribution that was cut: cutting raises
-what is kept and lowers nothing, noise goes both ways alike (one half). A choice."""
+"""Largest share of squares that may go the other way where a distribution was cut (of noise: one half). A choice."""
 
 LOGPROB_KEPT = 0.2
 """A sampling filter keeps at least this much probability at 99 % of the tokens; less is another distribution. A choice."""
 
 LOGPROB_GROWTH = 2.0
-"""From this factor between the first and the last third of the steps a difference grows. Benign noise has the same size
-at every step, but for the sharpness of the distributions, which log-odds take out. A choice."""
+"""From this factor between the first and the last third of the steps a difference grows. A choice."""
 
 LOGPROB_MONOTONE = 0.8
 """Spearman's correlation from which something grows with the steps: of 8 values in random order one in 100 has it, of 5 one in
@@ -393,8 +388,7 @@ LOGPROB_MONOTONE = 0.8
 must be off."""
 
 LOGPROB_OUTLIER = 10.0
-"""Robust standard deviations beyond which a token is an outlier, if it is beyond the noise of float8 as well. Of Student's
-t with 4 degrees of freedom, a heavy-tailed model of rounding, 4 in 10,000 are beyond it."""
+"""Robust deviations beyond which a token is an outlier (4 in 10,000 of Student's t with 4 degrees of freedom are)."""
 
 LOGPROB_OUTLIERS = 0.05
 """Largest share of tokens that are a few. A choice."""
