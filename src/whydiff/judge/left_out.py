@@ -58,7 +58,7 @@ def left_out(case: Case) -> tuple[Count, ...]:
 
 
 def notes_on(case: Case) -> tuple[str, ...]:
-    """Resumed steps, incomplete captures, an observer that changed something, an origin that was missed."""
+    """Resumed steps, incomplete captures, an observer that changed something, an origin that was missed, a port."""
     notes = []
     ahead = case.alignment.ahead
     if ahead:
@@ -74,7 +74,24 @@ def notes_on(case: Case) -> tuple[str, ...]:
             notes.append(f"observing changed the {name}: {trace.observer.note}")
     if case.localization.accounted is False and not _other_dtypes(case):
         notes.append("after resynchronising at every origin the outputs still differ: an origin was missed")
+    if _is_rewritten(case):
+        notes.append(
+            "most calls of the two programs have no counterpart, and they hold the same weights: `whydiff port` compares "
+            "such programs layer by layer, by what reads each weight"
+        )
     return tuple(notes)
+
+
+def _is_rewritten(case: Case) -> bool:
+    """Whether two programs are one model written twice: more calls are left over than paired, and weights are the same."""
+    left = len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate)
+    if left <= len(case.alignment.pairs) or case.localization.silent:
+        return False
+    ours, theirs = (
+        {leaf.fingerprint for leaf in trace.leaves if leaf.is_state and leaf.fingerprint and leaf.spec.numel > 1}
+        for trace in (case.reference, case.candidate)
+    )
+    return bool(ours & theirs)
 
 
 def _other_dtypes(case: Case) -> bool:

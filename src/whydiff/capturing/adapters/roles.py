@@ -17,6 +17,7 @@ class Role(Enum):
     SCAN = "a sum of all before, along one axis"
     NORM = "a layer norm or RMS norm"
     BATCH_NORM = "a norm with one mean and variance per channel"
+    GROUP_NORM = "a norm with one mean and variance per group of channels"
     SPREAD = "a variance or standard deviation"
     SOFTMAX = "a softmax or its logarithm"
     LOGARITHMIC = "its result is a logarithm"

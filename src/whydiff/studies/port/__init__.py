@@ -9,11 +9,12 @@ shrinks with the precision is rounding, one that stays is a mistake between this
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from whydiff.capturing.adapters import Progress, for_target
+from whydiff.capturing.adapters import Progress, Run, for_target
 from whydiff.errors import UsageError
 from whydiff.judge.outputs import recorded_outputs
 from whydiff.records import (
@@ -21,28 +22,32 @@ from whydiff.records import (
     Cause,
     Count,
     Diagnosis,
+    Event,
     Evidence,
     Growth,
     Measurement,
     Origin,
     Pair,
     Side,
+    Site,
     Trace,
     Verdict,
 )
+from whydiff.studies.port.as_run import anchor, causes_of_running, opened
 from whydiff.studies.port.bench import Bench
 from whydiff.studies.port.judging import Judged, departed, judge
 from whydiff.studies.port.naming import Named, causes_of, explain
 from whydiff.studies.port.points import find_points
-from whydiff.studies.port.weights import Weight, match_weights
+from whydiff.studies.port.quantised import quantised
+from whydiff.studies.port.weights import Weight, match_weights, widened
 
 IMPACT = ("max_abs", "mean_abs", "rel_l2", "different")
 """Metrics of what is returned that are shown as the impact."""
 
 
 def check_port(
-    reference: Callable[..., Any],
-    candidate: Callable[..., Any],
+    reference: Callable[..., Any] | str | os.PathLike[str],
+    candidate: Callable[..., Any] | str | os.PathLike[str],
     reference_args: Sequence[Any] = (),
     candidate_args: Sequence[Any] = (),
     *,
@@ -51,8 +56,8 @@ def check_port(
     """Compare one model in two frameworks (or two implementations in one).
 
     Args:
-        reference: the trusted model.
-        candidate: the port.
+        reference: the trusted model, or the path of an ``.onnx`` file.
+        candidate: the port, likewise.
         reference_args, candidate_args: the same inputs, each in its framework's form.
         progress: called with (stage, done, total).
 
@@ -61,10 +66,13 @@ def check_port(
         TargetError: a program raised.
     """
     traces: list[Any] = []
-    for target, args, name in ((reference, reference_args, "reference"), (candidate, candidate_args, "candidate")):
+    runs: list[Run] = []
+    for side, args, name in ((reference, reference_args, "reference"), (candidate, candidate_args, "candidate")):
         if progress is not None:
             progress(f"capture the {name}", len(traces), 2)
+        target = opened(side)
         run = for_target(target, args).run(target, tuple(args), {})
+        runs.append(run)
         trace: Any = run.capture()
         traces.append(replace(trace, observer=run.check(trace)))
     ours, theirs = traces
@@ -75,24 +83,36 @@ def check_port(
             expected="the same numbers on both sides",
             next_step="load the same checkpoint into both models",
         )
-    points, unread = find_points(ours, theirs, weights)
-    judged, excluded = judge(ours, theirs, points, progress)
-    bench = Bench((ours, theirs), judged, excluded)
+    integers = quantised(ours, theirs)
+    rounded = {name for one in integers for name in (one.reference, one.candidate)}
+    points, unread = find_points(ours, theirs, weights, rounded)
+    wide = widened(ours, theirs, weights)
+    judged, excluded = judge(ours, theirs, points, progress, wide)
+    anchor(judged, traces)
+    bench = Bench((ours, theirs), judged, excluded, wide=wide, quantised=integers)
     named = explain(bench, progress)
-    return _diagnosis(bench, weights, named, (*counts, *unread))
+    return _diagnosis(bench, weights, named, causes_of_running(bench, runs, progress), (*counts, *unread))
 
 
 def _diagnosis(
-    bench: Bench, weights: Sequence[Weight], named: dict[int, tuple[Named, ...]], counts: Sequence[Count]
+    bench: Bench,
+    weights: Sequence[Weight],
+    named: dict[int, tuple[Named, ...]],
+    running: Sequence[Cause],
+    counts: Sequence[Count],
 ) -> Diagnosis:
     (reference, candidate), judged = bench.traces, bench.judged
-    origins = tuple(_origin(one, named[number]) for number, one in departed(judged))
+    origins = tuple(_origin(bench, one, named[number]) for number, one in departed(judged))
     causes = causes_of(bench, named)
     differ = [one for one in judged if one.comparison.status == "differs"]
     unknown = [one for one in judged if one.scale is None]
     returned = [one for one in judged if one.point.side == "returned"]
     whole = bool(returned) and {len(recorded_outputs(trace)) for trace in (reference, candidate)} == {len(returned)}
     verdict, reason = _verdict(judged, origins, causes, differ, whole)
+    graver = [cause for cause in running if cause.verdict.severity > verdict.severity]
+    causes = (*causes, *running)
+    if graver:
+        verdict, reason = graver[0].verdict, f"because {graver[0].says}"
     if unknown:
         counts = (
             *counts,
@@ -153,14 +173,15 @@ def _verdict(
     return Verdict.ROUNDING, f"at {told} of {len(judged)} points the difference shrinks with the precision"
 
 
-def _origin(one: Judged, named: Sequence[Named]) -> Origin:
+def _origin(bench: Bench, one: Judged, named: Sequence[Named]) -> Origin:
     point = one.point
+    sites = [_made_at(trace, event) for trace, event in zip(bench.traces, point.events, strict=True)]
     place = "what is returned" if point.side == "returned" else f"{point.side} the layer with {point.weight.reference}"
     where = f"{place}: lifted, {one.scale}"
     evidence = (Evidence(where), *(name.evidence for name in named))
     return Origin(
-        site=point.events[0].site,
-        candidate_site=point.events[1].site,
+        site=sites[0],
+        candidate_site=sites[1],
         kind="region",
         verdict=Verdict.SEMANTIC,
         comparison=one.comparison,
@@ -169,6 +190,15 @@ def _origin(one: Judged, named: Sequence[Named]) -> Origin:
         region=(),
         evidence=evidence,
     )
+
+
+def _made_at(trace: Trace, event: Event) -> Site:
+    """Where a value is made, if that is another module than the one around what reads it; else where it is read."""
+    if event.producer < 0:
+        return event.site
+    made = trace.calls[event.producer].site
+    around = not made.scope or f"{event.site.scope}.".startswith(f"{made.scope}.")
+    return event.site if around else made.at("output")
 
 
 def _alignment(reference: Trace, candidate: Trace, judged: Sequence[Judged]) -> Alignment:

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.capturing.adapters import Executor
 from whydiff.errors import WhydiffError
-from whydiff.explain.scale import Difference
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN
 from whydiff.records import Call, Event, Leaf, Payload, Trace
-from whydiff.studies.port.judging import Judged, Walk, departs, reading
+from whydiff.studies.port.judging import Judged, Walk, reading
+from whydiff.studies.port.quantised import Quantised
 from whydiff.studies.port.rewrites import NOTHING, Program, Rewrite
-from whydiff.studies.port.weights import exactly, layout_of, numbers, rearranged
+from whydiff.studies.port.weights import match_inputs, numbers, rearranged
 
 Array = np.ndarray[Any, Any]
 _REGION = 4096
@@ -46,15 +46,31 @@ class Bench:
         traces: the reference's and the candidate's.
         judged: the points.
         excluded: those that are no counterparts.
+        wide: numbers that the candidate takes for what it keeps in a narrower dtype.
+        quantised: weights that the candidate keeps as small integers.
     """
 
-    def __init__(self, traces: tuple[Trace, Trace], judged: Sequence[Judged], excluded: frozenset[int]) -> None:
+    def __init__(
+        self,
+        traces: tuple[Trace, Trace],
+        judged: Sequence[Judged],
+        excluded: frozenset[int],
+        *,
+        wide: Mapping[str, Array],
+        quantised: Sequence[Quantised],
+    ) -> None:
         self.traces, self.judged, self.excluded = traces, judged, excluded
+        self.wide, self.quantised = wide, quantised
+
+    @property
+    def unit(self) -> float:
+        """Roundoff of the programs' constants, see `Judged`."""
+        return max((one.unit for one in self.judged), default=0.0)
 
     @cached_property
     def first(self) -> Setting:
         """The recorded input."""
-        return self._setting(Program(self.traces[0]), Program(self.traces[1]))
+        return self._setting(Program(self.traces[0]), Program(self.traces[1], self.wide))
 
     @cached_property
     def second(self) -> Setting | None:
@@ -63,7 +79,9 @@ class Bench:
         if inputs is None:
             return None
         try:
-            setting = self._setting(Program(self.traces[0], inputs[0]), Program(self.traces[1], inputs[1]))
+            setting = self._setting(
+                Program(self.traces[0], inputs[0]), Program(self.traces[1], {**self.wide, **inputs[1]})
+            )
         except WhydiffError:
             return None
         return setting if all(np.isfinite(side).all() for some in setting.results.values() for side in some) else None
@@ -123,32 +141,32 @@ class Bench:
         """The calls between the points before and this one, the nearest first."""
         trace = self.traces[side]
         stops = {
-            one.point.events[side].producer
+            (one.point.events[side].producer, one.point.events[side].storage)
             for n, one in enumerate(self.judged[:number])
             if n not in self.excluded and one.layout is not None
         }
         event = self.judged[number].point.events[side]
-        waiting, seen = [event.producer], set[int]()
+        waiting, seen = [(event.producer, event.storage)], set[int]()
         found: list[Call] = []
         while waiting and len(found) < _REGION:
-            index = waiting.pop(0)
-            if index < 0 or index in seen or (index in stops and found):
+            index, storage = waiting.pop(0)
+            if index < 0 or index in seen or ((index, storage) in stops and found):
                 continue
             seen.add(index)
             call = trace.calls[index]
             found.append(call)
-            waiting += [read.producer for read in call.reads]
+            waiting += [(read.producer, read.storage) for read in call.reads]
         return found
 
 
-def near(one: Array | None, other: Array, before: float) -> bool:
-    """Whether two values agree to rounding, and far better than before."""
+def near(one: Array | None, other: Array, before: float, unit: float) -> bool:
+    """Whether two values agree to the rounding of constants, and far better than before."""
     if one is None or one.shape != other.shape:
         return False
     after = distance(one, other)
     size = float(np.sqrt(np.square(other[np.isfinite(other)]).mean())) if np.isfinite(other).any() else 0.0
     special = int((np.isfinite(one) != np.isfinite(other)).sum())
-    return not departs(Difference(after, size, special)) and after * HYPOTHESIS_MARGIN <= before
+    return not special and after <= unit * size and after * HYPOTHESIS_MARGIN <= before
 
 
 def distance(one: Array, other: Array) -> float:
@@ -159,30 +177,19 @@ def distance(one: Array, other: Array) -> float:
 
 def _shuffled(reference: Trace, candidate: Trace) -> tuple[dict[str, Array], dict[str, Array]] | None:
     """Another input for both sides: the same numbers in another order, in each side's layout."""
-    executors = [for_framework(trace.framework).executor(trace) for trace in (reference, candidate)]
-
-    def inputs(side: int) -> list[tuple[Leaf, Array]]:
-        executor, trace = executors[side], (reference, candidate)[side]
-        return [
-            (leaf, numbers(executor.payload(executor.leaf_value(leaf))))
-            for leaf in trace.leaves
-            if leaf.role == "input" and leaf.storage >= 0 and not leaf.skipped
-        ]
-
-    ours, theirs = inputs(0), inputs(1)
-    if len(ours) != len(theirs) or not ours:
+    inputs = match_inputs(reference, candidate)
+    if not inputs:
         return None
     mixed = np.random.default_rng(2)
     found: tuple[dict[str, Array], dict[str, Array]] = {}, {}
-    only_indices = all(is_integer(leaf.spec.dtype) for leaf, _ in ours)
-    for (leaf, array), (other, their) in zip(ours, theirs, strict=True):
-        layout = layout_of(array, their, exactly)
-        if layout is None:
-            return None
-        if not is_integer(leaf.spec.dtype) or only_indices:
+    only_indices = all(is_integer(given.leaves[0].spec.dtype) for given in inputs)
+    for given in inputs:
+        array = given.array
+        if only_indices or not is_integer(given.leaves[0].spec.dtype):
             array = mixed.permutation(array.reshape(-1)).reshape(array.shape)
-        found[0][leaf.name] = array
-        found[1][other.name] = rearranged(array, layout, their.shape)
+        mine, other = given.leaves
+        found[0][mine.name] = array
+        found[1][other.name] = rearranged(array, given.layout, other.spec.shape)
     return found
 
 

@@ -29,6 +29,7 @@ class Hypothesis:
         mine: that rewriting.
         other: what turns the other side's numbers into the teller's, carried out on its own steps; empty: what the
             teller computes, computed in its place.
+        parts: the mistakes that are made together in one step; none: it is one.
     """
 
     code: str
@@ -39,6 +40,7 @@ class Hypothesis:
     teller: int
     mine: Rewrite
     other: Rewrite = NOTHING
+    parts: tuple[Hypothesis, ...] = ()
 
     @property
     def mistake(self) -> tuple[Any, ...]:
@@ -52,6 +54,8 @@ class Tried:
 
     Attributes:
         hypotheses: all of them together make the other side's numbers.
+        mine: the rewriting of the teller.
+        other: that of the other side; empty: there is none.
         before: how far the two sides are apart.
         after: the same with the teller rewritten.
         back: the same with the other side's own steps rewritten; None: they cannot be.
@@ -59,6 +63,8 @@ class Tried:
     """
 
     hypotheses: tuple[Hypothesis, ...]
+    mine: Rewrite
+    other: Rewrite
     before: float
     after: float
     back: float | None
@@ -94,22 +100,30 @@ def _tried(bench: Bench, number: int, together: tuple[Hypothesis, ...]) -> Tried
     target, own = result[1 - teller], result[teller]
     before = distance(target, own)
     value = bench.value(teller, number, mine)
-    if value is None or not near(value, target, before):
+    if value is None or not near(value, target, before, bench.unit):
         return None
     second = None
     if bench.second is not None and number in bench.second.results:
         there = bench.second.results[number]
         again = bench.value(teller, number, mine, bench.second)
-        second = near(again, there[1 - teller], distance(*there))
+        second = near(again, there[1 - teller], distance(*there), bench.unit)
         if not second:
             return None
     back = None
-    other = _joined([one.other for one in together])
-    if other is not None and all(one.other for one in together):
+    other = _joined([one.other for one in together]) if all(one.other for one in together) else None
+    if other is not None:
         undone = bench.value(1 - teller, number, other)
-        if undone is not None and near(undone, own, before):
+        if undone is not None and near(undone, own, before, bench.unit):
             back = distance(undone, own)
-    return Tried(together, before, distance(value, target), back, second)
+    return Tried(
+        hypotheses=tuple(part for one in together for part in (one.parts or (one,))),
+        mine=mine,
+        other=NOTHING if other is None or back is None else other,
+        before=before,
+        after=distance(value, target),
+        back=back,
+        second=second,
+    )
 
 
 def _joined(rewrites: Sequence[Rewrite]) -> Rewrite | None:

@@ -19,7 +19,8 @@ from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.pair.replay import Watch, replay
 from whydiff.records import Call, Comparison, Lift, Payload, Trace
 from whydiff.studies.port.points import Point
-from whydiff.studies.port.weights import distance_of, layouts_of, numbers, rearranged
+from whydiff.studies.port.rewrites import Program
+from whydiff.studies.port.weights import distance_of, layouts_of, match_inputs, numbers, rearranged
 
 Array = np.ndarray[Any, Any]
 _MOST = 12
@@ -43,6 +44,7 @@ class Judged:
         comparison: the recorded values'.
         near: earlier points' float64 values.
         result: the reference's float64 value and the candidate's, in the reference's layout.
+        unit: roundoff of the narrowest dtype that a program keeps its constants in.
     """
 
     point: Point
@@ -52,6 +54,11 @@ class Judged:
     comparison: Comparison = NOT_COMPARED
     near: tuple[Array, ...] = ()
     result: tuple[Array, Array] | None = None
+    unit: float = UNIT_ROUNDOFF["float32"]
+
+    def departs(self, double: Difference) -> bool:
+        """Whether a float64 difference is larger than what rounded constants make."""
+        return bool(double.special) or double.mean > self.unit * double.magnitude
 
     def forget(self) -> None:
         """Its layout is to be found anew."""
@@ -66,6 +73,7 @@ class Walk:
         judged: the points.
         mine: the reference's values.
         excluded: points that are left as they are: no counterparts.
+        known: what the layouts of the inputs do to axes.
         found: what the walk found.
         results: point → both values in the reference's layout.
     """
@@ -73,8 +81,17 @@ class Walk:
     judged: Sequence[Judged]
     mine: Mapping[int, Payload]
     excluded: frozenset[int] = frozenset()
+    known: frozenset[tuple[Any, ...]] = frozenset()
     found: Differences = field(default_factory=list)
     results: dict[int, tuple[Array, Array]] = field(default_factory=dict)
+
+    def departing(self) -> set[int]:
+        """Points whose float64 difference is larger than rounding the programs' own constants makes."""
+        return {
+            n
+            for n, (one, d) in enumerate(zip(self.judged, self.found, strict=True))
+            if d is not None and one.departs(d)
+        }
 
     def hooks(self) -> tuple[Watch, Watch]:
         """What the replay calls before and after every call."""
@@ -117,8 +134,8 @@ class Walk:
             return
         size = math.sqrt(float(np.square(numbers(ours)).mean()))
         away, layout = found[0]
-        if departs(Difference(away, size, 0)):
-            known = {_turn(x.layout) for x in self.judged if x.layout is not None and len(x.options) == 1}
+        if one.departs(Difference(away, size, 0)):
+            known = self.known | {_turn(x.layout) for x in self.judged if x.layout is not None and len(x.options) == 1}
             found.sort(key=lambda item: _turn(item[1]) not in known)
             one.options = tuple(layout for _, layout in found[:_LAYOUTS])
             one.layout = one.options[0]
@@ -139,12 +156,17 @@ def _difference(ours: Payload, theirs: Payload) -> Difference:
 
 
 def judge(
-    reference: Trace, candidate: Trace, points: Sequence[Point], progress: Progress | None
+    reference: Trace, candidate: Trace, points: Sequence[Point], progress: Progress | None, wide: Mapping[str, Array]
 ) -> tuple[list[Judged], frozenset[int]]:
-    """Replay in float32 and float64; the points, and which of them are no counterparts."""
-    judged = [Judged(point) for point in points]
+    """Replay in float32 and float64; the points, and which of them are no counterparts.
+
+    ``wide``: numbers that the candidate's lifted replays take for what it keeps in a narrower dtype.
+    """
+    unit = max(_unit(reference), _unit(candidate))
+    judged = [Judged(point, unit=unit) for point in points]
     differences: dict[str, Differences] = {}
     excluded: frozenset[int] = frozenset()
+    known = frozenset(_turn(given.layout) for given in match_inputs(reference, candidate) or ())
     for dtype in ("float64", "float32"):
         if progress is not None:
             progress(f"replay both models in {dtype}", 0, 1)
@@ -152,14 +174,14 @@ def judge(
         mine = values_of(for_framework(reference.framework).executor(reference, lift=lift), points)
 
         def walk(left: frozenset[int], lift: Lift = lift, mine: Mapping[int, Payload] = mine) -> Walk:
-            walk = Walk(judged, mine, left)
+            walk = Walk(judged, mine, left, known)
             before, watch = walk.hooks()
-            replay(for_framework(candidate.framework).executor(candidate, lift=lift), before=before, watch=watch)
+            Program(candidate, wide, lift.dtype).run(before=before, watch=watch)
             return walk
 
         if dtype == "float64":
             _settle_layouts(walk, judged)
-            excluded = _no_counterparts(walk)
+            excluded = _no_counterparts(walk, judged)
         done = walk(excluded)
         differences[dtype] = done.found
         if dtype == "float64":
@@ -178,6 +200,12 @@ def judge(
             moved = rearranged(theirs[n].bits, one.layout.inverse, ours[n].bits.shape)
             one.comparison = compare_payloads(ours[n], replace(theirs[n], bits=moved))
     return judged, excluded
+
+
+def _unit(trace: Trace) -> float:
+    """Roundoff of the narrowest floating dtype among a program's constants and weights, float32 or narrower."""
+    kept = [UNIT_ROUNDOFF.get(leaf.spec.dtype, 0.0) for leaf in trace.leaves if leaf.role != "input"]
+    return max([UNIT_ROUNDOFF["float32"], *kept])
 
 
 def reading(points: Mapping[int, Point], side: int, see: Callable[[Executor, int], None]) -> tuple[Watch, Watch]:
@@ -218,7 +246,7 @@ def _settle_layouts(walk: Callable[[frozenset[int]], Walk], judged: Sequence[Jud
         later = {}
         for option in one.options:
             _try(judged, number, option)
-            later[option] = sum(n > number for n in departing(walk(frozenset()).found))
+            later[option] = sum(n > number for n in walk(frozenset()).departing())
             if not later[option]:
                 break
         options = one.options
@@ -233,36 +261,33 @@ def _try(judged: Sequence[Judged], number: int, option: Rearrangement) -> None:
         later.forget()
 
 
-def _no_counterparts(walk: Callable[[frozenset[int]], Walk]) -> frozenset[int]:
+def _no_counterparts(walk: Callable[[frozenset[int]], Walk], judged: Sequence[Judged]) -> frozenset[int]:
     """Points that are not the same value on both sides (a bias added before or after a residual).
 
     Giving the candidate the reference's value there makes it wrong further on; leaving it alone does not. At a
-    mistake it is the other way round.
+    mistake it is the other way round. Points that are tentative are counterparts only if that shows.
     """
-    excluded: frozenset[int] = frozenset()
-    judged: set[int] = set()
-    found = walk(excluded).found
-    while len(judged) < _MOST:
-        first = next((n for n in sorted(departing(found)) if n not in judged and n not in excluded), None)
+    tentative = frozenset(n for n, one in enumerate(judged) if one.point.tentative)
+    found = walk(frozenset())
+    excluded = tentative & found.departing()
+    found = walk(excluded) if excluded else found
+    tried: set[int] = set()
+    while len(tried) < _MOST:
+        first = next((n for n in sorted(found.departing() | excluded) if n not in tried), None)
         if first is None:
             break
-        judged.add(first)
-        without = walk(excluded | {first}).found
-        later = ({n for n in departing(some) if n > first} for some in (found, without))
-        given, left = later
-        if left < given:
-            excluded, found = excluded | {first}, without
+        tried.add(first)
+        given, left = (walk(some) for some in (excluded - {first}, excluded | {first}))
+        if first in excluded and _after(given, first) < _after(left, first):
+            excluded, found = excluded - {first}, given
+        elif first not in excluded and _after(left, first) < _after(given, first):
+            excluded, found = excluded | {first}, left
     return excluded
 
 
-def departing(found: Differences) -> set[int]:
-    """Points whose float64 difference is larger than rounding the program's own constants to float32 makes."""
-    return {n for n, d in enumerate(found) if d is not None and departs(d)}
-
-
-def departs(double: Difference) -> bool:
-    """Whether a float64 difference is larger than what constants kept in float32 make."""
-    return bool(double.special) or double.mean > UNIT_ROUNDOFF["float32"] * double.magnitude
+def _after(walk: Walk, first: int) -> set[int]:
+    """Departing points after one."""
+    return {n for n in walk.departing() if n > first}
 
 
 def _remember(judged: Sequence[Judged], done: Walk, excluded: frozenset[int]) -> None:
@@ -278,5 +303,5 @@ def _remember(judged: Sequence[Judged], done: Walk, excluded: frozenset[int]) ->
 def departed(judged: Sequence[Judged]) -> Iterator[tuple[int, Judged]]:
     """Points at which a difference stays when the programs are lifted."""
     for number, one in enumerate(judged):
-        if one.scale is not None and one.scale.nature in ("stays", "between") and departs(one.scale.double):
+        if one.scale is not None and one.scale.nature in ("stays", "between") and one.departs(one.scale.double):
             yield number, one

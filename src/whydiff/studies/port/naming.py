@@ -11,11 +11,12 @@ import numpy as np
 from whydiff.capturing.adapters import Progress
 from whydiff.errors import WhydiffError
 from whydiff.explain.causes.fo001 import named
+from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN
 from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Measurement, Remedy, Status, Verdict
 from whydiff.studies.port.bench import Bench, distance, near
 from whydiff.studies.port.hypotheses import Hypothesis, Tried, fitting
 from whydiff.studies.port.judging import Judged, departed
-from whydiff.studies.port.rewrites import Rewrite
+from whydiff.studies.port.rewrites import NOTHING, Rewrite
 from whydiff.studies.port.variants import propose
 
 Array = np.ndarray[Any, Any]
@@ -113,9 +114,9 @@ def _activation(one: Judged) -> Named | None:
             {"reference": mine[0], "candidate": other[0]},
         )
         before = distance(ours, theirs)
-        return Named(
-            hypothesis, Tried((hypothesis,), before, other[1] * float(np.abs(theirs).mean()), None, None), evidence
-        )
+        after = other[1] * float(np.abs(theirs).mean())
+        tried = Tried((hypothesis,), NOTHING, NOTHING, before=before, after=after, back=None, second=None)
+        return Named(hypothesis, tried, evidence)
     return None
 
 
@@ -216,13 +217,20 @@ def _proofs(bench: Bench, number: int, name: Named) -> Iterator[Experiment]:
 
 
 def _rewritten(some: Sequence[tuple[int, Named]], side: int) -> tuple[Rewrite, set[int]]:
-    """What is done to one side at all these points, and the points whose value is computed in its place."""
-    whole, given = Rewrite(), set[int]()
+    """What is done to one side at all these points, and the points whose value cannot be had so."""
+    whole, given, done = Rewrite(), set[int](), set[int]()
+    here = [name.hypothesis.mistake for _, name in some]
     for number, name in some:
-        hypothesis = name.hypothesis
-        part = hypothesis.mine if hypothesis.teller == side else hypothesis.other
-        usable = bool(part) and (hypothesis.teller == side or name.tried.back is not None)
-        joined = _merged(whole, part) if usable else None
+        hypothesis, tried = name.hypothesis, name.tried
+        if id(tried) in done:
+            continue
+        together = all(part.mistake in here for part in tried.hypotheses)
+        if together:
+            done.add(id(tried))
+            part = tried.mine if hypothesis.teller == side else tried.other
+        else:
+            part = hypothesis.mine if hypothesis.teller == side else hypothesis.other if tried.other else NOTHING
+        joined = _merged(whole, part) if part else None
         if joined is None:
             given.add(number)
         else:
@@ -231,7 +239,7 @@ def _rewritten(some: Sequence[tuple[int, Named]], side: int) -> tuple[Rewrite, s
 
 
 def _merged(whole: Rewrite, part: Rewrite) -> Rewrite | None:
-    """Both; a leaf that both make something of is one leaf (it is read at several points)."""
+    """Both; what both make of one leaf is made once (it is read at several points)."""
     leaves = {name: make for name, make in part.leaves.items() if name not in whole.leaves}
     edits = tuple(edit for edit in part.edits if edit not in whole.edits)
     if whole.calls.keys() & part.calls.keys():
@@ -256,7 +264,7 @@ def _together(bench: Bench, found: dict[int, tuple[Named, ...]]) -> bool | None:
     pairs = [(m, w.reshape(m.shape), p) for m, w, p in zip(made, wanted, plain, strict=True) if m.shape == w.shape]
     if len(pairs) != len(made):
         return None
-    return all(near(m, w, max(distance(p, w), distance(m, w) * 10)) for m, w, p in pairs)
+    return all(near(m, w, max(distance(p, w), distance(m, w) * HYPOTHESIS_MARGIN), bench.unit) for m, w, p in pairs)
 
 
 def _alone(bench: Bench, some: Sequence[tuple[int, Named]]) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from whydiff.capturing.adapters import Role, plays
@@ -20,12 +20,14 @@ class Point:
         side: ``"into"``, ``"out of"`` or ``"returned"`` (what the programs gave back).
         events: reference's and candidate's.
         calls: the calls that read the weight.
+        tentative: what the two calls read tells that the values may be no counterparts.
     """
 
     weight: Weight
     side: str
     events: tuple[Event, Event]
     calls: tuple[Call, Call]
+    tentative: bool = False
 
     def until(self, side: int) -> int:
         """Index of the call before which the value is there."""
@@ -33,10 +35,17 @@ class Point:
 
 
 def find_points(
-    reference: Trace, candidate: Trace, weights: Sequence[Weight]
+    reference: Trace, candidate: Trace, weights: Sequence[Weight], rounded: Collection[str] = ()
 ) -> tuple[tuple[Point, ...], tuple[Count, ...]]:
-    """Operands and results of the calls that read a matched weight, in the reference's order."""
+    """Operands and results of the calls that read a matched weight, in the reference's order.
+
+    ``rounded``: weights of either side that are counterparts although their numbers are not equal.
+    """
     readers = [_readers(trace) for trace in (reference, candidate)]
+    states = tuple(
+        {x.storage for x in trace.leaves if x.is_state and x.spec.numel > 1 and x.name not in rounded}
+        for trace in (reference, candidate)
+    )
     points: list[Point] = []
     unread = []
     for layer in _layers(weights, readers):
@@ -47,7 +56,7 @@ def find_points(
             unread += [w.reference for w in layer]
         for time in range(min(counts)):
             mine, other = (_calls(readers[side], layer, side, time) for side in (0, 1))
-            points += _points(layer, mine, other)
+            points += _points(layer, mine, other, states, (reference.framework, candidate.framework))
     points += _returned(reference, candidate)
     points.sort(key=lambda p: (p.calls[0].index, p.side == "out of"))
     reason = "not read, or not read equally often on both sides"
@@ -93,7 +102,11 @@ def _calls(readers: Readers, layer: Sequence[Weight], side: int, time: int) -> l
 
 
 def _points(
-    layer: Sequence[Weight], mine: Sequence[tuple[Call, int, Weight]], other: Sequence[tuple[Call, int, Weight]]
+    layer: Sequence[Weight],
+    mine: Sequence[tuple[Call, int, Weight]],
+    other: Sequence[tuple[Call, int, Weight]],
+    states: Sequence[set[int]],
+    frameworks: Sequence[str],
 ) -> Iterator[Point]:
     """The operand of a layer's product, and the result of its last call.
 
@@ -112,7 +125,27 @@ def _points(
     last = mine[-1][0], other[-1][0]
     outs = last[0].writes[0], last[1].writes[0]
     if outs[0].spec.numel == outs[1].spec.numel:
-        yield Point(kernel or layer[0], "out of", outs, last)
+        places = _positions(mine, other)
+        product = any(plays(name, call.site.op, Role.PRODUCT) for name, call in zip(frameworks, last, strict=True))
+        shapes = [_read_so(call, at) for call, at in zip(last, places, strict=True)]
+        foreign = [
+            any(e.storage in known and e.producer < 0 and i not in at for i, e in enumerate(call.reads))
+            for call, known, at in zip(last, states, places, strict=True)
+        ]
+        tentative = any(foreign) or (kernel is None and not product and shapes[0] != shapes[1])
+        yield Point(kernel or layer[0], "out of", outs, last, tentative)
+
+
+def _positions(*sides: Sequence[tuple[Call, int, Weight]]) -> list[set[int]]:
+    """Per side where its last call reads the layer's weights."""
+    return [{at for call, at, _ in some if call is some[-1][0]} for some in sides]
+
+
+def _read_so(call: Call, weights: set[int]) -> bool:
+    """Whether a call reads, besides weights, a value as large as its result."""
+    return any(
+        e.spec.numel == call.writes[0].spec.numel for i, e in enumerate(call.reads) if i not in weights and _floats(e)
+    )
 
 
 def _readers(trace: Trace) -> Readers:

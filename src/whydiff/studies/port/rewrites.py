@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,10 +47,13 @@ class Applied:
         found = self.given(meaning)
         return self.reads[found["$read"]] if isinstance(found, dict) and "$read" in found else None
 
-    def again(self, arguments: Any = None) -> list[Array]:
-        """What the op gives with other arguments."""
+    def again(self, arguments: Any = None, instead: Mapping[int, Array] | None = None) -> list[Array]:
+        """What the op gives with other arguments, or with other numbers in some reads' places."""
         call = self.call if arguments is None else replace(self.call, arguments=arguments, index=-next(_FRESH))
-        return [numbers(self.executor.payload(out)) for out in self.executor.apply(call, self.values)]
+        values = [*self.values]
+        for position, array in (instead or {}).items():
+            values[position] = self.executor.adopt_foreign(Payload(np.ascontiguousarray(array), "float64"))
+        return [numbers(self.executor.payload(out)) for out in self.executor.apply(call, values)]
 
 
 Formula = Callable[[Applied], Sequence[Array | None]]
@@ -105,15 +108,17 @@ def _one_after_another(first: Callable[[Array], Array], second: Callable[[Array]
 
 @dataclass(frozen=True)
 class Program:
-    """One side, to be replayed in float64 under rewritings.
+    """One side, to be replayed lifted, under rewritings.
 
     Attributes:
         trace: its recording.
         inputs: leaf name → other numbers that it is run on.
+        dtype: in which.
     """
 
     trace: Trace
     inputs: Mapping[str, Array] = field(default_factory=dict)
+    dtype: Literal["float32", "float64"] = "float64"
 
     def run(
         self,
@@ -135,7 +140,7 @@ class Program:
             before_it = numbers(plain.payload(plain.leaf_value(leaf)))
             restore[name] = _adopted(plain, leaf, rewrite.leaves[name](before_it))
         executor = adapter.executor(
-            self.trace, restore=restore, lift=Lift("float64"), exchanged=edits(self.trace, rewrite.edits)
+            self.trace, restore=restore, lift=Lift(self.dtype), exchanged=edits(self.trace, rewrite.edits)
         )
         steps = _Steps(rewrite.calls, before, watch)
         return replay(executor, before=steps.before, watch=steps.watch, until=until)

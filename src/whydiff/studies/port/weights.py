@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from whydiff.capturing.adapters import for_framework
+from whydiff.numbers.formats import round_to
 from whydiff.numbers.metrics import values
 from whydiff.numbers.rearrangement import Rearrangement
-from whydiff.records import Count, Payload, Trace
+from whydiff.records import Count, Leaf, Payload, Trace
 
 Array = np.ndarray[Any, Any]
 
@@ -26,12 +27,14 @@ class Weight:
         reference, candidate: names.
         layout: einops pattern from the reference's layout to the candidate's.
         axes: number of axes in the reference.
+        rounded: the narrower dtype that the candidate keeps it in; empty: the numbers are equal.
     """
 
     reference: str
     candidate: str
     layout: str
     axes: int = 1
+    rounded: str = ""
 
 
 def match_weights(reference: Trace, candidate: Trace) -> tuple[tuple[Weight, ...], tuple[Count, ...]]:
@@ -45,9 +48,13 @@ def match_weights(reference: Trace, candidate: Trace) -> tuple[tuple[Weight, ...
     for key, names in sides[0].items():
         for (mine, array), (other, theirs) in zip(names, sides[1].get(key, []), strict=False):
             found.append(Weight(mine, other, _said(layout_of(array, theirs, exactly)), array.ndim))
+    for key, names in sides[0].items():
+        sides[0][key] = names[len(sides[1].get(key, ())) :]
+        sides[1][key] = sides[1].get(key, [])[len(names) :]
+    found += _rounded(*sides)
     counts = []
-    for side, rest, word in ((sides[0], sides[1], "reference"), (sides[1], sides[0], "candidate")):
-        lone = [n for key, names in side.items() for n, _ in names[len(rest.get(key, [])) :]]
+    for side, word in zip(sides, ("reference", "candidate"), strict=True):
+        lone = [name for names in side.values() for name, _ in names]
         if lone:
             counts.append(
                 Count(
@@ -60,12 +67,35 @@ def match_weights(reference: Trace, candidate: Trace) -> tuple[tuple[Weight, ...
     return tuple(found), tuple(counts)
 
 
+Held = dict[bytes, list[tuple[str, Array]]]
+
+
+def _rounded(reference: Held, candidate: Held) -> list[Weight]:
+    """Weights that the candidate keeps in a narrower dtype; both sides lose what is matched."""
+    found: list[Weight] = []
+    for dtype in ("float16", "bfloat16"):
+        narrow = {key: some for key, some in candidate.items() if some and _holds(some[0][1], dtype)}
+        for names in reference.values():
+            for mine, array in [*names]:
+                key = np.sort(round_to(array, dtype), axis=None).tobytes()
+                if narrow.get(key):
+                    other, theirs = narrow[key].pop(0)
+                    layout = layout_of(round_to(array, dtype), theirs, exactly)
+                    found.append(Weight(mine, other, _said(layout), array.ndim, dtype))
+                    names.remove(next(item for item in names if item[0] == mine))
+    return found
+
+
+def _holds(array: Array, dtype: str) -> bool:
+    return bool(np.array_equal(round_to(array, dtype), array))
+
+
 def _said(layout: Rearrangement | None) -> str:
     return "the same numbers in an order that is no permutation of axes" if layout is None else str(layout)
 
 
-def _by_numbers(trace: Trace) -> dict[bytes, list[tuple[str, Array]]]:
-    found: dict[bytes, list[tuple[str, Array]]] = {}
+def _by_numbers(trace: Trace) -> Held:
+    found: Held = {}
     executor = for_framework(trace.framework).executor(trace)
     first: dict[int, int] = {}
     for call in trace.calls:
@@ -149,6 +179,68 @@ def _groups(sizes: Sequence[int], shape: Sequence[int]) -> list[int] | None:
     return counts if position == len(sizes) else None
 
 
+@dataclass(frozen=True)
+class Input:
+    """One run input that both programs were given, each in its framework's form.
+
+    Attributes:
+        leaves: the reference's and the candidate's.
+        array: its numbers, in the reference's layout.
+        layout: from the reference's layout to the candidate's.
+    """
+
+    leaves: tuple[Leaf, Leaf]
+    array: Array
+    layout: Rearrangement
+
+
+def match_inputs(reference: Trace, candidate: Trace) -> tuple[Input, ...] | None:
+    """The run inputs in order; None unless all hold the same numbers on both sides."""
+    sides = [_inputs(trace) for trace in (reference, candidate)]
+    if len(sides[0]) != len(sides[1]):
+        return None
+    found = []
+    for (mine, array), (other, theirs) in zip(*sides, strict=True):
+        if other.spec.dtype in ("float16", "bfloat16"):
+            layout = layout_of(round_to(array, other.spec.dtype), theirs, exactly)
+        else:
+            layout = layout_of(array, theirs, exactly)
+        if layout is None:
+            return None
+        found.append(Input((mine, other), array, layout))
+    return tuple(found)
+
+
+def _inputs(trace: Trace) -> list[tuple[Leaf, Array]]:
+    executor = for_framework(trace.framework).executor(trace)
+    return [
+        (leaf, numbers(executor.payload(executor.leaf_value(leaf))))
+        for leaf in trace.leaves
+        if leaf.role == "input" and leaf.storage >= 0 and not leaf.skipped
+    ]
+
+
 def rearranged(array: Array, layout: Rearrangement, shape: Sequence[int]) -> Array:
     """An array in another layout."""
     return array.reshape(-1)[layout.indices()].reshape(shape)
+
+
+def widened(reference: Trace, candidate: Trace, weights: Sequence[Weight]) -> dict[str, Array]:
+    """What the candidate keeps in a narrower dtype, weights and inputs, with the reference's numbers: name → numbers."""
+    executors = [for_framework(trace.framework).executor(trace) for trace in (reference, candidate)]
+    ours, theirs = ({leaf.name: leaf for leaf in trace.leaves} for trace in (reference, candidate))
+    found: dict[str, Array] = {}
+    for weight in weights:
+        if weight.rounded:
+            whole, kept = (
+                numbers(executor.payload(executor.leaf_value(leaf)))
+                for executor, leaf in zip(executors, (ours[weight.reference], theirs[weight.candidate]), strict=True)
+            )
+            layout = layout_of(round_to(whole, weight.rounded), kept, exactly)
+            if layout is not None:
+                found[weight.candidate] = rearranged(whole, layout, kept.shape)
+    for given in match_inputs(reference, candidate) or ():
+        mine, other = given.leaves
+        if mine.spec.dtype != other.spec.dtype:
+            found[other.name] = rearranged(given.array, given.layout, other.spec.shape)
+    return found

@@ -68,9 +68,21 @@ class Recorded:
         """Where an operator takes what: meaning (``"left"``, ``"eps"``, ``"axis"`` …) → its argument."""
         return {}
 
+    def program(self, path: Path) -> Callable[..., Any]:
+        """A program that a file holds.
+
+        Raises:
+            UnsupportedError: this framework's programs are no files.
+        """
+        raise self._cannot("run a file")
+
     def window(self, call: Call) -> Window | None:
         """A convolution in the form that all frameworks share; None: it is none, or nobody said."""
         return None
+
+    def choices(self, call: Call) -> Mapping[int | str, Sequence[Any]]:
+        """Plain arguments of a call (position or keyword) that are easily mistaken → all values that they could have."""
+        return {}
 
     def resampling(self, call: Call) -> Resampling | None:
         """A call that makes an image larger or smaller, in the form that all frameworks share; None: likewise."""

@@ -26,7 +26,7 @@ from whydiff.capturing.adapters.torch.lifting import LiftedExecutor
 from whydiff.capturing.adapters.torch.probing import Summed, summed
 from whydiff.capturing.adapters.torch.process import Process
 from whydiff.capturing.adapters.torch.remedies import REMEDIES, remedy
-from whydiff.capturing.adapters.torch.roles import NAMES, PLACES, roles
+from whydiff.capturing.adapters.torch.roles import NAMES, PLACES, choices_of, roles
 from whydiff.capturing.adapters.torch.run import Run
 from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.adapters.torch.trace_audit import audit_trace
@@ -61,6 +61,10 @@ class TorchAdapter(Adapter):
     def window(self, call: Call) -> Window | None:
         """A convolution, transposed or not."""
         return window_of(call)
+
+    def choices(self, call: Call) -> Mapping[int | str, Sequence[Any]]:
+        """The axis of a softmax, the form of a GELU."""
+        return choices_of(call)
 
     def resampling(self, call: Call) -> Resampling | None:
         """An upsampling."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from whydiff.capturing.adapters.contract import Place
 from whydiff.capturing.adapters.roles import Role
+from whydiff.records import Call
 
 NAMES: dict[Role, tuple[str, ...]] = {
     Role.PRODUCT: ("mm", "bmm", "mv", "dot", "matmul", "linear", "addmm", "baddbmm", "addmv"),
@@ -22,6 +25,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
     Role.BATCH_NORM: (
         *("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "batch_norm"),
     ),
+    Role.GROUP_NORM: ("native_group_norm",),
     Role.SPREAD: ("std", "var", "std_mean", "var_mean"),
     Role.SOFTMAX: ("_softmax", "softmax", "_log_softmax", "log_softmax", "_safe_softmax"),
     Role.LOGARITHMIC: ("_log_softmax", "log_softmax"),
@@ -107,6 +111,7 @@ PLACES: dict[str, dict[str, Place]] = {
     "scaled_dot_product_attention": _attention(3, 5),
     **dict.fromkeys(("native_layer_norm", "layer_norm"), _norm(3, 4)),
     **dict.fromkeys(("_fused_rms_norm", "rms_norm"), _norm(None, 3)),
+    "native_group_norm": {"weight": (1, "weight"), "bias": (2, "bias"), "groups": (6, "group"), "eps": (7, "eps")},
     **dict.fromkeys(NAMES[Role.CONVOLUTION], _CONVOLUTION),
     **dict.fromkeys(NAMES[Role.BATCH_NORM], _BATCH_NORM),
     **dict.fromkeys((*NAMES[Role.SOFTMAX], *NAMES[Role.SCAN]), _AXIS),
@@ -114,3 +119,13 @@ PLACES: dict[str, dict[str, Place]] = {
     "gelu": {"form": (1, "approximate")},
 }
 """Operator → meaning → (position, keyword) of the argument. Source: ``native_functions.yaml``."""
+
+
+def choices_of(call: Call) -> Mapping[int | str, Sequence[Any]]:
+    """The axis of a softmax and the form of a GELU, with all values that they could have."""
+    op, given = call.site.op, call.arguments
+    if op in NAMES[Role.SOFTMAX] and call.reads:
+        return {1: tuple(range(len(call.reads[0].spec.shape)))}
+    if op == "gelu":
+        return {1 if len(given[0]) > 1 else "approximate": ("none", "tanh")}
+    return {}

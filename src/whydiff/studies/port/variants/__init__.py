@@ -6,9 +6,21 @@ from collections.abc import Callable, Iterator
 
 from whydiff.studies.port.bench import Bench
 from whydiff.studies.port.hypotheses import Hypothesis
-from whydiff.studies.port.variants import attention, constants, gates, grids, leaves, norms, windows
+from whydiff.studies.port.variants import (
+    activations,
+    attention,
+    choices,
+    constants,
+    gates,
+    grids,
+    integers,
+    leaves,
+    norms,
+    windows,
+)
 
 VARIANTS: tuple[Callable[[Bench, int], Iterator[Hypothesis]], ...] = (
+    integers.propose,
     constants.propose,
     windows.propose,
     leaves.propose,
@@ -16,6 +28,8 @@ VARIANTS: tuple[Callable[[Bench, int], Iterator[Hypothesis]], ...] = (
     attention.propose,
     norms.propose,
     grids.propose,
+    activations.propose,
+    choices.propose,
 )
 
 

@@ -12,7 +12,7 @@ from whydiff.capturing.adapters import Role, for_framework
 from whydiff.records import Call
 from whydiff.studies.port.bench import Bench
 from whydiff.studies.port.hypotheses import Hypothesis
-from whydiff.studies.port.rewrites import Applied, Formula, Rewrite
+from whydiff.studies.port.rewrites import Applied, Formula, Rewrite, argument
 
 Array = np.ndarray[Any, Any]
 
@@ -27,6 +27,8 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
                 yield from _layer(side, call)
             elif Role.BATCH_NORM in kinds:
                 yield from _batch(side, call)
+            elif Role.GROUP_NORM in kinds:
+                yield from _groups(side, call, bench.traces[side].framework)
             else:
                 continue
             return
@@ -48,6 +50,26 @@ def _normed(*, correction: int = 0, outside: bool = False, centred: bool = True)
         below = np.sqrt(variance) + eps if outside else np.sqrt(variance + eps)
         weight, bias = applied.tensor("weight"), applied.tensor("bias")
         return [(x - mean) / below * (1.0 if weight is None else weight) + (0.0 if bias is None else bias)]
+
+    return formula
+
+
+def _groups(side: int, call: Call, framework: str) -> Iterator[Hypothesis]:
+    channels, own = call.reads[0].spec.shape[1], int(argument(framework, call, "groups", 1))
+    for count in range(1, channels + 1):
+        if channels % count == 0 and count != own:
+            yield _named(side, call, (f"has {own} groups", f"has {count} groups"), _grouped(count))
+
+
+def _grouped(count: int) -> Formula:
+    def formula(applied: Applied) -> Sequence[Array]:
+        x, eps = applied.reads[0], float(applied.given("eps"))
+        rows = x.reshape(x.shape[0], count, -1)
+        normed = (rows - rows.mean(-1, keepdims=True)) / np.sqrt(rows.var(-1, keepdims=True) + eps)
+        shape = (1, -1, *(1,) * (x.ndim - 2))
+        weight, bias = (applied.tensor(name) for name in ("weight", "bias"))
+        scaled = normed.reshape(x.shape) * (1.0 if weight is None else weight.reshape(shape))
+        return [scaled + (0.0 if bias is None else bias.reshape(shape))]
 
     return formula
 

@@ -38,22 +38,22 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
             if turned:
                 theirs = replace(theirs, turned=not theirs.turned)
             other = _carried_out(counterpart[0], theirs)
-        pads = [_spoken(w, w.padding, shapes) for w in (window, made)]
-        turns = ["reads the kernel " + ("backwards" if w.turned else "forwards") for w in (window, made)]
-        words = [
-            ", ".join([*([p] if padding else []), *([t] if turned else [])]) for p, t in zip(pads, turns, strict=True)
-        ]
+        if padding:
+            words = [_spoken(w, w.padding, shapes) for w in (window, made)]
+        else:
+            words = ["reads the kernel " + ("backwards" if w.turned else "forwards") for w in (window, made)]
         said = (words[0], words[1]) if teller == 0 else (words[1], words[0])
-        name = "padding" if padding else "kernel"
+        parts = (hypothesis(padding, False), hypothesis(None, True)) if padding and turned else ()
         return Hypothesis(
-            code="FO004" if turned and not padding else "FO008",
-            name=("layout-permuted" if turned and not padding else "formula-differs"),
-            says=f"in the convolution the candidate {said[1]}, the reference {said[0]} ({name})",
+            code="FO008" if padding else "FO004",
+            name="formula-differs" if padding else "layout-permuted",
+            says=f"in the convolution the candidate {said[1]}, the reference {said[0]}",
             said=said,
             fix=f"Let the candidate's convolution do what the reference's does: it {said[0]}.",
             teller=teller,
             mine=_carried_out(call, made),
             other=other,
+            parts=parts,
         )
 
     yield from (hypothesis(padding, False) for padding in paddings)

@@ -1,0 +1,96 @@
+"""ONNX files on ONNX Runtime; this file imports neither, so that it can be asked without them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whydiff.capturing.adapters.contract import Adapter, Change, Place, Session
+from whydiff.capturing.adapters.onnx.choices import choices_of
+from whydiff.capturing.adapters.onnx.model import OnnxModel
+from whydiff.capturing.adapters.onnx.roles import NAMES, PLACES
+from whydiff.capturing.adapters.onnx.windows import resampling_of, window_of
+from whydiff.numbers.grids import Resampling
+from whydiff.numbers.windows import Window
+from whydiff.records import Call, Environment, Lift, Payload, Trace
+
+if TYPE_CHECKING:
+    from whydiff.capturing.adapters.onnx.executor import Executor
+    from whydiff.capturing.adapters.onnx.run import Run
+
+
+class OnnxAdapter(Adapter):
+    """See `whydiff.capturing.adapters.contract`."""
+
+    name = "onnx"
+    operators = NAMES
+
+    def owns(self, target: object, args: Sequence[Any]) -> bool:
+        """Whether a target is an opened ONNX file."""
+        return isinstance(target, OnnxModel)
+
+    def program(self, path: Path) -> OnnxModel:
+        """A model that an ``.onnx`` file holds."""
+        return OnnxModel(path)
+
+    def places(self, op: str) -> Mapping[str, Place]:
+        """Arguments of an ONNX operator by meaning."""
+        return PLACES.get(op, {})
+
+    def window(self, call: Call) -> Window | None:
+        """A convolution, transposed or not."""
+        return window_of(call)
+
+    def choices(self, call: Call) -> Mapping[int | str, Sequence[Any]]:
+        """Attributes that choose among a few ways of computing."""
+        return choices_of(call)
+
+    def resampling(self, call: Call) -> Resampling | None:
+        """A resize."""
+        return resampling_of(call)
+
+    def run(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
+        """A live run of an opened file."""
+        from whydiff.capturing.adapters.onnx.run import Run
+
+        return Run(target, args)
+
+    def executor(
+        self,
+        trace: Trace,
+        *,
+        restore: Mapping[str, Any] | None = None,
+        lift: Lift | None = None,
+        changes: Mapping[int, Change] | None = None,
+        exchanged: Mapping[int, Call] | None = None,
+    ) -> Executor:
+        """A replay of a live run, node by node."""
+        from whydiff.capturing.adapters.onnx.executor import Executor
+
+        if changes:
+            raise self._cannot("carry single calls out differently")
+        return Executor(trace, restore=restore, lift=lift, exchanged=exchanged)
+
+    def session(self, **options: Any) -> Session:
+        """Refused: a session of ONNX Runtime is captured by its file.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise self._cannot("capture a block")
+
+    def environment(self) -> Environment:
+        """Versions now."""
+        from whydiff.capturing.adapters.onnx.run import environment
+
+        return environment()
+
+    def to_payload(self, value: Any) -> Payload:
+        """A host array's bits."""
+        from whydiff.capturing.adapters.onnx.values import to_payload
+
+        return to_payload(value)
+
+
+REGISTER = OnnxAdapter()

@@ -1,0 +1,117 @@
+"""An ``.onnx`` file as a program: opened once, run by ONNX Runtime on the CPU at any level of optimisation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from whydiff.errors import MissingPackageError, UsageError
+
+LEVELS = ("all", "extended", "basic", "none")
+"""How much the runtime rewrites a graph before it runs it, as much as it does by default first."""
+
+
+class OnnxModel:
+    """A model that can be called with positional inputs and gives what it returns as numpy arrays.
+
+    Args:
+        path: of the file; weights beside it are read too.
+
+    Raises:
+        MissingPackageError: onnx or onnxruntime is not installed.
+        UsageError: it is no ONNX model.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.graph  # noqa: B018  (opens it)
+
+    @functools.cached_property
+    def graph(self) -> Any:
+        """The model, its local functions written out."""
+        try:
+            import onnx
+            import onnxruntime  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise MissingPackageError.of(error) from error
+        try:
+            model = onnx.load(self.path)
+        except Exception as error:  # protobuf and onnx raise errors of their own kinds
+            raise UsageError(
+                "This is no ONNX model.",
+                where=str(self.path),
+                actual=f"{type(error).__name__}: {error}",
+                expected="a file that torch.onnx.export or another exporter wrote",
+            ) from error
+        if not model.functions:
+            return model
+        from onnx.inliner import inline_local_functions
+
+        return inline_local_functions(model)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it is given, weights left out."""
+        held = {tensor.name for tensor in self.graph.graph.initializer}
+        return tuple(one.name for one in self.graph.graph.input if one.name not in held)
+
+    def feeds(self, args: Sequence[Any]) -> dict[str, Any]:
+        """Positional inputs by name, as arrays of the dtypes that the model takes.
+
+        Raises:
+            UsageError: another number of inputs.
+        """
+        if len(args) != len(self.inputs):
+            raise UsageError(
+                "The ONNX model takes another number of inputs.",
+                where=str(self.path),
+                actual=str(len(args)),
+                expected=f"{len(self.inputs)}: {', '.join(self.inputs)}",
+                next_step="give every input of the file, in its order",
+            )
+        return {name: np.ascontiguousarray(np.asarray(value)) for name, value in zip(self.inputs, args, strict=True)}
+
+    def __call__(self, *args: Any) -> Any:
+        """Run it as ONNX Runtime does by default; one output alone is not in a list."""
+        outputs = self.run(self.feeds(args))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def run(
+        self, feeds: Mapping[str, Any], level: str = "all", *, exposed: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> list[Any]:
+        """What it returns, then the values of ``exposed``.
+
+        Args:
+            feeds: by input name.
+            level: one of `LEVELS`.
+            exposed: values inside that a copy of the model gives back too.
+            without: the runtime's rewritings that are left out, by name.
+        """
+        session = self._session(level, tuple(exposed), tuple(without))
+        return list(session.run(None, dict(feeds)))
+
+    def _session(self, level: str, exposed: tuple[str, ...], without: tuple[str, ...]) -> Any:
+        import onnx
+        import onnxruntime
+
+        model = self.graph
+        if exposed:
+            model = onnx.ModelProto()
+            model.CopyFrom(self.graph)
+            model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in exposed)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = {
+            "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+            "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+            "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+            "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        }[level]
+        chosen = {"disabled_optimizers": list(without)} if without else {}
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"], **chosen
+        )

@@ -1,0 +1,1 @@
+"""Small models exported to ONNX by both exporters, right ones and with changed files."""

@@ -1,0 +1,189 @@
+"""Every exported model, as it is and with one thing changed in its file: what is found of it."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from tests.corpus.exports.models import MODELS
+
+from whydiff.records import Diagnosis, Verdict
+from whydiff.studies.port import check_port
+
+Change = Callable[[Any], bool]
+"""Changes a model; False: it has nothing of the kind."""
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One thing that is changed in a file.
+
+    Attributes:
+        name: what.
+        change: how.
+        codes: causes that name it.
+        says: a word that the cause's sentence has.
+    """
+
+    name: str
+    change: Change
+    codes: tuple[str, ...]
+    says: str = ""
+
+
+def attribute(op: str, name: str, value: Any) -> Change:
+    """The first node of a kind gets another attribute."""
+
+    def change(model: Any) -> bool:
+        node = next((node for node in model.graph.node if node.op_type == op), None)
+        if node is None:
+            return False
+        kept = [one for one in node.attribute if one.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+        return True
+
+    return change
+
+
+def shifted_pads(model: Any) -> bool:
+    """The zeros of the first padded convolution are all behind."""
+    for node in model.graph.node:
+        pads = next((one for one in node.attribute if one.name == "pads"), None)
+        if node.op_type == "Conv" and pads is not None and any(pads.ints):
+            space = len(pads.ints) // 2
+            pads.ints[:] = [0] * space + [a + b for a, b in zip(pads.ints[:space], pads.ints[space:], strict=True)]
+            return True
+    return False
+
+
+def baked(low: float, high: float, factor: float) -> Change:
+    """A lone constant between two limits becomes another number."""
+
+    def change(model: Any) -> bool:
+        names = {
+            n for node in model.graph.node if node.op_type in ("Add", "Mul", "Div", "Sub", "Pow") for n in node.input
+        }
+        tensors = [t for t in model.graph.initializer if t.name in names]
+        tensors += [n.attribute[0].t for n in model.graph.node if n.op_type == "Constant" and n.output[0] in names]
+        for tensor in tensors:
+            array = onnx.numpy_helper.to_array(tensor)
+            if array.size == 1 and array.dtype == np.float32 and low < abs(float(array.reshape(()))) < high:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array * np.float32(factor), tensor.name))
+                return True
+        return False
+
+    return change
+
+
+PLANTED = (
+    Planted("pads behind", shifted_pads, ("FO008",), "pads"),
+    Planted("layer norm's epsilon", attribute("LayerNormalization", "epsilon", 1e-2), ("FO002",), "0.01"),
+    Planted("epsilon, spelt out", baked(1e-7, 1e-4, 1e4), ("FO002",), ""),
+    Planted("batch norm's epsilon", attribute("BatchNormalization", "epsilon", 1e-2), ("FO002",), "0.01"),
+    Planted("GELU's form", attribute("Gelu", "approximate", "tanh"), ("FO001",), "tanh"),
+    Planted("softmax's axis", attribute("Softmax", "axis", 1), ("FO008",), "axis"),
+    Planted(
+        "resize: grid", attribute("Resize", "coordinate_transformation_mode", "align_corners"), ("FO008",), "corners"
+    ),
+    Planted("resize: kernel", attribute("Resize", "mode", "linear"), ("FO008",), "linear"),
+    Planted("resize: coefficient", attribute("Resize", "cubic_coeff_a", -0.5), ("FO008",), "-0.5"),
+    Planted("GRU: reset before", attribute("GRU", "linear_before_reset", 0), ("FO008",), "linear_before_reset"),
+    Planted("leaky slope", attribute("LeakyRelu", "alpha", 0.01), ("FO003", "FO001", "FO008"), ""),
+    Planted("a factor", baked(0.02, 12.0, 1.5), ("FO003", "FO008", "FO001"), ""),
+)
+BOTH = (False, True)
+
+
+def exported(name: str, folder: Path, *, dynamo: bool) -> tuple[torch.nn.Module, torch.Tensor, Path]:
+    model, x = MODELS[name]()
+    path = folder / "model.onnx"
+    with torch.no_grad():
+        torch.onnx.export(model, (x,), str(path), dynamo=dynamo, verbose=False)
+    return model, x, path
+
+
+def checked(model: torch.nn.Module, path: Path, x: torch.Tensor) -> Diagnosis:
+    with torch.no_grad():
+        return check_port(model, path, (x,), (x,))
+
+
+def changes_anything(path: Path, other: Path, x: torch.Tensor) -> bool:
+    """Whether a changed file runs and gives other numbers than before."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        first, second = (
+            [
+                one
+                for s in [onnxruntime.InferenceSession(str(file), options)]
+                for one in s.run(None, {s.get_inputs()[0].name: x.numpy()})
+            ]
+            for file in (path, other)
+        )
+    except Exception:  # noqa: BLE001  (the runtime's own errors)
+        return False
+    return all(a.shape == b.shape for a, b in zip(first, second, strict=True)) and any(
+        np.abs(a - b).max() > 1e-4 * np.abs(a).max() for a, b in zip(first, second, strict=True)
+    )
+
+
+def main() -> int:
+    """Print what is not as it should be, and the sums."""
+    warnings.filterwarnings("ignore")
+    wanted = sys.argv[1:]
+    right = placed = named = planted = wrong = models = 0
+    begin = time.perf_counter()
+    for name in MODELS:
+        if wanted and not any(word in name for word in wanted):
+            continue
+        for dynamo in BOTH:
+            with tempfile.TemporaryDirectory() as folder:
+                model, x, path = exported(name, Path(folder), dynamo=dynamo)
+                found = checked(model, path, x)
+                models += 1
+                good = found.verdict in (Verdict.IDENTICAL, Verdict.ROUNDING)
+                right += good
+                where = f"{name} [{'dynamo' if dynamo else 'torchscript'}]"
+                if not good:
+                    told = "; ".join(f"{o.site} {o.evidence[0].statement}" for o in found.origins)
+                    print(f"{where}: {found.verdict} {found.reason} {told}", flush=True)
+                for plant in PLANTED:
+                    other = Path(folder) / "changed.onnx"
+                    changed = onnx.load(path)
+                    if not plant.change(changed):
+                        continue
+                    onnx.save(changed, other)
+                    if not changes_anything(path, other, x):
+                        continue
+                    planted += 1
+                    found = checked(model, other, x)
+                    sure = [c for c in found.causes if c.status == "confirmed"]
+                    at = len(found.origins) == 1
+                    said = any(c.code in plant.codes and plant.says in c.says for c in sure)
+                    false = [c for c in sure if c.code not in plant.codes]
+                    placed, named, wrong = placed + at, named + said, wrong + len(false)
+                    if not (at and said) or false:
+                        told = "; ".join(f"{c.code} {c.status} {c.says}" for c in found.causes if c.code != "CP003")
+                        origins = ", ".join(str(o.site) for o in found.origins)
+                        print(f"{where} {plant.name}: {found.verdict} at [{origins}] {told}", flush=True)
+    print(
+        f"right {right} of {models}, placed {placed} of {planted}, named {named} of {planted}; confirmed wrongly {wrong}; "
+        f"{time.perf_counter() - begin:.0f} s"
+    )
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Ports of modules to JAX, right ones and with planted mistakes."""
