@@ -10,6 +10,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._flow import readers_of
+from whydiff.explain.causes._looks import leaves
 from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Verdict
 
 
@@ -60,6 +61,9 @@ class ResultOverwritten(CauseRule):
         made = _made(case, ours)
         if made is None or not theirs.mutates or theirs.index <= made.index:
             return None
+        given = [event for i, event in enumerate(theirs.reads) if i not in theirs.mutates]
+        if given and all(leaves(case.candidate, event) for event in given):
+            return None  # a checkpoint is loaded: ST007
         found = [read for read in readers_of(case, ours.index, theirs.index) if _wrote(made, read) is not None]
         if not found or not any(theirs.reads[i].storage == found[0].storage for i in theirs.mutates):
             return None
