@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 
-from whydiff.judge.anchor import inside
+from whydiff.judge.anchor import anchored, inside
 from whydiff.judge.outputs import Anchor, Compared
-from whydiff.records import Alignment, Comparison, ObserverCheck, Slot, Verdict
+from whydiff.records import Alignment, Comparison, Count, ObserverCheck, Slot, Verdict
 
 SLOT = Slot(0, "output")
 
 
-def told(*, differs: bool = False, origins: int = 0, **sides: Any) -> Any:
+def told(*, differs: bool = False, origins: int = 0, counts: tuple[Count, ...] = (), **sides: Any) -> Any:
     """`Inside` of a pair whose outputs differ or not, with some origins."""
     fine = {"observer": ObserverCheck(True, True), "complete": True}
     case: Any = SimpleNamespace(
         localization=SimpleNamespace(
-            outputs=((SLOT, Comparison("differs" if differs else "agrees")),), origins=("somewhere",) * origins
+            outputs=((SLOT, Comparison("differs" if differs else "agrees")),),
+            origins=("somewhere",) * origins,
+            counts=counts,
         ),
         reference=SimpleNamespace(**{**fine, **sides.get("reference", {})}),
         candidate=SimpleNamespace(**{**fine, **sides.get("candidate", {})}),
@@ -44,6 +46,14 @@ def test_each_side_is_named_by_what_is_wrong_with_it(side: str) -> None:
     assert told(**{side: {"complete": False}}).cut == (side,)
     unknown = told(**{side: {"observer": ObserverCheck(None, None)}})
     assert (unknown.varying, unknown.changed, unknown.cut) == ((), (), ())
+
+
+def test_calls_that_could_not_be_executed_again_are_not_said_to_agree() -> None:
+    differing = Anchor((Compared(SLOT, "values", Comparison("differs")),))
+    missed = told(counts=(Count("calls not replayed", "there is no such primitive", 3, code="not replayed"),))
+    assert anchored(differing, told())[1].startswith("because every op that was observed agrees")
+    verdict, reason = anchored(differing, missed)
+    assert verdict is Verdict.INCONCLUSIVE and reason.startswith("because 3 calls could not be executed again")
 
 
 def test_nothing_compared_is_no_agreement() -> None:

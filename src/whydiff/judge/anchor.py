@@ -53,6 +53,7 @@ class Inside:
         otherwise: sides whose recorded outputs are those of another way of running (uncompiled), which nothing checked.
         origins: how many places differ.
         unpaired: how many calls have no counterpart.
+        missed: how many calls could not be executed again.
         proven: a cause was confirmed by running the program again unobserved.
         bits: running a program again with other roundings, and no part of the other one, gave the other side's outputs.
         rerun: how the difference behaves in unobserved runs at two precisions; None: it cannot be told.
@@ -70,6 +71,7 @@ class Inside:
     otherwise: tuple[str, ...] = ()
     origins: int = 0
     unpaired: int = 0
+    missed: int = 0
     proven: bool = False
     bits: bool = False
     rerun: Rerun | None = None
@@ -100,6 +102,7 @@ def inside(case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = 
         ),
         origins=len(local.origins),
         unpaired=len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate),
+        missed=sum(one.count for one in local.counts if one.code == "not replayed"),
         bits=any(cause.verdict is Verdict.PRECISION and _shown(cause) for cause in causes),
         proven=any(experiment.method == "rerun" for experiment in unobserved),
         apart=next((f"{one.name} at {one.site}, proven by experiment" for one in apart), ""),
@@ -300,6 +303,11 @@ def unseen(found: Anchor, inside: Inside) -> Judged:
     """The observed runs agree, and the outputs do not: the difference is made where nobody looked."""
     if not inside.agree and inside.verdict is not Verdict.IDENTICAL:
         return None
+    if inside.missed:
+        return Verdict.INCONCLUSIVE, (
+            f"because {inside.missed} calls could not be executed again, and what follows them was compared with nothing; "
+            f"{_listed(_differing(found))}"
+        )
     return Verdict.INCONCLUSIVE, (
         "because every op that was observed agrees and the outputs differ: the difference is made outside of them "
         f"(in Python, numpy, another thread or a library); {_listed(_differing(found))}"

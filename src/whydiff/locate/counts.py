@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from whydiff.pair.lockstep import Lockstep
 from whydiff.records import Count
@@ -10,7 +11,7 @@ from whydiff.records import Count
 
 def replay_counts(step: Lockstep) -> tuple[Count, ...]:
     """Calls that could not be executed, or that gave other bits than when they were recorded."""
-    counts = list(counted(step.failed, "calls not replayed"))
+    counts = [replace(one, code="not replayed") for one in counted(step.failed, "calls not replayed")]
     for side, sites in step.unfaithful.items():
         if sites:
             counts.append(

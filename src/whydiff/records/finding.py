@@ -309,11 +309,11 @@ class Count:
         code: what the verdict asks for: ``no counterpart`` (values that depend on rows that only one run has),
             ``flip`` (discrete choices that fall otherwise when lifted), ``not lifted`` (ops that stayed as recorded),
             ``interrupted`` (what had not been done when the user stopped it), ``part`` (of outputs of which only a
-            part was compared).
+            part was compared), ``not replayed`` (calls that could not be executed again).
     """
 
     what: str
     reason: str
     count: int
     examples: tuple[str, ...] = ()
-    code: Literal["", "no counterpart", "flip", "not lifted", "interrupted", "part"] = ""
+    code: Literal["", "no counterpart", "flip", "not lifted", "interrupted", "part", "not replayed"] = ""

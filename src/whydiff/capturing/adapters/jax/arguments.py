@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -161,7 +162,25 @@ def op_of(call: Call) -> Op:
             raise ReplayError("A random key cannot be given again.", where=str(call.site))
         read = isinstance(operand, Mapping) and "$read" in operand
         inputs.append(avals[operand["$read"]] if read else Fixed(number_of(operand, usual)))
-    return Op(name, primitive(name), {key: decode(item) for key, item in params.items()}, tuple(inputs), outputs)
+    given = _scattered(name, inputs, params) if name in _SCATTERS else params
+    return Op(name, primitive(name), {key: decode(item) for key, item in given.items()}, tuple(inputs), outputs)
+
+
+_SCATTERS: Mapping[str, Any] = {
+    "scatter-add": jax.lax.scatter_add,
+    "scatter-mul": jax.lax.scatter_mul,
+    "scatter-min": jax.lax.scatter_min,
+    "scatter-max": jax.lax.scatter_max,
+}
+
+
+def _scattered(name: str, inputs: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded parameters; how two numbers are joined, a program of JAX's own, is what the op's name says."""
+    told = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+    scatter = functools.partial(_SCATTERS[name], **{key: decode(params[key]) for key in told})
+    joined = jax.make_jaxpr(scatter)(*(one.value if isinstance(one, Fixed) else one for one in inputs))
+    (made,) = (one.params for one in joined.eqns if one.primitive.name == name)
+    return {**params, **{key: made[key] for key in ("update_jaxpr", "update_consts") if key in params}}
 
 
 def primitive(name: str) -> Any:

@@ -19,7 +19,7 @@ import jax
 from jax._src import core, xla_bridge
 from jax._src import source_info_util as source
 from jax.experimental.xla_metadata import set_xla_metadata
-from jax.extend.core import ClosedJaxpr, Primitive
+from jax.extend.core import ClosedJaxpr, Primitive, primitives
 from jax.extend.core import Jaxpr as Jaxpr
 from jax.extend.core import Literal as Literal
 
@@ -154,7 +154,8 @@ def own_primitives() -> Mapping[str, Primitive]:
         except ModuleNotFoundError:  # another version keeps these elsewhere
             continue
         found |= {item.name: item for item in vars(module).values() if isinstance(item, Primitive)}
-    return found
+    names = ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")  # at home beside loops, which call programs
+    return found | {name: getattr(primitives, f"{name}_p") for name in names}
 
 
 def scan_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
