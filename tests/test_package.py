@@ -84,6 +84,7 @@ def test_public_names_are_these() -> None:
         "compare",
         "compare_artifacts",
         "compare_decoding",
+        "compare_dumps",
         "compare_formulas",
         "compare_logprobs",
         "compare_training",

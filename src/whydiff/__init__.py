@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from whydiff.records import Diagnosis, Verdict
     from whydiff.studies.artifacts import compare_artifacts
     from whydiff.studies.decoding.study import compare_decoding
+    from whydiff.studies.dumps.study import compare_dumps
     from whydiff.studies.formulas import compare_formulas
     from whydiff.studies.logprobs.study import compare_logprobs
     from whydiff.studies.port import check_port
@@ -73,6 +74,7 @@ __all__ = [
     "compare",
     "compare_artifacts",
     "compare_decoding",
+    "compare_dumps",
     "compare_formulas",
     "compare_logprobs",
     "compare_training",
@@ -92,6 +94,7 @@ _HOMES = {
     "compare": ("whydiff.pipeline", "compare"),
     "compare_artifacts": ("whydiff.studies.artifacts.study", "compare_artifacts"),
     "compare_decoding": ("whydiff.studies.decoding.study", "compare_decoding"),
+    "compare_dumps": ("whydiff.studies.dumps.study", "compare_dumps"),
     "compare_formulas": ("whydiff.studies.formulas", "compare_formulas"),
     "compare_logprobs": ("whydiff.studies.logprobs.study", "compare_logprobs"),
     "range_audit": ("whydiff.studies.ranging", "range_audit"),

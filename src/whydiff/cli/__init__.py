@@ -15,6 +15,7 @@ from whydiff.cli.cause import cause
 from whydiff.cli.compare import compare
 from whydiff.cli.decoding import decoding
 from whydiff.cli.demo import demo
+from whydiff.cli.dumps import dumps
 from whydiff.cli.logprobs import logprobs
 from whydiff.cli.matrix import matrix
 from whydiff.cli.port import port
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "decoding": decoding,
     "demo": demo,
+    "dumps": dumps,
     "logprobs": logprobs,
     "matrix": matrix,
     "port": port,

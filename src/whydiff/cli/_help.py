@@ -67,6 +67,13 @@ HELP = {
         "Why do an engine's and a trainer's scores differ?",
         ("whydiff logprobs engine.jsonl trainer.jsonl --field id=request",),
     ),
+    "dumps": Help(
+        "Where do two runs part, by other tools' dumps?",
+        (
+            "whydiff dumps dump-old/step0/ dump-new/step0/",
+            "whydiff dumps engine-dump/ trainer-dump/ --save report.html",
+        ),
+    ),
     "artifacts": Help(
         "Which index or checkpoint files differ, and how?",
         (

@@ -1,0 +1,174 @@
+"""Compare two dumps: pair their values, compare them, find the first place that differs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from whydiff.errors import UsageError
+from whydiff.records import Count
+from whydiff.studies.artifacts.content import forget_spooled
+from whydiff.studies.dumps.pairing import Match, matched
+from whydiff.studies.dumps.readers import read_dump
+from whydiff.studies.dumps.records import Dump, Entry, Place, Start, Status
+from whydiff.studies.dumps.report import DumpComparison
+from whydiff.studies.dumps.values import place_of
+
+Progress = Callable[[str, int, int], None]
+_ORDER: tuple[Status, ...] = ("identical", "same summary", "within tolerance", "not compared", "differs")
+
+
+def compare_dumps(
+    reference: str | os.PathLike[str], candidate: str | os.PathLike[str], *, progress: Progress | None = None
+) -> DumpComparison:
+    """Where do two runs part first, by what another tool dumped of them?
+
+    Read are dumps of msprobe, SGLang's dumper, torch's DebugMode (its text), transformers' model debugger, and plain folders
+    of tensors named by module; the two sides may be of two tools. Nothing is unpickled.
+
+    Args:
+        reference: the trusted run's dump.
+        candidate: the one under suspicion.
+        progress: called with (stage, done, total).
+
+    Raises:
+        UsageError: a dump is not there or of no known tool, or nothing corresponds.
+        TraceFormatError: an index is damaged.
+    """
+    tell = progress or _silent
+    try:
+        ours, theirs = read_dump(reference), read_dump(candidate)
+        matches, missing, extra = matched(ours.entries, theirs.entries)
+        matches, extra = _with_residuals(matches, extra, "candidate")
+        matches, missing = _with_residuals(matches, missing, "reference")
+        if not matches:
+            raise UsageError(
+                "Nothing corresponds in the two dumps.",
+                where=f"{ours.source} and {theirs.source}",
+                actual=f"{_example(ours)} and {_example(theirs)}",
+                next_step="dump the same modules on both sides",
+            )
+        places = []
+        for number, match in enumerate(matches):
+            tell("compare places", number, len(matches))
+            places.append(place_of(match))
+        places.sort(key=lambda place: place.order)
+        return _found(ours, theirs, tuple(places), missing, extra)
+    finally:
+        forget_spooled()
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    return None
+
+
+def _example(dump: Dump) -> str:
+    return dump.entries[0].name if dump.entries else "nothing"
+
+
+def _with_residuals(matches: list[Match], lone: list[Entry], side: str) -> tuple[list[Match], list[Entry]]:
+    """A second output of a module that the other side has one of: (hidden, residual), whose sum is the other's output.
+
+    Only where the two have one shape; the match is replaced if the sum is nearer than the first value alone.
+    """
+    waiting = {(e.scope, e.op, e.around): e for e in lone if e.role == "output" and e.stored is not None}
+    found: list[Match] = []
+    used: set[int] = set()
+    for match in matches:
+        own = match.candidate if side == "candidate" else match.reference
+        other = waiting.get((own[0].scope, own[0].op, own[0].around)) if len(own) == 1 else None
+        stored = own[0].stored
+        right = other is not None and stored is not None and own[0].role == "output" and own[0].part != other.part
+        if not right or other is None or other.stored is None or stored is None or other.stored.shape != stored.shape:
+            found.append(match)
+            continue
+        both = (own[0], other)
+        summed = Match(match.reference, both, "sum") if side == "candidate" else Match(both, match.candidate, "sum")
+        nearer = (place_of(summed).relative or 0.0) < (place_of(match).relative or 0.0)
+        found.append(summed if nearer else match)
+        used |= {id(other)} if nearer else set()
+    return found, [entry for entry in lone if id(entry) not in used]
+
+
+def _found(
+    ours: Dump, theirs: Dump, places: tuple[Place, ...], missing: Sequence[Entry], extra: Sequence[Entry]
+) -> DumpComparison:
+    lone = [
+        Count(
+            what="values", reason=f"only the {side} has them", count=len(left), examples=tuple(e.name for e in left[:3])
+        )
+        for side, left in (("reference", missing), ("candidate", extra))
+        if left
+    ]
+    skipped = [
+        Count(what="files or tensors", reason=f"{side}: {why}", count=len(names), examples=names[:3])
+        for side, dump in (("reference", ours), ("candidate", theirs))
+        for why, names in dump.skipped.items()
+    ]
+    worst: Status = max((place.status for place in places), key=_ORDER.index)
+    status: Status = "not compared" if (lone or skipped) and worst in ("identical", "same summary") else worst
+    return DumpComparison(
+        reference=ours.source,
+        candidate=theirs.source,
+        tools=(ours.tool, theirs.tool),
+        status=status,
+        start=_start(places, [entry.scope for entry in (*missing, *extra)]) if ours.ordered else _unordered(places),
+        ordered=ours.ordered,
+        places=places,
+        unknown=tuple(dict.fromkeys((*ours.unknown, *theirs.unknown))),
+        not_paired=(*lone, *skipped),
+    )
+
+
+def _start(places: Sequence[Place], lone: Sequence[str]) -> Start | None:
+    """The first output that differs and whose module's inputs do not; else the first that differs."""
+    differing = sorted(
+        (place for place in places if place.status == "differs" and place.role == "output"), key=_complete(places)
+    )
+    if not differing:
+        first = next((place for place in places if place.status == "differs"), None)
+        return None if first is None else Start(place=first, inputs="unknown")
+    chosen = next((place for place in differing if _inputs(place, places) == "agree"), differing[0])
+    when = _complete(places)
+    agreeing = [p for p in places if p.role == "output" and p.status != "differs" and when(p) < when(chosen)]
+    before = max(agreeing, key=when, default=None)
+    between = [scope for scope in dict.fromkeys(lone) if scope and before is not None]
+    return Start(
+        place=chosen,
+        inputs=_inputs(chosen, places),
+        before="" if before is None else before.reference,
+        between=tuple(between[:5]),
+    )
+
+
+def _unordered(places: Sequence[Place]) -> Start | None:
+    """Without an order: an output that differs and whose module's inputs agree, if inputs were dumped."""
+    differing = [place for place in places if place.status == "differs" and place.role == "output"]
+    first = next((place for place in differing if _inputs(place, places) == "agree"), None)
+    return None if first is None else Start(place=first, inputs="agree")
+
+
+def _complete(places: Sequence[Place]) -> Callable[[Place], tuple[int, int]]:
+    """When an output is complete: a module's after those of the modules inside it, whenever the tool wrote it."""
+    last: dict[str, int] = {}
+    for place in places:
+        words = place.scope.split(".") if place.scope else []
+        for n in range(len(words) + 1):
+            scope = ".".join(words[:n])
+            last[scope] = max(last.get(scope, 0), place.order)
+    named = {place.scope for place in places}
+
+    def when(place: Place) -> tuple[int, int]:
+        inner = any(scope.startswith(f"{place.scope}.") for scope in named) if place.scope else False
+        return (last[place.scope] if inner else place.order, -place.scope.count("."))
+
+    return when
+
+
+def _inputs(place: Place, places: Sequence[Place]) -> Literal["agree", "differ", "unknown"]:
+    call = place.reference.partition(" output ")[0]
+    own = [other for other in places if other.role == "input" and other.reference.partition(" input ")[0] == call]
+    if not own or all(other.status == "not compared" for other in own):
+        return "unknown"
+    return "differ" if any(other.status == "differs" for other in own) else "agree"
