@@ -75,12 +75,12 @@ def values(eps: float) -> Values:
 
 def msprobe(folder: Path, eps: float, tensors: bool = True) -> Path:
     """As msprobe 26.2 writes it at level L0, tasks ``tensor`` and ``statistics``."""
-    place = folder / "step0" / "proc1"
+    place = folder / "step0" / f"proc{sum(map(ord, folder.name))}"  # the process's number: another one in every run
     (place / "dump_tensor_data").mkdir(parents=True)
     data: dict[str, Any] = {}
     for name, (inputs, outputs, kind) in values(eps).items():
         call = f"Module.{name}.{kind}.forward.0"
-        record: dict[str, Any] = {"input_args": [], "input_kwargs": {}, "output": []}
+        record: dict[str, Any] = {"input_args": [], "input_kwargs": {}, "output": [], "parameters": {}}
         for role, some in (("input", inputs), ("output", outputs)):
             for n, value in enumerate(some):
                 wide = value.float()
@@ -147,6 +147,7 @@ def test_a_planted_epsilon_is_found_and_two_equal_runs_are_silent(tool: Callable
     first, again, other = (tool(tmp_path / name, eps) for name, eps in (("a", 1e-5), ("b", 1e-5), ("c", 1e-3)))
     silent = compare_dumps(first, again)
     assert silent.status in ("identical", "same summary") and silent.start is None and not silent.not_paired
+    assert {place.how for place in silent.places} == {"name"}
     assert (silent.status == "same summary") == (tool in (statistics, debug_mode))
     found = compare_dumps(first, other)
     assert found.status == "differs" and found.start is not None
@@ -232,10 +233,10 @@ def test_pickles_and_paths_outside_are_left_out(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "it ran"),)
 
     dump = msprobe(tmp_path / "a", 1e-5)
-    data = dump / "step0" / "proc1" / "dump_tensor_data"
+    data = next(dump.rglob("dump_tensor_data"))
     names = sorted(data.iterdir())
     names[0].write_bytes(pickle.dumps(Call(), 2))
-    index = dump / "step0" / "proc1" / "dump.json"
+    index = next(dump.rglob("dump.json"))
     (tmp_path / "secret.pt").write_bytes(names[1].read_bytes())
     index.write_text(index.read_text().replace(names[1].name, "../../../../secret.pt"))
     found = compare_dumps(dump, msprobe(tmp_path / "b", 1e-5))

@@ -1,12 +1,13 @@
 """msprobe (mindstudio-probe): ``dump.json`` with statistics or checksums, and ``dump_tensor_data`` with tensors.
 
 ``data`` holds a record for every call, ``Module.layers.0.ln.LayerNorm.forward.0`` or ``Functional.gelu.1.forward``, with
-``input_args``, ``input_kwargs`` and ``output``; each tensor has its type, dtype, shape, statistics (``Max``, ``Min``, ``Mean``,
-``Norm``) or ``md5``, and ``data_name`` where the tensor itself was saved.
+``input_args``, ``input_kwargs``, ``parameters`` and ``output``; each tensor has its type, dtype, shape, statistics
+(``Max``, ``Min``, ``Mean``, ``Norm``) or ``md5``, and ``data_name`` where the tensor itself was saved.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,17 @@ from whydiff.studies.dumps.readers.files import Skipped, content, counted, docum
 from whydiff.studies.dumps.records import Dump, Entry, Role
 
 _INDEX = "dump.json"
+_PARTS = {"input_kwargs": "kwargs.", "parameters": "parameters."}
 _STATISTICS = ("Max", "Min", "Mean", "Norm", "md5")
 _ROLES: tuple[tuple[str, Role], ...] = (
     ("input_args", "input"),
     ("input_kwargs", "input"),
     ("input", "input"),
+    ("parameters", "input"),
     ("output", "output"),
 )
+_PROCESS = re.compile(r"proc\d+")
+"""A folder of a run without ranks: the number is the process's, and another one in every run."""
 
 
 def recognised(place: Path) -> bool:
@@ -41,8 +46,8 @@ def read(place: Path) -> Dump:
             raise TraceFormatError(
                 "This is no dump.json of msprobe.", where=str(index), expected="an object with 'data'"
             )
-        around = index.parent.relative_to(place).as_posix()
-        entries += _entries(data, index.parent, "" if around == "." else around, len(entries), skipped)
+        words = [word for word in index.parent.relative_to(place).parts if not _PROCESS.fullmatch(word)]
+        entries += _entries(data, index.parent, "/".join(words), len(entries), skipped)
     saved = any(entry.stored is not None for entry in entries)
     unknown = () if saved else ("only statistics were dumped: places where they agree may still differ",)
     return Dump(source=str(place), tool="msprobe", entries=tuple(entries), unknown=unknown, skipped=counted(skipped))
@@ -58,7 +63,7 @@ def _entries(data: dict[str, Any], folder: Path, around: str, begin: int, skippe
                 yield Entry(
                     scope=scope,
                     op=op,
-                    part=part if key != "input_kwargs" else f"kwargs.{part}",
+                    part=_PARTS.get(key, "") + part,
                     role=role,
                     order=order,
                     around=" ".join(word for word in (around, way) if word),
