@@ -107,6 +107,22 @@ def test_time_is_bounded_and_what_was_not_reached_is_said() -> None:
     assert found.unfinished
 
 
+def test_of_rounding_no_single_op_is_looked_for() -> None:
+    """Many make a little each; the part of the compiler is named all the same."""
+
+    def normed(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.layer_norm(torch.nn.functional.softplus(x), (64,))
+
+    torch.manual_seed(0)
+    x, compiled = torch.randn(16, 64), torch.compile(normed, backend="aot_eager_decomp_partition")
+    found = climbed(lambda: compiled(x), items=False)
+    assert found is not None
+    assert (found.component, found.part_name, found.item) == ("aot_eager_decomp_partition", "decomposition", "")
+    diagnosis = compare(lambda: normed(x), lambda: compiled(x))
+    assert str(diagnosis.verdict) == "rounding"
+    assert [(cause.code, cause.status) for cause in diagnosis.causes] == [("CP002", "located")]
+
+
 def test_progress_is_told_of_every_way() -> None:
     x, compiled = torch.randn(4), torch.compile(gated, backend=doubled)
     told: list[str] = []

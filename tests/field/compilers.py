@@ -124,6 +124,36 @@ def exported() -> Pair:
     return lambda: run(model), lambda: run(program)
 
 
+def scripted() -> Pair:
+    """A scripted and frozen program against the module."""
+    model, x = _network(), torch.randn(3, 16)
+    program = torch.jit.freeze(torch.jit.script(model))
+
+    def run(program: Any) -> Any:
+        with torch.no_grad():
+            return program(x)
+
+    return lambda: run(model), lambda: run(program)
+
+
+def traced_branch() -> Pair:
+    """A program that was traced on inputs of the other branch."""
+
+    def scaled(x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.sum() > 0 else x * 3
+
+    traced, x = torch.jit.trace(scaled, torch.ones(3), check_trace=False), -torch.ones(3)
+    return lambda: scaled(x), lambda: traced(x)
+
+
+def exported_in_training() -> Pair:
+    """A program that was exported in training mode."""
+    model, x = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.ReLU()), torch.ones(3, 8)
+    program = torch.export.export(model, (x,)).module()
+    model.eval()
+    return lambda: model(x), lambda: program(x)
+
+
 def optimizer_step() -> Pair:
     """A step of Adam with decoupled weight decay, written out, with and without jit."""
     weights, gradient = jnp.arange(6.0).reshape(2, 3), jnp.ones((2, 3)) * 0.3

@@ -17,6 +17,9 @@ CASES = {  # case: verdicts, the first cause's code and status; empty: none is d
     "polynomial": ({"rounding", "identical"}, ()),
     "other_operand": ({"semantic", "unstable"}, ()),
     "exported": ({"identical"}, ()),
+    "scripted": ({"identical", "rounding"}, ()),
+    "traced_branch": ({"semantic"}, ("FO008", "located")),
+    "exported_in_training": ({"semantic"}, ()),
     "optimizer_step": ({"rounding", "identical"}, ()),
     "removed_casts": ({"precision", "rounding", "identical", "inconclusive"}, ()),
 }

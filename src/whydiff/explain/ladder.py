@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 from whydiff.capturing.adapters import Part, Progress, Run, Rung, Way
 from whydiff.explain.case import Case
-from whydiff.explain.reruns import SIDES
+from whydiff.explain.reruns import SIDES, rerun
 from whydiff.explain.scale import choices, difference
 from whydiff.explain.sides import Side
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.tolerance import LADDER_SECONDS, LADDER_SHARE
-from whydiff.records import Output, Slot
+from whydiff.records import Output, Slot, Verdict
 
 STALE = "stale"
 _EAGER = "eager"
@@ -104,7 +104,9 @@ class Climb:
         return f" ({self.unfinished})" if self.unfinished else ""
 
 
-def climb(run: Run, side: Side, progress: Progress | None = None, seconds: float = LADDER_SECONDS) -> Climb | None:
+def climb(
+    run: Run, side: Side, progress: Progress | None = None, *, seconds: float = LADDER_SECONDS, items: bool = True
+) -> Climb | None:
     """Climb the ladder of one live program.
 
     Args:
@@ -112,6 +114,7 @@ def climb(run: Run, side: Side, progress: Progress | None = None, seconds: float
         side: which one it is.
         progress: told of every rung.
         seconds: no further rung is tried after this time.
+        items: also find the op or pass; of rounding many make a little each, and no single one is to blame.
 
     Returns:
         What makes the difference; None if nothing is compiled, or nothing differs.
@@ -119,7 +122,7 @@ def climb(run: Run, side: Side, progress: Progress | None = None, seconds: float
     rungs = run.rungs()
     if not rungs:
         return None
-    climbing = _Climbing(run, side, progress, seconds)
+    climbing = _Climbing(run, side, progress, seconds, items)
     eager = run.compiled_as(Way(_EAGER)).outputs
     if eager is None:
         return None
@@ -134,6 +137,7 @@ class _Climbing:
     side: Side
     progress: Progress | None
     seconds: float
+    items: bool
     eager: Mapping[Slot, Output] = field(default_factory=dict)
     whole: float = 0.0
     steps: list[Step] = field(default_factory=list)
@@ -155,6 +159,8 @@ class _Climbing:
         for part in rung.parts:
             if part.group or self.differs(Way(rung.name, (part.name,))) is not False:
                 continue
+            if not self.items:
+                return self._climb(rung=rung, below=below, part=part)
             item = self._item(rung, part) if part.counted else ""
             return self._climb(rung=rung, below=below, part=self._finer(rung, part), item=item)
         return self._climb(rung=rung, below=below)
@@ -249,7 +255,12 @@ def climbed(case: Case, side: Side) -> Climb | None:
     run = case.runs[SIDES.index(side)]
     if run is None:
         return None
-    found: Climb | None = case.shared(f"ladder {side}", lambda: climb(run, side, case.progress))
+
+    def make() -> Climb | None:
+        found = rerun(case)
+        return climb(run, side, case.progress, items=found is None or found.verdict is not Verdict.ROUNDING)
+
+    found: Climb | None = case.shared(f"ladder {side}", make)
     return found
 
 

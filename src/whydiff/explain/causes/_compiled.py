@@ -12,8 +12,6 @@ from whydiff.explain.reruns import SIDES, changed_by_looking, computes_in, rerun
 from whydiff.explain.sides import Side
 from whydiff.records import Direction, Evidence, Intervention, Verdict
 
-NAMED = ("random", "decomposition")
-"""Parts of a compiler that have a cause of their own."""
 DIRECTIONS: dict[Side, Direction] = {"candidate": "take_away", "reference": "put_in"}
 
 
@@ -89,7 +87,10 @@ def explained(case: Case, side: Side) -> bool:
     if keeps_wide(case, side) or rounds_in_place(case, side):
         return True
     ladder = climbed(case, side)
-    return ladder is not None and (ladder.stale or ladder.part_name in NAMED or autocasts(case, side))
+    if ladder is None:
+        return False
+    named = ladder.part_name == "random" or (ladder.part_name == "decomposition" and bool(ladder.item))
+    return ladder.stale or named or autocasts(case, side)
 
 
 def keeps_wide(case: Case, side: Side) -> bool:
@@ -141,7 +142,6 @@ def same_outputs(case: Case, interventions: Sequence[Intervention], side: Side) 
 
 __all__ = [
     "DIRECTIONS",
-    "NAMED",
     "autocasts",
     "autocasts_to",
     "compiled_sides",

@@ -55,7 +55,7 @@ class OtherDecomposition(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per compiled side whose difference comes in with a decomposition."""
         for side, ladder in ladders(case):
-            if ladder.part_name == DECOMPOSITION:
+            if ladder.part_name == DECOMPOSITION and ladder.item:
                 yield self._cause(case, side, ladder)
 
     def _cause(self, case: Case, side: Side, ladder: Climb) -> Cause:
