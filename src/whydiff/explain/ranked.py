@@ -7,21 +7,21 @@ are executed on their parts of what the reference holds, and what they give is p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import ReplayError
-from whydiff.locate.ranked import Ranked, Seen, Start, Tie, executors, is_partial, part, wide
-from whydiff.numbers.comparison import compare_payloads
+from whydiff.explain.assembling import Outputs, applied, as_presumed, joined, looked, overwrite, together
+from whydiff.locate.ranked import Ranked, Seen, Start, Tie, executors, is_partial, part
 from whydiff.pair.joint import Joint
 from whydiff.pair.replay import replay
-from whydiff.pair.shards import Relation
-from whydiff.records import Call, Comparison, Event, Payload, Slot
+from whydiff.records import Call, Event, Lift, Payload, Slot
 
-Outputs = Mapping[Slot, Payload]
+EXACT = Lift("float64")
+"""Nothing is rounded, so that what differs is another computation."""
 Value = Callable[[Start, Mapping[int, Executor]], Mapping[int, Any]]
 Held = dict[tuple[int, int], dict[Any, Any]]
 """(rank, call) → what it reads, by site."""
@@ -65,21 +65,22 @@ class RankedExperiments:
                     given[rank].get(Slot(theirs[rank][one.team.ranks[rank]], tie.shared.ranks[rank].site.slot))
                     for rank in self.order
                 ]
-                whole = together([p for p in parts if p is not None], tie.relation) if all(parts) else None
+                relation = tie.relation or as_presumed(tie)
+                whole = together([p for p in parts if p is not None], relation) if all(parts) else None
                 if whole is not None:
                     found[Slot(number[one.team.reference], tie.shared.reference.site.slot)] = whole
         return found
 
     # ------------------------------------------------------------------ the ranks, put together
 
-    def put_together(self, starts: Sequence[Start]) -> Outputs:
+    def put_together(self, starts: Sequence[Start], *, lift: Lift | None = None, apart: bool = False) -> Outputs:
         """What the ranks give where each of these computations is one.
 
         Raises:
             ReplayError: one of them cannot be put together.
         """
-        whole, places = _Whole(self, starts), _by_team(starts)
-        replays = executors(self.teams.ranks)
+        whole, places = _Whole(self, starts, lift, apart), _by_team(starts)
+        replays = executors(self.teams.ranks, lift)
         changed: dict[tuple[int, int], list[tuple[Event, Any]]] = {}
 
         def meet(number: int) -> None:
@@ -88,14 +89,14 @@ class RankedExperiments:
 
         def after(rank: int, executor: Executor, call: Call) -> None:
             for change in changed.pop((rank, call.index), ()):
-                _overwrite(executor, change)
+                overwrite(executor, change)
 
         meetings = [several[0].seen.team.ranks for several in places]
         joint = Joint(replays, before=whole.keep, watch=after, meetings=meetings, meet=meet)
         return self.merged(joint.run().outputs)
 
     def _give(self, replays: Mapping[int, Executor], start: Start, whole: _Whole, changed: dict[Any, Any]) -> None:
-        relation, made = start.tie.relation, start.tie.slot == "writes"
+        relation, made = start.tie.relation or as_presumed(start.tie), start.tie.slot == "writes"
         if relation is None:
             raise ReplayError("The ranks do not make this up together.", where=str(start.tie.shared.reference.site))
         if made:
@@ -107,65 +108,138 @@ class RankedExperiments:
             if made:
                 changed.setdefault((rank, start.seen.team.ranks[rank]), []).append((event, mine))
             else:
-                _overwrite(replays[rank], (event, mine))
+                overwrite(replays[rank], (event, mine))
 
-    def corrected(self, starts: Sequence[Start], value: Value) -> Outputs:
-        """What the ranks give where each of these values is another one, made of what they hold.
+    # ------------------------------------------------------------------ in float64
+
+    @functools.cached_property
+    def exact(self) -> tuple[Outputs, Outputs]:
+        """What the reference and the ranks give in float64."""
+        ours = replay(self._reference(EXACT)).outputs
+        return ours, self.merged(Joint(executors(self.teams.ranks, EXACT)).run().outputs)
+
+    def _reference(self, lift: Lift | None = None) -> Executor:
+        return for_framework(self.teams.reference.framework).executor(self.teams.reference, lift=lift)
+
+    def reference_with(self, starts: Sequence[Start], value: Callable[[Start, Any], Any]) -> Outputs:
+        """What the reference gives, in float64, where each of these reads gets another value.
+
+        Args:
+            starts: whose values are exchanged.
+            value: (place, what is read there) → what is read instead.
+        """
+        places = {start.tie.shared.reference.site: start for start in starts}
+
+        def before(executor: Executor, call: Call) -> None:
+            for event in call.reads:
+                start = places.get(event.site)
+                if start is not None and not executor.stand_in(
+                    event, value(start, executor.copy(executor.read(event)))
+                ):
+                    raise ReplayError("A value cannot be put in the place of this one.", where=str(event.site))
+
+        return replay(self._reference(EXACT), before=before).outputs
+
+    @functools.cached_property
+    def tool(self) -> Executor:
+        """Carries out single calls and changes of values."""
+        return self._reference(EXACT)
+
+    def reference_values(self, starts: Sequence[Start]) -> dict[Any, Any]:
+        """What the reference reads at places, in float64, by site."""
+        wanted, found = {start.tie.shared.reference.site for start in starts}, dict[Any, Any]()
+
+        def before(executor: Executor, call: Call) -> None:
+            for event in call.reads:
+                if event.site in wanted:
+                    found[event.site] = executor.copy(executor.read(event))
+
+        replay(self._reference(EXACT), before=before)
+        return found
+
+    def alike(self, start: Start) -> tuple[Start, ...]:
+        """The same value at every step: of the same call, by scope, operator, phase and occurrence."""
+        site, slot = start.tie.shared.reference.site, start.tie.slot
+        key = replace(site, step=0)
+        return tuple(
+            Start(one, tie, exact=True)
+            for one in self.ranked.seen
+            for tie in (one.reads if slot == "reads" else one.writes)
+            if replace(tie.shared.reference.site, step=0) == key
+        )
+
+    def corrected(self, starts: Sequence[Start], value: Value, *, lasting: bool = False) -> Outputs:
+        """What the ranks give, in float64, where each of these values is another one, made of what they hold.
 
         Args:
             starts: at which they meet.
-            value: (place, replays) → rank → what it holds from then on.
+            value: (place, replays) → rank → what it holds there.
+            lasting: it holds it from then on; else one call reads it.
         """
-        replays, places = executors(self.teams.ranks), _by_team(starts)
+        replays, places = executors(self.teams.ranks, EXACT), _by_team(starts)
 
         def meet(number: int) -> None:
             for start in places[number]:
                 for rank, given in value(start, replays).items():
-                    _overwrite(replays[rank], (start.tie.shared.ranks[rank], given))
+                    event = start.tie.shared.ranks[rank]
+                    if lasting or not replays[rank].stand_in(event, given):
+                        overwrite(replays[rank], (event, given))
 
         meetings = [several[0].seen.team.ranks for several in places]
         return self.merged(Joint(replays, meetings=meetings, meet=meet).run().outputs)
 
     # ------------------------------------------------------------------ the reference, split
 
-    def split(self, starts: Sequence[Start], rounding: Callable[[Seen, Payload], Payload] | None = None) -> Outputs:
+    def split(
+        self,
+        starts: Sequence[Start],
+        rounding: Callable[[Seen, Payload], Payload] | None = None,
+        *,
+        lift: Lift | None = None,
+        within: Sequence[Seen] = (),
+    ) -> Outputs:
         """What the reference gives where each of these computations is split over the ranks.
 
         Args:
             starts: where the ranks' results are put together.
             rounding: what a rank's term becomes on its way to the others; None: it stays.
+            lift: a precision other than the run's.
+            within: teams before, whose results each rank keeps for itself.
 
         Raises:
             ReplayError: one of them cannot be split.
         """
         roots = {one.team.reference: one for start in starts for one in self.roots(start)}
-        tools = executors(self.teams.ranks)
+        tools = executors(self.teams.ranks, lift)
+        own: dict[tuple[int, int], list[Payload]] = {}
+        inner = {one.team.reference: one for one in within}
         made: dict[int, list[tuple[Event, Any]]] = {}
 
         def before(executor: Executor, call: Call) -> None:
-            one = roots.get(call.index)
+            one = roots.get(call.index) or inner.get(call.index)
             if one is None:
                 return
             parts = [
-                self._part_of(executor, tools[rank], one, rank, at, rounding) for at, rank in enumerate(self.order)
+                self._part_of(executor, tools[rank], one, rank, at, rounding, own) for at, rank in enumerate(self.order)
             ]
+            if call.index in inner:
+                own.update({(call.index, rank): parts[at] for at, rank in enumerate(self.order)})
+                return
             made[call.index] = [
-                (tie.shared.reference, _joined(executor, [p[i] for p in parts], tie.relation, rounding, one))
+                (tie.shared.reference, joined(executor, [p[i] for p in parts], relation, rounding, one))
                 for i, tie in enumerate(one.writes)
-                if tie.relation is not None
+                if (relation := tie.relation or as_presumed(tie)) is not None
+                and (tie.relation is not None or relation.layout == "split")
             ]
 
         def after(executor: Executor, call: Call) -> None:
             for event, value in made.pop(call.index, ()):
-                _overwrite(executor, (event, value))
+                overwrite(executor, (event, value))
 
-        done = replay(
-            for_framework(self.teams.reference.framework).executor(self.teams.reference), before=before, watch=after
-        )
-        return done.outputs
+        return replay(self._reference(lift), before=before, watch=after).outputs
 
     def _part_of(
-        self, executor: Executor, tool: Executor, one: Seen, rank: int, position: int, rounding: Any
+        self, executor: Executor, tool: Executor, one: Seen, rank: int, position: int, rounding: Any, own: Any
     ) -> list[Payload]:
         ties = {tie.shared.ranks[rank].site: tie for tie in one.reads}
         call = self.teams.ranks[rank].calls[one.team.ranks[rank]]
@@ -174,7 +248,12 @@ class RankedExperiments:
             tie = ties.get(event.site)
             if tie is None or tie.relation is None:
                 raise ReplayError("A part of what this call reads is not known.", where=str(event.site))
-            given[event.site] = part(executor.copy(executor.read(tie.shared.reference)), tie.relation, position)
+            known = own.get((tie.shared.reference.producer, rank))
+            if known is not None:
+                maker = self.teams.reference.calls[tie.shared.reference.producer].writes[0]
+                given[event.site] = looked(tool, tool.adopt_foreign(known[0]), maker, tie.shared.reference)
+            else:
+                given[event.site] = part(executor.copy(executor.read(tie.shared.reference)), tie.relation, position)
         made = [tool.payload(value) for value in applied(tool, call, given)]
         return made if rounding is None else [rounding(one, payload) for payload in made]
 
@@ -198,9 +277,10 @@ class RankedExperiments:
 class _Whole:
     """Values that ranks make up together, made of what they hold, by the reference's own calls."""
 
-    def __init__(self, experiments: RankedExperiments, starts: Sequence[Start]) -> None:
-        self._of = experiments
-        self._tool = for_framework(experiments.teams.reference.framework).executor(experiments.teams.reference)
+    def __init__(self, experiments: RankedExperiments, starts: Sequence[Start], lift: Lift | None, apart: bool) -> None:
+        self._of, self._apart = experiments, apart
+        self._tool = experiments._reference(lift)
+        self._tools = executors(experiments.teams.ranks, lift) if apart else {}
         self._held: Held = {}
         self._made: dict[int, list[Any]] = {}
         self._wanted = {
@@ -235,14 +315,34 @@ class _Whole:
             raise ReplayError("What this value is made of is not known.", where=str(event.site))
         call = self._of.teams.reference.calls[one.team.reference]
         if call.index not in self._made:
-            given = {tie.shared.reference.site: self._read(one, tie) for tie in one.reads}
-            self._made[call.index] = applied(self._tool, call, given)
+            if self._apart and not any(self._is_term(tie) for tie in one.reads):
+                self._made[call.index] = self._added(one)
+            else:
+                given = {tie.shared.reference.site: self._read(one, tie) for tie in one.reads}
+                self._made[call.index] = applied(self._tool, call, given)
         position = next((i for i, write in enumerate(call.writes) if write.storage == event.storage), 0)
-        return _looked(self._tool, self._made[call.index][position], call.writes[position], event)
+        return looked(self._tool, self._made[call.index][position], call.writes[position], event)
+
+    def _is_term(self, tie: Tie) -> bool:
+        """Whether ranks hold terms of this that calls of theirs made."""
+        maker = self._of.ranked.written.get(tie.shared.reference.producer)
+        return is_partial((tie,)) and maker is not None and is_partial(maker.writes)
+
+    def _added(self, one: Seen) -> list[Any]:
+        """The ranks' own terms, added as they are."""
+        terms = []
+        for rank in self._of.order:
+            call = self._of.teams.ranks[rank].calls[one.team.ranks[rank]]
+            held = self._held.get((rank, call.index), {})
+            tool = self._tools[rank]
+            given = {site: tool.adopt_foreign(payload) for site, payload in held.items()}
+            terms.append([tool.payload(value) for value in applied(tool, call, given)])
+        return [
+            joined(self._tool, [term[i] for term in terms], tie.relation, None, one) for i, tie in enumerate(one.writes)
+        ]
 
     def _read(self, one: Seen, tie: Tie) -> Any:
-        maker = self._of.ranked.written.get(tie.shared.reference.producer)
-        if is_partial((tie,)) and maker is not None and is_partial(maker.writes):
+        if self._is_term(tie):
             return self.of(tie.shared.reference)
         held = [
             self._held.get((rank, one.team.ranks[rank]), {}).get(tie.shared.ranks[rank].site) for rank in self._of.order
@@ -258,99 +358,3 @@ def _by_team(starts: Sequence[Start]) -> list[list[Start]]:
     for start in starts:
         found.setdefault(start.seen.team.reference, []).append(start)
     return list(found.values())
-
-
-def applied(tool: Executor, call: Call, given: Mapping[Any, Any]) -> list[Any]:
-    """What a call gives on other values, laid out as those that it read.
-
-    Raises:
-        ReplayError: a value is missing or has another shape.
-    """
-    for event in call.reads:
-        if event.site not in given or not tool.stand_in(event, given[event.site]):
-            raise ReplayError("A call cannot be given this value.", where=str(event.site))
-    reads = [tool.read(event) for event in call.reads]
-    found = list(tool.apply(call, reads))
-    tool.release(call)
-    return found or [reads[i] for i in call.mutates]
-
-
-def together(parts: Sequence[Payload], relation: Relation | None) -> Payload | None:
-    """Ranks' payloads as one; None: they are not one, or replicas differ."""
-    if relation is None:
-        return None
-    first, scale = parts[0], relation.scale
-    if relation.layout == "replicated":
-        nans = first.bits.dtype.kind == "f"
-        same = all(np.array_equal(first.bits, other.bits, equal_nan=nans) for other in parts)
-        bits = first.bits if same else None
-    elif relation.layout == "split":
-        bits = np.concatenate([payload.bits for payload in parts], axis=relation.axis)
-    else:
-        bits = first.bits
-        total = sum((wide(payload) for payload in parts[1:]), start=wide(first)) * scale
-        return Payload(total, "float64") if first.dtype != "float32" else Payload(total.astype(np.float32), "float32")
-    if bits is None:
-        return None
-    if scale == 1:
-        return Payload(bits, first.dtype)
-    if first.dtype not in ("float32", "float64"):
-        return Payload(wide(Payload(bits, first.dtype)) * scale, "float64")
-    return Payload((bits * np.asarray(scale, bits.dtype)).astype(bits.dtype), first.dtype)
-
-
-def _joined(executor: Executor, parts: Sequence[Payload], relation: Relation | None, rounding: Any, one: Seen) -> Any:
-    if relation is None or relation.layout != "partial":
-        whole = together(parts, relation)
-        if whole is None:
-            raise ReplayError("What ranks made of equal values is not equal.")
-        return executor.adopt_foreign(whole)
-    values = [executor.adopt_foreign(payload) for payload in parts]
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    if rounding is not None:
-        total = executor.adopt_foreign(rounding(one, executor.payload(total)))
-    return total * relation.scale if relation.scale != 1 else total
-
-
-def _looked(tool: Executor, value: Any, written: Event, event: Event) -> Any:
-    """What an event shows of a value that a call wrote."""
-    ours, theirs = written.spec, event.spec
-    if (ours.shape, ours.strides, ours.offset) == (theirs.shape, theirs.strides, theirs.offset):
-        return value
-    payload = tool.payload(value)
-    step = payload.bits.itemsize
-    memory = np.ascontiguousarray(payload.bits)
-    dense = tuple(s // step for s in memory.strides)
-    if dense != ours.strides and ours.strides and memory.size:
-        order = np.argsort([-s for s in ours.strides], kind="stable")
-        memory = np.ascontiguousarray(memory.transpose(order))
-    begin = theirs.offset - ours.offset
-    flat = memory.reshape(-1)[begin:]
-    bits = np.lib.stride_tricks.as_strided(flat, theirs.shape, [s * step for s in theirs.strides])
-    return tool.adopt_foreign(Payload(np.ascontiguousarray(bits), payload.dtype))
-
-
-def _overwrite(executor: Executor, change: tuple[Event, Any] | None) -> None:
-    if change is not None and not executor.overwrite(*change):
-        raise ReplayError("A value cannot be put in the place of this one.", where=str(change[0].site))
-
-
-def apart(reference: Outputs, candidate: Outputs) -> tuple[float, int, int]:
-    """Mean absolute difference over all outputs that both have, differing elements, elements."""
-    total, differing, count = 0.0, 0, 0
-    for slot, ours in reference.items():
-        theirs = candidate.get(slot)
-        if theirs is None or theirs.bits.shape != ours.bits.shape:
-            continue
-        a, b = wide(ours), wide(theirs)
-        total += float(np.nansum(np.abs(a - b)))
-        differing += int(np.sum(~((a == b) | (np.isnan(a) & np.isnan(b)))))
-        count += a.size
-    return (total / count if count else 0.0), differing, count
-
-
-def compared(reference: Payload, candidate: Payload) -> Comparison:
-    """One output of both."""
-    return compare_payloads(reference, candidate)

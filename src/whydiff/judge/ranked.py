@@ -5,7 +5,7 @@
 | no output was recorded on both sides | inconclusive |
 | what the ranks gave back makes up the reference's outputs bit for bit | identical |
 | an output is not made up in float64, or only times a factor | semantic |
-| a rank's value has a narrower dtype than the reference's | precision |
+| a rank holds, sends or rounds something in a narrower dtype than the reference | precision |
 | every output is made up in float64 | rounding |
 """
 
@@ -24,9 +24,9 @@ from whydiff.judge.impact import impact
 from whydiff.judge.outputs import Anchor, Compared
 from whydiff.judge.ranking import rank as ranking
 from whydiff.locate.localization import Localization
+from whydiff.locate.narrowing import narrower
 from whydiff.locate.ranked import Ranked, Start, Tie, locate_ranked
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.pair.replay import returns
 from whydiff.pair.teams import teams
 from whydiff.records import Cause, Comparison, Count, Diagnosis, Measurement, Origin, Side, Slot, Verdict
@@ -146,29 +146,12 @@ def _verdict(ranked: Ranked, outputs: Sequence[Compared]) -> tuple[Verdict, str]
             return Verdict.SEMANTIC, f"because in float64, too, what the ranks give back does not make up {slot}"
         if tie.relation.scale != 1 and tie.relation.layout != "partial":
             return Verdict.SEMANTIC, f"because {slot} is what the ranks give back times {tie.relation.scale:g}"
-    narrow = next(_narrower(ranked), None)
+    narrow = next(narrower(ranked), None)
     if narrow is not None:
-        return Verdict.PRECISION, f"because the ranks compute the same, and hold {narrow} in a narrower dtype"
+        return Verdict.PRECISION, f"because the ranks compute the same, and {narrow} in a narrower dtype"
     if any(one.found == "lone" for one in outputs):
         return Verdict.INCONCLUSIVE, "because no rank gives back what the reference does in some places"
     return Verdict.ROUNDING, "because in float64 what the ranks give back makes up every output"
-
-
-def _narrower(ranked: Ranked) -> Iterator[str]:
-    """Values that a rank holds, or sends, in a narrower dtype than the reference holds them in."""
-    for one in ranked.seen:
-        for tie in one.writes:
-            theirs = [event.spec.dtype for event in tie.shared.ranks.values()]
-            if any(_coarser(dtype, tie.shared.reference.spec.dtype) for dtype in theirs):
-                yield str(tie.shared.reference.site)
-    for start in ranked.shares:
-        sent = [event.spec.dtype for event in start.exchange.reads] if start.exchange is not None else []
-        if any(_coarser(dtype, start.tie.shared.reference.spec.dtype) for dtype in sent):
-            yield f"what {start.exchange.site if start.exchange else ''} sends"
-
-
-def _coarser(dtype: str, other: str) -> bool:
-    return dtype in UNIT_ROUNDOFF and UNIT_ROUNDOFF[dtype] > UNIT_ROUNDOFF.get(other, 1.0)
 
 
 def _origin(ranked: Ranked, start: Start) -> Origin:

@@ -20,7 +20,7 @@ from whydiff.numbers.metrics import values
 from whydiff.numbers.tolerance import RANKS_NOISE
 from whydiff.pair.joint import Joint, Together
 from whydiff.pair.replay import replay
-from whydiff.pair.shards import Relation, norm, related
+from whydiff.pair.shards import Relation, close, norm, order, related
 from whydiff.pair.teams import Shared, Slot, Team, Teams
 from whydiff.records import Call, Collective, Event, Lift, Payload, Site, Trace
 
@@ -40,12 +40,18 @@ class Tie:
         slot, shared: which.
         relation: how the ranks make up the reference's; None: they do not.
         noise: it is the rest of a cancellation: nothing but rounding, at any precision.
+        lasting: several steps read this memory of the lowest rank: a parameter, say.
+        agreeing: where there is no relation: positions of ranks that have the reference's whole value.
+        order: where there is none, and ranks have parts of the whole, but not each its own: which part each has.
     """
 
     slot: Slot
     shared: Shared
     relation: Relation | None
     noise: bool = False
+    lasting: bool = False
+    agreeing: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +163,28 @@ def relate(teams: Teams) -> tuple[tuple[Seen, ...], int]:
         before=lambda rank, executor, call: theirs[rank].before(executor, call),
         watch=lambda rank, executor, call: theirs[rank].after(executor, call),
     ).run()
-    lost = 0
+    lost, lasting = 0, _lasting(teams.ranks[teams.lead])
 
     def tie(slot: Slot, one: Shared) -> Iterator[Tie]:
         nonlocal lost
         whole = ours.found.get(one.reference.site)
-        parts = [theirs[rank].found.get(one.ranks[rank].site) for rank in sorted(teams.ranks)]
-        if whole is None or any(part is None for part in parts):
+        known = [theirs[rank].found.get(one.ranks[rank].site) for rank in sorted(teams.ranks)]
+        parts = [part for part in known if part is not None]
+        if whole is None or len(parts) < len(known):
             lost += 1
         else:
             noise = RANKS_NOISE * norm(rough.found[one.reference.site] - whole)
-            yield Tie(slot, one, related(whole, parts, noise), norm(whole) <= noise)
+            relation = related(whole, parts, noise)
+            lone = relation is None
+            yield Tie(
+                slot=slot,
+                shared=one,
+                relation=relation,
+                noise=norm(whole) <= noise,
+                lasting=one.ranks[teams.lead].storage in lasting,
+                agreeing=tuple(i for i, p in enumerate(parts) if lone and p.shape == whole.shape and close(whole, p)),
+                order=order(whole, parts) if lone and slot == "reads" else (),
+            )
 
     found = []
     for team in teams.teams:
@@ -204,15 +221,32 @@ def _lifted(trace: Trace, lift: Lift) -> Executor:
     return for_framework(trace.framework).executor(trace, lift=lift)
 
 
+def _lasting(trace: Trace) -> dict[int, str]:
+    """Storages that several steps read, by the leaf's name, else by the place that reads them first."""
+    names = {leaf.storage: leaf.name for leaf in trace.leaves if leaf.is_state}
+    steps: dict[int, set[int]] = {}
+    for call in trace.calls:
+        for event in call.reads if call.kind == "compute" else ():
+            steps.setdefault(event.storage, set()).add(call.site.step)
+            if len(steps[event.storage]) == 1:
+                names.setdefault(event.storage, f"what {call.site} reads")
+    return {storage: names[storage] for storage, seen in steps.items() if len(seen) > 1 and storage >= 0}
+
+
 class Paths:
     """Ways back from a value of the lowest rank, through calls that are in no team."""
 
     def __init__(self, teams: Teams) -> None:
         self.calls = teams.ranks[teams.lead].calls
         self.teamed = {team.ranks[teams.lead]: team for team in teams.teams}
+        self._state = _lasting(teams.ranks[teams.lead])
         self._leaves = {
             leaf.storage: leaf.name for leaf in teams.ranks[teams.lead].leaves if leaf.storage >= 0 and leaf.name
         }
+
+    def state(self, event: Event) -> str:
+        """Name of what lasts over steps and whose memory an event shows, as it is then; empty: it shows none."""
+        return self._state.get(event.storage, "")
 
     def leaf(self, event: Event) -> str:
         """Name of the leaf that an event shows; empty: a call made it."""
@@ -244,6 +278,9 @@ def starts(teams: Teams, seen: tuple[Seen, ...]) -> tuple[Start, ...]:
             if leaf and leaf not in leaves:
                 leaves.add(leaf)
                 found.append(Start(one, tie, exact=True, leaf=leaf))
+            elif tie.agreeing and paths.state(event) and paths.state(event) not in leaves:
+                leaves.add(paths.state(event))
+                found.append(Start(one, tie, exact=True, leaf=paths.state(event)))
             elif exchange is not None and exchange.index not in exchanges:
                 exchanges.add(exchange.index)
                 found.append(Start(one, tie, exact=True, exchange=exchange))
@@ -297,7 +334,7 @@ class _Walk:
 
     def _check(self, rank: int, executor: Executor, seen: Any, tie: Tie) -> None:
         relation, event = tie.relation, tie.shared.ranks[rank]
-        if relation is None or relation.layout == "partial" or not relation.exact or tie.noise:
+        if relation is None or relation.layout in ("partial", "norm") or not relation.exact or tie.noise:
             return
         expected = part(self._kept[tie.shared.reference.site], relation, self._order.index(rank))
         if executor.same(expected, executor.read(event)) or not executor.overwrite(event, expected):

@@ -15,7 +15,7 @@ import numpy as np
 from whydiff.numbers.tolerance import RANKS_SAME
 
 Array = Any
-Layout = Literal["replicated", "split", "partial"]
+Layout = Literal["replicated", "split", "partial", "norm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Relation:
     """The whole is ``scale`` times what the ranks make up together.
 
     Attributes:
-        layout: every rank has it, has a part of it along ``axis``, or has a term of a sum.
+        layout: every rank has it, has a part of it along ``axis``, has a term of a sum, or a norm of its own part.
         axis: along which it is split; -1: it is not.
         sizes: of the ranks' parts along it.
         scale: 1; or a power of the number of ranks, where means over a rank's own rows stand for means over all.
@@ -75,6 +75,23 @@ def _candidates(whole: Array, parts: Sequence[Array]) -> Iterator[Relation]:
             yield from (Relation("split", axis, sizes, scale) for scale in scales)
     if alike:
         yield from (Relation("partial", scale=scale) for scale in scales)
+        yield Relation("norm")
+
+
+def presumed(whole: tuple[int, ...], parts: Sequence[tuple[int, ...]]) -> Relation | None:
+    """How ranks' values would make up the whole, by their shapes alone; None: in no known way."""
+    shape = np.empty(whole, np.bool_), [np.empty(part, np.bool_) for part in parts]
+    return next(_candidates(*shape), None)
+
+
+def order(whole: Array, parts: Sequence[Array]) -> tuple[int, ...]:
+    """Which part each rank has, where the ranks have parts of the whole and not each its own; empty: it is not so."""
+    relation = presumed(whole.shape, [part.shape for part in parts])
+    if relation is None or relation.layout != "split" or len(set(relation.sizes)) > 1:
+        return ()
+    own = [whole[relation.index(position)] for position in range(len(parts))]
+    found = [next((i for i, one in enumerate(own) if close(one, part)), -1) for part in parts]
+    return tuple(found) if -1 not in found and found != sorted(range(len(parts))) else ()
 
 
 def holds(whole: Array, parts: Sequence[Array], relation: Relation, noise: float = 0.0) -> bool:
@@ -90,6 +107,8 @@ def merged(parts: Sequence[Array], relation: Relation) -> Array:
         found = parts[0]
     elif relation.layout == "split":
         found = np.concatenate(parts, axis=relation.axis)
+    elif relation.layout == "norm":
+        found = np.sqrt(sum((part * part for part in parts[1:]), start=parts[0] * parts[0]))
     else:
         found = sum(parts[1:], start=parts[0])
     return found if relation.scale == 1 else found * relation.scale

@@ -29,7 +29,7 @@ BY_MATRIX = {
     "EN004": "ATEN_CPU_CAPABILITY=default",
 }
 """Causes outside the program: confirmed by running it again in other processes, with one variable changed."""
-LOCATED = ("CP002", "EN003", "FO005", "FO009", "ND001", "PR001", "PR007", "ST004", "ST007")
+LOCATED = ("CP002", "DS003", "EN003", "FO005", "FO009", "ND001", "PR001", "PR007", "ST004", "ST007")
 """Causes whose example is located only: what takes them away carries a part of the reference into the candidate."""
 ON_AN_ACCELERATOR = ("PR005",)
 """The CPU backend ignores what these change, and the experiment finds just that."""

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from whydiff.errors import ReplayError
+from whydiff.explain.assembling import Outputs, apart
+from whydiff.explain.causes._rank_examples import averaged, kept, summed
 from whydiff.explain.causes._ranks import RankedRule, recorded
-from whydiff.explain.ranked import Outputs, RankedExperiments, apart
+from whydiff.explain.ranked import RankedExperiments
+from whydiff.locate.narrowing import narrowed
 from whydiff.locate.ranked import Ranked, Start
 from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Measurement, Remedy, Verdict
 
@@ -53,7 +56,7 @@ class ReductionAcrossRanks(RankedRule):
     def among(self, ranked: Ranked, experiments: RankedExperiments) -> Iterator[Cause]:
         """One cause for all collectives that put terms together, if nothing differs in float64."""
         sums = [start for start in ranked.shares if start.exchange is not None]
-        if ranked.starts or not sums:
+        if ranked.starts or not sums or any(map(narrowed, sums)):
             return
         alone = [start for start in ranked.shares if start.exchange is None]
         ours, theirs = experiments.reference(), experiments.candidate()
@@ -93,39 +96,6 @@ class ReductionAcrossRanks(RankedRule):
         """The gradients are summed and not averaged; or each rank keeps its own."""
         yield recorded(averaged), recorded(summed, 2)
         yield recorded(averaged), recorded(kept, 2)
-
-
-def averaged(rank: int, ranks: int) -> None:
-    """Two steps of gradient descent on this rank's rows, gradients averaged."""
-    _train(rank, ranks, lambda grad: grad.div_(ranks))
-
-
-def summed(rank: int, ranks: int) -> None:
-    """The division is forgotten."""
-    _train(rank, ranks, lambda grad: grad)
-
-
-def kept(rank: int, ranks: int) -> None:
-    """Nothing is exchanged."""
-    _train(rank, ranks, None)
-
-
-def _train(rank: int, ranks: int, after: Any) -> None:
-    import torch
-
-    torch.manual_seed(0)
-    model: Any = torch.nn.Sequential(torch.nn.Linear(12, 24), torch.nn.Tanh(), torch.nn.Linear(24, 4))
-    rows = torch.randn(16, 12)
-    for _ in range(3):
-        loss = model(rows.chunk(ranks)[rank]).square().mean()
-        loss.backward()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if ranks > 1 and after is not None:
-                    torch.distributed.all_reduce(parameter.grad)
-                    after(parameter.grad)
-                parameter.sub_(parameter.grad, alpha=0.1)
-                parameter.grad = None
 
 
 def _tried(work: Any) -> Outputs | None:

@@ -1,0 +1,75 @@
+"""How causes of several ranks are proven: in float64, where nothing is rounded, taken away and put in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from whydiff.errors import ReplayError
+from whydiff.explain.assembling import Outputs, far
+from whydiff.explain.ranked import RankedExperiments
+from whydiff.locate.ranked import Start
+from whydiff.numbers.tolerance import SCALING_FLOOR
+from whydiff.records import Direction, Experiment, Intervention
+
+Work = Callable[[], Outputs]
+
+
+def tried(work: Work) -> Outputs | None:
+    """What an experiment gives; None: it cannot be carried out."""
+    try:
+        return work()
+    except ReplayError:
+        return None
+
+
+def proof(
+    experiments: RankedExperiments, name: str, places: Sequence[Start], away: Work, put: Work | None, why_not: str = ""
+) -> dict[str, Any]:
+    """Status, reason and experiments of a cause, as fields of a `whydiff.records.Cause`.
+
+    Args:
+        experiments: of this pair.
+        name: of the intervention.
+        places: where something is changed.
+        away: the ranks' outputs without the cause.
+        put: the reference's outputs with it; None: it is not known how.
+        why_not: why it is not known.
+    """
+    reference, candidate = experiments.exact
+    before = far(reference, candidate)
+    done = [_experiment("take_away", name, places, before, reference, tried(away))]
+    if put is not None:
+        done.append(_experiment("put_in", name, places, before, candidate, tried(put)))
+    works = [one.status == "confirmed" for one in done]
+    if not before > SCALING_FLOOR:
+        status, reason = "refuted", "in float64 the outputs agree as they are"
+    elif not works[0]:
+        status, reason = "refuted", f"taking it away does not give the reference's outputs: {done[0].outcome}"
+    elif put is None:
+        status, reason = "located", f"taking it away gives the reference's outputs; putting it in: {why_not}"
+    elif not works[1]:
+        status, reason = "located", f"taking it away gives the reference's outputs; putting it in: {done[1].outcome}"
+    else:
+        status, reason = "confirmed", ""
+    return {"status": status, "reason": reason, "experiments": tuple(done)}
+
+
+def _experiment(
+    direction: Direction, name: str, places: Sequence[Start], before: float, wanted: Outputs, found: Outputs | None
+) -> Experiment:
+    after = far(wanted, found) if found is not None else math.inf
+    side = "the reference" if direction == "take_away" else "the ranks"
+    equal = after <= SCALING_FLOOR
+    told = f"the outputs lie {after:.1e} of their size apart" if math.isfinite(after) else "outputs do not correspond"
+    return Experiment(
+        interventions=tuple(Intervention(name, str(start.tie.shared.reference.site)) for start in places[:8]),
+        prediction=f"in float64 the outputs are those of {side}",
+        outcome=f"in float64 {told}, {before:.1e} before" if found is not None else "it cannot be carried out",
+        status="confirmed" if equal else "refuted",
+        before=before if math.isfinite(before) else None,
+        after=after if math.isfinite(after) else None,
+        direction=direction,
+        left="rounding" if equal else "",
+    )
