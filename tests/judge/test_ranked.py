@@ -8,6 +8,7 @@ import pytest
 from tests.rank_programs import PARALLEL, clipped, gpt, replicas
 
 from whydiff.errors import UsageError
+from whydiff.explain.causes._rank_examples import averaged, doubled, kept
 from whydiff.explain.causes._ranks import recorded
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
@@ -39,7 +40,25 @@ def test_parallel_training_of_a_small_gpt_is_rounding_at_the_reductions(
 def test_a_norm_of_all_gradients_is_benign_and_one_of_a_share_is_not() -> None:
     one = recorded(clipped(local=False))
     assert compare(one, recorded(clipped(local=False), 2)).verdict is Verdict.ROUNDING
-    assert compare(one, recorded(clipped(local=True), 2)).verdict is Verdict.SEMANTIC
+    found = compare(one, recorded(clipped(local=True), 2))
+    assert (found.verdict, proven(found)["DS002"]) == (Verdict.SEMANTIC, "located"), found.causes
+
+
+def test_a_replica_that_differs_by_one_unit_in_the_last_place_is_named_with_its_step() -> None:
+    found = compare(recorded(replicas(0.0)), recorded(replicas(2.0**-23), 2))
+    assert (found.verdict, proven(found)) == (Verdict.SEMANTIC, {"DS003": "located"}), found.causes
+    assert "@step 3 @rank 1" in found.causes[0].site
+
+
+def test_an_average_that_is_taken_twice_is_named() -> None:
+    found = compare(recorded(averaged), recorded(doubled, 2))
+    assert (found.verdict, proven(found)) == (Verdict.SEMANTIC, {"DS005": "confirmed"}), found.causes
+    assert "twice" in found.causes[0].says
+
+
+def test_gradients_that_are_not_exchanged_are_named() -> None:
+    found = compare(recorded(averaged), recorded(kept, 2))
+    assert (found.verdict, proven(found)) == (Verdict.SEMANTIC, {"DS005": "located"}), found.causes
 
 
 def test_ranks_that_do_the_same_as_one_process_are_identical_to_it() -> None:

@@ -158,14 +158,14 @@ class RankedExperiments:
         return found
 
     def alike(self, start: Start) -> tuple[Start, ...]:
-        """The same value at every step: of the same call, by scope, operator, phase and occurrence."""
-        site, slot = start.tie.shared.reference.site, start.tie.slot
-        key = replace(site, step=0)
+        """The same value at every step: of the same call of the lowest rank, by scope, operator, phase and occurrence."""
+        lead, slot = self.teams.lead, start.tie.slot
+        key = replace(start.tie.shared.ranks[lead].site, step=0)
         return tuple(
             Start(one, tie, exact=True)
             for one in self.ranked.seen
             for tie in (one.reads if slot == "reads" else one.writes)
-            if replace(tie.shared.reference.site, step=0) == key
+            if replace(tie.shared.ranks[lead].site, step=0) == key
         )
 
     def corrected(self, starts: Sequence[Start], value: Value, *, lasting: bool = False) -> Outputs:

@@ -74,13 +74,7 @@ class StatisticOfOneShard(RankedRule):
 
     def _of_values(self, ranked: Ranked, experiments: RankedExperiments, found: list[tuple[Start, Tie]]) -> Cause:
         norm = any(tie.relation is not None and tie.relation.layout == "norm" for _, tie in found)
-        places = tuple(
-            {
-                place.tie.shared.reference.site: Start(place.seen, tie, exact=True)
-                for start, tie in found
-                for place in experiments.alike(Start(start.seen, tie, exact=True))
-            }.values()
-        )
+        places = tuple(place for start, tie in found for place in experiments.alike(Start(start.seen, tie, exact=True)))
         scale = next(tie.relation.scale for _, tie in found if tie.relation is not None)
 
         def whole(start: Start, replays: Mapping[int, Executor]) -> dict[int, Any]:
