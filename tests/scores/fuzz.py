@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import os
 import struct
@@ -28,6 +29,7 @@ from tests.scores.programs import Program, pair
 
 from whydiff.capturing.adapters import for_framework, for_target
 from whydiff.capturing.store import TraceWriter
+from whydiff.numbers.kernels import threads
 from whydiff.pipeline import Options, compare
 from whydiff.records import Diagnosis, Verdict
 
@@ -68,7 +70,9 @@ def facts(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def state(framework: str) -> dict[str, Any]:
-    """The process, in words that compare."""
+    """The process, in words that compare, without what the last pair's traces and captures still hold."""
+    gc.collect()
+    threads.stop()
     return {**process_state.of_python(), **(process_state.of_torch if framework == "torch" else process_state.of_jax)()}
 
 
