@@ -198,8 +198,8 @@ class Experiments:
         """How far the outputs of both programs, lifted to float64, lie apart under interventions on one side.
 
         Returns:
-            The largest mean absolute difference of an output over the unchanged side's root mean square (infinity if
-            NaN or infinity stands on one side only); None if it cannot be told.
+            The largest mean absolute difference of an output over the unchanged side's root mean square; None if
+            it cannot be told.
         """
         changed = self._on(on)
         sides = changed.sides
@@ -268,8 +268,6 @@ def _apart(sides: Sides, wanted: Outputs, given: Outputs) -> float | None:
         found = measure(ours, theirs)
         finite = max(found.finite, 1)
         magnitude = math.sqrt(found.sum_reference_square / finite)
-        if found.inf_mismatch or found.nan_reference + found.nan_candidate != 2 * found.nan_both:
-            return math.inf
         if magnitude:
             apart = max(apart, found.sum_abs / finite / magnitude)
     return apart

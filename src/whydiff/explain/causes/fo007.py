@@ -84,7 +84,7 @@ class StepLeftOut(CauseRule):
         return Finding(
             self.code,
             (name, ops, known),
-            Verdict.SEMANTIC,
+            Verdict.SEMANTIC if view.other_function else Verdict.UNSTABLE,
             (evidence,),
             view.exchange_step(),
             {"side": name, "other": other, "ops": ops, "does": known},
