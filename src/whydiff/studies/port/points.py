@@ -116,6 +116,11 @@ def _points(
     kernel = next((w for w in layer if w.axes > 1), None)
     if kernel is not None:
         (call_r, at_r), (call_c, at_c) = ((c, at) for some in (mine, other) for c, at, w in some if w is kernel)
+        together = [
+            sum(w.axes > 1 for c, _, w in some if c is call) for some, call in ((mine, call_r), (other, call_c))
+        ]
+        if together[0] != together[1]:
+            return  # one call on one side does what several do on the other: a recurrent layer
         operands = [
             {e.spec.numel: e for i, e in enumerate(call.reads) if i != at and e.producer >= 0 and _floats(e)}
             for call, at in ((call_r, at_r), (call_c, at_c))

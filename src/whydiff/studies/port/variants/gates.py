@@ -22,26 +22,29 @@ _GATES = {3: ("r", "z", "n"), 4: ("i", "f", "g", "o")}
 def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
     """Gates in another order; the update gate's complement; the new gate's hidden bias before the reset gate."""
     for side in (0, 1):
-        stack = _stacked(read_state(bench, side, number))
-        if stack is None:
-            continue
-        count, leaves = stack
-        theirs = _stacked(read_state(bench, 1 - side, number))
-        gates = _GATES[count]
-        for order in itertools.permutations(range(count)):
-            if order != tuple(range(count)):
-                back = tuple(int(i) for i in np.argsort(order))
-                other = Rewrite()
-                if theirs is not None and theirs[0] == count:
-                    other = _every(theirs[1], _ordered(count, back))
-                yield _gate_order(side, gates, order, _every(leaves, _ordered(count, order)), other)
-        if count == 3:
-            kept = ("keeps the state by z", "keeps the state by 1 - z")
-            yield _formula(side, kept, _every(leaves, _negated))
-            moved = _moved(leaves)
-            if moved is not None:
-                yield _formula(side, ("resets the new gate's hidden bias", "adds it unreset"), moved)
-        return
+        stacks = _stacked(read_state(bench, side, number))
+        theirs = _stacked(read_state(bench, 1 - side, number)) if stacks else {}
+        for count, leaves in stacks.items():
+            yield from _of(side, count, leaves, theirs.get(count, []))
+        if stacks:
+            return
+
+
+def _of(
+    side: int, count: int, leaves: Sequence[tuple[Leaf, Array]], theirs: Sequence[tuple[Leaf, Array]]
+) -> Iterator[Hypothesis]:
+    gates = _GATES[count]
+    for order in itertools.permutations(range(count)):
+        if order != tuple(range(count)):
+            back = tuple(int(i) for i in np.argsort(order))
+            other = _every(theirs, _ordered(count, back))
+            yield _gate_order(side, gates, order, _every(leaves, _ordered(count, order)), other)
+    if count == 3:
+        kept = ("keeps the state by z", "keeps the state by 1 - z")
+        yield _formula(side, kept, _every(leaves, _negated))
+        moved = _moved(leaves)
+        if moved is not None:
+            yield _formula(side, ("resets the new gate's hidden bias", "adds it unreset"), moved)
 
 
 def _gate_order(side: int, gates: Sequence[str], order: Sequence[int], mine: Rewrite, other: Rewrite) -> Hypothesis:
@@ -72,14 +75,14 @@ def _formula(side: int, said: tuple[str, str], mine: Rewrite) -> Hypothesis:
     )
 
 
-def _stacked(leaves: Sequence[tuple[Leaf, Array]]) -> tuple[int, list[tuple[Leaf, Array]]] | None:
-    """(number of gates, leaves that stack them first), told by the square recurrent weight's shape."""
-    for _, array in leaves:
-        if array.ndim == 2:
-            for count in _GATES:
-                if array.shape[0] == count * array.shape[1]:
-                    return count, [item for item in leaves if item[1].shape[0] == array.shape[0]]
-    return None
+def _stacked(leaves: Sequence[tuple[Leaf, Array]]) -> dict[int, list[tuple[Leaf, Array]]]:
+    """Number of gates → leaves that stack them first, told by the square recurrent weight's shape."""
+    return {
+        count: [item for item in leaves if item[1].shape[0] == array.shape[0]]
+        for _, array in leaves
+        for count in _GATES
+        if array.ndim == 2 and array.shape[0] == count * array.shape[1]
+    }
 
 
 def _every(leaves: Sequence[tuple[Leaf, Array]], make: Callable[[Array], Array]) -> Rewrite:
