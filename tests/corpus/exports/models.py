@@ -40,16 +40,23 @@ class Block(torch.nn.Module):
         return x + self.down(self.act(self.up(self.two(x))))
 
 
+class Scaled(torch.nn.Module):
+    """An RMS norm, written out: the older exporter has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6))
+
+
 class Rotary(torch.nn.Module):
     """A Llama block: RMS norm, rotated halves, grouped queries, SwiGLU."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.table, self.norm, self.last = (
-            torch.nn.Embedding(29, WIDTH),
-            torch.nn.RMSNorm(WIDTH, eps=1e-6),
-            torch.nn.RMSNorm(WIDTH, eps=1e-6),
-        )
+        self.table, self.norm, self.last = (torch.nn.Embedding(29, WIDTH), Scaled(), Scaled())
         self.q, self.k, self.v, self.o = (torch.nn.Linear(WIDTH, n, bias=False) for n in (16, 8, 8, 16))
         self.gate, self.up, self.down = (
             torch.nn.Linear(WIDTH, 24, bias=False),
