@@ -113,8 +113,8 @@ class Walk:
         except WhydiffError:
             return
         ours = self.mine.get(number)
-        if ours is None:
-            return
+        if ours is None or ours.bits.size != theirs.bits.size:
+            return  # what was changed gives this value another size
         if one.layout is None and not one.options:
             self._lay_out(one, ours, theirs)
         if one.layout is None:
