@@ -41,4 +41,20 @@ def read(path: Path, out: Out) -> None:
         shape = [int(size) for size in reversed(tensor.shape.tolist())]
         dtype = _PLAIN.get(kind, "float32")
         packed = "" if kind in _PLAIN else kind
+        if packed and not _unpacks(packed):
+            out.skip(tensor.name, f"blocks of type {packed} are not unpacked by gguf")
+            continue
         out.place(tensor.name, dtype, shape, path, int(tensor.data_offset), packed)
+
+
+def _unpacks(packed: str) -> bool:
+    """Whether the library unpacks blocks of a type (some serve as operands only)."""
+    import numpy as np
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+
+    kind = GGMLQuantizationType[packed]
+    try:
+        quants.dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+    except NotImplementedError:
+        return False
+    return True
