@@ -45,6 +45,8 @@ def proof(
     works = [one.status == "confirmed" for one in done]
     if not before > SCALING_FLOOR:
         status, reason = "refuted", "in float64 the outputs agree as they are"
+    elif done[0].after is None:
+        status, reason = "inconclusive", f"taking it away: {done[0].outcome}"
     elif not works[0]:
         status, reason = "refuted", f"taking it away does not give the reference's outputs: {done[0].outcome}"
     elif put is None:
