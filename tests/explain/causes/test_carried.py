@@ -44,14 +44,14 @@ def test_an_average_that_begins_anew_is_named() -> None:
     found = compare(lambda: averaged(True), lambda: averaged(False))
     assert found.verdict is Verdict.SEMANTIC
     assert named(found) == [("ST007", "located")]
-    assert found.causes[0].says.startswith("the candidate goes on with values that it did not compute")
+    assert found.causes[0].says.startswith("the candidate goes on with values it did not compute")
 
 
 def test_moments_that_are_zero_again_are_named_on_either_side() -> None:
     assert named(compare(lambda: moments(True), lambda: moments(False)))[0] == ("ST007", "located")
     found = compare(lambda: moments(False), lambda: moments(True))
     assert named(found)[0] == ("ST007", "located")
-    assert found.causes[0].says.startswith("the reference goes on with values that it did not compute")
+    assert found.causes[0].says.startswith("the reference goes on with values it did not compute")
 
 
 def test_everything_restored_is_nothing() -> None:

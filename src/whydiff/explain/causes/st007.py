@@ -48,7 +48,7 @@ class CarriedValueReplaced(CauseRule):
 
     code = "ST007"
     name = "carried-value-replaced"
-    says = "the {side} goes on with values that it did not compute, the {other} with what it has computed so far"
+    says = "the {side} goes on with values it did not compute, the {other} with its own"
     yields_to = ("MD002", "TR002", "IN002")
     precedes = ("FO007", "FO008")
 
