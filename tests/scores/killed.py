@@ -36,6 +36,8 @@ WAYS = ("SIGKILL", "SIGTERM", "SIGINT", "exit", "raised", "line", "caught line")
 PAYLOADS: tuple[Any, ...] = ("none", ["*0*"], "all")
 LONGEST = 0.5
 """Seconds after its first step at which a capture has ended."""
+LOST = 20.0
+"""Seconds after which an interrupt is sent again: Python drops one that falls into a finaliser."""
 
 
 def steps(tell: Callable[[int], None], first: int = 0) -> None:
@@ -71,7 +73,7 @@ class Interrupts:
 
 def child(path: Path, way: str, payloads: Any, level: str, seed: int, pipe: int) -> None:
     """One capture in a process of its own that ends itself."""
-    chance, begun = random.Random(seed), threading.Event()
+    chance, begun, noticed = random.Random(seed), threading.Event(), threading.Event()
     before = state()
 
     def tell(number: int) -> None:
@@ -82,26 +84,31 @@ def child(path: Path, way: str, payloads: Any, level: str, seed: int, pipe: int)
 
     def end() -> None:
         begun.wait()
-        time.sleep(chance.uniform(0, LONGEST))
+        time.sleep(LOST if "line" in way else chance.uniform(0, LONGEST))
         if way == "exit":
             os._exit(5)
-        elif way == "raised":
-            main = ctypes.c_ulong(threading.main_thread().ident or 0)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(KeyboardInterrupt))
-        else:
+        elif way.startswith("SIG") and way != "SIGINT":
             os.kill(os.getpid(), getattr(signal, way))
+        while not noticed.is_set():
+            if way == "SIGINT":
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                main = ctypes.c_ulong(threading.main_thread().ident or 0)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(KeyboardInterrupt))
+            noticed.wait(LOST)
 
-    if "line" not in way:
-        threading.Thread(target=end, daemon=True).start()
+    threading.Thread(target=end, daemon=True).start()
     try:
         with whydiff.capture(path, level=level, payloads=payloads):
             try:
                 steps(tell)
             except KeyboardInterrupt:
+                noticed.set()
                 if way != "caught line":
                     raise
                 os.write(pipe, b"caught\n")
     except KeyboardInterrupt:
+        noticed.set()
         os.write(pipe, b"interrupted\n")
     sys.settrace(None)
     after = state()
