@@ -74,6 +74,7 @@ class Interrupts:
 def child(path: Path, way: str, payloads: Any, level: str, seed: int, pipe: int) -> None:
     """One capture in a process of its own that ends itself."""
     chance, begun, noticed = random.Random(seed), threading.Event(), threading.Event()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     before = state()
 
     def tell(number: int) -> None:
