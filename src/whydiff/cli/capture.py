@@ -71,7 +71,7 @@ def capture(
         )
     room = str(size_in_bytes(max_bytes))
     arguments = [output, level.value, ",".join(payloads or ["all"]), room, *words.script]
-    code = run([words.interpreter, *words.options, "-m", words.child, *arguments], to_stderr=json)
+    code = run([words.interpreter, *words.options, "-m", words.child or CHILD, *arguments], to_stderr=json)
     if not Path(output).exists():
         if code:
             typer.echo(f"The script ended with status {code} and left no trace.", err=True)
@@ -93,12 +93,12 @@ def capture(
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A command line in parts: the interpreter's path, its options, the script with its arguments, and who runs it."""
+    """A command line: the interpreter's path, its options, the script with its arguments, and who runs it (else `CHILD`)."""
 
     interpreter: str
     options: tuple[str, ...]
     script: tuple[str, ...]
-    child: str = CHILD
+    child: str = ""
 
 
 def parse(command: Sequence[str]) -> Words:
