@@ -15,6 +15,11 @@ def takes_a_key(trace: Trace, call: Call) -> bool:
     return Role.DRAWS in for_framework(trace.framework).roles(call.site.op) and bool(call.reads)
 
 
+def draws(trace: Trace, call: Call) -> bool:
+    """Whether an op draws random numbers, from a generator or from a key."""
+    return bool(call.rng) or takes_a_key(trace, call)
+
+
 def keys(executor: Executor, calls: Iterable[Call]) -> Mapping[int, Any]:
     """Index of a call → the key that it draws from in a replay, which is used up."""
     wanted = {call.index for call in calls}
@@ -44,4 +49,4 @@ def only_for_keys(trace: Trace, event: Event) -> bool:
     return drawn
 
 
-__all__ = ["keys", "only_for_keys", "takes_a_key"]
+__all__ = ["draws", "keys", "only_for_keys", "takes_a_key"]

@@ -64,3 +64,19 @@ def test_another_key_beside_another_function_leaves_the_function_to_its_own_caus
 
     codes = [cause.code for cause in compare(lambda: noisy(jax.random.key(3)), other).causes]
     assert "MD002" in codes and any(code.startswith("FO") for code in codes)
+
+
+def dropped(keep: Any) -> Any:
+    hidden = jnp.tanh(X @ W)
+    return (hidden if keep is None else jnp.where(keep, hidden / 0.75, 0.0)).sum(1)
+
+
+def test_dropout_on_one_side_is_named_by_its_draws_and_not_as_a_step() -> None:
+    found = compare(lambda: dropped(None), lambda: dropped(jax.random.bernoulli(jax.random.key(3), 0.75, (3, 6))))
+    assert found.verdict is Verdict.SEMANTIC
+    assert confirmed(found) == ["MD002"]
+
+
+def test_a_mask_that_is_not_drawn_is_no_draw() -> None:
+    keep = jnp.arange(18).reshape(3, 6) % 4 > 0
+    assert "MD002" not in {cause.code for cause in compare(lambda: dropped(None), lambda: dropped(keep)).causes}

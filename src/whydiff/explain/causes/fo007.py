@@ -12,6 +12,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance, out_of_range
 from whydiff.explain.causes._state import listed
+from whydiff.explain.keys import draws
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
 
@@ -69,7 +70,8 @@ class StepLeftOut(CauseRule):
             return None
         side = int(counts[1] > 0)
         calls = view.seen.calls[side]
-        if any(call.rng for call in calls) or not (view.other_function or _keeps_in_range(view, calls)):
+        trace = (view.case.reference, view.case.candidate)[side]
+        if any(draws(trace, call) for call in calls) or not (view.other_function or _keeps_in_range(view, calls)):
             return None
         name, other = ("candidate", "reference") if side else ("reference", "candidate")
         ops = listed(call.site.op for call in calls)

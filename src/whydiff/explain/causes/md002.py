@@ -13,9 +13,14 @@ from whydiff.explain.causes._flow import read_from, readers_of
 from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import listed
 from whydiff.explain.draws import draws_alike
+from whydiff.explain.keys import draws
 from whydiff.records import Call, Cause, Evidence, Origin, Remedy, Verdict
 
+_ONE_SIDE = ("one side", "one side, by key")
 _REMEDIES = {
+    "one side": "Draw on both sides or on neither: pass the module's mode on.",
+    "one side, by key": "Draw on both sides or on neither: say of both whether they are trained or used (Equinox: "
+    "`inference_mode`; Flax: `deterministic`).",
     "state": "Draw from the same state on both sides: seed right before, or restore the generator's state.",
     "size": "Draw at one size on both sides and take the part that is needed, or give every item its own generator.",
     "dtype": "Draw in one dtype on both sides and cast the numbers afterwards.",
@@ -36,8 +41,8 @@ class RngDiffers(CauseRule):
     """Random numbers are drawn on one side only, or so that other numbers come out.
 
     What it detects:
-        An origin whose ops draw random numbers on one side and not on the other, although no module's mode
-        differs; or on both sides, from one distribution, but from other generator states, at another size, in
+        An origin whose ops draw random numbers (from a generator or a key) on one side and not on the other, although
+        no module's mode differs; or on both sides, from one distribution, but from other generator states, at another size, in
         another dtype or on another device; or in another order, so that each number is used in the other's place.
 
     Why it happens:
@@ -78,19 +83,23 @@ class RngDiffers(CauseRule):
         """Draws on one side only, or so that other numbers come out."""
         if makes_a_key(view.case, view.origin):
             return from_other_keys(view.case, self.code)
-        ours, theirs = ([call for call in calls if call.rng] for calls in view.seen.calls)
+        sides = zip((view.case.reference, view.case.candidate), view.seen.calls, strict=True)
+        ours, theirs = ([call for call in calls if draws(trace, call)] for trace, calls in sides)
         if not ours and not theirs:
             return self._in_another_order(view)
         if _mode_differs(view.case, [*ours, *theirs]):
             return None
+        by_key = not all(call.rng for call in ours + theirs)
         if ours and theirs:
-            return drawn_otherwise(view.case, self.code, list(zip(ours, theirs, strict=False)))
+            pairs = list(zip(ours, theirs, strict=False))
+            return None if by_key else drawn_otherwise(view.case, self.code, pairs)
         side = "candidate" if theirs else "reference"
         names = [str(call.site) for call in ours + theirs]
         text = f"only the {side} draws random numbers here: {listed(names)}; no module's mode differs"
         evidence = Evidence(text, {"side": side, "ops": names})
-        facts = {"what": ("one side",)}
-        return Finding(self.code, side, Verdict.SEMANTIC, (evidence,), view.exchange_step(), facts)
+        facts = {"what": ("one side, by key" if by_key else "one side",)}
+        says = f"only the {side} draws random numbers here"
+        return Finding(self.code, side, Verdict.SEMANTIC, (evidence,), view.exchange_step(), facts, says=says)
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side that draws alone, and per way in which both draw otherwise."""
@@ -174,11 +183,9 @@ def _mode_differs(case: Case, calls: list[Call]) -> bool:
 
 def _remedy(finding: Finding, resumed: bool) -> Remedy:
     what = finding.facts["what"]
-    if what == ("one side",):
-        return Remedy("Draw on both sides or on neither: pass the module's mode on.", _CODE["one side"])
     keys = ["resumed" if name == "state" and resumed else name for name in what]
     text = " ".join(_REMEDIES[key] for key in keys)
-    return Remedy(text, "".join(_CODE.get(key, "") for key in keys), is_take_away=True)
+    return Remedy(text, "".join(_CODE.get(key, "") for key in keys), is_take_away=what[0] not in _ONE_SIDE)
 
 
 def _remedy_at_once(finding: Finding) -> Remedy:

@@ -10,6 +10,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._looks import leaves
 from whydiff.explain.causes._state import listed
+from whydiff.explain.keys import draws
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
 
@@ -58,14 +59,14 @@ class CarriedValueReplaced(CauseRule):
         if view.origin.kind != "region" or min(counts) or not max(counts) or view.one_function:
             return None
         side = int(counts[1] > 0)
-        computed = view.seen.results[1 - side]
+        computed, trace = view.seen.results[1 - side], (view.case.reference, view.case.candidate)[side]
         calls, reads = view.seen.calls[side], [event for event in view.seen.reads[side] if event.storage >= 0]
-        if computed.producer < 0 or any(call.rng for call in calls) or not all(_outside(view, side, e) for e in reads):
+        if computed.producer < 0 or any(draws(trace, call) for call in calls):
+            return None
+        if not all(leaves(trace, event) for event in reads):
             return None
         sides = ("reference", "candidate")
-        names = {
-            leaf.name for event in reads for leaf in leaves((view.case.reference, view.case.candidate)[side], event)
-        }
+        names = {leaf.name for event in reads for leaf in leaves(trace, event)}
         origin = (view.origin.candidate_site, view.origin.site)[side]
         evidence = Evidence(
             f"the {sides[side]} takes what {listed(call.site.op for call in calls)} made of "
@@ -112,11 +113,6 @@ class CarriedValueReplaced(CauseRule):
         yield (lambda: run(first)), (lambda: run(first, halved=True))
         yield (lambda: run(first)), (lambda: run(other))
         yield (lambda: run(first)), (lambda: run(first, 0.9))
-
-
-def _outside(view: View, side: int, event: Any) -> bool:
-    """Whether a read looks at a tensor that no op made."""
-    return bool(leaves((view.case.reference, view.case.candidate)[side], event))
 
 
 def _remedy(finding: Finding) -> Remedy:
