@@ -42,11 +42,13 @@ class Recorded:
         remedies: names that `remedy` carries out.
         changes_calls: whether `executor` takes ``changes``.
         operators: part → names of the operators that play it, as in sites.
+        arguments: operator → meaning (``"left"``, ``"eps"``, ``"axis"`` …) → where it takes that.
     """
 
     name: str = ""
     remedies: frozenset[str] = frozenset()
     operators: Mapping[Role, tuple[str, ...]] = {}
+    arguments: Mapping[str, Mapping[str, Place]] = {}
     changes_calls = False
 
     def __init__(self, name: str = "") -> None:
@@ -65,8 +67,8 @@ class Recorded:
         return frozenset(role for role, names in self.operators.items() if op in names)
 
     def places(self, op: str) -> Mapping[str, Place]:
-        """Where an operator takes what: meaning (``"left"``, ``"eps"``, ``"axis"`` …) → its argument."""
-        return {}
+        """Where an operator takes what, by meaning; empty if nobody said."""
+        return self.arguments.get(op, {})
 
     def program(self, path: Path) -> Callable[..., Any]:
         """A program that a file holds.
@@ -139,8 +141,18 @@ class Recorded:
             exchanged: call index → the call that takes its place.
 
         Raises:
-            UnsupportedError: this keeps recorded data only.
+            UnsupportedError: this keeps recorded data only, or cannot carry single calls out differently.
             whydiff.errors.ReplayError: this adapter cannot lift.
+        """
+        if changes:
+            raise self._cannot("carry single calls out differently")
+        return self.replayer()(trace, restore=restore, lift=lift, exchanged=exchanged)
+
+    def replayer(self) -> Callable[..., Executor]:
+        """What makes an `executor` of a trace, ``restore``, ``lift`` and ``exchanged``.
+
+        Raises:
+            UnsupportedError: this keeps recorded data only.
         """
         raise self._cannot("execute a trace again")
 
@@ -277,17 +289,6 @@ class Adapter(Recorded, ABC):
 
     @abstractmethod
     def run(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run: ...
-
-    @abstractmethod
-    def executor(
-        self,
-        trace: Trace,
-        *,
-        restore: Mapping[str, Value] | None = None,
-        lift: Lift | None = None,
-        changes: Mapping[int, Change] | None = None,
-        exchanged: Mapping[int, Call] | None = None,
-    ) -> Executor: ...
 
     @abstractmethod
     def session(self, **options: Any) -> Session: ...

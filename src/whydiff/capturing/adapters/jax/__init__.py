@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from whydiff.capturing.adapters.contract import Adapter, Change
+from whydiff.capturing.adapters.contract import Adapter
 from whydiff.capturing.adapters.jax.roles import NAMES
 from whydiff.capturing.adapters.jax.windows import window_of
 from whydiff.capturing.adapters.jax.written_in import is_jax
 from whydiff.numbers.windows import Window
-from whydiff.records import Call, Environment, Lift, Payload, Trace
+from whydiff.records import Call, Environment, Payload
 
 if TYPE_CHECKING:
     from whydiff.capturing.adapters.jax.executor import Executor
@@ -45,21 +45,11 @@ class JaxAdapter(Adapter):
 
         return Run(target, args, kwargs)
 
-    def executor(
-        self,
-        trace: Trace,
-        *,
-        restore: Mapping[str, Any] | None = None,
-        lift: Lift | None = None,
-        changes: Mapping[int, Change] | None = None,
-        exchanged: Mapping[int, Call] | None = None,
-    ) -> Executor:
+    def replayer(self) -> type[Executor]:
         """A replay of a trace; primitives named by a trace on disk are limited to JAX's own."""
         from whydiff.capturing.adapters.jax.executor import Executor
 
-        if changes:
-            raise self._cannot("carry single calls out differently")
-        return Executor(trace, restore=restore, lift=lift, exchanged=exchanged)
+        return Executor
 
     def session(self, **options: Any) -> Session:
         """A capture of whatever runs inside its block; options of `Session`."""

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whydiff.capturing.adapters.contract import Adapter, Change, Place, Session
+from whydiff.capturing.adapters.contract import Adapter, Session
 from whydiff.capturing.adapters.onnx.choices import choices_of
 from whydiff.capturing.adapters.onnx.model import OnnxModel
 from whydiff.capturing.adapters.onnx.roles import NAMES, PLACES
 from whydiff.capturing.adapters.onnx.windows import resampling_of, window_of
 from whydiff.numbers.grids import Resampling
 from whydiff.numbers.windows import Window
-from whydiff.records import Call, Environment, Lift, Payload, Trace
+from whydiff.records import Call, Environment, Payload
 
 if TYPE_CHECKING:
     from whydiff.capturing.adapters.onnx.executor import Executor
@@ -25,6 +25,7 @@ class OnnxAdapter(Adapter):
 
     name = "onnx"
     operators = NAMES
+    arguments = PLACES
 
     def owns(self, target: object, args: Sequence[Any]) -> bool:
         """Whether a target is an opened ONNX file."""
@@ -33,10 +34,6 @@ class OnnxAdapter(Adapter):
     def program(self, path: Path) -> OnnxModel:
         """A model that an ``.onnx`` file holds."""
         return OnnxModel(path)
-
-    def places(self, op: str) -> Mapping[str, Place]:
-        """Arguments of an ONNX operator by meaning."""
-        return PLACES.get(op, {})
 
     def window(self, call: Call) -> Window | None:
         """A convolution, transposed or not."""
@@ -56,21 +53,11 @@ class OnnxAdapter(Adapter):
 
         return Run(target, args)
 
-    def executor(
-        self,
-        trace: Trace,
-        *,
-        restore: Mapping[str, Any] | None = None,
-        lift: Lift | None = None,
-        changes: Mapping[int, Change] | None = None,
-        exchanged: Mapping[int, Call] | None = None,
-    ) -> Executor:
+    def replayer(self) -> type[Executor]:
         """A replay of a live run, node by node."""
         from whydiff.capturing.adapters.onnx.executor import Executor
 
-        if changes:
-            raise self._cannot("carry single calls out differently")
-        return Executor(trace, restore=restore, lift=lift, exchanged=exchanged)
+        return Executor
 
     def session(self, **options: Any) -> Session:
         """Refused: a session of ONNX Runtime is captured by its file.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from whydiff.capturing.adapters import contract
-from whydiff.capturing.adapters.contract import Adapter, Change, Place
+from whydiff.capturing.adapters.contract import Adapter, Change
 from whydiff.capturing.adapters.roles import Role
 from whydiff.capturing.adapters.torch.changing import ChangedExecutor
 from whydiff.capturing.adapters.torch.checkpoint import checkpoint
@@ -49,14 +49,11 @@ class TorchAdapter(Adapter):
     remedies = frozenset(REMEDIES)
     changes_calls = True
     operators = NAMES
+    arguments = PLACES
 
     def roles(self, op: str) -> frozenset[Role]:
         """Parts that an ATen operator plays."""
         return roles(op)
-
-    def places(self, op: str) -> Mapping[str, Place]:
-        """Arguments of an ATen operator by meaning."""
-        return PLACES.get(op, {})
 
     def window(self, call: Call) -> Window | None:
         """A convolution, transposed or not."""
