@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from whydiff.capturing.adapters.torch import waiting
 from whydiff.capturing.adapters.torch.collectives import NEVER_WAITED
 from whydiff.capturing.adapters.torch.dtypes import spec_of
 from whydiff.capturing.adapters.torch.rows import Row
@@ -34,6 +35,19 @@ class Arriving:
     def __init__(self, look: Callable[[torch.Tensor, Storage, int, str], Row]) -> None:
         self._look = look
         self._open: dict[int, list[Arrival]] = {}
+        self._entered = 0
+
+    def begin(self) -> None:
+        """Its recorder is entered, perhaps once more: it takes an op apart."""
+        waiting.begin()
+        self._entered += 1
+
+    def end(self) -> None:
+        """Its recorder is left; the last time nothing is waited for any more."""
+        waiting.end()
+        self._entered -= 1
+        if not self._entered:
+            self.give_up()
 
     def expect(self, tensor: torch.Tensor, storage: Storage, index: int, key: str, writes: list[Row]) -> None:
         """Leave a place among a call's writes for what it writes into a tensor."""

@@ -15,7 +15,6 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from whydiff.capturing.adapters.torch import waiting
 from whydiff.capturing.adapters.torch.circumstances import Circumstances
 from whydiff.capturing.adapters.torch.collectives import desugared, rank, who
 from whydiff.capturing.adapters.torch.dtypes import borrowed_payload, not_comparable, plain, spec_of
@@ -100,13 +99,12 @@ class Recorder(Circumstances, TorchDispatchMode):
 
     def __enter__(self) -> Any:
         """Enter the stack of modes."""
-        waiting.begin()
+        self.arriving.begin()
         return super().__enter__()
 
     def __exit__(self, *exception: Any) -> None:
         """Leave the stack of modes, also where others were entered since and are still there."""
-        waiting.end()
-        self.arriving.give_up()
+        self.arriving.end()
         if take_out(self) is None:
             self.silent = True  # left on another thread than it was entered on
 
