@@ -111,15 +111,17 @@ class Climbing:
             return self
         frames: Any = sys.modules["torch._dynamo"].eval_frame
         self._chosen = frames._callback_from_stance
-        self._stack.enter_context(room_for_more())
-        settings_of = [_SETTINGS.get(name, {}) for name in self.way.without]
-        for module, settings in _merged(*([_ANEW] if settings_of else []), *settings_of).items():
-            self._stack.enter_context(_set(module, settings))
-        counted = next((_COUNTED[name] for name in self.way.without if name in _COUNTED), None)
-        if counted is not None:
-            self._stack.enter_context(self._left_out(*counted))
-        frames._callback_from_stance = self._callback
-        self._stack.callback(setattr, frames, "_callback_from_stance", self._chosen)
+        with ExitStack() as stack:  # a version without one of these parts leaves nothing behind
+            stack.enter_context(room_for_more())
+            settings_of = [_SETTINGS.get(name, {}) for name in self.way.without]
+            for module, settings in _merged(*([_ANEW] if settings_of else []), *settings_of).items():
+                stack.enter_context(_set(module, settings))
+            counted = next((_COUNTED[name] for name in self.way.without if name in _COUNTED), None)
+            if counted is not None:
+                stack.enter_context(self._left_out(*counted))
+            frames._callback_from_stance = self._callback
+            stack.callback(setattr, frames, "_callback_from_stance", self._chosen)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
