@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from tests.ranked import launched
 
 from whydiff.capturing.adapters import for_framework
-from whydiff.capturing.store import DiskTrace, open_trace
+from whydiff.capturing.store import DiskTrace, RankedTrace, open_side, open_trace
 from whydiff.capturing.store.reader import open_ranks
 from whydiff.errors import TraceFormatError
 from whydiff.pair.replay import replay
@@ -145,3 +147,33 @@ def _sums(payloads: Sequence[Any]) -> list[float]:
 def test_the_whole_folder_is_not_taken_for_one_rank(traces: dict[int, DiskTrace]) -> None:
     with pytest.raises(TraceFormatError, match="several ranks"):
         open_trace(traces[0].directory.parent)
+
+
+def test_a_rank_whose_part_cannot_be_read_is_missing(traces: dict[int, DiskTrace], tmp_path: Path) -> None:
+    whole = shutil.copytree(traces[0].directory.parent, tmp_path / "two.trace")
+    (whole / "rank-00001" / "manifest.json").unlink()
+    side = open_side(whole)
+    assert isinstance(side, RankedTrace) and [*side.parts] == [0] and side.missing == (1,)
+
+
+WAITING = """
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+for mode in (torch.no_grad, torch.inference_mode):
+    with mode():
+        x, y = torch.ones(3), torch.ones(2, 3)
+        work = dist.all_reduce(x, async_op=True)
+        torch.matmul(y, y.T)  # in inference mode it arrives whole, and is taken apart
+        work.wait()
+        x + 1
+dist.destroy_process_group()
+"""
+
+
+def test_an_op_of_several_does_not_end_the_waiting_for_a_collective(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(WAITING)
+    done = launched(tmp_path, "run.trace", "program.py")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for trace in open_ranks(tmp_path / "run.trace")[0].values():
+        written = [trace.payload(call.writes[0].payload) for _, call in exchanges(trace)]
+        assert [None if one is None else one.bits.tolist() for one in written] == [[2.0, 2.0, 2.0]] * 2

@@ -68,7 +68,7 @@ class RankedTrace:
 def open_side(
     path: str | os.PathLike[str], *, trust: bool = False, limits: Limits | None = None
 ) -> DiskTrace | RankedTrace:
-    """Open a trace: of one process, or of several ranks.
+    """Open a trace: of one process, or of several ranks, of which some may not be readable.
 
     Raises:
         TraceFormatError: not a trace, damaged or hostile.
@@ -76,6 +76,6 @@ def open_side(
     if is_url(path) or (Path(path) / MANIFEST).exists() or len(parts(path)) < 2:
         return open_trace(path, trust=trust, limits=limits)
     found, unreadable = open_ranks(path, trust=trust, limits=limits)
-    if len(found) < 2:
-        return open_trace(next(iter(parts(path).values())) if not found else next(iter(found.values())).directory)
+    if not found:
+        return open_trace(next(iter(parts(path).values())), trust=trust, limits=limits)  # says what is wrong with it
     return RankedTrace(Path(path), found, unreadable)
