@@ -84,13 +84,11 @@ class Executor(Replay):
         kept = self.trace.handles.get(f"call/{call.index}")
         if kept is None:
             raise ReplayError("Only a live run's nodes are executed again.", where=str(call.site))
-        node, opset, constants = kept
+        node, opset, named = kept
         operands, attributes = call.arguments
         usual = next((read.dtype for read in reads if floating(read)), np.dtype(np.float32))
         feeds: dict[str, Array] = {}
-        for name, operand, constant in zip(
-            _names(node, operands), operands, [*constants, *(None,) * len(operands)], strict=False
-        ):
+        for (name, constant), operand in zip(named[: len(operands)], operands, strict=True):
             if isinstance(operand, dict):
                 feeds[name] = reads[operand["$read"]]
             elif operand is not None:
@@ -192,12 +190,6 @@ def call_output(call: Call) -> Array:
     """An empty array of the dtype that a call writes first."""
     name = call.writes[0].spec.dtype
     return np.empty(0, np.float32 if name == "bfloat16" else np.dtype(name))
-
-
-def _names(node: Any, operands: Sequence[Any]) -> list[str]:
-    from whydiff.capturing.adapters.onnx.recording import free_names
-
-    return [*node.input, *free_names(node)][: len(operands)]
 
 
 _DOUBLE = 11

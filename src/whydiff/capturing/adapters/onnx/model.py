@@ -59,6 +59,11 @@ class OnnxModel:
         held = {tensor.name for tensor in self.graph.graph.initializer}
         return tuple(one.name for one in self.graph.graph.input if one.name not in held)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it gives back."""
+        return tuple(one.name for one in self.graph.graph.output)
+
     def feeds(self, args: Sequence[Any]) -> dict[str, Any]:
         """Positional inputs by name, as arrays of the dtypes that the model takes.
 
@@ -77,8 +82,7 @@ class OnnxModel:
 
     def __call__(self, *args: Any) -> Any:
         """Run it as ONNX Runtime does by default; one output alone is not in a list."""
-        outputs = self.run(self.feeds(args))
-        return outputs[0] if len(outputs) == 1 else outputs
+        return returned(self.run(self.feeds(args)))
 
     def run(
         self, feeds: Mapping[str, Any], level: str = "all", *, exposed: Sequence[str] = (), without: Sequence[str] = ()
@@ -115,3 +119,8 @@ class OnnxModel:
         return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"], **chosen
         )
+
+
+def returned(outputs: list[Any]) -> Any:
+    """What a call gives back: one output alone, several in a list."""
+    return outputs[0] if len(outputs) == 1 else outputs

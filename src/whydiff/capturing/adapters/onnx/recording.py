@@ -51,7 +51,7 @@ class _Recorder:
             if node.op_type == "Constant":
                 self.constants[node.output[0]] = np.asarray(_constant(node))
         self.values = {**self.constants, **values}
-        self.inputs = model.inputs
+        self.inputs, self.outputs = model.inputs, model.outputs
         self.storages: dict[str, int] = {}
         self.producers: dict[str, int] = {}
         self.calls: list[Call] = []
@@ -80,8 +80,8 @@ class _Recorder:
     def _node(self, node: Any) -> None:
         operands: list[Any] = []
         reads: list[str] = []
-        for name in [*node.input, *free_names(node)]:
-            number = self.constants.get(name)
+        named = [(name, self.constants.get(name)) for name in (*node.input, *_free_names(node))]
+        for name, number in named:
             if not name:
                 operands.append(None)
             elif node.op_type in _NUMBERS and number is not None and number.size == 1 and number.dtype.kind == "f":
@@ -102,11 +102,11 @@ class _Recorder:
             writes=tuple(self._written(site, i, len(written), name, index) for i, name in enumerate(written)),
             arguments=[operands, attributes],
         )
-        self.handles[f"call/{index}"] = (node, self.opset, [self.constants.get(name) for name in node.input])
+        self.handles[f"call/{index}"] = (node, self.opset, named)
         self.calls.append(call)
 
     def _return(self) -> None:
-        names = [one.name for one in self.graph.output]
+        names = self.outputs
         site = Site("", "return")
         slots = ["output"] if len(names) == 1 else [f"[{i}]" for i in range(len(names))]
         reads = tuple(self._event(site, slot, name) for slot, name in zip(slots, names, strict=True))
@@ -146,13 +146,13 @@ class _Recorder:
             )
 
 
-def free_names(node: Any) -> list[str]:
+def _free_names(node: Any) -> list[str]:
     """Names of the outer graph that a node's own graphs (a loop's body) read."""
     found: dict[str, None] = {}
     for attribute in node.attribute:
         for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
             own = {one.name for one in (*graph.input, *graph.initializer)} | {o for n in graph.node for o in n.output}
-            names = [i for n in graph.node for i in (*n.input, *free_names(n))] + [one.name for one in graph.output]
+            names = [i for n in graph.node for i in (*n.input, *_free_names(n))] + [one.name for one in graph.output]
             found |= dict.fromkeys(name for name in names if name and name not in own and name not in node.input)
     return [*found]
 
@@ -195,7 +195,6 @@ def _plain(attribute: Any) -> Any:
         return value.decode("utf-8", "replace")
     if isinstance(value, (int, float, str)):
         return value
-    items = list(value) if isinstance(value, (list, tuple)) or type(value).__name__.startswith("Repeated") else []
-    if items and all(isinstance(item, (int, float)) for item in items):
-        return items
+    if isinstance(value, list) and value and all(isinstance(item, (int, float)) for item in value):
+        return value
     return {"$opaque": attribute.name}

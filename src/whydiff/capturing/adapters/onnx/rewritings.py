@@ -8,7 +8,7 @@ from typing import Any
 from whydiff.capturing.adapters._live import called
 from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.contract import Compiled, Part, Rung, Way
-from whydiff.capturing.adapters.onnx.model import OnnxModel
+from whydiff.capturing.adapters.onnx.model import OnnxModel, returned
 from whydiff.capturing.adapters.onnx.values import READER
 from whydiff.errors import TargetError
 
@@ -75,4 +75,4 @@ def compiled_as(model: OnnxModel, feeds: Mapping[str, Any], way: Way) -> Compile
         outputs = called(model.run, (feeds, level), {"without": way.without})
     except TargetError as error:
         return Compiled(None, failed=error.actual)
-    return Compiled(outputs_of(outputs[0] if len(outputs) == 1 else outputs, READER))
+    return Compiled(outputs_of(returned(outputs), READER))

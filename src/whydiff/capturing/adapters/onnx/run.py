@@ -10,7 +10,7 @@ from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import called, checked, cpu_name
 from whydiff.capturing.adapters._outputs import outputs_of, same_outputs
 from whydiff.capturing.adapters.contract import Compiled, Outputs, Rung, Way
-from whydiff.capturing.adapters.onnx.model import LEVELS, OnnxModel
+from whydiff.capturing.adapters.onnx.model import LEVELS, OnnxModel, returned
 from whydiff.capturing.adapters.onnx.recording import record, values_inside
 from whydiff.capturing.adapters.onnx.rewritings import compiled_as, rungs
 from whydiff.capturing.adapters.onnx.values import READER
@@ -69,16 +69,14 @@ class Run(contract.Run):
             raise UsageError("ONNX files are captured node by node.", actual=level, expected="op")
         anchor = self.anchor()
         feeds = self.feeds
-        inside = values_inside(self.target.graph)
-        returned = [one.name for one in self.target.graph.graph.output]
+        outputs = self.target.outputs
+        exposed = [name for name in values_inside(self.target.graph) if name not in outputs]
         for rung in LEVELS:
-            found = self.target.run(feeds, rung, exposed=[name for name in inside if name not in returned])
-            outputs = found[: len(returned)]
-            self._observed = outputs_of(outputs[0] if len(outputs) == 1 else outputs, READER)
+            found = self.target.run(feeds, rung, exposed=exposed)
+            self._observed = outputs_of(returned(found[: len(outputs)]), READER)
             if same_outputs(anchor, self._observed)[0]:
                 break
-        names = [*returned, *(name for name in inside if name not in returned)]
-        values = dict(zip(names, found, strict=True)) | feeds
+        values = dict(zip((*outputs, *exposed), found, strict=True)) | feeds
         return record(
             self.target, values, environment(), anchor, f"values were taken at level {rung!r} of optimisation"
         )
@@ -91,8 +89,7 @@ class Run(contract.Run):
         """
         if tuple(interventions):
             raise UsageError("A session of ONNX Runtime takes no interventions.", where=str(self.target.path))
-        names = [one.name for one in self.target.graph.graph.output]
-        return list(zip(names, self.target.run(self.feeds), strict=True))
+        return list(zip(self.target.outputs, self.target.run(self.feeds), strict=True))
 
     def check(self, trace: Trace | None = None) -> ObserverCheck:
         """H0 and H0′ (plain) against H1 (the capture made in between)."""
