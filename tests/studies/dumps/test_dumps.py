@@ -179,6 +179,21 @@ X = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
 Q, K, V = X, X[..., :4] + 1, X[..., 4:] - 1
 
 
+def test_inputs_of_another_step_say_nothing_of_this_one(tmp_path: Path) -> None:
+    def dump(folder: Path, *steps: tuple[float, float]) -> Path:
+        for number, norms in enumerate(steps):
+            place = folder / f"step{number}"
+            place.mkdir(parents=True)
+            given, made = ([{"type": "torch.Tensor", "dtype": "float32", "shape": [4], "Norm": norm}] for norm in norms)
+            data = {"Module.a.Linear.forward.0": {"input_args": given, "output": made}}
+            (place / "dump.json").write_text(json.dumps({"data": data}))
+        return folder
+
+    found = compare_dumps(dump(tmp_path / "a", (1.0, 2.0), (1.0, 2.0)), dump(tmp_path / "b", (9.0, 8.0), (1.0, 7.0)))
+    assert found.start is not None and found.start.inputs == "agree"
+    assert found.start.place.call == ("Linear#0", "step1")
+
+
 def test_fused_and_split_values_correspond(tmp_path: Path) -> None:
     ours = folder_of(tmp_path / "a", h=X, l__q=Q, l__k=K, l__v=V, out=X * 2)
     theirs = folder_of(tmp_path / "b", h=X, l__qkv=torch.cat([Q, K, V], -1), out=X * 2)

@@ -93,14 +93,15 @@ def _same_shapes(ours: Sequence[Entry], theirs: Sequence[Entry]) -> list[Match]:
 def _joined(ours: Sequence[Entry], theirs: Sequence[Entry]) -> list[Match]:
     """Several outputs that follow each other and have the last sizes of one output together."""
     found: list[Match] = []
-    for whole, parts, how in ((theirs, ours, "fused"), (ours, theirs, "split")):
+    ways: tuple[tuple[Sequence[Entry], Sequence[Entry], How], ...] = (theirs, ours, "fused"), (ours, theirs, "split")
+    for whole, parts, how in ways:
         used: set[int] = {id(e) for match in found for e in (*match.reference, *match.candidate)}
         for one in whole:
             group = _group(one, [entry for entry in parts if entry.role == "output" and id(entry) not in used])
             if one.role == "output" and id(one) not in used and group:
                 used |= {id(one), *(id(entry) for entry in group)}
                 sides = ((*group,), (one,)) if how == "fused" else ((one,), (*group,))
-                found.append(Match(sides[0], sides[1], "fused" if how == "fused" else "split"))
+                found.append(Match(sides[0], sides[1], how))
     return found
 
 

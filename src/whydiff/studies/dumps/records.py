@@ -74,6 +74,7 @@ class Place:
     Attributes:
         reference, candidate: their names; several are joined by `` + ``.
         scope: of the reference's module.
+        call: the reference's operator, and step, rank and pass: with the scope it tells calls apart.
         role: of the values.
         how: how they were paired: ``name``, ``renamed``, ``shape``, ``fused``, ``split`` or ``sum``.
         status: what the comparison says.
@@ -88,6 +89,7 @@ class Place:
     reference: str
     candidate: str
     scope: str
+    call: tuple[str, str]
     role: Role
     how: Literal["name", "renamed", "shape", "fused", "split", "sum"]
     status: Status

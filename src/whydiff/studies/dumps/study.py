@@ -123,14 +123,12 @@ def _found(
 
 def _start(places: Sequence[Place], lone: Sequence[str]) -> Start | None:
     """The first output that differs and whose module's inputs do not; else the first that differs."""
-    differing = sorted(
-        (place for place in places if place.status == "differs" and place.role == "output"), key=_complete(places)
-    )
+    when = _complete(places)
+    differing = sorted((place for place in places if place.status == "differs" and place.role == "output"), key=when)
     if not differing:
         first = next((place for place in places if place.status == "differs"), None)
         return None if first is None else Start(place=first, inputs="unknown")
     chosen = next((place for place in differing if _inputs(place, places) == "agree"), differing[0])
-    when = _complete(places)
     agreeing = [p for p in places if p.role == "output" and p.status != "differs" and when(p) < when(chosen)]
     before = max(agreeing, key=when, default=None)
     between = [scope for scope in dict.fromkeys(lone) if scope and before is not None]
@@ -152,23 +150,23 @@ def _unordered(places: Sequence[Place]) -> Start | None:
 def _complete(places: Sequence[Place]) -> Callable[[Place], tuple[int, int]]:
     """When an output is complete: a module's after those of the modules inside it, whenever the tool wrote it."""
     last: dict[str, int] = {}
+    around: set[str] = set()
     for place in places:
         words = place.scope.split(".") if place.scope else []
-        for n in range(len(words) + 1):
-            scope = ".".join(words[:n])
+        scopes = [".".join(words[:n]) for n in range(1, len(words) + 1)]
+        around |= {*scopes[:-1]}
+        for scope in scopes:
             last[scope] = max(last.get(scope, 0), place.order)
-    named = {place.scope for place in places}
 
     def when(place: Place) -> tuple[int, int]:
-        inner = any(scope.startswith(f"{place.scope}.") for scope in named) if place.scope else False
-        return (last[place.scope] if inner else place.order, -place.scope.count("."))
+        return (last[place.scope] if place.scope in around else place.order, -place.scope.count("."))
 
     return when
 
 
 def _inputs(place: Place, places: Sequence[Place]) -> Literal["agree", "differ", "unknown"]:
-    call = place.reference.partition(" output ")[0]
-    own = [other for other in places if other.role == "input" and other.reference.partition(" input ")[0] == call]
+    call = place.scope, place.call
+    own = [other for other in places if other.role == "input" and (other.scope, other.call) == call]
     if not own or all(other.status == "not compared" for other in own):
         return "unknown"
     return "differ" if any(other.status == "differs" for other in own) else "agree"

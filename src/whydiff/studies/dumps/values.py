@@ -30,6 +30,7 @@ def place_of(match: Match) -> Place:
         "reference": " + ".join(entry.name for entry in ours),
         "candidate": " + ".join(entry.name for entry in theirs),
         "scope": ours[0].scope,
+        "call": (ours[0].op, ours[0].around),
         "role": ours[0].role,
         "how": match.how,
         "spec": ours[0].spec,

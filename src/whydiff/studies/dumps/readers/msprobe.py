@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from whydiff.errors import TraceFormatError
-from whydiff.studies.dumps.readers.files import Skipped, content, counted, document, inside, natural, tensors
+from whydiff.studies.artifacts.sources import Stored
+from whydiff.studies.dumps.readers.files import Skipped, counted, document, inside, natural, only_tensor, tensors
 from whydiff.studies.dumps.records import Dump, Entry, Role
 
 _INDEX = "dump.json"
@@ -73,7 +74,7 @@ def _entries(data: dict[str, Any], folder: Path, around: str, begin: int, skippe
                 )
 
 
-def _tensor(held: dict[str, Any], folder: Path, skipped: Skipped) -> Any:
+def _tensor(held: dict[str, Any], folder: Path, skipped: Skipped) -> Stored | None:
     name = held.get("data_name")
     if not isinstance(name, str) or not name:
         return None
@@ -81,8 +82,7 @@ def _tensor(held: dict[str, Any], folder: Path, skipped: Skipped) -> Any:
     if path is None:
         skipped.setdefault("the tensor's file is not there", []).append(name)
         return None
-    found = content(path, skipped).tensors
-    return next(iter(found.values())) if len(found) == 1 else None
+    return only_tensor(path, skipped)
 
 
 def _named(call: str) -> tuple[str, str, str]:
