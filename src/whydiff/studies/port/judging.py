@@ -95,16 +95,8 @@ class Walk:
 
     def hooks(self) -> tuple[Watch, Watch]:
         """What the replay calls before and after every call."""
-        wanted: dict[tuple[int, bool], list[int]] = {}
         self.found[:] = [None] * len(self.judged)
-        for number, one in enumerate(self.judged):
-            wanted.setdefault((one.point.calls[1].index, one.point.side == "out of"), []).append(number)
-
-        def meet(after: bool, executor: Executor, call: Call) -> None:
-            for number in wanted.get((call.index, after), ()):
-                self._meet(executor, number)
-
-        return (lambda executor, call: meet(False, executor, call)), (lambda executor, call: meet(True, executor, call))
+        return reading({number: one.point for number, one in enumerate(self.judged)}, 1, self._meet)
 
     def _meet(self, executor: Executor, number: int) -> None:
         one, event = self.judged[number], self.judged[number].point.events[1]

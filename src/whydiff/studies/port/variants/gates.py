@@ -102,8 +102,7 @@ def _negated(array: Array) -> Array:
 def _moved(leaves: Sequence[tuple[Leaf, Array]]) -> Rewrite | None:
     """The new gate's hidden bias among those that are not reset: the two biases are the one-dimensional leaves."""
     biases = [(leaf, array) for leaf, array in leaves if array.ndim == 1]
-    square = next(leaf.name for leaf, array in leaves if array.ndim == 2 and array.shape[0] == 3 * array.shape[1])
-    if len(biases) != 2 or not square:
+    if len(biases) != 2:
         return None
     (first, one), (second, other) = sorted(biases, key=lambda item: leaves.index(item))
     third = one.size // 3 * 2
