@@ -67,7 +67,7 @@ def _card(cause: Cause) -> Card:
         experiments=tuple(map(_tried, cause.experiments)),
         fix=plain(cause.remedy.text) if cause.remedy else "",
         code=plain(cause.remedy.code) if cause.remedy else "",
-        tried=f"({how})" if (how := tried(cause)) else "",
+        tried=tried(cause).strip(),
     )
 
 

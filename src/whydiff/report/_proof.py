@@ -31,23 +31,20 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
 
 
 def tried(cause: Cause) -> str:
-    """Whether a cause's fix was carried out, and what was then left; empty if there is nothing to carry out."""
+    """Whether a cause's fix was carried out, and what was then left, as ' (…)'; empty if nothing is to be carried out."""
     remedy = cause.remedy
     if remedy is None or remedy.accepts:
         return ""
     ways = [e for e in cause.experiments if e.direction == "take_away"]
     made = next((e for e in ways if e.status == "confirmed"), None)
     if made is None or not (remedy.carried_out or remedy.is_take_away):
-        return "untried"
-    return f"tried: {result(made)}"
+        return " (untried)"
+    return f" (tried: {result(made)})"
 
 
 def fix(cause: Cause) -> str:
     """A cause's fix in words, and whether it was tried; empty if it has none."""
-    if cause.remedy is None:
-        return ""
-    how = f" ({made})" if (made := tried(cause)) else ""
-    return f"{cause.remedy.text.rstrip('.')}{how}"
+    return "" if cause.remedy is None else f"{cause.remedy.text.rstrip('.')}{tried(cause)}"
 
 
 def done(experiment: Experiment) -> str:

@@ -139,8 +139,7 @@ def _cause(cause: Cause, verbose: bool) -> tuple[Block, ...]:
     if cause.effect:
         blocks.append(Text("effect: " + ", ".join(f"{metric(m)} {figure(m)}" for m in cause.effect), 1))
     if cause.remedy:
-        how = f" ({made})" if (made := tried(cause)) else ""
-        blocks.append(Text(f"remedy{how}: {plain(cause.remedy.text)}", 1))
+        blocks.append(Text(f"remedy{tried(cause)}: {plain(cause.remedy.text)}", 1))
         if cause.remedy.code:
             blocks.append(Code(plain(cause.remedy.code)))
     blocks.append(Text(f"read more: whydiff cause {plain(cause.code)}", 1, tone="dim"))

@@ -187,7 +187,7 @@ def _fix(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if diagnosis.verdict is Verdict.INCONCLUSIVE:
         return missing(diagnosis).command
     if cause is not None and cause.remedy is not None and cause.remedy.text:
-        how = f" ({made})" if (made := tried(cause)) else ""
+        how = tried(cause)
         text = textwrap.shorten(plain(cause.remedy.text).rstrip("."), max(_FIX - len(how), _FIX // 2), placeholder=" …")
         return text + how
     found = {m.metric: m.value for m in diagnosis.impact}

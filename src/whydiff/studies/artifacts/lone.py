@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.studies.artifacts.records import Relation
+from whydiff.studies.artifacts.records import Relation, RelationKind
 from whydiff.studies.artifacts.relations import MOST, bits, in_c_order
 from whydiff.studies.artifacts.sources import Stored
 
@@ -47,7 +47,9 @@ def counterparts(ours: Mapping[str, Stored], theirs: Mapping[str, Stored]) -> It
             mine = same.pop(0)
             del left[mine], right[name]
             yield Counterpart((mine,), (name,), Relation(kind="renamed"))
-    for whole, parts, kind in ((right, left, "fused"), (left, right, "split")):
+    ways: tuple[tuple[dict[str, Stored], dict[str, Stored], RelationKind], ...]
+    ways = (right, left, "fused"), (left, right, "split")
+    for whole, parts, kind in ways:
         for name, stored in list(whole.items()):
             made = _made_of(stored, parts)
             if made is None:
@@ -57,8 +59,7 @@ def counterparts(ours: Mapping[str, Stored], theirs: Mapping[str, Stored]) -> It
                 del parts[part]
             del whole[name]
             sides = (tuple(names), (name,)) if kind == "fused" else ((name,), tuple(names))
-            relation = Relation(kind="fused" if kind == "fused" else "split", axis=axis)
-            yield Counterpart(sides[0], sides[1], relation)
+            yield Counterpart(sides[0], sides[1], Relation(kind=kind, axis=axis))
 
 
 def _tells(stored: Stored) -> bool:

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from whydiff.studies.artifacts.foreign.out import Out
+from whydiff.studies.artifacts.foreign.out import RATIO, Out
 
 _FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
 """Those that HDF5 and h5py are built with: deflate, shuffle, fletcher32, szip, nbit, scale-offset, lzf."""
-_RATIO = 1100
-"""Bytes that a byte of the file may unpack to; deflate reaches 1032."""
 _PIECE = 1 << 22
 
 
@@ -79,7 +77,7 @@ def _dataset(name: str, item: Any, path: Path, out: Out) -> None:
         _texts(name, item, out)
     elif (place := item.id.get_offset()) is not None and item.dtype.byteorder != ">":
         out.place(name, item.dtype.name, item.shape, path, place)
-    elif item.nbytes > _RATIO * item.id.get_storage_size() + (1 << 20):
+    elif item.nbytes > RATIO * item.id.get_storage_size() + (1 << 20):
         out.skip(name, f"it declares {item.nbytes} bytes, of which {item.id.get_storage_size()} are stored")
     else:
         dtype = item.dtype.newbyteorder("<")

@@ -16,6 +16,8 @@ from whydiff.numbers.metrics import known_dtypes
 Array = np.ndarray[Any, Any]
 TEXT = 1 << 16
 """Characters of one value that are kept."""
+RATIO = 1100
+"""Bytes that a byte of the file may unpack to; deflate reaches 1032."""
 
 
 class Out:
