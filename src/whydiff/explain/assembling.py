@@ -106,27 +106,38 @@ def as_presumed(tie: Tie) -> Relation | None:
 
 
 def far(reference: Outputs, candidate: Outputs) -> float:
-    """The largest difference of an output, as a part of its own size (2-norms); infinite where one is missing."""
+    """The largest difference of an output, as a part of its own size (2-norms).
+
+    Infinite where an output is missing on one side, has another shape, or is not finite in the same way.
+    """
+    if reference.keys() != candidate.keys():
+        return math.inf
     worst = 0.0
     for slot, ours in reference.items():
-        theirs = candidate.get(slot)
-        if theirs is None or theirs.bits.shape != ours.bits.shape:
+        a, b = wide(ours), wide(candidate[slot])
+        if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
             return math.inf
-        a, b = wide(ours), wide(theirs)
-        size = norm(a)
-        worst = max(worst, norm(b - a) / size if size else norm(b))
+        finite = np.isfinite(a)
+        if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+            return math.inf
+        size, gap = norm(a), norm((b - a)[finite])
+        worst = max(worst, gap / size if size else gap)
     return worst
 
 
 def apart(reference: Outputs, candidate: Outputs) -> tuple[float, int, int]:
-    """Mean absolute difference over all outputs that both have, differing elements, elements."""
+    """Mean absolute difference where both have numbers, differing elements, elements.
+
+    An output that is missing on one side, or has another shape, differs in every element.
+    """
     total, differing, count = 0.0, 0, 0
-    for slot, ours in reference.items():
-        theirs = candidate.get(slot)
-        if theirs is None or theirs.bits.shape != ours.bits.shape:
+    for slot in reference.keys() | candidate.keys():
+        held = [outputs[slot] for outputs in (reference, candidate) if slot in outputs]
+        a, b = wide(held[0]), wide(held[-1])
+        count += a.size
+        if len(held) < 2 or a.shape != b.shape:
+            differing += a.size
             continue
-        a, b = wide(ours), wide(theirs)
         total += float(np.nansum(np.abs(a - b)))
         differing += int(np.sum(~((a == b) | (np.isnan(a) & np.isnan(b)))))
-        count += a.size
     return (total / count if count else 0.0), differing, count

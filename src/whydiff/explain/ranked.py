@@ -17,7 +17,7 @@ from whydiff.errors import ReplayError
 from whydiff.explain.assembling import Outputs, applied, as_presumed, joined, looked, overwrite, together
 from whydiff.locate.ranked import Ranked, Seen, Start, Tie, executors, is_partial, part
 from whydiff.pair.joint import Joint
-from whydiff.pair.replay import replay
+from whydiff.pair.replay import replay, returns
 from whydiff.records import Call, Event, Lift, Payload, Slot
 
 EXACT = Lift("float64")
@@ -51,13 +51,23 @@ class RankedExperiments:
         }
         return self.merged(given)
 
+    def of_both(self, given: Outputs) -> dict[Slot, Payload]:
+        """The reference's outputs that the ranks give back as well."""
+        return {slot: payload for slot, payload in given.items() if slot in self._slots}
+
+    @functools.cached_property
+    def _slots(self) -> frozenset[Slot]:
+        number = returns(self.teams.reference.calls)
+        return frozenset(
+            Slot(number[one.team.reference], tie.shared.reference.site.slot)
+            for one in self._returns
+            for tie in one.reads
+        )
+
     def merged(self, given: Mapping[int, Mapping[Slot, Payload]]) -> dict[Slot, Payload]:
         """Ranks' outputs put together, by the reference's slots."""
-        number = {call.index: n for n, call in enumerate(c for c in self.teams.reference.calls if c.kind == "return")}
-        theirs = {
-            rank: {call.index: n for n, call in enumerate(c for c in trace.calls if c.kind == "return")}
-            for rank, trace in self.teams.ranks.items()
-        }
+        number = returns(self.teams.reference.calls)
+        theirs = {rank: returns(trace.calls) for rank, trace in self.teams.ranks.items()}
         found: dict[Slot, Payload] = {}
         for one in self._returns:
             for tie in one.reads:
@@ -115,7 +125,7 @@ class RankedExperiments:
     @functools.cached_property
     def exact(self) -> tuple[Outputs, Outputs]:
         """What the reference and the ranks give in float64."""
-        ours = replay(self._reference(EXACT)).outputs
+        ours = self.of_both(replay(self._reference(EXACT)).outputs)
         return ours, self.merged(Joint(executors(self.teams.ranks, EXACT)).run().outputs)
 
     def _reference(self, lift: Lift | None = None) -> Executor:
@@ -138,7 +148,7 @@ class RankedExperiments:
                 ):
                     raise ReplayError("A value cannot be put in the place of this one.", where=str(event.site))
 
-        return replay(self._reference(EXACT), before=before).outputs
+        return self.of_both(replay(self._reference(EXACT), before=before).outputs)
 
     @functools.cached_property
     def tool(self) -> Executor:
@@ -236,7 +246,7 @@ class RankedExperiments:
             for event, value in made.pop(call.index, ()):
                 overwrite(executor, (event, value))
 
-        return replay(self._reference(lift), before=before, watch=after).outputs
+        return self.of_both(replay(self._reference(lift), before=before, watch=after).outputs)
 
     def _part_of(
         self, executor: Executor, tool: Executor, one: Seen, rank: int, position: int, rounding: Any, own: Any

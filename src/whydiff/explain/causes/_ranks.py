@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 import time
+import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from whydiff.capturing.record import capture
+from whydiff.errors import CaptureError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.ranked import RankedExperiments
@@ -37,21 +41,33 @@ class RankedRule(CauseRule):
 
 
 def recorded(program: Callable[[int, int], Any], ranks: int = 1) -> str:
-    """The trace of a program that is run by one process or several: path of a folder, which stays.
+    """The trace of a program that is run by one process or several: path of a folder, which is removed when Python ends.
 
     Args:
         program: called with (rank, how many there are).
         ranks: processes; more than one have a process group (gloo).
+
+    Raises:
+        CaptureError: a process failed, and has printed why, or did not end in `SECONDS`.
     """
     folder = Path(tempfile.mkdtemp(prefix="whydiff-ranks-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     children = [_begun(program, rank, ranks, folder) for rank in range(ranks)]
+    left, failed = set(children), set[int]()
     until = time.monotonic() + SECONDS
-    while children and time.monotonic() < until:
-        children = [child for child in children if os.waitpid(child, os.WNOHANG)[0] == 0]
+    while left and time.monotonic() < until:
+        for child in tuple(left):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                left.remove(child)
+                failed |= {child} if status else set()
         time.sleep(0.01)
-    for child in children:
+    for child in left:
         os.kill(child, 9)
         os.waitpid(child, 0)
+    if left or failed:
+        ranks_named = ", ".join(str(rank) for rank, child in enumerate(children) if child in left | failed)
+        raise CaptureError("A program on several ranks did not run to its end.", actual=f"rank {ranks_named}")
     return str(folder / "run.trace")
 
 
@@ -73,5 +89,7 @@ def _begun(program: Callable[[int, int], Any], rank: int, ranks: int, folder: Pa
         if ranks > 1:
             torch.distributed.destroy_process_group()
         status = 0
-    finally:
+    finally:  # nothing comes back to the program that was forked
+        if status:
+            traceback.print_exc()
         os._exit(status)

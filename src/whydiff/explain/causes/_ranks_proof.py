@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from whydiff.errors import ReplayError
-from whydiff.explain.assembling import Outputs, far
+from whydiff.explain.assembling import Outputs, apart, far
 from whydiff.explain.ranked import RankedExperiments
 from whydiff.locate.ranked import Start
 from whydiff.numbers.tolerance import SCALING_FLOOR
@@ -74,4 +74,38 @@ def _experiment(
         after=after if math.isfinite(after) else None,
         direction=direction,
         left="rounding" if equal else "",
+    )
+
+
+def exactly(
+    direction: Direction,
+    interventions: Sequence[Intervention],
+    whose: str,
+    wanted: Outputs | None,
+    found: Outputs | None,
+    before: float | None = None,
+) -> Experiment:
+    """An experiment at the run's precision: it succeeds if no bit of any output differs.
+
+    Args:
+        direction: taken away from the ranks, or put into the reference.
+        interventions: what was done.
+        whose: whose outputs it is to give, in words.
+        wanted, found: these outputs, and what the experiment gives; None: it cannot be carried out.
+        before: mean absolute difference of the outputs as they are, if that is what it is to remove.
+    """
+    carried_out = wanted is not None and found is not None
+    after, differing, count = apart(wanted, found) if wanted is not None and found is not None else (None, 0, 0)
+    equal = count > 0 and not differing
+    told = f"{differing} of {count} output elements differ from {whose}"
+    return Experiment(
+        interventions=tuple(interventions),
+        prediction=f"outputs equal {whose} bit for bit",
+        outcome=(f"bit-equal: {told}" if equal else told) if carried_out else "it cannot be carried out",
+        status="confirmed" if equal else "inconclusive",
+        before=before,
+        after=after if before is not None else None,
+        direction=direction,
+        left="nothing" if equal else "",
+        elements=count,
     )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from whydiff.errors import ReplayError
-from whydiff.explain.assembling import Outputs, apart
+from whydiff.explain.assembling import apart
 from whydiff.explain.causes._rank_examples import averaged, kept, summed
 from whydiff.explain.causes._ranks import RankedRule, recorded
+from whydiff.explain.causes._ranks_proof import exactly, tried
 from whydiff.explain.ranked import RankedExperiments
 from whydiff.locate.narrowing import narrowed
 from whydiff.locate.ranked import Ranked, Start
-from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Measurement, Remedy, Verdict
+from whydiff.records import Cause, Evidence, Experiment, Intervention, Measurement, Remedy, Verdict
 
 
 class ReductionAcrossRanks(RankedRule):
@@ -59,14 +59,14 @@ class ReductionAcrossRanks(RankedRule):
         if ranked.starts or not sums or any(map(narrowed, sums)):
             return
         alone = [start for start in ranked.shares if start.exchange is None]
-        ours, theirs = experiments.reference(), experiments.candidate()
+        ours, theirs = experiments.of_both(experiments.reference()), experiments.candidate()
         before = apart(ours, theirs)
-        away = _tried(lambda: experiments.put_together(ranked.shares))
-        put = _tried(lambda: experiments.split(ranked.shares))
-        others = _tried(lambda: experiments.put_together(alone)) if alone else theirs
+        away = tried(lambda: experiments.put_together(ranked.shares))
+        put = tried(lambda: experiments.split(ranked.shares))
+        others = tried(lambda: experiments.put_together(alone)) if alone else theirs
         found = (
-            _experiment("take_away", sums, ours, away, before[0]),
-            _experiment("put_in", sums, theirs, put, before[0]),
+            exactly("take_away", _at(sums, "put-together"), "the reference's", ours, away, before[0]),
+            exactly("put_in", _at(sums, "split"), "the ranks'", theirs, put, before[0]),
         )
         matters = others is not None and apart(ours, others)[1] > 0
         confirmed = before[1] > 0 and matters and all(one.status == "confirmed" for one in found)
@@ -98,36 +98,8 @@ class ReductionAcrossRanks(RankedRule):
         yield recorded(averaged), recorded(kept, 2)
 
 
-def _tried(work: Any) -> Outputs | None:
-    try:
-        found: Outputs = work()
-    except ReplayError:
-        return None
-    return found
-
-
-def _experiment(
-    direction: Direction, sums: Sequence[Start], wanted: Outputs, found: Outputs | None, before: float
-) -> Experiment:
-    name = "put-together" if direction == "take_away" else "split"
-    side = "reference" if direction == "take_away" else "ranks"
-    after, differing, count = apart(wanted, found) if found is not None else (before, 1, 0)
-    equal = found is not None and count > 0 and not differing
-    return Experiment(
-        interventions=tuple(Intervention(name, str(start.tie.shared.reference.site)) for start in sums[:8]),
-        prediction=f"outputs equal the {side}'{'s' if side == 'reference' else ''} bit for bit",
-        outcome=f"bit-equal: 0 of {count} output elements differ"
-        if equal
-        else f"{differing} of {count} output elements differ"
-        if found is not None
-        else "it cannot be carried out",
-        status="confirmed" if equal else "inconclusive",
-        before=before,
-        after=after,
-        direction=direction,
-        left="nothing" if equal else "",
-        elements=count,
-    )
+def _at(sums: Sequence[Start], name: str) -> list[Intervention]:
+    return [Intervention(name, str(start.tie.shared.reference.site)) for start in sums[:8]]
 
 
 def _why(before: tuple[float, int, int], matters: bool, found: Sequence[Experiment]) -> str:

@@ -61,8 +61,10 @@ class GradientNotAveraged(RankedRule):
             return
         (scale,), (partial,) = scales, kinds
         places = tuple(place for one, tie, _, _ in found for place in experiments.alike(Start(one, tie, exact=True)))
-        whats = {1 / ranks: "added up and not divided", float(ranks): "divided twice", 1.0: "not divided as they need"}
-        says = "every rank uses its own rows' gradients alone" if partial else f"gradients are {whats.get(scale, '')}"
+        summed = scale == 1 if partial else all(_terms(ranked, tie) == 1 for _, tie, _, _ in found)
+        often = "though the ranks' terms are sums" if summed else "twice"
+        how = "added up and not divided" if scale < 1 else f"divided {often}"
+        says = "every rank uses its own rows' gradients alone" if partial else f"gradients are {how}"
 
         def right(start: Start, replays: Mapping[int, Executor]) -> dict[int, Any]:
             held = {
@@ -85,7 +87,10 @@ class GradientNotAveraged(RankedRule):
                 ),
             ),
             remedy=Remedy(
-                f"Divide the summed gradients by the number of ranks ({ranks}) exactly once.", is_take_away=True
+                "Add the gradients up and do not divide them: the ranks' losses are sums over their rows."
+                if summed
+                else f"Divide the summed gradients by the number of ranks ({ranks}) exactly once.",
+                is_take_away=True,
             ),
             says=says,
             **proof(

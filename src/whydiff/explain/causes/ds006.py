@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from whydiff.explain.assembling import Outputs, apart
+from whydiff.explain.assembling import apart
 from whydiff.explain.causes._rank_examples import averaged, narrow, rounded_after, summed
 from whydiff.explain.causes._ranks import RankedRule, recorded
-from whydiff.explain.causes._ranks_proof import tried
+from whydiff.explain.causes._ranks_proof import exactly, tried
 from whydiff.explain.ranked import RankedExperiments
 from whydiff.locate.narrowing import narrowed
-from whydiff.locate.ranked import Ranked, Seen, Start
+from whydiff.locate.ranked import Ranked, Seen
 from whydiff.numbers.casts import rounded
-from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Payload, Remedy, Verdict
+from whydiff.records import Cause, Evidence, Intervention, Payload, Remedy, Verdict
 
 
 class ReducedNarrower(RankedRule):
@@ -66,7 +66,12 @@ class ReducedNarrower(RankedRule):
         split = tried(lambda: experiments.split(ranked.shares))
         away = tried(lambda: experiments.put_together(sums, apart=True))
         put = tried(lambda: experiments.split(ranked.shares, sent))
-        found = (_experiment("take_away", sums, dtype, split, away), _experiment("put_in", sums, dtype, theirs, put))
+        sites = [str(start.tie.shared.reference.site) for start in sums[:8]]
+        steps = [Intervention("send-in", site, dtype) for site in sites]
+        found = (
+            exactly("take_away", steps, "the reference's with its sums split", split, away),
+            exactly("put_in", steps, "the ranks'", theirs, put),
+        )
         acts = split is not None and apart(split, theirs)[1] > 0
         confirmed = acts and all(one.status == "confirmed" for one in found)
         yield Cause(
@@ -94,25 +99,6 @@ class ReducedNarrower(RankedRule):
         """The sum is rounded to bfloat16 after it was sent in float32; or it is not divided."""
         yield recorded(averaged), recorded(rounded_after, 2)
         yield recorded(averaged), recorded(summed, 2)
-
-
-def _experiment(
-    direction: Direction, sums: list[Start], dtype: str, wanted: Outputs | None, found: Outputs | None
-) -> Experiment:
-    _, differing, count = apart(wanted, found) if wanted is not None and found is not None else (0.0, 1, 0)
-    equal = count > 0 and not differing
-    whose = "the reference's with its sums split" if direction == "take_away" else "the ranks'"
-    return Experiment(
-        interventions=tuple(Intervention("send-in", str(s.tie.shared.reference.site), dtype) for s in sums[:8]),
-        prediction=f"outputs equal {whose} bit for bit",
-        outcome=f"bit-equal to {whose}: 0 of {count} output elements differ"
-        if equal
-        else f"{differing} of {count} output elements differ from {whose}",
-        status="confirmed" if equal else "inconclusive",
-        direction=direction,
-        left="nothing" if equal else "",
-        elements=count,
-    )
 
 
 REGISTER = ReducedNarrower()

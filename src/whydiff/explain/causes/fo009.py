@@ -81,7 +81,9 @@ class RowsMixed(CauseRule):
         shown = Experiment(
             interventions=steps,
             prediction="the common rows' results change",
-            outcome=f"in float64 they lie {after or 0.0:.1e} of their size from the other run's, and {before:.1e} before",
+            outcome=f"in float64 they lie {after:.1e} of their size from the other run's, and {before:.1e} before"
+            if after is not None
+            else f"in float64 they change; before they lie {before:.1e} of their size from the other run's",
             status="confirmed",
         )
         taken = gone and side == "candidate"
