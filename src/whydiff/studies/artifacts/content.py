@@ -22,12 +22,14 @@ class Content:
         values: name → scalar (text, number, bool, None).
         skipped: name → why it cannot be compared.
         note: how it was read, where worth knowing.
+        elsewhere: something that was skipped is in another file, so that equal bytes of this one do not settle it.
     """
 
     tensors: Mapping[str, Stored] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    elsewhere: bool = False
 
 
 def damaged(path: Path, error: BaseException) -> TraceFormatError:

@@ -55,7 +55,8 @@ def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | No
     fitted = allowed if table else scaled_tolerance(allowed, _size(statistics))
     if statistics.different and fitted != allowed:
         allowed, statistics = fitted, _measured(reference, candidate, fitted.rtol, fitted.atol)
-    other_dtype = "the dtypes differ" if reference.dtype != candidate.dtype else ""
+    kinds = [side.packed or side.dtype for side in (reference, candidate)]
+    other_dtype = "the dtypes differ" if kinds[0] != kinds[1] else ""
     if not statistics.different and not other_dtype:
         return None
     if texts:

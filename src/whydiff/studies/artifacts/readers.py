@@ -206,8 +206,6 @@ def _flattened(document: Any, most: int) -> tuple[dict[str, Stored], dict[str, A
         array = _array(value)
         if array is not None:
             tensors[name] = in_memory(name, array)
-        elif value in ([], {}):
-            values[name] = repr(value)
         else:
             values[name] = value
     return tensors, values

@@ -13,6 +13,7 @@ from whydiff.capturing.store.tensor_files import DAMAGE
 from whydiff.errors import Interrupted, UsageError, WhydiffError
 from whydiff.records import Count
 from whydiff.studies.artifacts.content import Content, damaged, forget_spooled
+from whydiff.studies.artifacts.foreign import REFERS
 from whydiff.studies.artifacts.items import Tolerances, compare_bytes, compare_tensors, compare_values, shown
 from whydiff.studies.artifacts.lone import Counterpart, counterparts
 from whydiff.studies.artifacts.near_ties import Both, explain_codes
@@ -98,11 +99,14 @@ class _Study:
             for reason, paths in tree.skipped.items():
                 self.left_out[("files", f"{side}: {reason}")] = paths
         status = _worst([f.status for f in files], bool(missing or extra or stopped))
+        unseen = sum(len(paths) for tree in self.trees for paths in tree.skipped.values())
+        if status != "differs" and (unseen or not files):
+            status = "not compared"
         found = ArtifactComparison(
             reference,
             candidate,
             status,
-            _reason(differing, len(files), missing, extra),
+            _reason(differing, len(files), missing, extra, unseen),
             tuple(differing),
             len(files) - len(differing),
             missing,
@@ -139,14 +143,16 @@ class _Study:
             error = broken if isinstance(broken, WhydiffError) else damaged(pair[0], broken)
             reason = f"{error.what} {error.actual}".strip()
             same = self.by_bytes(pair)
-            if not same:
+            if not same and (isinstance(error, UsageError) or not REFERS.intersection(_suffixes(pair))):
                 return self.judged(path, sizes, [], 1, f"compared byte by byte: {reason}")
             if isinstance(error, UsageError):  # a library is missing
                 return self.judged(path, sizes, same, 0, f"compared byte by byte: {reason} {error.next_step}")
             self.left_out.setdefault(("files", reason), []).append(path)
-            item = Item("(file)", "bytes", "not compared", same[0].reference, same[0].candidate, reason)
+            held = (same[0].reference, same[0].candidate) if same else [f"{bytes_} bytes" for bytes_ in sizes]
+            item = Item("(file)", "bytes", "not compared", held[0], held[1], reason)
             return self.judged(path, sizes, [item], 0, note)
-        if any(content.skipped for content in contents) and not self.by_bytes(pair):
+        skipped = any(content.skipped for content in contents) and not any(content.elsewhere for content in contents)
+        if skipped and not self.by_bytes(pair):
             return self.judged(path, sizes, [], 1, "no byte differs; not all of it could be read")
         ours, theirs, lone, note = by_id(*contents)
         items, identical = self.items(path, ours, theirs)
@@ -221,6 +227,10 @@ class _Study:
                     other.candidate.source.release()
 
 
+def _suffixes(pair: tuple[Path, ...]) -> set[str]:
+    return {file.suffix.lower() for file in pair}
+
+
 def _sides(ours: Content, theirs: Content) -> tuple[tuple[Content, Container[str]], tuple[Content, Container[str]]]:
     """Each side with the names that the other one has for anything."""
     names = [{*side.tensors, *side.values, *side.skipped} for side in (ours, theirs)]
@@ -293,7 +303,9 @@ def _worst(statuses: list[Status], lone_files: bool) -> Status:
     return "differs" if lone_files or worst == "not compared" else worst
 
 
-def _reason(differing: list[ArtifactFile], total: int, missing: tuple[str, ...], extra: tuple[str, ...]) -> str:
+def _reason(
+    differing: list[ArtifactFile], total: int, missing: tuple[str, ...], extra: tuple[str, ...], unseen: int
+) -> str:
     parts = []
     for kind, what in (("integer", "integers"), ("float", "floats"), ("value", "values"), ("bytes", "bytes")):
         for status in ("differs", "within tolerance"):
@@ -305,4 +317,7 @@ def _reason(differing: list[ArtifactFile], total: int, missing: tuple[str, ...],
     parts += [f"{refused} files hold something that was not compared"] if refused else []
     parts += [f"{len(missing)} files are missing"] if missing else []
     parts += [f"{len(extra)} files are extra"] if extra else []
-    return "; ".join(parts) or f"no bit differs in {total} files"
+    if not parts:
+        parts.append(f"no bit differs in {total} files" if total else "there is no file to compare")
+    parts += [f"{unseen} links and other entries were not looked into"] if unseen else []
+    return "; ".join(parts)

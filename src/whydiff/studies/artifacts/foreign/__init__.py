@@ -5,6 +5,6 @@ time and disk, since compiled readers trust what a file declares. That process s
 itself, or in a temporary file that it fills. Nothing is unpickled.
 """
 
-from whydiff.studies.artifacts.foreign.reading import FOREIGN, is_orbax, read_foreign
+from whydiff.studies.artifacts.foreign.reading import FOREIGN, REFERS, is_orbax, read_foreign
 
-__all__ = ["FOREIGN", "is_orbax", "read_foreign"]
+__all__ = ["FOREIGN", "REFERS", "is_orbax", "read_foreign"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def read(path: Path, out: Out) -> None:
         if field.types[0] != GGUFValueType.ARRAY:
             out.value(name, value)
         elif field.types[-1] == GGUFValueType.STRING:
-            out.value(f"{name} (texts)", "\n".join(value))
+            out.value(f"{name} (texts)", json.dumps(value))
         else:
             out.array(name, value)
     for tensor in reader.tensors:

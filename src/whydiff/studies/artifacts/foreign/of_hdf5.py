@@ -31,8 +31,10 @@ def read(path: Path, out: Out) -> None:
             prefix, group = stack.pop()
             for name in group:
                 full = f"{prefix}/{name}" if prefix else name
-                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                    out.skip(full, "a soft or external link is not followed")
+                link = group.get(name, getlink=True)
+                if not isinstance(link, h5py.HardLink):
+                    away = isinstance(link, h5py.ExternalLink)
+                    out.skip(full, "a soft or external link is not followed", elsewhere=away)
                     continue
                 item = group[name]
                 if isinstance(item, h5py.Dataset):
@@ -60,15 +62,17 @@ def _attributes(name: str, item: Any, out: Out) -> None:
             continue
         if getattr(value, "ndim", 0) and value.dtype.kind in "biufc":
             out.array(full, value)
+        elif getattr(value, "ndim", 0):
+            out.value(f"{full} (list)", repr(value.tolist()))
         else:
-            out.value(full, value.tolist().__repr__() if getattr(value, "ndim", 0) else value)
+            out.value(full, value)
 
 
 def _dataset(name: str, item: Any, path: Path, out: Out) -> None:
     made = item.id.get_create_plist()
     filters = [made.get_filter(n)[0] for n in range(made.get_nfilters())]
     if item.is_virtual or item.external:
-        out.skip(name, "its numbers are in another file, which is not followed")
+        out.skip(name, "its numbers are in another file, which is not followed", elsewhere=True)
     elif not _FILTERS.issuperset(filters):
         out.skip(name, "it is packed by a filter that would be loaded as code")
     elif item.shape is None:

@@ -37,8 +37,10 @@ def read(path: Path, out: Out) -> None:
             out.array(name, value)
         elif isinstance(value, dict) and value:
             out.array(name, _joined(value))
+        elif isinstance(value, dict | list | tuple | bytes):
+            out.value(f"{name} ({type(value).__name__})", repr(value))
         else:
-            out.value(name, value if not isinstance(value, dict | list | tuple) else repr(value))
+            out.value(name, value)
 
 
 def _entries(value: Any) -> Iterable[tuple[Any, Any]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,24 @@ def read(path: Path, out: Out) -> None:
             if node.op_type == "Constant" and held.HasField("t"):
                 _tensor(node.output[0] if node.output else f"node[{number}]", held.t, path, out)
                 held.ClearField("t")
-    nodes = hashlib.sha256()
-    for node in model.graph.node:
-        nodes.update(node.SerializeToString(deterministic=True))
-    out.value("nodes", len(model.graph.node))
-    out.value("nodes (digest)", nodes.hexdigest()[:16])
+    for prop in model.metadata_props:
+        out.value(f"metadata {prop.key}", prop.value)
+    for what, held in (
+        ("nodes", model.graph.node),
+        ("inputs", model.graph.input),
+        ("outputs", model.graph.output),
+        ("functions", model.functions),
+    ):
+        out.value(what, len(held))
+        out.value(f"{what} (digest)", _digest(held))
+
+
+def _digest(held: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for one in held:
+        part = one.SerializeToString(deterministic=True)
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:16]
 
 
 def _tensor(name: str, tensor: Any, path: Path, out: Out) -> None:

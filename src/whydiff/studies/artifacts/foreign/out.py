@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from whydiff.numbers.metrics import known_dtypes
 
 Array = np.ndarray[Any, Any]
 TEXT = 1 << 16
-"""Characters of one value that are kept."""
+"""Characters of one value that are kept; of a longer one the digest stands for the rest."""
 RATIO = 1100
 """Bytes that a byte of the file may unpack to; deflate reaches 1032."""
 
@@ -28,6 +29,7 @@ class Out:
         self.tensors: dict[str, dict[str, Any]] = {}
         self.values: dict[str, Any] = {}
         self.skipped: dict[str, str] = {}
+        self.elsewhere = False
 
     def array(self, name: str, array: Any) -> None:
         """An array whose bytes are copied; text and objects are counted as not read."""
@@ -55,21 +57,26 @@ class Out:
             self._put(name, dtype=dtype, shape=shape, offset=offset, file=str(file), packed=packed)
 
     def value(self, name: str, value: Any) -> None:
-        """A number, text, bool or None."""
+        """A number, text, bool or None; of anything else what it prints, with its type."""
         plain = value.item() if isinstance(value, np.generic) else value
         if isinstance(plain, bytes):
             plain = plain.decode("utf-8", "backslashreplace")
-        if isinstance(plain, str):
-            plain = plain[:TEXT]
-        self._new(name, self.values)[name] = plain if isinstance(plain, str | int | float | bool | None) else str(plain)
+        if not isinstance(plain, str | int | float | bool | None):
+            plain = f"{type(plain).__name__} {plain}"
+        if isinstance(plain, str) and len(plain) > TEXT:
+            digest = hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+            plain = f"{plain[:TEXT]}… {len(plain)} characters, sha256 {digest}"
+        self._new(name, self.values)[name] = plain
 
-    def skip(self, name: str, why: str) -> None:
-        """Something that cannot be compared, and why."""
+    def skip(self, name: str, why: str, *, elsewhere: bool = False) -> None:
+        """Something that cannot be compared, and why; ``elsewhere``: this file's bytes do not hold it."""
         self._new(name, self.skipped)[name] = why
+        self.elsewhere |= elsewhere
 
     def document(self) -> str:
         """Everything, as JSON."""
-        return json.dumps({"tensors": self.tensors, "values": self.values, "skipped": self.skipped})
+        parts = {"tensors": self.tensors, "values": self.values, "skipped": self.skipped, "elsewhere": self.elsewhere}
+        return json.dumps(parts)
 
     def _known(self, name: str, dtype: str) -> bool:
         if dtype in known_dtypes():

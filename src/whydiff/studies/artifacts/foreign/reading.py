@@ -39,6 +39,8 @@ FOREIGN = {
     **dict.fromkeys((".faiss", ".index"), Foreign("of_faiss", "faiss", "faiss-cpu")),
 }
 """Suffix → how it is read."""
+REFERS = frozenset({".onnx", ".h5", ".hdf5"})
+"""Suffixes of files whose numbers may lie in other files: their own bytes do not settle whether two are equal."""
 _ORBAX = Foreign("of_orbax", "orbax.checkpoint", "orbax-checkpoint")
 
 
@@ -101,7 +103,8 @@ def checked(document: Spool, numbers: Spool, path: Path) -> Content:
     told = json.loads(document.path.read_text(encoding="utf-8"))
     numbers.size, document.size = (spool.path.stat().st_size for spool in (numbers, document))
     tensors = {name: _stored(name, place, numbers.path) for name, place in told["tensors"].items()}
-    return Content(tensors, told["values"], told["skipped"])
+    away = any(place["file"] not in ("", str(path.resolve())) for place in told["tensors"].values())
+    return Content(tensors, told["values"], told["skipped"], elsewhere=told["elsewhere"] or away)
 
 
 def _stored(name: str, place: dict[str, Any], spooled: Path) -> Stored:
