@@ -57,7 +57,7 @@ def test_equal_values_in_another_kind_of_block_differ_as_another_dtype_does(pair
     _gguf(both[0], ["a"], packed, Kind.Q8_0)
     _gguf(both[1], ["a"], quants.dequantize(packed, Kind.Q8_0))
     found = compare_artifacts(*both)
-    assert found.status == "differs" and "dtypes" in found.differing[0].items[0].reason
+    assert found.status == "differs" and "dtypes" in found.files[0].items[0].reason
 
 
 @pytest.mark.parametrize("kind", ["external", "link"])
