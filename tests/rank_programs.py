@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
+from threading import Lock
 from typing import Any
 
+HELD = Lock()
+"""What a thread of the test holds while ranks run."""
 Program = Callable[[int, int], None]
 PARALLEL = (
     ("ddp", "float32"),
@@ -19,25 +24,25 @@ PARALLEL = (
 
 def gpt(way: str, dtype: str, steps: int = 2) -> Program:
     """Training steps of a GPT of two layers."""
+    return partial(_gpt, way, dtype, steps)
 
-    def program(rank: int, ranks: int) -> None:
-        import torch
-        from torch.nn import functional
 
-        torch.manual_seed(0)
-        model: Any = _model().to(getattr(torch, dtype))
-        if ranks > 1:
-            model = _split(model, way, ranks)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        tokens = torch.randint(0, 64, (steps, 4, 9), generator=torch.Generator().manual_seed(5))
-        for batch in tokens:
-            mine = batch.chunk(ranks)[rank] if way in ("ddp", "fsdp") else batch
-            optimizer.zero_grad()
-            logits = model(mine[:, :-1])
-            functional.cross_entropy(logits.float().reshape(-1, 64), mine[:, 1:].reshape(-1)).backward()
-            optimizer.step()
+def _gpt(way: str, dtype: str, steps: int, rank: int, ranks: int) -> None:
+    import torch
+    from torch.nn import functional
 
-    return program
+    torch.manual_seed(0)
+    model: Any = _model().to(getattr(torch, dtype))
+    if ranks > 1:
+        model = _split(model, way, ranks)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tokens = torch.randint(0, 64, (steps, 4, 9), generator=torch.Generator().manual_seed(5))
+    for batch in tokens:
+        mine = batch.chunk(ranks)[rank] if way in ("ddp", "fsdp") else batch
+        optimizer.zero_grad()
+        logits = model(mine[:, :-1])
+        functional.cross_entropy(logits.float().reshape(-1, 64), mine[:, 1:].reshape(-1)).backward()
+        optimizer.step()
 
 
 def _split(model: Any, way: str, ranks: int) -> Any:
@@ -99,53 +104,74 @@ def _model(width: int = 32) -> Any:
 
 def clipped(local: bool) -> Program:
     """Clipped gradient descent; ``local``: every rank takes the norm of its share of the gradients for the whole."""
+    return partial(_clipped, local)
 
-    def program(rank: int, ranks: int) -> None:
-        import torch
-        import torch.distributed as dist
-        from torch.nn import functional
 
-        torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(12, 24), torch.nn.GELU(), torch.nn.Linear(24, 4))
-        parameters = list(model.parameters())
-        generator = torch.Generator().manual_seed(5)
-        rows = torch.randn(3, 16, 12, generator=generator)
-        labels = torch.randint(0, 4, (3, 16), generator=generator)
-        for x, y in zip(rows, labels, strict=True):
-            model.zero_grad()
-            functional.cross_entropy(model(x.chunk(ranks)[rank]), y.chunk(ranks)[rank]).backward()
-            gradients: Any = [parameter.grad for parameter in parameters]
-            for gradient in gradients if ranks > 1 else ():
-                dist.all_reduce(gradient)
-                gradient.div_(ranks)
-            mine = range(rank, len(parameters), ranks) if local else range(len(parameters))
-            norm = torch.linalg.vector_norm(torch.stack([gradients[i].norm() for i in mine]))
-            with torch.no_grad():
-                for i in mine:
-                    parameters[i].sub_(0.5 * gradients[i] * (0.1 / norm).clamp(max=1))
-                for i, parameter in enumerate(parameters if local and ranks > 1 else ()):
-                    dist.broadcast(parameter, i % ranks)
+def _clipped(local: bool, rank: int, ranks: int) -> None:
+    import torch
+    import torch.distributed as dist
+    from torch.nn import functional
 
-    return program
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(12, 24), torch.nn.GELU(), torch.nn.Linear(24, 4))
+    parameters = list(model.parameters())
+    generator = torch.Generator().manual_seed(5)
+    rows = torch.randn(3, 16, 12, generator=generator)
+    labels = torch.randint(0, 4, (3, 16), generator=generator)
+    for x, y in zip(rows, labels, strict=True):
+        model.zero_grad()
+        functional.cross_entropy(model(x.chunk(ranks)[rank]), y.chunk(ranks)[rank]).backward()
+        gradients: Any = [parameter.grad for parameter in parameters]
+        for gradient in gradients if ranks > 1 else ():
+            dist.all_reduce(gradient)
+            gradient.div_(ranks)
+        mine = range(rank, len(parameters), ranks) if local else range(len(parameters))
+        norm = torch.linalg.vector_norm(torch.stack([gradients[i].norm() for i in mine]))
+        with torch.no_grad():
+            for i in mine:
+                parameters[i].sub_(0.5 * gradients[i] * (0.1 / norm).clamp(max=1))
+            for i, parameter in enumerate(parameters if local and ranks > 1 else ()):
+                dist.broadcast(parameter, i % ranks)
 
 
 def replicas(drift: float, step: int = 3) -> Program:
     """The same steps on the same rows everywhere; on rank 1 a weight drifts before a step."""
+    return partial(_replicas, drift, step)
 
-    def program(rank: int, ranks: int) -> None:
-        import torch
 
-        torch.manual_seed(0)
-        model: Any = torch.nn.Linear(8, 4)
-        rows = torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(1))
-        for number, x in enumerate(rows):
-            if drift and rank == 1 and number == step:
-                with torch.no_grad():
-                    model.weight[0, 0] *= 1 + drift
-            model(x).square().mean().backward()
+def _replicas(drift: float, step: int, rank: int, ranks: int) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    model: Any = torch.nn.Linear(8, 4)
+    rows = torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(1))
+    for number, x in enumerate(rows):
+        if drift and rank == 1 and number == step:
             with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.sub_(parameter.grad, alpha=0.1)
-                    parameter.grad = None
+                model.weight[0, 0] *= 1 + drift
+        model(x).square().mean().backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.sub_(parameter.grad, alpha=0.1)
+                parameter.grad = None
 
-    return program
+
+def locked(rank: int, ranks: int) -> None:
+    """Takes a lock."""
+    with HELD:
+        replicas(0.0)(rank, ranks)
+
+
+def failing(rank: int, ranks: int) -> None:
+    """Rank 1 fails, and the others wait for it."""
+    import torch
+
+    if rank == 1:
+        raise ValueError("no rows are left")
+    torch.distributed.barrier()
+
+
+def killed(rank: int, ranks: int) -> None:
+    """The last rank dies without a word."""
+    if rank == ranks - 1:
+        os._exit(7)

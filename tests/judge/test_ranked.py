@@ -1,4 +1,4 @@
-"""Two ranks against one process, end to end: gloo in forked processes, tiny models."""
+"""Two ranks against one process, end to end: gloo, small processes, tiny models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.rank_programs import PARALLEL, clipped, gpt, replicas
 
 from whydiff.errors import UsageError
 from whydiff.explain.causes._rank_examples import averaged, doubled, kept
-from whydiff.explain.causes._ranks import recorded
+from whydiff.explain.causes._rank_runs import recorded
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
 

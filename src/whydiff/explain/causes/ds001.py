@@ -7,7 +7,8 @@ from typing import Any
 
 from whydiff.explain.assembling import apart
 from whydiff.explain.causes._rank_examples import averaged, kept, summed
-from whydiff.explain.causes._ranks import RankedRule, recorded
+from whydiff.explain.causes._rank_runs import recorded
+from whydiff.explain.causes._ranks import RankedRule
 from whydiff.explain.causes._ranks_proof import exactly, tried
 from whydiff.explain.ranked import RankedExperiments
 from whydiff.locate.narrowing import narrowed

@@ -1,0 +1,97 @@
+"""How the examples of causes of several ranks are run: by one process, or by several with a process group."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import connection, get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from whydiff.capturing.record import capture
+from whydiff.errors import CaptureError
+
+SECONDS = 120
+"""After which ranks of an example are ended."""
+
+_IMPORTED = ["torch.distributed", "whydiff.capturing.adapters.torch", __name__]
+
+
+def recorded(program: Callable[[int, int], Any], ranks: int = 1) -> str:
+    """The trace of a program that is run by one process or several: path of a folder, which is removed when Python ends.
+
+    The processes are forked from one that has imported PyTorch and runs no thread; in a fork of this one, what its
+    threads hold would stay locked.
+
+    Args:
+        program: called with (rank, how many there are); a function of a module, or a partial of one, so that it can be
+            sent to the processes.
+        ranks: processes; more than one have a process group (gloo).
+
+    Raises:
+        CaptureError: a process failed, or did not end in `SECONDS`; what it was raised from has the traceback.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="whydiff-ranks-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    context = get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
+    children = [context.Process(target=_run, args=(program, rank, ranks, folder)) for rank in range(ranks)]
+    for child in children:
+        child.start()
+    try:
+        failed = _failed(children)
+    finally:
+        for child in children:
+            child.kill()
+            child.join()
+    if failed:
+        words = {rank: file.read_text() for rank in failed if (file := _told(folder, rank)).exists()}
+        first = min(failed, key=lambda rank: _told(folder, rank).stat().st_mtime_ns if rank in words else 0)
+        told = words.get(first, "")
+        last = told.strip().rpartition("\n")[2] or f"status {children[first].exitcode}, nothing said"
+        raise CaptureError(
+            "A program on several ranks did not run to its end.", actual=f"rank {first}: {last}"
+        ) from RuntimeError(told)
+    return str(folder / "run.trace")
+
+
+def _failed(children: Sequence[BaseProcess]) -> list[int]:
+    """Which processes failed, as soon as one has: the others may wait for it forever; or which run for too long."""
+    left, until = {child.sentinel: number for number, child in enumerate(children)}, time.monotonic() + SECONDS
+    while left:
+        ended = connection.wait([*left], max(0.0, until - time.monotonic()))
+        numbers = [left.pop(one) for one in ended if isinstance(one, int)] if ended else [*left.values()]
+        for number in numbers:
+            children[number].join(0)
+        if failed := [number for number in numbers if children[number].exitcode != 0]:
+            return failed
+    return []
+
+
+def _told(folder: Path, rank: int) -> Path:
+    return folder / f"failed-{rank}.txt"
+
+
+def _run(program: Callable[[int, int], Any], rank: int, ranks: int, folder: Path) -> None:
+    """One of the processes."""
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks))
+    try:
+        if ranks > 1:
+            store = f"file://{folder / 'store'}"
+            torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
+        with capture(folder / "run.trace"):
+            program(rank, ranks)
+        if ranks > 1:
+            torch.distributed.destroy_process_group()
+    except BaseException:
+        _told(folder, rank).write_text(traceback.format_exc())
+        raise
