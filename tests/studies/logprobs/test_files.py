@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import whydiff
 from whydiff.cli import app
 from whydiff.errors import TraceFormatError, UsageError
+from whydiff.studies.logprobs import files
 from whydiff.studies.logprobs.files import read
 
 
@@ -119,3 +120,23 @@ def test_null_is_no_number_and_the_first_one_is_usual() -> None:
     found = whydiff.compare_logprobs(side, other)
     assert [one.test for one in found.found] == ["missing values"]
     assert found.verdict == "inconclusive"
+
+
+def test_empty_lines_and_separators_within_a_text_end_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [json.dumps({"id": f"a\u2028{n}", "logprob": -1.0 - n}, ensure_ascii=False) for n in range(3)]
+    path.write_text("\n \n".join(rows) + "\n\n", encoding="utf-8")
+    log = read(path)
+    assert log.ids == ("a\u20280", "a\u20281", "a\u20282")
+    assert log.logprobs.tolist() == [-1.0, -2.0, -3.0]
+
+
+def test_a_file_of_many_pieces_is_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": 2**70 if n == 6 else n, "logprob": -n if n % 3 else -n - 0.5, "token": 2**40 + n} for n in range(9)]
+    whole = read(lines(tmp_path / "a.jsonl", *rows))
+    monkeypatch.setattr(files, "CHARACTERS", 7)
+    parts = read(tmp_path / "a.jsonl")
+    assert whole.ids == parts.ids == (0, 1, 2, 3, 4, 5, 2**70, 7, 8)
+    assert whole.logprobs.tolist() == parts.logprobs.tolist() == [-0.5, -1, -2, -3.5, -4, -5, -6.5, -7, -8]
+    assert parts.tokens is not None
+    assert parts.tokens.tolist() == [2**40 + n for n in range(9)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from whydiff.studies.logprobs.log import Column, Log, from_columns
 Given = Mapping[str, str]
 Side = str | os.PathLike[str] | Mapping[str, Any]
 """A file, or its columns: name → values (lists, or lists of lists, or arrays)."""
-LINES = 4096
+END = "\n"
+CHARACTERS = 1 << 19
+"""Of a JSONL file that are parsed at a time, and the rest of the last line."""
 
 
 def read(side: Side, given: Given | None = None, name: str = "") -> Log:
@@ -79,7 +82,7 @@ def _jsonl(path: Path, given: Given) -> Found:
         columns: dict[str, list[Column]] = {}
         for rows in chain([first], pieces):
             values = {
-                role: [row[way[0]] for row in rows] if len(way) == 1 else [_at(row, way) for row in rows]
+                role: list(map(itemgetter(way[0]), rows)) if len(way) == 1 else [_at(row, way) for row in rows]
                 for role, way in ways.items()
             }
             for role, some in _unfolded(values).items():
@@ -100,12 +103,19 @@ def _unfolded(values: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 def _records(file: Any) -> Iterator[list[dict[str, Any]]]:
     """The objects of some lines at a time, which is three times as fast as one by one."""
-    lines = (line for line in file if line.strip())
-    while some := list(islice(lines, LINES)):
-        rows = json.loads(f"[{','.join(some)}]")
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("a line holds something that is no object")
-        yield rows
+    while text := file.read(CHARACTERS):
+        if rows := _objects(text + file.readline()):
+            if set(map(type, rows)) != {dict}:
+                raise ValueError("a line holds something that is no object")
+            yield rows
+
+
+def _objects(text: str) -> list[Any]:
+    """What whole lines hold: a line ends where no value of JSON goes on; empty ones hold nothing."""
+    try:
+        return list(json.loads(f"[{text.strip().replace(END, ',')}]"))
+    except json.JSONDecodeError:
+        return list(json.loads(f"[{','.join(filter(str.strip, text.split(END)))}]"))
 
 
 def _named(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -25,9 +25,9 @@ class Column:
 
     @classmethod
     def of(cls, rows: Sequence[Any]) -> Column:
-        """A column of Python values; lists are joined."""
+        """A column of Python values; lists are joined; numbers of one kind become an array."""
         if not rows or not isinstance(rows[0], list | tuple):
-            return cls(rows)
+            return cls(_numbers(rows))
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         flat = list(chain.from_iterable(rows))
         array = np.array(flat) if flat and not isinstance(flat[0], str | list | dict) else None
@@ -48,6 +48,15 @@ class Column:
         else:
             values = list(chain.from_iterable(piece.values for piece in pieces))
         return cls(values, np.concatenate(lengths) if lengths else None)
+
+
+def _numbers(rows: Sequence[Any]) -> Any:
+    """An array of the same numbers, where that holds them all as they are; else the rows."""
+    kinds = set(map(type, rows))
+    kind = next((one for one in (int, float) if kinds == {one}), None)
+    if kind is None or (kind is int and not -(2**63) <= min(rows) <= max(rows) < 2**63):
+        return rows
+    return np.fromiter(rows, np.dtype(kind), len(rows))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,9 +154,9 @@ def _gathered(columns: Mapping[str, Column]) -> dict[str, Column]:
     """Rows of one token each as sequences: by id, in the order of position, else of the file."""
     rows = len(columns["logprobs"].values)
     names = columns["id"].values if "id" in columns else [0] * rows
-    code: dict[Any, int] = {}
     names = names.tolist() if isinstance(names, np.ndarray) else names
-    group = np.fromiter((code.setdefault(name, len(code)) for name in names), np.int64, rows)
+    code = {name: n for n, name in enumerate(dict.fromkeys(names))}
+    group = np.fromiter(map(code.__getitem__, names), np.int64, rows)
     if "position" in columns:
         order = np.lexsort((np.asarray(columns["position"].values, np.float64), group))
     else:

@@ -20,8 +20,11 @@ def shift(pairs: Pairs) -> tuple[Shift, Pairs]:
         np.clip(np.nan_to_num(log_odds(v), nan=LOGPROB_FURTHEST), -LOGPROB_FURTHEST, LOGPROB_FURTHEST)
         for v in _values(pairs)
     ]
-    places = {by: _shifted(pairs, by) for by in range(-MOST, MOST + 1)}
-    found = {by: _correlation(sides[0][a], sides[1][b]) for by, (a, b) in places.items() if a.size >= LOGPROB_TOKENS}
+    found = {}
+    for by in range(-MOST, MOST + 1):
+        a, b = _shifted(pairs, by)
+        if a.size >= LOGPROB_TOKENS:
+            found[by] = _correlation(sides[0][a], sides[1][b])
     if 0 not in found:
         return Shift(found=False, tested=False), pairs
     best = max(found, key=lambda by: (found[by], -abs(by)))
@@ -33,7 +36,7 @@ def shift(pairs: Pairs) -> tuple[Shift, Pairs]:
     )
     if not result.found:
         return Shift(found=False, by=0, agreement=found[0], before=found[0]), pairs
-    a, b = places[best]
+    a, b = _shifted(pairs, best)
     return result, pairs.only(a).with_values(candidate=pairs.candidate[b])
 
 
@@ -55,10 +58,11 @@ def _values(pairs: Pairs) -> tuple[Array, Array]:
 
 def _shifted(pairs: Pairs, by: int) -> tuple[Array, Array]:
     """Indices of the reference and of the candidate, ``by`` places later in the same sequence."""
-    size = len(pairs) - abs(by)
-    early, late = np.arange(max(size, 0)), np.arange(max(size, 0)) + abs(by)
-    same = (pairs.sequence[early] == pairs.sequence[late]) & (pairs.position[late] - pairs.position[early] == abs(by))
-    early, late = early[same], late[same]
+    size, behind = max(len(pairs) - abs(by), 0), slice(abs(by), None)
+    early = np.flatnonzero(
+        (pairs.sequence[:size] == pairs.sequence[behind]) & (pairs.position[behind] - pairs.position[:size] == abs(by))
+    )
+    late = early + abs(by)
     return (early, late) if by >= 0 else (late, early)
 
 
