@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from tests.corpus import apart
+from tests.corpus.apart import Check, Planned
 from tests.corpus.exports.models import MODELS
 
 from whydiff.records import Diagnosis, Verdict
@@ -101,7 +101,8 @@ PLANTED = (
     Planted("leaky slope", attribute("LeakyRelu", "alpha", 0.01), ("FO003", "FO001", "FO008"), ""),
     Planted("a factor", baked(0.02, 12.0, 1.5), ("FO003", "FO008", "FO001"), ""),
 )
-BOTH = (False, True)
+EXPORTERS = {"torchscript": False, "dynamo": True}
+CASES = {f"{model} [{by}]": (model, dynamo) for model in MODELS for by, dynamo in EXPORTERS.items()}
 
 
 def exported(name: str, folder: Path, *, dynamo: bool) -> tuple[torch.nn.Module, torch.Tensor, Path]:
@@ -139,51 +140,52 @@ def changes_anything(path: Path, other: Path, x: torch.Tensor) -> bool:
     )
 
 
-def main() -> int:
-    """Print what is not as it should be, and the sums."""
-    warnings.filterwarnings("ignore")
-    wanted = sys.argv[1:]
-    right = placed = named = planted = wrong = models = 0
-    begin = time.perf_counter()
-    for name in MODELS:
-        if wanted and not any(word in name for word in wanted):
-            continue
-        for dynamo in BOTH:
-            with tempfile.TemporaryDirectory() as folder:
-                model, x, path = exported(name, Path(folder), dynamo=dynamo)
-                found = checked(model, path, x)
-                models += 1
-                good = found.verdict in (Verdict.IDENTICAL, Verdict.ROUNDING)
-                right += good
-                where = f"{name} [{'dynamo' if dynamo else 'torchscript'}]"
-                if not good:
-                    told = "; ".join(f"{o.site} {o.evidence[0].statement}" for o in found.origins)
-                    print(f"{where}: {found.verdict} {found.reason} {told}", flush=True)
-                for plant in PLANTED:
-                    other = Path(folder) / "changed.onnx"
-                    changed = onnx.load(path)
-                    if not plant.change(changed):
-                        continue
-                    onnx.save(changed, other)
-                    if not changes_anything(path, other, x):
-                        continue
-                    planted += 1
-                    found = checked(model, other, x)
-                    sure = [c for c in found.causes if c.status == "confirmed"]
-                    at = len(found.origins) == 1
-                    said = any(c.code in plant.codes and plant.says in c.says for c in sure)
-                    false = [c for c in sure if c.code not in plant.codes]
-                    placed, named, wrong = placed + at, named + said, wrong + len(false)
-                    if not (at and said) or false:
-                        told = "; ".join(f"{c.code} {c.status} {c.says}" for c in found.causes if c.code != "CP003")
-                        origins = ", ".join(str(o.site) for o in found.origins)
-                        print(f"{where} {plant.name}: {found.verdict} at [{origins}] {told}", flush=True)
-    print(
-        f"right {right} of {models}, placed {placed} of {planted}, named {named} of {planted}; confirmed wrongly {wrong}; "
-        f"{time.perf_counter() - begin:.0f} s"
+def case(name: str) -> Iterator[Planned | Check]:
+    """One model of one exporter: as it is, and with each change that it has a place for and that changes its numbers."""
+    made, dynamo = CASES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        model, x, path = exported(made, Path(folder), dynamo=dynamo)
+        files = {f"{name} {plant.name}": (plant, file) for plant, file in _changed(path, x)}
+        yield [(name, "right"), *((one, "planted") for one in files)]
+        yield as_it_is(name, checked(model, path, x))
+        for one, (plant, file) in files.items():
+            yield as_planted(one, plant, checked(model, file, x))
+
+
+def _changed(path: Path, x: torch.Tensor) -> Iterator[tuple[Planted, Path]]:
+    for number, plant in enumerate(PLANTED):
+        model, file = onnx.load(path), path.with_name(f"{number}.onnx")
+        if plant.change(model):
+            onnx.save(model, file)
+            if changes_anything(path, file, x):
+                yield plant, file
+
+
+def as_it_is(name: str, found: Diagnosis) -> Check:
+    """A right file is `identical` or `rounding`, and nothing is confirmed but what rounds in another order."""
+    right = found.verdict in (Verdict.IDENTICAL, Verdict.ROUNDING)
+    sure = tuple(
+        f"{c.code}: {c.says}" for c in found.causes if c.status == "confirmed" and c.verdict is not Verdict.ROUNDING
     )
-    return int(wrong > 0)
+    told = "; ".join(f"{o.site} {o.evidence[0].statement}" for o in found.origins)
+    return Check(
+        name=name, kind="right", placed=right, named=right, wrong=sure, told=f"{found.verdict} {found.reason} {told}"
+    )
+
+
+def as_planted(name: str, plant: Planted, found: Diagnosis) -> Check:
+    """A change is the only origin, and a confirmed cause names it."""
+    sure = [c for c in found.causes if c.status == "confirmed"]
+    told = "; ".join(f"{c.code} {c.status} {c.says}" for c in found.causes if c.code != "CP003")
+    return Check(
+        name=name,
+        kind="planted",
+        placed=len(found.origins) == 1,
+        named=any(c.code in plant.codes and plant.says in c.says for c in sure),
+        wrong=tuple(f"{c.code}: {c.says}" for c in sure if c.code not in plant.codes),
+        told=f"{found.verdict} at [{', '.join(str(o.site) for o in found.origins)}] {told}",
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(apart.main("tests.corpus.exports.score", list(CASES), case))

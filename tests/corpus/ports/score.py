@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
-import warnings
 from collections.abc import Iterator
 
 import torch
+from tests.corpus import apart
+from tests.corpus.apart import Check, Planned
 from tests.corpus.ports.images import PORTS as IMAGES
 from tests.corpus.ports.parts import SIZES, Mistake, Port
 from tests.corpus.ports.sequences import PORTS as SEQUENCES
@@ -16,6 +16,7 @@ from whydiff.records import Diagnosis, Verdict
 from whydiff.studies.port import check_port
 
 PORTS: tuple[Port, ...] = (*IMAGES, *SEQUENCES)
+CASES = {f"{port.name} [{size}]": (port, size) for port in PORTS for size in SIZES}
 
 
 def checked(port: Port, size: str, mistake: Mistake | None = None) -> Diagnosis:
@@ -40,53 +41,32 @@ def named(diagnosis: Diagnosis, mistake: Mistake) -> bool:
     return enough and all(word in said for word in mistake.says)
 
 
-def wrong(diagnosis: Diagnosis, mistake: Mistake | None) -> list[str]:
+def wrong(diagnosis: Diagnosis, mistake: Mistake | None) -> tuple[str, ...]:
     """What is confirmed and was not planted."""
     codes = mistake.codes if mistake else ()
-    return [f"{c.code}: {c.says}" for c in diagnosis.causes if c.status == "confirmed" and c.code not in codes]
+    return tuple(f"{c.code}: {c.says}" for c in diagnosis.causes if c.status == "confirmed" and c.code not in codes)
 
 
-def rows(words: list[str]) -> Iterator[tuple[str, bool, bool, list[str], str]]:
-    for port in PORTS:
-        if words and not any(word in port.name for word in words):
-            continue
-        for size in SIZES:
-            found = checked(port, size)
-            right = found.verdict in (Verdict.IDENTICAL, Verdict.ROUNDING)
-            yield f"{port.name} [{size}]", right, right, wrong(found, None), "" if right else found.reason
-            for mistake in port.mistakes:
-                found = checked(port, size, mistake)
-                told = "; ".join(f"{c.code} {c.status} {c.says}" for c in found.causes) or found.reason
-                at = ",".join(o.site.scope for o in found.origins)
-                yield (
-                    f"{port.name} [{size}] {mistake.given}",
-                    placed(found, mistake),
-                    named(found, mistake),
-                    wrong(found, mistake),
-                    f"at {at}: {told}",
-                )
-
-
-def main() -> int:
-    """Print what is not as it should be, and the sums."""
-    warnings.filterwarnings("ignore")
-    sums = {"right": [0, 0], "placed": [0, 0], "named": [0, 0]}
-    confirmed_wrongly, begin = 0, time.perf_counter()
-    for name, place, cause, others, told in rows(sys.argv[1:]):
-        kinds = ("placed", "named") if "{" in name else ("right",)
-        for kind, good in zip(kinds, (place, cause), strict=False):
-            sums[kind][0] += good
-            sums[kind][1] += 1
-        confirmed_wrongly += len(others)
-        if not (place and cause) or others:
-            print(
-                f"{name}: {'' if place else 'NOT PLACED '}{'' if cause else 'NOT NAMED '}{others or ''} {told}",
-                flush=True,
-            )
-    told = ", ".join(f"{kind} {good} of {all_}" for kind, (good, all_) in sums.items())
-    print(f"{told}; confirmed wrongly {confirmed_wrongly}; {time.perf_counter() - begin:.0f} s")
-    return int(confirmed_wrongly > 0)
+def case(name: str) -> Iterator[Planned | Check]:
+    """One port at one size: right, and with each planted mistake."""
+    port, size = CASES[name]
+    mistakes = {f"{name} {mistake.given}": mistake for mistake in port.mistakes}
+    yield [(name, "right"), *((one, "planted") for one in mistakes)]
+    found = checked(port, size)
+    right = found.verdict in (Verdict.IDENTICAL, Verdict.ROUNDING)
+    yield Check(name=name, kind="right", placed=right, named=right, wrong=wrong(found, None), told=found.reason)
+    for one, mistake in mistakes.items():
+        found = checked(port, size, mistake)
+        told = "; ".join(f"{c.code} {c.status} {c.says}" for c in found.causes) or found.reason
+        yield Check(
+            name=one,
+            kind="planted",
+            placed=placed(found, mistake),
+            named=named(found, mistake),
+            wrong=wrong(found, mistake),
+            told=f"at {','.join(o.site.scope for o in found.origins)}: {told}",
+        )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(apart.main("tests.corpus.ports.score", list(CASES), case))
