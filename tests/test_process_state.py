@@ -22,6 +22,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True], ids=["ends", "raises"])
 @pytest.mark.parametrize(("framework", "program"), CASES)
 def test_the_process_is_left_as_it_was(framework: str, program: str, fails: bool) -> None:

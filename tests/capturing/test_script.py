@@ -98,6 +98,7 @@ def runs(project: Path) -> dict[str, subprocess.CompletedProcess[str]]:
     return {name: capture(project, name, *words) for name, words in options.items()}
 
 
+@pytest.mark.slow
 def test_a_script_runs_as_it_would_alone(project: Path, runs: Any) -> None:
     assert runs["other"].returncode == 0, runs["other"].stderr
     assert "argv: ['--lr', '0.02', '--workers', '1'] file: train.py name: __main__" in runs["other"].stdout
@@ -125,6 +126,7 @@ def test_an_exception_prints_the_scripts_own_traceback(project: Path) -> None:
     assert max(call.site.step for call in trace.calls if call.site.phase == "update") == 1
 
 
+@pytest.mark.slow
 def test_two_traces_of_scripts_are_compared(project: Path, runs: Any) -> None:
     same = command(project, "compare", "plain", "again")
     assert same.returncode == 0, same.stderr
@@ -134,6 +136,7 @@ def test_two_traces_of_scripts_are_compared(project: Path, runs: Any) -> None:
     assert "update" in other.stdout and "IDENTICAL" not in other.stdout.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_a_killed_script_leaves_its_complete_steps(project: Path, runs: Any) -> None:
     assert runs["killed"].returncode == 137
     trace = open_trace(project / "killed")
@@ -145,6 +148,7 @@ def test_a_killed_script_leaves_its_complete_steps(project: Path, runs: Any) -> 
     assert "the candidate is incomplete" in report.stdout, report.stderr
 
 
+@pytest.mark.slow
 def test_a_trace_in_the_way_is_a_usage_error(project: Path, runs: Any) -> None:
     done = capture(project, "plain")
     assert done.returncode == 2 and "Traceback" not in done.stderr

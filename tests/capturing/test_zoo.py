@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.scores.commands import done
 from tests.scores.zoo.run import TABLE
 
@@ -22,6 +23,7 @@ SAMPLE = (
 )
 
 
+@pytest.mark.slow
 def test_kinds_of_program_under_captures() -> None:
     zoo = done("tests.scores.zoo", "--quick", *SAMPLE)
     assert zoo.returncode == 0, zoo.stdout + zoo.stderr
@@ -32,6 +34,7 @@ def test_the_table_has_sixty_kinds_and_more() -> None:
     assert {kind.name for kind in TABLE.values() if kind.op} and {kind.name for kind in TABLE.values() if not kind.op}
 
 
+@pytest.mark.slow
 def test_captures_that_are_ended() -> None:
     killed = done("tests.scores.killed", "14")
     assert killed.returncode == 0, killed.stdout + killed.stderr

@@ -21,6 +21,7 @@ def given(page: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_tutorial_runs(page: Path, request: pytest.FixtureRequest) -> None:
     namespace = given(page, request)

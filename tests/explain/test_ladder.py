@@ -64,6 +64,7 @@ def test_a_decomposition_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_lowering_is_named() -> None:
     """Inductor of PyTorch 2.13 multiplies whole numbers made by ``arange`` in 32 bits (pytorch#175966)."""
 

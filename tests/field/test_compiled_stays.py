@@ -114,6 +114,7 @@ PROGRAMS: dict[str, Callable[[], Callable[[], Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_same_bits_before_and_after(name: str) -> None:
     torch.manual_seed(0)

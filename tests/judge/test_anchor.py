@@ -327,6 +327,7 @@ with whydiff.capture(sys.argv[1], payloads=sys.argv[2]):
 """
 
 
+@pytest.mark.slow
 def test_recorded_bits_decide_whatever_the_reader_computes(tmp_path: Path) -> None:
     for name, capability in (("a", "default"), ("b", "")):
         for payloads in ("all", "none"):

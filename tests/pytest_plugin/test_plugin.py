@@ -184,6 +184,7 @@ def test_golden_traces(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
     broken.stdout.fnmatch_lines(["E   whydiff.Differs: *"])
 
 
+@pytest.mark.slow
 def test_with_xdist(project: pytest.Pytester) -> None:
     project.makepyfile(test_golden=GOLDEN, test_marks=MODEL + DEFECT)
     options = ("-n", "2", "--whydiff-update", "--junitxml=j.xml", "--whydiff-sarif=s.sarif")

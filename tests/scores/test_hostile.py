@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from tests.scores.changed_traces import Traces, operators
 from tests.scores.commands import done
 
 
+@pytest.mark.slow
 def test_changed_files_give_clear_errors_or_honest_reports() -> None:
     """And every two-hundredth operator, executed alone, changes nothing."""
     hostile = done("tests.scores.hostile", "--traces", "16", "--artifacts", "20", "--operators", "200")

@@ -95,6 +95,7 @@ def exchanges(trace: DiskTrace) -> list[tuple[Collective, Call]]:
     return [(told, call) for call in trace.calls if (told := Collective.of(call.arguments)) is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_every_collective_is_there_with_its_ranks_and_the_values_that_it_wrote(
     traces: dict[int, DiskTrace], rank: int
@@ -170,6 +171,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_an_op_of_several_does_not_end_the_waiting_for_a_collective(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(WAITING)
     done = launched(tmp_path, "run.trace", "program.py")

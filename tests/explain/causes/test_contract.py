@@ -8,6 +8,7 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,8 @@ from whydiff.studies.matrix import Matrix, MatrixOptions, run_matrix, settings
 
 DOCS = Path(__file__).parents[3] / "docs"
 CODES = [detector.code for detector in detectors()]
+SLOW = ("CP005", "DS001", "DS002", "DS003", "DS004", "DS005", "DS006")
+"""Causes whose examples compile on a ladder or start processes: seconds each."""
 BY_MATRIX = {
     "EN001": "WHYDIFF_TEST_RELEASE=1.0.0",
     "EN002": "WHYDIFF_TEST_ONEDNN=0",
@@ -33,6 +36,11 @@ LOCATED = ("CP002", "DS003", "EN003", "FO005", "FO009", "ND001", "PR001", "PR007
 """Causes whose example is located only: what takes them away carries a part of the reference into the candidate."""
 ON_AN_ACCELERATOR = ("PR005",)
 """The CPU backend ignores what these change, and the experiment finds just that."""
+
+
+def each(*but: str) -> list[Any]:
+    """The codes, those of examples that take long marked as slow."""
+    return [pytest.param(code, marks=pytest.mark.slow) if code in SLOW else code for code in CODES if code not in but]
 
 
 @cache
@@ -80,12 +88,12 @@ def test_every_cause_gets_a_page_and_the_checked_in_list_names_them_all(tmp_path
     assert re.findall(r"^\| ([A-Z]{2}\d{3}) \|", listed, re.MULTILINE) == CODES
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", each())
 def test_the_example_fires_its_cause_and_no_other(code: str) -> None:
     assert {cause.code for cause in diagnosis(code).causes} == {code}
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", each())
 def test_what_is_found_has_evidence_and_a_remedy(code: str) -> None:
     for cause in of(code):
         assert cause.name == by_code(code).name
@@ -96,21 +104,21 @@ def test_what_is_found_has_evidence_and_a_remedy(code: str) -> None:
         assert cause.remedy.text
 
 
-@pytest.mark.parametrize("code", [code for code in CODES if code not in BY_MATRIX])
+@pytest.mark.parametrize("code", each(*BY_MATRIX))
 def test_the_code_to_paste_is_python(code: str) -> None:
     for cause in of(code):
         assert cause.remedy is not None
         compile(cause.remedy.code, code, "exec")
 
 
-@pytest.mark.parametrize("code", [code for code in CODES if code not in (*BY_MATRIX, *ON_AN_ACCELERATOR)])
+@pytest.mark.parametrize("code", each(*BY_MATRIX, *ON_AN_ACCELERATOR))
 def test_the_example_is_confirmed_by_experiment(code: str) -> None:
     assert [cause.status for cause in of(code)] == ["located" if code in LOCATED else "confirmed"]
     assert of(code)[0].experiments
     assert not of(code)[0].inert
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", each())
 def test_it_is_not_confirmed_on_its_impostors(code: str) -> None:
     pairs = list(by_code(code).impostors())
     assert len(pairs) >= 2
@@ -135,6 +143,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", BY_MATRIX)
 def test_a_cause_outside_the_program_is_confirmed_by_running_it_elsewhere(code: str, matrix: Matrix) -> None:
     if code == "EN004" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
@@ -149,12 +158,12 @@ def test_a_cause_outside_the_program_is_confirmed_by_running_it_elsewhere(code: 
     ]
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", each())
 def test_a_status_that_is_not_confirmed_says_why(code: str) -> None:
     assert all(cause.reason for cause in of(code) if cause.status != "confirmed")
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", each())
 def test_the_diagnosis_can_be_written_as_json(code: str) -> None:
     assert [cause["code"] for cause in diagnosis(code).to_dict()["causes"]] == [code]
 

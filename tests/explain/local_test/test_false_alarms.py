@@ -21,17 +21,20 @@ def judged() -> list[tuple[str, bool, LocalResult]]:
         ]
 
 
+@pytest.mark.slow
 def test_no_benign_pair_is_called_a_defect(judged: list[tuple[str, bool, LocalResult]]) -> None:
     assert len(judged) >= 500
     wrong = [(name, str(r.verdict), r.reason) for name, _, r in judged if r.verdict.value != "rounding"]
     assert not wrong
 
 
+@pytest.mark.slow
 def test_the_benign_pairs_are_not_all_equal(judged: list[tuple[str, bool, LocalResult]]) -> None:
     differing = collections.Counter(name.rpartition(": ")[0].split()[-1] for name, other, _ in judged if other)
     assert all(differing[dtype] >= 20 for dtype in ("float32", "bfloat16", "float16")), differing
 
 
+@pytest.mark.slow
 def test_flash_attention_in_16_bits_is_benign_although_it_rounds_worse(
     judged: list[tuple[str, bool, LocalResult]],
 ) -> None:

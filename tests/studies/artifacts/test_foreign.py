@@ -142,6 +142,7 @@ def test_hdf5_follows_no_link_and_fills_nothing_that_is_only_declared(tmp_path: 
     assert set(content.tensors) == {"w"} and set(content.skipped) == {"link", "soft", "huge", "loop"}
 
 
+@pytest.mark.slow
 def test_changed_bytes_give_content_or_a_clear_error() -> None:
     """A sample; ``--count 2000`` changes many."""
     told = done("tests.scores.foreign", "--count", "16")

@@ -398,6 +398,7 @@ def test_bytes_that_carry_no_value_are_told(tmp_path: Path) -> None:
     assert count.what == "bytes that hold no number and no value" and count.examples == ("x.json",)
 
 
+@pytest.mark.slow
 def test_the_order_of_a_directory_and_of_a_set_changes_nothing(tmp_path: Path) -> None:
     """The same trees, written in another order and read under another hash seed, give the same JSON, byte for byte."""
     words = [f"word{n}" for n in range(20)]

@@ -43,6 +43,7 @@ def pair(matrix: Matrix, candidate: int) -> Pairing:
     return found
 
 
+@pytest.mark.slow
 def test_another_instruction_set_is_rounding_and_one_of_three_variables_is_responsible(matrix: Matrix) -> None:
     found = pair(matrix, 1)
     assert found.verdict == "rounding", found.reason
@@ -120,6 +121,7 @@ def test_an_answer_that_cannot_be_read_is_asked_for_again(
     assert (again.status, again.resumed) == ("done", False)
 
 
+@pytest.mark.slow
 def test_a_matrix_that_is_asked_to_end_ends_its_cells(tmp_path: Path) -> None:
     program, started = tmp_path / "slow.py", tmp_path / "started"
     program.write_text(

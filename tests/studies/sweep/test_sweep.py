@@ -195,6 +195,7 @@ def test_cells_of_another_row_or_file_are_refused(tmp_path: Path) -> None:
         whydiff.sweep(torch.relu, rows, batch=(1, 2), resume=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["threads", "processes"])
 def test_any_executor_gives_the_same_study(mixed: Any, where: str) -> None:
     program = Program(mixed_program, "mixed")

@@ -146,6 +146,7 @@ def test_lost_momentum_is_proven_in_the_step_alone() -> None:
     assert statuses(found) == {("TR002", "confirmed")}
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_every_step_before(script: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     watching = (

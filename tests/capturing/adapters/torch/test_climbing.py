@@ -82,6 +82,7 @@ def test_an_operator_can_be_carried_out_by_its_decomposition() -> None:
         assert torch.equal(torch.nn.functional.hardtanh(x), x.clamp(-1, 1))
 
 
+@pytest.mark.slow
 def test_draws_can_be_those_of_compiled_code() -> None:
     def noisy() -> torch.Tensor:
         return torch.randn(8)

@@ -42,6 +42,7 @@ print(diagnosis.origins[0].site.scope, len(diagnosis.origins), (peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_two_models_of_200_mb() -> None:
     """Peak beyond both models: a constant number of single tensors, whatever the depth.
 
