@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import explained
+from whydiff.explain.causes._folder import new_folder
 from whydiff.explain.causes._settings import enough
 from whydiff.records import Cause, Environment, Evidence, Origin, Remedy, Verdict
 
@@ -134,8 +131,7 @@ def doctored(program: Any, change: Environments) -> tuple[str, str]:
     from whydiff.numbers.fingerprint import fingerprint_bytes
     from whydiff.records import Payload, RecordedTrace
 
-    folder = Path(tempfile.mkdtemp(prefix="whydiff-example-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = new_folder()
     run = for_target(program).run(program, (), {})
     for side in ("whole", "candidate"):
         with TraceWriter(folder / side, framework="torch", level="op") as writer:

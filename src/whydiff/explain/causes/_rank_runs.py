@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,6 +13,7 @@ from typing import Any
 
 from whydiff.capturing.record import capture
 from whydiff.errors import CaptureError
+from whydiff.explain.causes._folder import new_folder
 
 SECONDS = 120
 """After which ranks of an example are ended."""
@@ -37,8 +35,7 @@ def recorded(program: Callable[[int, int], Any], ranks: int = 1) -> str:
     Raises:
         CaptureError: a process failed, or did not end in `SECONDS`; what it was raised from has the traceback.
     """
-    folder = Path(tempfile.mkdtemp(prefix="whydiff-ranks-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = new_folder()
     context = get_context("forkserver")
     context.set_forkserver_preload(_IMPORTED)
     children = [context.Process(target=_run, args=(program, rank, ranks, folder)) for rank in range(ranks)]

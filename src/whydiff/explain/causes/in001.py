@@ -11,6 +11,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._differs import factor_of, reading, statement
 from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._folder import new_folder
 from whydiff.explain.causes._state import Difference, remember, touched
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.tolerance import CANCELLED_SHARE, ROUNDING_LEVEL, UNIT_ROUNDOFF
@@ -100,9 +101,6 @@ class InputDiffers(CauseRule):
 
     def example(self) -> tuple[Any, Any]:
         """Two recordings of one module; the paths of their traces."""
-        import tempfile
-        from pathlib import Path
-
         import torch
 
         from whydiff.capturing.adapters import for_target
@@ -113,7 +111,7 @@ class InputDiffers(CauseRule):
         x = torch.randn(2, 8)
         other = x.clone()
         other[1, 5] += 0.25
-        folder = Path(tempfile.mkdtemp(prefix="whydiff-"))
+        folder = new_folder()
         for name, value in (("reference", x), ("candidate", other)):
             save(for_target(model).run(model, (value,), {}).capture(), folder / f"{name}.trace")
         return folder / "reference.trace", folder / "candidate.trace"
