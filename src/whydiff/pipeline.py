@@ -18,7 +18,6 @@ from whydiff.errors import Failures, Interrupted, TraceError, WhydiffError, atte
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
-from whydiff.explain.reruns import rerun
 from whydiff.explain.scaling import Modes, Scaling, measure_scaling
 from whydiff.judge.anchor import anchored, inside
 from whydiff.judge.each_origin import judge_origins, needs_local_test
@@ -27,7 +26,7 @@ from whydiff.judge.left_out import left_out, not_lifted, notes_on
 from whydiff.judge.listing import listing, taken
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.outputs import Anchor, anchor
-from whydiff.judge.outside import outside
+from whydiff.judge.outside import outside, unobserved
 from whydiff.judge.parting import partings, with_margins
 from whydiff.judge.ranked import compare_ranked
 from whydiff.judge.ranking import rank
@@ -252,7 +251,9 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
     observed = inside(case, *judge(case, origins, causes, scaling), causes)
     untold = observed.changed or observed.agree or observed.verdict is Verdict.INCONCLUSIVE
     if not returned.agree and untold and not observed.varying:
-        observed = replace(observed, rerun=attempted("the reruns in float64", lambda: rerun(case), None))
+        plainly = observed.agree and not observed.changed
+        told = attempted("the reruns in float64", lambda: unobserved(case, returned, plainly), None)
+        observed = replace(observed, rerun=told)
     if not observed.agree and not observed.varying:
         observed = replace(observed, outside=outside(case, returned, observed.verdict))
     verdict, reason = anchored(returned, observed)

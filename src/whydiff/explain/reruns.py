@@ -9,21 +9,21 @@ made as narrow, or keeps its 16-bit values wide, and must give its outputs bit f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from whydiff.capturing.adapters import Run
 from whydiff.explain.case import Case
 from whydiff.explain.scale import Difference, Scale, choices, difference, graver, worst
-from whydiff.explain.sides import Side
+from whydiff.explain.sides import SIDES, Side
+from whydiff.explain.written import followed
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.tolerance import CANCELLED_SHARE, PRECISION_CLASS_RATIO, ROUNDING_LEVEL, UNIT_ROUNDOFF
 from whydiff.pair.slices import counterparts
 from whydiff.records import Intervention, Output, Payload, Slot, Trace, Verdict
 
-SIDES: tuple[Side, Side] = ("reference", "candidate")
 NARROW: tuple[Literal["float16", "bfloat16"], ...] = ("float16", "bfloat16")
 
 _Given = Mapping[Slot, Payload]
@@ -41,6 +41,7 @@ class Rerun:
         reproduced: at which precision one side gives the other's outputs bit for bit, as a sentence; empty: at none.
         words: only words differ, and in float64 they agree.
         unit: unit roundoff of the outputs' coarsest dtype.
+        recorded: the recorded programs were carried out, not the live ones.
     """
 
     scale: Scale | None
@@ -49,17 +50,19 @@ class Rerun:
     reproduced: str = ""
     words: bool = False
     unit: float = UNIT_ROUNDOFF["float32"]
+    recorded: bool = False
 
     @property
     def decides(self) -> bool:
         """Whether a difference that stays is another function's.
 
         A program that casts by itself gives the same numbers in float64 as before, rounding and all; then the difference
-        must be more than rounding makes of an output: over half of its digits (`CANCELLED_SHARE`).
+        must be more than rounding makes of an output: over half of its digits (`CANCELLED_SHARE`). Of a record always: what
+        was made outside of it is rounded already.
         """
         assert self.scale is not None
-        apart = self.scale.double
-        return apart.discrete or min(self.errors) > 0 or apart.mean > self.unit**CANCELLED_SHARE * apart.magnitude
+        apart, follow = self.scale.double, min(self.errors) > 0 and not self.recorded
+        return apart.discrete or follow or apart.mean > self.unit**CANCELLED_SHARE * apart.magnitude
 
     @property
     def verdict(self) -> Verdict:
@@ -79,7 +82,7 @@ class Rerun:
             return "run plainly in float64, the words agree"
         if self.reproduced or self.scale is None:
             return self.reproduced or "a program does not follow into float64"
-        text = f"run plainly in float64: {self.scale}"
+        text = f"{'carried out' if self.recorded else 'run plainly'} in float64: {self.scale}"
         if self.scale.nature not in ("equal", "rounding"):
             return text
         ours, theirs = self.errors
@@ -111,6 +114,39 @@ def rerun(case: Case, only: tuple[Slot, ...] = ()) -> Rerun | None:
     """
     found: Rerun | None = case.shared(f"reruns {only}", lambda: _rerun(case, only))
     return found
+
+
+def recorded(
+    case: Case, outputs: Mapping[Slot, tuple[Payload, Payload]], only: Collection[Slot] | None = None
+) -> Rerun | None:
+    """The scaling test on what calls wrote and Python handed out, from the record alone; None: that does not tell.
+
+    Args:
+        case: the pair of runs.
+        outputs: both sides of all that holds numbers; a difference that stays in one of them decides, one that vanishes
+            only if all that differ were found again.
+        only: outputs that are looked at; None: all.
+    """
+    alike = {slot: both for slot, both in outputs.items() if both[0].bits.shape == both[1].bits.shape}
+    found = case.shared("followed outputs", lambda: followed(case, alike))
+    wanted = outputs if only is None else only
+    differing = {slot for slot in wanted if compare_payloads(*outputs[slot]).status != "agrees"}
+    plain = [{slot: both[n].plain for slot, both in found.items()} for n in (0, 1)]
+    exact = [{slot: both[n].exact for slot, both in found.items()} for n in (0, 1)]
+    floats, chosen = (
+        worst(
+            *({slot: how(one[slot], other[slot]) for slot in differing & found.keys()} for one, other in (plain, exact))
+        )
+        for how in (difference, choices)
+    )
+    scale = graver(floats, chosen)
+    if scale is None or (scale.nature != "stays" and not differing <= found.keys()):
+        return None
+    errors = _error(exact[0], plain[0]), _error(exact[1], plain[1])
+    unit = _unit(plain)
+    if scale.nature in ("equal", "rounding"):
+        return Rerun(scale, errors, _coarse(errors, unit), unit=unit, recorded=True)
+    return Rerun(scale, errors, unit=unit, recorded=True)
 
 
 def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
@@ -230,4 +266,4 @@ def _coarse(errors: tuple[float, float], unit: float) -> Literal["", "reference"
     return "reference" if errors[0] > errors[1] else "candidate"
 
 
-__all__ = ["NARROW", "SIDES", "Rerun", "changed_by_looking", "computes_in", "rerun"]
+__all__ = ["NARROW", "SIDES", "Rerun", "changed_by_looking", "computes_in", "recorded", "rerun"]

@@ -13,6 +13,7 @@ from whydiff.pair.slices import Axis
 from whydiff.records import Alignment, Leaf, Slot, Trace
 
 Side = Literal["reference", "candidate"]
+SIDES: tuple[Side, Side] = ("reference", "candidate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +55,4 @@ class Sides:
         )
 
 
-__all__ = ["Side", "Sides"]
+__all__ = ["SIDES", "Side", "Sides"]

@@ -1,8 +1,8 @@
 """Outputs that no observed op returned: numbers and words that Python made, which the observed runs say nothing of.
 
 Where the observed runs differ mildly (by rounding or by precision), such an output may differ for that reason or for
-another one. Where it holds, on both sides, what one pair of calls wrote (``float(loss)``), the scaling test is made of
-what those calls write; else of the plain programs, run again in float64.
+another one. Where it holds, on both sides, what calls wrote (``float(loss)``), the scaling test is made of what those
+calls write; else of the plain programs, run again in float64.
 """
 
 from __future__ import annotations
@@ -10,20 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from whydiff.capturing.adapters import Executor, replayable
-from whydiff.errors import PayloadError, attempted
+from whydiff.errors import attempted
 from whydiff.explain.case import Case
-from whydiff.explain.reruns import SIDES, rerun
-from whydiff.explain.scale import Scale, choices, difference
-from whydiff.explain.sides import Side
+from whydiff.explain.reruns import Rerun, recorded, rerun
 from whydiff.judge.outputs import Anchor, Compared
-from whydiff.numbers.comparison import compare_payloads
-from whydiff.pair.replay import replay
-from whydiff.records import Call, Lift, Payload, Slot, Verdict
+from whydiff.records import Verdict
 
 _MILD = (Verdict.IDENTICAL, Verdict.ROUNDING, Verdict.PRECISION)
-_Place = tuple[int, int]
-"""A call's index and which of its written values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +41,36 @@ def outside(case: Case, found: Anchor, verdict: Verdict) -> Outside | None:
     if verdict not in _MILD or found.substitute or not left:
         return None
     otherwise: Outside | None = Outside(tuple(left))
-    return attempted("the outputs that no op returned", lambda: _told(case, left), otherwise)
+    return attempted("the outputs that no op returned", lambda: _told(case, found, left), otherwise)
 
 
-def _told(case: Case, left: Sequence[Compared]) -> Outside | None:
-    try:
-        scales = _written(case, [one for one in left if one.numbers is not None])
-    except PayloadError:  # what is returned cannot be made again: the plain programs are asked
-        scales = {}
-    stay = [one for one in left if one.slot in scales and scales[one.slot].nature == "stays"]
+def unobserved(case: Case, found: Anchor, plainly: bool) -> Rerun | None:
+    """What the programs, carried out in float64, say of outputs that differ where the observed runs do not tell.
+
+    Where observing changed nothing the record is asked first: two traces of the runs say what the runs say.
+
+    Args:
+        case: the pair of runs.
+        found: their outputs.
+        plainly: the observed runs are those that gave the outputs, and all of them agree.
+    """
+    told = _by_record(case, found, found.outputs) if plainly else None
+    return told if told is not None and told.verdict is not Verdict.INCONCLUSIVE else rerun(case)
+
+
+def _by_record(case: Case, found: Anchor, looked_at: Sequence[Compared]) -> Rerun | None:
+    numbers = {one.slot: one.numbers for one in found.outputs if one.numbers is not None}
+    told = recorded(case, numbers, [one.slot for one in looked_at if one.numbers is not None])
+    words = any(one.found not in ("equal", "left_out") and one.numbers is None for one in looked_at)
+    return told if told is None or told.verdict is Verdict.SEMANTIC or not words else None
+
+
+def _told(case: Case, found: Anchor, left: Sequence[Compared]) -> Outside | None:
+    told = [(one, _by_record(case, found, [one])) for one in left]
+    stay = [(one, by) for one, by in told if by is not None and by.verdict is Verdict.SEMANTIC]
     if stay:
-        return Outside(tuple(stay), Verdict.SEMANTIC, f"lifted: {scales[stay[0].slot]}")
-    open_ = tuple(one for one in left if one.slot not in scales or scales[one.slot].nature == "between")
+        return Outside(tuple(one for one, _ in stay), Verdict.SEMANTIC, str(stay[0][1]))
+    open_ = tuple(one for one, by in told if by is None or by.verdict is Verdict.INCONCLUSIVE)
     if not open_:
         return None
     plain = rerun(case, tuple(one.slot for one in open_))
@@ -69,67 +80,4 @@ def _told(case: Case, left: Sequence[Compared]) -> Outside | None:
     return None if mild else Outside(open_, plain.verdict, str(plain))
 
 
-def _written(case: Case, outputs: Sequence[Compared]) -> dict[Slot, Scale]:
-    """Of outputs that hold what one pair of calls wrote: those values' difference as they are and in float64."""
-    if not outputs or any(replayable(trace) for trace in (case.reference, case.candidate)):
-        return {}
-    places = [_places(case, side, number, outputs) for number, side in enumerate(SIDES)]
-    pairs = {pair.reference: pair.candidate for pair in case.alignment.pairs}
-    chosen = {
-        one.slot: (here, there)
-        for one in outputs
-        for here in places[0].get(one.slot, ())
-        if (there := (pairs.get(here[0], -1), here[1])) in places[1].get(one.slot, ())
-    }
-    if not chosen:
-        return {}
-    wide = [_values(case, side, {at[n] for at in chosen.values()}, Lift("float64")) for n, side in enumerate(SIDES)]
-    found = {}
-    for one in outputs:
-        if one.slot not in chosen or one.numbers is None:
-            continue
-        lifted = [values.get(at) for values, at in zip(wide, chosen[one.slot], strict=True)]
-        for measure in (difference, choices):
-            single = measure(*one.numbers)
-            double = measure(lifted[0], lifted[1]) if lifted[0] and lifted[1] else None
-            if single is not None and double is not None:
-                found[one.slot] = Scale(single, double, str(one.slot))
-    return found
-
-
-def _places(case: Case, side: Side, number: int, outputs: Sequence[Compared]) -> dict[Slot, set[_Place]]:
-    """Output → where a side's recorded program writes just its values."""
-    wanted = [(one.slot, _flat(one.numbers[number])) for one in outputs if one.numbers is not None]
-    sizes = {payload.bits.size for _, payload in wanted}
-    found: dict[Slot, set[_Place]] = {}
-
-    def look(executor: Executor, call: Call) -> None:
-        for slot, event in enumerate(call.writes):
-            if event.spec.numel not in sizes or event.missing:
-                continue
-            written = _flat(executor.payload(executor.read(event)))
-            for name, payload in wanted:
-                if written.bits.size == payload.bits.size and compare_payloads(payload, written).status == "agrees":
-                    found.setdefault(name, set()).add((call.index, slot))
-
-    replay(case.experiments.executor(side), watch=look)
-    return found
-
-
-def _values(case: Case, side: Side, places: set[_Place], lift: Lift) -> dict[_Place, Payload]:
-    found: dict[_Place, Payload] = {}
-
-    def look(executor: Executor, call: Call) -> None:
-        for slot, event in enumerate(call.writes):
-            if (call.index, slot) in places:
-                found[call.index, slot] = executor.payload(executor.read(event))
-
-    replay(case.experiments.executor(side, lift), watch=look)
-    return found
-
-
-def _flat(payload: Payload) -> Payload:
-    return Payload(payload.bits.reshape(-1), payload.dtype)
-
-
-__all__ = ["Outside", "outside"]
+__all__ = ["Outside", "outside", "unobserved"]
