@@ -7,11 +7,13 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._carried import Seam, seam
 from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._flow import read_from
 from whydiff.explain.causes._looks import leaves
 from whydiff.explain.causes._state import listed
 from whydiff.explain.keys import draws
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
 
 
 class CarriedValueReplaced(CauseRule):
@@ -27,11 +29,14 @@ class CarriedValueReplaced(CauseRule):
 
     Evidence required:
         The ops that only one side has before the value is taken up read nothing but tensors from outside (a checkpoint,
-        weights, constants) or nothing at all, and the other side's value was made by its ops.
+        weights, constants) or nothing at all, and the other side's value was made by its ops. Or a value was carried from
+        round to round on both sides (the same op made it of its own last one and of the same tensors), one side goes on
+        with it, and the other reads something else and nothing of its own any more.
 
     Look-alikes:
-        TR002 if a torch optimizer begins a step with other state. IN001 if both sides read it from outside. FO007 if the
-        ops work on a value that was computed. MD002 if they draw. IN002 and IN003 for positions and masks.
+        TR002 if a torch optimizer begins a step with other state. IN001 if both sides read it from outside. FO006 if both
+        values are read on, in each other's place. FO007 if the ops work on a value that was computed. MD002 if they draw.
+        IN002 and IN003 for positions and masks.
 
     Example:
         A moving average that is copied from the first value after two rounds.
@@ -40,8 +45,9 @@ class CarriedValueReplaced(CauseRule):
         Save what a run carries over, and restore all of it.
 
     How it is verified:
-        By replay: the reference's value takes its place (``replace-op``), and the outputs must become equal bit for bit.
-        That is the reference's own value, so it is located, never confirmed.
+        By replay: the candidate goes on with its own value (``read-from``), the reference with what the candidate takes;
+        the outputs must become equal, both ways. Where the value comes from outside, the reference's takes its place
+        (``replace-op``), which only locates.
 
     References:
         PyTorch, Saving and loading a general checkpoint; optax, checkpointing of optimizer states.
@@ -51,10 +57,13 @@ class CarriedValueReplaced(CauseRule):
     name = "carried-value-replaced"
     says = "the {side} goes on with values it did not compute, the {other} with its own"
     yields_to = ("MD002", "TR002", "IN002")
-    precedes = ("FO007", "FO008")
+    precedes = ("FO006", "FO007", "FO008")
 
     def explain(self, view: View) -> Finding | None:
-        """Ops of one side that make a value from nothing that was computed."""
+        """A value that is carried no further, or ops of one side that make a value from nothing that was computed."""
+        lost = seam(view)
+        if lost is not None:
+            return _lost(view, lost)
         counts = [len(calls) for calls in view.seen.calls]
         if view.origin.kind != "region" or min(counts) or not max(counts) or view.one_function:
             return None
@@ -98,11 +107,12 @@ class CarriedValueReplaced(CauseRule):
         return lambda: run(False), lambda: run(True)
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """A step on the value itself, another first value, another weight of the average."""
+        """A step on the value itself, another first value, another weight; two averages exchanged; another residual."""
         import torch
 
         torch.manual_seed(0)
         x, first, other = torch.randn(4, 8), torch.randn(8), torch.randn(8)
+        weights = [torch.randn(8, 8) / 8 for _ in range(3)]
 
         def run(begin: Any, share: float = 0.8, halved: bool = False) -> Any:
             average = begin * 1.0
@@ -110,9 +120,50 @@ class CarriedValueReplaced(CauseRule):
                 average = share * (average.relu() if halved else average) + torch.tanh(row)
             return average
 
+        def exchanged(at: int = -1) -> Any:
+            fast, slow = first * 1.0, other * 1.0
+            for number, row in enumerate(x):
+                if number == at:
+                    fast, slow = slow, fast
+                fast, slow = 0.5 * fast + torch.tanh(row), 0.9 * slow + torch.tanh(row)
+            return fast - slow.relu()
+
+        def residual(at: int = -1) -> Any:
+            h = x * 1.0
+            for number, weight in enumerate(weights):
+                inner = torch.relu(h @ weight)
+                h = (inner if number == at else h) + torch.tanh(inner)
+            return h
+
         yield (lambda: run(first)), (lambda: run(first, halved=True))
         yield (lambda: run(first)), (lambda: run(other))
         yield (lambda: run(first)), (lambda: run(first, 0.9))
+        yield (lambda: exchanged()), (lambda: exchanged(2))
+        yield (lambda: residual()), (lambda: residual(2))
+
+
+def _lost(view: View, found: Seam) -> Finding:
+    side, case = found.side, view.case
+    traces, names = (case.reference, case.candidate), ("reference", "candidate")
+    taken = found.taken.producer
+    what = traces[side].calls[taken].site if taken >= 0 else listed(x.name for x in leaves(traces[side], found.taken))
+    carried = found.carried[side].site
+    evidence = Evidence(
+        f"the {names[side]} goes on with {what or 'another tensor'}, and nothing reads what {carried} made any more; the "
+        f"{names[1 - side]} goes on with it, and both sides did so {found.rounds} times before",
+        {"side": names[side], "taken": str(what), "carried": str(carried), "rounds": found.rounds},
+    )
+    wanted: Call | None = found.carried[1]
+    if side == 0:  # the candidate, which carries it on, takes what the reference takes
+        theirs = next((p.candidate for p in case.alignment.pairs if p.reference == taken), None)
+        wanted = None if theirs is None else case.candidate.calls[theirs]
+    paired = any(taken == (p.candidate if side else p.reference) for p in case.alignment.pairs)
+    if wanted is not None and paired and not view.seen.calls[side]:
+        given = tuple(read_from(wanted, event) for _, event in found.reads)
+    else:
+        given = view.replace_op()
+    facts = {"side": names[side], "other": names[1 - side]}
+    return Finding(CarriedValueReplaced.code, names[side], Verdict.SEMANTIC, (evidence,), given, facts)
 
 
 def _remedy(finding: Finding) -> Remedy:
