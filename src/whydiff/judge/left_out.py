@@ -74,24 +74,26 @@ def notes_on(case: Case) -> tuple[str, ...]:
             notes.append(f"observing changed the {name}: {trace.observer.note}")
     if case.localization.accounted is False and not _other_dtypes(case):
         notes.append("after resynchronising at every origin the outputs still differ: an origin was missed")
-    if _is_rewritten(case):
-        notes.append(
-            "most calls of the two programs have no counterpart, and they hold the same weights: `whydiff port` compares "
-            "such programs layer by layer, by what reads each weight"
-        )
+    if why := _is_ported(case):
+        notes.append(f"{why}: `whydiff port` compares such programs layer by layer, by what reads each weight")
     return tuple(notes)
 
 
-def _is_rewritten(case: Case) -> bool:
-    """Whether two programs are one model written twice: more calls are left over than paired, and weights are the same."""
+def _is_ported(case: Case) -> str:
+    """Why two programs that differ are one model written twice: in two frameworks, or with few calls in common."""
+    if case.localization.silent or all(compared.status == "agrees" for _, compared in case.localization.outputs):
+        return ""
+    frameworks = case.reference.framework, case.candidate.framework
+    if frameworks[0] != frameworks[1]:
+        return f"one program is written in {frameworks[0]}, the other in {frameworks[1]}"
     left = len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate)
-    if left <= len(case.alignment.pairs) or case.localization.silent:
-        return False
     ours, theirs = (
         {leaf.fingerprint for leaf in trace.leaves if leaf.is_state and leaf.fingerprint and leaf.spec.numel > 1}
         for trace in (case.reference, case.candidate)
     )
-    return bool(ours & theirs)
+    if left <= len(case.alignment.pairs) or not ours & theirs:
+        return ""
+    return "most calls of the two programs have no counterpart, and they hold the same weights"
 
 
 def _other_dtypes(case: Case) -> bool:

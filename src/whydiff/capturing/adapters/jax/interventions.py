@@ -86,7 +86,7 @@ class Changes:
         if leaf is None:
             raise UsageError("The other side has no such array.", where=item.target)
         value = donor.leaf_value(leaf)
-        if not values.is_key(value):
+        if not (isinstance(value, jax.Array) and values.is_key(value)):  # the other side may be another framework's
             value = jax.numpy.asarray(
                 values.host(value)
                 if isinstance(value, (jax.Array, np.ndarray))
