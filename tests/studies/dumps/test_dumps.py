@@ -213,6 +213,45 @@ def test_hidden_and_residual_are_their_sum(tmp_path: Path) -> None:
     assert found.status in ("identical", "within tolerance") and not found.not_paired
 
 
+def ranks(folder: Path, **values: list[torch.Tensor]) -> Path:
+    """Values of several processes, as SGLang's dumper writes them."""
+    folder.mkdir()
+    for index, (name, parts) in enumerate(values.items()):
+        for rank, part in enumerate(parts):
+            tags = {"step": 0, "rank": rank, "dump_index": index, "name": name}
+            torch.save({"value": part}, folder / ("___".join(f"{key}={value}" for key, value in tags.items()) + ".pt"))
+    return folder
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_parts_of_several_ranks_are_one_value(count: int, tmp_path: Path) -> None:
+    """Columns, heads of attention, vocabulary: joined in the order of the ranks; what all ranks have is a copy."""
+    q, heads = torch.randn(2, 5, 24), torch.randn(2, 24, 5, 4)
+    whole = ranks(tmp_path / "whole", norm=[X], q=[q], scores=[heads], out=[X * 2])
+
+    def dump(name: str, **other: list[torch.Tensor]) -> Path:
+        parts = {"q": list(q.chunk(count, -1)), "scores": list(heads.chunk(count, 1))}
+        return ranks(tmp_path / name, **{"norm": [X] * count, **parts, "out": [X * 2] * count, **other})
+
+    for pair in ((whole, dump("a")), (dump("b"), whole)):
+        found = compare_dumps(*pair)
+        assert (found.status, found.not_paired) == ("identical", ())
+        assert sorted(place.how for place in found.places) == ["name", "name", "ranks", "ranks"]
+    wrong = [part + 0.1 * (rank == count - 1) for rank, part in enumerate(q.chunk(count, -1))]
+    found = compare_dumps(whole, dump("c", q=wrong))
+    assert found.start is not None and (found.start.place.scope, found.start.place.how) == ("q", "ranks")
+    assert found.start.before.startswith("norm")
+    turned = compare_dumps(whole, dump("d", q=list(q.chunk(count, -1))[::-1]))
+    assert turned.status == "differs"
+
+
+def test_a_rank_that_holds_something_else_is_no_copy(tmp_path: Path) -> None:
+    found = compare_dumps(ranks(tmp_path / "a", x=[X]), ranks(tmp_path / "b", x=[X, X + 1]))
+    assert found.status == "not compared" and found.not_paired[0].count == 1
+    lost = compare_dumps(ranks(tmp_path / "c", x=[Q]), ranks(tmp_path / "d", x=list(Q.chunk(2, -1))[:1]))
+    assert lost.status == "differs"
+
+
 def test_other_roots_shapes_of_tokens_and_dtypes_correspond(tmp_path: Path) -> None:
     ours = folder_of(tmp_path / "a", model__layers__0=X, model__layers__1=X + 1)
     theirs = folder_of(tmp_path / "b", layers__0=X.reshape(10, 8), layers__1=(X + 1).reshape(10, 8).bfloat16())

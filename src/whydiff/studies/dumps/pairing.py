@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
+from whydiff.studies.dumps.readers.files import natural
 from whydiff.studies.dumps.records import Entry
 
-How = Literal["name", "renamed", "shape", "fused", "split", "sum"]
+How = Literal["name", "renamed", "shape", "ranks", "fused", "split", "sum"]
 MOST_JOINED = 4
 """Values that are joined to make one of the other side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Values that correspond; more than one on a side are joined (or added, where ``how`` is ``sum``)."""
+    """Values that correspond; more than one on a side are joined along an axis (or added, where ``how`` is ``sum``)."""
 
     reference: tuple[Entry, ...]
     candidate: tuple[Entry, ...]
     how: How
+    axis: int = -1
 
 
 def matched(ours: Sequence[Entry], theirs: Sequence[Entry]) -> tuple[list[Match], list[Entry], list[Entry]]:
@@ -46,13 +48,45 @@ def _by_key(ours: Sequence[Entry], theirs: Sequence[Entry], key: Callable[[Entry
     return [Match((entry,), (left.pop(),), how) for entry in ours if (left := waiting.get(key(entry)))]
 
 
+def _ranks(ours: Sequence[Entry], theirs: Sequence[Entry]) -> list[Match]:
+    """Values of several ranks that together are one value of the other side, by their shapes: parts along one axis."""
+    left, right = _by_call(ours), _by_call(theirs)
+    found = []
+    for call in left:
+        sides = left[call], right.get(call, [])
+        parts, whole = sides if len(sides[0]) > 1 else sides[::-1]
+        axis = _axis(parts, whole[0]) if len(whole) == 1 < len(parts) == len({part.rank for part in parts}) else None
+        if axis is not None:
+            found.append(Match(tuple(sides[0]), tuple(sides[1]), "ranks", axis))
+    return found
+
+
+def _by_call(entries: Sequence[Entry]) -> dict[object, list[Entry]]:
+    """The entries of each call of all ranks, rank 2 before rank 10."""
+    found: dict[object, list[Entry]] = {}
+    for entry in sorted(entries, key=lambda entry: natural(entry.rank)):
+        found.setdefault((entry.scope, entry.op.rpartition("#")[2], entry.part, entry.role, entry.around), []).append(
+            entry
+        )
+    return found
+
+
+def _axis(parts: Sequence[Entry], whole: Entry) -> int | None:
+    """The only axis along which parts have another size than the whole, if their sizes there are its size."""
+    shape, shapes = _shape(whole), [_shape(part) for part in parts]
+    if any(len(one) != len(shape) for one in shapes):
+        return None
+    other = [n for n, size in enumerate(shape) if any(one[n] != size for one in shapes)]
+    return other[0] if len(other) == 1 and sum(one[other[0]] for one in shapes) == shape[other[0]] else None
+
+
 def _same_name(ours: Sequence[Entry], theirs: Sequence[Entry]) -> list[Match]:
-    return _by_key(ours, theirs, lambda e: (e.scope, e.op, e.part, e.role, e.around), "name")
+    return _by_key(ours, theirs, lambda e: (e.scope, e.op, e.part, e.role, e.during), "name")
 
 
 def _same_place(ours: Sequence[Entry], theirs: Sequence[Entry]) -> list[Match]:
     """The same path and call, whatever the module's class is called."""
-    return _by_key(ours, theirs, lambda e: (e.scope, e.op.rpartition("#")[2], e.part, e.role, e.around), "name")
+    return _by_key(ours, theirs, lambda e: (e.scope, e.op.rpartition("#")[2], e.part, e.role, e.during), "name")
 
 
 def _other_root(ours: Sequence[Entry], theirs: Sequence[Entry]) -> list[Match]:
@@ -136,6 +170,7 @@ def _key(entry: Entry) -> tuple[int, int]:
 
 
 _PASSES: tuple[Callable[[Sequence[Entry], Sequence[Entry]], list[Match]], ...] = (
+    _ranks,
     _same_name,
     _same_place,
     _other_root,

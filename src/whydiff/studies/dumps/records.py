@@ -23,7 +23,8 @@ class Entry:
         part: which of its values: ``0``, ``1.k`` …
         role: an input or an output.
         order: place in the dump's order.
-        around: step, rank, pass (forward or backward) and whatever else must be equal.
+        around: step, pass (forward or backward) and whatever else must be equal.
+        rank: of the process that dumped it; empty: there is one, or it is not known.
         stored: the numbers, if they were dumped.
         summary: statistics, hashes or printed numbers, where the numbers themselves are not there.
         spec: dtype and shape, as far as they are known.
@@ -35,6 +36,7 @@ class Entry:
     role: Role = "output"
     order: int = 0
     around: str = ""
+    rank: str = ""
     stored: Stored | None = None
     summary: Mapping[str, float | str] = field(default_factory=dict)
     spec: str = ""
@@ -43,7 +45,12 @@ class Entry:
     def name(self) -> str:
         """The place in words."""
         place = " ".join(part for part in (self.scope or "(the whole program)", self.op) if part)
-        return f"{place} {self.role} {self.part}" + (f" [{self.around}]" if self.around else "")
+        return f"{place} {self.role} {self.part}" + (f" [{self.during}]" if self.during else "")
+
+    @property
+    def during(self) -> str:
+        """Step, pass and rank in words."""
+        return " ".join(word for word in (self.around, self.rank) if word)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +83,8 @@ class Place:
         scope: of the reference's module.
         call: the reference's operator, and step, rank and pass: with the scope it tells calls apart.
         role: of the values.
-        how: how they were paired: ``name``, ``renamed``, ``shape``, ``fused``, ``split`` or ``sum``.
+        how: how they were paired: ``name``, ``renamed``, ``shape``, ``ranks`` (parts of one value), ``fused``, ``split``
+            or ``sum``.
         status: what the comparison says.
         reason: a sentence.
         spec: dtype and shape.
@@ -91,7 +99,7 @@ class Place:
     scope: str
     call: tuple[str, str]
     role: Role
-    how: Literal["name", "renamed", "shape", "fused", "split", "sum"]
+    how: Literal["name", "renamed", "shape", "ranks", "fused", "split", "sum"]
     status: Status
     reason: str = ""
     spec: str = ""

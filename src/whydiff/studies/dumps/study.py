@@ -9,6 +9,7 @@ from typing import Literal
 from whydiff.errors import UsageError
 from whydiff.records import Count
 from whydiff.studies.artifacts.content import forget_spooled
+from whydiff.studies.artifacts.items import compare_tensors
 from whydiff.studies.dumps.pairing import Match, matched
 from whydiff.studies.dumps.readers import read_dump
 from whydiff.studies.dumps.records import Dump, Entry, Place, Start, Status
@@ -42,6 +43,8 @@ def compare_dumps(
         matches, missing, extra = matched(ours.entries, theirs.entries)
         matches, extra = _with_residuals(matches, extra, "candidate")
         matches, missing = _with_residuals(matches, missing, "reference")
+        missing = _without_copies([one for match in matches for one in match.reference], missing)
+        extra = _without_copies([one for match in matches for one in match.candidate], extra)
         if not matches:
             raise UsageError(
                 "Nothing corresponds in the two dumps.",
@@ -72,12 +75,12 @@ def _with_residuals(matches: list[Match], lone: list[Entry], side: str) -> tuple
 
     Only where the two have one shape; the match is replaced if the sum is nearer than the first value alone.
     """
-    waiting = {(e.scope, e.op, e.around): e for e in lone if e.role == "output" and e.stored is not None}
+    waiting = {(e.scope, e.op, e.during): e for e in lone if e.role == "output" and e.stored is not None}
     found: list[Match] = []
     used: set[int] = set()
     for match in matches:
         own = match.candidate if side == "candidate" else match.reference
-        other = waiting.get((own[0].scope, own[0].op, own[0].around)) if len(own) == 1 else None
+        other = waiting.get((own[0].scope, own[0].op, own[0].during)) if len(own) == 1 else None
         stored = own[0].stored
         right = other is not None and stored is not None and own[0].role == "output" and own[0].part != other.part
         if not right or other is None or other.stored is None or stored is None or other.stored.shape != stored.shape:
@@ -89,6 +92,26 @@ def _with_residuals(matches: list[Match], lone: list[Entry], side: str) -> tuple
         found.append(summed if nearer else match)
         used |= {id(other)} if nearer else set()
     return found, [entry for entry in lone if id(entry) not in used]
+
+
+def _without_copies(paired: Sequence[Entry], lone: Sequence[Entry]) -> list[Entry]:
+    """What no other rank's paired value of the same call equals, bit for bit: copies are compared with the one."""
+    known: dict[object, list[Entry]] = {}
+    for entry in paired:
+        known.setdefault(_call(entry), []).append(entry)
+    return [
+        entry
+        for entry in lone
+        if not any(one.rank != entry.rank and _equal(one, entry) for one in known.get(_call(entry), []))
+    ]
+
+
+def _call(entry: Entry) -> tuple[str, ...]:
+    return entry.scope, entry.op, entry.part, entry.role, entry.around
+
+
+def _equal(one: Entry, other: Entry) -> bool:
+    return one.stored is not None and other.stored is not None and compare_tensors(one.stored, other.stored) is None
 
 
 def _found(

@@ -30,13 +30,13 @@ def place_of(match: Match) -> Place:
         "reference": " + ".join(entry.name for entry in ours),
         "candidate": " + ".join(entry.name for entry in theirs),
         "scope": ours[0].scope,
-        "call": (ours[0].op, ours[0].around),
+        "call": (ours[0].op, ours[0].during),
         "role": ours[0].role,
         "how": match.how,
         "spec": ours[0].spec,
-        "order": max(entry.order for entry in ours),
+        "order": (min if match.how == "ranks" else max)(entry.order for entry in ours),
     }
-    sides = [_one(entries, match.how) for entries in (ours, theirs)]
+    sides = [_one(entries, match) for entries in (ours, theirs)]
     if sides[0] is None or sides[1] is None:
         status, reason = (
             _summaries(ours[0], theirs[0]) if len(ours) == len(theirs) == 1 else ("not compared", "too large")
@@ -65,7 +65,7 @@ def _status(item: Item, one: Stored, other: Stored) -> Status:
     return item.status
 
 
-def _one(entries: Sequence[Entry], how: str) -> Stored | None:
+def _one(entries: Sequence[Entry], match: Match) -> Stored | None:
     """The entries' numbers as one tensor; None if some were not dumped, or they are too large to be joined."""
     stored = [entry.stored for entry in entries]
     held = [one for one in stored if one is not None]
@@ -76,15 +76,15 @@ def _one(entries: Sequence[Entry], how: str) -> Stored | None:
     if sum(one.numbers for one in held) > MOST:
         return None
     arrays = [values(bits(one), one.dtype) for one in held]
-    if how == "sum":
+    if match.how == "sum":
         total = arrays[0].astype(np.float32)
         for array in arrays[1:]:
             total = total + array
         return in_memory("sum", total)
     if len({one.dtype for one in held}) == 1 and held[0].dtype not in NATIVE:
-        joined = in_memory("joined", np.concatenate([bits(one) for one in held], -1))
+        joined = in_memory("joined", np.concatenate([bits(one) for one in held], match.axis))
         return replace(joined, dtype=held[0].dtype)
-    return in_memory("joined", np.concatenate(arrays, -1))
+    return in_memory("joined", np.concatenate(arrays, match.axis))
 
 
 def _reshaped(one: Stored, other: Stored) -> tuple[Stored, Stored]:

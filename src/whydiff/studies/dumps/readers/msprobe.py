@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _ROLES: tuple[tuple[str, Role], ...] = (
     ("parameters", "input"),
     ("output", "output"),
 )
+_RANK = re.compile(r"rank\d*")
 _PROCESS = re.compile(r"proc\d+")
 """A folder of a run without ranks: the number is the process's, and another one in every run."""
 
@@ -48,7 +50,10 @@ def read(place: Path) -> Dump:
                 "This is no dump.json of msprobe.", where=str(index), expected="an object with 'data'"
             )
         words = [word for word in index.parent.relative_to(place).parts if not _PROCESS.fullmatch(word)]
-        entries += _entries(data, index.parent, "/".join(words), len(entries), skipped)
+        rank = next((word for word in words if _RANK.fullmatch(word)), "")
+        around = "/".join(word for word in words if word != rank)
+        new = _entries(data, index.parent, around, len(entries), skipped)
+        entries += [replace(entry, rank=rank) for entry in new]
     saved = any(entry.stored is not None for entry in entries)
     unknown = () if saved else ("only statistics were dumped: places where they agree may still differ",)
     return Dump(source=str(place), tool="msprobe", entries=tuple(entries), unknown=unknown, skipped=counted(skipped))

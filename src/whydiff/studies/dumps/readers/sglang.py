@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from whydiff.studies.dumps.readers.files import Skipped, content, counted
+from whydiff.studies.dumps.readers.files import Skipped, content, counted, natural
 from whydiff.studies.dumps.records import Dump, Entry, Role
 
 _JOIN = "___"
 _INTRUDED = "non_intrusive__"
-_OWN = ("name", "dump_index", "recompute_status", "duplicate_index")
+_OWN = ("name", "rank", "dump_index", "recompute_status", "duplicate_index")
 
 
 def recognised(place: Path) -> bool:
@@ -25,14 +25,15 @@ def read(place: Path) -> Dump:
     """The entries, in the order in which they were dumped."""
     skipped: Skipped = {}
     found = [(tags, path) for path in place.rglob("*.pt") if (tags := _tags(path))]
-    found.sort(key=lambda one: (one[0].get("rank", ""), int(one[0]["dump_index"])))
+    found.sort(key=lambda one: (int(one[0]["dump_index"]), natural(one[0].get("rank", ""))))
     entries = []
-    calls: dict[tuple[str, str, str], int] = {}
+    calls: dict[tuple[str, ...], int] = {}
     for order, (tags, path) in enumerate(found):
         held = content(path, skipped)
+        rank = f"rank={tags['rank']}" if "rank" in tags else ""
         around = " ".join(f"{key}={value}" for key, value in tags.items() if key not in _OWN)
         scope, role, part = _named(tags["name"])
-        number = calls[scope, part, around] = calls.get((scope, part, around), -1) + 1
+        number = calls[scope, part, around, rank] = calls.get((scope, part, around, rank), -1) + 1
         for name, stored in held.tensors.items():
             if not name.startswith("meta"):
                 inner = name.removeprefix("value").strip(".[]")
@@ -44,6 +45,7 @@ def read(place: Path) -> Dump:
                         role=role,
                         order=order,
                         around=around,
+                        rank=rank,
                         stored=stored,
                         spec=str(stored),
                     )
