@@ -98,3 +98,20 @@ def test_an_op_is_replaced_on_the_candidates_inputs_whichever_run_is_larger(larg
     chain = [Intervention("replace-op", f":sigmoid#{n}", f":tanh#{n}") for n in range(2)]
     assert not case.experiments.try_out(chain[1:]).equal  # the first defect still acts
     assert case.experiments.try_out(chain).mean_abs == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("registered", "speaks"), [(True, "padding"), (False, "begin with 6 in the reference, 0 in the")]
+)
+def test_rows_of_data_are_not_given_the_remedy_of_positions(registered: bool, speaks: str) -> None:
+    table = torch.randn(12, 4, generator=torch.Generator().manual_seed(3))
+    layer = torch.nn.Linear(4, 2)
+    if registered:
+        layer.register_buffer("table", table)
+
+    def run(first: int) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.tanh(layer(table[torch.arange(first, first + 6) % 12]))
+
+    cause = next(c for c in compare(lambda: run(6), lambda: run(0)).causes if c.code == "IN002")
+    assert cause.remedy is not None and speaks in cause.remedy.text

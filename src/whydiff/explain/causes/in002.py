@@ -168,7 +168,9 @@ def _finding(
             )
         )
     verdict = Verdict.ROUNDING if harmless else Verdict.SEMANTIC
-    facts = {"first": max(0, int(ours.max()) - ours.shape[-1] + 1) if ours.ndim else 0}
+    first, other = (max(0, int(one.max()) - one.shape[-1] + 1) if one.ndim else 0 for one in (ours, theirs))
+    of_model = len(offsets) > 1 or Role.TABLE not in roles or _of_model(case, taker)
+    facts = {"first": first, "other": other, "of_model": of_model}
     return Finding(PositionsDiffer.code, text, verdict, tuple(evidence), interventions, facts)
 
 
@@ -188,11 +190,26 @@ def _shift(view: View, ours: Array, theirs: Array) -> tuple[Intervention, ...]:
 def _remedy(finding: Finding) -> Remedy:
     """The positions that the reference has: counted from the first token that is not padding."""
     first = finding.facts["first"]
+    if not finding.facts["of_model"]:
+        other = finding.facts["other"]
+        return Remedy(
+            f"Take the same rows on both sides: they begin with {first} in the reference, {other} in the candidate."
+        )
     text = "Give both sides the same positions, counted from the first token that is not padding"
     if not first:
         return Remedy(f"{text}.", "positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)\n")
     code = f"mask = attention_mask.long()\npositions = mask.cumsum(-1) * mask + {first - 1}\n"
     return Remedy(f"{text}, whose position is {first} in the reference (RoBERTa: padding_idx + 1).", code)
+
+
+_OWNED = ("parameter", "buffer", "non_persistent_buffer")
+
+
+def _of_model(case: Case, taker: Call) -> bool:
+    """Whether an op takes rows of a tensor that the model owns, as a table of positions is and rows of data are not."""
+    trace = next(trace for trace in (case.reference, case.candidate) if taker in trace.calls)
+    tables = {event.storage for event in taker.reads if event.producer == -1}
+    return any(leaf.role in _OWNED and leaf.storage in tables for leaf in trace.leaves)
 
 
 def _takes_positions(call: Call, roles: Roles) -> bool:
