@@ -175,3 +175,30 @@ def killed(rank: int, ranks: int) -> None:
     """The last rank dies without a word."""
     if rank == ranks - 1:
         os._exit(7)
+
+
+def mismatched(how: str) -> Program:
+    """After two collectives that are the same, rank 1 calls something else; nothing is sent, so that nobody hangs."""
+    return partial(_mismatched, how)
+
+
+def _mismatched(how: str, rank: int, ranks: int) -> None:
+    import torch
+    import torch.distributed as dist
+    from torch.testing._internal.distributed import fake_pg  # noqa: F401 - its import makes the backend known
+
+    group, other = dist.new_group(backend="fake"), rank == 1
+    model = torch.nn.Linear(4, 4)
+    for step in range(2):
+        x = model(torch.ones(2, 4)).detach()
+        dist.all_reduce(x, group=group)
+        if step == 0 or not other or how == "same":
+            dist.all_reduce(x, group=group)
+        elif how == "kind":
+            dist.broadcast(x, 0, group=group)
+        elif how == "shape":
+            dist.all_reduce(x[:1].clone(), group=group)
+        elif how == "dtype":
+            dist.all_reduce(x.double(), group=group)
+        elif how == "reduction":
+            dist.all_reduce(x, dist.ReduceOp.MAX, group=group)

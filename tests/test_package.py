@@ -81,6 +81,7 @@ def test_public_names_are_these() -> None:
         "batch_invariant",
         "capture",
         "check_port",
+        "check_ranks",
         "compare",
         "compare_artifacts",
         "compare_decoding",

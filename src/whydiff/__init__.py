@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from whydiff.studies.logprobs.study import compare_logprobs
     from whydiff.studies.port import check_port
     from whydiff.studies.ranging import range_audit
+    from whydiff.studies.ranks import check_ranks
     from whydiff.studies.same import Differs, assert_same
     from whydiff.studies.sweep.guard import assert_batch_invariant, batch_invariant
     from whydiff.studies.sweep.study import sweep
@@ -71,6 +72,7 @@ __all__ = [
     "batch_invariant",
     "capture",
     "check_port",
+    "check_ranks",
     "compare",
     "compare_artifacts",
     "compare_decoding",
@@ -90,6 +92,7 @@ _HOMES = {
     "batch_invariant": ("whydiff.studies.sweep.guard", "batch_invariant"),
     "sweep": ("whydiff.studies.sweep.study", "sweep"),
     "capture": ("whydiff.capturing.record", "capture"),
+    "check_ranks": ("whydiff.studies.ranks", "check_ranks"),
     "check_port": ("whydiff.studies.port", "check_port"),
     "compare": ("whydiff.pipeline", "compare"),
     "compare_artifacts": ("whydiff.studies.artifacts.study", "compare_artifacts"),

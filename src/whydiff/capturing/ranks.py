@@ -11,8 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_VARIABLES = (("RANK", "WORLD_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
-"""How launchers tell a process which one it is: torchrun, Open MPI, and MPICH with its kin."""
+_VARIABLES = (
+    ("RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+"""How launchers tell a process which one it is: torchrun, Open MPI, MPICH with its kin, and srun.
+
+Slurm tells a batch script, too, how many tasks the job may have; only srun says how many run together."""
 
 _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 

@@ -61,6 +61,10 @@ class Sink(ABC):
         """All before this is worth keeping if the process dies now."""
         return None
 
+    def about_to_exchange(self, call: Call) -> None:
+        """A collective is about to begin, and may never end: what it is given, without values."""
+        return None
+
 
 def send(trace: Trace, sink: Sink, payloads: str | Iterable[str]) -> None:
     """Give a sink everything that a trace holds; of the full tensors those that are chosen, one at a time.

@@ -20,6 +20,7 @@ from whydiff.cli.logprobs import logprobs
 from whydiff.cli.matrix import matrix
 from whydiff.cli.port import port
 from whydiff.cli.range import range_
+from whydiff.cli.ranks import ranks
 from whydiff.cli.sweep import sweep
 from whydiff.cli.training import training
 
@@ -45,6 +46,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "matrix": matrix,
     "port": port,
     "range": range_,
+    "ranks": ranks,
     "sweep": sweep,
     "training": training,
 }

@@ -44,6 +44,7 @@ HELP = {
             "whydiff training old.py:train new.py:train --band 8",
         ),
     ),
+    "ranks": Help("Are the ranks of one run still replicas?", ("whydiff ranks run.trace",)),
     "sweep": Help(
         "Does a result depend on batch, length or layout?",
         (

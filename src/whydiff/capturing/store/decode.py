@@ -5,13 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from whydiff.capturing.store import strict
 from whydiff.capturing.store.dtypes import carries
 from whydiff.capturing.store.encode import KINDS, PHASES, ROLES
+from whydiff.capturing.store.layout import COPY_AGAIN
 from whydiff.capturing.store.safetensors_file import MAX_DIMENSIONS
-from whydiff.errors import harmless
+from whydiff.errors import TraceFormatError, harmless
 from whydiff.records import Call, Event, Fingerprint, Leaf, Site, TensorSpec
 
 T = TypeVar("T")
@@ -302,3 +304,23 @@ class IndexDecoder:
         if told != here:
             raise ValueError(f"the line counts {told}, but there are {here}")
         self.mark = here
+
+
+def read_lines(index: IndexDecoder, data: bytes, file: Path) -> bool:
+    """Feed every whole line; returns whether the last one is torn.
+
+    Raises:
+        TraceFormatError: a line is damaged.
+    """
+    *lines, rest = data.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            index.feed(line)
+        except ValueError as error:
+            raise TraceFormatError(
+                "A line of the index is damaged.",
+                where=f"{file}, line {number}",
+                actual=str(error),
+                next_step=COPY_AGAIN,
+            ) from error
+    return rest != b""

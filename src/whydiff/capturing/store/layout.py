@@ -16,6 +16,7 @@ from whydiff.errors import TraceFormatError, UsageError
 FORMAT = "whydiff-trace"
 MANIFEST = "manifest.json"
 INDEX = "events.jsonl"
+EXCHANGES = "exchanges.jsonl"
 TEMPORARY = ".tmp"
 SHARD_BYTES = 256 * 2**20
 """A payload shard is closed when it would grow beyond this many bytes (and at every step end)."""
@@ -36,7 +37,7 @@ def is_own_file(name: str) -> bool:
     name = name.removesuffix(TEMPORARY)
     digits = name.removeprefix("payloads-").removesuffix(".safetensors")
     is_number = digits.isascii() and digits.isdigit()
-    return name in (MANIFEST, INDEX) or (is_number and name == shard_name(int(digits)))
+    return name in (MANIFEST, INDEX, EXCHANGES) or (is_number and name == shard_name(int(digits)))
 
 
 def regular_file(root: Path, name: str, next_step: str = COPY_AGAIN) -> Path:

@@ -15,8 +15,9 @@ from whydiff.capturing.limits import Bounds, Limits, Watched
 from whydiff.capturing.ranks import parts
 from whydiff.capturing.sink import payload_key
 from whydiff.capturing.store.check import check_references
-from whydiff.capturing.store.decode import IndexDecoder, Mark, Stored
+from whydiff.capturing.store.decode import IndexDecoder, Mark, Stored, read_lines
 from whydiff.capturing.store.dtypes import NATIVE, TAGS, saved_shape
+from whydiff.capturing.store.exchanges import read_exchanges
 from whydiff.capturing.store.layout import COPY_AGAIN, INDEX, MANIFEST, regular_file, shard_name, trace_directory
 from whydiff.capturing.store.manifest import Manifest, read_manifest
 from whydiff.capturing.store.own import is_own
@@ -96,6 +97,11 @@ class DiskTrace:
     def calls(self) -> Sequence[Call]:
         """In execution order."""
         return self._calls
+
+    @functools.cached_property
+    def exchanges(self) -> Sequence[Call]:
+        """Collectives that began, in order, without values; also those that never ended."""
+        return read_exchanges(self._root, self._calls)
 
     @property
     def leaves(self) -> Sequence[Leaf]:
@@ -323,19 +329,8 @@ def _read_index(data: bytes, file: Path, manifest: Manifest) -> tuple[IndexDecod
             expected=f"{manifest.index_bytes} bytes",
             next_step=COPY_AGAIN,
         )
-    lines = data.split(b"\n")
-    torn = lines.pop() != b""
     index = IndexDecoder()
-    for number, line in enumerate(lines, 1):
-        try:
-            index.feed(line)
-        except ValueError as error:
-            raise TraceFormatError(
-                "A line of the index is damaged.",
-                where=f"{file}, line {number}",
-                actual=str(error),
-                next_step=COPY_AGAIN,
-            ) from error
+    torn = read_lines(index, data, file)
     if manifest.closed and (torn or not index.ended or zlib.crc32(data) != manifest.index_crc32):
         raise TraceFormatError(
             "The index is not the one that was written.",

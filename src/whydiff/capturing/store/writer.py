@@ -18,6 +18,7 @@ from whydiff.capturing.sink import Sink
 from whydiff.capturing.store.at import At
 from whydiff.capturing.store.dtypes import as_saved
 from whydiff.capturing.store.encode import IndexEncoder, line
+from whydiff.capturing.store.exchanges import ExchangeFile
 from whydiff.capturing.store.layout import INDEX, RESERVE, SHARD_BYTES, TEMPORARY, make_room, shard_name
 from whydiff.capturing.store.manifest import NOT_CHECKED, Manifest, write_manifest
 from whydiff.capturing.store.own import wrote
@@ -70,7 +71,7 @@ class TraceWriter(Sink):
         self.path = Path(path)
         self._manifest = Manifest(framework, level, captured=captured or {}, environment=environment or Environment())
         self._shard_bytes, self._tolerant, self._max_bytes = shard_bytes, tolerant, max_bytes
-        self._encoder = IndexEncoder()
+        self._encoder, self._exchanges = IndexEncoder(), ExchangeFile(self.path)
         self._at = At()
         self._marked = self._at
         self._keys: set[str] = set()
@@ -113,11 +114,7 @@ class TraceWriter(Sink):
         return self._gone()
 
     def _gone(self) -> bool:
-        return bool(self.why_ended) or self._elsewhere
-
-    @property
-    def _elsewhere(self) -> bool:
-        return os.getpid() != self._process
+        return bool(self.why_ended) or os.getpid() != self._process
 
     @property
     def leaves_taken(self) -> int:
@@ -137,7 +134,7 @@ class TraceWriter(Sink):
             change: what the counts are once they are written.
         """
         if self._closed:
-            raise _closed(self.path)
+            raise UsageError("The trace is closed already.", where=str(self.path), next_step="Open a new TraceWriter.")
         if self._gone():
             return
         at = self._at
@@ -283,6 +280,12 @@ class TraceWriter(Sink):
         if self._marked != self._at or self._waiting:
             self._mark("mark", self._at.steps)
 
+    def about_to_exchange(self, call: Call) -> None:
+        """Note a collective before it begins: should it never end, this rank's part says where it waits."""
+        if not self._gone():
+            with self._recording(self.path):
+                self._exchanges.add(call)
+
     def close(
         self,
         *,
@@ -333,11 +336,11 @@ class TraceWriter(Sink):
         )
 
     def _finish(self, manifest: Manifest) -> None:
-        if self._elsewhere:  # a forked child: the trace is its parent's
+        if os.getpid() != self._process:  # a forked child: the trace is its parent's
             self._closed = True
             return
         if self._closed:
-            raise _closed(self.path)
+            raise UsageError("The trace is closed already.", where=str(self.path), next_step="Open a new TraceWriter.")
         manifest = replace(manifest, holes=(*manifest.holes, *self._left_out.all()))
         if self.why_ended:
             self._finish_short(manifest)
@@ -394,7 +397,3 @@ class TraceWriter(Sink):
             self._index.truncate(self._marked.size)
         except OSError as another:
             self.why_ended += f"; {one_line(another)}"
-
-
-def _closed(path: Path) -> UsageError:
-    return UsageError("The trace is closed already.", where=str(path), next_step="Open a new TraceWriter.")

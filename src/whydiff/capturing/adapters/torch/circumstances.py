@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from whydiff.capturing.adapters.torch.announcing import Announcing
 from whydiff.capturing.adapters.torch.environment import Flags, rng_state, switches_now
 from whydiff.capturing.adapters.torch.looks import Looks
 from whydiff.capturing.adapters.torch.scopes import Scopes
@@ -25,6 +26,7 @@ class Circumstances(Looks):
     def __init__(self, scopes: Scopes, sink: Callable[[str, Payload], bool] | None, fingerprints: bool) -> None:
         super().__init__(scopes, fingerprints)
         self.sink = sink
+        self.announcing = Announcing()
         self.contexts: list[dict[str, Any]] = []
         self._switches: tuple[Any, ...] = ()
         self._context_index = 0

@@ -216,6 +216,7 @@ class Recorder(Circumstances, TorchDispatchMode):
                 template = template[0], {k: self._take(a, reads, None, operator) for k, a in kwargs.items()}
         if operator.exchange is not None:
             template = (*template, who(func._schema, template[0], operator.exchange.kind))
+            self.announcing.tell(operator, (phase, scope, self.scopes.step), reads, template)
         random = self._random_state(args, kwargs) if operator.random and draws(func, args, kwargs) else ""
         held = [tensor.untyped_storage().nbytes() for _, tensor, _ in touched] if operator.resizes else ()
         return Begun(phase, scope, reads, touched, template, random, self._context(), held)

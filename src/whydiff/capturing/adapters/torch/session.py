@@ -122,7 +122,7 @@ class Session(StandsAside, contract.Session):
                     stack.callback(elsewhere.stop, self.recorder.holes)
                     elsewhere.count(self.recorder.holes)
             if self.sink is not None:
-                self.recorder.on_many = self._many
+                self.recorder.on_many, self.recorder.announcing.listener = self._many, self.sink.about_to_exchange
             stack.enter_context(replays_told(self.recorder.before_graph, self.recorder.after_graph))
             stack.callback(self.scopes.detach)
             self.scopes.__enter__()
@@ -140,7 +140,7 @@ class Session(StandsAside, contract.Session):
             if not self._in_child:
                 self._hand_on()
             self.scopes.silence()
-            self.recorder.sink = self.recorder.on_many = None  # nobody refers to this but who asked for it
+            self.recorder.sink = self.recorder.on_many = self.recorder.announcing.listener = None  # let go of who asked
 
     # ------------------------------------------------------------------ what cannot be recorded
 

@@ -1,0 +1,118 @@
+"""What checking one run of several ranks found, and how it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from whydiff.records import Verdict
+from whydiff.report.blocks import Lines, Section, Table, Text
+from whydiff.report.words import count, listed
+from whydiff.studies.base import Study, headline
+from whydiff.studies.ranks.meetings import Meeting, Step
+from whydiff.studies.ranks.replicas import Drift, Replicas
+
+_NAMES = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class RanksReport(Study):
+    """One run of several ranks.
+
+    Attributes:
+        verdict: ``semantic`` if ranks call different collectives or a replica drifts; ``identical`` if nothing does;
+            ``inconclusive`` if a rank did not come to its end, or nothing could be compared.
+        ranks: whose parts were read.
+        mismatches: the first one of each group.
+        replicas: what became of state.
+        collectives: how many each rank began.
+        stands: the last collective of each rank, where a rank did not come to its end.
+        ends: (rank, why) of those that did not.
+        notes: sentences worth reading.
+    """
+
+    title: ClassVar[str] = "ranks"
+    verdict: Verdict
+    ranks: tuple[int, ...]
+    mismatches: tuple[Meeting, ...]
+    replicas: Replicas
+    collectives: tuple[int, ...]
+    stands: tuple[Step, ...] = ()
+    ends: tuple[tuple[int, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """The verdict."""
+        return str(self.verdict)
+
+    def answer(self) -> Lines:
+        """(label, sentence) pairs."""
+        if self.mismatches:
+            return self._mismatch(self.mismatches[0])
+        if self.replicas.drifts:
+            return self._drift(self.replicas.drifts[0])
+        held, most = self.replicas, max(self.collectives, default=0)
+        checked = (
+            f"{count(len(held.equal), 'replica')} equal in {count(held.steps, 'step')}"
+            if held.steps
+            else "no replica was compared"
+        ) + (f", {count(most, 'collective')} the same on every rank" if most else ", no collective was called")
+        if self.verdict is Verdict.IDENTICAL:
+            return (headline(self.word, checked),)
+        ends = "; ".join(f"rank {rank}: {why}" for rank, why in self.ends)
+        return (headline(self.word, f"nothing differs so far ({checked})"), *((("where", ends),) if ends else ()))
+
+    def _mismatch(self, found: Meeting) -> Lines:
+        return (
+            headline(self.word, f"ranks call different collectives: {'; '.join(map(str, found.steps))}"),
+            ("where", f"collective {found.number} of group {found.group}; all before it are the same on every rank"),
+            ("fix", "let every rank of a group call the same collectives, of the same tensors, in the same order"),
+        )
+
+    def _drift(self, found: Drift) -> Lines:
+        ranks = f"rank{'s' if len(found.ranks) > 1 else ''} {', '.join(map(str, found.ranks))}"
+        more = len(self.replicas.drifts) - 1
+        return (
+            headline(self.word, f"{found.name} holds other bits on {ranks} from step {found.step} on"),
+            ("where", f"{found.site}; equal on all ranks up to step {found.since}"),
+            (
+                "effect",
+                f"{count(more, 'other replica')} drift later or in the same step" if more else "the only replica",
+            ),
+            ("fix", f"find what changes it on {ranks} alone, or broadcast it before step {found.step}"),
+        )
+
+    def sections(self, verbose: bool = False) -> tuple[Section, ...]:
+        """Notes, mismatches, replicas that drift, where each rank stands, and what was not compared."""
+        held, most = self.replicas, 10**9 if verbose else _NAMES
+        named = (
+            (held.equal, "stay equal on all ranks"),
+            (held.never, "are other values on every rank from the first step on: shards, or never made equal"),
+            (held.alone, "were not compared: no two steps read them on all ranks alike"),
+        )
+        rows = [(d.name, str(d.step), ", ".join(map(str, d.ranks)), str(d.since)) for d in held.drifts]
+        return (
+            Section("Notes", tuple(map(Text, self.notes))),
+            Section(
+                "Collectives that do not meet",
+                tuple(
+                    Text(f"collective {m.number} of group {m.group}: {'; '.join(map(str, m.steps))}")
+                    for m in self.mismatches
+                ),
+            ),
+            Section(
+                "Replicas that drift",
+                (Table(("name", "from step", "ranks", "equal up to"), tuple(rows)),) if rows else (),
+            ),
+            Section(
+                "Where each rank stands",
+                (
+                    *(Text(f"rank {rank}: {why}") for rank, why in self.ends),
+                    *(Text(f"the last collective: {step}") for step in self.stands),
+                ),
+            ),
+            Section(
+                "State", tuple(Text(f"{len(names)} {what}: {listed(names, most)}") for names, what in named if names)
+            ),
+        )
