@@ -15,6 +15,7 @@ from whydiff.capturing.limits import Limits
 from whydiff.capturing.process import as_found
 from whydiff.capturing.store import DiskTrace, RankedTrace, open_side
 from whydiff.errors import Failures, Interrupted, TraceError, WhydiffError, attempted, collecting, guarded
+from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
@@ -22,7 +23,7 @@ from whydiff.explain.scaling import Modes, Scaling, measure_scaling
 from whydiff.judge.anchor import anchored, inside
 from whydiff.judge.each_origin import judge_origins, needs_local_test
 from whydiff.judge.impact import impact, justified
-from whydiff.judge.left_out import left_out, not_lifted, notes_on
+from whydiff.judge.left_out import left_out, not_tested, notes_on
 from whydiff.judge.listing import listing, taken
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.outputs import Anchor, anchor
@@ -246,7 +247,7 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
     causes = tuple(sorted(weighed(case, verify(case, hypotheses, progress), scaling), key=rank))
     floor, tests = NoiseFloor(), None
     if scaling is not None and needs_local_test(case, scaling):
-        tests = attempted("the local test", lambda: examine(case, progress), None)
+        tests = attempted("the local test", lambda: examine(case, progress, chosen=alike(case).examined), None)
     origins = judge_origins(case, causes, scaling, tests)
     observed = inside(case, *judge(case, origins, causes, scaling), causes)
     untold = observed.changed or observed.agree or observed.verdict is Verdict.INCONCLUSIVE
@@ -269,7 +270,7 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
         origins=origins,
         causes=causes,
         impact=attempted("the impact", lambda: impact(case, returned, floor, scaling), _NO_IMPACT),
-        not_compared=not_lifted(scaling, floor),
+        not_compared=not_tested(case, scaling, tests, floor),
         notes=(*notes, *map(str, parted), *notes_on(case), *tolerance),
     )
 

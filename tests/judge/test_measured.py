@@ -70,6 +70,7 @@ def case(*origins: Origin, **fields: Any) -> Any:
         "differing_leaves": (),
         "lone_leaves": lambda: ((), ()),
         "rename": lambda name: name,
+        "shared": lambda key, make: make(),
         **fields,
     }
     return SimpleNamespace(**found)

@@ -149,8 +149,8 @@ class Experiments:
         executors = executor_of(sides.reference), changed.executor(interventions)
         step = Lockstep(*executors, sides.alignment, sides.axes)
         step.watch = changed.watching(interventions)
-        found = walk_origins(step)
         computed = any(item.name == COMPUTE for item in interventions)
+        found = walk_origins(step, measured=computed)
         gone = {
             (i.value[0] if isinstance(i.value, tuple) else i.value, i.target)
             for i in interventions

@@ -132,6 +132,17 @@ def choices(reference: Payload, candidate: Payload) -> Difference | None:
     return Difference(float((ours != theirs).mean()), 1.0, discrete=True)
 
 
+def profile(reference: Payload, candidate: Payload) -> tuple[float, ...]:
+    """Mean absolute difference at each position of the last axis but one; empty for fewer axes, no elements or complex."""
+    if reference.bits.ndim < 2 or not reference.bits.size or reference.dtype.startswith("complex"):
+        return ()
+    ours, theirs = (values(side.bits, side.dtype) for side in (reference, candidate))
+    with np.errstate(invalid="ignore"):
+        error = np.abs(theirs - ours)
+    error = np.where(np.isfinite(error), error, 0.0)
+    return tuple(np.moveaxis(error, -2, 0).reshape(error.shape[-2], -1).mean(axis=1).tolist())
+
+
 def worst(single: Mapping[Slot, Difference | None], double: Mapping[Slot, Difference | None]) -> Scale | None:
     """The slot that shrinks least."""
     scales = []
@@ -149,7 +160,7 @@ def graver(floats: Scale | None, chosen: Scale | None) -> Scale | None:
     return floats
 
 
-__all__ = ["Difference", "Nature", "Scale", "choices", "coarse", "difference", "graver", "worst"]
+__all__ = ["Difference", "Nature", "Scale", "choices", "coarse", "difference", "graver", "profile", "worst"]
 
 
 def agrees(scale: Scale | None) -> bool:

@@ -13,16 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import numpy as np
-
 from whydiff.capturing.adapters import Progress, replayable
 from whydiff.errors import WhydiffError
+from whydiff.explain.alike import alike, last_examined, made_by
 from whydiff.explain.case import Case
-from whydiff.explain.scale import Difference, Scale, choices, coarse, difference, graver, stays, worst
+from whydiff.explain.scale import Difference, Scale, choices, coarse, difference, graver, profile, stays, worst
 from whydiff.explain.sides import Side
 from whydiff.locate.rows import compared
 from whydiff.numbers.cancellation import Cancelled, cancelled
-from whydiff.numbers.metrics import is_integer, values
+from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF, unit_roundoff
 from whydiff.pair.lockstep import Lockstep, matched
 from whydiff.pair.replay import Outputs
@@ -51,10 +50,12 @@ class Scaling:
 
     Attributes:
         program: at the outputs, of the slot that shrinks least.
-        origins: at each origin alone, all others substituted, in the localization's order.
+        origins: at each origin alone, all others substituted, in the localization's order; of those that were not
+            examined (`whydiff.explain.alike`), nothing.
         regions: at the outputs, only the origins in ``together`` acting.
         together: positions of regions and layouts whose own difference stays: their values may mean different
             things on either side.
+        alone: whether examined origins were measured alone; else every origin has the whole program's modes.
         profiles: output slot → mean absolute float64 difference at each position (last axis but one), casts
             lifted: the difference without any rounding.
         cancelled: one program loses digits of its outputs that the other keeps, in float32; None: it does not.
@@ -66,6 +67,7 @@ class Scaling:
     origins: tuple[Modes, ...] = ()
     regions: Scale | None = None
     together: frozenset[int] = frozenset()
+    alone: bool = False
     profiles: Mapping[Slot, tuple[float, ...]] = field(default_factory=dict)
     counts: tuple[Count, ...] = ()
     why_not: str = ""
@@ -96,6 +98,7 @@ class _Test:
         self.origins = case.localization.origins
         self.counts: dict[tuple[str, str], Count] = {}
         self.everything = float64_throughout(case.reference, case.candidate)
+        self.alike = alike(case)
         self.profiles: dict[Slot, tuple[float, ...]] = {}
         self._carried: dict[str, dict[Slot, tuple[Payload, Payload]]] = {}
 
@@ -111,21 +114,23 @@ class _Test:
         settled = program.kept is not None and program.kept.nature in ("equal", "rounding")
         faint = _is_faint(program.lifted) and (self._rounds_by_itself or any(map(self._from_outside, self.origins)))
         infinite = any(origin.comparison.value("inf_mismatch") for origin in self.origins)  # in float64 as well?
-        if (not settled or infinite) and (
+        origins_alone = (not settled or infinite) and bool(
             len(self.origins) > 1 or infinite or faint or (self.origins and program.lifted is None)
-        ):
+        )
+        if origins_alone:
             origins = self._each_origin(program)
             if faint and origins and all(not stays(modes.lifted) for modes in origins):
                 program = replace(program, lifted=_as_coarse(program.lifted))
-            together = frozenset(i for i, origin in enumerate(self.origins) if _strange(origin, origins[i]))
+            together = self._together(origins)
             regions = self._regions(program, together)
         return Scaling(
-            program,
-            origins,
-            regions,
-            together,
-            self.profiles,
-            tuple(self.counts.values()),
+            program=program,
+            origins=origins,
+            regions=regions,
+            together=together,
+            alone=origins_alone,
+            profiles=self.profiles,
+            counts=tuple(self.counts.values()),
             cancelled=self._cancelled() if natures == "rounding" else None,
         )
 
@@ -145,7 +150,7 @@ class _Test:
             found.append({slot: difference(*self._compared(slot, pair)) for slot, pair in pairs.items()})
             chosen.append({slot: choices(*self._compared(slot, pairs[slot])) for slot in self._differing & set(pairs)})
             if (dtype, casts, restored) == ("float64", "lifted", False):
-                self.profiles = {slot: _profile(*pairs[slot]) for slot, one in found[-1].items() if one is not None}
+                self.profiles = {slot: profile(*pairs[slot]) for slot, one in found[-1].items() if one is not None}
         return graver(worst(*found), worst(*chosen) if casts == "lifted" else None)
 
     @functools.cached_property
@@ -218,9 +223,10 @@ class _Test:
         return tuple(Modes(*modes) for modes in zip(lifted, kept, restored, strict=True))
 
     def _scales(self, casts: Literal["kept", "lifted"], restoring: tuple[Intervention, ...] = ()) -> list[Scale | None]:
-        everyone = frozenset(range(len(self.origins)))
+        everyone, until = frozenset(range(len(self.origins))), last_examined(self.case)
         single, double = (
-            self._walk(Lift(dtype, casts, self.everything), restoring, everyone)[0] for dtype in ("float32", "float64")
+            self._walk(Lift(dtype, casts, self.everything), restoring, everyone, until)[0]
+            for dtype in ("float32", "float64")
         )
         found: list[Scale | None] = []
         for i, origin in enumerate(self.origins):
@@ -233,6 +239,12 @@ class _Test:
             # a choice under casts that are kept may fall otherwise by their rounding
             found.append(graver(floats, chosen if casts == "lifted" else None))
         return found
+
+    def _together(self, origins: Sequence[Modes]) -> frozenset[int]:
+        """Origins whose value may mean something else; of those that were not examined, where one of their kind is so."""
+        strange = {i for i in self.alike.examined if _strange(self.origins[i], origins[i])}
+        unknown = {i for i, kind in self.alike.left.items() if not kind and _strange(self.origins[i], Modes())}
+        return frozenset(strange | unknown | {i for i, kind in self.alike.left.items() if strange & {*kind}})
 
     def _regions(self, program: Modes, together: frozenset[int]) -> Scale | None:
         """Origins whose value may mean something else on either side, judged together at the outputs."""
@@ -247,12 +259,18 @@ class _Test:
         return worst(single, double)
 
     def _walk(
-        self, lift: Lift, restoring: tuple[Intervention, ...], substituted: frozenset[int]
+        self, lift: Lift, restoring: tuple[Intervention, ...], substituted: frozenset[int], until: int | None = None
     ) -> tuple[dict[tuple[int, bool], Difference], dict[Slot, Difference | None]]:
         """Both lifted programs in step; at the substituted origins the candidate takes the reference's value.
 
+        Args:
+            lift: of both programs.
+            restoring: what the candidate is given before.
+            substituted: positions of origins.
+            until: the call of the reference after which the walk ends; None: the outputs.
+
         Returns:
-            Difference at each origin, of floating values and of choices (True), just before it was substituted, and at
+            Difference at each examined origin, of floating values and of choices (True), just before it was substituted, and at
             the outputs.
         """
         step = Lockstep(
@@ -270,11 +288,7 @@ class _Test:
         word = f"lift to {lift.dtype}, casts {lift.casts}: origins alone"
         for call_r, call_c in step.walk(self.progress, word):
             for er, ec in matched(call_r, call_c, "reads"):
-                calls = (
-                    er.producer if er.producer >= 0 else call_r.index,
-                    ec.producer if ec.producer >= 0 else call_c.index,
-                )
-                at = by_calls.get(calls, [])
+                at = by_calls.get(made_by(call_r, call_c, er, ec), [])
                 if at and (call_r.kind == "return" or partner.get(er.producer, -1) != ec.producer):
                     self._at_origin(step, er, ec, at, substituted, local)
                 if call_r.kind == "return":
@@ -285,6 +299,8 @@ class _Test:
             if at and call_r.kind != "return":
                 for er, ec in matched(call_r, call_c, "writes"):
                     self._at_origin(step, er, ec, at, substituted, local)
+            if call_r.index == until:
+                break
         for side, executor in (("reference", step.reference), ("candidate", step.candidate)):
             self._note(side, executor.counts())
         for why, sites in step.failed.items():
@@ -302,11 +318,14 @@ class _Test:
         substituted: frozenset[int],
         local: dict[tuple[int, bool], Difference],
     ) -> None:
+        examined = [index for index in at if index not in self.alike.left]
+        apart = None
         try:
-            both = _payloads(step, er, ec)
-            apart = difference(*both) or choices(*both)
-            if apart is not None:
-                apart = replace(apart, coarse=min(self._coarse(self.origins[index], both) for index in at))
+            if examined:
+                both = _payloads(step, er, ec)
+                apart = difference(*both) or choices(*both)
+                if apart is not None:
+                    apart = replace(apart, coarse=min(self._coarse(self.origins[index], both) for index in at))
             if substituted.issuperset(at):
                 step.substitute(er, ec)
         except WhydiffError as error:
@@ -314,7 +333,7 @@ class _Test:
             return
         if apart is None:
             return
-        for index in at:
+        for index in examined:
             known = local.get((index, apart.discrete))
             if known is None or apart.mean > known.mean:
                 local[index, apart.discrete] = apart
@@ -340,17 +359,6 @@ class _Test:
         known = self.counts.get(key)
         if known is None or known.count < count.count:
             self.counts[key] = count
-
-
-def _profile(reference: Payload, candidate: Payload) -> tuple[float, ...]:
-    """Mean absolute difference at each position of the last axis but one; empty for fewer axes, no elements or complex."""
-    if reference.bits.ndim < 2 or not reference.bits.size or reference.dtype.startswith("complex"):
-        return ()
-    ours, theirs = (values(side.bits, side.dtype) for side in (reference, candidate))
-    with np.errstate(invalid="ignore"):
-        error = np.abs(theirs - ours)
-    error = np.where(np.isfinite(error), error, 0.0)
-    return tuple(np.moveaxis(error, -2, 0).reshape(error.shape[-2], -1).mean(axis=1).tolist())
 
 
 def _payloads(step: Lockstep, er: Event, ec: Event) -> tuple[Payload, Payload]:

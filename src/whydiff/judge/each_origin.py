@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from whydiff.errors import PayloadError
+from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
 from whydiff.explain.causes import is_general
 from whydiff.explain.local_test import LocalResult
 from whydiff.explain.scale import Scale, agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.folding import folded
+from whydiff.judge.grouping import left_to_others, like_others
 from whydiff.numbers.cancellation import Cancelled
 from whydiff.numbers.casts import proven_cast
 from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, UNIT_ROUNDOFF
@@ -26,9 +28,12 @@ def needs_local_test(case: Case, scaling: Scaling | None) -> bool:
     origins = case.localization.origins
     if any(origin.kind == "implementation" or _cancels(case, origin) for origin in origins):
         return True
-    return scaling is not None and any(
+    if scaling is None:
+        return False
+    examined = [(origins[number], scaling.origins[number]) for number in alike(case).examined]
+    return any(
         origin.kind not in ("state", "input") and (modes.lifted is None or modes.lifted.nature in ("equal", "between"))
-        for origin, modes in zip(origins, scaling.origins, strict=True)
+        for origin, modes in examined
     )
 
 
@@ -56,20 +61,16 @@ def judge_origins(
     scaling = scaling or Scaling(origins=(Modes(),) * len(case.localization.origins), why_not="it was not run")
     stored = folded(case, scaling)
     whole = [c for c in causes if c.status == "confirmed" and not c.inert and all(e.after == 0 for e in c.experiments)]
-    judged = []
-    for index, (origin, modes) in enumerate(zip(case.localization.origins, scaling.origins, strict=True)):
+    kinds = left_to_others(case, scaling, local)
+    judged: dict[int, Origin] = {}
+    for index, origin in sorted(enumerate(case.localization.origins), key=lambda item: item[0] in kinds):
         if case.localization.silent:
             silent = Evidence(case.localization.silent)
-            judged.append(replace(origin, verdict=Verdict.IDENTICAL, evidence=(*origin.evidence, silent)))
+            judged[index] = replace(origin, verdict=Verdict.IDENTICAL, evidence=(*origin.evidence, silent))
             continue
-        verdict, evidence = _measured(case, origin, modes, scaling, index)
-        lost = scaling.cancelled
-        if lost is not None and verdict is Verdict.ROUNDING and _cancels(case, origin):
-            verdict = Verdict.UNSTABLE
-            evidence.append(Evidence(lost_digits(lost), {"lost_bits": lost.lost, "lost_bits_other": lost.other}))
-        if local and index in local:
-            excused = agrees(scaling.program.lifted) and not _same_question(case, origin)
-            verdict, evidence = _with_local(origin, verdict, evidence, local[index], excused)
+        verdict, evidence = _tested(case, scaling, local, index)
+        if index in kinds:
+            verdict, evidence = like_others(origin, verdict, [judged[other] for other in kinds[index]])
         explaining = [c for c in causes if _proven_here(c) and explains(c, origin)]
         if explaining and verdict is not Verdict.UNSTABLE:
             verdict = max((c.verdict for c in explaining), key=lambda v: v.severity)
@@ -80,8 +81,24 @@ def judge_origins(
             )
         if stored is not None and verdict is Verdict.SEMANTIC:
             verdict, evidence = Verdict.ROUNDING, [*evidence, stored]
-        judged.append(replace(origin, verdict=verdict, evidence=(*origin.evidence, *evidence)))
-    return tuple(judged)
+        judged[index] = replace(origin, verdict=verdict, evidence=(*origin.evidence, *evidence))
+    return tuple(judged[index] for index in range(len(judged)))
+
+
+def _tested(
+    case: Case, scaling: Scaling, local: Mapping[int, LocalResult] | None, index: int
+) -> tuple[Verdict, list[Evidence]]:
+    """What the scaling test and the local test make of an origin."""
+    origin = case.localization.origins[index]
+    verdict, evidence = _measured(case, origin, scaling.origins[index], scaling, index)
+    lost = scaling.cancelled
+    if lost is not None and verdict is Verdict.ROUNDING and _cancels(case, origin):
+        verdict = Verdict.UNSTABLE
+        evidence.append(Evidence(lost_digits(lost), {"lost_bits": lost.lost, "lost_bits_other": lost.other}))
+    if local and index in local:
+        excused = agrees(scaling.program.lifted) and not _same_question(case, origin)
+        verdict, evidence = _with_local(origin, verdict, evidence, local[index], excused)
+    return verdict, evidence
 
 
 def _proven_here(cause: Cause) -> bool:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from whydiff.explain.case import Case
+from whydiff.explain.local_test import LocalResult
 from whydiff.explain.scaling import Scaling
+from whydiff.judge.grouping import not_examined
 from whydiff.judge.noise_floor import NoiseFloor
 from whydiff.pair.align import explain
 from whydiff.records import Count
 
 
-def not_lifted(scaling: Scaling | None, floor: NoiseFloor) -> tuple[Count, ...]:
-    """Tests of the difference's nature that could not be made."""
-    counts = list(scaling.counts) if scaling else []
+def not_tested(
+    case: Case, scaling: Scaling | None, local: Mapping[int, LocalResult] | None, floor: NoiseFloor
+) -> tuple[Count, ...]:
+    """Tests of the difference's nature that could not be made, or not at every origin."""
+    counts = [*not_examined(case, scaling, local), *(scaling.counts if scaling else ())]
     for what, why in (("scaling test", scaling.why_not if scaling else ""), ("noise floor", floor.why_not)):
         if why:
             counts.append(Count(what, why, 1))

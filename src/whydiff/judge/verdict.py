@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
 from whydiff.explain.scale import agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
@@ -89,7 +90,7 @@ def judge(
         return Verdict.ROUNDING, f"{stored.statement}; {len(origins)} origins, the first at {worst.site}{numbers}"
     contradiction = worst.verdict is Verdict.ROUNDING and scaling is not None and stays(scaling.program.lifted)
     flips = sum(count.count for count in scaling.counts if count.code == "flip") if scaling else 0
-    if not flips and worst.verdict is Verdict.PRECISION and scaling is not None and _missed(scaling):
+    if not flips and worst.verdict is Verdict.PRECISION and scaling is not None and _missed(case, scaling):
         return Verdict.SEMANTIC, (
             f"the outputs differ at any precision, which none of the {len(origins)} origins does: one was missed{numbers}"
         )
@@ -101,9 +102,10 @@ def judge(
     return worst.verdict, _reason(worst, origins, causes) + numbers + reach
 
 
-def _missed(scaling: Scaling) -> bool:
-    """Whether the outputs' difference stays in float64 although every origin's own vanishes there."""
-    measured = bool(scaling.origins) and all(agrees(modes.lifted) for modes in scaling.origins)
+def _missed(case: Case, scaling: Scaling) -> bool:
+    """Whether the outputs' difference stays in float64 although every examined origin's own vanishes there."""
+    numbers = alike(case).examined if scaling.alone else range(len(scaling.origins))
+    measured = bool(numbers) and all(agrees(scaling.origins[number].lifted) for number in numbers)
     return measured and stays(scaling.program.lifted)
 
 

@@ -43,16 +43,17 @@ def walk_origins(
     stage: str = "resynchronise",
     on_origin: OnOrigin | None = None,
     watcher: Watcher | None = None,
+    measured: bool = True,
 ) -> Resynchronised:
-    """The same walk over a given pair of replays, with somebody watching."""
-    return _Origins(step, on_origin, watcher or Watcher()).find(progress, stage)
+    """The same walk over a given pair of replays, with somebody watching; without measurements if nobody reads them."""
+    return _Origins(step, on_origin, watcher or Watcher(), measured).find(progress, stage)
 
 
 class _Origins:
     """One resynchronised walk."""
 
-    def __init__(self, step: Lockstep, on_origin: OnOrigin | None, watcher: Watcher) -> None:
-        self.step, self.on_origin, self.watcher = step, on_origin, watcher
+    def __init__(self, step: Lockstep, on_origin: OnOrigin | None, watcher: Watcher, measured: bool) -> None:
+        self.step, self.on_origin, self.watcher, self.measured = step, on_origin, watcher, measured
         self.calls = (step.reference.trace.calls, step.candidate.trace.calls)
         alignment = step.alignment
         self.partner = {p.reference: p.candidate for p in alignment.pairs}
@@ -95,6 +96,9 @@ class _Origins:
             counts=(*replay_counts(self.step), *self.mixing.counts()),
             axes=self.step.axes,
         )
+
+    def _comparison(self, look: Look) -> Comparison:
+        return comparison_of(self.step, look) if self.measured else Comparison("differs")
 
     # ------------------------------------------------------------------ reads
 
@@ -191,7 +195,7 @@ class _Origins:
                 candidate_site=producer_c.site,
                 kind=kind,
                 verdict=Verdict.INCONCLUSIVE,
-                comparison=comparison_of(self.step, look),
+                comparison=self._comparison(look),
                 calls=(producer_r.index, producer_c.index),
                 leaves=differing,
                 region=tuple(sites),
@@ -214,7 +218,7 @@ class _Origins:
                         candidate_site=look.candidate.site,
                         kind=kind,
                         verdict=Verdict.INCONCLUSIVE,
-                        comparison=comparison_of(self.step, look),
+                        comparison=self._comparison(look),
                         calls=(call_r.index, call_c.index),
                         leaves=names,
                     )
@@ -252,7 +256,7 @@ class _Origins:
             return
         worst = differing[0]
         kind, leaves, evidence = self._kind(call_r, call_c, disagreeing)
-        comparison = comparison_of(self.step, worst)
+        comparison = self._comparison(worst)
         if kind == "propagated":
             self.propagated += 1
         else:

@@ -23,6 +23,7 @@ from typing import Any
 
 from whydiff.capturing.adapters import replayable
 from whydiff.errors import ReplayError, WhydiffError, guarded
+from whydiff.explain.alike import alike
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
 from whydiff.explain.causes._asked import asked, who
@@ -157,8 +158,9 @@ def _explained(case: Case) -> dict[int, Finding]:
     def wanted(index: int) -> bool:  # the first of every kind, and others where that is explained
         return first[index] == index or (first[index] in found and len(found) < _FIRST + _ALL)
 
-    judged = examine(case, chosen=sorted(first), visit=visit, wanted=wanted)
-    late = [index for index in sorted(first) if index not in judged and wanted(index)]
+    most = [index for indices in list(eligible.values())[:_FIRST] for index in indices[: _FIRST + _ALL]]
+    judged = examine(case, chosen=sorted(most), visit=visit, wanted=wanted)
+    late = [index for index in sorted(most) if index not in judged and wanted(index)]
     if late:  # the walk came to them before it came to the first of their kind
         examine(case, chosen=late, visit=visit)
     case.shared("unjudged origins", set).update(index for index in first if first[index] not in seen_here)
@@ -193,7 +195,8 @@ def _together(
     What only both together tell (a known formula, a cast in another place) takes the place of what was found at
     each; where both together compute one function, nothing else is wrong with either.
     """
-    numbers = [i for indices in eligible.values() for i in indices[:_ALL]]
+    examined = set(alike(case).examined)
+    numbers = [i for indices in eligible.values() for i in indices[:_ALL] if i in examined]
     stored = {i for i in numbers if case.localization.origins[i].kind not in _KINDS}
     left = {i for i in numbers if i not in found or found[i].verdict is Verdict.SEMANTIC}
     joints = joints_of(case, sorted(left))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -64,7 +65,9 @@ def joints_of(case: Case, numbers: Sequence[int]) -> list[Joint]:
     bare = _own(case, numbers, sides)
     readers = sides[0].readers(), sides[1].readers()
     joints: list[Joint] = []
-    known: dict[tuple[int, int], int] = {}
+    known: set[tuple[int, int]] = set()
+    tried: Counter[int] = Counter()
+    begun: Counter[int] = Counter()
     at = [0, 0]
     for pair in case.alignment.pairs:
         both = pair.reference, pair.candidate
@@ -78,11 +81,13 @@ def joints_of(case: Case, numbers: Sequence[int]) -> list[Joint]:
             members = {n for i in (0, 1) for n in sides[i].reached.get(made[i], ())}
             if not members or made in known or look[0].spec.shape != look[1].spec.shape:
                 continue
-            known[made] = min(members)
-            if list(known.values()).count(min(members)) <= _EACH * _EACH:
+            known.add(made)
+            tried[min(members)] += 1
+            if tried[min(members)] <= _EACH * _EACH:
                 joint = _joint(sides, readers, (look[0], look[1]))
-                if joint is not None and sum(j.members[0] == joint.members[0] for j in joints) < _EACH:
+                if joint is not None and begun[joint.members[0]] < _EACH:
                     joints.append(joint)
+                    begun[joint.members[0]] += 1
         also = {
             n
             for er, ec in looks

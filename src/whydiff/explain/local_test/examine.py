@@ -115,7 +115,7 @@ def _examine(
     with ExitStack() as stack:
         for executor in lifted:
             stack.enter_context(executor.running())
-        walk_origins(step, progress, stage="local tests", watcher=found)
+        walk_origins(step, progress, stage="local tests", watcher=found, measured=False)
     passed = {i: found.results.get(i, undecided("the replay did not pass this origin")) for i in chosen}
     return {i: result for i, result in passed.items() if i not in found.skipped}
 

@@ -58,7 +58,7 @@ def examine_joints(case: Case, joints: Sequence[Joint], visit: Visit) -> None:
         return
     step = Lockstep(plain[0], plain[1], case.alignment)
     held = [_Held(joint, (lifted[0], lifted[1])) for joint in joints]
-    walk_origins(step, stage="origins together", watcher=_Keeper(step, held))
+    walk_origins(step, stage="origins together", watcher=_Keeper(step, held), measured=False)
     with lifted[0].running(), lifted[1].running():
         for number, one in enumerate(held):
             found = one.examined(number)
