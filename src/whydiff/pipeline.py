@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from whydiff.capturing.adapters import Executor, Progress, Run, for_framework, f
 from whydiff.capturing.apart.comparing import compared, denied, rehearse, strange
 from whydiff.capturing.limits import Limits
 from whydiff.capturing.process import as_found
-from whydiff.capturing.store import DiskTrace, RankedTrace, open_side
+from whydiff.capturing.store import DiskTrace, RankedTrace, ending, open_side
 from whydiff.errors import Failures, Interrupted, TraceError, WhydiffError, attempted, collecting, guarded
 from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
@@ -50,6 +50,7 @@ from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measur
 _NO_IMPACT: tuple[Measurement, ...] = ()
 _NO_NOTES: tuple[str, ...] = ()
 _NO_PICTURES: tuple[Picture, ...] = ()
+_ONE_PROGRAM = "both sides are the same one: this shows only whether it repeats itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,8 @@ def compare(reference: Any, candidate: Any, *args: Any, options: Options | None 
         if not options.trust and any(map(strange, given)) and all(isinstance(s, (str, os.PathLike)) for s in given):
             found: Diagnosis = compared(given, options.told(), options.limits, options.progress)
             return replace(found, notes=(*notes, *found.notes))
-        return _collected(_runs(reference, candidate, args, kwargs, options), options, notes)
+        with ending(_runs(reference, candidate, args, kwargs, options)) as sides:
+            return _collected(sides, options, notes)
 
 
 def compare_opened(sides: tuple[DiskTrace, DiskTrace], **options: Any) -> Diagnosis:
@@ -128,9 +130,6 @@ def _collected(sides: tuple[Run | DiskTrace | RankedTrace, ...], options: Option
             return written(_compared(sides, options))
         except Interrupted as stop:
             raise Interrupted(written(stop.found)) from stop
-
-
-_ONE_PROGRAM = "both sides are the same one: this shows only whether it repeats itself"
 
 
 def _is_same(reference: Any, candidate: Any) -> bool:
@@ -159,7 +158,8 @@ def _compared(given: tuple[Run | DiskTrace | RankedTrace, ...], options: Options
         recorded = from_fingerprints(ours, theirs, alignment, same)
         raise Interrupted(_so_far(Case(ours, theirs, alignment, recorded, (live[0], live[1])))) from stop
     case = Case(ours, theirs, alignment, local, (live[0], live[1]), options.progress)
-    return diagnose(case, notes, options.progress)
+    with closing(case):
+        return diagnose(case, notes, options.progress)
 
 
 def localize(

@@ -137,6 +137,12 @@ class Case:
             self._shared[key] = make()
         return self._shared[key]
 
+    def close(self) -> None:
+        """Let go of what was made of it: replays hold tensors, and so the files that these were read from."""
+        self._shared.clear()
+        for name in ("together", "experiments"):
+            vars(self).pop(name, None)
+
     @functools.cached_property
     def together(self) -> RankedExperiments:
         """A place to run several ranks, or the reference as they would, again."""

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -70,7 +71,8 @@ def compare_ranked(sides: Sequence[Any], rename: Sequence[tuple[str, str]], prog
     case = Case(reference, several.lead, ranked.teams.alignment, Localization(), ranked=ranked)
     if progress is not None:
         progress("put the ranks together", 1, 1)
-    return _diagnosis(case, ranked, several)
+    with closing(case):
+        return _diagnosis(case, ranked, several)
 
 
 def _diagnosis(case: Case, ranked: Ranked, several: RankedTrace) -> Diagnosis:

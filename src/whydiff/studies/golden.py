@@ -100,18 +100,18 @@ def decided(diagnosis: Diagnosis, path: str | os.PathLike[str], outputs: Sequenc
         path: the golden trace.
         outputs: what the program gives back when it runs plainly.
     """
-    trace = open_trace(path)
-    live = [cause for cause in diagnosis.causes if cause.status != "refuted" and not cause.inert]
-    suspect = any(cause.verdict not in _EXCUSED for cause in live)
-    if diagnosis.verdict not in OPEN or suspect or JUSTIFIED not in trace.captured:
-        return diagnosis
-    justified: Mapping[str, Mapping[str, float]] = trace.captured[JUSTIFIED]
-    found = between(trace.outputs or (), outputs).outputs
-    beyond = [one for one in found if one.found != "left_out" and not _justified(one, justified)]
-    if beyond or not found:
-        return diagnosis
-    reason = "every output is within what rounding may make of it, as measured when the golden trace was recorded"
-    return replace(diagnosis, verdict=Verdict.ROUNDING, reason=reason, notes=(diagnosis.reason, *diagnosis.notes))
+    with open_trace(path) as trace:
+        live = [cause for cause in diagnosis.causes if cause.status != "refuted" and not cause.inert]
+        suspect = any(cause.verdict not in _EXCUSED for cause in live)
+        if diagnosis.verdict not in OPEN or suspect or JUSTIFIED not in trace.captured:
+            return diagnosis
+        justified: Mapping[str, Mapping[str, float]] = trace.captured[JUSTIFIED]
+        found = between(trace.outputs or (), outputs).outputs
+        beyond = [one for one in found if one.found != "left_out" and not _justified(one, justified)]
+        if beyond or not found:
+            return diagnosis
+        reason = "every output is within what rounding may make of it, as measured when the golden trace was recorded"
+        return replace(diagnosis, verdict=Verdict.ROUNDING, reason=reason, notes=(diagnosis.reason, *diagnosis.notes))
 
 
 def is_golden(path: str | os.PathLike[str]) -> bool:
@@ -120,7 +120,8 @@ def is_golden(path: str | os.PathLike[str]) -> bool:
     Raises:
         whydiff.errors.TraceError: it cannot be opened.
     """
-    return JUSTIFIED in open_trace(path).captured
+    with open_trace(path) as trace:
+        return JUSTIFIED in trace.captured
 
 
 def _justified(one: Compared, justified: Mapping[str, Mapping[str, float]]) -> bool:

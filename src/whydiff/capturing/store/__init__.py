@@ -4,7 +4,7 @@
 `read_tensor_file` reads plain tensor files. Opening runs no code and unpickles nothing.
 """
 
-from whydiff.capturing.store.ranked import RankedTrace, open_side
+from whydiff.capturing.store.ranked import RankedTrace, ending, open_side
 from whydiff.capturing.store.reader import DiskTrace, open_ranks, open_trace
 from whydiff.capturing.store.saving import save
 from whydiff.capturing.store.tensor_files import TensorFile, read_tensor_file
@@ -15,6 +15,7 @@ __all__ = [
     "RankedTrace",
     "TensorFile",
     "TraceWriter",
+    "ending",
     "open_ranks",
     "open_side",
     "open_trace",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from whydiff.capturing.limits import Limits, Watched
 from whydiff.capturing.ranks import parts
 from whydiff.capturing.store.layout import MANIFEST
 from whydiff.capturing.store.reader import DiskTrace, open_ranks, open_trace
 from whydiff.capturing.store.remote import is_url
+
+Side = TypeVar("Side")
 
 
 class RankedTrace:
@@ -59,6 +62,11 @@ class RankedTrace:
         for rank, trace in self.parts.items():
             trace.tell(came_from=f"{came_from} (rank {rank})", refused=refused, denied=denied)
 
+    def close(self) -> None:
+        """Let go of the files of every part; see `DiskTrace.close`."""
+        for trace in self.parts.values():
+            trace.close()
+
     def watch(self, watched: Watched) -> None:
         """Tell of every call of every part while it is executed."""
         for trace in self.parts.values():
@@ -79,3 +87,14 @@ def open_side(
     if not found:
         return open_trace(next(iter(parts(path).values())), trust=trust, limits=limits)  # says what is wrong with it
     return RankedTrace(Path(path), found, unreadable)
+
+
+@contextmanager
+def ending(sides: tuple[Side, ...]) -> Iterator[tuple[Side, ...]]:
+    """The sides of a comparison, until it ends: then the traces among them are closed."""
+    try:
+        yield sides
+    finally:
+        for side in sides:
+            if isinstance(side, (DiskTrace, RankedTrace)):
+                side.close()

@@ -23,7 +23,7 @@ from whydiff.capturing.store.manifest import Manifest, read_manifest
 from whydiff.capturing.store.own import is_own
 from whydiff.capturing.store.remote import fetch, is_url
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
-from whydiff.errors import TraceFormatError, one_line
+from whydiff.errors import TraceError, TraceFormatError, one_line
 from whydiff.records import Call, Environment, Hole, Leaf, ObserverCheck, Output, Payload
 
 
@@ -31,7 +31,7 @@ class DiskTrace:
     """A `whydiff.records.Trace` on disk: records are in memory, payloads are read when asked for.
 
     Payload arrays are read-only slices of a memory map; copy them before changing or keeping them beyond the
-    life of the files.
+    life of the files. The files stay open until `close` (or the end of a ``with``).
     """
 
     def __init__(self, root: Path, manifest: Manifest, index: IndexDecoder, note: str) -> None:
@@ -49,12 +49,29 @@ class DiskTrace:
         )
         self._open: dict[int, SafetensorsFile] = {}
         self._verified: set[str] = set()
+        self.closed = False
         self.lent: Any = None  # a temporary folder that lives as long as this trace
         self.came_from = ""
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
         return f"<DiskTrace {self.source}: {len(self._calls)} calls, {len(self._stored)} payloads, {state}>"
+
+    def __enter__(self) -> DiskTrace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files: no payload can be read any more. Arrays that were read stay valid, and keep theirs."""
+        self.closed = True
+        vars(self).pop("outputs", None)
+        opened, self._open = self._open, {}
+        for shard in opened.values():
+            shard.close()
+        if self.lent is not None:
+            self.lent.cleanup()
 
     def tell(self, *, came_from: str, refused: str, denied: Mapping[int, str]) -> None:
         """What is known before it is executed: its name, why it must not be, calls that are not."""
@@ -188,6 +205,7 @@ class DiskTrace:
 
         Raises:
             TraceFormatError: the shard or the tensor's bytes were damaged.
+            TraceError: the trace was closed.
         """
         stored = self._stored.get(key)
         if stored is None:
@@ -197,6 +215,8 @@ class DiskTrace:
         return Payload(shard.array(stored.name, NATIVE[stored.stored], stored.shape), stored.dtype)
 
     def _shard(self, number: int) -> SafetensorsFile:
+        if self.closed:
+            raise TraceError("A trace that was closed is read.", where=self.source, next_step="open it again")
         if number not in self._open:
             shard = SafetensorsFile(regular_file(self._root, shard_name(number)))
             told = self._shards[number]

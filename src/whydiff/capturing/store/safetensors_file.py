@@ -7,6 +7,7 @@ holes or overlaps).
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -93,6 +94,11 @@ class SafetensorsFile:
                 f"{end} bytes",
             )
         return entries
+
+    def close(self) -> None:
+        """Let go of the file; where arrays that were read still look at it, with the last of them."""
+        with contextlib.suppress(BufferError):  # somebody holds an array: the map goes with it
+            self._map.close()
 
     def offset(self, name: str) -> int:
         """Where a tensor's bytes begin in the file."""

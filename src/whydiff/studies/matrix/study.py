@@ -234,22 +234,22 @@ def _identified(target: str) -> tuple[str, str]:
 
 
 def _read(setting: Setting, path: str, resumed: bool) -> Cell:
-    trace = open_trace(path)
-    check = trace.observer
-    note = check.note if check.deterministic is False or check.unchanged is False else ""
-    outputs = {str(output.slot): _output(output) for output in recorded_outputs(trace)}
-    return Cell(
-        setting,
-        "done",
-        note,
-        trace.environment,
-        outputs,
-        _digest(trace),
-        check.deterministic,
-        _bytes(trace),
-        path,
-        resumed,
-    )
+    with open_trace(path) as trace:
+        check = trace.observer
+        note = check.note if check.deterministic is False or check.unchanged is False else ""
+        outputs = {str(output.slot): _output(output) for output in recorded_outputs(trace)}
+        return Cell(
+            setting,
+            "done",
+            note,
+            trace.environment,
+            outputs,
+            _digest(trace),
+            check.deterministic,
+            _bytes(trace),
+            path,
+            resumed,
+        )
 
 
 def _output(output: Output) -> str:
@@ -260,8 +260,8 @@ def _output(output: Output) -> str:
 
 def _outputs_equal(reference: Cell, candidate: Cell) -> bool:
     """Whether every output of both cells was compared and is bit-equal."""
-    ours, theirs = (recorded_outputs(open_trace(cell.trace)) for cell in (reference, candidate))
-    return between(ours, theirs).equal
+    with open_trace(reference.trace) as ours, open_trace(candidate.trace) as theirs:
+        return between(recorded_outputs(ours), recorded_outputs(theirs)).equal
 
 
 def _lanes(seen: Fingerprint | None) -> str:
