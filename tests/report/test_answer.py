@@ -250,3 +250,19 @@ def test_what_is_missing_follows_what_is_missing() -> None:
     assert "outside of the ops" in told("precision", sides=live, origins=())[0]
     unread = (("output", Comparison("not_compared", "a widget")), ("output.1", Comparison("agrees")))
     assert "1 output could not be read" in told("precision", sides=live, outputs=unread)[0]
+
+
+def test_an_identical_run_whose_inside_differs_says_how_many_places() -> None:
+    same = replace(PRECISION, verdict=Verdict.IDENTICAL, causes=(), origins=PRECISION.origins[:1])
+    assert answer(same).where == "nowhere in the outputs; 1 place differs inside, without effect on them"
+
+
+@pytest.mark.parametrize(("size", "text"), [(1.0e37, "1.0e+37 times their size"), (1.4, "1.4 times their size")])
+def test_a_difference_larger_than_the_numbers_is_short(size: float, text: str) -> None:
+    impact = (
+        Measurement("different", 1.0, "output elements"),
+        Measurement("max_abs", 2.0, "output elements"),
+        Measurement("rel_l2", size, "output elements"),
+    )
+    differs = (("output", replace(PRECISION.outputs[0][1], status="differs")),)
+    assert text in answer(replace(PRECISION, impact=impact, outputs=differs)).effect

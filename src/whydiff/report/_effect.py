@@ -53,7 +53,7 @@ def _size(
     scores = next((comparison for slot, comparison in diagnosis.outputs if slot == scored), None)
     others = len(differing) - (scores in differing)
     if scores is not None and scores.status == "differs":
-        more = f" ({count(others, 'more output')} differ)" if others else ""
+        more = f" ({count(others, 'more output differs', 'more outputs differ')})" if others else ""
         return f"{_share(scores.value('different'), _noun(found, scored), scores.value('max_abs'), '')}{more}"
     share, largest = found.get("different"), found.get("max_abs")
     many = f"{len(differing)} of {len(outputs)} outputs differ" if len(outputs) > 1 else ""
@@ -88,7 +88,7 @@ def _relative(found: dict[str, Measurement]) -> str:
     if relative is None or not math.isfinite(relative.value) or "top1_flips" in found:
         return ""
     if relative.value >= 1:
-        return f" ({relative.value:.1f} times their size)"
+        return f" ({short(relative.value)} times their size)"
     return f" ({percent(relative.value) if relative.value >= 0.001 else short(relative.value)} of their size)"
 
 
