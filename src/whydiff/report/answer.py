@@ -162,8 +162,8 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
 def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
     origins = diagnosis.origins
     if diagnosis.verdict is Verdict.IDENTICAL:
-        inside = f"nowhere in the outputs; {count(len(origins), 'place differs', 'places differ')} inside, without effect on them"
-        return inside if origins else "nowhere"
+        inside = count(len(origins), "place differs", "places differ")
+        return f"nowhere in the outputs; {inside} inside, without effect on them" if origins else "nowhere"
     named = cause is not None and cause.status in STANDING and cause.site
     if not origins:
         if named and cause is not None:
