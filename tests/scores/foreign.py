@@ -149,6 +149,7 @@ def main() -> int:
     """Print the outcomes of each format."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--begin", type=int, default=0, help="the number of the first change")
     parser.add_argument("formats", nargs="*", default=list(FILES))
     given = parser.parse_args()
     bad = 0
@@ -159,7 +160,7 @@ def main() -> int:
             (Path(folder) / "changed").mkdir()
             path = Path(folder) / "changed" / f"x.{name}"
             outcomes: Counter[str] = Counter()
-            for number in range(given.count):
+            for number in range(given.begin, given.count):
                 changed(good[number % len(good)], path, random.Random(number))
                 outcome, wrong = tried(path, KINDS[name])
                 outcomes[outcome] += 1

@@ -15,6 +15,7 @@ import torch
 from tests.corpus import apart
 from tests.corpus.apart import Check, Planned
 from tests.corpus.exports.models import MODELS
+from tests.corpus.exports.places import allowed, starts
 
 from whydiff.records import Diagnosis, Verdict
 from whydiff.studies.port import check_port
@@ -145,11 +146,14 @@ def case(name: str) -> Iterator[Planned | Check]:
     made, dynamo = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
         model, x, path = exported(made, Path(folder), dynamo=dynamo)
+        good = onnx.load(path)
         files = {f"{name} {plant.name}": (plant, file) for plant, file in _changed(path, x)}
         yield [(name, "right"), *((one, "planted") for one in files)]
         yield as_it_is(name, checked(model, path, x))
         for one, (plant, file) in files.items():
-            yield as_planted(one, plant, checked(model, file, x))
+            changed = onnx.load(file)
+            found = checked(model, file, x)
+            yield as_planted(one, plant, found, allowed(good, changed), len(starts(good, changed)))
 
 
 def _changed(path: Path, x: torch.Tensor) -> Iterator[tuple[Planted, Path]]:
@@ -173,17 +177,18 @@ def as_it_is(name: str, found: Diagnosis) -> Check:
     )
 
 
-def as_planted(name: str, plant: Planted, found: Diagnosis) -> Check:
-    """A change is the only origin, and a confirmed cause names it."""
+def as_planted(name: str, plant: Planted, found: Diagnosis, places: set[str], most: int) -> Check:
+    """Every origin is in one of the change's places, at most one for each node it is in; a confirmed cause names it."""
     sure = [c for c in found.causes if c.status == "confirmed"]
     told = "; ".join(f"{c.code} {c.status} {c.says}" for c in found.causes if c.code != "CP003")
+    at = ", ".join(str(origin.site) for origin in found.origins)
     return Check(
         name=name,
         kind="planted",
-        placed=len(found.origins) == 1,
+        placed=0 < len(found.origins) <= most and all(origin.site.scope in places for origin in found.origins),
         named=any(c.code in plant.codes and plant.says in c.says for c in sure),
         wrong=tuple(f"{c.code}: {c.says}" for c in sure if c.code not in plant.codes),
-        told=f"{found.verdict} at [{', '.join(str(o.site) for o in found.origins)}] {told}",
+        told=f"{found.verdict} at [{at}], planted in {sorted(places)} {told}",
     )
 
 
