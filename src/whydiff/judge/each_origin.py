@@ -154,8 +154,12 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
     if special and (modes.lifted is None or not modes.lifted.double.special or origin.comparison.value("nan_mismatch")):
         return Verdict.UNSTABLE, [Evidence(f"{special} stands on one side only"), *evidence]
     if origin.kind in ("state", "input") and origin.leaves:
-        if agrees(scaling.program.lifted) and not _reads_a_difference(case, origin):
-            verdict, another_way = _another_way(scaling, "it reads equal tensors in another place, and ")
+        if agrees(scaling.program.lifted):
+            other = _reads_a_difference(case, origin)
+            how = (
+                "what differs in the tensors reaches no output" if other else "it reads equal tensors in another place"
+            )
+            verdict, another_way = _another_way(scaling, f"{how}, and ")
             return verdict, [another_way, *evidence]
         verdict, proof = _of_leaves(case, origin, modes, scaling)
         return verdict, [*proof, *evidence]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from jax import lax
 
 from whydiff.capturing.adapters.jax import internals
 from whydiff.capturing.adapters.jax.ops import MOVES, Fixed, Op
+from whydiff.capturing.adapters.jax.scatters import REMADE, SCATTERS, joining
 from whydiff.capturing.adapters.jax.values import dtype_name, is_key
 from whydiff.errors import ReplayError
 from whydiff.records import Call
@@ -162,25 +162,11 @@ def op_of(call: Call) -> Op:
             raise ReplayError("A random key cannot be given again.", where=str(call.site))
         read = isinstance(operand, Mapping) and "$read" in operand
         inputs.append(avals[operand["$read"]] if read else Fixed(number_of(operand, usual)))
-    given = _scattered(name, inputs, params) if name in _SCATTERS else params
-    return Op(name, primitive(name), {key: decode(item) for key, item in given.items()}, tuple(inputs), outputs)
-
-
-_SCATTERS: Mapping[str, Any] = {
-    "scatter-add": jax.lax.scatter_add,
-    "scatter-mul": jax.lax.scatter_mul,
-    "scatter-min": jax.lax.scatter_min,
-    "scatter-max": jax.lax.scatter_max,
-}
-
-
-def _scattered(name: str, inputs: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The recorded parameters; how two numbers are joined, a program of JAX's own, is what the op's name says."""
-    told = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
-    scatter = functools.partial(_SCATTERS[name], **{key: decode(params[key]) for key in told})
-    joined = jax.make_jaxpr(scatter)(*(one.value if isinstance(one, Fixed) else one for one in inputs))
-    (made,) = (one.params for one in joined.eqns if one.primitive.name == name)
-    return {**params, **{key: made[key] for key in ("update_jaxpr", "update_consts") if key in params}}
+    scatters = name in SCATTERS
+    given = {key: None if scatters and key in REMADE else decode(item) for key, item in params.items()}
+    if scatters:
+        given = joining(name, [one.value if isinstance(one, Fixed) else one for one in inputs], given)
+    return Op(name, primitive(name), given, tuple(inputs), outputs)
 
 
 def primitive(name: str) -> Any:

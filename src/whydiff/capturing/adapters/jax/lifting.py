@@ -18,6 +18,7 @@ from jax import lax
 
 from whydiff.capturing.adapters.jax import internals, values
 from whydiff.capturing.adapters.jax.ops import MOVES, Fixed, Op
+from whydiff.capturing.adapters.jax.scatters import SCATTERS, joining
 from whydiff.records import Call, Count, Event, Lift
 
 _BITWISE = frozenset(
@@ -71,6 +72,8 @@ def widened(dtype: str) -> Callable[[Any, Sequence[Any]], list[Any]]:
 
     def execute(eqn: Any, given: Sequence[Any]) -> list[Any]:
         wide = [_cast(value, change) for value in given]
+        if eqn.primitive.name in SCATTERS:
+            return internals.bind(eqn.primitive, wide, joining(eqn.primitive.name, wide, eqn.params))
         if eqn.primitive.name not in _BITWISE and not internals.holds_programs(eqn.params):
             return internals.bind(eqn.primitive, wide, lifted_params(eqn.params, change))
         narrow = [_as(value, var.aval) for value, var in zip(given, eqn.invars, strict=True)]
@@ -140,7 +143,7 @@ class Lifter:
 
     def _stays(self, op: Op) -> bool:
         """Whether an operation is executed as recorded: bits, programs of its own, floats made from no floats."""
-        if op.name in _BITWISE or (internals.holds_programs(op.params) and "update_jaxpr" not in op.params):
+        if op.name in _BITWISE or (internals.holds_programs(op.params) and op.name not in SCATTERS):
             return True
         reads = [spot for spot in op.inputs if not isinstance(spot, Fixed)]
         made_from_none = not any(floating(spot.dtype) for spot in reads if not values.is_key(spot))
@@ -157,6 +160,8 @@ class Lifter:
             inputs = tuple(self._spot(spot) for spot in op.inputs)
             outputs = tuple(self._spot(spot) for spot in op.outputs)
             params = lifted_params(op.params, self.dtype)
+            if op.name in SCATTERS:
+                params = joining(op.name, [one.value if isinstance(one, Fixed) else one for one in inputs], params)
             op.cache[key] = replace(op, inputs=inputs, outputs=outputs, params=params, cache={})
         found: Op = op.cache[key]
         return found

@@ -1,0 +1,42 @@
+"""Tensors that differ where nothing reads them, beside a sum in another order: the answers were fixed before the first run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import whydiff
+
+torch.manual_seed(0)
+VALUES, LENGTHS = torch.randn(4, 48, 5), torch.tensor([48, 30, 17, 5])
+REAL = torch.arange(48)[None] < LENGTHS[:, None]
+ONES, NINES = (torch.where(REAL[..., None], VALUES, torch.tensor(value)) for value in (1.0, 9.0))
+
+
+class Pooled(torch.nn.Module):
+    """The mean over real positions of a held tensor."""
+
+    def __init__(self, held: torch.Tensor, blocks: bool, seen: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("held", held)
+        self.blocks, self.seen = blocks, seen
+
+    def forward(self) -> Any:
+        real = torch.arange(48)[None] < (LENGTHS + self.seen)[:, None]
+        kept = torch.where(real[..., None], self.held.sinh(), torch.tensor(0.0))
+        total = kept.flip(1).unflatten(1, (8, 6)).sum(2).sum(1) if self.blocks else kept.sum(1)
+        return torch.tanh(total / LENGTHS[:, None])
+
+
+def test_padding_that_is_masked_away_is_no_other_function() -> None:
+    found = whydiff.compare(Pooled(ONES, False), Pooled(NINES, True))
+    assert str(found.verdict) == "rounding", found.reason
+    assert not [cause for cause in found.causes if cause.status in ("confirmed", "located") and cause.code[:2] == "ST"]
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_padding_of_which_the_mask_lets_one_row_through_is(blocks: bool) -> None:
+    found = whydiff.compare(Pooled(ONES, False, seen=1), Pooled(NINES, blocks, seen=1))
+    assert str(found.verdict) == "semantic", found.reason
