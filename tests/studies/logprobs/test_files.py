@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,25 @@ def test_a_file_of_many_pieces_is_read_as_one(tmp_path: Path, monkeypatch: pytes
     assert whole.logprobs.tolist() == parts.logprobs.tolist() == [-0.5, -1, -2, -3.5, -4, -5, -6.5, -7, -8]
     assert parts.tokens is not None
     assert parts.tokens.tolist() == [2**40 + n for n in range(9)]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_reading_does_not_collect_and_leaves_the_collector_as_it_was(
+    before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    inner = files._objects
+    monkeypatch.setattr(files, "_objects", lambda text: (seen.append(gc.isenabled()), inner(text))[1])
+    good, bad = lines(tmp_path / "a.jsonl", {"logprob": -1.0}), tmp_path / "b.jsonl"
+    bad.write_text("{")
+    enabled = gc.isenabled()
+    try:
+        (gc.enable if before else gc.disable)()
+        read(good)
+        assert gc.isenabled() is before
+        with pytest.raises(TraceFormatError):
+            read(bad)
+        assert gc.isenabled() is before
+    finally:
+        (gc.enable if enabled else gc.disable)()
+    assert seen == [False, False]
