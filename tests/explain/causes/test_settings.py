@@ -209,3 +209,75 @@ def test_both_sides_that_do_not_repeat_themselves_are_named() -> None:
 def test_dropout_repeats_itself_and_is_no_nondeterminism() -> None:
     model = norms().train()
     assert compare(model, copy.deepcopy(model), X).causes == ()
+
+
+class Switched(torch.nn.Module):
+    """A flag or a name that chooses what is carried out."""
+
+    def __init__(self, variant: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.variant, self.config = torch.nn.Linear(8, 8), variant, {"note": str(variant)}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.linear(x)
+        if self.variant is True:
+            hidden = torch.nn.functional.layer_norm(hidden, (8,))
+        if self.variant == "squared":
+            hidden = hidden.relu().square()
+        if self.variant == "half":
+            hidden = hidden.bfloat16().float()
+        if self.variant == "tanh":
+            hidden = torch.tanh(hidden) * 2
+        return hidden @ hidden.mT
+
+
+@pytest.mark.parametrize(
+    ("variants", "code", "ops"),
+    [
+        ((True, False), "FO007", "the reference carries out native_layer_norm, the candidate does not"),
+        ((False, True), "FO007", "the candidate carries out native_layer_norm, the reference does not"),
+        (("squared", "tanh"), "FO008", "the reference computes relu, pow, the candidate tanh, mul"),
+        (("whole", "half"), "PR006", "values of the candidate pass through bfloat16"),
+    ],
+)
+def test_a_setting_that_switches_between_ops_says_what_it_does(variants: Any, code: str, ops: str) -> None:
+    cause, *others = compare(*map(Switched, variants), X).causes
+    assert (cause.code, cause.status) == (code, "confirmed")
+    assert all(one.inert for one in others)  # the configuration's key, which says so too
+    assert cause.says == f"variant is {variants[1]!r} in the candidate, {variants[0]!r} in the reference: {ops}"
+    assert cause.remedy is not None and cause.remedy.carried_out
+    assert "variant" in cause.remedy.code
+    assert cause.verdict is (Verdict.PRECISION if code == "PR006" else Verdict.SEMANTIC)
+
+
+def test_a_flag_that_chooses_a_number_is_no_switch_of_another_step() -> None:
+    class Flagged(torch.nn.Module):
+        def __init__(self, flag: bool, steps: int) -> None:
+            super().__init__()
+            self.flag, self.steps = flag, [torch.sigmoid] * steps
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = x = torch.tanh(x) * (2.0 if self.flag else 1.5)
+            for step in self.steps:
+                hidden = step(hidden)
+            return hidden @ x.mT
+
+    found = compare(Flagged(True, 1), Flagged(False, 0), X).causes
+    assert {c.code for c in found if c.status == "confirmed"} == {"FO001", "FO003"}
+
+
+@pytest.mark.parametrize("times", [(2, 3), (1, 2)])
+def test_a_number_of_rounds_is_a_setting(times: tuple[int, int]) -> None:
+    class Rounds(torch.nn.Module):
+        def __init__(self, rounds: int) -> None:
+            super().__init__()
+            self.rounds = rounds
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(self.rounds):
+                x = torch.tanh(x) + x
+            return x
+
+    (cause,) = compare(*map(Rounds, times), X).causes
+    assert (cause.code, cause.status) == ("ST006", "confirmed")

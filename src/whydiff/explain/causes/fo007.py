@@ -12,6 +12,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance, out_of_range
 from whydiff.explain.causes._state import listed
+from whydiff.explain.causes._switched import causes_of_switches
 from whydiff.explain.keys import draws
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
@@ -39,8 +40,8 @@ class StepLeftOut(CauseRule):
 
     Look-alikes:
         FO003 if the ops multiply by one constant; FO001 if they are a known activation; IN003 if they hide keys
-        from a softmax; MD001 and MD002 if they draw random numbers; ST006 if a setting switches them off (then
-        setting it back is enough, and this cause is silent).
+        from a softmax; MD001 and MD002 if they draw random numbers. Where a setting switches them off, both
+        are said: the step, and the setting.
 
     Example:
         The probabilities of the chosen experts are not divided by their sum.
@@ -50,7 +51,8 @@ class StepLeftOut(CauseRule):
 
     How it is verified:
         By replay: the reference's ops, or its value without them, take the place on the candidate's inputs
-        (``replace-op``); the outputs must become equal bit for bit.
+        (``replace-op``); the outputs must become equal bit for bit. A setting that switches the step off is set
+        back (``set-scalar``).
 
     References:
         Jiang et al., Mixtral of Experts, arXiv:2401.04088, section 2.1 (a softmax over the chosen logits); Gemma
@@ -94,8 +96,9 @@ class StepLeftOut(CauseRule):
         )
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per side and kind of step."""
-        return causes_of(case, self.code, self.name, _remedy)
+        """One cause per side and kind of step, and per setting that switches one off."""
+        yield from causes_of(case, self.code, self.name, _remedy)
+        yield from causes_of_switches(case, self.code, self.name, "leaves out")
 
     def example(self) -> tuple[Any, Any]:
         """Experts' weights that do not sum to one."""

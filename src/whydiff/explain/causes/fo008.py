@@ -13,6 +13,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, grouped, unjudged
 from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import listed
+from whydiff.explain.causes._switched import causes_of_switches
 from whydiff.explain.causes._view import given_otherwise
 from whydiff.numbers.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Verdict
@@ -40,8 +41,8 @@ class FormulaDiffers(CauseRule):
 
     Look-alikes:
         All causes that know the mistake by name come first: FO001 to FO007, IN002 and IN003, TR001, MD002;
-        ST006 if a setting of a module carries the argument, or switches to the other ops (then setting it back
-        is enough, and this cause is silent).
+        ST006 if a setting of a module carries the argument (then setting it back is enough, and this cause is
+        silent). Where one switches to other ops, both are said: the ops, and the setting.
 
     Example:
         A softmax over the keys against one over the queries.
@@ -51,7 +52,8 @@ class FormulaDiffers(CauseRule):
 
     How it is verified:
         By replay: the candidate's op gets the reference's argument (``set-argument``), or the reference's ops
-        work on the candidate's inputs (``replace-op``); the outputs must become equal bit for bit.
+        work on the candidate's inputs (``replace-op``); the outputs must become equal bit for bit. A setting that
+        switches to other ops is set back (``set-scalar``).
 
     References:
         Vaswani et al., Attention Is All You Need, arXiv:1706.03762, section 3.2.1 (the softmax is over keys).
@@ -87,8 +89,9 @@ class FormulaDiffers(CauseRule):
         return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), away, {"text": text}, general=True)
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per pair of arguments or of lists of ops."""
+        """One cause per pair of arguments or of lists of ops, and per setting that exchanges ops for others."""
         yield from causes_of(case, self.code, self.name, _remedy)
+        yield from causes_of_switches(case, self.code, self.name, "exchanges")
         if not enough(case):
             yield from self._unjudged(case)
 

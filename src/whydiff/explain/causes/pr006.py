@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Role, for_framework
+from whydiff.capturing.adapters import for_framework
 from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
 from whydiff.explain.causes._looks import leaves, one_value
+from whydiff.explain.causes._switched import causes_of_switches, converts
 from whydiff.numbers.formats import FORMATS, round_to
 from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Verdict
 
@@ -110,8 +111,9 @@ class NarrowPassage(CauseRule):
         )
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per side and dtype."""
-        return causes_of(case, self.code, self.name, _remedy)
+        """One cause per side and dtype, and per setting that switches a detour on."""
+        yield from causes_of(case, self.code, self.name, _remedy)
+        yield from causes_of_switches(case, self.code, self.name, "casts")
 
     def example(self) -> tuple[Any, Any]:
         """A timestep that passes through bfloat16."""
@@ -172,19 +174,11 @@ def _chain(view: View, side: int) -> _Chain:
     dtype, casts = event.spec.dtype, list[Call]()
     while event.producer >= 0:
         call = trace.calls[event.producer]
-        if not _converts(call, roles(call.site.op)):
+        if not converts(call, roles(call.site.op)):
             break
         casts.append(call)
         event = call.reads[0]
     return _Chain(tuple(reversed(casts)), event, dtype)
-
-
-def _converts(call: Call, roles: frozenset[Role]) -> bool:
-    """Whether a call does nothing but give one whole value another dtype."""
-    if Role.CARRIES not in roles or len(call.reads) != 1 or len(call.writes) != 1 or call.mutates:
-        return False
-    ours, theirs = call.reads[0].spec, call.writes[0].spec
-    return ours.dtype != theirs.dtype and ours.shape == theirs.shape
 
 
 def _made_narrow(view: View, chains: Sequence[_Chain]) -> Finding | None:

@@ -9,8 +9,9 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import argued, named
 from whydiff.explain.causes._impostors import changed, other_activation
-from whydiff.explain.causes._settings import place, scalars, settable
+from whydiff.explain.causes._settings import enough, place, scalars, settable
 from whydiff.explain.causes._state import listed, target_name
+from whydiff.explain.causes._switched import setting_back, switches
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
 
 
@@ -34,8 +35,9 @@ class ConfigDiffers(CauseRule):
         left that it might explain. Paths and addresses are no settings.
 
     Look-alikes:
-        MD001, the training flag. ST001 and ST002: the setting was already turned into a table or shape
-        when the model was built (a rotary base), so that changing it now changes nothing.
+        FO007 and FO008 if the setting is a flag or a name that switches between ops: setting it back exchanges the
+        program, and what it does is the cause. MD001, the training flag. ST001 and ST002: the setting was already turned
+        into a table or shape when the model was built (a rotary base), so that changing it now changes nothing.
 
     Example:
         The epsilon of a layer norm is 1e-3 instead of 1e-5.
@@ -61,10 +63,12 @@ class ConfigDiffers(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per attribute and pair of values, per key with an argument, and the rest."""
         linked: set[str] = set()
+        switched = [(one.attribute, one.ours, one.theirs) for one in switches(case)]
         for (attribute, ours, theirs), paths in scalars(case).items():
             keys = [key for key, values in case.config_changes.items() if _equal(values, (ours, theirs))]
             linked.update(keys)
-            yield self._attribute(case, attribute, ours, theirs, paths, keys)
+            if (attribute, ours, theirs) not in switched:
+                yield self._attribute(case, attribute, ours, theirs, paths, keys)
         alone = []
         for key, (ours, theirs) in case.config_changes.items():
             if key in linked or place(ours) or place(theirs):
@@ -100,7 +104,7 @@ class ConfigDiffers(CauseRule):
             site=paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more",
             verdict=Verdict.SEMANTIC,
             evidence=tuple(evidence),
-            remedy=_remedy(case, attribute, ours, targets),
+            remedy=setting_back(case, attribute, ours, targets),
             says=f"{attribute} is {theirs!r} in the candidate, {ours!r} in the reference",
             reason="" if known else "the recorded value cannot be set: only its text is known",
             interventions=tuple(Intervention("set-scalar", t, ours) for t in targets) if known else (),
@@ -137,7 +141,7 @@ class ConfigDiffers(CauseRule):
         open_origins = [
             o
             for index, o in enumerate(case.localization.origins)
-            if o.kind in ("implementation", "region", "arguments") and index not in known
+            if o.kind in ("implementation", "region", "arguments") and index not in known and not enough(case)
         ]
         reason = "a configuration key alone changes no number, and state and the ops explain every origin"
         if open_origins:
@@ -168,7 +172,25 @@ class ConfigDiffers(CauseRule):
         return lambda: reference(x), lambda: candidate(x)
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """A setting that nothing reads beside another weight or activation, and beside a table made from it."""
+        """A setting that nothing reads beside another weight or activation, or a table made from it; a switch."""
+        import torch
+
+        class Switched(torch.nn.Module):
+            def __init__(self, variant: Any) -> None:
+                super().__init__()
+                torch.manual_seed(0)
+                self.linear, self.variant = torch.nn.Linear(8, 8), variant
+
+            def forward(self, x: Any) -> Any:
+                hidden = self.linear(x)
+                if self.variant in (True, "new"):
+                    hidden = hidden / hidden.square().mean(-1, keepdim=True).sqrt()
+                return torch.tanh(hidden) @ hidden.mT
+
+        def switched(*variants: Any) -> tuple[Any, Any]:
+            x = torch.linspace(-1, 1, 32).reshape(4, 8)
+            reference, candidate = map(Switched, variants)
+            return lambda: reference(x), lambda: candidate(x)
 
         def weight(candidate: Any) -> None:
             candidate.revision = 2
@@ -185,18 +207,12 @@ class ConfigDiffers(CauseRule):
         yield changed(weight)
         yield changed(activation)
         yield changed(table)
+        yield switched(True, False)
+        yield switched("old", "new")
 
 
 def _equal(one: Any, other: Any) -> bool:
     return all(type(a) is type(b) and bool(a == b) for a, b in zip(one, other, strict=True))
-
-
-def _remedy(case: Case, attribute: str, value: Any, targets: list[str]) -> Remedy:
-    code = ""
-    if case.candidate.framework == "torch":
-        paths = [target.rpartition(".")[0] for target in targets]
-        code = f"for path in {paths!r}:\n    candidate.get_submodule(path).{attribute} = {value!r}\n"
-    return Remedy(f"Give both sides the same {attribute}; the reference has {value!r}.", code, is_take_away=True)
 
 
 REGISTER = ConfigDiffers()

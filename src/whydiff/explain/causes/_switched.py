@@ -1,0 +1,147 @@
+"""Settings that switch between ops: what they do is the cause, and the setting is where to change it.
+
+A number that is set back is an argument of the same op (ST006). A flag or a name that is set back can exchange the
+program: then 'it differs' is all that ST006 could say, and what ran instead is what the numbers are made by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from whydiff.capturing.adapters import Role, for_framework
+from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import argued
+from whydiff.explain.causes._settings import enough, scalars, settable
+from whydiff.explain.causes._state import listed, remember, target_name
+from whydiff.explain.keys import draws
+from whydiff.numbers.tolerance import UNIT_ROUNDOFF
+from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Verdict
+
+Kind = Literal["casts", "leaves out", "exchanges"]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A setting that chooses which ops are carried out.
+
+    Attributes:
+        attribute, ours, theirs: what differs, and both values.
+        paths: where, in the reference's naming.
+        calls: what only the reference, only the candidate carries out.
+        casts: whether those give whole values another dtype, and do nothing else.
+    """
+
+    attribute: str
+    ours: Any
+    theirs: Any
+    paths: tuple[str, ...]
+    calls: tuple[tuple[Call, ...], tuple[Call, ...]]
+
+    casts: bool
+
+    @property
+    def kind(self) -> Kind:
+        """What it does: a detour through another dtype, a step on one side only, other ops."""
+        return "casts" if self.casts else "exchanges" if all(self.calls) else "leaves out"
+
+
+def switches(case: Case) -> tuple[Switch, ...]:
+    """The settings that choose between ops, if setting back what differs in settings and tensors is enough."""
+    return remember(case, "switches", lambda: tuple(_switches(case)))
+
+
+def _switches(case: Case) -> Iterator[Switch]:
+    flags = {
+        key: paths
+        for key, paths in scalars(case).items()
+        if any(isinstance(value, (bool, str)) for value in key[1:]) and settable(*key[1:])
+        if not any(argued(case, origin, *key[1:]) for origin in case.localization.origins)
+    }
+    alone = tuple(
+        [trace.calls[index] for index in unpaired if trace.calls[index].kind == "compute"]
+        for trace, unpaired in (
+            (case.reference, case.alignment.unpaired_reference),
+            (case.candidate, case.alignment.unpaired_candidate),
+        )
+    )
+    traces = case.reference, case.candidate
+    if not flags or any(draws(trace, call) for trace, calls in zip(traces, alone, strict=True) for call in calls):
+        return
+    for (attribute, ours, theirs), paths in flags.items():
+        scopes = [path.rpartition(".")[0] for path in paths]
+        mine, others = (
+            tuple(c for c in calls if len(flags) == 1 or any(not s or _inside(c, s) for s in scopes)) for calls in alone
+        )
+        if (mine or others) and enough(case):
+            roles = [for_framework(trace.framework).roles for trace in traces]
+            casts = all(
+                converts(c, of(c.site.op)) for of, calls in zip(roles, (mine, others), strict=True) for c in calls
+            )
+            yield Switch(attribute, ours, theirs, tuple(paths), (mine, others), casts)
+
+
+def _inside(call: Call, scope: str) -> bool:
+    return f"{call.site.scope}.".startswith(f"{scope}.")
+
+
+def converts(call: Call, roles: frozenset[Role]) -> bool:
+    """Whether a call does nothing but give one whole value another dtype."""
+    if Role.CARRIES not in roles or len(call.reads) != 1 or len(call.writes) != 1 or call.mutates:
+        return False
+    ours, theirs = call.reads[0].spec, call.writes[0].spec
+    return ours.dtype != theirs.dtype and ours.shape == theirs.shape
+
+
+def causes_of_switches(case: Case, code: str, name: str, kind: Kind) -> Iterator[Cause]:
+    """One cause per switch of a kind."""
+    for switch in switches(case):
+        if switch.kind != kind:
+            continue
+        attribute, targets = switch.attribute, [target_name(case, path) for path in switch.paths]
+        setting = f"{attribute} is {switch.theirs!r} in the candidate, {switch.ours!r} in the reference"
+        ours, theirs = (listed(dict.fromkeys(call.site.op for call in calls)) for calls in switch.calls)
+        side, other = ("reference", "candidate") if ours else ("candidate", "reference")
+        what = f"the {side} carries out {ours or theirs}, the {other} does not"
+        if kind == "casts":
+            more = max(switch.calls, key=len)
+            dtypes = [e.spec.dtype for call in more for e in (*call.reads, *call.writes)]
+            through = max(dtypes, key=lambda dtype: UNIT_ROUNDOFF.get(dtype, 0.0))
+            what = f"values of the {('reference', 'candidate')[more is switch.calls[1]]} pass through {through}"
+        elif kind == "exchanges":
+            what = f"the reference computes {ours}, the candidate {theirs}"
+        place = next((o.site.at("") for o in case.localization.origins if o.kind == "region"), switch.paths[0])
+        yield Cause(
+            code=code,
+            name=name,
+            site=str(place),
+            verdict=Verdict.PRECISION if kind == "casts" else Verdict.SEMANTIC,
+            evidence=(
+                Evidence(
+                    f"{setting}, in {len(switch.paths)} module(s), and {what}",
+                    {
+                        "attribute": attribute,
+                        "reference": switch.ours,
+                        "candidate": switch.theirs,
+                        "paths": list(switch.paths),
+                        "ops": [[str(call.site) for call in calls] for calls in switch.calls],
+                    },
+                ),
+            ),
+            remedy=setting_back(case, attribute, switch.ours, targets),
+            says=f"{setting}: {what}",
+            interventions=tuple(Intervention("set-scalar", target, switch.ours) for target in targets),
+        )
+
+
+def setting_back(case: Case, attribute: str, value: Any, targets: list[str]) -> Remedy:
+    """Give both sides the reference's setting."""
+    code = ""
+    if case.candidate.framework == "torch":
+        paths = [target.rpartition(".")[0] for target in targets]
+        code = f"for path in {paths!r}:\n    candidate.get_submodule(path).{attribute} = {value!r}\n"
+    return Remedy(f"Give both sides the same {attribute}; the reference has {value!r}.", code, is_take_away=True)
+
+
+__all__ = ["Kind", "Switch", "causes_of_switches", "converts", "setting_back", "switches"]
