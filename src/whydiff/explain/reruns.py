@@ -160,7 +160,8 @@ def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
     wide = [_followed(outputs) for outputs in followed]
     single: Sequence[_Given] = plain
     if any(payload.dtype in NARROW for side in plain for payload in side.values()):
-        single = [_followed(_only(run.lifted("float32"), only)) for run in runs]
+        lifted = (_only(run.lifted("float32"), only) for run in runs)
+        single = [{**own, **_followed(outputs)} for own, outputs in zip(plain, lifted, strict=True)]
     scale = graver(
         worst(_apart(case, single, difference), _apart(case, wide, difference)),
         worst(_apart(case, single, choices), _apart(case, wide, choices)),
@@ -176,7 +177,7 @@ def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
             return Rerun(None, (0.0, 0.0), words=True)
     errors = _error(wide[0], plain[0]), _error(wide[1], plain[1])
     if agrees:
-        return Rerun(scale, errors, _coarse(errors, _unit(plain)))
+        return Rerun(scale, errors, _coarse(errors, [_unit([side]) for side in plain]))
     found = Rerun(scale, errors, reproduced="" if only else _reproduced(case, runs, plain), unit=_unit(plain))
     return found if found.scale is not None or found.reproduced else None
 
@@ -259,9 +260,14 @@ def _unit(plain: Sequence[_Given]) -> float:
     return max((UNIT_ROUNDOFF.get(payload.dtype, 0.0) for side in plain for payload in side.values()), default=0.0)
 
 
-def _coarse(errors: tuple[float, float], unit: float) -> Literal["", "reference", "candidate"]:
-    """The side of another precision class, if its error is more than rounding its outputs' dtype explains."""
-    if max(errors) <= max(PRECISION_CLASS_RATIO * min(errors), ROUNDING_LEVEL * unit):
+def _coarse(errors: tuple[float, float], units: Sequence[float]) -> Literal["", "reference", "candidate"]:
+    """The side of another precision class: its error is more than rounding its outputs' dtype explains.
+
+    Or it returns a narrower dtype than the other side.
+    """
+    if units[0] != units[1]:
+        return "reference" if units[0] > units[1] else "candidate"
+    if max(errors) <= max(PRECISION_CLASS_RATIO * min(errors), ROUNDING_LEVEL * max(units)):
         return ""
     return "reference" if errors[0] > errors[1] else "candidate"
 

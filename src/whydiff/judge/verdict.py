@@ -42,6 +42,12 @@ def judge(
             return Verdict.UNSTABLE, f"NaN or infinity on one side only in {', '.join(broken)}{_numbers(scaling)}"
         if scaling is not None and agrees(scaling.program.lifted):
             return _without_origins(scaling, _numbers(scaling))  # no op in common, and the same function
+        whole = [c for c in causes if c.status == "confirmed" and not c.inert and _is_all(c)]
+        if whole:
+            worst = max(whole, key=lambda cause: cause.verdict.severity)
+            return worst.verdict, f"{worst.name} at {worst.site}, proven by experiment; no call has a counterpart"
+        if silent := _unobserved(case):
+            return Verdict.INCONCLUSIVE, f"because no call of the {silent} was observed"
         alike = _same_task(case)
         if scaling is not None and scaling.program.lifted is None and alike:
             return Verdict.INCONCLUSIVE, (
@@ -100,6 +106,17 @@ def judge(
             f"because every origin is rounding and the outputs' difference does not shrink{numbers}{why}"
         )
     return worst.verdict, _reason(worst, origins, causes) + numbers + reach
+
+
+def _is_all(cause: Cause) -> bool:
+    """Whether nothing is left of the outputs' difference when a cause is changed, in either direction."""
+    return bool(cause.experiments) and all(one.left in ("nothing", "rounding") for one in cause.experiments)
+
+
+def _unobserved(case: Case) -> str:
+    """Sides of which no op was recorded: they ran on another thread, or in a library."""
+    sides = (("reference", case.reference), ("candidate", case.candidate))
+    return " and the ".join(name for name, t in sides if not any(call.kind == "compute" for call in t.calls))
 
 
 def _missed(case: Case, scaling: Scaling) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -89,3 +91,38 @@ def test_a_clamp_that_keeps_a_logarithm_finite_is_named() -> None:
     found = compare(lambda: run(True), lambda: run(False))
     assert found.verdict is Verdict.UNSTABLE
     assert status(found) == [("FO007", "confirmed")]
+
+
+def on_a_thread(call: Any) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.5, Verdict.SEMANTIC), (0.0, Verdict.IDENTICAL)])
+def test_what_runs_on_other_threads_is_judged_by_its_outputs_and_by_what_is_put_back(
+    shift: float, verdict: Verdict
+) -> None:
+    torch.manual_seed(0)
+    reference = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.BatchNorm1d(16)).eval()
+    candidate = copy.deepcopy(reference)
+    candidate[2].running_mean[3] += shift
+    x = torch.randn(4, 8)
+    found = compare(lambda: on_a_thread(lambda: reference(x)), lambda: on_a_thread(lambda: candidate(x)))
+    assert found.verdict is verdict
+    if shift:
+        assert [(c.code, c.status) for c in found.causes] == [("ST002", "confirmed")]
+        assert "ST002" not in found.reason and "buffer-differs" in found.reason
+
+
+def test_another_dtype_of_what_runs_on_another_thread_is_precision() -> None:
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(64, 8), torch.randn(4, 64)
+
+    def cast(run: Any) -> Any:
+        with torch.no_grad(), torch.autocast("cpu", torch.float16):
+            return run()
+
+    found = compare(lambda: cast(lambda: model(x)), lambda: cast(lambda: on_a_thread(lambda: model(x).detach())))
+    assert found.verdict is Verdict.PRECISION
+    other = compare(lambda: cast(lambda: model(x)), lambda: cast(lambda: on_a_thread(lambda: model(x).detach() * 1.5)))
+    assert other.verdict is Verdict.SEMANTIC
