@@ -38,23 +38,9 @@ def judge(
     compared = local.agreeing + local.propagated + len(origins)
     numeric = [pair for pair in case.alignment.pairs if case.reference.calls[pair.reference].kind != "return"]
     if not numeric or not compared:
-        if broken:
-            return Verdict.UNSTABLE, f"NaN or infinity on one side only in {', '.join(broken)}{_numbers(scaling)}"
-        if scaling is not None and agrees(scaling.program.lifted):
-            return _without_origins(scaling, _numbers(scaling))  # no op in common, and the same function
-        whole = [c for c in causes if c.status == "confirmed" and not c.inert and _is_all(c)]
-        if whole:
-            worst = max(whole, key=lambda cause: cause.verdict.severity)
-            return worst.verdict, f"{worst.name} at {worst.site}, proven by experiment; no call has a counterpart"
-        if silent := _unobserved(case):
-            return Verdict.INCONCLUSIVE, f"because no call of the {silent} was observed"
-        alike = _same_task(case)
-        if scaling is not None and scaling.program.lifted is None and alike:
-            return Verdict.INCONCLUSIVE, (
-                "because no call of one run has a counterpart in the other, and they cannot be carried out in float64"
-            )
-        if scaling is None or not origins or not (alike and stays(scaling.program.lifted)):
-            return Verdict.INCOMPARABLE, "nothing corresponds: no call of one run has a counterpart in the other"
+        alone = _nothing_paired(case, origins, causes, scaling, broken)
+        if alone is not None:
+            return alone
     shapes = [str(slot) for slot, comparison in local.outputs if comparison.other_shape]
     differing = [str(slot) for slot, comparison in local.outputs if comparison.status == "differs"]
     if local.silent and not differing and origins:
@@ -106,6 +92,30 @@ def judge(
             f"because every origin is rounding and the outputs' difference does not shrink{numbers}{why}"
         )
     return worst.verdict, _reason(worst, origins, causes) + numbers + reach
+
+
+def _nothing_paired(
+    case: Case, origins: Sequence[Origin], causes: Sequence[Cause], scaling: Scaling | None, broken: Sequence[str]
+) -> tuple[Verdict, str] | None:
+    """The verdict where no call has a counterpart; None: the runs are counterparts as wholes, judged like others."""
+    if broken:
+        return Verdict.UNSTABLE, f"NaN or infinity on one side only in {', '.join(broken)}{_numbers(scaling)}"
+    if scaling is not None and agrees(scaling.program.lifted):
+        return _without_origins(scaling, _numbers(scaling))  # no op in common, and the same function
+    whole = [cause for cause in causes if cause.status == "confirmed" and not cause.inert and _is_all(cause)]
+    if whole:
+        worst = max(whole, key=lambda cause: cause.verdict.severity)
+        return worst.verdict, f"{worst.name} at {worst.site}, proven by experiment; no call has a counterpart"
+    if silent := _unobserved(case):
+        return Verdict.INCONCLUSIVE, f"because no call of the {silent} was observed"
+    alike = _same_task(case)
+    if scaling is not None and scaling.program.lifted is None and alike:
+        return Verdict.INCONCLUSIVE, (
+            "because no call of one run has a counterpart in the other, and they cannot be carried out in float64"
+        )
+    if scaling is None or not origins or not (alike and stays(scaling.program.lifted)):
+        return Verdict.INCOMPARABLE, "nothing corresponds: no call of one run has a counterpart in the other"
+    return None
 
 
 def _is_all(cause: Cause) -> bool:

@@ -11,10 +11,11 @@ import numpy as np
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._entering import entering_epsilons
 from whydiff.explain.causes._explained import Array, Finding, Operation, View, causes_of, consumers
 from whydiff.explain.local_test import formulas
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 
 class EpsilonDiffers(CauseRule):
@@ -58,12 +59,16 @@ class EpsilonDiffers(CauseRule):
     code = "FO002"
     name = "epsilon-differs"
     says = "the candidate's epsilon is {candidate}, the reference's {reference}"
-    yields_to = ("IN", "FO004")
+    yields_to = ("IN", "FO004")  # IN001 leaves a number that is an epsilon to it
 
     def explain(self, view: View) -> Finding | None:
         """The epsilon of each side, if both can be solved for."""
         if view.one_function:
             return None
+        if (entering := entering_epsilons(view)) is not None:
+            return _finding(
+                self.code, "a number that enters and is added before a root", entering, view.give_constants()
+            )
         for how, fit in (
             ("solved for from its results", _in_norm),
             ("added before a root", _added),
@@ -72,19 +77,7 @@ class EpsilonDiffers(CauseRule):
             found = fit(view)
             if found is None or math.isclose(*found, rel_tol=1e-3):
                 continue
-            ours, theirs = found
-            evidence = Evidence(
-                f"the epsilon, {how}, is {_spoken(ours)} in the reference and {_spoken(theirs)} in the candidate",
-                {"reference": ours, "candidate": theirs, "how": how},
-            )
-            return Finding(
-                self.code,
-                (_spoken(ours), _spoken(theirs)),
-                Verdict.SEMANTIC,
-                (evidence,),
-                view.give_argument() or view.replace_op(),
-                {"reference": _spoken(ours), "candidate": _spoken(theirs)},
-            )
+            return _finding(self.code, how, found, view.give_argument() or view.replace_op())
         return None
 
     def detect(self, case: Case) -> Iterator[Cause]:
@@ -119,6 +112,15 @@ class EpsilonDiffers(CauseRule):
 
         yield (lambda: smooth(1.0)), (lambda: smooth(0.5))
         yield (lambda: mean(1.5)), (lambda: mean(4.0))
+
+
+def _finding(code: str, how: str, found: tuple[float, float], away: tuple[Intervention, ...]) -> Finding:
+    ours, theirs = map(_spoken, found)
+    evidence = Evidence(
+        f"the epsilon, {how}, is {ours} in the reference and {theirs} in the candidate",
+        {"reference": found[0], "candidate": found[1], "how": how},
+    )
+    return Finding(code, (ours, theirs), Verdict.SEMANTIC, (evidence,), away, {"reference": ours, "candidate": theirs})
 
 
 def _in_norm(view: View) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._differs import factor_of, reading, statement
+from whydiff.explain.causes._entering import entering_epsilons
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._folder import new_folder
 from whydiff.explain.causes._state import Difference, remember, touched
@@ -38,9 +39,10 @@ class InputDiffers(CauseRule):
         its digits is called another precision: nothing can tell more.
 
     Look-alikes:
-        IN002 and IN003 if what enters are positions or a mask. A value that numpy made from tensors that differ
-        before is their consequence: it is not reported. ST002 for a tensor that the callable holds rather than
-        receives. An input that was rounded or padded on one side still differs: everything after it follows.
+        IN002 and IN003 if what enters are positions or a mask, FO002 if it is a norm's epsilon. A value that
+        numpy made from tensors that differ before is their consequence: it is not reported. ST002 for a tensor that
+        the callable holds rather than receives. An input that was rounded or padded on one side still differs:
+        everything after it follows.
 
     Example:
         Two recordings of one model, one with another element in its input.
@@ -65,7 +67,7 @@ class InputDiffers(CauseRule):
     def explain(self, view: View) -> Finding | None:
         """Tensors that no recorded op made, that differ, and before which nothing does."""
         steps = view.give_constants()
-        if not steps or _differs_before(view.case, view.origin):
+        if not steps or _differs_before(view.case, view.origin) or entering_epsilons(view) is not None:
             return None
         faint = [_share(view.case, step) for step in steps]
         if all(share <= 0.0 for share in faint):
@@ -117,7 +119,7 @@ class InputDiffers(CauseRule):
         return folder / "reference.trace", folder / "candidate.trace"
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """What numpy makes of a value that differs before: by a weight, a setting, another activation."""
+        """What numpy makes of a value that differs before: by a weight, a setting, an activation; a norm's epsilon."""
         import copy
 
         import torch
@@ -145,6 +147,11 @@ class InputDiffers(CauseRule):
         yield pair(reference, weight)
         yield pair(reference, setting)
         yield pair(reference, reference, torch.sigmoid)
+
+        def norm(eps: float) -> Any:
+            return 0.01 * x * torch.rsqrt((0.01 * x).square().mean(-1, keepdim=True) + torch.tensor(eps)) @ x.mT
+
+        yield (lambda: norm(1e-6)), (lambda: norm(1e-5))
 
 
 def _differs_before(case: Case, origin: Origin) -> bool:

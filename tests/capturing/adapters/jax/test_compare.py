@@ -205,3 +205,12 @@ def test_keys_that_jax_cannot_sort_stay_apart() -> None:
 @pytest.mark.parametrize("name", ["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"])
 def test_running_totals_are_primitives_that_a_trace_on_disk_may_name(name: str) -> None:
     assert primitive(name).name == name
+
+
+def test_the_epsilon_of_a_flax_norm_is_an_epsilon() -> None:
+    nn = pytest.importorskip("flax.linen")
+    x = 0.02 * jnp.sin(jnp.arange(60.0)).reshape(5, 12)
+    norms = [nn.RMSNorm(epsilon=eps) for eps in (1e-6, 1e-4)]
+    state = norms[0].init(jax.random.key(0), x)
+    found = compare(lambda: norms[0].apply(state, x) @ x.T, lambda: norms[1].apply(state, x) @ x.T)
+    assert [(cause.code, cause.status) for cause in found.causes] == [("FO002", "confirmed")]

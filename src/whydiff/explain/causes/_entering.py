@@ -1,0 +1,74 @@
+"""A number that enters a program where it is used: part of a formula, and no input."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from whydiff.capturing.adapters import Executor, Role, for_framework
+from whydiff.errors import PayloadError, WhydiffError
+from whydiff.explain.case import Case
+from whydiff.explain.causes._view import View, consumers, number
+from whydiff.explain.changed import executor_of
+from whydiff.pair.replay import replay
+from whydiff.records import Call, Payload
+
+
+def entering_epsilons(view: View) -> tuple[float, float] | None:
+    """Both sides' epsilon: a number that Python made is added to larger values, none below 0, of which a root is taken."""
+    known: dict[int, tuple[float, float] | None] = view.case.shared("epsilons that enter", dict)
+    at = view.origin.calls[0]
+    if at not in known:
+        found = _entering(view)
+        known[at] = found if found is not None and _keeps_from_zero(view.case, at, found) else None
+    return known[at]
+
+
+def _entering(view: View) -> tuple[float, float] | None:
+    """The one number that enters at an origin, on both sides."""
+    steps = view.give_constants()
+    if len(steps) != 1:
+        return None
+    case, step = view.case, steps[0]
+    ours = next(leaf for leaf in case.reference.leaves if leaf.name == (step.value or step.target))
+    theirs = next(leaf for leaf in case.candidate.leaves if leaf.name == step.target)
+    if ours.spec.numel != 1 or theirs.spec.numel != 1:
+        return None
+    try:
+        one, other = (number(case.payload(ours, "reference")), number(case.payload(theirs, "candidate")))
+    except PayloadError:
+        return None
+    return float(one.reshape(-1)[0]), float(other.reshape(-1)[0])
+
+
+def _keeps_from_zero(case: Case, at: int, epsilons: tuple[float, float]) -> bool:
+    """Whether what enters at a call of the reference is added to larger values, none below 0, before a root."""
+    if min(epsilons) < 0:
+        return False
+    roles = for_framework(case.reference.framework).roles
+    for call in (case.reference.calls[at], *consumers(case, 0, case.reference.calls[at], 2)):
+        rooted = Role.PLUS in roles(call.site.op) and any(
+            Role.ROOT in roles(one.site.op) for one in consumers(case, 0, call, 1)
+        )
+        if rooted and (added := _other_operand(case, call)) is not None:
+            values = number(added)
+            return bool(values.size > 1 and values.min() >= 0 and max(epsilons) < np.mean(values))
+    return False
+
+
+def _other_operand(case: Case, call: Call) -> Payload | None:
+    """The larger operand of an addition, from a replay; None: there is none, or it cannot be made again."""
+    event = max(call.reads, key=lambda event: event.spec.numel, default=None)
+    found: list[Payload] = []
+
+    def look(executor: Executor, one: Call) -> None:
+        if one.index == call.index and event is not None:
+            found.append(executor.payload(executor.read(event)))
+
+    try:
+        replay(executor_of(case.reference), before=look, until=call.index)
+    except WhydiffError:
+        return None
+    return found[0] if found else None
+
+
+__all__ = ["entering_epsilons"]
