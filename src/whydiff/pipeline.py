@@ -23,7 +23,7 @@ from whydiff.explain.scaling import Modes, Scaling, measure_scaling
 from whydiff.judge.anchor import anchored, inside
 from whydiff.judge.each_origin import judge_origins, needs_local_test
 from whydiff.judge.impact import impact, justified
-from whydiff.judge.left_out import left_out, not_tested, notes_on
+from whydiff.judge.left_out import left_out, not_tested, notes_on, seeded_alike
 from whydiff.judge.listing import listing, taken
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.outputs import Anchor, anchor
@@ -261,6 +261,7 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
     if scaling is not None and in_question(verdict, causes):
         floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)
     parted = attempted("the margin", lambda: with_margins(case, partings(returned)), partings(returned))
+    seeded = seeded_alike(case) if verdict is Verdict.IDENTICAL else _NO_NOTES
     tolerance = attempted("the justified tolerance", lambda: justified(case, returned, floor), _NO_NOTES)
     return _written(
         case,
@@ -271,7 +272,7 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
         causes=causes,
         impact=attempted("the impact", lambda: impact(case, returned, floor, scaling), _NO_IMPACT),
         not_compared=not_tested(case, scaling, tests, floor),
-        notes=(*notes, *map(str, parted), *notes_on(case), *tolerance),
+        notes=(*notes, *map(str, parted), *seeded, *notes_on(case), *tolerance),
     )
 
 
@@ -292,7 +293,7 @@ def _refactored(case: Case, returned: Anchor, notes: Sequence[str]) -> Diagnosis
         causes=(),
         impact=attempted("the impact", lambda: impact(case, returned), _NO_IMPACT),
         not_compared=(),
-        notes=(*notes, *notes_on(case)),
+        notes=(*notes, *seeded_alike(case), *notes_on(case)),
     )
 
 

@@ -68,6 +68,55 @@ class Process:
         np.random.set_state(self._numpy)
 
 
+class Draws:
+    """Which of Python's and numpy's global generators a block draws from as it finds them, without seeding them.
+
+    Attributes:
+        found: ``"python"``, ``"numpy"``; told after the block.
+    """
+
+    def __init__(self) -> None:
+        self.found: tuple[str, ...] = ()
+        self._before: dict[str, Any] = {}
+
+    def __enter__(self) -> Draws:
+        self._before = _generators()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        after = _generators()
+        self.found = tuple(name for name, before in self._before.items() if _went_on(before, after[name]))
+
+
+_State = tuple[Any, int]
+_BLOCKS = 4096
+"""So many times the 624 words of a state are followed."""
+
+
+def _generators() -> dict[str, _State]:
+    """The words of each state, and how many of them were used."""
+    words = random.getstate()[1]
+    other: Any = np.random.get_state(legacy=False)
+    found = {"python": (np.asarray(words[:-1], np.uint32), words[-1])}
+    if other["bit_generator"] == "MT19937":
+        found["numpy"] = other["state"]["key"], other["state"]["pos"]
+    return found
+
+
+def _went_on(before: _State, after: _State) -> bool:
+    """Whether one state of a Mersenne twister follows from another by drawing, and not by seeding it anew."""
+    (words, used), (wanted, now) = before, after
+    if np.array_equal(words, wanted):
+        return now > used
+    follower: Any = np.random.MT19937()
+    follower.state = {"bit_generator": "MT19937", "state": {"key": words, "pos": len(words)}}
+    for _ in range(_BLOCKS):
+        follower.random_raw(len(words), output=False)
+        if np.array_equal(follower.state["state"]["key"], wanted):
+            return True
+    return False
+
+
 def _directory() -> str | None:
     try:
         return os.getcwd()

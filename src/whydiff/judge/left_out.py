@@ -10,7 +10,7 @@ from whydiff.explain.scaling import Scaling
 from whydiff.judge.grouping import not_examined
 from whydiff.judge.noise_floor import NoiseFloor
 from whydiff.pair.align import explain
-from whydiff.records import Count
+from whydiff.records import GENERATORS, Count
 
 
 def not_tested(
@@ -83,6 +83,25 @@ def notes_on(case: Case) -> tuple[str, ...]:
     if why := _is_ported(case):
         notes.append(f"{why}: `whydiff port` compares such programs layer by layer, by what reads each weight")
     return tuple(notes)
+
+
+def seeded_alike(case: Case) -> tuple[str, ...]:
+    """That runs whose outputs agree drew from global generators, which both found in the same state."""
+    checks = case.reference.observer, case.candidate.observer
+    live = None not in case.runs
+    states = case.reference.environment.rng, case.candidate.environment.rng
+    names = [
+        name
+        for name in dict.fromkeys(name for check in checks for name in check.drew)
+        if live or (name in states[0] and states[0][name] == states[1].get(name))
+    ]
+    if not names:
+        return ()
+    spoken = " and ".join(GENERATORS[name] for name in names)
+    return (
+        f"both sides began with the same random states and drew from {spoken} without seeding it: runs that begin with "
+        "other ones give other numbers, each side from itself as well",
+    )
 
 
 def _is_ported(case: Case) -> str:

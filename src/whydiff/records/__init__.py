@@ -6,7 +6,7 @@ records: adapters make them, the pipeline reads them, reporters render the last 
 
 from whydiff.records.collective import Collective
 from whydiff.records.diagnosis import Diagnosis, Side
-from whydiff.records.environment import Environment, ObserverCheck
+from whydiff.records.environment import GENERATORS, Environment, ObserverCheck
 from whydiff.records.finding import (
     Alignment,
     Cause,
@@ -48,6 +48,7 @@ from whydiff.records.trace import (
 )
 
 __all__ = [
+    "GENERATORS",
     "LOSING",
     "SCHEMA_VERSION",
     "Alignment",

@@ -26,6 +26,14 @@ class Environment:
     rng: Mapping[str, str] = field(default_factory=dict)
 
 
+GENERATORS: Mapping[str, str] = {
+    "python": "Python's global generator",
+    "numpy": "numpy's global generator",
+    "torch": "PyTorch's global generator",
+}
+"""Random states that a process has once, in words."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObserverCheck:
     """Proof that looking did not change the numbers (plain run twice, instrumented run once).
@@ -35,9 +43,12 @@ class ObserverCheck:
         unchanged: the instrumented run agrees with the plain one (H1 == H0); None if not run.
         outputs: how many output tensors were compared.
         note: what differed, or why the check was not run.
+        drew: global random generators (``"python"``, ``"numpy"``, ``"torch"``) that the run drew from as it found them,
+            without seeding them: another run gives other numbers.
     """
 
     deterministic: bool | None
     unchanged: bool | None
     outputs: int = 0
     note: str = ""
+    drew: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whydiff.records import Cause, Diagnosis, Experiment, Verdict
+from whydiff.records import GENERATORS, Cause, Diagnosis, Experiment, Verdict
 from whydiff.report.words import clause, short
 
 _DONE = {"take_away": "undone in the candidate", "put_in": "done to the reference"}
@@ -82,6 +82,13 @@ def _located(cause: Cause) -> str:
 def _observed(diagnosis: Diagnosis) -> str:
     checks = [side.observer for side in diagnosis.sides]
     if all(check.deterministic and check.unchanged for check in checks):
+        drew = dict.fromkeys(name for check in checks for name in check.drew)
+        if drew and diagnosis.verdict is Verdict.IDENTICAL:
+            spoken = " and ".join(GENERATORS.get(name, name) for name in drew)
+            return (
+                f"both sides ran twice, each time from the same random states, and gave the same bits; they drew from {spoken} "
+                "unseeded: other states give other numbers"
+            )
         return "both sides ran twice and gave the same bits each time"
     return "the outputs were compared bit for bit"
 

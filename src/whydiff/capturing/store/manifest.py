@@ -77,6 +77,7 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
             "unchanged": observer.unchanged,
             "outputs": observer.outputs,
             "note": observer.note,
+            "drew": list(observer.drew),
         },
         "ties": [list(names) for names in manifest.ties],
         "scalars": strict.encode(dict(manifest.scalars), 1),
@@ -199,6 +200,13 @@ def _mapping(found: dict[str, Any], key: str, *types: type) -> dict[str, Any]:
     return value
 
 
+def _names(found: dict[str, Any], key: str) -> tuple[str, ...]:
+    names = _get(found, key, list)
+    if not all(type(name) is str for name in names):
+        raise ValueError(f"{key!r} must be a list of names")
+    return tuple(names)
+
+
 def _manifest(found: dict[str, Any]) -> Manifest:
     outside, check = _get(found, "environment", dict), _get(found, "observer", dict)
     nothing = type(None)
@@ -221,6 +229,7 @@ def _manifest(found: dict[str, Any]) -> Manifest:
             unchanged=_get(check, "unchanged", bool, nothing),
             outputs=_get(check, "outputs", int),
             note=_get(check, "note", str),
+            drew=_names(check, "drew") if "drew" in check else (),
         ),
         ties=tuple(tuple(names) for names in ties),
         scalars=_mapping(found, "scalars"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from whydiff.capturing.adapters.jax.recording import WAYS, Compiled, Recording, 
 from whydiff.capturing.adapters.jax.scopes import modules_named
 from whydiff.capturing.adapters.jax.state import at_this_level, put_back, raw, reach
 from whydiff.capturing.adapters.jax.written_in import is_foreign
+from whydiff.capturing.process import Draws
 from whydiff.errors import UsageError
 from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Trace
 
@@ -52,6 +54,7 @@ class Run(contract.Run):
         self._plain: Outputs | None = None
         self._anchor: tuple[Output, ...] | None = None
         self._observed: tuple[Output, ...] = ()
+        self._draws = Draws()
 
     def anchor(self) -> tuple[Output, ...]:
         """What the program gives back when nobody watches (H0), as it was the first time this was asked.
@@ -66,7 +69,8 @@ class Run(contract.Run):
     def _given(self) -> tuple[Outputs, tuple[Output, ...]]:
         with self._beginning():
             args, kwargs = self._inputs(copied=self._anchor is None)
-            result = ready(called(self.target, args, kwargs))
+            with self._draws:
+                result = ready(called(self.target, args, kwargs))
             self._foreign = is_foreign(result)
             return arrays_in(result), outputs_of(result, READER)
 
@@ -137,7 +141,7 @@ class Run(contract.Run):
 
     def check(self, trace: Trace | None = None) -> ObserverCheck:
         """H0 and H0′ (plain) against H1 (the capture made in between)."""
-        return checked(self.anchor(), self._given()[1], self._observed)
+        return replace(checked(self.anchor(), self._given()[1], self._observed), drew=self._draws.found)
 
     def supports(self, intervention: Intervention) -> bool:
         """Whether `plain` can carry this intervention out."""

@@ -31,12 +31,16 @@ class Circumstances(Looks):
         self._switches: tuple[Any, ...] = ()
         self._context_index = 0
         self._random_states = 0
+        self.first_drawn: Payload | None = None
+        """State of the global generator that was drawn from first; None: none was."""
 
     def _random_state(self, args: Any, kwargs: Any) -> str:
         key = f"rng/{self._random_states}"
         self._random_states += 1
         generator = kwargs.get("generator")
         device = next((a.device for a in args if isinstance(a, torch.Tensor)), kwargs.get("device"))
+        if generator is None and self.first_drawn is None:
+            self.first_drawn = rng_state(None, device)
         kept = self.sink is None or self.sink(key, rng_state(generator, device))
         return key if kept else ""
 

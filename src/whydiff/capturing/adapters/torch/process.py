@@ -17,6 +17,7 @@ from torch.utils import deterministic
 from whydiff.capturing.adapters.contract import Kept
 from whydiff.capturing.adapters.torch.compiled import Versions
 from whydiff.capturing.adapters.torch.environment import apply_flags, flags_now
+from whydiff.records import Payload
 
 RandomStates = tuple[Any, ...]
 _DEVICES = ("cpu", "cuda")
@@ -132,6 +133,11 @@ def random_states() -> RandomStates:
     """States of torch's, Python's and numpy's global generators."""
     devices = [torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())] if _cuda() else []
     return torch.get_rng_state(), devices, random.getstate(), np.random.get_state()
+
+
+def is_found_in(state: Payload | None, states: RandomStates) -> bool:
+    """Whether a state that was drawn from, as bytes, is one of torch's in `random_states`."""
+    return state is not None and any(np.array_equal(state.bits, known.numpy()) for known in (states[0], *states[1]))
 
 
 def set_random_states(states: RandomStates) -> None:

@@ -20,13 +20,14 @@ from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not
 from whydiff.capturing.adapters.torch.interventions import applied, supported
 from whydiff.capturing.adapters.torch.loading import unwritten
 from whydiff.capturing.adapters.torch.outputs import tensors_in
-from whydiff.capturing.adapters.torch.process import random_states, set_random_states
+from whydiff.capturing.adapters.torch.process import is_found_in, random_states, set_random_states
 from whydiff.capturing.adapters.torch.range_recorder import RangeRecorder
 from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.adapters.torch.rewrites import Rewriter
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.adapters.torch.state import LiveLeaf, discover, inputs_of, state_of
+from whydiff.capturing.process import Draws
 from whydiff.capturing.sink import Payloads, Sink
 from whydiff.errors import TargetError
 from whydiff.numbers.ranges.audit import Audit
@@ -56,6 +57,8 @@ class Run(contract.Run):
         self._reached: list[torch.Tensor] = []
         self._anchor: tuple[Output, ...] | None = None
         self._observed: tuple[Output, ...] = ()
+        self._draws = Draws()
+        self._drew = False
         self._backends: list[Any] | None = None
 
     def anchor(self) -> tuple[Output, ...]:
@@ -71,7 +74,8 @@ class Run(contract.Run):
     def _given(self) -> tuple[Output, ...]:
         with self._beginning() as (args, kwargs):
             try:
-                return outputs_of(called(self.target, args, kwargs), READER)
+                with self._draws:
+                    return outputs_of(called(self.target, args, kwargs), READER)
             finally:
                 for leaf in self._leaves:
                     leaf.restore()
@@ -101,6 +105,7 @@ class Run(contract.Run):
                 self._observed = outputs_of(outputs, READER)
             finally:
                 session.restore()
+                self._drew = is_found_in(session.recorder.first_drawn, self._random)
                 self._leaves = [leaf for leaf in session.leaves if leaf.written]
 
     def record(
@@ -185,7 +190,8 @@ class Run(contract.Run):
 
     def check(self, trace: Trace | None = None) -> ObserverCheck:
         """H0 and H0′ (plain) against H1 (the capture made in between, whose outputs this run remembers)."""
-        return checked(self.anchor(), self._given(), self._observed)
+        found = checked(self.anchor(), self._given(), self._observed)
+        return replace(found, drew=(*self._draws.found, *(("torch",) if self._drew else ())))
 
     def audit(self, rewrites: Iterable[Intervention] = ()) -> tuple[Audit, list[tuple[str, torch.Tensor]]]:
         """Run once under a range recorder, with ops rewritten where asked; everything is put back afterwards.
