@@ -53,6 +53,9 @@ def test_rows_that_a_mask_hides_are_left_out_and_counted() -> None:
     diagnosis = compare(filled(model, 0), filled(model, 1), *inputs())
     assert diagnosis.verdict is Verdict.INCOMPARABLE
     assert "only what was found to be padding differs (5 rows of output)" in diagnosis.reason
+    known = [(c.code, c.status, c.site) for c in diagnosis.causes if c.status != "refuted"]
+    assert known == [("NC001", "located", "output")]
+    assert diagnosis.causes[0].evidence[0].data["rows"] == [[0, 4], [0, 5], [1, 3], [1, 4], [1, 5]]
     asked = compare(filled(model, 0), filled(model, 1), *inputs(), options=Options(rows="mask"))
     assert asked.verdict is Verdict.IDENTICAL
     assert "not compared: 5 of 12 rows of output are padding, because mask hides them in both runs" in notes(diagnosis)
@@ -76,6 +79,7 @@ def test_padding_is_left_out_of_caches_with_heads_as_well() -> None:
     diagnosis = compare(heads(model, 0), heads(model, 1), *inputs())
     assert diagnosis.verdict is Verdict.INCOMPARABLE, diagnosis.reason
     assert [count.count for count in diagnosis.not_compared if count.what == "rows of outputs"] == [5, 20]
+    assert [c.code for c in diagnosis.causes if c.status != "refuted"] == ["NC001", "NC001"]
     found = compare(heads(model, 0), heads(model, 1, scale=1.5), *inputs())
     assert found.verdict is Verdict.SEMANTIC
 
@@ -97,6 +101,7 @@ def test_a_defect_in_the_other_rows_is_still_found() -> None:
     diagnosis = compare(filled(model, 0), lambda x, mask: model(torch.where(mask.bool(), x, 1), mask, 1.1), *inputs())
     assert diagnosis.verdict is Verdict.SEMANTIC
     assert "5 of 12 rows" in notes(diagnosis)
+    assert "NC001" not in [cause.code for cause in diagnosis.causes]
 
 
 def test_a_forgotten_mask_leaves_every_row_in_and_says_so() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.numbers.comparison import same
@@ -20,6 +22,7 @@ class NotCounterparts(CauseRule):
     What it detects:
         A returned value whose counterpart is another value of the same run, or another part of one: both runs
         compute both values, and return one each. The typical pair is a hidden state before and after the final norm.
+        Or rows that hold padding, where they are all that differs (located: nobody's answer is in them).
 
     Why it happens:
         ``hidden_states[-1]`` is after the final norm in most of transformers, the last layer's output is
@@ -78,6 +81,34 @@ class NotCounterparts(CauseRule):
                 between = _between(case.candidate, ec.producer, found, anywhere=alike)
                 if between:
                     yield self._cause(er, ec, written, between, found > ec.producer)
+        if all(comparison.status == "agrees" for _, comparison in case.localization.outputs):
+            yield from self._padding(case)
+
+    def _padding(self, case: Case) -> Iterator[Cause]:
+        """Rows that hold padding, where nothing else differs: what the runs were given there is nobody's answer."""
+        given = [{one.slot: one.payload for one in trace.outputs or ()} for trace in (case.reference, case.candidate)]
+        for slot, rows in case.localization.rows.items():
+            ours, theirs = (outputs.get(slot) for outputs in given)
+            if rows.asked or ours is None or theirs is None or ours.bits.shape != theirs.bits.shape:
+                continue
+            apart = (ours.bits != theirs.bits).reshape(*rows.keep.shape, -1).any(-1)
+            if not apart.any() or (apart & rows.keep).any():
+                continue
+            evidence = Evidence(
+                f"{rows}: {int(apart.sum())} of them differ, and every other row is bit-equal",
+                {"slot": str(slot), "rows": np.argwhere(apart).tolist()[:64], "padding": rows.left_out},
+            )
+            yield Cause(
+                code=self.code,
+                name=self.name,
+                site=str(slot),
+                verdict=Verdict.INCOMPARABLE,
+                evidence=(evidence,),
+                remedy=Remedy("Compare the rows that hold data: name them (`rows=`, the attention mask for instance)."),
+                status="located",
+                reason="what the rows that nobody reads were given differs, and no experiment is needed to leave them out",
+                says=f"only rows of {slot} that hold padding differ",
+            )
 
     def _part(self, er: Event, ec: Event, written: Event | None) -> Iterator[Cause]:
         """Another part of the same value."""
