@@ -145,7 +145,7 @@ def recorded(
     errors = _error(exact[0], plain[0]), _error(exact[1], plain[1])
     unit = _unit(plain)
     if scale.nature in ("equal", "rounding"):
-        return Rerun(scale, errors, _coarse(errors, unit), unit=unit, recorded=True)
+        return Rerun(scale, errors, _coarse(errors, [_unit([side]) for side in plain]), unit=unit, recorded=True)
     return Rerun(scale, errors, unit=unit, recorded=True)
 
 
