@@ -261,7 +261,6 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
     if scaling is not None and in_question(verdict, causes):
         floor = attempted("the noise floor", lambda: noise_floor(case, progress), floor)
     parted = attempted("the margin", lambda: with_margins(case, partings(returned)), partings(returned))
-    seeded = seeded_alike(case) if verdict is Verdict.IDENTICAL else _NO_NOTES
     tolerance = attempted("the justified tolerance", lambda: justified(case, returned, floor), _NO_NOTES)
     return _written(
         case,
@@ -272,7 +271,7 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
         causes=causes,
         impact=attempted("the impact", lambda: impact(case, returned, floor, scaling), _NO_IMPACT),
         not_compared=not_tested(case, scaling, tests, floor),
-        notes=(*notes, *map(str, parted), *seeded, *notes_on(case), *tolerance),
+        notes=(*notes, *map(str, parted), *seeded_alike(case, verdict), *notes_on(case), *tolerance),
     )
 
 
@@ -293,7 +292,7 @@ def _refactored(case: Case, returned: Anchor, notes: Sequence[str]) -> Diagnosis
         causes=(),
         impact=attempted("the impact", lambda: impact(case, returned), _NO_IMPACT),
         not_compared=(),
-        notes=(*notes, *seeded_alike(case), *notes_on(case)),
+        notes=(*notes, *seeded_alike(case, verdict), *notes_on(case)),
     )
 
 

@@ -95,7 +95,8 @@ def _tested(
     if lost is not None and verdict is Verdict.ROUNDING and _cancels(case, origin):
         verdict = Verdict.UNSTABLE
         evidence.append(Evidence(lost_digits(lost), {"lost_bits": lost.lost, "lost_bits_other": lost.other}))
-    if local and index in local:
+    unstable = local is not None and index in local and local[index].verdict is Verdict.UNSTABLE
+    if local and index in local and not (unstable and _unfelt(origin, scaling.origins[index])):
         excused = agrees(scaling.program.lifted) and not _same_question(case, origin)
         verdict, evidence = _with_local(origin, verdict, evidence, local[index], excused)
     return verdict, evidence
@@ -132,6 +133,14 @@ def _with_local(
     if result.verdict is not Verdict.INCONCLUSIVE and (same_op or verdict is Verdict.INCONCLUSIVE):
         return result.verdict, found
     return verdict, found
+
+
+def _unfelt(origin: Origin, modes: Modes) -> bool:
+    """Whether digits that are lost at an origin are none of the outputs': less than a rounding of theirs reaches them."""
+    felt = modes.lifted
+    if felt is None or felt.nature != "rounding" or special_numbers(origin.comparison):
+        return False
+    return felt.single.mean <= UNIT_ROUNDOFF["float32"] * felt.single.magnitude
 
 
 def _same_question(case: Case, origin: Origin) -> bool:

@@ -10,7 +10,7 @@ from whydiff.explain.scaling import Scaling
 from whydiff.judge.grouping import not_examined
 from whydiff.judge.noise_floor import NoiseFloor
 from whydiff.pair.align import explain
-from whydiff.records import GENERATORS, Count
+from whydiff.records import GENERATORS, Count, Verdict
 
 
 def not_tested(
@@ -85,7 +85,7 @@ def notes_on(case: Case) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def seeded_alike(case: Case) -> tuple[str, ...]:
+def seeded_alike(case: Case, verdict: Verdict) -> tuple[str, ...]:
     """That runs whose outputs agree drew from global generators, which both found in the same state."""
     checks = case.reference.observer, case.candidate.observer
     live = None not in case.runs
@@ -95,7 +95,7 @@ def seeded_alike(case: Case) -> tuple[str, ...]:
         for name in dict.fromkeys(name for check in checks for name in check.drew)
         if live or (name in states[0] and states[0][name] == states[1].get(name))
     ]
-    if not names:
+    if not names or verdict is not Verdict.IDENTICAL:
         return ()
     spoken = " and ".join(GENERATORS[name] for name in names)
     return (

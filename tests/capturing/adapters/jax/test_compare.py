@@ -214,3 +214,21 @@ def test_the_epsilon_of_a_flax_norm_is_an_epsilon() -> None:
     state = norms[0].init(jax.random.key(0), x)
     found = compare(lambda: norms[0].apply(state, x) @ x.T, lambda: norms[1].apply(state, x) @ x.T)
     assert [(cause.code, cause.status) for cause in found.causes] == [("FO002", "confirmed")]
+
+
+def test_digits_that_no_output_misses_make_nothing_unstable() -> None:
+    """A complex product and its cosines: parts that are paired crosswise lose all their digits, the outputs none."""
+    x = jnp.sin(jnp.arange(96.0)).reshape(12, 8) @ jnp.cos(jnp.arange(64.0)).reshape(8, 8)
+    angles = jnp.outer(jnp.arange(12.0), 300.0 ** (-jnp.arange(0, 8, 2) / 8))
+    even, odd = x[:, ::2], x[:, 1::2]
+
+    def complexly() -> Any:
+        turned = (even + 1j * odd) * jnp.exp(-1j * angles)
+        return turned.real, turned.imag
+
+    def plainly() -> Any:
+        cos, sin = jnp.cos(angles), jnp.sin(angles)
+        return even * cos + odd * sin, odd * cos - even * sin
+
+    for one, other in ((complexly, plainly), (plainly, complexly)):
+        assert compare(one, other).verdict in (Verdict.ROUNDING, Verdict.IDENTICAL)
