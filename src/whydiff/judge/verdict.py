@@ -76,7 +76,8 @@ def judge(
     lost = scaling.cancelled if scaling is not None else None
     if lost is not None and worst.verdict in (Verdict.ROUNDING, Verdict.UNSTABLE):
         return Verdict.UNSTABLE, f"{lost_digits(lost)}; {len(origins)} origins, the first at {worst.site}{numbers}"
-    reach = "" if differing or not local.outputs else "; it does not reach the outputs"
+    unreached = bool(local.outputs) and all(comparison.status == "agrees" for _, comparison in local.outputs)
+    reach = "; it does not reach the outputs" if unreached else ""
     stored = folded(case, scaling)
     if stored is not None and worst.verdict is Verdict.ROUNDING:
         return Verdict.ROUNDING, f"{stored.statement}; {len(origins)} origins, the first at {worst.site}{numbers}"

@@ -15,7 +15,7 @@ from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer
 from whydiff.pair.replay import Outputs, returns
 from whydiff.pair.slices import Axis, SliceMap, options, settle, why_unmapped
-from whydiff.records import Alignment, Call, Comparison, Event, Leaf, Pair, Payload, Slot, Trace
+from whydiff.records import Alignment, Call, Comparison, Event, Leaf, Pair, Payload, Slot, TensorSpec, Trace
 
 
 def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Event]]:
@@ -131,7 +131,7 @@ class Lockstep:
         self.unread: set[str] = set()
         self.surplus: dict[str, int] = {}
         self._equal_leaves: dict[tuple[Any, ...], bool] = {}
-        self._equal_outputs: set[tuple[int, int, int, int]] = set()
+        self._equal_outputs: dict[tuple[int, int, int, int], TensorSpec | None] = {}
 
     def walk(self, progress: Progress | None = None, stage: str = "replay") -> Iterator[tuple[Call, Call]]:
         """Yield every pair just before it is executed; execute it when the consumer asks for the next."""
@@ -335,22 +335,34 @@ class Lockstep:
         return self.resynchronise(self._look(reference, candidate, written=True), reader)
 
     def note_equal(self, look: Look) -> None:
-        """Remember that a written pair now agrees, so that its readers need not compare it again."""
-        if look.reference.spec.shape == look.candidate.spec.shape:
-            self._equal_outputs.add(
-                (look.reference.storage, look.reference.producer, look.candidate.storage, look.candidate.producer)
-            )
+        """Remember that a written pair now agrees, so that its readers need not compare it again.
+
+        What is written in place may be a part: then only readers of just that part need not.
+        """
+        er, ec = look.reference, look.candidate
+        if er.spec.shape == ec.spec.shape:
+            part = _in_place(self.reference.trace, er) or _in_place(self.candidate.trace, ec)
+            self._equal_outputs[er.storage, er.producer, ec.storage, ec.producer] = er.spec if part else None
 
     def _known_equal(self, er: Event, ec: Event) -> bool:
         if er.spec != ec.spec:
             return False
         if er.producer == -1 and ec.producer == -1:
             return self._equal_leaves.get(_leaf_key(er, ec), False)
-        return (er.storage, er.producer, ec.storage, ec.producer) in self._equal_outputs
+        key = er.storage, er.producer, ec.storage, ec.producer
+        return key in self._equal_outputs and self._equal_outputs[key] in (None, er.spec)
 
     def leaves_of(self, side: int, event: Event) -> list[Leaf]:
         """Leaves that share the storage an event looks at (side 0: reference, 1: candidate)."""
         return self._leaf_names[side].get(event.storage, [])
+
+
+def _in_place(trace: Trace, event: Event) -> bool:
+    """Whether what a call wrote was there before."""
+    if event.producer < 0:
+        return False
+    call = trace.calls[event.producer]
+    return event.storage in {call.reads[position].storage for position in call.mutates}
 
 
 def _leaf_index(leaves: Any) -> dict[int, list[Leaf]]:

@@ -78,12 +78,13 @@ class FormulaDiffers(CauseRule):
 
     def _finding(self, view: View, text: str, key: Any, away: tuple[Intervention, ...]) -> Finding:
         calls = view.seen.calls
+        far = f"the results lie {view.apart:.2g} of their size apart in float64"
         evidence = Evidence(
-            f"{text}; on the same inputs the results lie {view.apart:.2g} of their size apart in float64",
+            f"{text}; on the same inputs {far if np.isfinite(view.apart) else 'the reference gives nothing but zeros'}",
             {
                 "reference": [str(call.site) for call in calls[0]],
                 "candidate": [str(call.site) for call in calls[1]],
-                "apart_in_float64": view.apart,
+                "apart_in_float64": view.apart if np.isfinite(view.apart) else None,
             },
         )
         return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), away, {"text": text}, general=True)
@@ -165,9 +166,15 @@ class FormulaDiffers(CauseRule):
 def _computes_otherwise(view: View) -> bool:
     """Whether both sides have ops, none that draws, whose results differ in float64."""
     calls = view.seen.calls
-    if not view.other_function or not all(calls) or not np.isfinite(view.apart):
+    if not view.other_function or not all(calls) or not (np.isfinite(view.apart) or _nothing(view)):
         return False
     return not any(call.rng for side in calls for call in side)
+
+
+def _nothing(view: View) -> bool:
+    """Whether the reference's result is zero everywhere: then a distance has no size to be measured by."""
+    ours, theirs = view.exact
+    return ours.shape == theirs.shape and not ours.any() and bool(np.isfinite(theirs).all())
 
 
 def _arguments(view: View) -> tuple[str, Any]:
