@@ -88,3 +88,35 @@ def test_a_norm_that_was_folded_without_its_epsilon_is_named_with_the_weight() -
     assert diagnosis.verdict is Verdict.SEMANTIC
     acting = {cause.code: cause.status for cause in diagnosis.causes if cause.status in ("confirmed", "located")}
     assert acting == {"ST001": "confirmed", "FO008": "located"}
+
+
+def scaled(folded: bool, factor: float = 1.0) -> Callable[[], Any]:
+    """A scale and a shift behind a transposed convolution, which one side folded into it."""
+    conv, other = (torch.nn.ConvTranspose2d(3, 5, 3).requires_grad_(False) for _ in range(2))
+    scale, shift = made(5, seed=11).exp(), made(5, seed=12)
+    conv.weight.copy_(made(3, 5, 3, 3, seed=13))
+    conv.bias.copy_(made(5, seed=14))  # type: ignore[union-attr]
+    other.weight.copy_(conv.weight * (factor * scale)[:, None, None])
+    other.bias.copy_(conv.bias * scale + shift)  # type: ignore[union-attr,operator]
+
+    def apart(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(conv(x) * scale[:, None, None] + shift[:, None, None])
+
+    def together(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(other(x))
+
+    program = together if folded else apart
+    return lambda: program(made(2, 3, 6, 6, seed=15))
+
+
+def test_what_is_folded_into_a_convolution_is_named_and_not_proven_of_any_tensor() -> None:
+    diagnosis = whydiff.compare(scaled(False), scaled(True))
+    assert diagnosis.verdict is Verdict.ROUNDING, diagnosis.reason
+    top = diagnosis.causes[0]
+    assert (top.code, top.status) in {("PR007", "inconclusive"), ("PR007", "located")}, diagnosis.causes
+
+
+def test_what_is_folded_with_another_factor_is_not() -> None:
+    diagnosis = whydiff.compare(scaled(False), scaled(True, factor=1.001))
+    assert diagnosis.verdict is Verdict.SEMANTIC, diagnosis.reason
+    assert "PR007" not in {cause.code for cause in diagnosis.causes}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import is_general
+from whydiff.explain.causes.pr007 import StoredOrComputed, of_program
 from whydiff.explain.scale import agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.folding import folded
@@ -24,6 +25,8 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
 
     A general cause, which says where another function is computed but not by which mistake, stays inconclusive
     while a named one of the same verdict could not be tried: it may be that one's effect.
+
+    Where one side stores what the other computes, and only the whole outputs show it, that is added as a cause.
 
     Args:
         case: the pair of runs.
@@ -50,7 +53,9 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
                 reason=f"it explains the bits, which agree when it is removed, and is no defect: {no_defect}",
             )
         found.append(cause)
-    return tuple(map(offered, held_back(found)))
+    known = {cause.code for cause in found if cause.status != "refuted"}
+    whole = of_program(case, stored) if stored is not None and StoredOrComputed.code not in known else None
+    return tuple(map(offered, held_back([*found, whole] if whole is not None else found)))
 
 
 def offered(cause: Cause) -> Cause:

@@ -101,6 +101,43 @@ class StoredOrComputed(CauseRule):
         yield _adapted(), _adapted(merged=1.1)
 
 
+def of_program(case: Case, evidence: Evidence) -> Cause | None:
+    """The cause where only the whole outputs show it: they agree in float64 to within the rounding of what is stored.
+
+    Args:
+        case: the pair of runs, of which one carries out steps that the other lacks; else nothing is said.
+        evidence: the measurement.
+    """
+    more = [len(unpaired) for unpaired in (case.alignment.unpaired_reference, case.alignment.unpaired_candidate)]
+    if min(more) or not max(more) or not case.localization.origins:
+        return None
+    side = int(more[0] > 0)  # the side that stores
+    stored = case.lone_leaves()[side] or [pair[side] for pair in case.differing_leaves if pair[side].is_state]
+    dtypes = [leaf.spec.dtype for leaf in stored if leaf.spec.dtype in UNIT_ROUNDOFF]
+    if not dtypes:
+        return None
+    dtype = max(dtypes, key=UNIT_ROUNDOFF.__getitem__)
+    narrow = UNIT_ROUNDOFF[dtype] > UNIT_ROUNDOFF["float32"]
+    finding = Finding(
+        REGISTER.code,
+        (_SIDES[side], dtype),
+        Verdict.PRECISION if narrow else Verdict.ROUNDING,
+        (evidence,),
+        (),
+        {"side": _SIDES[side], "dtype": dtype},
+    )
+    return Cause(
+        code=REGISTER.code,
+        name=REGISTER.name,
+        site=str(case.localization.origins[0].site.at("")),
+        verdict=finding.verdict,
+        evidence=finding.evidence,
+        remedy=_remedy(finding),
+        reason="the outputs show it as a whole; what is stored was not held against what is computed, tensor by tensor",
+        says=REGISTER.says,
+    )
+
+
 def _normed(stored: float = 0.0, dim: int | None = 0) -> Any:
     import torch
     from torch.nn.utils import parametrize
