@@ -15,6 +15,7 @@ from whydiff.explain import alike, scaling
 from whydiff.explain.causes import _explained
 from whydiff.explain.local_test.examine import _Tester
 from whydiff.judge.grouping import like_others
+from whydiff.pair import lockstep
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Origin, Verdict
 
@@ -138,3 +139,18 @@ def test_it_is_what_the_gravest_of_its_kind_is_unless_its_own_numbers_say_more(
 def test_of_no_kind_that_was_examined_it_stays_what_it_was() -> None:
     origin: Any = SimpleNamespace(kind="implementation")
     assert like_others(origin, Verdict.INCONCLUSIVE, [])[0] is Verdict.INCONCLUSIVE
+
+
+def test_walks_that_nobody_reads_measure_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = 0
+    compare_payloads = lockstep.compare_payloads
+
+    def counted(*both: Any) -> Any:
+        nonlocal measured
+        measured += 1
+        return compare_payloads(*both)
+
+    monkeypatch.setattr(lockstep, "compare_payloads", counted)
+    found = compare(norms(lambda _: 1e-5), norms(lambda _: 1e-3), X)
+    assert len(found.origins) == MANY
+    assert measured <= MANY + 4  # the walk that finds them; growth and what is returned

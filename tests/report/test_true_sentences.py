@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from whydiff.judge.each_origin import explains
+from whydiff.judge.claims import Claims
 from whydiff.pipeline import compare
 from whydiff.records import (
     Alignment,
@@ -163,7 +163,7 @@ def test_sentences_of_a_real_comparison_hold(name: str) -> None:
     counted = re.search(r"explains (\d+) of (\d+) origin", found.reason)
     if counted:
         why = next(c for c in found.causes if c.status == "confirmed")
-        assert (int(counted[1]), int(counted[2])) == (sum(explains(why, o) for o in found.origins), len(found.origins))
+        assert (int(counted[1]), int(counted[2])) == (sum(map(Claims.of(why).holds, found.origins)), len(found.origins))
     for note in found.notes:
         told = re.search(r"the mean abs error, (\S+), is (within|over)", note)
         if told:

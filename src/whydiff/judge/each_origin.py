@@ -12,6 +12,7 @@ from whydiff.explain.causes import is_general
 from whydiff.explain.local_test import LocalResult
 from whydiff.explain.scale import Scale, agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
+from whydiff.judge.claims import Claims
 from whydiff.judge.folding import folded
 from whydiff.judge.grouping import left_to_others, like_others
 from whydiff.numbers.cancellation import Cancelled
@@ -61,6 +62,7 @@ def judge_origins(
     scaling = scaling or Scaling(origins=(Modes(),) * len(case.localization.origins), why_not="it was not run")
     stored = folded(case, scaling)
     whole = [c for c in causes if c.status == "confirmed" and not c.inert and all(e.after == 0 for e in c.experiments)]
+    proven = [(cause, Claims.of(cause)) for cause in causes if _proven_here(cause)]
     kinds = left_to_others(case, scaling, local)
     judged: dict[int, Origin] = {}
     for index, origin in sorted(enumerate(case.localization.origins), key=lambda item: item[0] in kinds):
@@ -71,9 +73,9 @@ def judge_origins(
         verdict, evidence = _tested(case, scaling, local, index)
         if index in kinds:
             verdict, evidence = like_others(origin, verdict, [judged[other] for other in kinds[index]])
-        explaining = [c for c in causes if _proven_here(c) and explains(c, origin)]
+        explaining = [cause.verdict for cause, claims in proven if claims.holds(origin)]
         if explaining and verdict is not Verdict.UNSTABLE:
-            verdict = max((c.verdict for c in explaining), key=lambda v: v.severity)
+            verdict = max(explaining, key=lambda v: v.severity)
         elif whole and verdict is Verdict.INCONCLUSIVE:
             verdict = max((c.verdict for c in whole), key=lambda v: v.severity)
             evidence.append(
@@ -107,13 +109,6 @@ def _proven_here(cause: Cause) -> bool:
     open_mistake = cause.status == "inconclusive" and is_general(cause.code) and cause.verdict is Verdict.SEMANTIC
     proven = open_mistake and any(experiment.status == "confirmed" for experiment in cause.experiments)
     return not cause.inert and (cause.status in ("confirmed", "located") or proven)
-
-
-def explains(cause: Cause, origin: Origin) -> bool:
-    """Whether an origin reads what a cause changes, or is the cause's site."""
-    targets = {intervention.target for intervention in cause.interventions} | {cause.site}
-    here = [str(site) for o in (origin.site, origin.candidate_site) for site in (o, o.at(""))]
-    return bool(targets & {*origin.leaves, *here}) or any(t.startswith(f"{s}.") for t in targets for s in here)
 
 
 def _with_local(

@@ -14,7 +14,8 @@ from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
 from whydiff.explain.scale import agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
-from whydiff.judge.each_origin import explains, lost_digits, special_numbers
+from whydiff.judge.claims import Claims
+from whydiff.judge.each_origin import lost_digits, special_numbers
 from whydiff.judge.folding import folded
 from whydiff.records import Cause, Origin, Verdict
 
@@ -192,7 +193,8 @@ def _reason(worst: Origin, origins: Sequence[Origin], causes: Sequence[Cause]) -
     why = [cause for cause in causes if cause.status == "confirmed" and cause.verdict == worst.verdict]
     count = f"{len(origins)} origin{'s' if len(origins) != 1 else ''}"
     if why:
-        mine = sum(explains(why[0], origin) for origin in origins)
+        claims = Claims.of(why[0])
+        mine = sum(map(claims.holds, origins))
         every = f"explains {mine} of {count}" if mine else f"is why, and none of {count} is its own place"
         return f"{why[0].name} at {why[0].site}, proven by experiment, {every}"
     if worst.verdict is Verdict.INCONCLUSIVE:

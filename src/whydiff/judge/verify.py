@@ -17,9 +17,10 @@ from whydiff.explain.causes import by_code
 from whydiff.explain.experiments import Outcome
 from whydiff.explain.interventions import TRANSPLANTS
 from whydiff.explain.sides import Side
+from whydiff.judge.claims import Claims
 from whydiff.judge.proof import Way, concluded
 from whydiff.numbers.tolerance import SCALING_FLOOR
-from whydiff.records import Cause, Direction, Intervention, Measurement, Origin, Verdict
+from whydiff.records import Cause, Direction, Intervention, Measurement, Verdict
 
 _ON: dict[Direction, Side] = {"take_away": "candidate", "put_in": "reference"}
 _NOTHING = Outcome(False, None, 0, (), "replay", "not tried")
@@ -179,7 +180,8 @@ def _way(case: Case, one: _Hypothesis, together: Sequence[_Hypothesis], directio
     if way.works:
         return way
     left = case.experiments.origins_after(own, on=on)
-    mine = frozenset(str(origin.site) for origin in case.localization.origins if _claims(one.away, origin))
+    claims = Claims(one.away)
+    mine = frozenset(str(o.site) for o in case.localization.origins if claims.holds(o, [o.candidate_site]))
     return replace(way, mine=mine, left=None if left is None else frozenset(left))
 
 
@@ -214,10 +216,3 @@ def _other_function(case: Case, one: _Hypothesis) -> str:
     if before is None or after is None or not before <= SCALING_FLOOR < after:
         return ""
     return f"without it the outputs lie {after:.1e} of their size apart in float64, and {before:.1e} before"
-
-
-def _claims(interventions: Sequence[Intervention], origin: Origin) -> bool:
-    """Whether an origin reads what a cause changes, or is where it changes something."""
-    targets = {intervention.target for intervention in interventions}
-    here = {str(origin.candidate_site), str(origin.candidate_site.at(""))}
-    return bool(targets & {*origin.leaves, *here}) or any(t.startswith(f"{s}.") for t in targets for s in here)

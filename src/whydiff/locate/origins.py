@@ -31,9 +31,11 @@ def find_origins(
     *,
     axes: tuple[Axis, ...] = (),
     on_origin: OnOrigin | None = None,
+    measured: bool = True,
 ) -> Resynchronised:
     """Resynchronised walk. Executors are used up."""
-    return walk_origins(Lockstep(reference, candidate, alignment, axes), progress, on_origin=on_origin)
+    step = Lockstep(reference, candidate, alignment, axes)
+    return walk_origins(step, progress, on_origin=on_origin, measured=measured)
 
 
 def walk_origins(

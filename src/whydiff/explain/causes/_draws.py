@@ -99,12 +99,17 @@ def from_other_keys(case: Case, code: str) -> Finding | None:
 
 def makes_a_key(case: Case, origin: Origin) -> bool:
     """Whether all that comes of a difference, on both sides, is that keys are others and so the numbers drawn."""
-    if min(origin.calls) < 0:
+    traces = case.reference, case.candidate
+    if min(origin.calls) < 0 or not case.shared("draw from keys", lambda: all(map(_draws_from_keys, traces))):
         return False
     return all(
         any(only_for_keys(trace, event) for event in (*trace.calls[at].writes, *trace.calls[at].reads))
-        for trace, at in zip((case.reference, case.candidate), origin.calls, strict=True)
+        for trace, at in zip(traces, origin.calls, strict=True)
     )
+
+
+def _draws_from_keys(trace: Trace) -> bool:
+    return any(takes_a_key(trace, call) for call in trace.calls)
 
 
 def states_restored(case: Case) -> tuple[Intervention, ...]:

@@ -47,7 +47,9 @@ def visit_origins(case: Case, wanted: Callable[[Call, Call], bool], visit: Visit
             visit(step, call_r, call_c)
 
     executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
-    find_origins(executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=on_origin)
+    find_origins(
+        executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=on_origin, measured=False
+    )
 
 
 def single_regions(case: Case) -> Iterator[tuple[str, Recorded, Recorded]]:

@@ -81,7 +81,9 @@ def natures(case: Case, origins: Sequence[Origin]) -> _Local:
     if any(replayable(trace) for trace in (case.reference, case.candidate)):
         return looker
     executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
-    find_origins(executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=looker)
+    find_origins(
+        executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=looker, measured=False
+    )
     return looker
 
 

@@ -233,7 +233,9 @@ def _of_counterparts(case: Case) -> Iterator[tuple[Origin, Finding]]:
             seen.setdefault((reference.index, candidate.index), both)
 
     executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
-    find_origins(executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=look_at)
+    find_origins(
+        executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=look_at, measured=False
+    )
     for origin in case.localization.origins:
         if origin.calls in seen and origin.kind in ("arguments", "implementation"):
             put = Intervention("replace-op", str(origin.candidate_site.at("")), str(origin.site.at("")))
