@@ -92,14 +92,69 @@ def _model(width: int = 32) -> Any:
             self.emb, self.blocks = nn.Embedding(64, width), nn.ModuleList([Block(), Block()])
             self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 64, bias=False)
 
-        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-            x = self.emb(tokens)
-            for block in self.blocks:
+        def only(self, stage: int, stages: int) -> None:
+            """Keep one stage of a pipeline."""
+            self.blocks = nn.ModuleDict({str(i): b for i, b in enumerate(self.blocks) if i % stages == stage})
+            if stage > 0:
+                self.emb = None
+            if stage < stages - 1:
+                self.norm = self.head = None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.emb(x) if self.emb is not None else x
+            for block in self.blocks.values() if isinstance(self.blocks, nn.ModuleDict) else self.blocks:
                 x = block(x)
-            found: torch.Tensor = self.head(self.norm(x))
-            return found
+            return self.head(self.norm(x)) if self.head is not None else x
 
     return Model()
+
+
+def piped(dtype: str, steps: int = 2, *, told: bool = True, wrong: bool = False) -> Program:
+    """Training steps of the same GPT in two stages, a block each, on two micro-batches; one process takes both itself.
+
+    ``told``: stages know shapes beforehand, and take no pass to find them; ``wrong``: the second stage scales its input.
+    """
+    return partial(_piped, dtype, steps, told, wrong)
+
+
+def _piped(dtype: str, steps: int, told: bool, wrong: bool, rank: int, ranks: int) -> None:
+    import torch
+    from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+    from torch.nn import functional
+
+    def loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(logits.float().reshape(-1, 64), wanted.reshape(-1))
+
+    torch.manual_seed(0)
+    model: Any = _model().to(getattr(torch, dtype))
+    tokens = torch.randint(0, 64, (steps, 4, 9), generator=torch.Generator().manual_seed(5))
+    if ranks > 1:
+        model.only(rank, ranks)
+        if wrong and rank == 1:
+            model.blocks["1"].n1.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+        given, made = (
+            torch.zeros(2, 8, dtype=torch.int64),
+            torch.zeros(2, 8, 32, dtype=getattr(torch, dtype), requires_grad=True),
+        )
+        logits = torch.zeros(2, 8, 64, dtype=getattr(torch, dtype), requires_grad=True)
+        shapes: Any = {"input_args": given if rank == 0 else made, "output_args": made if rank == 0 else logits}
+        stage = PipelineStage(model, rank, ranks, torch.device("cpu"), **(shapes if told else {}))
+        schedule = ScheduleGPipe(stage, 2, loss_fn=loss)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for batch in tokens:
+        optimizer.zero_grad()
+        given, wanted = batch[:, :-1], batch[:, 1:]
+        if ranks == 1:
+            losses = [loss(model(x), y) for x, y in zip(given.chunk(2), wanted.chunk(2), strict=True)]
+            for one in losses:
+                one.backward()
+            for parameter in model.parameters():
+                parameter.grad.div_(2)
+        elif rank == 0:
+            schedule.step(given)
+        else:
+            schedule.step(target=wanted)
+        optimizer.step()
 
 
 def clipped(local: bool) -> Program:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.rank_programs import PARALLEL, clipped, gpt, replicas
+from tests.rank_programs import PARALLEL, clipped, gpt, piped, replicas
 
 from whydiff.errors import UsageError
 from whydiff.explain.causes._rank_examples import averaged, doubled, kept
 from whydiff.explain.causes._rank_runs import recorded
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
+from whydiff.report.answer import answer
 
 torch = pytest.importorskip("torch")
 
@@ -35,6 +36,28 @@ def test_parallel_training_of_a_small_gpt_is_rounding_at_the_reductions(
     assert not [count for count in found.not_compared if "calls" in count.what], found.not_compared
     assert all(origin.verdict is Verdict.ROUNDING for origin in found.origins)
     assert any(origin.kind == "region" for origin in found.origins)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_stages_of_a_pipeline_are_identical_to_one_process_that_takes_the_same_micro_batches(dtype: str) -> None:
+    found = compare(recorded(piped(dtype)), recorded(piped(dtype), 2))
+    assert (found.verdict, found.causes) == (Verdict.IDENTICAL, ()), found.reason
+    assert [comparison.status for _, comparison in found.outputs] == ["agrees"] * 4
+    missing = [example for count in found.not_compared for example in count.examples]
+    assert missing and not [site for site in missing if not site.startswith(":")]  # every module has a counterpart
+
+
+def test_a_stage_that_computes_something_else_is_found_where_it_begins() -> None:
+    found = compare(recorded(piped("float32")), recorded(piped("float32", wrong=True), 2))
+    assert found.verdict is Verdict.SEMANTIC
+    assert (found.origins[0].site.scope, found.origins[0].candidate_site.op) == ("blocks.0", "recv_")
+
+
+def test_stages_that_take_other_passes_than_the_reference_are_not_judged() -> None:
+    found = compare(recorded(piped("float32")), recorded(piped("float32", told=False), 2))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "takes 4 forward passes, rank 0 5, rank 1 5" in found.reason
+    assert "same micro-batches" in dict(answer(found).lines())["fix"]
 
 
 def test_a_norm_of_all_gradients_is_benign_and_one_of_a_share_is_not() -> None:

@@ -32,7 +32,6 @@ class RankedExperiments:
 
     def __init__(self, ranked: Ranked) -> None:
         self.ranked, self.teams = ranked, ranked.teams
-        self.order = sorted(self.teams.ranks)
         self._returns = [one for one in ranked.seen if self.teams.calls(one.team)[0].kind == "return"]
 
     # ------------------------------------------------------------------ outputs
@@ -73,7 +72,7 @@ class RankedExperiments:
             for tie in one.reads:
                 parts = [
                     given[rank].get(Slot(theirs[rank][one.team.ranks[rank]], tie.shared.ranks[rank].site.slot))
-                    for rank in self.order
+                    for rank in sorted(tie.shared.ranks)
                 ]
                 relation = tie.relation or as_presumed(tie)
                 whole = together([p for p in parts if p is not None], relation) if all(parts) else None
@@ -113,7 +112,7 @@ class RankedExperiments:
             for rank, index in start.seen.team.ranks.items():
                 whole.keep(rank, replays[rank], self.teams.ranks[rank].calls[index], asked=True)
         value = whole.of(start.tie.shared.reference, start.seen if made else None)
-        for position, rank in enumerate(self.order):
+        for position, rank in enumerate(sorted(start.tie.shared.ranks)):
             event, mine = start.tie.shared.ranks[rank], part(value, relation, position)
             if made:
                 changed.setdefault((rank, start.seen.team.ranks[rank]), []).append((event, mine))
@@ -169,13 +168,12 @@ class RankedExperiments:
 
     def alike(self, start: Start) -> tuple[Start, ...]:
         """The same value at every step: of the same call of the lowest rank, by scope, operator, phase and occurrence."""
-        lead, slot = self.teams.lead, start.tie.slot
-        key = replace(start.tie.shared.ranks[lead].site, step=0)
+        slot, key = start.tie.slot, replace(start.tie.shared.event.site, step=0)
         return tuple(
             Start(one, tie, exact=True)
             for one in self.ranked.seen
             for tie in (one.reads if slot == "reads" else one.writes)
-            if replace(tie.shared.ranks[lead].site, step=0) == key
+            if replace(tie.shared.event.site, step=0) == key
         )
 
     def corrected(self, starts: Sequence[Start], value: Value, *, lasting: bool = False) -> Outputs:
@@ -230,10 +228,11 @@ class RankedExperiments:
             if one is None:
                 return
             parts = [
-                self._part_of(executor, tools[rank], one, rank, at, rounding, own) for at, rank in enumerate(self.order)
+                self._part_of(executor, tools[rank], one, rank, at, rounding, own)
+                for at, rank in enumerate(sorted(one.team.ranks))
             ]
             if call.index in inner:
-                own.update({(call.index, rank): parts[at] for at, rank in enumerate(self.order)})
+                own.update({(call.index, rank): parts[at] for at, rank in enumerate(sorted(one.team.ranks))})
                 return
             made[call.index] = [
                 (tie.shared.reference, joined(executor, [p[i] for p in parts], relation, rounding, one))
@@ -341,7 +340,7 @@ class _Whole:
     def _added(self, one: Seen) -> list[Any]:
         """The ranks' own terms, added as they are."""
         terms = []
-        for rank in self._of.order:
+        for rank in sorted(one.team.ranks):
             call = self._of.teams.ranks[rank].calls[one.team.ranks[rank]]
             held = self._held.get((rank, call.index), {})
             tool = self._tools[rank]
@@ -355,7 +354,8 @@ class _Whole:
         if self._is_term(tie):
             return self.of(tie.shared.reference)
         held = [
-            self._held.get((rank, one.team.ranks[rank]), {}).get(tie.shared.ranks[rank].site) for rank in self._of.order
+            self._held.get((rank, one.team.ranks[rank]), {}).get(tie.shared.ranks[rank].site)
+            for rank in sorted(one.team.ranks)
         ]
         whole = together([h for h in held if h is not None], tie.relation) if all(h is not None for h in held) else None
         if whole is None:

@@ -138,6 +138,8 @@ def _returned(ranked: Ranked) -> Iterator[tuple[Slot, Tie]]:
 
 def _verdict(ranked: Ranked, outputs: Sequence[Compared]) -> tuple[Verdict, str]:
     compared = [one for one in outputs if one.found != "lone"]
+    if ranked.teams.unmatched:
+        return Verdict.INCONCLUSIVE, f"because {ranked.teams.unmatched}"
     if not compared:
         return Verdict.INCONCLUSIVE, "because no output was recorded on both sides"
     if all(one.found == "equal" for one in outputs):
@@ -159,7 +161,7 @@ def _verdict(ranked: Ranked, outputs: Sequence[Compared]) -> tuple[Verdict, str]
 def _origin(ranked: Ranked, start: Start) -> Origin:
     shared, seen = start.tie.shared, start.seen
     ours, theirs = ranked.teams.calls(seen.team)
-    lead = theirs[ranked.teams.lead]
+    lead = theirs[min(theirs)]
     makes = shared.reference.producer if start.tie.slot == "reads" and shared.reference.producer >= 0 else ours.index
     candidate = start.exchange or lead
     how = str(start.tie.relation) if start.tie.relation is not None else "no parts, terms or replicas of it"
@@ -177,6 +179,8 @@ def _origin(ranked: Ranked, start: Start) -> Origin:
 
 def _counts(ranked: Ranked) -> Iterator[Count]:
     teams = ranked.teams
+    if teams.unmatched:
+        yield Count("passes of the stages", teams.unmatched, len(teams.ranks), code="stages")
     lone = teams.alignment.unpaired_reference
     if lone:
         some = tuple(str(teams.reference.calls[i].site) for i in lone[:3])

@@ -40,7 +40,7 @@ class Tie:
         slot, shared: which.
         relation: how the ranks make up the reference's; None: they do not.
         noise: it is the rest of a cancellation: nothing but rounding, at any precision.
-        lasting: several steps read this memory of the lowest rank: a parameter, say.
+        lasting: several steps read this memory of its lowest rank: a parameter, say.
         agreeing: where there is no relation: positions of ranks that have the reference's whole value.
         order: where there is none, and ranks have parts of the whole, but not each its own: which part each has.
     """
@@ -154,7 +154,9 @@ def relate(teams: Teams) -> tuple[tuple[Seen, ...], int]:
     """Every team with its relations, in float64; and how many values were beyond the budget."""
     all_shared = [one for team in teams.teams for slot in _SLOTS for one in teams.shared(team, slot)]
     ours, rough = (Values(frozenset(one.reference.site for one in all_shared)) for _ in range(2))
-    theirs = {rank: Values(frozenset(one.ranks[rank].site for one in all_shared)) for rank in teams.ranks}
+    theirs = {
+        rank: Values(frozenset(one.ranks[rank].site for one in all_shared if rank in one.ranks)) for rank in teams.ranks
+    }
     lift = Lift("float64")
     replay(_lifted(teams.reference, lift), before=ours.before, watch=ours.after)
     replay(_lifted(teams.reference, Lift("float32")), before=rough.before, watch=rough.after)
@@ -163,12 +165,12 @@ def relate(teams: Teams) -> tuple[tuple[Seen, ...], int]:
         before=lambda rank, executor, call: theirs[rank].before(executor, call),
         watch=lambda rank, executor, call: theirs[rank].after(executor, call),
     ).run()
-    lost, lasting = 0, _lasting(teams.ranks[teams.lead])
+    lost, lasting = 0, {rank: _lasting(trace) for rank, trace in teams.ranks.items()}
 
     def tie(slot: Slot, one: Shared) -> Iterator[Tie]:
         nonlocal lost
         whole = ours.found.get(one.reference.site)
-        known = [theirs[rank].found.get(one.ranks[rank].site) for rank in sorted(teams.ranks)]
+        known = [theirs[rank].found.get(one.ranks[rank].site) for rank in sorted(one.ranks)]
         parts = [part for part in known if part is not None]
         if whole is None or len(parts) < len(known):
             lost += 1
@@ -181,7 +183,7 @@ def relate(teams: Teams) -> tuple[tuple[Seen, ...], int]:
                 shared=one,
                 relation=relation,
                 noise=norm(whole) <= noise,
-                lasting=one.ranks[teams.lead].storage in lasting,
+                lasting=one.event.storage in lasting[one.lead],
                 agreeing=tuple(i for i, p in enumerate(parts) if lone and p.shape == whole.shape and close(whole, p)),
                 order=order(whole, parts) if lone and slot == "reads" else (),
             )
@@ -234,33 +236,34 @@ def _lasting(trace: Trace) -> dict[int, str]:
 
 
 class Paths:
-    """Ways back from a value of the lowest rank, through calls that are in no team."""
+    """Ways back from a value of a team's lowest rank, through calls that are in no team."""
 
     def __init__(self, teams: Teams) -> None:
-        self.calls = teams.ranks[teams.lead].calls
-        self.teamed = {team.ranks[teams.lead]: team for team in teams.teams}
-        self._state = _lasting(teams.ranks[teams.lead])
+        self.calls = {rank: trace.calls for rank, trace in teams.ranks.items()}
+        self.teamed = {(rank, index) for team in teams.teams for rank, index in team.ranks.items()}
+        self._state = {rank: _lasting(trace) for rank, trace in teams.ranks.items()}
         self._leaves = {
-            leaf.storage: leaf.name for leaf in teams.ranks[teams.lead].leaves if leaf.storage >= 0 and leaf.name
+            rank: {leaf.storage: leaf.name for leaf in trace.leaves if leaf.storage >= 0 and leaf.name}
+            for rank, trace in teams.ranks.items()
         }
 
-    def state(self, event: Event) -> str:
-        """Name of what lasts over steps and whose memory an event shows, as it is then; empty: it shows none."""
-        return self._state.get(event.storage, "")
+    def state(self, shared: Shared) -> str:
+        """Name of what lasts over steps and whose memory a value shows, as it is then; empty: it shows none."""
+        return self._state[shared.lead].get(shared.event.storage, "")
 
-    def leaf(self, event: Event) -> str:
-        """Name of the leaf that an event shows; empty: a call made it."""
-        return self._leaves.get(event.storage, "") if event.producer < 0 else ""
+    def leaf(self, shared: Shared) -> str:
+        """Name of the leaf that a value shows; empty: a call made it."""
+        return self._leaves[shared.lead].get(shared.event.storage, "") if shared.event.producer < 0 else ""
 
-    def exchange(self, event: Event) -> Call | None:
+    def exchange(self, shared: Shared) -> Call | None:
         """The nearest collective behind a value; None: a call that is in a team, or nothing, is nearer."""
-        line, known = [event.producer], set[int]()
+        line, known = [shared.event.producer], set[int]()
         while line:
             index = line.pop(0)
-            if index < 0 or index in known or index in self.teamed:
+            if index < 0 or index in known or (shared.lead, index) in self.teamed:
                 continue
             known.add(index)
-            call = self.calls[index]
+            call = self.calls[shared.lead][index]
             if Collective.of(call.arguments) is not None:
                 return call
             line += [read.producer for read in call.reads if not read.overwritten]
@@ -270,19 +273,19 @@ class Paths:
 def starts(teams: Teams, seen: tuple[Seen, ...]) -> tuple[Start, ...]:
     """Where ranks part from the reference although nothing is rounded."""
     paths, found = Paths(teams), list[Start]()
-    leaves, exchanges = set[str](), set[int]()
+    leaves, exchanges = set[str](), set[tuple[int, int]]()
     for one in seen:
         for tie in (tie for tie in one.reads if tie.relation is None):
-            event = tie.shared.ranks[teams.lead]
-            leaf, exchange = paths.leaf(event), paths.exchange(event)
+            shared = tie.shared
+            leaf, exchange = paths.leaf(shared), paths.exchange(shared)
             if leaf and leaf not in leaves:
                 leaves.add(leaf)
                 found.append(Start(one, tie, exact=True, leaf=leaf))
-            elif tie.agreeing and paths.state(event) and paths.state(event) not in leaves:
-                leaves.add(paths.state(event))
-                found.append(Start(one, tie, exact=True, leaf=paths.state(event)))
-            elif exchange is not None and exchange.index not in exchanges:
-                exchanges.add(exchange.index)
+            elif tie.agreeing and paths.state(shared) and paths.state(shared) not in leaves:
+                leaves.add(paths.state(shared))
+                found.append(Start(one, tie, exact=True, leaf=paths.state(shared)))
+            elif exchange is not None and (shared.lead, exchange.index) not in exchanges:
+                exchanges.add((shared.lead, exchange.index))
                 found.append(Start(one, tie, exact=True, exchange=exchange))
         broken = [tie for tie in one.writes if tie.relation is None]
         if one.agrees and broken:
@@ -306,11 +309,10 @@ def roundings(teams: Teams, seen: tuple[Seen, ...]) -> tuple[tuple[Start, ...], 
 class _Walk:
     def __init__(self, teams: Teams, seen: tuple[Seen, ...]) -> None:
         self.teams, self.paths = teams, Paths(teams)
-        self.found: dict[tuple[int, int], Start] = {}
+        self.found: dict[tuple[int, int, int], Start] = {}
         self._at = {(rank, index): one for one in seen for rank, index in one.team.ranks.items()}
         self._wanted = {tie.shared.reference.site for one in seen for tie in (*one.reads, *one.writes) if tie.relation}
         self._kept: dict[Site, Any] = {}
-        self._order = sorted(teams.ranks)
 
     def keep(self, executor: Executor, call: Call) -> None:
         for event in call.reads:
@@ -336,12 +338,11 @@ class _Walk:
         relation, event = tie.relation, tie.shared.ranks[rank]
         if relation is None or relation.layout in ("partial", "norm") or not relation.exact or tie.noise:
             return
-        expected = part(self._kept[tie.shared.reference.site], relation, self._order.index(rank))
+        expected = part(self._kept[tie.shared.reference.site], relation, sorted(tie.shared.ranks).index(rank))
         if executor.same(expected, executor.read(event)) or not executor.overwrite(event, expected):
             return
-        lead = tie.shared.ranks[self.teams.lead]
-        exchange = self.paths.exchange(lead) if tie.slot == "reads" else None
-        key = (-1, seen.team.reference) if exchange is None else (exchange.index, -1)
+        exchange = self.paths.exchange(tie.shared) if tie.slot == "reads" else None
+        key = (-1, -1, seen.team.reference) if exchange is None else (tie.shared.lead, exchange.index, -1)
         self.found.setdefault(key, Start(seen, tie, exact=False, exchange=exchange))
 
 
@@ -372,7 +373,7 @@ def shares(teams: Teams, seen: tuple[Seen, ...]) -> Iterator[Start]:
                 or not is_partial(maker.writes)
             ):
                 continue
-            exchange = paths.exchange(tie.shared.ranks[teams.lead])
+            exchange = paths.exchange(tie.shared)
             if exchange is not None:
                 yield Start(one, tie, exact=False, exchange=exchange)
 

@@ -309,11 +309,12 @@ class Count:
         code: what the verdict asks for: ``no counterpart`` (values that depend on rows that only one run has),
             ``flip`` (discrete choices that fall otherwise when lifted), ``not lifted`` (ops that stayed as recorded),
             ``interrupted`` (what had not been done when the user stopped it), ``part`` (of outputs of which only a
-            part was compared), ``not replayed`` (calls that could not be executed again).
+            part was compared), ``not replayed`` (calls that could not be executed again), ``stages``
+            (of a pipeline whose passes are not the reference's).
     """
 
     what: str
     reason: str
     count: int
     examples: tuple[str, ...] = ()
-    code: Literal["", "no counterpart", "flip", "not lifted", "interrupted", "part", "not replayed"] = ""
+    code: Literal["", "no counterpart", "flip", "not lifted", "interrupted", "part", "not replayed", "stages"] = ""

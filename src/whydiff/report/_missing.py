@@ -44,6 +44,15 @@ def _cut(diagnosis: Diagnosis) -> Missing | None:
     )
 
 
+def _stages(diagnosis: Diagnosis) -> Missing | None:
+    found = next((one for one in diagnosis.not_compared if one.code == "stages"), None)
+    if found is None:
+        return None
+    return Missing(
+        found.reason, "let the one process take the same micro-batches, and tell each stage its shapes beforehand"
+    )
+
+
 def _nothing_compared(diagnosis: Diagnosis) -> Missing | None:
     if any(comparison.status != "not_compared" for _, comparison in diagnosis.outputs):
         return None
@@ -106,6 +115,7 @@ def _undecided(diagnosis: Diagnosis) -> Missing | None:
 _RULES: tuple[Callable[[Diagnosis], Missing | None], ...] = (
     _interrupted,
     _cut,
+    _stages,
     _nothing_compared,
     _looking,
     _unseen,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from whydiff.capturing.record import capture
-from whydiff.errors import CaptureError
+from whydiff.errors import CaptureError, one_line
 from whydiff.explain.causes._folder import new_folder
 
 SECONDS = 120
@@ -50,8 +50,8 @@ def recorded(program: Callable[[int, int], Any], ranks: int = 1) -> str:
     if failed:
         words = {rank: file.read_text() for rank in failed if (file := _told(folder, rank)).exists()}
         first = min(failed, key=lambda rank: _told(folder, rank).stat().st_mtime_ns if rank in words else 0)
-        told = words.get(first, "")
-        last = told.strip().rpartition("\n")[2] or f"status {children[first].exitcode}, nothing said"
+        last, _, told = words.get(first, "").partition("\n")
+        last = last or f"status {children[first].exitcode}, nothing said"
         raise CaptureError(
             "A program on several ranks did not run to its end.", actual=f"rank {first}: {last}"
         ) from RuntimeError(told)
@@ -89,6 +89,6 @@ def _run(program: Callable[[int, int], Any], rank: int, ranks: int, folder: Path
             program(rank, ranks)
         if ranks > 1:
             torch.distributed.destroy_process_group()
-    except BaseException:
-        _told(folder, rank).write_text(traceback.format_exc())
+    except BaseException as error:
+        _told(folder, rank).write_text(f"{one_line(error)}\n{traceback.format_exc()}")
         raise

@@ -54,7 +54,7 @@ class ReplicasDisagree(RankedRule):
         start = next((s for s in ranked.starts if s.leaf and s.tie.agreeing and s.tie.slot == "reads"), None)
         if start is None:
             return
-        order = sorted(ranked.teams.ranks)
+        order = sorted(start.tie.shared.ranks)
         good, bad = order[start.tie.agreeing[0]], [r for i, r in enumerate(order) if i not in start.tie.agreeing]
 
         def alike(place: Start, replays: Mapping[int, Executor]) -> dict[int, Any]:

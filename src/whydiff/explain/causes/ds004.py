@@ -78,7 +78,8 @@ class WrongShard(RankedRule):
             return changed
 
         held = ", ".join(
-            f"rank {rank} has part {which}" for rank, which in zip(sorted(ranked.teams.ranks), order, strict=True)
+            f"rank {rank} has part {which}"
+            for rank, which in zip(sorted(places[0].tie.shared.ranks), order, strict=True)
         )
         yield Cause(
             code=self.code,
