@@ -29,6 +29,19 @@ def repeating(trace: Trace, axis: Axis) -> tuple[Intervention, ...]:
     )
 
 
+def twins(trace: Trace, other: Trace, items: Sequence[Intervention]) -> tuple[Intervention, ...]:
+    """The same for the other run, where it holds these tensors as well: whole, and not its rows of them alone.
+
+    Args:
+        trace: of the larger run.
+        other: of the smaller one.
+        items: from `repeating`.
+    """
+    rows = {leaf.fingerprint: item for leaf in trace.leaves for item in items if leaf.name == item.target}
+    held = (leaf for leaf in other.leaves if leaf.fingerprint is not None and leaf.fingerprint in rows)
+    return tuple(Intervention(REPEAT, leaf.name, rows[leaf.fingerprint].value) for leaf in held)
+
+
 def repeated(trace: Trace, item: Intervention) -> Any:
     """A leaf's value with the rows repeated."""
     executor = for_framework(trace.framework).executor(trace)
@@ -73,4 +86,4 @@ def larger(axes: Sequence[Axis]) -> tuple[Axis, Side] | None:
     return (axes[0], axes[0].whole) if len(axes) == 1 and axes[0].name == "batch" else None
 
 
-__all__ = ["REPEAT", "first_moved", "larger", "repeated", "repeating"]
+__all__ = ["REPEAT", "first_moved", "larger", "repeated", "repeating", "twins"]

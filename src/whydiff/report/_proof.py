@@ -75,6 +75,10 @@ def _located(cause: Cause) -> str:
     found = next((e for e in cause.experiments if e.status == "confirmed"), None)
     if found is None:
         return "the values show where it starts, not why"
+    if (
+        found.before is None and found.direction == "take_away"
+    ):  # an experiment of the cause's own: nothing was exchanged
+        return f"{result(found)}; that shows where, not why"
     how = done(found) if found.direction == "put_in" else "made as in the reference there"
     return f"{how}: {result(found)}; that shows where, not why"
 

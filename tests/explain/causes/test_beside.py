@@ -57,3 +57,48 @@ def test_a_program_that_takes_its_input_in_two_parts_is_no_other_size() -> None:
         return jnp.concatenate([jnp.tanh(x[:3] @ WJ), jnp.tanh(x[3:] @ WJ)])
 
     assert compare(lambda: jnp.tanh(XJ @ WJ), lambda: tiles(XJ)).verdict in (Verdict.ROUNDING, Verdict.IDENTICAL)
+
+
+WIDE = torch.sin(torch.arange(40.0 * 8)).reshape(40, 8)
+CUT = torch.cos(torch.arange(8.0 * 3)).reshape(8, 3)
+FURTHER = torch.cat([X[:2], X.mean(0, keepdim=True) + 1])
+
+
+def centred(x: Any) -> Any:
+    h = torch.tanh(x @ WIDE + 0.5)
+    return (h - h.mean(0)) @ CUT
+
+
+def centred_in_jax(x: Any) -> Any:
+    h = jnp.tanh(x @ WJ + 0.5)
+    return h - h.mean(0)
+
+
+FILLED: dict[str, tuple[Any, Any]] = {
+    "zeros, in JAX": (lambda: centred_in_jax(XJ), lambda: centred_in_jax(jnp.pad(XJ, ((0, 3), (0, 0))))[:6]),
+    "zeros before the rows": (lambda: centred(X), lambda: centred(torch.nn.functional.pad(X, (0, 0, 2, 0)))[2:]),
+    "the last row again": (lambda: centred(X), lambda: centred(torch.cat([X, X[-1:].expand(3, -1)]))[:6]),
+    "on the reference's side": (lambda: centred(torch.cat([X, X[:3]]))[:6], lambda: centred(X)),
+}
+
+
+@pytest.mark.parametrize("pair", FILLED.values(), ids=FILLED.keys())
+def test_what_fills_a_batch_up_and_enters_its_statistics_is_named(pair: tuple[Any, Any]) -> None:
+    found = compare(*pair)
+    assert found.verdict is Verdict.SEMANTIC
+    assert (found.causes[0].code, found.causes[0].status) == ("FO009", "located")
+    assert "fills the batch up from 6 to" in found.causes[0].says
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (lambda: torch.tanh(X @ WIDE) @ CUT, lambda: torch.tanh(torch.cat([X, 0 * X[:2]]) @ WIDE)[:6] @ CUT * 1.5),
+        (lambda: centred(X[:2]), lambda: centred(FURTHER)[:2]),
+    ],
+    ids=["the filling reaches no row", "the row beside them tells something"],
+)
+def test_a_batch_that_is_filled_up_is_not_named_where_that_is_not_shown(pair: tuple[Any, Any]) -> None:
+    found = compare(*pair)
+    assert found.verdict is Verdict.SEMANTIC
+    assert not [cause for cause in found.causes if "fills the batch up" in cause.says]

@@ -7,12 +7,13 @@ from typing import Any
 
 from whydiff.capturing.adapters import replayable
 from whydiff.errors import WhydiffError
-from whydiff.explain.beside import first_moved, larger, repeating
+from whydiff.explain.beside import REPEAT, first_moved, larger, repeating, twins
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
+from whydiff.explain.filled import Filled, Told, filled, told
 from whydiff.explain.sides import Side
 from whydiff.numbers.tolerance import SCALING_FLOOR
-from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Remedy, Verdict
+from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Remedy, Trace, Verdict
 
 
 class RowsMixed(CauseRule):
@@ -20,7 +21,8 @@ class RowsMixed(CauseRule):
 
     What it detects:
         Runs of other batch sizes whose common rows differ at any precision, because an op takes something over the
-        whole batch: a mean, a variance, a maximum, a capacity, a rank.
+        whole batch: a mean, a variance, a maximum, a capacity, a rank. Or runs of one batch size, of which one fills
+        the batch up (to a size that it is compiled for, or that devices divide) and cuts the result.
 
     Why it happens:
         A batch norm without running statistics uses the batch's in evaluation too; a scale or a maximum is taken
@@ -28,7 +30,9 @@ class RowsMixed(CauseRule):
 
     Evidence required:
         Carried out in float64, the larger run gives the common rows other results when the rows beside them are made
-        copies of them. The first op whose rows change is named.
+        copies of them. The first op whose rows change is named. The smaller run does not look at those rows itself (as one
+        does that keeps them in a cache). What fills a batch up is one number everywhere, or
+        copies of rows.
 
     Look-alikes:
         SH001 if the results agree in float64: another kernel. IN001 if the common rows themselves differ. FO008 where
@@ -57,17 +61,62 @@ class RowsMixed(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause, if making the other rows copies changes what the common ones give."""
         found = larger(case.localization.axes)
-        if found is None or replayable(case.reference) or replayable(case.candidate):
+        if replayable(case.reference) or replayable(case.candidate):
+            return
+        if not case.localization.axes:
+            yield from self._filled_up(case)
+        if found is None:
             return
         axis, side = found
         trace = case.reference if side == "reference" else case.candidate
         steps = repeating(trace, axis)
         before = _apart(case, (), side)
-        if not steps or before is None or before <= SCALING_FLOOR:
+        if not steps or before is None or before <= SCALING_FLOOR or _known_to_both(case, side, steps):
             return
         call = first_moved(trace, steps, axis, SCALING_FLOOR)
         if call is not None:
             yield self._cause(side, call, steps, (before, _apart(case, steps, side)))
+
+    def _filled_up(self, case: Case) -> Iterator[Cause]:
+        """One cause, if one run fills its batch up and what it fills it with changes the outputs."""
+        try:
+            found = filled(case)
+            seen = None if found is None else told(case, found, SCALING_FLOOR)
+        except WhydiffError:  # it cannot be carried out in float64: nothing is known
+            return
+        if found is not None and seen is not None:
+            yield self._of_filling(found, seen)
+
+    def _of_filling(self, found: Filled, seen: Told) -> Cause:
+        at, rows = found.event.site.at(""), found.total - found.count
+        evidence = Evidence(
+            f"at {at} the {found.side} fills its {found.count} rows up to {found.total}; with copies of its own rows in "
+            f"their place, {seen.moved.site} gives them other results in float64",
+            {"side": found.side, "rows": found.count, "filled_up_to": found.total, "site": str(seen.moved.site)},
+        )
+        shown = Experiment(
+            interventions=(Intervention(REPEAT, str(found.event.site), (found.start, found.count)),),
+            prediction="the rows' results change",
+            outcome=f"with copies of its rows in the filling's place the {found.side}'s outputs move by {seen.apart:.1e} of "
+            "their size in float64",
+            status="confirmed",
+        )
+        return Cause(
+            code=self.code,
+            name=self.name,
+            site=str(seen.moved.site),
+            verdict=Verdict.SEMANTIC,
+            evidence=(evidence,),
+            remedy=Remedy(
+                f"Leave the {rows} rows that fill the batch up out of what {seen.moved.site.op} takes over all rows: weigh "
+                "them with 0, or use statistics that are no batch's."
+            ),
+            experiments=(shown,),
+            status="located",
+            reason="what fills the batch up changes what the rows give: that shows where, not that nothing else does",
+            says=f"the {found.side} fills the batch up from {found.count} to {found.total} rows, which change what the "
+            "others give",
+        )
 
     def _cause(
         self, side: Side, call: Call, steps: tuple[Intervention, ...], apart: tuple[float, float | None]
@@ -81,9 +130,11 @@ class RowsMixed(CauseRule):
         shown = Experiment(
             interventions=steps,
             prediction="the common rows' results change",
-            outcome=f"in float64 they lie {after:.1e} of their size from the other run's, and {before:.1e} before"
+            outcome=f"with copies of them beside them they lie {after:.1e} of their size from the other run's in float64, and "
+            f"{before:.1e} before"
             if after is not None
-            else f"in float64 they change; before they lie {before:.1e} of their size from the other run's",
+            else f"with copies of them beside them they change in float64; before they lie {before:.1e} of their size from "
+            "the other run's",
             status="confirmed",
         )
         taken = gone and side == "candidate"
@@ -113,7 +164,7 @@ class RowsMixed(CauseRule):
         return lambda: run(x[:2]), lambda: run(x)[:2]
 
     def impostors(self) -> Iterable[tuple[Any, Any]]:
-        """Rows that do not meet: other kernels at another size, another weight beside it, other common rows."""
+        """Rows that do not meet: another kernel, another weight (beside a filled-up batch too), other common rows."""
         import copy
 
         import torch
@@ -126,7 +177,16 @@ class RowsMixed(CauseRule):
             other[0].weight[3] *= 1.1
         yield (lambda: model(x[:2])), (lambda: model(x)[:2])
         yield (lambda: model(x[:2])), (lambda: other(x)[:2])
+        yield (lambda: model(x[:3])), (lambda: other(torch.nn.functional.pad(x[:3], (0, 0, 0, 5)))[:3])
         yield (lambda: model(x[:2])), (lambda: model(torch.cat([x[:2] + 1e-3, x[2:]]))[:2])
+
+
+def _known_to_both(case: Case, side: Side, steps: tuple[Intervention, ...]) -> bool:
+    """Whether the smaller run looks at the rows beside them as well, in some other way."""
+    traces: dict[Side, Trace] = {"reference": case.reference, "candidate": case.candidate}
+    smaller: Side = "reference" if side == "candidate" else "candidate"
+    own = twins(traces[side], traces[smaller], steps)
+    return bool(own) and _apart(case, own, smaller) != _apart(case, (), smaller)
 
 
 def _apart(case: Case, steps: tuple[Intervention, ...], side: Side) -> float | None:
