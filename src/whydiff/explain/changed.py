@@ -11,6 +11,7 @@ from whydiff.errors import ReplayError
 from whydiff.explain.activations import COMPUTE, computing
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.beside import REPEAT, repeated
+from whydiff.explain.counting import COUNT, counted
 from whydiff.explain.draws import DRAW_AS, Borrowing, drawn, live
 from whydiff.explain.interventions import (
     AS_WRITTEN,
@@ -82,7 +83,7 @@ class Changed:
             return not replayable(self.sides.candidate)
         if item.name in EXCHANGES or item.name == DRAW_AS:
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
-        return item.name in (*RESTORED, *EDITS, REPEAT) or bool(self._carried(item))
+        return item.name in (*RESTORED, *EDITS, REPEAT, COUNT) or bool(self._carried(item))
 
     def rerun(self, interventions: Sequence[Intervention] = ()) -> Outputs:
         """What the live program returns under interventions, unobserved.
@@ -188,6 +189,7 @@ class Changed:
                 )
         restore = {i.target: donor.leaf_value(by_name[i.value or i.target]) for i in restoring}
         restore |= {i.target: repeated(sides.candidate, i) for i in interventions if i.name == REPEAT}
+        restore |= {i.target: counted(sides.candidate, i) for i in interventions if i.name == COUNT}
         carried = {k: call for item in interventions for k, call in self._carried(item).items()}
         draws = drawn(sides, interventions)
         exchanged = carried | edits(sides.candidate, interventions) | draws.exchanged

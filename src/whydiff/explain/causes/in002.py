@@ -12,6 +12,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
 from whydiff.explain.causes._flow import Roles, first_taker
+from whydiff.explain.causes._places import moved
 from whydiff.locate.origins import find_origins
 from whydiff.numbers.tolerance import SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.pair.lockstep import Lockstep, Look
@@ -37,7 +38,8 @@ class PositionsDiffer(CauseRule):
     Evidence required:
         At an origin both sides write whole numbers that rise by one along the last axis for the most part,
         and what takes them up is a table lookup, or a cosine or sine. The offset, or how many positions
-        differ, is measured.
+        differ, is measured. Of tokens beside a cache: counted on by one offset, all of them make the run agree with the
+        other one, which takes the whole text at once, in float64.
 
     Look-alikes:
         IN001 if the positions are an argument of the run; ST002 if the table differs; IN003 if they only
@@ -54,7 +56,8 @@ class PositionsDiffer(CauseRule):
     How it is verified:
         By replay: the candidate's range is made with the reference's arguments (``set-argument``), or its positions
         are counted on by the offset (``shift``); the outputs must become equal bit for bit, and the reference's the
-        candidate's with the opposite. Positions that run in another way are only located (``replace-op``).
+        candidate's with the opposite. Positions that run in another way are only located (``replace-op``), and so are
+        those of tokens beside a cache (``count-on``), of which the reference has no counterparts.
 
     References:
         huggingface/transformers, ``position_ids`` of decoders and left padding; Su et al.,
@@ -87,6 +90,20 @@ class PositionsDiffer(CauseRule):
                 evidence=finding.evidence,
                 remedy=_remedy(finding),
                 interventions=finding.interventions,
+            )
+        beside = moved(case, _takes_positions, _STEPS)
+        if beside is not None:
+            yield Cause(
+                code=self.code,
+                name=self.name,
+                site=str(beside.taker.site.at("")),
+                verdict=Verdict.SEMANTIC,
+                evidence=(beside.evidence,),
+                remedy=Remedy(
+                    "Count a token's place before it is put into the cache: it is the number of tokens there."
+                ),
+                interventions=beside.put_right,
+                says=f"tokens beside a cache stand at the reference's places {beside.offset:+d}",
             )
 
     def example(self) -> tuple[Any, Any]:
