@@ -65,12 +65,10 @@ def filled(case: Case) -> Filled | None:
     if not wanted:
         return None
     ours, theirs = (for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate))
-    for reference, candidate in (walk := Lockstep(ours, theirs, case.alignment).walk()):
+    for reference, candidate in Lockstep(ours, theirs, case.alignment).walk():
         pair = wanted.get((reference.index, candidate.index))
         if pair is not None:
-            held = ours.payload(ours.read(pair[0])), theirs.payload(theirs.read(pair[1]))
-            walk.close()
-            return _held(pair, held)
+            return _held(pair, (ours.payload(ours.read(pair[0])), theirs.payload(theirs.read(pair[1]))))
     return None
 
 
