@@ -6,11 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._compiled import compiled_sides, keeps_wide, rounding_changes, rounds_in_place
+from whydiff.explain.causes._explained import Finding, View, causes_of, distance
+from whydiff.explain.causes._switched import converts
 from whydiff.explain.reruns import SIDES, computes_in, rerun
 from whydiff.explain.sides import Side
+from whydiff.numbers.tolerance import ROUNDING_LEVEL, UNIT_ROUNDOFF
 from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Remedy, Verdict
 
 
@@ -19,7 +23,7 @@ class FusedExcessPrecision(CauseRule):
 
     What it detects:
         A compiled program (`torch.compile`) that computes in bfloat16 or float16 and whose results differ from
-        those of its own ops executed one by one.
+        those of its own ops executed one by one (`jax.jit` removes casts to bfloat16 and back).
 
     Why it happens:
         A fused kernel holds intermediate 16-bit values in float32 registers and rounds once at the end, where the
@@ -27,7 +31,9 @@ class FusedExcessPrecision(CauseRule):
 
     Evidence required:
         The plain run of a live side repeats itself and differs from its instrumented run, during which the compiler
-        stands back; the program keeps values in 16 bits; which side is nearer to the same program in float64.
+        stands back; the program keeps values in 16 bits; which side is nearer to the same program in float64. Or, where
+        the compiled values were recorded (XLA), a conversion to a wider dtype, which is exact, whose result holds bits
+        that the narrower dtype has not, no farther away than its roundings take a value.
 
     Look-alikes:
         CP002 if the roundings are not what compiling changed: another order of additions, or another function. A
@@ -64,6 +70,39 @@ class FusedExcessPrecision(CauseRule):
             cause = self._cause(case, side, narrow)
             place, wide = rounds_in_place(case, side), keeps_wide(case, side)
             yield cause if place == wide else _located(cause, side, wide)
+        for found in causes_of(case, self.code, self.name, _seen_remedy):
+            yield replace(found, status="located", reason="the bits show what was kept; nothing was compiled anew")
+
+    def explain(self, view: View) -> Finding | None:
+        """A value that is widened, which is exact, and on one side holds bits that it cannot have had before."""
+        if view.origin.kind != "implementation" or view.single is None:
+            return None
+        roles = for_framework(view.case.reference.framework).roles
+        if not converts(view.single[0], roles(view.single[0].site.op)):
+            return None
+        narrow, wide = (events[0].spec.dtype for events in (view.single[0].reads, view.single[0].writes))
+        units = UNIT_ROUNDOFF.get(narrow), UNIT_ROUNDOFF.get(wide)
+        exact = view.exact[0].reshape(-1)
+        apart = [distance(exact, side.reshape(-1)) for side in view.outputs]
+        if units[0] is None or units[1] is None or units[0] <= units[1] or min(apart) > 0:
+            return None
+        if not 0 < max(apart) <= ROUNDING_LEVEL * units[0]:
+            return None  # both as exact, or farther away than roundings of that dtype take it
+        side, other = SIDES[::-1] if apart[1] else SIDES
+        wrong = int((view.outputs[int(apart[1] > 0)].reshape(-1) != exact).sum())
+        evidence = Evidence(
+            f"widening {narrow} to {wide} is exact, and {wrong} of {exact.size} elements of the {side} hold bits that no "
+            f"{narrow} has: its compiled code kept them, the {other} rounded",
+            {"side": side, "narrow": narrow, "wide": wide, "elements": wrong, "apart": max(apart)},
+        )
+        jax = view.case.candidate.framework == "jax"
+        how = (
+            "start both with XLA_FLAGS=--xla_allow_excess_precision=false"
+            if jax
+            else "compile with every rounding kept"
+        )
+        facts = {"side": side, "how": how}
+        return Finding(self.code, (side, narrow), Verdict.PRECISION, (evidence,), (), facts)
 
     def _cause(self, case: Case, side: Side, narrow: tuple[str, ...]) -> Cause:
         away, put = rounding_changes(side)
@@ -119,6 +158,13 @@ class FusedExcessPrecision(CauseRule):
             x = torch.randn(4, 4096, dtype=dtype)
             compiled = torch.compile(model, backend=backend)
             yield (lambda m=model, x=x: m(x)), (lambda m=compiled, x=x: m(x))
+
+
+def _seen_remedy(finding: Finding) -> Remedy:
+    return Remedy(
+        f"Accept it: the {finding.facts['side']} is the more exact one; or {finding.facts['how']}, so that compiled code "
+        "rounds as the program says."
+    )
 
 
 def _located(cause: Cause, side: Side, wide: bool) -> Cause:

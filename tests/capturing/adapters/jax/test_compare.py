@@ -232,3 +232,19 @@ def test_digits_that_no_output_misses_make_nothing_unstable() -> None:
 
     for one, other in ((complexly, plainly), (plainly, complexly)):
         assert compare(one, other).verdict in (Verdict.ROUNDING, Verdict.IDENTICAL)
+
+
+def test_bits_that_a_compiled_program_keeps_beyond_a_narrow_dtype_are_precision() -> None:
+    x = jnp.sin(jnp.arange(512.0)).reshape(8, 64) * 3
+
+    def run(x: Any) -> Any:
+        h = x.astype(jnp.bfloat16)
+        h = jnp.tanh(h) * h
+        return h.astype(jnp.float32) @ x.T
+
+    found = compare(lambda: run(x), lambda: jax.jit(run)(x))
+    if found.verdict is not Verdict.IDENTICAL:  # a compiler that keeps every rounding
+        assert found.verdict is Verdict.PRECISION
+        assert [(c.code, c.status) for c in found.causes] == [("CP001", "located")]
+    scaled = compare(lambda: run(x), lambda: jax.jit(lambda x: run(x) * 1.01)(x))
+    assert scaled.verdict is Verdict.SEMANTIC
