@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._range import RangeRule, alarms, proven, widen
+from whydiff.explain.reruns import SIDES
+from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.ranges.audit import Alarm
-from whydiff.records import Cause, Intervention, Remedy
+from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 
 class Overflow(RangeRule):
@@ -16,7 +22,7 @@ class Overflow(RangeRule):
 
     What it detects:
         The first operator at which a non-finite value appears although everything that it read was finite and
-        no infinity was asked for by an argument.
+        no infinity was asked for by an argument. Or whole numbers that wrap around in a narrower dtype on one side.
 
     Why it happens:
         float16 ends at 65504 and float8_e4m3fn at 448. Activations of large models, squares, sums of many terms
@@ -24,7 +30,8 @@ class Overflow(RangeRule):
 
     Evidence required:
         Finite inputs, non-finite outputs, counted in one pass; and the same operator on the same inputs in
-        float64: its largest magnitude, and which formats would hold it.
+        float64: its largest magnitude, and which formats would hold it. Of whole numbers: every difference is a
+        multiple of what the narrower dtype can count.
 
     Look-alikes:
         OV002: the infinity is removed again by a clamp. OV003: the product would have been scaled down right
@@ -39,7 +46,7 @@ class Overflow(RangeRule):
 
     How it is verified:
         The recorded operators are executed again with every narrower number carried in float32; the site's
-        numbers must be finite.
+        numbers must be finite. Whole numbers: the values show where, and no experiment is made (located).
 
     References:
         IEEE 754-2019; Micikevicius et al., Mixed precision training, arXiv:1710.03740.
@@ -57,6 +64,38 @@ class Overflow(RangeRule):
         for alarm in alarms(case, "overflow"):
             if str(alarm.site) not in taken and not hidden and not alarm.data.get("of_vanished_numbers"):
                 yield proven(case, self.from_alarm(alarm), alarm)
+        for found in causes_of(case, self.code, self.name, _wrapped):
+            yield replace(found, status="located", reason="the values show it; no op computes whole numbers wider here")
+
+    def explain(self, view: View) -> Finding | None:
+        """Whole numbers that wrap around on one side: they differ by multiples of what its dtype can count."""
+        dtypes = [event.spec.dtype for event in view.seen.results]
+        if view.seen.results[0].spec.shape != view.seen.results[1].spec.shape or not all(map(is_integer, dtypes)):
+            return None
+        bits = [np.dtype(dtype).itemsize * 8 for dtype in dtypes]
+        if bits[0] == bits[1] or "bool" in dtypes or max(bits) == 64:  # float64 does not count all of 64 bits
+            return None
+        ours, theirs = (side.reshape(-1) for side in view.outputs)
+        apart, side = ours - theirs, int(bits[1] < bits[0])
+        wrapped = int(np.count_nonzero(apart))
+        if not wrapped or np.any(np.remainder(apart, 2.0 ** min(bits))):
+            return None
+        name, other = SIDES[side], SIDES[1 - side]
+        wide = (ours, theirs)[1 - side]
+        evidence = Evidence(
+            f"{wrapped} of {apart.size} whole numbers wrap around in {dtypes[side]} in the {name}: they lie multiples of "
+            f"{2 ** min(bits)} from the {other}'s, which reach from {wide.min():.0f} to {wide.max():.0f}",
+            {"side": name, "dtype": dtypes[side], "wrapped": wrapped, "elements": apart.size},
+        )
+        return Finding(
+            self.code,
+            (name, dtypes[side]),
+            Verdict.UNSTABLE,
+            (evidence,),
+            (),
+            {"side": name, "narrow": dtypes[side], "wide": dtypes[1 - side]},
+            says=f"whole numbers wrap around in {dtypes[side]} in the {name}",
+        )
 
     def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:
         """What was measured, the remedy, and its rewrite if it has one."""
@@ -87,6 +126,13 @@ class Overflow(RangeRule):
         x = torch.tensor([1.0, 200.0, 300.0])
         yield (lambda: x.half() * x.half()[0]), (lambda: x.half() * x.half())
         yield (lambda: (x / 100) * (x / 100)), (lambda: x.half() * x.half())
+
+
+def _wrapped(finding: Finding) -> Remedy:
+    facts = finding.facts
+    return Remedy(
+        f"Convert to {facts['wide']} before this operator in the {facts['side']}: {facts['narrow']} wraps around."
+    )
 
 
 REGISTER = Overflow()
