@@ -40,3 +40,24 @@ def test_padding_that_is_masked_away_is_no_other_function() -> None:
 def test_padding_of_which_the_mask_lets_one_row_through_is(blocks: bool) -> None:
     found = whydiff.compare(Pooled(ONES, False, seen=1), Pooled(NINES, blocks, seen=1))
     assert str(found.verdict) == "semantic", found.reason
+
+
+def in_other_steps(blocks: bool) -> Any:
+    total = VALUES.exp().flatten(1)
+    return torch.log(total.unflatten(1, (12, 20)).sum(2).sum(1) if blocks else total.sum(1))
+
+
+def spelt_out(whole: bool) -> Any:
+    return torch.sigmoid(VALUES * 3) if whole else 1 / (1 + torch.exp(VALUES * -3))
+
+
+def test_sums_in_other_steps_are_told_and_not_proven() -> None:
+    found = whydiff.compare(lambda: in_other_steps(False), lambda: in_other_steps(True))
+    assert str(found.verdict) == "rounding", found.reason
+    assert found.causes[0].code == "OR001" and found.causes[0].reason, found.causes
+
+
+def test_where_nothing_is_added_up_no_order_is_named() -> None:
+    found = whydiff.compare(lambda: spelt_out(True), lambda: spelt_out(False))
+    assert str(found.verdict) == "rounding", found.reason
+    assert "OR001" not in {cause.code for cause in found.causes}

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.explain.causes import is_general
-from whydiff.explain.causes.pr007 import StoredOrComputed, of_program
+from whydiff.explain.causes import is_general, or001, pr007
 from whydiff.explain.scale import agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.folding import folded
 from whydiff.numbers.tolerance import SCALING_FLOOR
-from whydiff.records import Cause, Verdict
+from whydiff.records import Cause, Evidence, Verdict
 
 
 def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tuple[Cause, ...]:
@@ -26,7 +25,7 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
     A general cause, which says where another function is computed but not by which mistake, stays inconclusive
     while a named one of the same verdict could not be tried: it may be that one's effect.
 
-    Where one side stores what the other computes, and only the whole outputs show it, that is added as a cause.
+    What only the whole outputs show is added as a cause: one side stores what the other computes; sums in other steps.
 
     Args:
         case: the pair of runs.
@@ -53,9 +52,20 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
                 reason=f"it explains the bits, which agree when it is removed, and is no defect: {no_defect}",
             )
         found.append(cause)
-    known = {cause.code for cause in found if cause.status != "refuted"}
-    whole = of_program(case, stored) if stored is not None and StoredOrComputed.code not in known else None
+    whole = _of_whole(case, found, scaling, stored)
     return tuple(map(offered, held_back([*found, whole] if whole is not None else found)))
+
+
+def _of_whole(case: Case, causes: Sequence[Cause], scaling: Scaling | None, stored: Evidence | None) -> Cause | None:
+    """What only the whole outputs show."""
+    known = {cause.code for cause in causes if cause.status != "refuted"}
+    if stored is not None:
+        return None if pr007.REGISTER.code in known else pr007.of_program(case, stored)
+    program = scaling.program if scaling is not None else Modes()
+    rounding = program.lifted is not None and program.lifted.nature == "rounding" and not stays(program.kept)
+    if known or not case.localization.origins or scaling is None or scaling.cancelled or not rounding:
+        return None
+    return or001.of_program(case, program.lifted) if program.lifted is not None else None
 
 
 def offered(cause: Cause) -> Cause:

@@ -13,6 +13,7 @@ class Role(Enum):
     MATRIX = "a plain matrix product, which batch-invariant forms are made for first"
     CONVOLUTION = "a convolution"
     SUM = "a sum or mean over axes"
+    TERMS = "adds up many terms, in an order of its own"
     MEAN = "a sum that is divided by the number of its terms"
     SCAN = "a sum of all before, along one axis"
     NORM = "a layer norm or RMS norm"

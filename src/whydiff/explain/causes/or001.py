@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._order import flags, single_regions, visit_origins
+from whydiff.explain.causes._state import listed
 from whydiff.explain.reduction import Proof, prove
+from whydiff.explain.scale import Scale
 from whydiff.pair.lockstep import Lockstep
 from whydiff.records import Call, Cause, Direction, Evidence, Experiment, Remedy, Verdict
 
@@ -43,7 +46,7 @@ class ReductionOrder(CauseRule):
         SH001, SH002 and SH003 if sizes or layouts differ, which chose the kernel; OR002 if the number of
         threads differs; EN001, EN002 and EN004 if versions, flags or instruction sets
         differ. Other terms (another weight, a cast, TF32) fail the replay. A sum that the replay does not
-        reproduce is listed as inconclusive.
+        reproduce is listed as inconclusive, and so are sums in other steps of programs that agree in float64.
 
     Example:
         The same scalar product of two vectors by ``dot`` and by ``mm``.
@@ -119,6 +122,42 @@ class ReductionOrder(CauseRule):
         yield (lambda: torch.dot(left, right)), (lambda: torch.mm(left[None], other[:, None])[0, 0])
         yield (lambda: torch.dot(left, right)), (lambda: torch.mm(left[None, 1:], right[1:, None])[0, 0])
         yield (lambda: torch.dot(left, right)), (lambda: torch.dot(left.double(), right.double()).float())
+
+
+def of_program(case: Case, numbers: Scale) -> Cause | None:
+    """The cause where sums are spelt out in several steps, whose order together is not revealed: told, not proven.
+
+    Args:
+        case: a pair whose outputs agree in float64, for which nothing else was found.
+        numbers: that measurement.
+
+    Returns:
+        None: no sum stands among the steps in which the programs differ.
+    """
+    names, sums = ("reference", "candidate"), {}
+    sides = ((case.reference, case.alignment.unpaired_reference), (case.candidate, case.alignment.unpaired_candidate))
+    for number, (trace, unpaired) in enumerate(sides):
+        roles = for_framework(trace.framework).roles
+        steps = {*unpaired, *(origin.calls[number] for origin in case.localization.origins)}
+        found = [trace.calls[at].site for at in sorted(steps) if at >= 0]
+        sums[names[number]] = [str(site) for site in found if Role.TERMS in roles(site.op)]
+    if not any(sums.values()):
+        return None
+    said = "; ".join(f"in the {name} {listed(sites) or 'none'}" for name, sites in sums.items())
+    return Cause(
+        code=REGISTER.code,
+        name=REGISTER.name,
+        site=str(case.localization.origins[0].site.at("")),
+        verdict=Verdict.INCONCLUSIVE,
+        evidence=(
+            Evidence(
+                f"in float64 the outputs agree ({numbers}); of the steps that differ, these add up terms: {said}", sums
+            ),
+        ),
+        remedy=Remedy("Accept it: neither order is more right. For equal bits, write the sums in the same steps."),
+        reason="the sums are spelt out in other steps, and their order together is not revealed",
+        says=REGISTER.says,
+    )
 
 
 def _kind(call: Call) -> Any:

@@ -8,6 +8,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
     Role.MATRIX: ("dot_general",),
     Role.SUM: ("cumsum",),
     Role.SCAN: ("cumsum",),
+    Role.TERMS: ("reduce_sum", "cumsum", "dot_general", "conv_general_dilated", "scatter-add"),
     Role.SCORED: ("exp",),
     Role.ELEMENTWISE: (
         *("tanh", "exp", "log", "log1p", "expm1", "rsqrt", "sqrt", "sin", "cos", "tan", "atan", "pow", "square"),

@@ -18,6 +18,10 @@ NAMES: dict[Role, tuple[str, ...]] = {
         *("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution"),
         *("conv1d", "conv2d", "conv3d"),
     ),
+    Role.TERMS: (
+        *("sum", "mean", "cumsum", "nansum", "mm", "addmm", "bmm", "baddbmm", "mv", "dot", "linear", "convolution"),
+        *("index_add", "index_add_", "scatter_add", "scatter_add_", "var", "std", "var_mean", "std_mean", "logsumexp"),
+    ),
     Role.SUM: ("sum", "mean", "cumsum", "nansum"),
     Role.MEAN: ("mean",),
     Role.SCAN: ("cumsum",),
