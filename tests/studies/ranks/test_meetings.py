@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("kind", "broadcast among ranks 0, 1 from position 0 of float32[2, 4]"),
+        ("kind", "broadcast among ranks 0, 1 from rank 0 of float32[2, 4]"),
         ("shape", "all-reduce (sum) among ranks 0, 1 of float32[1, 4]"),
         ("dtype", "all-reduce (sum) among ranks 0, 1 of float64[2, 4]"),
         ("reduction", "all-reduce (max) among ranks 0, 1 of float32[2, 4]"),
@@ -45,6 +45,32 @@ def test_ranks_that_call_the_same_are_no_finding() -> None:
     assert (found.verdict, found.mismatches, found.collectives) == (Verdict.IDENTICAL, (), (4, 4))
     found = whydiff.check_ranks(recorded(gpt("tensor", "float32"), 2))
     assert (found.verdict, found.mismatches) == (Verdict.IDENTICAL, ())
+
+
+def test_groups_are_looked_at_apart_and_what_is_sent_must_be_what_is_received() -> None:
+    found = whydiff.check_ranks(recorded(in_groups, 3))
+    (one,) = found.mismatches
+    assert [step.what for step in one.steps] == [
+        "send among ranks 0, 1 to rank 1 of float32[2, 4]",
+        "recv among ranks 0, 1 from rank 0 of float32[1, 4]",
+    ]
+
+
+def in_groups(rank: int, ranks: int) -> None:
+    """Two groups of three ranks; in the first, rank 1 receives less than rank 0 sends."""
+    import torch.distributed as dist
+    from torch.testing._internal.distributed import fake_pg  # noqa: F401 - its import makes the backend known
+
+    low, high = dist.new_group([0, 1], backend="fake"), dist.new_group([1, 2], backend="fake")
+    x = torch.nn.Linear(4, 4)(torch.ones(2, 4)).detach()
+    if rank < 2:
+        dist.all_reduce(x, group=low)
+    if rank > 0:
+        dist.broadcast(x, 1, group=high)
+    if rank == 0:
+        dist.send(x, 1, group=low)
+    if rank == 1:
+        dist.recv(x[:1].clone(), 0, group=low)
 
 
 HANGING = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,23 @@ def test_a_weight_that_differs_by_one_unit_in_the_last_place_is_named_with_its_s
     assert (one.site.op, one.site.step, one.site.rank) == ("addmm", 3, 1)
     assert drifted.replicas.equal == ("bias",)
     assert "weight holds other bits on rank 1 from step 3 on" in dict(drifted.answer())[""]
+
+
+def test_of_three_ranks_the_one_that_differs_from_the_others_is_named() -> None:
+    (one,) = whydiff.check_ranks(recorded(first_of_three, 3)).replicas.drifts
+    assert (one.name, one.step, one.ranks, one.site.rank) == ("weight", 2, (0,), 0)
+
+
+def first_of_three(rank: int, ranks: int) -> None:
+    """Rank 0 does what `replicas` has rank 1 do."""
+    replicas(2.0**-23, 2)(1 if rank == 0 else 2, ranks)
+
+
+def test_a_rank_that_left_nothing_is_named_and_nothing_is_called_right() -> None:
+    path = recorded(replicas(0.0), 3)
+    shutil.rmtree(Path(path) / "rank-00002")
+    found = whydiff.check_ranks(path)
+    assert (found.verdict, found.ends) == (Verdict.INCONCLUSIVE, ((2, "it left nothing"),))
 
 
 def test_the_report_can_be_kept(drifted: RanksReport, tmp_path: Path) -> None:

@@ -68,7 +68,9 @@ class _Called:
 
     def step(self, rank: int) -> Step:
         given = ", ".join(f"{spec.dtype}{list(spec.shape)}" for spec in self.given)
-        root = f" from position {self.told.root}" if self.told.root >= 0 else ""
+        way = "to" if self.told.kind in ("send", "reduce", "gather") else "from"
+        known = 0 <= self.told.root < len(self.told.ranks)
+        root = f" {way} rank {self.told.ranks[self.told.root]}" if known else ""
         return Step(rank, str(self.call.site), f"{self.told}{root}" + (f" of {given}" if given else ""))
 
 
