@@ -9,6 +9,8 @@ from typing import Any
 from onnx import numpy_helper
 
 SCOPES = "pkg.torch.onnx.name_scopes"
+ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Pow", "Where", "Concat")
+"""Nodes whose constants may be masks and tables as well as a norm's weight, which has one axis."""
 
 
 def allowed(good: Any, changed: Any) -> set[str]:
@@ -22,7 +24,7 @@ def allowed(good: Any, changed: Any) -> set[str]:
         Paths; empty where nothing differs.
     """
     arrays = {t.name: numpy_helper.to_array(t) for t in changed.graph.initializer}
-    weights = {name for name, array in arrays.items() if array.size > 1 and array.dtype.kind == "f"}
+    weights = {name: array for name, array in arrays.items() if array.size > 1 and array.dtype.kind == "f"}
     begin = starts(good, changed)
     found, waiting, seen = set(), list(begin), set()
     while waiting:
@@ -31,10 +33,15 @@ def allowed(good: Any, changed: Any) -> set[str]:
             continue
         seen.add(node.output[0])
         found.add(path(node))
-        if node in begin or not weights & set(node.input):
+        if node in begin or not _reads_a_weight(node, weights):
             waiting += _readers(changed, node)
             found |= {""} if {one.name for one in changed.graph.output} & set(node.output) else set()
     return found
+
+
+def _reads_a_weight(node: Any, weights: dict[str, Any]) -> bool:
+    read = [weights[name] for name in node.input if name in weights]
+    return any(array.ndim == 1 or node.op_type not in ELEMENTWISE for array in read)
 
 
 def starts(good: Any, changed: Any) -> list[Any]:

@@ -43,6 +43,17 @@ def test_a_change_shows_up_to_the_next_weight() -> None:
     assert [node.name for node in starts(chain(), factor)] == ["/Mul"]
 
 
+def test_a_mask_is_no_weight() -> None:
+    def masked(model: Any) -> Any:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((2, 2), np.float32), "mask"))
+        model.graph.node[2].CopyFrom(onnx.helper.make_node("Add", ["b", "mask"], ["c"], name="/between/Add"))
+        return model
+
+    factor = masked(chain())
+    factor.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(np.asarray(np.float32(3)), "factor"))
+    assert allowed(masked(chain()), factor) == {"", "between", "blocks.0.last"}
+
+
 def test_both_exporters_names_are_module_paths() -> None:
     node = onnx.helper.make_node("Add", ["a"], ["b"], name="node_add")
     node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value="['', 'blocks', 'blocks.0', 'add']")

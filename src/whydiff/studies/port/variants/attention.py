@@ -32,7 +32,8 @@ def _scales(bench: Bench, side: int, number: int, call: Call) -> Iterator[Hypoth
     options = [1.0, 1 / shape[-1], 1 / math.sqrt(wide), 1 / wide, math.sqrt(shape[-1])]
     for other in bench.region(1 - side, number):
         found = [x for x in (*other.arguments[0], *other.arguments[1].values()) if isinstance(x, float) and x > 0]
-        options += [y for x in found for y in (x, 1 / x) if 1e-4 < y < 1e4]
+        both = [y for x in found for y in (x, x * x)]  # a factor of the queries and of the keys is squared
+        options += [y for x in both for y in (x, 1 / x) if 1e-4 < y < 1e4]
     for scale in dict.fromkeys(options):
         if not math.isclose(scale, own, rel_tol=1e-6):
             said = (f"{own:.6g}", f"{scale:.6g}")
