@@ -231,4 +231,16 @@ def _prepared(node: bytes, versions: tuple[tuple[str, int], ...], inputs: tuple[
         [onnx.helper.make_empty_tensor_value_info(name) for name in one.output if name],
     )
     opset = [onnx.helper.make_opsetid(domain, version) for domain, version in versions]
-    return ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opset))
+    return ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opset), new_ops=[_resize()])
+
+
+@functools.lru_cache(maxsize=1)
+def _resize() -> Any:
+    """The reference's Resize with its cubic coefficient as a Python number: numpy's float32 makes all weights float32."""
+    from onnx.reference.ops.op_resize import Resize as Known
+
+    def run(self: Any, *operands: Any, cubic_coeff_a: Any = None, **how: Any) -> Any:
+        how["cubic_coeff_a"] = None if cubic_coeff_a is None else float(cubic_coeff_a)
+        return Known._run(self, *operands, **how)
+
+    return type("Resize", (Known,), {"_run": run, "op_domain": ""})
