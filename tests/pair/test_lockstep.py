@@ -94,6 +94,27 @@ def test_what_was_noted_equal_is_not_looked_at_again() -> None:
             step.note_equal(look)
 
 
+def test_of_what_is_written_in_place_only_that_part_is_known_to_be_equal() -> None:
+    def writing(at: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            held = torch.zeros(4, *x.shape)
+            held[at] = x.sin()
+            held[3] = x.cos()
+            return held.exp()
+
+        return run
+
+    step = step_of(writing(0), writing(1))
+    for call_r, call_c in step.walk():
+        looks = step.looks(call_r, call_c, "reads")
+        if call_r.site.op == "exp":
+            assert [look.agrees for look in looks] == [False]
+            break
+        step.execute(call_r, call_c)
+        for look in step.looks(call_r, call_c, "writes"):
+            step.note_equal(look)
+
+
 def test_calls_that_only_one_side_has_are_executed_and_counted() -> None:
     step = step_of(lambda x: x.sin().exp(), lambda x: x.sin().abs().exp())
     for call_r, call_c in step.walk():

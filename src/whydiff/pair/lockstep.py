@@ -340,8 +340,8 @@ class Lockstep:
         What is written in place may be a part: then only readers of just that part need not.
         """
         er, ec = look.reference, look.candidate
-        if er.spec.shape == ec.spec.shape:
-            part = _in_place(self.reference.trace, er) or _in_place(self.candidate.trace, ec)
+        part = _in_place(self.reference.trace, er) or _in_place(self.candidate.trace, ec)
+        if er.spec == ec.spec if part else er.spec.shape == ec.spec.shape:
             self._equal_outputs[er.storage, er.producer, ec.storage, ec.producer] = er.spec if part else None
 
     def _known_equal(self, er: Event, ec: Event) -> bool:

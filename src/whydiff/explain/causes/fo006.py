@@ -14,9 +14,10 @@ from whydiff.explain.causes._flow import listed_indices
 from whydiff.explain.causes._looks import one_value, places
 from whydiff.explain.causes._other_leaf import OtherLeaf, other_leaves, stale
 from whydiff.explain.causes._settings import enough
+from whydiff.explain.causes._written import written_elsewhere
 from whydiff.explain.interventions import whole_of
 from whydiff.pair.lockstep import matched
-from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
+from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, TensorSpec, Trace, Verdict
 
 _MOST = 1 << 24
 
@@ -27,7 +28,8 @@ class OtherValueRead(CauseRule):
     What it detects:
         Equal ops with equal arguments whose operands are connected differently: the gate takes the half of a
         fused projection that is meant for the other factor, keys and values change places, a residual is taken
-        from after the norm instead of before it, a slice begins one row later.
+        from after the norm instead of before it, a slice begins one row later. Or the same tensor, into which a value was
+        written at another place (a cache, one place too late).
 
     Why it happens:
         Fused projections have no names inside, and checkpoints order query, key, value, gate and up
@@ -85,7 +87,7 @@ class OtherValueRead(CauseRule):
             if ec.producer >= 0:
                 interventions.append(_read_from(view.case, er, ec))
         if not texts:
-            return None
+            return _written(view)
         evidence = Evidence("; ".join(texts), {"reads": texts, "apart_in_float64": view.apart})
         # a leaf is made by no call; where to look may be made of numbers that left the program
         made = len(interventions) == len(texts) and view.same_numbers_left
@@ -177,7 +179,7 @@ class OtherValueRead(CauseRule):
         return lambda: run(False), lambda: run(True)
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """A value that was overwritten in place, and a position that the program takes from its own numbers."""
+        """A value that was overwritten in place, and positions (read, written) that the program takes from its numbers."""
         import torch
 
         torch.manual_seed(0)
@@ -191,14 +193,50 @@ class OtherValueRead(CauseRule):
         def last(rule: Any) -> Any:
             return torch.tanh(x @ w)[int(rule(lengths).item()) - 1] @ w
 
+        def kept(rule: Any) -> Any:
+            cache = torch.zeros(6, 8)
+            cache[int(rule(lengths).item())] = torch.tanh(x[0])
+            return cache @ w
+
         yield (lambda: overwritten(False)), (lambda: overwritten(True))
         yield (lambda: last(torch.max)), (lambda: last(torch.min))
+        yield (lambda: kept(torch.max)), (lambda: kept(torch.min))
+
+
+def _written(view: View) -> Finding | None:
+    """The tensor that both sides look at alike was written into in other places."""
+    assert view.single is not None
+    pairs = matched(*view.single, "reads")
+    found = [one for er, ec in pairs for one in written_elsewhere(view.case, er, ec, view.single[1].index)]
+    if not found:
+        return None
+    shown = [[_elements(look, whole) for look, whole in zip(w.looks, w.wholes, strict=True)] for w in found]
+    texts = [
+        f"{one.calls[1].site} writes into {theirs} of its tensor, in the reference into {ours}"
+        for one, (ours, theirs) in zip(found, shown, strict=True)
+    ]
+    # where to write may be made of numbers that left the program
+    steps = tuple(step for one in found for step in one.write_there(view.case)) if view.same_numbers_left else ()
+    return Finding(
+        OtherValueRead.code,
+        "written",
+        Verdict.SEMANTIC,
+        (Evidence("; ".join(texts), {"writes": texts, "apart_in_float64": view.apart}),),
+        steps if len(steps) == len(found) else view.replace_op(),
+        {"what": "written"},
+        general=True,
+        says="a value is written into other places of a tensor than in the reference",
+    )
 
 
 def part_of(trace: Trace, event: Event) -> str | None:
     """Which elements of the tensor behind it a read looks at, in words: ``[:, 0–15]``; None if that is not known."""
     whole = whole_of(trace, event)
-    if whole is None or event.spec.numel > _MOST or not event.spec.numel:
+    return None if whole is None else _elements(event, whole)
+
+
+def _elements(event: Event, whole: TensorSpec) -> str | None:
+    if event.spec.numel > _MOST or not event.spec.numel:
         return None
     found = places(event) - whole.offset
     if found.min() < 0 or found.max() >= whole.numel:
@@ -242,6 +280,8 @@ def _remedy(finding: Finding) -> Remedy:
             "Take the same part of the tensor on both sides: the order of the parts of a fused projection "
             "is a property of the checkpoint."
         )
+    if finding.facts["what"] == "written":
+        return Remedy("Write into the same places on both sides: a cache is written where the tokens in it end.")
     return Remedy("Connect the op to the same value on both sides.")
 
 
