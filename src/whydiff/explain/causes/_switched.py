@@ -6,7 +6,7 @@ program: then 'it differs' is all that ST006 could say, and what ran instead is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,9 +17,9 @@ from whydiff.explain.causes._settings import enough, scalars, settable
 from whydiff.explain.causes._state import listed, remember, target_name
 from whydiff.explain.keys import draws
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
-from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Verdict
+from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Trace, Verdict
 
-Kind = Literal["casts", "leaves out", "exchanges"]
+Kind = Literal["casts", "leaves out", "exchanges", "draws"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Switch:
         paths: where, in the reference's naming.
         calls: what only the reference, only the candidate carries out.
         casts: whether those give whole values another dtype, and do nothing else.
+        draws: whether they draw random numbers on one side, and do nothing but take these up.
     """
 
     attribute: str
@@ -40,10 +41,13 @@ class Switch:
     calls: tuple[tuple[Call, ...], tuple[Call, ...]]
 
     casts: bool
+    draws: bool
 
     @property
     def kind(self) -> Kind:
-        """What it does: a detour through another dtype, a step on one side only, other ops."""
+        """What it does: random numbers or a detour through another dtype on one side only, a step there, other ops."""
+        if self.draws:
+            return "draws"
         return "casts" if self.casts else "exchanges" if all(self.calls) else "leaves out"
 
 
@@ -67,7 +71,8 @@ def _switches(case: Case) -> Iterator[Switch]:
         )
     )
     traces = case.reference, case.candidate
-    if not flags or any(draws(trace, call) for trace, calls in zip(traces, alone, strict=True) for call in calls):
+    drawn = any(draws(trace, call) for trace, calls in zip(traces, alone, strict=True) for call in calls)
+    if not flags or (drawn and not _only_draws(traces, alone)):
         return
     for (attribute, ours, theirs), paths in flags.items():
         scopes = [path.rpartition(".")[0] for path in paths]
@@ -79,7 +84,24 @@ def _switches(case: Case) -> Iterator[Switch]:
             casts = all(
                 converts(c, of(c.site.op)) for of, calls in zip(roles, (mine, others), strict=True) for c in calls
             )
-            yield Switch(attribute, ours, theirs, tuple(paths), (mine, others), casts)
+            yield Switch(attribute, ours, theirs, tuple(paths), (mine, others), casts, drawn)
+
+
+def _only_draws(traces: tuple[Trace, Trace], alone: Sequence[list[Call]]) -> bool:
+    """Whether what one side has alone is what draws, what that is given, and what is made of the numbers drawn.
+
+    A factor beside the noise, say, would be another function, whatever is drawn.
+    """
+    if all(alone):
+        return False
+    trace, calls = traces[int(bool(alone[1]))], alone[int(bool(alone[1]))]
+    after, before = {call.index for call in calls if draws(trace, call)}, set[int]()
+    for call in calls:
+        after |= {call.index} if any(event.producer in after for event in call.reads) else set()
+    for call in reversed(calls):
+        if draws(trace, call) or call.index in before:
+            before |= {event.producer for event in call.reads}
+    return all(call.index in after | before for call in calls)
 
 
 def _inside(call: Call, scope: str) -> bool:
@@ -109,6 +131,8 @@ def causes_of_switches(case: Case, code: str, name: str, kind: Kind) -> Iterator
             dtypes = [e.spec.dtype for call in more for e in (*call.reads, *call.writes)]
             through = max(dtypes, key=lambda dtype: UNIT_ROUNDOFF.get(dtype, 0.0))
             what = f"values of the {('reference', 'candidate')[more is switch.calls[1]]} pass through {through}"
+        elif kind == "draws":
+            what = f"only the {side} draws random numbers ({ours or theirs})"
         elif kind == "exchanges":
             what = f"the reference computes {ours}, the candidate {theirs}"
         place = next((o.site.at("") for o in case.localization.origins if o.kind == "region"), switch.paths[0])

@@ -12,6 +12,7 @@ from whydiff.explain.causes._explained import Finding, View, causes_of, explaine
 from whydiff.explain.causes._flow import read_from, readers_of
 from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import listed
+from whydiff.explain.causes._switched import causes_of_switches
 from whydiff.explain.draws import draws_alike
 from whydiff.explain.keys import draws
 from whydiff.records import Call, Cause, Evidence, Origin, Remedy, Verdict
@@ -56,7 +57,8 @@ class RngDiffers(CauseRule):
         state of the generator before each.
 
     Look-alikes:
-        MD001 if a module's training flag differs where the numbers are drawn; ST006 if the rate differs; FO008 for
+        MD001 if a module's training flag differs where the numbers are drawn; ST006 if the rate differs, or if a setting
+        switches to ops that do more than draw and take up what is drawn; FO008 for
         another distribution. ND001: a run that differs from itself. IN001 if numpy drew the numbers.
 
     Example:
@@ -105,6 +107,7 @@ class RngDiffers(CauseRule):
         """One cause per side that draws alone, and per way in which both draw otherwise."""
         resumed = bool(case.alignment.ahead)
         yield from causes_of(case, self.code, self.name, lambda finding: _remedy(finding, resumed))
+        yield from causes_of_switches(case, self.code, self.name, "draws")
         if not (case.localization.axes or enough(case)):
             return
         known = explained_calls(case)
