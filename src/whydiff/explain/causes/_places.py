@@ -23,7 +23,7 @@ from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Call, Evidence, Intervention, Leaf
 
 _MOST = 64
-"""Tokens that are taken at once beside a cache (a size, not a tolerance)."""
+"""Tokens that are taken at once beside a cache, and how often (a size, not a tolerance)."""
 _NEAR = (-1, 1, -2, 2)
 
 
@@ -89,11 +89,16 @@ def _places(case: Case, takes: Callable[[Call, Roles], bool], most: int) -> Iter
     """Whole numbers of the candidate's own that rise by one and are taken up as positions, and what takes them up."""
     trace = case.candidate
     roles = for_framework(trace.framework).roles
-    for leaf in trace.leaves:
-        if leaf.role != "constant" or not is_integer(leaf.spec.dtype) or not 0 < leaf.spec.numel <= _MOST:
-            continue
-        reading = [c for c in trace.calls if any(e.producer < 0 and e.storage == leaf.storage for e in c.reads)]
-        after = (later for call in reading if call.kind != "view" for later in (call, *consumers(case, 1, call, most)))
+    small = [x for x in trace.leaves if x.role == "constant" and is_integer(x.spec.dtype) and 0 < x.spec.numel <= _MOST]
+    if len(small) > _MOST:  # each is followed through the whole run
+        return
+    reading: dict[int, list[Call]] = {}
+    for call in trace.calls:
+        for storage in {event.storage for event in call.reads if event.producer < 0 and call.kind != "view"}:
+            reading.setdefault(storage, []).append(call)
+    for leaf in small:
+        first = reading.get(leaf.storage, [])
+        after = (later for call in first for later in (call, *consumers(case, 1, call, most)))
         taker = next((call for call in after if takes(call, roles(call.site.op))), None)
         payload = trace.payload(leaf.payload) if taker is not None else None
         if taker is not None and payload is not None and np.all(np.diff(number(payload).reshape(-1)) == 1):
