@@ -14,7 +14,7 @@ from whydiff.records import Call, Payload
 
 
 def entering_epsilons(view: View) -> tuple[float, float] | None:
-    """Both sides' epsilon: a number that Python made is added to larger values, none below 0, of which a root is taken."""
+    """Both sides' epsilon: a number that Python made is added to values, none below 0, of which a root is taken."""
     known: dict[int, tuple[float, float] | None] = view.case.shared("epsilons that enter", dict)
     at = view.origin.calls[0]
     if at not in known:
@@ -41,7 +41,7 @@ def _entering(view: View) -> tuple[float, float] | None:
 
 
 def _keeps_from_zero(case: Case, at: int, epsilons: tuple[float, float]) -> bool:
-    """Whether what enters at a call of the reference is added to larger values, none below 0, before a root."""
+    """Whether what enters at a call is added before a root, to values above the smaller epsilon and none below 0."""
     if min(epsilons) < 0:
         return False
     roles = for_framework(case.reference.framework).roles
@@ -51,7 +51,7 @@ def _keeps_from_zero(case: Case, at: int, epsilons: tuple[float, float]) -> bool
         )
         if rooted and (added := _other_operand(case, call)) is not None:
             values = number(added)
-            return bool(values.size > 1 and values.min() >= 0 and max(epsilons) < np.mean(values))
+            return bool(values.size > 1 and values.min() >= 0 and min(epsilons) < np.mean(values))
     return False
 
 
