@@ -36,6 +36,8 @@ class _Kept:
 
     def add_contexts(self, contexts: Sequence[Any]) -> None: ...
 
+    def about_to_exchange(self, call: Any) -> None: ...
+
     def add_payload(self, key: str, payload: Any) -> bool:
         self.payloads[key] = replace(payload, bits=payload.bits.copy())
         return True
