@@ -21,11 +21,10 @@ REPEAT = "repeat-rows"
 
 def repeating(trace: Trace, axis: Axis) -> tuple[Intervention, ...]:
     """What repeats the rows that both runs have in every tensor of the larger run that has the axis first."""
-    state = ("parameter", "buffer", "non_persistent_buffer")
     return tuple(
         Intervention(REPEAT, leaf.name, (axis.starts[0], axis.small))
         for leaf in trace.leaves
-        if leaf.role not in state and leaf.storage >= 0 and leaf.spec.shape[:1] == (axis.large,)
+        if not leaf.is_registered and leaf.storage >= 0 and leaf.spec.shape[:1] == (axis.large,)
     )
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from whydiff.capturing.adapters import Part, Progress, Run, Rung, Way
 from whydiff.explain.case import Case
-from whydiff.explain.reruns import SIDES, rerun
+from whydiff.explain.reruns import rerun
 from whydiff.explain.scale import choices, difference
-from whydiff.explain.sides import Side
+from whydiff.explain.sides import SIDES, Side
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.tolerance import LADDER_SECONDS, LADDER_SHARE
 from whydiff.records import Output, Slot, Verdict

@@ -272,4 +272,4 @@ def _coarse(errors: tuple[float, float], units: Sequence[float]) -> Literal["", 
     return "reference" if errors[0] > errors[1] else "candidate"
 
 
-__all__ = ["NARROW", "SIDES", "Rerun", "changed_by_looking", "computes_in", "recorded", "rerun"]
+__all__ = ["NARROW", "Rerun", "changed_by_looking", "computes_in", "recorded", "rerun"]

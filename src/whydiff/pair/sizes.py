@@ -108,8 +108,7 @@ def entering_reads(reference: Trace, candidate: Trace, alignment: Alignment) -> 
             (candidate.calls, [pair.candidate for pair in alignment.pairs]),
         )
     )
-    roles = ("parameter", "buffer", "non_persistent_buffer")
-    state = [{leaf.storage for leaf in t.leaves if leaf.role in roles} for t in (reference, candidate)]
+    state = [{leaf.storage for leaf in t.leaves if leaf.is_registered} for t in (reference, candidate)]
     for pair in alignment.pairs:
         ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
         for event, other in zip(ours.reads, theirs.reads, strict=False):

@@ -29,9 +29,6 @@ SCHEMA_VERSION = 1
 """Version of the records as they are written to disk and to JSON."""
 
 
-# --------------------------------------------------------------------------- what was recorded
-
-
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where a value is produced or read.
@@ -257,7 +254,12 @@ class Leaf:
     @property
     def is_state(self) -> bool:
         """True for what belongs to the model rather than to the call."""
-        return self.role in ("parameter", "buffer", "non_persistent_buffer", "attribute")
+        return self.is_registered or self.role == "attribute"
+
+    @property
+    def is_registered(self) -> bool:
+        """True for parameters and buffers, which a model says it holds; a plain attribute it does not."""
+        return self.role in ("parameter", "buffer", "non_persistent_buffer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,9 +316,7 @@ class Trace(Protocol):
     @property
     def handles(self) -> Mapping[str, Any]: ...  # a live run's own values, for its adapter only; {} on disk
     @property
-    def trusted(
-        self,
-    ) -> bool: ...  # this process recorded it, or its user vouches for it: it is executed like a live run
+    def trusted(self) -> bool: ...  # this process recorded it, or its user vouches for it: executed like a live run
     @property
     def bounds(self) -> Any: ...  # what a replay may take (`whydiff.capturing.limits.Bounds`); None: no limits
     @property

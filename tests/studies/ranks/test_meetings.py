@@ -54,6 +54,8 @@ def test_groups_are_looked_at_apart_and_what_is_sent_must_be_what_is_received() 
         "send among ranks 0, 1 to rank 1 of float32[2, 4]",
         "recv among ranks 0, 1 from rank 0 of float32[1, 4]",
     ]
+    assert (one.line.ranks, one.line.is_sent) == ((0, 1), True)
+    assert one.place == f"collective 1 of ranks 0 to 1 in group {one.line.group}"
 
 
 def in_groups(rank: int, ranks: int) -> None:

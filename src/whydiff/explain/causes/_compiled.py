@@ -8,8 +8,8 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.experiments import Outcome
 from whydiff.explain.ladder import Climb, climbed
-from whydiff.explain.reruns import SIDES, changed_by_looking, computes_in, rerun
-from whydiff.explain.sides import Side
+from whydiff.explain.reruns import changed_by_looking, computes_in, rerun
+from whydiff.explain.sides import SIDES, Side
 from whydiff.records import Direction, Evidence, Intervention, Verdict
 
 DIRECTIONS: dict[Side, Direction] = {"candidate": "take_away", "reference": "put_in"}

@@ -11,7 +11,7 @@ from whydiff.explain.causes._state import remember
 from whydiff.explain.causes._view import Finding
 from whydiff.explain.draws import DRAW_AS, draws_alike
 from whydiff.explain.keys import keys, only_for_keys, takes_a_key
-from whydiff.explain.reruns import SIDES
+from whydiff.explain.sides import SIDES
 from whydiff.records import Call, Evidence, Intervention, Origin, Trace, Verdict
 
 _WHAT = {

@@ -25,13 +25,10 @@ def entering_epsilons(view: View) -> tuple[float, float] | None:
 
 def _entering(view: View) -> tuple[float, float] | None:
     """The one number that enters at an origin, on both sides."""
-    steps = view.give_constants()
-    if len(steps) != 1:
+    if len(view.constants) != 1:
         return None
-    case, step = view.case, steps[0]
-    ours = next(leaf for leaf in case.reference.leaves if leaf.name == (step.value or step.target))
-    theirs = next(leaf for leaf in case.candidate.leaves if leaf.name == step.target)
-    if ours.spec.numel != 1 or theirs.spec.numel != 1:
+    case, (ours, theirs) = view.case, view.constants[0]
+    if ours.spec.numel != 1:
         return None
     try:
         one, other = (number(case.payload(ours, "reference")), number(case.payload(theirs, "candidate")))

@@ -9,8 +9,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes._compiled import stale_sides
 from whydiff.explain.causes._looks import leaves
 from whydiff.explain.causes._state import remember
-from whydiff.explain.reruns import SIDES
-from whydiff.explain.sides import Side
+from whydiff.explain.sides import SIDES, Side
 from whydiff.pair.lockstep import matched
 from whydiff.records import Event, Evidence, Intervention, Leaf, Origin
 

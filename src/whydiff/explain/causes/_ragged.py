@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from whydiff.capturing.adapters import Executor, replayable
 from whydiff.explain.case import Case
 from whydiff.explain.causes._view import number
-from whydiff.explain.sides import Side
+from whydiff.explain.sides import SIDES, Side
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.pair.replay import replay
 from whydiff.records import Call
 
-_SIDES: tuple[Side, Side] = ("reference", "candidate")
 _UNITS = 16
 
 
@@ -47,14 +46,14 @@ def ragged(case: Case) -> Ragged | None:
         return None
     if not any(_is_mean(call) for call in case.candidate.calls):
         return None
-    parts = [_parts(case, side) for side in _SIDES]
+    parts = [_parts(case, side) for side in SIDES]
     if not all(parts):
         return None
     totals = [sum(count for _, count in found) for found in parts]
     means = [sum(mean * count for mean, count in found) / total for found, total in zip(parts, totals, strict=True)]
     if totals[0] != totals[1] or not _close(*means):
         return None
-    for at, side in enumerate(_SIDES):
+    for at, side in enumerate(SIDES):
         of_means = sum(mean for mean, _ in parts[at]) / len(parts[at])
         given = [(float(pair[1 - at].reshape(-1)[0]), float(pair[at].reshape(-1)[0])) for pair in returned]
         if _close(of_means, means[at]) or not any(_close(a, means[1 - at]) and _close(b, of_means) for a, b in given):

@@ -39,7 +39,6 @@ class Switch:
     theirs: Any
     paths: tuple[str, ...]
     calls: tuple[tuple[Call, ...], tuple[Call, ...]]
-
     casts: bool
     draws: bool
 

@@ -154,13 +154,18 @@ class View:
             found.append(Intervention("set-argument", str(single[1].site), value))
         return tuple(found)
 
+    @functools.cached_property
+    def constants(self) -> tuple[tuple[Leaf, Leaf], ...]:
+        """Tensors that enter here from outside of the recorded program, and differ: the reference's, the candidate's."""
+        ours, theirs = self.seen.reads
+        reads = zip(ours, theirs, strict=True) if len(ours) == len(theirs) else ()
+        return tuple(pair for both in reads if (pair := _constants(self.case, both)) is not None)
+
     def give_constants(self) -> tuple[Intervention, ...]:
-        """The reference's tensors in the place of those that enter here from outside of the recorded program."""
-        reads = list(zip(*self.seen.reads, strict=False)) if len(self.seen.reads[0]) == len(self.seen.reads[1]) else []
-        entering = [_constants(self.case, pair) for pair in reads]
+        """The reference's `constants` in the place of the candidate's."""
         return tuple(
             Intervention("restore-input", theirs.name, None if theirs.name == ours.name else ours.name)
-            for ours, theirs in (pair for pair in entering if pair is not None)
+            for ours, theirs in self.constants
         )
 
     def replace_op(self) -> tuple[Intervention, ...]:

@@ -12,8 +12,8 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._compiled import compiled_sides, keeps_wide, rounding_changes, rounds_in_place
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.explain.causes._switched import converts
-from whydiff.explain.reruns import SIDES, computes_in, rerun
-from whydiff.explain.sides import Side
+from whydiff.explain.reruns import computes_in, rerun
+from whydiff.explain.sides import SIDES, Side
 from whydiff.numbers.tolerance import ROUNDING_LEVEL, UNIT_ROUNDOFF
 from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Remedy, Verdict
 

@@ -10,8 +10,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._compiled import DIRECTIONS, gives, ladders, on_the_ladder
 from whydiff.explain.causes._other_leaf import OtherLeaf, stale
 from whydiff.explain.ladder import Climb
-from whydiff.explain.reruns import SIDES
-from whydiff.explain.sides import Side
+from whydiff.explain.sides import SIDES, Side
 from whydiff.records import Cause, Evidence, Experiment, Intervention, Remedy, Verdict
 
 

@@ -9,8 +9,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._compiled import ladders, mirrored_pair, nature, on_the_ladder
 from whydiff.explain.ladder import Climb
-from whydiff.explain.reruns import SIDES
-from whydiff.explain.sides import Side
+from whydiff.explain.sides import SIDES, Side
 from whydiff.records import Cause, Intervention, Remedy, Verdict
 
 DECOMPOSITION = "decomposition"

@@ -62,8 +62,8 @@ class GradientNotAveraged(RankedRule):
             return
         (scale,), (partial,) = scales, kinds
         places = tuple(place for one, tie, _, _ in found for place in experiments.alike(Start(one, tie, exact=True)))
-        summed = scale == 1 if partial else all(_terms(ranked, tie) == 1 for _, tie, _, _ in found)
-        often = "though the ranks' terms are sums" if summed else "twice"
+        terms_are_sums = scale == 1 if partial else all(_terms(ranked, tie) == 1 for _, tie, _, _ in found)
+        often = "though the ranks' terms are sums" if terms_are_sums else "twice"
         how = "added up and not divided" if scale < 1 else f"divided {often}"
         says = "every rank uses its own rows' gradients alone" if partial else f"gradients are {how}"
 
@@ -89,7 +89,7 @@ class GradientNotAveraged(RankedRule):
             ),
             remedy=Remedy(
                 "Add the gradients up and do not divide them: the ranks' losses are sums over their rows."
-                if summed
+                if terms_are_sums
                 else f"Divide the summed gradients by the number of ranks ({ranks}) exactly once.",
                 is_take_away=True,
             ),

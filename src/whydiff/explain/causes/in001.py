@@ -69,10 +69,10 @@ class InputDiffers(CauseRule):
         steps = view.give_constants()
         if not steps or _differs_before(view.case, view.origin) or entering_epsilons(view) is not None:
             return None
-        faint = [_share(view.case, step) for step in steps]
+        faint = [_share(view.case, *pair) for pair in view.constants]
         if all(share <= 0.0 for share in faint):
             return None  # rounded otherwise by Python or numpy: no other input
-        evidence = [one for step in steps for one in _entering(view.case, step, str(view.origin.site.at("")))]
+        evidence = [one for pair in view.constants for one in _entering(view.case, *pair, str(view.origin.site.at("")))]
         key = tuple(str(step) for step in steps)
         verdict = Verdict.PRECISION if max(faint) <= CANCELLED_SHARE else Verdict.SEMANTIC
         return Finding(self.code, key, verdict, tuple(evidence), steps, {"at": str(view.origin.site.at(""))})
@@ -176,13 +176,12 @@ def _constant(case: Case, origin: Origin) -> bool:
     return bool(origin.leaves) and all(roles.get(name) == "constant" for name in origin.leaves)
 
 
-def _share(case: Case, step: Intervention) -> float:
+def _share(case: Case, ours: Leaf, theirs: Leaf) -> float:
     """The share of its digits by which what enters differs: 0 is rounding, 1 all of them, or not known.
 
     What Python and numpy do cannot be carried out in float64, so that nothing tells more. A narrower dtype on the way
     takes half of the digits.
     """
-    ours, theirs = _pair(case, step)
     comparison = _difference(case, ours, theirs).comparison
     apart = None if comparison is None else comparison.value("rel_l2")
     unit = UNIT_ROUNDOFF.get(ours.spec.dtype)
@@ -191,14 +190,8 @@ def _share(case: Case, step: Intervention) -> float:
     return 0.0 if apart <= ROUNDING_LEVEL * unit else 1.0 - math.log(apart) / math.log(unit)
 
 
-def _pair(case: Case, step: Intervention) -> tuple[Leaf, Leaf]:
-    ours = next(leaf for leaf in case.reference.leaves if leaf.name == (step.value or step.target))
-    return ours, next(leaf for leaf in case.candidate.leaves if leaf.name == step.target)
-
-
-def _entering(case: Case, step: Intervention, at: str) -> Iterator[Evidence]:
+def _entering(case: Case, ours: Leaf, theirs: Leaf, at: str) -> Iterator[Evidence]:
     """What enters there on both sides."""
-    ours, theirs = _pair(case, step)
     difference = _difference(case, ours, theirs)
     yield Evidence(
         f"what enters at {at} from outside of the recorded program (Python or numpy made it) differs: "

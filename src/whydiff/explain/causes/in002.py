@@ -219,14 +219,11 @@ def _remedy(finding: Finding) -> Remedy:
     return Remedy(f"{text}, whose position is {first} in the reference (RoBERTa: padding_idx + 1).", code)
 
 
-_OWNED = ("parameter", "buffer", "non_persistent_buffer")
-
-
 def _of_model(case: Case, taker: Call) -> bool:
     """Whether an op takes rows of a tensor that the model owns, as a table of positions is and rows of data are not."""
     trace = next(trace for trace in (case.reference, case.candidate) if taker in trace.calls)
     tables = {event.storage for event in taker.reads if event.producer == -1}
-    return any(leaf.role in _OWNED and leaf.storage in tables for leaf in trace.leaves)
+    return any(leaf.is_registered and leaf.storage in tables for leaf in trace.leaves)
 
 
 def _takes_positions(call: Call, roles: Roles) -> bool:

@@ -13,6 +13,7 @@ from whydiff.explain.causes._order import flags, single_regions, visit_origins
 from whydiff.explain.causes._state import listed
 from whydiff.explain.reduction import Proof, prove
 from whydiff.explain.scale import Scale
+from whydiff.explain.sides import SIDES
 from whydiff.pair.lockstep import Lockstep
 from whydiff.records import Call, Cause, Direction, Evidence, Experiment, Remedy, Verdict
 
@@ -134,13 +135,13 @@ def of_program(case: Case, numbers: Scale) -> Cause | None:
     Returns:
         None: no sum stands among the steps in which the programs differ.
     """
-    names, sums = ("reference", "candidate"), {}
+    sums: dict[str, list[str]] = {}
     sides = ((case.reference, case.alignment.unpaired_reference), (case.candidate, case.alignment.unpaired_candidate))
-    for number, (trace, unpaired) in enumerate(sides):
+    for number, (name, (trace, unpaired)) in enumerate(zip(SIDES, sides, strict=True)):
         roles = for_framework(trace.framework).roles
         steps = {*unpaired, *(origin.calls[number] for origin in case.localization.origins)}
         found = [trace.calls[at].site for at in sorted(steps) if at >= 0]
-        sums[names[number]] = [str(site) for site in found if Role.TERMS in roles(site.op)]
+        sums[name] = [str(site) for site in found if Role.TERMS in roles(site.op)]
     if not any(sums.values()):
         return None
     said = "; ".join(f"in the {name} {listed(sites) or 'none'}" for name, sites in sums.items())

@@ -11,7 +11,7 @@ import numpy as np
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._range import RangeRule, alarms, proven, widen
-from whydiff.explain.reruns import SIDES
+from whydiff.explain.sides import SIDES
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict

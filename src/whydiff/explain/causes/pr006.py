@@ -15,10 +15,10 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
 from whydiff.explain.causes._looks import leaves, one_value
 from whydiff.explain.causes._switched import causes_of_switches, converts
+from whydiff.explain.sides import SIDES
 from whydiff.numbers.formats import FORMATS, round_to
 from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Verdict
 
-_SIDES = ("reference", "candidate")
 PR006 = "PR006"
 
 
@@ -84,7 +84,7 @@ class NarrowPassage(CauseRule):
         if changed[0] == changed[1]:
             return None
         through = chains[side].narrowest
-        name, other = _SIDES[side], _SIDES[1 - side]
+        name, other = SIDES[side], SIDES[1 - side]
         moved = np.abs(reached[side] - source)
         evidence = Evidence(
             f"the {name} takes the value through {through}, the {other} does not: {changed[side]} of {source.size} "
@@ -202,7 +202,7 @@ def _made_narrow(view: View, chains: Sequence[_Chain]) -> Finding | None:
     wide, narrow = number(payloads[1 - side]), number(payloads[side])
     if not _same(round_to(wide, dtypes[side]), narrow) or _same(wide, narrow):
         return None
-    name, through, largest = _SIDES[side], dtypes[side], int(np.abs(narrow.reshape(-1) - wide.reshape(-1)).argmax())
+    name, through, largest = SIDES[side], dtypes[side], int(np.abs(narrow.reshape(-1) - wide.reshape(-1)).argmax())
     evidence = Evidence(
         f"the {name} makes a constant in {through}: it holds {narrow.reshape(-1)[largest]:.6g} where the other side has "
         f"{wide.reshape(-1)[largest]:.6g}; all its {wide.size} elements are the other side's, rounded so, bit for bit",

@@ -10,10 +10,9 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._stored import of_products, of_values
 from whydiff.explain.implied import Implied
+from whydiff.explain.sides import SIDES
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
-
-_SIDES = ("reference", "candidate")
 
 
 class StoredOrComputed(CauseRule):
@@ -70,7 +69,7 @@ class StoredOrComputed(CauseRule):
         if found is None or not found[1].is_rounding:
             return None
         side, seen = found
-        name, other = _SIDES[side], _SIDES[1 - side]
+        name, other = SIDES[side], SIDES[1 - side]
         narrow = UNIT_ROUNDOFF[seen.dtype] > UNIT_ROUNDOFF["float32"]
         evidence = Evidence(
             f"the {name} stores in {seen.dtype} what the {other} computes: all {seen.elements} elements lie within "
@@ -120,11 +119,11 @@ def of_program(case: Case, evidence: Evidence) -> Cause | None:
     narrow = UNIT_ROUNDOFF[dtype] > UNIT_ROUNDOFF["float32"]
     finding = Finding(
         REGISTER.code,
-        (_SIDES[side], dtype),
+        (SIDES[side], dtype),
         Verdict.PRECISION if narrow else Verdict.ROUNDING,
         (evidence,),
         (),
-        {"side": _SIDES[side], "dtype": dtype},
+        {"side": SIDES[side], "dtype": dtype},
     )
     return Cause(
         code=REGISTER.code,

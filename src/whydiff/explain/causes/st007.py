@@ -13,6 +13,7 @@ from whydiff.explain.causes._flow import read_from
 from whydiff.explain.causes._looks import leaves
 from whydiff.explain.causes._state import listed
 from whydiff.explain.keys import draws
+from whydiff.explain.sides import SIDES
 from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
 
 
@@ -74,16 +75,15 @@ class CarriedValueReplaced(CauseRule):
             return None
         if not all(leaves(trace, event) for event in reads):
             return None
-        sides = ("reference", "candidate")
         names = {leaf.name for event in reads for leaf in leaves(trace, event)}
         origin = (view.origin.candidate_site, view.origin.site)[side]
         evidence = Evidence(
-            f"the {sides[side]} takes what {listed(call.site.op for call in calls)} made of "
-            f"{listed(sorted(names)) or 'nothing'} where the {sides[1 - side]} takes what {origin.at('')} made",
-            {"side": sides[side], "ops": [str(call.site) for call in calls], "read": sorted(names)},
+            f"the {SIDES[side]} takes what {listed(call.site.op for call in calls)} made of "
+            f"{listed(sorted(names)) or 'nothing'} where the {SIDES[1 - side]} takes what {origin.at('')} made",
+            {"side": SIDES[side], "ops": [str(call.site) for call in calls], "read": sorted(names)},
         )
-        facts = {"side": sides[side], "other": sides[1 - side]}
-        return Finding(self.code, sides[side], Verdict.SEMANTIC, (evidence,), view.replace_op(), facts)
+        facts = {"side": SIDES[side], "other": SIDES[1 - side]}
+        return Finding(self.code, SIDES[side], Verdict.SEMANTIC, (evidence,), view.replace_op(), facts)
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side."""
@@ -144,14 +144,14 @@ class CarriedValueReplaced(CauseRule):
 
 def _lost(view: View, found: Seam) -> Finding:
     side, case = found.side, view.case
-    traces, names = (case.reference, case.candidate), ("reference", "candidate")
+    traces = case.reference, case.candidate
     taken = found.taken.producer
     what = traces[side].calls[taken].site if taken >= 0 else listed(x.name for x in leaves(traces[side], found.taken))
     carried = found.carried[side].site
     evidence = Evidence(
-        f"the {names[side]} goes on with {what or 'another tensor'}, and nothing reads what {carried} made any more; the "
-        f"{names[1 - side]} goes on with it, and both sides did so {found.rounds} times before",
-        {"side": names[side], "taken": str(what), "carried": str(carried), "rounds": found.rounds},
+        f"the {SIDES[side]} goes on with {what or 'another tensor'}, and nothing reads what {carried} made any more; the "
+        f"{SIDES[1 - side]} goes on with it, and both sides did so {found.rounds} times before",
+        {"side": SIDES[side], "taken": str(what), "carried": str(carried), "rounds": found.rounds},
     )
     wanted: Call | None = found.carried[1]
     if side == 0:  # the candidate, which carries it on, takes what the reference takes
@@ -162,8 +162,8 @@ def _lost(view: View, found: Seam) -> Finding:
         given = tuple(read_from(wanted, event) for _, event in found.reads)
     else:
         given = view.replace_op()
-    facts = {"side": names[side], "other": names[1 - side]}
-    return Finding(CarriedValueReplaced.code, names[side], Verdict.SEMANTIC, (evidence,), given, facts)
+    facts = {"side": SIDES[side], "other": SIDES[1 - side]}
+    return Finding(CarriedValueReplaced.code, SIDES[side], Verdict.SEMANTIC, (evidence,), given, facts)
 
 
 def _remedy(finding: Finding) -> Remedy:

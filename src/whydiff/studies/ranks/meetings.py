@@ -11,8 +11,23 @@ from whydiff.records import Call, Collective, TensorSpec
 _ALIKE = ("all-reduce", "reduce", "broadcast", "reduce-scatter", "send", "recv")
 """Kinds for which every rank gives as many elements, of one dtype."""
 
-Line = tuple[str, tuple[int, ...]]
-"""One group's collectives, by its name and ranks; or what one rank sends to another, by both."""
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is called in one order: a group's collectives, or what one of its ranks sends to another.
+
+    Attributes:
+        group: its name.
+        ranks: of the group; or sender and receiver.
+        is_sent: whether one rank sends it to another.
+    """
+
+    group: str
+    ranks: tuple[int, ...]
+    is_sent: bool = False
+
+    def __str__(self) -> str:
+        return (f"ranks {self.ranks[0]} to {self.ranks[1]} in " if self.is_sent else "") + f"group {self.group}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +53,19 @@ class Meeting:
     """The first place at which ranks that should call the same collective do not.
 
     Attributes:
-        group: its name.
-        number: of the collective among those of the group, from 1.
+        line: what they should call alike.
+        number: of the collective among those of the line, from 1.
         steps: what each of its ranks calls there.
     """
 
-    group: str
+    line: Line
     number: int
     steps: tuple[Step, ...]
+
+    @property
+    def place(self) -> str:
+        """Which collective it is, in words."""
+        return f"collective {self.number} of {self.line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +119,12 @@ def _lines(exchanges: Mapping[int, Sequence[Call]]) -> dict[Line, dict[int, list
         for told, call in _told(calls):
             line = _line(told, rank)
             if line is not None:
-                known = found.setdefault(line, {other: [] for other in line[1] if other in exchanges})
+                known = found.setdefault(line, {other: [] for other in line.ranks if other in exchanges})
                 known.setdefault(rank, []).append(_Called(told, call))
     unordered = {
         rank for rank, calls in exchanges.items() if any(_line(told, rank) is None for told, _ in _told(calls))
     }
-    return {line: ranks for line, ranks in found.items() if not (line[0].startswith("sends") and unordered & {*ranks})}
+    return {line: ranks for line, ranks in found.items() if not (line.is_sent and unordered & {*ranks})}
 
 
 def _told(calls: Sequence[Call]) -> Iterator[tuple[Collective, Call]]:
@@ -117,12 +137,12 @@ def _told(calls: Sequence[Call]) -> Iterator[tuple[Collective, Call]]:
 def _line(told: Collective, rank: int) -> Line | None:
     """Where a collective belongs; None: it receives from anybody."""
     if told.kind not in ("send", "recv"):
-        return told.group, told.ranks
+        return Line(told.group, told.ranks)
     if not 0 <= told.root < len(told.ranks):
         return None
     other = told.ranks[told.root]
     ends = (rank, other) if told.kind == "send" else (other, rank)
-    return f"sends of group {told.group}", ends
+    return Line(told.group, ends, is_sent=True)
 
 
 def _first(line: Line, ranks: Mapping[int, Sequence[_Called]], ended: frozenset[int]) -> Meeting | None:
@@ -131,5 +151,5 @@ def _first(line: Line, ranks: Mapping[int, Sequence[_Called]], ended: frozenset[
         never = ended & (ranks.keys() - called.keys())
         if len({one.form for one in called.values()}) > 1 or never:
             steps = {rank: one.step(rank) for rank, one in called.items()} | {rank: Step(rank) for rank in never}
-            return Meeting(group=line[0], number=number + 1, steps=tuple(steps[rank] for rank in sorted(steps)))
+            return Meeting(line=line, number=number + 1, steps=tuple(steps[rank] for rank in sorted(steps)))
     return None

@@ -17,7 +17,6 @@ from whydiff.numbers.fingerprint import fingerprint_bytes
 from whydiff.numbers.formats import FORMATS
 from whydiff.records import Event, Fingerprint, Leaf, Site, TensorSpec, Trace
 
-_ROLES = ("parameter", "buffer", "non_persistent_buffer")
 _LARGEST = 1 << 24
 """Elements of a tensor that may be zeros or ones only; larger ones are taken not to be."""
 
@@ -141,7 +140,7 @@ def _read(trace: Trace) -> Iterator[Event]:
 
 
 def _state(trace: Trace) -> list[Leaf]:
-    return [leaf for leaf in trace.leaves if leaf.role in _ROLES and not leaf.skipped]
+    return [leaf for leaf in trace.leaves if leaf.is_registered and not leaf.skipped]
 
 
 def _names(trace: Trace) -> dict[int, Name]:

@@ -66,7 +66,7 @@ class RanksReport(Study):
     def _mismatch(self, found: Meeting) -> Lines:
         return (
             headline(self.word, f"ranks call different collectives: {'; '.join(map(str, found.steps))}"),
-            ("where", f"collective {found.number} of group {found.group}; all before it are the same on every rank"),
+            ("where", f"{found.place}; all before it are the same on every rank"),
             ("fix", "let every rank of a group call the same collectives, of the same tensors, in the same order"),
         )
 
@@ -96,10 +96,7 @@ class RanksReport(Study):
             Section("Notes", tuple(map(Text, self.notes))),
             Section(
                 "Collectives that do not meet",
-                tuple(
-                    Text(f"collective {m.number} of group {m.group}: {'; '.join(map(str, m.steps))}")
-                    for m in self.mismatches
-                ),
+                tuple(Text(f"{m.place}: {'; '.join(map(str, m.steps))}") for m in self.mismatches),
             ),
             Section(
                 "Replicas that drift",
