@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from whydiff.capturing.adapters import Executor, replayable
+from whydiff.errors import WhydiffError
 from whydiff.explain.activations import COMPUTE
 from whydiff.explain.changed import Changed, Lifted, Watched, executor_of, key_of
 from whydiff.explain.interventions import CHANGES, EXCHANGES
@@ -194,12 +195,22 @@ class Experiments:
         found = self._on(side).lifted(lift, interventions, progress)
         return replace(found, outputs=self._numbered(side, found.outputs))
 
+    def apart_if_told(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> float | None:
+        """The same as `apart_in_float64`; None also where an intervention cannot be carried out."""
+        try:
+            return self.apart_in_float64(interventions, on=on)
+        except WhydiffError:
+            return None
+
     def apart_in_float64(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> float | None:
         """How far the outputs of both programs, lifted to float64, lie apart under interventions on one side.
 
         Returns:
             The largest mean absolute difference of an output over the unchanged side's root mean square; None if
             it cannot be told.
+
+        Raises:
+            whydiff.errors.WhydiffError: an intervention cannot be carried out (a tensor of another shape).
         """
         changed = self._on(on)
         sides = changed.sides

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import is_general, or001, pr007
 from whydiff.explain.scale import agrees, stays
@@ -102,8 +101,5 @@ def _harmless(case: Case, cause: Cause, acting: Sequence[Cause]) -> bool:
     )
     if not others:
         return False
-    try:
-        apart = case.experiments.apart_in_float64(tuple(others))
-    except WhydiffError:
-        return False  # it cannot be told: the experiment stands
+    apart = case.experiments.apart_if_told(tuple(others))  # None: the experiment stands
     return apart is not None and apart <= SCALING_FLOOR

@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.capturing.adapters import replayable
-from whydiff.errors import ReplayError, WhydiffError, guarded
+from whydiff.errors import ReplayError, guarded
 from whydiff.explain.alike import alike
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
@@ -258,10 +258,7 @@ def _folded(case: Case) -> dict[str, list[int]]:
     states = [i for i, origin in enumerate(case.localization.origins) if origin.kind == "state"]
     if not states or not unpaired or not any(case.lone_leaves()):
         return {}
-    try:
-        plain, given = (case.experiments.apart_in_float64(items) for items in ((), restored(case)))
-    except WhydiffError:  # a tensor of another shape: nothing is known
-        return {}
+    plain, given = (case.experiments.apart_if_told(items) for items in ((), restored(case)))
     farther = plain is not None and given is not None and given > plain
     return {f"state {i}": [i] for i in states} if farther else {}
 
@@ -329,10 +326,7 @@ def out_of_range(case: Case) -> bool:
 def _one_program(case: Case) -> bool:
     """Whether the outputs agree in float64, differing tensors restored: what differs on the way cancels then."""
     for interventions in dict.fromkeys(((), restored(case))):
-        try:
-            apart = case.experiments.apart_in_float64(interventions)
-        except WhydiffError:  # a tensor of another shape: nothing is known
-            continue
+        apart = case.experiments.apart_if_told(interventions)
         if apart is not None and apart <= SCALING_FLOOR:
             return True
     return False

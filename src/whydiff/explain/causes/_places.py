@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from whydiff.capturing.adapters import for_framework, replayable
-from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._flow import Roles
 from whydiff.explain.causes._settings import enough
@@ -58,7 +57,7 @@ def moved(case: Case, takes: Callable[[Call, Roles], bool], most: int) -> Moved 
     if not axes or replayable(case.reference) or replayable(case.candidate) or enough(case):
         return None
     found = list(_places(case, takes, most))
-    before = _apart(case, ()) if found else None
+    before = case.experiments.apart_if_told(()) if found else None
     if before is None or before <= SCALING_FLOOR:
         return None
     first = int(found[0][1].reshape(-1)[0])
@@ -66,7 +65,7 @@ def moved(case: Case, takes: Callable[[Call, Roles], bool], most: int) -> Moved 
     begins = [place - first for axis in larger for place in (*axis.starts, axis.small, axis.large - axis.small)]
     for offset in dict.fromkeys((*begins, *_NEAR)):
         steps = tuple(Intervention(COUNT, leaf.name, offset) for leaf, _, _ in found)
-        after = _apart(case, steps) if offset else None
+        after = case.experiments.apart_if_told(steps) if offset else None
         if after is not None and after <= SCALING_FLOOR:
             return _moved(found, -offset, (before, after), steps)
     return None
@@ -103,13 +102,6 @@ def _places(case: Case, takes: Callable[[Call, Roles], bool], most: int) -> Iter
         payload = trace.payload(leaf.payload) if taker is not None else None
         if taker is not None and payload is not None and np.all(np.diff(number(payload).reshape(-1)) == 1):
             yield leaf, number(payload), taker
-
-
-def _apart(case: Case, steps: tuple[Intervention, ...]) -> float | None:
-    try:
-        return case.experiments.apart_in_float64(steps)
-    except WhydiffError:  # it cannot be carried out in float64: nothing is known
-        return None
 
 
 __all__ = ["Moved", "moved"]

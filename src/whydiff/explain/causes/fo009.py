@@ -70,12 +70,12 @@ class RowsMixed(CauseRule):
         axis, side = found
         trace = case.reference if side == "reference" else case.candidate
         steps = repeating(trace, axis)
-        before = _apart(case, (), side)
+        before = case.experiments.apart_if_told((), on=side)
         if not steps or before is None or before <= SCALING_FLOOR or _known_to_both(case, side, steps):
             return
         call = first_moved(trace, steps, axis, SCALING_FLOOR)
         if call is not None:
-            yield self._cause(side, call, steps, (before, _apart(case, steps, side)))
+            yield self._cause(side, call, steps, (before, case.experiments.apart_if_told(steps, on=side)))
 
     def _filled_up(self, case: Case) -> Iterator[Cause]:
         """One cause, if one run fills its batch up and what it fills it with changes the outputs."""
@@ -186,14 +186,8 @@ def _known_to_both(case: Case, side: Side, steps: tuple[Intervention, ...]) -> b
     traces: dict[Side, Trace] = {"reference": case.reference, "candidate": case.candidate}
     smaller: Side = "reference" if side == "candidate" else "candidate"
     own = twins(traces[side], traces[smaller], steps)
-    return bool(own) and _apart(case, own, smaller) != _apart(case, (), smaller)
-
-
-def _apart(case: Case, steps: tuple[Intervention, ...], side: Side) -> float | None:
-    try:
-        return case.experiments.apart_in_float64(steps, on=side)
-    except WhydiffError:  # it cannot be carried out in float64: nothing is known
-        return None
+    apart = case.experiments.apart_if_told
+    return bool(own) and apart(own, on=smaller) != apart((), on=smaller)
 
 
 REGISTER = RowsMixed()

@@ -221,7 +221,7 @@ def _remedy(finding: Finding) -> Remedy:
 
 def _of_model(case: Case, taker: Call) -> bool:
     """Whether an op takes rows of a tensor that the model owns, as a table of positions is and rows of data are not."""
-    trace = next(trace for trace in (case.reference, case.candidate) if taker in trace.calls)
+    trace = next(t for t in (case.reference, case.candidate) if any(call is taker for call in t.calls))
     tables = {event.storage for event in taker.reads if event.producer == -1}
     return any(leaf.is_registered and leaf.storage in tables for leaf in trace.leaves)
 
