@@ -111,3 +111,17 @@ def test_a_trace_keeps_what_was_drawn_from(tmp_path: Path) -> None:
     save(replace(trace, observer=run.check(trace)), tmp_path / "a.trace")
     assert open_trace(tmp_path / "a.trace").observer.drew == ("torch",)
     assert len(notes(whydiff.compare(tmp_path / "a.trace", tmp_path / "a.trace"))) == 1
+
+
+def test_a_generator_that_is_not_known_here_is_called_by_its_name(tmp_path: Path) -> None:
+    from whydiff.capturing.adapters import for_target
+    from whydiff.capturing.store import save
+
+    trace = for_target(by_torch).run(by_torch, (), {}).capture()
+    states = replace(trace.environment, rng={**trace.environment.rng, "another": "0"})
+    save(
+        replace(trace, environment=states, observer=replace(trace.observer, drew=("another",))),
+        tmp_path / "newer.trace",
+    )
+    (note,) = notes(whydiff.compare(tmp_path / "newer.trace", tmp_path / "newer.trace"))
+    assert "drew from another without seeding it" in note

@@ -97,7 +97,7 @@ def seeded_alike(case: Case, verdict: Verdict) -> tuple[str, ...]:
     ]
     if not names or verdict is not Verdict.IDENTICAL:
         return ()
-    spoken = " and ".join(GENERATORS[name] for name in names)
+    spoken = " and ".join(GENERATORS.get(name, name) for name in names)
     return (
         f"both sides began with the same random states and drew from {spoken} without seeding it: runs that begin with "
         "other ones give other numbers, each side from itself as well",

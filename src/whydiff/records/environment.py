@@ -31,7 +31,7 @@ GENERATORS: Mapping[str, str] = {
     "numpy": "numpy's global generator",
     "torch": "PyTorch's global generator",
 }
-"""Random states that a process has once, in words."""
+"""Random states that a process has once, in words; a trace may name others."""
 
 
 @dataclass(frozen=True, slots=True)
