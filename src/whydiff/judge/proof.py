@@ -33,6 +33,7 @@ class Way:
         left: sites of the origins that remain under its interventions; None: not asked, or it cannot be told.
         why_not: why it could not be tried.
         together: what only rounding is left of when all causes are changed, and more when this one is not; empty: else.
+        hidden: whether the others put parts of the other run in, behind which a cause does not show.
     """
 
     direction: Direction
@@ -46,6 +47,7 @@ class Way:
     left: frozenset[str] | None = None
     why_not: str = ""
     together: str = ""
+    hidden: bool = False
 
     @property
     def tried(self) -> bool:
@@ -151,6 +153,10 @@ def _inert(cause: Cause, away: Way, put: Way) -> Cause | None:
 def _needless(cause: Cause, away: Way, put: Way) -> Cause | None:
     """The others explain it all."""
     if not away.whole and away.every.equal and away.others.equal:
+        if away.hidden:
+            return replace(
+                cause, reason="parts of the reference that were put in for other causes may hide what it does"
+            )
         return replace(cause, status="refuted", reason="the outputs agree without removing it")
     return None
 

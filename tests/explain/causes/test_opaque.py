@@ -126,3 +126,15 @@ def test_another_dtype_of_what_runs_on_another_thread_is_precision() -> None:
     assert found.verdict is Verdict.PRECISION
     other = compare(lambda: cast(lambda: model(x)), lambda: cast(lambda: on_a_thread(lambda: model(x).detach() * 1.5)))
     assert other.verdict is Verdict.SEMANTIC
+
+
+def test_what_another_thread_computes_is_not_refuted_by_what_is_put_in_after_it() -> None:
+    torch.manual_seed(0)
+    reference = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.BatchNorm1d(16)).eval()
+    candidate = copy.deepcopy(reference)
+    candidate[2].running_mean[3] += 0.5
+    x = torch.randn(4, 8)
+    found = compare(lambda: on_a_thread(lambda: reference(x)), lambda: on_a_thread(lambda: candidate(x)) * 1.3)
+    assert found.verdict is Verdict.SEMANTIC
+    assert ("ST002", "inconclusive") in status(found)
+    assert "confirmed" not in {cause.status for cause in found.causes}

@@ -281,3 +281,35 @@ def test_a_number_of_rounds_is_a_setting(times: tuple[int, int]) -> None:
 
     (cause,) = compare(*map(Rounds, times), X).causes
     assert (cause.code, cause.status) == ("ST006", "confirmed")
+
+
+class TwoFlags(torch.nn.Module):
+    """One flag leaves a step out, the other one casts, a third does nothing."""
+
+    def __init__(self, bent: bool, half: bool, dead: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.bent, self.half, self.dead = torch.nn.Linear(8, 8), bent, half, dead
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.tanh(self.linear(x)) if self.bent else self.linear(x)
+        hidden = hidden.bfloat16().float() if self.half else hidden
+        return hidden @ hidden.mT
+
+
+def test_two_flags_of_one_module_are_not_said_to_do_what_the_other_does() -> None:
+    found = compare(TwoFlags(True, False), TwoFlags(False, True), X)
+    assert found.verdict is Verdict.SEMANTIC
+    assert {(c.code, c.says) for c in found.causes} == {
+        ("ST006", "bent is False in the candidate, True in the reference"),
+        ("ST006", "half is True in the candidate, False in the reference"),
+    }
+
+
+def test_a_flag_that_does_nothing_is_not_said_to_switch_what_another_one_does() -> None:
+    found = compare(TwoFlags(False, False), TwoFlags(False, True, dead=True), X)
+    assert found.verdict is Verdict.PRECISION
+    assert [(c.code, c.status) for c in found.causes if not c.inert] == [("PR006", "confirmed")]
+    assert [(c.code, c.says) for c in found.causes if c.inert] == [
+        ("ST006", "dead is True in the candidate, False in the reference")
+    ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from whydiff.capturing.adapters import Role, for_framework
+from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import argued
 from whydiff.explain.causes._settings import enough, scalars, settable
@@ -73,17 +74,23 @@ def _switches(case: Case) -> Iterator[Switch]:
     drawn = any(draws(trace, call) for trace, calls in zip(traces, alone, strict=True) for call in calls)
     if not flags or (drawn and not _only_draws(traces, alone)):
         return
-    for (attribute, ours, theirs), paths in flags.items():
-        scopes = [path.rpartition(".")[0] for path in paths]
-        mine, others = (
-            tuple(c for c in calls if len(flags) == 1 or any(not s or _inside(c, s) for s in scopes)) for calls in alone
-        )
+    if len(flags) > 1:
+        flags = {key: paths for key, paths in flags.items() if _acts(case, key[1], paths)}
+    found = {
+        key: tuple(tuple(c for c in calls if len(flags) == 1 or _below(c, paths)) for calls in alone)
+        for key, paths in flags.items()
+    }
+    for key, (mine, others) in found.items():
+        (attribute, ours, theirs), paths = key, flags[key]
+        rest = [calls for one, both in found.items() if one != key for calls in both]
+        shared = any(call in calls for calls in rest for call in (*mine, *others))
         if (mine or others) and enough(case):
             roles = [for_framework(trace.framework).roles for trace in traces]
             casts = all(
                 converts(c, of(c.site.op)) for of, calls in zip(roles, (mine, others), strict=True) for c in calls
             )
-            yield Switch(attribute, ours, theirs, tuple(paths), (mine, others), casts, drawn)
+            if casts or not shared:  # else which of the settings does what is not seen
+                yield Switch(attribute, ours, theirs, tuple(paths), (mine, others), casts, drawn)
 
 
 def _only_draws(traces: tuple[Trace, Trace], alone: Sequence[list[Call]]) -> bool:
@@ -103,8 +110,20 @@ def _only_draws(traces: tuple[Trace, Trace], alone: Sequence[list[Call]]) -> boo
     return all(call.index in after | before for call in calls)
 
 
-def _inside(call: Call, scope: str) -> bool:
-    return f"{call.site.scope}.".startswith(f"{scope}.")
+def _acts(case: Case, ours: Any, paths: Sequence[str]) -> bool:
+    """Whether setting it back alone moves the outputs; True where that cannot be tried."""
+    away = tuple(Intervention("set-scalar", target_name(case, path), ours) for path in paths)
+    try:
+        before, after = (case.experiments.try_out(items) for items in ((), away))
+    except WhydiffError:
+        return True
+    return bool(after.failed) or (before.equal, before.comparisons) != (after.equal, after.comparisons)
+
+
+def _below(call: Call, paths: Sequence[str]) -> bool:
+    """Whether a call is carried out in a module that has one of these settings."""
+    scopes = [path.rpartition(".")[0] for path in paths]
+    return any(not scope or f"{call.site.scope}.".startswith(f"{scope}.") for scope in scopes)
 
 
 def converts(call: Call, roles: frozenset[Role]) -> bool:
