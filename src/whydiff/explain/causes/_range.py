@@ -1,4 +1,4 @@
-"""What the causes of range share: alarms of the candidate's replay, and the replay in float32."""
+"""What the causes of range share: alarms of the candidate's replay, and the replay in a wider dtype."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import abc
 import functools
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes._range_put import both_ways
 from whydiff.explain.causes._rule import CauseRule
-from whydiff.numbers.ranges import Range, measure_array
+from whydiff.numbers.ranges import Range, limits, measure_array
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.numbers.tolerance import UNDERFLOW_SHARE
 from whydiff.pair.replay import replay
@@ -24,7 +25,6 @@ from whydiff.records import (
     Intervention,
     Lift,
     Remedy,
-    Site,
     Status,
     Trace,
     Verdict,
@@ -70,9 +70,9 @@ class RangeRule(CauseRule):
     """A cause of numbers that a format cannot hold; the first kind of its `alarms` is what it looks for."""
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per op of the candidate that raises the alarm, with the replay in float32 as its experiment."""
+        """One cause per op of the candidate that raises the alarm, with the replay in a wider dtype as its experiment."""
         for alarm in alarms(case, self.alarms[0]):
-            yield proven(case, replace(self.from_alarm(alarm), interventions=(widen(alarm.site),)), alarm)
+            yield proven(case, replace(self.from_alarm(alarm), interventions=(widen(alarm),)), alarm)
 
     @abc.abstractmethod
     def told(self, alarm: Alarm) -> tuple[str, Remedy, tuple[Intervention, ...]]:
@@ -96,38 +96,44 @@ def alarmed(rule: CauseRule, alarm: Alarm, sentence: str, remedy: Remedy, tried:
     )
 
 
-def widen(site: Site) -> Intervention:
-    """Carry every narrower number in float32; done by a lifted replay."""
-    return Intervention("widen", str(site), "float32")
+def wider(alarm: Alarm) -> Literal["float32", "float64"]:
+    """The dtype in which every narrower number is carried to try a cure: float64 where float32 is what failed."""
+    beyond = alarm.data.get("true_largest", 0.0) > limits("float32").largest
+    return "float64" if beyond or alarm.dtype == "float32" else "float32"
+
+
+def widen(alarm: Alarm) -> Intervention:
+    """Carry every narrower number in a wider dtype; done by a lifted replay."""
+    return Intervention("widen", str(alarm.site), wider(alarm))
 
 
 def proven(case: Case, cause: Cause, alarm: Alarm) -> Cause:
-    """A cause with its experiments: the candidate's ops in float32 (`in_float32`), the reference's in its dtypes."""
-    return both_ways(case, with_experiment(cause, alarm, in_float32(case.candidate, alarm)), alarm)
+    """A cause with its experiments: the candidate's ops in a wider dtype (`widened`), the reference's in its dtypes."""
+    return both_ways(case, with_experiment(cause, alarm, widened(case.candidate, alarm)), alarm)
 
 
 def with_experiment(cause: Cause, alarm: Alarm, found: Range | str) -> Cause:
-    """Confirmed if the site's numbers are finite in float32, or if they do not vanish there.
+    """Confirmed if the site's numbers are finite in a wider dtype, or if they do not vanish there.
 
     Args:
         cause: of the alarm.
         alarm: what was raised.
-        found: from `in_float32`.
+        found: from `widened`.
     """
     if isinstance(found, str):
         return replace(cause, reason=cause.reason or found)
     if alarm.kind == "underflow":
         cured, prediction, outcome = _kept(alarm, found)
     else:
-        cured, prediction = found.finite, "in float32 the same numbers are finite at this site"
+        cured, prediction = found.finite, f"in {wider(alarm)} the same numbers are finite at this site"
         largest = f"largest {found.max_abs:.4g}"
         outcome = (
             f"finite, {largest}" if cured else f"still not finite ({largest.replace('largest', 'largest finite')})"
         )
     status: Status = "confirmed" if cured else "refuted"
-    widened = tuple(item for item in cause.interventions if item.name == "widen")
+    tried = tuple(item for item in cause.interventions if item.name == "widen")
     experiment = Experiment(
-        interventions=widened or cause.interventions,
+        interventions=tried or cause.interventions,
         prediction=prediction,
         outcome=outcome,
         status=status,
@@ -138,18 +144,18 @@ def with_experiment(cause: Cause, alarm: Alarm, found: Range | str) -> Cause:
 
 
 def _kept(alarm: Alarm, found: Range) -> tuple[bool, str, str]:
-    """Whether an underflow's numbers are there in float32; what was predicted; what happened."""
+    """Whether an underflow's numbers are there in a wider dtype; what was predicted; what happened."""
     data, elements = alarm.data, max(found.elements, 1)
     before, after = 100 * data["zeros"] / max(data["elements"], 1), 100 * found.zeros / elements
     outcome = f"zeros {before:.0f} % → {after:.0f} %, smallest {found.min_abs:.3g}"
     if "constant" in data:
-        return not found.zeros, "in float32 the same operator writes no zero", outcome
+        return not found.zeros, f"in {wider(alarm)} the same operator writes no zero", outcome
     lost = 1 - (elements - found.zeros) / max(data["present"] * found.elements / data["elements"], 1)
-    return lost <= UNDERFLOW_SHARE, "in float32 the same numbers do not vanish at this site", outcome
+    return lost <= UNDERFLOW_SHARE, f"in {wider(alarm)} the same numbers do not vanish at this site", outcome
 
 
-def in_float32(trace: Trace, alarm: Alarm) -> Range | str:
-    """Replay a trace with every narrower number carried in float32.
+def widened(trace: Trace, alarm: Alarm) -> Range | str:
+    """Replay a trace with every narrower number carried in a wider dtype (`wider`).
 
     Args:
         trace: a trace that can be replayed.
@@ -158,7 +164,7 @@ def in_float32(trace: Trace, alarm: Alarm) -> Range | str:
     Returns:
         The range of what is written there, or why it could not be measured.
     """
-    executor = for_framework(trace.framework).executor(trace, lift=Lift("float32", "lifted"))
+    executor = for_framework(trace.framework).executor(trace, lift=Lift(wider(alarm), "lifted"))
     site = replace(alarm.site.at(""), step=0)
     seen: dict[int, list[Range]] = {}
 
@@ -170,6 +176,6 @@ def in_float32(trace: Trace, alarm: Alarm) -> Range | str:
 
     failed = next((why for call, why in replay(executor, watch=look).failed if call.index in seen), "")
     if failed:
-        return f"the op could not be replayed in float32: {failed}"
+        return f"the op could not be replayed in {wider(alarm)}: {failed}"
     ranges = [found for at in seen.values() for found in at]
     return functools.reduce(Range.merged, ranges) if ranges else "the replay did not meet the site"

@@ -10,7 +10,7 @@ import numpy as np
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import Finding, View, causes_of
-from whydiff.explain.causes._range import RangeRule, alarms, proven, widen
+from whydiff.explain.causes._range import RangeRule, alarms, proven, widen, wider
 from whydiff.explain.sides import SIDES
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.ranges.audit import Alarm
@@ -45,8 +45,9 @@ class Overflow(RangeRule):
         Carry this operator's result in bfloat16 or float32, or scale its inputs.
 
     How it is verified:
-        The recorded operators are executed again with every narrower number carried in float32; the site's
-        numbers must be finite. Whole numbers: the values show where, and no experiment is made (located).
+        The recorded operators are executed again with every narrower number carried in float32 (in float64 where
+        float32 is what fails); the site's numbers must be finite. Whole numbers: the values show where, and no
+        experiment is made (located).
 
     References:
         IEEE 754-2019; Micikevicius et al., Mixed precision training, arXiv:1710.03740.
@@ -107,10 +108,8 @@ class Overflow(RangeRule):
             f"{data.get('nans', 0)} NaN of {data.get('elements', 0)} numbers in {alarm.dtype}{needed}"
         )
         fits = data.get("fits")
-        text = (
-            f"Carry the result of this operator in {fits.split(', ')[-1] if fits else 'float32'}, or scale its inputs."
-        )
-        return sentence, Remedy(text), (widen(alarm.site),)
+        text = f"Carry the result of this operator in {fits.split(', ')[-1] if fits else wider(alarm)}, or scale its inputs."
+        return sentence, Remedy(text), (widen(alarm),)
 
     def example(self) -> tuple[Any, Any]:
         """The same square in float32 and in float16."""

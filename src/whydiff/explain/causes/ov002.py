@@ -35,8 +35,8 @@ class ClampedOverflow(RangeRule):
         Carry the operators before the clamp in float32 or bfloat16.
 
     How it is verified:
-        The recorded operators are executed again with every narrower number carried in float32; what
-        the clamp reads must be finite, and so must what it writes.
+        The recorded operators are executed again with every narrower number carried in float32 (in float64 where
+        float32 is what fails); what the clamp reads must be finite, and so must what it writes.
 
     References:
         huggingface/transformers#9295 (T5 in float16).
@@ -54,7 +54,7 @@ class ClampedOverflow(RangeRule):
         remedy = Remedy(
             "Carry the operators before this one in float32 or bfloat16; the clamp then has nothing to hide."
         )
-        return sentence, remedy, (widen(alarm.site),)
+        return sentence, remedy, (widen(alarm),)
 
     def example(self) -> tuple[Any, Any]:
         """A clamp of squares in float32 and in float16."""

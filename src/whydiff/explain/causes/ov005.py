@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from whydiff.explain.causes._range import RangeRule, widen
+from whydiff.explain.causes._range import RangeRule, widen, wider
 from whydiff.numbers.ranges import limits
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.records import Intervention, Remedy
@@ -38,9 +38,10 @@ class Underflow(RangeRule):
         scale the loss.
 
     How it is verified:
-        The recorded operators are executed again with every narrower number carried in float32: the numbers must not
-        vanish there. A constant is in addition exchanged in the running program for the smallest normal number of the
-        format: neither zeros there nor an overflow of what divides by them may be left.
+        The recorded operators are executed again with every narrower number carried in float32 (in float64 where
+        float32 is what fails): the numbers must not vanish there. A constant is in addition exchanged in the running
+        program for the smallest normal number of the format: neither zeros there nor an overflow of what divides by
+        them may be left.
 
     References:
         IEEE 754-2019; Micikevicius et al., Mixed precision training, arXiv:1710.03740, section 3.2 (loss scaling).
@@ -61,7 +62,7 @@ class Underflow(RangeRule):
             )
             larger = limits(alarm.dtype).smallest_normal
             remedy = Remedy(
-                f"Add it in float32, or choose a constant of at least {larger:.3g} here.",
+                f"Add it in {wider(alarm)}, or choose a constant of at least {larger:.3g} here.",
                 f"denominator = values.float().sqrt() + {abs(data['constant']):.3g}\n",
             )
             tried = [Intervention("larger-constant", str(alarm.site), larger)]
@@ -74,7 +75,7 @@ class Underflow(RangeRule):
                 "Carry this operator's result in float32 or bfloat16, or scale its inputs up (loss scaling)."
             )
             tried = []
-        return sentence, remedy, (*tried, widen(alarm.site))
+        return sentence, remedy, (*tried, widen(alarm))
 
     def example(self) -> tuple[Any, Any]:
         """A step of Adam, in float32 and in float16."""

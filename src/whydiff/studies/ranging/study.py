@@ -9,7 +9,7 @@ from typing import Any
 from whydiff import registry
 from whydiff.capturing.adapters import Progress, Run, for_target
 from whydiff.errors import WhydiffError
-from whydiff.explain.causes._range import in_float32, with_experiment
+from whydiff.explain.causes._range import widened, with_experiment
 from whydiff.numbers.ranges.audit import Alarm, Audit
 from whydiff.records import Cause, Experiment, Status, Trace, Verdict
 from whydiff.studies.ranging.report import RangeReport
@@ -104,9 +104,9 @@ class _Trials:
         if "widen" in names:
             if self._trace is None:
                 self._trace = self.run.capture()
-            widened = with_experiment(cause, alarm, in_float32(self._trace, alarm))
-            tried = {experiment.status for experiment in widened.experiments}
-            return replace(widened, status="confirmed", reason="") if "confirmed" in tried else widened
+            found = with_experiment(cause, alarm, widened(self._trace, alarm))
+            tried = {experiment.status for experiment in found.experiments}
+            return replace(found, status="confirmed", reason="") if "confirmed" in tried else found
         return cause if cause.experiments else replace(cause, reason=cause.reason or "no remedy is known to be tried")
 
 
