@@ -104,9 +104,19 @@ def applied(
 
 @contextmanager
 def _restored(leaf: LiveLeaf, value: torch.Tensor) -> Iterator[None]:
-    """Another tensor in a state tensor's place: same object for parameters, another one for the rest."""
+    """Another tensor in a state tensor's place: same object for parameters, another one for the rest.
+
+    What an object of a library keeps is overwritten for that long: only its memory can be reached.
+    """
     module, name = leaf.owner, leaf.attribute
-    if leaf.role == "parameter":
+    if isinstance(name, tuple) and type(getattr(module, name[0])) is torch.ScriptObject:
+        held, before = leaf.tensor.detach(), leaf.tensor.detach().clone()
+        held.copy_(value)
+        try:
+            yield
+        finally:
+            held.copy_(before)
+    elif leaf.role == "parameter":
         before = leaf.tensor.data
         leaf.tensor.data = value.detach().clone()
         try:

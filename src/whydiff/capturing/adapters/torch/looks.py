@@ -15,6 +15,7 @@ from whydiff.capturing.adapters.torch.dtypes import not_comparable, plain, spec_
 from whydiff.capturing.adapters.torch.leaves import Leaves
 from whydiff.capturing.adapters.torch.operators import Operator
 from whydiff.capturing.adapters.torch.outputs import tensors_in
+from whydiff.capturing.adapters.torch.packed import shown
 from whydiff.capturing.adapters.torch.rows import Row
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf
@@ -58,7 +59,15 @@ class Looks(Leaves):
             return place_of(position, value)
         if isinstance(value, (list, tuple)):
             return [self._take(item, reads, touched, operator) for item in value]
-        return told(value) if type(value) is torch.ScriptObject else value
+        if type(value) is not torch.ScriptObject:
+            return value
+        seen = told(value)
+        if seen is value:  # what an object computes with is read too, if it is known
+            known = (tensor for _, tensor in shown(value) if not not_comparable(tensor))
+            reads.extend(
+                self._look(tensor, None, 0, operator) for tensor in known if self.storages.of(tensor) is not None
+            )
+        return seen
 
     def _look(self, tensor: torch.Tensor, touched: Any, position: int, operator: Operator | None) -> Row:
         reason = "" if plain(tensor) else not_comparable(tensor)

@@ -17,6 +17,7 @@ from whydiff.capturing.adapters.torch.collectives import local
 from whydiff.capturing.adapters.torch.device.queue import known
 from whydiff.capturing.adapters.torch.dtypes import not_comparable, raw
 from whydiff.capturing.adapters.torch.outputs import key_name, tensors_in
+from whydiff.capturing.adapters.torch.packed import kept
 from whydiff.capturing.adapters.torch.scopes import modules_of
 from whydiff.records import Fingerprint, Leaf, LeafRole, TensorSpec
 
@@ -130,6 +131,9 @@ def state_of(prefix: str, root: torch.nn.Module) -> Iterator[LiveLeaf]:
                 continue
             if type(value) in _MAPPINGS and not value:  # the hooks that a module does not have
                 continue
+            if type(value) is torch.ScriptObject:
+                for path, tensor in kept(value):
+                    yield LiveLeaf(dot + name + path, "parameter", tensor, module, (name, None))
             for suffix, key, tensor in _attributes(value):
                 yield LiveLeaf(dot + name + suffix, "attribute", tensor, module, (name, key))
 
