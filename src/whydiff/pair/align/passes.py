@@ -8,13 +8,15 @@
    solution are cut at anchors first.
 4. `renamed.find`: scopes under another name, known by their structure and their parameters' bits; with these
    names passes 2 and 3 run again.
+5. `remade.find`: a model that one run makes anew half-way takes the place of the other run's; pass 3 runs again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from whydiff.pair.align import evidence, renamed, rules, sequence
+from whydiff.pair.align import evidence, remade, renamed, rules, sequence
 from whydiff.pair.align.sequence import Block, Path
 from whydiff.pair.align.side import Side, blocks, intern
 from whydiff.pair.align.steps import offset
@@ -61,8 +63,19 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
             again = same_path(first, third) or same_scope(first, third)
             if len(again) >= len(pairs):
                 pairs = _marked(again, second, third, "renamed scope")
-                used += new.rules
+                used, second = used + new.rules, third
+        pairs = _made_anew(first, second, pairs)
     return _alignment(first, second, _marked(pairs, Side(candidate), second, "rename rule"), used, ahead)
+
+
+def _made_anew(first: Side, second: Side, pairs: Found) -> Found:
+    """The pairs, with what a model that one run made anew has in common with the other run's model."""
+    theirs, ours = remade.find(first, second), remade.find(second, first)
+    if not theirs and not ours:
+        return pairs
+    sides = replace(first, names={**first.names, **ours}), replace(second, names={**second.names, **theirs})
+    again = same_scope(*sides)
+    return [(j, i, "renamed scope") for j, i, _ in again] if len(again) > len(pairs) else pairs
 
 
 def same_path(reference: Side, candidate: Side) -> Found | None:

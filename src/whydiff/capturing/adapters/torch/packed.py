@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from whydiff.capturing.adapters.torch.dtypes import not_comparable
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 
 
-def shown(value: torch.ScriptObject) -> list[tuple[str, torch.Tensor]]:
-    """(path, tensor) of everything that the object's own state shows; empty for an object that shows none."""
+def shown(value: Any) -> list[tuple[str, torch.Tensor]]:
+    """(path, tensor) of everything that a ``torch.ScriptObject``'s own state shows; empty for one that shows none."""
     if "__getstate__" not in value._method_names():
         return []
     try:
@@ -18,7 +20,7 @@ def shown(value: torch.ScriptObject) -> list[tuple[str, torch.Tensor]]:
         return []
 
 
-def kept(value: torch.ScriptObject) -> list[tuple[str, torch.Tensor]]:
+def kept(value: Any) -> list[tuple[str, torch.Tensor]]:
     """(path, tensor) of what an object shows in memory of its own.
 
     What it makes anew whenever it is asked (weights, out of a layout of its own) is left out: nobody can put another
