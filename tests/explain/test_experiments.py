@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,39 @@ def test_a_cause_is_taken_away_and_put_in(name: str, live: bool, tmp_path: Path)
     if pair.vanish:
         assert tried.origins_after(pair.take_away) in (None, set())
         assert tried.origins_after(put_in, on="reference") in (None, set())
+
+
+class Read(torch.nn.Module):
+    """A weight of 1 or 2, of which ``output`` makes what is returned."""
+
+    def __init__(self, weight: float, output: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.full((), weight))
+        self.output = output
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.output(x.abs() * self.weight)
+
+
+@pytest.mark.parametrize(
+    ("output", "least", "most"),
+    [
+        (lambda y: y, 0.2, 1.0),
+        (lambda y: y * 1e-18 + 1, 0.0, 1e-15),
+        (lambda y: y / y.sum(), 0.0, 1e-15),
+        (lambda y: y > 0, 0.0, 0.0),
+        (lambda y: y > 0.7, math.inf, math.inf),
+        (lambda y: torch.where(y > 0.7, float("nan"), 1.0), math.inf, math.inf),
+    ],
+    ids=["factor", "absorbed", "a scale that is lost", "the same flags", "other flags", "other NaN"],
+)
+def test_how_far_a_side_moves_in_float64(output: Callable[[torch.Tensor], Any], least: float, most: float) -> None:
+    restored = (Intervention("restore-state", "weight"),)
+    experiments = case_of(Pair(Read(1.0, output), Read(2.0, output), restored)).experiments
+    for side in ("candidate", "reference"):
+        moved = experiments.moves_in_float64(restored, on=side)
+        assert moved is not None and least <= moved <= most
+        assert experiments.moves_in_float64((), on=side) == 0.0
 
 
 def test_outcomes_are_remembered() -> None:

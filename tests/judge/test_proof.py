@@ -114,6 +114,14 @@ def test_a_part_of_the_difference_is_confirmed_by_its_origins() -> None:
     assert status(way("take_away", alone=0.5), untried()) == "inconclusive"
 
 
+def test_origins_that_vanish_without_moving_the_outputs_confirm_nothing() -> None:
+    gone = {"alone": 0.5, "mine": frozenset({"mm#0"}), "left": frozenset({"add#0"})}
+    found = concluded(cause(), way("take_away", unfelt=True, **gone), way("put_in", **gone))
+    assert found.status == "inconclusive"
+    assert "the outputs do not move" in found.reason
+    assert status(way("take_away", **gone), way("put_in", unfelt=True, **gone)) == "inconclusive"
+
+
 def test_rounding_that_is_left_counts_as_nothing() -> None:
     away = way("take_away", alone=1e-7, rounding="in float64 they agree")
     assert status(away, way("put_in", alone=1e-7, rounding="in float64 they agree")) == "confirmed"

@@ -42,6 +42,7 @@ class World:
         float64: mean difference in float64 under interventions, by target switched; "" for none.
         origins: sites, each of which vanishes when the target of its name is switched.
         recorded: outputs were recorded.
+        moves: how far a side's own outputs move in float64, whatever is changed on it.
     """
 
     acting: frozenset[str] = frozenset()
@@ -52,6 +53,7 @@ class World:
     origins: tuple[str, ...] = ()
     recorded: bool = True
     hidden: float = 0.0
+    moves: float | None = None
 
     def supports(self, items: Sequence[Intervention], *, on: str = "candidate") -> bool:
         return not any((on, i.target) in self.refused for i in items) and (self.together or len(items) < 2)
@@ -67,6 +69,9 @@ class World:
 
     def apart_in_float64(self, items: Sequence[Intervention], *, on: str = "candidate") -> float | None:
         return self.float64.get(",".join(sorted(i.target for i in items)))
+
+    def moves_in_float64(self, items: Sequence[Intervention], *, on: str = "candidate") -> float | None:
+        return self.moves
 
     def origins_after(self, items: Sequence[Intervention], *, on: str = "candidate") -> set[str]:
         return set(self.origins) - {str(Site(i.target, "mm")) for i in items}
@@ -181,6 +186,17 @@ def test_a_part_of_the_difference_is_told_by_its_origins() -> None:
     assert "1 of 1 origins vanish" in found.experiments[0].outcome
     (other,) = judged(world, cause("c"))
     assert other.status != "confirmed"
+
+
+@pytest.mark.parametrize(("moves", "status"), [(1e-16, "inconclusive"), (1e-3, "confirmed"), (None, "confirmed")])
+def test_another_function_that_moves_the_outputs_by_rounding_alone_is_not_confirmed_by_its_origins(
+    moves: float | None, status: str
+) -> None:
+    world = of("a", hidden=1.0, origins=("a:mm#0", "b:mm#0"), moves=moves)
+    (found,) = judged(world, cause("a"))
+    assert found.status == status, found.reason
+    (rounding,) = judged(world, cause("a", verdict=Verdict.ROUNDING))
+    assert rounding.status == "confirmed"
 
 
 def test_nothing_is_confirmed_where_nothing_differs() -> None:

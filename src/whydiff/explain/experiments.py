@@ -17,7 +17,7 @@ from whydiff.explain.sides import Side, Sides
 from whydiff.locate.origins import walk_origins
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.metrics import is_integer, measure
+from whydiff.numbers.metrics import Statistics, is_integer, measure
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.pair.lockstep import Lockstep, numbered_alike
 from whydiff.pair.replay import Outputs, replay
@@ -224,6 +224,26 @@ class Experiments:
         ours = self.lifted("reference" if on == "candidate" else "candidate", wide).outputs
         return _apart(sides, ours, self.lifted(on, wide, interventions).outputs)
 
+    def moves_in_float64(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> float | None:
+        """How far one side's outputs, lifted to float64, move under interventions on that side.
+
+        Returns:
+            The same measure as `apart_in_float64`, of the changed side against itself as it is; infinite if an
+            index, a flag or a count changes, or what is finite. None if it cannot be told.
+        """
+        changed = self._on(on)
+        if any(item.name in CHANGES for item in interventions) or not changed.replays(interventions):
+            return None
+        if changed.sides.candidate.observer.unchanged is False or replayable(changed.sides.candidate):
+            return None
+        try:
+            before, after = (changed.lifted(Lift("float64"), items) for items in ((), interventions))
+        except WhydiffError:
+            return None
+        if before.failed or after.failed:
+            return None
+        return _moved(before.outputs, after.outputs)
+
     def _apart_plainly(self, changed: Changed, interventions: Sequence[Intervention]) -> float | None:
         """The same of the live programs, run plainly in float64: what was recorded is not what gave the outputs."""
         ours, theirs = changed.sides.runs
@@ -274,14 +294,32 @@ def _apart(sides: Sides, wanted: Outputs, given: Outputs) -> float | None:
         ours, theirs = _counterparts(sides, slot, payload, given[slot])
         if ours.bits.shape != theirs.bits.shape:
             return None
-        if is_integer(payload.dtype):
-            continue
-        found = measure(ours, theirs)
-        finite = max(found.finite, 1)
-        magnitude = math.sqrt(found.sum_reference_square / finite)
-        if magnitude:
-            apart = max(apart, found.sum_abs / finite / magnitude)
+        if not is_integer(payload.dtype):
+            apart = max(apart, _over_magnitude(measure(ours, theirs)))
     return apart
+
+
+def _moved(before: Outputs, after: Outputs) -> float | None:
+    """The same of one program before and after a change; infinite: what is no finite real number changes as well."""
+    if not before or before.keys() != after.keys():
+        return None
+    moved = 0.0
+    for slot, payload in before.items():
+        if payload.bits.shape != after[slot].bits.shape or payload.dtype != after[slot].dtype:
+            return math.inf
+        found = measure(payload, after[slot])
+        special = found.nan_reference + found.nan_candidate - 2 * found.nan_both + found.inf_mismatch
+        if special or (is_integer(payload.dtype) and found.mismatched):
+            return math.inf
+        moved = max(moved, _over_magnitude(found))
+    return moved
+
+
+def _over_magnitude(found: Statistics) -> float:
+    """Mean absolute difference of what is finite over the reference's root mean square (0: there is none)."""
+    finite = max(found.finite, 1)
+    magnitude = math.sqrt(found.sum_reference_square / finite)
+    return found.sum_abs / finite / magnitude if magnitude else 0.0
 
 
 __all__ = ["Experiments", "Outcome"]

@@ -34,6 +34,7 @@ class Way:
         why_not: why it could not be tried.
         together: what only rounding is left of when all causes are changed, and more when this one is not; empty: else.
         hidden: whether the others put parts of the other run in, behind which a cause does not show.
+        unfelt: whether the outputs, lifted to float64, move by no more than rounding under its interventions.
     """
 
     direction: Direction
@@ -48,6 +49,7 @@ class Way:
     why_not: str = ""
     together: str = ""
     hidden: bool = False
+    unfelt: bool = False
 
     @property
     def tried(self) -> bool:
@@ -65,9 +67,14 @@ class Way:
         return (self.every.equal and not self.others.equal) or bool(self.together)
 
     @property
+    def vanish(self) -> bool:
+        """Whether all the origins that the cause claims are gone."""
+        return bool(self.mine) and self.left is not None and not self.mine & self.left
+
+    @property
     def partly(self) -> bool:
-        """Whether all the origins that the cause claims are gone, and the outputs are no further apart."""
-        if not self.mine or self.left is None or self.mine & self.left:
+        """Whether all the origins that the cause claims are gone, which moves the outputs, and no further apart."""
+        if self.unfelt or not self.vanish:
             return False
         return not self.alone.comparisons or (self.alone.mean_abs or 0.0) <= (self.before.mean_abs or 0.0)
 
@@ -170,6 +177,9 @@ def _fails(cause: Cause, away: Way, put: Way) -> Cause | None:
         return replace(cause, status="refuted", reason=f"taking it away makes the difference larger ({_mean(away)})")
     if away.left is not None and away.mine and away.mine <= away.left:
         return replace(cause, status="refuted", reason="its origins remain when it is taken away")
+    if away.unfelt and away.vanish:
+        why = "its origins vanish when it is taken away, but in float64 the outputs do not move: it is not shown to matter"
+        return replace(cause, reason=why)
     if not away.mine:
         why = "taking it away does not make the outputs equal, and its origins cannot be told from the others"
         return replace(cause, reason=_stopped(away) or why)

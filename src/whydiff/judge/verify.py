@@ -183,7 +183,16 @@ def _way(case: Case, one: _Hypothesis, together: Sequence[_Hypothesis], directio
     left = case.experiments.origins_after(own, on=on)
     claims = Claims(one.away)
     mine = frozenset(str(o.site) for o in case.localization.origins if claims.holds(o, [o.candidate_site]))
-    return replace(way, mine=mine, left=None if left is None else frozenset(left))
+    way = replace(way, mine=mine, left=None if left is None else frozenset(left))
+    return replace(way, unfelt=way.partly and _unfelt(case, one, direction))
+
+
+def _unfelt(case: Case, one: _Hypothesis, direction: Direction) -> bool:
+    """Whether changing what would be another function moves the outputs by no more than rounding."""
+    if one.cause.verdict is not Verdict.SEMANTIC:
+        return False
+    moved = case.experiments.moves_in_float64(one.own(direction), on=_ON[direction])
+    return moved is not None and moved <= SCALING_FLOOR
 
 
 def _rounding_left(case: Case, one: _Hypothesis, direction: Direction) -> str:
