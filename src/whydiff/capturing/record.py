@@ -13,14 +13,17 @@ from typing import Any, Literal
 from whydiff import registry
 from whydiff.capturing.adapters import Recorded
 from whydiff.capturing.adapters.contract import Session
-from whydiff.capturing.ranks import part
+from whydiff.capturing.ranks import Rank, part
+from whydiff.capturing.steps import FILE, StepWriter
 from whydiff.capturing.store import TraceWriter
-from whydiff.errors import WhydiffError, one_line
+from whydiff.errors import UsageError, WhydiffError, one_line
 from whydiff.numbers.kernels import threads
 from whydiff.records import Hole
 
 MAX_BYTES = 8 * 2**30
 """Full tensors of one capture on disk, unless another budget is given."""
+STEP = "step"
+"""The level at which only steps are told of."""
 SHARD_BYTES = 32 * 2**20
 """Full tensors that a capture holds in memory until they are written."""
 
@@ -49,7 +52,8 @@ def capture(
         path: directory to make, or an fsspec URL (extra ``remote``) to which it is copied at the end.
         payloads: which full tensors are kept: ``"all"``, ``"none"``, or globs over sites such as
             ``["model.layers.0.*"]`` (state and inputs are then kept too, so that the trace can be replayed).
-        level: ``"op"`` or ``"module"``.
+        level: ``"op"``, ``"module"``, or ``"step"``: of a training program, a line of digests, samples and losses per
+            step and nothing more, cheap enough to stay on.
         framework: ``"torch"`` or ``"jax"``.
         overwrite: replace an existing trace.
         max_bytes: of full tensors on disk, and never more than half of what is free there; what is left out beyond it
@@ -87,6 +91,9 @@ def capture(
     with ExitStack() as stack:
         if not threads.started():
             stack.callback(threads.stop)
+        if level == STEP:
+            yield stack.enter_context(_steps(Path(path), adapter, rank, overwrite=overwrite))
+            return
         writer = TraceWriter(
             path,
             framework=framework,
@@ -108,6 +115,34 @@ def capture(
             _close(writer, session, complete=False, note=note)
             raise
         _close(writer, session)
+
+
+@contextmanager
+def _steps(folder: Path, adapter: Recorded, rank: Rank, *, overwrite: bool) -> Iterator[Any]:
+    """Write a log of the steps that a training program takes in the block."""
+    there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    if there and not (overwrite and there == [FILE]):
+        raise UsageError(
+            "There is something at the path of the new log of steps.",
+            where=str(folder),
+            actual=", ".join(there[:5]),
+            expected="nothing, or an empty directory",
+            next_step="Choose another path.",
+        )
+    try:
+        writer = StepWriter(folder, ranks=rank.size)
+    except OSError as error:
+        raise UsageError("The log cannot be written here.", where=str(folder), actual=str(error)) from error
+    complete, note = False, ""
+    try:
+        with adapter.watching(writer.add) as watching:
+            yield watching
+        complete, note = not watching.lost, watching.lost and f"a step could not be looked at: {watching.lost}"
+    except BaseException as error:
+        note = f"the program ended with {one_line(error)}"
+        raise
+    finally:
+        writer.close(complete=complete, note=note)
 
 
 def budget(path: str | os.PathLike[str], wanted: int) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from whydiff import registry
 from whydiff.capturing.ranks import part, started_again, told
-from whydiff.capturing.record import capture
+from whydiff.capturing.record import STEP, capture
 from whydiff.capturing.store import open_trace
 from whydiff.errors import UnsupportedError, WhydiffError
 
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
         traceback.print_exception(type(error), error, _own_frames(error, script))
         return 1
     code, out = _status(leaving), str(part(out, told()))
-    unseen = _unseen(out) if code == 0 else ""
+    unseen = _unseen(out) if code == 0 and level != STEP else ""
     if unseen:
         shutil.rmtree(out)
         print(unseen, file=sys.stderr)

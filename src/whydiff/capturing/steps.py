@@ -5,17 +5,22 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from whydiff.errors import TraceFormatError
+from whydiff.capturing.ranks import parts
+from whydiff.capturing.store.strict import cleaned
+from whydiff.errors import TraceFormatError, one_line
 
 SCHEMA = 1
 FILE = "steps.jsonl"
 Array = np.ndarray[Any, np.dtype[np.float32]]
+_LASTING = ("names", "forms")
+"""Fields that a line leaves out if they are as in the line before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,6 +42,7 @@ class StepRecord:
         slopes: of their gradients at the same places, NaN where there is none.
         share: how many parameters each sampled element stands for.
         seconds: since the run began.
+        forms: dtype and sizes of what this process holds of each parameter and buffer, e.g. ``float32[4, 8]``.
     """
 
     number: int
@@ -53,6 +59,7 @@ class StepRecord:
     slopes: Array
     share: float
     seconds: float
+    forms: tuple[str, ...] = ()
 
     @property
     def loss(self) -> float | None:
@@ -68,11 +75,15 @@ class StepLog:
         steps: in order.
         complete: False: the program was killed or raised.
         source: path or ``"live"``.
+        ranks: how many processes ran the program together.
+        note: with what it ended, if that is known and was not its end.
     """
 
     steps: tuple[StepRecord, ...]
     complete: bool
     source: str
+    ranks: int = 1
+    note: str = ""
 
 
 class StepWriter:
@@ -80,27 +91,39 @@ class StepWriter:
 
     Args:
         folder: is made.
+        ranks: how many processes run the program together.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, ranks: int = 1) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._file: TextIO = (Path(folder) / FILE).open("w", encoding="utf-8")
-        self._names: tuple[str, ...] = ()
-        self._line({"kind": "whydiff steps", "schema": SCHEMA})
+        self._known: dict[str, tuple[str, ...]] = {}
+        self._full = ""
+        self._line({"kind": "whydiff steps", "schema": SCHEMA, "ranks": ranks})
 
     def add(self, step: StepRecord) -> None:
-        """Write a step; it is safe from then on whatever becomes of the process."""
+        """Write a step; it is safe from then on whatever becomes of the process. A full disk ends the log, nothing else."""
+        if self._full:
+            return
         fields = {name: getattr(step, name) for name in StepRecord.__slots__}
-        if step.names == self._names:
-            del fields["names"]
-        self._names = step.names
+        for name in _LASTING:
+            if fields[name] == self._known.get(name):
+                del fields[name]
+            else:
+                self._known[name] = fields[name]
         fields["sample"], fields["slopes"] = _text(step.sample), _text(step.slopes)
-        self._line(fields)
+        try:
+            self._line(fields)
+        except OSError as error:
+            self._full = one_line(error)
 
-    def close(self, *, complete: bool) -> None:
-        """Write that the program ended."""
-        self._line({"complete": complete})
-        self._file.close()
+    def close(self, *, complete: bool, note: str = "") -> None:
+        """Write that the program ended, and with what if it is not complete."""
+        if not self._full:
+            with suppress(OSError):
+                self._line({"complete": complete} | ({"note": note} if note else {}))
+        with suppress(OSError):  # what could not be written is tried again
+            self._file.close()
 
     def _line(self, fields: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(fields) + "\n")
@@ -122,24 +145,39 @@ def read_steps(folder: str | Path) -> StepLog:
     if not isinstance(header, dict) or header.get("schema") != SCHEMA:
         raise TraceFormatError("This log of steps has another format.", where=str(folder), actual=lines[0][:80])
     steps: list[StepRecord] = []
-    complete, names = False, ()
+    complete, note = False, ""
+    lasting: dict[str, Any] = {"names": (), "forms": ()}
     for line in lines[1:]:
         try:
-            fields = json.loads(line)
-        except ValueError:  # the line at which the process died
+            fields = cleaned(json.loads(line))
+        except (ValueError, RecursionError):  # the line at which the process died
+            break
+        if not isinstance(fields, dict):
             break
         if "complete" in fields:
-            complete = bool(fields["complete"])
+            complete, note = bool(fields["complete"]), str(fields.get("note", ""))
             break
-        names = fields.get("names", names)
-        steps.append(_record(fields | {"names": names}, str(folder)))
-    return StepLog(tuple(steps), complete, str(folder))
+        lasting |= {name: fields[name] for name in _LASTING if name in fields}
+        steps.append(_record(fields | lasting, str(folder)))
+    return StepLog(tuple(steps), complete, str(folder), _ranks(header), note)
+
+
+def ranked(path: str | Path) -> bool:
+    """Whether a folder holds logs of steps of several ranks."""
+    return any((folder / FILE).is_file() for folder in parts(path).values())
+
+
+def _ranks(header: Mapping[str, Any]) -> int:
+    found = header.get("ranks", 1)
+    return found if type(found) is int and found > 0 else 1
 
 
 def _record(fields: dict[str, Any], where: str) -> StepRecord:
     try:
-        for name in ("names", "weights", "gradients", "trained", "losses"):
+        for name in (*_LASTING, "weights", "gradients", "trained", "losses"):
             fields[name] = tuple(fields[name])
+        if fields["forms"] and len(fields["forms"]) != len(fields["names"]):
+            raise ValueError(f"{len(fields['forms'])} forms of {len(fields['names'])} names")
         fields["sample"], fields["slopes"] = (_array(fields[name]) for name in ("sample", "slopes"))
         settings = fields["settings"].items()
         fields["settings"] = {name: tuple(value) if isinstance(value, list) else value for name, value in settings}
@@ -158,4 +196,4 @@ def _array(text: str) -> Array:
     return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
 
 
-__all__ = ["FILE", "StepLog", "StepRecord", "StepWriter", "read_steps"]
+__all__ = ["FILE", "StepLog", "StepRecord", "StepWriter", "ranked", "read_steps"]

@@ -19,10 +19,18 @@ class Color(str, enum.Enum):
 
 
 class Level(str, enum.Enum):
+    """What a comparison looks at."""
+
+    OP = "op"
+    MODULE = "module"
+
+
+class Recorded(str, enum.Enum):
     """What a capture records."""
 
     OP = "op"
     MODULE = "module"
+    STEP = "step"
 
 
 Allow = Annotated[Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")]

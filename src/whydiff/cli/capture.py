@@ -21,7 +21,7 @@ import typer
 import whydiff
 from whydiff.capturing.ranks import part, told
 from whydiff.cli._guard import guard
-from whydiff.cli._options import Json, Level, Quiet, Traceback
+from whydiff.cli._options import Json, Quiet, Recorded, Traceback
 from whydiff.cli._values import size_in_bytes
 from whydiff.errors import CaptureError, UsageError
 
@@ -38,7 +38,13 @@ def capture(
         list[str], typer.Argument(metavar="COMMAND", help="After --: python SCRIPT.py [ARGS]..., or torchrun.")
     ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="TRACE", help="Folder to make.")],
-    level: Annotated[Level, typer.Option("--level", help="Record every operator, or modules only.")] = Level.OP,
+    level: Annotated[
+        Recorded,
+        typer.Option(
+            "--level",
+            help="Record every operator, modules only, or digests of each training step: cheap enough to stay on.",
+        ),
+    ] = Recorded.OP,
     payloads: Annotated[
         list[str] | None,
         typer.Option(

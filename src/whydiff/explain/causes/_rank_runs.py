@@ -21,7 +21,7 @@ SECONDS = 120
 _IMPORTED = ["torch.distributed", "whydiff.capturing.adapters.torch", __name__]
 
 
-def recorded(program: Callable[[int, int], Any], ranks: int = 1) -> str:
+def recorded(program: Callable[[int, int], Any], ranks: int = 1, *, level: str = "op") -> str:
     """The trace of a program that is run by one process or several: path of a folder, which is removed when Python ends.
 
     The processes are forked from one that has imported PyTorch and runs no thread; in a fork of this one, what its
@@ -31,6 +31,7 @@ def recorded(program: Callable[[int, int], Any], ranks: int = 1) -> str:
         program: called with (rank, how many there are); a function of a module, or a partial of one, so that it can be
             sent to the processes.
         ranks: processes; more than one have a process group (gloo).
+        level: what is recorded.
 
     Raises:
         CaptureError: a process failed, or did not end in `SECONDS`; what it was raised from has the traceback.
@@ -38,7 +39,7 @@ def recorded(program: Callable[[int, int], Any], ranks: int = 1) -> str:
     folder = new_folder()
     context = get_context("forkserver")
     context.set_forkserver_preload(_IMPORTED)
-    children = [context.Process(target=_run, args=(program, rank, ranks, folder)) for rank in range(ranks)]
+    children = [context.Process(target=_run, args=(program, rank, ranks, folder, level)) for rank in range(ranks)]
     for child in children:
         child.start()
     try:
@@ -75,7 +76,7 @@ def _told(folder: Path, rank: int) -> Path:
     return folder / f"failed-{rank}.txt"
 
 
-def _run(program: Callable[[int, int], Any], rank: int, ranks: int, folder: Path) -> None:
+def _run(program: Callable[[int, int], Any], rank: int, ranks: int, folder: Path, level: str) -> None:
     """One of the processes."""
     import torch
 
@@ -85,7 +86,7 @@ def _run(program: Callable[[int, int], Any], rank: int, ranks: int, folder: Path
         if ranks > 1:
             store = f"file://{folder / 'store'}"
             torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
-        with capture(folder / "run.trace"):
+        with capture(folder / "run.trace", level=level):
             program(rank, ranks)
         if ranks > 1:
             torch.distributed.destroy_process_group()

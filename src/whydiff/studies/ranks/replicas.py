@@ -7,12 +7,15 @@ and ones alone do not show it, because shards begin with them as well.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+import math
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from whydiff.capturing.steps import StepLog, StepRecord
 from whydiff.numbers.fingerprint import fingerprint_bytes
 from whydiff.numbers.formats import FORMATS
 from whydiff.records import Event, Fingerprint, Leaf, Site, TensorSpec, Trace
@@ -20,6 +23,9 @@ from whydiff.records import Event, Fingerprint, Leaf, Site, TensorSpec, Trace
 _LARGEST = 1 << 24
 """Elements of a tensor that may be zeros or ones only; larger ones are taken not to be."""
 
+
+_FORM = re.compile(r"(?P<dtype>\w+)\[(?P<sizes>[\d, ]*)\]")
+Held = TypeVar("Held", "Look", "Digest")
 
 Name = tuple[tuple[str, ...], str]
 """What state is called; and, where several tensors share these names, what reads it."""
@@ -38,6 +44,29 @@ class Look:
         """What has to be equal for fingerprints to be compared."""
         return self.spec.shape, self.spec.strides, self.spec.dtype, self.fingerprint.covers
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether these are zeros or ones only."""
+        count = self.spec.numel
+        return count <= _LARGEST and self.fingerprint.lanes in _plain_lanes(self.spec.dtype, count)
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A tensor of a rank's state, as a step's update finds it: of a log of steps."""
+
+    form: str
+    digest: str
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether these are zeros or ones only."""
+        found = _FORM.fullmatch(self.form)
+        if found is None:
+            return False
+        count = math.prod(int(size) for size in found["sizes"].split(",") if size.strip())
+        return count <= _LARGEST and self.digest in {f"{one[0]:016x}" for one in _plain_lanes(found["dtype"], count)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
@@ -48,14 +77,14 @@ class Drift:
         step: the first at which ranks read other bits.
         since: the last step before at which all read the same.
         ranks: those that hold other bits than most; of two, or where it is a tie, those that differ from the lowest.
-        site: where the first of them reads it.
+        site: where the first of them reads it; None: the update of that step finds it so (of a log of steps).
     """
 
     name: str
     step: int
     since: int
     ranks: tuple[int, ...]
-    site: Site
+    site: Site | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +121,10 @@ def replicas(traces: Mapping[int, Trace]) -> Replicas:
     drifts, equal, never = list[Drift](), list[str](), list[str]()
     for name, of_name in held.items():
         text = " or ".join(name[0]) + (f" ({name[1]})" if name[1] else "")
-        drift, replica = _followed(text, of_name)
-        if drift is not None:
-            drifts.append(drift)
+        begins, replica = _begins(of_name, lambda look: look.fingerprint)
+        if begins is not None:
+            site = of_name[begins.step][begins.ranks[0]].site
+            drifts.append(Drift(name=text, step=begins.step, since=begins.since, ranks=begins.ranks, site=site))
         else:
             (equal if replica else never).append(text)
     drifts.sort(key=lambda drift: drift.step)
@@ -102,22 +132,60 @@ def replicas(traces: Mapping[int, Trace]) -> Replicas:
     return Replicas(tuple(drifts), tuple(equal), tuple(never), tuple(sorted(every - compared)), len(steps))
 
 
-def _followed(name: str, held: Mapping[int, Mapping[int, Look]]) -> tuple[Drift | None, bool]:
+def logged(logs: Mapping[int, StepLog]) -> Replicas:
+    """Compare every rank's parameters and buffers, step by step, as logs of steps have them."""
+    steps = {rank: {step.number: step for step in log.steps} for rank, log in logs.items()}
+    shared = sorted(set.intersection(*(set(found) for found in steps.values()))) if steps else []
+    every = sorted({name for found in steps.values() for step in found.values() for name in step.names})
+    held: dict[str, dict[int, dict[int, Digest]]] = {name: {} for name in every}
+    for number in shared:
+        looks = {rank: _digests(found[number]) for rank, found in steps.items()}
+        for name in set.intersection(*(set(of_rank) for of_rank in looks.values())):
+            found = {rank: of_rank[name] for rank, of_rank in looks.items()}
+            if len({one.form for one in found.values()}) == 1:
+                held[name][number] = found
+    drifts, equal, never = list[Drift](), list[str](), list[str]()
+    for name, of_name in held.items():
+        begins, replica = _begins(of_name, lambda one: one.digest)
+        if begins is not None:
+            drifts.append(Drift(name=name, step=begins.step, since=begins.since, ranks=begins.ranks, site=None))
+        elif of_name:
+            (equal if replica else never).append(name)
+    drifts.sort(key=lambda drift: drift.step)
+    compared = {step for of_name in held.values() for step in of_name}
+    alone = tuple(name for name, of_name in held.items() if not of_name)
+    return Replicas(tuple(drifts), tuple(equal), tuple(never), alone, len(compared))
+
+
+def _digests(step: StepRecord) -> dict[str, Digest]:
+    forms = step.forms or ("",) * len(step.names)
+    rows = zip(step.names, forms, step.weights, strict=True)
+    return {name: Digest(form, digest) for name, form, digest in rows if digest}
+
+
+class _Begins(NamedTuple):
+    """From which step on which ranks hold other bits, and up to which all held the same."""
+
+    step: int
+    since: int
+    ranks: tuple[int, ...]
+
+
+def _begins(held: Mapping[int, Mapping[int, Held]], bits: Callable[[Held], Hashable]) -> tuple[_Begins | None, bool]:
     """The first step at which a replica is none any more; and whether it ever was one."""
     since, alike = -1, True
     for step, looks in held.items():
-        found = {rank: look.fingerprint for rank, look in looks.items()}
+        found = {rank: bits(look) for rank, look in looks.items()}
         same = len({*found.values()}) == 1
         if not same and since >= 0:
-            bad = _odd(found)
-            return Drift(name=name, step=step, since=since, ranks=bad, site=looks[bad[0]].site), True
+            return _Begins(step, since, _odd(found)), True
         alike = alike and same
-        if same and (since >= 0 or not _plain(next(iter(looks.values())))):
+        if same and (since >= 0 or not next(iter(looks.values())).is_plain):
             since = step
     return None, alike or since >= 0
 
 
-def _odd(found: Mapping[int, Fingerprint]) -> tuple[int, ...]:
+def _odd(found: Mapping[int, Hashable]) -> tuple[int, ...]:
     values = [*found.values()]
     most = max(values, key=values.count)  # the first of several: the lowest rank's
     return tuple(rank for rank, value in found.items() if value != most)
@@ -170,11 +238,6 @@ def _names(trace: Trace) -> dict[int, Name]:
 
 def _form(scope: str, spec: TensorSpec) -> Any:
     return scope, spec.dtype, tuple(sorted(spec.shape))
-
-
-def _plain(look: Look) -> bool:
-    """Whether these are zeros or ones only."""
-    return look.spec.numel <= _LARGEST and look.fingerprint.lanes in _plain_lanes(look.spec.dtype, look.spec.numel)
 
 
 @functools.lru_cache(maxsize=512)

@@ -25,7 +25,7 @@ class RanksReport(Study):
         ranks: whose parts were read.
         mismatches: the first one of each group.
         replicas: what became of state.
-        collectives: how many each rank began.
+        collectives: how many each rank began; empty: not recorded.
         stands: the last collective of each rank, where a rank did not come to its end.
         ends: (rank, why) of those that did not.
         notes: sentences worth reading.
@@ -53,11 +53,12 @@ class RanksReport(Study):
         if self.replicas.drifts:
             return self._drift(self.replicas.drifts[0])
         held, most = self.replicas, max(self.collectives, default=0)
+        called = ", no collective was called" if self.collectives else ""
         checked = (
             f"{count(len(held.equal), 'replica')} equal in {count(held.steps, 'step')}"
-            if held.steps
+            if held.equal
             else "no replica was compared"
-        ) + (f", {count(most, 'collective')} the same on every rank" if most else ", no collective was called")
+        ) + (f", {count(most, 'collective')} the same on every rank" if most else called)
         if self.verdict is Verdict.IDENTICAL:
             return (headline(self.word, checked),)
         ends = "; ".join(f"rank {rank}: {why}" for rank, why in self.ends)
@@ -75,7 +76,10 @@ class RanksReport(Study):
         more = len(self.replicas.drifts) - 1
         return (
             headline(self.word, f"{found.name} holds other bits on {ranks} from step {found.step} on"),
-            ("where", f"{found.site}; equal on all ranks up to step {found.since}"),
+            (
+                "where",
+                f"{found.site or f'before the update of step {found.step}'}; equal on all ranks up to step {found.since}",
+            ),
             (
                 "effect",
                 f"{count(more, 'other replica')} drift later or in the same step" if more else "the only replica",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from whydiff.capturing import targets
-from whydiff.capturing.steps import FILE, StepLog, read_steps
+from whydiff.capturing.steps import FILE, StepLog, ranked, read_steps
 from whydiff.errors import UsageError
 
 Program = Callable[[], Any]
@@ -56,6 +56,13 @@ def side(given: Any) -> Program | StepLog:
     text = str(given)
     if (Path(text) / FILE).is_file():
         return read_steps(text)
+    if ranked(text):
+        raise UsageError(
+            "A log of several ranks is not one run's.",
+            where=text,
+            expected="the log of one rank",
+            next_step=f"compare two ranks' logs, {text}/rank-00000 say, or check all of one run: whydiff ranks {text}",
+        )
     words = shlex.split(text)
     if len(words) > 1 and Path(words[0]).name.startswith("python"):
         words = words[1:]

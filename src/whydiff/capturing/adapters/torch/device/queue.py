@@ -113,8 +113,14 @@ class Queue:
         for line in self._lines.values():
             line.flush()
 
+    def send(self) -> None:
+        """Launch the reading of all that waits, and have what is read copied: `settle` then waits for that alone."""
+        self.flush()
+        for line in self._lines.values():
+            line.send()
+
     def settle(self) -> None:
-        """Wait for the devices, once, and give every ticket its lanes."""
+        """Give every ticket its lanes; waits, once, for the copies that were sent, or for the devices."""
         self.flush()
         for line in self._lines.values():
             line.settle()
@@ -133,6 +139,7 @@ class _Line:
         self.storages: list[torch.UntypedStorage] = []
         self.waiting = 0
         self._given: list[tuple[torch.Tensor, list[Pending]]] = []
+        self._sent: list[tuple[torch.Tensor, list[Pending], torch.cuda.Event]] = []
         self._turn = 0
         self._copied: list[torch.cuda.Event | None] = [None] * _TABLES
         self._tables: Any = None
@@ -203,17 +210,36 @@ class _Line:
         owners += tickets
         return results, first
 
+    def send(self) -> None:
+        """Have the lanes that are read copied to the host, behind what reads them; nothing is waited for."""
+        given, self._given = self._given, []
+        noted_on = torch.cuda.ExternalStream(self.stream, device=self.device)
+        with torch.cuda.device(self.device), torch.cuda.stream(noted_on), torch.inference_mode(False):
+            for results, tickets in given:
+                copy = torch.empty(len(tickets), 2, dtype=torch.int64, pin_memory=True)
+                copy.copy_(results[: len(tickets)], non_blocking=True)
+                event = torch.cuda.Event()
+                event.record()
+                self._sent.append((copy, tickets, event))
+
     def settle(self) -> None:
         """Give every ticket its lanes."""
+        sent, self._sent = self._sent, []
+        for copy, tickets, event in sent:
+            event.synchronize()
+            _give(copy, tickets)
         if not self._given:
             return
         torch.cuda.synchronize(self.device)
         self._reading.clear()
         given, self._given = self._given, []
         for results, tickets in given:
-            lanes = results[: len(tickets)].cpu().numpy().view(np.uint64).tolist()
-            for ticket, (first, second) in zip(tickets, lanes, strict=True):
-                ticket.lanes = first, second
+            _give(results[: len(tickets)].cpu(), tickets)
+
+
+def _give(lanes: torch.Tensor, tickets: Sequence[Pending]) -> None:
+    for ticket, (first, second) in zip(tickets, lanes.numpy().view(np.uint64).tolist(), strict=True):
+        ticket.lanes = first, second
 
 
 def known(lanes: Lanes | Pending | None) -> Lanes | None:

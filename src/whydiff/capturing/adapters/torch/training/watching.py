@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from whydiff.capturing.adapters.torch.dtypes import integer_view, not_comparable, raw
+from whydiff.capturing.adapters.torch.device.queue import Queue, known, usable
+from whydiff.capturing.adapters.torch.dtypes import dtype_name, not_comparable
 from whydiff.capturing.adapters.torch.fingerprints import row_major, spans_lanes
 from whydiff.capturing.adapters.torch.optimizers import parameters_of, settings_of, state_of
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.training.following import Following
 from whydiff.capturing.steps import StepRecord
+from whydiff.errors import collecting, guarded
 
 _SAMPLED = 1024
 """Elements of all parameters together that are kept of every step."""
@@ -28,15 +31,21 @@ class Watching(Following):
 
     Args:
         sink: receives the records, in order, at the latest while the next step runs.
+
+    Attributes:
+        lost: why a step has no record; empty: all have one. The program does not hear of it.
     """
 
     def __init__(self, sink: Callable[[StepRecord], None]) -> None:
         super().__init__()
         self._sink = sink
+        self.lost = ""
         self._losses: list[torch.Tensor] = []
-        self._batch = ""
+        self._batch: list[Lanes] = []
         self._pending: Callable[[], StepRecord] | None = None
         self._of = 0
+        self._queue = Queue()
+        self._known: dict[int, str] = {}
         self._looks: list[Any] = []
         self._hooked: list[int] = []
         self._began = time.perf_counter()
@@ -57,13 +66,15 @@ class Watching(Following):
         self._losses += [loss.detach() for loss in losses if loss.numel() == 1]
 
     def gradients_ready(self, optimizer: torch.optim.Optimizer | None) -> None:
-        if self._of != self.number:  # a step before, whose record was still on a device
-            self._flush()
-        self._look_at_inputs()
-        self._pending, self._of = self._record(optimizer), self.number
+        with collecting(), guarded(f"look at step {self.number}") as guard:
+            if self._of != self.number:  # a step before, whose record was still on a device
+                self._flush()
+            self._look_at_inputs()
+            self._pending, self._of = self._record(optimizer), self.number
+        self.lost = guard.error or self.lost
 
     def ended(self) -> None:
-        self._losses, self._batch = [], ""
+        self._losses, self._batch = [], []
         if self._on_host():
             self._flush()
 
@@ -82,9 +93,15 @@ class Watching(Following):
                 self._looks.append(root.register_forward_pre_hook(self._entered, with_kwargs=True))
 
     def _entered(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        if not torch.compiler.is_compiling() and torch.is_grad_enabled():
-            given = [tensor for _, tensor in tensors_in([args, kwargs]) if tensor.device.type == "cpu"]
-            self._batch = combined([self._batch, *digests(given)])
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        with collecting(), guarded("look at what the model is given") as guard:
+            self.updated_by_hand()
+            self._batch.append(Lanes([tensor for _, tensor in tensors_in([args, kwargs])], self._queue))
+        self.lost = guard.error or self.lost
+
+    def _forms(self, named: Sequence[tuple[str, torch.Tensor]]) -> tuple[str, ...]:
+        return tuple(self._known.get(id(t)) or self._known.setdefault(id(t), form(t)) for _, t in named)
 
     def _record(self, optimizer: torch.optim.Optimizer | None) -> Callable[[], StepRecord]:
         """What is known now; what lies on a device is read when the record is asked for."""
@@ -93,24 +110,27 @@ class Watching(Following):
         slopes = [(i, t.grad) for i, t in enumerate(tensors) if t.is_leaf and t.grad is not None]
         state = list(state_of(optimizer)) if optimizer is not None else []
         kept = [(slot, value) for slot, value in state if isinstance(value, torch.Tensor)]
-        lanes = Lanes([*tensors, *(gradient for _, gradient in slopes), *(value for _, value in kept)])
+        lanes = Lanes([*tensors, *(gradient for _, gradient in slopes), *(value for _, value in kept)], self._queue)
         trained = {id(p) for p in parameters_of(optimizer)} if optimizer is not None else None
         sample, share = sampled(tensors, tensors)
         gradients, _ = sampled(tensors, [t.grad if t.is_leaf else None for t in tensors])
-        losses = list(self._losses)
+        sent, given_to_model = Sent([sample, gradients, *self._losses]), list(self._batch)
         fixed: dict[str, Any] = {
             "number": self.number,
             "names": tuple(names),
+            "forms": self._forms(named),
             "trained": tuple(trained is None or id(t) in trained for t in tensors),
             "settings": settings_of(optimizer) if optimizer is not None else {},
             "random": random_digests(),
-            "batch": self._batch,
             "share": share,
             "seconds": time.perf_counter() - self._began,
         }
 
         def read() -> StepRecord:
-            found = lanes.read()
+            found, batch = lanes.read(), ""
+            for looked_at in given_to_model:
+                batch = combined([batch, *looked_at.read()])
+            weights, slopes_there, *losses = sent.read()
             after = len(tensors) + len(slopes)
             given = dict(zip((i for i, _ in slopes), found[len(tensors) : after], strict=True))
             by_name: dict[str, list[str]] = {}
@@ -121,9 +141,10 @@ class Watching(Following):
                 weights=tuple(found[: len(tensors)]),
                 gradients=tuple(given.get(i, "") for i in range(len(tensors))),
                 state={name: combined(parts) for name, parts in by_name.items()},
+                batch=batch,
                 losses=tuple(loss.item() for loss in losses),
-                sample=sample.numpy(force=True),
-                slopes=gradients.numpy(force=True),
+                sample=weights.numpy(),
+                slopes=slopes_there.numpy(),
                 **fixed,
             )
 
@@ -131,42 +152,77 @@ class Watching(Following):
 
 
 class Lanes:
-    """Digests of many tensors: those on the host at once, those on a device when they are read.
+    """Digests of many tensors: those on the host at once; what reads those on a GPU is launched, and not waited for.
+
+    A tensor that is made of others (a shard with its placement) has the digest of what this process holds of it.
 
     Args:
         tensors: of any layout.
+        queue: of GPUs.
     """
 
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._count = len(tensors)
-        spans, self._host = [], []
-        on_device, self._device = [], []
-        for i, tensor in enumerate(tensors):
-            if not_comparable(tensor):
-                continue
-            if tensor.device.type == "cpu":
-                spans.append(row_major(tensor))
-                self._host.append(i)
-            else:
-                on_device.append(integer_view(raw(tensor.detach())).sum(dtype=torch.int64))  # mod 2⁶⁴, in any order
-                self._device.append(i)
-        self._lanes = spans_lanes(spans)
-        self._sums = torch.stack(on_device) if on_device else None
+    def __init__(self, tensors: Sequence[torch.Tensor], queue: Queue) -> None:
+        pieces = [(i, piece) for i, tensor in enumerate(tensors) for piece in held(tensor)]
+        queued = [(i, queue.add(*row_major(piece))) for i, piece in pieces if usable(piece.device)]
+        now = [(i, piece) for i, piece in pieces if not usable(piece.device)]
+        lanes = spans_lanes([row_major(piece) for _, piece in now])
+        queue.send()
+        self._queue, self._count = queue, len(tensors)
+        self._found = sorted(
+            [*queued, *((i, one) for (i, _), one in zip(now, lanes, strict=True))], key=lambda at: at[0]
+        )
 
     def read(self) -> Digests:
         """A digest per tensor; empty for what cannot be looked at."""
-        found = [""] * self._count
-        for i, lanes in zip(self._host, self._lanes, strict=True):
-            found[i] = f"{lanes[0]:016x}"
-        if self._sums is not None:
-            for i, total in zip(self._device, self._sums.tolist(), strict=True):
-                found[i] = f"{total & 0xFFFFFFFFFFFFFFFF:016x}"
-        return found
+        self._queue.settle()
+        found: list[list[str]] = [[] for _ in range(self._count)]
+        for i, one in self._found:
+            lanes = known(one)
+            found[i].append(f"{lanes[0]:016x}" if lanes else "")
+        return [one[0] if len(one) == 1 else combined(one) if one else "" for one in found]
+
+
+class Sent:
+    """Small tensors on their way to the host; those of a GPU are not waited for before they are read."""
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        self._copies: list[torch.Tensor] = []
+        self._events: dict[torch.device, torch.cuda.Event] = {}
+        for tensor in tensors:
+            if tensor.device.type != "cuda":
+                self._copies.append(tensor.detach().to("cpu", copy=True))
+                continue
+            copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            with torch.cuda.device(tensor.device):
+                copy.copy_(tensor.detach(), non_blocking=True)
+                self._events.setdefault(tensor.device, torch.cuda.Event()).record()
+            self._copies.append(copy)
+
+    def read(self) -> list[torch.Tensor]:
+        """The same, on the host."""
+        for event in self._events.values():
+            event.synchronize()
+        return self._copies
+
+
+def held(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The plain tensors of which this process holds a tensor; none if it cannot be looked at."""
+    wrapper: Any = tensor.detach()
+    if is_traceable_wrapper_subclass(wrapper):
+        names, _ = wrapper.__tensor_flatten__()
+        inner = (getattr(wrapper, name) for name in names)  # a mesh may be among them
+        return [piece for one in inner if isinstance(one, torch.Tensor) for piece in held(one)]
+    return [] if not_comparable(tensor) else [tensor]
+
+
+def form(tensor: torch.Tensor) -> str:
+    """Dtype and sizes of what this process holds of a tensor, e.g. ``float32[4, 8]``."""
+    return " ".join(f"{dtype_name(piece.dtype)}{list(piece.shape)}" for piece in held(tensor))
 
 
 def digests(tensors: Sequence[torch.Tensor]) -> Digests:
     """A digest per tensor."""
-    return Lanes(tensors).read()
+    return Lanes(tensors, Queue()).read()
 
 
 def combined(parts: Iterable[str]) -> str:
@@ -180,18 +236,19 @@ def sampled(tensors: Sequence[torch.Tensor], values: Sequence[torch.Tensor | Non
     Returns:
         float32 `[k]`, with NaN where there is no value; one number.
     """
-    floating = [(t, v) for t, v in zip(tensors, values, strict=True) if t.is_floating_point() and t.numel()]
+    pairs = [(held(t), [] if v is None else held(v)) for t, v in zip(tensors, values, strict=True)]
+    floating = [(of[0], given) for of, given in pairs if len(of) == 1 and of[0].is_floating_point() and of[0].numel()]
     total = sum(t.numel() for t, _ in floating)
     if not total:
         return torch.empty(0), 1.0
     stride = max(1, total // _SAMPLED)
     parts = []
-    for tensor, value in floating:
+    for tensor, given in floating:
         kept = -(-tensor.numel() // stride)
-        if value is None or value.layout is not torch.strided:
+        if len(given) != 1 or given[0].numel() != tensor.numel():
             parts.append(torch.full((kept,), float("nan"), device=tensor.device))
         else:
-            parts.append(value.detach().reshape(-1)[::stride].to(torch.float32))
+            parts.append(given[0].detach().reshape(-1)[::stride].to(torch.float32))
     device = parts[0].device
     found = torch.cat([part.to(device) for part in parts])
     return found, total / len(found)
