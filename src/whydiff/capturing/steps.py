@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def read_steps(folder: str | Path) -> StepLog:
     return StepLog(tuple(steps), complete, str(folder), _ranks(header), note)
 
 
-def ranked(path: str | Path) -> bool:
+def ranked(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds logs of steps of several ranks."""
     return any((folder / FILE).is_file() for folder in parts(path).values())
 

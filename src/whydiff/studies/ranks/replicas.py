@@ -141,9 +141,9 @@ def logged(logs: Mapping[int, StepLog]) -> Replicas:
     for number in shared:
         looks = {rank: _digests(found[number]) for rank, found in steps.items()}
         for name in set.intersection(*(set(of_rank) for of_rank in looks.values())):
-            found = {rank: of_rank[name] for rank, of_rank in looks.items()}
-            if len({one.form for one in found.values()}) == 1:
-                held[name][number] = found
+            of_ranks = {rank: of_rank[name] for rank, of_rank in looks.items()}
+            if len({one.form for one in of_ranks.values()}) == 1:
+                held[name][number] = of_ranks
     drifts, equal, never = list[Drift](), list[str](), list[str]()
     for name, of_name in held.items():
         begins, replica = _begins(of_name, lambda one: one.digest)
