@@ -175,10 +175,10 @@ def _begins(held: Mapping[int, Mapping[int, Held]], bits: Callable[[Held], Hasha
     """The first step at which a replica is none any more; and whether it ever was one."""
     since, alike = -1, True
     for step, looks in held.items():
-        found = {rank: bits(look) for rank, look in looks.items()}
-        same = len({*found.values()}) == 1
+        of_ranks: dict[int, Hashable] = {rank: bits(look) for rank, look in looks.items()}
+        same = len({*of_ranks.values()}) == 1
         if not same and since >= 0:
-            return _Begins(step, since, _odd(found)), True
+            return _Begins(step, since, _odd(of_ranks)), True
         alike = alike and same
         if same and (since >= 0 or not next(iter(looks.values())).is_plain):
             since = step
