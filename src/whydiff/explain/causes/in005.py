@@ -31,8 +31,9 @@ class ResultOverwritten(CauseRule):
         reference reads; an op in between changes that memory in place; a copy may stand in the way in the reference.
 
     Look-alikes:
-        ST006 if a module's setting chooses the op in place. FO007 if a step is left out that changes numbers. IN004
-        if another run's value is read that nobody overwrote.
+        ST006 if a module's setting chooses the op in place. FO003 and FO007 if a step is left out that changes numbers: what
+        it writes is for nobody else, and the reference has no such op there. IN004 if another run's value is read that
+        nobody overwrote.
 
     Example:
         A state that is updated in place is collected at every step, with and without a copy.
@@ -67,6 +68,8 @@ class ResultOverwritten(CauseRule):
         found = [read for read in readers_of(case, ours.index, theirs.index) if _wrote(made, read) is not None]
         if not found or not any(theirs.reads[i].storage == found[0].storage for i in theirs.mutates):
             return None
+        if not _is_of_use(case, theirs, found):
+            return None  # nothing else takes up what it writes, and the reference has no such op: a step of one side
         written = _wrote(made, found[0])
         assert written is not None
         evidence = Evidence(
@@ -127,6 +130,15 @@ class ResultOverwritten(CauseRule):
 
         yield lambda: in_place(0.5), lambda: in_place(0.25)
         yield lambda: one_of(1), lambda: one_of(3)
+
+
+def _is_of_use(case: Case, theirs: Call, found: list[Event]) -> bool:
+    """Whether what is written over is meant for others than those that should not read it, or the reference writes it too."""
+    if any(pair.candidate == theirs.index for pair in case.alignment.pairs):
+        return True
+    mine = {event.site for event in found}
+    later = (event for call in case.candidate.calls[theirs.index + 1 :] for event in call.reads)
+    return any(event.producer == theirs.index and event.site not in mine for event in later)
 
 
 def _made(case: Case, ours: Call) -> Call | None:

@@ -8,7 +8,8 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._carried import Seam, seam
-from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._copied import Copied, copied_over
+from whydiff.explain.causes._explained import Finding, View, causes_of, explained_calls, grouped
 from whydiff.explain.causes._flow import read_from
 from whydiff.explain.causes._looks import leaves
 from whydiff.explain.causes._state import listed
@@ -32,7 +33,8 @@ class CarriedValueReplaced(CauseRule):
         The ops that only one side has before the value is taken up read nothing but tensors from outside (a checkpoint,
         weights, constants) or nothing at all, and the other side's value was made by its ops. Or a value was carried from
         round to round on both sides (the same op made it of its own last one and of the same tensors), one side goes on
-        with it, and the other reads something else and nothing of its own any more.
+        with it, and the other reads something else and nothing of its own any more. Or a copy that the candidate alone has
+        fills memory with what is made of earlier values, where the reference goes on with the one that they led to.
 
     Look-alikes:
         TR002 if a torch optimizer begins a step with other state. IN001 if both sides read it from outside. FO006 if both
@@ -65,6 +67,9 @@ class CarriedValueReplaced(CauseRule):
         lost = seam(view)
         if lost is not None:
             return _lost(view, lost)
+        copied = copied_over(view.case, view.origin)
+        if copied is not None and view.exchange_step() == view.replace_op():  # else it is a step, and proven as one
+            return _filled(copied)
         counts = [len(calls) for calls in view.seen.calls]
         if view.origin.kind != "region" or min(counts) or not max(counts) or view.one_function:
             return None
@@ -86,8 +91,14 @@ class CarriedValueReplaced(CauseRule):
         return Finding(self.code, SIDES[side], Verdict.SEMANTIC, (evidence,), view.replace_op(), facts)
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per side."""
-        return causes_of(case, self.code, self.name, _remedy)
+        """One cause per side, and one for all memory that is filled from another value than the one come to."""
+        yield from causes_of(case, self.code, self.name, _remedy)
+        known = explained_calls(case)
+        origins = [origin for origin in case.localization.origins if origin.calls not in known]
+        found = [(origin, copied) for origin in origins if (copied := copied_over(case, origin)) is not None]
+        if found:
+            group = [(origin, _filled(copied)) for origin, copied in found]
+            yield from grouped([group], self.code, self.name, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """A moving average that begins anew from the first value."""
@@ -164,6 +175,22 @@ def _lost(view: View, found: Seam) -> Finding:
         given = view.replace_op()
     facts = {"side": SIDES[side], "other": SIDES[1 - side]}
     return Finding(CarriedValueReplaced.code, SIDES[side], Verdict.SEMANTIC, (evidence,), given, facts)
+
+
+def _filled(found: Copied) -> Finding:
+    others = [call for call in found.made_of if call.index != found.own.index]
+    evidence = Evidence(
+        f"{found.copy.site} fills memory, that is read on, with what is made of {len(found.made_of)} earlier "
+        f"value(s), the first by {others[0].site}; the reference goes on with what corresponds to {found.own.site}",
+        {
+            "copy": str(found.copy.site),
+            "own": str(found.own.site),
+            "made_of": [str(call.site) for call in found.made_of],
+        },
+    )
+    facts = {"side": SIDES[1], "other": SIDES[0]}
+    says = "the candidate goes on with values of other times (an average, an older copy), the reference with its latest"
+    return Finding(CarriedValueReplaced.code, "copied", Verdict.SEMANTIC, (evidence,), found.given, facts, says=says)
 
 
 def _remedy(finding: Finding) -> Remedy:
