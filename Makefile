@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 BROWSER := playwright axe-playwright-python
-.PHONY: help venv demo browser test slow lint format docs bench bench-peers gpu bench-gpu corpus clean venvs-matrix venv-colbert site product
+.PHONY: help venv demo browser test quick slow lint format docs bench bench-peers gpu bench-gpu corpus clean venvs-matrix venv-colbert site product
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -31,7 +31,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## the same model loaded in two ways gives different logits: find out why
 	$(BIN)/whydiff demo
 
-test: lint ## lint, then the tests
+test: $(STAMP) ## lint and, beside it, the tests
+	@$(MAKE) --no-print-directory -j 2 lint quick
+
+quick: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations=10
 
 slow: $(STAMP) ## the tests that compile on a ladder, start many processes or fill memory
