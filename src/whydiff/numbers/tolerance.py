@@ -272,11 +272,27 @@ def scaled_tolerance(tolerance: Tolerance, size: float) -> Tolerance:
     return Tolerance(tolerance.rtol, atol, f"{tolerance.source}, scaled to its size")
 
 
+ARTIFACT_WRITTEN = 5
+"""Significant decimal digits up to which a lone number was written by hand: 0.999 and 0.9995 are two settings, although they
+are within one part in a thousand. A measured number has more."""
+
+
+def lone_tolerance(reference: float, candidate: float) -> Tolerance:
+    """What is allowed between two numbers that stand alone: relative to themselves, and nothing between two settings."""
+    rtol = ARTIFACT_TOLERANCES[""][0]
+    if all(float(f"{value:.{ARTIFACT_WRITTEN}g}") == value for value in (reference, candidate)):
+        return Tolerance(0.0, 0.0, "numbers of few digits")
+    return Tolerance(rtol, 0.0, "stored numbers")
+
+
 ARTIFACT_MOVED = 0.1
 """Relative L2 error below which the numbers of one shape did not change places (of unrelated ones it is 1.4). A choice."""
 
 ARTIFACT_UNITS = 4.0
 """Units of roundoff within which two numbers that were rounded once each are one computation's."""
+
+ARTIFACT_QUANTISED = 8
+"""Numbers from which a scale that fits them all is no chance: one alone always has a scale."""
 
 ASSIGNMENT_SHARE = 0.9
 """Least share of sampled rows whose stored code is their nearest codebook row (in float64) before codebook and
@@ -366,6 +382,9 @@ LOGPROB_LEADING = 0.9
 
 LOGPROB_CERTAIN = 1e-6
 """A log-probability nearer to 0 is that of a distribution with one token."""
+
+LOGPROB_CONSTANT = 1e-3
+"""Relative spread up to which numbers are one constant. A choice."""
 
 LOGPROB_NUCLEUS = 0.01
 """Share of tokens with probability 1 on one side only from which a cut may be a nucleus: top-k leaves none but for k = 1."""

@@ -127,3 +127,68 @@ def test_nothing_compared_is_no_agreement(tmp_path: Path) -> None:
     for side in "ab":
         (tmp_path / side).mkdir()
     assert compare_artifacts(tmp_path / "a", tmp_path / "b").status == "not compared"
+
+
+def _texts(both: Pair, *texts: str) -> tuple[str, str, str]:
+    for path, text in zip(both, texts, strict=True):
+        path.write_text(text)
+    found = compare_artifacts(*both)
+    return found.status, found.reason, " ".join(item.reason for file in found.files for item in file.items)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "status"),
+    [
+        ('{"eps": 1e-5}', '{"eps": 1e-6}', "differs"),
+        ('{"beta": 0.999}', '{"beta": 0.9995}', "differs"),
+        ('{"theta": 500000.0}', '{"theta": 499990.0}', "differs"),
+        ('{"loss": 0.123456789}', '{"loss": 0.123456788}', "within tolerance"),
+        ('{"loss": 1.23456789e-7}', '{"loss": 1.3e-7}', "differs"),
+        ('{"x": -0.0}', '{"x": 0.0}', "within tolerance"),
+        ('{"x": NaN}', '{"x":  NaN}', "identical"),
+        ('{"a": 1, "a": 2}', '{"a": 3, "a": 2}', "differs"),
+        ('{"f": [1, 1.5]}', '{"f": [1.0, 1.5]}', "identical"),
+    ],
+)
+def test_a_number_that_stands_alone_is_judged_by_itself(
+    ours: str, theirs: str, status: str, pair: Callable[[str], Pair]
+) -> None:
+    assert _texts(pair("config.json"), ours, theirs)[0] == status
+
+
+def test_a_lone_number_of_another_type_is_not_said_to_differ_in_value(pair: Callable[[str], Pair]) -> None:
+    status, _, why = _texts(pair("config.json"), '{"eps": 1}', '{"eps": 1.0}')
+    assert status == "differs" and why == "the values are equal, int and float are not"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "status"),
+    [
+        ("zip,v\n007,1\n008,2\n", "zip,v\n7,1\n8,2\n", "differs"),
+        ("h,v\n18446744073709551610,1\n2,2\n", "h,v\n18446744073709551611,1\n2,2\n", "differs"),
+        ("a,v\n1, 2\n", "a,v\n1,2\n", "identical"),
+        ("a,v\n1,2.50\n", "a,v\n1,2.5\n", "identical"),
+    ],
+)
+def test_a_field_that_is_no_number_stays_a_text(
+    ours: str, theirs: str, status: str, pair: Callable[[str], Pair]
+) -> None:
+    found, reason, _ = _texts(pair("x.csv"), ours, theirs)
+    assert found == status and (status == "differs" or reason == "no value differs in 1 files")
+
+
+def test_rows_in_another_order_are_told(pair: Callable[[str], Pair]) -> None:
+    both = pair("x.csv")
+    assert _texts(both, "id,v\n1,1\n2,2\n", "id,v\n2,2\n1,1\n")[:2] == ("identical", "no value differs in 1 files")
+    assert "the order of rows" in {count.what for count in compare_artifacts(*both).not_compared}
+
+
+def test_a_conjugate_that_was_saved_lazily_is_no_equal(pair: Callable[[str], Pair]) -> None:
+    import torch
+
+    both, value = pair("x.pt"), torch.complex(torch.ones(4), torch.arange(1.0, 5.0))
+    torch.save({"w": value.conj(), "v": value.clone().conj().imag}, both[0])
+    torch.save({"w": value, "v": value.imag.clone()}, both[1])
+    assert compare_artifacts(*both).status == "differs"
+    torch.save({"w": value.conj().resolve_conj(), "v": -value.imag}, both[1])
+    assert compare_artifacts(*both).status == "identical"

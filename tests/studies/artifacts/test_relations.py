@@ -155,3 +155,32 @@ def test_bfloat16_of_another_format_is_a_cast(tmp_path: Path) -> None:
     item = only(compare_artifacts(tmp_path / "a.safetensors", tmp_path / "b.pt"))
     assert item.relation is not None and "bfloat16" in item.relation.detail
     assert np.array_equal(W.astype(ml_dtypes.bfloat16).astype(np.float32), torch.from_numpy(W).bfloat16().float())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (np.ones((30, 30), np.int16), np.random.default_rng(2).uniform(0.6, 1.4, (30, 30)).astype(np.float32)),
+        (np.arange(1, 31, dtype=np.int16)[:, None], np.random.default_rng(3).uniform(1, 9, (30, 1)).astype(np.float32)),
+        (np.abs(W[:, :1]), np.ones((12, 1), np.float32)),
+        (np.abs(W[:1]), np.ones((1, 8), np.float32)),
+    ],
+)
+def test_what_any_numbers_would_fit_is_no_relation(tmp_path: Path, ours: Any, theirs: Any) -> None:
+    assert only(compared(tmp_path, {"w": ours}, {"w": theirs})).relation is None
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_a_scale_is_found_where_there_is_one(tmp_path: Path, axis: int | None) -> None:
+    values = np.random.default_rng(4).standard_normal((64, 32)).astype(np.float32)
+    scale = np.abs(values).max(axis, keepdims=True) / 127
+    item = only(compared(tmp_path, {"w": values}, {"w": np.round(values / scale).astype(np.int8)}))
+    assert item.relation is not None and item.relation.kind == "quantised"
+    wrong = np.round(values / scale)
+    wrong[5, 5] += 3
+    assert only(compared(tmp_path, {"w": values}, {"w": wrong.astype(np.int8)})).relation is None
+
+
+def test_tensors_under_other_names_are_not_said_to_differ(tmp_path: Path) -> None:
+    found = compared(tmp_path, {"a": W}, {"b": W})
+    assert found.status == "differs" and found.reason == "tensors have other names in 1 of 1 files"

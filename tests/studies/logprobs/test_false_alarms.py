@@ -80,3 +80,68 @@ def test_the_report_draws_the_ratio_by_position_and_what_rounding_explains(tmp_p
     for title in ("Tokens by log r", "What is left, by position", "|log r| by position", "bfloat16 explains"):
         assert title in page
     assert sum(many for _, _, many in found.statistics.histogram) == found.statistics.all.tokens
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda values: np.trunc(values * 1e4) / 1e4,
+        lambda values: np.floor(values * 1e6) / 1e6,
+        lambda values: values * (1 - 2**-52),
+        lambda values: values - 0.01,
+    ],
+)
+def test_digits_that_one_side_cuts_and_a_constant_are_no_cut_distribution_and_no_temperature(cut: Any) -> None:
+    found = whydiff.compare_logprobs(side(ENGINE), side(cut(ENGINE)))
+    assert names(found) == []
+
+
+def test_a_distribution_that_is_cut_is_still_told_where_few_digits_are_kept() -> None:
+    kept = np.random.default_rng(5).uniform(0.9, 1.0, ENGINE.shape)
+    found = whydiff.compare_logprobs(side(ENGINE), side(np.round(ENGINE - np.log(kept), 4)))
+    assert names(found) == ["truncated"]
+
+
+def test_another_base_is_one_mistake_and_not_two() -> None:
+    assert names(whydiff.compare_logprobs(side(ENGINE), side(ENGINE / np.log(2)))) == ["unit"]
+
+
+def test_values_of_other_tokens_are_no_multiple() -> None:
+    likely, unlikely = (base - np.random.default_rng(6).exponential(0.5, ENGINE.shape) for base in (-0.5, -8.0))
+    assert "unit" not in names(whydiff.compare_logprobs(side(likely), side(unlikely[:, ::-1])))
+
+
+def _longer(steps: Any, sizes: list[int], key: str) -> LogprobComparison:
+    """Sequences whose noise grows with the position, some of them longer than others."""
+    noise = 2e-4 * np.random.default_rng(7).standard_normal((60, TOKENS)) * np.arange(1, TOKENS + 1)
+    values = -np.random.default_rng(8).exponential(2.0, (60, TOKENS)) - 0.5
+    sides = []
+    for every in (values, values + noise):
+        rows = [row[:size].tolist() for row, size in zip(every, sizes, strict=True)]
+        ids = [[n * TOKENS + m for m in range(size)] for n, size in enumerate(sizes)]
+        sides.append({"id": list(range(60)), "token_ids": ids, "logprobs": rows, key: steps})
+    return whydiff.compare_logprobs(*sides)
+
+
+@pytest.mark.parametrize("key", ["step", "worker"])
+def test_longer_sequences_make_no_stale_weights_and_no_worker(key: str) -> None:
+    groups = [n // 12 for n in range(60)]
+    sizes = [6 + 8 * group if key == "step" else 6 + 34 * (group == 4) for group in groups]
+    assert names(_longer(groups, sizes, key)) == []
+
+
+def test_what_float32_explains_is_neither_stale_nor_a_worker() -> None:
+    grows = np.repeat([1e-6, 2e-6, 4e-6, 3e-5], SEQUENCES // 4)[:, None]
+    for key in ("step", "worker"):
+        extra = {key: [n * 4 // SEQUENCES for n in range(SEQUENCES)]}
+        found = whydiff.compare_logprobs(side(ENGINE, **extra), side(ENGINE + 100 * NOISE * grows, **extra))
+        assert names(found) == [] and found.verdict is Verdict.ROUNDING
+
+
+def test_the_level_of_rounding_is_that_of_the_largest_change_too() -> None:
+    other = ENGINE + 1e-4 * NOISE
+    other[3, 7] -= 0.2
+    found = whydiff.compare_logprobs(side(ENGINE), side(other))
+    noise = found.result("noise")
+    assert noise is not None and "bfloat16" in noise.says() and "at most" in noise.says()
+    assert "float32" in whydiff.compare_logprobs(side(ENGINE), side(ENGINE + 1e-4 * NOISE)).results[-1].says()

@@ -80,15 +80,36 @@ def _parquet(path: Path) -> Opened:
 
 
 def _csv(path: Path) -> Opened:
-    from pyarrow import csv
+    from pyarrow import csv, string
 
     # Only an empty field is a null: pyarrow would take "nan" and "NA" for one, too.
     table = csv.read_csv(path, convert_options=csv.ConvertOptions(null_values=[""]))
+    if len(set(table.column_names)) == table.num_columns:
+        texts = csv.ConvertOptions(
+            null_values=[""], strings_can_be_null=True, column_types=dict.fromkeys(table.column_names, string())
+        )
+        written = csv.read_csv(path, convert_options=texts)
+        for number, name in enumerate(table.column_names):
+            if _loses(table.column(name), written.column(name)):
+                table = table.set_column(number, name, written.column(name))
 
     def batches(name: str) -> Iterator[Any]:
         yield from table.column(name).chunks
 
     return table.num_rows, [(field.name, field.type) for field in table.schema], batches
+
+
+def _loses(numbers: Any, texts: Any) -> bool:
+    """Whether fields are something else than the numbers that pyarrow reads: 007 is not 7, and a long id is no float64."""
+    from pyarrow import compute, string, types
+
+    if types.is_integer(numbers.type):
+        same = compute.equal(compute.utf8_trim_whitespace(texts), numbers.cast(string()))
+        return not compute.all(same, min_count=0).as_py()
+    if types.is_floating(numbers.type):
+        long = compute.match_substring_regex(texts, r"^\s*[-+]?[0-9]{16,}\s*$")
+        return bool(compute.any(long, min_count=0).as_py())
+    return False
 
 
 class _Table:

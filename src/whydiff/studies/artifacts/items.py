@@ -9,7 +9,7 @@ from typing import Any
 
 from whydiff.numbers.comparison import take
 from whydiff.numbers.metrics import Statistics, common_dtype, known_dtypes, measure_shares
-from whydiff.numbers.tolerance import Tolerance, artifact_tolerance, scaled_tolerance
+from whydiff.numbers.tolerance import Tolerance, artifact_tolerance, lone_tolerance, scaled_tolerance
 from whydiff.studies.artifacts.records import Item, Kind, Status
 from whydiff.studies.artifacts.relations import in_c_order
 from whydiff.studies.artifacts.sources import FileRange, Stored, real_bits
@@ -130,17 +130,21 @@ def _judged(found: Statistics, exact: bool, other_dtype: str) -> tuple[Status, s
 
 
 def compare_values(name: str, reference: Any, candidate: Any, table: Tolerances | None = None) -> Item | None:
-    """One scalar of both sides; None if they are equal. Two floats are judged by the tolerance of float64."""
-    if type(reference) is type(candidate) and (reference == candidate or reference is candidate):
+    """One scalar of both sides; None if they are equal, down to the sign of a zero.
+
+    Two floats are judged by the tolerance of float64, without its absolute part: a learning rate of 1e-4 is not one of 2e-4.
+    Numbers of few digits were written by somebody (a setting, not a measurement) and agree only if they are equal.
+    """
+    if type(reference) is type(candidate) and _same(reference, candidate):
         return None
     kind: Kind = "value"
     item: dict[str, Any] = {"name": name, "kind": kind, "reference": shown(reference), "candidate": shown(candidate)}
     both_floats = isinstance(reference, float) and isinstance(candidate, float)
-    if both_floats and math.isnan(reference) and math.isnan(candidate):
-        return None
     if not both_floats or not (math.isfinite(reference) and math.isfinite(candidate)):
-        return Item(**item, status="differs", reason="the values differ")
-    allowed = artifact_tolerance("float64", table)
+        types = f"the values are equal, {type(reference).__name__} and {type(candidate).__name__} are not"
+        equal = type(reference) is not type(candidate) and reference == candidate
+        return Item(**item, status="differs", reason=types if equal else "the values differ")
+    allowed = artifact_tolerance("float64", table) if table else lone_tolerance(reference, candidate)
     distance = abs(candidate - reference)
     within = distance <= allowed.atol + allowed.rtol * abs(reference)
     return Item(
@@ -156,6 +160,12 @@ def compare_values(name: str, reference: Any, candidate: Any, table: Tolerances 
         atol=allowed.atol,
         tolerance=allowed.source,
     )
+
+
+def _same(reference: Any, candidate: Any) -> bool:
+    if isinstance(reference, float | complex):
+        return repr(reference) == repr(candidate)  # zeros have a sign, and NaN is NaN
+    return bool(reference is candidate or reference == candidate)
 
 
 def shown(value: Any) -> str:

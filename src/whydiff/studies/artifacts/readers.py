@@ -177,16 +177,26 @@ def _json(path: Path) -> Content:
     def constant(name: str) -> float:
         return float(name.replace("Infinity", "inf"))
 
+    decoder = json.JSONDecoder(parse_constant=constant, object_pairs_hook=_once)
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".jsonl":
             lines = text.split("\n")  # not splitlines(): U+2028 is a letter of a line
-            document: Any = _named([json.loads(line, parse_constant=constant) for line in lines if line.strip()])
+            document: Any = _named([decoder.decode(line) for line in lines if line.strip()])
         else:
-            document = json.loads(text, parse_constant=constant)
+            document = decoder.decode(text)
         return Content(*_flattened(document, len(text)))
     except (ValueError, RecursionError, OSError) as error:
         raise damaged(path, error) from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a key that stands twice nobody knows which value counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n]))
+        raise ValueError(f"an object has the key {twice[:60]!r} twice")
+    return found
 
 
 def _named(rows: list[Any]) -> Any:
@@ -218,13 +228,15 @@ def _entries(value: Any) -> Iterable[tuple[str | int, Any]] | None:
 
 
 def _array(value: Any) -> np.ndarray[Any, Any] | None:
-    """A list of whole numbers or of floats as an array; None for anything else."""
+    """A list of whole numbers or of floats as an array; None for anything else. A float may be written as ``1``."""
     if not isinstance(value, list) or not value:
         return None
     kinds = {type(item) for item in value}
     if kinds == {int} and all(-(2**63) <= item < 2**63 for item in value):
         return np.array(value, np.int64)
-    return np.array(value, np.float64) if kinds and kinds <= {float} else None
+    if kinds == {float} or (kinds == {int, float} and all(type(n) is float or abs(n) <= 2**53 for n in value)):
+        return np.array(value, np.float64)
+    return None
 
 
 _READERS: dict[str, Callable[[Path], Content]] = {

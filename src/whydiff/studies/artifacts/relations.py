@@ -17,7 +17,7 @@ import numpy as np
 from whydiff.numbers.casts import proven_cast
 from whydiff.numbers.metrics import values
 from whydiff.numbers.rearrangement import candidates
-from whydiff.numbers.tolerance import ARTIFACT_MOVED, ARTIFACT_UNITS, UNIT_ROUNDOFF
+from whydiff.numbers.tolerance import ARTIFACT_MOVED, ARTIFACT_QUANTISED, ARTIFACT_UNITS, UNIT_ROUNDOFF
 from whydiff.records import Payload
 from whydiff.studies.artifacts.records import Relation
 from whydiff.studies.artifacts.sources import InMemory, Stored
@@ -196,7 +196,9 @@ def _scaled(a: Array, b: Array, unit: float) -> Relation | None:
 
 def _normalised(a: Array, b: Array, unit: float) -> Relation | None:
     """Each row, or each column, has the length 1 on one side and the same direction."""
-    for axis in (1, 0) if a.ndim == 2 else ():
+    for axis in (
+        (1, 0) if a.ndim == 2 and min(a.shape) > 1 else ()
+    ):  # a single number has a length of its own, and no direction
         for side, raw, unit_rows in (("candidate", a, b), ("reference", b, a)):
             lengths = [np.sqrt((part * part).sum(axis, keepdims=True)) for part in (raw, unit_rows)]
             if not all(length.all() for length in lengths) or np.ptp(lengths[0]) <= ARTIFACT_UNITS * unit:
@@ -235,13 +237,34 @@ def _quantised(a: Array, b: Array, reference: Stored, candidate: Stored) -> Rela
         return Relation(kind="quantised", detail=" and ".join(packed)) if fits else None
     for axis in _axes(a):
         whole, real = (a, b) if reference.is_integer else (b, a)
-        square = (whole * whole).sum(axis, keepdims=True)
-        scale = (whole * real).sum(axis, keepdims=True) / np.where(square, square, 1)
-        if scale.any() and (np.abs(real - scale * whole) <= 0.5 * np.abs(scale) * (1 + ARTIFACT_UNITS * 2**-8)).all():
+        scale = _scales(whole, real, axis)
+        if scale is not None:
             one = scale.size == 1
             what = "one scale" if one else f"{scale.size} scales"
             return Relation(kind="quantised", factor=_round(float(scale.reshape(-1)[0])) if one else None, detail=what)
     return None
+
+
+def _scales(whole: Array, real: Array, axis: tuple[int, ...]) -> Array | None:
+    """A scale for each part, times which every whole number is within half a scale of its real one; None: there is none.
+
+    Whole numbers of less than three kinds, or fewer than `ARTIFACT_QUANTISED` in a part, have such a scale by chance.
+    """
+    numbers = math.prod(whole.shape[n] for n in axis)
+    if numbers < ARTIFACT_QUANTISED or np.ptp(whole, axis=axis).max() < 2:
+        return None
+    size, real = np.abs(whole), real * np.where(whole < 0, -1.0, 1.0)
+    reach = np.where(whole == 0, np.abs(real), real)
+    room = 1 + ARTIFACT_UNITS * UNIT_ROUNDOFF["bfloat16"]
+    least = (reach / (size + 0.5)).max(axis, keepdims=True) / room
+    most = np.where(size > 0, reach / np.maximum(size - 0.5, 0.5), np.inf).min(axis, keepdims=True) * room
+    held = size.max(axis, keepdims=True) > 0
+    fits = np.where(held, (most > 0) & (least <= most), least <= 0)
+    if not fits.all() or not held.any():
+        return None
+    square = (size * size).sum(axis, keepdims=True)
+    found: Array = np.clip((size * real).sum(axis, keepdims=True) / np.where(square, square, 1), least, most)
+    return np.where(held, found, 0.0)
 
 
 def _axes(a: Array) -> Iterator[tuple[int, ...]]:

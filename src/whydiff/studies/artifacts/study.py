@@ -106,7 +106,7 @@ class _Study:
             reference,
             candidate,
             status,
-            _reason(differing, len(files), missing, extra, unseen),
+            _reason(differing, len(files), missing, extra, unseen, "value" if self.left_out else "bit"),
             tuple(differing),
             len(files) - len(differing),
             missing,
@@ -157,6 +157,8 @@ class _Study:
         ours, theirs, lone, note = by_id(*contents)
         items, identical = self.items(path, ours, theirs)
         items += lone
+        if note:
+            self.left_out.setdefault(("the order of rows", note), []).append(path)
         if not items and self.by_bytes(pair):
             what = "bytes that hold no number and no value", "they differ: padding, headers, the order of entries"
             self.left_out.setdefault(what, []).append(path)
@@ -258,6 +260,11 @@ def _moved(match: Counterpart, ours: Mapping[str, Stored], theirs: Mapping[str, 
     )
 
 
+def _is_moved(item: Item) -> bool:
+    """Whether numbers are under another name, or in another tensor, and equal."""
+    return item.relation is not None and item.relation.kind in ("renamed", "fused", "split")
+
+
 def _unread(name: str, ours: Content, theirs: Content) -> str:
     """Why a tensor could not be judged."""
     where = "on either side" if name in ours.skipped and name in theirs.skipped else "on a side"
@@ -304,12 +311,14 @@ def _worst(statuses: list[Status], lone_files: bool) -> Status:
 
 
 def _reason(
-    differing: list[ArtifactFile], total: int, missing: tuple[str, ...], extra: tuple[str, ...], unseen: int
+    differing: list[ArtifactFile], total: int, missing: tuple[str, ...], extra: tuple[str, ...], unseen: int, none: str
 ) -> str:
     parts = []
+    moved = sum(any(_is_moved(i) for i in f.items) for f in differing)
+    parts += [f"tensors have other names in {moved} of {total} files"] if moved else []
     for kind, what in (("integer", "integers"), ("float", "floats"), ("value", "values"), ("bytes", "bytes")):
         for status in ("differs", "within tolerance"):
-            n = sum(any(i.kind == kind and i.status == status for i in f.items) for f in differing)
+            n = sum(any(i.kind == kind and i.status == status and not _is_moved(i) for i in f.items) for f in differing)
             if n:
                 how = "differ" if status == "differs" else "are within tolerance"
                 parts.append(f"{what} {how} in {n} of {total} files")
@@ -318,6 +327,6 @@ def _reason(
     parts += [f"{len(missing)} files are missing"] if missing else []
     parts += [f"{len(extra)} files are extra"] if extra else []
     if not parts:
-        parts.append(f"no bit differs in {total} files" if total else "there is no file to compare")
+        parts.append(f"no {none} differs in {total} files" if total else "there is no file to compare")
     parts += [f"{unseen} links and other entries were not looked into"] if unseen else []
     return "; ".join(parts)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from whydiff.capturing.adapters.torch.dtypes import _UNSIGNED, dtype_name, not_comparable, raw
+from whydiff.capturing.adapters.torch.dtypes import _UNSIGNED, dtype_name, not_comparable
 from whydiff.capturing.store.nested import named_leaves
 from whydiff.errors import TraceFormatError, WhydiffError
 from whydiff.records import Payload
@@ -138,7 +138,7 @@ def _repeats(tensor: torch.Tensor) -> str:
 
 def _payload(tensor: torch.Tensor, mapped: Sequence[tuple[int, int]]) -> tuple[Payload, bool]:
     name = dtype_name(tensor.dtype)
-    dense = raw(tensor.detach()).contiguous()
+    dense = tensor.detach().resolve_conj().resolve_neg().contiguous()
     if name in ("bfloat16", "complex32") or name.startswith("float8"):
         width = dense.element_size()
         bits: Any = dense.reshape(-1).view(_UNSIGNED[width]).numpy().view(f"u{width}").reshape(tuple(dense.shape))

@@ -37,12 +37,12 @@ def worker(pairs: Pairs, inside: Callable[[Pairs], tuple[Result, ...]]) -> tuple
     named = pairs.worker is not None and len(pairs.workers) > 1
     group = pairs.worker[pairs.sequence] if named and pairs.worker is not None else pairs.sequence
     change = odds_change(pairs)
-    sizes, counts = _sizes(change, group)
+    sizes, counts = _sizes(_at_common_places(change, group, pairs.position), group)
     known = np.flatnonzero(counts >= LOGPROB_TOKENS)
     if len(known) < 2:
         return Worker(found=False, tested=False, named=named), pairs
     typical = float(np.sort(sizes[known])[(len(known) - 1) // 2])
-    least = LOGPROB_NOISE["bfloat16"] if not named or typical <= EPS else 0.0
+    least = LOGPROB_NOISE["bfloat16" if not named or typical <= EPS else "float32"]
     off = known[(sizes[known] > LOGPROB_EXPLAINED * typical) & (sizes[known] > least)]
     off = np.array([n for n in off.tolist() if _surely(sizes[n] / max(typical, 1e-30), counts[n])], np.int64)
     if not off.size or (not named and not _gap(sizes[known], off.size)):
@@ -65,7 +65,7 @@ def stale(pairs: Pairs) -> tuple[Stale, Pairs]:
     if pairs.step is None:
         return Stale(found=False, tested=False), pairs
     steps, group = np.unique(pairs.step[pairs.sequence], return_inverse=True)
-    sizes, counts = _sizes(odds_change(pairs), group)
+    sizes, counts = _sizes(_at_common_places(odds_change(pairs), group, pairs.position), group)
     third = len(steps) // 3
     if third < 1 or counts.min() < LOGPROB_TOKENS:
         return Stale(found=False, tested=False), pairs
@@ -73,7 +73,12 @@ def stale(pairs: Pairs) -> tuple[Stale, Pairs]:
     growth = last / max(first, EPS)
     rank = _spearman(np.arange(len(steps)), sizes)
     tokens = int(min(counts[:third].sum(), counts[-third:].sum()))
-    found = growth >= LOGPROB_GROWTH and rank >= LOGPROB_MONOTONE and _surely(growth, tokens)
+    found = (
+        last > LOGPROB_NOISE["float32"]
+        and growth >= LOGPROB_GROWTH
+        and rank >= LOGPROB_MONOTONE
+        and _surely(growth, tokens)
+    )
     result = Stale(found=found, steps=tuple(steps.tolist()), sizes=tuple(sizes.tolist()), growth=growth, rank=rank)
     return result, pairs.only(group == 0) if found else pairs
 
@@ -104,6 +109,23 @@ def padded(pairs: Pairs) -> tuple[Padded, Pairs]:
         found=found, known="tokens" if pairs.pads is not None else "lengths", size=size, others=others, rank=rank
     )
     return result, pairs.only(~has) if found else pairs
+
+
+def _at_common_places(change: Array, group: Array, position: Array) -> Array:
+    """The changes at positions that every group of some size reaches, else NaN; as they are where too few are common.
+
+    Noise grows with the position, and some groups have longer sequences than others.
+    """
+    keep = np.isfinite(change)
+    counts = np.bincount(group[keep], minlength=int(group.max()) + 1 if group.size else 1)
+    furthest = np.zeros(len(counts), np.int64)
+    np.maximum.at(furthest, group[keep], position[keep])
+    known = counts >= LOGPROB_TOKENS
+    if not known.any():
+        return change
+    common = np.where(keep & (position <= furthest[known].min()), change, np.nan)
+    left = np.bincount(group[np.isfinite(common)], minlength=len(counts))
+    return common if (left[known] >= LOGPROB_TOKENS).all() else change
 
 
 def _sizes(change: Array, group: Array) -> tuple[Array, Array]:

@@ -78,7 +78,11 @@ def noise(pairs: Pairs) -> tuple[Noise, Pairs]:
     if not change.size:
         return Noise(found=True, level="larger"), pairs
     size = spread(change) or float(np.sqrt((change * change).mean()))
-    level: Level = next((one for one in LEVELS if size <= LOGPROB_NOISE[one]), "larger")
+    largest = float(np.abs(change).max())
+    level: Level = next(
+        (one for one in LEVELS if size <= LOGPROB_NOISE[one] and largest <= LOGPROB_OUTLIER * LOGPROB_NOISE[one]),
+        "float8" if size <= LOGPROB_NOISE["float8"] else "larger",
+    )
     if _far(_bounded_change(pairs)).mean() > LOGPROB_OUTLIERS:
         level = "larger"  # most tokens agree, and too many do not
     rms = float(np.sqrt((change * change).mean()))
@@ -86,6 +90,7 @@ def noise(pairs: Pairs) -> tuple[Noise, Pairs]:
     result = Noise(
         found=level == "larger",
         size=size,
+        largest=largest,
         tails=rms / size if size else None,
         mean=float(change.mean()) / deviation if deviation else 0.0,
         level=level,

@@ -19,6 +19,7 @@ import numpy as np
 
 from whydiff.numbers.tolerance import (
     LOGPROB_COMMON,
+    LOGPROB_CONSTANT,
     LOGPROB_EXPLAINED,
     LOGPROB_HOTTEST,
     LOGPROB_LOWEST,
@@ -27,6 +28,7 @@ from whydiff.numbers.tolerance import (
     LOGPROB_Z,
 )
 from whydiff.studies.logprobs.pairs import Array, Pairs, log_odds
+from whydiff.studies.logprobs.passes.digits import within_last_digit
 from whydiff.studies.logprobs.results import Side, Temperature
 
 ROUNDS = 32
@@ -61,7 +63,8 @@ def temperature(pairs: Pairs) -> tuple[Temperature, Pairs]:
     low, high = _bounds(*odds, best.slope)
     value = 1 / best.slope
     error = best.error / best.slope**2
-    found = residual * LOGPROB_EXPLAINED < before and abs(value - 1) > LOGPROB_Z * error
+    found = residual * LOGPROB_EXPLAINED < before and abs(value - 1) > max(LOGPROB_Z * error, LOGPROB_CONSTANT)
+    found = found and not within_last_digit(x, y)
     result = Temperature(
         found=found,
         value=value,

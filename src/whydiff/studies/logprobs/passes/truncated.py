@@ -9,6 +9,7 @@ import numpy as np
 
 from whydiff.numbers.tolerance import (
     LOGPROB_CERTAIN,
+    LOGPROB_CONSTANT,
     LOGPROB_KEPT,
     LOGPROB_NUCLEUS,
     LOGPROB_NUCLEUS_WITHIN,
@@ -18,6 +19,7 @@ from whydiff.numbers.tolerance import (
     LOGPROB_Z,
 )
 from whydiff.studies.logprobs.pairs import Array, Pairs
+from whydiff.studies.logprobs.passes.digits import within_last_digit
 from whydiff.studies.logprobs.results import Side, Truncated
 
 
@@ -53,6 +55,7 @@ def _cut(side: Side, own: Array, other: Array) -> Truncated:
     bounded = float(np.quantile(rise, 0.99)) < -math.log(LOGPROB_KEPT)
     nucleus = float(certain.mean()) >= LOGPROB_NUCLEUS
     found = square > 0 and surely and one_sided and bounded and (nucleus or outside > 0 or _typical(rise))
+    found = found and not _constant(rise) and not within_last_digit(own, other)
     least = float(np.exp(-np.quantile(rise, 0.99)))
     bound = float(np.exp(other[certain].min())) if nucleus else None
     return Truncated(
@@ -66,6 +69,12 @@ def _cut(side: Side, own: Array, other: Array) -> Truncated:
         residual=math.sqrt(wrong / own.size),
         before=math.sqrt(square / own.size),
     )
+
+
+def _constant(rise: Array) -> bool:
+    """Whether every token rises alike: what a cut leaves out is another share in every context."""
+    middle = float(np.median(rise))
+    return bool(np.abs(rise - middle).max() <= LOGPROB_CONSTANT * abs(middle))
 
 
 def _typical(rise: Array) -> bool:

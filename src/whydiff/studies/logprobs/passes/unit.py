@@ -9,6 +9,7 @@ import numpy as np
 
 from whydiff.numbers.tolerance import LOGPROB_BASE, LOGPROB_EXPLAINED, LOGPROB_TOKENS, LOGPROB_Z
 from whydiff.studies.logprobs.pairs import Array, Pairs, spread
+from whydiff.studies.logprobs.passes.digits import within_last_digit
 from whydiff.studies.logprobs.results import Side, Unit
 
 Kind = Literal["", "probabilities", "negative"]
@@ -32,7 +33,9 @@ def unit(pairs: Pairs) -> tuple[Unit, Pairs]:
     room = -np.expm1(x)  # noise of a log-probability is (1 - p) times that of the logits
     before, residual = spread((y - x) / room), spread((y - factor * x) / (factor * room))
     error = 1.2533 * spread(y / x - factor) / math.sqrt(x.size)
-    found = residual * LOGPROB_EXPLAINED < before and abs(factor - 1) > LOGPROB_Z * error
+    unrelated = spread((y - np.median(y)) / (factor * room))  # what a constant in its place would leave
+    found = residual * LOGPROB_EXPLAINED < min(before, unrelated) and abs(factor - 1) > LOGPROB_Z * error
+    found = found and not within_last_digit(x, y)
     side: Side = "candidate"
     kind: Literal["base 2", "base 10", "scaled", ""] = "scaled" if found else ""
     for name, value in BASES if found else ():

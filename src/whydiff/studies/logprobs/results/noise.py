@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from whydiff.numbers.tolerance import LOGPROB_Z
 from whydiff.records import Verdict
 from whydiff.report.words import number
 from whydiff.studies.logprobs.results.base import Result
@@ -52,6 +53,7 @@ class Noise(Result):
 
     Attributes:
         size: robust standard deviation of the log-odds' change.
+        largest: its largest absolute value.
         tails: its root mean square over `size`; 1 for normal numbers.
         mean: of the log-odds' change, in standard errors.
         level: ``none`` (no bit differs) | ``float32`` | ``bfloat16`` | ``float8`` | ``larger``.
@@ -64,6 +66,7 @@ class Noise(Result):
     test: ClassVar[str] = "noise"
     verdict: ClassVar[Verdict] = Verdict.INCONCLUSIVE
     size: float | None = None
+    largest: float | None = None
     tails: float | None = None
     mean: float | None = None
     level: Literal["none", "float32", "bfloat16", "float8", "larger", ""] = ""
@@ -78,11 +81,16 @@ class Noise(Result):
         if self.level == "none":
             return "no bit differs"
         if self.level == "larger":
+            scatter = abs(self.mean or 0) < LOGPROB_Z
+            what = "scatter without a pattern" if scatter else "a difference to one side that no test explains"
             return (
-                f"scatter without a pattern, larger than rounding in 8 bits explains (log-odds change by {number(self.size)}, "
+                f"{what}, larger than rounding in 8 bits explains (log-odds change by {number(self.size)}, "
                 f"correlation {number(self.agreement)}): other weights, another model, or other inputs"
             )
-        return f"benign rounding, no larger than {self.level}'s (log-odds change by {number(self.size)})"
+        return (
+            f"benign rounding, no larger than {self.level}'s (log-odds change by {number(self.size)}, "
+            f"at most {number(self.largest)})"
+        )
 
     def fix(self) -> str:
         """See `Result`."""
