@@ -258,32 +258,9 @@ ARTIFACT_PEAK = 16.0
 absolute tolerance made for numbers of size 1 passes Adam's second moments of 1e-8 that were lost. Tensors of root mean square
 1/160 or more keep the absolute tolerance of the table (its rtol is ten times its atol)."""
 
-
-def scaled_tolerance(tolerance: Tolerance, size: float) -> Tolerance:
-    """A tolerance whose absolute part fits a tensor's own magnitude (`ARTIFACT_PEAK`).
-
-    Args:
-        tolerance: of the dtype.
-        size: root mean square, the larger one of both sides.
-    """
-    atol = tolerance.rtol * ARTIFACT_PEAK * size
-    if not atol < tolerance.atol:
-        return tolerance
-    return Tolerance(tolerance.rtol, atol, f"{tolerance.source}, scaled to its size")
-
-
 ARTIFACT_WRITTEN = 5
 """Significant decimal digits up to which a lone number was written by hand: 0.999 and 0.9995 are two settings, although they
 are within one part in a thousand. A measured number has more."""
-
-
-def lone_tolerance(reference: float, candidate: float) -> Tolerance:
-    """What is allowed between two numbers that stand alone: relative to themselves, and nothing between two settings."""
-    rtol = ARTIFACT_TOLERANCES[""][0]
-    if all(float(f"{value:.{ARTIFACT_WRITTEN}g}") == value for value in (reference, candidate)):
-        return Tolerance(0.0, 0.0, "numbers of few digits")
-    return Tolerance(rtol, 0.0, "stored numbers")
-
 
 ARTIFACT_MOVED = 0.1
 """Relative L2 error below which the numbers of one shape did not change places (of unrelated ones it is 1.4). A choice."""

@@ -9,10 +9,11 @@ from typing import Any
 
 from whydiff.numbers.comparison import take
 from whydiff.numbers.metrics import Statistics, common_dtype, known_dtypes, measure_shares
-from whydiff.numbers.tolerance import Tolerance, artifact_tolerance, lone_tolerance, scaled_tolerance
+from whydiff.numbers.tolerance import Tolerance, artifact_tolerance
 from whydiff.studies.artifacts.records import Item, Kind, Status
 from whydiff.studies.artifacts.relations import in_c_order
 from whydiff.studies.artifacts.sources import FileRange, Stored, real_bits
+from whydiff.studies.artifacts.tolerances import lone_tolerance, scaled_tolerance
 
 SHARE_BYTES = 4 << 20
 """Bytes of one side that a thread reads at a time."""

@@ -1,71 +1,30 @@
-"""Whether replicas stay equal: state of a model that was the same on all ranks, and is not any more.
+"""Whether replicas stay equal: state of a model that was the same on some ranks, and is not any more.
 
-No placement is read from a program. A tensor is a replica from the step on at which all ranks hold the same bits; zeros
-and ones alone do not show it, because shards begin with them as well.
+No placement is read from a program. A tensor is a replica on those ranks that hold the same bits; zeros and ones alone do
+not show it, because shards begin with them as well. What is compared is how a tensor's values follow each other on each
+rank, not what it is in a step of the same number: one rank may take passes of its own (an evaluation, smaller batches).
 """
 
 from __future__ import annotations
 
-import functools
-import math
-import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
-import numpy as np
-
-from whydiff.capturing.steps import StepLog, StepRecord
-from whydiff.numbers.fingerprint import fingerprint_bytes
-from whydiff.numbers.formats import FORMATS
-from whydiff.records import Event, Fingerprint, Leaf, Site, TensorSpec, Trace
-
-_LARGEST = 1 << 24
-"""Elements of a tensor that may be zeros or ones only; larger ones are taken not to be."""
-
-
-_FORM = re.compile(r"(?P<dtype>\w+)\[(?P<sizes>[\d, ]*)\]")
-Held = TypeVar("Held", "Look", "Digest")
-
-Name = tuple[tuple[str, ...], str]
-"""What state is called; and, where several tensors share these names, what reads it."""
+from whydiff.capturing.steps import StepLog
+from whydiff.records import Site, Trace
+from whydiff.studies.ranks.state import Digest, Look, Name, digests, looks, state
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """A tensor of a rank's state, as a step first reads it."""
+class Held:
+    """A value that a rank's tensor has for some steps: the first and the last look at it."""
 
-    site: Site
-    spec: TensorSpec
-    fingerprint: Fingerprint
-
-    @property
-    def layout(self) -> Any:
-        """What has to be equal for fingerprints to be compared."""
-        return self.spec.shape, self.spec.strides, self.spec.dtype, self.fingerprint.covers
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether these are zeros or ones only."""
-        count = self.spec.numel
-        return count <= _LARGEST and self.fingerprint.lanes in _plain_lanes(self.spec.dtype, count)
+    first: Look | Digest
+    last: Look | Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """A tensor of a rank's state, as a step's update finds it: of a log of steps."""
-
-    form: str
-    digest: str
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether these are zeros or ones only."""
-        found = _FORM.fullmatch(self.form)
-        if found is None:
-            return False
-        count = math.prod(int(size) for size in found["sizes"].split(",") if size.strip())
-        return count <= _LARGEST and self.digest in {f"{one[0]:016x}" for one in _plain_lanes(found["dtype"], count)}
+History = list[Held]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +33,11 @@ class Drift:
 
     Attributes:
         name: of the parameter or buffer.
-        step: the first at which ranks read other bits.
-        since: the last step before at which all read the same.
+        step: the first at which the first of ``ranks`` has other bits.
+        since: the last step before at which it has the same.
         ranks: those that hold other bits than most; of two, or where it is a tie, those that differ from the lowest.
         site: where the first of them reads it; None: the update of that step finds it so (of a log of steps).
+        among: the ranks that held the same.
     """
 
     name: str
@@ -85,6 +45,7 @@ class Drift:
     since: int
     ranks: tuple[int, ...]
     site: Site | None
+    among: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,160 +55,148 @@ class Replicas:
     Attributes:
         drifts: in order of their steps.
         equal: names of replicas that stayed equal.
-        never: names that were never the same on all ranks, but for zeros and ones: shards, as a rule.
-        alone: names that not all ranks read in any step, or each in another layout.
+        never: names that were never the same on two ranks: shards, as a rule.
+        parted: names that began as the same zeros or ones, and are not the same since: shards, or replicas that drifted.
+        partly: names that some ranks hold alike, and others not: (name, groups of ranks that stayed equal).
+        alone: names that no two ranks read in one layout.
         steps: how many were compared.
     """
 
     drifts: tuple[Drift, ...]
     equal: tuple[str, ...]
     never: tuple[str, ...]
+    parted: tuple[str, ...]
+    partly: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...]
     alone: tuple[str, ...]
     steps: int
 
 
 def replicas(traces: Mapping[int, Trace]) -> Replicas:
-    """Compare every rank's state, step by step."""
-    every = {leaf.name for trace in traces.values() for leaf in _state(trace)}
-    looks = {rank: dict(_looks(trace)) for rank, trace in traces.items()}
-    held: dict[Name, dict[int, dict[int, Look]]] = {}
-    for name, step in sorted({key for of_rank in looks.values() for key in of_rank}, key=lambda key: (key[1], key[0])):
-        found = {rank: of_rank[name, step] for rank, of_rank in looks.items() if (name, step) in of_rank}
-        of_name = held.setdefault(name, {})
-        if len(found) == len(looks) and len({look.layout for look in found.values()}) == 1:
-            of_name[step] = found
-    held = {name: of_name for name, of_name in held.items() if of_name}
-    compared = {part for name in held for part in name[0]}
-    drifts, equal, never = list[Drift](), list[str](), list[str]()
-    for name, of_name in held.items():
-        text = " or ".join(name[0]) + (f" ({name[1]})" if name[1] else "")
-        begins, replica = _begins(of_name, lambda look: look.fingerprint)
-        if begins is not None:
-            site = of_name[begins.step][begins.ranks[0]].site
-            drifts.append(Drift(name=text, step=begins.step, since=begins.since, ranks=begins.ranks, site=site))
-        else:
-            (equal if replica else never).append(text)
-    drifts.sort(key=lambda drift: drift.step)
-    steps = {step for of_name in held.values() for step in of_name}
-    return Replicas(tuple(drifts), tuple(equal), tuple(never), tuple(sorted(every - compared)), len(steps))
+    """Compare every rank's state, value by value."""
+    every = {leaf.name for trace in traces.values() for leaf in state(trace)}
+    return _compared({rank: looks(trace) for rank, trace in traces.items()}, every)
 
 
 def logged(logs: Mapping[int, StepLog]) -> Replicas:
-    """Compare every rank's parameters and buffers, step by step, as logs of steps have them."""
-    steps = {rank: {step.number: step for step in log.steps} for rank, log in logs.items()}
-    shared = sorted(set.intersection(*(set(found) for found in steps.values()))) if steps else []
-    every = sorted({name for found in steps.values() for step in found.values() for name in step.names})
-    held: dict[str, dict[int, dict[int, Digest]]] = {name: {} for name in every}
-    for number in shared:
-        looks = {rank: _digests(found[number]) for rank, found in steps.items()}
-        for name in set.intersection(*(set(of_rank) for of_rank in looks.values())):
-            of_ranks = {rank: of_rank[name] for rank, of_rank in looks.items()}
-            if len({one.form for one in of_ranks.values()}) == 1:
-                held[name][number] = of_ranks
-    drifts, equal, never = list[Drift](), list[str](), list[str]()
-    for name, of_name in held.items():
-        begins, replica = _begins(of_name, lambda one: one.digest)
-        if begins is not None:
-            drifts.append(Drift(name=name, step=begins.step, since=begins.since, ranks=begins.ranks, site=None))
-        elif of_name:
-            (equal if replica else never).append(name)
+    """Compare every rank's parameters and buffers, as logs of steps have them."""
+    every = {name for log in logs.values() for step in log.steps for name in step.names}
+    return _compared({rank: (one for step in log.steps for one in digests(step)) for rank, log in logs.items()}, every)
+
+
+def _compared(seen: Mapping[int, Iterator[tuple[Name, Any]]], every: set[str]) -> Replicas:
+    held: dict[tuple[Name, Any], dict[int, History]] = {}
+    steps: dict[tuple[Name, Any], dict[int, set[int]]] = {}
+    for rank, found in seen.items():
+        for name, look in found:
+            key = name, look.layout
+            steps.setdefault(key, {}).setdefault(rank, set()).add(look.step)
+            history = held.setdefault(key, {}).setdefault(rank, [])
+            if history and history[-1].first.bits == look.bits:
+                history[-1] = Held(history[-1].first, look)
+            else:
+                history.append(Held(look, look))
+    shared = {key: histories for key, histories in held.items() if len(histories) > 1}
+    by_name: dict[Name, list[_Followed]] = {}
+    for (name, _), histories in sorted(shared.items(), key=lambda item: item[0][0]):
+        by_name.setdefault(name, []).append(_followed(_told(name), histories))
+    alone = every - {part for name in by_name for part in name[0]}
+    common = set[int]().union(*(set.intersection(*steps[key].values()) for key in shared))
+    return _sorted_out(by_name, tuple(sorted(seen)), tuple(sorted(alone)), len(common))
+
+
+def _told(name: Name) -> str:
+    return " or ".join(name[0]) + (f" ({name[1]})" if name[1] else "")
+
+
+@dataclass(slots=True)
+class _Followed:
+    """What became of one tensor: drifts, groups of ranks that stayed equal, and whether it began alike and plain."""
+
+    drifts: list[Drift]
+    equal: list[tuple[int, ...]]
+    parted: bool = False
+
+
+def _sorted_out(
+    by_name: Mapping[Name, list[_Followed]], ranks: tuple[int, ...], alone: tuple[str, ...], steps: int
+) -> Replicas:
+    drifts, equal, never, parted = list[Drift](), list[str](), list[str](), list[str]()
+    partly = list[tuple[str, tuple[tuple[int, ...], ...]]]()
+    for name, found in by_name.items():
+        text = _told(name)
+        groups = tuple(dict.fromkeys(group for one in found for group in one.equal))
+        drifted = [drift for one in found for drift in one.drifts]
+        if drifted:
+            drifts.append(min(drifted, key=lambda drift: drift.step))
+        elif any(one.parted for one in found):
+            parted.append(text)
+        elif groups == (ranks,):
+            equal.append(text)
+        elif groups:
+            partly.append((text, groups))
+        else:
+            never.append(text)
     drifts.sort(key=lambda drift: drift.step)
-    compared = {step for of_name in held.values() for step in of_name}
-    alone = tuple(name for name, of_name in held.items() if not of_name)
-    return Replicas(tuple(drifts), tuple(equal), tuple(never), alone, len(compared))
+    return Replicas(tuple(drifts), tuple(equal), tuple(never), tuple(parted), tuple(partly), alone, steps)
 
 
-def _digests(step: StepRecord) -> dict[str, Digest]:
-    forms = step.forms or ("",) * len(step.names)
-    rows = zip(step.names, forms, step.weights, strict=True)
-    return {name: Digest(form, digest) for name, form, digest in rows if digest}
+def _followed(name: str, histories: Mapping[int, History]) -> _Followed:
+    """Groups of ranks whose values begin alike, and what becomes of each."""
+    found, groups = _Followed([], []), _alike(histories, 0)
+    while groups:
+        group = groups.pop()
+        part = {rank: histories[rank] for rank in group}
+        at = _parting(part)
+        if at is None:
+            found.equal.append(group)
+        elif all(one.first.is_plain for history in part.values() for one in history[:at]):
+            found.parted = True
+            groups += _alike({rank: history for rank, history in part.items() if len(history) > at}, at)
+        else:
+            found.drifts.append(_drift(name, part, at))
+    found.equal.sort()
+    return found
 
 
-class _Begins(NamedTuple):
-    """From which step on which ranks hold other bits, and up to which all held the same."""
+def _alike(histories: Mapping[int, History], at: int) -> list[tuple[int, ...]]:
+    """Groups of two ranks or more whose value of a number is the same."""
+    groups: dict[Hashable, list[int]] = {}
+    for rank, history in histories.items():
+        groups.setdefault(history[at].first.bits, []).append(rank)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
 
-    step: int
-    since: int
-    ranks: tuple[int, ...]
+
+def _parting(part: Mapping[int, History]) -> int | None:
+    """The first value that is not the same on all ranks that come to it, or that one of them never takes; None: none is."""
+    for at in range(1, max(map(len, part.values()))):
+        come = {history[at].first.bits for history in part.values() if len(history) > at}
+        if len(come) > 1 or _stayed(part, at):
+            return at
+    return None
 
 
-def _begins(held: Mapping[int, Mapping[int, Held]], bits: Callable[[Held], Hashable]) -> tuple[_Begins | None, bool]:
-    """The first step at which a replica is none any more; and whether it ever was one."""
-    since, alike = -1, True
-    for step, looks in held.items():
-        of_ranks: dict[int, Hashable] = {rank: bits(look) for rank, look in looks.items()}
-        same = len({*of_ranks.values()}) == 1
-        if not same and since >= 0:
-            return _Begins(step, since, _odd(of_ranks)), True
-        alike = alike and same
-        if same and (since >= 0 or not next(iter(looks.values())).is_plain):
-            since = step
-    return None, alike or since >= 0
+def _stayed(part: Mapping[int, History], at: int) -> tuple[int, ...]:
+    """Ranks that still read an older value when others had long read the next one."""
+    following = min(history[at].first.when for history in part.values() if len(history) > at)
+    return tuple(rank for rank, history in part.items() if len(history) <= at and history[-1].last.when > following)
+
+
+def _drift(name: str, part: Mapping[int, History], at: int) -> Drift:
+    stayed = _stayed(part, at)
+    found: dict[int, Hashable] = {
+        rank: history[min(at, len(history) - 1)].first.bits
+        for rank, history in part.items()
+        if len(history) > at or rank in stayed
+    }
+    ranks = _odd(found)
+    history = part[ranks[0]]
+    new = len(history) > at
+    other = history[at].first if new else history[-1].last
+    since = history[at - 1].last.step if new else history[-1].first.step
+    return Drift(name=name, step=other.step, since=since, ranks=ranks, site=other.place, among=tuple(part))
 
 
 def _odd(found: Mapping[int, Hashable]) -> tuple[int, ...]:
     values = [*found.values()]
     most = max(values, key=values.count)  # the first of several: the lowest rank's
     return tuple(rank for rank, value in found.items() if value != most)
-
-
-def _looks(trace: Trace) -> Iterator[tuple[tuple[Name, int], Look]]:
-    """((name, step), look) of what each forward pass reads of a rank's state, first looks only."""
-    names, known = _names(trace), set[tuple[Name, int]]()
-    for event in _read(trace):
-        name = names.get(event.storage)
-        if name is not None and event.fingerprint is not None and (name, event.site.step) not in known:
-            known.add((name, event.site.step))
-            yield (name, event.site.step), Look(event.site, event.spec, event.fingerprint)
-
-
-def _read(trace: Trace) -> Iterator[Event]:
-    for call in trace.calls:
-        if call.kind == "compute" and call.site.phase == "forward":
-            yield from (event for event in call.reads if event.storage >= 0)
-
-
-def _state(trace: Trace) -> list[Leaf]:
-    return [leaf for leaf in trace.leaves if leaf.is_registered and not leaf.skipped]
-
-
-def _names(trace: Trace) -> dict[int, Name]:
-    """Storage → name of a model's state.
-
-    What was made before the capture is a leaf. Of a model that was made within it, a leaf names scope, shape and dtype;
-    its storage is one that several steps read there, and that looks so. Where several look alike (a norm's weight and
-    bias), each is called by all their names, and by what reads it.
-    """
-    names: dict[int, Name] = {leaf.storage: ((leaf.name,), "") for leaf in reversed(_state(trace)) if leaf.storage >= 0}
-    first: dict[tuple[Any, int], Site] = {}
-    lasting: dict[Any, dict[int, Site]] = {}
-    for event in _read(trace):
-        key = _form(event.site.scope, event.spec), event.storage
-        if event.site.step > first.setdefault(key, event.site).step and event.storage not in names:
-            lasting.setdefault(key[0], {})[event.storage] = first[key]
-    unplaced: dict[Any, list[str]] = {}
-    for leaf in _state(trace):
-        if leaf.storage < 0:
-            unplaced.setdefault(_form(leaf.name.rpartition(".")[0], leaf.spec), []).append(leaf.name)
-    for form, found in unplaced.items():
-        storages = lasting.get(form, {})
-        for storage, site in storages.items() if len(storages) == len(found) else ():
-            names[storage] = tuple(found), "" if len(found) == 1 else f"{site.op}, {site.slot}"
-    return names
-
-
-def _form(scope: str, spec: TensorSpec) -> Any:
-    return scope, spec.dtype, tuple(sorted(spec.shape))
-
-
-@functools.lru_cache(maxsize=512)
-def _plain_lanes(dtype: str, count: int) -> tuple[Any, ...]:
-    kind = FORMATS.get(dtype)
-    if kind is not None:
-        width = kind.exponent_bits + kind.fraction_bits + (kind.sign > 0)
-        ones = np.full(count, kind.bias << kind.fraction_bits, f"<u{width // 8}")
-    elif dtype in np.sctypeDict:
-        ones = np.ones(count, dtype)
-    else:
-        return ()
-    return tuple(fingerprint_bytes(bits).lanes for bits in (np.zeros_like(ones), ones))

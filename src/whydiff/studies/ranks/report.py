@@ -21,7 +21,7 @@ class RanksReport(Study):
 
     Attributes:
         verdict: ``semantic`` if ranks call different collectives or a replica drifts; ``identical`` if nothing does;
-            ``inconclusive`` if a rank did not come to its end, or nothing could be compared.
+            ``inconclusive`` if a rank did not come to its end, nothing could be compared, or what began as zeros differs.
         ranks: whose parts were read.
         mismatches: the first one of each group.
         replicas: what became of state.
@@ -55,13 +55,19 @@ class RanksReport(Study):
         held, most = self.replicas, max(self.collectives, default=0)
         called = ", no collective was called" if self.collectives else ""
         checked = (
-            f"{count(len(held.equal), 'replica')} equal in {count(held.steps, 'step')}"
-            if held.equal
+            f"{count(len(held.equal) + len(held.partly), 'replica')} equal in {count(held.steps, 'step')}"
+            if held.equal or held.partly
             else "no replica was compared"
         ) + (f", {count(most, 'collective')} the same on every rank" if most else called)
         if self.verdict is Verdict.IDENTICAL:
             return (headline(self.word, checked),)
         ends = "; ".join(f"rank {rank}: {why}" for rank, why in self.ends)
+        if held.parted and not ends:
+            one = f"{listed(held.parted, 3)} began as zeros or ones on all ranks, and other values came of them"
+            return (
+                headline(self.word, f"{one}: shards, or replicas that are not kept equal ({checked})"),
+                ("fix", "if these are replicas, average their gradients; if they are shards, nothing is wrong"),
+            )
         return (headline(self.word, f"nothing differs so far ({checked})"), *((("where", ends),) if ends else ()))
 
     def _mismatch(self, found: Meeting) -> Lines:
@@ -74,11 +80,12 @@ class RanksReport(Study):
     def _drift(self, found: Drift) -> Lines:
         ranks = f"rank{'s' if len(found.ranks) > 1 else ''} {', '.join(map(str, found.ranks))}"
         more = len(self.replicas.drifts) - 1
+        among = "all ranks" if found.among == self.ranks else f"ranks {', '.join(map(str, found.among))}"
         return (
             headline(self.word, f"{found.name} holds other bits on {ranks} from step {found.step} on"),
             (
                 "where",
-                f"{found.site or f'before the update of step {found.step}'}; equal on all ranks up to step {found.since}",
+                f"{found.site or f'before the update of step {found.step}'}; equal on {among} up to step {found.since}",
             ),
             (
                 "effect",
@@ -93,7 +100,9 @@ class RanksReport(Study):
         named = (
             (held.equal, "stay equal on all ranks"),
             (held.never, "are other values on every rank from the first step on: shards, or never made equal"),
-            (held.alone, "were not compared: no two steps read them on all ranks alike"),
+            (held.parted, "began as zeros or ones everywhere and are other values since: shards, or never kept equal"),
+            (tuple(f"{name} ({_groups(groups)})" for name, groups in held.partly), "stay equal on some ranks"),
+            (held.alone, "were not compared: no two ranks read them alike"),
         )
         rows = [(d.name, str(d.step), ", ".join(map(str, d.ranks)), str(d.since)) for d in held.drifts]
         return (
@@ -117,3 +126,7 @@ class RanksReport(Study):
                 "State", tuple(Text(f"{len(names)} {what}: {listed(names, most)}") for names, what in named if names)
             ),
         )
+
+
+def _groups(groups: tuple[tuple[int, ...], ...]) -> str:
+    return " and ".join(", ".join(map(str, group)) for group in groups)

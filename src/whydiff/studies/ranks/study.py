@@ -105,7 +105,8 @@ def _given(logs: Mapping[int, StepLog], held: Replicas) -> Iterator[str]:
 def _verdict(wrong: bool, held: Replicas, *, met: bool, whole: bool) -> Verdict:
     if wrong:
         return Verdict.SEMANTIC
-    return Verdict.IDENTICAL if whole and (met or held.equal) else Verdict.INCONCLUSIVE
+    compared = met or held.equal or held.partly
+    return Verdict.IDENTICAL if whole and compared and not held.parted else Verdict.INCONCLUSIVE
 
 
 def _end(side: RankedTrace, rank: int) -> str:
