@@ -20,6 +20,7 @@ import torch.distributed as dist
 from benchmarks.gpu_capture import SHAPES, llama, timed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import whydiff
@@ -66,7 +67,10 @@ def main() -> None:
     for way in ("ddp", "fsdp", "tensor"):
         model = split(llama(shape), way, rank, ranks)
         model.train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+        groups: tuple[list[Any], list[Any]] = ([], [])
+        for parameter in model.parameters():  # no optimizer mixes the two
+            groups[isinstance(parameter, DTensor)].append(parameter)
+        optimizer = torch.optim.AdamW([{"params": group} for group in groups if group], lr=1e-5, fused=True)
 
         def step(model: Any = model, optimizer: Any = optimizer) -> None:
             optimizer.zero_grad()

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from tests.rank_programs import _model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn import functional
 
@@ -28,7 +29,9 @@ elif ranks > 1 and way == "tensor":
     plan = {name: ColwiseParallel() for name in ("q", "k", "v", "up")} | {n: RowwiseParallel() for n in ("o", "down")}
     for block in model.blocks:
         parallelize_module(block, init_device_mesh("cuda", (ranks,)), plan)
-optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+placed = [p for p in model.parameters() if isinstance(p, DTensor)]
+groups = [placed, [p for p in model.parameters() if not isinstance(p, DTensor)]]  # no optimizer mixes the two
+optimizer = torch.optim.AdamW([{"params": group} for group in groups if group], lr=0.01)
 tokens = torch.randint(0, 64, (6 if way == "drift" else 2, 4, 9), generator=torch.Generator().manual_seed(5)).cuda()
 for number, batch in enumerate(tokens):
     mine = batch.chunk(ranks)[rank] if way in ("ddp", "fsdp") else batch

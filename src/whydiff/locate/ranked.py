@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.errors import PayloadError, ReplayError
 from whydiff.numbers.metrics import values
 from whydiff.numbers.tolerance import RANKS_NOISE
 from whydiff.pair.joint import Joint, Together
@@ -139,9 +141,10 @@ class Values:
     def _look(self, executor: Executor, events: tuple[Event, ...]) -> None:
         for event in events:
             if event.site in self.wanted and self.bytes < BUDGET:
-                array = wide(executor.payload(executor.read(event)))
-                self.found[event.site] = array
-                self.bytes += array.nbytes
+                with suppress(ReplayError, PayloadError):  # what a call did not give is counted where it is missing
+                    array = wide(executor.payload(executor.read(event)))
+                    self.found[event.site] = array
+                    self.bytes += array.nbytes
 
 
 def wide(payload: Payload) -> Array:
@@ -151,7 +154,7 @@ def wide(payload: Payload) -> Array:
 
 
 def relate(teams: Teams) -> tuple[tuple[Seen, ...], int]:
-    """Every team with its relations, in float64; and how many values were beyond the budget."""
+    """Every team with its relations, in float64; and how many values are missing: beyond the budget, or not given."""
     all_shared = [one for team in teams.teams for slot in _SLOTS for one in teams.shared(team, slot)]
     ours, rough = (Values(frozenset(one.reference.site for one in all_shared)) for _ in range(2))
     theirs = {
@@ -169,13 +172,13 @@ def relate(teams: Teams) -> tuple[tuple[Seen, ...], int]:
 
     def tie(slot: Slot, one: Shared) -> Iterator[Tie]:
         nonlocal lost
-        whole = ours.found.get(one.reference.site)
+        whole, near = (side.found.get(one.reference.site) for side in (ours, rough))
         known = [theirs[rank].found.get(one.ranks[rank].site) for rank in sorted(one.ranks)]
         parts = [part for part in known if part is not None]
-        if whole is None or len(parts) < len(known):
+        if whole is None or near is None or len(parts) < len(known):
             lost += 1
         else:
-            noise = RANKS_NOISE * norm(rough.found[one.reference.site] - whole)
+            noise = RANKS_NOISE * norm(near - whole)
             relation = related(whole, parts, noise)
             lone = relation is None
             yield Tie(

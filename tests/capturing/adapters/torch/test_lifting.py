@@ -12,7 +12,7 @@ from torch import nn
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
-from whydiff.capturing.adapters.torch.formulas import FORMULAS
+from whydiff.capturing.adapters.torch.formulas import FORMULAS, filled
 from whydiff.capturing.adapters.torch.lifting import LiftedExecutor
 from whydiff.errors import ReplayError
 from whydiff.records import Lift, RecordedTrace
@@ -219,6 +219,48 @@ def test_attention_kernels_without_float64_have_a_formula() -> None:
             assert torch.allclose(mine, theirs, atol=1e-12)
     with pytest.raises(ReplayError):
         attention(q, k, v, None, 0.1, False, None)
+
+
+@pytest.mark.parametrize("heads", [4, 2], ids=["a head each", "shared heads"])
+@pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
+def test_backward_passes_of_attention_kernels_have_formulas(heads: int, causal: bool) -> None:
+    q, k, v = (torch.randn(2, h, 6, 8, dtype=torch.float64, requires_grad=True) for h in (4, heads, heads))
+    bias = torch.randn(6, 6, dtype=torch.float64)
+    for given in (None, bias):
+        hidden = torch.ones(6, 6, dtype=torch.bool).tril() if causal else torch.ones(6, 6, dtype=torch.bool)
+        mask = torch.where(hidden, 0.0 if given is None else given, -torch.inf)
+        out = nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=0.3, enable_gqa=True)
+        grad = torch.randn_like(out)
+        expected = torch.autograd.grad(out, (q, k, v), grad)
+        lse, seed = torch.zeros(2, 4, 6), torch.zeros((), dtype=torch.int64)
+        of = {
+            "_scaled_dot_product_efficient_attention_backward": (
+                (grad, q, k, v, given, out, lse, seed, seed, 0.0, [True, True, True, False], causal)
+            ),
+            "_scaled_dot_product_cudnn_attention_backward": (
+                (grad, q, k, v, out, lse, seed, seed, given, None, None, 6, 6, 0.0, causal)
+            ),
+        }
+        for name, arguments in of.items():
+            for mine, theirs in zip(FORMULAS[name](*arguments, scale=0.3), expected, strict=True):
+                assert torch.allclose(mine, theirs, atol=1e-12), name
+    with pytest.raises(ReplayError, match="bias"):
+        FORMULAS["_scaled_dot_product_efficient_attention_backward"](
+            grad, q, k, v, bias, out, lse, seed, seed, 0.0, [True] * 4, causal
+        )
+
+
+def test_what_a_formula_gives_has_the_shapes_of_what_the_kernel_gave() -> None:
+    out, lse = torch.randn(2, 4, 6, 8), torch.randn(2, 4, 6)
+    whole = ((2, 4, 6, 8), torch.float64)
+    for shape in ((2, 4, 6), (2, 4, 6, 1), (2, 4, 32), (2, 4, 0)):
+        found = filled([out, lse], [whole, (shape, torch.float64), ((), torch.int64), ((2,), torch.uint64)])
+        assert [tuple(one.shape) for one in found] == [(2, 4, 6, 8), shape, (), (2,)]
+        kept = min(6, shape[2])
+        assert torch.equal(found[1].flatten(2)[..., :kept], lse[..., :kept])
+        assert found[1].flatten(2)[..., kept:].isinf().all()
+        assert [one.dtype for one in found[2:]] == [torch.int64, torch.uint64]
+    assert torch.equal(filled([out], [whole])[0], out)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Wide formulas of ops whose kernels accept no float64 (attention kernels, scaled and grouped products).
 
 Each takes the op's own arguments, already wide, and returns the outputs that have a meaning outside the
-kernel (the result and, for attention, the log-sum-exp); what only its own backward reads is left out.
+kernel (the result and, for attention, the log-sum-exp); `filled` adds what only its own backward reads.
 Source of the formulas: ``_scaled_dot_product_attention_math`` in ``aten/src/ATen/native/transformers/
 attention.cpp``; ``_scaled_mm`` in ``aten/src/ATen/native/cuda/Blas.cpp``; ``_grouped_mm`` in
 ``aten/src/ATen/native/GroupedMMUtils.h``.
@@ -10,7 +10,7 @@ attention.cpp``; ``_scaled_mm`` in ``aten/src/ATen/native/cuda/Blas.cpp``; ``_gr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,8 +37,7 @@ def attention(
     Raises:
         ReplayError: dropout, whose mask lives inside the kernel.
     """
-    if dropout:
-        raise ReplayError("Dropout inside an attention kernel is not lifted.", actual=f"dropout_p={dropout}")
+    _without_dropout(dropout)
     probabilities, logsumexp, value = _probabilities(query, key, value, bias, causal, scale)
     return probabilities @ value, logsumexp
 
@@ -46,19 +45,17 @@ def attention(
 def attention_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scale: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `attention` by query, key and value (without grouped queries).
-
-    Raises:
-        ReplayError: grouped queries.
-    """
-    if query.size(-3) != key.size(-3):
-        raise ReplayError("The backward pass of grouped attention is not lifted.", actual=f"{query.size(-3)} heads")
-    probabilities, _, _ = _probabilities(query, key, value, bias, causal, scale)
+    """Gradients of `attention` by query, key and value; a head that several queries share gets the sum."""
+    shared = key.size(-3)
+    probabilities, _, value = _probabilities(query, key, value, bias, causal, scale)
+    key = key.repeat_interleave(query.size(-3) // shared, dim=-3)
     factor = scale if scale is not None else 1 / math.sqrt(query.size(-1))
     by_probability = grad @ value.transpose(-1, -2)
     centre = (by_probability * probabilities).sum(-1, keepdim=True)
     by_score = probabilities * (by_probability - centre) * factor
-    return by_score @ key, by_score.transpose(-1, -2) @ query, probabilities.transpose(-1, -2) @ grad
+    by_key, by_value = by_score.transpose(-1, -2) @ query, probabilities.transpose(-1, -2) @ grad
+    by_key, by_value = (each.unflatten(-3, (shared, -1)).sum(-3) for each in (by_key, by_value))
+    return by_score @ key, by_key, by_value
 
 
 def _probabilities(
@@ -133,9 +130,78 @@ def _flash_backward(
     *_: Any,
     scale: float | None = None,
 ) -> Any:
-    if dropout_p:
-        raise ReplayError("Dropout inside an attention kernel is not lifted.", actual=f"dropout_p={dropout_p}")
+    _without_dropout(dropout_p)
     return attention_backward(grad, q, k, v, None, is_causal, scale)
+
+
+def _efficient_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_bias: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    seed: Tensor,
+    offset: Tensor,
+    dropout_p: float,
+    grad_input_mask: list[bool],
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+) -> Any:
+    _without_dropout(dropout_p)
+    if grad_input_mask[3]:
+        raise ReplayError("The gradient of a bias inside an attention kernel is not lifted.")
+    return attention_backward(grad, q, k, v, attn_bias, is_causal, scale)
+
+
+def _cudnn_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    seed: Tensor,
+    offset: Tensor,
+    attn_bias: Tensor | None,
+    cum_q: Any,
+    cum_k: Any,
+    max_q: int,
+    max_k: int,
+    dropout_p: float,
+    is_causal: bool,
+    *,
+    scale: float | None = None,
+) -> Any:
+    _without_dropout(dropout_p)
+    return attention_backward(grad, q, k, v, attn_bias, is_causal, scale)
+
+
+def _without_dropout(dropout: float) -> None:
+    if dropout:
+        raise ReplayError("Dropout inside an attention kernel is not lifted.", actual=f"dropout_p={dropout}")
+
+
+def filled(outputs: Sequence[Tensor], shapes: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> list[Tensor]:
+    """What a formula gives, in the shapes that the kernel gives: what only the kernel's own backward reads is zeros.
+
+    Args:
+        outputs: a formula's.
+        shapes: of all that the kernel gives, with dtypes. A log-sum-exp may have a further dimension of size 1, be
+            padded to a multiple of a block, or not be asked for.
+    """
+    found = list(outputs[: len(shapes)])
+    for at, (one, (shape, _)) in enumerate(zip(found, shapes, strict=False)):
+        if tuple(one.shape) == shape:
+            continue
+        if math.prod(shape) in (0, one.numel()):
+            found[at] = one.reshape(shape) if one.numel() == math.prod(shape) else one.new_zeros(shape)
+        elif one.shape[:-1] == shape[:-1] and one.size(-1) < shape[-1]:
+            found[at] = torch.nn.functional.pad(one, (0, shape[-1] - one.size(-1)), value=math.inf)
+    device = outputs[0].device
+    return found + [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in shapes[len(found) :]]
 
 
 def _scaled_mm(
@@ -212,6 +278,8 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "_scaled_dot_product_efficient_attention": _biased,
     "_scaled_dot_product_cudnn_attention": _biased,
     "_scaled_dot_product_flash_attention_backward": _flash_backward,
+    "_scaled_dot_product_efficient_attention_backward": _efficient_backward,
+    "_scaled_dot_product_cudnn_attention_backward": _cudnn_backward,
     "_scaled_mm": _scaled_mm,
     "_grouped_mm": _grouped_mm,
 }

@@ -22,7 +22,7 @@ from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, integer_view
 from whydiff.capturing.adapters.torch.executor import Executor, _flat
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
-from whydiff.capturing.adapters.torch.formulas import FORMULAS
+from whydiff.capturing.adapters.torch.formulas import FORMULAS, filled
 from whydiff.capturing.adapters.torch.held import Held
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
 from whydiff.errors import ReplayError, WhydiffError
@@ -64,7 +64,8 @@ def _carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift)
             try:
                 carried = way()
                 if carried is not None:
-                    return _finished(func, carried(*args, **kwargs))
+                    found = _finished(func, carried(*args, **kwargs))
+                    return filled(found, _made(call)) if carried is formula else found
             except _REFUSALS as error:
                 refused = error
     raise ReplayError(
@@ -72,6 +73,11 @@ def _carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift)
         where=str(call.site),
         actual=short(refused) if refused is not None else "",
     ) from refused
+
+
+def _made(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Shapes and dtypes of what a call made anew."""
+    return [(event.spec.shape, dtype_of(event.spec.dtype)) for event in call.writes]
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from whydiff.capturing.adapters.torch.device.queue import Queue, known, usable
-from whydiff.capturing.adapters.torch.dtypes import dtype_name, not_comparable
+from whydiff.capturing.adapters.torch.dtypes import dtype_name, not_comparable, plain
 from whydiff.capturing.adapters.torch.fingerprints import row_major, spans_lanes
 from whydiff.capturing.adapters.torch.optimizers import parameters_of, settings_of, state_of
 from whydiff.capturing.adapters.torch.outputs import tensors_in
@@ -97,7 +98,7 @@ class Watching(Following):
             return
         with collecting(), guarded("look at what the model is given") as guard:
             self.updated_by_hand()
-            self._batch.append(Lanes([tensor for _, tensor in tensors_in([args, kwargs])], self._queue))
+            self._batch.append(Lanes([held(tensor) for _, tensor in tensors_in([args, kwargs])], self._queue))
         self.lost = guard.error or self.lost
 
     def _forms(self, named: Sequence[tuple[str, torch.Tensor]]) -> tuple[str, ...]:
@@ -107,13 +108,14 @@ class Watching(Following):
         """What is known now; what lies on a device is read when the record is asked for."""
         named = self.parameters()
         names, tensors = [name for name, _ in named], [tensor for _, tensor in named]
-        slopes = [(i, t.grad) for i, t in enumerate(tensors) if t.is_leaf and t.grad is not None]
+        pieces = [held(tensor) for tensor in tensors]
+        slopes = {i: held(t.grad) for i, t in enumerate(tensors) if t.is_leaf and t.grad is not None}
         state = list(state_of(optimizer)) if optimizer is not None else []
         kept = [(slot, value) for slot, value in state if isinstance(value, torch.Tensor)]
-        lanes = Lanes([*tensors, *(gradient for _, gradient in slopes), *(value for _, value in kept)], self._queue)
+        lanes = Lanes([*pieces, *slopes.values(), *(held(value) for _, value in kept)], self._queue)
         trained = {id(p) for p in parameters_of(optimizer)} if optimizer is not None else None
-        sample, share = sampled(tensors, tensors)
-        gradients, _ = sampled(tensors, [t.grad if t.is_leaf else None for t in tensors])
+        sample, share = sampled(pieces, pieces)
+        gradients, _ = sampled(pieces, [slopes.get(i, []) for i in range(len(tensors))])
         sent, given_to_model = Sent([sample, gradients, *self._losses]), list(self._batch)
         fixed: dict[str, Any] = {
             "number": self.number,
@@ -132,10 +134,10 @@ class Watching(Following):
                 batch = combined([batch, *looked_at.read()])
             weights, slopes_there, *losses = sent.read()
             after = len(tensors) + len(slopes)
-            given = dict(zip((i for i, _ in slopes), found[len(tensors) : after], strict=True))
+            given = dict(zip(slopes, found[len(tensors) : after], strict=True))
             by_name: dict[str, list[str]] = {}
-            plain = [(slot, repr(value)) for slot, value in state if not isinstance(value, torch.Tensor)]
-            for slot, digest in (*zip((s for s, _ in kept), found[after:], strict=True), *plain):
+            words = [(slot, repr(value)) for slot, value in state if not isinstance(value, torch.Tensor)]
+            for slot, digest in (*zip((s for s, _ in kept), found[after:], strict=True), *words):
                 by_name.setdefault(slot.partition(".")[2], []).append(digest)
             return StepRecord(
                 weights=tuple(found[: len(tensors)]),
@@ -157,12 +159,12 @@ class Lanes:
     A tensor that is made of others (a shard with its placement) has the digest of what this process holds of it.
 
     Args:
-        tensors: of any layout.
+        tensors: the plain ones of which each is `held`.
         queue: of GPUs.
     """
 
-    def __init__(self, tensors: Sequence[torch.Tensor], queue: Queue) -> None:
-        pieces = [(i, piece) for i, tensor in enumerate(tensors) for piece in held(tensor)]
+    def __init__(self, tensors: Sequence[Sequence[torch.Tensor]], queue: Queue) -> None:
+        pieces = [(i, piece) for i, tensor in enumerate(tensors) for piece in tensor]
         queued = [(i, queue.add(*row_major(piece))) for i, piece in pieces if usable(piece.device)]
         now = [(i, piece) for i, piece in pieces if not usable(piece.device)]
         lanes = spans_lanes([row_major(piece) for _, piece in now])
@@ -207,7 +209,9 @@ class Sent:
 
 def held(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The plain tensors of which this process holds a tensor; none if it cannot be looked at."""
-    wrapper: Any = tensor.detach()
+    if plain(tensor):
+        return [tensor]
+    wrapper: Any = tensor
     if is_traceable_wrapper_subclass(wrapper):
         names, _ = wrapper.__tensor_flatten__()
         inner = (getattr(wrapper, name) for name in names)  # a mesh may be among them
@@ -220,38 +224,42 @@ def form(tensor: torch.Tensor) -> str:
     return " ".join(f"{dtype_name(piece.dtype)}{list(piece.shape)}" for piece in held(tensor))
 
 
-def digests(tensors: Sequence[torch.Tensor]) -> Digests:
-    """A digest per tensor."""
-    return Lanes(tensors, Queue()).read()
-
-
 def combined(parts: Iterable[str]) -> str:
     """One digest of several, in order."""
     return hashlib.blake2b("".join(parts).encode(), digest_size=8).hexdigest()
 
 
-def sampled(tensors: Sequence[torch.Tensor], values: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, float]:
+def sampled(
+    tensors: Sequence[Sequence[torch.Tensor]], values: Sequence[Sequence[torch.Tensor]]
+) -> tuple[torch.Tensor, float]:
     """Evenly spaced elements of what has the shapes of the given tensors, and how many each stands for.
+
+    Args:
+        tensors: the plain ones of which each is `held`; what is made of several is left out.
+        values: likewise; none where there is no value.
 
     Returns:
         float32 `[k]`, with NaN where there is no value; one number.
     """
-    pairs = [(held(t), [] if v is None else held(v)) for t, v in zip(tensors, values, strict=True)]
-    floating = [(of[0], given) for of, given in pairs if len(of) == 1 and of[0].is_floating_point() and of[0].numel()]
+    pairs = [(of[0], given) for of, given in zip(tensors, values, strict=True) if len(of) == 1]
+    floating = [(of, given) for of, given in pairs if of.is_floating_point() and of.numel()]
     total = sum(t.numel() for t, _ in floating)
     if not total:
         return torch.empty(0), 1.0
     stride = max(1, total // _SAMPLED)
     parts = []
     for tensor, given in floating:
-        kept = -(-tensor.numel() // stride)
         if len(given) != 1 or given[0].numel() != tensor.numel():
-            parts.append(torch.full((kept,), float("nan"), device=tensor.device))
+            dtype = tensor.dtype if tensor.element_size() > 1 else torch.float32
+            parts.append(torch.full((-(-tensor.numel() // stride),), float("nan"), dtype=dtype, device=tensor.device))
         else:
-            parts.append(given[0].detach().reshape(-1)[::stride].to(torch.float32))
-    device = parts[0].device
-    found = torch.cat([part.to(device) for part in parts])
-    return found, total / len(found)
+            part = given[0].detach().reshape(-1)[::stride]
+            parts.append(part if part.element_size() > 1 else part.to(torch.float32))  # 8-bit floats: few ops take them
+    alike = [list(run) for _, run in itertools.groupby(parts, lambda part: (part.device, part.dtype))]
+    found = [torch.cat(run).to(torch.float32) for run in alike]  # few kernels on a GPU
+    device = found[0].device
+    whole = torch.cat([part.to(device) for part in found])
+    return whole, total / len(whole)
 
 
 def random_digests() -> dict[str, str]:
