@@ -15,7 +15,7 @@ from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.formulas import FORMULAS, filled
 from whydiff.capturing.adapters.torch.lifting import LiftedExecutor
 from whydiff.errors import ReplayError
-from whydiff.records import Lift, RecordedTrace
+from whydiff.records import Lift, RecordedTrace, TensorSpec
 
 
 def captured(target: Callable[..., Any], *args: Any) -> RecordedTrace:
@@ -252,9 +252,9 @@ def test_backward_passes_of_attention_kernels_have_formulas(heads: int, causal: 
 
 def test_what_a_formula_gives_has_the_shapes_of_what_the_kernel_gave() -> None:
     out, lse = torch.randn(2, 4, 6, 8), torch.randn(2, 4, 6)
-    whole = ((2, 4, 6, 8), torch.float64)
+    whole, seeds = TensorSpec((2, 4, 6, 8), "float32"), (TensorSpec((), "int64"), TensorSpec((2,), "uint64"))
     for shape in ((2, 4, 6), (2, 4, 6, 1), (2, 4, 32), (2, 4, 0)):
-        found = filled([out, lse], [whole, (shape, torch.float64), ((), torch.int64), ((2,), torch.uint64)])
+        found = filled([out, lse], [whole, TensorSpec(shape, "float32"), *seeds])
         assert [tuple(one.shape) for one in found] == [(2, 4, 6, 8), shape, (), (2,)]
         kept = min(6, shape[2])
         assert torch.equal(found[1].flatten(2)[..., :kept], lse[..., :kept])

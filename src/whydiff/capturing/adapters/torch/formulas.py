@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
+from whydiff.capturing.adapters.torch.dtypes import dtype_of
 from whydiff.errors import ReplayError
+from whydiff.records import TensorSpec
 
 Tensor = torch.Tensor
 
@@ -184,16 +186,16 @@ def _without_dropout(dropout: float) -> None:
         raise ReplayError("Dropout inside an attention kernel is not lifted.", actual=f"dropout_p={dropout}")
 
 
-def filled(outputs: Sequence[Tensor], shapes: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> list[Tensor]:
+def filled(outputs: Sequence[Tensor], given: Sequence[TensorSpec]) -> list[Tensor]:
     """What a formula gives, in the shapes that the kernel gives: what only the kernel's own backward reads is zeros.
 
     Args:
         outputs: a formula's.
-        shapes: of all that the kernel gives, with dtypes. A log-sum-exp may have a further dimension of size 1, be
+        given: all that the kernel gives. A log-sum-exp may have a further dimension of size 1, be
             padded to a multiple of a block, or not be asked for.
     """
-    found = list(outputs[: len(shapes)])
-    for at, (one, (shape, _)) in enumerate(zip(found, shapes, strict=False)):
+    found = list(outputs[: len(given)])
+    for at, (one, shape) in enumerate(zip(found, (spec.shape for spec in given), strict=False)):
         if tuple(one.shape) == shape:
             continue
         if math.prod(shape) in (0, one.numel()):
@@ -201,7 +203,8 @@ def filled(outputs: Sequence[Tensor], shapes: Sequence[tuple[tuple[int, ...], to
         elif one.shape[:-1] == shape[:-1] and one.size(-1) < shape[-1]:
             found[at] = torch.nn.functional.pad(one, (0, shape[-1] - one.size(-1)), value=math.inf)
     device = outputs[0].device
-    return found + [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in shapes[len(found) :]]
+    rest = given[len(found) :]
+    return found + [torch.zeros(spec.shape, dtype=dtype_of(spec.dtype), device=device) for spec in rest]
 
 
 def _scaled_mm(

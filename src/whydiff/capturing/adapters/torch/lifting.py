@@ -65,7 +65,7 @@ def _carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift)
                 carried = way()
                 if carried is not None:
                     found = _finished(func, carried(*args, **kwargs))
-                    return filled(found, _made(call)) if carried is formula else found
+                    return filled(found, [e.spec for e in call.writes]) if carried is formula else found
             except _REFUSALS as error:
                 refused = error
     raise ReplayError(
@@ -73,11 +73,6 @@ def _carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift)
         where=str(call.site),
         actual=short(refused) if refused is not None else "",
     ) from refused
-
-
-def _made(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    """Shapes and dtypes of what a call made anew."""
-    return [(event.spec.shape, dtype_of(event.spec.dtype)) for event in call.writes]
 
 
 @functools.cache
