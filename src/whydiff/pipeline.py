@@ -39,7 +39,7 @@ from whydiff.locate.growth import measure_growth
 from whydiff.locate.influence import without_influence
 from whydiff.locate.localization import Localization
 from whydiff.locate.origins import find_origins
-from whydiff.locate.padding import leave_out
+from whydiff.locate.padding import ON_DISK, Runs, leave_out
 from whydiff.locate.pictures import Pictures
 from whydiff.numbers.comparison import same
 from whydiff.pair.align import align
@@ -47,6 +47,8 @@ from whydiff.pair.align.ends import join_ends
 from whydiff.pair.axes import axes_of
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Picture, Side, Trace, Verdict
 
+_Side = Run | DiskTrace | RankedTrace
+_Sides = tuple[_Side, ...]
 _NO_IMPACT: tuple[Measurement, ...] = ()
 _NO_NOTES: tuple[str, ...] = ()
 _NO_PICTURES: tuple[Picture, ...] = ()
@@ -118,7 +120,7 @@ def compare_opened(sides: tuple[DiskTrace, DiskTrace], **options: Any) -> Diagno
     return _collected(sides, Options(**options), ())
 
 
-def _collected(sides: tuple[Run | DiskTrace | RankedTrace, ...], options: Options, notes: tuple[str, ...]) -> Diagnosis:
+def _collected(sides: _Sides, options: Options, notes: tuple[str, ...]) -> Diagnosis:
     """The diagnosis with what failed on the way and what was not executed."""
     with _strange_traces(sides), registry.blamed(), collecting() as failures:
 
@@ -139,7 +141,7 @@ def _is_same(reference: Any, candidate: Any) -> bool:
     return reference is candidate
 
 
-def _compared(given: tuple[Run | DiskTrace | RankedTrace, ...], options: Options) -> Diagnosis:
+def _compared(given: _Sides, options: Options) -> Diagnosis:
     whole = [side for side in given if not isinstance(side, RankedTrace)]
     if len(whole) < len(given):
         return compare_ranked(given, options.rename, options.progress)
@@ -153,7 +155,7 @@ def _compared(given: tuple[Run | DiskTrace | RankedTrace, ...], options: Options
     alignment = join_ends(align(ours, theirs, rename=options.rename), ours, theirs)
     live = [None if isinstance(side, DiskTrace) else side for side in sides]
     try:
-        local, notes = localize(ours, theirs, alignment, options.progress, options.rows)
+        local, notes = localize(ours, theirs, alignment, options.progress, options.rows, (live[0], live[1]))
     except KeyboardInterrupt as stop:
         recorded = from_fingerprints(ours, theirs, alignment, same)
         raise Interrupted(_so_far(Case(ours, theirs, alignment, recorded, (live[0], live[1])))) from stop
@@ -163,7 +165,12 @@ def _compared(given: tuple[Run | DiskTrace | RankedTrace, ...], options: Options
 
 
 def localize(
-    reference: Trace, candidate: Trace, alignment: Alignment, progress: Progress | None, rows: Any = None
+    reference: Trace,
+    candidate: Trace,
+    alignment: Alignment,
+    progress: Progress | None,
+    rows: Any = None,
+    runs: Runs = ON_DISK,
 ) -> tuple[Localization, tuple[str, ...]]:
     """Where: from fingerprints if they settle it, else by replaying both programs twice (plain, resynchronised)."""
     recorded = from_fingerprints(reference, candidate, alignment, same)
@@ -186,7 +193,7 @@ def localize(
         return recorded, (
             "replayed on this machine, calls give other bits than were recorded: origins are as recorded",
         )
-    padded = leave_out(reference, candidate, plain, rows, progress)
+    padded = leave_out(reference, candidate, plain, rows, progress, runs)
     found = Localization(
         origins=resynchronised.origins,
         growth=plain.growth,
@@ -236,7 +243,7 @@ def _so_far(case: Case, notes: Sequence[str] = (), causes: Sequence[Cause] = ())
 def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> Diagnosis:
     local = case.localization
     returned = anchor(case.reference, case.candidate, case.alignment, local.axes, local.rows)
-    if returned.equal and local.origins and not local.silent and _repeats(case):
+    if returned.equal and local.origins and not local.silent and case.repeats:
         return _refactored(case, returned, notes)
     hypotheses = [cause for detector in detectors() for cause in _hypotheses(detector, case)]
     scaling = None
@@ -334,33 +341,24 @@ def _failed(failures: Failures) -> tuple[Count, ...]:
 def _differs(case: Case) -> bool:
     """Whether there is a difference whose nature can be asked for."""
     local = case.localization
-    if local.silent:
-        return False
-    return _repeats(case) and bool(local.origins or any(c.status == "differs" for _, c in local.outputs))
+    differs = local.origins or any(c.status == "differs" for _, c in local.outputs)
+    return bool(differs) and not local.silent and case.repeats
 
 
-def _repeats(case: Case) -> bool:
-    """Whether no side is known to differ from itself."""
-    return not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
-
-
-def _runs(
-    reference: Any, candidate: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options
-) -> tuple[Run | DiskTrace | RankedTrace, ...]:
+def _runs(reference: Any, candidate: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> _Sides:
     """Both sides made ready before either runs, so that both begin from the same random states."""
-    return tuple(
-        side if isinstance(side, Run) else _run(side, args, kwargs, options) for side in (reference, candidate)
-    )
+    sides = (reference, candidate)
+    return tuple(side if isinstance(side, Run) else _run(side, args, kwargs, options) for side in sides)
 
 
-def _run(side: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> Run | DiskTrace | RankedTrace:
+def _run(side: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> _Side:
     if isinstance(side, (str, os.PathLike)):
         return open_side(side, trust=options.trust, limits=options.limits)
     return for_target(side, args).run(side, args, kwargs)
 
 
 @contextmanager
-def _strange_traces(sides: Sequence[Run | DiskTrace | RankedTrace]) -> Iterator[None]:
+def _strange_traces(sides: Sequence[_Side]) -> Iterator[None]:
     """A trace that opens may still say what no program does: then the trace is named, whatever it broke."""
     try:
         yield

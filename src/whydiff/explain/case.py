@@ -131,6 +131,11 @@ class Case:
         """Origins that read a differing leaf."""
         return tuple(origin for origin in self.localization.origins if name in origin.leaves)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether no side is known to differ from itself."""
+        return not any(trace.observer.deterministic is False for trace in (self.reference, self.candidate))
+
     def shared(self, key: str, make: Callable[[], Any]) -> Any:
         """Something that several causes ask for, made once per case."""
         if key not in self._shared:

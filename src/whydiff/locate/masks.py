@@ -72,7 +72,7 @@ class Side:
         for event, leaf in self.possible(shapes, axes):
             if leaf is not None:
                 found = executor.payload(executor.leaf_value(leaf))
-                if _is_mask(found):
+                if is_mask(found):
                     seen.add(truth(found).tobytes())
                     yield Mask(leaf.name, truth(found), None)
             elif event is not None:
@@ -88,7 +88,7 @@ class Side:
         if wanted:
             self._plain = self._outputs(look, {})
         for event, payload in contents:
-            if _is_mask(payload) and truth(payload).tobytes() not in seen:
+            if is_mask(payload) and truth(payload).tobytes() not in seen:
                 seen.add(truth(payload).tobytes())
                 yield Mask(str(event.site.at("")).removeprefix(":"), truth(payload), event)
 
@@ -176,7 +176,8 @@ class Side:
         return replay(executor, watch=watch).outputs
 
 
-def _is_mask(payload: Payload) -> bool:
+def is_mask(payload: Payload) -> bool:
+    """Whether a tensor holds zeros and ones, both of them."""
     found = values(payload.bits, payload.dtype)
     return bool(np.isin(found, (0, 1)).all() and (found == 0).any() and (found == 1).any())
 
@@ -187,4 +188,4 @@ def _has_rows(spec: Any, keep: Array) -> bool:
     return fitted(keep, spec.shape) is not None
 
 
-__all__ = ["Mask", "Side", "truth"]
+__all__ = ["Mask", "Side", "is_mask", "truth"]

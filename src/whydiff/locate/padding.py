@@ -5,6 +5,8 @@ Names prove nothing. A tensor of zeros and ones that both runs read or compute w
 1. with other values in those rows, they change in the outputs, and no bit of any other row does, in both runs; and
 2. with the first of them shown (its entry flipped), some row besides it does change: so the entries decide what
    other rows see, and are no flags of single rows (token types, labels).
+
+Both are asked of a replay first, then of the live programs (`live_rows`), beyond rounding instead of to the bit.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Progress, for_framework
+from whydiff.capturing.adapters import Progress, Run, for_framework
 from whydiff.errors import UsageError, WhydiffError
 from whydiff.locate.growth import Plain
+from whydiff.locate.live_rows import hides_live
 from whydiff.locate.masks import Mask, Side, truth
 from whydiff.locate.rows import Array, Rows, fitted, within
 from whydiff.numbers.comparison import compare_payloads
@@ -47,8 +50,17 @@ class Padded:
     notes: tuple[str, ...] = ()
 
 
+Runs = tuple[Run | None, Run | None]
+ON_DISK: Runs = (None, None)
+
+
 def leave_out(
-    reference: Trace, candidate: Trace, plain: Plain, rows: Any = None, progress: Progress | None = None
+    reference: Trace,
+    candidate: Trace,
+    plain: Plain,
+    rows: Any = None,
+    progress: Progress | None = None,
+    runs: Runs = ON_DISK,
 ) -> Padded:
     """Take padded rows out of the outputs' comparison.
 
@@ -58,6 +70,7 @@ def leave_out(
         rows: the caller's choice: the name of an input whose nonzero entries are compared, or such a mask; None:
             found by experiment.
         progress: called with (stage, done, total).
+        runs: live runs, None for a side that is a trace on disk.
 
     Raises:
         UsageError: ``rows`` names no input or fits no output.
@@ -80,12 +93,12 @@ def leave_out(
     if not wanted:
         return _all_rows(plain)
     try:
-        return _found(reference, candidate, plain, progress)
+        return _found(reference, candidate, plain, progress, runs)
     except WhydiffError as error:
         return _all_rows(plain, (f"whether rows of the outputs are padding was not found out: {error.what}",))
 
 
-def _found(reference: Trace, candidate: Trace, plain: Plain, progress: Progress | None) -> Padded:
+def _found(reference: Trace, candidate: Trace, plain: Plain, progress: Progress | None, runs: Runs) -> Padded:
     shapes = [ours.bits.shape for _, ours, _ in plain.returned if not is_integer(ours.dtype)]
     sides = (Side(reference), Side(candidate))
     if not all(any(True for _ in side.possible(shapes, plain.axes)) for side in sides):
@@ -101,9 +114,16 @@ def _found(reference: Trace, candidate: Trace, plain: Plain, progress: Progress 
             if keep.all() or not keep.any():
                 continue
             hidden = [side.hides(mask, shown) for side, mask in zip(sides, (ours, theirs), strict=True)]
+            left = "no bit of any other row changes"
+            if (
+                not any(hidden)
+                and None not in hidden
+                and _hidden_live((reference, candidate), runs, (ours, theirs), shown)
+            ):
+                hidden, left = [True, True], "every other row changes by rounding at most"
             if all(hidden):
                 why = (
-                    f"{ours.name} hides them in both runs: with other values in them no bit of any other row changes, "
+                    f"{ours.name} hides them in both runs: with other values in them {left}, "
                     "and its entries decide what other rows see"
                 )
                 chosen = [
@@ -127,6 +147,14 @@ def _found(reference: Trace, candidate: Trace, plain: Plain, progress: Progress 
                     f"{other}, so every row is compared"
                 )
     return _all_rows(plain, tuple(why_not[:1]))
+
+
+def _hidden_live(traces: tuple[Trace, Trace], runs: Runs, masks: tuple[Mask, Mask], shown: bool) -> bool:
+    """Whether both live programs hide the rows; False for a trace on disk."""
+    return all(
+        run is not None and hides_live(trace, run, mask, shown)
+        for trace, run, mask in zip(traces, runs, masks, strict=True)
+    )
 
 
 def _alike(ours: Mask, theirs: Mask, axes: tuple[Axis, ...]) -> Array | None:
@@ -177,4 +205,4 @@ def _named(reference: Trace, rows: Any) -> Array:
     return truth(executor.payload(executor.leaf_value(leaf)))
 
 
-__all__ = ["Padded", "leave_out"]
+__all__ = ["ON_DISK", "Padded", "Runs", "leave_out"]
