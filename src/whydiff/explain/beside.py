@@ -17,6 +17,9 @@ from whydiff.pair.slices import Axis
 from whydiff.records import Call, Intervention, Leaf, Lift, Payload, Trace
 
 REPEAT = "repeat-rows"
+OTHER_ROWS = "other-rows"
+OTHERS = {"zeros": "zeros", "copies": "copies of them", "opposites": "copies of them with the other sign"}
+"""What the rows beside the common ones may become when a live program is run again, in words."""
 
 
 def repeating(trace: Trace, axis: Axis) -> tuple[Intervention, ...]:
@@ -80,9 +83,14 @@ def first_moved(trace: Trace, items: Sequence[Intervention], axis: Axis, level: 
     return None
 
 
+def run_with(steps: Sequence[Intervention], how: str) -> tuple[Intervention, ...]:
+    """The same rows of the same tensors, become other ones in a live program."""
+    return tuple(Intervention(OTHER_ROWS, item.target, (*item.value, how)) for item in steps)
+
+
 def larger(axes: Sequence[Axis]) -> tuple[Axis, Side] | None:
     """The axis along which two runs differ, and the side that has more of it; None unless it is the batch alone."""
     return (axes[0], axes[0].whole) if len(axes) == 1 and axes[0].name == "batch" else None
 
 
-__all__ = ["REPEAT", "first_moved", "larger", "repeated", "repeating", "twins"]
+__all__ = ["OTHERS", "OTHER_ROWS", "REPEAT", "first_moved", "larger", "repeated", "repeating", "run_with", "twins"]

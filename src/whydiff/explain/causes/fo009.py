@@ -7,9 +7,10 @@ from typing import Any
 
 from whydiff.capturing.adapters import replayable
 from whydiff.errors import WhydiffError
-from whydiff.explain.beside import REPEAT, first_moved, larger, repeating, twins
+from whydiff.explain.beside import OTHERS, REPEAT, first_moved, larger, repeating, twins
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._beside import moved_beside
 from whydiff.explain.filled import Filled, Told, filled, told
 from whydiff.explain.sides import Side
 from whydiff.numbers.tolerance import SCALING_FLOOR
@@ -47,7 +48,8 @@ class RowsMixed(CauseRule):
     How it is verified:
         By replay: the rows that only the candidate has become copies of the common ones (``repeat-rows``), and the
         outputs must become the reference's (but for rounding). A single row has no others that could be put beside it,
-        so it is located, never confirmed.
+        so it is located, never confirmed. Where the recorded larger run gives the same beside copies, the live one is run
+        again beside other rows (``other-rows``), by which Python may decide otherwise: that only locates.
 
     References:
         Ioffe and Szegedy, Batch Normalization, arXiv:1502.03167, section 3.1; Fedus et al., Switch Transformers,
@@ -76,6 +78,40 @@ class RowsMixed(CauseRule):
         call = first_moved(trace, steps, axis, SCALING_FLOOR)
         if call is not None:
             yield self._cause(side, call, steps, (before, case.experiments.apart_if_told(steps, on=side)))
+        elif case.localization.origins:
+            yield from self._by_running(case, side, steps)
+
+    def _by_running(self, case: Case, side: Side, steps: tuple[Intervention, ...]) -> Iterator[Cause]:
+        """One cause, if the live program gives the common rows other results beside other rows.
+
+        Python may decide by the values of all rows what is computed; a record of that does not follow.
+        """
+        found = moved_beside(case, side, steps)
+        if found is None:
+            return
+        text = (
+            f"run again with {OTHERS[found.how]} in the place of the rows beside the common ones, the {side} gives these "
+            f"results that lie {found.apart:.1e} of their size from its own"
+        )
+        reaches = "; they are the other run's" if found.reaches else ""
+        shown = Experiment(
+            interventions=found.steps,
+            prediction="the common rows' results change",
+            outcome=f"they change by {found.apart:.1e} of their size{reaches}",
+            status="confirmed",
+            method="rerun",
+        )
+        yield Cause(
+            code=self.code,
+            name=self.name,
+            site=str(case.localization.origins[0].site.at("")),
+            verdict=Verdict.SEMANTIC,
+            evidence=(Evidence(text + reaches, {"side": side, "how": found.how, "apart": found.apart}),),
+            remedy=Remedy("Compute every row alone, or with limits and statistics that are no batch's."),
+            experiments=(shown,),
+            status="located",
+            reason="the rows beside them change what the common rows give: that shows where, not why",
+        )
 
     def _filled_up(self, case: Case) -> Iterator[Cause]:
         """One cause, if one run fills its batch up and what it fills it with changes the outputs."""

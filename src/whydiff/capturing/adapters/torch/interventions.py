@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from whydiff.capturing.adapters.contract import Executor
+from whydiff.capturing.adapters.torch.beside import OTHER_ROWS, other_rows
 from whydiff.capturing.adapters.torch.compiled import WAYS, can_be_changed, carried_out
 from whydiff.capturing.adapters.torch.drawing import DRAW_FROM, Drawing, states_of
 from whydiff.capturing.adapters.torch.environment import flags_now, set_flag
@@ -27,6 +28,8 @@ def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[
         return _module(intervention, roots) is not None
     if intervention.name in INTERVENTIONS or intervention.name == DRAW_FROM:
         return True
+    if intervention.name == OTHER_ROWS:
+        return any(name == intervention.target for name, _ in tensors)
     if intervention.name == "set-flag":
         return intervention.target in flags_now()._fields
     if intervention.name == "compile-as":
@@ -95,6 +98,8 @@ def applied(
                 stack.enter_context(carried_out(intervention.value))
             elif knows(intervention):
                 stack.enter_context(otherwise(intervention))
+            elif intervention.name == OTHER_ROWS:
+                stack.enter_context(other_rows(_held(intervention, tensors, target, args, kwargs), intervention))
             elif intervention.name == "restore-input":
                 _restore_input(intervention, args, kwargs, target, donor)
             else:
@@ -145,6 +150,16 @@ def _restored(leaf: LiveLeaf, value: torch.Tensor) -> Iterator[None]:
             yield
         finally:
             module._buffers[name] = leaf.tensor
+
+
+def _held(
+    intervention: Intervention, tensors: Sequence[tuple[str, torch.Tensor]], target: Any, args: Any, kwargs: Any
+) -> torch.Tensor:
+    """What the program holds, or is given, under a name."""
+    known = dict(inputs_of(target, args, kwargs)) | dict(tensors)
+    if intervention.target not in known:
+        raise _unknown(intervention)
+    return known[intervention.target]
 
 
 def _state(roots: Roots) -> Iterator[LiveLeaf]:

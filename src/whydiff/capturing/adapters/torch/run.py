@@ -14,6 +14,7 @@ from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import called, checked
 from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.torch.beginning import Beginning
+from whydiff.capturing.adapters.torch.beside import OTHER_ROWS
 from whydiff.capturing.adapters.torch.climbing import EAGER, LAST, Climbing, rungs
 from whydiff.capturing.adapters.torch.contents import Contents
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not_comparable
@@ -224,8 +225,9 @@ class Run(contract.Run):
 
     def supports(self, intervention: Intervention) -> bool:
         """Whether `plain` can carry this intervention out."""
-        if intervention.name == "restore-input":
-            return any(path == intervention.target for path, _ in inputs_of(self.target, self.args, self.kwargs))
+        given = any(path == intervention.target for path, _ in inputs_of(self.target, self.args, self.kwargs))
+        if intervention.name == "restore-input" or (intervention.name == OTHER_ROWS and given):
+            return given
         return supported(intervention, self.roots, self.tensors)
 
     @contextmanager
