@@ -102,3 +102,14 @@ def test_a_batch_that_is_filled_up_is_not_named_where_that_is_not_shown(pair: tu
     found = compare(*pair)
     assert found.verdict is Verdict.SEMANTIC
     assert not [cause for cause in found.causes if "fills the batch up" in cause.says]
+
+
+def test_a_whole_batch_beside_itself_fills_it_up_with_nothing_new() -> None:
+    torch.manual_seed(0)
+    norm, rows = torch.nn.BatchNorm1d(10, track_running_stats=False), torch.randn(6, 10)
+    copied = compare(norm, lambda x: norm(torch.cat([x, x]))[:6], rows)
+    assert copied.verdict in (Verdict.IDENTICAL, Verdict.ROUNDING) and not [
+        c for c in copied.causes if c.code == "FO009"
+    ]
+    zeros = compare(norm, lambda x: norm(torch.cat([x, x.new_zeros(2, 10)]))[:6], rows)
+    assert zeros.verdict is Verdict.SEMANTIC and [c.status for c in zeros.causes if c.code == "FO009"] == ["located"]

@@ -327,3 +327,47 @@ def test_a_step_that_agrees_by_itself_does_not_make_parted_runs_identical() -> N
     )
     assert found.answer()[0][1].startswith("INCONCLUSIVE")
     assert "IDENTICAL" not in str(found.answer())
+
+
+def test_parameters_that_are_changed_after_the_last_step_are_told_and_nothing_raises() -> None:
+    def ended(change: float) -> Any:
+        def program() -> None:
+            torch.manual_seed(0)
+            model = nn.Linear(6, 3)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for row in torch.randn(3, 4, 6):
+                model.zero_grad()
+                model(row).square().mean().backward()
+                optimizer.step()
+            with torch.no_grad():
+                model.weight += change
+
+        return program
+
+    assert compare_training(ended(0.0), ended(0.0)).verdict is Verdict.IDENTICAL
+    found = compare_training(ended(0.0), ended(1e-3))
+    assert (found.verdict, found.parting and found.parting.what) == (Verdict.INCONCLUSIVE, "parameters")
+    assert any("changed after it" in note for note in found.notes)
+
+
+def test_a_run_that_ends_before_the_other_is_no_agreement_of_both() -> None:
+    assert _ends_at(4).verdict is Verdict.IDENTICAL
+    found = _ends_at(2)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "parameters of 2 steps are bit-equal; the reference takes 2 steps more" in found.answer()[0][1]
+
+
+def _ends_at(last: int) -> TrainingReport:
+    def until(steps: int) -> Any:
+        def program() -> None:
+            torch.manual_seed(0)
+            model = nn.Linear(6, 3)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for row in torch.randn(4, 4, 6)[:steps]:
+                model.zero_grad()
+                model(row).square().mean().backward()
+                optimizer.step()
+
+        return program
+
+    return compare_training(until(4), until(last))

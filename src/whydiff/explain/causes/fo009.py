@@ -120,7 +120,12 @@ class RowsMixed(CauseRule):
             seen = None if found is None else told(case, found, SCALING_FLOOR)
         except WhydiffError:  # it cannot be carried out in float64: nothing is known
             return
-        if found is not None and seen is not None:
+        if found is None or seen is None:
+            return
+        before = case.experiments.apart_if_told((), on=found.side)
+        if (
+            before is None or before > SCALING_FLOOR
+        ):  # rows that say nothing new (copies of all the others) change nothing
             yield self._of_filling(found, seen)
 
     def _of_filling(self, found: Filled, seen: Told) -> Cause:
@@ -200,7 +205,10 @@ class RowsMixed(CauseRule):
         return lambda: run(x[:2]), lambda: run(x)[:2]
 
     def impostors(self) -> Iterable[tuple[Any, Any]]:
-        """Rows that do not meet: another kernel, another weight (beside a filled-up batch too), other common rows."""
+        """Rows that do not meet: another kernel, another weight (beside a filled-up batch too), other common rows.
+
+        And rows that change nothing where they meet: a whole batch beside itself has the same statistics.
+        """
         import copy
 
         import torch
@@ -215,6 +223,8 @@ class RowsMixed(CauseRule):
         yield (lambda: model(x[:2])), (lambda: other(x)[:2])
         yield (lambda: model(x[:3])), (lambda: other(torch.nn.functional.pad(x[:3], (0, 0, 0, 5)))[:3])
         yield (lambda: model(x[:2])), (lambda: model(torch.cat([x[:2] + 1e-3, x[2:]]))[:2])
+        few, norm = x[:6, :10].contiguous(), torch.nn.BatchNorm1d(10, track_running_stats=False)
+        yield (lambda: norm(few)), (lambda: norm(torch.cat([few, few]))[:6])
 
 
 def _known_to_both(case: Case, side: Side, steps: tuple[Intervention, ...]) -> bool:

@@ -63,7 +63,7 @@ class TrainingReport(Study):
 
     def answer(self) -> Lines:
         """(label, sentence) pairs."""
-        common = len([point for point in self.points if point.loss is not None])
+        common = len([point for point in self.points if point.loss is not None and point.other_loss is not None])
         if self.parting is None:
             return self._agreement(common)
         agrees = self.diagnosis is not None and self.diagnosis.verdict is Verdict.IDENTICAL
@@ -78,15 +78,16 @@ class TrainingReport(Study):
         return (found[0], first, *self._chaos(), *found[1:])
 
     def _agreement(self, common: int) -> Lines:
-        if self.verdict is not Verdict.IDENTICAL:
+        more = self.steps[0] - self.ahead - self.steps[1]
+        if self.verdict is not Verdict.IDENTICAL and (not more or not common):
             until = f"all of {count(common, 'step')} is bit-equal until then" if common else "no step was compared"
             return (("", f"INCONCLUSIVE: a log ends early or holds no step; {until}"), ("where", "nowhere so far"))
-        more = self.steps[0] - self.ahead - self.steps[1]
         side = "reference" if more > 0 else "candidate"
         beyond = f"; the {side} takes {count(abs(more), 'step')} more" if more else ""
         resumed = f" from step {self.ahead} of the reference on" if self.ahead else ""
         equal = f"all losses, gradients and parameters of {count(common, 'step')} are bit-equal"
-        return (("", f"IDENTICAL: {equal}{resumed}{beyond}"), ("where", "nowhere"))
+        so_far = " so far" if more else ""
+        return (("", f"{str(self.verdict).upper()}: {equal}{resumed}{beyond}"), ("where", f"nowhere{so_far}"))
 
     def _chaos(self) -> Lines:
         if self.band is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,14 @@ def compare_training(reference: Any, candidate: Any, options: TrainingOptions | 
     if apart is not None and options.diagnose:
         later = set_otherwise(ours, theirs, ahead, apart.first)
         points = curves(ours, theirs, ahead)
-        diagnosis, why_not = _diagnosed(sides, apart, ahead, later=later, points=points, options=options)
+        taken = {one.number for one, other in pairs(ours, theirs, ahead) if one.losses and other.losses}
+        diagnosis, why_not = _diagnosed(sides, apart, ahead, later=later, points=points, taken=taken, options=options)
     rounded: list[Steps] = []
     if options.band and not isinstance(sides[0], StepLog):
         rounded = [_jittered(sides[0], seed, options) for seed in range(options.band)]
     points = curves(ours, theirs, ahead, rounded)
     return TrainingReport(
-        verdict=_agreed(logs, points) if apart is None else _verdict(diagnosis),
+        verdict=_agreed(logs, ahead, points) if apart is None else _verdict(diagnosis),
         steps=(_taken(ours), _taken(theirs)),
         ahead=ahead,
         parting=apart,
@@ -159,15 +160,20 @@ def _diagnosed(
     *,
     later: int | None,
     points: Sequence[Point],
+    taken: Container[int],
     options: TrainingOptions,
 ) -> tuple[Diagnosis | None, str]:
     if any(isinstance(one, StepLog) for one in sides):
         return None, "a log holds no step in full: name the programs to have the step explained"
     first = apart.first
+    if first not in taken:
+        return None, f"no step is taken at {first}: what differs was changed before the first one, or after the last"
     last = later if later is not None and later - first <= _REACH else first  # two losses, of which one acts later
     found = _explained(sides, (first, last), ahead, options)
     if found.verdict is Verdict.IDENTICAL and first < apart.step:  # the update agrees: replaced in between
         first = apart.step
+        if first not in taken:
+            return found, f"the update of step {apart.first}, the last one, agrees: parameters are changed after it"
         found = _explained(sides, (first, first), ahead, options)
     if found.verdict in (Verdict.ROUNDING, Verdict.PRECISION):
         far = jump(points, first)
@@ -193,10 +199,11 @@ def _verdict(diagnosis: Diagnosis | None) -> Verdict:
     return diagnosis.verdict
 
 
-def _agreed(logs: Iterable[StepLog], points: Iterable[Point]) -> Verdict:
-    """The verdict on steps none of which differs: agreement only if there were some, and they are all."""
+def _agreed(logs: Sequence[StepLog], ahead: int, points: Iterable[Point]) -> Verdict:
+    """The verdict on steps none of which differs: agreement only if there were some, and both runs end with the last."""
+    ends = [_taken(log.steps) for log in logs]
     whole = all(log.complete for log in logs) and any(point.loss is not None for point in points)
-    return Verdict.IDENTICAL if whole else Verdict.INCONCLUSIVE
+    return Verdict.IDENTICAL if whole and ends[0] - ahead == ends[1] else Verdict.INCONCLUSIVE
 
 
 def _taken(steps: Steps) -> int:
