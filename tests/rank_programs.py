@@ -143,7 +143,7 @@ def _piped(dtype: str, steps: int, told: bool, wrong: bool, rank: int, ranks: in
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for batch in tokens:
         optimizer.zero_grad()
-        given, wanted = batch[:, :-1], batch[:, 1:]
+        given, wanted = batch[:, :-1].contiguous(), batch[:, 1:]  # some versions hold a stage to its strides
         if ranks == 1:
             losses = [loss(model(x), y) for x, y in zip(given.chunk(2), wanted.chunk(2), strict=True)]
             for one in losses:
