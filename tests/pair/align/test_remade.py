@@ -49,6 +49,10 @@ def test_another_model_takes_nobodys_place() -> None:
     assert remade.find(Side(trace(run("", "", ""))), Side(trace(wider))).get("New.layer") in (None, "layer")
 
 
+def test_a_model_under_other_names_from_the_beginning_is_left_to_renaming() -> None:
+    assert remade.find(Side(trace(run("net", "net"))), Side(trace(run("New", "New")))) == {}
+
+
 def test_a_name_that_would_be_taken_twice_is_not_given() -> None:
     twice = [*run("", ""), *model("One", 2), *model("Two", 2)]
     assert remade.find(Side(trace(run("", "", ""))), Side(trace(twice))) == {}

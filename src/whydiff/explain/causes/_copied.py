@@ -39,8 +39,10 @@ def copied_over(case: Case, origin: Origin) -> Copied | None:
         return None
     trace = case.candidate
     kept, copy = case.reference.calls[origin.calls[0]], trace.calls[origin.calls[1]]
+    if not _fills(trace, copy):
+        return None
     partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
-    if kept.index not in partner or copy.index in partner.values() or not _fills(trace, copy):
+    if kept.index not in partner or copy.index in partner.values():
         return None
     own, source = trace.calls[partner[kept.index]], _source(trace, copy)
     written = _counterpart(case, kept, copy, own)

@@ -41,7 +41,8 @@ def drawn_otherwise(case: Case, code: str, pairs: Sequence[tuple[Call, Call]]) -
         f"both sides draw at {pairs[0][0].site}, {text}" + (f" ({shown})" if shown else ""),
         {"reference": str(pairs[0][0].site), "candidate": str(pairs[0][1].site), "differs": list(what)},
     )
-    return Finding(code, tuple(what), Verdict.SEMANTIC, (evidence,), tuple(steps), {"what": tuple(what)})
+    says = f"both sides draw random numbers {text}"
+    return Finding(code, tuple(what), Verdict.SEMANTIC, (evidence,), tuple(steps), {"what": tuple(what)}, says=says)
 
 
 def _differences(case: Case, ours: Call, theirs: Call) -> dict[str, tuple[str, str] | None]:

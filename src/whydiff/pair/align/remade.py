@@ -1,7 +1,7 @@
 """A model that one run makes anew half-way (it is resumed in the same process) has another name from then on.
 
-In the steps in which it runs, the model that it stands for does not: its scopes are free there on one side, and the other
-side's are free on the other. In these steps, and only there, they are held against each other by structure, as
+In the steps in which it runs, the model that it stands for does not, which both runs had before: its scopes are free there
+on one side, and the new model's on the other. In these steps, and only there, they are held against each other by structure, as
 `whydiff.pair.align.renamed` does it for whole runs.
 """
 
@@ -20,13 +20,15 @@ def find(first: Side, second: Side) -> dict[str, str]:
         first: it goes on with one model.
         second: it makes that model anew.
     """
-    lone = set(second.scopes) - set(first.scopes)
+    lone, before = set(second.scopes) - set(first.scopes), set(second.scopes) & set(first.scopes)
+    if not lone or not before:
+        return {}
     votes: Counter[tuple[str, str]] = Counter()
     left: Counter[str] = Counter()
     tokens = intern(first.shapes(frozenset()), second.shapes(frozenset()))
-    for one, other in blocks(first, second) if lone else ():
+    for one, other in blocks(first, second):
         here = {second.scopes[i] for i in other}
-        free = [j for j in one if first.scopes[j] not in here]
+        free = [j for j in one if first.scopes[j] in before and first.scopes[j] not in here]
         alone = [i for i in other if second.scopes[i] in lone]
         if not alone or len(free) * len(alone) > sequence.CELLS:
             continue
