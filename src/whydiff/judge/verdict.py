@@ -93,6 +93,10 @@ def judge(
         return Verdict.INCONCLUSIVE, (
             f"because every origin is rounding and the outputs' difference does not shrink{numbers}{why}"
         )
+    if worst.verdict is Verdict.INCONCLUSIVE and _only_as_a_whole(scaling):
+        return Verdict.SEMANTIC, (
+            f"the outputs differ at any precision, which could be measured at none of the {len(origins)} origins{numbers}"
+        )
     return worst.verdict, _reason(worst, origins, causes) + numbers + reach
 
 
@@ -136,6 +140,16 @@ def _missed(case: Case, scaling: Scaling) -> bool:
     numbers = alike(case).examined if scaling.alone else range(len(scaling.origins))
     measured = bool(numbers) and all(agrees(scaling.origins[number].lifted) for number in numbers)
     return measured and stays(scaling.program.lifted)
+
+
+def _only_as_a_whole(scaling: Scaling | None) -> bool:
+    """Whether all was lifted, no choice flips, and the outputs' difference stays, while no origin's could be measured.
+
+    Origins that hold no numbers that round (keys, counts), or values of other shapes, are such.
+    """
+    if scaling is None or scaling.counts or any(modes.lifted is not None for modes in scaling.origins):
+        return False
+    return stays(scaling.program.lifted)
 
 
 def _same_task(case: Case) -> bool:
