@@ -43,3 +43,34 @@ def test_a_statistic_over_the_batch_instead_of_each_group_is_named() -> None:
 def test_one_value_folded_otherwise_is_no_other_size_of_the_run() -> None:
     found = compare(lambda: advantage(1), lambda: (advantage(1).view(3, 4) * 1.0).flatten())
     assert found.verdict is Verdict.IDENTICAL
+
+
+LAYERS = {f"layer_{i}": torch.randn(6, 6, generator=torch.Generator().manual_seed(i)) * 0.4 for i in range(12)}
+LINES = {f"line_{i}": torch.linspace(0.1 * i, 1.0, 6) for i in range(12)}
+HIDDEN = torch.linspace(-1.0, 1.0, 12).reshape(2, 6)
+BY_NUMBER, BY_TEXT = sorted(LAYERS, key=lambda name: int(name[6:])), sorted(LAYERS)
+
+
+def deep(names: list[str]) -> Any:
+    hidden = HIDDEN
+    for weight in torch.stack([LAYERS[name] for name in names]):
+        hidden = hidden + torch.tanh(hidden @ weight)
+    return hidden
+
+
+def test_layers_in_another_order_are_one_cause() -> None:
+    found = compare(lambda: deep(BY_NUMBER), lambda: deep(BY_TEXT))
+    assert found.verdict is Verdict.SEMANTIC
+    (cause,) = found.causes
+    assert (cause.code, cause.status) == ("FO006", "confirmed")
+    assert "the same tensors in another order: LAYERS.layer_10 for LAYERS.layer_2" in cause.says
+    assert {(one.direction, one.left) for one in cause.experiments} == {("take_away", "nothing"), ("put_in", "nothing")}
+
+
+def test_an_order_that_only_a_sum_sees_is_no_cause() -> None:
+    found = compare(
+        lambda: torch.stack([LINES[f"line_{i}"] for i in range(12)]).sum(0),
+        lambda: torch.stack([LINES[name] for name in sorted(LINES)]).sum(0),
+    )
+    assert found.verdict in (Verdict.ROUNDING, Verdict.IDENTICAL)
+    assert not any(cause.status == "confirmed" and cause.verdict is Verdict.SEMANTIC for cause in found.causes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from whydiff.explain.case import Case
 from whydiff.explain.causes._compiled import stale_sides
 from whydiff.explain.causes._looks import leaves
-from whydiff.explain.causes._state import remember
+from whydiff.explain.causes._state import listed, remember
 from whydiff.explain.sides import SIDES, Side
 from whydiff.pair.lockstep import matched
 from whydiff.records import Event, Evidence, Intervention, Leaf, Origin
@@ -55,6 +55,29 @@ class OtherLeaf:
             "and they hold other numbers",
             {"reads": self.site, "candidate": self.candidate.name, "reference": self.reference.name},
         )
+
+
+def says_of(found: Sequence[OtherLeaf]) -> str:
+    """What is read for what, in a sentence."""
+    if len(found) == 1:
+        return f"the candidate reads {found[0].candidate.name} where the reference reads {found[0].reference.name}"
+    pairs = listed(f"{one.candidate.name} for {one.reference.name}" for one in found)
+    what = "the same tensors in another order" if _reordered(found) else "other tensors than the reference"
+    return f"the candidate reads {what}: {pairs}"
+
+
+def advice_of(found: Sequence[OtherLeaf]) -> str:
+    """What to change."""
+    if _reordered(found):
+        return "Read them in one order on both sides: names that are sorted as texts put 10 before 2."
+    pairs = listed(f"{one.reference.name} for {one.candidate.name}" for one in found)
+    one = f"{found[0].reference.name} on both sides, where the candidate reads {found[0].candidate.name}"
+    return f"Read {one}." if len(found) == 1 else f"Read the reference's tensors on both sides: {pairs}."
+
+
+def _reordered(found: Sequence[OtherLeaf]) -> bool:
+    """Whether both sides read the same tensors, each in another's place."""
+    return len(found) > 1 and {one.candidate.name for one in found} == {one.reference.name for one in found}
 
 
 def other_leaves(case: Case) -> Sequence[OtherLeaf]:
@@ -106,4 +129,4 @@ def _pair(case: Case, er: Event, ec: Event) -> tuple[Leaf, Leaf] | None:
     return (one, other) if alike and one.fingerprint != other.fingerprint else None
 
 
-__all__ = ["OtherLeaf", "other_leaves", "stale"]
+__all__ = ["OtherLeaf", "advice_of", "other_leaves", "says_of", "stale"]

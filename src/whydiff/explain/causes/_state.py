@@ -93,14 +93,13 @@ def differences(case: Case, cause: str = "") -> tuple[Difference, ...]:
 
 def bundles(found: Sequence[Difference]) -> list[tuple[Difference, ...]]:
     """Tensors that become one cause: each alone while they are few, else all read ones, all others."""
-    parts = [tuple(d for d in found if d.read), tuple(d for d in found if not d.read)]
-    bundled: list[tuple[Difference, ...]] = []
-    for part in parts:
-        if len(part) > _EACH_ALONE:
-            bundled.append(part)
-        else:
-            bundled += [(d,) for d in part]
-    return bundled
+    parts = [d for d in found if d.read], [d for d in found if not d.read]
+    return [bundle for part in parts for bundle in alone_while_few(part)]
+
+
+def alone_while_few(found: Sequence[T]) -> list[tuple[T, ...]]:
+    """Each for itself while they are few, else all in one."""
+    return [tuple(found)] if len(found) > _EACH_ALONE else [(one,) for one in found]
 
 
 def site_of(bundle: Sequence[Difference]) -> str:

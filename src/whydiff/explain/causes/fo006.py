@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._flow import listed_indices
 from whydiff.explain.causes._looks import one_value, places
-from whydiff.explain.causes._other_leaf import OtherLeaf, other_leaves, stale
+from whydiff.explain.causes._other_leaf import OtherLeaf, advice_of, other_leaves, says_of, stale
 from whydiff.explain.causes._settings import enough
+from whydiff.explain.causes._state import alone_while_few
 from whydiff.explain.causes._written import written_elsewhere
 from whydiff.explain.interventions import whole_of
 from whydiff.pair.lockstep import matched
@@ -143,23 +144,22 @@ class OtherValueRead(CauseRule):
         )
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per tensor of which other parts are read, and per op that reads another value."""
+        """One cause per tensor of which other parts are read, and per op that reads another value; one for many leaves."""
         yield from causes_of(case, self.code, self.name, _remedy)
         if not enough(case):
-            yield from (self._of_leaf(one) for one in other_leaves(case) if one not in stale(case))
+            others = [one for one in other_leaves(case) if one not in stale(case)]
+            yield from map(self._of_leaves, alone_while_few(others))
 
-    def _of_leaf(self, found: OtherLeaf) -> Cause:
+    def _of_leaves(self, found: Sequence[OtherLeaf]) -> Cause:
         return Cause(
             code=self.code,
             name=self.name,
-            site=str(found.origin.site.at("")),
+            site=str(found[0].origin.site.at("")),
             verdict=Verdict.SEMANTIC,
-            evidence=(found.evidence,),
-            remedy=Remedy(
-                f"Read {found.reference.name} on both sides, where the candidate reads {found.candidate.name}."
-            ),
-            interventions=(found.give,),
-            says=f"the candidate reads {found.candidate.name} where the reference reads {found.reference.name}",
+            evidence=tuple(one.evidence for one in found),
+            remedy=Remedy(advice_of(found)),
+            interventions=tuple(one.give for one in found),
+            says=says_of(found),
         )
 
     def example(self) -> tuple[Any, Any]:
