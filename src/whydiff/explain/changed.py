@@ -12,7 +12,7 @@ from whydiff.explain.activations import COMPUTE, computing
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.beside import REPEAT, repeated
 from whydiff.explain.counting import COUNT, counted
-from whydiff.explain.draws import DRAW_AS, Borrowing, drawn, live
+from whydiff.explain.draws import DRAW_AS, NUMBERS_OF, Borrowing, drawn, live
 from whydiff.explain.interventions import (
     AS_WRITTEN,
     CHANGES,
@@ -81,7 +81,7 @@ class Changed:
             return for_framework(self.sides.candidate.framework).changes_calls
         if item.name in (KEEP_WIDE, AS_WRITTEN, COMPUTE):
             return not replayable(self.sides.candidate)
-        if item.name in EXCHANGES or item.name == DRAW_AS:
+        if item.name in EXCHANGES or item.name in (DRAW_AS, NUMBERS_OF):
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
         return item.name in (*RESTORED, *EDITS, REPEAT, COUNT) or bool(self._carried(item))
 
@@ -200,8 +200,8 @@ class Changed:
         )
         for call, value in draws.given:
             executor.give(call, value)
-        for event, key in draws.keys:
-            executor.stand_in(event, key)
+        for event, value in draws.read:
+            executor.stand_in(event, value)
         return executor
 
     def _carried(self, item: Intervention) -> Mapping[int, Call]:

@@ -2,6 +2,8 @@
 
 The op stays, and with it the distribution; only what decides which numbers come out of it is the other side's. If a run
 draws more (a larger batch), the other's numbers take the place of their counterpart.
+
+``numbers-of``: where the key is the same and the numbers are not, all that can be exchanged are the numbers themselves.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Executor, Role, for_framework
 from whydiff.errors import ReplayError
-from whydiff.explain.keys import keys, takes_a_key
+from whydiff.explain.keys import keys, numbers, takes_a_key
 from whydiff.explain.sides import Sides
 from whydiff.explain.sites import call_at, sites_of
 from whydiff.numbers.metrics import bits_dtype, is_integer
@@ -22,7 +24,7 @@ from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.pair.slices import options
 from whydiff.records import Call, Event, Intervention, Payload, Trace
 
-DRAW_AS = "draw-as"
+DRAW_AS, NUMBERS_OF = "draw-as", "numbers-of"
 _Value = Any
 
 
@@ -48,13 +50,13 @@ class Drawn:
         exchanged: call index → the same call, from another state.
         borrowed: the states' payloads.
         given: call index → the numbers, where sizes or dtypes differ.
-        keys: reads of keys → the other side's key.
+        read: reads of keys → the other side's key; reads of what was drawn → the other side's numbers.
     """
 
     exchanged: dict[int, Call] = field(default_factory=dict)
     borrowed: dict[str, Payload] = field(default_factory=dict)
     given: list[tuple[Call, _Value]] = field(default_factory=list)
-    keys: list[tuple[Event, _Value]] = field(default_factory=list)
+    read: list[tuple[Event, _Value]] = field(default_factory=list)
 
 
 def drawn(sides: Sides, interventions: Sequence[Intervention]) -> Drawn:
@@ -63,7 +65,7 @@ def drawn(sides: Sides, interventions: Sequence[Intervention]) -> Drawn:
     Raises:
         ReplayError: a call is not in the trace, or its numbers cannot be drawn here.
     """
-    found = Drawn()
+    found = Drawn(read=_handed(sides, interventions))
     chosen = [item for item in interventions if item.name == DRAW_AS]
     by_site = (sites_of(sides.reference), sites_of(sides.candidate)) if chosen else ({}, {})
     pairs = [(item, call_at(by_site[1], item.target), call_at(by_site[0], item.value)) for item in chosen]
@@ -71,20 +73,33 @@ def drawn(sides: Sides, interventions: Sequence[Intervention]) -> Drawn:
     if keyed:
         others = [other for _, other in keyed]
         taken = keys(for_framework(sides.reference.framework).executor(sides.reference), others)
-        found.keys += [(own.reads[0], taken[other.index]) for own, other in keyed]
+        found.read += [(own.reads[0], taken[other.index]) for own, other in keyed]
     for item, own, other in pairs:
         if takes_a_key(sides.candidate, own):
             continue
         state = sides.reference.payload(other.rng) if other.rng else None
         if state is None or own.site.op != other.site.op:
             raise ReplayError("A call cannot draw as another one.", where=item.target, actual=str(other.site))
-        if _of_one_size(own, other):
+        if of_one_size(own, other):
             key = f"drawn as {item.value}"
             found.exchanged[own.index] = replace(own, rng=key)
             found.borrowed[key] = state
         else:
             found.given.append((own, _numbers(sides, own, other)))
     return found
+
+
+def _handed(sides: Sides, interventions: Sequence[Intervention]) -> list[tuple[Event, _Value]]:
+    """Reads of what the candidate drew → what the reference drew in its place."""
+    chosen = [item for item in interventions if item.name == NUMBERS_OF]
+    if not chosen:
+        return []
+    by_site = sites_of(sides.reference), sites_of(sides.candidate)
+    pairs = [(call_at(by_site[1], item.target), call_at(by_site[0], item.value)) for item in chosen]
+    made = numbers(for_framework(sides.reference.framework).executor(sides.reference), [other for _, other in pairs])
+    given = {(_made(own).storage, own.index): made[other.index] for own, other in pairs}
+    reads = [event for call in sides.candidate.calls for event in call.reads]
+    return [(event, given[at]) for event in reads if (at := (event.storage, event.producer)) in given]
 
 
 def live(sides: Sides, item: Intervention) -> Intervention:
@@ -102,11 +117,11 @@ def live(sides: Sides, item: Intervention) -> Intervention:
     if places[0] is None or places[1] is None:
         return item
     own, other = drawn[0][places[0]], drawn[1][places[1]]
-    return Intervention("draw-from", str(places[0]), str(places[1])) if _of_one_size(own, other) else item
+    return Intervention("draw-from", str(places[0]), str(places[1])) if of_one_size(own, other) else item
 
 
-def _of_one_size(own: Call, other: Call) -> bool:
-    """Whether nothing but the generator's state can make two draws differ."""
+def of_one_size(own: Call, other: Call) -> bool:
+    """Whether nothing but the generator can make two draws differ: its state, or what it makes of it."""
     return own.arguments == other.arguments and _made(own).spec == _made(other).spec
 
 
@@ -185,4 +200,4 @@ def _blank(executor: Executor, shape: tuple[int, ...], dtype: str) -> _Value:
     return executor.adopt_foreign(Payload(np.zeros(shape, bits_dtype(dtype)), dtype))
 
 
-__all__ = ["DRAW_AS", "Borrowing", "Drawn", "drawn", "draws_alike", "live"]
+__all__ = ["DRAW_AS", "NUMBERS_OF", "Borrowing", "Drawn", "drawn", "draws_alike", "live", "of_one_size"]

@@ -10,6 +10,7 @@
 | ``scale`` | write | factor | what is written is multiplied |
 | ``shift`` | write | (whole number, the reference's write) | it is added to what is written |
 | ``draw-as`` | call | call of the reference | it draws as that one does (`whydiff.explain.draws`) |
+| ``numbers-of`` | call | call of the reference | what it drew is what that one drew, from the same key |
 | ``replace-op`` | call | calls of the reference | the first one's op, or the region it ends, takes its place |
 | ``insert-step`` | call | call of the reference | the ops that end there are carried out on what the call made |
 | ``remove-step`` | call | call of the reference | what the ops that end in the call were given is taken as it is |
@@ -45,7 +46,7 @@ REPLACED, INSERTED, REMOVED = "replace-op", "insert-step", "remove-step"
 EXCHANGES = frozenset({REPLACED, INSERTED, REMOVED})
 """Carried out by both programs in step. A step is inserted or removed only where the other side has no op at all."""
 KEEP_WIDE, AS_WRITTEN = "keep-wide", "read-as-written"
-TRANSPLANTS = frozenset({REPLACED, "substitute", "compile-as"})
+TRANSPLANTS = frozenset({REPLACED, "substitute", "compile-as", "numbers-of"})
 """They carry one side's op, tensor or way of running into the other: what they remove is located, not explained."""
 
 

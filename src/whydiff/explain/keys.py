@@ -34,6 +34,20 @@ def keys(executor: Executor, calls: Iterable[Call]) -> Mapping[int, Any]:
     return found
 
 
+def numbers(executor: Executor, calls: Iterable[Call]) -> Mapping[int, Any]:
+    """Index of a call that draws → the numbers that came of it in a replay, which is used up."""
+    wanted = {call.index for call in calls}
+    found: dict[int, Any] = {}
+
+    def look(executor: Executor, call: Call) -> None:
+        if call.index in wanted:
+            found[call.index] = executor.copy(executor.written(call.writes[0]))
+
+    if wanted:
+        replay(executor, watch=look, until=max(wanted) + 1)
+    return found
+
+
 def only_for_keys(trace: Trace, event: Event) -> bool:
     """Whether what is made of a value are numbers that are drawn, and keys that lead there, and nothing else."""
     reached, drawn = {event.storage}, False
@@ -49,4 +63,4 @@ def only_for_keys(trace: Trace, event: Event) -> bool:
     return drawn
 
 
-__all__ = ["draws", "keys", "only_for_keys", "takes_a_key"]
+__all__ = ["draws", "keys", "numbers", "only_for_keys", "takes_a_key"]

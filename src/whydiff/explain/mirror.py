@@ -14,6 +14,7 @@
 | ``shift`` | the opposite is added to the counterpart |
 | ``restore-optimizer`` | the counterpart's step begins with the candidate's state |
 | ``draw-as`` | the counterpart draws as the candidate's call does |
+| ``numbers-of`` | the counterpart's numbers are the candidate's |
 | ``insert-step``, ``remove-step`` | the step is removed, or inserted, at the counterpart |
 """
 
@@ -187,6 +188,7 @@ _KINDS: Mapping[str, Callable[[_Mirror, Intervention], Intervention | None]] = {
     "read-as-written": _Mirror.overwritten,
     "set-dtype": _Mirror.dtype,
     "draw-as": _Mirror.drawn,
+    "numbers-of": _Mirror.drawn,
     "restore-optimizer": _Mirror.drawn,
     "permute": _Mirror.permuted,
     "scale": _Mirror.scaled,

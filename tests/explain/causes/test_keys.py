@@ -58,6 +58,45 @@ def test_another_scale_of_the_same_draws_is_no_key() -> None:
     assert "MD002" not in {cause.code for cause in found.causes}
 
 
+def by_the_old_generator() -> Any:
+    with jax.threefry_partitionable(False):
+        return noisy(jax.random.key(3))
+
+
+def test_one_key_that_gives_other_numbers_is_another_generator() -> None:
+    found = compare(lambda: noisy(jax.random.key(3)), by_the_old_generator)
+    assert found.verdict is Verdict.SEMANTIC
+    (cause,) = [cause for cause in found.causes if cause.status in ("confirmed", "located")]
+    assert (cause.code, cause.status) == ("MD002", "located")
+    assert cause.remedy is not None and not cause.remedy.is_take_away
+
+
+def test_two_runs_by_the_old_generator_are_alike() -> None:
+    found = compare(by_the_old_generator, by_the_old_generator)
+    assert found.verdict is Verdict.IDENTICAL and not found.causes
+
+
+def dropped_out(x: Any, key: Any) -> Any:
+    return jnp.where(jax.random.bernoulli(key, 0.7, x.shape), x / 0.7, 0.0) @ W
+
+
+def test_one_key_for_all_examples_is_another_function() -> None:
+    keys = jax.random.split(jax.random.key(3), 3)
+    found = compare(
+        lambda: jax.vmap(dropped_out)(X, keys), lambda: jax.vmap(dropped_out, in_axes=(0, None))(X, jax.random.key(3))
+    )
+    assert found.verdict is Verdict.SEMANTIC
+
+
+def test_a_key_for_each_example_is_the_same_in_a_loop() -> None:
+    def looped() -> Any:
+        keys = jax.random.split(jax.random.key(3), 3)
+        return jnp.stack([dropped_out(x, key) for x, key in zip(X, keys, strict=True)])
+
+    found = compare(lambda: jax.vmap(dropped_out)(X, jax.random.split(jax.random.key(3), 3)), looped)
+    assert found.verdict in (Verdict.ROUNDING, Verdict.IDENTICAL)
+
+
 def test_another_key_beside_another_function_leaves_the_function_to_its_own_cause() -> None:
     def other() -> Any:
         return jnp.sin(X @ W) + jax.random.normal(jax.random.key(4), (3, 6))

@@ -9,7 +9,7 @@ from whydiff.capturing.adapters import replayable
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
 from whydiff.explain.causes._view import Finding
-from whydiff.explain.draws import DRAW_AS, draws_alike
+from whydiff.explain.draws import DRAW_AS, NUMBERS_OF, draws_alike, of_one_size
 from whydiff.explain.keys import keys, only_for_keys, takes_a_key
 from whydiff.explain.sides import SIDES
 from whydiff.records import Call, Evidence, Intervention, Origin, Trace, Verdict
@@ -59,6 +59,20 @@ def _differences(case: Case, ours: Call, theirs: Call) -> dict[str, tuple[str, s
     elif None not in states and states[0] != states[1]:
         found["state"] = None
     return found
+
+
+def from_the_same_key(origin: Origin, code: str, ours: Call, theirs: Call) -> Finding | None:
+    """The finding that one op makes other numbers of one key (an origin's inputs agree); None: it was asked for others."""
+    if origin.kind != "implementation" or not of_one_size(theirs, ours):
+        return None
+    evidence = Evidence(
+        f"both sides draw at {ours.site} from the same key, at one size and in one dtype, and other numbers come out: "
+        "the generator itself is another one (a setting or a version)",
+        {"reference": str(ours.site), "candidate": str(theirs.site), "differs": ["generator"]},
+    )
+    step = Intervention(NUMBERS_OF, str(theirs.site), str(ours.site))
+    says = "one key gives other random numbers: the generator is another one"
+    return Finding(code, ("generator",), Verdict.SEMANTIC, (evidence,), (step,), {"what": ("generator",)}, says=says)
 
 
 def other_keys(case: Case) -> tuple[Intervention, ...]:
@@ -128,4 +142,4 @@ def _state(trace: Trace, call: Call) -> bytes | None:
     return None if payload is None else payload.bits.tobytes()
 
 
-__all__ = ["drawn_otherwise", "from_other_keys", "makes_a_key", "other_keys", "states_restored"]
+__all__ = ["drawn_otherwise", "from_other_keys", "from_the_same_key", "makes_a_key", "other_keys", "states_restored"]

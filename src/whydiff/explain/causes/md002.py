@@ -7,14 +7,14 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._draws import drawn_otherwise, from_other_keys, makes_a_key
+from whydiff.explain.causes._draws import drawn_otherwise, from_other_keys, from_the_same_key, makes_a_key
 from whydiff.explain.causes._explained import Finding, View, causes_of, explained_calls, grouped
 from whydiff.explain.causes._flow import read_from, readers_of
 from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import listed
 from whydiff.explain.causes._switched import causes_of_switches
 from whydiff.explain.draws import draws_alike
-from whydiff.explain.keys import draws
+from whydiff.explain.keys import draws, takes_a_key
 from whydiff.records import Call, Cause, Evidence, Origin, Remedy, Verdict
 
 _ONE_SIDE = ("one side", "one side, by key")
@@ -26,6 +26,8 @@ _REMEDIES = {
     "size": "Draw at one size on both sides and take the part that is needed, or give every item its own generator.",
     "dtype": "Draw in one dtype on both sides and cast the numbers afterwards.",
     "device": "Draw on one kind of device on both sides (the CPU's numbers can be moved to any) and move them.",
+    "generator": "Draw with the same generator on both sides: the same version and the same settings of random numbers "
+    "(JAX: `jax_threefry_partitionable`, `jax_default_prng_impl`).",
     "key": "Draw from the same keys on both sides: one seed, split in the same way, every key used once.",
     "order": "Draw in the same order on both sides.",
     "resumed": "Save the generators' states with the checkpoint, and restore them when the run is resumed.",
@@ -44,7 +46,8 @@ class RngDiffers(CauseRule):
     What it detects:
         An origin whose ops draw random numbers (from a generator or a key) on one side and not on the other, although
         no module's mode differs; or on both sides, from one distribution, but from other generator states, at another size, in
-        another dtype or on another device; or in another order, so that each number is used in the other's place.
+        another dtype or on another device; or in another order, so that each number is used in the other's place; or from
+        the same key by another generator.
 
     Why it happens:
         ``F.dropout(x, p)`` acts in evaluation mode too, because its ``training`` defaults to true; a
@@ -69,7 +72,8 @@ class RngDiffers(CauseRule):
 
     How it is verified:
         By replay: the candidate's op draws as the reference's does (``draw-as``: its generator's state, size and
-        dtype), or what is drawn on one side only is removed or inserted (``remove-step``, ``insert-step``); the
+        dtype), or what is drawn on one side only is removed or inserted (``remove-step``, ``insert-step``); of one
+        key that gives other numbers only the numbers can be exchanged (``numbers-of``), which shows where; the
         outputs must become equal bit for bit. In the other direction the reference draws as the candidate.
 
     References:
@@ -108,6 +112,7 @@ class RngDiffers(CauseRule):
         resumed = bool(case.alignment.ahead)
         yield from causes_of(case, self.code, self.name, lambda finding: _remedy(finding, resumed))
         yield from causes_of_switches(case, self.code, self.name, "draws")
+        yield from grouped(_by_other_generators(case), self.code, self.name, _remedy_at_once)
         if not (case.localization.axes or enough(case)):
             return
         known = explained_calls(case)
@@ -178,6 +183,18 @@ class RngDiffers(CauseRule):
         yield lambda: masked(None), lambda: masked(mask)
 
 
+def _by_other_generators(case: Case) -> list[list[tuple[Origin, Finding]]]:
+    """Origins at which one key gives other numbers, all of one kind: no op that computes is looked at for them."""
+    traces, found = (case.reference, case.candidate), []
+    for origin in case.localization.origins:
+        if min(origin.calls) >= 0:
+            ours, theirs = (trace.calls[at] for trace, at in zip(traces, origin.calls, strict=True))
+            if takes_a_key(traces[0], ours) and takes_a_key(traces[1], theirs):
+                finding = from_the_same_key(origin, RngDiffers.code, ours, theirs)
+                found += [(origin, finding)] if finding is not None else []
+    return [found] if found else []
+
+
 def _mode_differs(case: Case, calls: list[Call]) -> bool:
     changed = [path.rpartition(".")[0] for path in case.scalar_changes if path.rpartition(".")[2] == "training"]
     scopes = {name for call in calls for name in (call.site.scope, case.rename(call.site.scope))}
@@ -188,7 +205,8 @@ def _remedy(finding: Finding, resumed: bool) -> Remedy:
     what = finding.facts["what"]
     keys = ["resumed" if name == "state" and resumed else name for name in what]
     text = " ".join(_REMEDIES[key] for key in keys)
-    return Remedy(text, "".join(_CODE.get(key, "") for key in keys), is_take_away=what[0] not in _ONE_SIDE)
+    tried = what[0] not in (*_ONE_SIDE, "generator")  # the setting was not changed, only what came of it
+    return Remedy(text, "".join(_CODE.get(key, "") for key in keys), is_take_away=tried)
 
 
 def _remedy_at_once(finding: Finding) -> Remedy:
