@@ -9,6 +9,7 @@ origins may have several verdicts; the overall one is the most severe, and every
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
@@ -93,6 +94,11 @@ def judge(
         return Verdict.INCONCLUSIVE, (
             f"because every origin is rounding and the outputs' difference does not shrink{numbers}{why}"
         )
+    apart_from_them = _nowhere_its_own(origins, proven, worst, scaling)
+    if apart_from_them is not None:
+        return apart_from_them.verdict, _reason(
+            replace(worst, verdict=apart_from_them.verdict), origins, causes
+        ) + numbers
     if worst.verdict is Verdict.INCONCLUSIVE and _only_as_a_whole(scaling):
         return Verdict.SEMANTIC, (
             f"the outputs differ at any precision, which could be measured at none of the {len(origins)} origins{numbers}"
@@ -140,6 +146,20 @@ def _missed(case: Case, scaling: Scaling) -> bool:
     numbers = alike(case).examined if scaling.alone else range(len(scaling.origins))
     measured = bool(numbers) and all(agrees(scaling.origins[number].lifted) for number in numbers)
     return measured and stays(scaling.program.lifted)
+
+
+def _nowhere_its_own(
+    origins: Sequence[Origin], proven: Sequence[Cause], worst: Origin, scaling: Scaling | None
+) -> Cause | None:
+    """The first proven cause that is worse than every origin, none of which is its place, if the outputs differ in float64."""
+    if scaling is None or not stays(scaling.program.lifted):
+        return None
+    worse = [
+        cause
+        for cause in proven
+        if cause.verdict is Verdict.SEMANTIC and worst.verdict.severity < cause.verdict.severity
+    ]
+    return next((cause for cause in worse if not any(map(Claims.of(cause).holds, origins))), None)
 
 
 def _only_as_a_whole(scaling: Scaling | None) -> bool:

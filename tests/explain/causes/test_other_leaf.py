@@ -74,3 +74,35 @@ def test_an_order_that_only_a_sum_sees_is_no_cause() -> None:
     )
     assert found.verdict in (Verdict.ROUNDING, Verdict.IDENTICAL)
     assert not any(cause.status == "confirmed" and cause.verdict is Verdict.SEMANTIC for cause in found.causes)
+
+
+OURS = [torch.randn(6, 6, generator=torch.Generator().manual_seed(20 + i)) * 0.4 for i in range(3)]
+COPIED, EXCHANGED = [weight.clone() for weight in OURS], [OURS[i].clone() for i in (0, 2, 1)]
+
+
+def narrow(weights: list[Any]) -> Any:
+    hidden = HIDDEN
+    for weight in weights:
+        hidden = hidden + torch.tanh((hidden.bfloat16() @ weight.bfloat16()).float())
+    return hidden
+
+
+def wide() -> Any:
+    hidden = HIDDEN
+    for weight in OURS:
+        hidden = hidden + torch.tanh(hidden @ weight)
+    return hidden
+
+
+def test_a_tensor_under_another_name_that_is_also_converted_differs_by_its_values() -> None:
+    found = compare(wide, lambda: narrow(EXCHANGED))
+    assert found.verdict is Verdict.SEMANTIC
+    named = [cause.site for cause in found.causes if cause.status == "confirmed" and cause.code == "ST002"]
+    assert named == ["OURS[1]", "OURS[2]"] or named == ["OURS[2]", "OURS[1]"]
+    assert not any(cause.code == "FO007" for cause in found.causes)
+
+
+def test_a_copy_under_another_name_that_is_converted_is_another_precision_only() -> None:
+    found = compare(wide, lambda: narrow(COPIED))
+    assert found.verdict is Verdict.PRECISION
+    assert not any(cause.code.startswith("ST") for cause in found.causes)

@@ -11,7 +11,7 @@ from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance, out_of_range
-from whydiff.explain.causes._state import listed
+from whydiff.explain.causes._state import converts_other_state, listed
 from whydiff.explain.causes._switched import causes_of_switches
 from whydiff.explain.keys import draws
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
@@ -74,6 +74,8 @@ class StepLeftOut(CauseRule):
         calls = view.seen.calls[side]
         trace = (view.case.reference, view.case.candidate)[side]
         if any(draws(trace, call) for call in calls) or not (view.other_function or _keeps_in_range(view, calls)):
+            return None
+        if converts_other_state(view.case, side, calls):  # the tensor's values are the difference, not the step
             return None
         name, other = ("candidate", "reference") if side else ("reference", "candidate")
         ops = listed(call.site.op for call in calls)
