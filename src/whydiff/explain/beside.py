@@ -1,7 +1,8 @@
 """``repeat-rows``: the rows that only one run has become copies of those that both have.
 
 What a row gives then depends on itself alone: a statistic over the batch is its own, and a program whose rows do not
-look at each other gives what it gave before.
+look at each other gives what it gave before. A record does not follow where Python decides by the batch; then a live
+program is run again with other rows beside them (``other-rows``).
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ def test_a_model_that_is_made_anew_pairs_with_the_one_that_goes_on(first: str, t
     check(found, *(sides[::-1] if turned else sides))
     assert len(found.pairs) == 28
     assert not found.unpaired_reference and not found.unpaired_candidate
+    renamed = {pair.reference for pair in found.pairs if pair.how == "renamed scope"}
+    assert renamed and all(sides[turned].calls[index].site.step >= 2 for index in renamed)
 
 
 def test_a_second_model_that_runs_beside_the_first_stands_for_nothing() -> None:

@@ -75,7 +75,11 @@ def _made_anew(first: Side, second: Side, pairs: Found) -> Found:
         return pairs
     sides = replace(first, names={**first.names, **ours}), replace(second, names={**second.names, **theirs})
     again = same_scope(*sides)
-    return [(j, i, "renamed scope") for j, i, _ in again] if len(again) > len(pairs) else pairs
+    if len(again) <= len(pairs):
+        return pairs
+    moved = [one != other for one, other in zip(first.scopes, sides[0].scopes, strict=True)]
+    again = [(j, i, "renamed scope" if moved[j] else how) for j, i, how in again]
+    return _marked(again, second, sides[1], "renamed scope")
 
 
 def same_path(reference: Side, candidate: Side) -> Found | None:
