@@ -9,6 +9,7 @@ from whydiff.errors import PayloadError, WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._view import View, consumers, number
 from whydiff.explain.changed import executor_of
+from whydiff.numbers.tolerance import EPSILONS
 from whydiff.pair.replay import replay
 from whydiff.records import Call, Payload
 
@@ -38,8 +39,11 @@ def _entering(view: View) -> tuple[float, float] | None:
 
 
 def _keeps_from_zero(case: Case, at: int, epsilons: tuple[float, float]) -> bool:
-    """Whether what enters at a call is added before a root, to values above the smaller epsilon and none below 0."""
-    if min(epsilons) < 0:
+    """Whether what enters at a call is added before a root, to values above the smaller epsilon and none below 0.
+
+    A number that is none of those called epsilons (`EPSILONS`) is a part of the formula: a radius, a bandwidth.
+    """
+    if not 0 <= min(epsilons) < EPSILONS:
         return False
     roles = for_framework(case.reference.framework).roles
     for call in (case.reference.calls[at], *consumers(case, 0, case.reference.calls[at], 2)):

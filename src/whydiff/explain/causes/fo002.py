@@ -14,7 +14,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._entering import entering_epsilons
 from whydiff.explain.causes._explained import Array, Finding, Operation, View, causes_of, consumers
 from whydiff.explain.local_test import formulas
-from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
+from whydiff.numbers.tolerance import EPSILONS, SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 
@@ -110,6 +110,10 @@ class EpsilonDiffers(CauseRule):
         def mean(least: float) -> Any:
             return x / counts.clamp(min=least) @ x.mT
 
+        def kernel(radius: float) -> Any:
+            return 1 / (radius + x.square().sum(1)) @ x
+
+        yield (lambda: kernel(1.0)), (lambda: kernel(2.0))
         yield (lambda: smooth(1.0)), (lambda: smooth(0.5))
         yield (lambda: mean(1.5)), (lambda: mean(4.0))
 
@@ -218,7 +222,9 @@ def _on_both(view: View, solve: Callable[[Array, Array], float | None]) -> tuple
     for x in view.inputs_like_output():
         if x.size and float(x.min()) >= 0:
             ours, theirs = (solve(x, side.reshape(-1)) for side in view.exact)
-            if ours is not None and theirs is not None and max(ours, theirs) < float(x.mean()):
+            if ours is None or theirs is None:
+                continue
+            if max(ours, theirs) < float(x.mean()) and min(ours, theirs) < EPSILONS:
                 return ours, theirs  # small against what it keeps from zero; else it is a part of the formula
     return None
 
