@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -277,3 +278,37 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert data["verdict"] == "semantic"
     assert [t["verdict"] == "semantic" for t in data["ways"][2]["tokens"]] == [at >= 3 for at in range(LENGTH)]
     assert CliRunner().invoke(app, ["decoding", f"{file}:nothing"]).exit_code == 2
+
+
+class Cached(torch.nn.Module):
+    """One attention layer with learned positions; ``late``: positions after a cache are one too far."""
+
+    def __init__(self, late: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places = torch.nn.Embedding(50, 16), torch.nn.Embedding(64, 16)
+        self.query, self.key, self.value = (torch.nn.Linear(16, 16) for _ in range(3))
+        self.head, self.late = torch.nn.Linear(16, 50), late
+
+    def forward(self, given: Any, past_key_values: Any = None, use_cache: bool = False) -> Any:
+        past = 0 if past_key_values is None else past_key_values[0].shape[1]
+        length = given.shape[1]
+        x = self.words(given) + self.places(torch.arange(length) + past + (self.late if past else 0))
+        key, value = self.key(x), self.value(x)
+        if past:
+            key, value = (torch.cat(pair, 1) for pair in zip(past_key_values, (key, value), strict=True))
+        seen = torch.ones(length, past + length, dtype=torch.bool).tril(past)
+        mixed = torch.nn.functional.scaled_dot_product_attention(
+            self.query(x)[:, None], key[:, None], value[:, None], attn_mask=seen
+        )
+        return SimpleNamespace(logits=self.head(x + mixed[:, 0]), past_key_values=(key, value))
+
+
+def test_another_kernel_is_not_told_as_why_a_way_is_another_function() -> None:
+    tokens = torch.randint(0, 50, (2, 8), generator=torch.Generator().manual_seed(1))
+    right = whydiff.compare_decoding(Cached(0), tokens)
+    assert right.verdict in SAME and "another function" not in str(right.answer())
+    wrong = whydiff.compare_decoding(Cached(1), tokens)
+    assert wrong.verdict is Verdict.SEMANTIC
+    assert all(cause.verdict not in SAME for way in wrong.ways for cause in way.causes)
+    assert "kernel" not in dict(wrong.answer())["why"]

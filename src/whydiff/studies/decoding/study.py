@@ -250,10 +250,11 @@ def _explained(
         return way
     right = [sides[0], *(one for one, other in zip(sides[1:], found, strict=True) if other.verdict in _RIGHT)]
     closest = min(right, key=lambda one: _unpaired(one.trace, side.trace))
-    pieces = closest.pieces or side.pieces
+    pieces = (side.pieces or closest.pieces) if closest is sides[0] else (closest.pieces or side.pieces)
     ours, theirs = (split(one.decode, pieces) if pieces else one.decode for one in (closest, side))
     diagnosis = compare(ours, theirs, given, options=Options(progress=progress))
-    causes = tuple(cause for cause in diagnosis.causes if cause.status != "refuted" and not cause.inert)
+    live = (cause for cause in diagnosis.causes if cause.status != "refuted" and not cause.inert)
+    causes = tuple(cause for cause in live if cause.verdict not in _RIGHT)  # another kernel makes no other function
     notes = () if causes else (f"no known cause fits; against {closest.name}: {diagnosis.reason}",)
     return replace(way, against=closest.name, causes=causes, notes=(*way.notes, *notes))
 
