@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +120,145 @@ def test_a_framework_without_steps_says_so(tmp_path: Path) -> None:
         whydiff.capture(tmp_path / "run.trace", level="step", framework="jax"),
     ):
         pass
+
+
+def by_a_generator() -> None:
+    model = torch.nn.Linear(8, 4)
+    first, second = model(torch.ones(2, 8))
+    torch.autograd.backward(loss for loss in (first.sum(), second.sum()))
+    assert model.weight.grad is not None
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+
+def by_an_edge() -> None:
+    model = torch.nn.Linear(8, 4)
+    loss = model(torch.ones(2, 8)).sum()
+    torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), torch.ones(()))
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+
+def by_a_complex_loss() -> None:
+    model = torch.nn.Linear(8, 1, dtype=torch.complex64)
+    loss = model(torch.ones(1, 8, dtype=torch.complex64))
+    loss.backward(torch.ones_like(loss))
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+
+def with_a_branch_that_is_never_taken() -> None:
+    model = torch.nn.ModuleList([torch.nn.Linear(8, 4), torch.nn.LazyLinear(3)])
+    model[0](torch.ones(2, 8)).sum().backward()
+    torch.optim.SGD(model[0].parameters(), lr=0.1).step()
+
+
+def beside_a_module_that_is_none() -> None:
+    other = torch.nn.Linear.__new__(torch.nn.Linear)
+    train(1)
+    assert other is not None
+
+
+def on_another_default_device() -> None:
+    model = torch.nn.Linear(8, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rows = torch.ones(2, 8)
+    with torch.device("meta"):
+        model(rows).sum().backward()
+        optimizer.step()
+
+
+def with_another_generator_of_numpy() -> None:
+    import numpy as np
+
+    before = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(1))
+    try:
+        train(1)
+    finally:
+        np.random.set_bit_generator(before)
+
+
+def compiled() -> None:
+    model = torch.nn.Linear(8, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.ones(2, 8)).sum().backward()
+    torch.compile(optimizer.step, backend="eager")()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        by_a_generator,
+        by_an_edge,
+        by_a_complex_loss,
+        with_a_branch_that_is_never_taken,
+        beside_a_module_that_is_none,
+        on_another_default_device,
+        with_another_generator_of_numpy,
+        compiled,
+    ],
+)
+def test_programs_of_many_kinds_run_and_are_followed(tmp_path: Path, program: Callable[[], None]) -> None:
+    with whydiff.capture(tmp_path / "run.trace", level="step"):
+        program()
+    log = read_steps(tmp_path / "run.trace")
+    assert (log.complete, log.note, [step.number for step in log.steps]) == (True, "", [0, 1])
+
+
+def test_a_capture_within_a_capture_follows_its_own_block_and_leaves_the_outer_one_as_it_was(tmp_path: Path) -> None:
+    before = torch.autograd.backward
+    with whydiff.capture(tmp_path / "outer", level="step"):
+        train(1)
+        with whydiff.capture(tmp_path / "inner", level="step"):
+            train(2)
+        train(1)
+    assert torch.autograd.backward is before
+    assert [len(read_steps(tmp_path / name).steps) for name in ("outer", "inner")] == [5, 3]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_child_writes_nothing_into_its_parents_log(tmp_path: Path) -> None:
+    parent = os.getpid()
+    try:
+        with whydiff.capture(tmp_path / "run.trace", level="step"):
+            train(1)
+            child = os.fork()
+            if not child:
+                train(2)
+                raise SystemExit
+            os.waitpid(child, 0)
+            train(1)
+    finally:
+        if os.getpid() != parent:
+            os._exit(0)
+    log = read_steps(tmp_path / "run.trace")
+    assert (log.complete, [step.number for step in log.steps]) == (True, [0, 1, 2])
+
+
+def test_what_fails_as_a_record_is_read_or_written_is_not_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from whydiff.capturing.adapters.torch.training import watching
+
+    monkeypatch.delenv("WHYDIFF_RAISE", raising=False)
+    monkeypatch.setattr(watching.Lanes, "read", lambda self: 1 / 0)
+    with whydiff.capture(tmp_path / "run.trace", level="step"):
+        train()
+    log = read_steps(tmp_path / "run.trace")
+    assert (log.complete, log.steps) == (False, ())
+    assert "ZeroDivisionError" in log.note
+
+
+def test_nothing_is_read_while_a_graph_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from whydiff.capturing.adapters.torch.training import watching
+
+    monkeypatch.setattr(watching, "_in_graph", lambda: True)
+    monkeypatch.setattr(watching, "random_digests", lambda: 1 / 0)
+    with whydiff.capture(tmp_path / "run.trace", level="step"):
+        train()
+    log = read_steps(tmp_path / "run.trace")
+    assert (log.complete, log.steps) == (False, ())
+    assert "CUDA graph" in log.note
+
+
+def test_an_option_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nonsense"), whydiff.capture(tmp_path / "t", level="step", nonsense=1):
+        train()

@@ -92,6 +92,8 @@ def capture(
         if not threads.started():
             stack.callback(threads.stop)
         if level == STEP:
+            if options:
+                raise UsageError("A log of steps has no such option.", actual=", ".join(options))
             yield stack.enter_context(_steps(Path(path), adapter, rank, overwrite=overwrite))
             return
         writer = TraceWriter(

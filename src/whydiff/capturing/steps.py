@@ -100,11 +100,12 @@ class StepWriter:
         self._file: TextIO = (Path(folder) / FILE).open("w", encoding="utf-8")
         self._known: dict[str, tuple[str, ...]] = {}
         self._full = ""
+        self._process = os.getpid()
         self._line({"kind": "whydiff steps", "schema": SCHEMA, "ranks": ranks})
 
     def add(self, step: StepRecord) -> None:
         """Write a step; it is safe from then on whatever becomes of the process. A full disk ends the log, nothing else."""
-        if self._full:
+        if self._full or self._forked:
             return
         fields = {name: getattr(step, name) for name in StepRecord.__slots__}
         for name in _LASTING:
@@ -120,11 +121,18 @@ class StepWriter:
 
     def close(self, *, complete: bool, note: str = "") -> None:
         """Write that the program ended, and with what if it is not complete."""
+        if self._forked:
+            return
         if not self._full:
             with suppress(OSError):
                 self._line({"complete": complete} | ({"note": note} if note else {}))
         with suppress(OSError):  # what could not be written is tried again
             self._file.close()
+
+    @property
+    def _forked(self) -> bool:
+        """Whether this is a child: the log is its parent's."""
+        return os.getpid() != self._process
 
     def _line(self, fields: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(fields) + "\n")

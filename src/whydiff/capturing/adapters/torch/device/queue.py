@@ -216,7 +216,7 @@ class _Line:
         noted_on = torch.cuda.ExternalStream(self.stream, device=self.device)
         with torch.cuda.device(self.device), torch.cuda.stream(noted_on), torch.inference_mode(False):
             for results, tickets in given:
-                copy = torch.empty(len(tickets), 2, dtype=torch.int64, pin_memory=True)
+                copy = torch.empty(len(tickets), 2, dtype=torch.int64, device="cpu", pin_memory=True)
                 copy.copy_(results[: len(tickets)], non_blocking=True)
                 event = torch.cuda.Event()
                 event.record()
@@ -261,7 +261,7 @@ def lanes_now(spans: Sequence[tuple[torch.Tensor, int, int]]) -> list[Lanes]:
 
 def _staging(device: torch.device) -> tuple[torch.Tensor, Any, torch.Tensor]:
     """Tables that travel to the device: pinned memory, the same as an array, and where they go."""
-    pinned = torch.zeros(_TABLES, PENDING, 4, dtype=torch.int64, pin_memory=True)
+    pinned = torch.zeros(_TABLES, PENDING, 4, dtype=torch.int64, device="cpu", pin_memory=True)
     return pinned, pinned.numpy(), torch.zeros(_TABLES, PENDING, 4, dtype=torch.int64, device=device)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from whydiff.capturing.adapters.torch.optimizers import parameters_of
 from whydiff.capturing.adapters.torch.state import Roots
-
-_backward: Callable[..., Any] = torch.autograd.backward
 
 
 class Following:
@@ -30,11 +30,11 @@ class Following:
         self._by_optimizer = False
         self._ready = False
         self._versions = 0
+        self._backward: Callable[..., Any] = torch.autograd.backward
         self._handles: list[Any] = []
 
     def __enter__(self) -> Following:
-        global _backward
-        _backward = torch.autograd.backward
+        self._backward = torch.autograd.backward
         torch.autograd.backward = self._called_backward
         self._handles = [
             register_optimizer_step_pre_hook(self._before_update),
@@ -43,9 +43,13 @@ class Following:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        torch.autograd.backward = _backward
+        torch.autograd.backward = self._backward
         for handle in self._handles:
             handle.remove()
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Around what is done beside the program: a subclass may keep from the program what fails there."""
+        return nullcontext()
 
     def gradients_ready(self, optimizer: torch.optim.Optimizer | None) -> None:
         """The update is about to be made; without an optimizer perhaps after a further ``backward()``."""
@@ -71,32 +75,39 @@ class Following:
 
     def _end(self) -> None:
         self._ready = False
-        self.ended()
+        with self.aside():
+            self.ended()
         self.number += 1
 
     def _called_backward(self, tensors: Any, *args: Any, **kwargs: Any) -> None:
-        self.updated_by_hand()
-        losses = (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)
-        if not self.roots:
-            mine = _leaves_below(losses)
-            self.roots = models(lambda p: id(p) in mine, self._besides)
-        _backward(tensors, *args, **kwargs)
-        self.differentiated(losses)
-        if not self._by_optimizer:
-            self._ready = True
-            self._note()
-            self.gradients_ready(None)
+        tensors = tuple(tensors) if isinstance(tensors, Iterator) else tensors
+        given = (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)
+        losses = tuple(loss for loss in given if isinstance(loss, torch.Tensor))  # others are edges of the graph
+        with self.aside():
+            self.updated_by_hand()
+            if not self.roots:
+                mine = _leaves_below(losses)
+                self.roots = models(lambda p: id(p) in mine, self._besides)
+        self._backward(tensors, *args, **kwargs)
+        with self.aside():
+            self.differentiated(losses)
+            if not self._by_optimizer:
+                self._ready = True
+                self._note()
+                self.gradients_ready(None)
 
     def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():  # part of a compiled step: seen as an update by hand
+            return
         self._by_optimizer = True
-        mine = {id(p) for p in parameters_of(optimizer)}
-        if not mine & {id(p) for _, root in self.roots for p in root.parameters()}:
-            fresh = models(
-                lambda p: id(p) in mine, self._besides
-            )  # an optimizer's parameters, or a copy that goes on with them
-            taken = [module for _, module in fresh]
-            self.roots = fresh + [(f"{p or type(m).__name__}", m) for p, m in self._others(taken)]
-        self.gradients_ready(optimizer)
+        with self.aside():
+            mine = {id(p) for p in parameters_of(optimizer)}
+            if not mine & {id(p) for _, root in self.roots for p in root.parameters()}:
+                # an optimizer's parameters, or a copy that goes on with them
+                fresh = models(lambda p: id(p) in mine, self._besides)
+                taken = [module for _, module in fresh]
+                self.roots = fresh + [(f"{p or type(m).__name__}", m) for p, m in self._others(taken)]
+            self.gradients_ready(optimizer)
 
     def _others(self, taken: list[torch.nn.Module]) -> Roots:
         """Models that are trained beside the fresh ones; one of the same parameters was replaced by its copy."""
@@ -104,7 +115,8 @@ class Following:
         return [(p, m) for p, m in self.roots if [(n, q.shape) for n, q in m.named_parameters()] not in forms]
 
     def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._end()
+        if not torch.compiler.is_compiling():
+            self._end()
 
     def _note(self) -> None:
         """Remember the parameters as they are before an update."""
@@ -134,8 +146,9 @@ def _leaves_below(losses: Iterable[torch.Tensor]) -> set[int]:
 
 
 def modules() -> list[torch.nn.Module]:
-    """Every module that the garbage collector knows of."""
-    return [thing for thing in gc.get_objects() if issubclass(type(thing), torch.nn.Module)]
+    """Every module that the garbage collector knows of, but for those that were never initialised as one."""
+    found = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.nn.Module)]
+    return [module for module in found if "_modules" in vars(module)]
 
 
 def models(trained: Callable[[torch.Tensor], bool], besides: Iterable[torch.nn.Module] = ()) -> Roots:
@@ -148,7 +161,9 @@ def models(trained: Callable[[torch.Tensor], bool], besides: Iterable[torch.nn.M
     known = list({id(module): module for module in (*modules(), *besides)}.values())
     inner = {id(child) for module in known for child in module.modules() if child is not module}
     outer = [module for module in known if id(module) not in inner and any(map(trained, module.parameters()))]
-    outer.sort(key=lambda module: -sum(p.numel() for p in module.parameters()))
+    outer.sort(
+        key=lambda module: -sum(p.numel() for p in module.parameters() if not isinstance(p, UninitializedTensorMixin))
+    )
     names: dict[str, int] = {}
     found: Roots = []
     for module in outer:

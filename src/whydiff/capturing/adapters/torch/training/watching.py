@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from whydiff.capturing.adapters.torch.device.queue import Queue, known, usable
+from whydiff.capturing.adapters.torch.device.queue import Queue, in_graph, known, usable
 from whydiff.capturing.adapters.torch.dtypes import dtype_name, not_comparable, plain
 from whydiff.capturing.adapters.torch.fingerprints import row_major, spans_lanes
 from whydiff.capturing.adapters.torch.optimizers import parameters_of, settings_of, state_of
@@ -46,33 +48,43 @@ class Watching(Following):
         self._pending: Callable[[], StepRecord] | None = None
         self._of = 0
         self._queue = Queue()
-        self._known: dict[int, str] = {}
         self._looks: list[Any] = []
         self._hooked: list[int] = []
         self._began = time.perf_counter()
 
     def __exit__(self, *exception: Any) -> None:
         try:
-            self.updated_by_hand()
-            if self.roots and self._of != self.number:
+            with self.aside():
+                self.updated_by_hand()
+                if self.roots and self._of != self.number:
+                    self._flush()
+                    self.gradients_ready(None)  # how the last update left the parameters
                 self._flush()
-                self.gradients_ready(None)  # how the last update left the parameters
-            self._flush()
         finally:
             for look in self._looks:
                 look.remove()
             super().__exit__(*exception)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What fails here is noted in `lost`, and the program goes on."""
+        with collecting(), guarded(f"look at step {self.number}") as guard:
+            yield
+        self.lost = guard.error or self.lost
+
     def differentiated(self, losses: tuple[torch.Tensor, ...]) -> None:
-        self._losses += [loss.detach() for loss in losses if loss.numel() == 1]
+        pieces = [piece.detach().resolve_conj() for loss in losses if loss.numel() == 1 for piece in held(loss)]
+        self._losses += [torch.view_as_real(piece) if piece.is_complex() else piece for piece in pieces]
 
     def gradients_ready(self, optimizer: torch.optim.Optimizer | None) -> None:
-        with collecting(), guarded(f"look at step {self.number}") as guard:
+        if _in_graph():  # to wait for the device would break the recording
+            self.lost = f"step {self.number} is recorded as a CUDA graph"
+            return
+        with self.aside():
             if self._of != self.number:  # a step before, whose record was still on a device
                 self._flush()
             self._look_at_inputs()
             self._pending, self._of = self._record(optimizer), self.number
-        self.lost = guard.error or self.lost
 
     def ended(self) -> None:
         self._losses, self._batch = [], []
@@ -80,9 +92,9 @@ class Watching(Following):
             self._flush()
 
     def _flush(self) -> None:
-        if self._pending is not None:
-            record, self._pending = self._pending(), None
-            self._sink(record)
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._sink(pending())
 
     def _on_host(self) -> bool:
         return all(p.device.type == "cpu" for _, root in self.roots for p in root.parameters())
@@ -94,15 +106,11 @@ class Watching(Following):
                 self._looks.append(root.register_forward_pre_hook(self._entered, with_kwargs=True))
 
     def _entered(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or _in_graph():
             return
-        with collecting(), guarded("look at what the model is given") as guard:
+        with self.aside():
             self.updated_by_hand()
             self._batch.append(Lanes([held(tensor) for _, tensor in tensors_in([args, kwargs])], self._queue))
-        self.lost = guard.error or self.lost
-
-    def _forms(self, named: Sequence[tuple[str, torch.Tensor]]) -> tuple[str, ...]:
-        return tuple(self._known.get(id(t)) or self._known.setdefault(id(t), form(t)) for _, t in named)
 
     def _record(self, optimizer: torch.optim.Optimizer | None) -> Callable[[], StepRecord]:
         """What is known now; what lies on a device is read when the record is asked for."""
@@ -120,7 +128,7 @@ class Watching(Following):
         fixed: dict[str, Any] = {
             "number": self.number,
             "names": tuple(names),
-            "forms": self._forms(named),
+            "forms": tuple(map(form, pieces)),
             "trained": tuple(trained is None or id(t) in trained for t in tensors),
             "settings": settings_of(optimizer) if optimizer is not None else {},
             "random": random_digests(),
@@ -144,7 +152,7 @@ class Watching(Following):
                 gradients=tuple(given.get(i, "") for i in range(len(tensors))),
                 state={name: combined(parts) for name, parts in by_name.items()},
                 batch=batch,
-                losses=tuple(loss.item() for loss in losses),
+                losses=tuple(number for loss in losses for number in loss.reshape(-1).tolist()),
                 sample=weights.numpy(),
                 slopes=slopes_there.numpy(),
                 **fixed,
@@ -194,7 +202,7 @@ class Sent:
             if tensor.device.type != "cuda":
                 self._copies.append(tensor.detach().to("cpu", copy=True))
                 continue
-            copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            copy = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
             with torch.cuda.device(tensor.device):
                 copy.copy_(tensor.detach(), non_blocking=True)
                 self._events.setdefault(tensor.device, torch.cuda.Event()).record()
@@ -205,6 +213,10 @@ class Sent:
         for event in self._events.values():
             event.synchronize()
         return self._copies
+
+
+def _in_graph() -> bool:
+    return torch.cuda.is_initialized() and in_graph()
 
 
 def held(tensor: torch.Tensor) -> list[torch.Tensor]:
@@ -219,9 +231,14 @@ def held(tensor: torch.Tensor) -> list[torch.Tensor]:
     return [] if not_comparable(tensor) else [tensor]
 
 
-def form(tensor: torch.Tensor) -> str:
-    """Dtype and sizes of what this process holds of a tensor, e.g. ``float32[4, 8]``."""
-    return " ".join(f"{dtype_name(piece.dtype)}{list(piece.shape)}" for piece in held(tensor))
+def form(pieces: Sequence[torch.Tensor]) -> str:
+    """Dtypes and sizes of what this process holds of a tensor, e.g. ``float32[4, 8]``."""
+    return " ".join(_form(piece.dtype, piece.shape) for piece in pieces)
+
+
+@functools.lru_cache(maxsize=4096)
+def _form(dtype: torch.dtype, shape: torch.Size) -> str:
+    return f"{dtype_name(dtype)}{list(shape)}"
 
 
 def combined(parts: Iterable[str]) -> str:
@@ -245,7 +262,7 @@ def sampled(
     floating = [(of, given) for of, given in pairs if of.is_floating_point() and of.numel()]
     total = sum(t.numel() for t, _ in floating)
     if not total:
-        return torch.empty(0), 1.0
+        return torch.empty(0, device="cpu"), 1.0
     stride = max(1, total // _SAMPLED)
     parts = []
     for tensor, given in floating:
@@ -264,11 +281,14 @@ def sampled(
 
 def random_digests() -> dict[str, str]:
     """Generator → digest of its state."""
-    numbers: Any = np.random.get_state()
+    numbers: Any = np.random.get_state(legacy=False)
     found = {
         "torch": torch.get_rng_state().numpy().tobytes(),
         "python": np.array(random.getstate()[1], dtype=np.uint64).tobytes(),
-        "numpy": numbers[1].tobytes() + int(numbers[2]).to_bytes(4, "little"),
+        "numpy": b"".join(
+            part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
+            for part in numbers["state"].values()
+        ),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         for device in range(torch.cuda.device_count()):
