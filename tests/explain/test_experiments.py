@@ -152,6 +152,10 @@ def test_a_cause_is_taken_away_and_put_in(name: str, live: bool, tmp_path: Path)
         assert tried.origins_after(put_in, on="reference") in (None, set())
 
 
+BETWEEN = 1.5 * X.abs().max()
+"""Above what a weight of 1 gives, and not above what a weight of 2 does."""
+
+
 class Read(torch.nn.Module):
     """A weight of 1 or 2, of which ``output`` makes what is returned."""
 
@@ -167,6 +171,7 @@ class Read(torch.nn.Module):
 @pytest.mark.parametrize(
     ("output", "least", "most"),
     [
+        (lambda y: (y - BETWEEN).relu(), 0.2, math.inf),
         (lambda y: y, 0.2, 1.0),
         (lambda y: y * 1e-18 + 1, 0.0, 1e-15),
         (lambda y: y / y.sum(), 0.0, 1e-15),
@@ -174,7 +179,7 @@ class Read(torch.nn.Module):
         (lambda y: y > 0.7, math.inf, math.inf),
         (lambda y: torch.where(y > 0.7, float("nan"), 1.0), math.inf, math.inf),
     ],
-    ids=["factor", "absorbed", "a scale that is lost", "the same flags", "other flags", "other NaN"],
+    ids=["all from zeros", "factor", "absorbed", "a scale that is lost", "the same flags", "other flags", "other NaN"],
 )
 def test_how_far_a_side_moves_in_float64(output: Callable[[torch.Tensor], Any], least: float, most: float) -> None:
     restored = (Intervention("restore-state", "weight"),)

@@ -21,6 +21,9 @@ _VARIABLES = (
 
 Slurm tells a batch script, too, how many tasks the job may have; only srun says how many run together."""
 
+MOST = 1 << 20
+"""Ranks of a run that is believed: a damaged file may claim any number."""
+
 _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 
 

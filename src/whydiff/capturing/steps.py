@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from whydiff.capturing.ranks import parts
+from whydiff.capturing.ranks import MOST, parts
 from whydiff.capturing.store.strict import cleaned
 from whydiff.errors import TraceFormatError, one_line
 
@@ -149,7 +149,7 @@ def read_steps(folder: str | Path) -> StepLog:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
         header = json.loads(lines[0])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TraceFormatError("This is no log of steps.", where=str(folder), actual=str(error)) from error
     if not isinstance(header, dict) or header.get("schema") != SCHEMA:
         raise TraceFormatError("This log of steps has another format.", where=str(folder), actual=lines[0][:80])
@@ -167,7 +167,8 @@ def read_steps(folder: str | Path) -> StepLog:
             complete, note = bool(fields["complete"]), str(fields.get("note", ""))
             break
         lasting |= {name: fields[name] for name in _LASTING if name in fields}
-        steps.append(_record(fields | lasting, str(folder)))
+        before = steps[-1].number if steps else -1
+        steps.append(_record(fields | lasting, before, str(folder)))
     return StepLog(tuple(steps), complete, str(folder), _ranks(header), note)
 
 
@@ -178,23 +179,45 @@ def ranked(path: str | os.PathLike[str]) -> bool:
 
 def _ranks(header: Mapping[str, Any]) -> int:
     found = header.get("ranks", 1)
-    return found if type(found) is int and found > 0 else 1
+    return found if type(found) is int and 0 < found < MOST else 1
 
 
-def _record(fields: dict[str, Any], where: str) -> StepRecord:
+def _record(fields: dict[str, Any], before: int, where: str) -> StepRecord:
     try:
         for name in (*_LASTING, "weights", "gradients", "trained", "losses"):
+            if not isinstance(fields[name], (list, tuple)):
+                raise TypeError(f"{name} is no list")
             fields[name] = tuple(fields[name])
-        if fields["forms"] and len(fields["forms"]) != len(fields["names"]):
-            raise ValueError(f"{len(fields['forms'])} forms of {len(fields['names'])} names")
         fields["sample"], fields["slopes"] = (_array(fields[name]) for name in ("sample", "slopes"))
         settings = fields["settings"].items()
         fields["settings"] = {name: tuple(value) if isinstance(value, list) else value for name, value in settings}
-        return StepRecord(**fields)
+        return _checked(StepRecord(**fields), before)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TraceFormatError(
             "A line of this log is not as whydiff writes it.", where=where, actual=str(error)
         ) from error
+
+
+def _checked(step: StepRecord, before: int) -> StepRecord:
+    """A step whose fields are of their types and fit each other, and that follows the one before.
+
+    Raises:
+        TypeError, ValueError, AttributeError: it is not.
+    """
+    if type(step.number) is not int or step.number <= before:
+        raise ValueError(f"step {step.number!r:.20} follows step {before}")
+    digests = (*step.weights, *step.gradients, *step.state.values(), *step.random.values(), step.batch)
+    if not all(isinstance(text, str) for text in (*step.names, *step.forms, *digests)):
+        raise TypeError("a name, a form or a digest is no text")
+    if not all(type(flag) is bool for flag in step.trained):
+        raise TypeError("what says whether a parameter is trained is neither true nor false")
+    if not all(type(number) in (int, float) for number in (*step.losses, step.share, step.seconds)):
+        raise TypeError("a loss, a share or a time is no number")
+    for name in ("weights", "gradients", "trained", *(("forms",) if step.forms else ())):
+        count = len(getattr(step, name))
+        if count != len(step.names):
+            raise ValueError(f"{count} {name} of {len(step.names)} names")
+    return step
 
 
 def _text(values: Array) -> str:

@@ -25,7 +25,7 @@ class Level(str, enum.Enum):
     MODULE = "module"
 
 
-class Recorded(str, enum.Enum):
+class CaptureLevel(str, enum.Enum):
     """What a capture records."""
 
     OP = "op"

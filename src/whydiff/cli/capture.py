@@ -21,7 +21,7 @@ import typer
 import whydiff
 from whydiff.capturing.ranks import part, told
 from whydiff.cli._guard import guard
-from whydiff.cli._options import Json, Quiet, Recorded, Traceback
+from whydiff.cli._options import CaptureLevel, Json, Quiet, Traceback
 from whydiff.cli._values import size_in_bytes
 from whydiff.errors import CaptureError, UsageError
 
@@ -39,12 +39,12 @@ def capture(
     ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="TRACE", help="Folder to make.")],
     level: Annotated[
-        Recorded,
+        CaptureLevel,
         typer.Option(
             "--level",
             help="Record every operator, modules only, or digests of each training step: cheap enough to stay on.",
         ),
-    ] = Recorded.OP,
+    ] = CaptureLevel.OP,
     payloads: Annotated[
         list[str] | None,
         typer.Option(

@@ -300,7 +300,7 @@ def _apart(sides: Sides, wanted: Outputs, given: Outputs) -> float | None:
 
 
 def _moved(before: Outputs, after: Outputs) -> float | None:
-    """The same of one program before and after a change; infinite: what is no finite real number changes as well."""
+    """The same of one program before and after a change; infinite: nothing but zeros moves, or what is not finite does."""
     if not before or before.keys() != after.keys():
         return None
     moved = 0.0
@@ -309,7 +309,8 @@ def _moved(before: Outputs, after: Outputs) -> float | None:
             return math.inf
         found = measure(payload, after[slot])
         special = found.nan_reference + found.nan_candidate - 2 * found.nan_both + found.inf_mismatch
-        if special or (is_integer(payload.dtype) and found.mismatched):
+        from_zero = found.sum_abs and not found.sum_reference_square
+        if special or from_zero or (is_integer(payload.dtype) and found.mismatched):
             return math.inf
         moved = max(moved, _over_magnitude(found))
     return moved

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.rank_programs import gpt, replicas
@@ -58,6 +60,7 @@ def test_replicas_that_stay_equal_are_identical_and_shards_are_no_drift(
     said = dict(found.answer())[""]
     assert "collective" not in said
     assert (f"{replicas} replicas equal in 4 steps" if replicas else "no replica was compared") in said
+    assert ("the same on no two ranks" in said) == bool(found.replicas.never)
 
 
 def test_the_same_rows_everywhere_are_told(logs: str) -> None:
@@ -99,6 +102,98 @@ def test_what_a_log_says_of_its_tensors_must_fit(copied: Path) -> None:
     assert "1 forms of 2 names" in dict(whydiff.check_ranks(copied).ends)[1]
     with pytest.raises(TraceFormatError, match="1 forms of 2 names"):
         whydiff.compare_training(copied / "rank-00001", copied / "rank-00000")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"number": "two"},
+        {"number": -1},
+        {"number": 0},
+        {"number": True},
+        {"number": None},
+        {"names": [1, 2]},
+        {"names": [["weight"], ["bias"]]},
+        {"names": "wb"},
+        {"names": ["weight"]},
+        {"forms": [1, 2]},
+        {"weights": [1, 2]},
+        {"weights": [{}, {}]},
+        {"weights": ["a"]},
+        {"trained": [1, 0]},
+        {"batch": ["a"]},
+        {"random": ["a"]},
+        {"random": {"torch": ["a"]}},
+        {"state": []},
+        {"losses": ["a"]},
+        {"share": None},
+    ],
+    ids=str,
+)
+def test_a_line_of_other_types_is_told_and_not_read(copied: Path, fields: dict[str, Any]) -> None:
+    kept = lines(copied, 1)
+    kept[2] = json.dumps(json.loads(kept[2]) | fields)
+    write(copied, 1, kept)
+    found = whydiff.check_ranks(copied)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "not as whydiff writes it" in dict(found.ends)[1]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "object[16777216]",
+        "float32[99999999999]",
+        f"float32[{'9' * 5000}]",
+        "float32[1 2]",
+        "float32[-1]",
+        "tf32[8]",
+        "?",
+    ],
+    ids=lambda form: str(form)[:30],
+)
+def test_what_a_log_says_of_sizes_is_not_believed(copied: Path, form: str) -> None:
+    for rank in range(2):
+        kept = lines(copied, rank)
+        kept[1] = json.dumps(json.loads(kept[1]) | {"forms": [form, "float32[4]"]})
+        write(copied, rank, kept)
+    assert whydiff.check_ranks(copied).replicas.drifts[0].name == "weight"
+
+
+def test_any_number_of_ranks_is_told_in_one_line_and_none_is_believed(copied: Path) -> None:
+    for size, said in ((5, "ranks 2, 3, 4: it left nothing"), (10**9, "")):
+        for rank in range(2):
+            kept = lines(copied, rank)[:3]
+            write(copied, rank, [json.dumps({"kind": "whydiff steps", "schema": 1, "ranks": size}), *kept[1:]])
+        found = whydiff.check_ranks(copied)
+        assert found.verdict is Verdict.INCONCLUSIVE
+        assert len(found.ends) == (5 if said else 2)
+        assert said in dict(found.answer())["where"]
+
+
+def test_a_header_that_is_nested_without_end_is_told(copied: Path) -> None:
+    write(copied, 1, ["[" * 200_000])
+    assert "no log of steps" in dict(whydiff.check_ranks(copied).ends)[1]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_replica_that_one_rank_does_not_update_at_last_is_a_drift(steps: int) -> None:
+    found = whydiff.check_ranks(recorded(partial(left_out_at_last, steps), 2, level="step"))
+    (one,) = found.replicas.drifts
+    assert (found.verdict, one.name, one.step, one.ranks) == (Verdict.SEMANTIC, "weight", steps, (1,))
+
+
+def left_out_at_last(steps: int, rank: int, ranks: int) -> None:
+    """The weight is not updated on the second rank in the last step."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(8, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(steps):
+        optimizer.zero_grad()
+        model(torch.ones(2, 8)).sum().backward()
+        if rank and step == steps - 1:
+            model.weight.grad = None
+        optimizer.step()
 
 
 def test_names_of_a_log_are_harmless(copied: Path) -> None:

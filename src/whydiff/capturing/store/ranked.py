@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from whydiff.capturing.limits import Limits, Watched
-from whydiff.capturing.ranks import parts
+from whydiff.capturing.ranks import MOST, parts
 from whydiff.capturing.store.layout import MANIFEST
 from whydiff.capturing.store.reader import DiskTrace, open_ranks, open_trace
 from whydiff.capturing.store.remote import is_url
@@ -38,7 +38,7 @@ class RankedTrace:
     def missing(self) -> tuple[int, ...]:
         """Ranks that took part and of which nothing can be opened."""
         size = self.lead.captured.get("ranks")
-        every = range(size if isinstance(size, int) and 0 < size < 1 << 20 else 0)
+        every = range(size if isinstance(size, int) and 0 < size < MOST else 0)
         return tuple(sorted({*every, *self.unreadable} - {*self.parts}))
 
     @property

@@ -176,9 +176,10 @@ def _parting(part: Mapping[int, History]) -> int | None:
 
 
 def _stayed(part: Mapping[int, History], at: int) -> tuple[int, ...]:
-    """Ranks that still read an older value when others had long read the next one."""
+    """Ranks that still hold an older value when others have the next one; where moments are not exact: had it long."""
     following = min(history[at].first.when for history in part.values() if len(history) > at)
-    return tuple(rank for rank, history in part.items() if len(history) <= at and history[-1].last.when > following)
+    lasting = ((rank, history[-1].last) for rank, history in part.items() if len(history) <= at)
+    return tuple(rank for rank, look in lasting if look.when > following or (look.exact and look.when == following))
 
 
 def _drift(name: str, part: Mapping[int, History], at: int) -> Drift:

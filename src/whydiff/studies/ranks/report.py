@@ -59,9 +59,13 @@ class RanksReport(Study):
             if held.equal or held.partly
             else "no replica was compared"
         ) + (f", {count(most, 'collective')} the same on every rank" if most else called)
+        checked += (
+            f"; {len(held.never)} are the same on no two ranks: shards, or never made equal" if held.never else ""
+        )
+        checked += f"; {len(held.alone)} were not compared" if held.alone else ""
         if self.verdict is Verdict.IDENTICAL:
             return (headline(self.word, checked),)
-        ends = "; ".join(f"rank {rank}: {why}" for rank, why in self.ends)
+        ends = "; ".join(self._ended())
         if held.parted and not ends:
             one = f"{listed(held.parted, 3)} began as zeros or ones on all ranks, and other values came of them"
             return (
@@ -69,6 +73,13 @@ class RanksReport(Study):
                 ("fix", "if these are replicas, average their gradients; if they are shards, nothing is wrong"),
             )
         return (headline(self.word, f"nothing differs so far ({checked})"), *((("where", ends),) if ends else ()))
+
+    def _ended(self) -> list[str]:
+        """How each rank that did not come to its end did end; ranks of one kind in one line."""
+        ranks = dict[str, list[str]]()
+        for rank, why in self.ends:
+            ranks.setdefault(why, []).append(str(rank))
+        return [f"rank{'s' if len(of) > 1 else ''} {listed(of, _NAMES)}: {why}" for why, of in ranks.items()]
 
     def _mismatch(self, found: Meeting) -> Lines:
         return (
@@ -117,10 +128,7 @@ class RanksReport(Study):
             ),
             Section(
                 "Where each rank stands",
-                (
-                    *(Text(f"rank {rank}: {why}") for rank, why in self.ends),
-                    *(Text(f"the last collective: {step}") for step in self.stands),
-                ),
+                (*map(Text, self._ended()), *(Text(f"the last collective: {step}") for step in self.stands)),
             ),
             Section(
                 "State", tuple(Text(f"{len(names)} {what}: {listed(names, most)}") for names, what in named if names)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from whydiff.records import Call, Collective, Event, Fingerprint, Leaf, Site, Te
 
 _LARGEST = 1 << 24
 """Elements of a tensor that may be zeros or ones only; larger ones are taken not to be."""
-_FORM = re.compile(r"(?P<dtype>\w+)\[(?P<sizes>[\d, ]*)\]")
+_FORM = re.compile(r"(?P<dtype>\w{1,20})\[(?P<sizes>(?:\d{1,15}(?:, \d{1,15}){0,63})?)\]", re.ASCII)
 
 Name = tuple[tuple[str, ...], str]
 """What state is called; and, where several tensors share these names, what reads it."""
@@ -26,8 +26,13 @@ Name = tuple[tuple[str, ...], str]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A tensor of a rank's state, as it is read, after how many collectives."""
+    """A tensor of a rank's state, as it is read, after how many collectives.
 
+    Attributes:
+        exact: whether looks of the same `when` are at the same moment of the run on all ranks.
+    """
+
+    exact: ClassVar[bool] = False
     place: Site
     spec: TensorSpec
     bits: Fingerprint
@@ -59,6 +64,7 @@ class Look:
 class Digest:
     """A tensor of a rank's state, as a step's update finds it: of a log of steps."""
 
+    exact: ClassVar[bool] = True
     layout: str
     bits: str
     step: int
@@ -75,7 +81,7 @@ class Digest:
         found = _FORM.fullmatch(self.layout)
         if found is None:
             return False
-        count = math.prod(int(size) for size in found["sizes"].split(",") if size.strip())
+        count = math.prod(int(size) for size in found["sizes"].split(", ") if size)
         return count <= _LARGEST and self.bits in {f"{one[0]:016x}" for one in _plain_lanes(found["dtype"], count)}
 
 
@@ -147,10 +153,10 @@ def _form(scope: str, spec: TensorSpec) -> Any:
 @functools.lru_cache(maxsize=512)
 def _plain_lanes(dtype: str, count: int) -> tuple[Any, ...]:
     kind = FORMATS.get(dtype)
-    if kind is not None:
-        width = kind.exponent_bits + kind.fraction_bits + (kind.sign > 0)
+    width = kind.exponent_bits + kind.fraction_bits + (kind.sign > 0) if kind is not None else 0
+    if kind is not None and width % 8 == 0:
         ones = np.full(count, kind.bias << kind.fraction_bits, f"<u{width // 8}")
-    elif dtype in np.sctypeDict:
+    elif dtype in np.sctypeDict and np.dtype(dtype).kind in "biufc":
         ones = np.ones(count, dtype)
     else:
         return ()

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedParameter
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from whydiff.capturing.adapters.torch.optimizers import parameters_of
@@ -161,9 +161,7 @@ def models(trained: Callable[[torch.Tensor], bool], besides: Iterable[torch.nn.M
     known = list({id(module): module for module in (*modules(), *besides)}.values())
     inner = {id(child) for module in known for child in module.modules() if child is not module}
     outer = [module for module in known if id(module) not in inner and any(map(trained, module.parameters()))]
-    outer.sort(
-        key=lambda module: -sum(p.numel() for p in module.parameters() if not isinstance(p, UninitializedTensorMixin))
-    )
+    outer.sort(key=lambda module: -_elements(module))
     names: dict[str, int] = {}
     found: Roots = []
     for module in outer:
@@ -173,6 +171,11 @@ def models(trained: Callable[[torch.Tensor], bool], besides: Iterable[torch.nn.M
         count = names[name] = names.get(name, -1) + 1
         found.append((f"{name}#{count}" if count else name, module))
     return found
+
+
+def _elements(module: torch.nn.Module) -> int:
+    """Of all parameters that have sizes by now."""
+    return sum(p.numel() for p in module.parameters() if not isinstance(p, UninitializedParameter))
 
 
 def _within(module: torch.nn.Module, others: Iterable[torch.nn.Module]) -> bool:
