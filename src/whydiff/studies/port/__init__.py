@@ -39,7 +39,7 @@ from whydiff.studies.port.judging import Judged, departed, judge
 from whydiff.studies.port.naming import Named, causes_of, explain
 from whydiff.studies.port.points import find_points
 from whydiff.studies.port.quantised import quantised
-from whydiff.studies.port.weights import Weight, match_weights, widened
+from whydiff.studies.port.weights import Weight, match_weights, told_inputs, widened
 
 IMPACT = ("max_abs", "mean_abs", "rel_l2", "different")
 """Metrics of what is returned that are shown as the impact."""
@@ -87,11 +87,12 @@ def check_port(
     rounded = {name for one in integers for name in (one.reference, one.candidate)}
     points, unread = find_points(ours, theirs, weights, rounded)
     wide = widened(ours, theirs, weights)
+    given = told_inputs(ours, theirs)
     judged, excluded = judge(ours, theirs, points, progress, wide)
     anchor(judged, traces)
     bench = Bench((ours, theirs), judged, excluded, wide=wide, quantised=integers)
     named = explain(bench, progress)
-    return _diagnosis(bench, weights, named, causes_of_running(bench, runs, progress), (*counts, *unread))
+    return _diagnosis(bench, weights, named, causes_of_running(bench, runs, progress), (*counts, *unread, *given))
 
 
 def _diagnosis(

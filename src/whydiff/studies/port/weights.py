@@ -14,6 +14,7 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.numbers.formats import round_to
 from whydiff.numbers.metrics import values
 from whydiff.numbers.rearrangement import Rearrangement
+from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Count, Leaf, Payload, Trace
 
 Array = np.ndarray[Any, Any]
@@ -187,28 +188,70 @@ class Input:
         leaves: the reference's and the candidate's.
         array: its numbers, in the reference's layout.
         layout: from the reference's layout to the candidate's.
+        near: the candidate's numbers are others, by no more than two frameworks make of one formula in float32.
     """
 
     leaves: tuple[Leaf, Leaf]
     array: Array
     layout: Rearrangement
+    near: bool = False
 
 
 def match_inputs(reference: Trace, candidate: Trace) -> tuple[Input, ...] | None:
-    """The run inputs in order; None unless all hold the same numbers on both sides."""
+    """The run inputs in order; None unless all hold the same numbers on both sides, or nearly."""
     sides = [_inputs(trace) for trace in (reference, candidate)]
     if len(sides[0]) != len(sides[1]):
         return None
-    found = []
-    for (mine, array), (other, theirs) in zip(*sides, strict=True):
-        if other.spec.dtype in ("float16", "bfloat16"):
-            layout = layout_of(round_to(array, other.spec.dtype), theirs, exactly)
-        else:
-            layout = layout_of(array, theirs, exactly)
-        if layout is None:
-            return None
-        found.append(Input((mine, other), array, layout))
-    return tuple(found)
+    found = [_matched(mine, other) for mine, other in zip(*sides, strict=True)]
+    whole = tuple(given for given in found if given is not None)
+    return whole if len(whole) == len(found) else None
+
+
+def _matched(one: tuple[Leaf, Array], other: tuple[Leaf, Array]) -> Input | None:
+    leaves, (array, theirs) = (one[0], other[0]), (one[1], other[1])
+    narrow = _narrower(leaves[0].spec.dtype, leaves[1].spec.dtype)
+    ours, theirs = (round_to(given, narrow) if narrow else given for given in (array, theirs))
+    layout = layout_of(ours, theirs, exactly)
+    near = layout_of(ours, theirs, _nearly) if layout is None and narrow else None
+    settled = layout or near
+    return Input(leaves, array, settled, near is not None) if settled is not None else None
+
+
+def told_inputs(reference: Trace, candidate: Trace) -> tuple[Count, ...]:
+    """What is said of inputs that two frameworks made each for itself, and that are not the same to the last bit."""
+    sides = [_inputs(trace) for trace in (reference, candidate)]
+    if len(sides[0]) != len(sides[1]):
+        return ()
+    near, other = list[str](), list[str]()
+    for mine, theirs in zip(*sides, strict=True):
+        given = _matched(mine, theirs)
+        if given is not None and given.near:
+            near.append(mine[0].name)
+        elif given is None and mine[1].size == theirs[1].size and _narrower(mine[0].spec.dtype, theirs[0].spec.dtype):
+            other.append(mine[0].name)
+    why = {
+        "hold other numbers on the two sides, by rounding: in float64 both sides are given the reference's": near,
+        "hold other numbers on the two sides, in every layout: what departs first may be theirs": other,
+    }
+    return tuple(
+        Count(what="inputs as they were given", reason=reason, count=len(names), examples=tuple(names[:3]))
+        for reason, names in why.items()
+        if names
+    )
+
+
+def _narrower(one: str, other: str) -> str:
+    """Which of two floating dtypes keeps fewer digits; empty if one of them is none."""
+    known = [dtype for dtype in (one, other) if dtype in UNIT_ROUNDOFF]
+    return max(known, key=lambda dtype: UNIT_ROUNDOFF[dtype]) if len(known) == 2 else ""
+
+
+def _nearly(one: Array, other: Array) -> float:
+    """Mean absolute difference, if it is rounding in float32; else infinity."""
+    with np.errstate(all="ignore"):
+        apart, size = (float(np.sqrt(np.square(a).mean())) for a in (one - other, one))
+    near = apart <= SAME_FUNCTION * UNIT_ROUNDOFF["float32"] * size  # not a number: not near
+    return distance_of(one, other) if near else math.inf
 
 
 def _inputs(trace: Trace) -> list[tuple[Leaf, Array]]:
@@ -241,6 +284,6 @@ def widened(reference: Trace, candidate: Trace, weights: Sequence[Weight]) -> di
                 found[weight.candidate] = rearranged(whole, layout, kept.shape)
     for given in match_inputs(reference, candidate) or ():
         mine, other = given.leaves
-        if mine.spec.dtype != other.spec.dtype:
+        if given.near or mine.spec.dtype != other.spec.dtype:
             found[other.name] = rearranged(given.array, given.layout, other.spec.shape)
     return found
