@@ -13,7 +13,7 @@ from tests import process_state
 
 import whydiff
 from whydiff.capturing.steps import StepWriter, read_steps
-from whydiff.errors import UnsupportedError, UsageError
+from whydiff.errors import TraceFormatError, UnsupportedError, UsageError
 from whydiff.records import Verdict
 
 torch = pytest.importorskip("torch")
@@ -257,6 +257,13 @@ def test_nothing_is_read_while_a_graph_is_recorded(tmp_path: Path, monkeypatch: 
     log = read_steps(tmp_path / "run.trace")
     assert (log.complete, log.steps) == (False, ())
     assert "CUDA graph" in log.note
+
+
+def test_a_log_is_no_trace_and_what_reads_it_is_said(tmp_path: Path) -> None:
+    with whydiff.capture(tmp_path / "run.trace", level="step"):
+        train(1)
+    with pytest.raises(TraceFormatError, match="whydiff training"):
+        whydiff.compare(tmp_path / "run.trace", tmp_path / "run.trace")
 
 
 def test_an_option_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from typing import Any, TextIO
 import numpy as np
 
 from whydiff.capturing.ranks import MOST, parts
+from whydiff.capturing.store.layout import STEPS as FILE
 from whydiff.capturing.store.strict import cleaned
 from whydiff.errors import TraceFormatError, one_line
 
 SCHEMA = 1
-FILE = "steps.jsonl"
 Array = np.ndarray[Any, np.dtype[np.float32]]
 _LASTING = ("names", "forms")
 """Fields that a line leaves out if they are as in the line before."""

@@ -24,6 +24,9 @@ RESERVE = 1 << 16
 """Bytes that a capture holds back on a disk, for the manifest of a trace that ends because the disk is full."""
 
 COPY_AGAIN = "Copy the trace again from where it was made, or capture the run again."
+STEPS = "steps.jsonl"
+"""The file of a log of steps, which is no trace."""
+A_LOG = "This is a log of steps: whydiff training compares two of them, whydiff ranks checks those of several ranks."
 NOT_A_TRACE = "Give the directory that `whydiff capture` wrote (it holds manifest.json and events.jsonl)."
 
 
@@ -99,7 +102,7 @@ def trace_directory(path: str | os.PathLike[str]) -> Path:
             where=str(root),
             actual=found or "an empty directory",
             expected=f"{MANIFEST}, {INDEX}",
-            next_step=NOT_A_TRACE,
+            next_step=A_LOG if STEPS in names else NOT_A_TRACE,
         )
     return root
 
