@@ -62,6 +62,17 @@ def test_two_logs_are_compared_as_two_programs_are(tmp_path: Path) -> None:
     assert parted.verdict is Verdict.INCONCLUSIVE
 
 
+def test_logs_say_which_hyperparameters_differ(tmp_path: Path) -> None:
+    for name, rate in (("a", 0.1), ("b", 0.2)):
+        with whydiff.capture(tmp_path / name, level="step"):
+            train(rate=rate)
+    found = whydiff.compare_training(tmp_path / "a", tmp_path / "b")
+    answer = dict(found.answer())
+    assert answer["set"] == "0.lr is 0.1 in the reference, 0.2 in the candidate from step 0 on"
+    assert answer[""].endswith("the step was not explained, but 1 hyperparameter differs")
+    assert found.verdict is Verdict.INCONCLUSIVE
+
+
 def test_a_program_that_raises_leaves_its_steps_and_with_what_it_ended(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no rows"), whydiff.capture(tmp_path / "run.trace", level="step"):
         train(stops=True)
@@ -262,8 +273,9 @@ def test_nothing_is_read_while_a_graph_is_recorded(tmp_path: Path, monkeypatch: 
 def test_a_log_is_no_trace_and_what_reads_it_is_said(tmp_path: Path) -> None:
     with whydiff.capture(tmp_path / "run.trace", level="step"):
         train(1)
-    with pytest.raises(TraceFormatError, match="whydiff training"):
+    with pytest.raises(TraceFormatError, match="whydiff training A B") as caught:
         whydiff.compare(tmp_path / "run.trace", tmp_path / "run.trace")
+    assert "a log of steps, not a trace" in str(caught.value) and "whydiff ranks" in caught.value.next_step
 
 
 def test_an_option_that_is_none_is_refused(tmp_path: Path) -> None:

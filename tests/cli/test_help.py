@@ -37,7 +37,7 @@ def saved(line: str) -> list[str]:
 @pytest.mark.parametrize("name", GROUP.commands)
 def test_help_is_whole_and_has_examples(name: str) -> None:
     text = shown(name)
-    assert "{" not in text
+    assert "{" not in text and "}" not in text
     usage = text.partition("\n\n")[0]
     for argument in (p for p in GROUP.commands[name].params if isinstance(p, typer.core.TyperArgument)):
         assert argument.metavar in usage
@@ -49,6 +49,11 @@ def test_help_is_whole_and_has_examples(name: str) -> None:
 def test_the_list_of_commands_asks_whole_questions() -> None:
     text = shown()
     assert all(f"{name:9}  {one.question}\n" in text for name, one in HELP.items())
+
+
+def test_training_says_what_makes_a_log() -> None:
+    text = " ".join(shown("training").split())
+    assert text.count("a folder made by --log or by whydiff capture --level step.") == 2
 
 
 def test_square_brackets_of_a_help_text_stay() -> None:

@@ -81,6 +81,15 @@ def test_what_a_run_seeds_itself_is_not(run: Any) -> None:
     assert not notes(found)
 
 
+def test_what_a_run_seeds_as_it_was_already_is_not_called_unseeded(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)  # and nothing is drawn: the run begins with the state that it seeds itself
+    found = compare(seeded(by_torch), seeded(by_torch))
+    (note,) = notes(found)
+    assert "without seeding it, or seeded it as they found it: unseeded, " in note
+    found.print()
+    assert "unseeded, or seeded as it was already: unseeded, " in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_generator_of_ones_own_is_no_global_one() -> None:
     def run() -> torch.Tensor:
         return X + torch.randn(4, 8, generator=torch.Generator().manual_seed(3)) + np.random.default_rng(0).random()

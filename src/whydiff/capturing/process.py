@@ -71,6 +71,8 @@ class Process:
 class Draws:
     """Which of Python's and numpy's global generators a block draws from as it finds them, without seeding them.
 
+    A block that seeds one to the very state it found cannot be told from one that does not.
+
     Attributes:
         found: ``"python"``, ``"numpy"``; told after the block.
     """

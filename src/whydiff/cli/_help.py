@@ -93,8 +93,8 @@ HELP = {
 
 
 class Command(TyperCommand):
-    """A command whose usage line names an argument as the text does: ``REF``, not ``{REF}``."""
+    """A command whose usage line names an argument as the text does: ``REF``, not ``{REF}`` or ``{REF}...``."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The words of the usage line."""
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]

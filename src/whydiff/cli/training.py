@@ -11,7 +11,7 @@ from whydiff.cli._progress import Progress
 from whydiff.cli._report import check_suffixes, reported, status
 from whydiff.records import Verdict
 
-_SIDE = '"SCRIPT.py ARGS", FILE.py:name, or a folder that --log made.'
+_SIDE = '"SCRIPT.py ARGS", FILE.py:name, or a folder made by --log or by whydiff capture --level step.'
 
 
 @reported(check_suffixes)

@@ -99,8 +99,8 @@ def seeded_alike(case: Case, verdict: Verdict) -> tuple[str, ...]:
         return ()
     spoken = " and ".join(GENERATORS.get(name, name) for name in names)
     return (
-        f"both sides began with the same random states and drew from {spoken} without seeding it: runs that begin with "
-        "other ones give other numbers, each side from itself as well",
+        f"both sides began with the same random states and drew from {spoken} without seeding it, or seeded it as they "
+        "found it: unseeded, runs that begin with other states give other numbers, each side from itself as well",
     )
 
 

@@ -43,8 +43,8 @@ class ObserverCheck:
         unchanged: the instrumented run agrees with the plain one (H1 == H0); None if not run.
         outputs: how many output tensors were compared.
         note: what differed, or why the check was not run.
-        drew: global random generators (``"python"``, ``"numpy"``, ``"torch"``) that the run drew from as it found them,
-            without seeding them: another run gives other numbers.
+        drew: global random generators (``"python"``, ``"numpy"``, ``"torch"``) that the run drew from as it found them:
+            without seeding them, so that another run gives other numbers, or seeded to the state that they had already.
     """
 
     deterministic: bool | None

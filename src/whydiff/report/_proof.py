@@ -91,7 +91,7 @@ def _observed(diagnosis: Diagnosis) -> str:
             spoken = " and ".join(GENERATORS.get(name, name) for name in drew)
             return (
                 f"both sides ran twice, each time from the same random states, and gave the same bits; they drew from {spoken} "
-                "unseeded: other states give other numbers"
+                "unseeded, or seeded as it was already: unseeded, other states give other numbers"
             )
         return "both sides ran twice and gave the same bits each time"
     return "the outputs were compared bit for bit"

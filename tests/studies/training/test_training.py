@@ -21,7 +21,7 @@ from whydiff.capturing.steps import StepRecord, StepWriter, read_steps
 from whydiff.cli import app
 from whydiff.records import Verdict
 from whydiff.studies.training import TrainingOptions, TrainingReport, compare_training
-from whydiff.studies.training.parting import Parting
+from whydiff.studies.training.parting import Parting, Setting
 from whydiff.studies.training.study import run_watched
 
 SCRIPT = """
@@ -312,6 +312,19 @@ def test_logs_that_end_early_or_are_empty_are_no_agreement(tmp_path: Path) -> No
         found = compare_training(str(tmp_path / "reference"), str(tmp_path / name))
         assert found.verdict is Verdict.INCONCLUSIVE
         assert found.answer()[0][1].startswith("INCONCLUSIVE")
+
+
+def test_hyperparameters_that_differ_are_said_where_they_first_do() -> None:
+    apart = Parting(step=2, what="losses", names=(), first=1, parts=())
+    planned = Setting(name="0.lr", step=1, reference=0.1, candidate=0.05, stays=False)
+    lasting = Setting(name="0.nesterov", step=0, reference=False, candidate="not set", stays=True)
+    found = dict(_report(verdict=Verdict.INCONCLUSIVE, parting=apart, settings=(planned, lasting)).answer())
+    assert found["set"] == (
+        "0.lr is 0.1 in the reference, 0.05 in the candidate at step 1; "
+        "0.nesterov is False in the reference, not set in the candidate from step 0 on"
+    )
+    assert found[""].endswith("not explained, but 2 hyperparameters differ")
+    assert "set" not in dict(_report(verdict=Verdict.INCONCLUSIVE, parting=apart).answer())
 
 
 def test_a_run_that_takes_fewer_steps_says_so() -> None:

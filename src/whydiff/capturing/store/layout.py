@@ -26,7 +26,7 @@ RESERVE = 1 << 16
 COPY_AGAIN = "Copy the trace again from where it was made, or capture the run again."
 STEPS = "steps.jsonl"
 """The file of a log of steps, which is no trace."""
-A_LOG = "This is a log of steps: whydiff training compares two of them, whydiff ranks checks those of several ranks."
+A_LOG = "Compare two logs with `whydiff training A B`, the ranks of one run with `whydiff ranks`."
 NOT_A_TRACE = "Give the directory that `whydiff capture` wrote (it holds manifest.json and events.jsonl)."
 
 
@@ -85,7 +85,7 @@ def trace_directory(path: str | os.PathLike[str]) -> Path:
     """The path of an existing directory that has a manifest.
 
     Raises:
-        TraceFormatError: nothing there, no directory, empty, or a directory of something else.
+        TraceFormatError: nothing there, no directory, empty, a log of steps, or a directory of something else.
     """
     root = Path(path)
     try:
@@ -97,12 +97,13 @@ def trace_directory(path: str | os.PathLike[str]) -> Path:
         ) from error
     if MANIFEST not in names:
         found = ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")
+        is_log = STEPS in names
         raise TraceFormatError(
-            "This directory is not a trace.",
+            "This directory is a log of steps, not a trace." if is_log else "This directory is not a trace.",
             where=str(root),
             actual=found or "an empty directory",
             expected=f"{MANIFEST}, {INDEX}",
-            next_step=A_LOG if STEPS in names else NOT_A_TRACE,
+            next_step=A_LOG if is_log else NOT_A_TRACE,
         )
     return root
 

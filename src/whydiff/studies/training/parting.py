@@ -47,6 +47,24 @@ class Parting:
     parts: tuple[Part, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A hyperparameter that differs.
+
+    Attributes:
+        name: ``"<group>.<name>"``.
+        step: the first one of the reference at which it differs.
+        reference, candidate: its values there; ``"not set"``: that side has none of this name.
+        stays: whether both keep these values until the end.
+    """
+
+    name: str
+    step: int
+    reference: Any
+    candidate: Any
+    stays: bool
+
+
 def offset(reference: Steps, candidate: Steps) -> int:
     """How many steps of the reference come before the candidate's first.
 
@@ -97,6 +115,22 @@ def set_otherwise(reference: Steps, candidate: Steps, ahead: int, first: int) ->
     return None
 
 
+def settings(reference: Steps, candidate: Steps, ahead: int) -> tuple[Setting, ...]:
+    """The hyperparameters that differ at some step, each where it first does; steps without any are passed over."""
+    known = [
+        (a.number, a.settings, b.settings) for a, b in pairs(reference, candidate, ahead) if a.settings and b.settings
+    ]
+    found = []
+    for name in dict.fromkeys(key for _, *both in known for one in both for key in one):
+        values = [(step, a.get(name, "not set"), b.get(name, "not set")) for step, a, b in known]
+        apart = next((i for i, (_, one, other) in enumerate(values) if one != other), None)
+        if apart is not None:
+            step, one, other = values[apart]
+            stays = all(later[1:] == (one, other) for later in values[apart:])
+            found.append(Setting(name=name, step=step, reference=one, candidate=other, stays=stays))
+    return tuple(found)
+
+
 def _differs(ours: StepRecord, theirs: StepRecord) -> tuple[str, tuple[str, ...]] | None:
     same = len(ours.names) == len(theirs.names)  # under other names they are paired by place
     if not same or ours.weights != theirs.weights:
@@ -139,4 +173,4 @@ def _mapping(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> P
     return Part(name=name, equal=not differing if keys else None, differing=differing)
 
 
-__all__ = ["Part", "Parting", "offset", "pairs", "parting", "parts", "set_otherwise"]
+__all__ = ["Part", "Parting", "Setting", "offset", "pairs", "parting", "parts", "set_otherwise", "settings"]

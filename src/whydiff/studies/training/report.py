@@ -12,7 +12,7 @@ from whydiff.report.blocks import Chart, Lines, Section, Table, Text
 from whydiff.report.words import count, listed, percent, short
 from whydiff.studies.base import Study
 from whydiff.studies.training.curves import Band, Point
-from whydiff.studies.training.parting import Part, Parting
+from whydiff.studies.training.parting import Part, Parting, Setting
 
 _SHOWN = 12
 _NAMES = 6
@@ -33,6 +33,7 @@ class TrainingReport(Study):
         band: whether rounding alone parts the reference as far; None: not measured.
         diagnosis: the first step that parts, in full; None: nothing parts, or it was not asked for.
         notes: sentences worth reading.
+        settings: the hyperparameters that differ.
     """
 
     title: ClassVar[str] = "training"
@@ -45,6 +46,7 @@ class TrainingReport(Study):
     band: Band | None
     diagnosis: Diagnosis | None
     notes: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
 
     @property
     def word(self) -> str:
@@ -73,8 +75,8 @@ class TrainingReport(Study):
         named = f": {listed(apart.names, _NAMES)}" if apart.names else ""
         first = ("parts", f"at {here} of {self.steps[0]}; first in the {apart.what}{named}")
         if not found:
-            why = "run again by itself, the step agrees" if agrees else "the step was not explained"
-            return (("", f"INCONCLUSIVE: the runs part at {here}; {why}"), first, *self._chaos())
+            why = "run again by itself, the step agrees" if agrees else self._unexplained()
+            return (("", f"INCONCLUSIVE: the runs part at {here}; {why}"), first, *self._set(), *self._chaos())
         return (found[0], first, *self._chaos(), *found[1:])
 
     def _agreement(self, common: int) -> Lines:
@@ -88,6 +90,19 @@ class TrainingReport(Study):
         equal = f"all losses, gradients and parameters of {count(common, 'step')} are bit-equal"
         so_far = " so far" if more else ""
         return (("", f"{str(self.verdict).upper()}: {equal}{resumed}{beyond}"), ("where", f"nowhere{so_far}"))
+
+    def _unexplained(self) -> str:
+        differ = f", but {count(len(self.settings), 'hyperparameter')} differ{'s' * (len(self.settings) == 1)}"
+        return "the step was not explained" + (differ if self.settings else "")
+
+    def _set(self) -> Lines:
+        said = (
+            f"{one.name} is {one.reference} in the reference, {one.candidate} in the candidate "
+            + (f"from step {one.step} on" if one.stays else f"at step {one.step}")
+            for one in self.settings[:_NAMES]
+        )
+        more = len(self.settings) - _NAMES
+        return (("set", "; ".join(said) + (f"; and {more} more" if more > 0 else "")),) if self.settings else ()
 
     def _chaos(self) -> Lines:
         if self.band is None:

@@ -14,7 +14,7 @@ from whydiff.errors import UnsupportedError, UsageError
 from whydiff.pipeline import Options, compare
 from whydiff.records import Diagnosis, Verdict
 from whydiff.studies.training.curves import Point, band, curves, jump
-from whydiff.studies.training.parting import Parting, Steps, offset, pairs, parting, parts, set_otherwise
+from whydiff.studies.training.parting import Parting, Steps, offset, pairs, parting, parts, set_otherwise, settings
 from whydiff.studies.training.programs import Program, side
 from whydiff.studies.training.report import TrainingReport
 
@@ -86,6 +86,7 @@ def compare_training(reference: Any, candidate: Any, options: TrainingOptions | 
         band=band(points, options.band if rounded else 0),
         diagnosis=diagnosis,
         notes=tuple(_notes(logs, points, why_not)),
+        settings=settings(ours, theirs, ahead),
     )
 
 
