@@ -6,12 +6,14 @@ Frameworks keep more; an adapter's ``process`` says what, and puts it back.
 from __future__ import annotations
 
 import gc
+import operator
 import os
 import random
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,8 @@ class Process:
         self._variables = dict(os.environ)
         self._filters, self._show = list(warnings.filters), warnings.showwarning
         self._collecting, self._threshold = gc.isenabled(), gc.get_threshold()
-        self._path, self._modules = list(sys.path), dict(sys.modules)
+        self._path = list(sys.path)
+        self._names, self._modules = tuple(sys.modules), tuple(sys.modules.values())
         self._streams = sys.stdout, sys.stderr, sys.stdin
         self._depth = sys.getrecursionlimit()
         self._errors = np.geterr()
@@ -58,14 +61,22 @@ class Process:
         (gc.enable if self._collecting else gc.disable)()
         gc.set_threshold(*self._threshold)
         sys.path[:] = self._path
-        for name, module in self._modules.items():
-            if sys.modules.get(name) is not module:
-                sys.modules[name] = module
+        self._restore_modules()
         sys.stdout, sys.stderr, sys.stdin = self._streams
         sys.setrecursionlimit(self._depth)
         np.seterr(**self._errors)
         random.setstate(self._random)
         np.random.set_state(self._numpy)
+
+    def _restore_modules(self) -> None:
+        """Modules that were loaded; nearly always they are the first ones of those that are loaded now."""
+        number = len(self._names)
+        named = (*islice(sys.modules, number),) == self._names
+        if named and all(map(operator.is_, islice(sys.modules.values(), number), self._modules)):
+            return
+        for name, module in zip(self._names, self._modules, strict=True):
+            if sys.modules.get(name) is not module:
+                sys.modules[name] = module
 
 
 class Draws:

@@ -97,6 +97,8 @@ def without_numbers(tensor: torch.Tensor) -> bool:
 
 def not_comparable(tensor: torch.Tensor) -> str:
     """Why a tensor has no plain storage to fingerprint; empty if it has one."""
+    if plain(tensor):
+        return ""
     if _is_wrapper(tensor):
         return "wrapper of a functional transform"
     if isinstance(tensor, UninitializedTensorMixin):
@@ -105,8 +107,6 @@ def not_comparable(tensor: torch.Tensor) -> str:
         return "zeros without memory"
     if tensor.is_nested:
         return "nested tensor"
-    if plain(tensor):
-        return ""
     if type(tensor) not in _PLAIN and type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return f"tensor subclass {type(tensor).__name__}"
     if tensor.layout is not torch.strided:

@@ -43,7 +43,8 @@ def lifted_dtype(dtype: torch.dtype, lift: Lift) -> torch.dtype:
 
 def widened(tensor: torch.Tensor, lift: Lift) -> torch.Tensor:
     """The same values in the lifted dtype (the tensor itself if it has it already)."""
-    return tensor.to(lifted_dtype(tensor.dtype, lift))
+    wide = lifted_dtype(tensor.dtype, lift)
+    return tensor if tensor.dtype is wide else tensor.to(wide)
 
 
 def _carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift) -> list[torch.Tensor]:
@@ -265,8 +266,9 @@ class LiftedExecutor(Executor):
         """Round every floating output to its recorded dtype: up with the probability of the part cut off.
 
         Values that the dtype holds stay as they are: noise is added to the bits that are cut off. Source: Parker,
-        *Monte Carlo Arithmetic*, UCLA CSD-970002, 1997 (random rounding).
+        *Monte Carlo Arithmetic*, UCLA CSD-970002, 1997 (random rounding). What nobody reads draws its noise and stays.
         """
+        unread = self._dying.get(call.index, ())
         for event in call.writes:
             if event.storage not in self._held or not _floats(event) or event.is_look:
                 continue
@@ -275,17 +277,11 @@ class LiftedExecutor(Executor):
             narrow = dtype_of(event.spec.dtype).to_real() if tensor.is_complex() else dtype_of(event.spec.dtype)
             if narrow is parts.dtype:
                 continue
-            integer = torch.int32 if parts.dtype is torch.float32 else torch.int64
-            cut = round(math.log2(torch.finfo(narrow).eps / torch.finfo(parts.dtype).eps))  # bits cut off
-            noise = torch.randint(
-                1 << cut, parts.shape, dtype=integer, device=parts.device, generator=self._noise(parts.device)
-            )
-            moved = parts.contiguous().view(integer).add(noise).bitwise_and_(-(1 << cut)).view(parts.dtype)
-            moved = torch.where(parts.isfinite(), moved, parts)
-            same_range = torch.finfo(narrow).max > torch.finfo(parts.dtype).max / 2
-            parts.copy_(moved if same_range else moved.to(narrow).to(parts.dtype))
+            noise = _noise(parts, narrow, self._generator(parts.device))
+            if event.storage not in unread:
+                parts.copy_(_moved(parts, narrow, noise))
 
-    def _noise(self, device: torch.device) -> torch.Generator:
+    def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
             self._generators[device] = torch.Generator(device).manual_seed(self.lift.seed or 0)
         return self._generators[device]
@@ -374,6 +370,28 @@ class LiftedExecutor(Executor):
 
     def _place_payloads(self, call: Call) -> bool:
         return False
+
+
+def _noise(parts: torch.Tensor, narrow: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    """Random integers in as many bits as a narrower dtype cuts off."""
+    integer, cut, _ = _bits_cut_off(narrow, parts.dtype)
+    return torch.randint(1 << cut, parts.shape, dtype=integer, device=parts.device, generator=generator)
+
+
+def _moved(parts: torch.Tensor, narrow: torch.dtype, noise: torch.Tensor) -> torch.Tensor:
+    """Real numbers, rounded to a narrower dtype by `_noise`, which is used up; infinities and NaN stay what they are."""
+    integer, cut, same_range = _bits_cut_off(narrow, parts.dtype)
+    noise.add_(parts.contiguous().view(integer)).bitwise_and_(-(1 << cut))
+    moved = torch.where(parts.isnan(), parts, noise.view(parts.dtype))
+    return moved if same_range else moved.to(narrow).to(parts.dtype)
+
+
+@functools.cache
+def _bits_cut_off(narrow: torch.dtype, wide: torch.dtype) -> tuple[torch.dtype, int, bool]:
+    """Integers as wide as a dtype, how many bits a narrower one lacks, and whether both have the same range."""
+    ours, theirs = torch.finfo(narrow), torch.finfo(wide)
+    integer = torch.int32 if wide is torch.float32 else torch.int64
+    return integer, round(math.log2(ours.eps / theirs.eps)), ours.max > theirs.max / 2
 
 
 def _floats(event: Event) -> bool:
