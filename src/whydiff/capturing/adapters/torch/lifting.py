@@ -9,7 +9,6 @@ indices stay what they are. Source: ``docs/explanation/verdict-engine.md``.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +24,7 @@ from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.formulas import FORMULAS, filled
 from whydiff.capturing.adapters.torch.held import Held
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
+from whydiff.capturing.adapters.torch.rounded_at_random import noise_for, rounded
 from whydiff.errors import ReplayError, WhydiffError
 from whydiff.records import Call, Count, Event, Lift, Trace
 
@@ -277,9 +277,9 @@ class LiftedExecutor(Executor):
             narrow = dtype_of(event.spec.dtype).to_real() if tensor.is_complex() else dtype_of(event.spec.dtype)
             if narrow is parts.dtype:
                 continue
-            noise = _noise(parts, narrow, self._generator(parts.device))
+            noise = noise_for(parts, narrow, self._generator(parts.device))
             if event.storage not in unread:
-                parts.copy_(_moved(parts, narrow, noise))
+                parts.copy_(rounded(parts, narrow, noise))
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
@@ -370,28 +370,6 @@ class LiftedExecutor(Executor):
 
     def _place_payloads(self, call: Call) -> bool:
         return False
-
-
-def _noise(parts: torch.Tensor, narrow: torch.dtype, generator: torch.Generator) -> torch.Tensor:
-    """Random integers in as many bits as a narrower dtype cuts off."""
-    integer, cut, _ = _bits_cut_off(narrow, parts.dtype)
-    return torch.randint(1 << cut, parts.shape, dtype=integer, device=parts.device, generator=generator)
-
-
-def _moved(parts: torch.Tensor, narrow: torch.dtype, noise: torch.Tensor) -> torch.Tensor:
-    """Real numbers, rounded to a narrower dtype by `_noise`, which is used up; infinities and NaN stay what they are."""
-    integer, cut, same_range = _bits_cut_off(narrow, parts.dtype)
-    noise.add_(parts.contiguous().view(integer)).bitwise_and_(-(1 << cut))
-    moved = torch.where(parts.isnan(), parts, noise.view(parts.dtype))
-    return moved if same_range else moved.to(narrow).to(parts.dtype)
-
-
-@functools.cache
-def _bits_cut_off(narrow: torch.dtype, wide: torch.dtype) -> tuple[torch.dtype, int, bool]:
-    """Integers as wide as a dtype, how many bits a narrower one lacks, and whether both have the same range."""
-    ours, theirs = torch.finfo(narrow), torch.finfo(wide)
-    integer = torch.int32 if wide is torch.float32 else torch.int64
-    return integer, round(math.log2(ours.eps / theirs.eps)), ours.max > theirs.max / 2
 
 
 def _floats(event: Event) -> bool:
