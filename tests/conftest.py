@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,17 @@ os.environ["WHYDIFF_RAISE"] = "1"
 
 if TYPE_CHECKING:
     import torch
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What XLA compiled for one comparison is not compiled again for the next one, nor in another worker."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # the user's own, or that of the process which began this worker
+        return
+    folder = tempfile.mkdtemp(prefix="whydiff-tests-jax-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")
