@@ -102,7 +102,7 @@ MUTANTS = (
         "judge/verify", "judge/verify.py", 'broken = "" if away.whole else _other_function(case, one)', 'broken = ""'
     ),
     Mutant("judge/verify", "judge/proof.py", "(self.every.equal and not self.others.equal)", "self.every.equal"),
-    Mutant("judge/verify", "judge/proof.py", " or self.mine & self.left:", ":"),
+    Mutant("judge/verify", "judge/proof.py", " and not self.mine & self.left", ""),
     Mutant("explain/scaling", "explain/scale.py", "slope <= SLOPE_SEMANTIC else", "slope <= SLOPE_ROUNDING else"),
     Mutant(
         "explain/scaling",
