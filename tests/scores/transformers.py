@@ -183,6 +183,8 @@ def _load(number: int, folder: str, reference: Any) -> rows.Row:
     with contextlib.redirect_stderr(io.StringIO()):
         candidate = Toy.from_pretrained(folder).eval()
     left = {0: torch.zeros(64), 1: torch.linspace(0.1, 1.69, 64)}.get(number % 4)
+    if left is None and torch.equal(candidate.table, reference.table):  # memory that held the right table: no defect
+        left = torch.randn(64, generator=torch.Generator().manual_seed(number))
     if left is not None:
         candidate.table.copy_(left)
     held = candidate.table.tolist()
