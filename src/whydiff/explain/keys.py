@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from whydiff.capturing.adapters import Executor, Role, for_framework
@@ -22,26 +22,22 @@ def draws(trace: Trace, call: Call) -> bool:
 
 def keys(executor: Executor, calls: Iterable[Call]) -> Mapping[int, Any]:
     """Index of a call → the key that it draws from in a replay, which is used up."""
-    wanted = {call.index for call in calls}
-    found: dict[int, Any] = {}
-
-    def look(executor: Executor, call: Call) -> None:
-        if call.index in wanted:
-            found[call.index] = executor.copy(executor.read(call.reads[0]))
-
-    if wanted:
-        replay(executor, before=look, until=max(wanted))
-    return found
+    return _seen(executor, calls, lambda call: executor.read(call.reads[0]))
 
 
 def numbers(executor: Executor, calls: Iterable[Call]) -> Mapping[int, Any]:
     """Index of a call that draws → the numbers that came of it in a replay, which is used up."""
+    return _seen(executor, calls, lambda call: executor.written(call.writes[0]))
+
+
+def _seen(executor: Executor, calls: Iterable[Call], value: Callable[[Call], Any]) -> Mapping[int, Any]:
+    """Index of a call → a value, as it is right after the call."""
     wanted = {call.index for call in calls}
     found: dict[int, Any] = {}
 
     def look(executor: Executor, call: Call) -> None:
         if call.index in wanted:
-            found[call.index] = executor.copy(executor.written(call.writes[0]))
+            found[call.index] = executor.copy(value(call))
 
     if wanted:
         replay(executor, watch=look, until=max(wanted) + 1)
