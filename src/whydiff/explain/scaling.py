@@ -223,9 +223,9 @@ class _Test:
         return tuple(Modes(*modes) for modes in zip(lifted, kept, restored, strict=True))
 
     def _scales(self, casts: Literal["kept", "lifted"], restoring: tuple[Intervention, ...] = ()) -> list[Scale | None]:
-        everyone, until = frozenset(range(len(self.origins))), last_examined(self.case)
+        everyone = frozenset(range(len(self.origins)))
         single, double = (
-            self._walk(Lift(dtype, casts, self.everything), restoring, everyone, until)[0]
+            self._walk(Lift(dtype, casts, self.everything), restoring, everyone, self._until)[0]
             for dtype in ("float32", "float64")
         )
         found: list[Scale | None] = []
@@ -239,6 +239,11 @@ class _Test:
             # a choice under casts that are kept may fall otherwise by their rounding
             found.append(graver(floats, chosen if casts == "lifted" else None))
         return found
+
+    @functools.cached_property
+    def _until(self) -> int | None:
+        """The last call of the reference that is worth a walk; None: all are."""
+        return last_examined(self.case)
 
     def _together(self, origins: Sequence[Modes]) -> frozenset[int]:
         """Origins whose value may mean something else; of those that were not examined, where one of their kind is so."""
