@@ -13,11 +13,12 @@ from whydiff.explain.activations import COMPUTE
 from whydiff.explain.changed import Changed, Lifted, Watched, executor_of, key_of
 from whydiff.explain.interventions import CHANGES, EXCHANGES
 from whydiff.explain.mirror import mirrored
+from whydiff.explain.scale import Difference
 from whydiff.explain.sides import Side, Sides
 from whydiff.locate.origins import walk_origins
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.metrics import Statistics, is_integer, measure
+from whydiff.numbers.metrics import is_integer, measure
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.pair.lockstep import Lockstep, numbered_alike
 from whydiff.pair.replay import Outputs, replay
@@ -216,9 +217,7 @@ class Experiments:
         sides = changed.sides
         if False in (sides.reference.observer.unchanged, sides.candidate.observer.unchanged):
             return self._apart_plainly(changed, interventions)
-        if any(item.name in CHANGES for item in interventions) or not changed.replays(interventions):
-            return None
-        if replayable(sides.reference) or replayable(sides.candidate):
+        if not _can_be_lifted(changed, interventions) or replayable(sides.reference):
             return None
         wide = Lift("float64")
         ours = self.lifted("reference" if on == "candidate" else "candidate", wide).outputs
@@ -232,9 +231,7 @@ class Experiments:
             index, a flag or a count changes, or what is finite. None if it cannot be told.
         """
         changed = self._on(on)
-        if any(item.name in CHANGES for item in interventions) or not changed.replays(interventions):
-            return None
-        if changed.sides.candidate.observer.unchanged is False or replayable(changed.sides.candidate):
+        if not _can_be_lifted(changed, interventions) or changed.sides.candidate.observer.unchanged is False:
             return None
         try:
             before, after = (changed.lifted(Lift("float64"), items) for items in ((), interventions))
@@ -254,6 +251,12 @@ class Experiments:
             {one.slot: one.payload for one in outputs or () if one.payload is not None} for outputs in given
         )
         return None if None in given else _apart(changed.sides, wanted, other)
+
+
+def _can_be_lifted(changed: Changed, interventions: Sequence[Intervention]) -> bool:
+    """Whether a replay of the changed side under interventions can be carried out at another precision."""
+    in_its_dtypes = any(item.name in CHANGES for item in interventions)
+    return not in_its_dtypes and changed.replays(interventions) and not replayable(changed.sides.candidate)
 
 
 def _outcome(sides: Sides, wanted: Outputs, outputs: Outputs, method: Literal["rerun", "replay"]) -> Outcome:
@@ -295,7 +298,7 @@ def _apart(sides: Sides, wanted: Outputs, given: Outputs) -> float | None:
         if ours.bits.shape != theirs.bits.shape:
             return None
         if not is_integer(payload.dtype):
-            apart = max(apart, _over_magnitude(measure(ours, theirs)))
+            apart = max(apart, Difference.of(measure(ours, theirs)).relative)
     return apart
 
 
@@ -308,19 +311,12 @@ def _moved(before: Outputs, after: Outputs) -> float | None:
         if payload.bits.shape != after[slot].bits.shape or payload.dtype != after[slot].dtype:
             return math.inf
         found = measure(payload, after[slot])
-        special = found.nan_reference + found.nan_candidate - 2 * found.nan_both + found.inf_mismatch
-        from_zero = found.sum_abs and not found.sum_reference_square
-        if special or from_zero or (is_integer(payload.dtype) and found.mismatched):
+        apart = Difference.of(found)
+        from_zero = apart.mean and not apart.magnitude
+        if apart.special or from_zero or (is_integer(payload.dtype) and found.mismatched):
             return math.inf
-        moved = max(moved, _over_magnitude(found))
+        moved = max(moved, apart.relative)
     return moved
-
-
-def _over_magnitude(found: Statistics) -> float:
-    """Mean absolute difference of what is finite over the reference's root mean square (0: there is none)."""
-    finite = max(found.finite, 1)
-    magnitude = math.sqrt(found.sum_reference_square / finite)
-    return found.sum_abs / finite / magnitude if magnitude else 0.0
 
 
 __all__ = ["Experiments", "Outcome"]

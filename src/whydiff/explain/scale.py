@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from whydiff.numbers.metrics import common_dtype, is_integer, measure, values
+from whydiff.numbers.metrics import Statistics, common_dtype, is_integer, measure, values
 from whydiff.numbers.tolerance import (
     CANCELLED_SHARE,
     ROUNDING_LEVEL,
@@ -45,6 +45,18 @@ class Difference:
     special: int = 0
     discrete: bool = False
     coarse: float = 0.0
+
+    @classmethod
+    def of(cls, found: Statistics) -> Difference:
+        """What was measured of two tensors."""
+        finite = max(found.finite, 1)
+        magnitude = math.sqrt(found.sum_reference_square / finite)
+        return cls(found.sum_abs / finite, magnitude, found.inf_mismatch + found.nan_mismatch)
+
+    @property
+    def relative(self) -> float:
+        """Mean over magnitude; 0 where the magnitude is."""
+        return self.mean / self.magnitude if self.magnitude else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +114,7 @@ def difference(reference: Payload, candidate: Payload) -> Difference | None:
     s = measure(reference, candidate)
     if s.nan_both and s.nan_both == reference.bits.size:
         return None  # NaN on both sides says nothing of a distance
-    finite = max(s.finite, 1)
-    special = s.inf_mismatch + s.nan_reference + s.nan_candidate - 2 * s.nan_both
-    magnitude = math.sqrt(s.sum_reference_square / finite)
-    return Difference(s.sum_abs / finite, magnitude, special)
+    return Difference.of(s)
 
 
 def coarse(*sides: Payload) -> float:

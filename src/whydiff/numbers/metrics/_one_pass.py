@@ -92,6 +92,11 @@ class Statistics:
     max_ulp: int
     ulp_at_least: tuple[int, ...]
 
+    @property
+    def nan_mismatch(self) -> int:
+        """Pairs of which exactly one is NaN."""
+        return self.nan_reference + self.nan_candidate - 2 * self.nan_both
+
 
 def measure(reference: Payload, candidate: Payload, rtol: float = 0.0, atol: float = 0.0) -> Statistics:
     """All statistics of two payloads of one shape, in one pass, on all usable cores.

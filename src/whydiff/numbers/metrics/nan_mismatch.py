@@ -4,6 +4,4 @@ from __future__ import annotations
 
 from whydiff.numbers.metrics._metric import Metric, ratio
 
-REGISTER = Metric(
-    "nan_mismatch", "elements", lambda s: ratio(s.nan_reference + s.nan_candidate - 2 * s.nan_both, s.elements)
-)
+REGISTER = Metric("nan_mismatch", "elements", lambda s: ratio(s.nan_mismatch, s.elements))

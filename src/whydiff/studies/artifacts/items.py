@@ -123,7 +123,7 @@ def _judged(found: Statistics, exact: bool, other_dtype: str) -> tuple[Status, s
     told = f"{found.different} of {found.elements} elements differ"
     if exact:
         return "differs", "; ".join(text for text in (told, other_dtype) if text)
-    nan = found.nan_reference + found.nan_candidate - 2 * found.nan_both
+    nan = found.nan_mismatch
     outside = f"{found.mismatched} of {found.elements} elements outside the tolerance"
     parts = [outside if found.mismatched else told, f"{nan} NaN on one side only" if nan else "", other_dtype]
     status: Status = "differs" if found.mismatched or other_dtype else "within tolerance"

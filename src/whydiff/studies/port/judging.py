@@ -112,7 +112,7 @@ class Walk:
         if one.layout is None:
             return
         moved = rearranged(theirs.bits, one.layout.inverse, ours.bits.shape)
-        self.found[number] = _difference(ours, replace(theirs, bits=moved))
+        self.found[number] = Difference.of(measure(ours, replace(theirs, bits=moved)))
         if theirs.dtype == "float64":
             self.results[number] = numbers(ours), numbers(replace(theirs, bits=moved))
         if number not in self.excluded:
@@ -138,13 +138,6 @@ class Walk:
 def _turn(layout: Rearrangement) -> tuple[Any, ...]:
     """What a layout does to axes, whatever their sizes."""
     return layout.groups, layout.order, layout.after
-
-
-def _difference(ours: Payload, theirs: Payload) -> Difference:
-    s = measure(ours, theirs)
-    special = s.inf_mismatch + s.nan_reference + s.nan_candidate - 2 * s.nan_both
-    finite = max(s.finite, 1)
-    return Difference(s.sum_abs / finite, math.sqrt(s.sum_reference_square / finite), special)
 
 
 def judge(
