@@ -110,7 +110,7 @@ MUTANTS = (
         "self.double.mean <= SCALING_FLOOR * self.double.magnitude",
         "self.double.mean <= SCALING_FLOOR",
     ),
-    Mutant("explain/scaling", "explain/scale.py", "- 2 * s.nan_both", "- s.nan_both"),
+    Mutant("explain/scaling", "numbers/metrics/_one_pass.py", "- 2 * self.nan_both", "- self.nan_both"),
     Mutant("explain/scaling", "explain/scaling.py", "if substituted.issuperset(at):", "if False:"),
     Mutant("explain/scaling", "explain/scaling.py", "elif self._restoring:", "elif False:"),
     Mutant(
