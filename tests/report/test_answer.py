@@ -266,3 +266,15 @@ def test_a_difference_larger_than_the_numbers_is_short(size: float, text: str) -
     )
     differs = (("output", replace(PRECISION.outputs[0][1], status="differs")),)
     assert text in answer(replace(PRECISION, impact=impact, outputs=differs)).effect
+
+
+def test_the_only_place_is_said_only_where_correcting_it_leaves_nothing() -> None:
+    """Or where a cause was shown to be all of it."""
+    left = replace(PRECISION, accounted=False)
+    assert "the only place where a difference starts" in answer(replace(PRECISION, accounted=True)).where
+    assert answer(left).where.endswith("the one place that was found")
+    assert "a difference is left" in answer(left).besides
+    whole = tuple(replace(e, left="nothing") for e in _cause("confirmed").experiments)
+    proven = replace(left, causes=(replace(_cause("confirmed"), experiments=whole),))
+    assert "the only place where a difference starts" in answer(proven).where
+    assert "a difference is left" not in answer(proven).besides

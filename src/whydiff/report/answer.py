@@ -139,8 +139,17 @@ def leading(diagnosis: Diagnosis) -> Cause | None:
 
 def _is_why(verdict: Verdict, cause: Cause) -> bool:
     """Whether a cause of another verdict explains this one: another function that overflows, without which all agree."""
-    all_of_it = any(e.status == "confirmed" and e.left == "nothing" for e in cause.experiments)
-    return verdict is Verdict.INCONCLUSIVE or (verdict is Verdict.UNSTABLE and all_of_it)
+    return verdict is Verdict.INCONCLUSIVE or (verdict is Verdict.UNSTABLE and _takes_all(cause))
+
+
+def _takes_all(cause: Cause) -> bool:
+    """Whether nothing differs without the cause, as an experiment showed."""
+    return any(e.status == "confirmed" and e.left == "nothing" for e in cause.experiments)
+
+
+def _left(diagnosis: Diagnosis) -> bool:
+    """Whether a difference was left after correcting each place, and no cause takes all of it away."""
+    return diagnosis.accounted is False and not any(map(_takes_all, diagnosis.causes))
 
 
 def sentence(cause: Cause) -> str:
@@ -179,7 +188,8 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
         if len(origins) > 1:
             return f"{at} – a difference starts in {len(origins)} places, first at {first}"
     if len(origins) == 1:
-        return f"{at} – the only place where a difference starts"
+        only = "the one place that was found" if _left(diagnosis) else "the only place where a difference starts"
+        return f"{at} – {only}"
     return f"{at} – the first of {len(origins)} places" if at == first else f"{at} – one of {len(origins)} places"
 
 
@@ -219,7 +229,7 @@ def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
     for name, calls in zip(("reference", "candidate"), left, strict=True):
         if calls:
             said.append(f"{count(len(calls), 'extra op')} in the {name}")
-    if diagnosis.accounted is False and diagnosis.origins:
+    if diagnosis.origins and _left(diagnosis):
         said.append("a difference is left after correcting each place")
     ruled_out = sum(c is not cause and (c.inert or c.status == "refuted") for c in diagnosis.causes)
     if ruled_out:

@@ -161,6 +161,20 @@ def test_a_whole_model_that_was_cast_is_one_precision_cause() -> None:
     assert diagnosis.verdict is Verdict.PRECISION
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["the whole model", "one layer of it"])
+def test_a_small_model_that_was_cast_as_a_whole_is_one_cause_and_single_layers_are_several(whole: bool) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.GELU(), torch.nn.Linear(32, 8))
+    rounded = copy.deepcopy(model)
+    (rounded if whole else rounded[2]).bfloat16().float()
+    x = torch.randn(4, 16)
+    found = compare(lambda: model(x), lambda: rounded(x))
+    assert [c.site for c in found.causes if c.code == "ST003"] == (
+        ["0.weight and 3 more"] if whole else ["2.weight", "2.bias"]
+    )
+    assert found.verdict is Verdict.PRECISION
+
+
 def test_tied_weights_that_differ_are_one_cause() -> None:
     class Tied(torch.nn.Module):
         def __init__(self) -> None:

@@ -12,6 +12,7 @@ from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._remedy import copy_over, keep_through, reachable
 from whydiff.explain.causes._state import Difference, bundles, differences, interventions_of, listed, site_of
 from whydiff.numbers.casts import Cast, proven_cast
+from whydiff.numbers.metrics import is_integer
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
 
@@ -66,13 +67,14 @@ class StateCast(CauseRule):
         return None if view.payloads is None else proven_cast(*view.payloads)
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per rounded tensor; those cast in the same way are one cause if they are many."""
+        """One cause per rounded tensor; those cast in the same way are one if they are many, or a model's parameters."""
         kinds: dict[Any, list[Difference]] = {}
         for difference in differences(case, self.code):
             cast: Cast = difference.proof
             kinds.setdefault((cast.rounded, cast.wide, cast.narrow, cast.stored), []).append(difference)
         for alike in kinds.values():
-            for bundle in bundles(alike):
+            whole = _whole(case, alike)
+            for bundle in (*([whole] if whole else []), *bundles([d for d in alike if d not in whole])):
                 yield Cause(
                     code=self.code,
                     name=self.name,
@@ -126,6 +128,16 @@ class StateCast(CauseRule):
         yield changed(changed_too)
         yield changed(scaled)
         yield changed(unread)
+
+
+def _whole(case: Case, alike: Sequence[Difference]) -> tuple[Difference, ...]:
+    """The parameters of one cast, if they are the rounded side's every parameter that has digits to lose; else none."""
+    rounded = alike[0].proof.rounded
+    cast = tuple(d for d in alike if d.reference.role == "parameter")
+    names = {name for d in cast for name in (d.names if rounded == "reference" else d.targets)}
+    trace = case.reference if rounded == "reference" else case.candidate
+    floats = {x.name for x in trace.leaves if x.role == "parameter" and not is_integer(x.spec.dtype)}
+    return cast if len(cast) > 1 and floats <= names else ()
 
 
 def _says(bundle: Sequence[Difference]) -> str:

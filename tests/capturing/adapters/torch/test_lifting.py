@@ -241,12 +241,20 @@ def test_backward_passes_of_attention_kernels_have_formulas(heads: int, causal: 
                 (grad, q, k, v, out, lse, seed, seed, given, None, None, 6, 6, 0.0, causal)
             ),
         }
+        if given is None:
+            of["_scaled_dot_product_flash_attention_backward"] = (
+                (grad, q, k, v, out, lse, None, None, 6, 6, 0.0, causal, seed, seed)
+            )
         for name, arguments in of.items():
             for mine, theirs in zip(FORMULAS[name](*arguments, scale=0.3), expected, strict=True):
                 assert torch.allclose(mine, theirs, atol=1e-12), name
     with pytest.raises(ReplayError, match="bias"):
         FORMULAS["_scaled_dot_product_efficient_attention_backward"](
             grad, q, k, v, bias, out, lse, seed, seed, 0.0, [True] * 4, causal
+        )
+    with pytest.raises(ReplayError, match="Dropout"):
+        FORMULAS["_scaled_dot_product_cudnn_attention_backward"](
+            grad, q, k, v, out, lse, seed, seed, bias, None, None, 6, 6, 0.1, causal
         )
 
 

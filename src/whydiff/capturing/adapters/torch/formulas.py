@@ -116,69 +116,22 @@ def _biased(
     return attention(q, k, v, attn_bias, dropout_p, is_causal, scale)
 
 
-def _flash_backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    cum_q: Any,
-    cum_k: Any,
-    max_q: int,
-    max_k: int,
-    dropout_p: float,
-    is_causal: bool,
-    *_: Any,
-    scale: float | None = None,
-) -> Any:
-    _without_dropout(dropout_p)
-    return attention_backward(grad, q, k, v, None, is_causal, scale)
+def _backward(
+    *, dropout: int, causal: int, bias: int | None = None, asked: int | None = None
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """The backward of a kernel: gradient, query, key and value come first, the others stand at these positions.
 
+    ``asked`` is the position of the flags that say which gradients are wanted, the bias's being the fourth.
+    """
 
-def _efficient_backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    attn_bias: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    seed: Tensor,
-    offset: Tensor,
-    dropout_p: float,
-    grad_input_mask: list[bool],
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-) -> Any:
-    _without_dropout(dropout_p)
-    if grad_input_mask[3]:
-        raise ReplayError("The gradient of a bias inside an attention kernel is not lifted.")
-    return attention_backward(grad, q, k, v, attn_bias, is_causal, scale)
+    def formula(*given: Any, scale: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        _without_dropout(given[dropout])
+        if asked is not None and given[asked][3]:
+            raise ReplayError("The gradient of a bias inside an attention kernel is not lifted.")
+        is_causal = given[causal] if causal < len(given) else False
+        return attention_backward(*given[:4], None if bias is None else given[bias], is_causal, scale)
 
-
-def _cudnn_backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    seed: Tensor,
-    offset: Tensor,
-    attn_bias: Tensor | None,
-    cum_q: Any,
-    cum_k: Any,
-    max_q: int,
-    max_k: int,
-    dropout_p: float,
-    is_causal: bool,
-    *,
-    scale: float | None = None,
-) -> Any:
-    _without_dropout(dropout_p)
-    return attention_backward(grad, q, k, v, attn_bias, is_causal, scale)
+    return formula
 
 
 def _without_dropout(dropout: float) -> None:
@@ -280,9 +233,9 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "_scaled_dot_product_flash_attention": _flash,
     "_scaled_dot_product_efficient_attention": _biased,
     "_scaled_dot_product_cudnn_attention": _biased,
-    "_scaled_dot_product_flash_attention_backward": _flash_backward,
-    "_scaled_dot_product_efficient_attention_backward": _efficient_backward,
-    "_scaled_dot_product_cudnn_attention_backward": _cudnn_backward,
+    "_scaled_dot_product_flash_attention_backward": _backward(dropout=10, causal=11),
+    "_scaled_dot_product_efficient_attention_backward": _backward(dropout=9, causal=11, bias=4, asked=10),
+    "_scaled_dot_product_cudnn_attention_backward": _backward(dropout=13, causal=14, bias=8),
     "_scaled_mm": _scaled_mm,
     "_grouped_mm": _grouped_mm,
 }
