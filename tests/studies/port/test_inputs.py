@@ -25,7 +25,7 @@ GIVEN: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def port(eps: float) -> Callable[[Any], Any]:
+def port(eps: float, jit: bool = True) -> Callable[[Any], Any]:
     weights = {name: jax.numpy.asarray(value.detach().numpy()) for name, value in MODEL.state_dict().items()}
 
     def run(x: Any) -> Any:
@@ -34,7 +34,7 @@ def port(eps: float) -> Callable[[Any], Any]:
         x = centred / jax.numpy.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weights["1.weight"]
         return (x + weights["1.bias"]) @ weights["2.weight"].T + weights["2.bias"]
 
-    return jax.jit(run)  # type: ignore[no-any-return]
+    return jax.jit(run) if jit else run
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,15 @@ def test_a_mistake_is_named_alone_where_inputs_differ_by_rounding() -> None:
     found = whydiff.check_port(MODEL, port(1e-3), (X,), (GIVEN["by rounding"](X.numpy()),))
     assert [(cause.code, cause.status) for cause in found.causes] == [("FO002", "confirmed")]
     assert [origin.site.scope for origin in found.origins] == ["1"]
+
+
+@pytest.mark.parametrize("jit", [True, False], ids=["under jit", "called plainly"])
+def test_an_epsilon_is_named_under_jit_and_without(jit: bool) -> None:
+    """Without, it reaches the program as an array."""
+    found = whydiff.check_port(MODEL, port(1e-3, jit), (X,), (X.numpy(),))
+    assert [(cause.code, cause.status) for cause in found.causes] == [("FO002", "confirmed")]
+    assert "0.001" in found.causes[0].says and "1e-05" in found.causes[0].says
+    assert whydiff.check_port(MODEL, port(1e-5, jit), (X,), (X.numpy(),)).verdict in (
+        Verdict.ROUNDING,
+        Verdict.IDENTICAL,
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor
+from whydiff.capturing.adapters import Executor, Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN
@@ -157,6 +157,29 @@ class Bench:
             found.append(call)
             waiting += [(read.producer, read.storage) for read in call.reads]
         return found
+
+    @cached_property
+    def constants(self) -> tuple[Mapping[int, tuple[Leaf, float]], ...]:
+        """Per side: storage → a number of the code that reached the program as a tensor of no axes, and its value."""
+        return tuple(map(_numbers_of_the_code, self.traces))
+
+    def number(self, side: int, event: Event) -> tuple[Leaf, float] | None:
+        """The number of the code that a call reads, as it was made or in another dtype; None: another tensor."""
+        trace = self.traces[side]
+        while event.producer >= 0 and Role.CAST in for_framework(trace.framework).roles(
+            trace.calls[event.producer].site.op
+        ):
+            event = trace.calls[event.producer].reads[0]
+        return self.constants[side].get(event.storage) if event.producer == -1 else None
+
+
+def _numbers_of_the_code(trace: Trace) -> Mapping[int, tuple[Leaf, float]]:
+    executor = for_framework(trace.framework).executor(trace)
+    return {
+        leaf.storage: (leaf, float(numbers(executor.payload(executor.leaf_value(leaf)))))
+        for leaf in trace.leaves
+        if leaf.role == "constant" and not leaf.spec.shape and not leaf.skipped and not is_integer(leaf.spec.dtype)
+    }
 
 
 def near(one: Array | None, other: Array, before: float, unit: float) -> bool:

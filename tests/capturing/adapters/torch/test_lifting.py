@@ -243,7 +243,20 @@ def test_backward_passes_of_attention_kernels_have_formulas(heads: int, causal: 
         }
         if given is None:
             of["_scaled_dot_product_flash_attention_backward"] = (
-                (grad, q, k, v, out, lse, None, None, 6, 6, 0.0, causal, seed, seed)
+                grad,
+                q,
+                k,
+                v,
+                out,
+                lse,
+                None,
+                None,
+                6,
+                6,
+                0.0,
+                causal,
+                seed,
+                seed,
             )
         for name, arguments in of.items():
             for mine, theirs in zip(FORMULAS[name](*arguments, scale=0.3), expected, strict=True):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.numbers.tolerance import EPSILONS
@@ -13,7 +17,23 @@ from whydiff.studies.port.bench import Bench
 from whydiff.studies.port.hypotheses import Hypothesis
 from whydiff.studies.port.rewrites import Rewrite
 
-Places = Mapping[float, Sequence[tuple[Call, Any]]]
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a number stands: an argument of a call, or a tensor of no axes that the call reads.
+
+    Attributes:
+        call: which computes with it.
+        position: of the argument; None if it is read.
+        leaf: name of the tensor; empty: it is an argument.
+    """
+
+    call: Call
+    position: Any = None
+    leaf: str = ""
+
+
+Places = Mapping[float, Sequence[_Place]]
 _MOST = 6
 """Numbers of a side, and places of a number, that are tried (a size, not a tolerance)."""
 
@@ -49,8 +69,8 @@ def _exchanged(
                 said=(f"{wanted:.6g}", f"{given:.6g}"),
                 fix=f"Use {wanted:.6g} in the candidate.",
                 teller=0,
-                mine=Rewrite(edits=edits),
-                other=Rewrite(edits=undone),
+                mine=edits,
+                other=undone,
             )
 
 
@@ -61,27 +81,35 @@ def _ways(own: float, foreign: float) -> tuple[float, ...]:
     return (foreign, 1 / foreign)
 
 
-def _edits(places: Places, number: float, instead: float) -> Iterator[tuple[Intervention, ...]]:
+def _edits(places: Places, number: float, instead: float) -> Iterator[Rewrite]:
     """Everywhere in the region at once (with its complement 1 - x, if both are there), then place by place."""
     some = places[number]
     rest = next((x for x in places if x != number and _alike(x, 1 - number)), None)
-    whole = [(where, instead) for where in some]
+    whole = [(place, instead) for place in some]
     if rest is not None and 0 < number < 1:
-        yield tuple(_edit(*where, x) for where, x in [*whole, *((where, 1 - instead) for where in places[rest])])
-    yield tuple(_edit(*where, x) for where, x in whole)
+        yield _written([*whole, *((place, 1 - instead) for place in places[rest])])
+    yield _written(whole)
     if len(some) > 1:
-        for where in some[:_MOST]:
-            yield (_edit(*where, instead),)
+        for place in some[:_MOST]:
+            yield _written([(place, instead)])
 
 
-def _edit(call: Call, position: Any, value: float) -> Intervention:
-    return Intervention("set-argument", str(call.site), (position, value))
+def _written(some: Iterable[tuple[_Place, float]]) -> Rewrite:
+    """Other numbers at their places, all at once."""
+    leaves = {place.leaf: functools.partial(np.full_like, fill_value=value) for place, value in some if place.leaf}
+    edits = [_edit(place, value) for place, value in some if not place.leaf]
+    return Rewrite(leaves=leaves, edits=tuple(edits))
+
+
+def _edit(place: _Place, value: float) -> Intervention:
+    return Intervention("set-argument", str(place.call.site), (place.position, value))
 
 
 def _left_out(bench: Bench, side: int, value: float, places: Places) -> Iterator[Hypothesis]:
     adapter = for_framework(bench.traces[side].framework)
     neutral = {Role.TIMES: 1.0, Role.ROOT: 1.0, Role.PLUS: 0.0, Role.DIFFERENCE: 0.0}
-    for call, position in places[value][:_MOST]:
+    for place in places[value][:_MOST]:
+        call = place.call
         role = next((role for role in neutral if role in adapter.roles(call.site.op)), None)
         if role is None:
             continue
@@ -95,18 +123,22 @@ def _left_out(bench: Bench, side: int, value: float, places: Places) -> Iterator
             said=said if side == 0 else (said[1], said[0]),
             fix=f"{'Apply' if side == 0 else 'Leave out'} {value:.6g} in the candidate ({call.site}).",
             teller=side,
-            mine=Rewrite(edits=(_edit(call, position, neutral[role]),)),
+            mine=_written([(place, neutral[role])]),
         )
 
 
 def _numbers(bench: Bench, side: int, number: int) -> Places:
-    """Plain numbers that the calls of a region are given."""
-    found: dict[float, list[tuple[Call, Any]]] = {}
+    """Plain numbers that the calls of a region are given, also as tensors of no axes (JAX makes them where no jit does)."""
+    found: dict[float, list[_Place]] = {}
+    cast = for_framework(bench.traces[side].framework)
     for call in bench.region(side, number):
         args, kwargs = call.arguments
+        read = () if Role.CAST in cast.roles(call.site.op) else map(functools.partial(bench.number, side), call.reads)
+        for leaf, value in filter(None, read):
+            found.setdefault(value, []).append(_Place(call, leaf=leaf.name))
         for position, value in [*enumerate(args), *kwargs.items()]:
             if isinstance(value, float) and math.isfinite(value):
-                found.setdefault(value, []).append((call, position))
+                found.setdefault(value, []).append(_Place(call, position))
     return found
 
 
