@@ -129,7 +129,8 @@ def _backward(
         if asked is not None and given[asked][3]:
             raise ReplayError("The gradient of a bias inside an attention kernel is not lifted.")
         is_causal = given[causal] if causal < len(given) else False
-        return attention_backward(*given[:4], None if bias is None else given[bias], is_causal, scale)
+        grad, query, key, value = given[:4]
+        return attention_backward(grad, query, key, value, None if bias is None else given[bias], is_causal, scale)
 
     return formula
 
