@@ -25,6 +25,7 @@ from whydiff.judge.anchor import RULES, Inside, anchored
 from whydiff.judge.outputs import Anchor, Compared, anchor
 from whydiff.judge.outside import Outside
 from whydiff.records import Alignment, Comparison, Environment, ObserverCheck, RecordedTrace, Slot, Verdict
+from whydiff.report.answer import answer
 
 SEEN = Inside(Verdict.IDENTICAL, "zero bits differ inside", agree=True)
 ROUNDED = Inside(Verdict.ROUNDING, "another order")
@@ -62,6 +63,10 @@ LINE = (x for x in ())
         ("nothing_compared", LINE, LINE, SEEN, "inconclusive"),
         ("nothing_compared", len, len, SEEN, "inconclusive"),
         ("nothing_compared", LINE, LINE, SEMANTIC, "semantic"),
+        ("nothing_compared", None, None, SEEN, "inconclusive"),
+        ("nothing_compared", (None, None), (None, None), SEEN, "inconclusive"),
+        ("equal", (X, None), (X, None), SEEN, "identical"),
+        ("equal", [], [], SEEN, "identical"),
         ("not_all_readable", (X, LINE), (X, LINE), SEEN, "inconclusive"),
         ("other_structure", (X,), (X, X), SEEN, "incomparable"),
         ("ran_otherwise", X, X.clone(), replace(SEEN, otherwise=("candidate",)), "inconclusive"),
@@ -149,9 +154,8 @@ def test_identical_exactly_when_every_output_is_bit_equal(inside: Inside) -> Non
     for number, one in enumerate(values):
         for at, other in enumerate(values):
             found = between(one, other)
-            same = (
-                number == at and one is not LINE and one is not len and not (isinstance(one, tuple) and one[1] is LINE)
-            )
+            undecided = one is None or one is LINE or one is len or (isinstance(one, tuple) and one[1] is LINE)
+            same = number == at and not undecided
             assert (anchored(found, inside)[0] is Verdict.IDENTICAL) == same, (one, other)
 
 
@@ -268,6 +272,35 @@ def test_what_is_made_outside_of_the_ops_is_judged_by_reruns() -> None:
     assert whydiff.compare(rounded_in_numpy(0), rounded_in_numpy(1)).verdict is Verdict.ROUNDING
     diagnosis = whydiff.compare(numpy_outside(1.0), numpy_outside(1.001))
     assert diagnosis.verdict is Verdict.SEMANTIC and "where nobody looked" in diagnosis.reason
+
+
+def nothing(write: Any) -> Any:
+    def program(x: torch.Tensor) -> None:
+        write(x)
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "verdict"),
+    [
+        (lambda x: None, lambda x: None, "inconclusive"),
+        (torch.Tensor.sum, torch.Tensor.mean, "incomparable"),
+        (lambda x: x.mul_(2), lambda x: x.mul_(3), "semantic"),
+        (lambda x: {"y": x * 2}, lambda x: {"y": x * 3}, "semantic"),
+        (lambda x: x.mul_(2), lambda x: x.mul_(2), "identical"),
+    ],
+)
+def test_nothing_returned_is_no_agreement_and_what_was_written_last_stands_for_it(
+    ours: Any, theirs: Any, verdict: str
+) -> None:
+    found = whydiff.compare(nothing(ours), nothing(theirs), torch.rand(3, 8))
+    assert str(found.verdict) == verdict
+    assert [one.count for one in found.not_compared if one.code == "nothing returned"] == [1]
+    text = " ".join(answer(found).text().split())
+    assert "neither side returned anything" in text and "output" not in text and "left starts" not in text
+    aside = whydiff.compare(lambda x: (x * 2, None), lambda x: (x * 2, None), torch.rand(3))
+    assert aside.verdict is Verdict.IDENTICAL and "neither" not in answer(aside).text()
 
 
 def in_words(say: Any) -> Any:

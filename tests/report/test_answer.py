@@ -154,6 +154,7 @@ def test_a_proven_cause_is_said_with_both_experiments() -> None:
             "elsewhere",
             "Change it (tried: its places agree; what is left starts elsewhere)",
         ),
+        (Remedy("Change it.", is_take_away=True), "nowhere", "Change it (tried: no place differs any more)"),
         (
             Remedy("Change it.", is_take_away=True, carried_out=True),
             "rounding",

@@ -1,7 +1,7 @@
 """The outputs as the programs really gave them, and what may be said of them: every rule stands here.
 
 The *anchor* of a live side is what it returned when it ran plainly, before anything else; of a trace, what was
-recorded. Where neither run returns anything, what each wrote last and never read stands for it. No verdict
+recorded. Where neither run returns anything (None is nothing), what each wrote last and never read stands for it. No verdict
 contradicts it. The first rule of `RULES` that applies decides:
 
 | rule | when | verdict |
@@ -139,7 +139,9 @@ def nothing_compared(found: Anchor, inside: Inside) -> Judged:
         return None
     if inside.verdict is not Verdict.IDENTICAL and (inside.unpaired or not inside.agree):
         return inside.verdict, inside.reason
-    missing = _listed(found.having("unreadable", "undecided", "lone")) or "the runs returned nothing that holds numbers"
+    missing = (
+        _listed(found.having("unreadable", "undecided", "lone")) or "neither side returned anything that holds numbers"
+    )
     return Verdict.INCONCLUSIVE, f"because nothing could be compared: {missing}"
 
 

@@ -18,9 +18,22 @@ from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Alignment, Comparison, Count, Event, Fingerprint, Output, Payload, Slot, Trace
 
 Found = Literal[
-    "equal", "values", "nan_bits", "dtype", "shape", "kind", "text", "lone", "unreadable", "undecided", "left_out"
+    "equal",
+    "values",
+    "nan_bits",
+    "dtype",
+    "shape",
+    "kind",
+    "text",
+    "lone",
+    "unreadable",
+    "undecided",
+    "left_out",
+    "nothing",
 ]
 _COUNTED: tuple[Found, ...] = ("equal", "values", "nan_bits", "dtype", "shape", "kind", "text")
+_NOTHING = type(None).__name__
+_WRITTEN = "neither side returned anything: the values that each computed last stand for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +44,8 @@ class Compared:
         slot: in the reference's numbering of returns.
         found: ``equal`` (no bit differs), ``values``, ``nan_bits`` (bits of NaN alone), ``dtype`` (equal values),
             ``shape``, ``kind`` (a number against a text), ``text``, ``lone`` (only one run has it), ``unreadable``,
-            ``undecided`` (fingerprints of different dtypes), ``left_out`` (holds no numbers, on both sides).
+            ``undecided`` (fingerprints of different dtypes), ``left_out`` (holds no numbers, on both sides), ``nothing``
+            (None on both sides: agreement about nothing).
         comparison: for the report.
         only: the side that alone has it.
         numbers: both values, cut to what corresponds, where both are held.
@@ -52,7 +66,7 @@ class Anchor:
 
     Attributes:
         outputs: in the reference's order, then what only the candidate has.
-        substitute: nothing was returned; these are the values that were written last.
+        substitute: neither run returned anything; these are the values that were written last.
     """
 
     outputs: tuple[Compared, ...] = ()
@@ -82,14 +96,19 @@ class Anchor:
         reasons: dict[str, list[str]] = {}
         for one in self.having("lone", "unreadable", "undecided", "left_out"):
             reasons.setdefault(one.comparison.reason, []).append(str(one.slot))
-        return tuple(
+        counts = [
             Count(what="outputs", reason=why, count=len(slots), examples=tuple(slots[:3]))
             for why, slots in reasons.items()
-        )
+        ]
+        if self.substitute:
+            counts.append(Count("returned values", _WRITTEN, 1, code="nothing returned"))
+        return tuple(counts)
 
     def comparisons(self) -> tuple[tuple[str, Comparison], ...]:
         """What the report shows of each output."""
-        return tuple((str(one.slot), one.comparison) for one in self.outputs if one.found != "left_out")
+        return tuple(
+            (str(one.slot), one.comparison) for one in self.outputs if one.found not in ("left_out", "nothing")
+        )
 
 
 def anchor(
@@ -108,7 +127,7 @@ def anchor(
         rows: by output, which of its rows are compared.
     """
     ours, theirs = recorded_outputs(reference), recorded_outputs(candidate)
-    if not ours and not theirs:
+    if all(output.type == _NOTHING for output in (*ours, *theirs)):
         return Anchor(tuple(_ends(reference, candidate, alignment)), substitute=True)
     numbers = _numbers(reference, candidate, alignment)
     unknown = len(returns(reference.calls))  # a return that is paired with none comes after all of the reference's
@@ -229,6 +248,8 @@ def _compared(
         )
     if reference.kind == "left_out":
         return Compared(slot, "left_out", Comparison("not_compared", f"{reference.text}: no numbers"))
+    if reference.type == candidate.type == _NOTHING:
+        return Compared(slot, "nothing", Comparison("agrees"))
     if reference.kind in ("text", "empty"):
         return _texts(slot, reference.text, candidate.text)
     if reference.payload is None or candidate.payload is None:

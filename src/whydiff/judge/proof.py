@@ -101,7 +101,7 @@ class Way:
             left = "others"
             after, outcome = self.every, f"with the other causes, {self.together or _bits(self.every)}"
         elif not self.whole and self.left is not None:
-            left = "elsewhere" if self.partly else ""
+            left = ("elsewhere" if self.left else "nowhere") if self.partly else ""
             prediction = "its origins vanish"
             outcome = f"{len(self.mine - self.left)} of {len(self.mine)} origins vanish; {_difference(self)}"
         return Experiment(

@@ -13,9 +13,9 @@ Status = Literal["confirmed", "located", "inconclusive", "refuted"]
 """``confirmed``: taken away and put in; ``located``: an experiment shows that the difference starts there, and not why."""
 Direction = Literal["take_away", "put_in"]
 """``take_away``: the candidate without it against the reference; ``put_in``: the reference with it against the candidate."""
-Left = Literal["", "nothing", "rounding", "others", "elsewhere"]
+Left = Literal["", "nothing", "rounding", "others", "elsewhere", "nowhere"]
 """Of a difference: ``nothing``; only ``rounding``; what ``others`` explain (nothing when they are changed too); what
-starts ``elsewhere``; empty: more than that, or it was not told."""
+starts ``elsewhere``; places that differ are ``nowhere`` left; empty: more than that, or it was not told."""
 
 
 class Verdict(str, enum.Enum):
@@ -310,11 +310,14 @@ class Count:
             ``flip`` (discrete choices that fall otherwise when lifted), ``not lifted`` (ops that stayed as recorded),
             ``interrupted`` (what had not been done when the user stopped it), ``part`` (of outputs of which only a
             part was compared), ``not replayed`` (calls that could not be executed again), ``stages``
-            (of a pipeline whose passes are not the reference's).
+            (of a pipeline whose passes are not the reference's), ``nothing returned`` (by either side: what was written
+            last is compared instead).
     """
 
     what: str
     reason: str
     count: int
     examples: tuple[str, ...] = ()
-    code: Literal["", "no counterpart", "flip", "not lifted", "interrupted", "part", "not replayed", "stages"] = ""
+    code: Literal[
+        "", "no counterpart", "flip", "not lifted", "interrupted", "part", "not replayed", "stages", "nothing returned"
+    ] = ""

@@ -10,6 +10,7 @@ from whydiff.report.words import count, percent, plain, short
 
 _SEEN = 1e-6
 """Nats of KL below which no digits are shown."""
+NOTHING = "neither side returned anything"
 
 
 def effect(diagnosis: Diagnosis) -> str:
@@ -18,11 +19,15 @@ def effect(diagnosis: Diagnosis) -> str:
     differing = [c for c in outputs if c.status == "differs"]
     compared = [c for c in outputs if c.status != "not_compared"]
     if not compared:
-        return "no output was compared"
+        return f"{NOTHING}, and no value could be compared" if returned_nothing(diagnosis) else "no output was compared"
     if not differing:
         left = len(outputs) - len(compared)
         aside = f"; {count(left, 'other')} could not be compared" if left else ""
+        if returned_nothing(diagnosis):
+            return f"{NOTHING}; of what each computed last, {_values(len(compared), 'is', 'are')} bit-equal{aside}"
         return f"none: {_all(len(compared))} bit-equal{where_compared(diagnosis)}{aside}"
+    if returned_nothing(diagnosis):
+        return f"{NOTHING}; of what each computed last, {_values(len(differing), 'differs', 'differ')}"
     found = {m.metric: m for m in diagnosis.impact}
     parts = [_size(diagnosis, found, outputs, differing), *_special(differing), *_choices(found)]
     return "; ".join(part for part in parts if part)
@@ -33,12 +38,21 @@ def where_compared(diagnosis: Diagnosis) -> str:
     return " where it was compared" if any(one.code == "part" for one in diagnosis.not_compared) else ""
 
 
+def returned_nothing(diagnosis: Diagnosis) -> bool:
+    """Whether neither side returned anything, so that what was written last stands for the outputs."""
+    return any(one.code == "nothing returned" for one in diagnosis.not_compared)
+
+
 def cause_effect(cause: Cause) -> str:
     """What one cause does to the outputs by itself, as the end of a sentence."""
     alone = next((m.value for m in cause.effect if m.metric == "one_in"), None)
     if alone is None or not math.isfinite(alone):
         return ""
     return f": alone, it moves the outputs by {short(alone)}"
+
+
+def _values(n: int, one: str, several: str) -> str:
+    return f"{count(n, 'value')} {one if n == 1 else several}"
 
 
 def _all(n: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from whydiff.records import Diagnosis, Side
+from whydiff.report._effect import NOTHING, returned_nothing
 from whydiff.report.words import count
 
 _AGAIN = "whydiff compare"
@@ -56,9 +57,8 @@ def _stages(diagnosis: Diagnosis) -> Missing | None:
 def _nothing_compared(diagnosis: Diagnosis) -> Missing | None:
     if any(comparison.status != "not_compared" for _, comparison in diagnosis.outputs):
         return None
-    return Missing(
-        "no output could be compared", f"return tensors, arrays or numbers on both sides, then {_AGAIN} again"
-    )
+    what = NOTHING if returned_nothing(diagnosis) else "no output could be compared"
+    return Missing(what, f"return tensors, arrays or numbers on both sides, then {_AGAIN} again")
 
 
 def _looking(diagnosis: Diagnosis) -> Missing | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from whydiff.records import GENERATORS, Cause, Diagnosis, Experiment, Verdict
+from whydiff.report._effect import returned_nothing
 from whydiff.report.words import clause, short
 
 _DONE = {"take_away": "undone in the candidate", "put_in": "done to the reference"}
@@ -17,7 +18,7 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     tried = {e.direction: e for e in reversed(cause.experiments) if e.status == "confirmed"} if cause else {}
     if cause is not None and cause.status == "confirmed" and tried:
         ways = [tried[way] for way in ("take_away", "put_in") if way in tried]
-        if len(ways) == 2 and ways[0].left == ways[1].left in ("nothing", "others"):
+        if len(ways) == 2 and ways[0].left == ways[1].left in ("nothing", "others", "nowhere"):
             return f"{done(ways[0])}: {result(ways[0])}; {done(ways[1])}: the same"
         return "; ".join(f"{done(e)}: {result(e)}" for e in ways)
     if cause is not None and cause.status == "confirmed":
@@ -60,6 +61,8 @@ def result(experiment: Experiment) -> str:
         return f"with the other causes {_agree(experiment)}"
     if experiment.left == "rounding":
         return "only rounding is left"
+    if experiment.left == "nowhere":
+        return "no place differs any more"
     if experiment.left == "elsewhere":
         return "its places agree; what is left starts elsewhere"
     if experiment.before is not None and experiment.after is not None:
@@ -94,7 +97,8 @@ def _observed(diagnosis: Diagnosis) -> str:
                 "unseeded, or seeded as it was already: unseeded, other states give other numbers"
             )
         return "both sides ran twice and gave the same bits each time"
-    return "the outputs were compared bit for bit"
+    what = "what each computed last was" if returned_nothing(diagnosis) else "the outputs were"
+    return f"{what} compared bit for bit"
 
 
 def _repeated(diagnosis: Diagnosis) -> str:

@@ -10,7 +10,7 @@ import textwrap
 from dataclasses import dataclass
 
 from whydiff.records import Cause, Diagnosis, Verdict
-from whydiff.report._effect import cause_effect, effect, where_compared
+from whydiff.report._effect import NOTHING, cause_effect, effect, returned_nothing, where_compared
 from whydiff.report._missing import missing
 from whydiff.report._proof import proof, tried
 from whydiff.report.words import clause, count, place, plain
@@ -161,6 +161,8 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
     verdict, standing, said = diagnosis.verdict, "", MEANING[diagnosis.verdict]
     if verdict is Verdict.INCONCLUSIVE:
         said = missing(diagnosis).what
+    elif verdict is Verdict.IDENTICAL and returned_nothing(diagnosis):
+        said = f"{NOTHING}; what each computed last is bit-equal"
     elif verdict is Verdict.IDENTICAL:
         said = f"{said}{where_compared(diagnosis)}" if diagnosis.outputs else "zero bits differ in what was compared"
     elif cause is not None and cause.status in STANDING:
@@ -234,6 +236,7 @@ def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
     ruled_out = sum(c is not cause and (c.inert or c.status == "refuted") for c in diagnosis.causes)
     if ruled_out:
         said.append(f"{count(ruled_out, 'other suspect')} ruled out")
-    if diagnosis.not_compared:
-        said.append(f"{count(len(diagnosis.not_compared), 'kind')} of things not compared")
+    kinds = sum(one.code != "nothing returned" for one in diagnosis.not_compared)
+    if kinds:
+        said.append(f"{count(kinds, 'kind')} of things not compared")
     return "; ".join(said)
