@@ -211,6 +211,18 @@ def test_host_arrays_are_known_as_the_inputs_that_they_are() -> None:
     assert [leaf.role for leaf in trace.leaves if leaf.name == "ids" and leaf.storage >= 0] == ["input"]
 
 
+def test_two_looks_at_one_host_array_are_one_leaf_unless_it_was_written_in_between() -> None:
+    """Without jit JAX makes a new look whenever an array of the host is used."""
+    array = np.ones(6, np.float32)
+    recorder = Recorder(reach(lambda x: x, (array,), {}))
+    first, again, part = (recorder.ref(look) for look in (array[:], array[:], array[:3]))
+    assert first is again and first is not part
+    array[0] = 5
+    assert recorder.ref(array[:]) is not first
+    trace, _ = captured(lambda x: jnp.asarray(x) * 2 + jnp.asarray(x), array)
+    assert {leaf.name for leaf in trace.leaves if leaf.spec.shape == (6,)} == {"x"}
+
+
 def test_a_program_that_donates_its_input_can_be_run_again() -> None:
     x = jnp.ones(8)
     trace, check = captured(jax.jit(lambda y: y * 2, donate_argnums=0), x)

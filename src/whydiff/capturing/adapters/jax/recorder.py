@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,7 @@ class Recorder:
         self.refs: dict[int, Ref] = {}
         self.leaves: dict[int, tuple[str, LeafRole, Ref]] = {}
         self._by_id: dict[int, Ref] = {}
+        self._on_host: dict[Hashable, Ref] = {}
         self._alive: list[Any] = []
         self._constants = 0
         self._occurrences: dict[tuple[str, str, str], int] = {}
@@ -80,10 +81,23 @@ class Recorder:
             return known
         aval = aval_of(value)
         held = value if isinstance(value, (jax.Array, np.ndarray)) else np.asarray(value, aval.dtype)
+        ref = self._seen(held, aval) or self._leaf(held, aval)
+        self.remember(value, ref)
+        return ref
+
+    def _seen(self, held: Any, aval: Any) -> Ref | None:
+        """An array of the host that was read before: JAX looks at one anew each time, so it is known by its memory."""
+        if not isinstance(held, np.ndarray) or not held.ndim:
+            return None
+        found = self._on_host.get((*values.memory(held), aval))
+        return found if found is not None and found.fingerprint == self.known.fingerprint(held) else None
+
+    def _leaf(self, held: Any, aval: Any) -> Ref:
         ref = self._new(aval, held, -1)
+        if isinstance(held, np.ndarray):
+            self._on_host[(*values.memory(held), aval)] = ref
         name, role = self._leaf_name(held)
         self.leaves[ref.storage] = (name, role, ref)
-        self.remember(value, ref)
         return ref
 
     def remember(self, value: Any, ref: Ref) -> None:

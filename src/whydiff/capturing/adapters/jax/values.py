@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -86,6 +86,11 @@ def bits(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if dtype_name(array.dtype) in _NATIVE:
         return array
     return array.view(_UNSIGNED[array.dtype.itemsize])
+
+
+def memory(array: np.ndarray[Any, Any]) -> tuple[Hashable, ...]:
+    """Which elements of the host's memory an array looks at."""
+    return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype
 
 
 def fingerprint(array: np.ndarray[Any, Any]) -> Fingerprint:
