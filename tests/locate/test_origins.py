@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from torch import nn
 
 from whydiff.capturing.adapters import for_framework, for_target
 from whydiff.capturing.store import save
@@ -146,3 +148,39 @@ def test_an_output_of_one_side_alone_is_counted_by_fingerprints_too(tmp_path: Pa
     compared = [slot for slot, one in diagnosis.outputs if one.status != "not_compared"]
     assert compared == ["b"]  # by name, not by position
     assert [c.count for c in diagnosis.not_compared if "more of them on one side" in c.reason] == [3]
+
+
+class Layers(nn.Module):
+    def __init__(self, change: str = "") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.three = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.change = change
+        for name, layer in (("one", self.one), ("two", self.two), ("three", self.three)):
+            layer.bias.data[0] += 0.1 * (change == name)
+            layer.weight.data[0, 0] += 0.1 * (change == f"{name}.weight")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.two(torch.relu(self.one(x + 1 if self.change == "input" else x)))
+        x = torch.sigmoid(x) if self.change == "formula" else torch.relu(x) * (1.5 if self.change == "factor" else 1)
+        return self.three(x).tanh() if self.change == "end" else self.three(x)
+
+
+@pytest.mark.parametrize("change", ["one", "two", "two.weight", "three", "input", "formula", "factor", "end"])
+def test_fingerprints_alone_name_the_place_that_a_live_comparison_names(change: str, tmp_path: Path) -> None:
+    x = torch.randn(3, 8)
+    path = tmp_path / "reference.trace"
+    save(for_target(Layers()).run(Layers(), (x,), {}).capture(), path, payloads="none")
+    live, recorded = compare(Layers(), Layers(change), x), compare(path, Layers(change), x)
+    assert len(live.origins) == 1
+    assert [one.site.at("") for one in recorded.origins] == [one.site.at("") for one in live.origins]
+    if change != "two.weight":  # seen through a transposed view, whose fingerprint decides nothing when it differs
+        assert recorded.origins[0].leaves == live.origins[0].leaves
+    assert not compare(path, Layers(), x).origins
+
+
+def test_a_read_that_is_another_input_is_where_a_difference_starts(tmp_path: Path) -> None:
+    paths = [tmp_path / "reference.trace", tmp_path / "candidate.trace"]
+    for number, path in enumerate(paths):
+        save(for_target(Layers()).run(Layers(), (torch.ones(3, 8) * number,), {}).capture(), path, payloads="none")
+    assert [(one.kind, one.leaves) for one in compare(*paths).origins] == [("input", ("x",))]

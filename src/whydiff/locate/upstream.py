@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from whydiff.pair.lockstep import Lockstep
-from whydiff.records import Event, Leaf
+from whydiff.records import Call, Event, Leaf
 
 
 class Upstream:
@@ -18,20 +18,8 @@ class Upstream:
 
     def of(self, side: int, event: Event) -> tuple[list[int], dict[str, Leaf], set[int]]:
         """Unpaired calls between paired values and an event, leaves they read, paired calls they read."""
-        inside: set[int] = set()
-        leaves: dict[str, Leaf] = {}
-        bounds: set[int] = set()
-        waiting = [event]
-        while waiting:
-            at = waiting.pop()
-            if at.producer == -1:
-                leaves.update((leaf.name, leaf) for leaf in self.step.leaves_of(side, at))
-            elif at.producer not in self.unpaired[side]:
-                bounds.add(at.producer)
-            elif at.producer not in inside:
-                inside.add(at.producer)
-                waiting.extend(e for e in self.calls[side][at.producer].reads if not e.overwritten)
-        return sorted(inside), leaves, bounds
+        inside, first, bounds = walked_back(self.calls[side], self.unpaired[side], event)
+        return inside, {leaf.name: leaf for at in first for leaf in self.step.leaves_of(side, at)}, bounds
 
     def differing(self, leaves_r: Mapping[str, Leaf], leaves_c: Mapping[str, Leaf]) -> tuple[tuple[str, ...], set[str]]:
         """Names of the leaves of both that differ, in execution order of the candidate's, and their roles."""
@@ -57,4 +45,24 @@ class Upstream:
         return ("input" if roles <= {"input"} else "state"), names
 
 
-__all__ = ["Upstream"]
+def walked_back(
+    calls: Sequence[Call], unpaired: Collection[int], event: Event
+) -> tuple[list[int], list[Event], set[int]]:
+    """Unpaired calls between paired values and an event, what no call made that these read, paired calls they read."""
+    inside: set[int] = set()
+    first: list[Event] = []
+    bounds: set[int] = set()
+    waiting = [event]
+    while waiting:
+        at = waiting.pop()
+        if at.producer == -1:
+            first.append(at)
+        elif at.producer not in unpaired:
+            bounds.add(at.producer)
+        elif at.producer not in inside:
+            inside.add(at.producer)
+            waiting.extend(e for e in calls[at.producer].reads if not e.overwritten)
+    return sorted(inside), first, bounds
+
+
+__all__ = ["Upstream", "walked_back"]

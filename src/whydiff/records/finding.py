@@ -152,6 +152,9 @@ class Evidence:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+OriginKind = Literal["implementation", "arguments", "state", "input", "layout", "region"]
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """A site whose inputs agree (or whose own state differs) and whose output differs.
@@ -173,7 +176,7 @@ class Origin:
 
     site: Site
     candidate_site: Site
-    kind: Literal["implementation", "arguments", "state", "input", "layout", "region"]
+    kind: OriginKind
     verdict: Verdict
     comparison: Comparison
     calls: tuple[int, int] = (-1, -1)
