@@ -11,6 +11,7 @@ from golden import GOLDEN, PRECISION, TWO_CAUSES
 from plain import faults
 from whydiff.records import Cause, Comparison, Count, Experiment, Intervention, Measurement, Remedy, Verdict
 from whydiff.report._cards import cards
+from whydiff.report._origins import groups
 from whydiff.report.answer import answer
 from whydiff.report.terminal import TerminalReporter
 
@@ -279,3 +280,15 @@ def test_the_only_place_is_said_only_where_correcting_it_leaves_nothing() -> Non
     proven = replace(left, causes=(replace(_cause("confirmed"), experiments=whole),))
     assert "the only place where a difference starts" in answer(proven).where
     assert "a difference is left" not in answer(proven).besides
+
+
+def test_a_place_that_every_step_comes_through_is_one_place() -> None:
+    one = PRECISION.origins[0]
+    told = [replace(one, site=replace(one.site, step=step)) for step in range(5)]
+    where = answer(replace(PRECISION, verdict=Verdict.ROUNDING, causes=(), origins=tuple(told), accounted=True)).where
+    assert where.endswith("(in 5 steps) – the only place where a difference starts")
+    other = replace(one, site=replace(one.site, occurrence=7, step=3))
+    two = answer(replace(PRECISION, verdict=Verdict.ROUNDING, causes=(), origins=(*told, other))).where
+    assert two.endswith("(in 5 steps) – the first of 2 places")
+    rows = groups((*told, other))
+    assert [(len(row.members), "(steps 0–4)" in row.label) for row in rows] == [(5, True), (1, False)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -73,10 +74,15 @@ def diagnoses(draw: Any) -> Diagnosis:
         site=site, candidate_site=site, kind="region", verdict=Verdict.SEMANTIC, comparison=Comparison("differs")
     )
     pairs = tuple(Pair(i, i) for i in range(draw(st.integers(0, 3))))
+    places = draw(st.integers(0, 3))
     return Diagnosis(
         verdict=draw(st.sampled_from(list(Verdict))),
         reason="a reason",
-        origins=(origin,) * draw(st.integers(0, 3)),
+        origins=tuple(
+            replace(origin, site=replace(origin.site, occurrence=n, step=step))
+            for step in range(draw(st.integers(1, 2)))
+            for n in range(places)
+        ),
         causes=tuple(draw(st.lists(causes(), max_size=3))),
         impact=(),
         outputs=(),
@@ -95,7 +101,10 @@ def test_the_answer_says_what_the_record_holds(diagnosis: Diagnosis) -> None:
     assert ("nowhere" in said.where) == nothing
     counted = re.search(r"(?:starts in|first of|one of) (\d+) places", said.where)
     if not nothing:
-        assert (int(counted[1]) if counted else min(len(diagnosis.origins), 1)) == len(diagnosis.origins)
+        places = len({replace(origin.site, step=0) for origin in diagnosis.origins})  # a step comes to each again
+        assert (int(counted[1]) if counted else min(places, 1)) == places
+        steps = {origin.site.step for origin in diagnosis.origins}
+        assert ("steps)" in said.where) == (len(steps) > 1)
     named = leading(diagnosis)
     proven = named is not None and named.status == "confirmed"
     assert ("proven" in said.headline) == (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ MAX_BYTES = 8 * 2**30
 """Full tensors of one capture on disk, unless another budget is given."""
 STEP = "step"
 """The level at which only steps are told of."""
+_OPTIONS = ("payloads", "level", "framework", "overwrite", "max_bytes")
 SHARD_BYTES = 32 * 2**20
 """Full tensors that a capture holds in memory until they are written."""
 
@@ -69,6 +70,7 @@ def capture(
     from whydiff.capturing.store.remote import is_url, send
 
     adapter: Recorded = registry.get("adapters", framework)
+    _refuse(options, () if level == STEP else sorted(adapter.options), level)
     rank = adapter.rank()
     if is_url(path):
         with tempfile.TemporaryDirectory(prefix="whydiff-remote-") as folder:
@@ -92,8 +94,6 @@ def capture(
         if not threads.started():
             stack.callback(threads.stop)
         if level == STEP:
-            if options:
-                raise UsageError("A log of steps has no such option.", actual=", ".join(options))
             yield stack.enter_context(_steps(Path(path), adapter, rank, overwrite=overwrite))
             return
         writer = TraceWriter(
@@ -117,6 +117,17 @@ def capture(
             _close(writer, session, complete=False, note=note)
             raise
         _close(writer, session)
+
+
+def _refuse(options: Mapping[str, Any], further: Sequence[str], level: str) -> None:
+    unknown = [name for name in options if name not in further]
+    if unknown:
+        raise UsageError(
+            f"A capture at level {level} has no such option.",
+            actual=", ".join(unknown),
+            expected=", ".join((*_OPTIONS, *further)),
+            next_step="correct the name, or leave it out",
+        )
 
 
 @contextmanager

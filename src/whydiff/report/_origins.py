@@ -18,7 +18,7 @@ _INDEX = re.compile(r"(?<![^./])\d+(?=[./]|$)")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Origins that are alike in all but the indices in their scopes."""
+    """Origins that are alike in all but the indices in their scopes and the step."""
 
     pattern: str
     members: tuple[Origin, ...]
@@ -30,7 +30,10 @@ class Group:
             return _name(self.members[0])
         found = [_INDEX.findall(origin.site.scope) for origin in self.members]
         first = ranges(int(indices[0]) for indices in found if indices)
-        return f"{self.pattern} (N = {first})" if first else self.pattern
+        steps = {origin.site.step for origin in self.members}
+        over = [f"N = {first}"] if first else []
+        over += [f"steps {ranges(steps)}"] if len(steps) > 1 else []
+        return f"{self.pattern} ({', '.join(over)})" if over else self.pattern
 
 
 def groups(origins: Sequence[Origin]) -> tuple[Group, ...]:
@@ -109,6 +112,6 @@ def _name(origin: Origin) -> str:
 
 
 def _pattern(origin: Origin) -> str:
-    """The name with N for every index of a scope; the indices of slots and occurrences stay."""
-    here, there = (replace(s, scope=_INDEX.sub("N", s.scope)) for s in (origin.site, origin.candidate_site))
+    """The name with N for every index of a scope, and without the step; the indices of slots and occurrences stay."""
+    here, there = (replace(s, scope=_INDEX.sub("N", s.scope), step=0) for s in (origin.site, origin.candidate_site))
     return _name(replace(origin, site=here, candidate_site=there))

@@ -7,9 +7,10 @@ words of the glossary's last column; what only somebody who knows whydiff would 
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from whydiff.records import Cause, Diagnosis, Verdict
+from whydiff.records import Cause, Diagnosis, Origin, Site, Verdict
 from whydiff.report._effect import NOTHING, cause_effect, effect, returned_nothing, where_compared
 from whydiff.report._missing import missing
 from whydiff.report._proof import proof, tried
@@ -172,27 +173,36 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
 
 def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
     origins = diagnosis.origins
+    places = list(dict.fromkeys(_anywhen(origin) for origin in origins))
     if diagnosis.verdict is Verdict.IDENTICAL:
-        inside = count(len(origins), "place differs", "places differ")
+        inside = count(len(places), "place differs", "places differ")
         return f"nowhere in the outputs; {inside} inside, without effect on them" if origins else "nowhere"
-    named = cause is not None and cause.status in STANDING and cause.site
+    named = cause.site if cause is not None and cause.status in STANDING else ""
     if not origins:
-        if named and cause is not None:
-            return place(cause.site)
+        if named:
+            return place(named)
         return "no place was found" if diagnosis.alignment.pairs else "no op of one side has a counterpart"
-    first = place(str(origins[0].site))
-    if not named or cause is None:
-        at = first
-    elif cause.site in {str(origin.site.at("")) for origin in origins} | {str(origin.site) for origin in origins}:
-        at = place(cause.site)
-    else:
-        at = place(cause.site)
-        if len(origins) > 1:
-            return f"{at} – a difference starts in {len(origins)} places, first at {first}"
-    if len(origins) == 1:
+    begin = next((o for o in origins if named in ("", str(o.site), str(o.site.at("")))), None)
+    at = place(named) if begin is None else _repeated(begin, origins)
+    if begin is None and len(origins) > 1:
+        starts = "at one place," if len(places) == 1 else f"in {len(places)} places, first at"
+        return f"{at} – a difference starts {starts} {_repeated(origins[0], origins)}"
+    if len(places) == 1:
         only = "the one place that was found" if _left(diagnosis) else "the only place where a difference starts"
         return f"{at} – {only}"
-    return f"{at} – the first of {len(origins)} places" if at == first else f"{at} – one of {len(origins)} places"
+    first = begin is not None and _anywhen(begin) == places[0]
+    return f"{at} – the first of {len(places)} places" if first else f"{at} – one of {len(places)} places"
+
+
+def _anywhen(origin: Origin) -> Site:
+    """A place of the program, whichever step (of training, or generated token) comes through it."""
+    return replace(origin.site, step=0)
+
+
+def _repeated(origin: Origin, origins: Sequence[Origin]) -> str:
+    """A place, and in how many steps a difference starts there, where it is in several."""
+    steps = {other.site.step for other in origins if _anywhen(other) == _anywhen(origin)}
+    return f"{place(str(_anywhen(origin)))} (in {len(steps)} steps)" if len(steps) > 1 else place(str(origin.site))
 
 
 def _fix(diagnosis: Diagnosis, cause: Cause | None) -> str:

@@ -41,6 +41,7 @@ class Recorded:
     Attributes:
         remedies: names that `remedy` carries out.
         changes_calls: whether `executor` takes ``changes``.
+        options: of `session`, beyond those of `whydiff.capture`.
         operators: part → names of the operators that play it, as in sites.
         arguments: operator → meaning (``"left"``, ``"eps"``, ``"axis"`` …) → where it takes that.
     """
@@ -50,6 +51,7 @@ class Recorded:
     operators: Mapping[Role, tuple[str, ...]] = {}
     arguments: Mapping[str, Mapping[str, Place]] = {}
     changes_calls = False
+    options: frozenset[str] = frozenset()
 
     def __init__(self, name: str = "") -> None:
         self.name = name or self.name

@@ -48,6 +48,7 @@ class TorchAdapter(Adapter):
     name = "torch"
     remedies = frozenset(REMEDIES)
     changes_calls = True
+    options = frozenset({"roots", "tensors"})
     operators = NAMES
     arguments = PLACES
 
