@@ -306,3 +306,21 @@ def test_a_remedy_that_did_not_help_is_not_advised_and_one_that_was_not_tried_sa
     for status, said in (("refuted", "nothing that was tried helps"), ("inconclusive", "(untried)")):
         other = replace(report, causes=(replace(cause, status=status, experiments=()),))  # type: ignore[arg-type]
         assert dict(other.answer())["fix"].endswith(said)
+
+
+def _vanishing(run: Any) -> list[str]:
+    return [alarm.site.op for alarm in range_audit(run).audit.alarms if alarm.kind == "underflow"]
+
+
+def test_zeros_that_come_from_an_infinity_or_a_zero_are_no_underflow() -> None:
+    large = torch.linspace(200, 1000, 32).half().reshape(4, 8)
+    small, whole = torch.full((4, 8), 1e-5).half(), torch.ones(4, 8).half()
+    mask = torch.zeros(8, dtype=torch.bool)
+    assert not _vanishing(lambda: large * torch.rsqrt(large.pow(2).mean(-1, keepdim=True)))  # RMS norm: the mean is inf
+    assert not _vanishing(lambda: whole / (large * large))
+    assert not _vanishing(lambda: whole * mask)
+    assert not _vanishing(lambda: whole * torch.zeros(4, 1).half())
+    assert not _vanishing(lambda: whole * 0.0)
+    assert _vanishing(lambda: small * torch.full((4, 1), 1e-5).half()) == ["mul"]
+    assert _vanishing(lambda: small * 1e-5) == ["mul"]
+    assert _vanishing(lambda: (small * whole) / (large + 1000)) == ["div"]

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from whydiff.records import Call
+
 ABSENT = object()
 """In place of an argument that one side left out because it is the operator's default."""
 
@@ -28,6 +30,13 @@ def fits(change: tuple[Any, Any], values: tuple[Any, Any]) -> bool:
     return bool(present) and all(type(f) is type(v) and bool(f == v) for f, v in present)
 
 
+def one_overload(ours: Call, theirs: Call) -> bool:
+    """Whether two calls of one function take their arguments alike; one of them may be its form in place."""
+    if ours.site.op == theirs.site.op:
+        return ours.target == theirs.target
+    return ours.target.rpartition(".")[2] == theirs.target.rpartition(".")[2]
+
+
 def as_value(argument: Any) -> tuple[Any] | None:
     """An argument or setting that can be part of an intervention: lists as tuples; None if it holds tensors or records."""
     if isinstance(argument, dict):
@@ -40,4 +49,4 @@ def as_value(argument: Any) -> tuple[Any] | None:
     return (tuple(item[0] for item in items if item is not None),)
 
 
-__all__ = ["ABSENT", "as_value", "differing_arguments", "fits"]
+__all__ = ["ABSENT", "as_value", "differing_arguments", "fits", "one_overload"]

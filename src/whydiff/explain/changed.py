@@ -9,7 +9,7 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import ReplayError
 from whydiff.explain.activations import COMPUTE, computing
-from whydiff.explain.arguments import differing_arguments, fits
+from whydiff.explain.arguments import differing_arguments, fits, one_overload
 from whydiff.explain.beside import REPEAT, repeated
 from whydiff.explain.counting import COUNT, counted
 from whydiff.explain.draws import DRAW_AS, NUMBERS_OF, Borrowing, drawn, live
@@ -215,7 +215,7 @@ class Changed:
         for pair in self.sides.alignment.pairs:
             ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
             inside = not path or theirs.site.scope == path or theirs.site.scope.startswith(path + ".")
-            if not inside or ours.target != theirs.target or ours.arguments == theirs.arguments:
+            if not inside or not one_overload(ours, theirs) or ours.arguments == theirs.arguments:
                 continue
             differing = list(differing_arguments(ours.arguments, theirs.arguments))
             if differing and all(fits(change, (item.value, before)) for change in differing):

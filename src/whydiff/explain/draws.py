@@ -125,6 +125,18 @@ def of_one_size(own: Call, other: Call) -> bool:
     return own.arguments == other.arguments and _made(own).spec == _made(other).spec
 
 
+def moved_axes(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    """Which axes of one shape are those of the other, in its order; empty: it has other axes, or the same order."""
+    if one == other or sorted(one) != sorted(other):
+        return ()
+    left = list(range(len(one)))
+    found = []
+    for size in other:
+        found.append(next(axis for axis in left if one[axis] == size))
+        left.remove(found[-1])
+    return tuple(found)
+
+
 def draws_alike(own: Call, other: Call) -> bool:
     """Whether two draws are of one distribution: all that may differ are state, size, dtype and device."""
     return own.site.op == other.site.op and _distribution(own) == _distribution(other)
@@ -152,7 +164,11 @@ def _numbers(sides: Sides, own: Call, other: Call) -> _Value:
     value = executors[1].adopt_foreign(executors[0].payload(_drawn_by(executors[0], other)))
     mine, theirs = _made(own).spec, _made(other).spec
     if mine.shape != theirs.shape:
-        if mine.numel == theirs.numel:
+        axes = moved_axes(theirs.shape, mine.shape)
+        if axes:
+            given = executors[1].payload(value)
+            value = executors[1].adopt_foreign(replace(given, bits=np.ascontiguousarray(given.bits.transpose(axes))))
+        elif mine.numel == theirs.numel:
             value = value.reshape(mine.shape)
         else:
             maps = options(theirs.shape, mine.shape, sides.axes, is_integer(mine.dtype))
@@ -200,4 +216,4 @@ def _blank(executor: Executor, shape: tuple[int, ...], dtype: str) -> _Value:
     return executor.adopt_foreign(Payload(np.zeros(shape, bits_dtype(dtype)), dtype))
 
 
-__all__ = ["DRAW_AS", "NUMBERS_OF", "Borrowing", "Drawn", "drawn", "draws_alike", "live", "of_one_size"]
+__all__ = ["DRAW_AS", "NUMBERS_OF", "Borrowing", "Drawn", "drawn", "draws_alike", "live", "moved_axes", "of_one_size"]

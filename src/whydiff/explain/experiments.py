@@ -90,9 +90,11 @@ class Experiments:
         """Whether a replay can do it, without a live run."""
         return self._on(on).replays(interventions)
 
-    def mirrored(self, interventions: Sequence[Intervention]) -> tuple[Intervention, ...] | None:
-        """What put into the reference is the cause that ``interventions`` take away; None: it has no counterpart there."""
-        return mirrored(self._sides, interventions)
+    def mirrored(
+        self, interventions: Sequence[Intervention], *, on: Side = "candidate"
+    ) -> tuple[Intervention, ...] | None:
+        """What put into the other side is the cause that ``interventions`` take away; None: it has no counterpart there."""
+        return mirrored(self._on(on).sides, interventions)
 
     def try_out(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> Outcome:
         """One side's outputs under interventions against the other's; without interventions: the difference as it is.

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from whydiff.errors import WhydiffError
-from whydiff.explain.arguments import as_value
+from whydiff.explain.arguments import as_value, one_overload
 from whydiff.explain.interventions import whole_of
 from whydiff.explain.sides import Sides
 from whydiff.explain.sites import call_at, read_at, sites_of, value_at
@@ -97,7 +97,7 @@ class _Mirror:
     def argument(self, item: Intervention) -> Intervention | None:
         call = call_at(self.sites, item.target)
         other = self.counterpart(call)
-        if other is None or other.target != call.target:
+        if other is None or not one_overload(other, call):
             return None
         which = item.value[0]
         args, keywords = call.arguments

@@ -362,7 +362,8 @@ class _Origins:
             )
         alike = same_but_for_sizes(call_r.arguments, call_c.arguments, self.step.axes)
         made_up = not call_r.reads and call_r.arguments != call_c.arguments  # positions: they are no counterparts
-        if not alike or made_up or call_r.target != call_c.target:
+        overload = call_r.site.op == call_c.site.op and call_r.target != call_c.target  # else one writes in place
+        if not alike or made_up or overload:
             return (
                 "arguments",
                 (),

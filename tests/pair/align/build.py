@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from whydiff.capturing.adapters import for_framework
 from whydiff.records import (
     Alignment,
     Call,
@@ -146,7 +147,11 @@ def check(alignment: Alignment, reference: RecordedTrace, candidate: RecordedTra
     for pair in alignment:
         left, right = reference.calls[pair.reference], candidate.calls[pair.candidate]
         assert pair.how
-        for part in ("op", "phase", "step", "rank"):
+        one, other = (
+            for_framework(t.framework).function(c.site.op) for t, c in ((reference, left), (candidate, right))
+        )
+        assert one == other
+        for part in ("phase", "step", "rank"):
             assert getattr(left.site, part) == getattr(right.site, part)
         assert left.kind == right.kind
 

@@ -289,3 +289,16 @@ def test_explain_keeps_few_examples() -> None:
     left, right = trace([Op("a", "mm")] * 9), trace([])
     (count,) = explain(align(left, right), left, right)
     assert count.count == 9 and count.examples == ("a:mm#0", "a:mm#1", "a:mm#2")
+
+
+def test_an_op_in_place_is_the_same_function_with_another_destination() -> None:
+    first = [Op("m", "mm"), Op("m", "add"), Op("m", "relu")]
+    found = run(first, [Op("m", "mm"), Op("m", "add_"), Op("m", "relu_")])
+    assert complete(found)
+
+
+def test_another_function_in_place_is_no_counterpart() -> None:
+    first, second = [Op("m", "mm"), Op("m", "add")], [Op("m", "mm"), Op("m", "mul_")]
+    found = run(first, second)
+    assert left_over(first, found.unpaired_reference) == ["m:add"]
+    assert left_over(second, found.unpaired_candidate) == ["m:mul_"]

@@ -9,7 +9,7 @@ from whydiff.capturing.adapters import replayable
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
 from whydiff.explain.causes._view import Finding
-from whydiff.explain.draws import DRAW_AS, NUMBERS_OF, draws_alike, of_one_size
+from whydiff.explain.draws import DRAW_AS, NUMBERS_OF, draws_alike, moved_axes, of_one_size
 from whydiff.explain.keys import keys, only_for_keys, takes_a_key
 from whydiff.explain.sides import SIDES
 from whydiff.records import Call, Evidence, Intervention, Origin, Trace, Verdict
@@ -17,6 +17,7 @@ from whydiff.records import Call, Evidence, Intervention, Origin, Trace, Verdict
 _WHAT = {
     "state": "from other states of the generator",
     "size": "at other sizes",
+    "layout": "for axes in another order",
     "dtype": "in other dtypes",
     "device": "on other devices",
 }
@@ -51,7 +52,8 @@ def _differences(case: Case, ours: Call, theirs: Call) -> dict[str, tuple[str, s
     states = _state(case.reference, ours), _state(case.candidate, theirs)
     found: dict[str, tuple[str, str] | None] = {}
     if one.shape != other.shape:
-        found["size"] = str(list(one.shape)), str(list(other.shape))
+        name = "layout" if moved_axes(one.shape, other.shape) else "size"
+        found[name] = str(list(one.shape)), str(list(other.shape))
     if one.dtype != other.dtype:
         found["dtype"] = one.dtype, other.dtype
     if one.device.partition(":")[0] != other.device.partition(":")[0]:

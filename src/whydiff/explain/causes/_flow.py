@@ -41,11 +41,16 @@ def first_scored(case: Case, calls: tuple[int, int], most: int) -> Call | None:
 
 def readers_of(case: Case, ours: int, theirs: int) -> Iterator[Event]:
     """Candidate's reads of what the call ``theirs`` wrote whose counterpart reads what ``ours`` wrote."""
+    yield from (ec for _, ec in reads_of(case, (ours, theirs)))
+
+
+def reads_of(case: Case, calls: tuple[int, int]) -> Iterator[tuple[Event, Event]]:
+    """Both sides' reads that correspond, of what the reference's and of what the candidate's call wrote."""
     for pair in case.alignment.pairs:
         reads = (case.reference.calls[pair.reference].reads, case.candidate.calls[pair.candidate].reads)
         for er, ec in zip(*reads, strict=False):  # one op may read more on one side; the rest has no counterpart
-            if er.producer == ours and ec.producer == theirs:
-                yield ec
+            if (er.producer, ec.producer) == calls:
+                yield er, ec
 
 
 def read_from(wanted: Call, event: Event) -> Intervention:
@@ -67,4 +72,4 @@ def listed_indices(where: Array, most: int = 6) -> str:
     return ", ".join(texts) + more
 
 
-__all__ = ["Roles", "first_scored", "first_taker", "listed_indices", "read_from", "readers_of"]
+__all__ = ["Roles", "first_scored", "first_taker", "listed_indices", "read_from", "readers_of", "reads_of"]

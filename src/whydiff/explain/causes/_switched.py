@@ -14,13 +14,15 @@ from whydiff.capturing.adapters import Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import argued
+from whydiff.explain.causes._overwritten import overwritten
 from whydiff.explain.causes._settings import enough, scalars, settable
 from whydiff.explain.causes._state import listed, remember, target_name
 from whydiff.explain.keys import draws
+from whydiff.explain.sides import SIDES
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Trace, Verdict
 
-Kind = Literal["casts", "leaves out", "exchanges", "draws"]
+Kind = Literal["casts", "leaves out", "exchanges", "draws", "overwrites"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Switch:
         calls: what only the reference, only the candidate carries out.
         casts: whether those give whole values another dtype, and do nothing else.
         draws: whether they draw random numbers on one side, and do nothing but take these up.
+        in_place: whether they are counterparts instead, of which one side's write over what they read.
     """
 
     attribute: str
@@ -42,12 +45,18 @@ class Switch:
     calls: tuple[tuple[Call, ...], tuple[Call, ...]]
     casts: bool
     draws: bool
+    in_place: bool
 
     @property
     def kind(self) -> Kind:
-        """What it does: random numbers or a detour through another dtype on one side only, a step there, other ops."""
+        """What it does: random numbers or a detour through another dtype on one side only, a step there, or other ops.
+
+        Or the same ops, and one side's write over what is read later.
+        """
         if self.draws:
             return "draws"
+        if self.in_place:
+            return "overwrites"
         return "casts" if self.casts else "exchanges" if all(self.calls) else "leaves out"
 
 
@@ -63,16 +72,14 @@ def _switches(case: Case) -> Iterator[Switch]:
         if any(isinstance(value, (bool, str)) for value in key[1:]) and settable(*key[1:])
         if not any(argued(case, origin, *key[1:]) for origin in case.localization.origins)
     }
-    alone = tuple(
-        [trace.calls[index] for index in unpaired if trace.calls[index].kind == "compute"]
-        for trace, unpaired in (
-            (case.reference, case.alignment.unpaired_reference),
-            (case.candidate, case.alignment.unpaired_candidate),
-        )
-    )
+    if not flags:
+        return
+    written_over = _in_place(case)
+    in_place = any(written_over)
+    alone = written_over if in_place else _alone(case)
     traces = case.reference, case.candidate
     drawn = any(draws(trace, call) for trace, calls in zip(traces, alone, strict=True) for call in calls)
-    if not flags or (drawn and not _only_draws(traces, alone)):
+    if drawn and not _only_draws(traces, alone):
         return
     if len(flags) > 1:
         flags = {key: paths for key, paths in flags.items() if _acts(case, key[1], paths)}
@@ -90,7 +97,26 @@ def _switches(case: Case) -> Iterator[Switch]:
                 converts(c, of(c.site.op)) for of, calls in zip(roles, (mine, others), strict=True) for c in calls
             )
             if casts or not shared:  # else which of the settings does what is not seen
-                yield Switch(attribute, ours, theirs, tuple(paths), (mine, others), casts, drawn)
+                yield Switch(attribute, ours, theirs, tuple(paths), (mine, others), casts, drawn, in_place)
+
+
+def _alone(case: Case) -> tuple[list[Call], list[Call]]:
+    """What only one side carries out."""
+    ours = (case.reference.calls[index] for index in case.alignment.unpaired_reference)
+    theirs = (case.candidate.calls[index] for index in case.alignment.unpaired_candidate)
+    return [call for call in ours if call.kind == "compute"], [call for call in theirs if call.kind == "compute"]
+
+
+def _in_place(case: Case) -> tuple[list[Call], list[Call]]:
+    """Counterparts of which one side's are all that makes a difference: they write over what is read later."""
+    found = [overwritten(case, origin.calls) for origin in case.localization.origins]
+    writers = [{one.writer.index for one in found if one is not None and one.side == side} for side in (0, 1)]
+    pairs = [
+        (case.reference.calls[pair.reference], case.candidate.calls[pair.candidate])
+        for pair in case.alignment.pairs
+        if None not in found and (pair.reference in writers[0] or pair.candidate in writers[1])
+    ]
+    return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
 
 
 def _only_draws(traces: tuple[Trace, Trace], alone: Sequence[list[Call]]) -> bool:
@@ -151,6 +177,9 @@ def causes_of_switches(case: Case, code: str, name: str, kind: Kind) -> Iterator
             what = f"values of the {('reference', 'candidate')[more is switch.calls[1]]} pass through {through}"
         elif kind == "draws":
             what = f"only the {side} draws random numbers ({ours or theirs})"
+        elif kind == "overwrites":
+            own = int(bool(switch.calls[1][0].mutates))
+            what = f"memory is shared in the {SIDES[own]}: {(ours, theirs)[own]} writes over a value that is read later"
         elif kind == "exchanges":
             what = f"the reference computes {ours}, the candidate {theirs}"
         place = next((o.site.at("") for o in case.localization.origins if o.kind == "region"), switch.paths[0])

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.adapters import for_framework
 from whydiff.errors import WhydiffError
-from whydiff.explain.arguments import as_value
+from whydiff.explain.arguments import as_value, one_overload
 from whydiff.explain.case import Case
 from whydiff.explain.causes._looks import equal_leaves, one_value
 from whydiff.explain.local_test import Examined, Joint, judge_outputs
@@ -99,11 +100,16 @@ class View:
 
     @property
     def single(self) -> tuple[Call, Call] | None:
-        """Both calls if either side is one op of the same name."""
+        """Both calls if either side is one op of the same function."""
         ours, theirs = self.seen.calls
-        if len(ours) == len(theirs) == 1 and ours[0].site.op == theirs[0].site.op:
-            return ours[0], theirs[0]
-        return None
+        if len(ours) != 1 or len(theirs) != 1:
+            return None
+        traces = self.case.reference, self.case.candidate
+        one, other = (
+            for_framework(trace.framework).function(call.site.op)
+            for trace, call in zip(traces, (ours[0], theirs[0]), strict=True)
+        )
+        return (ours[0], theirs[0]) if one == other else None
 
     @property
     def changed_arguments(self) -> list[tuple[int | str, Any, Any]]:
@@ -280,8 +286,8 @@ def _constants(case: Case, reads: tuple[Event, Event]) -> tuple[Leaf, Leaf] | No
 
 
 def given_otherwise(ours: Call, theirs: Call) -> list[tuple[int | str, Any, Any]]:
-    """(position or name, reference's, candidate's) plain arguments that differ between calls of one target."""
-    if ours.target != theirs.target:
+    """(position or name, reference's, candidate's) plain arguments that differ between calls of one overload."""
+    if not one_overload(ours, theirs):
         return []
     (args, kwargs), (others, named) = ours.arguments, theirs.arguments
     pairs: list[tuple[int | str, Any, Any]] = [

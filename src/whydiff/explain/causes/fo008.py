@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.explain.arguments import ABSENT, as_value, differing_arguments
+from whydiff.explain.arguments import ABSENT, as_value, differing_arguments, one_overload
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, grouped, unjudged
@@ -180,7 +180,7 @@ def _nothing(view: View) -> bool:
 def _arguments(view: View) -> tuple[str, Any]:
     assert view.single is not None
     ours, theirs = view.single
-    if ours.target != theirs.target:
+    if not one_overload(ours, theirs):
         return f"the reference computes {ours.target}, the candidate {theirs.target}", (ours.target, theirs.target)
     found = [
         f"{f'argument {which}' if isinstance(which, int) else which} is {_shown(a)} in the reference and {_shown(b)} "
@@ -202,7 +202,7 @@ def _of_joint(view: View) -> tuple[str, Any]:
     found = []
     for call in view.seen.calls[0]:
         other = view.case.candidate.calls[partner[call.index]] if call.index in partner else None
-        if other is not None and other.target == call.target:
+        if other is not None and one_overload(other, call):
             found += [
                 f"{call.site.op} is given {_shown(a)} in the reference and {_shown(b)} in the candidate"
                 for a, b in differing_arguments(call.arguments, other.arguments)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from whydiff.capturing.adapters import Role, plays
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
-from whydiff.explain.causes._flow import readers_of
-from whydiff.explain.causes._looks import leaves
-from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Verdict
+from whydiff.explain.causes._overwritten import overwritten
+from whydiff.explain.causes._switched import causes_of_switches
+from whydiff.explain.sides import SIDES
+from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 
 class ResultOverwritten(CauseRule):
@@ -27,13 +27,14 @@ class ResultOverwritten(CauseRule):
         next batch; a view was taken for a copy.
 
     Evidence required:
-        The candidate reads memory that another op had written before, at the counterpart of the call whose value the
-        reference reads; an op in between changes that memory in place; a copy may stand in the way in the reference.
+        One side reads memory that another op had written before, at the counterpart of the call whose value the
+        other side reads; an op in between changes that memory in place. The other side has a copy in the way, or the
+        same op with memory of its own.
 
     Look-alikes:
-        ST006 if a module's setting chooses the op in place. FO003 and FO007 if a step is left out that changes numbers: what
-        it writes is for nobody else, and the reference has no such op there. IN004 if another run's value is read that
-        nobody overwrote.
+        FO001 and FO008 if the op in place is another function, and nobody needs what was there before. FO003 and FO007 if
+        a step is left out that changes numbers: what it writes is for nobody else, and the other side has no such op
+        there. IN004 if another run's value is read that nobody overwrote.
 
     Example:
         A state that is updated in place is collected at every step, with and without a copy.
@@ -42,9 +43,9 @@ class ResultOverwritten(CauseRule):
         Return a copy (``clone()``), or do not write in place.
 
     How it is verified:
-        By replay: what is returned is what the call had written, as it was then (``read-as-written``); the outputs must
-        become equal bit for bit. In the other direction the reference returns what was written last in its
-        place (``read-from``), if it has a counterpart.
+        By replay: what is read is what the call had written, as it was then (``read-as-written``); the outputs must
+        become equal bit for bit. In the other direction the side that keeps the value reads what was written last in its
+        place (``read-from``), if it has a counterpart. A setting that chooses the op in place is set back.
 
     References:
         PyTorch, autograd mechanics, in-place operations; torch.nn.ReLU (inplace).
@@ -56,42 +57,46 @@ class ResultOverwritten(CauseRule):
     precedes = ("IN004", "FO", "PR", "TR")
 
     def explain(self, view: View) -> Finding | None:
-        """Memory that was written again before it is read."""
-        case = view.case
-        ours, theirs = case.reference.calls[view.origin.calls[0]], case.candidate.calls[view.origin.calls[1]]
-        made = _made(case, ours)
-        if made is None or not theirs.mutates or theirs.index <= made.index:
+        """Memory that one side writes again before it is read."""
+        case, found = view.case, overwritten(view.case, view.origin.calls)
+        if found is None:
             return None
-        given = [event for i, event in enumerate(theirs.reads) if i not in theirs.mutates]
-        if given and all(leaves(case.candidate, event) for event in given):
-            return None  # a checkpoint is loaded: ST007
-        found = [read for read in readers_of(case, ours.index, theirs.index) if _wrote(made, read) is not None]
-        if not found or not any(theirs.reads[i].storage == found[0].storage for i in theirs.mutates):
-            return None
-        if not _is_of_use(case, theirs, found):
-            return None  # nothing else takes up what it writes, and the reference has no such op: a step of one side
-        written = _wrote(made, found[0])
-        assert written is not None
+        side, writer = found.side, found.writer
+        name, other = SIDES[side], SIDES[1 - side]
+        read = found.reads[0][0]
         evidence = Evidence(
-            f"{found[0].site} is what {made.site} wrote, and {theirs.site} writes into it before; "
-            f"the reference keeps it as {made.site} made it",
-            {"made": str(made.site), "overwritten_by": str(theirs.site), "read": str(found[0].site)},
+            f"in the {name} {read.site} looks at the memory that {found.made.site} wrote, and {writer.site} writes into it "
+            f"before; the {other} still reads there what {found.made.site} made",
+            {"side": name, "made": str(found.made.site), "overwritten_by": str(writer.site), "read": str(read.site)},
         )
-        steps = tuple(Intervention("read-as-written", str(read.site), str(written.site)) for read in found)
-        return Finding(self.code, str(theirs.target), Verdict.SEMANTIC, (evidence,), steps)
+        steps = tuple(
+            Intervention("read-as-written", str(read.site), str(written.site)) for read, written in found.reads
+        )
+        away, put = (steps, ()) if side else (case.experiments.mirrored(steps, on="reference") or (), steps)
+        return Finding(
+            self.code,
+            (name, writer.target),
+            Verdict.SEMANTIC,
+            (evidence,),
+            away,
+            {"side": name},
+            put_in=put,
+            says=f"memory is shared in the {name}: {writer.site.op} writes over a value that is read later",
+        )
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per op that overwrites."""
-        return causes_of(
+        """One cause per op that overwrites, and per setting that chooses such ops."""
+        yield from causes_of(
             case,
             self.code,
             self.name,
             lambda finding: Remedy(
-                "Keep a copy of what is returned or needed later, or do not write in place.",
+                f"Keep a copy in the {finding.facts['side']} of what is returned or needed later, or do not write in place.",
                 "states.append(state.clone())\n",
-                is_take_away=True,
+                is_take_away=finding.facts["side"] == "candidate",
             ),
         )
+        yield from causes_of_switches(case, self.code, self.name, "overwrites")
 
     def example(self) -> tuple[Any, Any]:
         """A state that is updated in place, collected with and without a copy."""
@@ -111,7 +116,7 @@ class ResultOverwritten(CauseRule):
         return lambda: run(True), lambda: run(False)
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """An op in place that computes another function; the last state returned where the first is meant, of copies."""
+        """Another function, or factor, in place; the last state returned where the first is meant, of copies."""
         import torch
 
         torch.manual_seed(0)
@@ -128,34 +133,13 @@ class ResultOverwritten(CauseRule):
                     states.append(torch.tanh(layer(states[-1])))
             return states[which]
 
+        def activated(sigmoid: bool) -> Any:
+            with torch.no_grad():
+                return layer(torch.sigmoid_(layer(x)) if sigmoid else torch.relu(layer(x)))
+
+        yield lambda: activated(False), lambda: activated(True)
         yield lambda: in_place(0.5), lambda: in_place(0.25)
         yield lambda: one_of(1), lambda: one_of(3)
-
-
-def _is_of_use(case: Case, theirs: Call, found: list[Event]) -> bool:
-    """Whether what is written over is meant for others than those that should not read it, or the reference writes it too."""
-    if any(pair.candidate == theirs.index for pair in case.alignment.pairs):
-        return True
-    mine = {event.site for event in found}
-    later = (event for call in case.candidate.calls[theirs.index + 1 :] for event in call.reads)
-    return any(event.producer == theirs.index and event.site not in mine for event in later)
-
-
-def _made(case: Case, ours: Call) -> Call | None:
-    """The candidate's counterpart of the call that made what the reference reads, before it was copied there."""
-    partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
-    while (
-        ours.index not in partner and len(ours.reads) == 1 and plays(case.reference.framework, ours.site.op, Role.CAST)
-    ):
-        if ours.reads[0].producer < 0:
-            return None
-        ours = case.reference.calls[ours.reads[0].producer]
-    return case.candidate.calls[partner[ours.index]] if ours.index in partner else None
-
-
-def _wrote(made: Call, read: Event) -> Event | None:
-    """What a call wrote in the memory that is read, if that is all of it."""
-    return next((e for e in made.writes if e.storage == read.storage and e.spec.shape == read.spec.shape), None)
 
 
 REGISTER = ResultOverwritten()

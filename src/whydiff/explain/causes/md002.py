@@ -24,6 +24,7 @@ _REMEDIES = {
     "`inference_mode`; Flax: `deterministic`).",
     "state": "Draw from the same state on both sides: seed right before, or restore the generator's state.",
     "size": "Draw at one size on both sides and take the part that is needed, or give every item its own generator.",
+    "layout": "Draw for the axes in one order on both sides: before they are exchanged, or afterwards.",
     "dtype": "Draw in one dtype on both sides and cast the numbers afterwards.",
     "device": "Draw on one kind of device on both sides (the CPU's numbers can be moved to any) and move them.",
     "generator": "Draw with the same generator on both sides: the same version and the same settings of random numbers "

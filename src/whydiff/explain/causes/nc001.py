@@ -61,6 +61,7 @@ class NotCounterparts(CauseRule):
         """One cause per returned value that corresponds to another one."""
         ours, theirs = case.reference.calls, case.candidate.calls
         partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+        back = {pair.candidate: pair.reference for pair in case.alignment.pairs}
         alike = _alike(case)
         for pair in case.alignment.pairs:
             returned = ours[pair.reference], theirs[pair.candidate]
@@ -73,11 +74,11 @@ class NotCounterparts(CauseRule):
                 if found == ec.producer:
                     yield from self._part(er, ec, _written(ours[er.producer], er, theirs[found])) if alike else ()
                     continue
-                if ec.producer not in partner.values() or er.spec.numel != ec.spec.numel:
+                if ec.producer not in back or er.spec.numel != ec.spec.numel:
                     continue  # only one run computes it: then a step is left out
                 written = _written(ours[er.producer], er, theirs[found])
-                if written is None:
-                    continue
+                if written is None or _holds(theirs[found], ec) or _holds(ours[back[ec.producer]], er):
+                    continue  # it returns the counterpart's memory, and another op wrote there since: IN005
                 between = _between(case.candidate, ec.producer, found, anywhere=alike)
                 if between:
                     yield self._cause(er, ec, written, between, found > ec.producer)
@@ -202,6 +203,11 @@ def _written(reference: Call, read: Event, candidate: Call) -> Event | None:
         if ours.storage == read.storage and inside and ours.spec == theirs.spec and same(ours, theirs) is not False:
             return theirs
     return None
+
+
+def _holds(call: Call, read: Event) -> bool:
+    """Whether a read looks at the memory that a call wrote."""
+    return any(event.storage == read.storage for event in call.writes)
 
 
 def _between(trace: Trace, one: int, other: int, *, anywhere: bool) -> list[Call]:

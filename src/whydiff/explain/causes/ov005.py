@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
 from whydiff.explain.causes._range import RangeRule, widen, wider
@@ -27,7 +28,8 @@ class Underflow(RangeRule):
         many zeros the result holds.
 
     Look-alikes:
-        OV001: the numbers are too large. A ReLU or a mask makes zeros too, but from no scaling. A constant that the
+        OV001, OV002: the numbers are too large, and one divided by infinity, and all that this is multiplied with, is zero.
+        A ReLU or a mask makes zeros too, but from no scaling. A constant that the
         format holds, or a result without zeros, is left alone.
 
     Example:
@@ -67,10 +69,8 @@ class Underflow(RangeRule):
             )
             tried = [Intervention("larger-constant", str(alarm.site), larger)]
         else:
-            sentence = (
-                f"{100 * data['share_lost']:.0f} % of the non-zero numbers become zero in {alarm.dtype} (smallest kept "
-                f"{data['smallest_kept']:.3g})"
-            )
+            kept = f"smallest kept {data['smallest_kept']:.3g}" if isfinite(data["smallest_kept"]) else "none is kept"
+            sentence = f"{100 * data['share_lost']:.0f} % of the non-zero numbers become zero in {alarm.dtype} ({kept})"
             remedy = Remedy(
                 "Carry this operator's result in float32 or bfloat16, or scale its inputs up (loss scaling)."
             )

@@ -3,7 +3,7 @@
 0. `steps.offset`: a resumed run's steps are counted on from where the other run had come to.
 1. rename rules: the caller's, applied to the candidate's scopes (`whydiff.pair.align.rules`).
 2. `same_path`: both runs made the same calls in the same order: everything pairs. O(n).
-3. `same_scope`: calls of equal key (scope, op, kind, phase, step) in order, as few unpaired as
+3. `same_scope`: calls of equal key (scope, function, kind, phase, step) in order, as few unpaired as
    possible; among equally good ways the one with the most evidence. Blocks too large for the exact
    solution are cut at anchors first.
 4. `renamed.find`: scopes under another name, known by their structure and their parameters' bits; with these
@@ -29,8 +29,8 @@ Found = list[tuple[int, int, str]]
 def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str]] = ()) -> Alignment:
     """Pair the calls of two traces that correspond.
 
-    Only calls of equal op and kind pair (overloads may differ), in the same phase and step and in
-    execution order. Views are counted and never paired.
+    Only calls of equal function and kind pair (overloads may differ, and one may write in place), in the same phase and
+    step and in execution order. Views are counted and never paired.
 
     Args:
         reference: the trusted run.

@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from whydiff.capturing.adapters import for_framework
 from whydiff.pair.align.sequence import Block
 from whydiff.pair.align.steps import steps_of
 from whydiff.records import Call, Event, Trace
@@ -47,14 +48,20 @@ class Side:
         return steps_of(self.calls, self.shift or 0, self.shift is not None)
 
     @functools.cached_property
+    def functions(self) -> tuple[str, ...]:
+        """Per call, what its op computes: an op in place is the same function with another destination."""
+        function = functools.cache(for_framework(self.trace.framework).function)
+        return tuple(function(call.site.op) for call in self.calls)
+
+    @functools.cached_property
     def keys(self) -> tuple[tuple[str | int, ...], ...]:
-        """Per call, what must be equal for two calls to pair: scope, op, kind, phase, step.
+        """Per call, what must be equal for two calls to pair: scope, function, kind, phase, step.
 
         A trace is one rank's, and which rank it was says nothing about what it computed.
         """
         return tuple(
-            (scope, call.site.op, call.kind, call.site.phase, step)
-            for scope, step, call in zip(self.scopes, self.steps, self.calls, strict=True)
+            (scope, function, call.kind, call.site.phase, step)
+            for scope, function, step, call in zip(self.scopes, self.functions, self.steps, self.calls, strict=True)
         )
 
     @functools.cached_property
@@ -87,14 +94,14 @@ class Side:
         """Per call, everything that a key says except the scope, with output shapes and ``common`` state."""
         return tuple(
             (
-                call.site.op,
+                function,
                 call.kind,
                 call.site.phase,
                 step,
                 tuple(event.spec.shape for event in call.writes),
                 tuple(value for value in state if value in common),
             )
-            for step, call, state in zip(self.steps, self.calls, self.states, strict=True)
+            for function, step, call, state in zip(self.functions, self.steps, self.calls, self.states, strict=True)
         )
 
 

@@ -68,6 +68,10 @@ class Recorded:
         """What parts an operator (named as in a site) plays in a program; empty if nobody said."""
         return frozenset(role for role, names in self.operators.items() if op in names)
 
+    def function(self, op: str) -> str:
+        """What an operator computes, whatever memory the result is written to: one name for it and its form in place."""
+        return op
+
     def places(self, op: str) -> Mapping[str, Place]:
         """Where an operator takes what, by meaning; empty if nobody said."""
         return self.arguments.get(op, {})

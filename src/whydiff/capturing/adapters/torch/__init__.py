@@ -56,6 +56,10 @@ class TorchAdapter(Adapter):
         """Parts that an ATen operator plays."""
         return roles(op)
 
+    def function(self, op: str) -> str:
+        """ATen's forms in place have an underscore more."""
+        return op.removesuffix("_")
+
     def window(self, call: Call) -> Window | None:
         """A convolution, transposed or not."""
         return window_of(call)

@@ -123,9 +123,17 @@ class ChangedExecutor(Executor):
         self._switch(call)
         outputs = list(_flat(func(*args, **kwargs)))
         for position in call.mutates:
-            reads[position].copy_(cast[position])
+            self._keep(call.reads[position], reads[position], cast[position])
         memory = {read.untyped_storage()._cdata for read in reads if read.layout is torch.strided}
         return [t.clone() if t.untyped_storage()._cdata in memory else t for t in outputs]
+
+    def _keep(self, event: Event, read: torch.Tensor, value: torch.Tensor) -> None:
+        """Keep what was written in place in its dtype, if it is all that the memory holds; else as the memory can."""
+        held = self._held.get(event.storage)
+        if held is not None and held.dtype is not value.dtype and held.whole.numel() == event.spec.numel:
+            self._adopt(event, value, fresh=True)
+        else:
+            read.copy_(value)
 
 
 def _with_dtype(value: Any, dtype: torch.dtype) -> Any:

@@ -53,6 +53,17 @@ class Call:
         self.plan, self.func, self.args, self.kwargs, self.reads, self.before = plan, func, args, kwargs, reads, before
 
 
+def _not_zero(args: Sequence[Any], result: torch.Tensor) -> torch.Tensor:
+    """Where exact arithmetic gives a scaling no zero: no operand is zero there, nor infinite (what divides by that is zero)."""
+    found = torch.ones_like(result, dtype=torch.bool)
+    for value in args:
+        if isinstance(value, torch.Tensor):
+            found &= (value.detach() != 0) & torch.isfinite(value.detach())
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found &= bool(value) and math.isfinite(value)
+    return found
+
+
 class Judge:
     """Collects alarms by kind and site."""
 
@@ -135,11 +146,11 @@ class Judge:
             return
         if call.plan.changes or found.zeros <= UNDERFLOW_SHARE * found.elements:
             return
-        reads = [t for t in call.reads if t.numel() == found.elements]
-        if not reads or reads[0] is not call.reads[0]:
+        if not call.reads or call.reads[0].numel() != found.elements:
             return
-        present = min(int(torch.count_nonzero(t.detach())) for t in reads)
-        lost = 1 - (found.elements - found.zeros) / present if present else 0.0
+        wanted = _not_zero(call.args, tensor)
+        present = int(wanted.sum())
+        lost = int((wanted & (tensor == 0)).sum()) / present if present else 0.0
         if lost > UNDERFLOW_SHARE:
             data = {
                 "share_lost": lost,
