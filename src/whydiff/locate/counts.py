@@ -33,14 +33,14 @@ def replay_counts(step: Lockstep) -> tuple[Count, ...]:
                 examples=tuple(sorted(step.unread)[:3]),
             )
         )
-    if step.fused:
+    if step.unjudged:
         counts.append(
             Count(
                 what="ops not judged",
-                reason="they agree executed alone; what the compiled programs make of them "
-                "after another value was put in is unknown",
-                count=len(step.fused),
-                examples=tuple(step.fused[:3]),
+                reason="executed alone, here, they agree; what the candidate's run would have made of the "
+                "reference's values is unknown",
+                count=len(step.unjudged),
+                examples=tuple(step.unjudged[:3]),
             )
         )
     return (*counts, *_sliced(step))

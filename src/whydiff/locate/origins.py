@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.capturing.adapters import Executor, Progress, Value
-from whydiff.errors import WhydiffError
 from whydiff.locate.counts import replay_counts
+from whydiff.locate.here import Here
 from whydiff.locate.mixing import Mixing
 from whydiff.locate.resynchronised import OnOrigin, Resynchronised, Watcher
 from whydiff.locate.upstream import Upstream
@@ -65,7 +65,7 @@ class _Origins:
         self.stuck: set[tuple[int, int]] = set()
         self.unmapped: list[Look] = []
         self.reads: list[Look] = []
-        self.mixing = Mixing(step)
+        self.mixing, self.here = Mixing(step), Here(step)
         self.mixed: list[int] = []
         self.returned_mixed = False
         self.accounted: bool | None = None
@@ -87,7 +87,8 @@ class _Origins:
                 watcher.returned(call_r, call_c)
                 continue
             watcher.executing(call_r, call_c)
-            alone = self._alone(call_r, call_c) if disagreeing else None
+            alone = self.here.candidate(call_r, call_c) if disagreeing else None
+            self.here.before(call_r)
             self.step.execute(call_r, call_c)
             self._judge_writes(call_r, call_c, disagreeing, alone)
             watcher.resynchronised(call_r, call_c)
@@ -228,30 +229,15 @@ class _Origins:
 
     # ------------------------------------------------------------------ writes
 
-    def _alone(self, call_r: Call, call_c: Call) -> list[Value] | None:
-        """The candidate's op on the reference's inputs (None if it cannot be executed so)."""
-        if len(call_r.reads) != len(call_c.reads):  # one of them has a number where the other has a tensor
-            return None
-        try:
-            reads = [self.step.take(self.step.reference.read(event)) for event in call_r.reads]
-            reads = [self.step.candidate.copy(value) if i in call_c.mutates else value for i, value in enumerate(reads)]
-            outputs = list(self.step.candidate.apply(call_c, reads))
-            return outputs or [reads[i] for i in call_c.mutates]
-        except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, IndexError):
-            return None
-
     def _judge_writes(self, call_r: Call, call_c: Call, disagreeing: Any, alone: list[Value] | None) -> None:
         looks = self.step.looks(call_r, call_c, "writes")
+        recorded = {id(look.reference): look for look in looks}  # what the candidate goes on with
+        looks = self.here.looks(call_r, call_c, looks)
         self.watcher.executed(call_r, call_c, looks, alone)
-        differing = [look for look in looks if look.agrees is False]
         for look in looks:
             if look.agrees:
-                self.step.note_equal(look)
-        if not differing:
-            return
-        if not disagreeing and self._fused(call_r, call_c, looks):
-            self._resynchronise_writes(call_r, call_c, differing)
-            return
+                self._agree(call_r, call_c, look, recorded[id(look.reference)])
+        differing = [look for look in looks if look.agrees is False]
         if not disagreeing:
             differing = [look for look in differing if self._corresponds(call_r, call_c, look)]
         if not differing:
@@ -262,7 +248,7 @@ class _Origins:
         if kind == "propagated":
             self.propagated += 1
         else:
-            own = self._own_difference(alone, looks)
+            own = self._own_difference(call_r, alone, looks)
             if own is not None:
                 evidence.append(own[1])
             origin = Origin(
@@ -281,7 +267,15 @@ class _Origins:
                 self.on_origin(self.step, call_r, call_c, worst)
             if own is not None and not own[0]:
                 self.origins.append(replace(origin, kind="implementation", leaves=()))
-        self._resynchronise_writes(call_r, call_c, differing)
+        self._resynchronise_writes(call_r, call_c, [recorded[id(look.reference)] for look in differing])
+
+    def _agree(self, call_r: Call, call_c: Call, look: Look, recorded: Look) -> None:
+        """A written value agrees; if only as executed here, the candidate goes on with the recorded one."""
+        if recorded.agrees:
+            self.step.note_equal(look)
+            return
+        self.step.unjudged.append(str(look.reference.site))
+        self._resynchronise_writes(call_r, call_c, [recorded])
 
     def _corresponds(self, call_r: Call, call_c: Call, look: Look) -> bool:
         """Whether a written value has a counterpart; else it depends on rows that only one run has, and is no origin."""
@@ -299,32 +293,12 @@ class _Origins:
             else:
                 self.stuck.add((call_r.index, call_c.index))
 
-    def _fused(self, call_r: Call, call_c: Call, looks: Sequence[Look]) -> bool:
-        """Whether only the replay differs: a compiled program may round elsewhere than its op does alone.
-
-        The candidate's op was executed alone, on inputs that its run did not have; executed alone on both sides,
-        on the same inputs, it gives the same bits. Nothing is known then of the two programs here.
-        """
-        if self.step.candidate.testifies(call_c):
-            return False
-        try:
-            ours = list(self.step.reference.apply(call_r, [self.step.reference.read(e) for e in call_r.reads]))
-        except (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, IndexError):
-            return False
-        if len(ours) != len(looks) or any(look.map is not None and look.map.whole == "reference" for look in looks):
-            return False
-        if not all(self.step.agree(one, look.candidate_value) for one, look in zip(ours, looks, strict=True)):
-            return False
-        self.step.fused.append(str(call_r.site))
-        return True
-
-    def _own_difference(self, alone: list[Value] | None, looks: Sequence[Look]) -> tuple[bool, Evidence] | None:
+    def _own_difference(
+        self, call_r: Call, alone: list[Value] | None, looks: Sequence[Look]
+    ) -> tuple[bool, Evidence] | None:
         if not alone or len(alone) < len(looks) or any(look.map is not None for look in looks):
             return None
-        same = all(
-            look.reference_value is None or self.step.agree(look.reference_value, value)
-            for look, value in zip(looks, alone, strict=False)
-        )
+        same = self.here.gives_the_same(call_r, looks, alone)
         text = "gives the reference's output bit for bit" if same else "still gives another output"
         return same, Evidence(f"on the reference's inputs the candidate's op {text}", {"equal": same})
 

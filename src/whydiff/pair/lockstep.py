@@ -120,7 +120,7 @@ class Lockstep:
         self.failed: dict[str, list[str]] = {}
         self.stopped: dict[str, str] = {}
         self.watch: Callable[[Executor, Call], None] | None = None
-        self.fused: list[str] = []
+        self.unjudged: list[str] = []
         self.unfaithful: dict[str, list[str]] = {"reference": [], "candidate": []}
         self.executed = {"reference": 0, "candidate": 0}
         self._leaf_names = (_leaf_index(reference.trace.leaves), _leaf_index(candidate.trace.leaves))
@@ -141,7 +141,7 @@ class Lockstep:
         with self.reference.running(), self.candidate.running():
             for pair in (*self.alignment.pairs, Pair(len(calls_r), len(calls_c), "end")):
                 for call in calls_r[at_r : pair.reference]:
-                    self._run("reference", self.reference, call, recorded=True)
+                    self._run("reference", self.reference, call, recorded=False)
                     self.reference.release(call)
                 for call in calls_c[at_c : pair.candidate]:
                     self._run("candidate", self.candidate, call, recorded=False)
@@ -162,6 +162,8 @@ class Lockstep:
         """Execute a yielded pair on both sides; ``check`` compares outputs with recorded fingerprints."""
         self._run("reference", self.reference, reference, recorded=True)
         self._run("candidate", self.candidate, candidate, recorded=False)
+        if not self.candidate.testifies(candidate):
+            self._part(reference.writes)
         if check:
             for name, executor, call in (
                 ("reference", self.reference, reference),
@@ -169,6 +171,12 @@ class Lockstep:
             ):
                 if executor.faithful(call) is False:
                     self.unfaithful[name].append(str(call.site))
+
+    def _part(self, events: Sequence[Event]) -> None:
+        """Behind these the candidate is executed here (unless this is where it ran): so is the reference's region."""
+        if self.candidate.trace.source != "live":
+            for event in events:
+                self.reference.part(event)
 
     def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
         why = executor.execute(call, recorded=recorded)
@@ -296,17 +304,18 @@ class Lockstep:
             return reference
         return self.candidate.adopt_foreign(self.reference.payload(reference))
 
-    def give(self, executor: Executor, call: Call, event: Event, value: Value) -> bool:
-        """Give a call another value to read; False if it cannot take it.
+    def give(self, executor: Executor, call: Call | None, event: Event, value: Value) -> bool:
+        """Give a call another value to read (None: all that read it); False if it cannot take it.
 
         What it reads may be another value's counterpart, and is then what its other readers go on with: only this call
         gets the given one. Else the value itself is exchanged.
         """
-        partners = self._partners[executor is self.candidate]
-        changed = any(call.reads[i] is event for i in call.mutates)
-        if not changed and (event.producer < 0 or event.producer in partners):
-            return executor.stand_in(event, value)
-        return executor.overwrite(event, value)
+        return (executor.stand_in if self._alone(executor, call, event) else executor.overwrite)(event, value)
+
+    def _alone(self, executor: Executor, call: Call | None, event: Event) -> bool:
+        if call is None or any(call.reads[i] is event for i in call.mutates):
+            return False
+        return event.producer < 0 or event.producer in self._partners[executor is self.candidate]
 
     def resynchronise(self, look: Look, reader: Call | None = None) -> bool:
         """Give the candidate the reference's value; False if it cannot take it.
@@ -321,12 +330,10 @@ class Lockstep:
         inside = look.map is not None and look.map.whole == "candidate"
         if look.map is not None and inside:
             value = look.map.put(self.candidate.read(look.candidate), value, self.candidate.put)
-        if reader is not None:
-            given = self.give(self.candidate, reader, look.candidate, value)
-        else:
-            given = self.candidate.overwrite(look.candidate, value)
-        if not given:
+        if not self.give(self.candidate, reader, look.candidate, value):
             return False
+        if not self._alone(self.candidate, reader, look.candidate):
+            self._part([look.reference])
         now = self.candidate.read(look.candidate)
         return self.agree(look.reference_value, look.map.part(now) if look.map is not None and inside else now)
 

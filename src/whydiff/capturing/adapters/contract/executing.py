@@ -177,8 +177,12 @@ class Executor(ABC):
         return ()
 
     def testifies(self, call: Call) -> bool:
-        """False: what the replay holds for a call was executed alone, which the run did not do."""
+        """False: what the replay holds for a call was executed alone or elsewhere, which the run did not do."""
         return True
+
+    def part(self, event: Event) -> None:
+        """Execute what reads this from now on, although it is what the run had; may do nothing."""
+        return None
 
     def share_leaves(self, first: Executor) -> None:
         """Read leaves that ``first``, a replay of the same trace one call ahead, holds; may do nothing."""

@@ -15,7 +15,7 @@ from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, inte
 from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now, set_rng_state
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.gathering import COPYING
-from whydiff.capturing.adapters.torch.held import Held, extent, laid_out
+from whydiff.capturing.adapters.torch.held import Held, laid_out, shared
 from whydiff.capturing.adapters.torch.held_to import check_indices, contracts
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
@@ -50,6 +50,7 @@ class Executor(Replay):
         self._given: dict[int, torch.Tensor] = {}
         self._received: dict[int, Sequence[torch.Tensor]] = {}
         self._edited = frozenset(exchanged or ())
+        self._taken: set[int] = set()
         self._other = {leaf.storage for leaf in trace.leaves if leaf.name in self._restore}
         self._switches: dict[int, Switches] = {}
         self._changed = {call.reads[i].storage for call in self.trace.calls for i in call.mutates}
@@ -98,6 +99,7 @@ class Executor(Replay):
             self._other.update(event.storage for event in call.writes if not event.is_look)
         try:
             if (recorded or as_in_the_run) and self._place_payloads(call):
+                self._taken.add(call.index)
                 return ""
             outputs = self.apply(call, [self.read(event) for event in call.reads])
         except FAILURES as error:
@@ -258,17 +260,7 @@ class Executor(Replay):
             if live and event.storage not in self._changed and value.storage_offset() == leaf.spec.offset:
                 return Held(value, leaf.spec.dtype)
             return Held(laid_out(value, leaf.spec.strides), leaf.spec.dtype, leaf.spec.offset)
-        return self._load_shared(leaves)
-
-    def _load_shared(self, leaves: list[Leaf]) -> Held:
-        low = min(leaf.spec.offset for leaf in leaves)
-        high = max(leaf.spec.offset + extent(leaf.spec.shape, leaf.spec.strides) for leaf in leaves)
-        values = [(leaf, self.leaf_value(leaf)) for leaf in leaves]
-        first = values[0][1]
-        base = torch.zeros(high - low, dtype=first.dtype, device=first.device)
-        for leaf, value in values:
-            base.as_strided(leaf.spec.shape, leaf.spec.strides, leaf.spec.offset - low).copy_(value)
-        return Held(base, leaves[0].spec.dtype, low)
+        return shared([(leaf, self.leaf_value(leaf)) for leaf in leaves])
 
     def overwrite(self, event: Event, value: torch.Tensor) -> bool:
         """Give the replay another tensor in an event's place; False if the shapes do not allow it."""
@@ -291,6 +283,10 @@ class Executor(Replay):
         look.copy_(value)
         self._other.add(event.storage)
         return True
+
+    def part(self, event: Event) -> None:
+        """Execute what reads this from now on, although it is what the run had."""
+        self._other.add(event.storage)
 
     def _adopt_all(self, call: Call, outputs: Sequence[torch.Tensor]) -> str:
         mutated = {call.reads[i].storage for i in call.mutates}
@@ -360,6 +356,10 @@ class Executor(Replay):
                 return False
             verdict = True
         return verdict
+
+    def testifies(self, call: Call) -> bool:
+        """Whether what the replay holds for a call is the run's own: of this process's run, or recorded."""
+        return self.trace.source == "live" or call.index in self._taken
 
     def same(self, reference: torch.Tensor, candidate: torch.Tensor) -> bool:
         """True if no bit differs; across dtypes, if every value is equal."""

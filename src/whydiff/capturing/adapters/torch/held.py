@@ -8,7 +8,7 @@ import torch
 
 from whydiff.capturing.adapters.torch.dtypes import dtype_of
 from whydiff.errors import ReplayError
-from whydiff.records import Event
+from whydiff.records import Event, Leaf
 
 
 class Held:
@@ -48,6 +48,17 @@ class Held:
                 expected=f"within {self.storage.nbytes()} bytes",
             )
         return torch.empty(0, dtype=dtype, device=whole.device).set_(self.storage, offset, spec.shape, spec.strides)
+
+
+def shared(leaves: Sequence[tuple[Leaf, torch.Tensor]]) -> Held:
+    """One storage that holds several leaves, each where it was."""
+    low = min(leaf.spec.offset for leaf, _ in leaves)
+    high = max(leaf.spec.offset + extent(leaf.spec.shape, leaf.spec.strides) for leaf, _ in leaves)
+    first, value = leaves[0]
+    base = torch.zeros(high - low, dtype=value.dtype, device=value.device)
+    for leaf, value in leaves:
+        base.as_strided(leaf.spec.shape, leaf.spec.strides, leaf.spec.offset - low).copy_(value)
+    return Held(base, first.spec.dtype, low)
 
 
 def laid_out(value: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
