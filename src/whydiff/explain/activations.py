@@ -70,7 +70,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "erf": _erf,
     "the erf(x / √2) of GELU": _gelu_erf,
     "the tanh(√(2/π) (x + 0.044715 x³)) of GELU": _gelu_tanh,
-    "none": lambda x: x,
+    "no activation": lambda x: x,
     "the square": np.square,
     "the absolute value": np.abs,
 }

@@ -73,7 +73,7 @@ class Changed:
         return self._supported[key]
 
     def replays(self, interventions: Sequence[Intervention]) -> bool:
-        """Whether a replay can do it: a scalar only where it shows as an operator's differing argument."""
+        """Whether a replay can do it: a scalar only where it shows as a differing argument, a tensor only if it fits."""
         return all(self._replays(item) for item in interventions)
 
     def _replays(self, item: Intervention) -> bool:
@@ -83,7 +83,15 @@ class Changed:
             return not replayable(self.sides.candidate)
         if item.name in EXCHANGES or item.name in (DRAW_AS, NUMBERS_OF):
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
-        return item.name in (*RESTORED, *EDITS, REPEAT, COUNT) or bool(self._carried(item))
+        if item.name in RESTORED:
+            return self._fits(item)
+        return item.name in (*EDITS, REPEAT, COUNT) or bool(self._carried(item))
+
+    def _fits(self, item: Intervention) -> bool:
+        """Whether the reference's tensor has the shape of the one whose place it takes: recorded calls work on no other."""
+        ours = next((leaf for leaf in self.sides.reference.leaves if leaf.name == (item.value or item.target)), None)
+        theirs = next((leaf for leaf in self.sides.candidate.leaves if leaf.name == item.target), None)
+        return ours is None or theirs is None or ours.spec.shape == theirs.spec.shape
 
     def rerun(self, interventions: Sequence[Intervention] = ()) -> Outputs:
         """What the live program returns under interventions, unobserved.

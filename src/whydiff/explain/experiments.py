@@ -32,7 +32,8 @@ class Outcome:
 
     Attributes:
         equal: every output agrees bit for bit.
-        mean_abs: mean absolute difference over all compared output elements (0 if equal, None if unknown).
+        mean_abs: mean absolute difference over all compared output elements (0 if equal, None if unknown, infinite if one
+            has another shape).
         elements: how many elements were compared.
         comparisons: per output, under the reference's numbers.
         method: ``"rerun"`` of the user's program or ``"replay"`` of the recorded one.
@@ -272,8 +273,13 @@ def _outcome(sides: Sides, wanted: Outputs, outputs: Outputs, method: Literal["r
         return Outcome(False, None, 0, comparisons, method, f"outputs missing: {missing}")
     elements = sum(payload.bits.size for payload in wanted.values())
     equal = bool(comparisons) and all(comparison.status == "agrees" for _, comparison in comparisons)
-    total = sum((comparison.value("mean_abs") or 0.0) * wanted[slot].bits.size for slot, comparison in comparisons)
+    total = sum(_apart_by(comparison) * wanted[slot].bits.size for slot, comparison in comparisons)
     return Outcome(equal, total / elements if elements else None, elements, comparisons, method)
+
+
+def _apart_by(comparison: Comparison) -> float:
+    """Mean absolute difference; infinite of outputs of other shapes, which are no counterparts."""
+    return math.inf if comparison.other_shape else comparison.value("mean_abs") or 0.0
 
 
 def _counterparts(sides: Sides, slot: Slot, wanted: Payload, given: Payload) -> tuple[Payload, Payload]:

@@ -276,7 +276,7 @@ def _by_fingerprint(slot: Slot, reference: Output, candidate: Output) -> Compare
         return Compared(slot, "undecided", Comparison("not_compared", "fingerprints of different dtypes"))
     if prints[0] == prints[1]:
         return Compared(slot, "equal", Comparison("agrees"))
-    return Compared(slot, "values", Comparison("differs", "other fingerprint; no payload to measure"))
+    return Compared(slot, "values", Comparison("differs", "it differs; how much was not recorded"))
 
 
 def _fingerprint(output: Output) -> Fingerprint | None:

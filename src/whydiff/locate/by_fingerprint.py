@@ -197,4 +197,4 @@ def _inside(scope: str, call: Call) -> bool:
 def _recorded(verdict: bool | None) -> Comparison:
     if verdict is None:
         return Comparison("not_compared", "the fingerprints do not decide")
-    return Comparison("agrees" if verdict else "differs", "" if verdict else "other fingerprint; no payload to measure")
+    return Comparison("agrees" if verdict else "differs", "" if verdict else "it differs; how much was not recorded")

@@ -72,7 +72,8 @@ def _size(
     share, largest = found.get("different"), found.get("max_abs")
     many = f"{len(differing)} of {len(outputs)} outputs differ" if len(outputs) > 1 else ""
     if share is None or largest is None or not share.value:
-        return many or next((plain(c.reason) for c in differing if c.reason), "") or "the output differs"
+        reshaped = next((f"the output has {plain(c.reason)}" for c in differing if c.other_shape and not many), "")
+        return many or reshaped or next((plain(c.reason) for c in differing if c.reason), "") or "the output differs"
     if many:
         return f"{many}{_most(largest.value, _relative(found))}"
     return _share(share.value, _noun(found, share.per), largest.value, _relative(found))
@@ -92,7 +93,7 @@ def _most(largest: float | None, size: str) -> str:
 def _noun(found: dict[str, Measurement], slot: str) -> str:
     flips = found.get("top1_flips")
     if flips is not None:
-        return "logits" if flips.per == "positions" else "scores"
+        return "logits" if flips.per == "positions" else "numbers"
     name = plain(slot.partition("@")[0].removeprefix("output").lstrip("."))
     return f"numbers of {name}" if name and not name.isdigit() else "numbers"
 

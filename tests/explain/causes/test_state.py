@@ -13,6 +13,7 @@ import torch
 import whydiff
 from whydiff.pipeline import compare
 from whydiff.records import Cause, Diagnosis, Verdict
+from whydiff.report.answer import answer
 
 
 class Small(torch.nn.Module):
@@ -298,3 +299,50 @@ def test_tensors_of_two_closures_are_paired_by_where_they_are_read(pair: Any) ->
     rounded = first.bfloat16().float()
     (cause,) = compare(lambda: model(first), lambda: model(rounded)).causes
     assert (cause.code, cause.site, cause.status) == ("ST003", "first", "confirmed")
+
+
+def _layers(hidden: int, out: int, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Linear(8, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, out))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "out", "shapes"),
+    [
+        (6, 5, ["2.weight [4, 6] against [5, 6]", "2.bias [4] against [5]"]),
+        (7, 4, ["0.weight [6, 8] against [7, 8]", "0.bias [6] against [7]", "2.weight [4, 6] against [4, 7]"]),
+    ],
+)
+def test_tensors_of_other_shapes_are_one_cause_and_are_put_back_together(
+    hidden: int, out: int, shapes: list[str]
+) -> None:
+    reference, candidate = _layers(6, 4), _layers(hidden, out, 1)
+    for name, ours in reference.named_parameters():
+        theirs = candidate.get_parameter(name)
+        if theirs.shape == ours.shape:
+            theirs.data = ours.data.clone()
+    found = compare(reference, candidate, torch.randn(3, 8))
+    proven = [cause for cause in found.causes if cause.status == "confirmed"]
+    assert [cause.code for cause in proven] == ["ST001"] and all(one in proven[0].says for one in shapes)
+    assert [(one.direction, one.left) for one in proven[0].experiments] == [
+        ("take_away", "nothing"),
+        ("put_in", "nothing"),
+    ]
+    said = answer(found)
+    assert "same sizes" in said.fix
+    assert (said.effect == "the output has shape [3,4] in the reference, [3,5] in the candidate") == (out != 4)
+
+
+def test_a_tensor_of_another_shape_beside_one_of_other_values_are_two_causes() -> None:
+    found = compare(_layers(6, 4), _layers(7, 4, 1), torch.randn(3, 8))
+    assert sorted(cause.site for cause in found.causes if cause.status == "confirmed") == [
+        "0.weight and 2 more",
+        "2.bias",
+    ]
+
+
+def test_outputs_of_another_shape_are_not_called_equally_far_apart() -> None:
+    """A weight alone gives the right shape and not yet the right numbers: a step in the right direction."""
+    found = compare(torch.nn.Linear(8, 4), torch.nn.Linear(8, 5, bias=False), torch.randn(3, 8))
+    weight = next(cause for cause in found.causes if cause.code == "ST001")
+    assert weight.status == "inconclusive" and "larger" not in weight.reason and not weight.inert

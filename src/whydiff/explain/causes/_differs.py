@@ -12,7 +12,7 @@ from whydiff.explain.causes._state import Difference, bundles, interventions_of,
 from whydiff.numbers.casts import share_equal_to_rounding
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
-from whydiff.records import Cause, Evidence, Origin, Remedy, Verdict
+from whydiff.records import Cause, Evidence, Leaf, Origin, Remedy, Verdict
 
 
 def causes(
@@ -29,10 +29,26 @@ def causes(
             evidence=tuple(evidence),
             remedy=remedy,
             interventions=interventions_of(bundle),
-            says=f"{len(bundle)} of {total} {noun} hold other values in the candidate"
-            if len(bundle) > 1
-            else f"the candidate holds other values in {'.'.join(bundle[0].name.split('.')[-2:])}",
+            says=_says(bundle, noun, total),
         )
+
+
+def _says(bundle: Sequence[Difference], noun: str, total: int) -> str:
+    if bundle[0].reshaped:
+        shapes = [f"{_short(d.name)} {_sizes(d.reference)} against {_sizes(d.candidate)}" for d in bundle]
+        more = f" and {len(shapes) - 3} more" if len(shapes) > 3 else ""
+        return f"{noun} have other shapes in the reference than in the candidate: {', '.join(shapes[:3])}{more}"
+    if len(bundle) > 1:
+        return f"{len(bundle)} of {total} {noun} hold other values in the candidate"
+    return f"the candidate holds other values in {_short(bundle[0].name)}"
+
+
+def _short(name: str) -> str:
+    return ".".join(name.split(".")[-2:])
+
+
+def _sizes(leaf: Leaf) -> str:
+    return f"[{', '.join(map(str, leaf.spec.shape))}]"
 
 
 def _evidence(case: Case, bundle: Sequence[Difference], noun: str, total: int) -> Iterator[Evidence]:

@@ -132,7 +132,12 @@ def _dtype(call: Call) -> str:
 
 
 def autocast(case: Case, call: Call, side: int) -> str:
-    """Dtypes of the autocast region that a call ran in; empty outside."""
+    """Dtype to which the autocast region that a call ran in casts on the call's device; empty outside."""
     contexts: Any = (case.reference, case.candidate)[side].contexts
     context = contexts[call.context] if call.context < len(contexts) else {}
-    return str(context.get("autocast") or "")
+    region = str(context.get("autocast") or "")
+    dtypes = dict(
+        part.split(" ") for part in region.split(", ") if part.count(" ") == 1
+    )  # "cpu bfloat16, cuda float16"
+    device = next((event.spec.device.partition(":")[0] for event in (*call.writes, *call.reads)), "")
+    return dtypes.get(device, region)

@@ -56,6 +56,11 @@ class Difference:
         return self.names[0]
 
     @property
+    def reshaped(self) -> bool:
+        """Whether the two sides' shapes differ."""
+        return self.reference.spec.shape != self.candidate.spec.shape
+
+    @property
     def interventions(self) -> tuple[Intervention, ...]:
         """Give the candidate the reference's tensor."""
         value = None if self.targets[0] == self.names[0] else self.names[0]
@@ -93,9 +98,14 @@ def differences(case: Case, cause: str = "") -> tuple[Difference, ...]:
 
 
 def bundles(found: Sequence[Difference]) -> list[tuple[Difference, ...]]:
-    """Tensors that become one cause: each alone while they are few, else all read ones, all others."""
-    parts = [d for d in found if d.read], [d for d in found if not d.read]
-    return [bundle for part in parts for bundle in alone_while_few(part)]
+    """Tensors that become one cause: each alone while they are few, else all read ones, all others.
+
+    Tensors of other shapes are one: a weight, its bias and the layer after it fit together, and none fits alone.
+    """
+    reshaped = tuple(d for d in found if d.reshaped)
+    rest = [d for d in found if not d.reshaped]
+    parts = [d for d in rest if d.read], [d for d in rest if not d.read]
+    return [*([reshaped] if reshaped else []), *(bundle for part in parts for bundle in alone_while_few(part))]
 
 
 def alone_while_few(found: Sequence[T]) -> list[tuple[T, ...]]:

@@ -140,8 +140,8 @@ def named(x: Array, y: Array) -> tuple[str, float, str, float] | None:
 def _remedy(finding: Finding) -> Remedy:
     ours, theirs = finding.facts["reference"], finding.facts["candidate"]
     return Remedy(
-        f"Use one activation on both sides: the reference applies {ours}, the candidate {theirs}. The right one "
-        "is that with which the weights were trained."
+        f"Apply the same activation on both sides: the reference applies {ours}, the candidate applies {theirs}. The "
+        "right one is that with which the weights were trained."
     )
 
 

@@ -135,7 +135,9 @@ def _spoken(factor: float) -> str:
 
 
 def _remedy(finding: Finding) -> Remedy:
-    return Remedy(f"Use one factor on both sides; here they are apart by {finding.facts['factor']}.")
+    return Remedy(
+        f"Use the same factor on both sides: the candidate's result is {finding.facts['factor']} times the reference's."
+    )
 
 
 REGISTER = ScaleDiffers()

@@ -205,7 +205,7 @@ def _remedy(finding: Finding) -> Remedy:
     facts = finding.facts
     what = f" (it {facts['does']})" if facts["does"] else ""
     return Remedy(
-        f"Carry the step{what} out on both sides or on neither: the {facts['side']} has {facts['ops']} here, the "
+        f"Carry out the step{what} on both sides or on neither: the {facts['side']} has {facts['ops']} here, the "
         f"{facts['other']} does not. The right one is what the weights were trained with."
     )
 

@@ -112,7 +112,7 @@ class FormulaDiffers(CauseRule):
             value = as_value(one)
             if value is None or as_value(other) is None:
                 continue
-            text = f"of {ours.site.op}, argument {which} is {_shown(one)} in the reference and {_shown(other)} in the candidate"
+            text = f"argument {which} of {ours.site.op} is {_shown(one)} in the reference and {_shown(other)} in the candidate"
             finding = Finding(
                 self.code,
                 (ours.target, text),

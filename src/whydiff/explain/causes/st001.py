@@ -20,7 +20,8 @@ class ParameterDiffers(CauseRule):
     What it detects:
         Parameters that both sides have, whose bits, dtype or shape differ, and that no cast (ST003) and
         no lost tie (ST005) explains. One changed bit in one weight is enough. Up to eight tensors are
-        separate causes, each with its own experiment; more are one cause that names them all.
+        separate causes, each with its own experiment; more are one cause that names them all. So are those of
+        other shapes, of which none can be put back alone.
 
     Why it happens:
         Another checkpoint or revision; a checkpoint key that did not match, so that a tensor kept its
@@ -65,10 +66,13 @@ class ParameterDiffers(CauseRule):
         """One cause per differing parameter, or one for all of them if they are many."""
         found = differences(case, self.code)
         for bundle in bundles(found):
+            first = (
+                "Build both sides with the same sizes"
+                if bundle[0].reshaped
+                else "Load the same checkpoint on both sides"
+            )
             remedy = Remedy(
-                "Load the same checkpoint on both sides, or copy the reference's tensors over.",
-                copy_over(reachable(case, bundle)),
-                is_take_away=True,
+                f"{first}, or copy the reference's tensors over.", copy_over(reachable(case, bundle)), is_take_away=True
             )
             yield from causes(case, bundle, self.code, self.name, remedy, "parameters", count(case, "parameter"))
 

@@ -104,7 +104,7 @@ def _activation(one: Judged) -> Named | None:
             name="activation-variant",
             says=f"the candidate applies {other[0]}, the reference {mine[0]}",
             said=(mine[0], other[0]),
-            fix=f"Use {mine[0]} in the candidate.",
+            fix=f"Let the candidate apply {mine[0]}, as the reference does.",
             teller=0,
             mine=Rewrite(),
         )

@@ -65,7 +65,7 @@ def _other(side: int, call: Call, own: str, name: str, form: Callable[[Array], A
         name="activation-variant",
         says=f"the candidate applies {said[1]}, the reference {said[0]}",
         said=said,
-        fix=f"Use {said[0]} in the candidate.",
+        fix=f"Let the candidate apply {said[0]}, as the reference does.",
         teller=side,
         mine=Rewrite(calls={call.index: formula}),
     )

@@ -50,7 +50,7 @@ def _scales(bench: Bench, side: int, number: int, call: Call) -> Iterator[Hypoth
 
 
 def _causality(side: int, call: Call, causal: bool, framework: str) -> Hypothesis:
-    words = ("hides later positions", "hides none")
+    words = ("hides later positions", "hides no positions")
     said = words if causal == (side == 0) else (words[1], words[0])
     position, name = for_framework(framework).places(call.site.op)["causal"]
     where = position if position is not None and position < len(call.arguments[0]) else name

@@ -67,7 +67,7 @@ def _exchanged(
                 name=name,
                 says=f"the candidate's {word} is {given:.6g}, the reference's {wanted:.6g}",
                 said=(f"{wanted:.6g}", f"{given:.6g}"),
-                fix=f"Use {wanted:.6g} in the candidate.",
+                fix=f"Give the candidate the reference's {word}, {wanted:.6g}.",
                 teller=0,
                 mine=edits,
                 other=undone,
@@ -113,7 +113,8 @@ def _left_out(bench: Bench, side: int, value: float, places: Places) -> Iterator
         role = next((role for role in neutral if role in adapter.roles(call.site.op)), None)
         if role is None:
             continue
-        does = f"{'adds' if neutral[role] == 0 else 'scales by'} {value:.6g}"
+        verb, more = ("add", "") if neutral[role] == 0 else ("scale", "by ")
+        does = f"{verb}s {more}{value:.6g}"
         lone, lacking = (("reference", "candidate"), ("candidate", "reference"))[side]
         said = (does, "does not")
         yield Hypothesis(
@@ -121,7 +122,7 @@ def _left_out(bench: Bench, side: int, value: float, places: Places) -> Iterator
             name="epsilon-differs" if abs(value) < EPSILONS else "scale-differs",
             says=f"the {lone} {does}, the {lacking} does not",
             said=said if side == 0 else (said[1], said[0]),
-            fix=f"{'Apply' if side == 0 else 'Leave out'} {value:.6g} in the candidate ({call.site}).",
+            fix=f"{'Let' if side == 0 else 'Do not let'} the candidate {verb} {more}{value:.6g} ({call.site}).",
             teller=side,
             mine=_written([(place, neutral[role])]),
         )

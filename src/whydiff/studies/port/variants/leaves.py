@@ -47,7 +47,7 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
                     name="step-left-out",
                     says=f"the {('candidate', 'reference')[side]} leaves {leaf.name} out",
                     said=said if side == 0 else (said[1], said[0]),
-                    fix=f"Use {leaf.name} on both sides.",
+                    fix=f"Add {leaf.name} on both sides, or on neither.",
                     teller=side,
                     mine=Rewrite(leaves={leaf.name: np.zeros_like}),
                 )
