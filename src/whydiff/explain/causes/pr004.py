@@ -99,18 +99,18 @@ class AutocastPolicy(CauseRule):
         return causes_of(case, self.code, self.name, _remedy)
 
     def example(self) -> tuple[Any, Any]:
-        """A layer inside an autocast region against the same layer outside."""
+        """A layer inside an autocast region against the same layer in one that is switched off."""
         import torch
 
         torch.manual_seed(0)
         linear = torch.nn.Linear(16, 8)
         x = torch.randn(4, 16)
 
-        def inside() -> Any:
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+        def run(enabled: bool) -> Any:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
                 return torch.tanh(linear(x))
 
-        return lambda: torch.tanh(linear(x)), inside
+        return (lambda: run(False)), (lambda: run(True))
 
     def impostors(self) -> Iterable[tuple[Any, Any]]:
         """The region is open on both sides, or rounds nothing, or is a small part: what differs is a factor."""

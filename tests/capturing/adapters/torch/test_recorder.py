@@ -191,6 +191,31 @@ def test_a_diagnosis_counts_what_cannot_be_compared(name: str) -> None:
     assert any(reason in count.reason for count in diagnosis.not_compared), diagnosis.not_compared
 
 
+@pytest.mark.parametrize(
+    ("inner", "region"),
+    [
+        (None, "cpu bfloat16"),
+        ({"device_type": "cpu", "enabled": False}, ""),
+        ({"device_type": "cpu", "dtype": torch.float16}, "cpu float16"),
+    ],
+    ids=["on", "off within", "another dtype within"],
+)
+def test_a_region_of_autocast_is_what_is_on_and_not_what_is_open(
+    captured: Captured, inner: dict[str, Any] | None, region: str
+) -> None:
+    linear, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
+
+    def run() -> torch.Tensor:
+        with (
+            torch.autocast("cpu", dtype=torch.bfloat16),
+            torch.autocast(**inner) if inner else contextlib.nullcontext(),
+        ):
+            return torch.tanh(linear(x))
+
+    trace = captured(run)
+    assert {trace.contexts[call.context]["autocast"] for call in trace.calls if call.kind == "compute"} == {region}
+
+
 def test_autocast_and_its_casts_are_ops(captured: Captured) -> None:
     linear = torch.nn.Linear(6, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -9,7 +9,7 @@ import platform
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,13 +77,21 @@ def _matmul_precision() -> str:
 
 
 def _autocast_region() -> str:
-    """What `is_autocast_enabled` cannot tell below the dispatcher: whether an autocast context is open."""
+    """Devices and dtypes that autocast is on for; empty: for none.
+
+    Below the dispatcher autocast is always off: it is asked for as the op was called (``csrc/utils/python_dispatch.cpp``).
+    """
     depth = torch.autocast_increment_nesting()
     torch.autocast_decrement_nesting()
-    if depth <= 1:
+    if depth <= 1:  # no context is open, as before most ops
         return ""
-    names = (str(torch.get_autocast_dtype(device)).removeprefix("torch.") for device in ("cpu", "cuda"))
-    return "cpu {}, cuda {}".format(*names)
+    with suppress(RuntimeError), torch._C._RestorePythonTLSSnapshot():
+        return _autocast_to()
+    return _autocast_to()  # not below the dispatcher
+
+
+def _autocast_to() -> str:
+    return ", ".join(f"{device} {dtype}" for device in ("cpu", "cuda") if (dtype := _autocast(device)) != "off")
 
 
 _threads, _deterministic, _grad = (
