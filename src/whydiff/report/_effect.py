@@ -48,7 +48,7 @@ def cause_effect(cause: Cause) -> str:
     alone = next((m.value for m in cause.effect if m.metric == "one_in"), None)
     if alone is None or not math.isfinite(alone):
         return ""
-    return f": alone, it moves the outputs by {short(alone)}"
+    return f": alone, it moves the outputs by {short(alone)} on average"
 
 
 def _values(n: int, one: str, several: str) -> str:
