@@ -214,7 +214,10 @@ def test_an_open_cause_is_a_guess_and_its_fix_is_not_offered() -> None:
 def test_several_causes_are_ranked_each_with_its_own_effect() -> None:
     other = _cause("located", code="ST001", says="The two sides hold other weights.", site="head.weight", effect=())
     found = answer(replace(TWO_CAUSES, causes=(_cause("confirmed"), other)))
-    assert found.causes[0].startswith("the candidate's epsilon") and "moves the outputs by 0.25 on average" in found.causes[0]
+    assert (
+        found.causes[0].startswith("the candidate's epsilon")
+        and "moves the outputs by 0.25 on average" in found.causes[0]
+    )
     assert "(FO002, proven), at norm.eps" in found.causes[0] and "(ST001, starts here)" in found.causes[1]
     assert "causes  1. the candidate's epsilon" in found.text() and "\n        2. the two sides" in found.text()
     many = answer(replace(TWO_CAUSES, causes=(_cause("confirmed"),) * 9))

@@ -38,12 +38,13 @@ class Op:
     overload: str = "default"
     value: int | None = None
     state: int | None = None
+    made_by: int = -1
     arguments: Any = None
     tag: Any = None
 
 
 def trace(ops: Iterable[Op]) -> RecordedTrace:
-    """``value`` is the output's fingerprint, ``state`` that of the parameter it reads."""
+    """``value`` is the output's fingerprint, ``state`` that of the parameter it reads, which op ``made_by`` wrote last."""
     seen: Counter[tuple[str, str, str, int]] = Counter()
     calls = []
     leaves: dict[int, Leaf] = {}
@@ -59,7 +60,7 @@ def trace(ops: Iterable[Op]) -> RecordedTrace:
             bits = Fingerprint((op.state, 2), 64)
             leaf = Leaf(10_000 + op.state, "parameter", f"w{op.state}", weight, bits)
             leaves[op.state] = leaf
-            reads = (Event(site.at("read.0"), weight, leaf.storage, fingerprint=leaf.fingerprint),)
+            reads = (Event(site.at("read.0"), weight, leaf.storage, op.made_by, leaf.fingerprint),)
         writes = (Event(site.at("output"), spec, index + 1_000_000, fingerprint=value),)
         target = f"aten.{op.op}.{op.overload}"
         calls.append(Call(index, site, target, op.kind, reads, writes, arguments=op.arguments))

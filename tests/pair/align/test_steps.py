@@ -58,6 +58,30 @@ def test_nothing_is_shifted_without_evidence(reference: list[Op], candidate: lis
     assert steps(reference, candidate)[0] == 0
 
 
+def trained(first: int, last: int, *, batch: int, weight: int = 300) -> list[Op]:
+    """Steps on batches counted from ``batch`` on that read a weight which the step before has written."""
+    ops: list[Op] = []
+    for step in range(last - first):
+        wrote = len(ops) - 1
+        ops += [
+            Op("m", "mm", step=step, state=batch + step),
+            Op("m", "mm", step=step, state=weight + first + step, made_by=wrote),
+            Op("SGD", "sub", step=step, phase="update"),
+        ]
+    return ops
+
+
+def test_weights_that_an_update_left_tell_the_step_whatever_the_batches_are() -> None:
+    """A loader that begins again gives a resumed run the batches of the other run's first steps."""
+    whole, again = trained(0, 8, batch=100), trained(4, 8, batch=100)
+    parted = [*again[:3], *trained(4, 8, batch=100, weight=400)[3:]]  # other batches, so other weights from then on
+    for resumed in (again, parted):
+        assert steps(whole, resumed) == (4, {4})
+        assert steps(resumed, whole) == (-4, {-4})
+    assert steps(whole, trained(0, 4, batch=100))[0] == 0
+    assert steps(whole, trained(4, 8, batch=100, weight=500))[0] == 0
+
+
 def test_what_is_collected_over_steps_is_paired_from_its_end() -> None:
     ours = trace([Op("", "stack", step=5, state=1)]).calls[0]
     theirs = trace([Op("", "stack", step=1, state=1)]).calls[0]

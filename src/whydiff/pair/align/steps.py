@@ -7,7 +7,7 @@ if no other step of the run takes up the same. Runs of equally many steps corres
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from whydiff.records import Call, Trace
 
@@ -18,13 +18,20 @@ PRELUDE = -1
 def offset(reference: Trace, candidate: Trace) -> int:
     """How many steps further on the reference is: the candidate's step k is its step k + offset.
 
-    The offset for which more than half of the shorter run's steps take up what only that step takes up in either run;
+    The step of the longer run whose update left what the shorter one begins with, whatever its batches are; else the
+    offset for which more than half of the shorter run's steps take up what only that step takes up in either run.
     0 if there is none, if step by step they have as much in common, or if both runs have equally many steps.
     """
     counts = [len({call.site.step for call in trace.calls}) for trace in (reference, candidate)]
     if counts[0] == counts[1]:
         return 0
     ours, theirs = (_telling(trace.calls) for trace in (reference, candidate))
+    longer, shorter = (ours, theirs) if counts[0] > counts[1] else (theirs, ours)
+    trace = reference if counts[0] > counts[1] else candidate
+    begins = _left_by_updates(trace.calls, longer) & shorter.keys()
+    gone_on = {longer[token] - shorter[token] for token in begins if shorter[token] == min(shorter.values())}
+    if len(gone_on) == 1:
+        return gone_on.pop() if counts[0] > counts[1] else -gone_on.pop()
     common = {(ours[token], theirs[token]) for token in ours.keys() & theirs.keys()}
     votes = Counter(r - c for r, c in common)
     best, most = max(votes.items(), key=lambda vote: (vote[1], -abs(vote[0])), default=(0, 0))
@@ -60,6 +67,18 @@ def _telling(calls: Sequence[Call]) -> dict[Hashable, int]:
         if begun:
             made[call.index] = call.site.step
     return {token: min(steps) for token, steps in found.items() if len(steps) == 1}
+
+
+def _left_by_updates(calls: Sequence[Call], telling: Mapping[Hashable, int]) -> set[Hashable]:
+    """What tells a step and was written by an optimizer in a step before."""
+    return {
+        token
+        for call in calls
+        for event in call.reads
+        if event.producer >= 0
+        and calls[event.producer].site.phase == "update"
+        and telling.get(token := (event.spec.shape, event.fingerprint)) == call.site.step
+    }
 
 
 __all__ = ["PRELUDE", "offset", "steps_of"]
