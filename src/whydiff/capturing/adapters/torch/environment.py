@@ -9,7 +9,7 @@ import platform
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,9 +85,12 @@ def _autocast_region() -> str:
     torch.autocast_decrement_nesting()
     if depth <= 1:  # no context is open, as before most ops
         return ""
-    with suppress(RuntimeError), torch._C._RestorePythonTLSSnapshot():
+    with suppress(RuntimeError), _as_called():
         return _autocast_to()
     return _autocast_to()  # not below the dispatcher
+
+
+_as_called: Any = getattr(torch._C, "_RestorePythonTLSSnapshot", nullcontext)
 
 
 def _autocast_to() -> str:
