@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -429,3 +430,37 @@ def test_a_compiled_program_in_a_trace_is_not_called_identical(tmp_path: Path) -
     assert any("compiled" in count.what for count in found.not_compared)
     assert whydiff.compare(program, compiled, X).verdict is Verdict.IDENTICAL
     assert torch._dynamo.eval_frame._callback_from_stance.__name__ == "_callback_from_stance"
+
+
+def _script(kind: str, number: float) -> Callable[[], None]:
+    """A script: a module is called, and more is made of what it returned, or of its weights."""
+
+    def run() -> None:
+        torch.manual_seed(0)
+        model, x = torch.nn.Linear(8, 4), torch.linspace(0, 1, 16).view(2, 8)
+        if kind == "result":
+            torch.softmax(model(x) / number, -1)
+        elif kind == "printed":
+            loss = (model(x) * number).sum()
+            loss.backward()
+            loss.item()
+        elif kind == "weights":
+            model(x).square().sum().backward()
+            torch.optim.SGD(model.parameters(), lr=number).step()
+        elif kind == "inside":
+            model.register_forward_pre_hook(lambda module, args: (args[0] * number / number,))
+            model(x)
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["result", "printed", "weights", "inside"])
+@pytest.mark.parametrize("other", [1.0, 2.0], ids=["the same", "another"])
+def test_what_a_script_makes_of_what_its_modules_returned_counts(kind: str, other: float, tmp_path: Path) -> None:
+    for name, number in (("reference", 1.0), ("candidate", other)):
+        with whydiff.capture(tmp_path / name):
+            _script(kind, number)()
+    found = whydiff.compare(str(tmp_path / "reference"), str(tmp_path / "candidate"))
+    same = other == 1.0 or kind == "inside"
+    assert found.verdict is (Verdict.IDENTICAL if same else Verdict.SEMANTIC)
+    assert any(comparison.status == "differs" for _, comparison in found.outputs) is not same

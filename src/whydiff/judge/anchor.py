@@ -2,7 +2,8 @@
 
 The *anchor* of a live side is what it returned when it ran plainly, before anything else; of a trace, what was
 recorded. Where neither run returns anything (None is nothing), what each wrote last and never read stands for it. No verdict
-contradicts it. The first rule of `RULES` that applies decides:
+contradicts it. Of two scripts whose modules returned the same, what differs of what they came to afterwards (a loss, a
+weight, a number that Python was given) is an output too. The first rule of `RULES` that applies decides:
 
 | rule | when | verdict |
 |---|---|---|

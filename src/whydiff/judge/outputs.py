@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.locate.rows import Rows, compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.fingerprint import fingerprint_bytes
@@ -134,7 +135,8 @@ def anchor(
     renumbered = [
         replace(x, slot=Slot(numbers.get(x.slot.number, unknown + x.slot.number), x.slot.name)) for x in theirs
     ]
-    return between(ours, renumbered, axes, rows)
+    found = between(ours, renumbered, axes, rows)
+    return Anchor((*found.outputs, *_beside_modules(reference, candidate, alignment))) if found.agree else found
 
 
 def between(
@@ -211,18 +213,37 @@ def _ends(reference: Trace, candidate: Trace, alignment: Alignment) -> list[Comp
 
 
 def _never_read(trace: Trace) -> dict[int, set[int]]:
-    """Index of a call → storages that it writes last and that nothing reads afterwards."""
+    """Index of a call → storages that it writes and that go no further: nothing reads them, or Python does (``item``)."""
+    roles = for_framework(trace.framework).roles
     open_now: dict[int, int] = {}
+    found: dict[int, set[int]] = {}
     for call in trace.calls:
         for event in call.reads:
-            open_now.pop(event.storage, None)
+            if call.kind == "compute" and not call.writes:
+                found.setdefault(event.producer, set()).add(event.storage)
+            elif call.kind != "view" and Role.SHAPE_ONLY not in roles(call.site.op):
+                open_now.pop(event.storage, None)
         for event in call.writes:
             if event.storage >= 0 and not (event.is_look or event.uninitialised):
                 open_now[event.storage] = call.index
-    found: dict[int, set[int]] = {}
     for storage, index in open_now.items():
         found.setdefault(index, set()).add(storage)
     return found
+
+
+def _beside_modules(reference: Trace, candidate: Trace, alignment: Alignment) -> list[Compared]:
+    """What two scripts, whose modules returned the same, made of it afterwards and that differs: losses, weights, text."""
+    first = min(returns(reference.calls), default=len(reference.calls))
+    state = {leaf.storage for leaf in reference.leaves if leaf.is_state}
+    outside = {
+        Slot(0, str(event.site))
+        for call in reference.calls[first:]
+        for event in call.writes
+        if not call.site.scope or call.site.phase != "forward" or event.storage in state
+    }
+    apart: tuple[Found, ...] = ("values", "nan_bits", "dtype", "shape", "kind")
+    ends = _ends(reference, candidate, alignment) if outside else []
+    return [one for one in ends if one.found in apart and one.slot in outside]
 
 
 def _lone(slot: Slot, side: Literal["reference", "candidate"]) -> Compared:
