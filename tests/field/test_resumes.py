@@ -81,3 +81,4 @@ def test_the_remedy_of_a_lost_scheduler_is_its_state() -> None:
     (cause,) = diagnosis("scheduler").causes
     assert cause.remedy is not None
     assert "scheduler.load_state_dict" in cause.remedy.code
+    assert cause.says.startswith("the candidate's optimizer has lr ") and "the reference's " in cause.says

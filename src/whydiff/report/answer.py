@@ -182,7 +182,7 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
         if named:
             return place(named)
         return "no place was found" if diagnosis.alignment.pairs else "no op of one side has a counterpart"
-    begin = next((o for o in origins if named in ("", str(o.site), str(o.site.at("")))), None)
+    begin = next((o for o in origins if named in ("", str(o.place), str(o.place.at("")))), None)
     at = place(named) if begin is None else _repeated(begin, origins)
     if begin is None and len(origins) > 1:
         starts = "at one place," if len(places) == 1 else f"in {len(places)} places, first at"
@@ -196,13 +196,13 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
 
 def _anywhen(origin: Origin) -> Site:
     """A place of the program, whichever step (of training, or generated token) comes through it."""
-    return replace(origin.site, step=0)
+    return replace(origin.place, step=0)
 
 
 def _repeated(origin: Origin, origins: Sequence[Origin]) -> str:
     """A place, and in how many steps a difference starts there, where it is in several."""
-    steps = {other.site.step for other in origins if _anywhen(other) == _anywhen(origin)}
-    return f"{place(str(_anywhen(origin)))} (in {len(steps)} steps)" if len(steps) > 1 else place(str(origin.site))
+    steps = {other.place.step for other in origins if _anywhen(other) == _anywhen(origin)}
+    return f"{place(str(_anywhen(origin)))} (in {len(steps)} steps)" if len(steps) > 1 else place(str(origin.place))
 
 
 def _fix(diagnosis: Diagnosis, cause: Cause | None) -> str:

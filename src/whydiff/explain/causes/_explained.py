@@ -87,7 +87,7 @@ def grouped(
     """One cause per group of origins and findings."""
     for found in groups:
         origin, finding = found[0]
-        sites = [str(one.site.at("")) for one, _ in found]
+        sites = [str(one.place.at("")) for one, _ in found]
         evidence = list(finding.evidence)
         if len(found) > 1:
             evidence.append(Evidence(f"{len(found)} origins are of this kind: {listed(sites)}", {"origins": sites}))
@@ -96,7 +96,7 @@ def grouped(
         yield Cause(
             code=code,
             name=name,
-            site=str(origin.site.at("")),
+            site=str(origin.place.at("")),
             verdict=finding.verdict,
             evidence=tuple(evidence),
             remedy=remedy(finding),

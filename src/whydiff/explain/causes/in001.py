@@ -194,17 +194,14 @@ def _entering(case: Case, ours: Leaf, theirs: Leaf, at: str) -> Iterator[Evidenc
     """What enters there on both sides."""
     difference = _difference(case, ours, theirs)
     yield Evidence(
-        f"what enters at {at} from outside of the recorded program (Python or numpy made it) differs: "
-        f"{statement(difference)}",
+        f"what enters at {at} from outside of the recorded program differs: {statement(difference)}",
         difference.data | {"at": at},
     )
     yield from factor_of(case, difference)
 
 
-def _remedy(finding: Finding) -> Remedy:
-    return Remedy(
-        f"Make the same numbers on both sides: they come from Python or numpy and enter at {finding.facts['at']}."
-    )
+def _remedy(_: Finding) -> Remedy:
+    return Remedy("Make the same numbers on both sides before they enter: a constant, numpy's result, a batch, a draw.")
 
 
 def _difference(case: Case, reference: Leaf, candidate: Leaf) -> Difference:

@@ -52,7 +52,6 @@ class HyperparameterDiffers(CauseRule):
 
     code = "TR003"
     name = "hyperparameter-differs"
-    says = "the optimizer steps with another hyperparameter"
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per hyperparameter; groups in which it differs alike are together."""
@@ -65,10 +64,9 @@ class HyperparameterDiffers(CauseRule):
 
     def _cause(self, case: Case, name: str, members: list[tuple[str, list[tuple[Step, Any, Any]]]]) -> Cause:
         _, found = members[0]
-        first = found[0][0]
-        shown = listed(
-            f"{ours} and {theirs} at step {step.calls[0].site.step}" for step, ours, theirs in found[:_SHOWN]
-        )
+        first, reference, candidate = found[0]
+        step = first.calls[0].site.step
+        shown = listed(f"{ours} and {theirs} at step {one.calls[0].site.step}" for one, ours, theirs in found[:_SHOWN])
         more = f" and at {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         groups = [target.partition(".")[0] for target, _ in members]
         evidence = Evidence(
@@ -85,6 +83,8 @@ class HyperparameterDiffers(CauseRule):
             remedy=_remedy(name, groups, _taken(case, members[0][0])),
             interventions=tuple(settings_given(target, at, 1) for target, at in members),
             put_in=tuple(settings_given(target, at, 0) for target, at in members),
+            says=f"the candidate's optimizer has {name} {candidate}, the reference's {reference}"
+            + (f", from step {step} on" if step else ""),
         )
 
     def example(self) -> tuple[Any, Any]:
