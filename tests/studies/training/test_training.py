@@ -123,6 +123,26 @@ def test_another_rate_parts_after_the_first_update(by_hand: bool) -> None:
         assert statuses(found) == {("TR003", "confirmed")}
 
 
+@pytest.mark.parametrize(
+    ("parts", "verdict"), [((4, 4), Verdict.ROUNDING), ((2, 6), Verdict.SEMANTIC)], ids=["equal parts", "unequal parts"]
+)
+def test_parts_of_a_batch_are_one_step_whose_loss_is_their_sum(parts: tuple[int, int], verdict: Verdict) -> None:
+    """A mean over each part is the mean over all only where the parts are equal."""
+
+    def program(sizes: tuple[int, ...]) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for x, y in zip(torch.randn(3, 8, 6), torch.randn(3, 8, 1), strict=True):
+            optimizer.zero_grad()
+            for part, goal in zip(x.split(sizes), y.split(sizes), strict=True):
+                (F.mse_loss(model(part), goal) / len(sizes)).backward()
+            optimizer.step()
+
+    found = compare_training(lambda: program((8,)), lambda: program(parts))
+    assert found.verdict is verdict
+
+
 def test_weights_that_are_replaced_between_two_steps_are_named() -> None:
     def replaced(step: int, model: nn.Module, optimizer: Any) -> None:
         if step == 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -38,7 +38,7 @@ class Window(Following):
     def __init__(self, program: Callable[[], Any], first: int, last: int) -> None:
         super().__init__()
         self._program, self._first, self._last = program, first, last
-        self._losses: list[torch.Tensor] = []
+        self._losses: dict[int, list[torch.Tensor]] = {}
         self._before: list[torch.Tensor] = []
         self._stack = ExitStack()
         self._inside: Inside | None = None
@@ -112,11 +112,11 @@ class Window(Following):
 
     def _given(self) -> dict[str, Any]:
         weights = {name: tensor.detach().clone() for name, tensor in self.parameters()}
-        return {"losses": [loss.clone() for loss in self._losses], "weights": weights}
+        return {"losses": [_total(losses) for losses in self._losses.values()], "weights": weights}
 
     def differentiated(self, losses: tuple[torch.Tensor, ...]) -> None:
         if self.begun:
-            self._losses += [loss.detach() for loss in losses]
+            self._losses.setdefault(self.number, []).extend(loss.detach() for loss in losses)
 
     def ended(self) -> None:
         if self.begun and self.number >= self._last:
@@ -175,6 +175,12 @@ class StepRun(Run):
     def lifted(self, dtype: contract.Precision, interventions: Iterable[Intervention] = ()) -> None:
         """Only the steps are of interest, and what comes before them would be another run."""
         return None
+
+
+def _total(losses: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What the backward passes of one step were called on, added up: micro-batches have parts of one loss."""
+    first, *others = losses
+    return first.clone() if not others else sum((loss.sum().to(first.device) for loss in others), first.sum())
 
 
 __all__ = ["StepRun", "Window"]
