@@ -246,6 +246,24 @@ def test_what_cannot_be_swept_is_said(wrong: dict[str, Any]) -> None:
 # --------------------------------------------------------------------------- reports
 
 
+def test_the_answer_has_the_five_lines_of_every_comparison(mixed: Any) -> None:
+    said = dict(mixed.answer())
+    assert list(said) == ["", "where", "effect", "proof", "fix"]
+    assert said[""] == "ROUNDING, proven: the same rows give other bits in a batch than alone (SH001)"
+    assert said["where"] == "ordered – equal bits only within batch {1–3}, {4, 8}"
+    assert said["effect"].startswith("the outputs change at 2 of 4 sizes, at most by ")
+    assert said["proof"].startswith("with ") and "bit for bit at all" in said["proof"]
+    text = " ".join(said.values())
+    assert not [word for word in ("D32", "slope", "origin", "#", "0.0e+00") if word in text]
+
+
+def test_the_answer_of_sizes_that_agree_proves_nothing_and_asks_for_nothing() -> None:
+    same = dict(whydiff.sweep(torch.relu, lambda batch: (torch.ones(batch, 3),), batch="1,2").answer())
+    assert same[""] == "IDENTICAL: every output is bit-equal" and same["where"] == "nowhere"
+    assert same["effect"] == "none: the outputs are bit-equal at 1 size"
+    assert same["fix"] == "nothing to do"
+
+
 def test_every_report_names_verdict_op_and_classes(mixed: Any, tmp_path: Path) -> None:
     for text in (as_text(mixed.view()), markdown.write(mixed.view())):
         for word in ("ROUNDING", "ordered", "{1–3}", "{4, 8}", "SH001"):

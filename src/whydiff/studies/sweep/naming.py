@@ -41,6 +41,7 @@ def name_causes(study: Sweep, tried: Sequence[Tried]) -> tuple[Cause, ...]:
             status=status,
             reason=reason,
             experiments=experiments,
+            says=detector.sentence(),
         ),
     )
 

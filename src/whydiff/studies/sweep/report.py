@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from whydiff.records import Cause, Environment, Verdict
+from whydiff.report.answer import MEANING, STANDING, sentence
 from whydiff.report.blocks import Block, Chart, Code, Lines, Section, Table, Text
 from whydiff.report.json import encode
-from whydiff.report.words import count, number, percent, plain, ranges
-from whydiff.studies.base import Study, headline
+from whydiff.report.words import count, listed, number, percent, place, plain, ranges, short
+from whydiff.studies.base import Study
 from whydiff.studies.sweep.findings import Axis, Cell, Classes, Judged, Size, Tried
 from whydiff.studies.sweep.grouping import along, elsewhere, pattern
 
@@ -86,24 +87,20 @@ class Sweep(Study):
         return {**encode(self), "heat_map": heat_map(self)}
 
     def answer(self) -> Lines:
-        """The answer in five labelled sentences."""
-        ops = [c for c in self.classes if not c.of_outputs]
-        where = "; ".join(str(c) for c in ops[:3]) + (f"; and {len(ops) - 3} more (below)" if len(ops) > 3 else "")
-        why = "; ".join(f"{c.code} {c.name} ({c.status})" for c in self.causes) or _no_cause(self)
-        proof = "; ".join(
-            f"{e.outcome} ({e.interventions[0].name})"
-            for c in self.causes
-            for e in c.experiments
-            if e.status == "confirmed"
-        )
-        do = "; ".join(c.remedy.text for c in self.causes if c.remedy is not None) or _do(self)
+        """The five sentences that every comparison is answered with."""
         return (
-            headline(self.word, self.reason),
-            ("where", plain(where or "no op")),
-            ("why", plain(why)),
-            ("proof", plain(proof or "no remedy was proven")),
-            ("fix", plain(do)),
+            ("", _headline(self)),
+            ("where", plain(_where(self))),
+            ("effect", plain(_effect(self))),
+            ("proof", plain(_proof(self))),
+            (
+                "fix",
+                plain("; ".join(c.remedy.text.rstrip(".") for c in self.causes if c.remedy is not None) or _do(self)),
+            ),
         )
+
+    def _why(self) -> str:
+        return f"why the verdict is {self.word}: {self.reason}"
 
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:
         """Everything else, in reading order."""
@@ -116,23 +113,62 @@ class Sweep(Study):
             Section("Kernels that ran", _kernels(self, verbose)),
             Section("Remedies tried", _remedies(self)),
             Section("Not compared", _left(self)),
-            Section("Notes", tuple(Text(plain(note)) for note in self.notes)),
+            Section("Notes", tuple(Text(plain(note)) for note in (self._why(), *self.notes))),
         )
 
 
-def _no_cause(study: Sweep) -> str:
-    if study.verdict is Verdict.IDENTICAL:
-        return "nothing differs"
-    if study.verdict is Verdict.SEMANTIC:
+def _headline(study: Sweep) -> str:
+    cause = next((c for c in study.causes if c.status in STANDING), None)
+    if cause is None:
+        other = f"at one {study.axis} the outputs are another function of the inputs than at another"
+        said = other if study.verdict is Verdict.SEMANTIC else MEANING[study.verdict]
+        return f"{study.word.upper()}: {said}"
+    return f"{study.word.upper()}, {STANDING[cause.status]}: {sentence(cause)} ({cause.code})"
+
+
+def _where(study: Sweep) -> str:
+    """The ops whose bits depend on the size; those that group the sizes alike are told together."""
+    alike: dict[str, list[str]] = {}
+    for one in study.classes:
+        if not one.of_outputs:
+            sizes = ", ".join("{" + ranges(group) + "}" for group in one.groups)
+            at = f", at {one.where}" if one.where else ""
+            sites = f" ({one.sites} places)" if one.sites > 1 else ""
+            alike.setdefault(f"{study.axis} {sizes}{at}", []).append(f"{place(one.what)}{sites}")
+    said = [f"{listed(ops, 3)} – equal bits only within {sizes}" for sizes, ops in alike.items()]
+    return "; ".join(said[:2]) + (f"; and {len(said) - 2} more (below)" if len(said) > 2 else "") or "nowhere"
+
+
+def _effect(study: Sweep) -> str:
+    compared = [cell for cell in study.cells if cell.status != "failed" and cell.size != cell.against]
+    changed = [cell for cell in compared if not cell.outputs_equal]
+    if not changed:
+        return f"none: the outputs are bit-equal at {'all ' if len(compared) > 1 else ''}{count(len(compared), 'size')}"
+    largest = [m.get("max_abs") or 0.0 for cell in changed for m in cell.outputs.values()]
+    most = f", at most by {short(max(largest))}" if any(largest) else ""
+    flips, asked = sum(cell.flips for cell in changed), sum(cell.positions for cell in changed)
+    flip = f"; {flips} of {asked} first choices flip" if flips else "; no first choice flips"
+    choices = flip if asked else ""
+    return f"the outputs change at {len(changed)} of {count(len(compared), 'size')}{most}{choices}"
+
+
+def _proof(study: Sweep) -> str:
+    """The remedies that leave nothing, the cheapest first; of several one is told and the others are counted."""
+    working = [one for one in study.remedies if one.works]
+    if not working:
         return (
-            f"the outputs at one {study.axis} are another function of the inputs than at another: not a kernel's order"
+            "no remedy was proven"
+            if study.verdict is not Verdict.IDENTICAL
+            else "the outputs were compared bit for bit"
         )
-    return "no known cause fits"
+    first, rest = working[0], len(working) - 1
+    more = f"; {count(rest, 'other remedy does', 'other remedies do')} too" if rest else ""
+    return f"with {first.name} the outputs agree bit for bit at all {count(first.tried, 'size')} tried{more}"
 
 
 def _do(study: Sweep) -> str:
     if study.verdict is Verdict.IDENTICAL:
-        return "nothing"
+        return "nothing to do"
     if study.verdict is Verdict.SEMANTIC:
         return "find what mixes the rows or reads beyond the counterpart: the ops above"
     return "see the notes"
