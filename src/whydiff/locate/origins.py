@@ -19,6 +19,7 @@ from whydiff.locate.mixing import Mixing
 from whydiff.locate.resynchronised import OnOrigin, Resynchronised, Watcher
 from whydiff.locate.upstream import Upstream
 from whydiff.pair.lockstep import Lockstep, Look, comparison_of
+from whydiff.pair.operands import spelled_out
 from whydiff.pair.slices import Axis, same_but_for_sizes
 from whydiff.records import Alignment, Call, Comparison, Event, Evidence, Origin, Verdict
 
@@ -334,7 +335,8 @@ class _Origins:
                     )
                 ],
             )
-        alike = same_but_for_sizes(call_r.arguments, call_c.arguments, self.step.axes)
+        given = spelled_out(call_r, call_c), spelled_out(call_c, call_r)
+        alike = same_but_for_sizes(*given, self.step.axes)
         made_up = not call_r.reads and call_r.arguments != call_c.arguments  # positions: they are no counterparts
         overload = call_r.site.op == call_c.site.op and call_r.target != call_c.target  # else one writes in place
         if not alike or made_up or overload:
@@ -358,7 +360,7 @@ class _Origins:
         looks = self.reads
         unknown = sum(look.agrees is None for look in looks)
         parts = sum(look.map is not None for look in looks)
-        sizes = call_r.arguments != call_c.arguments
+        sizes = spelled_out(call_r, call_c) != spelled_out(call_c, call_r)
         if not (unknown or parts or sizes):
             return "its inputs and arguments agree bit for bit"
         text = "what corresponds of its inputs agrees bit for bit" if parts else "its inputs agree bit for bit"

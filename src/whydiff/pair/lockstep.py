@@ -13,6 +13,7 @@ from whydiff.capturing.adapters import Executor, Progress, Value
 from whydiff.errors import WhydiffError
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer
+from whydiff.pair.operands import counting
 from whydiff.pair.replay import Outputs, returns
 from whydiff.pair.slices import Axis, SliceMap, options, settle, why_unmapped
 from whydiff.records import Alignment, Call, Comparison, Event, Leaf, Pair, Payload, Slot, TensorSpec, Trace
@@ -25,14 +26,15 @@ def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Eve
     and of the same shapes and dtypes.
 
     Reads whose old content does not matter (``out=``, ``copy_``) and further looks at storage that is compared
-    elsewhere are left out. What one call has more of is left over (`left_over`): what comes last, or between runs of
+    elsewhere are left out; so is a tensor that is a number in the other call (`whydiff.pair.operands`). What one call has
+    more of is left over (`left_over`): what comes last, or between runs of
     which one begins at a later step (it collects fewer steps' results) what comes first.
 
     Args:
         reference, candidate: calls that the alignment paired.
         slot: ``reads`` or ``writes``.
     """
-    ours, theirs = _shown(reference, slot), _shown(candidate, slot)
+    ours, theirs, _ = counting(reference, candidate, slot)
     if reference.kind == "return":
         by_slot = {event.site.slot: event for event in theirs}
         if len(ours) == len(theirs) and not any(event.site.slot in by_slot for event in ours) and _alike(ours, theirs):
@@ -72,13 +74,9 @@ def matched(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Ev
 
 
 def left_over(reference: Call, candidate: Call, slot: str) -> int:
-    """How many events of two paired calls have no counterpart in the other call."""
-    both = len(_shown(reference, slot)) + len(_shown(candidate, slot))
-    return both - 2 * len(paired(reference, candidate, slot))
-
-
-def _shown(call: Call, slot: str) -> list[Event]:
-    return [event for event in getattr(call, slot) if not (event.overwritten or event.is_look)]
+    """How many events of two paired calls have no counterpart in the other call, neither a tensor nor the same number."""
+    ours, theirs, other = counting(reference, candidate, slot)
+    return len(ours) + len(theirs) + other - 2 * len(paired(reference, candidate, slot))
 
 
 @dataclass(frozen=True, slots=True)

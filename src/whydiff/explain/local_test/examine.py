@@ -260,6 +260,10 @@ class _Tester(Watcher):
         op_c = operation(call_c, reads[1], slots[1], self.lifted[1])
         x_r = self.step.reference.payload(look.reference_value)
         x_c = self.step.candidate.payload(look.candidate_value)
+        op_r, op_c = (
+            replace(op, calls=1 + _unseen_before(executor.trace.calls, call))
+            for op, executor, call in ((op_r, self.step.reference, call_r), (op_c, self.step.candidate, call_c))
+        )
         number, origin = which
         if origin.kind == "implementation" and alone is not None and slot < len(alone):
             x_c = self.step.candidate.payload(alone[slot])
@@ -345,6 +349,18 @@ def _rearranged(op: Operation, places: Array, shape: tuple[int, ...]) -> Operati
         return np.asarray(op.run(reads, arguments).reshape(-1)[places].reshape(shape))
 
     return replace(op, run=run, shape=shape)
+
+
+def _unseen_before(calls: Sequence[Call], call: Call) -> int:
+    """How many calls a program carried out together with one, whose results it never put into memory: they round too."""
+    found: set[int] = set()
+    waiting = [call]
+    while waiting:
+        at = waiting.pop()
+        makers = {event.producer for event in at.reads if event.unseen and event.producer >= 0} - found
+        found |= makers
+        waiting += [calls[index] for index in makers]
+    return len(found)
 
 
 def _slot(call: Call, event: Event) -> int:
