@@ -17,6 +17,7 @@ TESTS = {
     "explain/causes": ("tests/explain/causes/test_order.py",),
     "locate/origins": ("tests/locate/test_origins.py",),
     "locate/padding": ("tests/locate/test_padding.py",),
+    "pair/operands": ("tests/pair/test_operands.py", "tests/pair/test_lockstep.py"),
     "pair/lockstep": ("tests/pair/test_lockstep.py", "tests/pair/test_replay.py"),
     "pipeline": ("tests/test_ranking.py", "tests/test_pipeline.py"),
     "judge/ranking": ("tests/test_ranking.py",),
@@ -135,8 +136,11 @@ MUTANTS = (
     Mutant("locate/padding", "locate/padding.py", "            if all(hidden):", "            if any(hidden):"),
     Mutant("locate/padding", "locate/padding.py", "for shown in (True, False):", "for shown in (False,):"),
     Mutant("locate/padding", "locate/padding.py", "if finite:\n", "if chosen:\n"),
-    Mutant("pair/lockstep", "pair/lockstep.py", "return both - 2 * len(", "return both - len("),
-    Mutant("pair/lockstep", "pair/lockstep.py", "not (event.overwritten or event.is_look)", "not event.overwritten"),
+    Mutant("pair/lockstep", "pair/lockstep.py", "+ other - 2 * len(", "+ other - len("),
+    Mutant("pair/operands", "pair/operands.py", "not (event.overwritten or event.is_look)", "not event.overwritten"),
+    Mutant("pair/operands", "pair/operands.py", "event.fingerprint not in marks", "False"),
+    Mutant("pair/operands", "pair/operands.py", "if min(len(lone), len(could)) < more", "if False"),
+    Mutant("pair/operands", "pair/operands.py", "sum(number is None for", "sum(number is not None for"),
     Mutant(
         "pair/lockstep", "pair/lockstep.py", "return reference.fingerprint != candidate.fingerprint", "return False"
     ),

@@ -68,6 +68,12 @@ def test_a_tensor_more_without_a_number_for_it_is_left_over_at_the_end() -> None
     assert left_over(ours, theirs, "reads") == 1
 
 
+def test_one_number_does_not_stand_for_two_tensors() -> None:
+    ours, theirs = call([*READ, {"$read": 2}], HALF, THIRD, SOME), call([{"$read": 0}, 0.5], SOME)
+    assert paired(ours, theirs, "reads") == [(HALF, SOME)]
+    assert left_over(ours, theirs, "reads") == 2
+
+
 def test_a_number_is_rounded_to_the_tensors_dtype() -> None:
     bits = held(np.array(0x3E9A, np.uint16), "uint16")  # 0.3 in bfloat16
     brain = Event(bits.site, TensorSpec((), "bfloat16"), 1, fingerprint=bits.fingerprint)

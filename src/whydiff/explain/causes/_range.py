@@ -10,6 +10,7 @@ from typing import Literal
 
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.explain.case import Case
+from whydiff.explain.causes._overflow import overflows
 from whydiff.explain.causes._range_put import both_ways
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.numbers.ranges import Range, limits, measure_array
@@ -57,7 +58,7 @@ def _parts(comparison: Comparison) -> bool:
 
 def _audit(trace: Trace) -> tuple[Alarm, ...]:
     audit = for_framework(trace.framework).audit(trace)
-    return audit.alarms if audit is not None else ()
+    return audit.alarms if audit is not None else overflows(trace)
 
 
 def measured(alarm: Alarm, sentence: str) -> tuple[Evidence, ...]:
