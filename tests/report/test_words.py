@@ -122,3 +122,20 @@ def test_bars_are_visible_and_never_too_long(fraction: float, cells: int) -> Non
 def test_the_observer_check_in_words(check: ObserverCheck, sentence: str, proven: bool) -> None:
     shown, ok = words.observer(Side("live", "torch", "op", 1, Environment(), check))
     assert sentence in shown and ok is proven
+
+
+@pytest.mark.parametrize(
+    ("site", "said"),
+    [
+        ("model.norm:add#1.output [backward]", "model.norm: add (2nd), backward"),
+        (":_to_copy#0.output @step 2", "to_copy, step 2"),
+        (":return#0.[0]", "the returned value [0]"),
+        ("model:return#1.logits", "model: the returned value logits (2nd)"),
+        (":return#0.output", "the returned value"),
+        ("model.return.weight", "model.return.weight"),
+        ("args[0]", "args[0]"),
+        ("_extra.weight", "_extra.weight"),
+    ],
+)
+def test_a_place_is_named_as_people_name_it(site: str, said: str) -> None:
+    assert words.place(site) == said

@@ -19,7 +19,9 @@ _TONES: dict[str, Literal["good", "mild"]] = {
     "precision": "mild",
     "inconclusive": "mild",
 }
-_PLACE = re.compile(r"(?P<scope>.*):(?P<op>[^:#]+)#(?P<occurrence>\d+)(?:\.[\w.]+)?(?P<rest>(?: \[\w+\]| @\w+ \d+)*)")
+_PLACE = re.compile(
+    r"(?P<scope>.*):(?P<op>[^:#]+)#(?P<occurrence>\d+)(?:\.(?P<slot>[\w.\[\]]+))?(?P<rest>(?: \[\w+\]| @\w+ \d+)*)"
+)
 _METRICS = {
     "max_abs": "max abs error",
     "mean_abs": "mean abs error",
@@ -88,13 +90,17 @@ def tone(verdict: str) -> Literal["good", "mild", "bad"]:
 def place(site: str) -> str:
     """A site as people name a place: ``model.norm: add (2nd), backward`` for ``model.norm:add#1.output [backward]``.
 
-    What is no site (the name of a buffer, an attribute or a module) stays as it is.
+    A framework's mark of a private op (``_softmax``) is left off. What is no site (the name of a buffer, an attribute
+    or a module) stays as it is.
     """
     found = _PLACE.fullmatch(site)
     if found is None:
         return plain(f"module {site}" if site.isdigit() else site)
-    scope, op, occurrence, rest = found["scope"], found["op"], int(found["occurrence"]), found["rest"]
+    scope, op, occurrence, rest = found["scope"], found["op"].lstrip("_"), int(found["occurrence"]), found["rest"]
+    slot = found["slot"]
     again = f" ({_ordinal(occurrence + 1)})" if occurrence else ""
+    if op == "return":  # no op of the user's: which of the values that the program gives back
+        op = f"the returned value{f' {slot}' if slot and slot != 'output' else ''}"
     inside = re.sub(r"[\[\]@]", "", rest).replace("  ", " ").strip()
     return plain(f"{f'{scope}: ' if scope else ''}{op}{again}{f', {inside}' if inside else ''}")
 

@@ -16,7 +16,7 @@ _SHOWN = 4
 
 
 class HyperparameterDiffers(CauseRule):
-    """The optimizer steps with another learning rate, momentum, weight decay or other hyperparameter.
+    """The optimizer steps with another learning rate, weight decay or other hyperparameter.
 
     What it detects:
         Plain hyperparameters of an optimizer's parameter groups that differ between the two runs at a step that
