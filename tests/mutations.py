@@ -130,8 +130,8 @@ MUTANTS = (
     Mutant(
         "locate/origins",
         "locate/upstream.py",
-        'if leaf.role != "constant" and name in leaves_r and self.step.leaf_differs(leaves_r[name], leaf)',
-        'if leaf.role != "constant"',
+        'if c.role != "constant" and self.step.leaf_differs(r, c)',
+        'if c.role != "constant"',
     ),
     Mutant("locate/padding", "locate/padding.py", "            if all(hidden):", "            if any(hidden):"),
     Mutant("locate/padding", "locate/padding.py", "for shown in (True, False):", "for shown in (False,):"),

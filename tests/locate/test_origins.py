@@ -184,3 +184,27 @@ def test_a_read_that_is_another_input_is_where_a_difference_starts(tmp_path: Pat
     for number, path in enumerate(paths):
         save(for_target(Layers()).run(Layers(), (torch.ones(3, 8) * number,), {}).capture(), path, payloads="none")
     assert [(one.kind, one.leaves) for one in compare(*paths).origins] == [("input", ("x",))]
+
+
+def test_one_value_in_another_shape_is_no_origin_until_an_op_minds_the_shape() -> None:
+    steps = torch.arange(6)
+    silent = found(
+        lambda t: t[:, None].float().mul(2.0) * torch.ones(4),
+        lambda t: torch.outer(t.float().mul(2.0), torch.ones(4)),
+        steps,
+    )
+    assert (kinds(silent), silent.accounted) == ([], True)
+    column = found(lambda x: x[:, :1].exp() - x[:, 0], lambda x: x[:, 0].exp() - x[:, 0])
+    assert kinds(column) == [("sub", "layout")]
+    folded = found(lambda x: x.view(4, 6).exp().sum(0), lambda x: x.view(4, 6).reshape(6, 4).exp().sum(0))
+    assert [kind for _, kind in kinds(folded)] == ["layout"]
+    turned = found(lambda x: x.view(4, 6).exp(), lambda x: x.view(4, 6).T.exp().T)
+    assert kinds(turned) == [("exp", "layout")]
+
+
+def test_a_column_where_a_row_is_meant_stays_a_defect() -> None:
+    target = torch.linspace(0, 1, 4)
+    reference, candidate = (lambda x: (x[:, 0].exp() - target).square()), (lambda x: (x[:, :1].exp() - target).square())
+    found = compare(lambda x: reference(x).mean(), lambda x: candidate(x).mean(), X)
+    assert found.verdict is Verdict.SEMANTIC
+    assert [origin.site.op for origin in found.origins][:1] == ["sub"]

@@ -53,10 +53,7 @@ class Case:
 
     def rename(self, name: str) -> str:
         """A candidate's name in the reference's naming."""
-        for ours, theirs in self.alignment.renamed:
-            if name == ours or name.startswith(ours + "."):
-                return theirs + name[len(ours) :]
-        return name
+        return self.alignment.rename(name)
 
     @functools.cached_property
     def differing_leaves(self) -> tuple[tuple[Leaf, Leaf], ...]:

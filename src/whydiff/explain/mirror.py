@@ -67,10 +67,7 @@ class _Mirror:
 
     def name(self, name: str) -> str:
         """A candidate's module or attribute in the reference's naming."""
-        for ours, theirs in self.sides.alignment.renamed:
-            if name == ours or name.startswith(ours + "."):
-                return theirs + name[len(ours) :]
-        return name
+        return self.sides.alignment.rename(name)
 
     def counterpart(self, call: Call) -> Call | None:
         at = self.partner.get(call.index)

@@ -10,6 +10,7 @@ from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
 from whydiff.explain.causes import is_general
 from whydiff.explain.local_test import LocalResult
+from whydiff.explain.read_alike import read_alike
 from whydiff.explain.scale import Scale, agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.claims import Claims
@@ -230,7 +231,7 @@ def _of_scale(case: Case, origin: Origin, modes: Modes) -> Verdict:
 def _of_leaves(case: Case, origin: Origin, modes: Modes, scaling: Scaling) -> tuple[Verdict, list[Evidence]]:
     """Differing state: the same formula at another precision only if each tensor is the other's rounding."""
     casts, others = [], []
-    for ours, theirs in case.differing_leaves:
+    for ours, theirs in (*case.differing_leaves, *read_alike(case)):
         if theirs.name not in origin.leaves:
             continue
         try:

@@ -16,8 +16,9 @@ from whydiff.capturing.adapters import Executor, Progress, Value
 from whydiff.locate.counts import replay_counts
 from whydiff.locate.here import Here
 from whydiff.locate.mixing import Mixing
+from whydiff.locate.reshaped import reshaped
 from whydiff.locate.resynchronised import OnOrigin, Resynchronised, Watcher
-from whydiff.locate.upstream import Upstream
+from whydiff.locate.upstream import Upstream, named
 from whydiff.pair.lockstep import Lockstep, Look, comparison_of
 from whydiff.pair.operands import spelled_out
 from whydiff.pair.slices import Axis, same_but_for_sizes
@@ -160,8 +161,8 @@ class _Origins:
 
     def _region(self, call_r: Call, call_c: Call, look: Look) -> bool:
         """Note an unpaired region as an origin; False: its value has no counterpart."""
-        inside_r, leaves_r, bounds_r = self.upstream.of(0, look.reference)
-        inside_c, leaves_c, bounds_c = self.upstream.of(1, look.candidate)
+        regions = self.upstream.of(0, look.reference), self.upstream.of(1, look.candidate)
+        (inside_r, leaves_r, bounds_r), (inside_c, leaves_c, bounds_c) = regions
         if any((r, c) in self.stuck for r, c in self.partner.items() if r in bounds_r or c in bounds_c):
             self.propagated += 1
             return True
@@ -173,7 +174,8 @@ class _Origins:
                 self.mixing.mark(look, roots)
                 self.mixed += roots
             return False
-        differing, kinds = self.upstream.differing(leaves_r, leaves_c)
+        one = self.upstream.one_state(*regions)
+        differing, kinds = named([one]) if one else self.upstream.differing(leaves_r, leaves_c)
         kind: Any = "region"
         if differing:
             kind = "input" if kinds <= {"input"} else "state"
@@ -239,6 +241,8 @@ class _Origins:
             if look.agrees:
                 self._agree(call_r, call_c, look, recorded[id(look.reference)])
         differing = [look for look in looks if look.agrees is False]
+        if disagreeing and {kind for _, kind, _ in disagreeing} == {"layout"}:
+            differing = [look for look in differing if not reshaped(self.step, look)]
         if not disagreeing:
             differing = [look for look in differing if self._corresponds(call_r, call_c, look)]
         if not differing:

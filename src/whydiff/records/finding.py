@@ -98,6 +98,13 @@ class Alignment:
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
 
+    def rename(self, name: str) -> str:
+        """The reference's name of what the candidate calls ``name``: a scope, a state tensor, a scalar."""
+        for ours, theirs in self.renamed:
+            if name == ours or (name.startswith(ours) and name[len(ours)] in "./["):
+                return theirs + name[len(ours) :]
+        return name
+
     def turned(self) -> Alignment:
         """The same alignment with the runs in each other's place."""
         return Alignment(

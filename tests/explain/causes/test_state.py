@@ -346,3 +346,122 @@ def test_outputs_of_another_shape_are_not_called_equally_far_apart() -> None:
     found = compare(torch.nn.Linear(8, 4), torch.nn.Linear(8, 5, bias=False), torch.randn(3, 8))
     weight = next(cause for cause in found.causes if cause.code == "ST001")
     assert weight.status == "inconclusive" and "larger" not in weight.reason and not weight.inert
+
+
+KEYS = ("position", "velocity", "goal")
+HELD = {key: torch.randn(3, 4, generator=torch.Generator().manual_seed(n)) for n, key in enumerate(KEYS)}
+SORTED = dict(sorted(HELD.items()))
+MIXED = torch.randn(12, 5, generator=torch.Generator().manual_seed(9))
+
+
+def of_obs(obs: dict[str, torch.Tensor]) -> Callable[[], Any]:
+    return lambda: torch.tanh(torch.cat([*obs.values()], -1) @ MIXED)
+
+
+def of_state(state: dict[str, torch.Tensor]) -> Callable[[], Any]:
+    return lambda: torch.tanh(torch.cat([*state.values()], -1) @ MIXED)
+
+
+@pytest.mark.parametrize("candidate", [of_obs, of_state], ids=["one name", "other name"])
+@pytest.mark.parametrize("clone", [False, True], ids=["same tensors", "copies"])
+def test_entries_of_a_mapping_are_paired_by_key_whatever_it_is_called(candidate: Any, clone: bool) -> None:
+    entries = {key: value.clone() if clone else value for key, value in SORTED.items()}
+    diagnosis = compare(of_obs(HELD), candidate(entries))
+    assert diagnosis.verdict is Verdict.SEMANTIC
+    assert {(cause.code, cause.status) for cause in diagnosis.causes} == {("FO006", "confirmed")}
+    assert all("holds" not in cause.says for cause in diagnosis.causes)
+
+
+def test_many_entries_in_another_order_are_the_same_tensors_under_either_name() -> None:
+    rows = {f"row_{i}": torch.full((1, 4), 0.1 * i) for i in range(12)}
+
+    def of(obs: Any) -> Callable[[], Any]:
+        return lambda: torch.tanh(torch.cat([*obs.values()]) * torch.arange(12.0)[:, None])
+
+    def of_renamed(state: Any) -> Callable[[], Any]:
+        return lambda: torch.tanh(torch.cat([*state.values()]) * torch.arange(12.0)[:, None])
+
+    cause = only(compare(of(rows), of_renamed(dict(sorted(rows.items())))))
+    assert (cause.code, cause.status) == ("FO006", "confirmed")
+    assert "the same tensors in another order: state.row_10 for obs.row_2" in cause.says
+
+
+def test_a_key_that_holds_another_tensor_is_that_tensor_under_either_name() -> None:
+    other = {key: value + 1 if key == "goal" else value.clone() for key, value in HELD.items()}
+    found = [compare(of_obs(HELD), candidate(other)) for candidate in (of_obs, of_state)]
+    assert [shown(one) for one in found] == [[("ST002", "obs.goal", "confirmed", False)]] * 2
+    assert [str(i) for i in only(found[1]).interventions] == ["restore-state state.goal = obs.goal"]
+
+
+def test_copies_under_another_name_are_silent() -> None:
+    diagnosis = compare(of_obs(HELD), of_state({key: value.clone() for key, value in HELD.items()}))
+    assert (diagnosis.verdict, diagnosis.causes) == (Verdict.IDENTICAL, ())
+
+
+def test_one_tensor_read_transposed_is_another_layout_under_either_name() -> None:
+    square = torch.randn(4, 4, generator=torch.Generator().manual_seed(5))
+    x = HELD["goal"]
+
+    def of(weight: Any, turned: bool) -> Callable[[], Any]:
+        return lambda: torch.tanh(x * (weight.T if turned else weight).sum(0))
+
+    def of_renamed(matrix: Any) -> Callable[[], Any]:
+        return lambda: torch.tanh(x * matrix.T.sum(0))
+
+    found = [compare(of(square, False), candidate) for candidate in (of(square, True), of_renamed(square.clone()))]
+    assert len({(one.verdict, *map(str, shown(one))) for one in found}) == 1
+    assert not any(cause.code == "ST002" for one in found for cause in one.causes)
+
+
+class Waves(torch.nn.Module):
+    """Angles of steps, as one library and as three ports of it make them."""
+
+    def __init__(self, name: str = "inv_freq", *, factor: float = 1.0, dtype: Any = torch.float32) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.out = torch.nn.Linear(16, 8)
+        self.register_buffer(name, (factor * 1e4 ** -(torch.arange(16) / 16)).to(dtype))
+
+    def angles(self, steps: torch.Tensor) -> torch.Tensor:
+        return steps[:, None].float() * next(self.buffers()).float()
+
+    def forward(self, steps: torch.Tensor) -> torch.Tensor:
+        return self.out(self.angles(steps).sin())
+
+
+class Outer(Waves):
+    def angles(self, steps: torch.Tensor) -> torch.Tensor:
+        return torch.outer(steps.float(), next(self.buffers()).float())
+
+
+class Product(Waves):
+    def angles(self, steps: torch.Tensor) -> torch.Tensor:
+        return steps.float()[:, None] @ next(self.buffers()).float()[None]
+
+
+STEPS = torch.tensor([0, 3, 77, 410, 999])
+
+
+@pytest.mark.parametrize("port", [Waves, Outer, Product])
+@pytest.mark.parametrize("name", ["inv_freq", "freqs"])
+def test_a_rounded_table_that_is_widened_is_a_cast_under_either_name(port: Any, name: str) -> None:
+    diagnosis = compare(Waves(), port(name, dtype=torch.float16), STEPS)
+    assert diagnosis.verdict is Verdict.PRECISION
+    assert shown(diagnosis) == [("ST003", "inv_freq", "confirmed", False)]
+    assert not any("not a rounding" in one.statement for origin in diagnosis.origins for one in origin.evidence)
+    effect = {one.metric: one.value for one in only(diagnosis).effect}
+    assert effect["one_in"] > 0 == effect["leave_one_out"]
+
+
+@pytest.mark.parametrize("port", [Waves, Outer])
+def test_another_table_that_is_widened_is_another_table_under_either_name(port: Any) -> None:
+    found = [compare(Waves(), port(name, factor=1.01, dtype=torch.float16), STEPS) for name in ("inv_freq", "freqs")]
+    assert [one.verdict for one in found] == [Verdict.SEMANTIC] * 2
+    assert [shown(one) for one in found] == [[("ST002", "inv_freq", "confirmed", False)]] * 2
+
+
+@pytest.mark.parametrize("port", [Waves, Outer, Product])
+def test_a_copied_table_under_another_name_is_silent(port: Any) -> None:
+    diagnosis = compare(Waves(), port("freqs"), STEPS)
+    assert diagnosis.verdict in (Verdict.IDENTICAL, Verdict.ROUNDING)
+    assert not [cause for cause in diagnosis.causes if cause.code.startswith("ST")]

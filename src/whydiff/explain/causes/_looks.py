@@ -28,7 +28,7 @@ def one_value(case: Case, er: Event, ec: Event) -> bool:
     if er.producer != -1 or ec.producer != -1:
         return False
     ours, theirs = leaves(case.reference, er), leaves(case.candidate, ec)
-    return any(a.name == b.name and (a.role != "constant" or _alike(a, b)) for a in ours for b in theirs)
+    return any(a.name == case.rename(b.name) and (a.role != "constant" or _alike(a, b)) for a in ours for b in theirs)
 
 
 def equal_leaves(case: Case, er: Event, ec: Event) -> bool:

@@ -57,27 +57,29 @@ class OtherLeaf:
         )
 
 
-def says_of(found: Sequence[OtherLeaf]) -> str:
+def says_of(case: Case, found: Sequence[OtherLeaf]) -> str:
     """What is read for what, in a sentence."""
     if len(found) == 1:
         return f"the candidate reads {found[0].candidate.name} where the reference reads {found[0].reference.name}"
     pairs = listed(f"{one.candidate.name} for {one.reference.name}" for one in found)
-    what = "the same tensors in another order" if _reordered(found) else "other tensors than the reference"
+    what = "the same tensors in another order" if _reordered(case, found) else "other tensors than the reference"
     return f"the candidate reads {what}: {pairs}"
 
 
-def advice_of(found: Sequence[OtherLeaf]) -> str:
+def advice_of(case: Case, found: Sequence[OtherLeaf]) -> str:
     """What to change."""
-    if _reordered(found):
+    if _reordered(case, found):
         return "Read them in one order on both sides: names that are sorted as texts put 10 before 2."
     pairs = listed(f"{one.reference.name} for {one.candidate.name}" for one in found)
     one = f"{found[0].reference.name} on both sides, where the candidate reads {found[0].candidate.name}"
     return f"Read {one}." if len(found) == 1 else f"Read the reference's tensors on both sides: {pairs}."
 
 
-def _reordered(found: Sequence[OtherLeaf]) -> bool:
+def _reordered(case: Case, found: Sequence[OtherLeaf]) -> bool:
     """Whether both sides read the same tensors, each in another's place."""
-    return len(found) > 1 and {one.candidate.name for one in found} == {one.reference.name for one in found}
+    return len(found) > 1 and {case.rename(one.candidate.name) for one in found} == {
+        one.reference.name for one in found
+    }
 
 
 def other_leaves(case: Case) -> Sequence[OtherLeaf]:

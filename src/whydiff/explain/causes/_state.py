@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from whydiff.capturing.adapters import Role, for_framework
 from whydiff.errors import PayloadError, guarded
 from whydiff.explain.case import Case
 from whydiff.explain.causes._asked import asked, who
 from whydiff.explain.causes._rule import StateView
+from whydiff.explain.read_alike import read_alike
+from whydiff.locate.upstream import casts_only
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.records import Call, Comparison, Intervention, Leaf, Trace
+from whydiff.records import Call, Comparison, Intervention, Leaf
 
 _EACH_ALONE = 8
 """Up to this many tensors of one kind are separate causes, each with its own experiment; more are one."""
@@ -204,51 +205,10 @@ def _joined(case: Case) -> Iterable[tuple[tuple[str, ...], Leaf, Leaf]]:
             continue
         key = (*_elements(reference), *_elements(candidate))
         joined.setdefault(key, []).append((reference.name, reference, candidate))
-    for reference, candidate in (*_in_the_same_place(case), *_behind_a_cast(case)):
+    for reference, candidate in read_alike(case):
         joined.setdefault((reference.name, candidate.name), []).append((reference.name, reference, candidate))
     for entries in joined.values():
         yield tuple(name for name, _, _ in entries), entries[0][1], entries[0][2]
-
-
-def _in_the_same_place(case: Case) -> Iterable[tuple[Leaf, Leaf]]:
-    """State under names that only one side has each, read at the same position of the same origin."""
-    lone_r, lone_c = ({leaf.storage: leaf for leaf in leaves} for leaves in case.lone_leaves())
-    for origin in case.localization.origins:
-        reference, candidate = origin.calls
-        if origin.kind != "state" or reference < 0 or candidate < 0:
-            continue
-        reads = (case.reference.calls[reference].reads, case.candidate.calls[candidate].reads)
-        for ours, theirs in zip(*reads, strict=False):  # calls of one operator; a longer list has no counterpart
-            if ours.producer != -1 or theirs.producer != -1:
-                continue
-            found = lone_r.pop(ours.storage, None), lone_c.pop(theirs.storage, None)
-            if found[0] is not None and found[1] is not None:
-                yield found[0], found[1]
-
-
-def _behind_a_cast(case: Case) -> Iterable[tuple[Leaf, Leaf]]:
-    """State under names that only one side has each, which one side converts before the op that the other side gives it."""
-    traces, lone = (case.reference, case.candidate), [{x.storage: x for x in leaves} for leaves in case.lone_leaves()]
-    for origin in case.localization.origins:
-        if origin.kind != "region" or min(origin.calls) < 0:
-            continue
-        calls = [trace.calls[at] for trace, at in zip(traces, origin.calls, strict=True)]
-        if sum(casts_only(trace, call) for trace, call in zip(traces, calls, strict=True)) != 1:
-            continue
-        read = [
-            [leaves[event.storage] for event in call.reads if event.producer == -1 and event.storage in leaves]
-            for call, leaves in zip(calls, lone, strict=True)
-        ]
-        pairs = [(a, b) for a in read[0] for b in read[1] if a.spec.shape == b.spec.shape]
-        if len(pairs) == 1 and pairs[0][0].fingerprint != pairs[0][1].fingerprint:
-            yield pairs[0]
-
-
-def casts_only(trace: Trace, call: Call) -> bool:
-    """Whether all that an op does is to keep the values of one tensor in another dtype."""
-    carries = {Role.CAST, Role.CARRIES} & for_framework(trace.framework).roles(call.site.op)
-    specs = [event.spec for event in (*call.reads[:1], *call.writes[:1])]
-    return bool(carries) and len(specs) == 2 and specs[0].shape == specs[1].shape and specs[0].dtype != specs[1].dtype
 
 
 def _elements(leaf: Leaf) -> tuple[Any, ...]:

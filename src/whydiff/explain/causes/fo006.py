@@ -148,18 +148,18 @@ class OtherValueRead(CauseRule):
         yield from causes_of(case, self.code, self.name, _remedy)
         if not enough(case):
             others = [one for one in other_leaves(case) if one not in stale(case)]
-            yield from map(self._of_leaves, alone_while_few(others))
+            yield from (self._of_leaves(case, few) for few in alone_while_few(others))
 
-    def _of_leaves(self, found: Sequence[OtherLeaf]) -> Cause:
+    def _of_leaves(self, case: Case, found: Sequence[OtherLeaf]) -> Cause:
         return Cause(
             code=self.code,
             name=self.name,
             site=str(found[0].origin.site.at("")),
             verdict=Verdict.SEMANTIC,
             evidence=tuple(one.evidence for one in found),
-            remedy=Remedy(advice_of(found)),
+            remedy=Remedy(advice_of(case, found)),
             interventions=tuple(one.give for one in found),
-            says=says_of(found),
+            says=says_of(case, found),
         )
 
     def example(self) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@
 4. `renamed.find`: scopes under another name, known by their structure and their parameters' bits; with these
    names passes 2 and 3 run again.
 5. `remade.find`: a model that one run makes anew half-way takes the place of the other run's; pass 3 runs again.
+6. `held.find`: tensors that no module registered, under another name; no call pairs by it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from whydiff.pair.align import evidence, remade, renamed, rules, sequence
+from whydiff.pair.align import evidence, held, remade, renamed, rules, sequence
 from whydiff.pair.align.sequence import Block, Path
 from whydiff.pair.align.side import Side, blocks, intern
 from whydiff.pair.align.steps import offset
@@ -41,7 +42,7 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
     Returns:
         pairs with the pass that made them (``how``), what was left unpaired on either side, and in
         ``renamed`` the rules that changed a scope: the caller's, then those that were found, as
-        (candidate's prefix, reference's prefix).
+        (candidate's prefix, reference's prefix); then those for the names of tensors that no module registered.
 
     Raises:
         UsageError: a rename rule is malformed.
@@ -65,7 +66,8 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
                 pairs = _marked(again, second, third, "renamed scope")
                 used, second = used + new.rules, third
         pairs = _made_anew(first, second, pairs)
-    return _alignment(first, second, _marked(pairs, Side(candidate), second, "rename rule"), used, ahead)
+    found = _alignment(first, second, _marked(pairs, Side(candidate), second, "rename rule"), used, ahead)
+    return replace(found, renamed=used + held.find(reference, candidate, found))
 
 
 def _made_anew(first: Side, second: Side, pairs: Found) -> Found:
