@@ -60,13 +60,13 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
             growth += [Growth(a.site, _recorded(v)) for (a, _), v in zip(written[:1], verdicts[:1], strict=True)]
             agreeing += bool(verdicts) and all(verdicts)
         reads = [(a, b, same(a, b)) for a, b in paired(call_r, call_c, "reads")]
-        follows = back.of([(a, b) for a, b, agree in reads if agree is not True], modules=modules).follows
+        follows = back.of([(a, b) for a, b, agree in reads if agree is not True]).follows
         if False not in verdicts:
             undecided += None in verdicts and not returned
             if None in verdicts and follows:
                 back.differs.add(call_r.index)
             continue
-        behind = back.of([(a, b) for a, b, agree in reads if agree is False], modules=modules)
+        behind = back.of([(a, b) for a, b, agree in reads if agree is False])
         kind, why = behind.kind
         back.differs.add(call_r.index)
         if follows or not kind or any(_inside(scope, call_r) for scope in differing):
@@ -117,7 +117,7 @@ class _Behind:
         roles: of these leaves.
         region: calls without a counterpart.
         made: the calls of both sides that made the first of the reads; None: one of them was made by no call.
-        unseen: it is not known what made some of it; of what a module reads, it never is.
+        unseen: it is not known what made some of it; where modules alone were recorded, it never is.
     """
 
     reads: int
@@ -150,10 +150,11 @@ class _Back:
         self._unpaired = (set(alignment.unpaired_reference), set(alignment.unpaired_candidate))
         self._partner = {pair.candidate: pair.reference for pair in alignment.pairs}
         self._leaves = tuple({leaf.storage: leaf for leaf in trace.leaves} for trace in (reference, candidate))
+        self._ops_unseen = reference.level == "module"
         self.differs: set[int] = set()
 
-    def of(self, reads: Sequence[tuple[Event, Event]], *, modules: bool) -> _Behind:
-        """What is behind reads of both sides; ``modules``: of modules, whose reads name no call that made them."""
+    def of(self, reads: Sequence[tuple[Event, Event]]) -> _Behind:
+        """What is behind reads of both sides."""
         inside: list[Site] = []
         first: list[Event] = []
         bounds: set[int] = set()
@@ -172,7 +173,7 @@ class _Back:
             roles=frozenset(leaf.role for leaf in known),
             region=tuple(dict.fromkeys(inside)),
             made=self._made(*reads[0]) if reads else None,
-            unseen=modules or None in leaves,
+            unseen=self._ops_unseen or None in leaves,
         )
 
     def _made(self, reference: Event, candidate: Event) -> tuple[Call, Call] | None:
