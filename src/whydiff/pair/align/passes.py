@@ -3,7 +3,7 @@
 0. `steps.offset`: a resumed run's steps are counted on from where the other run had come to.
 1. rename rules: the caller's, applied to the candidate's scopes (`whydiff.pair.align.rules`).
 2. `same_path`: both runs made the same calls in the same order: everything pairs. O(n).
-3. `same_scope`: calls of equal key (scope, function, kind, phase, step) in order, as few unpaired as
+3. `same_scope`: calls of equal key (scope, op or function, kind, phase, step) in order, as few unpaired as
    possible; among equally good ways the one with the most evidence. Blocks too large for the exact
    solution are cut at anchors first.
 4. `renamed.find`: scopes under another name, known by their structure and their parameters' bits; with these
@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from whydiff.pair.align import evidence, held, remade, renamed, rules, sequence
 from whydiff.pair.align.sequence import Block, Path
-from whydiff.pair.align.side import Side, blocks, intern
+from whydiff.pair.align.side import Side, blocks, by_function, intern
 from whydiff.pair.align.steps import offset
 from whydiff.records import Alignment, Pair, Trace
 
@@ -30,8 +30,8 @@ Found = list[tuple[int, int, str]]
 def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str]] = ()) -> Alignment:
     """Pair the calls of two traces that correspond.
 
-    Only calls of equal function and kind pair (overloads may differ, and one may write in place), in the same phase and
-    step and in execution order. Views are counted and never paired.
+    Only calls of equal op and kind pair (overloads may differ; one may be in place where nothing else differs), in the
+    same phase and step and in execution order. Views are counted and never paired.
 
     Args:
         reference: the trusted run.
@@ -54,14 +54,13 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
     first = Side(reference, shift=shifts[0])
     second = Side(candidate, {scope: rules.apply(checked, scope) for scope in own}, shifts[1])
     used = tuple(rule for rule in checked if _changes(rule, checked, own))
-    pairs = same_path(first, second)
-    if pairs is None:
-        pairs = same_scope(first, second)
+    pairs = _by_key(first, second)
+    if len(pairs) < max(len(first.calls), len(second.calls)):
         new = renamed.find(first, second, [(j, i) for j, i, _ in pairs])
         if new.rules:
             names = {scope: new.names.get(name, name) for scope, name in second.names.items()}
             third = Side(candidate, names, shifts[1])
-            again = same_path(first, third) or same_scope(first, third)
+            again = _by_key(first, third)
             if len(again) >= len(pairs):
                 pairs = _marked(again, second, third, "renamed scope")
                 used, second = used + new.rules, third
@@ -70,13 +69,19 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
     return replace(found, renamed=used + held.find(reference, candidate, found))
 
 
+def _by_key(first: Side, second: Side) -> Found:
+    """Everything, or calls of equal key; an op in place is its function where that is all that differs."""
+    whole = same_path(first, second)
+    return same_scope(*by_function(first, second)) if whole is None else whole
+
+
 def _made_anew(first: Side, second: Side, pairs: Found) -> Found:
     """The pairs, with what a model that one run made anew has in common with the other run's model."""
     theirs, ours = remade.find(first, second), remade.find(second, first)
     if not theirs and not ours:
         return pairs
     sides = replace(first, names={**first.names, **ours}), replace(second, names={**second.names, **theirs})
-    again = same_scope(*sides)
+    again = same_scope(*by_function(*sides))
     if len(again) <= len(pairs):
         return pairs
     moved = [one != other for one, other in zip(first.scopes, sides[0].scopes, strict=True)]

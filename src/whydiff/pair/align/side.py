@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.pair.align.sequence import Block
@@ -14,6 +14,9 @@ from whydiff.records import Call, Event, Trace
 
 Names = Mapping[str, str]
 """Scope of the candidate → what the reference calls it."""
+
+Part = tuple[str, str, int]
+"""A scope in one phase of one step."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,13 @@ class Side:
         trace: the trace.
         names: how its scopes are called for the alignment (a scope that is missing keeps its name).
         shift: added to its steps; None: neither run is shifted.
+        alike: where both runs call the same functions in the same order, some of them in place on one side only.
     """
 
     trace: Trace
     names: Names = field(default_factory=dict)
     shift: int | None = None
+    alike: frozenset[Part] = frozenset()
 
     @functools.cached_property
     def calls(self) -> tuple[Call, ...]:
@@ -55,14 +60,29 @@ class Side:
 
     @functools.cached_property
     def keys(self) -> tuple[tuple[str | int, ...], ...]:
-        """Per call, what must be equal for two calls to pair: scope, function, kind, phase, step.
+        """Per call, what must be equal for two calls to pair: scope, op (`alike`: function), kind, phase, step.
 
         A trace is one rank's, and which rank it was says nothing about what it computed.
         """
         return tuple(
-            (scope, function, call.kind, call.site.phase, step)
-            for scope, function, step, call in zip(self.scopes, self.functions, self.steps, self.calls, strict=True)
+            (part[0], function if part in self.alike else call.site.op, call.kind, *part[1:])
+            for part, function, call in zip(self.parts, self.functions, self.calls, strict=True)
         )
+
+    @functools.cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """Per call, where it is."""
+        return tuple(
+            (scope, call.site.phase, step)
+            for scope, step, call in zip(self.scopes, self.steps, self.calls, strict=True)
+        )
+
+    def sequences(self, functions: bool) -> dict[Part, list[str]]:
+        """Part → what is called there, in order: functions or ops."""
+        found: dict[Part, list[str]] = {}
+        for part, function, call in zip(self.parts, self.functions, self.calls, strict=True):
+            found.setdefault(part, []).append(function if functions else call.site.op)
+        return found
 
     @functools.cached_property
     def paths(self) -> tuple[Hashable, ...]:
@@ -94,15 +114,28 @@ class Side:
         """Per call, everything that a key says except the scope, with output shapes and ``common`` state."""
         return tuple(
             (
-                function,
+                call.site.op,
                 call.kind,
                 call.site.phase,
                 step,
                 tuple(event.spec.shape for event in call.writes),
                 tuple(value for value in state if value in common),
             )
-            for function, step, call, state in zip(self.functions, self.steps, self.calls, self.states, strict=True)
+            for step, call, state in zip(self.steps, self.calls, self.states, strict=True)
         )
+
+
+def by_function(first: Side, second: Side) -> tuple[Side, Side]:
+    """Both sides, with ops in place paired with their other form where nothing else is called in another way.
+
+    Where more differs (a fused kernel, written in place, against a formula), such pairs would say little.
+    """
+    ours, theirs = first.sequences(False), second.sequences(False)
+    if not any(ours[part] != theirs[part] for part in ours.keys() & theirs.keys()):
+        return first, second
+    mine, others = first.sequences(True), second.sequences(True)
+    alike = frozenset(p for p in mine.keys() & others.keys() if mine[p] == others[p] and ours[p] != theirs[p])
+    return (replace(first, alike=alike), replace(second, alike=alike)) if alike else (first, second)
 
 
 def output_value(call: Call) -> Hashable | None:
