@@ -143,6 +143,26 @@ def test_parts_of_a_batch_are_one_step_whose_loss_is_their_sum(parts: tuple[int,
     assert found.verdict is verdict
 
 
+def test_gradients_that_were_not_cleared_are_one_cause_and_are_told_as_such() -> None:
+    def program(gathers_at: int) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step, x in enumerate(torch.randn(4, 8, 6)):
+            if step != gathers_at:
+                optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+
+    found = compare_training(lambda: program(-1), lambda: program(2))
+    assert found.parting is not None and found.parting.step == 2
+    assert statuses(found) == {("FO007", "confirmed")}
+    assert found.diagnosis is not None
+    (cause,) = found.diagnosis.causes
+    assert cause.says == "the candidate adds gradients to those of an earlier backward pass, the reference does not"
+    assert cause.remedy is not None and "zero_grad" in cause.remedy.text
+
+
 def test_weights_that_are_replaced_between_two_steps_are_named() -> None:
     def replaced(step: int, model: nn.Module, optimizer: Any) -> None:
         if step == 2:

@@ -15,7 +15,7 @@ from whydiff.explain.causes._state import converts_other_state, listed
 from whydiff.explain.causes._switched import causes_of_switches
 from whydiff.explain.keys import draws
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
-from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
+from whydiff.records import Call, Cause, Evidence, Remedy, Trace, Verdict
 
 _LEVEL = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
 
@@ -79,7 +79,8 @@ class StepLeftOut(CauseRule):
             return None
         name, other = ("candidate", "reference") if side else ("reference", "candidate")
         ops = listed(call.site.op for call in calls)
-        known = what_it_does(view, side)
+        gathers = all(_gathers(trace, call) for call in calls)
+        known = "adds gradients to those of an earlier backward pass" if gathers else what_it_does(view, side)
         value = (view.origin.candidate_site, view.origin.site)[side]
         evidence = Evidence(
             f"the {name} carries out {ops} before {value.at('')} is taken up, the {other} takes the value as it is"
@@ -93,8 +94,9 @@ class StepLeftOut(CauseRule):
             Verdict.SEMANTIC if view.other_function else Verdict.UNSTABLE,
             (evidence,),
             view.exchange_step(),
-            {"side": name, "other": other, "ops": ops, "does": known},
+            {"side": name, "other": other, "ops": ops, "does": known, "gathers": gathers},
             general=True,
+            says=f"the {name} {known}, the {other} does not" if gathers else "",
         )
 
     def detect(self, case: Case) -> Iterator[Cause]:
@@ -136,6 +138,13 @@ class StepLeftOut(CauseRule):
         yield (lambda: other(False)), (lambda: other(True))
         yield (lambda: moved(True)), (lambda: moved(False))
         yield (lambda: x * torch.tensor(6.6332496)), (lambda: x * torch.tensor(6.5, dtype=torch.bfloat16).float())
+
+
+def _gathers(trace: Trace, call: Call) -> bool:
+    """Whether a backward pass writes in place into what an earlier one left: gradients that were not cleared."""
+    changed = [call.reads[at].producer for at in call.mutates]
+    earlier = [at < 0 or trace.calls[at].site.step != call.site.step for at in changed]
+    return call.site.phase == "backward" and bool(earlier) and all(earlier)
 
 
 def _keeps_in_range(view: View, calls: Sequence[Call]) -> bool:
@@ -203,6 +212,10 @@ def _cap(x: Array, y: Array) -> float | None:
 
 def _remedy(finding: Finding) -> Remedy:
     facts = finding.facts
+    if facts["gathers"]:
+        return Remedy(
+            "Clear the gradients (optimizer.zero_grad()) before the backward pass on both sides, or gather them on both."
+        )
     what = f" (it {facts['does']})" if facts["does"] else ""
     return Remedy(
         f"Carry out the step{what} on both sides or on neither: the {facts['side']} has {facts['ops']} here, the "
