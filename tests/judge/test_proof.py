@@ -151,3 +151,17 @@ def test_what_changes_nothing_in_a_program_that_stopped_on_the_way_is_not_inert(
     found = concluded(cause(), replace(way("take_away", alone=1.0), alone=stopped), untried())
     assert found.status == "inconclusive" and not found.inert
     assert found.reason.startswith(":sparse#0 cannot be executed again")
+
+
+@pytest.mark.parametrize(
+    ("noise", "alone", "expected"),
+    [(True, 1.1, "confirmed"), (False, 1.1, "refuted"), (True, 8.0, "refuted"), (True, 0.9, "confirmed")],
+    ids=["chance", "no rounding", "another class of precision", "smaller"],
+)
+def test_what_is_left_of_a_rounding_may_be_a_little_larger_by_chance(noise: bool, alone: float, expected: str) -> None:
+    mine = frozenset({"mm#0"})
+    ways = [
+        way(direction, alone=alone, mine=mine, left=frozenset({"add#0"}), noise=noise)
+        for direction in ("take_away", "put_in")
+    ]
+    assert status(*ways) == expected

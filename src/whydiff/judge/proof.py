@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from whydiff.explain.experiments import Outcome
 from whydiff.explain.interventions import TRANSPLANTS
+from whydiff.numbers.tolerance import PRECISION_CLASS_RATIO
 from whydiff.records import Cause, Direction, Experiment, Intervention, Left, Status
 
 AGREE = {"take_away": "the reference's outputs", "put_in": "the candidate's outputs"}
@@ -35,6 +36,7 @@ class Way:
         together: what only rounding is left of when all causes are changed, and more when this one is not; empty: else.
         hidden: whether the others put parts of the other run in, behind which a cause does not show.
         unfelt: whether the outputs, lifted to float64, move by no more than rounding under its interventions.
+        noise: whether the cause claims no more than rounding, whose size in one run is chance.
     """
 
     direction: Direction
@@ -50,6 +52,7 @@ class Way:
     together: str = ""
     hidden: bool = False
     unfelt: bool = False
+    noise: bool = False
 
     @property
     def tried(self) -> bool:
@@ -76,7 +79,13 @@ class Way:
         """Whether all the origins that the cause claims are gone, which moves the outputs, and no further apart."""
         if self.unfelt or not self.vanish:
             return False
-        return not self.alone.comparisons or (self.alone.mean_abs or 0.0) <= (self.before.mean_abs or 0.0)
+        return not self.larger
+
+    @property
+    def larger(self) -> bool:
+        """Whether the outputs lie further apart; of roundings: by more than what they vary by."""
+        before, after = self.before.mean_abs or 0.0, self.alone.mean_abs or 0.0
+        return bool(self.alone.comparisons) and after > before * (PRECISION_CLASS_RATIO if self.noise else 1.0)
 
     @property
     def works(self) -> bool:
@@ -172,8 +181,7 @@ def _fails(cause: Cause, away: Way, put: Way) -> Cause | None:
     """Taking it away does not help."""
     if away.works:
         return None
-    before, after = away.before.mean_abs or 0.0, away.alone.mean_abs or 0.0
-    if away.alone.comparisons and after > before:
+    if away.larger:
         return replace(cause, status="refuted", reason=f"taking it away makes the difference larger ({_mean(away)})")
     if away.left is not None and away.mine and away.mine <= away.left:
         return replace(cause, status="refuted", reason="its origins remain when it is taken away")

@@ -170,7 +170,8 @@ def _way(case: Case, one: _Hypothesis, together: Sequence[_Hypothesis], directio
     before, alone, every, rest = (tried(items, on=on) for items in ((), own, everything, others))
     failed = before.failed or alone.failed or every.failed or rest.failed
     hidden = any(item.name in TRANSPLANTS for item in others)
-    way = Way(direction, own, before, alone, every, rest, why_not=failed, hidden=hidden)
+    noise = one.cause.verdict is Verdict.ROUNDING
+    way = Way(direction, own, before, alone, every, rest, why_not=failed, hidden=hidden, noise=noise)
     if failed or way.whole or way.idle:
         return way
     way = replace(way, rounding=_rounding_left(case, one, direction))
