@@ -64,10 +64,10 @@ def _is_of_use(case: Case, writer: Call, found: list[Event], side: int) -> bool:
     """Whether what is written over is meant for others than those that should not read it, or both sides write it."""
     if any((pair.reference, pair.candidate)[side] == writer.index for pair in case.alignment.pairs):
         return True
-    mine = {event.site for event in found}
+    mine, memory = {event.site for event in found}, {event.storage for event in found}
     calls = (case.reference, case.candidate)[side].calls
     later = (event for call in calls[writer.index + 1 :] for event in call.reads)
-    return any(event.producer == writer.index and event.site not in mine for event in later)
+    return any(e.producer == writer.index and e.storage in memory and e.site not in mine for e in later)
 
 
 def _made(case: Case, kept: int, side: int) -> Call | None:
