@@ -289,9 +289,9 @@ def test_a_place_that_every_step_comes_through_is_one_place() -> None:
     one = PRECISION.origins[0]
     told = [replace(one, site=replace(one.site, step=step)) for step in range(5)]
     where = answer(replace(PRECISION, verdict=Verdict.ROUNDING, causes=(), origins=tuple(told), accounted=True)).where
-    assert where.endswith("(in 5 steps) – the only place where a difference starts")
+    assert where.endswith("(and 4 more steps) – the only place where a difference starts")
     other = replace(one, site=replace(one.site, occurrence=7, step=3))
     two = answer(replace(PRECISION, verdict=Verdict.ROUNDING, causes=(), origins=(*told, other))).where
-    assert two.endswith("(in 5 steps) – the first of 2 places")
+    assert two.endswith("(and 4 more steps) – the first of 2 places")
     rows = groups((*told, other))
     assert [(len(row.members), "(steps 0–4)" in row.label) for row in rows] == [(5, True), (1, False)]

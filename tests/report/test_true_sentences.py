@@ -104,7 +104,7 @@ def test_the_answer_says_what_the_record_holds(diagnosis: Diagnosis) -> None:
         places = len({replace(origin.site, step=0) for origin in diagnosis.origins})  # a step comes to each again
         assert (int(counted[1]) if counted else min(places, 1)) == places
         steps = {origin.site.step for origin in diagnosis.origins}
-        assert ("steps)" in said.where) == (len(steps) > 1)
+        assert ("more step" in said.where) == (len(steps) > 1)
     named = leading(diagnosis)
     proven = named is not None and named.status == "confirmed"
     assert ("proven" in said.headline) == (

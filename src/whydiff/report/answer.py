@@ -200,9 +200,9 @@ def _anywhen(origin: Origin) -> Site:
 
 
 def _repeated(origin: Origin, origins: Sequence[Origin]) -> str:
-    """A place, and in how many steps a difference starts there, where it is in several."""
-    steps = {other.place.step for other in origins if _anywhen(other) == _anywhen(origin)}
-    return f"{place(str(_anywhen(origin)))} (in {len(steps)} steps)" if len(steps) > 1 else place(str(origin.place))
+    """A place with its step, and in how many more a difference starts there."""
+    more = len({other.place.step for other in origins if _anywhen(other) == _anywhen(origin)}) - 1
+    return place(str(origin.place)) + (f" (and {count(more, 'more step', 'more steps')})" if more else "")
 
 
 def _fix(diagnosis: Diagnosis, cause: Cause | None) -> str:
