@@ -100,8 +100,7 @@ def _tested(
         evidence.append(Evidence(lost_digits(lost), {"lost_bits": lost.lost, "lost_bits_other": lost.other}))
     unstable = local is not None and index in local and local[index].verdict is Verdict.UNSTABLE
     if local and index in local and not (unstable and _unfelt(origin, scaling.origins[index])):
-        reached = any(comparison.status == "differs" for _, comparison in case.localization.outputs)
-        excused = reached and agrees(scaling.program.lifted) and not _same_question(case, origin)
+        excused = agrees(scaling.program.lifted) and not _same_question(case, origin)
         verdict, evidence = _with_local(origin, verdict, evidence, local[index], excused)
     return verdict, evidence
 
@@ -118,8 +117,8 @@ def _with_local(
 ) -> tuple[Verdict, list[Evidence]]:
     """The local test decides between kernels of one op, which lifting cannot tell, and what lifting left.
 
-    ``excused``: the outputs, which a difference reaches, agree when lifted, and the two ops were asked for different
-    things (parts of a batch): then another result here is no other function.
+    ``excused``: the outputs agree when lifted, and the two ops were asked for different things (parts of a batch):
+    then another result here is no other function.
     """
     found = [*evidence, Evidence(f"local test: {result.reason}"), *result.evidence]
     if result.verdict is Verdict.UNSTABLE and origin.kind not in ("state", "input"):

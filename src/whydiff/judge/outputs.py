@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,6 +35,7 @@ Found = Literal[
 _COUNTED: tuple[Found, ...] = ("equal", "values", "nan_bits", "dtype", "shape", "kind", "text")
 _NOTHING = type(None).__name__
 _WRITTEN = "neither side returned anything: the values that each computed last stand for it"
+_BESIDE = "what differs was made after the modules returned, and replays are compared by what modules return"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,12 @@ class Anchor:
     Attributes:
         outputs: in the reference's order, then what only the candidate has.
         substitute: neither run returned anything; these are the values that were written last.
+        beside: the modules of two scripts returned the same; what differs was made of it afterwards.
     """
 
     outputs: tuple[Compared, ...] = ()
     substitute: bool = False
+    beside: bool = False
 
     def having(self, *found: Found) -> tuple[Compared, ...]:
         """Outputs of which one of these was found."""
@@ -103,6 +106,8 @@ class Anchor:
         ]
         if self.substitute:
             counts.append(Count("returned values", _WRITTEN, 1, code="nothing returned"))
+        if self.beside:
+            counts.append(Count("experiments", _BESIDE, 1, code="beside modules"))
         return tuple(counts)
 
     def comparisons(self) -> tuple[tuple[str, Comparison], ...]:
@@ -136,7 +141,8 @@ def anchor(
         replace(x, slot=Slot(numbers.get(x.slot.number, unknown + x.slot.number), x.slot.name)) for x in theirs
     ]
     found = between(ours, renumbered, axes, rows)
-    return Anchor((*found.outputs, *_beside_modules(reference, candidate, alignment))) if found.agree else found
+    beside = _beside_modules(reference, candidate, alignment) if found.agree else ()
+    return replace(found, outputs=(*found.outputs, *beside), beside=bool(beside))
 
 
 def between(
@@ -231,19 +237,61 @@ def _never_read(trace: Trace) -> dict[int, set[int]]:
     return found
 
 
-def _beside_modules(reference: Trace, candidate: Trace, alignment: Alignment) -> list[Compared]:
-    """What two scripts, whose modules returned the same, made of it afterwards and that differs: losses, weights, text."""
+def _beside_modules(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[Compared, ...]:
+    """What two scripts, whose modules returned the same, came to afterwards and that differs.
+
+    That is what Python was given (``item``), the state as it was left, and what was made outside of modules and never read.
+    """
     first = min(returns(reference.calls), default=len(reference.calls))
     state = {leaf.storage for leaf in reference.leaves if leaf.is_state}
-    outside = {
-        Slot(0, str(event.site))
-        for call in reference.calls[first:]
-        for event in call.writes
-        if not call.site.scope or call.site.phase != "forward" or event.storage in state
-    }
+    mine = {str(e.site) for call in reference.calls[first:] for e in call.writes if not call.site.scope}
+    theirs = {str(event.site): event for call in reference.calls for event in call.writes}
     apart: tuple[Found, ...] = ("values", "nan_bits", "dtype", "shape", "kind")
-    ends = _ends(reference, candidate, alignment) if outside else []
-    return [one for one in ends if one.found in apart and one.slot in outside]
+    found = [
+        *_given_to_python(reference, candidate, alignment, first),
+        *_left_in_state(reference, candidate, alignment),
+        *(
+            one
+            for one in (_ends(reference, candidate, alignment) if mine else ())
+            if one.slot.name in mine and theirs[one.slot.name].storage not in state
+        ),
+    ]
+    return tuple(one for one in found if one.found in apart)
+
+
+def _given_to_python(reference: Trace, candidate: Trace, alignment: Alignment, first: int) -> Iterator[Compared]:
+    for pair in alignment.pairs:
+        ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
+        if ours.kind == "compute" and ours.index > first and not ours.writes and not ours.site.scope:
+            for a, b in paired(ours, theirs, "reads"):
+                yield _of_events((a, b), str(ours.site), (reference, candidate))
+
+
+def _left_in_state(reference: Trace, candidate: Trace, alignment: Alignment) -> Iterator[Compared]:
+    """The state by its names; of modules that were made meanwhile, what ops read and an optimizer wrote last."""
+    mine, others = _last_written(reference), _last_written(candidate)
+    leaves = {alignment.rename(leaf.name): leaf for leaf in candidate.leaves if leaf.is_state}
+    held = {x.storage: (leaves[x.name].storage, x.name) for x in reference.leaves if x.is_state and x.name in leaves}
+    for pair in alignment.pairs:
+        calls = reference.calls[pair.reference], candidate.calls[pair.candidate]
+        for a, b in paired(*calls, "reads") if calls[0].site.phase == "forward" else ():
+            both = mine.get(a.storage), others.get(b.storage)
+            if all(one is not None and one.site.phase == "update" for one in both):
+                held.setdefault(a.storage, (b.storage, str(a.site)))
+    for storage, (other, name) in held.items():
+        if storage in mine and other in others:
+            yield _of_events((mine[storage], others[other]), name, (reference, candidate))
+
+
+def _last_written(trace: Trace) -> dict[int, Event]:
+    """Storage → what was written into it last."""
+    return {event.storage: event for call in trace.calls for event in call.writes if not event.is_look}
+
+
+def _of_events(events: tuple[Event, Event], name: str, traces: tuple[Trace, Trace]) -> Compared:
+    slot = Slot(0, name)
+    ours, theirs = (_of_event(slot, event, trace) for event, trace in zip(events, traces, strict=True))
+    return _compared(slot, ours, theirs, (), {})
 
 
 def _lone(slot: Slot, side: Literal["reference", "candidate"]) -> Compared:
