@@ -242,7 +242,9 @@ def _beside_modules(reference: Trace, candidate: Trace, alignment: Alignment) ->
 
     That is what Python was given (``item``), the state as it was left, and what was made outside of modules and never read.
     """
-    first = min(returns(reference.calls), default=len(reference.calls))
+    first, last = min(returns(reference.calls), default=0), len(reference.calls) - 1
+    if first >= last:  # a function: it ends with what it returns
+        return ()
     state = {leaf.storage for leaf in reference.leaves if leaf.is_state}
     mine = {str(e.site) for call in reference.calls[first:] for e in call.writes if not call.site.scope}
     theirs = {str(event.site): event for call in reference.calls for event in call.writes}
