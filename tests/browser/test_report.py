@@ -40,8 +40,11 @@ def rows(page: Any) -> list[list[str]]:
     ]
 
 
-def settle(page: Any) -> None:
-    page.wait_for_timeout(400)  # typing is answered after a pause
+def becomes(locator: Any, text: str) -> None:
+    """The text that the page comes to; typing is answered after a pause, which a busy machine makes longer."""
+    from playwright.sync_api import expect
+
+    expect(locator).to_contain_text(text, timeout=30_000)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -83,11 +86,12 @@ def test_ops_are_filtered_sorted_and_turned_over(report: Path, opened: Open) -> 
     page.get_by_role("button", name="Next").click()
     assert "page 2 of 4" in count.inner_text()
     page.get_by_label("Filter").fill("layers.1.norm")
-    settle(page)
+    becomes(count, "4 of 168")
     assert count.inner_text().startswith("4 of 168") and all(row[0] == "model.layers.1.norm" for row in rows(page))
     page.get_by_label("Filter").fill("")
+    becomes(count, "168 of 168")
     page.get_by_label("State").select_option("starts here")
-    settle(page)
+    becomes(count, "1 of 168")
     assert [row[:3] for row in rows(page)] == [["model.layers.1.norm", "native_layer_norm", "starts here"]]
     page.get_by_label("State").select_option("")
     page.get_by_role("button", name="rel L2").click()
@@ -106,8 +110,7 @@ def test_the_tree_opens_searches_and_leads_to_ops(report: Path, opened: Open) ->
     model = tree.locator("summary").nth(1)
     model.press("Enter")
     page.get_by_label("Search modules").fill("layers.1.norm")
-    settle(page)
-    assert page.locator("#tree-count").inner_text() == "1 module matches"
+    becomes(page.locator("#tree-count"), "1 module matches")
     assert "4 of 4 ops differ" in tree.inner_text()
     page.get_by_role("button", name="show ops of model.layers.1.norm", exact=True).click()
     assert page.locator("#op-count").inner_text().startswith("4 of 168")
@@ -129,8 +132,9 @@ def test_charts_are_drawn_with_their_marks_and_a_point_leads_to_its_ops(report: 
     chart.locator(".main-svg").first.wait_for()
     assert "a difference starts" in chart.inner_text()
     page.evaluate("document.querySelector('.chart').emit('plotly_click', {points: [{x: 13}]})")
-    settle(page)
-    assert page.get_by_label("Filter").input_value() == "model.layers.1.norm"
+    page.wait_for_function(
+        "value => document.getElementById('op-filter').value === value", arg="model.layers.1.norm", timeout=30_000
+    )
 
 
 def test_everything_is_reached_by_keyboard(report: Path, opened: Open) -> None:
@@ -172,8 +176,6 @@ def test_a_hundred_thousand_ops_open_and_are_filtered(tmp_path: Path, opened: Op
     page = opened(path, width=390).page
     assert page.locator("#op-count").inner_text().startswith("100100 of 100100")
     page.get_by_label("Filter").fill("layers.777.mlp.up")
-    settle(page)
-    assert page.locator("#op-count").inner_text().startswith("10 of 100100")
+    becomes(page.locator("#op-count"), "10 of 100100")
     page.get_by_label("Search modules").fill("layers.77.")
-    settle(page)
-    assert "modules match" in page.locator("#tree-count").inner_text()
+    becomes(page.locator("#tree-count"), "modules match")
