@@ -149,6 +149,14 @@ def test_the_local_test_decides_between_kernels_and_what_lifting_left_open() -> 
     assert one("region", Modes(ROUNDING), local=local(Verdict.UNSTABLE), **rounding) is Verdict.UNSTABLE
 
 
+def test_digits_are_lost_only_where_float64_brings_them_back() -> None:
+    lost = {0: LocalResult(Verdict.UNSTABLE, "it cancels")}
+    assert one("region", Modes(STAYS), local=lost, alone=True) is Verdict.SEMANTIC
+    assert one("region", Modes(STAYS), local=lost) is Verdict.UNSTABLE  # the outputs' difference, not this place's
+    assert one("region", Modes(ROUNDING), program=Modes(STAYS), local=lost, alone=True) is Verdict.UNSTABLE
+    assert one("region", Modes(BETWEEN), program=Modes(STAYS), local=lost, alone=True) is Verdict.UNSTABLE
+
+
 def cause(**fields: Any) -> Cause:
     fields = {"interventions": (Intervention("set-module", str(HERE)),), "verdict": Verdict.PRECISION, **fields}
     return Cause("ST005", "setting-differs", str(HERE), **fields)

@@ -99,7 +99,8 @@ def _tested(
         verdict = Verdict.UNSTABLE
         evidence.append(Evidence(lost_digits(lost), {"lost_bits": lost.lost, "lost_bits_other": lost.other}))
     unstable = local is not None and index in local and local[index].verdict is Verdict.UNSTABLE
-    if local and index in local and not (unstable and _unfelt(origin, scaling.origins[index])):
+    kept_apart = scaling.alone and stays(scaling.origins[index].lifted)  # digits that were lost come back in float64
+    if local and index in local and not (unstable and (kept_apart or _unfelt(origin, scaling.origins[index]))):
         excused = agrees(scaling.program.lifted) and not _same_question(case, origin)
         verdict, evidence = _with_local(origin, verdict, evidence, local[index], excused)
     return verdict, evidence
