@@ -8,14 +8,16 @@ from collections.abc import Iterator
 import torch
 from tests.corpus import apart
 from tests.corpus.apart import Check, Planned
+from tests.corpus.ports.blocks import PORTS as BLOCKS
 from tests.corpus.ports.images import PORTS as IMAGES
+from tests.corpus.ports.layers import PORTS as LAYERS
 from tests.corpus.ports.parts import SIZES, Mistake, Port
 from tests.corpus.ports.sequences import PORTS as SEQUENCES
 
 from whydiff.records import Diagnosis, Verdict
 from whydiff.studies.port import check_port
 
-PORTS: tuple[Port, ...] = (*IMAGES, *SEQUENCES)
+PORTS: tuple[Port, ...] = (*IMAGES, *SEQUENCES, *BLOCKS, *LAYERS)
 CASES = {f"{port.name} [{size}]": (port, size) for port in PORTS for size in SIZES}
 
 
