@@ -110,6 +110,26 @@ def other_paddings(
             yield tuple(some[lo] for lo, some in zip(chosen, options, strict=True))
 
 
+def other_dilations(
+    window: Window, data: Sequence[int], kernel: Sequence[int], out: Sequence[int]
+) -> Iterator[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]]:
+    """Other dilations, alike along every axis, with the paddings around the middle that keep the result's shape."""
+    for step in range(1, _DILATION + 1):
+        dilation = (step,) * len(window.stride)
+        if dilation == window.dilation:
+            continue
+        padding = []
+        for axis, stride in enumerate(window.stride):
+            size = (data[window.data[axis + 2]] - 1) * window.spread[axis] + 1
+            reach = (kernel[window.kernel[axis + 2]] - 1) * step + 1
+            whole = (out[window.out[axis + 2]] - 1) * stride + reach - size
+            lo, hi = window.padding[axis]
+            before = (whole + lo - hi) // 2  # as far from the middle as its own
+            padding.append((before, whole - before))
+        yield dilation, tuple(padding)
+
+
+_DILATION = 4
 _MOST = 81
 """Paddings that are tried at most (a size, not a tolerance)."""
 

@@ -1,4 +1,4 @@
-"""Ports of whole blocks of images by somebody who looked for what the others leave out; answers came before the first run."""
+"""Ports of whole blocks of images; answers came before the first run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports of recurrent, attentive and embedding layers, to look for what the others leave out; answers came before the first run."""
+"""Ports of recurrent, attentive and embedding layers; answers came before the first run."""
 
 from __future__ import annotations
 

@@ -30,6 +30,8 @@ class Role(Enum):
     CANCELS = "elementwise, and its usual formula cancels where the result is small (1 + erf x)"
     CAST = "the same numbers, perhaps rounded to another dtype"
     CARRIES = "the same numbers, looked at otherwise: transposed, reshaped, cast, copied"
+    REPEATS = "the same numbers, several times over"
+    LIMITS = "keeps what it reads between limits"
     TABLE = "takes rows or elements of a table by index"
     ANGLE = "makes angles into rotations or sinusoids"
     ROOT = "a root or a division"

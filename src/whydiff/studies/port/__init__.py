@@ -176,7 +176,16 @@ def _verdict(
 
 def _origin(bench: Bench, one: Judged, named: Sequence[Named]) -> Origin:
     point = one.point
-    sites = [_made_at(trace, event) for trace, event in zip(bench.traces, point.events, strict=True)]
+    right = {
+        (side, other.point.events[side].producer)
+        for other in bench.judged
+        if other.point.side == "out of" and other.scale is not None and not other.departs(other.scale.double)
+        for side in (0, 1)
+    }
+    sites = [
+        event.site if (side, event.producer) in right else _made_at(trace, event)
+        for side, (trace, event) in enumerate(zip(bench.traces, point.events, strict=True))
+    ]
     place = "what is returned" if point.side == "returned" else f"{point.side} the layer with {point.weight.reference}"
     where = f"{place}: lifted, {one.scale}"
     evidence = (Evidence(where), *(name.evidence for name in named))

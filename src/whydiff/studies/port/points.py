@@ -167,7 +167,8 @@ def _readers(trace: Trace) -> Readers:
             name = names.get(event.storage)
             if name is None:
                 continue
-            if call.kind == "view" or plays(trace.framework, call.site.op, Role.CARRIES):
+            passed = any(plays(trace.framework, call.site.op, role) for role in (Role.CARRIES, Role.REPEATS))
+            if call.kind == "view" or passed:
                 for written in call.writes:
                     names[written.storage] = name
             else:

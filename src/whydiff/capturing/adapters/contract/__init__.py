@@ -22,6 +22,7 @@ from whydiff.capturing.ranks import Rank, told
 from whydiff.capturing.steps import StepRecord
 from whydiff.errors import UnsupportedError
 from whydiff.numbers.grids import Resampling
+from whydiff.numbers.pools import Pooling
 from whydiff.numbers.ranges.audit import Audit
 from whydiff.numbers.windows import Window
 from whydiff.records import Call, Environment, Lift, Payload, Trace
@@ -94,6 +95,10 @@ class Recorded:
 
     def resampling(self, call: Call) -> Resampling | None:
         """A call that makes an image larger or smaller, in the form that all frameworks share; None: likewise."""
+        return None
+
+    def pooling(self, call: Call) -> Pooling | None:
+        """A call that makes one number of each window, in the form that all frameworks share; None: likewise."""
         return None
 
     def run(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from whydiff.capturing.adapters.contract import Adapter
 from whydiff.capturing.adapters.jax.roles import NAMES
-from whydiff.capturing.adapters.jax.windows import window_of
+from whydiff.capturing.adapters.jax.windows import pooling_of, window_of
 from whydiff.capturing.adapters.jax.written_in import is_jax
+from whydiff.numbers.pools import Pooling
 from whydiff.numbers.windows import Window
 from whydiff.records import Call, Environment, Payload
 
@@ -31,6 +32,10 @@ class JaxAdapter(Adapter):
     def window(self, call: Call) -> Window | None:
         """A convolution."""
         return window_of(call)
+
+    def pooling(self, call: Call) -> Pooling | None:
+        """A pooling."""
+        return pooling_of(call)
 
     def owns(self, target: object, args: Sequence[Any]) -> bool:
         """Whether a target is written in JAX, or reaches JAX's arrays and nothing that is written in PyTorch.

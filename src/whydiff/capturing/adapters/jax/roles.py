@@ -19,6 +19,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
         *("transpose", "reshape", "squeeze", "expand_dims", "broadcast_in_dim", "stop_gradient"),
         *("convert_element_type", "copy", "scan_slice"),
     ),
+    Role.LIMITS: ("min", "max", "clamp"),
     Role.TABLE: ("gather",),
     Role.DRAWS: ("random_bits",),
     Role.ANGLE: ("cos", "sin"),

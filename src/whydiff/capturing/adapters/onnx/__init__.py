@@ -10,8 +10,9 @@ from whydiff.capturing.adapters.contract import Adapter, Session
 from whydiff.capturing.adapters.onnx.choices import choices_of
 from whydiff.capturing.adapters.onnx.model import OnnxModel
 from whydiff.capturing.adapters.onnx.roles import NAMES, PLACES
-from whydiff.capturing.adapters.onnx.windows import resampling_of, window_of
+from whydiff.capturing.adapters.onnx.windows import pooling_of, resampling_of, window_of
 from whydiff.numbers.grids import Resampling
+from whydiff.numbers.pools import Pooling
 from whydiff.numbers.windows import Window
 from whydiff.records import Call, Environment, Payload
 
@@ -38,6 +39,10 @@ class OnnxAdapter(Adapter):
     def window(self, call: Call) -> Window | None:
         """A convolution, transposed or not."""
         return window_of(call)
+
+    def pooling(self, call: Call) -> Pooling | None:
+        """A pooling."""
+        return pooling_of(call)
 
     def choices(self, call: Call) -> Mapping[int | str, Sequence[Any]]:
         """Attributes that choose among a few ways of computing."""

@@ -24,6 +24,8 @@ NAMES: dict[Role, tuple[str, ...]] = {
         *("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Identity", "Cast", "CastLike"),
         *("DequantizeLinear",),
     ),
+    Role.REPEATS: ("Tile",),
+    Role.LIMITS: ("Clip", "Min", "Max"),
     Role.TABLE: ("Gather", "GatherElements", "GatherND"),
     Role.ANGLE: ("Cos", "Sin"),
     Role.ROOT: ("Sqrt", "Div", "Reciprocal", "Pow"),

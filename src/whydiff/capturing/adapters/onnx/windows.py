@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whydiff.numbers.grids import Resampling
+from whydiff.numbers.pools import Pooling
 from whydiff.numbers.windows import Window
 from whydiff.records import Call
 
@@ -80,4 +81,25 @@ def resampling_of(call: Call) -> Resampling | None:
         widened=bool(given.get("antialias", 0)),
         left_out=bool(given.get("exclude_outside", 0)),
         **how,
+    )
+
+
+def pooling_of(call: Call) -> Pooling | None:
+    """A MaxPool or AveragePool with its pads written out; None for other calls and for windows that run over the end."""
+    if call.site.op not in ("MaxPool", "AveragePool"):
+        return None
+    given = call.arguments[1]
+    sizes = tuple(given.get("kernel_shape", ()))
+    space, rank = len(sizes), len(call.reads[0].spec.shape)
+    if not space or given.get("ceil_mode") or given.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return None
+    pads = given.get("pads", (0,) * 2 * space)
+    return Pooling(
+        axes=tuple(range(rank - space, rank)),
+        sizes=sizes,
+        stride=tuple(given.get("strides", (1,) * space)),
+        padding=tuple(zip(pads[:space], pads[space:], strict=True)),
+        dilation=tuple(given.get("dilations", (1,) * space)),
+        mean=call.site.op == "AveragePool",
+        counted=bool(given.get("count_include_pad", 0)),
     )

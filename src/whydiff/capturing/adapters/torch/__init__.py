@@ -33,10 +33,11 @@ from whydiff.capturing.adapters.torch.trace_audit import audit_trace
 from whydiff.capturing.adapters.torch.training.jitter import jittered
 from whydiff.capturing.adapters.torch.training.one_step import StepRun
 from whydiff.capturing.adapters.torch.training.watching import Watching
-from whydiff.capturing.adapters.torch.windows import resampling_of, window_of
+from whydiff.capturing.adapters.torch.windows import pooling_of, resampling_of, window_of
 from whydiff.capturing.ranks import Rank
 from whydiff.capturing.steps import StepRecord
 from whydiff.numbers.grids import Resampling
+from whydiff.numbers.pools import Pooling
 from whydiff.numbers.ranges.audit import Audit
 from whydiff.numbers.windows import Window
 from whydiff.records import Call, Environment, Lift, Payload, Trace
@@ -63,6 +64,10 @@ class TorchAdapter(Adapter):
     def window(self, call: Call) -> Window | None:
         """A convolution, transposed or not."""
         return window_of(call)
+
+    def pooling(self, call: Call) -> Pooling | None:
+        """A pooling."""
+        return pooling_of(call)
 
     def choices(self, call: Call) -> Mapping[int | str, Sequence[Any]]:
         """The axis of a softmax, the form of a GELU."""

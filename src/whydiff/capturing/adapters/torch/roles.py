@@ -49,6 +49,8 @@ NAMES: dict[Role, tuple[str, ...]] = {
         *("t", "transpose", "permute", "reshape", "view", "_unsafe_view", "expand", "unsqueeze", "squeeze", "alias"),
         *("contiguous", "detach", "_to_copy", "copy", "clone"),
     ),
+    Role.REPEATS: ("repeat", "tile", "repeat_interleave"),
+    Role.LIMITS: ("hardtanh", "hardtanh_", "relu6", "clamp", "clamp_", "clamp_min", "clamp_max", "minimum", "maximum"),
     Role.TABLE: ("embedding", "index", "index_select", "gather", "take", "take_along_dim"),
     Role.ANGLE: ("cos", "sin"),
     Role.ROOT: ("rsqrt", "sqrt", "pow", "reciprocal", "div", "sqrt_", "rsqrt_"),

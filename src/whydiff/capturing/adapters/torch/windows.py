@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whydiff.numbers.grids import Resampling
+from whydiff.numbers.pools import Pooling
 from whydiff.numbers.windows import Window
 from whydiff.records import Call
 
@@ -76,3 +77,29 @@ def resampling_of(call: Call) -> Resampling | None:
         how = {**how, "grid": "aligned corners"}
     scales = given[:space] if len(given) >= space and all(isinstance(s, float) for s in given[:space]) else ()
     return Resampling(axes=tuple(range(2, space + 2)), scales=tuple(scales), **how)
+
+
+def pooling_of(call: Call) -> Pooling | None:
+    """A call to one of ``aten::max_pool*`` and ``aten::avg_pool*``; None for other calls and windows over the end."""
+    name = call.site.op.removesuffix("_with_indices")
+    mean, space = name.startswith("avg_pool"), _SPACE.get(name[-2:])
+    if space is None or name not in (f"max_pool{space}d", f"avg_pool{space}d") or call.arguments[1]:
+        return None
+    given = call.arguments[0][1:]
+    defaults: list[Any] = [None, [], [0], False, True, None] if mean else [None, [], [0], [1], False]
+    filled = [*given, *defaults[len(given) :]]
+    sizes, stride, padding = filled[:3]
+    dilation, beyond = ([1], filled[3]) if mean else filled[3:5]
+    if beyond or (mean and filled[5] is not None):
+        return None
+    sizes, pads = _each(sizes, space), _each(padding, space)
+    rank = len(call.reads[0].spec.shape)
+    return Pooling(
+        axes=tuple(range(rank - space, rank)),
+        sizes=sizes,
+        stride=_each(stride, space) if stride else sizes,
+        padding=tuple((p, p) for p in pads),
+        dilation=_each(dilation, space),
+        mean=mean,
+        counted=bool(filled[4]) if mean else True,
+    )

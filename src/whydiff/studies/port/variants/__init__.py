@@ -16,6 +16,8 @@ from whydiff.studies.port.variants import (
     integers,
     leaves,
     norms,
+    pools,
+    terms,
     windows,
 )
 
@@ -28,8 +30,10 @@ VARIANTS: tuple[Callable[[Bench, int], Iterator[Hypothesis]], ...] = (
     attention.propose,
     norms.propose,
     grids.propose,
+    pools.propose,
     activations.propose,
     choices.propose,
+    terms.propose,
 )
 
 

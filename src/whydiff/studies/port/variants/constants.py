@@ -15,7 +15,7 @@ from whydiff.numbers.tolerance import EPSILONS
 from whydiff.records import Call, Intervention
 from whydiff.studies.port.bench import Bench
 from whydiff.studies.port.hypotheses import Hypothesis
-from whydiff.studies.port.rewrites import Rewrite
+from whydiff.studies.port.rewrites import Applied, Rewrite
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ def _left_out(bench: Bench, side: int, value: float, places: Places) -> Iterator
         call = place.call
         role = next((role for role in neutral if role in adapter.roles(call.site.op)), None)
         if role is None:
+            if Role.LIMITS in adapter.roles(call.site.op):
+                yield _unlimited(side, value, call)
             continue
         verb, more = ("add", "") if neutral[role] == 0 else ("scale", "by ")
         does = f"{verb}s {more}{value:.6g}"
@@ -128,18 +130,43 @@ def _left_out(bench: Bench, side: int, value: float, places: Places) -> Iterator
         )
 
 
+def _unlimited(side: int, value: float, call: Call) -> Hypothesis:
+    """What a call that keeps numbers between limits gives without one of them."""
+    does, lone, lacking = f"limits to {value:.6g}", *(("reference", "candidate"), ("candidate", "reference"))[side]
+    said = (does, "does not")
+
+    def formula(applied: Applied) -> Sequence[Any]:
+        (kept,) = applied.again()
+        x = next(read for read in applied.reads if read.shape == kept.shape)
+        return [np.where(np.isclose(kept, value, rtol=2.0**-23, atol=0.0), x, kept)]
+
+    return Hypothesis(
+        code="FO008",
+        name="formula-differs",
+        says=f"the {lone} {does}, the {lacking} does not",
+        said=said if side == 0 else (said[1], said[0]),
+        fix=f"{'Let' if side == 0 else 'Do not let'} the candidate limit to {value:.6g} ({call.site}).",
+        teller=side,
+        mine=Rewrite(calls={call.index: formula}),
+    )
+
+
 def _numbers(bench: Bench, side: int, number: int) -> Places:
     """Plain numbers that the calls of a region are given, also as tensors of no axes (JAX makes them where no jit does)."""
     found: dict[float, list[_Place]] = {}
     cast = for_framework(bench.traces[side].framework)
     for call in bench.region(side, number):
         args, kwargs = call.arguments
-        read = () if Role.CAST in cast.roles(call.site.op) else map(functools.partial(bench.number, side), call.reads)
+        roles = cast.roles(call.site.op)
+        read = () if Role.CAST in roles else map(functools.partial(bench.number, side), call.reads)
         for leaf, value in filter(None, read):
             found.setdefault(value, []).append(_Place(call, leaf=leaf.name))
         for position, value in [*enumerate(args), *kwargs.items()]:
-            if isinstance(value, float) and math.isfinite(value):
-                found.setdefault(value, []).append(_Place(call, position))
+            whole = (
+                Role.LIMITS in roles and isinstance(value, int) and not isinstance(value, bool)
+            )  # as code writes limits
+            if whole or (isinstance(value, float) and math.isfinite(value)):
+                found.setdefault(float(value), []).append(_Place(call, position))
     return found
 
 

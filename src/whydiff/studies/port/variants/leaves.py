@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.numbers.rearrangement import Rearrangement
 from whydiff.records import Leaf
 from whydiff.studies.port.bench import Bench, leaf_of
@@ -40,17 +40,36 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
             )
     for side, some in enumerate((mine, theirs)):
         for leaf, array in some:
-            if array.ndim == 1 and array.any():
-                said = ("adds it", "leaves it out")
-                yield Hypothesis(
-                    code="FO007",
-                    name="step-left-out",
-                    says=f"the {('candidate', 'reference')[side]} leaves {leaf.name} out",
-                    said=said if side == 0 else (said[1], said[0]),
-                    fix=f"Add {leaf.name} on both sides, or on neither.",
-                    teller=side,
-                    mine=Rewrite(leaves={leaf.name: np.zeros_like}),
-                )
+            verbs = _used(bench, side, number, leaf)
+            for verb, neutral, without in (("add", 0.0, np.zeros_like), ("multiply by", 1.0, np.ones_like)):
+                if verb in verbs and (array != neutral).any():
+                    yield _left_out(side, leaf, verb, without)
+
+
+def _used(bench: Bench, side: int, number: int, leaf: Leaf) -> set[str]:
+    """What is done with a weight element by element: added, multiplied by; a kernel is neither."""
+    roles = for_framework(bench.traces[side].framework).roles
+    found = {"add"} if len(leaf.spec.shape) == 1 else set[str]()
+    for call in bench.region(side, number):
+        if any(event.storage == leaf.storage for event in call.reads):
+            found |= {verb for role, verb in _VERBS.items() if role in roles(call.site.op)}
+    return found
+
+
+_VERBS = {Role.PLUS: "add", **dict.fromkeys((Role.TIMES, Role.NORM, Role.BATCH_NORM, Role.GROUP_NORM), "multiply by")}
+
+
+def _left_out(side: int, leaf: Leaf, verb: str, without: Callable[[Array], Array]) -> Hypothesis:
+    said = (f"{'adds' if verb == 'add' else 'multiplies by'} {leaf.name}", f"leaves {leaf.name} out")
+    return Hypothesis(
+        code="FO007",
+        name="step-left-out",
+        says=f"the {('candidate', 'reference')[side]} leaves {leaf.name} out",
+        said=said if side == 0 else (said[1], said[0]),
+        fix=f"{verb.capitalize()} {leaf.name} on both sides, or on neither.",
+        teller=side,
+        mine=Rewrite(leaves={leaf.name: without}),
+    )
 
 
 def read_state(bench: Bench, side: int, number: int) -> list[tuple[Leaf, Array]]:

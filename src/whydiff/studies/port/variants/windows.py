@@ -1,4 +1,4 @@
-"""Convolutions: where the zeros of the padding stand, and whether the kernel is turned."""
+"""Convolutions: where the zeros of the padding stand, how far the kernel reaches, and whether it is turned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.capturing.adapters import for_framework
-from whydiff.numbers.windows import Window, convolved, is_same_padding, other_paddings
+from whydiff.numbers.windows import Window, convolved, is_same_padding, other_dilations, other_paddings
 from whydiff.records import Call
 from whydiff.studies.port.bench import Bench
 from whydiff.studies.port.hypotheses import Hypothesis
@@ -20,7 +20,7 @@ Padding = Sequence[tuple[int, int]]
 
 
 def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
-    """Other paddings, the kernel turned, and both, of the convolution that is nearest to the point."""
+    """Other paddings, the kernel turned, and both, and other dilations, of the convolution that is nearest to the point."""
     found = [_nearest(bench, side, number) for side in (0, 1)]
     teller = 0 if found[0] is not None else 1
     if found[teller] is None:
@@ -30,15 +30,23 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
     shapes = [call.reads[0].spec.shape, call.reads[1].spec.shape, call.writes[0].spec.shape]
     paddings = list(other_paddings(window, *shapes))
 
-    def hypothesis(padding: Padding | None, turned: bool) -> Hypothesis:
-        made = replace(window, padding=tuple(padding or window.padding), turned=window.turned ^ turned)
+    def hypothesis(padding: Padding | None, turned: bool, dilation: tuple[int, ...] = ()) -> Hypothesis:
+        made = replace(
+            window,
+            padding=tuple(padding or window.padding),
+            turned=window.turned ^ turned,
+            dilation=dilation or window.dilation,
+        )
         other = Rewrite()
         if counterpart is not None:
             theirs = replace(counterpart[1], padding=window.padding)
+            theirs = replace(theirs, dilation=window.dilation) if dilation else theirs
             if turned:
                 theirs = replace(theirs, turned=not theirs.turned)
             other = _carried_out(counterpart[0], theirs)
-        if padding:
+        if dilation:
+            words = [f"dilates the kernel by {'×'.join(map(str, w.dilation))}" for w in (window, made)]
+        elif padding:
             words = [_spoken(w, w.padding, shapes) for w in (window, made)]
         else:
             words = ["reads the kernel " + ("backwards" if w.turned else "forwards") for w in (window, made)]
@@ -58,6 +66,7 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
 
     yield from (hypothesis(padding, False) for padding in paddings)
     yield hypothesis(None, True)
+    yield from (hypothesis(padding, False, steps) for steps, padding in other_dilations(window, *shapes))
     yield from (hypothesis(padding, True) for padding in paddings)
 
 

@@ -1,0 +1,47 @@
+"""Pooling: where the padding stands, whether a mean counts it, the largest or the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from whydiff.capturing.adapters import for_framework
+from whydiff.numbers.pools import Pooling, others, pooled
+from whydiff.records import Call
+from whydiff.studies.port.bench import Bench
+from whydiff.studies.port.hypotheses import Hypothesis
+from whydiff.studies.port.rewrites import Applied, Rewrite
+
+Array = np.ndarray[Any, Any]
+
+
+def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
+    """Other ways of pooling, for the one that is nearest to the point."""
+    for side in (0, 1):
+        adapter = for_framework(bench.traces[side].framework)
+        for call in bench.region(side, number):
+            own = adapter.pooling(call)
+            if own is not None:
+                shapes = call.reads[0].spec.shape, call.writes[0].spec.shape
+                yield from (_hypothesis(side, call, own, way) for way in others(own, *shapes))
+                return
+
+
+def _hypothesis(side: int, call: Call, own: Pooling, way: Pooling) -> Hypothesis:
+    words = [pooling.says(call.reads[0].spec.shape) for pooling in (own, way)]
+    said = (words[0], words[1]) if side == 0 else (words[1], words[0])
+
+    def formula(applied: Applied) -> Sequence[Array]:
+        return [pooled(way, applied.reads[0])]
+
+    return Hypothesis(
+        code="FO008",
+        name="formula-differs",
+        says=f"the candidate's pooling {said[1]}; the reference's {said[0]}",
+        said=said,
+        fix=f"Let the candidate's pooling do what the reference's does: it {said[0]}.",
+        teller=side,
+        mine=Rewrite(calls={call.index: formula}),
+    )
