@@ -256,7 +256,6 @@ PORTS = (
             Mistake({"masked": False}, ("IN003",), "o"),
         ),
     ),
-    Port("rotary attention, positions from 1", lambda size: rotary(size, begin=1), ()),
     Port(
         "nnx MultiHeadAttention",
         nnx_stacked,

@@ -31,6 +31,8 @@ class Role(Enum):
     CAST = "the same numbers, perhaps rounded to another dtype"
     CARRIES = "the same numbers, looked at otherwise: transposed, reshaped, cast, copied"
     REPEATS = "the same numbers, several times over"
+    JOINS = "puts values behind each other along an axis"
+    REVERSES = "turns a value around along an axis"
     LIMITS = "keeps what it reads between limits"
     TABLE = "takes rows or elements of a table by index"
     ANGLE = "makes angles into rotations or sinusoids"

@@ -121,8 +121,13 @@ def _points(
         ]
         if together[0] != together[1]:
             return  # one call on one side does what several do on the other: a recurrent layer
-        operands = [
+        kernels = [
+            _others(call, at, known) for call, at, known in zip((call_r, call_c), (at_r, at_c), states, strict=True)
+        ]
+        operands: list[dict[int, Event]] = [
             {e.spec.numel: e for i, e in enumerate(call.reads) if i != at and e.producer >= 0 and _floats(e)}
+            if kernels[0] == kernels[1]  # else one call does on its operand what several do on the other side
+            else {}
             for call, at in ((call_r, at_r), (call_c, at_c))
         ]
         for size in operands[0].keys() & operands[1].keys():
@@ -144,6 +149,13 @@ def _points(
 def _positions(*sides: Sequence[tuple[Call, int, Weight]]) -> list[set[int]]:
     """Per side where its last call reads the layer's weights."""
     return [{at for call, at, _ in some if call is some[-1][0]} for some in sides]
+
+
+def _others(call: Call, own: int, states: set[int]) -> int:
+    """How many weights of several axes a call reads besides its own."""
+    return sum(
+        i != own and e.storage in states and e.producer < 0 and len(e.spec.shape) > 1 for i, e in enumerate(call.reads)
+    )
 
 
 def _read_so(call: Call, weights: set[int]) -> bool:

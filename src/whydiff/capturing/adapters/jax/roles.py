@@ -19,6 +19,8 @@ NAMES: dict[Role, tuple[str, ...]] = {
         *("transpose", "reshape", "squeeze", "expand_dims", "broadcast_in_dim", "stop_gradient"),
         *("convert_element_type", "copy", "scan_slice"),
     ),
+    Role.JOINS: ("concatenate",),
+    Role.REVERSES: ("rev",),
     Role.LIMITS: ("min", "max", "clamp"),
     Role.TABLE: ("gather",),
     Role.DRAWS: ("random_bits",),

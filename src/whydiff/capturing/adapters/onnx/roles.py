@@ -25,6 +25,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
         *("DequantizeLinear",),
     ),
     Role.REPEATS: ("Tile",),
+    Role.JOINS: ("Concat",),
     Role.LIMITS: ("Clip", "Min", "Max"),
     Role.TABLE: ("Gather", "GatherElements", "GatherND"),
     Role.ANGLE: ("Cos", "Sin"),

@@ -50,6 +50,8 @@ NAMES: dict[Role, tuple[str, ...]] = {
         *("contiguous", "detach", "_to_copy", "copy", "clone"),
     ),
     Role.REPEATS: ("repeat", "tile", "repeat_interleave"),
+    Role.JOINS: ("cat", "concat"),
+    Role.REVERSES: ("flip",),
     Role.LIMITS: ("hardtanh", "hardtanh_", "relu6", "clamp", "clamp_", "clamp_min", "clamp_max", "minimum", "maximum"),
     Role.TABLE: ("embedding", "index", "index_select", "gather", "take", "take_along_dim"),
     Role.ANGLE: ("cos", "sin"),

@@ -13,7 +13,9 @@ from whydiff.studies.port.variants import (
     constants,
     gates,
     grids,
+    heads,
     integers,
+    joins,
     leaves,
     norms,
     pools,
@@ -28,12 +30,14 @@ VARIANTS: tuple[Callable[[Bench, int], Iterator[Hypothesis]], ...] = (
     leaves.propose,
     gates.propose,
     attention.propose,
+    heads.propose,
     norms.propose,
     grids.propose,
     pools.propose,
     activations.propose,
     choices.propose,
     terms.propose,
+    joins.propose,
 )
 
 
