@@ -116,6 +116,13 @@ def test_a_limit_that_one_side_has_is_named_where_something_is_beyond_it() -> No
     assert silent(checked(model, port(model), scale=0.1))  # nothing comes to the limit
     assert told(checked(model, port(model), scale=30)) == ("FO008", "the reference limits to 6, the candidate does not")
     plain = Net()
+    found = checked(plain, port(plain, lambda y: 64.0 * jax.nn.relu6(y)), scale=30)
+    assert not [cause for cause in found.causes if cause.code == "FO003" and "limit" in cause.says]
+    other = Net(lambda y: functional.hardtanh(y, 0, 6) / 64.0)  # 64 is beyond all values: it would do for the limit
+    found = checked(other, port(other, lambda y: jax.nn.relu(y) / 64.0), scale=3)
+    assert not [cause for cause in found.causes if "64" in cause.says]
+    found = checked(model, port(model, lambda y: jnp.clip(y, 0.0, 4.0)), scale=30)
+    assert told(found) == ("FO003", "the candidate's limit is 4, the reference's 6")
     said = told(checked(plain, port(plain, jax.nn.relu6), scale=30))
     assert said == ("FO008", "the candidate limits to 6, the reference does not")
 
@@ -210,3 +217,38 @@ def test_a_norm_whose_weight_is_repeated_is_a_place() -> None:
     assert silent(right)
     assert [origin.site.scope for origin in wrong.origins] == ["norm"]
     assert told(wrong)[0] == "FO002"
+
+
+def test_a_bias_after_the_residual_is_no_origin_where_a_later_step_is_wrong() -> None:
+    class Rest(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.down, self.norm, self.head = torch.nn.Linear(6, 6), torch.nn.LayerNorm(6), torch.nn.Linear(6, 5)
+            torch.nn.init.normal_(self.norm.weight, 1.0, 0.3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.norm(x + self.down(torch.tanh(x))))
+
+    model = Rest()
+    t = {name: jnp.asarray(value.detach().numpy()) for name, value in model.named_parameters()}
+
+    def forward(eps: float, factor: float) -> Any:
+        def run(x: Any) -> Any:
+            y = x + factor * (jnp.tanh(x) @ t["down.weight"].T) + t["down.bias"]  # the sum first
+            y = (y - y.mean(-1, keepdims=True)) * lax.rsqrt(y.var(-1, keepdims=True) + eps)
+            return (y * t["norm.weight"] + t["norm.bias"]) @ t["head.weight"].T + t["head.bias"]
+
+        return jax.jit(run)
+
+    x = np.random.default_rng(0).standard_normal((2, 4, 6)).astype(np.float32)
+
+    def found(eps: float, factor: float) -> Diagnosis:
+        with torch.no_grad():
+            return check_port(model, forward(eps, factor), (torch.from_numpy(x),), (jnp.asarray(x),))
+
+    assert silent(found(1e-5, 1.0))
+    wrong = found(0.1, 1.0)
+    assert [origin.site.scope for origin in wrong.origins] == ["norm"]
+    assert told(wrong)[0] == "FO002"
+    assert found(1e-5, 1.5).origins[0].site.scope == "down"  # a mistake in the layer stays one

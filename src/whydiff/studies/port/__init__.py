@@ -85,6 +85,7 @@ def check_port(
         )
     integers = quantised(ours, theirs)
     rounded = {name for one in integers for name in (one.reference, one.candidate)}
+    rounded |= {name for weight in weights for name in weight.beside}
     points, unread = find_points(ours, theirs, weights, rounded)
     wide = widened(ours, theirs, weights)
     given = told_inputs(ours, theirs)

@@ -166,10 +166,13 @@ class Bench:
     def number(self, side: int, event: Event) -> tuple[Leaf, float] | None:
         """The number of the code that a call reads, as it was made or in another dtype; None: another tensor."""
         trace = self.traces[side]
-        while event.producer >= 0 and Role.CAST in for_framework(trace.framework).roles(
-            trace.calls[event.producer].site.op
-        ):
-            event = trace.calls[event.producer].reads[0]
+        roles = for_framework(trace.framework).roles
+        while event.producer >= 0 and len(trace.calls[event.producer].reads) == 1:
+            (read,) = trace.calls[event.producer].reads
+            carried = {Role.CAST, Role.CARRIES} & roles(trace.calls[event.producer].site.op)
+            if not carried or read.spec.shape:
+                break
+            event = read
         return self.constants[side].get(event.storage) if event.producer == -1 else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Progress, for_framework
+from whydiff.capturing.adapters import Executor, Progress, Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.scale import Difference, Scale
 from whydiff.numbers.comparison import compare_payloads
@@ -166,7 +166,7 @@ def judge(
 
         if dtype == "float64":
             _settle_layouts(walk, judged)
-            excluded = _no_counterparts(walk, judged)
+            excluded = _no_counterparts(walk, judged, _summed(reference, walk(frozenset()), lift))
         done = walk(excluded)
         differences[dtype] = done.found
         if dtype == "float64":
@@ -246,17 +246,48 @@ def _try(judged: Sequence[Judged], number: int, option: Rearrangement) -> None:
         later.forget()
 
 
-def _no_counterparts(walk: Callable[[frozenset[int]], Walk], judged: Sequence[Judged]) -> frozenset[int]:
+def _summed(reference: Trace, walk: Walk, lift: Lift) -> frozenset[int]:
+    """Departing points at which the candidate's value is what the reference makes of its own in its next sum.
+
+    A bias that is added after the residual on one side and before it on the other: shown by the numbers.
+    """
+    adapter = for_framework(reference.framework)
+    wanted: dict[int, list[int]] = {}
+    for number in walk.departing():
+        storage = walk.judged[number].point.events[0].storage
+        for call in reference.calls:
+            if Role.PLUS in adapter.roles(call.site.op) and storage in {event.storage for event in call.reads}:
+                wanted.setdefault(call.index, []).append(number)
+    found: set[int] = set()
+
+    def watch(executor: Executor, call: Call) -> None:
+        for number in wanted.get(call.index, ()):
+            theirs = walk.results[number][1] if number in walk.results else np.zeros(0)
+            summed = numbers(executor.payload(executor.read(call.writes[0])))
+            if summed.size == theirs.size:
+                size = math.sqrt(float(np.square(summed).mean()))
+                away = float(np.abs(summed.reshape(-1) - theirs.reshape(-1)).mean())
+                if not walk.judged[number].departs(Difference(away, size, 0)):
+                    found.add(number)
+
+    if wanted:
+        replay(adapter.executor(reference, lift=lift), watch=watch)
+    return frozenset(found)
+
+
+def _no_counterparts(
+    walk: Callable[[frozenset[int]], Walk], judged: Sequence[Judged], summed: frozenset[int]
+) -> frozenset[int]:
     """Points that are not the same value on both sides (a bias added before or after a residual).
 
     Giving the candidate the reference's value there makes it wrong further on; leaving it alone does not. At a
-    mistake it is the other way round. Points that are tentative are counterparts only if that shows.
+    mistake it is the other way round. Points that are tentative are counterparts only if that shows; ``summed`` ones are none.
     """
     tentative = frozenset(n for n, one in enumerate(judged) if one.point.tentative)
-    found = walk(frozenset())
-    excluded = tentative & found.departing()
+    found = walk(summed)
+    excluded = (tentative & found.departing()) | summed
     found = walk(excluded) if excluded else found
-    tried: set[int] = set()
+    tried = set(summed)
     while len(tried) < _MOST:
         first = next((n for n in sorted(found.departing() | excluded) if n not in tried), None)
         if first is None:

@@ -80,8 +80,9 @@ Readers = dict[str, list[tuple[Call, int]]]
 
 
 def _layers(weights: Sequence[Weight], readers: Sequence[Readers]) -> list[list[Weight]]:
-    """Weights that one call of either side reads together (a kernel and its bias): one layer."""
-    groups = [[weight] for weight in weights]
+    """Weights that one call of either side reads together (a kernel and its bias), or that were folded together: one layer."""
+    groups = [[weight] for weight in weights if not weight.beside]
+    groups += [[w for w in weights if w.beside == made] for made in dict.fromkeys(w.beside for w in weights) if made]
     for side in (0, 1):
         by_call: dict[int, list[Weight]] = {}
         for weight in weights:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from whydiff.numbers.metrics import values
 from whydiff.numbers.rearrangement import Rearrangement
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Count, Leaf, Payload, Trace
+from whydiff.studies.port.folds import folds
 
 Array = np.ndarray[Any, Any]
 
@@ -29,6 +30,8 @@ class Weight:
         layout: einops pattern from the reference's layout to the candidate's.
         axes: number of axes in the reference.
         rounded: the narrower dtype that the candidate keeps it in; empty: the numbers are equal.
+        exact: what the candidate's would be in float64, where it is computed from several of the reference's.
+        beside: the others that it is computed from.
     """
 
     reference: str
@@ -36,6 +39,8 @@ class Weight:
     layout: str
     axes: int = 1
     rounded: str = ""
+    exact: Array | None = field(default=None, compare=False)
+    beside: tuple[str, ...] = ()
 
 
 def match_weights(reference: Trace, candidate: Trace) -> tuple[tuple[Weight, ...], tuple[Count, ...]]:
@@ -53,6 +58,7 @@ def match_weights(reference: Trace, candidate: Trace) -> tuple[tuple[Weight, ...
         sides[0][key] = names[len(sides[1].get(key, ())) :]
         sides[1][key] = sides[1].get(key, [])[len(names) :]
     found += _rounded(*sides)
+    found += _folded(reference, *sides)
     counts = []
     for side, word in zip(sides, ("reference", "candidate"), strict=True):
         lone = [name for names in side.values() for name, _ in names]
@@ -84,6 +90,33 @@ def _rounded(reference: Held, candidate: Held) -> list[Weight]:
                     layout = layout_of(round_to(array, dtype), theirs, exactly)
                     found.append(Weight(mine, other, _said(layout), array.ndim, dtype))
                     names.remove(next(item for item in names if item[0] == mine))
+    return found
+
+
+def _folded(trace: Trace, reference: Held, candidate: Held) -> list[Weight]:
+    """Kernels and biases into which the candidate computed a batch norm of the reference; both sides lose them."""
+    lone = [item for names in candidate.values() for item in names]
+    if not lone:
+        return []
+    executor = for_framework(trace.framework).executor(trace)
+    found: list[Weight] = []
+    for fold in folds(trace, lambda leaf: numbers(executor.payload(executor.leaf_value(leaf)))):
+        pairs = []
+        for name, exact in zip((fold.kernel, fold.bias), fold.weights, strict=True):
+            near = ((item, layout_of(exact, item[1], _nearly)) for item in lone if item[1].size == exact.size)
+            found_one = next(((item, layout) for item, layout in near if layout is not None), None)
+            if found_one is None:
+                break
+            (other, theirs), layout = found_one
+            moved = rearranged(exact, layout, theirs.shape)
+            pairs.append(Weight(name, other, _said(layout), exact.ndim, exact=moved, beside=fold.beside))
+        if len(pairs) == 2:
+            found += pairs
+            lone = [item for item in lone if item[0] not in {pair.candidate for pair in pairs}]
+    gone = ({name for w in found for name in (w.reference, *w.beside)}, {w.candidate for w in found})
+    for side, names in zip((reference, candidate), gone, strict=True):
+        for key, some in side.items():
+            side[key] = [item for item in some if item[0] not in names]
     return found
 
 
@@ -274,6 +307,8 @@ def widened(reference: Trace, candidate: Trace, weights: Sequence[Weight]) -> di
     ours, theirs = ({leaf.name: leaf for leaf in trace.leaves} for trace in (reference, candidate))
     found: dict[str, Array] = {}
     for weight in weights:
+        if weight.exact is not None:
+            found[weight.candidate] = weight.exact
         if weight.rounded:
             whole, kept = (
                 numbers(executor.payload(executor.leaf_value(leaf)))

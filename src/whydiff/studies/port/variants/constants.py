@@ -46,20 +46,24 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
         for given in lone[1]:
             for there in _ways(given, wanted):
                 for here in _ways(wanted, given):
-                    yield from _exchanged((ours, theirs), (wanted, given), here, there)
+                    yield from _exchanged(bench, (ours, theirs), (wanted, given), here, there)
     for side, numbers in enumerate((ours, theirs)):
         for value in lone[side]:
             yield from _left_out(bench, side, value, numbers)
 
 
 def _exchanged(
-    places: tuple[Places, Places], pair: tuple[float, float], here: float, there: float
+    bench: Bench, places: tuple[Places, Places], pair: tuple[float, float], here: float, there: float
 ) -> Iterator[Hypothesis]:
     """``here``: what the reference gets in the place of its number; ``there``: the candidate of its own."""
     wanted, given = pair
-    small = max(wanted, given) < EPSILONS
+    parts = [_parts(bench, side, places[side][value]) for side, value in enumerate(pair)]
+    if len({"limit" in part for part in parts}) > 1:
+        return  # whatever is beyond all values would do for a limit
+    added = all(part == {"term"} for part in parts)
+    small = max(wanted, given) < EPSILONS or (added and min(wanted, given) < EPSILONS)
     code, name = ("FO002", "epsilon-differs") if small else ("FO003", "scale-differs")
-    word = "epsilon" if small else "factor"
+    word = "epsilon" if small else "limit" if "limit" in parts[0] else "factor"
     for edits in _edits(places[0], wanted, here):
         for undone in _edits(places[1], given, there):
             yield Hypothesis(
@@ -72,6 +76,17 @@ def _exchanged(
                 mine=edits,
                 other=undone,
             )
+
+
+def _parts(bench: Bench, side: int, some: Sequence[_Place]) -> set[str]:
+    """What a number is at its places: a limit, a term that is added, or a factor."""
+    adapter = for_framework(bench.traces[side].framework)
+    found = set[str]()
+    for place in some:
+        roles, eps = adapter.roles(place.call.site.op), adapter.places(place.call.site.op).get("eps")
+        added = Role.PLUS in roles or (eps is not None and place.position in eps and not place.leaf)
+        found.add("limit" if Role.LIMITS in roles else "term" if added else "factor")
+    return found
 
 
 def _ways(own: float, foreign: float) -> tuple[float, ...]:
@@ -158,7 +173,7 @@ def _numbers(bench: Bench, side: int, number: int) -> Places:
     for call in bench.region(side, number):
         args, kwargs = call.arguments
         roles = cast.roles(call.site.op)
-        read = () if Role.CAST in roles else map(functools.partial(bench.number, side), call.reads)
+        read = () if roles & {Role.CAST, Role.CARRIES} else map(functools.partial(bench.number, side), call.reads)
         for leaf, value in filter(None, read):
             found.setdefault(value, []).append(_Place(call, leaf=leaf.name))
         for position, value in [*enumerate(args), *kwargs.items()]:
