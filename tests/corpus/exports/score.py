@@ -14,6 +14,7 @@ import onnx
 import torch
 from tests.corpus import apart
 from tests.corpus.apart import Check, Planned
+from tests.corpus.exports.integers import as_quantised, modules, quantised
 from tests.corpus.exports.models import MODELS
 from tests.corpus.exports.places import allowed, starts
 
@@ -148,12 +149,19 @@ def case(name: str) -> Iterator[Planned | Check]:
         model, x, path = exported(made, Path(folder), dynamo=dynamo)
         good = onnx.load(path)
         files = {f"{name} {plant.name}": (plant, file) for plant, file in _changed(path, x)}
-        yield [(name, "right"), *((one, "planted") for one in files)]
+        small = {
+            f"{name} int8, {'one scale per channel' if each else 'one scale'}": (each, file)
+            for each, file in quantised(path)
+            if changes_anything(path, file, x)
+        }
+        yield [(name, "right"), *((one, "planted") for one in (*files, *small))]
         yield as_it_is(name, checked(model, path, x))
         for one, (plant, file) in files.items():
             changed = onnx.load(file)
             found = checked(model, file, x)
             yield as_planted(one, plant, found, allowed(good, changed), len(starts(good, changed)))
+        for one, (each, file) in small.items():
+            yield as_quantised(one, checked(model, file, x), modules(good), per_channel=each)
 
 
 def _changed(path: Path, x: torch.Tensor) -> Iterator[tuple[Planted, Path]]:
