@@ -43,9 +43,10 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("first")
     for n in range(2):
         np.save(folder / f"{n}.npy", WORDS + n)
+        np.savez(folder / f"{n}.npz", whole=np.arange(1 << 20).astype(np.uint8) + np.uint8(n))
         (folder / f"{n}.pt").write_bytes(_good("pt") + bytes(n))
         (folder / f"{n}.parquet").write_bytes(_good("parquet") + bytes(n))
-    for suffix in ("npy", "pt", "parquet"):
+    for suffix in ("npy", "npz", "pt", "parquet"):
         compare_artifacts(folder / f"0.{suffix}", folder / f"1.{suffix}")
 
 

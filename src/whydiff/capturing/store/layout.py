@@ -81,6 +81,12 @@ def regular_file(root: Path, name: str, next_step: str = COPY_AGAIN) -> Path:
     return resolved
 
 
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file that really are on disk: a hole in it is none, and costs nobody anything to make."""
+    at = os.stat(path)
+    return min(at.st_size, getattr(at, "st_blocks", 1 << 62) * 512)
+
+
 def trace_directory(path: str | os.PathLike[str]) -> Path:
     """The path of an existing directory that has a manifest.
 

@@ -18,7 +18,7 @@ from whydiff.capturing.store.check import check_references
 from whydiff.capturing.store.decode import IndexDecoder, Mark, Stored, read_lines
 from whydiff.capturing.store.dtypes import NATIVE, TAGS, saved_shape
 from whydiff.capturing.store.exchanges import read_exchanges
-from whydiff.capturing.store.layout import COPY_AGAIN, INDEX, MANIFEST, regular_file, shard_name, trace_directory
+from whydiff.capturing.store.layout import COPY_AGAIN, INDEX, MANIFEST, regular_file, shard_name, size_on_disk, trace_directory
 from whydiff.capturing.store.manifest import Manifest, read_manifest
 from whydiff.capturing.store.own import is_own
 from whydiff.capturing.store.remote import fetch, is_url
@@ -89,8 +89,7 @@ class DiskTrace:
     @functools.cached_property
     def payload_bytes(self) -> int:
         """Bytes of tensors that really are on disk (a hole in a file is none)."""
-        found = [os.stat(self._root / shard_name(number)) for number in range(len(self._shards))]
-        return sum(min(at.st_size, getattr(at, "st_blocks", 1 << 62) * 512) for at in found)
+        return sum(size_on_disk(self._root / shard_name(number)) for number in range(len(self._shards)))
 
     @functools.cached_property
     def bounds(self) -> Bounds | None:

@@ -76,6 +76,20 @@ def decode(text: str) -> Any:
     return _DECODER.decode(text)
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a key that stands twice nobody knows which value counts.
+
+    Raises:
+        ValueError: a key stands twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"an object has the key {twice[:60]!r} twice")
+    return found
+
+
 def cleaned(value: Any) -> Any:
     """A decoded value whose texts, keys too, are harmless to show."""
     if isinstance(value, str):
@@ -101,11 +115,7 @@ def _check_depth(text: str) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> Any:
     if len(pairs) == 1 and pairs[0][0] in _TAGS:
         return _TAGS[pairs[0][0]](pairs[0][1])
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
-    return found
+    return once(pairs)
 
 
 def _float(value: Any) -> float:

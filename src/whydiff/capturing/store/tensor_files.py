@@ -139,11 +139,9 @@ def _npy(path: Path) -> TensorFile:
 def _npz(path: Path) -> TensorFile:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            names = [member.filename for member in plain_members(archive, path.stat().st_size)]
     except DAMAGE as error:
         raise _damaged(str(path), error) from error
-    if len(set(names)) != len(names):
-        raise _damaged(str(path), ValueError("two members have the same name"))
 
     def reader(member: str) -> Callable[[], Payload]:
         where = f"{path}: {member}"
@@ -159,6 +157,25 @@ def _npz(path: Path) -> TensorFile:
         return read
 
     return TensorFile(path, {name.removesuffix(".npy"): reader(name) for name in names})
+
+
+def plain_members(archive: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]:
+    """The members of an ``.npz`` file of so many bytes, packed as numpy packs: not at all, or deflated.
+
+    A deflated byte becomes 1,032 at most; packed otherwise, a few thousand bytes unpack to any number.
+
+    Raises:
+        ValueError: another packing, two members of one name, or members that share bytes of the file.
+    """
+    members = archive.infolist()
+    other = [m for m in members if m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+    if other:
+        raise ValueError(f"{other[0].filename[:60]!r} is packed by method {other[0].compress_type}, as numpy never does")
+    if len({member.filename for member in members}) != len(members):
+        raise ValueError("two members have the same name")
+    if sum(member.compress_size for member in members) > size:
+        raise ValueError("its members overlap")
+    return members
 
 
 def npy_header(stream: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

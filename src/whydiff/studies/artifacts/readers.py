@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.store import strict
 from whydiff.capturing.store.dtypes import NATIVE, TAGS
 from whydiff.capturing.store.nested import named_leaves
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
-from whydiff.capturing.store.tensor_files import DAMAGE, npy_header
+from whydiff.capturing.store.tensor_files import DAMAGE, npy_header, plain_members
 from whydiff.errors import UsageError
 from whydiff.studies.artifacts.columns import read_columns
 from whydiff.studies.artifacts.content import Content, Spool, damaged
@@ -88,12 +89,7 @@ def _npz(path: Path) -> Content:
     skipped: dict[str, str] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if len({m.filename for m in members}) != len(members):
-                raise ValueError("two members have the same name")
-            if sum(m.compress_size for m in members) > path.stat().st_size:
-                raise ValueError("its members overlap")
-            for member in members:
+            for member in plain_members(archive, path.stat().st_size):
                 name = member.filename.removesuffix(".npy")
                 if name == member.filename:
                     skipped[name] = "a member that is no .npy"
@@ -177,7 +173,7 @@ def _json(path: Path) -> Content:
     def constant(name: str) -> float:
         return float(name.replace("Infinity", "inf"))
 
-    decoder = json.JSONDecoder(parse_constant=constant, object_pairs_hook=_once)
+    decoder = json.JSONDecoder(parse_constant=constant, object_pairs_hook=strict.once)
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".jsonl":
@@ -188,15 +184,6 @@ def _json(path: Path) -> Content:
         return Content(*_flattened(document, len(text)))
     except (ValueError, RecursionError, OSError) as error:
         raise damaged(path, error) from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a key that stands twice nobody knows which value counts."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n]))
-        raise ValueError(f"an object has the key {twice[:60]!r} twice")
-    return found
 
 
 def _named(rows: list[Any]) -> Any:

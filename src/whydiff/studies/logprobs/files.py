@@ -54,9 +54,9 @@ def read(side: Side, given: Given | None = None, name: str = "") -> Log:
         )
     try:
         fields, columns = _READERS[path.suffix.lower()](path, given or {})
+        return from_columns(str(path), fields, columns)  # where a row may hold what its column does not
     except DAMAGE as error:
         raise damaged(path, error) from error
-    return from_columns(str(path), fields, columns)
 
 
 def _in_memory(values: Any) -> Column:
@@ -68,7 +68,7 @@ def _in_memory(values: Any) -> Column:
 
 def _array(values: np.ndarray[Any, Any]) -> Column:
     if values.ndim < 2:
-        return Column(values)
+        return Column(values.reshape(-1))
     return Column(values.reshape(-1), np.full(len(values), values[0].size if len(values) else 0, np.int64))
 
 

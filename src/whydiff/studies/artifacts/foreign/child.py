@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from whydiff.capturing.store.layout import size_on_disk
 from whydiff.errors import one_line
 from whydiff.studies.artifacts.foreign.out import Out
 
@@ -38,7 +39,8 @@ def main() -> int:
 def carried_out(kind: str, path: Path, numbers: Path, document: Path) -> None:
     """Read one file in this process, which stays within the limits from here on."""
     reader = importlib.import_module(f"{_READERS}{kind}")
-    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    size = sum(map(size_on_disk, files))
     _bound(size, numbers)
     with open(numbers, "wb") as file:
         out = Out(file)

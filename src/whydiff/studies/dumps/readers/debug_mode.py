@@ -18,7 +18,7 @@ from whydiff.studies.dumps.records import Dump, Entry, Role
 _LINE = re.compile(r"^(?P<indent> *)(?P<name>[\w.]+(?:::[\w.]+)?)\((?P<arguments>.*)$")
 _MODULE = re.compile(r"^(?P<indent> *)\[nn\.Mod\] (?P<name>\S+)$")
 _TYPE = re.compile(r"t(?:\$\d+)?: (?P<spec>\w+\[[\d, ]*\])")
-_LOG = re.compile(r"  # (?P<log>\{.*\})$")
+_LOG = "  # {"
 _ENDS = frozenset({".txt", ".log", ".debugmode"})
 _HEAD = 1 << 16
 
@@ -77,12 +77,12 @@ def _entries(lines: list[str]) -> Iterator[Entry]:
 
 def _values(text: str) -> Iterator[tuple[Role, str, str, float | str | None]]:
     """(role, part, dtype and shape, hash) of every tensor of a call."""
-    log = _LOG.search(text)
+    before, log, after = text.partition(_LOG)
     hashes: dict[str, Any] = {}
-    if log:
-        text = text[: log.start()]
+    if log and after.endswith("}"):
+        text = before
         try:
-            found = ast.literal_eval(re.sub(r"\b(nan|-?inf)\b", r"'\1'", log["log"]))
+            found = ast.literal_eval(re.sub(r"\b(nan|-?inf)\b", r"'\1'", f"{{{after}"))
             hashes = found if isinstance(found, dict) else {}
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             hashes = {}

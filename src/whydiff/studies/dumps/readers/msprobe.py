@@ -15,7 +15,7 @@ from typing import Any
 
 from whydiff.errors import TraceFormatError
 from whydiff.studies.artifacts.sources import Stored
-from whydiff.studies.dumps.readers.files import Skipped, counted, document, inside, natural, only_tensor, tensors
+from whydiff.studies.dumps.readers.files import Skipped, counted, document, inside, named, natural, only_tensor, tensors
 from whydiff.studies.dumps.records import Dump, Entry, Role
 
 _INDEX = "dump.json"
@@ -35,14 +35,14 @@ _PROCESS = re.compile(r"proc\d+")
 
 def recognised(place: Path) -> bool:
     """Whether msprobe wrote it."""
-    return place.is_dir() and next(place.rglob(_INDEX), None) is not None
+    return place.is_dir() and next(named(place, _INDEX), None) is not None
 
 
 def read(place: Path) -> Dump:
     """The entries of every step and rank below a folder."""
     skipped: Skipped = {}
     entries: list[Entry] = []
-    for index in sorted(place.rglob(_INDEX), key=lambda path: natural(str(path))):
+    for index in sorted(named(place, _INDEX), key=lambda path: natural(str(path))):
         held = document(index)
         data = held.get("data") if isinstance(held, dict) else None
         if not isinstance(data, dict):

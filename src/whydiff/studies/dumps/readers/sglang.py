@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from whydiff.studies.dumps.readers.files import Skipped, content, counted, natural
+from whydiff.studies.dumps.readers.files import Skipped, content, counted, named, natural
 from whydiff.studies.dumps.records import Dump, Entry, Role
 
 _JOIN = "___"
@@ -18,14 +18,14 @@ _OWN = ("name", "rank", "dump_index", "recompute_status", "duplicate_index")
 
 def recognised(place: Path) -> bool:
     """Whether SGLang's dumper wrote it."""
-    return place.is_dir() and any(_tags(path) for path in place.rglob("*.pt"))
+    return place.is_dir() and any(_tags(path) for path in named(place, "*.pt"))
 
 
 def read(place: Path) -> Dump:
     """The entries, in the order in which they were dumped."""
     skipped: Skipped = {}
-    found = [(tags, path) for path in place.rglob("*.pt") if (tags := _tags(path))]
-    found.sort(key=lambda one: (int(one[0]["dump_index"]), natural(one[0].get("rank", ""))))
+    found = [(tags, path) for path in named(place, "*.pt") if (tags := _tags(path))]
+    found.sort(key=lambda one: (natural(one[0]["dump_index"]), natural(one[0].get("rank", ""))))
     entries = []
     calls: dict[tuple[str, ...], int] = {}
     for order, (tags, path) in enumerate(found):
@@ -59,7 +59,8 @@ def read(place: Path) -> Dump:
 def _tags(path: Path) -> dict[str, str]:
     pairs = [word.partition("=") for word in path.name.removesuffix(".pt").split(_JOIN)]
     tags = {key: value for key, equals, value in pairs if equals}
-    right = len(tags) == len(pairs) and "name" in tags and tags.get("dump_index", "").isdigit()
+    number = tags.get("dump_index", "")
+    right = len(tags) == len(pairs) and "name" in tags and number.isascii() and number.isdigit()
     return tags if right else {}
 
 

@@ -51,7 +51,8 @@ def read(place: Path) -> Dump:
 def _index(place: Path) -> Path | None:
     if place.is_file():
         return place if place.name.endswith((_FULL, _SUMMARY)) else None
-    return next((path for end in (_FULL, _SUMMARY) for path in sorted(place.glob(f"*{end}"))), None)
+    found = (path for end in (_FULL, _SUMMARY) for path in sorted(place.glob(f"*{end}")))
+    return next((path for path in found if path.is_file()), None)
 
 
 def _entries(tree: dict[str, Any], folder: Path, skipped: Skipped) -> Iterator[Entry]:
@@ -61,7 +62,8 @@ def _entries(tree: dict[str, Any], folder: Path, skipped: Skipped) -> Iterator[E
     stack: list[tuple[dict[str, Any], int, str, bool]] = [(tree, 0, "", True)]
     while stack:
         node, depth, op, enters = stack.pop()
-        if depth > _DEEPEST or not isinstance(node, dict):
+        children = (node.get("children") or []) if isinstance(node, dict) else None
+        if depth > _DEEPEST or not isinstance(children, list):
             raise TraceFormatError(
                 "A tree of calls is damaged.", where=str(folder), expected=f"{_DEEPEST} levels at most"
             )
@@ -71,7 +73,7 @@ def _entries(tree: dict[str, Any], folder: Path, skipped: Skipped) -> Iterator[E
             calls[path] = calls.get(path, -1) + 1
             op = f"#{calls[path]}" if calls[path] else ""
             stack.append((node, depth, op, False))
-            stack += [(child, depth + 1, "", True) for child in reversed(node.get("children") or [])]
+            stack += [(child, depth + 1, "", True) for child in reversed(children)]
         key, role = _ROLES[not enters]
         for part, held in tensors(node.get(key)):
             order += 1
