@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from whydiff.capturing.store import layout, open_trace
+from whydiff.errors import TraceFormatError
 
 GUARD = """
 import sys, pickle, _pickle
@@ -78,3 +82,19 @@ def test_the_guard_notices_a_framework(saved: Path, tmp_path: Path) -> None:
 def test_the_guard_notices_unpickling(action: str, tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     assert run(action, tmp_path / "objects.npy") == (3, "UNPICKLED\n")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "events.jsonl", "exchanges.jsonl"])
+def test_a_large_hole_is_not_read(name: str, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs whoever makes it nothing; text has none."""
+    monkeypatch.setattr(layout, "MAYBE_HOLE", 100)
+    with open_trace(saved) as trace:
+        assert len(trace.calls) == 4 and trace.exchanges == ()
+    shutil.copytree(saved, saved.parent / "other")
+    place = saved.parent / "other" / name
+    place.touch()
+    os.truncate(place, 1 << 24)
+    if layout.size_on_disk(place) > 1 << 20:
+        pytest.skip("this file system has no holes")
+    with pytest.raises(TraceFormatError, match="has a hole"):
+        _ = open_trace(saved.parent / "other").exchanges

@@ -34,6 +34,11 @@ def msprobe(folder: Path, output: str, name: str = "Module.a.Linear.forward.0") 
     return folder
 
 
+def saved(path: Path, *names: str) -> None:
+    arrays: dict[str, Any] = dict.fromkeys(names, np.ones(2))
+    np.savez(path, **arrays)
+
+
 PIPES = ["dump.json", "x_debug_tree_SUMMARY.json", "name=a___dump_index=0.pt", "a.npy"]
 
 
@@ -78,7 +83,7 @@ def test_children_that_are_no_modules(children: Any, tmp_path: Path) -> None:
 
 
 def test_digits_of_other_scripts_and_numbers_of_any_length_are_names(tmp_path: Path) -> None:
-    np.savez(tmp_path / "²", **{"9" * 5000: np.ones(2), "٣": np.ones(2), "2": np.ones(2)})
+    saved(tmp_path / "²", "9" * 5000, "٣", "2")
     torch.save(torch.ones(2), tmp_path / "name=a___dump_index=².pt")
     found = read_dump(tmp_path)
     assert found.tool == "a folder of tensors" and len(found.entries) == 3
@@ -108,5 +113,5 @@ def test_a_long_line_costs_its_length(line: str, tmp_path: Path) -> None:
 
 
 def test_a_long_name_of_a_tensor_costs_its_length(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", **{"out" * 20_000 + "!": np.ones(2), "out" * 1000 + "!": np.ones(2)})
+    saved(tmp_path / "x.npz", "out" * 20_000 + "!", "out" * 1000 + "!")
     assert len(read_dump(tmp_path).entries) == 1

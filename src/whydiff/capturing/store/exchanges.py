@@ -9,7 +9,7 @@ from pathlib import Path
 
 from whydiff.capturing.store.decode import IndexDecoder, read_lines
 from whydiff.capturing.store.encode import IndexEncoder
-from whydiff.capturing.store.layout import EXCHANGES, regular_file
+from whydiff.capturing.store.layout import EXCHANGES, read_text_file, regular_file
 from whydiff.records import Call, Collective
 
 
@@ -39,5 +39,5 @@ def read_exchanges(root: Path, calls: Sequence[Call]) -> tuple[Call, ...]:
         return tuple(call for call in calls if Collective.of(call.arguments) is not None)
     file = regular_file(root, EXCHANGES)
     index = IndexDecoder()
-    read_lines(index, file.read_bytes(), file)
+    read_lines(index, read_text_file(file), file)
     return tuple(index.calls)

@@ -20,6 +20,8 @@ EXCHANGES = "exchanges.jsonl"
 TEMPORARY = ".tmp"
 SHARD_BYTES = 256 * 2**20
 """A payload shard is closed when it would grow beyond this many bytes (and at every step end)."""
+MAYBE_HOLE = 1 << 26
+"""Bytes of a file of text that is read without asking whether all of them are there."""
 RESERVE = 1 << 16
 """Bytes that a capture holds back on a disk, for the manifest of a trace that ends because the disk is full."""
 
@@ -79,6 +81,40 @@ def regular_file(root: Path, name: str, next_step: str = COPY_AGAIN) -> Path:
             next_step=next_step,
         )
     return resolved
+
+
+def read_text_file(path: Path) -> bytes:
+    """The whole of a manifest or an index.
+
+    Raises:
+        TraceFormatError: a hole makes it large (no text has one), it does not fit into memory, or it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= MAYBE_HOLE or _first_hole(file.fileno(), size) == size:
+                return file.read()
+    except (OSError, MemoryError) as error:
+        raise TraceFormatError(
+            "A file of the trace cannot be read.", where=str(path), actual=str(error) or "out of memory"
+        ) from error
+    raise TraceFormatError(
+        "A file of the trace has a hole.",
+        where=str(path),
+        actual=f"{size} bytes, {size_on_disk(path)} on disk",
+        expected="text from its beginning to its end",
+        next_step=COPY_AGAIN,
+    )
+
+
+def _first_hole(file: int, size: int) -> int:
+    """Where nothing is on disk; the size if that is nowhere, or if the system does not tell."""
+    try:
+        return min(os.lseek(file, 0, os.SEEK_HOLE), size)
+    except (AttributeError, OSError):
+        return size
+    finally:
+        os.lseek(file, 0, os.SEEK_SET)
 
 
 def size_on_disk(path: Path) -> int:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from whydiff.capturing.store import strict
-from whydiff.capturing.store.layout import COPY_AGAIN, FORMAT, MANIFEST, NOT_A_TRACE, regular_file, replace_file
+from whydiff.capturing.store.layout import (
+    COPY_AGAIN,
+    FORMAT,
+    MANIFEST,
+    NOT_A_TRACE,
+    read_text_file,
+    regular_file,
+    replace_file,
+)
 from whydiff.capturing.store.outputs import decoded, encoded
 from whydiff.errors import TraceFormatError, TraceVersionError
 from whydiff.records import SCHEMA_VERSION, Environment, Hole, HoleKind, ObserverCheck, Output
@@ -115,9 +123,9 @@ def read_manifest(root: Path) -> Manifest:
     """
     path = regular_file(root, MANIFEST, NOT_A_TRACE)
     try:
-        raw = path.read_bytes()
+        raw = read_text_file(path)
         found = strict.decode(raw.decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise TraceFormatError(
             "The manifest of a trace is damaged.",
             where=str(path),

@@ -18,7 +18,16 @@ from whydiff.capturing.store.check import check_references
 from whydiff.capturing.store.decode import IndexDecoder, Mark, Stored, read_lines
 from whydiff.capturing.store.dtypes import NATIVE, TAGS, saved_shape
 from whydiff.capturing.store.exchanges import read_exchanges
-from whydiff.capturing.store.layout import COPY_AGAIN, INDEX, MANIFEST, regular_file, shard_name, size_on_disk, trace_directory
+from whydiff.capturing.store.layout import (
+    COPY_AGAIN,
+    INDEX,
+    MANIFEST,
+    read_text_file,
+    regular_file,
+    shard_name,
+    size_on_disk,
+    trace_directory,
+)
 from whydiff.capturing.store.manifest import Manifest, read_manifest
 from whydiff.capturing.store.own import is_own
 from whydiff.capturing.store.remote import fetch, is_url
@@ -279,11 +288,7 @@ def open_trace(path: str | os.PathLike[str], *, trust: bool = False, limits: Lim
     root = trace_directory(_lone_part(path))
     manifest = read_manifest(root)
     file = regular_file(root, INDEX)
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise TraceFormatError("The index cannot be read.", where=str(file), actual=str(error)) from error
-    index, torn = _read_index(data, file, manifest)
+    index, torn = _read_index(read_text_file(file), file, manifest)
     note = manifest.note
     if not manifest.closed:
         note = "; ".join(part for part in (note, _cut(index, torn)) if part)

@@ -170,7 +170,9 @@ def plain_members(archive: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]:
     members = archive.infolist()
     other = [m for m in members if m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
     if other:
-        raise ValueError(f"{other[0].filename[:60]!r} is packed by method {other[0].compress_type}, as numpy never does")
+        raise ValueError(
+            f"{other[0].filename[:60]!r} is packed by method {other[0].compress_type}, as numpy never does"
+        )
     if len({member.filename for member in members}) != len(members):
         raise ValueError("two members have the same name")
     if sum(member.compress_size for member in members) > size:

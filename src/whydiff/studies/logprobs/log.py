@@ -105,7 +105,7 @@ def from_columns(source: str, fields: Fields, columns: Mapping[str, Column]) -> 
     lengths = columns["logprobs"].lengths
     assert lengths is not None
     rows = len(lengths)
-    values = _floats(columns["logprobs"].values, source)
+    values = _sizes(columns["logprobs"].values, source)
     tokens = columns.get("tokens")
     given = tokens is not None and tokens.lengths is not None
     read = _tokens(_fitted(tokens, lengths, source)) if tokens is not None and given else None
@@ -129,7 +129,7 @@ def from_columns(source: str, fields: Fields, columns: Mapping[str, Column]) -> 
         masked=int((~counts).sum()),
         step=_per_row(columns.get("step"), rows),
         worker=_per_row(columns.get("worker"), rows),
-        entropy=_floats(entropy.values, source)[kept] if fits and entropy is not None else None,
+        entropy=_sizes(entropy.values, source)[kept] if fits and entropy is not None else None,
     )
 
 
@@ -236,6 +236,13 @@ def _floats(values: Any, source: str) -> Array:
             actual=str(error)[:200],
             next_step="name another field: --field logprobs=NAME",
         ) from error
+
+
+def _sizes(values: Any, source: str) -> Array:
+    """Floats whose squares and sums are floats too: what no float32 holds (a mask's lowest float64) is infinite."""
+    found = _floats(values, source)
+    beyond = np.abs(found) > np.finfo(np.float32).max
+    return np.where(beyond, np.copysign(np.inf, found), found) if beyond.any() else found
 
 
 def _tokens(values: Any) -> Array:

@@ -226,7 +226,7 @@ def _pairs(reference: Log, candidate: Log, tokens: tuple[Array, Array], partner:
     codes: dict[Any, int] = {}
     coded = None if worker is None else np.array([codes.setdefault(name, len(codes)) for name in worker], np.int64)
     step = _of_either(reference.step, candidate.step, partner)
-    numbers = None if step is None else np.array([s if isinstance(s, int | float) else np.nan for s in step], float)
+    numbers = None if step is None else np.array([s if _is_step(s) else np.nan for s in step], float)
     return Pairs(
         reference=reference.logprobs[a],
         candidate=candidate.logprobs[b],
@@ -239,6 +239,11 @@ def _pairs(reference: Log, candidate: Log, tokens: tuple[Array, Array], partner:
         workers=tuple(codes),
         entropy=None if reference.entropy is None else reference.entropy[a],
     )
+
+
+def _is_step(value: Any) -> bool:
+    """Whether it is a number that some counter has."""
+    return isinstance(value, int | float) and abs(value) < 1 << 63
 
 
 def _of_either(ours: tuple[Any, ...] | None, theirs: tuple[Any, ...] | None, partner: Array) -> list[Any] | None:

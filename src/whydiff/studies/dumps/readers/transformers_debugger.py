@@ -59,10 +59,10 @@ def _entries(tree: dict[str, Any], folder: Path, skipped: Skipped) -> Iterator[E
     """Inputs when a module is entered, outputs when it is left."""
     order = 0
     calls: dict[str, int] = {}
-    stack: list[tuple[dict[str, Any], int, str, bool]] = [(tree, 0, "", True)]
+    stack: list[tuple[Any, int, str, bool]] = [(tree, 0, "", True)]
     while stack:
         node, depth, op, enters = stack.pop()
-        children = (node.get("children") or []) if isinstance(node, dict) else None
+        children: Any = node.get("children") or [] if isinstance(node, dict) else None
         if depth > _DEEPEST or not isinstance(children, list):
             raise TraceFormatError(
                 "A tree of calls is damaged.", where=str(folder), expected=f"{_DEEPEST} levels at most"
