@@ -64,10 +64,11 @@ def _kept(copied: bool) -> Any:
     [(_clipped(True), _clipped(False)), (_moved(True, 4.0), _moved(False, 4.0))],
     ids=["clipping", "clamping"],
 )
-def test_a_factor_in_place_at_another_point_is_two_factors(reference: Any, candidate: Any) -> None:
+def test_a_factor_in_place_at_another_point_is_one_step_that_is_moved(reference: Any, candidate: Any) -> None:
     found = whydiff.compare(reference, candidate)
     assert found.verdict is Verdict.SEMANTIC
-    assert [(cause.code, cause.status) for cause in found.causes] == [("FO003", "confirmed")] * 2
+    assert [(cause.code, cause.status) for cause in found.causes] == [("FO008", "confirmed")]
+    assert "at another place" in found.causes[0].says
 
 
 def test_a_factor_of_one_at_another_point_changes_nothing() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._elsewhere import at_another_place
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
@@ -58,7 +59,7 @@ class ScaleDiffers(CauseRule):
 
     def explain(self, view: View) -> Finding | None:
         """The factor between both sides, if there is one."""
-        if view.one_function:
+        if view.one_function or at_another_place(view):
             return None
         for accepted in view.seen.result.hypotheses:
             if accepted.codes == ("other-attention-scale",):
@@ -115,13 +116,14 @@ class ScaleDiffers(CauseRule):
         return lambda: run(0.25), lambda: run(0.2)
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """Factors that the program takes from its own numbers: another statistic is why they differ."""
+        """Factors that the program takes from its own numbers (another statistic is why they differ); one that is moved."""
         import torch
 
         torch.manual_seed(0)
         x, head = torch.randn(4, 8) * torch.arange(1.0, 5.0)[:, None], torch.randn(8, 4)
         yield (lambda: x / float(x.abs().max()) @ head), (lambda: x / float(x.abs().mean()) @ head)
         yield (lambda: x / x.abs().max() @ head), (lambda: x / x[0].abs().max() @ head)
+        yield (lambda: (x * 4).clamp(-1, 1) @ head), (lambda: x.clamp(-1, 1) * 4 @ head)
 
 
 def _spoken(factor: float) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._elsewhere import at_another_place, by_another_op
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance, out_of_range
 from whydiff.explain.causes._state import converts_other_state, listed
 from whydiff.explain.causes._switched import causes_of_switches
@@ -39,7 +40,8 @@ class StepLeftOut(CauseRule):
         of another value of the run, or c·tanh(x / c).
 
     Look-alikes:
-        FO003 if the ops multiply by one constant; FO001 if they are a known activation; IN003 if they hide keys
+        FO008 if the other side carries the step out at another place, or another op in its stead; FO003 if the ops
+        multiply by one constant; FO001 if they are a known activation; IN003 if they hide keys
         from a softmax; MD001 and MD002 if they draw random numbers. Where a setting switches them off, both
         are said: the step, and the setting.
 
@@ -74,6 +76,8 @@ class StepLeftOut(CauseRule):
         calls = view.seen.calls[side]
         trace = (view.case.reference, view.case.candidate)[side]
         if any(draws(trace, call) for call in calls) or not (view.other_function or _keeps_in_range(view, calls)):
+            return None
+        if at_another_place(view) or by_another_op(view):
             return None
         if converts_other_state(view.case, side, calls):  # the tensor's values are the difference, not the step
             return None
@@ -120,7 +124,7 @@ class StepLeftOut(CauseRule):
         return lambda: run(True), lambda: run(False)
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """The step's input is not what the other side takes (twice); the step is carried out, in another place."""
+        """The step's input is not what the other side takes; the step is carried out, at another place or by another op."""
         import torch
         from torch.nn.functional import gelu, layer_norm
 
@@ -135,8 +139,22 @@ class StepLeftOut(CauseRule):
             h = torch.tanh(x)
             return layer_norm(h, (8,)) @ w if first else layer_norm(h @ w, (8,))
 
+        def unscaled(first: bool) -> Any:
+            h = x @ w
+            h = h.div_(8) if first else h
+            h = h * (1 / h.norm()).clamp(max=1)
+            return (h if first else h.div_(8)) @ w
+
+        def turned(halves: bool) -> Any:
+            h, f = x @ w, torch.arange(4.0)
+            if halves:
+                return h * torch.cat([f, f]).cos() + torch.cat([-h[:, 4:], h[:, :4]], -1) * torch.cat([f, f]).sin()
+            pairs = torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(-2)
+            return h * f.repeat_interleave(2).cos() + pairs * f.repeat_interleave(2).sin()
+
         yield (lambda: other(False)), (lambda: other(True))
-        yield (lambda: moved(True)), (lambda: moved(False))
+        for one in (moved, unscaled, turned):
+            yield (lambda one=one: one(True)), (lambda one=one: one(False))
         yield (lambda: x * torch.tensor(6.6332496)), (lambda: x * torch.tensor(6.5, dtype=torch.bfloat16).float())
 
 
@@ -165,7 +183,7 @@ def what_it_does(view: View, side: int) -> str:
         if np.isfinite(made).all() and distance(y, made) <= _LEVEL:
             return text
     added = y - x
-    if distance(np.broadcast_to(added.reshape(-1, x.shape[-1])[0], x.shape), added) <= _LEVEL:
+    if x.size > x.shape[-1] and distance(np.broadcast_to(added.reshape(-1, x.shape[-1])[0], x.shape), added) <= _LEVEL:
         return f"adds one vector of {x.shape[-1]} numbers to every row"
     for operation in view.seen.operations:
         for read in operation.reads:

@@ -10,6 +10,7 @@ import numpy as np
 from whydiff.explain.arguments import ABSENT, as_value, differing_arguments, one_overload
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
+from whydiff.explain.causes._elsewhere import at_another_place, by_another_op
 from whydiff.explain.causes._explained import Finding, View, causes_of, grouped, unjudged
 from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import listed
@@ -27,7 +28,8 @@ class FormulaDiffers(CauseRule):
     What it detects:
         An op that is given another argument in the code (a softmax over another axis, another slope, another
         correction), or ops in whose place the other side has other ones: a sigmoid for a softmax, a maximum for
-        a mean, an epsilon outside the root.
+        a mean, an epsilon outside the root. Or a step that both sides carry out, at different places: gradients
+        that are clipped before and after they are unscaled.
 
     Why it happens:
         A formula is written down from memory or from another paper, a default of a function is taken for what
@@ -52,8 +54,8 @@ class FormulaDiffers(CauseRule):
 
     How it is verified:
         By replay: the candidate's op gets the reference's argument (``set-argument``), or the reference's ops
-        work on the candidate's inputs (``replace-op``); the outputs must become equal bit for bit. A setting that
-        switches to other ops is set back (``set-scalar``).
+        work on the candidate's inputs (``replace-op``), or the step is moved (``insert-step``, ``remove-step``); the
+        outputs must become equal bit for bit. A setting that switches to other ops is set back (``set-scalar``).
 
     References:
         Vaswani et al., Attention Is All You Need, arXiv:1706.03762, section 3.2.1 (the softmax is over keys).
@@ -66,7 +68,10 @@ class FormulaDiffers(CauseRule):
     yields_to = ("FO006", "FO007")
 
     def explain(self, view: View) -> Finding | None:
-        """Another argument, or other ops."""
+        """Another argument, or other ops; or the same ops at another place."""
+        moved = self._elsewhere(view)
+        if moved is not None:
+            return moved
         if view.origin.kind not in _KINDS or not _computes_otherwise(view):
             return None
         text, key = _arguments(view) if view.single is not None else _ops(view.seen.calls)
@@ -88,6 +93,33 @@ class FormulaDiffers(CauseRule):
             },
         )
         return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), away, {"text": text}, general=True)
+
+    def _elsewhere(self, view: View) -> Finding | None:
+        """A step of one side alone that the other carries out too: at another place, or by another op."""
+        found, other = at_another_place(view), by_another_op(view)
+        calls = view.seen.calls[0] or view.seen.calls[1]
+        if not (found or other) or not view.other_function or any(call.rng for call in calls):
+            return None
+        side = int(bool(view.seen.calls[1]))
+        if other is not None and not found:
+            return self._finding(view, *_ops([one] for one in (other[::-1] if side else other)), view.replace_op())
+        ops = listed(call.site.op for call in calls)
+        names = ("candidate", "reference") if side else ("reference", "candidate")
+        evidence = Evidence(
+            f"the {names[0]} carries out {ops} at {calls[-1].site}, the {names[1]} at {found[-1].site}"
+            + (f" (in float64 the values lie {view.apart:.2g} of their size apart)" if np.isfinite(view.apart) else ""),
+            {names[0]: [str(call.site) for call in calls], names[1]: [str(call.site) for call in found]},
+        )
+        return Finding(
+            self.code,
+            ("place", ops),
+            Verdict.SEMANTIC,
+            (evidence,),
+            view.exchange_step(),
+            {"ops": ops},
+            general=True,
+            says=f"the candidate carries out {ops} at another place than the reference",
+        )
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of arguments or of lists of ops, and per setting that exchanges ops for others."""
@@ -243,6 +275,11 @@ def _ops(calls: Any) -> tuple[str, Any]:
 
 
 def _remedy(finding: Finding) -> Remedy:
+    if "ops" in finding.facts:
+        return Remedy(
+            f"Carry out {finding.facts['ops']} at the same place on both sides: both have it, so it is moved, not added. "
+            "The right place is the one that the weights were trained with, or that the paper names."
+        )
     return Remedy(f"Compute the same formula on both sides: {finding.facts['text']}.")
 
 

@@ -1,0 +1,146 @@
+"""A step of one side alone that the other side carries out too: at another place, or by another op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from whydiff.capturing.adapters import for_framework
+from whydiff.explain.case import Case
+from whydiff.explain.causes._looks import one_value
+from whydiff.explain.causes._state import remember
+from whydiff.explain.causes._view import View
+from whydiff.records import Call, Event, Trace
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Both programs, seen from the side that carries out a step.
+
+    Attributes:
+        case: the pair of runs.
+        side: 0 if the step is the reference's.
+        partner: call of this side → its counterpart on the other.
+        own, others: compute calls without a counterpart.
+    """
+
+    case: Case
+    side: int
+    partner: Mapping[int, int]
+    own: Sequence[Call]
+    others: Sequence[Call]
+
+    @property
+    def traces(self) -> tuple[Trace, Trace]:
+        """Of this side, and of the other."""
+        both = (self.case.reference, self.case.candidate)
+        return (both[1], both[0]) if self.side else both
+
+    def one(self, mine: Event, theirs: Event, known: Mapping[int, int]) -> bool:
+        """Whether two reads look at values that correspond."""
+        if mine.producer >= 0 or theirs.producer >= 0:
+            at = known.get(mine.producer, self.partner.get(mine.producer))
+            return at is not None and at == theirs.producer
+        return one_value(self.case, *((theirs, mine) if self.side else (mine, theirs)))
+
+    def same(self, call: Call, other: Call) -> bool:
+        """Whether two calls are of one function."""
+        ours, theirs = self.traces
+        return for_framework(ours.framework).function(call.site.op) == for_framework(theirs.framework).function(
+            other.site.op
+        )
+
+    def shared(self, call: Call, other: Call, known: Mapping[int, int]) -> int:
+        """How many of the values that two calls read correspond."""
+        if len(call.reads) != len(other.reads):
+            return -1
+        return sum(self.one(mine, theirs, known) for mine, theirs in zip(call.reads, other.reads, strict=True))
+
+    def alike(self, call: Call, other: Call, known: Mapping[int, int]) -> bool:
+        """Whether two calls do one thing to two values: the same function, arguments and other operands."""
+        if not self.same(call, other) or call.arguments != other.arguments:
+            return False
+        return self.shared(call, other, known) >= len(call.reads) - 1
+
+
+def at_another_place(view: View) -> tuple[Call, ...]:
+    """The other side's calls, without counterparts, that do the same to a value before or after; empty: there are none.
+
+    Not where one side has more such calls than the other: then one of them is left out.
+    """
+    here = _sides(view)
+    if here is None:
+        return ()
+    calls, found, known = view.seen.calls[here.side], list[Call](), dict[int, int]()
+    inside = {call.index for call in calls}
+    for call in calls:
+        alike = [one for one in here.others if one not in found and here.alike(call, one, known)]
+        if not alike or not (inside & {event.producer for event in call.reads} or _as_often(here, call)):
+            return ()
+        found.append(max(alike, key=lambda one: here.shared(call, one, known)))
+        known[call.index] = found[-1].index
+    end = view.seen.results[1 - here.side]
+    return tuple(found) if {call.index for call in found} & _on_the_way(here.traces[1], end) else ()
+
+
+def by_another_op(view: View) -> tuple[Call, Call] | None:
+    """A call of the step, and the other side's, without a counterpart, that makes something else of the same values."""
+    here = _sides(view)
+    if here is None:
+        return None
+    for call in view.seen.calls[here.side]:
+        if len({event.producer for event in call.reads}) < 2:  # one value may be taken up by many
+            continue
+        for other in here.others:
+            if not here.same(call, other) and here.shared(call, other, {}) == len(call.reads):
+                return call, other
+    return None
+
+
+def _sides(view: View) -> Sides | None:
+    """Seen from the side that has ops where the other one has none; None if that is no side, or both."""
+    counts = [len(calls) for calls in view.seen.calls]
+    if view.origin.kind != "region" or min(counts) or not max(counts):
+        return None
+    case, side = view.case, int(counts[1] > 0)
+    return remember(case, f"elsewhere {side}", lambda: _seen_from(case, side))
+
+
+def _seen_from(case: Case, side: int) -> Sides:
+    pairs = [(pair.reference, pair.candidate) for pair in case.alignment.pairs]
+    own, others = case.alignment.unpaired_reference, case.alignment.unpaired_candidate
+    traces = case.reference, case.candidate
+    if side:
+        pairs, own, others, traces = [(b, a) for a, b in pairs], others, own, traces[::-1]
+    return Sides(
+        case, side, dict(pairs), *(list(_computing(t, at)) for t, at in zip(traces, (own, others), strict=True))
+    )
+
+
+def _computing(trace: Trace, positions: Any) -> Iterator[Call]:
+    return (trace.calls[index] for index in sorted(positions) if trace.calls[index].kind == "compute")
+
+
+def _as_often(here: Sides, call: Call) -> bool:
+    """Whether both sides carry out as many such calls: else one of them is left out, wherever the others are."""
+    like = [one for one in here.others if here.alike(call, one, {})]
+    return len(like) == sum(any(here.alike(mine, one, {}) for one in like) for mine in here.own)
+
+
+def _on_the_way(trace: Trace, end: Event) -> set[int]:
+    """Calls that lead to a value, and those that something of it reaches."""
+    before, waiting = set[int](), [end.producer]
+    while waiting:
+        at = waiting.pop()
+        if at >= 0 and at not in before:
+            before.add(at)
+            waiting += [event.producer for event in trace.calls[at].reads if not event.overwritten]
+    after = {end.producer} if end.producer >= 0 else set[int]()
+    for call in trace.calls[max(end.producer, 0) :]:
+        if any(e.producer in after or (e.producer, e.storage) == (end.producer, end.storage) for e in call.reads):
+            after.add(call.index)
+    return before | after
+
+
+__all__ = ["at_another_place", "by_another_op"]
