@@ -43,8 +43,8 @@ from whydiff.locate.padding import ON_DISK, Runs, leave_out
 from whydiff.locate.pictures import Pictures
 from whydiff.numbers.comparison import same
 from whydiff.pair.align import align
-from whydiff.pair.align.ends import join_ends
 from whydiff.pair.axes import axes_of
+from whydiff.pair.scripts import with_ends
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Picture, Side, Trace, Verdict
 
 _Side = Run | DiskTrace | RankedTrace
@@ -152,7 +152,7 @@ def _compared(given: _Sides, options: Options) -> Diagnosis:
     strangers = [t for t in (ours, theirs) if isinstance(t, DiskTrace) and not t.trusted and not replayable(t)]
     if strangers and not all(isinstance(side, DiskTrace) for side in sides):
         rehearse((ours, theirs), options.told() | {"rows": None}, options.progress)
-    alignment = join_ends(align(ours, theirs, rename=options.rename), ours, theirs)
+    ours, theirs, alignment = with_ends(ours, theirs, align(ours, theirs, rename=options.rename))
     live = [None if isinstance(side, DiskTrace) else side for side in sides]
     try:
         local, notes = localize(ours, theirs, alignment, options.progress, options.rows, (live[0], live[1]))

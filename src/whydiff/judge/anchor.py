@@ -2,8 +2,8 @@
 
 The *anchor* of a live side is what it returned when it ran plainly, before anything else; of a trace, what was
 recorded. Where neither run returns anything (None is nothing), what each wrote last and never read stands for it. No verdict
-contradicts it. Of two scripts whose modules returned the same, what differs of what they came to afterwards (a loss, a
-weight, a number that Python was given) is an output too. The first rule of `RULES` that applies decides:
+contradicts it. Of two scripts, what they came to (a number that Python was given, the state as it was left, what nothing
+reads) is an output too: `whydiff.pair.scripts`. The first rule of `RULES` that applies decides:
 
 | rule | when | verdict |
 |---|---|---|
@@ -163,7 +163,7 @@ def other_structure(found: Anchor, inside: Inside) -> Judged:
     lone = found.having("lone")
     if not found.agree or not lone:
         return None
-    sides = _names(tuple(dict.fromkeys(one.only for one in lone)))
+    sides = _names(tuple(dict.fromkeys(one.comparison.only for one in lone)))
     return Verdict.INCOMPARABLE, (
         f"only the {sides} returned {_slots(lone)}; the other {len(found.compared)} outputs are bit-equal"
     )

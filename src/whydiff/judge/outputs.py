@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from whydiff.capturing.adapters import Role, for_framework
 from whydiff.locate.rows import Rows, compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.fingerprint import fingerprint_bytes
 from whydiff.numbers.metrics import as_reals, is_integer, values
 from whydiff.pair.lockstep import paired
 from whydiff.pair.replay import returns
+from whydiff.pair.scripts import gives, never_read, output_of, recorded_outputs
 from whydiff.pair.slices import Axis, counterparts
-from whydiff.records import Alignment, Comparison, Count, Event, Fingerprint, Output, Payload, Slot, Trace
+from whydiff.records import Alignment, Comparison, Count, Fingerprint, Output, Payload, Slot, Trace
 
 Found = Literal[
     "equal",
@@ -35,7 +35,6 @@ Found = Literal[
 _COUNTED: tuple[Found, ...] = ("equal", "values", "nan_bits", "dtype", "shape", "kind", "text")
 _NOTHING = type(None).__name__
 _WRITTEN = "neither side returned anything: the values that each computed last stand for it"
-_BESIDE = "what differs was made after the modules returned, and replays are compared by what modules return"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,6 @@ class Compared:
             ``undecided`` (fingerprints of different dtypes), ``left_out`` (holds no numbers, on both sides), ``nothing``
             (None on both sides: agreement about nothing).
         comparison: for the report.
-        only: the side that alone has it.
         numbers: both values, cut to what corresponds, where both are held.
         padding: how many rows were found to be padding, are not compared, and differ.
     """
@@ -57,7 +55,6 @@ class Compared:
     slot: Slot
     found: Found
     comparison: Comparison
-    only: Literal["", "reference", "candidate"] = ""
     numbers: tuple[Payload, Payload] | None = None
     padding: int = 0
 
@@ -69,12 +66,10 @@ class Anchor:
     Attributes:
         outputs: in the reference's order, then what only the candidate has.
         substitute: neither run returned anything; these are the values that were written last.
-        beside: the modules of two scripts returned the same; what differs was made of it afterwards.
     """
 
     outputs: tuple[Compared, ...] = ()
     substitute: bool = False
-    beside: bool = False
 
     def having(self, *found: Found) -> tuple[Compared, ...]:
         """Outputs of which one of these was found."""
@@ -106,8 +101,6 @@ class Anchor:
         ]
         if self.substitute:
             counts.append(Count("returned values", _WRITTEN, 1, code="nothing returned"))
-        if self.beside:
-            counts.append(Count("experiments", _BESIDE, 1, code="beside modules"))
         return tuple(counts)
 
     def comparisons(self) -> tuple[tuple[str, Comparison], ...]:
@@ -140,9 +133,7 @@ def anchor(
     renumbered = [
         replace(x, slot=Slot(numbers.get(x.slot.number, unknown + x.slot.number), x.slot.name)) for x in theirs
     ]
-    found = between(ours, renumbered, axes, rows)
-    beside = _beside_modules(reference, candidate, alignment) if found.agree else ()
-    return replace(found, outputs=(*found.outputs, *beside), beside=bool(beside))
+    return between(ours, renumbered, axes, rows)
 
 
 def between(
@@ -167,27 +158,6 @@ def _place(output: Output) -> tuple[int, str]:
     return output.slot.number, output.places or output.slot.name
 
 
-def recorded_outputs(trace: Trace) -> tuple[Output, ...]:
-    """What a run gave back; of a trace that does not record it, what its calls of kind ``return`` read."""
-    if trace.outputs is not None:
-        return tuple(trace.outputs)
-    number = returns(trace.calls)
-    return tuple(
-        _of_event(Slot(number[call.index], event.site.slot), event, trace)
-        for call in trace.calls
-        if call.kind == "return"
-        for event in call.reads
-    )
-
-
-def _of_event(slot: Slot, event: Event, trace: Trace) -> Output:
-    payload = trace.payload(event.payload) if event.payload else None
-    content = event.fingerprint if event.fingerprint and event.fingerprint.covers == "content" else None
-    if payload is None and content is None:
-        return Output(slot, "unreadable", "Tensor", text=event.skipped or "no fingerprint of its elements")
-    return Output(slot, "numbers", "Tensor", payload=payload, spec=event.spec, fingerprint=content)
-
-
 def _numbers(reference: Trace, candidate: Trace, alignment: Alignment) -> dict[int, int]:
     """Number of a candidate's return → number of the reference's return that it is paired with."""
     ours, theirs = returns(reference.calls), returns(candidate.calls)
@@ -198,7 +168,7 @@ def _numbers(reference: Trace, candidate: Trace, alignment: Alignment) -> dict[i
 
 def _ends(reference: Trace, candidate: Trace, alignment: Alignment) -> list[Compared]:
     """Values that neither run reads after it wrote them, by the calls that are paired."""
-    last = [_never_read(trace) for trace in (reference, candidate)]
+    last = [_last_made(trace) for trace in (reference, candidate)]
     found, done = [], [set[int](), set[int]()]
     for pair in alignment.pairs:
         ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
@@ -207,7 +177,7 @@ def _ends(reference: Trace, candidate: Trace, alignment: Alignment) -> list[Comp
                 continue
             if a.storage in last[0].get(ours.index, ()) and b.storage in last[1].get(theirs.index, ()):
                 slot = Slot(0, str(a.site))
-                outputs = _of_event(slot, a, reference), _of_event(slot, b, candidate)
+                outputs = output_of(slot, a, reference), output_of(slot, b, candidate)
                 found.append(_compared(slot, *outputs, (), {}))
                 done[0].add(ours.index)
                 done[1].add(theirs.index)
@@ -218,86 +188,17 @@ def _ends(reference: Trace, candidate: Trace, alignment: Alignment) -> list[Comp
     return found
 
 
-def _never_read(trace: Trace) -> dict[int, set[int]]:
+def _last_made(trace: Trace) -> dict[int, set[int]]:
     """Index of a call → storages that it writes and that go no further: nothing reads them, or Python does (``item``)."""
-    roles = for_framework(trace.framework).roles
-    open_now: dict[int, int] = {}
     found: dict[int, set[int]] = {}
-    for call in trace.calls:
-        for event in call.reads:
-            if call.kind == "compute" and not call.writes:
-                found.setdefault(event.producer, set()).add(event.storage)
-            elif call.kind != "view" and Role.SHAPE_ONLY not in roles(call.site.op):
-                open_now.pop(event.storage, None)
-        for event in call.writes:
-            if event.storage >= 0 and not (event.is_look or event.uninitialised):
-                open_now[event.storage] = call.index
-    for storage, index in open_now.items():
-        found.setdefault(index, set()).add(storage)
+    read_by_python = (event for call in trace.calls if gives(call) for event in call.reads)
+    for event in (*read_by_python, *never_read(trace).values()):
+        found.setdefault(event.producer, set()).add(event.storage)
     return found
 
 
-def _beside_modules(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[Compared, ...]:
-    """What two scripts, whose modules returned the same, came to afterwards and that differs.
-
-    That is what Python was given (``item``), the state as it was left, and what was made outside of modules and never read.
-    """
-    first, last = min(returns(reference.calls), default=0), len(reference.calls) - 1
-    if first >= last:  # a function: it ends with what it returns
-        return ()
-    state = {leaf.storage for leaf in reference.leaves if leaf.is_state}
-    mine = {str(e.site) for call in reference.calls[first:] for e in call.writes if not call.site.scope}
-    theirs = {str(event.site): event for call in reference.calls for event in call.writes}
-    apart: tuple[Found, ...] = ("values", "nan_bits", "dtype", "shape", "kind")
-    found = [
-        *_given_to_python(reference, candidate, alignment, first),
-        *_left_in_state(reference, candidate, alignment),
-        *(
-            one
-            for one in (_ends(reference, candidate, alignment) if mine else ())
-            if one.slot.name in mine and theirs[one.slot.name].storage not in state
-        ),
-    ]
-    return tuple(one for one in found if one.found in apart)
-
-
-def _given_to_python(reference: Trace, candidate: Trace, alignment: Alignment, first: int) -> Iterator[Compared]:
-    for pair in alignment.pairs:
-        ours, theirs = reference.calls[pair.reference], candidate.calls[pair.candidate]
-        if ours.kind == "compute" and ours.index > first and not ours.writes and not ours.site.scope:
-            for a, b in paired(ours, theirs, "reads"):
-                yield _of_events((a, b), str(ours.site), (reference, candidate))
-
-
-def _left_in_state(reference: Trace, candidate: Trace, alignment: Alignment) -> Iterator[Compared]:
-    """The state by its names; of modules that were made meanwhile, what ops read and an optimizer wrote last."""
-    mine, others = _last_written(reference), _last_written(candidate)
-    leaves = {alignment.rename(leaf.name): leaf for leaf in candidate.leaves if leaf.is_state}
-    held = {x.storage: (leaves[x.name].storage, x.name) for x in reference.leaves if x.is_state and x.name in leaves}
-    for pair in alignment.pairs:
-        calls = reference.calls[pair.reference], candidate.calls[pair.candidate]
-        for a, b in paired(*calls, "reads") if calls[0].site.phase == "forward" else ():
-            both = mine.get(a.storage), others.get(b.storage)
-            if all(one is not None and one.site.phase == "update" for one in both):
-                held.setdefault(a.storage, (b.storage, str(a.site)))
-    for storage, (other, name) in held.items():
-        if storage in mine and other in others:
-            yield _of_events((mine[storage], others[other]), name, (reference, candidate))
-
-
-def _last_written(trace: Trace) -> dict[int, Event]:
-    """Storage → what was written into it last."""
-    return {event.storage: event for call in trace.calls for event in call.writes if not event.is_look}
-
-
-def _of_events(events: tuple[Event, Event], name: str, traces: tuple[Trace, Trace]) -> Compared:
-    slot = Slot(0, name)
-    ours, theirs = (_of_event(slot, event, trace) for event, trace in zip(events, traces, strict=True))
-    return _compared(slot, ours, theirs, (), {})
-
-
 def _lone(slot: Slot, side: Literal["reference", "candidate"]) -> Compared:
-    return Compared(slot, "lone", Comparison("not_compared", f"only the {side} has it"), only=side)
+    return Compared(slot, "lone", Comparison("not_compared", f"only the {side} has it", only=side))
 
 
 def _compared(

@@ -139,12 +139,14 @@ class Comparison:
         reason: in words.
         measurements: every metric; none if the shapes differ or nothing was compared.
         other_shape: the two have other shapes, and no slice map between them.
+        only: the side that alone has it; empty: both have it, or nobody knows.
     """
 
     status: Literal["agrees", "differs", "not_compared"]
     reason: str = ""
     measurements: tuple[Measurement, ...] = ()
     other_shape: bool = False
+    only: Literal["", "reference", "candidate"] = ""
 
     def value(self, metric: str) -> float | None:
         """The number of one metric, or None if it was not measured."""
@@ -328,7 +330,7 @@ class Count:
             ``interrupted`` (what had not been done when the user stopped it), ``part`` (of outputs of which only a
             part was compared), ``not replayed`` (calls that could not be executed again), ``stages``
             (of a pipeline whose passes are not the reference's), ``nothing returned`` (by either side: what was written
-            last is compared instead), ``beside modules`` (scripts differ in what they made of what modules returned).
+            last is compared instead).
     """
 
     what: str
@@ -336,14 +338,5 @@ class Count:
     count: int
     examples: tuple[str, ...] = ()
     code: Literal[
-        "",
-        "no counterpart",
-        "flip",
-        "not lifted",
-        "interrupted",
-        "part",
-        "not replayed",
-        "stages",
-        "nothing returned",
-        "beside modules",
+        "", "no counterpart", "flip", "not lifted", "interrupted", "part", "not replayed", "stages", "nothing returned"
     ] = ""

@@ -21,8 +21,11 @@ def effect(diagnosis: Diagnosis) -> str:
     if not compared:
         return f"{NOTHING}, and no value could be compared" if returned_nothing(diagnosis) else "no output was compared"
     if not differing:
-        left = len(outputs) - len(compared)
-        aside = f"; {count(left, 'other')} could not be compared" if left else ""
+        lone = {side: sum(c.only == side for c in outputs) for side in ("reference", "candidate")}
+        asides = [f"only the {side} has {count(n, 'more', 'more')}" for side, n in lone.items() if n]
+        left = len(outputs) - len(compared) - sum(lone.values())
+        asides += [f"{count(left, 'other')} could not be compared"] if left else []
+        aside = "".join(f"; {one}" for one in asides)
         if returned_nothing(diagnosis):
             return f"{NOTHING}; of what each computed last, {_values(len(compared), 'is', 'are')} bit-equal{aside}"
         return f"none: {_all(len(compared))} bit-equal{where_compared(diagnosis)}{aside}"
@@ -31,6 +34,14 @@ def effect(diagnosis: Diagnosis) -> str:
     found = {m.metric: m for m in diagnosis.impact}
     parts = [_size(diagnosis, found, outputs, differing), *_special(differing), *_choices(found)]
     return "; ".join(part for part in parts if part)
+
+
+def has_more(diagnosis: Diagnosis) -> str:
+    """The sides that return something more, where all that both return is bit-equal; else empty."""
+    outputs = [comparison for _, comparison in diagnosis.outputs]
+    if not any(c.status == "agrees" for c in outputs) or any(c.status != "agrees" and not c.only for c in outputs):
+        return ""
+    return " and the ".join(dict.fromkeys(c.only for c in outputs if c.only))
 
 
 def where_compared(diagnosis: Diagnosis) -> str:

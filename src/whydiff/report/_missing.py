@@ -61,15 +61,6 @@ def _nothing_compared(diagnosis: Diagnosis) -> Missing | None:
     return Missing(what, f"return tensors, arrays or numbers on both sides, then {_AGAIN} again")
 
 
-def _beside(diagnosis: Diagnosis) -> Missing | None:
-    if not any(one.code == "beside modules" for one in diagnosis.not_compared):
-        return None
-    return Missing(
-        "what the modules return is bit-equal, what the scripts make of it is not",
-        f"whydiff training REF CAND, if they train; else {_AGAIN} two functions that return it",
-    )
-
-
 def _looking(diagnosis: Diagnosis) -> Missing | None:
     changed = [name for name, side in _sides(diagnosis) if side.observer.unchanged is False]
     if not changed:
@@ -126,7 +117,6 @@ _RULES: tuple[Callable[[Diagnosis], Missing | None], ...] = (
     _cut,
     _stages,
     _nothing_compared,
-    _beside,
     _looking,
     _unseen,
     _unread,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from whydiff.records import GENERATORS, Cause, Diagnosis, Experiment, Verdict
-from whydiff.report._effect import returned_nothing
+from whydiff.report._effect import has_more, returned_nothing
 from whydiff.report.words import clause, short
 
 _DONE = {"take_away": "undone in the candidate", "put_in": "done to the reference"}
@@ -11,7 +11,7 @@ _DONE = {"take_away": "undone in the candidate", "put_in": "done to the referenc
 
 def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     """Both directions of a proven cause; of others what was tried, or what stands in for it."""
-    if diagnosis.verdict is Verdict.IDENTICAL:
+    if diagnosis.verdict is Verdict.IDENTICAL or has_more(diagnosis):
         return _observed(diagnosis)
     if cause is not None and cause.status == "located":
         return _located(cause)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from whydiff.records import Cause, Diagnosis, Origin, Site, Verdict
-from whydiff.report._effect import NOTHING, cause_effect, effect, returned_nothing, where_compared
+from whydiff.report._effect import NOTHING, cause_effect, effect, has_more, returned_nothing, where_compared
 from whydiff.report._missing import missing
 from whydiff.report._proof import proof, tried
 from whydiff.report.words import clause, count, place, plain
@@ -162,6 +162,8 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
     verdict, standing, said = diagnosis.verdict, "", MEANING[diagnosis.verdict]
     if verdict is Verdict.INCONCLUSIVE:
         said = missing(diagnosis).what
+    elif verdict is Verdict.INCOMPARABLE and cause is None and has_more(diagnosis):
+        said = f"only the {has_more(diagnosis)} has more; what both come to is bit-equal"
     elif verdict is Verdict.IDENTICAL and returned_nothing(diagnosis):
         said = f"{NOTHING}; what each computed last is bit-equal"
     elif verdict is Verdict.IDENTICAL:
@@ -174,9 +176,12 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
 def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
     origins = diagnosis.origins
     places = list(dict.fromkeys(_anywhen(origin) for origin in origins))
-    if diagnosis.verdict is Verdict.IDENTICAL:
+    if diagnosis.verdict is Verdict.IDENTICAL or has_more(diagnosis):
         inside = count(len(places), "place differs", "places differ")
-        return f"nowhere in the outputs; {inside} inside, without effect on them" if origins else "nowhere"
+        nowhere = (
+            "nowhere in what both have" if has_more(diagnosis) else "nowhere in the outputs" if origins else "nowhere"
+        )
+        return f"{nowhere}; {inside} inside, without effect on them" if origins else nowhere
     named = cause.site if cause is not None and cause.status in STANDING else ""
     if not origins:
         if named:
@@ -216,6 +221,11 @@ def _fix(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if diagnosis.verdict is Verdict.ROUNDING and {"justified_rtol", "justified_atol"} <= found.keys():
         rtol, atol = (f"{found[f'justified_{name}']:.2g}" for name in ("rtol", "atol"))
         return f"accept it; rounding alone justifies rtol={rtol}, atol={atol} in a test"
+    if has_more(diagnosis):
+        more = ", ".join(dict.fromkeys(place(slot.partition("@")[0]) for slot, c in diagnosis.outputs if c.only))
+        return (
+            f"end both sides alike, then compare again; more is: {textwrap.shorten(more, _FIX // 2, placeholder=' …')}"
+        )
     return _ADVICE[diagnosis.verdict]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import tempfile
@@ -89,6 +90,13 @@ class DiskTrace:
     def watch(self, watched: Watched) -> None:
         """Tell of every call while it is executed."""
         self.watched = watched
+
+    def with_calls(self, calls: Sequence[Call], outputs: Sequence[Output]) -> DiskTrace:
+        """The same files with other calls that give back something else; closed by closing this one."""
+        other = copy.copy(self)
+        other._calls = tuple(calls)
+        vars(other)["outputs"] = tuple(outputs)
+        return other
 
     @property
     def directory(self) -> Path:

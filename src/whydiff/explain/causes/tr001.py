@@ -71,6 +71,8 @@ class LossNormalisation(CauseRule):
         if any(payload.dtype not in UNIT_ROUNDOFF for payload in view.seen.outputs) or not ours[0]:
             return None
         ratio = float(theirs[0] / ours[0])
+        if _multiplies(view):
+            return None
         unit = max(UNIT_ROUNDOFF[payload.dtype] for payload in view.seen.outputs)
         counts = _counts(view)
         named = _quotient(ratio, counts, _UNITS * unit, _given(view))
@@ -157,6 +159,13 @@ def _steps(view: View, counts: dict[int, str]) -> tuple[Intervention, ...]:
     given = _given(view)
     divides = Role.ROOT in roles and len(given) > 1 and given <= {*map(float, counts)}
     return (view.give_argument() if divides or Role.ELEMENTWISE not in roles else ()) or view.replace_op()
+
+
+def _multiplies(view: View) -> bool:
+    """Whether both sides multiply by whole numbers that they were given: a factor, for a count divides."""
+    if not view.changed_arguments or not _given(view):
+        return False
+    return all(Role.TIMES in operation.roles for operation in view.seen.operations)
 
 
 def _is_final(view: View) -> bool:

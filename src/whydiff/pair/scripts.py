@@ -1,0 +1,257 @@
+"""What two scripts came to, as what they return, so that whoever follows two runs follows them to their end.
+
+A function ends with what it returns. A script returns nothing by itself: recorded is what its modules return, and then it
+goes on. What it came to is what Python was given (``item``), what it made beside modules and never read, and the state as
+it left it. Here each of these is returned: a number given to Python where it is given, all others by one call that is
+added behind the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from whydiff.capturing.adapters import Role, for_framework
+from whydiff.capturing.store import DiskTrace
+from whydiff.pair.align.ends import join_ends
+from whydiff.pair.lockstep import paired
+from whydiff.pair.replay import returns
+from whydiff.records import Alignment, Call, Event, Leaf, Output, Pair, Site, Slot, TensorSpec, Trace
+
+_GIVEN = "given to Python"
+_HOW = "end of the script"
+
+Spot = tuple[int, TensorSpec]
+"""A storage and the part of it that is looked at."""
+
+
+def with_ends(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[Trace, Trace, Alignment]:
+    """Two runs with what they end with paired: what they returned, or, of two scripts, what they came to.
+
+    Args:
+        reference, candidate: any; a script's are on disk and do not end with what is returned.
+        alignment: of both.
+    """
+    alignment = join_ends(alignment, reference, candidate)
+    sides = [_Side(trace, {}) for trace in (reference, candidate) if isinstance(trace, DiskTrace)]
+    if len(sides) < 2 or not any(side.goes_on for side in sides):
+        return reference, candidate, alignment
+    ours, theirs = sides
+    given = _given(ours, theirs, alignment)
+    _left(ours, theirs, alignment)
+    _made(ours, theirs, alignment)
+    if ours.ends or theirs.ends:
+        last = Pair(len(reference.calls), len(candidate.calls), _HOW)
+        alignment = replace(alignment, pairs=(*alignment.pairs, last))
+    both = bool(ours.ends or theirs.ends)
+    return ours.returning(given[0], both), theirs.returning(given[1], both), alignment
+
+
+def never_read(trace: Trace) -> dict[Spot, Event]:
+    """What calls wrote and no call read since, as it was written last; what Python alone reads (``item``) is none of it."""
+    roles = for_framework(trace.framework).roles
+    open_now: dict[int, dict[Spot, Event]] = {}
+    for call in trace.calls:
+        if call.kind != "view" and not gives(call) and Role.SHAPE_ONLY not in roles(call.site.op):
+            for position, event in enumerate(call.reads):
+                if position not in call.mutates:
+                    open_now.pop(event.storage, None)
+        for event in call.writes:
+            if event.storage >= 0 and not (event.is_look or event.uninitialised):
+                open_now.setdefault(event.storage, {})[event.storage, event.spec] = event
+    return {spot: event for found in open_now.values() for spot, event in found.items()}
+
+
+def gives(call: Call) -> bool:
+    """Whether Python alone has what a call computes."""
+    return call.kind == "compute" and not call.writes
+
+
+def recorded_outputs(trace: Trace) -> tuple[Output, ...]:
+    """What a run gave back; of a trace that does not record it, what its calls of kind ``return`` read."""
+    if trace.outputs is not None:
+        return tuple(trace.outputs)
+    number = returns(trace.calls)
+    return tuple(one for call in trace.calls for one in _read_by(call, number.get(call.index, -1), trace))
+
+
+def output_of(slot: Slot, event: Event, trace: Trace) -> Output:
+    """One value as it was recorded, as an output."""
+    payload = trace.payload(event.payload) if event.payload else None
+    content = event.fingerprint if event.fingerprint and event.fingerprint.covers == "content" else None
+    if payload is None and content is None:
+        return Output(slot, "unreadable", "Tensor", text=event.skipped or "no fingerprint of its elements")
+    return Output(slot, "numbers", "Tensor", payload=payload, spec=event.spec, fingerprint=content)
+
+
+def _read_by(call: Call, number: int, trace: Trace) -> Iterator[Output]:
+    if call.kind == "return":
+        for event in call.reads:
+            yield output_of(Slot(number, event.site.slot), event, trace)
+
+
+@dataclass
+class _Side:
+    """One script.
+
+    Attributes:
+        trace: of it.
+        ends: name → what is there at the end, all but what Python was given.
+        taken: storages that hold state, which is returned under its name.
+    """
+
+    trace: DiskTrace
+    ends: dict[str, Event]
+    taken: set[int] = field(default_factory=set)
+
+    @cached_property
+    def first(self) -> int:
+        """Index of the call by which a module returned first; -1: none did."""
+        return min(returns(self.trace.calls), default=-1)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether anything comes after it."""
+        return self.first < len(self.trace.calls) - 1
+
+    @cached_property
+    def last(self) -> dict[int, dict[Spot, Event]]:
+        """Storage → what was written into each part of it last."""
+        found: dict[int, dict[Spot, Event]] = {}
+        for call in self.trace.calls:
+            for event in call.writes:
+                if event.storage >= 0 and not event.is_look:
+                    found.setdefault(event.storage, {})[event.storage, event.spec] = event
+        return found
+
+    @cached_property
+    def made(self) -> dict[Spot, Event]:
+        """What was made beside modules, or by a backward pass, and never read."""
+        found = never_read(self.trace)
+        return {spot: event for spot, event in found.items() if self._is_end(event, found)}
+
+    def _is_end(self, event: Event, unread: dict[Spot, Event]) -> bool:
+        call = self.trace.calls[event.producer]
+        by_script = not call.site.scope or call.site.phase == "backward"
+        if call.index <= self.first or call.site.phase == "update" or not by_script:
+            return False
+        others = [one for one in call.writes if one.storage >= 0 and not one.uninitialised]
+        return all((one.storage, one.spec) in unread for one in others)  # else it is a by-product of what is read
+
+    def gives(self, call: Call) -> bool:
+        """Whether the script gives Python a number here."""
+        return gives(call) and call.index > self.first and not call.site.scope and call.site.phase == "forward"
+
+    def updates(self, storage: int) -> bool:
+        """Whether an optimizer wrote there last."""
+        found = list(self.last.get(storage, {}).values())
+        return bool(found) and found[-1].site.phase == "update"
+
+    def returning(self, given: dict[int, Call], ends: bool) -> Trace:
+        """The trace with calls that return what the script came to."""
+        calls = [given.get(call.index, call) for call in self.trace.calls]
+        if ends:
+            site = Site("", "return", step=calls[-1].site.step, rank=calls[-1].site.rank, occurrence=len(calls))
+            reads = tuple(replace(event, site=site.at(name)) for name, event in self.ends.items())
+            names = list(self.ends)
+            calls.append(
+                Call(index=len(calls), site=site, target="return", kind="return", reads=reads, arguments=[names, {}])
+            )
+        return self.trace.with_calls(calls, self._outputs(calls))
+
+    def _outputs(self, calls: list[Call]) -> tuple[Output, ...]:
+        """What modules returned as it was recorded, and what the script came to, numbered anew."""
+        before, found = returns(self.trace.calls), list[Output]()
+        recorded: dict[int, list[Output]] = {}
+        for output in recorded_outputs(self.trace):
+            recorded.setdefault(output.slot.number, []).append(output)
+        for index, number in returns(calls).items():
+            if index in before:
+                known = recorded.get(before[index], [])
+                found += (replace(output, slot=Slot(number, output.slot.name)) for output in known)
+            else:
+                found += _read_by(calls[index], number, self.trace)
+        return tuple(found)
+
+
+def _given(ours: _Side, theirs: _Side, alignment: Alignment) -> tuple[dict[int, Call], dict[int, Call]]:
+    """Calls by which Python is given a number, as returns."""
+    found: tuple[dict[int, Call], dict[int, Call]] = ({}, {})
+    pairs = [(ours.trace.calls[p.reference], theirs.trace.calls[p.candidate]) for p in alignment.pairs]
+    lone = [(ours.trace.calls[index], None) for index in alignment.unpaired_reference]
+    lone_too = [(None, theirs.trace.calls[index]) for index in alignment.unpaired_candidate]
+    for both in (*pairs, *lone, *lone_too):
+        if any(call is not None and side.gives(call) for side, call in zip((ours, theirs), both, strict=True)) and all(
+            call is None or gives(call) for call in both
+        ):
+            for calls, call in zip(found, both, strict=True):
+                if call is not None:
+                    calls[call.index] = _as_return(call)
+    return found
+
+
+def _as_return(call: Call) -> Call:
+    names = [_GIVEN if len(call.reads) == 1 else f"{_GIVEN}.{number}" for number in range(len(call.reads))]
+    reads = (replace(event, site=event.site.at(name)) for event, name in zip(call.reads, names, strict=True))
+    return replace(call, kind="return", reads=tuple(reads))
+
+
+def _left(ours: _Side, theirs: _Side, alignment: Alignment) -> None:
+    """The state that either script wrote, by its names; of modules that were made meanwhile, by where it is read."""
+    state = {alignment.rename(leaf.name): leaf for leaf in theirs.trace.leaves if leaf.is_state}
+    for leaf in ours.trace.leaves:
+        other = state.get(leaf.name)
+        if leaf.is_state and other is not None and leaf.storage not in ours.taken:
+            _both(leaf.name, (ours, theirs), (_of_leaf(leaf), _of_leaf(other)))
+    for pair in alignment.pairs:
+        calls = ours.trace.calls[pair.reference], theirs.trace.calls[pair.candidate]
+        for a, b in paired(*calls, "reads") if calls[0].site.phase == "forward" else ():
+            if a.storage not in ours.taken and (ours.updates(a.storage) or theirs.updates(b.storage)):
+                _both(str(a.site), (ours, theirs), (a, b))
+
+
+def _of_leaf(leaf: Leaf) -> Event:
+    return Event(
+        site=Site("", "state"),
+        spec=leaf.spec,
+        storage=leaf.storage,
+        fingerprint=leaf.fingerprint,
+        payload=leaf.payload,
+        skipped=leaf.skipped,
+    )
+
+
+def _both(name: str, sides: tuple[_Side, _Side], looks: tuple[Event, Event]) -> None:
+    """What is left where both look, if either wrote there; part by part if both wrote as many."""
+    for side, look in zip(sides, looks, strict=True):
+        side.taken.add(look.storage)
+    ours, theirs = ([*side.last.get(look.storage, {}).values()] for side, look in zip(sides, looks, strict=True))
+    if not ours and not theirs:
+        return
+    if len(ours) != len(theirs):
+        ours, theirs = ours[-1:] or [looks[0]], theirs[-1:] or [looks[1]]
+    for number, events in enumerate(zip(ours, theirs, strict=True)):
+        part = f"{name}, part {number}" if len(ours) > 1 else name
+        for side, event in zip(sides, events, strict=True):
+            side.ends[part] = event
+
+
+def _made(ours: _Side, theirs: _Side, alignment: Alignment) -> None:
+    """What was made beside modules and never read: with its counterpart, whether that is read or not; then what has none."""
+    done: tuple[set[Spot], set[Spot]] = (set(), set())
+    for pair in alignment.pairs:
+        calls = ours.trace.calls[pair.reference], theirs.trace.calls[pair.candidate]
+        for a, b in paired(*calls, "writes"):
+            spots = (a.storage, a.spec), (b.storage, b.spec)
+            if a.storage in ours.taken or b.storage in theirs.taken:
+                continue
+            if spots[0] in ours.made or spots[1] in theirs.made:
+                for side, spot, known in zip((ours, theirs), spots, done, strict=True):
+                    side.ends[str(a.site)] = side.last[spot[0]].get(spot, a if side is ours else b)
+                    known.add(spot)
+    for side, known, mark in ((ours, done[0], ""), (theirs, done[1], " (candidate)")):
+        for spot, event in side.made.items():
+            if spot not in known and spot[0] not in side.taken:
+                name = str(event.site)
+                side.ends[name + mark if name in ours.ends else name] = event
