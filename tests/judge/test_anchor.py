@@ -177,7 +177,7 @@ def test_integers_beyond_a_float_are_told_apart() -> None:
 
 def test_a_lone_output_names_its_side() -> None:
     assert between({"a": X}, {"a": X, "b": X}).outputs[1] == Compared(
-        Slot(0, "b"), "lone", Comparison("not_compared", "only the candidate has it"), "candidate"
+        Slot(0, "b"), "lone", Comparison("not_compared", "only the candidate has it", only="candidate")
     )
 
 
@@ -470,5 +470,4 @@ def test_what_a_script_makes_of_what_its_modules_returned_counts(kind: str, othe
     assert (found.verdict is Verdict.IDENTICAL) is same
     assert any(comparison.status == "differs" for _, comparison in found.outputs) is not same
     if not same:
-        assert found.verdict is Verdict.INCONCLUSIVE
-        assert answer(found).headline.endswith("bit-equal, what the scripts make of it is not")
+        assert found.verdict in (Verdict.SEMANTIC, Verdict.INCOMPARABLE)

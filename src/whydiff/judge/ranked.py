@@ -118,7 +118,7 @@ def _outputs(case: Case, ranked: Ranked) -> Iterator[Compared]:
     for slot, reference in ours.items():
         candidate, relation = theirs.get(slot), relations.get(slot)
         if slot not in relations:
-            yield Compared(slot, "lone", Comparison("not_compared", "no rank gives it back"), only="reference")
+            yield Compared(slot, "lone", Comparison("not_compared", "no rank gives it back", only="reference"))
         elif candidate is None:
             reason = "the ranks' values are no parts, terms or replicas of it"
             yield Compared(slot, "values", Comparison("differs", reason))

@@ -129,7 +129,12 @@ class _Side:
     def made(self) -> dict[Spot, Event]:
         """What was made beside modules, or by a backward pass, and never read."""
         found = never_read(self.trace)
-        return {spot: event for spot, event in found.items() if self._is_end(event, found)}
+        return {s: event for s, event in found.items() if s not in self.given and self._is_end(event, found)}
+
+    @cached_property
+    def given(self) -> set[Spot]:
+        """What Python is given."""
+        return {(event.storage, event.spec) for call in self.trace.calls if self.gives(call) for event in call.reads}
 
     def _is_end(self, event: Event, unread: dict[Spot, Event]) -> bool:
         call = self.trace.calls[event.producer]
@@ -251,7 +256,8 @@ def _made(ours: _Side, theirs: _Side, alignment: Alignment) -> None:
                     side.ends[str(a.site)] = side.last[spot[0]].get(spot, a if side is ours else b)
                     known.add(spot)
     for side, known, mark in ((ours, done[0], ""), (theirs, done[1], " (candidate)")):
+        looked_into = {storage for storage, _ in side.given}
         for spot, event in side.made.items():
-            if spot not in known and spot[0] not in side.taken:
+            if spot not in known and spot[0] not in side.taken | looked_into:
                 name = str(event.site)
                 side.ends[name + mark if name in ours.ends else name] = event

@@ -129,26 +129,35 @@ def _joint(
 ) -> Joint | None:
     """All that leads to a value from agreeing ones; None if it is too much, or if another value leaves it."""
     inside: tuple[set[int], set[int]] = (set(), set())
-    waiting = [(side, look[side].producer) for side in (0, 1)]
+    waiting = [(side, look[side].producer, look[side]) for side in (0, 1)]
     while waiting:
-        side, index = waiting.pop()
+        side, index, read = waiting.pop()
         here = sides[side]
         if index < 0 or index in inside[side] or (index in here.partner and index not in here.reached):
             continue
         inside[side].add(index)
         if len(inside[side]) > _CALLS:
             return None
-        waiting += [(side, e.producer) for e in here.calls[index].reads if not e.overwritten]
+        waiting += [(side, e.producer, e) for e in here.calls[index].reads if not _covered(e, read)]
         if index in here.partner:
-            waiting.append((1 - side, here.partner[index]))
+            waiting.append((1 - side, here.partner[index], read))
     if not all(inside) or not all(_closed(sides[i], readers[i], inside[i], look[i]) for i in (0, 1)):
         return None
     calls = tuple([sides[i].calls[index] for index in sorted(inside[i])] for i in (0, 1))
     if any(call.rng for side in calls for call in side):
         return None  # what is drawn is not repeated in float64
     members = {n for i in (0, 1) for index in inside[i] for n in sides[i].own.get(index, ())}
-    members |= {n for i in (0, 1) for index in inside[i] for n in sides[i].reached.get(index, ())}
+    owned = {n for side in sides for found in side.own.values() for n in found}
+    begun = {n for i in (0, 1) for index in inside[i] for n in sides[i].reached.get(index, ())}
+    members |= begun - owned  # one that has calls is a member by them: it may reach memory that is written over here
+    if not members:
+        return None
     return Joint(tuple(sorted(members)), look, (calls[0], calls[1]))
+
+
+def _covered(old: Event, read: Event) -> bool:
+    """Whether a call writes over all that is read afterwards, so that the old content does not matter."""
+    return old.overwritten and old.spec.numel >= read.spec.numel
 
 
 def _closed(side: _Side, readers: Mapping[int, Sequence[Call]], inside: set[int], end: Event) -> bool:

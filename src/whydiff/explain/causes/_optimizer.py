@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from whydiff.explain.arguments import as_value
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
+from whydiff.explain.causes._view import given_otherwise
 from whydiff.records import Call, Intervention, Origin, Trace
 
 
@@ -38,6 +40,12 @@ class Step:
             for call in self.calls
         )
         return ours, theirs
+
+    @property
+    def counts_differ(self) -> bool:
+        """Whether it begins with another plain number of its own (how many steps were taken)."""
+        ours, theirs = (call.arguments[1]["state"] for call in self.calls)
+        return bool(ours != theirs)
 
     @property
     def differing(self) -> list[str]:
@@ -142,6 +150,26 @@ def settings_given(target: str, found: list[tuple[Step, Any, Any]], side: int) -
     return Intervention("set-hyperparameter", target, values)
 
 
+def numbers_given(case: Case, found: Sequence[Step]) -> tuple[Intervention, ...]:
+    """The candidate's updates are carried out with the numbers that the reference's are given: what a trace can do.
+
+    Empty where a step has other ops on one side, or begins with other state: then the numbers may have other reasons.
+    """
+    partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+    given: list[Intervention] = []
+    for step in found:
+        ours, theirs = (_update(t, c) for t, c in zip((case.reference, case.candidate), step.calls, strict=True))
+        if step.counts_differ or [partner.get(call.index) for call in ours] != [call.index for call in theirs]:
+            return ()
+        for one, other in zip(ours, theirs, strict=True):
+            for which, value, _ in given_otherwise(one, other):
+                numbers = as_value(value)
+                if numbers is None:
+                    return ()
+                given.append(Intervention("set-argument", str(other.site), (which, *numbers)))
+    return tuple(given)
+
+
 def put_back(case: Case) -> tuple[Intervention, ...]:
     """All that the candidate's optimizers begin with otherwise is the reference's."""
     given = (settings_given(target, found, 1) for target, found in differing_settings(case).items())
@@ -153,6 +181,7 @@ __all__ = [
     "begins_otherwise",
     "differing_settings",
     "lost_at",
+    "numbers_given",
     "put_back",
     "settings_given",
     "state_restored",

@@ -8,9 +8,9 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._impostors import resumed
-from whydiff.explain.causes._optimizer import Step, differing_settings, settings_given, steps
+from whydiff.explain.causes._optimizer import Step, differing_settings, numbers_given, settings_given, steps
 from whydiff.explain.causes._state import listed
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 _SHOWN = 4
 
@@ -43,7 +43,9 @@ class HyperparameterDiffers(CauseRule):
     How it is verified:
         The candidate runs again, and every common step is taken with the reference's value (``set-hyperparameter``;
         it is put back after the step, so that a scheduler goes on from the program's own); the outputs must become
-        equal bit for bit. In the other direction the reference steps with the candidate's. Needs live runs.
+        equal bit for bit. In the other direction the reference steps with the candidate's. Two traces of which no other
+        hyperparameter and no count of steps differ are replayed with the numbers that the other side's updates were given
+        (``set-argument``).
 
     References:
         PyTorch, torch.optim.lr_scheduler (state_dict); Loshchilov and Hutter, Decoupled Weight Decay Regularization,
@@ -69,6 +71,7 @@ class HyperparameterDiffers(CauseRule):
         shown = listed(f"{ours} and {theirs} at step {one.calls[0].site.step}" for one, ours, theirs in found[:_SHOWN])
         more = f" and at {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         groups = [target.partition(".")[0] for target, _ in members]
+        away, put_in = _given(case, members)
         evidence = Evidence(
             f"{name} of {first.calls[0].site.scope} differs at {len(found)} common step(s), reference and candidate: "
             f"{shown}{more} (parameter group {', '.join(groups)})",
@@ -81,8 +84,8 @@ class HyperparameterDiffers(CauseRule):
             verdict=Verdict.SEMANTIC,
             evidence=(evidence,),
             remedy=_remedy(name, groups, _taken(case, members[0][0])),
-            interventions=tuple(settings_given(target, at, 1) for target, at in members),
-            put_in=tuple(settings_given(target, at, 0) for target, at in members),
+            interventions=away,
+            put_in=put_in,
             says=f"the candidate's optimizer has {name} {candidate}, the reference's {reference}"
             + (f", from step {step} on" if step else ""),
         )
@@ -96,6 +99,20 @@ class HyperparameterDiffers(CauseRule):
         yield _trained(0.1), _trained(0.1, scale=0.5)
         yield _trained(0.1), _trained(0.1, weight=0.1)
         yield resumed(), resumed(moments=False)
+
+
+def _given(
+    case: Case, members: list[tuple[str, list[tuple[Step, Any, Any]]]]
+) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
+    """The steps with the other side's value; in traces, with the numbers that follow from it, if nothing else differs."""
+    if None in case.runs and len(differing_settings(case)) == len(members):
+        numbers = numbers_given(case, [step for step, _, _ in members[0][1]])
+        if numbers:
+            return numbers, ()
+    return tuple(
+        tuple(settings_given(target, at, side) for target, at in members)
+        for side in (1, 0)  # type: ignore[return-value]
+    )
 
 
 def _taken(case: Case, target: str) -> tuple[list[Any], list[Any]]:

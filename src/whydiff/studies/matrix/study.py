@@ -13,8 +13,9 @@ from whydiff.capturing.store import open_trace
 from whydiff.errors import UsageError
 from whydiff.explain.causes import by_code
 from whydiff.explain.causes._environment import INERT, code_of
-from whydiff.judge.outputs import between, recorded_outputs
+from whydiff.judge.outputs import between
 from whydiff.numbers.fingerprint import fingerprint_bytes
+from whydiff.pair.scripts import recorded_outputs
 from whydiff.records import (
     Cause,
     Environment,

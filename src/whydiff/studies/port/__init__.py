@@ -16,7 +16,7 @@ from typing import Any
 
 from whydiff.capturing.adapters import Progress, Run, for_target
 from whydiff.errors import UsageError
-from whydiff.judge.outputs import recorded_outputs
+from whydiff.pair.scripts import recorded_outputs
 from whydiff.records import (
     Alignment,
     Cause,

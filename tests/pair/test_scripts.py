@@ -1,0 +1,169 @@
+"""What a script came to is what it returns: by name, once, and of functions nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import whydiff
+from whydiff.capturing.store import open_trace
+from whydiff.pair.align import align
+from whydiff.pair.scripts import recorded_outputs, with_ends
+from whydiff.records import Trace, Verdict
+from whydiff.report.answer import answer
+
+Ends = Callable[[Callable[[], Any], Callable[[], Any]], tuple[Trace, Trace]]
+X = torch.linspace(0, 1, 16).view(2, 8)
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> Ends:
+    """Two scripts' traces with what they came to."""
+
+    def make(one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Trace, Trace]:
+        sides = []
+        for name, run in (("one", one), ("other", other)):
+            with whydiff.capture(tmp_path / name):
+                torch.manual_seed(0)
+                run()
+            sides.append(open_trace(tmp_path / name))
+        ours, theirs, alignment = with_ends(*sides, align(*sides))
+        assert [pair.reference for pair in alignment.pairs] == sorted(pair.reference for pair in alignment.pairs)
+        return ours, theirs
+
+    return make
+
+
+def names(trace: Trace) -> list[str]:
+    return [str(output.slot) for output in recorded_outputs(trace)]
+
+
+def test_what_ends_with_what_is_returned_is_as_it_was(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        with whydiff.capture(tmp_path / name):
+            X.sum().item()
+            torch.nn.Linear(8, 4)(X)
+    sides = [open_trace(tmp_path / name) for name in ("one", "other")]
+    ours, theirs, _ = with_ends(*sides, align(*sides))
+    assert ours is sides[0] and theirs is sides[1]
+
+
+def test_numbers_results_and_partly_written_memory_are_returned_in_order(ends: Ends) -> None:
+    def run() -> None:
+        y = torch.nn.Linear(8, 4)(X)
+        y.sum().item()
+        out = torch.zeros(4, 2)
+        out[:, 0], out[:, 1] = y[0], y[1]
+        values, _ = y.max(-1)
+        values.sqrt()
+
+    ours, theirs = ends(run, run)
+    assert names(ours) == names(theirs)
+    assert names(ours)[:2] == ["output", "given to Python@1"]
+    written = [name for name in names(ours)[2:] if "copy_" in name]
+    assert len(written) == 2 and sum("sqrt" in name for name in names(ours)) == 1
+    assert not any("max" in name for name in names(ours)), "a by-product of what is read is no result"
+    kept = [output.fingerprint or output.payload for output in recorded_outputs(ours)]
+    assert all(one is not None for one in kept)
+
+
+def test_state_goes_by_its_names_and_an_optimizers_own_numbers_are_not_returned(ends: Ends) -> None:
+    model = torch.nn.Linear(8, 4)
+
+    def run() -> None:
+        optimizer = torch.optim.AdamW(model.parameters())
+        model(X).sum().backward()
+        optimizer.step()
+
+    ours, _ = ends(run, run)
+    assert {"weight@1", "bias@1"} <= set(names(ours))
+    assert not any("given to Python" in name for name in names(ours))
+
+
+def test_what_only_one_script_comes_to_has_a_name_of_its_own(ends: Ends) -> None:
+    def short() -> None:
+        torch.nn.Linear(8, 4)(X)
+
+    def long() -> None:
+        torch.nn.Linear(8, 4)(X).softmax(-1)
+
+    ours, theirs = ends(short, long)
+    assert names(ours) == ["output"]
+    assert len(names(theirs)) == 2 and "softmax" in names(theirs)[1]
+
+
+def _run(kind: str, number: float) -> Callable[[], None]:
+    def run() -> None:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(8, 4)
+        y = model(X)
+        if kind == "one goes on":
+            _ = y.softmax(-1) if number > 1 else None
+        elif kind == "one looks":
+            _ = y.abs().max().item() if number > 1 else None
+        elif kind == "gradients":
+            (y.square().sum() * number).backward()
+        elif kind == "a column":
+            out = torch.zeros(4, 3)
+            for column in range(3):
+                out[:, column] = y[0] * (number if column == 1 else 1.0)
+        elif kind == "average":
+            kept = model.weight.detach().clone()
+            for _ in range(2):
+                kept.mul_(0.5).add_(model.weight.detach(), alpha=0.5 * number)
+        elif kind == "order of sums":
+            terms = torch.randn(10_000) * y.sum()
+            (terms.sum() if number == 1 else terms.cumsum(0)[-1]).item()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict", "status"),
+    [
+        ("one goes on", Verdict.INCOMPARABLE, None),
+        ("one looks", Verdict.INCOMPARABLE, None),
+        ("gradients", Verdict.SEMANTIC, "confirmed"),
+        ("a column", Verdict.SEMANTIC, "confirmed"),
+        ("average", Verdict.SEMANTIC, "confirmed"),
+        ("order of sums", Verdict.ROUNDING, None),
+    ],
+)
+def test_the_verdict_is_on_what_scripts_came_to(
+    kind: str, verdict: Verdict, status: str | None, tmp_path: Path
+) -> None:
+    for name, number in (("reference", 1.0), ("same", 1.0), ("candidate", 2.0)):
+        with whydiff.capture(tmp_path / name):
+            _run(kind, number)()
+    paths = [str(tmp_path / name) for name in ("reference", "same", "candidate")]
+    assert whydiff.compare(paths[0], paths[1]).verdict is Verdict.IDENTICAL
+    found = whydiff.compare(paths[0], paths[2])
+    assert found.verdict is verdict
+    assert status is None or [cause.status for cause in found.causes][:1] == [status]
+    if verdict is Verdict.INCOMPARABLE:
+        assert [comparison.only for _, comparison in found.outputs if comparison.only] == ["candidate"]
+        assert "only the candidate has more" in answer(found).headline
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_hyperparameter_is_proven_from_two_traces_if_it_alone_differs(several: bool, tmp_path: Path) -> None:
+    for name, decay in (("reference", 0.01), ("candidate", 0.5)):
+        with whydiff.capture(tmp_path / name):
+            torch.manual_seed(0)
+            model = torch.nn.Linear(8, 4)
+            rate = 0.1 if several and name == "candidate" else 0.01
+            optimizer = torch.optim.AdamW(
+                [{"params": [model.weight], "weight_decay": decay}, {"params": [model.bias]}], lr=rate
+            )
+            for _ in range(2):
+                optimizer.zero_grad()
+                model(X).square().sum().backward()
+                optimizer.step()
+    found = whydiff.compare(str(tmp_path / "reference"), str(tmp_path / "candidate"))
+    assert found.verdict is Verdict.SEMANTIC
+    status = {cause.status for cause in found.causes if cause.code == "TR003"}
+    assert status == ({"inconclusive"} if several else {"confirmed"})
