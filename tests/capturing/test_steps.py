@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -281,3 +282,22 @@ def test_a_log_is_no_trace_and_what_reads_it_is_said(tmp_path: Path) -> None:
 def test_an_option_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nonsense"), whydiff.capture(tmp_path / "t", level="step", nonsense=1):
         train()
+
+
+@pytest.mark.parametrize("field", ["number", "share", "seconds", "losses"])
+def test_a_number_that_nothing_counted_is_refused(field: str, tmp_path: Path) -> None:
+    with whydiff.capture(tmp_path / "run.trace", level="step"):
+        train(steps=1)
+    path = tmp_path / "run.trace" / "steps.jsonl"
+    header, first, *rest = path.read_text().splitlines()
+    large = json.loads(first) | {field: [10**400] if field == "losses" else 10**400}
+    path.write_text("\n".join([header, json.dumps(large), *rest]))
+    with pytest.raises(TraceFormatError, match="not as whydiff writes it"):
+        read_steps(tmp_path / "run.trace")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_no_log(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "steps.jsonl")
+    with pytest.raises(TraceFormatError, match="no log of steps"):
+        read_steps(tmp_path)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import torch
+from pyarrow import parquet
 from safetensors.numpy import save_file
 from tests.scores.judged import everything, judged
 
@@ -44,6 +46,8 @@ def tree(folder: Path, delta: float) -> None:
     (folder / "h.jsonl").write_text("\n".join(json.dumps({"i": i, "t": f"line {i}"}) for i in range(5)))
     (folder / "i.csv").write_text("a,b\n" + "\n".join(f"{i},{i / 7 + delta}" for i in range(5)))
     (folder / "j.bin").write_bytes(bytes(range(200)))
+    columns = {"w": floats[0], "t": [f"line {i % 2}" for i in range(6)], "l": [[i] * (i % 3) for i in range(6)]}
+    parquet.write_table(pyarrow.table(columns), folder / "k.parquet")
 
 
 def bytes_changed(raw: bytes, rng: random.Random) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -31,6 +32,7 @@ class Operators:
     TIMES, AT_ONCE = 3, 100
 
     def __init__(self, folder: Path) -> None:
+        importlib.import_module("torch._dynamo")  # which the first of some operators loads, and which sets variables
         _, self.trace = honest(folder)[1]
         self.every = operators()
         found = whydiff.open(copied(self.trace, folder / "stranger"))

@@ -147,6 +147,8 @@ def read_steps(folder: str | Path) -> StepLog:
     """
     path = Path(folder) / FILE
     try:
+        if not path.is_file():  # nobody writes into a pipe that is waited for
+            raise OSError("there is no such file")
         lines = path.read_text(encoding="utf-8").split("\n")
         header = json.loads(lines[0])
     except (OSError, ValueError, RecursionError) as error:
@@ -198,20 +200,25 @@ def _record(fields: dict[str, Any], before: int, where: str) -> StepRecord:
         ) from error
 
 
+_COUNTED = 1 << 63
+"""Whole numbers from here on are none that a program counted or computed, and fit into no float or array."""
+
+
 def _checked(step: StepRecord, before: int) -> StepRecord:
     """A step whose fields are of their types and fit each other, and that follows the one before.
 
     Raises:
         TypeError, ValueError, AttributeError: it is not.
     """
-    if type(step.number) is not int or step.number <= before:
+    if type(step.number) is not int or not before < step.number < _COUNTED:
         raise ValueError(f"step {step.number!r:.20} follows step {before}")
     digests = (*step.weights, *step.gradients, *step.state.values(), *step.random.values(), step.batch)
     if not all(isinstance(text, str) for text in (*step.names, *step.forms, *digests)):
         raise TypeError("a name, a form or a digest is no text")
     if not all(type(flag) is bool for flag in step.trained):
         raise TypeError("what says whether a parameter is trained is neither true nor false")
-    if not all(type(number) in (int, float) for number in (*step.losses, step.share, step.seconds)):
+    numbers = (*step.losses, step.share, step.seconds)
+    if not all(type(n) is float or (type(n) is int and abs(n) < _COUNTED) for n in numbers):
         raise TypeError("a loss, a share or a time is no number")
     for name in ("weights", "gradients", "trained", *(("forms",) if step.forms else ())):
         count = len(getattr(step, name))
