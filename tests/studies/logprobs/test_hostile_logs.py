@@ -51,6 +51,13 @@ def test_arrays_of_any_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
     assert said(str(tmp_path / "a.npz"), str(tmp_path / "b.npz"))
 
 
+def test_a_row_that_says_two_things_says_nothing(tmp_path: Path) -> None:
+    good = written(tmp_path / "good.jsonl", ROWS)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(Path(good).read_text().replace('"id": 3,', '"id": 3, "logprobs": [-9.0, -9.0],'))
+    assert "an object has the key 'logprobs' twice" in said(good, str(bad))
+
+
 def test_good_rows_are_read() -> None:
     rows = {name: [row[name] for row in ROWS] for name in ROWS[0]}
     assert whydiff.compare_logprobs(rows, rows).to_dict()

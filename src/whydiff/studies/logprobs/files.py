@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.store import strict
 from whydiff.capturing.store.tensor_files import DAMAGE
 from whydiff.errors import UsageError
 from whydiff.studies.artifacts.content import damaged, forget_spooled
@@ -25,6 +26,7 @@ Given = Mapping[str, str]
 Side = str | os.PathLike[str] | Mapping[str, Any]
 """A file, or its columns: name → values (lists, or lists of lists, or arrays)."""
 END = "\n"
+_DECODER = json.JSONDecoder(object_pairs_hook=strict.once)
 CHARACTERS = 1 << 19
 """Of a JSONL file that are parsed at a time, and the rest of the last line."""
 
@@ -127,9 +129,9 @@ def _records(file: Any) -> Iterator[list[dict[str, Any]]]:
 def _objects(text: str) -> list[Any]:
     """What whole lines hold: a line ends where no value of JSON goes on; empty ones hold nothing."""
     try:
-        return list(json.loads(f"[{text.strip().replace(END, ',')}]"))
+        return list(_DECODER.decode(f"[{text.strip().replace(END, ',')}]"))
     except json.JSONDecodeError:
-        return list(json.loads(f"[{','.join(filter(str.strip, text.split(END)))}]"))
+        return list(_DECODER.decode(f"[{','.join(filter(str.strip, text.split(END)))}]"))
 
 
 def _named(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
