@@ -9,7 +9,7 @@ from whydiff.errors import PayloadError
 from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
 from whydiff.explain.causes import is_general
-from whydiff.explain.local_test import LocalResult
+from whydiff.explain.local_test import LocalResult, far_apart
 from whydiff.explain.read_alike import read_alike
 from whydiff.explain.scale import Scale, agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
@@ -102,6 +102,8 @@ def _tested(
     kept_apart = scaling.alone and stays(scaling.origins[index].lifted)  # digits that were lost come back in float64
     if local and index in local and not (unstable and (kept_apart or _unfelt(origin, scaling.origins[index]))):
         excused = agrees(scaling.program.lifted) and not _same_question(case, origin)
+        if local[index].tied:
+            verdict, excused = _of_ties(case, origin, verdict), True
         verdict, evidence = _with_local(origin, verdict, evidence, local[index], excused)
     return verdict, evidence
 
@@ -130,6 +132,16 @@ def _with_local(
     if result.verdict is not Verdict.INCONCLUSIVE and (same_op or verdict is Verdict.INCONCLUSIVE):
         return result.verdict, found
     return verdict, found
+
+
+def _of_ties(case: Case, origin: Origin, verdict: Verdict) -> Verdict:
+    """What other choices among equal values are where float64, in which they may not be equal, gave this verdict.
+
+    They are no matter of precision: two ops have other rules. Two kernels of one op may have them too.
+    """
+    if verdict is Verdict.PRECISION or (verdict is Verdict.INCONCLUSIVE and far_apart(case)):
+        return Verdict.INCONCLUSIVE if origin.kind == "implementation" else Verdict.SEMANTIC
+    return verdict
 
 
 def _unfelt(origin: Origin, modes: Modes) -> bool:

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import is_general, or001, pr007
+from whydiff.explain.local_test import LocalResult, far_apart
 from whydiff.explain.scale import agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
+from whydiff.judge.claims import Claims
 from whydiff.judge.folding import folded
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Evidence, Verdict
@@ -19,7 +21,8 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
 
     A confirmed cause that claims another function is none where the programs compute the same without rounding:
     if the difference stays with the recorded casts, it is one of precision; else the cause chooses another way to
-    the same values. It explains the bits, and is no defect.
+    the same values. It explains the bits, and is no defect. Another choice among values that casts make equal is
+    another function all the same.
 
     A general cause, which says where another function is computed but not by which mistake, stays inconclusive
     while a named one of the same verdict could not be tried: it may be that one's effect.
@@ -41,6 +44,7 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
     found = []
     for cause in causes:
         claims = cause in acting and cause.verdict is Verdict.SEMANTIC
+        claims = claims and not (_breaks_ties(case, cause) and (stays(program.kept) or far_apart(case)))
         if claims and one_function and stays(program.kept):
             cause = replace(cause, verdict=Verdict.PRECISION)
         elif claims and (one_function or _harmless(case, cause, acting)):
@@ -53,6 +57,13 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
         found.append(cause)
     whole = _of_whole(case, found, scaling, stored)
     return tuple(map(offered, held_back([*found, whole] if whole is not None else found)))
+
+
+def _breaks_ties(case: Case, cause: Cause) -> bool:
+    """Whether a cause's place is a choice that falls otherwise among equal values, which lifting the casts dissolves."""
+    local: dict[int, LocalResult] = case.shared("local results", dict)
+    claims = Claims.of(cause)
+    return any(result.tied and claims.holds(case.localization.origins[index]) for index, result in local.items())
 
 
 def _of_whole(case: Case, causes: Sequence[Cause], scaling: Scaling | None, stored: Evidence | None) -> Cause | None:

@@ -33,7 +33,7 @@ from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._state import listed, remember
 from whydiff.explain.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number
-from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints
+from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints, far_apart
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Evidence, Origin, Remedy, Verdict
 
@@ -149,7 +149,7 @@ def _explained(case: Case) -> dict[int, Finding]:
     def visit(seen: Examined) -> None:
         seen_here.add(seen.number)
         view = View(case, case.localization.origins[seen.number], seen)
-        finding = _first(case, (_told(rule, rule.explain, view) for rule in rules))
+        finding = _first(case, (_told(rule, rule.explain, view) for rule in rules), tied=seen.result.tied)
         if finding is not None:
             found[seen.number] = finding
 
@@ -183,8 +183,8 @@ def _told(rule: CauseRule, ask: Callable[[Any], Finding | None], view: View) -> 
     return None
 
 
-def _first(case: Case, told: Iterator[Finding | None]) -> Finding | None:
-    return next((one for one in told if one is not None and not _idle(case, one.verdict)), None)
+def _first(case: Case, told: Iterator[Finding | None], *, tied: bool = False) -> Finding | None:
+    return next((one for one in told if one is not None and not _idle(case, one.verdict, tied=tied)), None)
 
 
 def _together(
@@ -305,8 +305,10 @@ def _joined(found: dict[int, Finding], places: dict[str, int]) -> dict[int, Find
     return joined
 
 
-def _idle(case: Case, verdict: Verdict) -> bool:
-    """Whether a finding of this kind cannot be what makes the outputs differ."""
+def _idle(case: Case, verdict: Verdict, *, tied: bool = False) -> bool:
+    """Whether a finding of this kind cannot be what makes the outputs differ; in float64 equal values may be so no longer."""
+    if verdict is Verdict.SEMANTIC and tied:
+        return not far_apart(case)
     if verdict is Verdict.SEMANTIC:
         return remember(case, "one program", lambda: _one_program(case))
     return verdict is Verdict.PRECISION and out_of_range(case)

@@ -20,6 +20,7 @@ from whydiff.numbers.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Verdict
 
 _KINDS = ("arguments", "region")
+_TIES = "the two sides choose by the same numbers, and take other ones of those that are equal"
 
 
 class FormulaDiffers(CauseRule):
@@ -29,7 +30,8 @@ class FormulaDiffers(CauseRule):
         An op that is given another argument in the code (a softmax over another axis, another slope, another
         correction), or ops in whose place the other side has other ones: a sigmoid for a softmax, a maximum for
         a mean, an epsilon outside the root. Or a step that both sides carry out, at different places: gradients
-        that are clipped before and after they are unscaled.
+        that are clipped before and after they are unscaled. Or choices (the largest few) that fall otherwise among
+        equal values.
 
     Why it happens:
         A formula is written down from memory or from another paper, a default of a function is taken for what
@@ -82,7 +84,9 @@ class FormulaDiffers(CauseRule):
         return self._finding(view, *_of_joint(view), view.replace_op()) if _computes_otherwise(view) else None
 
     def _finding(self, view: View, text: str, key: Any, away: tuple[Intervention, ...]) -> Finding:
-        calls = view.seen.calls
+        calls, tied = view.seen.calls, view.seen.result.tied
+        if tied:
+            text = f"{text}, and they choose otherwise among equal values"
         far = f"the results lie {view.apart:.2g} of their size apart in float64"
         evidence = Evidence(
             f"{text}; on the same inputs {far if np.isfinite(view.apart) else 'the reference gives nothing but zeros'}",
@@ -92,7 +96,8 @@ class FormulaDiffers(CauseRule):
                 "apart_in_float64": view.apart if np.isfinite(view.apart) else None,
             },
         )
-        return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), away, {"text": text}, general=True)
+        says = _TIES if tied else ""
+        return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), away, {"text": text}, general=True, says=says)
 
     def _elsewhere(self, view: View) -> Finding | None:
         """A step of one side alone that the other carries out too: at another place, or by another op."""

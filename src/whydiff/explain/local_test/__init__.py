@@ -9,6 +9,7 @@ from whydiff.explain.local_test.joined import Joint, examine_joints
 from whydiff.explain.local_test.judge import LocalResult, judge_outputs
 from whydiff.explain.local_test.operation import Operation
 from whydiff.explain.local_test.replays import operation
+from whydiff.explain.local_test.ties import far_apart
 
 __all__ = [
     "HYPOTHESES",
@@ -20,6 +21,7 @@ __all__ = [
     "Operation",
     "examine",
     "examine_joints",
+    "far_apart",
     "judge_outputs",
     "local_test",
     "operation",

@@ -17,6 +17,7 @@ from whydiff.explain.local_test.areas import Area, areas
 from whydiff.explain.local_test.judge import LocalResult, judge_outputs, undecided
 from whydiff.explain.local_test.operation import Array, Operation
 from whydiff.explain.local_test.replays import Region, operation, positions
+from whydiff.explain.local_test.ties import chooses, ties_broken_otherwise
 from whydiff.locate.origins import walk_origins
 from whydiff.locate.resynchronised import Watcher
 from whydiff.pair.lockstep import Lockstep, Look
@@ -268,7 +269,8 @@ class _Tester(Watcher):
         if origin.kind == "implementation" and alone is not None and slot < len(alone):
             x_c = self.step.candidate.payload(alone[slot])
             op_c = operation(call_c, reads[0], slots[1], self.lifted[1])
-        result = judge_outputs(op_r, x_r, x_c, op_c)
+        choice = self._tied(([call_r], [call_c]), (op_r, op_c), (x_r, x_c))
+        result = choice or judge_outputs(op_r, x_r, x_c, op_c)
         self._tell(
             number,
             ([call_r], [call_c]),
@@ -280,6 +282,15 @@ class _Tester(Watcher):
             ((op_r, None), (op_c, None)),
         )
         return result
+
+    def _tied(
+        self, calls: Sequence[Sequence[Call]], operations: Sequence[Operation], outputs: Sequence[Payload]
+    ) -> LocalResult | None:
+        """What is to be said if both sides choose, and only among equal values otherwise."""
+        sides = zip((self.step.reference, self.step.candidate), calls, strict=True)
+        if not all(chooses(executor.framework, inside) for executor, inside in sides):
+            return None
+        return ties_broken_otherwise([op.reads for op in operations], outputs)
 
     def _tell(self, *what: Any) -> None:
         self.told.append(Examined(*what))
@@ -297,7 +308,8 @@ class _Tester(Watcher):
             operations.append(region.operation(reads))
         if outputs[0].bits.shape != outputs[1].bits.shape:
             return undecided("the outputs have other shapes")
-        result = judge_region(area.regions, operations, outputs, area.reads)
+        choice = self._tied(area.calls, operations, outputs)
+        result = choice or judge_region(area.regions, operations, outputs, area.reads)
         inputs = area.regions[0].inputs, area.regions[1].inputs
         singles = tuple(single_of(*pair) for pair in zip(area.regions, area.reads, strict=True))
         self._tell(

@@ -35,6 +35,7 @@ class LocalResult:
         evidence: every statistic, as statements with data.
         hypotheses: accepted hypotheses, of the candidate first.
         sampled: (judged outputs, all outputs).
+        tied: the sides differ in which of several equal values they choose, and in nothing else.
     """
 
     verdict: Verdict
@@ -42,6 +43,7 @@ class LocalResult:
     evidence: tuple[Evidence, ...] = ()
     hypotheses: tuple[Explanation, ...] = ()
     sampled: tuple[int, int] = (0, 0)
+    tied: bool = False
 
 
 def undecided(reason: str) -> LocalResult:

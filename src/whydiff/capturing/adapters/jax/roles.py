@@ -23,6 +23,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
     Role.REVERSES: ("rev",),
     Role.LIMITS: ("min", "max", "clamp"),
     Role.TABLE: ("gather",),
+    Role.CHOOSES: ("sort", "top_k", "argmax", "argmin"),
     Role.DRAWS: ("random_bits",),
     Role.ANGLE: ("cos", "sin"),
     Role.ROOT: ("rsqrt", "sqrt", "pow", "div"),

@@ -28,6 +28,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
     Role.JOINS: ("Concat",),
     Role.LIMITS: ("Clip", "Min", "Max"),
     Role.TABLE: ("Gather", "GatherElements", "GatherND"),
+    Role.CHOOSES: ("TopK", "ArgMax", "ArgMin"),
     Role.ANGLE: ("Cos", "Sin"),
     Role.ROOT: ("Sqrt", "Div", "Reciprocal", "Pow"),
     Role.DIFFERENCE: ("Sub",),

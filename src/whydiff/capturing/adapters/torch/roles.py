@@ -54,6 +54,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
     Role.REVERSES: ("flip",),
     Role.LIMITS: ("hardtanh", "hardtanh_", "relu6", "clamp", "clamp_", "clamp_min", "clamp_max", "minimum", "maximum"),
     Role.TABLE: ("embedding", "index", "index_select", "gather", "take", "take_along_dim"),
+    Role.CHOOSES: ("sort", "argsort", "topk", "argmax", "argmin", "max", "min", "kthvalue"),
     Role.ANGLE: ("cos", "sin"),
     Role.ROOT: ("rsqrt", "sqrt", "pow", "reciprocal", "div", "sqrt_", "rsqrt_"),
     Role.DIFFERENCE: ("sub", "sub_"),
