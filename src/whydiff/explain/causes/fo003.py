@@ -12,6 +12,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._elsewhere import at_another_place
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
+from whydiff.explain.causes._narrow_number import narrow_number
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -36,7 +37,8 @@ class ScaleDiffers(CauseRule):
 
     Look-alikes:
         ST006 if an attribute or configuration key carries the factor; ST001 if the weights themselves are
-        scaled. FO002: an epsilon scales each row differently.
+        scaled; PR006 if one side's factor is the other's, rounded to a narrower dtype. FO002: an epsilon scales each
+        row differently.
 
     Example:
         Scores times 0.25 against scores times 0.2 before a softmax.
@@ -59,7 +61,7 @@ class ScaleDiffers(CauseRule):
 
     def explain(self, view: View) -> Finding | None:
         """The factor between both sides, if there is one."""
-        if view.one_function or at_another_place(view):
+        if view.one_function or at_another_place(view) or narrow_number(view) is not None:
             return None
         for accepted in view.seen.result.hypotheses:
             if accepted.codes == ("other-attention-scale",):
@@ -124,6 +126,8 @@ class ScaleDiffers(CauseRule):
         yield (lambda: x / float(x.abs().max()) @ head), (lambda: x / float(x.abs().mean()) @ head)
         yield (lambda: x / x.abs().max() @ head), (lambda: x / x[0].abs().max() @ head)
         yield (lambda: (x * 4).clamp(-1, 1) @ head), (lambda: x.clamp(-1, 1) * 4 @ head)
+        low, factor = x.bfloat16(), torch.tensor(48**0.5, dtype=torch.bfloat16)
+        yield (lambda: low * factor), (lambda: low * 48**0.5)
 
 
 def _spoken(factor: float) -> str:

@@ -14,6 +14,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
 from whydiff.explain.causes._looks import leaves, one_value
+from whydiff.explain.causes._narrow_number import NarrowNumber, narrow_number
 from whydiff.explain.causes._switched import causes_of_switches, converts
 from whydiff.explain.sides import SIDES
 from whydiff.numbers.formats import FORMATS, round_to
@@ -27,7 +28,8 @@ class NarrowPassage(CauseRule):
 
     What it detects:
         The same value, reached by casts on one side or both, that was rounded to a narrower floating dtype on its way
-        on one of them, or a constant that was made in it: timesteps and positions through bfloat16, an embedding's
+        on one of them, or a constant that was made in it, or a tensor of one number that an op rounds to the dtype of
+        the others, where it takes a plain number as it is: timesteps and positions through bfloat16, an embedding's
         factor in the model's dtype, probabilities through float16, ids or times in seconds through float32.
 
     Why it happens:
@@ -67,6 +69,9 @@ class NarrowPassage(CauseRule):
 
     def explain(self, view: View) -> Finding | None:
         """Which side's detour is narrower, if casts alone tell both values."""
+        number = narrow_number(view)
+        if number is not None:
+            return _of_number(view, number)
         chains = [_chain(view, side) for side in (0, 1)]
         made = _made_narrow(view, chains)
         if made is not None:
@@ -140,6 +145,8 @@ class NarrowPassage(CauseRule):
             (lambda: rates * torch.tensor(6.6332496)),
             (lambda: rates * torch.tensor(6.5, dtype=torch.bfloat16).float()),
         )
+        low, near = rates.bfloat16(), torch.tensor(6.9062, dtype=torch.bfloat16)
+        yield (lambda: torch.cos(low * 48**0.5)), (lambda: torch.cos(low * near))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +225,27 @@ def _made_narrow(view: View, chains: Sequence[_Chain]) -> Finding | None:
     return Finding(PR006, key, Verdict.PRECISION, (evidence,), view.replace_op(), facts)
 
 
+def _of_number(view: View, found: NarrowNumber) -> Finding:
+    """A number that an op takes rounded on one side."""
+    name, other = SIDES[found.side], SIDES[1 - found.side]
+    op = view.seen.operations[found.side].name
+    how = (
+        f"is given {found.narrow:.9g}, which is that rounded to"
+        if found.made
+        else f"takes it as {found.narrow:.9g}, in"
+    )
+    evidence = Evidence(
+        f"the {other}'s {op} is given {found.wide:.9g}, the {name}'s {how} {found.dtype}; both results are what "
+        "these numbers give, bit for bit",
+        {"side": name, "through": found.dtype, "wide": found.wide, "narrow": found.narrow, "made": found.made},
+    )
+    away, put = found.experiments(view)
+    facts = {"side": name, "through": found.dtype, "number": f"{found.wide:.9g}", "op": op}
+    says = f"a number is rounded to {found.dtype} before the {name}'s {op} takes it"
+    key = (name, found.dtype, "number", found.wide)
+    return Finding(PR006, key, Verdict.PRECISION, (evidence,), away, facts, put_in=put, says=says)
+
+
 def _source(view: View, chain: _Chain) -> Array | None:
     """The reference's common source in float64; None if it is not at hand."""
     if not chain.casts:
@@ -250,6 +278,11 @@ def _experiments(
 
 def _remedy(finding: Finding) -> Remedy:
     facts = finding.facts
+    if "number" in facts:
+        return Remedy(
+            f"Give both sides' {facts['op']} the same number: {facts['number']} as it is, or rounded to {facts['through']} "
+            f"as the {facts['side']} has it."
+        )
     return Remedy(
         f"Keep the value in {facts['stays']} in the {facts['side']} until it is used: it is cast to {facts['through']} on "
         "the way."
