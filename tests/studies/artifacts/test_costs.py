@@ -78,6 +78,17 @@ def test_a_key_that_stands_twice_at_the_end_is_found_at_once(name: str, tmp_path
     assert f"an object has the key 'k{KEYS - 1}' twice" in found.not_compared[0].reason
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_in_a_checkpoint_s_folder_is_not_waited_for(tmp_path: Path) -> None:
+    for side in ("a", "b"):
+        (tmp_path / side / "checkpoint" / "d").mkdir(parents=True)
+        (tmp_path / side / "checkpoint" / "_METADATA").write_text("{}")
+        (tmp_path / side / "checkpoint" / "manifest.ocdbt").write_bytes(side.encode())
+    os.mkfifo(tmp_path / "b" / "checkpoint" / "d" / "manifest")
+    with pytest.raises(ValueError, match="'manifest' is no regular file"):
+        child.carried_out("of_orbax", tmp_path / "b" / "checkpoint", tmp_path / "numbers", tmp_path / "document")
+
+
 def test_a_hole_gives_no_right_to_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a library may hold grows with the bytes that are on disk."""
     asked: list[int] = []

@@ -39,8 +39,10 @@ def main() -> int:
 def carried_out(kind: str, path: Path, numbers: Path, document: Path) -> None:
     """Read one file in this process, which stays within the limits from here on."""
     reader = importlib.import_module(f"{_READERS}{kind}")
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    size = sum(map(size_on_disk, files))
+    found = [entry for entry in path.rglob("*") if not entry.is_dir()] if path.is_dir() else [path]
+    if others := [entry.name for entry in found if not entry.is_file()]:  # a library would wait for a pipe
+        raise ValueError(f"{others[0][:60]!r} is no regular file")
+    size = sum(map(size_on_disk, found))
     _bound(size, numbers)
     with open(numbers, "wb") as file:
         out = Out(file)
