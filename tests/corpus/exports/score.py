@@ -186,7 +186,7 @@ def as_it_is(name: str, found: Diagnosis) -> Check:
 
 
 def as_planted(name: str, plant: Planted, found: Diagnosis, places: set[str], most: int) -> Check:
-    """Every origin is in one of the change's places, on the module's side or the file's, at most one for each node it is in; a confirmed cause names it."""
+    """Every origin is in one of the places, at most one for each changed node; a confirmed cause names it."""
     sure = [c for c in found.causes if c.status == "confirmed"]
     told = "; ".join(f"{c.code} {c.status} {c.says}" for c in found.causes if c.code != "CP003")
     at = ", ".join(str(origin.site) for origin in found.origins)
@@ -201,10 +201,8 @@ def as_planted(name: str, plant: Planted, found: Diagnosis, places: set[str], mo
 
 
 def _in(origin: Origin, places: set[str]) -> bool:
-    """Whether an origin is one of the places; of a norm folded into a layer the file keeps either name, so that either counts."""
-    return bool(
-        {origin.site.scope, origin.candidate_site.scope if origin.candidate_site else origin.site.scope} & places
-    )
+    """Whether an origin is one of the places by either side's name: of a folded norm and its layer a file keeps one."""
+    return bool({origin.site.scope, origin.candidate_site.scope} & places)
 
 
 if __name__ == "__main__":
