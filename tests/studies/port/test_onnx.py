@@ -158,13 +158,16 @@ def test_an_overflow_in_sixteen_bits_is_named_where_it_begins(tmp_path: Path) ->
     assert {e.direction for e in cause.experiments} == {"take_away", "put_in"}
 
 
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_eight_bits_are_told_by_their_scales(tmp_path: Path, per_channel: bool) -> None:
+def test_eight_bits_are_told_by_their_scales(tmp_path: Path, per_channel: bool, bias: bool) -> None:
     from onnxruntime.quantization import quantize_dynamic
 
     torch.manual_seed(0)
     model, x = (
-        torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 8)).eval(),
+        torch.nn.Sequential(
+            torch.nn.Linear(16, 32, bias=bias), torch.nn.ReLU(), torch.nn.Linear(32, 8, bias=bias)
+        ).eval(),
         torch.randn(4, 16),
     )
     path, small = exported(tmp_path, model, x, dynamo=False), tmp_path / "small.onnx"

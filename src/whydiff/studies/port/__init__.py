@@ -77,13 +77,19 @@ def check_port(
         traces.append(replace(trace, observer=run.check(trace)))
     ours, theirs = traces
     weights, counts = match_weights(ours, theirs)
+    integers = quantised(ours, theirs)
+    known = {weight.reference for weight in weights}
+    weights += tuple(
+        Weight(one.reference, one.candidate, "in small integers", one.array.ndim)
+        for one in integers
+        if one.reference not in known
+    )
     if not weights:
         raise UsageError(
             "No weight of the reference is in the candidate, in any layout.",
             expected="the same numbers on both sides",
             next_step="load the same checkpoint into both models",
         )
-    integers = quantised(ours, theirs)
     rounded = {name for one in integers for name in (one.reference, one.candidate)}
     rounded |= {name for weight in weights for name in weight.beside}
     points, unread = find_points(ours, theirs, weights, rounded)

@@ -29,6 +29,8 @@ class Hypothesis:
         mine: that rewriting.
         other: what turns the other side's numbers into the teller's, carried out on its own steps; empty: what the
             teller computes, computed in its place.
+        jumps: it rounds what a step reads coarsely, so that a last bit before it becomes a whole step behind it: such
+            mistakes are shown each on the reference's own values, not all in one run.
         parts: the mistakes that are made together in one step; none: it is one.
     """
 
@@ -40,6 +42,7 @@ class Hypothesis:
     teller: int
     mine: Rewrite
     other: Rewrite = NOTHING
+    jumps: bool = False
     parts: tuple[Hypothesis, ...] = ()
 
     @property

@@ -250,7 +250,7 @@ def _merged(whole: Rewrite, part: Rewrite) -> Rewrite | None:
 def _together(bench: Bench, found: dict[int, tuple[Named, ...]]) -> bool | None:
     """Whether the reference with all mistakes returns what the candidate does; None: not all are known, or not to be had."""
     some = [(number, name) for number, names in found.items() for name in names]
-    if not some or not all(found.values()):
+    if not some or not all(found.values()) or any(name.hypothesis.jumps for _, name in some):
         return None
     rewrite, given = _rewritten(some, 0)
     if given:

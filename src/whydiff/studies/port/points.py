@@ -173,20 +173,35 @@ def _readers(trace: Trace) -> Readers:
         if leaf.is_state and leaf.storage >= 0:
             names.setdefault(leaf.storage, leaf.name)
     found: Readers = {}
+    integers: dict[int, str] = {}
     for call in trace.calls:
         if call.kind not in ("compute", "view"):
             continue
         for position, event in enumerate(call.reads):
             name = names.get(event.storage)
             if name is None:
+                _scaled(trace, call, position, integers, found)
                 continue
             passed = any(plays(trace.framework, call.site.op, role) for role in (Role.CARRIES, Role.REPEATS))
             if call.kind == "view" or passed:
                 for written in call.writes:
                     names[written.storage] = name
+            elif call.writes and is_integer(call.writes[0].spec.dtype):
+                integers.setdefault(call.writes[0].storage, name)  # no value of the layer before it has its scale
             else:
                 found.setdefault(name, []).append((call, position))
     return found
+
+
+def _scaled(trace: Trace, call: Call, position: int, integers: dict[int, str], found: Readers) -> None:
+    """Follow a product of a weight in integers to where it is multiplied by its scale: that is the weight's reader."""
+    name = integers.get(call.reads[position].storage)
+    if name is None:
+        return
+    if plays(trace.framework, call.site.op, Role.TIMES):
+        found.setdefault(name, []).append((call, position))
+    elif plays(trace.framework, call.site.op, Role.CAST):
+        integers[call.writes[0].storage] = name
 
 
 def _floats(event: Event) -> bool:

@@ -52,6 +52,7 @@ def _of(one: Quantised, call: Call, weight: int) -> Iterator[Hypothesis]:
             said=(FLOAT, text),
             fix="Quantise with one scale per channel, with calibrated ranges, or leave this layer in floating point.",
             teller=0,
+            jumps=bool(calls),
             mine=Rewrite(leaves=leaves, calls=calls),
         )
 
