@@ -51,13 +51,13 @@ def added(first: bool) -> Any:
 
 def turned(halves: bool) -> Any:
     """Pairs of a rotation as halves, which are joined, or as neighbours, which are stacked."""
-    h, angles = X @ W, torch.outer(torch.arange(4.0), torch.tensor([1.0, 0.5, 0.2, 0.1]))
-    cos, sin = angles.cos(), angles.sin()
+    angles = torch.outer(torch.arange(8.0), torch.tensor([1.0, 0.5, 0.2, 0.1]))
+    cos, sin, h = angles.cos(), angles.sin(), V @ W
     if halves:
-        pairs = torch.cat([-h[:, 4:], h[:, :4]], -1)
-        return torch.tanh(h * torch.cat([cos, cos], -1) + pairs * torch.cat([sin, sin], -1))
-    pairs = torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(-2)
-    return torch.tanh(h * cos.repeat_interleave(2, -1) + pairs * sin.repeat_interleave(2, -1))
+        cos, sin = torch.cat([cos, cos], -1), torch.cat([sin, sin], -1)
+        return torch.tanh(h * cos + torch.cat([-h[:, 4:], h[:, :4]], -1) * sin)
+    cos, sin = cos.repeat_interleave(2, -1), sin.repeat_interleave(2, -1)
+    return torch.tanh(h * cos + torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(-2) * sin)
 
 
 def compared(run: Any, reference: bool = True) -> Diagnosis:

@@ -1,4 +1,4 @@
-"""JAX: a step of an update at another place is one cause that is moved; one that is left out stays left out."""
+"""JAX: a step at another place is one cause that is moved; one that is left out stays left out."""
 
 from __future__ import annotations
 
@@ -57,3 +57,16 @@ def test_a_decay_that_is_left_out_stays_left_out(reference: tuple[bool, bool], c
     codes, says = seen(reference, candidate)
     assert codes == [("FO007", "confirmed")]
     assert "the candidate does not" in says
+
+
+def test_what_a_mask_is_made_of_replaces_no_value_that_was_carried() -> None:
+    ids = jnp.asarray([[5, 3, 2, 7], [1, 6, 0, 0], [4, 0, 0, 0]])
+
+    def pooled(masked: bool) -> Any:
+        h = jnp.tanh(X[ids % 6] @ W)
+        return jnp.mean(h, 1, where=(ids != 0)[..., None]) if masked else jnp.mean(h, 1)
+
+    found = whydiff.compare(lambda: pooled(True), lambda: pooled(False))
+    assert found.verdict is Verdict.SEMANTIC
+    assert found.causes
+    assert "ST007" not in {cause.code for cause in found.causes}

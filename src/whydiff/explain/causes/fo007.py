@@ -146,11 +146,12 @@ class StepLeftOut(CauseRule):
             return (h if first else h.div_(8)) @ w
 
         def turned(halves: bool) -> Any:
-            h, f = x @ w, torch.arange(4.0)
+            h, cos, sin = x @ w, torch.arange(4.0).cos(), torch.arange(4.0).sin()
             if halves:
-                return h * torch.cat([f, f]).cos() + torch.cat([-h[:, 4:], h[:, :4]], -1) * torch.cat([f, f]).sin()
-            pairs = torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(-2)
-            return h * f.repeat_interleave(2).cos() + pairs * f.repeat_interleave(2).sin()
+                cos, sin = torch.cat([cos, cos]), torch.cat([sin, sin])
+                return (h * cos + torch.cat([-h[:, 4:], h[:, :4]], -1) * sin).tanh()
+            cos, sin = cos.repeat_interleave(2), sin.repeat_interleave(2)
+            return (h * cos + torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(-2) * sin).tanh()
 
         yield (lambda: other(False)), (lambda: other(True))
         for one in (moved, unscaled, turned):

@@ -30,11 +30,13 @@ class CarriedValueReplaced(CauseRule):
         library keeps apart, a scaler, counters. What is missing is made anew, or filled with something near it.
 
     Evidence required:
-        The ops that only one side has before the value is taken up read nothing but tensors from outside (a checkpoint,
-        weights, constants) or nothing at all, and the other side's value was made by its ops. Or a value was carried from
-        round to round on both sides (the same op made it of its own last one and of the same tensors), one side goes on
-        with it, and the other reads something else and nothing of its own any more. Or a copy that the candidate alone has
-        fills memory with what is made of earlier values, where the reference goes on with the one that they led to.
+        The ops that only one side has before the value is taken up read nothing but tensors from outside (a
+        checkpoint, weights, constants) or nothing at all, and the other side's value was made by its ops; ops that
+        one side alone has do not take that value up in another way (a masked mean: what the mask is made of replaces
+        nothing). Or a value was carried from round to round on both sides (the same op made it of its own last one
+        and of the same tensors), one side goes on with it, and the other reads something else and nothing of its own
+        any more. Or a copy that the candidate alone has fills memory with what is made of earlier values, where the
+        reference goes on with the one that they led to.
 
     Look-alikes:
         TR002 if a torch optimizer begins a step with other state. IN001 if both sides read it from outside. FO006 if both
@@ -78,7 +80,7 @@ class CarriedValueReplaced(CauseRule):
         calls, reads = view.seen.calls[side], [event for event in view.seen.reads[side] if event.storage >= 0]
         if computed.producer < 0 or any(draws(trace, call) for call in calls):
             return None
-        if not all(leaves(trace, event) for event in reads):
+        if not all(leaves(trace, event) for event in reads) or _taken_up_otherwise(view.case, side, computed.producer):
             return None
         names = {leaf.name for event in reads for leaf in leaves(trace, event)}
         origin = (view.origin.candidate_site, view.origin.site)[side]
@@ -151,6 +153,17 @@ class CarriedValueReplaced(CauseRule):
         yield (lambda: run(first)), (lambda: run(first, 0.9))
         yield (lambda: exchanged()), (lambda: exchanged(2))
         yield (lambda: residual()), (lambda: residual(2))
+
+
+def _taken_up_otherwise(case: Case, side: int, made: int) -> bool:
+    """Whether a side goes on with its counterpart of the other side's value after all, in ops that it alone has."""
+    pairs = (
+        (pair.candidate, pair.reference) if side else (pair.reference, pair.candidate) for pair in case.alignment.pairs
+    )
+    own = {mine for mine, theirs in pairs if theirs == made}
+    alone = (case.alignment.unpaired_reference, case.alignment.unpaired_candidate)[side]
+    trace = (case.reference, case.candidate)[side]
+    return any(event.producer in own for index in alone for event in trace.calls[index].reads)
 
 
 def _lost(view: View, found: Seam) -> Finding:
