@@ -57,7 +57,8 @@ def turned(halves: bool) -> Any:
         cos, sin = torch.cat([cos, cos], -1), torch.cat([sin, sin], -1)
         return torch.tanh(h * cos + torch.cat([-h[:, 4:], h[:, :4]], -1) * sin)
     cos, sin = cos.repeat_interleave(2, -1), sin.repeat_interleave(2, -1)
-    return torch.tanh(h * cos + torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(-2) * sin)
+    pairs = torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(-2)
+    return torch.tanh(h * cos + pairs * sin)
 
 
 def compared(run: Any, reference: bool = True) -> Diagnosis:

@@ -151,7 +151,8 @@ class StepLeftOut(CauseRule):
                 cos, sin = torch.cat([cos, cos]), torch.cat([sin, sin])
                 return (h * cos + torch.cat([-h[:, 4:], h[:, :4]], -1) * sin).tanh()
             cos, sin = cos.repeat_interleave(2), sin.repeat_interleave(2)
-            return (h * cos + torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(-2) * sin).tanh()
+            pairs = torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(-2)
+            return (h * cos + pairs * sin).tanh()
 
         yield (lambda: other(False)), (lambda: other(True))
         for one in (moved, unscaled, turned):
