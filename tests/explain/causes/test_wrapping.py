@@ -11,6 +11,7 @@ from whydiff.pipeline import compare
 from whydiff.records import Verdict
 
 PIXELS = torch.arange(0, 256, 5, dtype=torch.uint8)
+TOKENS = torch.arange(30_011, 40_000, 501)
 STEPS = torch.arange(40, 100, 3, dtype=torch.int8)
 
 
@@ -22,7 +23,14 @@ def doubled(wide: bool) -> torch.Tensor:
     return ((STEPS.short() if wide else STEPS) * 2).float().tanh()
 
 
-@pytest.mark.parametrize(("run", "dtype"), [(centred, "uint8"), (doubled, "int8")])
+def hashed(wide: bool, factor: int = 1_000_003_000_003) -> torch.Tensor:
+    """Beyond what float64 counts; the low half of the factor is what 32 bits have of it."""
+    low = (factor + 2**31) % 2**32 - 2**31
+    made = TOKENS * factor if wide else TOKENS.int() * low
+    return (made.remainder(97)).float() / 97
+
+
+@pytest.mark.parametrize(("run", "dtype"), [(centred, "uint8"), (doubled, "int8"), (hashed, "int32")])
 @pytest.mark.parametrize("candidate", [True, False])
 def test_whole_numbers_that_wrap_around_are_named(
     run: Callable[[bool], torch.Tensor], dtype: str, candidate: bool
@@ -37,4 +45,6 @@ def test_whole_numbers_that_wrap_around_are_named(
 
 def test_other_whole_numbers_in_another_dtype_are_no_wrapping() -> None:
     found = compare(lambda: (PIXELS.int() - 128).float(), lambda: (PIXELS.short() - 129).float())
+    assert "OV001" not in [cause.code for cause in found.causes]
+    found = compare(lambda: hashed(True), lambda: hashed(False, 1_000_003_000_004))
     assert "OV001" not in [cause.code for cause in found.causes]

@@ -12,7 +12,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._range import RangeRule, alarms, proven, widen, wider
 from whydiff.explain.sides import SIDES
-from whydiff.numbers.metrics import is_integer
+from whydiff.numbers.metrics import is_integer, values
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
@@ -74,18 +74,18 @@ class Overflow(RangeRule):
         if view.seen.results[0].spec.shape != view.seen.results[1].spec.shape or not all(map(is_integer, dtypes)):
             return None
         bits = [np.dtype(dtype).itemsize * 8 for dtype in dtypes]
-        if bits[0] == bits[1] or "bool" in dtypes or max(bits) == 64:  # float64 does not count all of 64 bits
+        if bits[0] == bits[1] or "bool" in dtypes:
             return None
-        ours, theirs = (side.reshape(-1) for side in view.outputs)
-        apart, side = ours - theirs, int(bits[1] < bits[0])
+        ours, theirs = (values(one.bits, one.dtype).astype(np.int64).reshape(-1) for one in view.seen.outputs)
+        apart, side = ours - theirs, int(bits[1] < bits[0])  # of 64 bits: up to multiples of 2**64, which are such, too
         wrapped = int(np.count_nonzero(apart))
-        if not wrapped or np.any(np.remainder(apart, 2.0 ** min(bits))):
+        if not wrapped or np.any(np.remainder(apart, 1 << min(bits))):
             return None
         name, other = SIDES[side], SIDES[1 - side]
         wide = (ours, theirs)[1 - side]
         evidence = Evidence(
             f"{wrapped} of {apart.size} whole numbers wrap around in {dtypes[side]} in the {name}: they lie multiples of "
-            f"{2 ** min(bits)} from the {other}'s, which reach from {wide.min():.0f} to {wide.max():.0f}",
+            f"{2 ** min(bits)} from the {other}'s, which reach from {wide.min()} to {wide.max()}",
             {"side": name, "dtype": dtypes[side], "wrapped": wrapped, "elements": apart.size},
         )
         return Finding(
