@@ -252,3 +252,19 @@ def test_a_bias_after_the_residual_is_no_origin_where_a_later_step_is_wrong() ->
     assert [origin.site.scope for origin in wrong.origins] == ["norm"]
     assert told(wrong)[0] == "FO002"
     assert found(1e-5, 1.5).origins[0].site.scope == "down"  # a mistake in the layer stays one
+
+
+def test_limits_that_a_library_sets_for_its_own_steps_stop_nothing() -> None:
+    """jax.image.resize keeps its own indices between limits, in values of many shapes."""
+    model = Net(lambda y: functional.interpolate(y, size=(14, 12), mode="bilinear", align_corners=True))
+    found = checked(model, port(model, lambda y: jax.image.resize(y, (2, 4, 14, 12), "bilinear")))
+    code, says = told(found)
+    assert code == "FO008"
+    assert "aligned corners" in says
+
+
+def test_a_step_that_does_not_fit_where_it_is_tried_ends_no_check() -> None:
+    from whydiff.studies.port.bench import UNFIT
+
+    for raised in (StopIteration, IndexError, KeyError, ZeroDivisionError, ValueError):
+        assert issubclass(raised, UNFIT)

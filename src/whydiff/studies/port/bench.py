@@ -24,6 +24,10 @@ _REGION = 4096
 """Calls of a region that are looked through at most (a size, not a tolerance)."""
 
 
+UNFIT = (WhydiffError, ArithmeticError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
+"""What a rewritten step raises that does not fit where it is tried: no reason to end the check."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """Both programs on one input.
@@ -119,7 +123,7 @@ class Bench:
             )
             setting.programs[0].run(rewrite, before=before, watch=watch, until=until)
             return seen[0] if seen else None
-        except (WhydiffError, ValueError, TypeError, RuntimeError):
+        except UNFIT:
             return None  # the rewritten step does not fit here
 
     def outputs(self, side: int, rewrite: Rewrite = NOTHING, given: Mapping[int, Array] | None = None) -> list[Array]:

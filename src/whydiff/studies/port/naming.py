@@ -13,7 +13,7 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.causes.fo001 import named
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN
 from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Measurement, Remedy, Status, Verdict
-from whydiff.studies.port.bench import Bench, distance, near
+from whydiff.studies.port.bench import UNFIT, Bench, distance, near
 from whydiff.studies.port.hypotheses import Hypothesis, Tried, fitting
 from whydiff.studies.port.judging import Judged, departed
 from whydiff.studies.port.rewrites import NOTHING, Rewrite
@@ -257,7 +257,7 @@ def _together(bench: Bench, found: dict[int, tuple[Named, ...]]) -> bool | None:
         return None
     try:
         plain, made, wanted = bench.outputs(0), bench.outputs(0, rewrite), bench.outputs(1)
-    except (WhydiffError, ValueError):
+    except UNFIT:
         return None
     if [x.size for x in made] != [x.size for x in wanted]:
         return None
@@ -274,7 +274,7 @@ def _alone(bench: Bench, some: Sequence[tuple[int, Named]]) -> float | None:
         return None
     try:
         plain, made = bench.outputs(0), bench.outputs(0, rewrite)
-    except (WhydiffError, ValueError):
+    except UNFIT:
         return None
     moved = [distance(one, other) for one, other in zip(plain, made, strict=True) if one.shape == other.shape]
     return sum(moved) / len(moved) if moved else None

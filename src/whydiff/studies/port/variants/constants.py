@@ -127,7 +127,7 @@ def _left_out(bench: Bench, side: int, value: float, places: Places) -> Iterator
         call = place.call
         role = next((role for role in neutral if role in adapter.roles(call.site.op)), None)
         if role is None:
-            if Role.LIMITS in adapter.roles(call.site.op):
+            if Role.LIMITS in adapter.roles(call.site.op) and _limited(call) is not None:
                 yield _unlimited(side, value, call)
             continue
         verb, more = ("add", "") if neutral[role] == 0 else ("scale", "by ")
@@ -145,6 +145,15 @@ def _left_out(bench: Bench, side: int, value: float, places: Places) -> Iterator
         )
 
 
+def _limited(call: Call) -> int | None:
+    """Which read a call keeps between limits: the only one of its result's shape; None: there is none or several."""
+    if len(call.writes) != 1:
+        return None
+    whole = call.writes[0].spec.shape
+    found = [place for place, read in enumerate(call.reads) if read.spec.shape == whole]
+    return found[0] if len(found) == 1 else None
+
+
 def _unlimited(side: int, value: float, call: Call) -> Hypothesis:
     """What a call that keeps numbers between limits gives without one of them."""
     does, lone, lacking = f"limits to {value:.6g}", *(("reference", "candidate"), ("candidate", "reference"))[side]
@@ -152,7 +161,7 @@ def _unlimited(side: int, value: float, call: Call) -> Hypothesis:
 
     def formula(applied: Applied) -> Sequence[Any]:
         (kept,) = applied.again()
-        x = next(read for read in applied.reads if read.shape == kept.shape)
+        x = applied.reads[_limited(call) or 0]
         return [np.where(np.isclose(kept, value, rtol=2.0**-23, atol=0.0), x, kept)]
 
     return Hypothesis(
