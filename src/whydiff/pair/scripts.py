@@ -48,6 +48,11 @@ def with_ends(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple
     return ours.returning(given[0], both), theirs.returning(given[1], both), alignment
 
 
+def are_scripts(alignment: Alignment) -> bool:
+    """Whether two runs were given ends by `with_ends`."""
+    return bool(alignment.pairs) and alignment.pairs[-1].how == _HOW
+
+
 def never_read(trace: Trace) -> dict[Spot, Event]:
     """What calls wrote and no call read since, as it was written last; what Python alone reads (``item``) is none of it."""
     roles = for_framework(trace.framework).roles

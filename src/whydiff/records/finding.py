@@ -330,7 +330,7 @@ class Count:
             ``interrupted`` (what had not been done when the user stopped it), ``part`` (of outputs of which only a
             part was compared), ``not replayed`` (calls that could not be executed again), ``stages``
             (of a pipeline whose passes are not the reference's), ``nothing returned`` (by either side: what was written
-            last is compared instead).
+            last is compared instead), ``python`` (what scripts make of their tensors).
     """
 
     what: str
@@ -338,5 +338,14 @@ class Count:
     count: int
     examples: tuple[str, ...] = ()
     code: Literal[
-        "", "no counterpart", "flip", "not lifted", "interrupted", "part", "not replayed", "stages", "nothing returned"
+        "",
+        "no counterpart",
+        "flip",
+        "not lifted",
+        "interrupted",
+        "part",
+        "not replayed",
+        "stages",
+        "nothing returned",
+        "python",
     ] = ""
