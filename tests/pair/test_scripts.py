@@ -65,7 +65,7 @@ def test_numbers_results_and_partly_written_memory_are_returned_in_order(ends: E
     assert names(ours) == names(theirs)
     assert names(ours)[:2] == ["output", "given to Python@1"]
     written = [name for name in names(ours)[2:] if "copy_" in name]
-    assert len(written) == 2 and sum("sqrt" in name for name in names(ours)) == 1
+    assert len(written) == 3 and sum("sqrt" in name for name in names(ours)) == 1
     assert not any("max" in name for name in names(ours)), "a by-product of what is read is no result"
     kept = [output.fingerprint or output.payload for output in recorded_outputs(ours)]
     assert all(one is not None for one in kept)
@@ -167,3 +167,61 @@ def test_a_hyperparameter_is_proven_from_two_traces_if_it_alone_differs(several:
     assert found.verdict is Verdict.SEMANTIC
     status = {cause.status for cause in found.causes if cause.code == "TR003"}
     assert status == ({"inconclusive"} if several else {"confirmed"})
+
+
+def _in_parts(kind: str, other: bool) -> Callable[[], None]:
+    def run() -> None:
+        torch.manual_seed(0)
+        y = torch.nn.Linear(8, 4)(X)
+        if kind == "columns":
+            out = torch.zeros(2, 2)
+            first, second = (1, 0) if other else (0, 1)
+            out[:, first] = y[:, 0]
+            out[:, second] = y[:, 1]
+        elif kind == "fewer":
+            out = torch.zeros(3, 4)
+            out[0], out[1] = y[0] * (5 if other else 1), y[1]
+            if not other:
+                out[2] = y[1]
+        elif kind == "one place":
+            kept = torch.empty(2, 4)
+            kept[1 if other else 0] = y[0]
+        elif kind == "asked":
+            p = (y / (3.0 if other else 1.0)).softmax(-1)
+            assert torch.isfinite(p).all().item()
+        elif kind == "by-product asked":
+            most, which = (y.flip(-1) if other else y).max(-1)
+            most.mean().item()
+            which.tolist()
+        elif kind == "total":
+            total = torch.zeros(())
+            for _ in range(20):
+                total += y.sum() * (2.0 if other else 1.0)
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["columns", "fewer", "one place", "asked", "by-product asked", "total"])
+def test_memory_written_in_parts_and_values_that_python_asked_about_are_ends(kind: str, tmp_path: Path) -> None:
+    for name, other in (("reference", False), ("same", False), ("candidate", True)):
+        with whydiff.capture(tmp_path / name):
+            _in_parts(kind, other)()
+    paths = [str(tmp_path / name) for name in ("reference", "same", "candidate")]
+    same = whydiff.compare(paths[0], paths[1])
+    assert same.verdict is Verdict.IDENTICAL and same.alignment.scripts
+    found = whydiff.compare(paths[0], paths[2])
+    assert found.verdict in (Verdict.SEMANTIC, Verdict.INCOMPARABLE)
+    assert any(comparison.status == "differs" or comparison.only for _, comparison in found.outputs)
+    if kind == "total":
+        assert len(found.outputs) == 2  # what the module returned, and one sum however often it is added to
+
+
+def test_a_number_measured_before_is_no_factor_of_the_script(tmp_path: Path) -> None:
+    for name, measure in (("reference", torch.Tensor.max), ("candidate", torch.Tensor.mean)):
+        with whydiff.capture(tmp_path / name):
+            torch.manual_seed(0)
+            y = torch.nn.Linear(8, 4)(X).detach()
+            (y / float(measure(y.abs()))) @ torch.ones(4)
+    found = whydiff.compare(str(tmp_path / "reference"), str(tmp_path / "candidate"))
+    assert found.verdict is Verdict.SEMANTIC
+    assert not [cause for cause in found.causes if cause.code == "FO003" and cause.status == "confirmed"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from whydiff.capturing.ranks import MOST, parts
 from whydiff.capturing.store.layout import STEPS as FILE
+from whydiff.capturing.store.layout import read_text_file
 from whydiff.capturing.store.strict import cleaned
 from whydiff.errors import TraceFormatError, one_line
 
@@ -149,7 +150,7 @@ def read_steps(folder: str | Path) -> StepLog:
     try:
         if not path.is_file():  # nobody writes into a pipe that is waited for
             raise OSError("there is no such file")
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text_file(path).decode("utf-8").split("\n")
         header = json.loads(lines[0])
     except (OSError, ValueError, RecursionError) as error:
         raise TraceFormatError("This is no log of steps.", where=str(folder), actual=str(error)) from error

@@ -10,7 +10,6 @@ from whydiff.explain.scaling import Scaling
 from whydiff.judge.grouping import not_examined
 from whydiff.judge.noise_floor import NoiseFloor
 from whydiff.pair.align import explain
-from whydiff.pair.scripts import are_scripts
 from whydiff.records import GENERATORS, Count, Verdict
 
 
@@ -51,7 +50,7 @@ def left_out(case: Case) -> tuple[Count, ...]:
             for hole in trace.holes
             if hole.kind not in ("opaque", "fake")  # told by their values above
         ]
-    if are_scripts(case.alignment):
+    if case.alignment.scripts:
         counts.append(Count("texts, lists and files of the scripts", "a capture records tensors", 1, code="python"))
     for name, lone in zip(("reference", "candidate"), case.lone_leaves(), strict=True):
         if lone:

@@ -14,7 +14,7 @@ from whydiff.numbers.fingerprint import fingerprint_bytes
 from whydiff.numbers.metrics import as_reals, is_integer, values
 from whydiff.pair.lockstep import paired
 from whydiff.pair.replay import returns
-from whydiff.pair.scripts import gives, never_read, output_of, recorded_outputs
+from whydiff.pair.scripts import never_read, output_of, recorded_outputs
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Alignment, Comparison, Count, Fingerprint, Output, Payload, Slot, Trace
 
@@ -191,7 +191,7 @@ def _ends(reference: Trace, candidate: Trace, alignment: Alignment) -> list[Comp
 def _last_made(trace: Trace) -> dict[int, set[int]]:
     """Index of a call → storages that it writes and that go no further: nothing reads them, or Python does (``item``)."""
     found: dict[int, set[int]] = {}
-    read_by_python = (event for call in trace.calls if gives(call) for event in call.reads)
+    read_by_python = (event for call in trace.calls if call.gives for event in call.reads)
     for event in (*read_by_python, *never_read(trace).values()):
         found.setdefault(event.producer, set()).add(event.storage)
     return found

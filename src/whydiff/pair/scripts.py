@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.capturing.store import DiskTrace
@@ -41,16 +42,12 @@ def with_ends(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple
     given = _given(ours, theirs, alignment)
     _left(ours, theirs, alignment)
     _made(ours, theirs, alignment)
-    if ours.ends or theirs.ends:
-        last = Pair(len(reference.calls), len(candidate.calls), _HOW)
-        alignment = replace(alignment, pairs=(*alignment.pairs, last))
+    if _agree(ours, theirs, alignment):
+        _asked(ours, theirs, alignment)
     both = bool(ours.ends or theirs.ends)
+    last = (Pair(len(reference.calls), len(candidate.calls), _HOW),) if both else ()
+    alignment = replace(alignment, pairs=(*alignment.pairs, *last), scripts=True)
     return ours.returning(given[0], both), theirs.returning(given[1], both), alignment
-
-
-def are_scripts(alignment: Alignment) -> bool:
-    """Whether two runs were given ends by `with_ends`."""
-    return bool(alignment.pairs) and alignment.pairs[-1].how == _HOW
 
 
 def never_read(trace: Trace) -> dict[Spot, Event]:
@@ -58,7 +55,7 @@ def never_read(trace: Trace) -> dict[Spot, Event]:
     roles = for_framework(trace.framework).roles
     open_now: dict[int, dict[Spot, Event]] = {}
     for call in trace.calls:
-        if call.kind != "view" and not gives(call) and Role.SHAPE_ONLY not in roles(call.site.op):
+        if call.kind != "view" and not call.gives and Role.SHAPE_ONLY not in roles(call.site.op):
             for position, event in enumerate(call.reads):
                 if position not in call.mutates:
                     open_now.pop(event.storage, None)
@@ -68,9 +65,19 @@ def never_read(trace: Trace) -> dict[Spot, Event]:
     return {spot: event for found in open_now.values() for spot, event in found.items()}
 
 
-def gives(call: Call) -> bool:
-    """Whether Python alone has what a call computes."""
-    return call.kind == "compute" and not call.writes
+def _asking(trace: Trace) -> set[int]:
+    """Calls that lead to numbers that Python is given and to nothing else."""
+    readers: dict[int, list[int]] = {}
+    for call in trace.calls:
+        if call.kind != "view":
+            for event in call.reads:
+                readers.setdefault(event.producer, []).append(call.index)
+    found: set[int] = set()
+    for call in reversed(trace.calls):
+        by = readers.get(call.index, ())
+        if call.gives or (call.kind == "compute" and not call.mutates and by and all(index in found for index in by)):
+            found.add(call.index)
+    return found
 
 
 def recorded_outputs(trace: Trace) -> tuple[Output, ...]:
@@ -126,7 +133,7 @@ class _Side:
         found: dict[int, dict[Spot, Event]] = {}
         for call in self.trace.calls:
             for event in call.writes:
-                if event.storage >= 0 and not event.is_look:
+                if event.storage >= 0 and not (event.is_look or event.uninitialised):
                     found.setdefault(event.storage, {})[event.storage, event.spec] = event
         return found
 
@@ -151,12 +158,12 @@ class _Side:
 
     def gives(self, call: Call) -> bool:
         """Whether the script gives Python a number here."""
-        return gives(call) and call.index > self.first and not call.site.scope and call.site.phase == "forward"
+        return call.gives and not call.site.scope and call.site.phase == "forward"
 
     def updates(self, storage: int) -> bool:
         """Whether an optimizer wrote there last."""
-        found = list(self.last.get(storage, {}).values())
-        return bool(found) and found[-1].site.phase == "update"
+        found = max(self.last.get(storage, {}).values(), key=lambda event: event.producer, default=None)
+        return found is not None and found.site.phase == "update"
 
     def returning(self, given: dict[int, Call], ends: bool) -> Trace:
         """The trace with calls that return what the script came to."""
@@ -189,11 +196,11 @@ def _given(ours: _Side, theirs: _Side, alignment: Alignment) -> tuple[dict[int, 
     """Calls by which Python is given a number, as returns."""
     found: tuple[dict[int, Call], dict[int, Call]] = ({}, {})
     pairs = [(ours.trace.calls[p.reference], theirs.trace.calls[p.candidate]) for p in alignment.pairs]
-    lone = [(ours.trace.calls[index], None) for index in alignment.unpaired_reference]
-    lone_too = [(None, theirs.trace.calls[index]) for index in alignment.unpaired_candidate]
+    lone = [(ours.trace.calls[index], None) for index in alignment.unpaired_reference if index > ours.first]
+    lone_too = [(None, theirs.trace.calls[index]) for index in alignment.unpaired_candidate if index > theirs.first]
     for both in (*pairs, *lone, *lone_too):
         if any(call is not None and side.gives(call) for side, call in zip((ours, theirs), both, strict=True)) and all(
-            call is None or gives(call) for call in both
+            call is None or call.gives for call in both
         ):
             for calls, call in zip(found, both, strict=True):
                 if call is not None:
@@ -233,36 +240,75 @@ def _of_leaf(leaf: Leaf) -> Event:
 
 
 def _both(name: str, sides: tuple[_Side, _Side], looks: tuple[Event, Event]) -> None:
-    """What is left where both look, if either wrote there; part by part if both wrote as many."""
+    """What is left where both look, if either wrote there; part by part where it was written in parts."""
     for side, look in zip(sides, looks, strict=True):
         side.taken.add(look.storage)
-    ours, theirs = ([*side.last.get(look.storage, {}).values()] for side, look in zip(sides, looks, strict=True))
+    ours, theirs = (_parts(side.last.get(look.storage, {})) for side, look in zip(sides, looks, strict=True))
     if not ours and not theirs:
         return
-    if len(ours) != len(theirs):
-        ours, theirs = ours[-1:] or [looks[0]], theirs[-1:] or [looks[1]]
-    for number, events in enumerate(zip(ours, theirs, strict=True)):
-        part = f"{name}, part {number}" if len(ours) > 1 else name
-        for side, event in zip(sides, events, strict=True):
-            side.ends[part] = event
+    if max(len(ours), len(theirs)) == 1 and len({part[-1] for part in (*ours, *theirs)}) == 1:
+        pair = (*ours.values(), looks[0])[0], (*theirs.values(), looks[1])[0]
+        for side, event in zip(sides, pair, strict=True):
+            side.ends[name] = event
+        return
+    for number, part in enumerate(dict.fromkeys((*ours, *theirs))):
+        for side, parts in zip(sides, (ours, theirs), strict=True):
+            if part in parts:
+                side.ends[f"{name}, part {number}"] = parts[part]
+
+
+def _parts(found: dict[Spot, Event]) -> dict[tuple[Any, ...], Event]:
+    """Which part of a storage → what is there."""
+    return {(spec.shape, spec.strides, spec.offset): event for (_, spec), event in found.items()}
 
 
 def _made(ours: _Side, theirs: _Side, alignment: Alignment) -> None:
     """What was made beside modules and never read: with its counterpart, whether that is read or not; then what has none."""
-    done: tuple[set[Spot], set[Spot]] = (set(), set())
+    ends = {spot[0] for spot in ours.made}, {spot[0] for spot in theirs.made}
+    found: dict[int, tuple[Event, Event]] = {}
+    back: dict[int, int] = {}
     for pair in alignment.pairs:
         calls = ours.trace.calls[pair.reference], theirs.trace.calls[pair.candidate]
         for a, b in paired(*calls, "writes"):
-            spots = (a.storage, a.spec), (b.storage, b.spec)
-            if a.storage in ours.taken or b.storage in theirs.taken:
-                continue
-            if spots[0] in ours.made or spots[1] in theirs.made:
-                for side, spot, known in zip((ours, theirs), spots, done, strict=True):
-                    side.ends[str(a.site)] = side.last[spot[0]].get(spot, a if side is ours else b)
-                    known.add(spot)
-    for side, known, mark in ((ours, done[0], ""), (theirs, done[1], " (candidate)")):
-        looked_into = {storage for storage, _ in side.given}
-        for spot, event in side.made.items():
-            if spot not in known and spot[0] not in side.taken | looked_into:
+            if a.storage in ends[0] or b.storage in ends[1]:
+                found[a.storage], back[b.storage] = (a, b), a.storage
+    for storage, (a, b) in found.items():
+        if back[b.storage] == storage and a.storage not in ours.taken and b.storage not in theirs.taken:
+            _both(str(a.site), (ours, theirs), (a, b))
+    for side, mark in ((ours, ""), (theirs, " (candidate)")):
+        left = side.taken | {storage for storage, _ in side.given}
+        for (storage, _), event in side.made.items():
+            if storage not in left:
                 name = str(event.site)
                 side.ends[name + mark if name in ours.ends else name] = event
+
+
+def _agree(ours: _Side, theirs: _Side, alignment: Alignment) -> bool:
+    """Whether all that both scripts come to has equal fingerprints."""
+    ends = [(event, theirs.ends[name]) for name, event in ours.ends.items() if name in theirs.ends]
+    for pair in alignment.pairs:
+        calls = ours.trace.calls[pair.reference], theirs.trace.calls[pair.candidate]
+        if calls[0].kind == "return" or calls[0].gives:
+            ends += paired(*calls, "reads")
+    return not any(map(_apart, *zip(*ends, strict=True))) if ends else True
+
+
+def _apart(one: Event, other: Event) -> bool:
+    return one.fingerprint != other.fingerprint or one.spec.dtype != other.spec.dtype
+
+
+def _asked(ours: _Side, theirs: _Side, alignment: Alignment) -> None:
+    """What differs and leads to nothing but numbers that Python was given, which agree: Python may have the rest too."""
+    asking = _asking(ours.trace), _asking(theirs.trace)
+    for pair in alignment.pairs:
+        calls = ours.trace.calls[pair.reference], theirs.trace.calls[pair.candidate]
+        if (
+            calls[0].index <= ours.first
+            or calls[0].site.scope
+            or not all(call.index in known for call, known in zip(calls, asking, strict=True))
+        ):
+            continue
+        for a, b in paired(*calls, "writes"):
+            known = all(event.fingerprint and event.fingerprint.covers == "content" for event in (a, b))
+            if known and _apart(a, b):
+                ours.ends[str(a.site)], theirs.ends[str(a.site)] = a, b

@@ -85,6 +85,7 @@ class Alignment:
     Invariants: pairs are strictly increasing in both indices; no index occurs twice; views are
     transparent (never paired, only counted); every other call is in a pair or in an unpaired tuple.
     ``ahead``: how many steps further on the reference is where the candidate begins (a resumed run).
+    ``scripts``: the runs are scripts, which return what they came to (`whydiff.pair.scripts`).
     """
 
     pairs: tuple[Pair, ...]
@@ -94,6 +95,7 @@ class Alignment:
     views_candidate: int = 0
     renamed: tuple[tuple[str, str], ...] = ()
     ahead: int = 0
+    scripts: bool = False
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
@@ -115,6 +117,7 @@ class Alignment:
             views_candidate=self.views_reference,
             renamed=tuple((theirs, ours) for ours, theirs in self.renamed),
             ahead=-self.ahead,
+            scripts=self.scripts,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 from whydiff.records.environment import Environment, ObserverCheck
@@ -65,15 +65,7 @@ class Site:
 
     def at(self, slot: str) -> Site:
         """The same call, another slot."""
-        return Site(
-            scope=self.scope,
-            op=self.op,
-            phase=self.phase,
-            step=self.step,
-            rank=self.rank,
-            occurrence=self.occurrence,
-            slot=slot,
-        )
+        return replace(self, slot=slot)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -224,6 +216,11 @@ class Call:
     source: str = ""
 
     @property
+    def gives(self) -> bool:
+        """Whether it computes what Python alone has (``item``), also where that counts as returned."""
+        return not self.writes and self.kind in ("compute", "return") and self.target != "return"
+
+    @property
     def is_update(self) -> bool:
         """An optimizer's look at its state as a step of it begins; its arguments say with which hyperparameters."""
         return self.target == UPDATE
@@ -258,7 +255,7 @@ class Leaf:
 
     @property
     def is_registered(self) -> bool:
-        """True for parameters and buffers, which a model says it holds; a plain attribute it does not."""
+        """True for parameters and buffers, which a model says it holds."""
         return self.role in ("parameter", "buffer", "non_persistent_buffer")
 
 

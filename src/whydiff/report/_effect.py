@@ -37,11 +37,12 @@ def effect(diagnosis: Diagnosis) -> str:
 
 
 def has_more(diagnosis: Diagnosis) -> str:
-    """The sides that return something more, where all that both return is bit-equal; else empty."""
+    """Which side returns something more, where all that both return is bit-equal; else empty."""
     outputs = [comparison for _, comparison in diagnosis.outputs]
     if not any(c.status == "agrees" for c in outputs) or any(c.status != "agrees" and not c.only for c in outputs):
         return ""
-    return " and the ".join(dict.fromkeys(c.only for c in outputs if c.only))
+    sides = {c.only for c in outputs if c.only}
+    return "each side has something more" if len(sides) > 1 else f"only the {sides.pop()} has more" if sides else ""
 
 
 def where_compared(diagnosis: Diagnosis) -> str:

@@ -163,7 +163,7 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if verdict is Verdict.INCONCLUSIVE:
         said = missing(diagnosis).what
     elif verdict is Verdict.INCOMPARABLE and cause is None and has_more(diagnosis):
-        said = f"only the {has_more(diagnosis)} has more; what both come to is bit-equal"
+        said = f"{has_more(diagnosis)}; what both come to is bit-equal"
     elif verdict is Verdict.IDENTICAL and returned_nothing(diagnosis):
         said = f"{NOTHING}; what each computed last is bit-equal"
     elif verdict is Verdict.IDENTICAL:

@@ -85,15 +85,19 @@ def at_another_place(view: View) -> tuple[Call, ...]:
 
 
 def by_another_op(view: View) -> tuple[Call, Call] | None:
-    """A call of the step, and the other side's, without a counterpart, that makes something else of the same values."""
+    """A call of the step, and the other side's, without a counterpart, that makes something else of the same values.
+
+    Only on the way to the value that differs: what the other side looks at besides takes no step's place.
+    """
     here = _sides(view)
     if here is None:
         return None
+    way = _on_the_way(here.traces[1], view.seen.results[1 - here.side])
     for call in view.seen.calls[here.side]:
         if len({event.producer for event in call.reads}) < 2:  # one value may be taken up by many
             continue
         for other in here.others:
-            if not here.same(call, other) and here.shared(call, other, {}) == len(call.reads):
+            if other.index in way and not here.same(call, other) and here.shared(call, other, {}) == len(call.reads):
                 return call, other
     return None
 

@@ -135,12 +135,7 @@ class View:
     def same_numbers_left(self) -> bool:
         """Whether the same numbers left both programs before this origin: what is made of them is an argument later."""
         left = [
-            [
-                (event.spec, event.fingerprint)
-                for call in trace.calls[:index]
-                if call.kind == "compute" and not call.writes
-                for event in call.reads
-            ]
+            [(event.spec, event.fingerprint) for call in trace.calls[:index] if call.gives for event in call.reads]
             for trace, index in zip((self.case.reference, self.case.candidate), self.origin.calls, strict=True)
         ]
         return left[0] == left[1]

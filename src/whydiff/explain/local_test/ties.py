@@ -16,9 +16,10 @@ from whydiff.records import Call, Evidence, Payload, Verdict
 
 
 def chooses(framework: str, calls: Sequence[Call]) -> bool:
-    """Whether one of some ops says where the largest or smallest values stand."""
-    roles = for_framework(framework).roles
-    return any(Role.CHOOSES in roles(call.site.op) for call in calls)
+    """Whether one of some ops says where the largest or smallest values stand of what none of the others made."""
+    roles, made = for_framework(framework).roles, {call.index for call in calls}
+    choosing = (call for call in calls if Role.CHOOSES in roles(call.site.op))
+    return any(all(event.producer not in made for event in call.reads) for call in choosing)
 
 
 def ties_broken_otherwise(reads: Sequence[Sequence[Array]], outputs: Sequence[Payload]) -> LocalResult | None:

@@ -174,7 +174,9 @@ class LiftedExecutor(Executor):
     def execute(self, call: Call, *, recorded: bool = False) -> str:
         """Bring the replay to the state after a call; never takes recorded (narrow) values."""
         why = super().execute(call)
-        if why or call.kind != "compute":
+        if call.gives and not why:
+            self._note_discrete(call)
+        if why or call.kind != "compute" or call.gives:
             return why
         if self.lift.seed is not None:
             self._round_stochastically(call)
