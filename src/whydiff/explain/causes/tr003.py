@@ -83,7 +83,7 @@ class HyperparameterDiffers(CauseRule):
             site=str(first.calls[0].site),
             verdict=Verdict.SEMANTIC,
             evidence=(evidence,),
-            remedy=_remedy(name, groups, _taken(case, members[0][0])),
+            remedy=_remedy(name, groups, _taken(case, members[0][0]), live=None not in case.runs),
             interventions=away,
             put_in=put_in,
             says=f"the candidate's optimizer has {name} {candidate}, the reference's {reference}"
@@ -121,7 +121,8 @@ def _taken(case: Case, target: str) -> tuple[list[Any], list[Any]]:
     return ours, theirs
 
 
-def _remedy(name: str, groups: list[str], taken: tuple[list[Any], list[Any]]) -> Remedy:
+def _remedy(name: str, groups: list[str], taken: tuple[list[Any], list[Any]], *, live: bool) -> Remedy:
+    """The same value on both sides; of two traces only what follows from it is carried out, not this."""
     values = taken[0]
     if max(map(len, taken)) > 1:
         return Remedy(
@@ -129,7 +130,7 @@ def _remedy(name: str, groups: list[str], taken: tuple[list[Any], list[Any]]) ->
             'checkpoint["scheduler"] = scheduler.state_dict()\nscheduler.load_state_dict(checkpoint["scheduler"])\n',
         )
     code = "".join(f"optimizer.param_groups[{group}][{name!r}] = {values[0]!r}\n" for group in groups)
-    return Remedy(f"Give both optimizers the same {name}; the reference has {values[0]!r}.", code, is_take_away=True)
+    return Remedy(f"Give both optimizers the same {name}; the reference has {values[0]!r}.", code, is_take_away=live)
 
 
 def _trained(rate: float, *, scale: float = 1.0, weight: float = 0.0) -> Any:
