@@ -44,14 +44,26 @@ def encode(value: Any) -> Any:
     return {"$opaque": type(value).__name__}
 
 
-def decode(template: Any, reads: Sequence[Any], *, generator: torch.Generator | None = None) -> Any:
+def decode(
+    template: Any,
+    reads: Sequence[Any],
+    *,
+    generator: torch.Generator | None = None,
+    place: Callable[[str], torch.device] = torch.device,
+) -> Any:
     """The argument again, with ``reads`` in their places.
+
+    Args:
+        template: what `encode` gave.
+        reads: the tensors that the call is given.
+        generator: takes the place of a recorded one.
+        place: the device to use where the run used the one of this name.
 
     Raises:
         ReplayError: the argument was not recorded in a form that can be given again.
     """
     if isinstance(template, list):
-        return [decode(item, reads, generator=generator) for item in template]
+        return [decode(item, reads, generator=generator, place=place) for item in template]
     if not isinstance(template, dict):
         return template
     (kind, content), *rest = template.items()
@@ -66,11 +78,13 @@ def decode(template: Any, reads: Sequence[Any], *, generator: torch.Generator | 
             )
         return reads[content]
     if kind in _LAZY:
-        return _LAZY[kind](decode(content, reads, generator=generator))
+        return _LAZY[kind](decode(content, reads, generator=generator, place=place))
     if kind == "$generator":
         return generator
+    if kind == "$device":
+        return place(content)
     if kind == "$dict":
-        return {key: decode(item, reads, generator=generator) for key, item in content}
+        return {key: decode(item, reads, generator=generator, place=place) for key, item in content}
     return _DECODERS[kind](content)
 
 

@@ -9,7 +9,6 @@ import torch
 
 from whydiff.capturing.adapters._live import FAILURES, short
 from whydiff.capturing.adapters.contract import Change
-from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import dtype_of
 from whydiff.capturing.adapters.torch.executor import Executor, _flat
 from whydiff.capturing.adapters.torch.operators import draws, find
@@ -115,8 +114,9 @@ class ChangedExecutor(Executor):
         ]
         if not self.trusted:
             self._hold(func, call, *self._arguments(call, cast))
-        args = [_with_dtype(decode(item, cast), dtype) for item in call.arguments[0]]
-        kwargs = {name: _with_dtype(decode(item, cast), dtype) for name, item in call.arguments[1].items()}
+        given, named = self._arguments(call, cast)
+        args = [_with_dtype(item, dtype) for item in given]
+        kwargs = {name: _with_dtype(item, dtype) for name, item in named.items()}
         for position, argument in enumerate(func._schema.arguments):
             if argument.name == "half_to_float" and position < len(args):
                 args[position] = False

@@ -184,7 +184,7 @@ def borrowed_payload(tensor: torch.Tensor) -> Payload:
     return Payload(seen_by_numpy(tensor).view(NATIVE[name]), name) if tensor.is_contiguous() else to_payload(tensor)
 
 
-def from_payload(payload: Payload, device: str = "cpu") -> torch.Tensor:
+def from_payload(payload: Payload, device: str | torch.device = "cpu") -> torch.Tensor:
     """A new row-major tensor with the payload's bits."""
     dtype = dtype_of(payload.dtype)
     bits: Any = payload.bits

@@ -19,6 +19,7 @@ from whydiff.capturing.adapters.torch.held import Held, laid_out, shared
 from whydiff.capturing.adapters.torch.held_to import check_indices, contracts
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
+from whydiff.capturing.adapters.torch.places import Places, gpus
 from whydiff.errors import PayloadError, ReplayError
 from whydiff.records import Call, Collective, Event, Leaf, Payload, Trace
 
@@ -46,7 +47,7 @@ class Executor(Replay):
     ) -> None:
         super().__init__(trace, restore, exchanged)
         self._held: dict[int, Held] = {}
-        self._runs = 0
+        self._runs, self.places = 0, Places(trace)
         self._given: dict[int, torch.Tensor] = {}
         self._received: dict[int, Sequence[torch.Tensor]] = {}
         self._edited = frozenset(exchanged or ())
@@ -65,7 +66,7 @@ class Executor(Replay):
         with ExitStack() as stack:
             stack.callback(self._stopped)
             stack.enter_context(torch.inference_mode())
-            stack.enter_context(torch.random.fork_rng(devices=_cuda_devices()))
+            stack.enter_context(torch.random.fork_rng(devices=gpus()))
             for device in ("cpu", "cuda"):
                 stack.enter_context(torch.autocast(device, enabled=False, dtype=torch.bfloat16))
             try:
@@ -183,8 +184,9 @@ class Executor(Replay):
 
     def _arguments(self, call: Call, reads: Sequence[torch.Tensor]) -> tuple[list[Any], dict[str, Any]]:
         generator = torch.Generator() if call.rng else None
-        args, kwargs = decode(call.arguments[0], reads, generator=generator), call.arguments[1]
-        return args, {name: decode(value, reads, generator=generator) for name, value in kwargs.items()}
+        given, named = call.arguments
+        args = decode(given, reads, generator=generator, place=self.places.of)
+        return args, {n: decode(v, reads, generator=generator, place=self.places.of) for n, v in named.items()}
 
     def _seed(self, call: Call, reads: Sequence[torch.Tensor], kwargs: Mapping[str, Any]) -> None:
         state = self.trace.payload(call.rng)
@@ -232,7 +234,7 @@ class Executor(Replay):
         """Give one read another tensor, laid out as the one that it was given; False for another shape."""
         if not self._takes(event, value):
             return False
-        self._stand_ins[event.site] = laid_out(value.to(self._held_dtype(event)), event.spec.strides)
+        self._stand_ins[event.site] = laid_out(self._held_as(event, value), event.spec.strides)
         return True
 
     def _takes(self, event: Event, value: torch.Tensor) -> bool:
@@ -243,10 +245,14 @@ class Executor(Replay):
         """The dtype that this replay holds an event's tensor in."""
         return dtype_of(event.spec.dtype)
 
+    def _held_as(self, event: Event, value: torch.Tensor, copy: bool = False) -> torch.Tensor:
+        """A value in the dtype and on the device that this replay holds an event's tensor in."""
+        return value.to(self.places.of(event.spec.device), self._held_dtype(event), copy=copy)
+
     def leaf_value(self, leaf: Leaf) -> torch.Tensor:
         """A leaf's tensor at the beginning of the run (never to be written to)."""
         value: torch.Tensor | None = self._restore.get(leaf.name, self._handles.get(leaf.name))
-        return from_payload(self._kept(leaf)) if value is None else value
+        return from_payload(self._kept(leaf), self.places.of(leaf.spec.device)) if value is None else value
 
     def _load(self, event: Event) -> Held:
         leaves = self._leaves.get(event.storage)
@@ -269,7 +275,7 @@ class Executor(Replay):
             return False
         if held is None:
             self._other.add(event.storage)
-            self._adopt(event, value.to(dtype_of(event.spec.dtype), copy=True), fresh=True)
+            self._adopt(event, self._held_as(event, value, copy=True), fresh=True)
             return True
         if event.storage in self._leaves and event.storage not in self._changed:
             return False  # the user's own tensor is never written to
@@ -333,7 +339,7 @@ class Executor(Replay):
         if event.storage in mutated and self._fits(event):
             self.read(event).copy_(value)
             return
-        self._adopt(event, value.to(self._held_dtype(event)), fresh=event.storage not in seen)
+        self._adopt(event, self._held_as(event, value), fresh=event.storage not in seen)
         seen.add(event.storage)
 
     def _fits(self, event: Event) -> bool:
@@ -392,7 +398,3 @@ def _flat(result: Any) -> Iterator[torch.Tensor]:
     elif isinstance(result, (list, tuple)):
         for item in result:
             yield from _flat(item)
-
-
-def _cuda_devices() -> list[int]:
-    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

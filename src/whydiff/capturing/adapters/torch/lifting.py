@@ -24,6 +24,7 @@ from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.formulas import FORMULAS, filled
 from whydiff.capturing.adapters.torch.held import Held
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
+from whydiff.capturing.adapters.torch.places import Places
 from whydiff.capturing.adapters.torch.rounded_at_random import noise_for, rounded
 from whydiff.errors import ReplayError, WhydiffError
 from whydiff.records import Call, Count, Event, Lift, Trace
@@ -47,7 +48,7 @@ def widened(tensor: torch.Tensor, lift: Lift) -> torch.Tensor:
     return tensor if tensor.dtype is wide else tensor.to(wide)
 
 
-def _carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift) -> list[torch.Tensor]:
+def _carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift, places: Places) -> list[torch.Tensor]:
     """The op on wide reads: its kernel, else a formula, else a decomposition.
 
     On a device the formula comes first: fused attention kernels that are called by name do not refuse a dtype that
@@ -55,7 +56,7 @@ def _carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift)
     """
     if draws(func, *call.arguments):
         raise ReplayError("not lifted: a random op draws other numbers in another dtype", where=str(call.site))
-    args, kwargs = _wide_arguments(func, call, reads, lift)
+    args, kwargs = _wide_arguments(func, call, reads, lift, places)
     refused: BaseException | None = None
     formula = FORMULAS.get(describe(func).op)
     on_cpu = all(read.is_cpu for read in reads)
@@ -91,11 +92,11 @@ def _finished(func: Any, result: Any) -> list[torch.Tensor]:
 
 
 def _wide_arguments(
-    func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift
+    func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift, places: Places
 ) -> tuple[list[Any], dict[str, Any]]:
     """The template's arguments with floating dtypes widened; ``half_to_float`` has nothing left to do."""
-    args = [_widen_dtypes(decode(item, reads), lift) for item in call.arguments[0]]
-    kwargs = {name: _widen_dtypes(decode(item, reads), lift) for name, item in call.arguments[1].items()}
+    args = [_widen_dtypes(decode(item, reads, place=places.of), lift) for item in call.arguments[0]]
+    kwargs = {n: _widen_dtypes(decode(item, reads, place=places.of), lift) for n, item in call.arguments[1].items()}
     position = _half_to_float(func)
     if 0 <= position < len(args):
         args[position] = False
@@ -210,7 +211,7 @@ class LiftedExecutor(Executor):
         if self.lift.casts == "kept" and _makes_floats(call):
             return self._as_recorded(call, wide)
         try:
-            outputs = _carry_out(func, call, wide, self.lift)
+            outputs = _carry_out(func, call, wide, self.lift, self.places)
         except ReplayError as error:
             self.not_lifted.setdefault(error.what, []).append(str(call.site))
             return self._as_recorded(call, wide)
@@ -362,7 +363,7 @@ class LiftedExecutor(Executor):
         if event.storage not in self._held:
             if tuple(value.shape) != event.spec.shape:
                 return False
-            self._adopt(event, value.to(lifted_dtype(dtype_of(event.spec.dtype), self.lift), copy=True), fresh=True)
+            self._adopt(event, self._held_as(event, value, copy=True), fresh=True)
             return True
         return super().overwrite(event, value)
 
