@@ -43,7 +43,7 @@ class Model(torch.nn.Module):
 
 def captured(root: Path, factor: float) -> Path:
     model = Model(factor)
-    with whydiff.capture(root, roots=[("", model)]):
+    with whydiff.capture(root, roots=[("", model)], payloads=["linear.weight"]):
         model()
     return root
 
