@@ -87,6 +87,7 @@ gpu: ## on a CUDA device: fingerprints against the definition, captures against 
 
 bench-gpu: ## on a CUDA device: fingerprints, captures beside their peers, and the time to an answer
 	PYTHONPATH=src:. $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m benchmarks.gpu_capture
+	PYTHONPATH=src:. $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m benchmarks.gpu_compare
 
 corpus: $(STAMP) ## planted defects and benign pairs: print the confusion table, assert every score
 	$(BIN)/python -m tests.corpus

@@ -1,7 +1,7 @@
-"""On one CUDA device: fingerprints, what a capture costs beside its peers, and the time to an answer.
+"""On one CUDA device: fingerprints, and what a capture costs beside its peers.
 
-    PYTHONPATH=src:. python -m benchmarks.gpu_capture            # everything, about four minutes
-    PYTHONPATH=src:. python -m benchmarks.gpu_capture capture    # only: fingerprints | capture | compare
+    PYTHONPATH=src:. python -m benchmarks.gpu_capture            # everything, about two minutes
+    PYTHONPATH=src:. python -m benchmarks.gpu_capture capture    # only: fingerprints | capture
 
 Ratios are medians of paired runs, to the plain run of the same call. Nothing is asserted: this is a measurement.
 """
@@ -18,10 +18,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import whydiff
 from whydiff.capturing.adapters.torch.device import queue
 from whydiff.capturing.adapters.torch.session import Session
-from whydiff.cli.demos import megatron
 
 SHAPES = {  # width, inner width, layers, heads, key heads, vocabulary, tokens
     "135M": (576, 1536, 30, 9, 3, 49152, 3),
@@ -212,62 +210,15 @@ def capture() -> None:
         del model
 
 
-# ------------------------------------------------------------------------------------------ compare
-
-
-class Step(torch.nn.Module):
-    """One training step of a small Llama, in float32 or under autocast."""
-
-    def __init__(self, autocast: bool) -> None:
-        super().__init__()
-        self.model, self.autocast = llama((576, 1536, 6, 9, 3, 8192), torch.float32), autocast
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
-
-    def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.autocast):
-            loss = self.model(ids, labels=ids).loss
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss.detach(), self.model.model.layers[0].mlp.down_proj.weight.detach().clone()
-
-
-def answered(name: str, *compared: Any) -> None:
-    torch.cuda.reset_peak_memory_stats()
-    begin = time.perf_counter()
-    diagnosis = whydiff.compare(*compared)
-    seconds, peak = time.perf_counter() - begin, torch.cuda.max_memory_allocated() / GIB
-    causes = [(cause.code, cause.status) for cause in diagnosis.causes[:3]]
-    print(f"compare, {name}: {seconds:.1f} s, {diagnosis.verdict}, {causes}, at most {peak:.1f} GiB", flush=True)
-
-
-def compare() -> None:
-    """Seconds to an answer; the first one warms the caches up."""
-    with torch.no_grad():
-        for name in ("first use", "a table rounded to bfloat16 (135M)"):
-            model, other = llama(SHAPES["135M"]), llama(SHAPES["135M"])
-            other.model.rotary_emb.inv_freq = other.model.rotary_emb.inv_freq.bfloat16().float()
-            answered(name, model, other, torch.randint(0, 32000, (1, 64), device="cuda"))
-        large = llama(SHAPES["1B"])
-        ids = torch.randint(0, 32000, (8, 128), device="cuda")
-        answered("1B, batch 1 against 8", lambda x: large(x[:1]).logits, lambda x: large(x).logits[:1], ids)
-    ids = torch.randint(0, 8192, (2, 64), device="cuda")
-    answered("a training step, float32 against autocast, 6 layers", Step(False), Step(True), ids)
-    for line in megatron.run(device="cuda").answer():
-        print("megatron:", line)
-
-
 def main() -> None:
     """Print the tables that were asked for."""
     print(torch.cuda.get_device_name(), f"torch {torch.__version__}")
-    chosen = sys.argv[1:] or ["fingerprints", "capture", "compare"]
+    chosen = sys.argv[1:] or ["fingerprints", "capture"]
     with torch.no_grad():
         if "fingerprints" in chosen:
             fingerprints()
         if "capture" in chosen:
             capture()
-    if "compare" in chosen:
-        compare()
 
 
 if __name__ == "__main__":
