@@ -261,8 +261,9 @@ class Lockstep:
         return compare_payloads(self._payload(one), self._payload(other)).status == "agrees"
 
     def _distance(self, one: Value, other: Value) -> float:
-        compared = compare_payloads(self._payload(one), self._payload(other))
-        return compared.value("mean_abs") or 0.0
+        if self.reference.framework == self.candidate.framework:
+            return self.reference.apart(one, other)
+        return compare_payloads(self._payload(one), self._payload(other)).value("mean_abs") or 0.0
 
     def _payload(self, value: Value) -> Any:
         try:

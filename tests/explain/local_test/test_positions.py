@@ -70,5 +70,7 @@ def test_rows_of_a_transposed_operand(transposed, rows):
     operand = np.swapaxes(operand, -1, -2) if transposed else operand
     row = generator.integers(0, 40, rows)
     for batch in (np.ones(rows, int), np.sort(generator.integers(0, 2, rows))):
-        found = _gathered(operand, batch, row)
-        assert np.array_equal(found, operand[batch, row])
+        for terms in (slice(0, 64), slice(100, 130)):
+            found = _gathered(operand, batch, row, terms, transposed)
+            assert np.array_equal(found, operand[batch, row, terms].T)
+            assert found.flags.c_contiguous is transposed

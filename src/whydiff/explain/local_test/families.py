@@ -166,9 +166,7 @@ def _product(op: Operation, index: Array) -> tuple[Array, Array, Array]:
     assert parts is not None
     bias = formulas.bias_at(parts, index)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        exact, absolute, squares = formulas.products_at(
-            parts, index, [(np.asarray, np.asarray), (np.abs, np.abs), (np.square, np.square)]
-        )
+        exact, absolute, squares = formulas.sums_at(parts, index)
         return exact + bias, np.abs(absolute) + np.abs(bias), np.sqrt(squares * parts.alpha + bias**2)
 
 

@@ -13,11 +13,13 @@ import numpy as np
 
 from whydiff.capturing.adapters import Role
 from whydiff.explain.local_test.operation import Array, Operation
+from whydiff.numbers.kernels.threads import spread
 
 Change = Callable[[Array], Array]
-_CHUNK = 256
-_GATHERED, _BAND = 1 << 24, 64
-"""Of an operand whose rows lie across its memory: numbers gathered at once (128 MiB), and in how many steps of a row."""
+_PIECE, _SHARE = 1 << 15, 64
+"""Factors that are multiplied at once: with what is made of them, they fit a core's cache. Pieces that one core adds up."""
+_ROWS, _ROWS_ACROSS = 256, 4096
+"""Outputs at once; of an operand whose rows lie across its memory, more share each line of the cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,31 +67,71 @@ def product(op: Operation) -> Product | None:
     return Product(left=left, right=right, bias=bias, alpha=alpha, beta=beta, weight=index)
 
 
-def products_at(parts: Product, index: Array, changes: Sequence[tuple[Change, Change]]) -> list[Array]:
-    """Outputs of a product at flat indices, for several changes of its operands: these are gathered once.
+def product_at(parts: Product, index: Array, left: Change = np.asarray, right: Change = np.asarray) -> Array:
+    """Outputs of a product at flat indices.
 
     Args:
         parts: from `product`.
         index: flat positions in ``[B, M, N]``.
-        changes: applied to the gathered left operands and to the right ones (rounding, squares, absolute values …).
+        left: applied to the left operand's elements before they are multiplied (rounding, say), each alone.
+        right: to the right one's.
 
     Returns:
-        Per change float64, one per index, without the bias.
+        float64, one per index, without the bias.
+    """
+
+    def summed(a: Array, b: Array) -> list[Array]:
+        return [np.einsum("ks,ks->s", left(a), right(b))]
+
+    return np.asarray(_added(parts, index, summed)[0])
+
+
+def sums_at(parts: Product, index: Array) -> Array:
+    """Outputs of a product at flat indices, with the sums of its terms' magnitudes and squares.
+
+    Returns:
+        float64 ``[3, outputs]``: ``sum(terms)``, ``sum(abs(terms))``, ``sum(terms ** 2)``, each times alpha, without the bias.
+    """
+
+    def summed(a: Array, b: Array) -> list[Array]:
+        terms = a * b
+        sums, squares = terms.sum(axis=0), np.einsum("ks,ks->s", terms, terms)
+        return [sums, np.abs(terms, out=terms).sum(axis=0), squares]
+
+    return _added(parts, index, summed)
+
+
+def _added(parts: Product, index: Array, summed: Callable[[Array, Array], Sequence[Array]]) -> Array:
+    """What a function makes of the factors of every output, ``[terms, outputs]`` each, added over all terms.
+
+    Factors are gathered in pieces that fit a core's cache: of an operand whose rows lie across its memory a few terms of
+    many outputs, else many terms of a few.
     """
     _, m, k = parts.left.shape
     n = parts.right.shape[1]
     batch, rest = np.divmod(index, m * n)
     row, column = np.divmod(rest, n)
-    found = [np.empty(index.size) for _ in changes]
-    step = max(1, min(_CHUNK, (1 << 21) // max(k, 1)))
-    if _across(parts.left) or _across(parts.right):
-        step = max(step, _GATHERED // max(k, 1))
-    for at in range(0, index.size, step):
-        part = slice(at, at + step)
-        a, b = _gathered(parts.left, batch[part], row[part]), _gathered(parts.right, batch[part], column[part])
-        for out, (left, right) in zip(found, changes, strict=True):
-            out[part] = np.einsum("sk,sk->s", left(a), right(b))
-    return [out * parts.alpha for out in found]
+    across = any(_across(operand) for operand in (parts.left, parts.right))
+    rows = _ROWS_ACROSS if across else _ROWS
+    band = max(1, _PIECE // min(rows, max(index.size, 1)))
+
+    def piece(at: int, begin: int) -> Array:
+        part, total = slice(at, at + rows), []
+        for first in range(begin, max(min(begin + _SHARE * band, k), 1), band):
+            terms = slice(first, min(first + band, k))
+            factors = [
+                _gathered(operand, batch[part], lines[part], terms, across)
+                for operand, lines in ((parts.left, row), (parts.right, column))
+            ]
+            total.append(np.stack(summed(*factors)))
+        return np.asarray(np.sum(total, axis=0))
+
+    places = [(at, begin) for at in range(0, index.size, rows) for begin in range(0, max(k, 1), _SHARE * band)]
+    found = spread(piece, places)
+    added = np.zeros((len(found[0]) if found else 1, index.size))
+    for (at, _), sums in zip(places, found, strict=True):
+        added[:, at : at + rows] += sums
+    return np.asarray(added * parts.alpha)
 
 
 def _across(operand: Array) -> bool:
@@ -97,19 +139,16 @@ def _across(operand: Array) -> bool:
     return operand.strides[-1] > operand.itemsize and operand.strides[-2] < operand.strides[-1]
 
 
-def _gathered(operand: Array, batch: Array, rows: Array) -> Array:
-    """``operand[batch, rows]``; of a transposed one, bands along its memory (three times as fast for many rows)."""
-    if not _across(operand) or rows.size <= _CHUNK or (batch != batch[0]).any():
-        return np.asarray(operand[batch, rows])
-    found = np.empty((rows.size, operand.shape[-1]), dtype=operand.dtype)
-    for band in range(0, operand.shape[-1], _BAND):
-        found[:, band : band + _BAND] = np.take(operand[batch[0], :, band : band + _BAND].T, rows, axis=1).T
-    return found
-
-
-def product_at(parts: Product, index: Array, left: Change = np.asarray, right: Change = np.asarray) -> Array:
-    """`products_at` for one change."""
-    return products_at(parts, index, [(left, right)])[0]
+def _gathered(operand: Array, batch: Array, rows: Array, terms: slice, across: bool) -> Array:
+    """``operand[batch, rows, terms]`` transposed, in memory as the other operand is: terms or outputs first."""
+    if not across:
+        few: Array = operand[batch, rows, terms].T
+        return few
+    first, last = rows.min(), rows.max() + 1
+    if last - first > 2 * rows.size or (batch != batch[0]).any():
+        return np.ascontiguousarray(operand[batch, rows, terms].T)
+    band: Array = np.ascontiguousarray(operand[batch[0], first:last, terms].T)
+    return band.take(rows - first, axis=1)
 
 
 def bias_at(parts: Product, index: Array) -> Array:

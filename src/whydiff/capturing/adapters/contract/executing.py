@@ -12,7 +12,7 @@ import numpy as np
 
 from whydiff.errors import ReplayError
 from whydiff.numbers.fused import fused_multiply_add
-from whydiff.numbers.metrics import values
+from whydiff.numbers.metrics import common_dtype, measure, values
 from whydiff.records import Call, Count, Event, Leaf, Payload, Trace
 
 Value = Any
@@ -135,6 +135,14 @@ class Executor(ABC):
     @abstractmethod
     def same(self, reference: Value, candidate: Value) -> bool:
         """True if no bit differs; across dtypes, if every value is equal."""
+
+    def apart(self, one: Value, other: Value) -> float:
+        """Mean of ``abs(one - other)`` over pairs of finite values of one shape; 0 where no dtype holds both sides'."""
+        payloads = self.payload(one), self.payload(other)
+        if common_dtype(*(payload.dtype for payload in payloads)) is None:
+            return 0.0
+        found = measure(*payloads)
+        return found.sum_abs / found.finite if found.finite else 0.0
 
     @abstractmethod
     def payload(self, value: Value) -> Payload:

@@ -10,7 +10,8 @@ import torch
 from whydiff.capturing.adapters._live import FAILURES, short
 from whydiff.capturing.adapters.contract import Change
 from whydiff.capturing.adapters.torch.dtypes import dtype_of
-from whydiff.capturing.adapters.torch.executor import Executor, _flat
+from whydiff.capturing.adapters.torch.executor import Executor
+from whydiff.capturing.adapters.torch.held import flat
 from whydiff.capturing.adapters.torch.operators import draws, find
 from whydiff.errors import ReplayError
 from whydiff.records import Call, Event, Site, Trace
@@ -121,7 +122,7 @@ class ChangedExecutor(Executor):
             if argument.name == "half_to_float" and position < len(args):
                 args[position] = False
         self._switch(call)
-        outputs = list(_flat(func(*args, **kwargs)))
+        outputs = list(flat(func(*args, **kwargs)))
         for position in call.mutates:
             self._keep(call.reads[position], reads[position], cast[position])
         memory = {read.untyped_storage()._cdata for read in reads if read.layout is torch.strided}

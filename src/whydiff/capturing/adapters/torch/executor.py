@@ -11,11 +11,11 @@ import torch
 from whydiff.capturing.adapters._live import FAILURES, Replay, short
 from whydiff.capturing.adapters.contract import FUSED
 from whydiff.capturing.adapters.torch.arguments import decode
-from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view, not_comparable, to_payload
+from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view, to_payload
 from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now, set_rng_state
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.gathering import COPYING
-from whydiff.capturing.adapters.torch.held import Held, laid_out, shared
+from whydiff.capturing.adapters.torch.held import Held, flat, laid_out, mean_distance, shared
 from whydiff.capturing.adapters.torch.held_to import check_indices, contracts
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
@@ -172,7 +172,7 @@ class Executor(Replay):
         result = func(*args, **kwargs)
         if describe(func).uninitialised and isinstance(result, torch.Tensor):
             integer_view(result).zero_()
-        return list(_flat(result))
+        return list(flat(result))
 
     def _hold(self, func: Any, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Hold a stranger's call to the limits before it is executed; see `whydiff.capturing.limits`."""
@@ -378,6 +378,10 @@ class Executor(Replay):
         wide = torch.promote_types(reference.dtype, candidate.dtype)
         return bool(torch.equal(reference.to(wide), candidate.to(wide)))
 
+    def apart(self, one: torch.Tensor, other: torch.Tensor) -> float:
+        """Mean distance, computed where the tensors are."""
+        return super().apart(one, other) if one.is_cpu or one.is_complex() else mean_distance(one, other)
+
     def payload(self, value: torch.Tensor) -> Payload:
         """A host copy."""
         return to_payload(value)
@@ -389,12 +393,3 @@ class Executor(Replay):
     def copy(self, value: torch.Tensor) -> torch.Tensor:
         """A clone with the same strides."""
         return value.clone()
-
-
-def _flat(result: Any) -> Iterator[torch.Tensor]:
-    if isinstance(result, torch.Tensor):
-        if not not_comparable(result) or result.layout is not torch.strided:
-            yield result
-    elif isinstance(result, (list, tuple)):
-        for item in result:
-            yield from _flat(item)

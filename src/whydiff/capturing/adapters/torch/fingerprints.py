@@ -37,9 +37,14 @@ def span_lanes(tensor: torch.Tensor, low: int, high: int) -> Lanes:
 
 
 def spans_lanes(spans: Sequence[tuple[torch.Tensor, int, int]]) -> list[Lanes]:
-    """`span_lanes` of many tensors; those in host memory are read by several threads."""
+    """`span_lanes` of many tensors: those in host memory are read by several threads, a GPU's by one launch."""
     host = [i for i, (tensor, _, _) in enumerate(spans) if tensor.is_cpu]
-    found: list[Any] = [None if tensor.is_cpu else span_lanes(tensor, low, high) for tensor, low, high in spans]
+    queued = [i for i, (tensor, _, _) in enumerate(spans) if not tensor.is_cpu and usable(tensor.device)]
+    found: list[Any] = [None] * len(spans)
+    for i, lanes in zip(queued, lanes_now([spans[i] for i in queued]) if queued else (), strict=True):
+        found[i] = lanes
+    for i in sorted({*range(len(spans))} - {*host, *queued}):
+        found[i] = span_lanes(*spans[i])
     addresses = [(spans[i][0].untyped_storage().data_ptr() + spans[i][1], spans[i][2] - spans[i][1]) for i in host]
     for i, lanes in zip(host, fingerprint_addresses(addresses), strict=True):
         found[i] = lanes

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters.torch.dtypes import dtype_of
+from whydiff.capturing.adapters.torch.dtypes import dtype_of, not_comparable
 from whydiff.errors import ReplayError
 from whydiff.records import Event, Leaf
 
@@ -79,3 +80,20 @@ def extent(shape: Sequence[int], strides: Sequence[int]) -> int:
     if 0 in shape:
         return 0
     return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+
+
+def flat(result: Any) -> Iterator[torch.Tensor]:
+    """The tensors that an op gave, one by one."""
+    if isinstance(result, torch.Tensor):
+        if not not_comparable(result) or result.layout is not torch.strided:
+            yield result
+    elif isinstance(result, (list, tuple)):
+        for item in result:
+            yield from flat(item)
+
+
+def mean_distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Mean of ``abs(one - other)`` in float64 over pairs of finite values; 0 without any."""
+    apart = (one.to(torch.float64) - other.to(one.device, torch.float64)).abs()
+    finite = apart.isfinite()
+    return float(torch.where(finite, apart, 0.0).sum() / finite.sum().clamp(min=1))

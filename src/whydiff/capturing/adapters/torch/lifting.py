@@ -19,10 +19,10 @@ from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import short
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, integer_view
-from whydiff.capturing.adapters.torch.executor import Executor, _flat
+from whydiff.capturing.adapters.torch.executor import Executor
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.formulas import FORMULAS, filled
-from whydiff.capturing.adapters.torch.held import Held
+from whydiff.capturing.adapters.torch.held import Held, flat
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
 from whydiff.capturing.adapters.torch.places import Places
 from whydiff.capturing.adapters.torch.rounded_at_random import noise_for, rounded
@@ -88,7 +88,7 @@ def _decomposition(func: Any) -> Any:
 def _finished(func: Any, result: Any) -> list[torch.Tensor]:
     if describe(func).uninitialised and isinstance(result, torch.Tensor):
         integer_view(result).zero_()
-    return list(_flat(result))
+    return list(flat(result))
 
 
 def _wide_arguments(

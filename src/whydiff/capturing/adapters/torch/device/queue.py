@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import subprocess
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +31,9 @@ _RING = 1 << 14
 _TABLES = 64
 _CHUNK_BYTES = 4 * ML2_CHUNK
 
+
+_OWN = threading.local()
+"""A thread's queue for what it asks at once: tables that travel to a device are made once."""
 
 _cuda: Any = torch._C
 in_graph: Callable[[], bool] = vars(_cuda).get("_cuda_isCurrentStreamCapturing", bool)
@@ -139,6 +143,7 @@ class _Line:
         self.storages: list[torch.UntypedStorage] = []
         self.waiting = 0
         self._given: list[tuple[torch.Tensor, list[Pending]]] = []
+        self._spare: torch.Tensor | None = None
         self._sent: list[tuple[torch.Tensor, list[Pending], torch.cuda.Event]] = []
         self._turn = 0
         self._copied: list[torch.cuda.Event | None] = [None] * _TABLES
@@ -204,7 +209,9 @@ class _Line:
     def _results(self, tickets: list[Pending]) -> tuple[torch.Tensor, int]:
         """Rows of the ring for these tickets, and the number of the first."""
         if not self._given or len(self._given[-1][1]) + len(tickets) > _RING:
-            self._given.append((torch.zeros(_RING, 2, dtype=torch.int64, device=self.device), []))
+            ring, self._spare = self._spare, None
+            ring = torch.zeros(_RING, 2, dtype=torch.int64, device=self.device) if ring is None else ring.zero_()
+            self._given.append((ring, []))
         results, owners = self._given[-1]
         first = len(owners)
         owners += tickets
@@ -235,6 +242,7 @@ class _Line:
         given, self._given = self._given, []
         for results, tickets in given:
             _give(results[: len(tickets)].cpu(), tickets)
+            self._spare = results
 
 
 def _give(lanes: torch.Tensor, tickets: Sequence[Pending]) -> None:
@@ -253,9 +261,12 @@ def lanes_now(spans: Sequence[tuple[torch.Tensor, int, int]]) -> list[Lanes]:
     Args:
         spans: (tensor, first byte in its storage, last byte + 1).
     """
-    queue = Queue()
+    queue = (
+        vars(_OWN).pop("queue", None) or Queue()
+    )  # taken away while it is used: what fails in between is lost with it
     tickets = [queue.add(*span) for span in spans]
     queue.settle()
+    _OWN.queue = queue
     return [lanes for lanes in map(known, tickets) if lanes is not None]
 
 
