@@ -51,6 +51,19 @@ def test_rounding_to_nearest(name: str, numbers: list[float]) -> None:
     assert np.array_equal(np.signbit(found)[known], np.signbit(expected)[known])
 
 
+@pytest.mark.parametrize("name", ["tf32", "bfloat16", "float8_e5m2"])
+@given(st.lists(st.floats(min_value=-60000, max_value=60000) | st.floats(-1e-37, 1e-37), min_size=1, max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_moderate_values_are_rounded_as_the_others(name: str, numbers: list[float]) -> None:
+    halfway = [(value + step) / 2 for value in numbers for step in (round_to(np.array([value * 1.01]), name)[0],)]
+    exact = np.array([*numbers, *halfway, 0.0, -0.0])
+    one_by_one = FORMATS[name].multiple(exact)
+    found = round_to(exact, name)
+    assert np.array_equal(found.view(np.int64), one_by_one.view(np.int64)), (exact, found, one_by_one)
+    assert not found.size or found.base is not exact
+    assert round_to(exact.reshape(-1, 1)[::2], name).shape == (-(-exact.size // 2), 1)
+
+
 @pytest.mark.parametrize("name", ["tf32", "bfloat16", "float16", "float8_e4m3fn"])
 @given(st.floats(allow_nan=False, allow_infinity=False))
 @settings(max_examples=60)

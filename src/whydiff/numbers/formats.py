@@ -87,6 +87,26 @@ class Format:
         _, exponent = np.frexp(exact)  # exact = m * 2**exponent with 0.5 <= abs(m) < 1
         return np.asarray(np.ldexp(1.0, np.maximum(exponent - 1, 1 - self.bias) - self.fraction_bits))
 
+    def nearest(self, exact: Array) -> Array:
+        """Finite values of at most `largest`, rounded to nearest, ties to even, by adding to the bits that are dropped."""
+        dropped = 52 - self.fraction_bits
+        bits = np.array(exact, np.float64, order="C").view(np.int64)
+        odd = bits >> dropped
+        odd &= 1
+        bits += odd
+        bits += (1 << (dropped - 1)) - 1
+        bits &= -1 << dropped
+        found: Array = bits.view(np.float64)
+        small = np.abs(exact) < self.smallest_normal  # fewer bits, or none
+        if small.any():
+            found[small] = self.multiple(exact[small])
+        return found
+
+    def multiple(self, exact: Array) -> Array:
+        """The nearest multiple of `quantum`, ties to even, however large."""
+        quantum = self.quantum(exact)
+        return np.asarray(np.rint(exact / quantum) * quantum)
+
 
 FORMATS = {
     "float64": Format(11, 52, 1023),
@@ -127,11 +147,12 @@ def round_to(exact: Array, dtype: str, *, truncate: bool = False) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         if dtype in ("float64", "float32", "float16") and not truncate:
             return np.asarray(exact.astype(dtype).astype(np.float64))
-        quantum = kind.quantum(exact)
-        units = exact / quantum
-        result = (np.trunc(units) if truncate else np.rint(units)) * quantum
         if truncate:
-            return np.asarray(np.clip(result, -kind.largest, kind.largest))
+            quantum = kind.quantum(exact)
+            return np.asarray(np.clip(np.trunc(exact / quantum) * quantum, -kind.largest, kind.largest))
+        if kind.infinite and np.abs(exact).max(initial=0.0) <= kind.largest:
+            return kind.nearest(exact)
+        result = kind.multiple(exact)
         beyond = math.inf if kind.infinite else math.nan
         result = np.where(np.abs(result) > kind.largest, np.copysign(beyond, result), result)
     return np.asarray(result + 0.0 if kind.specials == "fnuz" else result)  # fnuz has no negative zero

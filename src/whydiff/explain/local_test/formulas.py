@@ -147,8 +147,8 @@ def _gathered(operand: Array, batch: Array, rows: Array, terms: slice, across: b
     first, last = rows.min(), rows.max() + 1
     if last - first > 2 * rows.size or (batch != batch[0]).any():
         return np.ascontiguousarray(operand[batch, rows, terms].T)
-    band: Array = np.ascontiguousarray(operand[batch[0], first:last, terms].T)
-    return band.take(rows - first, axis=1)
+    found: Array = np.take(np.ascontiguousarray(operand[batch[0], first:last, terms].T), rows - first, axis=1)
+    return found
 
 
 def bias_at(parts: Product, index: Array) -> Array:
