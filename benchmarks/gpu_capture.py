@@ -29,7 +29,7 @@ SHAPES = {  # width, inner width, layers, heads, key heads, vocabulary, tokens
 GIB = 1 << 30
 
 
-def llama(shape: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> torch.nn.Module:
+def llama(shape: tuple[int, ...], dtype: torch.dtype = torch.bfloat16, device: str = "cuda") -> torch.nn.Module:
     """A Llama of given shape with random weights."""
     import transformers
 
@@ -43,7 +43,7 @@ def llama(shape: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> torch.
         num_key_value_heads=key_heads,
         max_position_embeddings=16384,
     )
-    with torch.device("cuda"):
+    with torch.device(device):
         torch.manual_seed(0)
         return transformers.LlamaForCausalLM(config).to(dtype).eval()
 

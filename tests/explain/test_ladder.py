@@ -99,6 +99,22 @@ def test_compiled_code_of_another_state_of_the_program_is_called_stale() -> None
     assert compiled(x).tolist() == [2.0, 2.0]
 
 
+def test_a_rung_that_makes_a_larger_difference_is_told_and_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    from whydiff.capturing.adapters import Compiled, Rung
+    from whydiff.capturing.adapters.torch.run import Run
+
+    given: dict[str, float] = {"eager": 1.0, "middle": 9.0, "last": 1.5}
+    x = torch.ones(4)
+    run = Run(lambda: x * 1.5, (), {})
+    like = {number: Run(lambda number=number: x * number, (), {}).anchor() for number in given.values()}
+    monkeypatch.setattr(run, "rungs", lambda: (Rung("middle", "middle"), Rung("last", "last")))
+    monkeypatch.setattr(run, "compiled_as", lambda way: Compiled(like[given[way.rung]]))
+    found = climb(run, "candidate")
+    assert found is not None
+    assert (found.component, found.below, found.larger) == ("last", "eager", ("middle",))
+    assert "'middle' make another, larger one" in str(found)
+
+
 def test_time_is_bounded_and_what_was_not_reached_is_said() -> None:
     x, compiled = torch.randn(4), torch.compile(gated, backend=doubled)
     found = climbed(lambda: compiled(x), seconds=0.0)

@@ -51,7 +51,8 @@ class Climb:
         side: which.
         whole: how far its outputs lie from what it gives uncompiled.
         rung: with which the difference comes in; None: none makes the larger part of it.
-        below: the name of the rung below it.
+        below: the last rung before it up to which the difference is not there.
+        larger: rungs between them, which make another, larger difference that is mended further up.
         part: of that rung, without which the difference is gone; None: none that can be left out alone.
         item: what the part is done to (an op, a pass) where the difference comes in; empty: it was not found.
         stale: compiled anew in the same way, the program gives what it gives uncompiled.
@@ -63,6 +64,7 @@ class Climb:
     whole: float
     rung: Rung | None = None
     below: str = _EAGER
+    larger: tuple[str, ...] = ()
     part: Part | None = None
     item: str = ""
     stale: bool = False
@@ -94,6 +96,8 @@ class Climb:
         if self.rung is None:
             return "no part of the compiler makes the larger part of the difference" + self._end()
         text = f"the difference comes in where {self.rung.adds}: up to {self.below!r} it is not there"
+        if self.larger:
+            text += f" ({' and '.join(map(repr, self.larger))} make another, larger one, which is mended further up)"
         if self.part is not None:
             text += f"; without {self.part.says} ({self.part.name}) it is gone"
         if self.item:
@@ -141,6 +145,7 @@ class _Climbing:
     eager: Mapping[Slot, Output] = field(default_factory=dict)
     whole: float = 0.0
     steps: list[Step] = field(default_factory=list)
+    larger: list[str] = field(default_factory=list)
     done: dict[Way, tuple[str, ...]] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
@@ -150,9 +155,12 @@ class _Climbing:
             return self._climb(stale=self.steps[-1].apart == 0)
         below = _EAGER
         for rung in rungs[:-1]:
-            if self.differs(Way(rung.name)) and (self.steps[-1].apart or 0.0) * LADDER_SHARE <= self.whole:
-                return self._within(rung, below)  # a larger difference is another one, which is mended further up
-            below = rung.name
+            if not self.differs(Way(rung.name)):
+                below, self.larger = rung.name, []
+            elif (self.steps[-1].apart or 0.0) * LADDER_SHARE <= self.whole:
+                return self._within(rung, below)
+            else:
+                self.larger.append(rung.name)
         return self._within(rungs[-1], below) if anew else self._climb()
 
     def _within(self, rung: Rung, below: str) -> Climb:
@@ -213,6 +221,7 @@ class _Climbing:
             whole=self.whole,
             rung=rung,
             below=below,
+            larger=tuple(self.larger),
             part=part,
             item=item,
             stale=stale,

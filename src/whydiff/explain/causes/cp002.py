@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._compiled import DIRECTIONS, compiled_sides, explained, on_the_ladder, tried, uncompiled
+from whydiff.explain.causes._opened import Opened, opened
 from whydiff.explain.ladder import Climb, climbed
 from whydiff.explain.reruns import rerun
 from whydiff.explain.sides import Side
-from whydiff.records import Cause, Evidence, Experiment, Remedy, Verdict
+from whydiff.records import Cause, Evidence, Experiment, Intervention, Remedy, Verdict
 
 _WORDS = {
     Verdict.ROUNDING: "it computes the same function in another order",
@@ -36,7 +38,8 @@ class CompiledOtherwise(CauseRule):
         Plain runs of both programs at their own precision and in float64: whether the difference shrinks with the
         precision says rounding or another function, and how far each lies from its own float64 run says which has
         fewer bits. The program compiled anew, a part of the compiler more each time (dynamo, AOTAutograd,
-        decompositions, inductor), and without single parts of the blamed one: which part, pass and op.
+        decompositions, inductor; of XLA: one program, its passes, optimised code), and without single parts of the
+        blamed one: which part, pass and op.
 
     Look-alikes:
         CP001 if 16-bit values are kept wider. Code that only looks compiled: when running uncompiled changes
@@ -49,8 +52,9 @@ class CompiledOtherwise(CauseRule):
         Rounding: accept it. Another function: run that part uncompiled (``torch.compiler.disable``) and report it.
 
     How it is verified:
-        The compiled side runs again uncompiled (``compile-as eager``) and must give the other side's outputs. That
-        shows that compiling makes the difference, not what the compiler did: it is located, never confirmed.
+        The compiled side runs again uncompiled (``compile-as eager``) and must give the other side's outputs; where the
+        compiled values were recorded (XLA) both sides are carried out equation by equation and must give the same bits.
+        That shows that compiling makes the difference, not what the compiler did: it is located, never confirmed.
 
     References:
         PyTorch, torch.compiler.set_stance; pytorch/pytorch, torch/_inductor/compiler_bisector.py.
@@ -66,6 +70,9 @@ class CompiledOtherwise(CauseRule):
         for side in compiled_sides(case):
             if not explained(case, side):
                 yield _cause(self, case, side)
+        inside = opened(case)
+        if inside is not None:
+            yield _of_opened(self, inside)
 
     def example(self) -> tuple[Any, Any]:
         """A sum over rows, compiled by a backend that adds from the other end."""
@@ -139,6 +146,42 @@ def _cause(rule: CauseRule, case: Case, side: Side) -> Cause:
         else "running it uncompiled removes only a part of the difference",
         experiments=(experiment,),
         says=_says(side, ladder),
+    )
+
+
+def _of_opened(rule: CauseRule, found: Opened) -> Cause:
+    """Where compiled values were recorded: op by op both sides are equal, and one of them compiles larger programs."""
+    side, verdict = found.side, found.verdict
+    both = tuple(Intervention("compile-as", one, "eager") for one in ("reference", "candidate"))
+    text = f"carried out equation by equation, both sides give the same bits: {_WORDS[verdict]}"
+    evidence = [Evidence(text, {"side": side, "equal": True, "verdict": str(verdict)})]
+    if found.numbers is not None:
+        evidence.append(Evidence(str(found.numbers), {"errors": list(found.numbers.errors)}))
+    if found.ladder is not None:
+        evidence.append(on_the_ladder(found.ladder))
+    remedy = _remedy(verdict, None)
+    if verdict is not Verdict.ROUNDING:
+        remedy = replace(remedy, text="Accept it if the compiled side is nearer to float64.", code="", accepts=True)
+    return Cause(
+        code=rule.code,
+        name=rule.name,
+        site=f"the {side}",
+        verdict=verdict,
+        evidence=tuple(evidence),
+        remedy=remedy,
+        status="located",
+        reason="op by op both sides agree, which shows that compiling makes the difference, not what the compiler did",
+        experiments=(
+            Experiment(
+                interventions=both,
+                prediction="op by op, both sides give the same bits",
+                outcome="op by op, both sides give the same bits",
+                status="confirmed",
+                method="rerun",
+                direction=DIRECTIONS[side],
+            ),
+        ),
+        says=_says(side, found.ladder),
     )
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from whydiff.capturing.adapters import Role, for_framework, replayable
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.contraction import Contraction, contractions
+from whydiff.explain.causes._opened import contracted
+from whydiff.explain.contraction import Contraction
+from whydiff.explain.sides import SIDES
 from whydiff.numbers.tolerance import CANCELLED_SHARE
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
@@ -61,10 +63,10 @@ class FusedMultiplyAdd(CauseRule):
         """One cause per side that contracts where the other does not."""
         if not _asked(case):
             return
-        found = {side: {one.call: one for one in _of(case, side)} for side in ("reference", "candidate")}
+        found = {side: {one.call: one for one in contracted(case, side)} for side in SIDES}
         pairs = [(pair.reference, pair.candidate) for pair in case.alignment.pairs]
-        for number, side in enumerate(("reference", "candidate")):
-            other = found[("candidate", "reference")[number]]
+        for number, side in enumerate(SIDES):
+            other = found[SIDES[1 - number]]
             places = [
                 (found[side][pair[number]], pair[1 - number])
                 for pair in pairs
@@ -112,11 +114,6 @@ def _asked(case: Case) -> bool:
         origin.kind in ("implementation", "region") and {Role.PLUS, Role.DIFFERENCE} & roles(origin.candidate_site.op)
         for origin in case.localization.origins
     )
-
-
-def _of(case: Case, side: Any) -> tuple[Contraction, ...]:
-    trace = case.reference if side == "reference" else case.candidate
-    return contractions(trace, case.experiments.executor(side))
 
 
 def _cause(rule: CauseRule, case: Case, side: str, places: list[tuple[Contraction, int]]) -> Cause:

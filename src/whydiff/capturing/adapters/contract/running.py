@@ -46,6 +46,8 @@ class Run(ABC):
     """
 
     framework: str
+    dispatched: int = 0
+    """How many ops and compiled programs the framework was handed in the recorded run; 0: it does not tell."""
 
     @abstractmethod
     def anchor(self) -> tuple[Output, ...]:

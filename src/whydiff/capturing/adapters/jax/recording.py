@@ -110,9 +110,11 @@ class Recording:
         self.recorder, self.way, self.compiled = recorder, way, compiled
         self.opaque: dict[str, int] = {}
         self.donated = False
+        self.dispatched = 0
 
     def __call__(self, primitive: Any, args: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
         """Execute one primitive and write down what it did."""
+        self.dispatched += 1
         names = names_of(internals.name_stack())
         inner = internals.called(primitive.name, params)
         with internals.evaluating():

@@ -13,8 +13,8 @@ import jax
 from whydiff.capturing import process
 from whydiff.capturing.adapters import contract, for_framework
 from whydiff.capturing.adapters._live import called, checked, equal
-from whydiff.capturing.adapters._outputs import outputs_of
-from whydiff.capturing.adapters.jax import internals, values
+from whydiff.capturing.adapters._outputs import outputs_of, same_outputs
+from whydiff.capturing.adapters.jax import climbing, internals, values
 from whydiff.capturing.adapters.jax.environment import environment
 from whydiff.capturing.adapters.jax.interventions import Changes, supported
 from whydiff.capturing.adapters.jax.known import Known
@@ -27,7 +27,7 @@ from whydiff.capturing.adapters.jax.scopes import modules_named
 from whydiff.capturing.adapters.jax.state import at_this_level, put_back, raw, reach
 from whydiff.capturing.adapters.jax.written_in import is_foreign
 from whydiff.capturing.process import Draws
-from whydiff.errors import UsageError
+from whydiff.errors import TargetError, UsageError
 from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Trace
 
 Outputs = list[tuple[str, Any]]
@@ -55,6 +55,7 @@ class Run(contract.Run):
         self._anchor: tuple[Output, ...] | None = None
         self._observed: tuple[Output, ...] = ()
         self._draws = Draws()
+        self._rungs: tuple[contract.Rung, ...] | None = None
 
     def anchor(self) -> tuple[Output, ...]:
         """What the program gives back when nobody watches (H0), as it was the first time this was asked.
@@ -100,6 +101,7 @@ class Run(contract.Run):
         if len(attempts) == len(WAYS) and not equal(plain, outputs, same)[0]:
             way, recorder, recording, outputs, self._observed = attempts[0]
         handles = self._handles(recorder)
+        self.dispatched = recording.dispatched
         return RecordedTrace(
             framework="jax",
             level="op",
@@ -138,6 +140,28 @@ class Run(contract.Run):
         with self._beginning(), changes.made():
             args, kwargs = changes.inputs(self._inputs())
             return arrays_in(ready(called(changes.target(self.target), args, kwargs)))
+
+    def rungs(self) -> tuple[contract.Rung, ...]:
+        """What XLA does to this program, step by step, where compiling it anew gives the bits that it gives; asked once."""
+        if self._rungs is None:
+            carrying = climbing.Climbing(contract.Way(climbing.LAST))
+            anew = self._carried_out(carrying).outputs
+            same = anew is not None and same_outputs(self.anchor(), anew)[0]
+            self._rungs = climbing.rungs(carrying) if same else ()
+        return self._rungs
+
+    def compiled_as(self, way: contract.Way) -> contract.Compiled:
+        """See `contract.Run.compiled_as`; what is compiled is the program as it was traced."""
+        return self._carried_out(climbing.Climbing(way))
+
+    def _carried_out(self, carrying: climbing.Climbing) -> contract.Compiled:
+        try:
+            with self._beginning(), internals.dispatching(carrying), at_this_level(self.reached.variables):
+                args, kwargs = self._inputs()
+                outputs = outputs_of(ready(called(self.target, args, kwargs)), READER)
+        except TargetError as error:
+            return contract.Compiled(None, carrying.done, failed=error.actual)
+        return contract.Compiled(outputs, carrying.done)
 
     def check(self, trace: Trace | None = None) -> ObserverCheck:
         """H0 and H0′ (plain) against H1 (the capture made in between)."""
