@@ -48,6 +48,8 @@ def harmless(text: str, *, one_line: bool = False) -> str:
         text: of a name, a version, a note, an error.
         one_line: tabs and line feeds become visible too.
     """
+    if text.isprintable():  # nearly every text
+        return text
     shown = _UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
     return shown.replace("\n", "\\n").replace("\t", "\\t") if one_line else shown
 

@@ -9,7 +9,7 @@ import torch
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.pair.align import align
-from whydiff.pair.lockstep import Lockstep, left_over, matched, paired
+from whydiff.pair.lockstep import Lockstep, matched, paired, paired_or_left
 from whydiff.records import Call, Event, Site, Slot, TensorSpec
 
 X = torch.arange(12.0).reshape(3, 4)
@@ -45,9 +45,9 @@ def test_what_is_only_written_over_or_looked_at_again_does_not_count() -> None:
 
 def test_left_over_counts_both_sides() -> None:
     a, b, c = event("a"), event("b"), event("c")
-    assert left_over(call(a, b), call(c), "reads") == 1
-    assert left_over(call(a, kind="return"), call(b, kind="return"), "reads") == 2
-    assert left_over(call(a), call(b), "reads") == 0
+    assert paired_or_left(call(a, b), call(c), "reads")[1] == 1
+    assert paired_or_left(call(a, kind="return"), call(b, kind="return"), "reads")[1] == 2
+    assert paired_or_left(call(a), call(b), "reads")[1] == 0
 
 
 def test_only_values_that_both_replays_have_are_matched() -> None:

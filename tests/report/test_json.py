@@ -10,8 +10,8 @@ from golden import GOLDEN, TWO_CAUSES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whydiff.records import Diagnosis, Site
-from whydiff.report.json import JsonReporter, encode
+from whydiff.records import Diagnosis, Site, Verdict
+from whydiff.report.json import JsonReporter, encode, write
 
 
 def refuse(literal: str) -> None:
@@ -53,3 +53,14 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 @given(st.recursive(scalars, lambda v: st.lists(v) | st.tuples(v) | st.dictionaries(st.text(), v)))
 def test_anything_encodes_to_strict_json(value: object) -> None:
     json.dumps(encode(value), allow_nan=False)
+
+
+@pytest.mark.parametrize("indent", [None, 0, 2, 4])
+def test_it_is_written_as_the_standard_library_does(indent: int | None) -> None:
+    scalars = [1, 10**30, 2.5, -0.0, 1e300, 1e-7, None, True, False, 'x\u2028é"\\\n', Verdict.ROUNDING.value]
+    data = {"scalars": scalars, "é": {"empty": [[], {}, ()], "keys": {1: 2, None: 3, False: 4, 2.5: 1}}, "t": (1, [2])}
+    assert write(data, indent) == json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    with pytest.raises(ValueError, match="JSON"):
+        write({"not finite": [math.inf]}, indent)
+    with pytest.raises(TypeError, match="serializable"):
+        write({"an object": object()}, indent)

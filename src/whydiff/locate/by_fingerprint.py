@@ -9,7 +9,7 @@ from typing import Any
 from whydiff.locate.counts import counted, surplus_of
 from whydiff.locate.localization import Localization
 from whydiff.locate.upstream import walked_back
-from whydiff.pair.lockstep import left_over, paired
+from whydiff.pair.lockstep import paired_or_left
 from whydiff.pair.replay import returns
 from whydiff.records import (
     Alignment,
@@ -45,12 +45,10 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
     for pair in alignment.pairs:
         call_r, call_c = reference.calls[pair.reference], candidate.calls[pair.candidate]
         slot = "reads" if call_r.kind == "return" else "writes"
-        surplus = left_over(call_r, call_c, slot)
-        if slot == "writes":
-            surplus += left_over(call_r, call_c, "reads")
-        if surplus:
-            lone[str(call_r.site)] = surplus
-        written = paired(call_r, call_c, slot)
+        written, surplus = paired_or_left(call_r, call_c, slot)
+        read, more = (written, 0) if slot == "reads" else paired_or_left(call_r, call_c, "reads")
+        if surplus + more:
+            lone[str(call_r.site)] = surplus + more
         verdicts = [same(a, b) for a, b in written]
         returned, modules = call_r.kind == "return", call_r.kind == "module"
         if returned:
@@ -59,7 +57,7 @@ def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same
         else:
             growth += [Growth(a.site, _recorded(v)) for (a, _), v in zip(written[:1], verdicts[:1], strict=True)]
             agreeing += bool(verdicts) and all(verdicts)
-        reads = [(a, b, same(a, b)) for a, b in paired(call_r, call_c, "reads")]
+        reads = [(a, b, same(a, b)) for a, b in read]
         follows = back.of([(a, b) for a, b, agree in reads if agree is not True]).follows
         if False not in verdicts:
             undecided += None in verdicts and not returned

@@ -27,14 +27,17 @@ def paired(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Eve
 
     Reads whose old content does not matter (``out=``, ``copy_``) and further looks at storage that is compared
     elsewhere are left out; so is a tensor that is a number in the other call (`whydiff.pair.operands`). What one call has
-    more of is left over (`left_over`): what comes last, or between runs of
+    more of is left over (`paired_or_left`): what comes last, or between runs of
     which one begins at a later step (it collects fewer steps' results) what comes first.
 
     Args:
         reference, candidate: calls that the alignment paired.
         slot: ``reads`` or ``writes``.
     """
-    ours, theirs, _ = counting(reference, candidate, slot)
+    return _paired(reference, candidate, *counting(reference, candidate, slot)[:2])
+
+
+def _paired(reference: Call, candidate: Call, ours: list[Event], theirs: list[Event]) -> list[tuple[Event, Event]]:
     if reference.kind == "return":
         by_slot = {event.site.slot: event for event in theirs}
         if len(ours) == len(theirs) and not any(event.site.slot in by_slot for event in ours) and _alike(ours, theirs):
@@ -73,10 +76,11 @@ def matched(reference: Call, candidate: Call, slot: str) -> list[tuple[Event, Ev
     return [(a, b) for a, b in paired(reference, candidate, slot) if a.storage >= 0 and b.storage >= 0]
 
 
-def left_over(reference: Call, candidate: Call, slot: str) -> int:
-    """How many events of two paired calls have no counterpart in the other call, neither a tensor nor the same number."""
+def paired_or_left(reference: Call, candidate: Call, slot: str) -> tuple[list[tuple[Event, Event]], int]:
+    """`paired`, and how many events have no counterpart in the other call, neither a tensor nor the same number."""
     ours, theirs, other = counting(reference, candidate, slot)
-    return len(ours) + len(theirs) + other - 2 * len(paired(reference, candidate, slot))
+    pairs = _paired(reference, candidate, ours, theirs)
+    return pairs, len(ours) + len(theirs) + other - 2 * len(pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +194,7 @@ class Lockstep:
 
         Events are paired as in `paired`; what is left over is counted in ``surplus``.
         """
-        pairs = paired(reference, candidate, slot)
-        surplus = left_over(reference, candidate, slot)
+        pairs, surplus = paired_or_left(reference, candidate, slot)
         if surplus:
             self.surplus[f"{reference.site} ({slot})"] = surplus
         if slot == "writes" and len(pairs) > 1:
@@ -365,10 +368,8 @@ class Lockstep:
 
 def _in_place(trace: Trace, event: Event) -> bool:
     """Whether what a call wrote was there before."""
-    if event.producer < 0:
-        return False
-    call = trace.calls[event.producer]
-    return event.storage in {call.reads[position].storage for position in call.mutates}
+    call = trace.calls[event.producer] if event.producer >= 0 else None
+    return call is not None and event.storage in {call.reads[position].storage for position in call.mutates}
 
 
 def _leaf_index(leaves: Any) -> dict[int, list[Leaf]]:

@@ -252,8 +252,14 @@ def why_unmapped(reference: Shape, candidate: Shape) -> str:
     return "a dimension does not grow in step with the run's size"
 
 
+_ONE = frozenset({type(None), str, float, bool})
+"""Types of what is no size and holds none."""
+
+
 def same_but_for_sizes(reference: Any, candidate: Any, axes: Sequence[Axis]) -> bool:
     """Whether two argument templates are equal, except for whole numbers that grow in step with an axis."""
+    if type(reference) in _ONE:
+        return bool(reference == candidate)
     if isinstance(reference, list) and isinstance(candidate, list):
         return len(reference) == len(candidate) and all(
             same_but_for_sizes(r, c, axes) for r, c in zip(reference, candidate, strict=True)

@@ -199,6 +199,8 @@ class Origin:
     @property
     def place(self) -> Site:
         """Where to look: the site, or the candidate's where only that side has a step, which the value's maker is not."""
+        if not self.region:
+            return self.site
         ours, theirs = self.site.at(""), self.candidate_site.at("")
         steps = {one.at("") for one in self.region}
         return self.candidate_site if ours not in steps and theirs in steps else self.site

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from whydiff.records.environment import Environment, ObserverCheck
@@ -65,7 +65,10 @@ class Site:
 
     def at(self, slot: str) -> Site:
         """The same call, another slot."""
-        return replace(self, slot=slot)
+        if slot == self.slot:
+            return self
+        where: Any = {"scope": self.scope, "op": self.op, "step": self.step, "rank": self.rank}
+        return Site(**where, phase=self.phase, occurrence=self.occurrence, slot=slot)
 
 
 @dataclass(frozen=True, slots=True, order=True)

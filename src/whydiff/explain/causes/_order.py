@@ -10,7 +10,8 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import explained_calls
 from whydiff.explain.causes._settings import enough
-from whydiff.locate.origins import find_origins
+from whydiff.locate.origins import walk_origins
+from whydiff.locate.resynchronised import Watcher
 from whydiff.pair.lockstep import Lockstep
 from whydiff.pair.replay import replay
 from whydiff.records import Call, Trace
@@ -22,14 +23,25 @@ Recorded = tuple[Executor, Call, Sequence[Value]]
 Visit = Callable[[Lockstep, Call, Call], None]
 
 
-def visit_origins(case: Case, wanted: Callable[[Call, Call], bool], visit: Visit) -> None:
+def visit_origins(
+    case: Case, wanted: Callable[[Call, Call], bool], visit: Visit, seen: Callable[[], bool] = lambda: False
+) -> list[tuple[Call, Call]]:
     """Walk both programs again and call ``visit`` at wanted origins, while everything they read is there.
 
     Does nothing (and costs nothing) if no origin is wanted or a side cannot be replayed. Origins that a cause
     explains from the values are left out, and all if setting back what differs in settings and tensors is enough.
+
+    Args:
+        case: the pair of runs.
+        wanted: whether to visit an origin of these two calls.
+        visit: told of each.
+        seen: whether enough is seen: then the walk ends.
+
+    Returns:
+        The wanted calls to which it then did not come.
     """
     if enough(case):
-        return
+        return []
     named = explained_calls(case)
     sites = {
         origin.calls
@@ -40,16 +52,19 @@ def visit_origins(case: Case, wanted: Callable[[Call, Call], bool], visit: Visit
         and wanted(case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]])
     }
     if not sites or replayable(case.reference) or replayable(case.candidate):
-        return
+        return []
 
     def on_origin(step: Lockstep, call_r: Call, call_c: Call, look: Any) -> None:
         if (call_r.index, call_c.index) in sites:
             visit(step, call_r, call_c)
+            watcher.done = seen()
+            left.discard((call_r.index, call_c.index))
 
+    watcher, left = Watcher(), set(sites)
     executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
-    find_origins(
-        executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=on_origin, measured=False
-    )
+    step = Lockstep(executors[0], executors[1], case.alignment, case.localization.axes)
+    walk_origins(step, on_origin=on_origin, watcher=watcher, measured=False)
+    return [(case.reference.calls[r], case.candidate.calls[c]) for r, c in sorted(left)] if watcher.done else []
 
 
 def single_regions(case: Case) -> Iterator[tuple[str, Recorded, Recorded]]:

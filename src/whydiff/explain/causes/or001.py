@@ -75,6 +75,7 @@ class ReductionOrder(CauseRule):
             return
         proofs: dict[Any, tuple[str, Proof | None]] = {}
         alike: dict[Any, int] = {}
+        kinds: set[Any] = set()
 
         def visit(step: Lockstep, call_r: Call, call_c: Call) -> None:
             key = _kind(call_r), _kind(call_c)
@@ -90,10 +91,19 @@ class ReductionOrder(CauseRule):
             proofs[key] = str(call_r.site), proof
 
         def wanted(call_r: Call, call_c: Call) -> bool:
-            return _kind(call_r)[1] == _kind(call_c)[1] and not flags(case, call_r, call_c)
+            key = _kind(call_r), _kind(call_c)
+            if key[0][1] != key[1][1] or flags(case, call_r, call_c):
+                return False
+            kinds.add(key)
+            return True
+
+        def seen() -> bool:  # what is left is only counted
+            return len(proofs) == MOST_PROOFS or kinds <= proofs.keys()
 
         if not case.localization.axes:
-            visit_origins(case, wanted, visit)
+            for call_r, call_c in visit_origins(case, wanted, visit, seen):
+                key = _kind(call_r), _kind(call_c)
+                alike[key] = alike.get(key, 0) + 1
         for site, (executor_r, call_r, reads_r), (executor_c, call_c, reads_c) in single_regions(case):
             key = _kind(call_r), _kind(call_c)
             if key not in proofs and len(proofs) < MOST_PROOFS and not flags(case, call_r, call_c):

@@ -118,11 +118,13 @@ class _Keeper(Watcher):
     def __init__(self, step: Lockstep, held: Sequence[_Held]) -> None:
         self.sides = (step.reference, step.candidate)
         self.begun = False
+        self.done = False
         self.wanted: tuple[dict[int, list[_Held]], dict[int, list[_Held]]] = ({}, {})
         for one in held:
             for side in (0, 1):
                 for producer in {event.producer for event in one.regions[side].inputs}:
                     self.wanted[side].setdefault(producer, []).append(one)
+        self.last = [max(wanted, default=-1) for wanted in self.wanted]
 
     def entering(self, reference: Call, candidate: Call) -> None:
         """What no call makes is there from the beginning."""
@@ -133,6 +135,7 @@ class _Keeper(Watcher):
     def resynchronised(self, reference: Call, candidate: Call) -> None:
         """What these calls make."""
         self._keep((reference.index, candidate.index))
+        self.done = reference.index >= self.last[0] and candidate.index >= self.last[1]
 
     def _keep(self, producers: tuple[int, int]) -> None:
         for side, executor in enumerate(self.sides):

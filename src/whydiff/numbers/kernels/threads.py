@@ -42,6 +42,8 @@ def spread(
     """
     global _pool
     parts = list(arguments)
+    if len(parts) == 1:
+        return [function(*parts[0])]
     results: list[Any] = [None] * len(parts)
     todo = iter(range(len(parts)))
     turn = threading.Lock()

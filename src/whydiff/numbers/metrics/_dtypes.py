@@ -55,11 +55,13 @@ def flat(bits: Array, dtype: str) -> Array:
     return line
 
 
+@functools.cache
 def bits_dtype(dtype: str) -> np.dtype[Any]:
     """What numpy keeps a payload's bits in."""
     return np.dtype({"bfloat16": "uint16", **dict.fromkeys(MINIFLOATS, "uint8")}.get(dtype, dtype))
 
 
+@functools.cache
 def known_dtypes() -> tuple[str, ...]:
     """Every dtype name that can be compared."""
     return (*_FLOATS, *_INTEGERS, *_PARTS)
@@ -112,6 +114,7 @@ def _widened(dtype: str) -> np.dtype[Any]:
     return np.dtype("float32" if dtype == "bfloat16" or dtype in MINIFLOATS else dtype)
 
 
+@functools.cache
 def sign_bit(dtype: str) -> int:
     """The mask of the sign in a float's bits; 0 where larger bits always mean a larger value."""
     return 0 if is_integer(dtype) else FORMATS[dtype].sign

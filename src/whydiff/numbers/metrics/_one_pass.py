@@ -28,7 +28,7 @@ Share = tuple[Array, Array, Array, int]
 
 SHARE = 1 << 18
 """Elements per share: the unit of work of a thread, and of the order of summation."""
-
+_STEPS = np.array([1 << (2 * k) for k in range(POWERS)], np.uint64)
 
 SMALL = 1 << 10
 """Numbers up to which plain numpy does the work: to load numba takes longer than a program of such tensors. It is
@@ -206,64 +206,84 @@ def _code_table(part: str) -> Array:
 
 def numpy_share(r: Array, c: Array, part: str, rtol: float, atol: float) -> Share:
     """The same statistics in plain numpy."""
-    integer = _dtypes.is_integer(part)
-    if part == "uint64":
-        kr, kc = (line ^ np.uint64(1 << 63) for line in (r, c))
-        kr, kc = kr.view(np.int64), kc.view(np.int64)
-    elif integer:
-        kr, kc = r.astype(np.int64), c.astype(np.int64)
-    else:
-        kr, kc = (line.view(f"u{line.itemsize}") for line in (r, c))
-    different = np.count_nonzero(kr != kc)
-    sign = _dtypes.sign_bit(part)
-    with np.errstate(invalid="ignore"):  # signalling NaN
+    different, kr, kc = _keys(r, c, part)
+    ulp = np.maximum(kr, kc).view(np.uint64) - np.minimum(kr, kc).view(np.uint64)
+    with np.errstate(invalid="ignore", over="ignore"):  # signalling NaN, squares
         x, y = (_dtypes.values(line, part).astype(np.float64) for line in (r, c))
-    nan_x, nan_y = np.isnan(x), np.isnan(y)
-    if sign:
-        mask = kr.dtype.type(sign)
-        kr, kc = (np.where(k & mask, -((k & ~mask).astype(np.int64)), k.astype(np.int64)) for k in (kr, kc))
-    kr, kc = kr.astype(np.int64), kc.astype(np.int64)
-    ulp = np.where(kc >= kr, kc.view(np.uint64) - kr.view(np.uint64), kr.view(np.uint64) - kc.view(np.uint64))
-    ulp[nan_x | nan_y] = 0
-    finite = np.isfinite(x) & np.isfinite(y)
-    equal = (x == y) | (nan_x & nan_y)
-    flips = ((x < 0) & (y > 0)) | ((x > 0) & (y < 0))
-    infinite = ~finite & ~nan_x & ~nan_y & (x != y)
-    unequal_special = ~finite & ~equal
-    x, y = np.where(finite, x, 0.0), np.where(finite, y, 0.0)
-    with np.errstate(over="ignore"):
-        d = np.where(kc >= kr, 1.0, -1.0) * ulp.astype(np.float64) if integer else y - x
-        distance = np.abs(d)
-        ratio = np.divide(distance, np.abs(x), out=np.zeros_like(d), where=x != 0)
-        mismatched = (finite & (distance > atol + rtol * np.abs(x))) | unequal_special
+        flips = np.count_nonzero(np.sign(x) * np.sign(y) < 0)
+        finite = np.isfinite(x) & np.isfinite(y)
+        number, special, unequal = r.size, (0, 0, 0, 0), None
+        if not finite.all():
+            special, unequal = _not_finite(x, y, finite)
+            ulp[np.isnan(x) | np.isnan(y)] = 0
+            number, x, y = int(np.count_nonzero(finite)), np.where(finite, x, 0.0), np.where(finite, y, 0.0)
+        d = np.where(kc >= kr, 1.0, -1.0) * ulp.astype(np.float64) if _dtypes.is_integer(part) else y - x
+        distance, size = np.abs(d), np.abs(x)
+        counted = np.count_nonzero(x) == x.size
+        ratio = distance / size if counted else np.divide(distance, size, out=np.zeros_like(d), where=x != 0)
+        mismatched = distance > atol + rtol * size
+        if unequal is not None:
+            mismatched |= unequal
         sums = [distance.sum(), d.sum(), (d * d).sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()]
     max_abs = float(distance.max(initial=0.0))
+    wrong = np.count_nonzero(mismatched)
     counts = [
         r.size,
-        np.count_nonzero(finite),
+        number,
         different,
-        np.count_nonzero(mismatched),
-        np.count_nonzero(flips),
-        np.count_nonzero(finite & (x == 0) & (y != 0)),
-        np.count_nonzero(infinite),
-        np.count_nonzero(nan_x),
-        np.count_nonzero(nan_y),
-        np.count_nonzero(nan_x & nan_y),
-        int(mismatched.argmax()) if mismatched.any() else -1,
+        wrong,
+        flips,
+        0 if counted else np.count_nonzero((x == 0) & (y != 0)),
+        *special,
+        int(mismatched.argmax()) if wrong else -1,
         int(distance.argmax()) if max_abs > 0 else -1,
     ]
+    powers, top = _powers(ulp)
+    return np.array([*sums, max_abs, ratio.max(initial=0.0)]), np.array(counts, np.int64), powers, top
+
+
+def _keys(r: Array, c: Array, part: str) -> tuple[int, Array, Array]:
+    """How many bits differ, and where both stand on the number line of their dtype."""
+    width = r.itemsize
+    if part == "uint64":
+        kr, kc = ((line ^ np.uint64(1 << 63)).view(np.int64) for line in (r, c))
+        return int(np.count_nonzero(kr != kc)), kr, kc
+    if _dtypes.is_integer(part):
+        kr, kc = r.astype(np.int64), c.astype(np.int64)
+        return int(np.count_nonzero(kr != kc)), kr, kc
+    different = int(np.count_nonzero(r.view(f"u{width}") != c.view(f"u{width}")))
+    if not _dtypes.sign_bit(part):
+        return different, r.view(f"u{width}").astype(np.int64), c.view(f"u{width}").astype(np.int64)
+    lowest = np.int64(-1 << (8 * width - 1))  # the sign is the highest bit: a negative number's bits count from here
+    kr, kc = (line.view(f"i{width}").astype(np.int64) for line in (r, c))
+    return different, np.where(kr < 0, lowest - kr, kr), np.where(kc < 0, lowest - kc, kc)
+
+
+def _not_finite(x: Array, y: Array, finite: Array) -> tuple[tuple[int, int, int, int], Array]:
+    """Pairs with infinity on one side, NaN in the first, in the second, in both; and which are not equal."""
+    nan_x, nan_y = np.isnan(x), np.isnan(y)
+    both = nan_x & nan_y
+    infinite = ~finite & ~nan_x & ~nan_y & (x != y)
+    counts = [int(np.count_nonzero(found)) for found in (infinite, nan_x, nan_y, both)]
+    return (counts[0], counts[1], counts[2], counts[3]), ~finite & ~((x == y) | both)
+
+
+def _powers(ulp: Array) -> tuple[Array, int]:
+    """How many distances are at least 4**k, and the largest."""
     top = int(ulp.max(initial=0))
-    powers = [np.count_nonzero(ulp >= np.uint64(1 << (2 * k))) if 1 << (2 * k) <= top else 0 for k in range(POWERS)]
-    return (
-        np.array([*sums, max_abs, ratio.max(initial=0.0)]),
-        np.array(counts, np.int64),
-        np.array(powers, np.int64),
-        top,
-    )
+    reached = _STEPS[: 1 + (top.bit_length() - 1) // 2] if top else _STEPS[:0]
+    powers = np.zeros(POWERS, np.int64)
+    powers[: reached.size] = [np.count_nonzero(ulp >= step) for step in reached]
+    return powers, top
 
 
 def _merge(dtype: str, shares: list[Share]) -> Statistics:
     """Shares in the order of their elements, so that sums never depend on the threads."""
+    if len(shares) == 1:  # of nearly every tensor
+        numbers, counted, powers, top = shares[0]
+        named: dict[str, Any] = dict(zip(COUNTS, counted.tolist(), strict=True))
+        named |= {name: 0.0 + number for name, number in zip(SUMS, numbers.tolist(), strict=True)}
+        return Statistics(dtype=dtype, max_ulp=int(top), ulp_at_least=tuple(powers.tolist()), **named)
     sums: list[Any] = [float(sum(s[0][i] for s in shares)) for i in range(len(SUMS) - 2)]
     counts: list[Any] = [int(sum(s[1][i] for s in shares)) for i in range(len(COUNTS) - 2)]
     largest = max(shares, key=lambda s: float(s[0][-2]), default=None)  # the first of equals

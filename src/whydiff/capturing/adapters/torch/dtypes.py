@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -196,14 +194,19 @@ def from_payload(payload: Payload, device: str | torch.device = "cpu") -> torch.
     return tensor.to(device)
 
 
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """What integers and plain numbers become when they meet floating ops."""
-    before = torch.get_default_dtype()
-    if before is not dtype:
-        torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        if before is not dtype:
-            torch.set_default_dtype(before)
+class default_dtype:
+    """``with default_dtype(…)``: what integers and plain numbers become when they meet floating ops."""
+
+    __slots__ = ("before", "dtype")
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __enter__(self) -> None:
+        self.before = torch.get_default_dtype()
+        if self.before is not self.dtype:
+            torch.set_default_dtype(self.dtype)
+
+    def __exit__(self, *raised: object) -> None:
+        if self.before is not self.dtype:
+            torch.set_default_dtype(self.before)

@@ -214,8 +214,10 @@ class Switches:
 
     def apply(self) -> None:
         """Set those that differ."""
-        if any(read() != value for read, value in self._wanted):
-            apply_flags(self._flags)
+        for read, value in self._wanted:
+            if read() != value:
+                apply_flags(self._flags)
+                return
 
 
 @contextmanager

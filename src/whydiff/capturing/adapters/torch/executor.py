@@ -94,7 +94,7 @@ class Executor(Replay):
         if call.index in self._given:
             return self._take_given(call)
         as_in_the_run = call.index not in self._edited and not any(
-            e.storage in self._other or e.site in self._stand_ins for e in call.reads
+            e.storage in self._other or (self._stand_ins and e.site in self._stand_ins) for e in call.reads
         )
         if not as_in_the_run:
             self._other.update(event.storage for event in call.writes if not event.is_look)
@@ -220,8 +220,8 @@ class Executor(Replay):
         Raises:
             PayloadError: its leaf was not kept, or the call that made it could not be executed.
         """
-        given: torch.Tensor | None = self._stand_ins.get(event.site)
-        if given is not None:
+        if self._stand_ins and event.site in self._stand_ins:
+            given: torch.Tensor = self._stand_ins[event.site]
             return given
         if self._bounds is not None:
             self._bounds.look(event.spec, event.site)

@@ -10,114 +10,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from whydiff.capturing.adapters import contract
-from whydiff.capturing.adapters._live import short
-from whydiff.capturing.adapters.torch.arguments import decode
-from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, integer_view
+from whydiff.capturing.adapters.torch.dtypes import dtype_of
 from whydiff.capturing.adapters.torch.executor import Executor
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
-from whydiff.capturing.adapters.torch.formulas import FORMULAS, filled
-from whydiff.capturing.adapters.torch.held import Held, flat
+from whydiff.capturing.adapters.torch.held import Held
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
-from whydiff.capturing.adapters.torch.places import Places
 from whydiff.capturing.adapters.torch.rounded_at_random import noise_for, rounded
-from whydiff.errors import ReplayError, WhydiffError
+from whydiff.capturing.adapters.torch.widening import carry_out, lifted_dtype, widened
+from whydiff.errors import ReplayError
 from whydiff.records import Call, Count, Event, Lift, Trace
-
-_REFUSALS = (RuntimeError, TypeError, ValueError, NotImplementedError, WhydiffError)
-
-
-def lifted_dtype(dtype: torch.dtype, lift: Lift) -> torch.dtype:
-    """The dtype in which values of a recorded dtype are carried; integers and booleans stay."""
-    if not (dtype.is_floating_point or dtype.is_complex):
-        return dtype
-    widest = torch.complex128 if dtype.is_complex else torch.float64
-    if lift.dtype == "float64" or (dtype is widest and not lift.everything):
-        return widest
-    return torch.complex64 if dtype.is_complex else torch.float32
-
-
-def widened(tensor: torch.Tensor, lift: Lift) -> torch.Tensor:
-    """The same values in the lifted dtype (the tensor itself if it has it already)."""
-    wide = lifted_dtype(tensor.dtype, lift)
-    return tensor if tensor.dtype is wide else tensor.to(wide)
-
-
-def _carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift, places: Places) -> list[torch.Tensor]:
-    """The op on wide reads: its kernel, else a formula, else a decomposition.
-
-    On a device the formula comes first: fused attention kernels that are called by name do not refuse a dtype that
-    they cannot compute (cuDNN's gives NaN for float32).
-    """
-    if draws(func, *call.arguments):
-        raise ReplayError("not lifted: a random op draws other numbers in another dtype", where=str(call.site))
-    args, kwargs = _wide_arguments(func, call, reads, lift, places)
-    refused: BaseException | None = None
-    formula = FORMULAS.get(describe(func).op)
-    on_cpu = all(read.is_cpu for read in reads)
-    kernel, known, taken_apart = (lambda: func), (lambda: formula), (lambda: _decomposition(func))
-    with default_dtype(dtype_of(lift.dtype)):
-        for way in (kernel, known, taken_apart) if on_cpu else (known, kernel, taken_apart):
-            try:
-                carried = way()
-                if carried is not None:
-                    found = _finished(func, carried(*args, **kwargs))
-                    return filled(found, [e.spec for e in call.writes]) if carried is formula else found
-            except _REFUSALS as error:
-                refused = error
-    raise ReplayError(
-        f"not lifted: {call.target} has no {lift.dtype} kernel, formula or decomposition here",
-        where=str(call.site),
-        actual=short(refused) if refused is not None else "",
-    ) from refused
-
-
-@functools.cache
-def _decomposition(func: Any) -> Any:
-    """What torch takes an op apart into; None: nothing. Looking it up costs more than most ops."""
-    from torch._decomp import get_decompositions
-
-    return get_decompositions([func]).get(func)
-
-
-def _finished(func: Any, result: Any) -> list[torch.Tensor]:
-    if describe(func).uninitialised and isinstance(result, torch.Tensor):
-        integer_view(result).zero_()
-    return list(flat(result))
-
-
-def _wide_arguments(
-    func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift, places: Places
-) -> tuple[list[Any], dict[str, Any]]:
-    """The template's arguments with floating dtypes widened; ``half_to_float`` has nothing left to do."""
-    args = [_widen_dtypes(decode(item, reads, place=places.of), lift) for item in call.arguments[0]]
-    kwargs = {n: _widen_dtypes(decode(item, reads, place=places.of), lift) for n, item in call.arguments[1].items()}
-    position = _half_to_float(func)
-    if 0 <= position < len(args):
-        args[position] = False
-    elif "half_to_float" in kwargs:
-        kwargs["half_to_float"] = False
-    return args, kwargs
-
-
-@functools.cache
-def _half_to_float(func: Any) -> int:
-    """Position of the argument of that name; -1: there is none."""
-    names = [argument.name for argument in func._schema.arguments]
-    return names.index("half_to_float") if "half_to_float" in names else -1
-
-
-def _widen_dtypes(value: Any, lift: Lift) -> Any:
-    if isinstance(value, torch.dtype):
-        return lifted_dtype(value, lift)
-    if isinstance(value, list):
-        return [_widen_dtypes(item, lift) for item in value]
-    return value
 
 
 class LiftedExecutor(Executor):
@@ -152,6 +60,8 @@ class LiftedExecutor(Executor):
         self.exported: list[str] = []
         self._first: LiftedExecutor | None = None
         self._generators: dict[torch.device, torch.Generator] = {}
+        self._wide: dict[torch.dtype, torch.dtype] = {}
+        self._asked: list[Any] = [None, None]
 
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons."""
@@ -196,7 +106,7 @@ class LiftedExecutor(Executor):
             with self.running():
                 return self.carried_out(call, reads)
         self._switch(call)
-        wide = [widened(read, self.lift) for read in reads]
+        wide = [read if read.dtype is self._widest(read.dtype) else widened(read, self.lift) for read in reads]
         func = find(call.target, trusted=self.trusted)
         if not self.trusted:
             self._hold(func, call, *self._arguments(call, wide))
@@ -208,17 +118,20 @@ class LiftedExecutor(Executor):
                 reason = f"not lifted: {call.target} draws its random numbers inside"
                 self.not_lifted.setdefault(reason, []).append(str(call.site))
             return self._as_recorded(call, wide)
-        if self.lift.casts == "kept" and _makes_floats(call):
+        if self.lift.casts == "kept" and self._facts(call).makes_floats:
             return self._as_recorded(call, wide)
         try:
-            outputs = _carry_out(func, call, wide, self.lift, self.places)
+            outputs = carry_out(func, call, wide, self.lift, self.places)
         except ReplayError as error:
             self.not_lifted.setdefault(error.what, []).append(str(call.site))
             return self._as_recorded(call, wide)
-        if any(tensor.dtype != lifted_dtype(tensor.dtype, self.lift) for tensor in outputs):
+        if any(tensor.dtype is not self._widest(tensor.dtype) for tensor in outputs):
             reason = f"not lifted: {call.target} gives a narrower dtype whatever it reads"
             self.not_lifted.setdefault(reason, []).append(str(call.site))
-        return [self._own(call, reads, tensor) for tensor in outputs]
+        if call.mutates:
+            return [widened(tensor, self.lift) for tensor in outputs]
+        memory = {read.untyped_storage()._cdata for read in reads if read.layout is torch.strided}
+        return [self._own(memory, tensor) for tensor in outputs]
 
     def _as_recorded(self, call: Call, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The op at its recorded precision, its results widened."""
@@ -244,14 +157,12 @@ class LiftedExecutor(Executor):
         kept = 1.0 - float(call.arguments[0][1])
         return [reads[0] * mask / kept if kept else torch.zeros_like(reads[0]), mask]
 
-    def _own(self, call: Call, reads: Sequence[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        """An output in memory of its own, even if there was nothing left to convert."""
-        wide = widened(output, self.lift)
-        if call.mutates or output.layout is not torch.strided:
+    def _own(self, memory: set[int], output: torch.Tensor) -> torch.Tensor:
+        """An output in memory of its own, not in that of the reads, even if there was nothing left to convert."""
+        wide = output if output.dtype is self._widest(output.dtype) else widened(output, self.lift)
+        if output.layout is not torch.strided:
             return wide
-        memory = wide.untyped_storage()._cdata
-        shared = any(r.layout is torch.strided and r.untyped_storage()._cdata == memory for r in reads)
-        return wide.clone() if shared else wide
+        return wide.clone() if wide.untyped_storage()._cdata in memory else wide
 
     def _round(self, call: Call) -> None:
         """Round what the recorded program rounded: outputs narrower than every floating input."""
@@ -272,12 +183,11 @@ class LiftedExecutor(Executor):
         *Monte Carlo Arithmetic*, UCLA CSD-970002, 1997 (random rounding). What nobody reads draws its noise and stays.
         """
         unread = self._dying.get(call.index, ())
-        for event in call.writes:
-            if event.storage not in self._held or not _floats(event) or event.is_look:
+        for event, narrow in self._facts(call).floats:
+            if event.storage not in self._held:
                 continue
             tensor = self.read(event)
             parts = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-            narrow = dtype_of(event.spec.dtype).to_real() if tensor.is_complex() else dtype_of(event.spec.dtype)
             if narrow is parts.dtype:
                 continue
             noise = noise_for(parts, narrow, self._generator(parts.device))
@@ -292,17 +202,29 @@ class LiftedExecutor(Executor):
     def share_leaves(self, first: contract.Executor) -> None:
         """Read the widened leaves of a replay of the same trace that is one call ahead."""
         self._first = first if isinstance(first, LiftedExecutor) and first.lift.dtype == self.lift.dtype else None
+        if self._first is not None:
+            self._asked = self._first._asked
+
+    def _facts(self, call: Call) -> _Facts:
+        """Facts of the call at hand; replays that go together work them out once."""
+        if self._asked[0] is not call:
+            self._asked[:] = call, _Facts.of(call)
+        facts: _Facts = self._asked[1]
+        return facts
+
+    def _widest(self, dtype: torch.dtype) -> torch.dtype:
+        if dtype not in self._wide:
+            self._wide[dtype] = lifted_dtype(dtype, self.lift)
+        return self._wide[dtype]
 
     def _note_discrete(self, call: Call) -> None:
-        if not any(_floats(event) for event in call.reads):
+        facts = self._facts(call)
+        if not facts.reads_floats:
             return
         if not call.writes:
             self.exported.append(str(call.site))
-        for event in call.writes:
-            fingerprint = event.fingerprint
-            if fingerprint is None or _floats(event) or event.storage not in self._held:
-                continue
-            if fingerprint.covers == "content" and content_lanes(self.read(event)) != fingerprint.lanes:
+        for event, lanes in facts.choices:
+            if event.storage in self._held and content_lanes(self.read(event)) != lanes:
                 self.flips.append(str(event.site))
 
     # ------------------------------------------------------------------ values
@@ -314,8 +236,8 @@ class LiftedExecutor(Executor):
             PayloadError: its leaf was not kept, or the call that made it could not be executed.
             ReplayError: the program looks at the bits of floats as integers.
         """
-        given: torch.Tensor | None = self._stand_ins.get(event.site)
-        if given is not None:
+        if self._stand_ins and event.site in self._stand_ins:
+            given: torch.Tensor = self._stand_ins[event.site]
             return given
         if self._bounds is not None:
             self._bounds.look(event.spec, event.site)
@@ -375,8 +297,48 @@ class LiftedExecutor(Executor):
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is asked of a call whenever it is carried out.
+
+    Attributes:
+        reads_floats: whether floats go in.
+        makes_floats: see `_makes_floats`.
+        floats: the floating results that nothing else stands for, and the dtype of their real numbers.
+        choices: the other results whose content was recorded, and that content's fingerprint.
+    """
+
+    reads_floats: bool
+    makes_floats: bool
+    floats: tuple[tuple[Event, torch.dtype], ...]
+    choices: tuple[tuple[Event, tuple[int, int]], ...]
+
+    @classmethod
+    def of(cls, call: Call) -> _Facts:
+        """The facts of a call."""
+        floats = [event for event in call.writes if event.storage >= 0 and _floats(event)]
+        return cls(
+            reads_floats=any(map(_floats, call.reads)),
+            makes_floats=_makes_floats(call),
+            floats=tuple((event, dtype_of(event.spec.dtype).to_real()) for event in floats if not event.is_look),
+            choices=tuple(
+                (event, event.fingerprint.lanes)
+                for event in call.writes
+                if event.storage >= 0
+                and not _floats(event)
+                and event.fingerprint is not None
+                and event.fingerprint.covers == "content"
+            ),
+        )
+
+
 def _floats(event: Event) -> bool:
-    dtype = dtype_of(event.spec.dtype)
+    return _is_floating(event.spec.dtype)
+
+
+@functools.cache
+def _is_floating(name: str) -> bool:
+    dtype = dtype_of(name)
     return dtype.is_floating_point or dtype.is_complex
 
 

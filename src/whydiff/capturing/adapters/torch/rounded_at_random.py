@@ -18,11 +18,14 @@ def noise_for(parts: torch.Tensor, narrow: torch.dtype, generator: torch.Generat
 
 
 def rounded(parts: torch.Tensor, narrow: torch.dtype, noise: torch.Tensor) -> torch.Tensor:
-    """Real numbers, rounded to a narrower dtype by `noise_for`, which is used up; infinities and NaN stay what they are."""
+    """Real numbers, rounded to a narrower dtype by `noise_for`, which is used up; infinities and NaN stay what they are.
+
+    They are given in a dtype that holds them, perhaps the narrower one.
+    """
     integer, cut, same_range = _bits_cut_off(narrow, parts.dtype)
     noise.add_(parts.contiguous().view(integer)).bitwise_and_(-(1 << cut))
     moved = torch.where(parts.isnan(), parts, noise.view(parts.dtype))
-    return moved if same_range else moved.to(narrow).to(parts.dtype)
+    return moved if same_range else moved.to(narrow)
 
 
 @functools.cache
