@@ -73,7 +73,7 @@ def test_batches_are_let_go(tmp_path: Path) -> None:
             del batch
         gc.collect()
         assert sum(reference() is not None for reference in alive) <= 2
-        assert len(session.recorder.storages._known) < 40
+        assert len(session.recorder.storages.known) < 40
 
 
 @pytest.mark.parametrize("payloads", ["none", ["*nothing*"], ["0:addmm#0"]])

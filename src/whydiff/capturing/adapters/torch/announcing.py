@@ -41,4 +41,4 @@ class Announcing:
         call: Row = (self._told, scope, operator, phase, step, "compute", given, [], template, (), 0, "", number)
         self._occurrences[key] += 1
         self._told += 1
-        self.listener(call_of(call, {}, self._rank))
+        self.listener(call_of(call, {}, {}, self._rank))

@@ -11,16 +11,27 @@ from whydiff.capturing.adapters.torch.collectives import Told
 from whydiff.capturing.adapters.torch.dtypes import dtype_name, dtype_of
 from whydiff.errors import ReplayError
 
+_PLAIN = frozenset((type(None), bool, int, float, str))
+
 
 def encode(value: Any) -> Any:
     """JSON-able template of one argument; ``Place`` objects become ``{"$read": i}``."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+    kind = type(value)
+    if kind in _PLAIN:
         return value
-    if isinstance(value, Place):
+    if kind is Place:
         place: dict[str, Any] = {"$read": value.index}
         for bit in value.bits:
             place = {f"${bit}": place}
         return place
+    if kind is list or kind is tuple:
+        return [item if type(item) in _PLAIN else encode(item) for item in value]
+    return _encode_rarer(value)
+
+
+def _encode_rarer(value: Any) -> Any:
+    if isinstance(value, (bool, int, float, str)):
+        return value
     if isinstance(value, Told):
         return value.template
     if isinstance(value, (list, tuple)):
@@ -143,10 +154,11 @@ def lazy_bits(tensor: torch.Tensor) -> tuple[str, ...]:
     return (("neg",) if tensor.is_neg() else ()) + (("conj",) if tensor.is_conj() else ())
 
 
-_PLACES = tuple(Place(index) for index in range(32))
+PLACES = tuple(Place(index) for index in range(32))
+"""Of tensors without lazy views."""
 
 
 def place_of(index: int, tensor: torch.Tensor) -> Place:
     """The place of a tensor, the i-th that a call reads."""
     bits = lazy_bits(tensor)
-    return _PLACES[index] if index < len(_PLACES) and not bits else Place(index, bits)
+    return PLACES[index] if index < len(PLACES) and not bits else Place(index, bits)

@@ -69,9 +69,12 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
+_precision: Callable[[], str] = vars(torch._C).get("_get_float32_matmul_precision", torch.get_float32_matmul_precision)
+
+
 def _matmul_precision() -> str:
     try:
-        return torch.get_float32_matmul_precision()
+        return _precision()
     except RuntimeError:  # the program set the precision per backend, which this getter refuses to read
         return "per backend"
 
@@ -81,8 +84,8 @@ def _autocast_region() -> str:
 
     Below the dispatcher autocast is always off: it is asked for as the op was called (``csrc/utils/python_dispatch.cpp``).
     """
-    depth = torch.autocast_increment_nesting()
-    torch.autocast_decrement_nesting()
+    depth = _deeper()
+    _back()
     if depth <= 1:  # no context is open, as before most ops
         return ""
     with suppress(RuntimeError), _as_called():
@@ -97,11 +100,9 @@ def _autocast_to() -> str:
     return ", ".join(f"{device} {dtype}" for device in ("cpu", "cuda") if (dtype := _autocast(device)) != "off")
 
 
-_threads, _deterministic, _grad = (
-    torch.get_num_threads,
-    torch.are_deterministic_algorithms_enabled,
-    torch.is_grad_enabled,
-)
+_deeper: Callable[[], int] = torch.autocast_increment_nesting
+_back: Callable[[], int] = torch.autocast_decrement_nesting
+_threads, _deterministic, _grad = torch.get_num_threads, torch._C._get_deterministic_algorithms, torch.is_grad_enabled
 _cudnn_benchmark, _cudnn_deterministic = torch._C._get_cudnn_benchmark, torch._C._get_cudnn_deterministic
 _cuda_tf32, _cudnn_tf32 = torch._C._get_cublas_allow_tf32, torch._C._get_cudnn_allow_tf32
 _fp16_reduction = torch._C._get_cublas_allow_fp16_reduced_precision_reduction
@@ -125,10 +126,16 @@ _READERS: tuple[Callable[[], Any], ...] = (
 
 
 def switches_now() -> tuple[Any, ...]:
-    """The switches as they stand, in the order of `Flags`; what is asked before every op."""
+    """The switches as they stand, in the order of `Flags`; what is asked before every op, so what can be is asked here."""
+    try:
+        precision = _precision()
+    except RuntimeError:
+        precision = _matmul_precision()
+    depth = _deeper()
+    _back()
     return (
         _threads(),
-        _matmul_precision(),
+        precision,
         _deterministic(),
         _cudnn_benchmark(),
         _cudnn_deterministic(),
@@ -138,7 +145,7 @@ def switches_now() -> tuple[Any, ...]:
         _bf16_reduction(),
         _mkldnn(),
         _grad(),
-        _autocast_region(),
+        "" if depth <= 1 else _autocast_region(),
     )
 
 

@@ -22,6 +22,8 @@ from whydiff.numbers.fingerprint import ML2_CHUNK, fingerprint_address, fingerpr
 Lanes = tuple[int, int]
 _CHUNKS_AT_ONCE = 512
 _SMALL = 4 << 20
+_ONE_THREAD = 1 << 15
+"""Elements up to which torch copies with one thread (``at::internal::GRAIN_SIZE``)."""
 
 
 def span_lanes(tensor: torch.Tensor, low: int, high: int) -> Lanes:
@@ -54,7 +56,12 @@ def spans_lanes(spans: Sequence[tuple[torch.Tensor, int, int]]) -> list[Lanes]:
 def content_lanes(tensor: torch.Tensor) -> Lanes:
     """Lanes of a tensor's elements in row-major order; copies it if it is not laid out so."""
     dense = raw(tensor.detach())
-    if not dense.is_contiguous() and dense.device.type == "cpu" and dense.nbytes <= _SMALL:
+    if dense.is_contiguous() or not dense.is_cpu:
+        return span_lanes(*row_major(dense))
+    if dense.numel() < _ONE_THREAD:
+        dense = dense.contiguous()
+        return fingerprint_address(dense.data_ptr(), dense.nbytes)
+    if dense.nbytes <= _SMALL:
         # one thread: to start the program's own thread team for a small copy costs more than the copy
         return fingerprint_bytes(np.ascontiguousarray(seen_by_numpy(dense))).lanes
     return span_lanes(*row_major(dense))

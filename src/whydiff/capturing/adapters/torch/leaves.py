@@ -63,8 +63,8 @@ class Leaves:
         if storage.producer != -1 and not storage.leaves:
             return storage  # an op of this run made it: it is no leaf
         leaf.storage = storage.number
-        storage.leaves.append(leaf)
-        storage.shown.append(span_of(leaf.look)[:2])
+        storage.leaves = (*storage.leaves, leaf)
+        storage.shown = (*storage.shown, span_of(leaf.look)[:2])
         if storage.written:
             leaf.keep_as_it_was()
         return storage

@@ -56,6 +56,7 @@ class Operator:
         views: it gives another look at an argument.
         exchange: what it exchanges with other ranks; None: nothing.
         waits: it only waits for what a collective writes.
+        straight: it reads, and gives something else: nothing of the above but perhaps another look, or memory as it is.
     """
 
     op: str
@@ -75,6 +76,7 @@ class Operator:
     views: bool
     exchange: Exchange | None
     waits: bool
+    straight: bool
 
     def writes_to(self, args: Sequence[Any]) -> frozenset[int]:
         """Positions of the positional arguments that a call with these arguments writes to."""
@@ -83,14 +85,15 @@ class Operator:
         return self.written_args | self.unannotated
 
 
-_DESCRIBED: dict[int, tuple[Any, Operator]] = {}  # by identity: an overload computes its hash in Python
+DESCRIBED: dict[int, tuple[Any, Operator]] = {}
+"""What `describe` knows already, by identity: an overload computes its hash in Python."""
 
 
 def describe(func: Any) -> Operator:
     """Facts of an ``OpOverload``."""
-    known = _DESCRIBED.get(id(func))
+    known = DESCRIBED.get(id(func))
     if known is None:
-        known = _DESCRIBED[id(func)] = func, _described(func)
+        known = DESCRIBED[id(func)] = func, _described(func)
     return known[1]
 
 
@@ -107,6 +110,12 @@ def _described(func: Any) -> Operator:
     exchanged = exchange(namespace, op)
     positions = exchanged.writes if exchanged is not None else frozenset()
     fills = random and op.endswith("_") and op not in ("bernoulli_",)
+    writes = bool(written or unannotated or positions)
+    silent = namespace == "profiler" or op in _NO_NUMBERS or wraps(namespace, op)
+    composite = _has_kernel(func, "CompositeImplicitAutograd") and not any(
+        _has_kernel(func, key) for key in ("CPU", "CUDA")
+    )
+    more = op in ("set_", "resize_", "resize_as_") or exchanged is not None or waits(namespace, op)
     return Operator(
         op=op,
         target=f"{namespace}.{op}.{func._overloadname}",
@@ -118,17 +127,17 @@ def _described(func: Any) -> Operator:
         or any(argument.kwarg_only for _, argument in written),
         random=random,
         uninitialised=op in _UNINITIALISED,
-        silent=namespace == "profiler" or op in _NO_NUMBERS or wraps(namespace, op),
-        composite=_has_kernel(func, "CompositeImplicitAutograd")
-        and not any(_has_kernel(func, key) for key in ("CPU", "CUDA")),
+        silent=silent,
+        composite=composite,
         rebinds=op == "set_",
         resizes=op in ("resize_", "resize_as_"),
         unannotated=unannotated,
         unless=unless,
-        writes=bool(written or unannotated or positions),
+        writes=writes,
         views=any(result.alias_info is not None and not result.alias_info.is_write for result in schema.returns),
         exchange=exchanged,
         waits=waits(namespace, op),
+        straight=not (writes or random or silent or composite or more),
     )
 
 

@@ -15,16 +15,15 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from whydiff.capturing.adapters.torch.circumstances import Circumstances
 from whydiff.capturing.adapters.torch.collectives import desugared, rank, who
-from whydiff.capturing.adapters.torch.dtypes import borrowed_payload, not_comparable, plain, spec_of
+from whydiff.capturing.adapters.torch.dtypes import not_comparable
 from whydiff.capturing.adapters.torch.looks import Touched
-from whydiff.capturing.adapters.torch.operators import Operator, decomposed, describe, draws
+from whydiff.capturing.adapters.torch.operators import DESCRIBED, Operator, decomposed, describe, draws
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.results import Begun, flat, is_hole, resolved
-from whydiff.capturing.adapters.torch.rows import Log, Row, call_of
+from whydiff.capturing.adapters.torch.rows import Log, Row, Shown, call_of
 from whydiff.capturing.adapters.torch.scopes import Scopes
-from whydiff.capturing.adapters.torch.storages import Storage, written_lanes
+from whydiff.capturing.adapters.torch.straight import MANY, NUMBERS, Straight
 from whydiff.capturing.adapters.torch.surroundings import (
     compiled_backward,
     function_modes,
@@ -36,21 +35,17 @@ from whydiff.capturing.adapters.torch.surroundings import (
 )
 from whydiff.errors import CaptureError, one_line
 from whydiff.records import Call, HoleKind, Kind, Payload, TensorSpec
-from whydiff.records.trace import GRAPH, IN_GRAPH, LOOK, UNINITIALISED, UPDATE
-
-_NUMBERS = frozenset((bool, int, float, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format))
-"""Types of arguments that hold no tensors."""
+from whydiff.records.trace import GRAPH, UPDATE
 
 T = TypeVar("T")
-MANY = 2_000
-"""Calls that wait before they are handed on within a step."""
+_current_node: Any = torch._C._current_autograd_node
 TRACED: dict[HoleKind, str] = {
     "tracing": "operators that ran while the program was traced",
     "fake": "operators on tensors without numbers",
 }
 
 
-class Recorder(Circumstances, TorchDispatchMode):
+class Recorder(Straight, TorchDispatchMode):
     """Records every op that runs on this thread while it is active.
 
     What cannot be recorded is counted in `holes`; an exception of the recorder's own never reaches the program.
@@ -77,15 +72,10 @@ class Recorder(Circumstances, TorchDispatchMode):
         sink: Callable[[str, Payload], bool] | None = None,
         fingerprints: bool = True,
     ) -> None:
-        Circumstances.__init__(self, scopes, sink, fingerprints)
+        Straight.__init__(self, scopes, keep, sink, fingerprints)
         TorchDispatchMode.__init__(self)
-        self._log = Log(0, [])
-        self.keep, self._rank = keep, rank().number
-        self._again = 0  # how often an index was given to a call that was not written down after all
-        self._occurrences: dict[tuple[str, str, str], int] = {}
-        self._occurrence_step = 0
+        self._rank = rank().number
         self.silent = self.refusable = False
-        self.on_many: Callable[[], None] | None = None
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -116,6 +106,10 @@ class Recorder(Circumstances, TorchDispatchMode):
             return NotImplemented
         if type(func) is not OpOverload or modes_below() or function_modes() or jit_tracing() is not None:
             return self._surrounded(func, args, kwargs)
+        known = DESCRIBED.get(id(func))
+        operator = describe(func) if known is None else known[1]
+        if operator.straight and (_current_node() is None or not compiled_backward()):
+            return self.straight(func, operator, args, kwargs)
         return self._met_op(func, args, kwargs)
 
     def _surrounded(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -211,7 +205,7 @@ class Recorder(Circumstances, TorchDispatchMode):
         else:
             template = ([], {})
             for value in args:
-                template[0].append(value if type(value) in _NUMBERS else self._take(value, reads, None, operator))
+                template[0].append(value if type(value) in NUMBERS else self._take(value, reads, None, operator))
             if kwargs:
                 template = template[0], {k: self._take(a, reads, None, operator) for k, a in kwargs.items()}
         if operator.exchange is not None:
@@ -253,71 +247,6 @@ class Recorder(Circumstances, TorchDispatchMode):
             key = self._key(index, len(writes)) if self.keep is not None else ""
             self.arriving.expect(tensor, storage, index, key, writes)
         return writes
-
-    def _outputs(
-        self, operator: Operator, index: int, result: Any, touched: list[Touched], wanted: bool
-    ) -> tuple[list[Row], Kind]:
-        writes: list[Row] = []
-        kind: Kind = "view"
-        changed: set[int] = set()
-        for _, _, storage in touched:
-            storage.forget()
-            storage.producer, storage.initialised = index, storage.initialised or not operator.resizes
-            changed.add(storage.number)
-        returned: set[int] = set()
-        for tensor in (result,) if isinstance(result, torch.Tensor) else flat(result):
-            reason = "" if plain(tensor) else not_comparable(tensor)
-            if reason:
-                self.opaque(tensor, reason)
-                writes.append((spec_of(tensor), -1, index, None, 0, True, reason, ""))
-                kind = "compute"
-                continue
-            known = self.storages.of(tensor)
-            storage = known or self.storages.add(tensor, index)
-            if known is None:
-                storage.initialised = not operator.uninitialised
-            elif storage.number not in changed:
-                writes.append((self._layout(tensor).spec, storage.number, storage.producer, None, 0, True, LOOK, ""))
-                continue
-            kind = "compute"
-            returned.add(storage.number)
-            writes.append(self._written(tensor, storage, index, self._key(index, len(writes)) if wanted else ""))
-        for _, tensor, storage in touched:
-            kind = "compute"
-            if storage.number not in returned:
-                writes.append(self._written(tensor, storage, index, self._key(index, len(writes)) if wanted else ""))
-        if not writes:
-            kind = "compute"
-        return writes, kind
-
-    def _key(self, index: int, number: int) -> str:
-        return f"call/{index}/{number}" + (f"~{self._again}" if self._again else "")
-
-    def _written(self, tensor: torch.Tensor, storage: Storage, index: int, key: str) -> Row:
-        layout = self._layout(tensor)
-        spec = layout.spec
-        if not storage.initialised:
-            return (spec, storage.number, index, None, 0, True, UNINITIALISED, "")
-        if not self.fingerprints:
-            return (spec, storage.number, index, None, 0, True, "not fingerprinted", "")
-        lanes, nbytes, dense = written_lanes(tensor, self.storages, storage, layout.span)
-        if lanes is None:
-            return (spec, storage.number, index, None, 0, True, IN_GRAPH, "")
-        row = (spec, storage.number, index, lanes, nbytes, True, "", "")
-        if dense:
-            storage.rows[layout.key] = row  # what a reader will see
-        if key and self.sink is not None and self.sink(key, borrowed_payload(tensor)):
-            return (*row[:-1], key)
-        return row
-
-    def _occurrence(self, scope: str, op: str, phase: str) -> int:
-        if self.scopes.step != self._occurrence_step:
-            self._occurrences.clear()
-            self._occurrence_step = self.scopes.step
-        key = (scope, op, phase)
-        number = self._occurrences.get(key, 0)
-        self._occurrences[key] = number + 1
-        return number
 
     def returned(self, outputs: Any, scope: str = "") -> None:
         """Record what the run (or the outermost module) gave back, as a call of kind ``return``."""
@@ -385,11 +314,12 @@ class Recorder(Circumstances, TorchDispatchMode):
         if len(self._log.rows) >= MANY:
             self.arriving.give_up()
         rows = self._log.rows[: self.arriving.before(self._log.next) - self._log.base]
-        known: dict[Any, TensorSpec] = {}
+        shown: Shown = {}
+        specs: dict[int, TensorSpec] = {}
         collecting = gc.isenabled()
         gc.disable()  # many small records, none of them garbage: looking for some takes longer than making them
         try:
-            return [call_of(row, known, self._rank) for row in rows]
+            return [call_of(row, shown, specs, self._rank) for row in rows]
         finally:
             if collecting:
                 gc.enable()

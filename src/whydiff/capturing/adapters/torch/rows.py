@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from whydiff.capturing.adapters.torch.arguments import encode
 from whydiff.capturing.adapters.torch.device.queue import known
 from whydiff.capturing.adapters.torch.dtypes import dtype_name
-from whydiff.records import Call, Event, Fingerprint, Site, TensorSpec
+from whydiff.records import Call, Fingerprint, TensorSpec, making
 
 Row = tuple[Any, ...]
 
@@ -27,20 +27,20 @@ class Log(NamedTuple):
         return self.base + len(self.rows)
 
 
-def _spec(raw: Any, specs: dict[Any, TensorSpec]) -> TensorSpec:
-    if isinstance(raw, TensorSpec):
-        return raw
-    spec = specs.get(raw)
-    if spec is None:
-        shape, dtype, device, strides, offset = raw
-        spec = specs[raw] = TensorSpec(
-            shape=tuple(shape), dtype=dtype_name(dtype), device=str(device), strides=tuple(strides), offset=offset
-        )
-    return spec
+Shown = dict[int, making.Look]
+"""Looks that events were made of, by the identity of their rows: the same row is read again and again."""
+
+_READS = tuple(f"read.{i}" for i in range(32))
 
 
-def call_of(row: Row, specs: dict[Any, TensorSpec], rank: int = 0) -> Call:
-    """One call of a rank; ``specs`` remembers specs, so that equal ones are one object."""
+def call_of(row: Row, shown: Shown, specs: dict[int, TensorSpec], rank: int = 0) -> Call:
+    """One call of a rank.
+
+    Args:
+        row: as the recorder wrote it down.
+        shown, specs: what was made for calls before, of rows that are all still held; it grows.
+        rank: of the process.
+    """
     index, scope, operator, phase, step, kind, reads, writes, template, mutates, context, rng, number = row
     slots, told = None, None
     if isinstance(operator, tuple) and len(operator) == 4:
@@ -49,52 +49,41 @@ def call_of(row: Row, specs: dict[Any, TensorSpec], rank: int = 0) -> Call:
         (op, slots), target = operator, operator[0]
     else:
         op, target = operator.op, operator.target
-    site = Site(scope=scope, op=op, phase=phase, step=step, rank=rank, occurrence=number)
     if slots is None:
-        slots = [f"read.{i}" for i in range(len(reads))]
-    read_events = tuple(
-        Event(
-            site=site.at(slot),
-            spec=_spec(spec, specs),
-            storage=storage,
-            producer=producer,
-            fingerprint=_fingerprint(lanes, nbytes, dense),
-            skipped=skipped,
-        )
-        for slot, (spec, storage, producer, lanes, nbytes, dense, skipped, _) in zip(slots, reads, strict=True)
-    )
-    single = len(writes) == 1
-    write_events = tuple(
-        Event(
-            site=site.at("output" if single else f"output.{i}"),
-            spec=_spec(spec, specs),
-            storage=storage,
-            producer=producer,
-            fingerprint=_fingerprint(lanes, nbytes, dense),
-            skipped=skipped,
-            payload=payload,
-        )
-        for i, (spec, storage, producer, lanes, nbytes, dense, skipped, payload) in enumerate(writes)
-    )
+        slots = _READS[: len(reads)] if len(reads) <= len(_READS) else [f"read.{i}" for i in range(len(reads))]
+    outputs = ("output",) if len(writes) == 1 else [f"output.{i}" for i in range(len(writes))]
+    site = making.site(scope=scope, op=op, phase=phase, step=step, rank=rank, occurrence=number)
+    read = [shown.get(id(look)) or _look(look, shown, specs) for look in reads]
+    written = [shown.get(id(look)) or _look(look, shown, specs) for look in writes]
     arguments = (
         [[], told]
         if told is not None
         else [encode(template[0]), {n: encode(v) for n, v in template[1].items()}, *map(encode, template[2:])]
     )
-    return Call(
+    return making.call(
         index=index,
         site=site,
         target=target,
         kind=kind,
-        reads=read_events,
-        writes=write_events,
+        reads=making.events(site, slots, read),
+        writes=making.events(site, outputs, written),
         arguments=arguments,
         mutates=mutates,
         context=context,
         rng=rng,
+        source="",
     )
 
 
-def _fingerprint(lanes: Any, nbytes: int, dense: bool) -> Fingerprint | None:
+def _look(row: Row, shown: Shown, specs: dict[int, TensorSpec]) -> making.Look:
+    raw, storage, producer, lanes, nbytes, dense, skipped, payload = row
+    spec = raw if isinstance(raw, TensorSpec) else specs.get(id(raw))
+    if spec is None:
+        shape, dtype, device, strides, offset = raw
+        spec = specs[id(raw)] = TensorSpec(
+            shape=tuple(shape), dtype=dtype_name(dtype), device=str(device), strides=tuple(strides), offset=offset
+        )
     found = known(lanes)
-    return None if found is None else Fingerprint(found, nbytes, "content" if dense else "span")
+    fingerprint = None if found is None else Fingerprint(found, nbytes, "content" if dense else "span")
+    look = shown[id(row)] = (spec, fingerprint, storage, producer, skipped, payload)
+    return look

@@ -35,6 +35,7 @@ class Scopes:
         roots: (prefix, module) known beforehand; the first one entered otherwise becomes ``""``.
         on_enter, on_exit: called with (scope, module, args, kwargs), and the output at the end; ``depth`` of
             `stack` is 1 for the outermost module.
+        inner: they are called for the modules inside of the outermost one too.
         on_step: called when a root is entered that was entered in this step already, with the number of the
             step that begins. Different roots (an encoder, a decoder) share a step; a model of the same parameters
             that is entered after an optimizer's step begins the next one (a run that goes on from a checkpoint).
@@ -59,7 +60,9 @@ class Scopes:
         on_updated: Callable[[], None] | None = None,
         on_failure: Callable[[str, Exception], None] | None = None,
         on_hole: Callable[[HoleKind, str], None] | None = None,
+        inner: bool = True,
     ) -> None:
+        self.inner = inner
         self.on_enter, self.on_exit, self.on_step, self.on_root = on_enter, on_exit, on_step, on_root
         self.on_update, self.on_updated, self.on_failure, self.on_hole = on_update, on_updated, on_failure, on_hole
         self.stack: list[tuple[torch.nn.Module, str]] = []
@@ -123,21 +126,17 @@ class Scopes:
         node made for the running op has the sequence number before the next one.
         """
         node = _current_node()
-        if node is not None:
-            if not self.stack:
-                return "backward", self._forward_scope.get(node._sequence_nr(), "")
-            self._note_nodes()  # a checkpoint computes its forward again
-            return "backward", self.scope
-        if self._updating and not self.stack:
+        if node is not None and not self.stack:
+            return "backward", self._forward_scope.get(node._sequence_nr(), "")
+        if self._updating and node is None and not self.stack:
             return "update", type(self._updating[-1]).__name__
-        self._note_nodes()
-        return "forward", self.scope
-
-    def _note_nodes(self) -> None:
-        """Autograd nodes made since the last op belong to the module that runs now."""
         number = _sequence_number()
-        if number == self._last_sequence:
-            return
+        if number != self._last_sequence:
+            self._note_nodes(number)
+        return "forward" if node is None else "backward", self.scope  # a checkpoint computes its forward again
+
+    def _note_nodes(self, number: int) -> None:
+        """Autograd nodes made since the last op belong to the module that runs now."""
         for made in range(max(self._last_sequence, number - 64), number):
             self._forward_scope[made] = self.scope
         self._last_sequence = number
@@ -184,10 +183,30 @@ class Scopes:
                 if self.on_step is not None:
                     self.on_step(self.step)
             self._entered[id(module)] = module
+        self._push(module, name)
+        if self.on_enter is not None and (outermost or self.inner):
+            self.on_enter(name, module, args, kwargs)
+
+    def _push(self, module: torch.nn.Module, name: str) -> None:
         self.stack.append((module, name))
         self.scope = name
-        if self.on_enter is not None:
-            self.on_enter(name, module, args, kwargs)
+
+    def entered(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        """A module begins. One of the many whose beginning nobody is told of is named, and nothing of torch is called."""
+        if self.stack and not self.inner:
+            try:
+                return self._push(module, self._name(module))
+            except Exception as error:
+                if self.on_failure is None:
+                    raise
+                self.on_failure("", error)
+                return None
+        return self._guarded("", functools.partial(self._enter, module, args, kwargs))
+
+    def left(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """A module has given its output."""
+        if self.inner or len(self.stack) == 1:
+            self._guarded("", functools.partial(self._exit, module, args, kwargs, output))
 
     def _takes_over(self, module: torch.nn.Module) -> bool:
         """Whether a model of the same parameters was entered and updated in this step: a run goes on with a new copy."""
@@ -288,10 +307,10 @@ def _call_and_tell(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
     depths = [len(scopes.stack) for scopes in listening]
     try:
         for scopes in listening:
-            scopes._guarded("", functools.partial(scopes._enter, module, args, kwargs))
+            scopes.entered(module, args, kwargs)
         output = _module_call(module, *args, **kwargs)
         for scopes in listening:
-            scopes._guarded("", functools.partial(scopes._exit, module, args, kwargs, output))
+            scopes.left(module, args, kwargs, output)
         return output
     finally:
         for scopes, depth in zip(listening, depths, strict=True):

@@ -76,8 +76,7 @@ class Session(StandsAside, contract.Session):
         self._outputs: list[Output] = []
         self._returns = 0
         self._random_states: dict[str, Payload] = {}
-        self._names: dict[str, int] = {}
-        self._parameters: dict[int, str] = {}
+        self._names, self._parameters = dict[str, int](), dict[int, str]()
         self._uncompiled = StandingBack()
         self.scopes = Scopes(
             on_enter=self._enter,
@@ -88,6 +87,7 @@ class Session(StandsAside, contract.Session):
             on_updated=self._mark,
             on_failure=self._failed,
             on_hole=self._hole,
+            inner=level == "module",
         )
         kind = Recorder if level == "op" else ModuleRecorder
         self._watcher: Watcher | None = None

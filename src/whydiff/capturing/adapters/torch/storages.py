@@ -54,8 +54,8 @@ class Storage:
         self.producer = producer
         self.spans: dict[tuple[int, int], Lanes] = {}
         self.rows: dict[Any, tuple[Any, ...]] = {}
-        self.leaves: list[Any] = []
-        self.shown: list[tuple[int, int]] = []
+        self.leaves: tuple[Any, ...] = ()
+        self.shown: tuple[tuple[int, int], ...] = ()
         self.pending: tuple[Any, ...] = ()
         self.initialised = True
         self.written = False
@@ -71,29 +71,37 @@ class Storage:
 
 
 class Storages:
-    """All storages seen in one capture."""
+    """All storages seen in one capture.
+
+    Attributes:
+        known: by the address of their ``StorageImpl``.
+        queue: what waits to be read on devices.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[int, Storage] = {}
+        self.known: dict[int, Storage] = {}
         self.count = 0
         self.nowhere = Storage(-1, None, -1)
         self.queue = Queue()
         self._queued: dict[int, bool] = {}
         self._fresh: list[int] = []
         self._fresh_bytes = 0
-        self._finalizer = weakref.finalize(self, _free, self._known)
+        self._finalizer = weakref.finalize(self, _free, self.known)
 
     def of(self, tensor: torch.Tensor) -> Storage | None:
         """The storage of a tensor if it was seen before."""
-        return self._known.get(tensor.untyped_storage()._cdata)
+        return self.known.get(tensor.untyped_storage()._cdata)
 
     def add(self, tensor: torch.Tensor, producer: int) -> Storage:
         """Begin to know a tensor's storage; ``producer`` -1 for what existed before."""
         storage = tensor.untyped_storage()
-        known = Storage(self.count, storage._weak_ref(), producer, tensor.is_cuda)
+        return self.begin(storage, storage._cdata, producer, tensor.is_cuda)
+
+    def begin(self, storage: torch.UntypedStorage, key: int, producer: int, device: bool) -> Storage:
+        """`add` for who has looked the storage up."""
+        known = self.known[key] = Storage(self.count, storage._weak_ref(), producer, device)
         self.count += 1
-        self._known[storage._cdata] = known
-        self._fresh.append(storage._cdata)
+        self._fresh.append(key)
         self._fresh_bytes += storage.nbytes()
         if self._fresh_bytes > FRESH_BYTES or len(self._fresh) > FRESH:
             self._forget_gone(self._fresh)
@@ -118,7 +126,7 @@ class Storages:
 
     def forget_devices(self, producer: int) -> None:
         """Something wrote to memory of a device, and nobody knows to which: what an op made is made by it from now on."""
-        for known in self._known.values():
+        for known in self.known.values():
             if known.device:
                 known.forget()
                 if known.producer >= 0:
@@ -126,22 +134,22 @@ class Storages:
 
     def forget(self) -> None:
         """Something wrote nobody knows where: what is known of any content holds no more."""
-        for entry in self._known.values():
+        for entry in self.known.values():
             entry.forget()
 
     def prune(self) -> None:
         """Forget storages that nobody holds any more."""
-        self._forget_gone(list(self._known))
+        self._forget_gone(list(self.known))
 
     def _forget_gone(self, keys: list[int]) -> None:
         for key in keys:
-            entry = self._known.get(key)
+            entry = self.known.get(key)
             if entry is not None and torch.UntypedStorage._expired(entry.handle):
-                torch.UntypedStorage._free_weak_ref(self._known.pop(key).handle)
+                torch.UntypedStorage._free_weak_ref(self.known.pop(key).handle)
 
     def clear(self) -> None:
         """Let go of every weak reference."""
-        _free(self._known)
+        _free(self.known)
 
 
 def _free(known: dict[int, Storage]) -> None:
@@ -173,13 +181,17 @@ class Layout:
     Attributes:
         spec: shape, dtype, device, strides, offset.
         span: `span_of` such a tensor.
+        place, dense: the same, apart.
+        nbytes: from the first byte to the last.
         key: a number of its own, which is found faster than five values.
     """
 
-    __slots__ = ("key", "span", "spec")
+    __slots__ = ("dense", "key", "nbytes", "place", "span", "spec")
 
     def __init__(self, spec: tuple[Any, ...], tensor: torch.Tensor, key: int) -> None:
         self.spec, self.span, self.key = spec, span_of(tensor), key
+        self.place, self.dense = self.span[:2], self.span[2]
+        self.nbytes = self.span[1] - self.span[0]
 
 
 def read_lanes(

@@ -1,0 +1,58 @@
+"""Records made by the ten thousand, of one capture.
+
+A frozen dataclass sets every field by a call, which is most of what making one costs. Here an object of a class with the
+same slots is filled, and then told its class: it equals one that the class made in every way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from whydiff.records.trace import Call, Event, Fingerprint, Phase, Site, TensorSpec
+
+Look = tuple[TensorSpec, Fingerprint | None, int, int, str, str]
+"""The fields of an `Event` but for its site: spec, fingerprint, storage, producer, skipped, payload."""
+
+
+def _open(kind: type) -> Any:
+    """A class of the same layout whose fields can be set."""
+    return type(f"_Open{kind.__name__}", (), {"__slots__": vars(kind)["__slots__"]})
+
+
+_Site, _Event, _Call = _open(Site), _open(Event), _open(Call)
+
+
+def site(*, scope: str, op: str, phase: Phase, step: int, rank: int, occurrence: int) -> Site:
+    """The `Site` of a whole call."""
+    made: Any = _Site()
+    made.scope, made.op, made.phase, made.step = scope, op, phase, step
+    made.rank, made.occurrence, made.slot = rank, occurrence, ""
+    made.__class__ = Site
+    return made  # type: ignore[no-any-return]
+
+
+def events(call: Site, slots: Sequence[str], looks: Sequence[Look]) -> tuple[Event, ...]:
+    """What a call read or wrote, in its slots."""
+    scope, op, phase, step, rank, occurrence = call.scope, call.op, call.phase, call.step, call.rank, call.occurrence
+    found: list[Event] = []
+    for slot, look in zip(slots, looks, strict=True):
+        place: Any = _Site()
+        place.scope, place.op, place.phase, place.step = scope, op, phase, step
+        place.rank, place.occurrence, place.slot = rank, occurrence, slot
+        place.__class__ = Site
+        made: Any = _Event()
+        made.site = place
+        made.spec, made.fingerprint, made.storage, made.producer, made.skipped, made.payload = look
+        made.__class__ = Event
+        found.append(made)
+    return tuple(found)
+
+
+def call(**fields: Any) -> Call:
+    """A `Call` of all its fields."""
+    made: Any = _Call()
+    for name, value in fields.items():
+        setattr(made, name, value)
+    made.__class__ = Call
+    return made  # type: ignore[no-any-return]
