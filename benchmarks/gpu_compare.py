@@ -10,6 +10,7 @@ Each is answered twice, the second time with warm caches; `attention` (8B) once.
 from __future__ import annotations
 
 import cProfile
+import faulthandler
 import functools
 import pstats
 import sys
@@ -96,9 +97,11 @@ def answered(name: str, *compared: Any) -> None:
 
 
 def profiled(run: Callable[[], None]) -> None:
-    """Print where a run's time goes, by function."""
+    """Print where a run is every ten seconds, and where its time went, by function."""
     watch = cProfile.Profile()
+    faulthandler.dump_traceback_later(10, repeat=True)
     watch.runcall(run)
+    faulthandler.cancel_dump_traceback_later()
     for order in ("cumulative", "tottime"):
         pstats.Stats(watch).strip_dirs().sort_stats(order).print_stats(70 if order == "cumulative" else 25)
 

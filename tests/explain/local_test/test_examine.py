@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,20 @@ def test_attention_by_hand_is_rounding_and_another_scale_is_not(dtype: torch.dty
         assert result.verdict == "rounding", result.reason
     result = only(sdpa, attention(1 / math.sqrt(33)), q)
     assert (result.verdict, codes(result)) == ("semantic", ["other-attention-scale"]), result.reason
+
+
+def test_a_region_whose_values_would_fill_the_memory_is_not_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = (drawn(1, 2, 32, 4, seed=seed) for seed in range(3))
+
+    def by_hand(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(q @ k.mT * 0.5, -1) @ v
+
+    monkeypatch.setattr(sys.modules["whydiff.explain.local_test.examine"], "_ELEMENTS", 1 << 10)  # q, k and v fit, their scores do not
+    (found,) = results(F.scaled_dot_product_attention, by_hand, q, k, v)
+    assert (found.verdict, "on the way" in found.reason) == ("inconclusive", True), found
+    monkeypatch.setattr(sys.modules["whydiff.explain.local_test.examine"], "_ELEMENTS", 1 << 11)
+    (found,) = results(F.scaled_dot_product_attention, by_hand, q, k, v)
+    assert found.verdict == "rounding", found
 
 
 def test_a_rounded_table_is_precision_and_other_weights_are_semantic() -> None:

@@ -26,6 +26,7 @@ from whydiff.records import Call, Event, Lift, Origin, Payload
 _FAILURES = (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError)
 _REGION_CALLS = 256
 _ELEMENTS = 1 << 26
+"""Values that are held in float64 at once, and of which one result is made: half a gigabyte each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,6 +306,8 @@ class _Tester(Watcher):
             reads = area.reads[side] if area.calls[side] else [outputs[-1]]
             if sum(payload.bits.size for payload in reads) > _ELEMENTS:
                 return undecided(f"its inputs have more than {_ELEMENTS} elements")
+            if any(made.spec.numel > _ELEMENTS for call in area.calls[side] for made in call.writes):
+                return undecided(f"what it computes on the way has more than {_ELEMENTS} elements")
             operations.append(region.operation(reads))
         if outputs[0].bits.shape != outputs[1].bits.shape:
             return undecided("the outputs have other shapes")
