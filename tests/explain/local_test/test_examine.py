@@ -129,7 +129,9 @@ def test_a_region_whose_values_would_fill_the_memory_is_not_carried_out(monkeypa
     def by_hand(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return torch.softmax(q @ k.mT * 0.5, -1) @ v
 
-    monkeypatch.setattr(sys.modules["whydiff.explain.local_test.examine"], "_ELEMENTS", 1 << 10)  # q, k and v fit, their scores do not
+    monkeypatch.setattr(
+        sys.modules["whydiff.explain.local_test.examine"], "_ELEMENTS", 1 << 10
+    )  # q, k and v fit, their scores do not
     (found,) = results(F.scaled_dot_product_attention, by_hand, q, k, v)
     assert (found.verdict, "on the way" in found.reason) == ("inconclusive", True), found
     monkeypatch.setattr(sys.modules["whydiff.explain.local_test.examine"], "_ELEMENTS", 1 << 11)
