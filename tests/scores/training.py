@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from tests.scores.training_more import PAIRS, I, P, R, S
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -343,7 +344,6 @@ def loader(seed: int | None) -> Program:
     return program
 
 
-S, R, P, I = ("semantic",), ("rounding", "identical"), ("precision",), ("identical",)  # noqa: E741
 PLAIN, DROP, WARM = Setup(), Setup(model=dropping), Setup(schedule=warm)
 BOTH = Setup(model=dropping, schedule=warm)
 SGD = Setup(optimizer=sgd(momentum=0.9))
@@ -473,6 +473,14 @@ CASES: dict[str, Callable[[], Case]] = {
     "loader_seed": lambda: case(loader(None), loader(4), S, "IN MD002", "another seed of the sampler", 0),
 }
 FIXED = tuple(CASES)
+
+
+def _further(name: str) -> Callable[[], Case]:
+    make, verdicts, causes, why, step = PAIRS[name]
+    return lambda: case(*make(), verdicts, causes, why, step)
+
+
+CASES |= {name: _further(name) for name in PAIRS}
 
 
 def judged(name: str) -> dict[str, Any]:
