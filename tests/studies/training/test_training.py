@@ -424,3 +424,109 @@ def _ends_at(last: int) -> TrainingReport:
         return program
 
     return compare_training(until(4), until(last))
+
+
+def test_gradients_that_no_update_reads_are_told_and_part_nothing() -> None:
+    """A table that no optimizer holds is not cleared by it either: its gradients add up, and nothing comes of it."""
+    from tests.scores.training_more import all_but_table, embedded, still_table
+
+    found = compare_training(embedded(groups=still_table), embedded(groups=all_but_table))
+    assert found.verdict is Verdict.IDENTICAL
+    assert any("gradients of table.weight differ from step 1 on and change no" in note for note in found.notes)
+
+
+def test_gradients_that_act_later_part_the_runs_where_they_differ() -> None:
+    """At a rate of 0 nothing comes of the first step's gradients; of momentum something does later."""
+
+    def program(factor: float) -> Any:
+        def run() -> None:
+            torch.manual_seed(0)
+            model = nn.Linear(6, 3)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+            for step, row in enumerate(torch.randn(4, 4, 6)):
+                optimizer.param_groups[0]["lr"] = 0.0 if step == 0 else 0.1
+                optimizer.zero_grad()
+                model(row).square().mean().backward()
+                if step == 0:
+                    for parameter in model.parameters():
+                        assert parameter.grad is not None
+                        parameter.grad.mul_(factor)
+                optimizer.step()
+
+        return run
+
+    found = compare_training(program(1.0), program(2.0))
+    assert found.parting is not None
+    assert (found.parting.step, found.parting.what) == (0, "gradients")
+    assert found.verdict is Verdict.SEMANTIC
+
+
+def test_an_update_at_another_place_is_moved_and_nothing_else_is_told() -> None:
+    from tests.scores.training_more import by_hand
+
+    def update(after: bool) -> Any:
+        def run(model: nn.Module, kept: dict[str, Any]) -> None:
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                if not after:
+                    parameter.mul_(0.97)
+                parameter.sub_(parameter.grad, alpha=0.1)
+                if after:
+                    parameter.mul_(0.97)
+
+        return run
+
+    found = compare_training(by_hand(update(False)), by_hand(update(True)))
+    assert statuses(found) == {("FO008", "confirmed")}
+
+
+def test_a_shared_weight_that_is_updated_twice_is_a_step_too_many_and_no_matter_of_memory() -> None:
+    from tests.scores.training_more import tied
+
+    found = compare_training(tied(1), tied(2))
+    assert found.verdict is Verdict.SEMANTIC
+    assert ("FO007", "confirmed") in statuses(found)
+    assert not any(code == "IN005" for code, _ in statuses(found))
+
+
+def closed(rate: float, *, clipped: bool = False, lbfgs: bool = False) -> Any:
+    """A loop whose forward and backward run in a closure that the optimizer calls."""
+
+    def program() -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+        if lbfgs:
+            optimizer: Any = torch.optim.LBFGS(model.parameters(), lr=rate, max_iter=3)
+        else:
+            optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+        for x in torch.randn(3, 8, 6):
+
+            def closure(x: Any = x) -> Any:
+                optimizer.zero_grad()
+                loss = model(x).square().mean()
+                loss.backward()
+                if clipped:
+                    nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+                return loss
+
+            optimizer.step(closure)
+
+    return program
+
+
+def test_steps_that_are_given_a_closure_are_followed_and_explained() -> None:
+    assert compare_training(closed(1e-2), closed(1e-2)).verdict is Verdict.IDENTICAL
+    found = compare_training(closed(1e-2), closed(2e-2))
+    assert found.verdict is Verdict.SEMANTIC
+    assert found.steps == (3, 3)
+    assert statuses(found) == {("TR003", "confirmed")}
+    clipped = compare_training(closed(1e-2), closed(1e-2, clipped=True), TrainingOptions(diagnose=False))
+    assert clipped.parting is not None
+    assert (clipped.parting.step, clipped.parting.what) == (0, "gradients")
+
+
+def test_an_optimizer_that_asks_its_closure_often_takes_one_step_at_a_time() -> None:
+    found = compare_training(closed(0.1, lbfgs=True), closed(0.2, lbfgs=True), TrainingOptions(diagnose=False))
+    assert found.steps == (3, 3)
+    assert found.parting is not None
+    assert (found.parting.step, found.parting.what) == (1, "parameters")

@@ -74,14 +74,14 @@ def at_another_place(view: View) -> tuple[Call, ...]:
         return ()
     calls, found, known = view.seen.calls[here.side], list[Call](), dict[int, int]()
     inside = {call.index for call in calls}
+    way = _on_the_way(here.traces[1], view.seen.results[1 - here.side])
     for call in calls:
         alike = [one for one in here.others if one not in found and here.alike(call, one, known)]
         if not alike or not (inside & {event.producer for event in call.reads} or _as_often(here, call)):
             return ()
-        found.append(max(alike, key=lambda one: here.shared(call, one, known)))
+        found.append(max(alike, key=lambda one: (here.shared(call, one, known), one.index in way)))
         known[call.index] = found[-1].index
-    end = view.seen.results[1 - here.side]
-    return tuple(found) if {call.index for call in found} & _on_the_way(here.traces[1], end) else ()
+    return tuple(found) if {call.index for call in found} & way else ()
 
 
 def by_another_op(view: View) -> tuple[Call, Call] | None:

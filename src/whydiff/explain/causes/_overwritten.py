@@ -66,7 +66,7 @@ def _is_of_use(case: Case, writer: Call, found: list[Event], side: int) -> bool:
         return True
     mine, memory = {event.site for event in found}, {event.storage for event in found}
     calls = (case.reference, case.candidate)[side].calls
-    later = (event for call in calls[writer.index + 1 :] for event in call.reads)
+    later = (event for call in calls[writer.index + 1 :] if call.kind != "view" for event in call.reads)
     return any(e.producer == writer.index and e.storage in memory and e.site not in mine for e in later)
 
 

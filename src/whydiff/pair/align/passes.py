@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from whydiff.pair.align import evidence, held, remade, renamed, rules, sequence
 from whydiff.pair.align.sequence import Block, Path
-from whydiff.pair.align.side import Side, blocks, by_function, intern
+from whydiff.pair.align.side import Side, blocks, by_function, common_parameters, intern
 from whydiff.pair.align.steps import offset
 from whydiff.records import Alignment, Pair, Trace
 
@@ -51,15 +51,16 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
     own = dict.fromkeys(call.site.scope for call in candidate.calls)
     ahead = offset(reference, candidate)
     shifts = (max(0, -ahead), max(0, ahead)) if ahead else (None, None)
-    first = Side(reference, shift=shifts[0])
-    second = Side(candidate, {scope: rules.apply(checked, scope) for scope in own}, shifts[1])
+    both = common_parameters(reference, candidate)
+    first = Side(reference, shift=shifts[0], held=both)
+    second = Side(candidate, {scope: rules.apply(checked, scope) for scope in own}, shifts[1], held=both)
     used = tuple(rule for rule in checked if _changes(rule, checked, own))
     pairs = _by_key(first, second)
     if len(pairs) < max(len(first.calls), len(second.calls)):
         new = renamed.find(first, second, [(j, i) for j, i, _ in pairs])
         if new.rules:
             names = {scope: new.names.get(name, name) for scope, name in second.names.items()}
-            third = Side(candidate, names, shifts[1])
+            third = Side(candidate, names, shifts[1], held=both)
             again = _by_key(first, third)
             if len(again) >= len(pairs):
                 pairs = _marked(again, second, third, "renamed scope")

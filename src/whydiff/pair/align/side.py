@@ -28,12 +28,14 @@ class Side:
         names: how its scopes are called for the alignment (a scope that is missing keeps its name).
         shift: added to its steps; None: neither run is shifted.
         alike: where both runs call the same functions in the same order, some of them in place on one side only.
+        held: parameters that both runs begin with under one name, bit for bit (`common_parameters`).
     """
 
     trace: Trace
     names: Names = field(default_factory=dict)
     shift: int | None = None
     alike: frozenset[Part] = frozenset()
+    held: frozenset[str] = frozenset()
 
     @functools.cached_property
     def calls(self) -> tuple[Call, ...]:
@@ -62,11 +64,22 @@ class Side:
     def keys(self) -> tuple[tuple[str | int, ...], ...]:
         """Per call, what must be equal for two calls to pair: scope, op (`alike`: function), kind, phase, step.
 
-        A trace is one rank's, and which rank it was says nothing about what it computed.
+        Also the parameter of both runs that a call writes over: the update of one is no counterpart of another's. A trace
+        is one rank's, and which rank it was says nothing about what it computed.
         """
         return tuple(
-            (part[0], function if part in self.alike else call.site.op, call.kind, *part[1:])
-            for part, function, call in zip(self.parts, self.functions, self.calls, strict=True)
+            (part[0], function if part in self.alike else call.site.op, call.kind, *part[1:], written)
+            for part, function, call, written in zip(self.parts, self.functions, self.calls, self.updated, strict=True)
+        )
+
+    @functools.cached_property
+    def updated(self) -> tuple[str, ...]:
+        """Per call, the one of `held` that it writes over; empty: none, or several."""
+        names = {leaf.storage: leaf.name for leaf in self.trace.leaves if leaf.storage >= 0 and leaf.name in self.held}
+        if not names:
+            return ("",) * len(self.calls)
+        return tuple(
+            names.get(call.reads[call.mutates[0]].storage, "") if len(call.mutates) == 1 else "" for call in self.calls
         )
 
     @functools.cached_property
@@ -123,6 +136,19 @@ class Side:
             )
             for step, call, state in zip(self.steps, self.calls, self.states, strict=True)
         )
+
+
+def common_parameters(reference: Trace, candidate: Trace) -> frozenset[str]:
+    """Names under which both runs hold a parameter of the same bits as they begin."""
+    ours, theirs = (
+        {
+            leaf.name: (leaf.spec.dtype, leaf.spec.shape, leaf.fingerprint)
+            for leaf in trace.leaves
+            if leaf.role == "parameter" and leaf.fingerprint is not None
+        }
+        for trace in (reference, candidate)
+    )
+    return frozenset(name for name, bits in ours.items() if theirs.get(name) == bits)
 
 
 def by_function(first: Side, second: Side) -> tuple[Side, Side]:

@@ -9,6 +9,7 @@ from typing import Any
 from whydiff.capturing.steps import StepRecord
 
 Steps = Sequence[StepRecord]
+_Found = tuple[StepRecord, StepRecord, str, tuple[str, ...]]
 _LOOKED_AT = 8
 """Steps of the shorter run that vote on which step of the other one it begins with."""
 
@@ -96,15 +97,46 @@ def pairs(reference: Steps, candidate: Steps, ahead: int) -> Iterator[tuple[Step
 
 
 def parting(reference: Steps, candidate: Steps, ahead: int) -> Parting | None:
-    """The first step at which losses, gradients or parameters differ; None: at none."""
-    for ours, theirs in pairs(reference, candidate, ahead):
-        found = _differs(ours, theirs)
-        if found is not None:
-            what, names = found
-            back = what == "parameters" and ours.number > ahead
-            first = ours.number - 1 if back else ours.number
-            return Parting(step=ours.number, what=what, names=names, first=first, parts=parts(ours, theirs))
+    """The first step at which losses, gradients or parameters differ; None: at none.
+
+    Gradients that differ count if what they update differs later, or if the logs end before that could be seen.
+    """
+    both = list(pairs(reference, candidate, ahead))
+    found = [(ours, theirs, *differs) for ours, theirs in both if (differs := _differs(ours, theirs)) is not None]
+    for place, (ours, theirs, what, names) in enumerate(found):
+        if what == "gradients" and _without_effect(names, found[place:], seen=both[-1][0]):
+            continue
+        back = what == "parameters" and ours.number > ahead
+        first = ours.number - 1 if back else ours.number
+        return Parting(step=ours.number, what=what, names=names, first=first, parts=parts(ours, theirs))
     return None
+
+
+def idle_gradients(
+    reference: Steps, candidate: Steps, ahead: int, until: Parting | None
+) -> tuple[int, tuple[str, ...]] | None:
+    """The first step before a parting, and the tensors, whose gradients differ and change nothing; None: there is none."""
+    for ours, theirs in pairs(reference, candidate, ahead):
+        if until is not None and ours.number >= until.step:
+            return None
+        differs = _differs(ours, theirs)
+        if differs is not None:
+            return ours.number, differs[1]
+    return None
+
+
+def _without_effect(names: tuple[str, ...], found: Sequence[_Found], *, seen: StepRecord) -> bool:
+    """Whether gradients that differ leave no trace: the first parameters that differ afterwards are others, or none do.
+
+    Args:
+        names: whose gradients they are.
+        found: the steps that differ from there on.
+        seen: the last record of the reference; one without a loss shows how the last update left the parameters.
+    """
+    for _, _, what, changed in found:
+        if what == "parameters":
+            return not set(names) & set(changed)
+    return not seen.losses
 
 
 def set_otherwise(reference: Steps, candidate: Steps, ahead: int, first: int) -> int | None:
@@ -173,4 +205,15 @@ def _mapping(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> P
     return Part(name=name, equal=not differing if keys else None, differing=differing)
 
 
-__all__ = ["Part", "Parting", "Setting", "offset", "pairs", "parting", "parts", "set_otherwise", "settings"]
+__all__ = [
+    "Part",
+    "Parting",
+    "Setting",
+    "idle_gradients",
+    "offset",
+    "pairs",
+    "parting",
+    "parts",
+    "set_otherwise",
+    "settings",
+]

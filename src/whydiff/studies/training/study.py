@@ -13,8 +13,19 @@ from whydiff.capturing.steps import StepLog, StepRecord, StepWriter
 from whydiff.errors import UnsupportedError, UsageError
 from whydiff.pipeline import Options, compare
 from whydiff.records import Diagnosis, Verdict
+from whydiff.report.words import listed
 from whydiff.studies.training.curves import Point, band, curves, jump
-from whydiff.studies.training.parting import Parting, Steps, offset, pairs, parting, parts, set_otherwise, settings
+from whydiff.studies.training.parting import (
+    Parting,
+    Steps,
+    idle_gradients,
+    offset,
+    pairs,
+    parting,
+    parts,
+    set_otherwise,
+    settings,
+)
 from whydiff.studies.training.programs import Program, side
 from whydiff.studies.training.report import TrainingReport
 
@@ -85,7 +96,7 @@ def compare_training(reference: Any, candidate: Any, options: TrainingOptions | 
         points=points,
         band=band(points, options.band if rounded else 0),
         diagnosis=diagnosis,
-        notes=tuple(_notes(logs, points, why_not)),
+        notes=(*_idle(idle_gradients(ours, theirs, ahead, apart)), *_notes(logs, points, why_not)),
         settings=settings(ours, theirs, ahead),
     )
 
@@ -176,6 +187,10 @@ def _diagnosed(
         if first not in taken:
             return found, f"the update of step {apart.first}, the last one, agrees: parameters are changed after it"
         found = _explained(sides, (first, first), ahead, options)
+    elif found.verdict is Verdict.IDENTICAL:  # gradients that act later
+        acts = next((point.step for point in points if point.step > last + 1 and point.apart), None)
+        if acts is not None and acts - first <= _REACH:
+            found = _explained(sides, (first, acts - 1), ahead, options)
     if found.verdict in (Verdict.ROUNDING, Verdict.PRECISION):
         far = jump(points, first)
         if far is not None and far - first <= _REACH:
@@ -209,6 +224,12 @@ def _agreed(logs: Sequence[StepLog], ahead: int, points: Iterable[Point]) -> Ver
 
 def _taken(steps: Steps) -> int:
     return sum(bool(step.losses) for step in steps)
+
+
+def _idle(found: tuple[int, tuple[str, ...]] | None) -> Iterable[str]:
+    if found is not None:
+        step, names = found
+        yield f"gradients of {listed(names, 6)} differ from step {step} on and change no parameter and no loss"
 
 
 def _notes(logs: Iterable[StepLog], points: tuple[Point, ...], why_not: str) -> Iterable[str]:

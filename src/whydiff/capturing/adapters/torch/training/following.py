@@ -9,7 +9,11 @@ from typing import Any
 
 import torch
 from torch.nn.parameter import UninitializedParameter
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    _global_optimizer_pre_hooks,
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from whydiff.capturing.adapters.torch.optimizers import parameters_of
 from whydiff.capturing.adapters.torch.state import Roots
@@ -96,9 +100,10 @@ class Following:
                 self._note()
                 self.gradients_ready(None)
 
-    def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """What the step is given instead, if that is another closure: its gradients are ready once that has run."""
         if torch.compiler.is_compiling():  # part of a compiled step: seen as an update by hand
-            return
+            return None
         self._by_optimizer = True
         with self.aside():
             mine = {id(p) for p in parameters_of(optimizer)}
@@ -107,7 +112,36 @@ class Following:
                 fresh = models(lambda p: id(p) in mine, self._besides)
                 taken = [module for _, module in fresh]
                 self.roots = fresh + [(f"{p or type(m).__name__}", m) for p, m in self._others(taken)]
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if callable(closure):
+            watched = self._watched(closure, optimizer, args, kwargs)
+            return (args, {**kwargs, "closure": watched}) if len(args) < 2 else ((args[0], watched, *args[2:]), kwargs)
+        with self.aside():
             self.gradients_ready(optimizer)
+        return None
+
+    def _watched(
+        self, closure: Callable[..., Any], optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
+    ) -> Callable[..., Any]:
+        """A closure that makes a step's gradients: forward and backward run inside of the step.
+
+        Whoever comes to look at optimizers meanwhile is told of the step too: its first look is before the update.
+        """
+        waiting = True
+
+        def computed(*given: Any, **named: Any) -> Any:
+            nonlocal waiting
+            known = set(_global_optimizer_pre_hooks)
+            found = closure(*given, **named)
+            if waiting:  # an optimizer may ask more than once
+                waiting = False
+                for key in [key for key in _global_optimizer_pre_hooks if key not in known]:
+                    _global_optimizer_pre_hooks[key](optimizer, args, kwargs)
+                with self.aside():
+                    self.gradients_ready(optimizer)
+            return found
+
+        return computed
 
     def _others(self, taken: list[torch.nn.Module]) -> Roots:
         """Models that are trained beside the fresh ones; one of the same parameters was replaced by its copy."""

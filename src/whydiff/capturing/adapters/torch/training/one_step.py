@@ -16,6 +16,7 @@ from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.adapters.torch.run import Run, _copies
 from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.adapters.torch.state import Roots
+from whydiff.capturing.adapters.torch.surroundings import unseen
 from whydiff.capturing.adapters.torch.training.following import Following, models, modules
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
@@ -101,14 +102,16 @@ class Window(Following):
 
     def _note(self) -> None:
         super()._note()
-        self._before = [tensor.detach().clone() for _, tensor in self.parameters()] if self.begun else []
+        with unseen():
+            self._before = [tensor.detach().clone() for _, tensor in self.parameters()] if self.begun else []
 
     def _changed(self) -> bool:
         """By content while ops are watched, which may write without a trace in the counters of versions."""
         if not self.begun:
             return super()._changed()
         now = [tensor for _, tensor in self.parameters()]
-        return len(now) != len(self._before) or not all(map(torch.equal, now, self._before))
+        with unseen():  # no op of the program's
+            return len(now) != len(self._before) or not all(map(torch.equal, now, self._before))
 
     def _given(self) -> dict[str, Any]:
         weights = {name: tensor.detach().clone() for name, tensor in self.parameters()}
