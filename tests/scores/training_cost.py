@@ -1,4 +1,4 @@
-"""``python -m tests.scores.training_cost [cost|band]``: what the cheap pass costs, and how often rounding leaves its band.
+"""``python -m tests.scores.training_cost [cost [cpu|cuda]|band [MODEL …]]``: the cheap pass's cost, and the band of rounding.
 
 *cost*: a small GPT's training loop plain and looked at, alternately, by processor time and wall time. *band*: three small
 models in float32 and under bfloat16 autocast; 20 runs each whose batch is summed in parts, which is the same sum in another
@@ -11,7 +11,7 @@ import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import nn
 
 from whydiff.capturing.adapters.torch.training.jitter import jittered
 from whydiff.capturing.adapters.torch.training.watching import Watching
-from whydiff.studies.training.curves import band, curves
+from whydiff.studies.training.curves import Point, band, curves
 
 
 class Gpt(nn.Module):
@@ -111,9 +111,10 @@ def training(make: Callable[[], nn.Module], narrow: bool, rate: float = 0.05, or
     return program
 
 
-def bands(runs: int = 4, others: int = 20) -> None:
+def bands(names: Sequence[str] = (), runs: int = 4, others: int = 20) -> None:
     """Print how many benign runs leave the band, and whether a wrong rate does."""
-    for name, make in models().items():
+    chosen = {name: make for name, make in models().items() if not names or name in names}
+    for name, make in chosen.items():
         for narrow in (False, True):
             reference = watched(training(make, narrow))
             rounded: list[Any] = []
@@ -126,17 +127,30 @@ def bands(runs: int = 4, others: int = 20) -> None:
                 points = curves(reference, candidate, 0, rounded)
                 found = band(points, runs)
                 far = max((p.apart / p.band for p in points if p.band), default=0.0)
-                return (found.leaves if found else None), far
+                return (found.leaves if found else None), far, outside(points)
 
             benign = [left(watched(training(make, narrow, order=n))) for n in range(1, others + 1)]
             wrong = left(watched(training(make, narrow, rate=0.0505)))
-            out = sum(step is not None for step, _ in benign)
-            most = max(far for _, far in benign)
+            out = sum(step is not None for step, *_ in benign)
+            most = max(far for _, far, _ in benign)
+            share = statistics.mean(beyond for *_, beyond in benign)
             print(
-                f"{name}, {'bfloat16' if narrow else 'float32'}: {out} of {others} leave it (farthest {most:.2f} bands); "
+                f"{name}, {'bfloat16' if narrow else 'float32'}: outside at {share:.1%} of the steps (stated: "
+                f"{1 / (runs + 1):.0%}), {out} of {others} at any (farthest {most:.2f} bands); "
                 f"a rate wrong by 1 % leaves it at step {wrong[0]} ({wrong[1]:.0f} bands)",
                 flush=True,
             )
+
+
+def outside(points: Sequence[Point]) -> float:
+    """The share of steps at which a run is farther away than the rounded runs were until then."""
+    reached, beyond, measured = 0.0, 0, 0
+    for point in points:
+        if point.band is not None:
+            reached = max(reached, point.band)
+            beyond += point.apart > reached
+            measured += 1
+    return beyond / measured if measured else 0.0
 
 
 def watched(program: Callable[[], None]) -> list[Any]:
@@ -148,8 +162,9 @@ def watched(program: Callable[[], None]) -> list[Any]:
 
 if __name__ == "__main__":
     asked = sys.argv[1:] or ["cost", "band"]
-    if "cost" in asked:
-        for place in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+    if "cost" in asked:  # on a GPU too, if there is one and no place is named
+        there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        for place in [name for name in asked if name in ("cpu", "cuda")] or there:
             cost(place)
     if "band" in asked:
-        bands()
+        bands([name for name in asked if name in models()])

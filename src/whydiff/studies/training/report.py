@@ -107,7 +107,9 @@ class TrainingReport(Study):
     def _chaos(self) -> Lines:
         if self.band is None:
             return ()
-        rate = f"{count(self.band.runs, 'run')}; one that only rounds otherwise leaves it at most {percent(self.band.rate)}"
+        rate = (
+            f"{count(self.band.runs, 'run')}; one more of them lies outside at {percent(self.band.rate)} of the steps"
+        )
         if self.band.leaves is None:
             return (("chaos", f"inside the band that rounding alone makes of the reference, at every step ({rate})"),)
         return (("chaos", f"it leaves the band of rounding at step {self.band.leaves} ({rate})"),)

@@ -127,7 +127,8 @@ def _log(one: Program | StepLog, options: TrainingOptions, name: str) -> StepLog
             where=f"the {name}",
             actual="no backward() of torch ran",
             expected="a loop in PyTorch with backward() and an update",
-            next_step="compare two JAX programs with whydiff compare: a whole loop is one program there",
+            next_step="two loops in JAX: whydiff compare FILE.py:reference FILE.py:candidate, functions that run the whole "
+            "loop; under jit or scan it is one program there",
         )
     return StepLog(tuple(steps), complete, name)
 
