@@ -90,6 +90,7 @@ def test_public_names_are_these() -> None:
         "compare_logprobs",
         "compare_training",
         "range_audit",
+        "smallest_graph",
         "sweep",
         "open",
     }

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from whydiff.studies.ranging import range_audit
     from whydiff.studies.ranks import check_ranks
     from whydiff.studies.same import Differs, assert_same
+    from whydiff.studies.smallest import smallest_graph
     from whydiff.studies.sweep.guard import assert_batch_invariant, batch_invariant
     from whydiff.studies.sweep.study import sweep
     from whydiff.studies.training import TrainingOptions, compare_training
@@ -82,6 +83,7 @@ __all__ = [
     "compare_training",
     "open",
     "range_audit",
+    "smallest_graph",
     "sweep",
 ]
 
@@ -100,6 +102,7 @@ _HOMES = {
     "compare_dumps": ("whydiff.studies.dumps.study", "compare_dumps"),
     "compare_formulas": ("whydiff.studies.formulas", "compare_formulas"),
     "compare_logprobs": ("whydiff.studies.logprobs.study", "compare_logprobs"),
+    "smallest_graph": ("whydiff.studies.smallest", "smallest_graph"),
     "range_audit": ("whydiff.studies.ranging", "range_audit"),
     "compare_training": ("whydiff.studies.training", "compare_training"),
     "TrainingOptions": ("whydiff.studies.training", "TrainingOptions"),

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from whydiff.capturing.adapters.contract.compiling import Compiled, Part, Rung, Way
+from whydiff.capturing.adapters.contract.compiling import Compiled, Graph, Part, Rung, Way
 from whydiff.capturing.adapters.contract.executing import FUSED, Change, Exchanged, Executor, RecordedSum, Value
 from whydiff.capturing.adapters.contract.running import Kept, Outputs, Precision, Run, Session
 from whydiff.capturing.adapters.roles import Role
@@ -318,6 +318,7 @@ __all__ = [
     "Compiled",
     "Exchanged",
     "Executor",
+    "Graph",
     "Kept",
     "Outputs",
     "Part",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 from whydiff.records import Output
 
@@ -77,4 +79,31 @@ class Compiled:
     failed: str = ""
 
 
-__all__ = ["Compiled", "Part", "Rung", "Way"]
+class Graph(ABC):
+    """A graph that a program hands its compiler, with the values that it was given.
+
+    Attributes:
+        places: positions of what makes a tensor, in order, as `part` takes them.
+    """
+
+    places: tuple[int, ...]
+
+    @property
+    @abstractmethod
+    def ops(self) -> int:
+        """How many ops it has."""
+
+    @abstractmethod
+    def given(self, *, compiled: bool) -> tuple[Output, ...] | None:
+        """What it gives back, compiled as the program asks for it, or op by op; None: it raised."""
+
+    @abstractmethod
+    def part(self, first: int, last: int) -> Graph:
+        """What ``last`` is made by, of what stands from ``first`` on; what was made before is an input."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> Path:
+        """Write it as a program that runs without whydiff; the program's path."""
+
+
+__all__ = ["Compiled", "Graph", "Part", "Rung", "Way"]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from whydiff.capturing.adapters.contract.compiling import Compiled, Rung, Way
+from whydiff.capturing.adapters.contract.compiling import Compiled, Graph, Rung, Way
 from whydiff.capturing.adapters.contract.executing import Executor, Value
 from whydiff.capturing.sink import Payloads, Sink, manifest_of, send
 from whydiff.errors import UnsupportedError
@@ -92,6 +92,15 @@ class Run(ABC):
             UnsupportedError: nothing is compiled, or the framework cannot.
         """
         raise UnsupportedError("This program cannot be compiled in another way.", actual=self.framework)
+
+    def graphs(self) -> tuple[Graph, ...]:
+        """Graphs that the program hands its compiler, forward, each with the values of its first call.
+
+        Raises:
+            UnsupportedError: the framework cannot tell.
+            whydiff.errors.TargetError: the program raised.
+        """
+        raise UnsupportedError("Graphs of this framework cannot be cut.", actual=self.framework, expected="torch")
 
     def unwritten(self, names: Iterable[str]) -> frozenset[str]:
         """Which of these state tensors loading leaves unwritten, where what the program runs can be loaded again."""

@@ -18,6 +18,7 @@ from whydiff.capturing.adapters.torch.beside import OTHER_ROWS
 from whydiff.capturing.adapters.torch.climbing import EAGER, LAST, Climbing, rungs
 from whydiff.capturing.adapters.torch.contents import Contents
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not_comparable
+from whydiff.capturing.adapters.torch.graphs import Collecting, functional
 from whydiff.capturing.adapters.torch.interventions import applied, supported
 from whydiff.capturing.adapters.torch.loading import unwritten
 from whydiff.capturing.adapters.torch.outputs import tensors_in
@@ -184,6 +185,18 @@ class Run(contract.Run):
         finally:
             self._backends = climbing.backends
         return contract.Compiled(outputs, tuple(climbing.done))
+
+    def graphs(self) -> tuple[contract.Graph, ...]:
+        """See `contract.Run.graphs`; what cannot be written without changes in place is left out."""
+        collecting = Collecting()
+        with self._beginning() as (args, kwargs), collecting:
+            try:
+                called(self.target, args, kwargs)
+            finally:
+                for leaf in self._leaves:
+                    leaf.restore()
+        found = [functional(graph, given, backend) for graph, given, backend in collecting.found]
+        return tuple(graph for graph in found if graph is not None)
 
     def unwritten(self, names: Iterable[str]) -> frozenset[str]:
         """See `whydiff.capturing.adapters.torch.loading`."""
