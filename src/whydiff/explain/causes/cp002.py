@@ -205,7 +205,8 @@ def _remedy(verdict: Verdict, ladder: Climb | None) -> Remedy:
         )
     if ladder is not None and ladder.mended_below:
         return Remedy(
-            f"Compile this part with {ladder.below} only, until {ladder.component} is mended, and report it there.",
+            f"Compile this part with {ladder.below} only, until {ladder.component} is mended, and report it there "
+            "(whydiff.smallest_graph writes the graph to send).",
             f'model = torch.compile(model, backend="{ladder.below}")\n',
             carried_out=True,
         )
