@@ -103,6 +103,19 @@ def pickle_made(rng: random.Random) -> bytes:
     return pickle.dumps(value, 2)
 
 
+def file_changed(raw: bytes, rng: random.Random, *, pickled: bool) -> tuple[str, bytes]:
+    """(how, what a file holds then): its bytes, an archive's members, or the pickle in it."""
+    how = rng.choice(("bytes", "bytes", "members", "pickle")) if zipfile.is_zipfile(io.BytesIO(raw)) else "bytes"
+    if how != "pickle" or not pickled:
+        return how, bytes_changed(raw, rng) if how == "bytes" else members_changed(raw, rng)
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(made, "w") as new:
+        for member in old.infolist():
+            data = pickle_made(rng) if member.filename.endswith("data.pkl") else old.read(member)
+            new.writestr(member.filename, data)
+    return how, made.getvalue()
+
+
 class Artifacts:
     """Makes and tries changed files."""
 
@@ -119,16 +132,7 @@ class Artifacts:
         rng = random.Random(number)
         file = self.files[number % len(self.files)]
         raw = file.read_bytes()
-        archive = zipfile.is_zipfile(file)
-        how = rng.choice(("bytes", "bytes", "members", "pickle")) if archive else "bytes"
-        changed = bytes_changed(raw, rng) if how == "bytes" else members_changed(raw, rng)
-        if how == "pickle" and file.suffix == ".pt":
-            made = io.BytesIO()
-            with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(made, "w") as new:
-                for member in old.infolist():
-                    data = pickle_made(rng) if member.filename.endswith("data.pkl") else old.read(member)
-                    new.writestr(member.filename, data)
-            changed = made.getvalue()
+        how, changed = file_changed(raw, rng, pickled=file.suffix == ".pt")
         places = [self.folder / side / file.name for side in ("one", "two")]
         for other in (*(self.folder / "one").iterdir(), *(self.folder / "two").iterdir()):
             other.unlink()

@@ -1,7 +1,14 @@
-"""Files of GGUF, ONNX, HDF5, flax's msgpack, faiss and Orbax, written by the libraries that own the formats."""
+"""``python -m tests.scores.foreign_files FORMAT FOLDER``: files, each written by the library that owns its format.
+
+A process of its own writes them for `tests.scores.foreign`, because tensorstore lets none fork that has used it.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +102,54 @@ def orbax(path: Path, delta: float = 0.0) -> None:
     checkpoint.PyTreeCheckpointer().save(path.resolve(), tree, force=True)
 
 
+def npz(path: Path, delta: float = 0.0, packed: bool = False) -> None:
+    (np.savez_compressed if packed else np.savez)(path, w=numbers(delta), turned=numbers().T, ids=np.arange(12))
+
+
+def safetensors(path: Path, delta: float = 0.0) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"w": numbers(delta), "half": numbers().astype(np.float16), "ids": np.arange(12)}, path, {"made": "here"})
+
+
+def pt(path: Path, delta: float = 0.0, zipped: bool = True) -> None:
+    import torch
+
+    w = torch.from_numpy(numbers(delta))
+    tree = {"w": w, "turned": w.T, "opt": [{"m": w.bfloat16()}, 3, "x", None], "ids": torch.arange(12)}
+    torch.save(tree, path, _use_new_zipfile_serialization=zipped)
+
+
+def parquet(path: Path, delta: float = 0.0, **how: Any) -> None:
+    import pyarrow
+    from pyarrow import parquet as library
+
+    matrix = numbers(delta)
+    columns = {
+        "id": list(range(64)),
+        "x": matrix[:, 0],
+        "word": [f"word {n % 5}" for n in range(64)],
+        "hole": [None if n % 7 == 3 else n for n in range(64)],
+        "vector": list(matrix),
+        "ragged": [[float(n)] * (n % 3) for n in range(64)],
+        "day": pyarrow.array(range(64), pyarrow.date32()),
+    }
+    library.write_table(pyarrow.table(columns), path, row_group_size=32, **how)
+
+
+def csv(path: Path, delta: float = 0.0) -> None:
+    import pyarrow
+    from pyarrow import csv as library
+
+    rows = {"id": range(64), "x": numbers(delta)[:, 0], "word": [f'w, "{n}"' if n % 5 else None for n in range(64)]}
+    library.write_csv(pyarrow.table({name: list(column) for name, column in rows.items()}), path)
+
+
+def jsonl(path: Path, delta: float = 0.0) -> None:
+    rows = ({"id": f"r{n}", "text": f"é {n}", "scores": row.tolist()} for n, row in enumerate(numbers(delta)[:, :8]))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 WRITERS = {
     "a.gguf": gguf,
     "b.onnx": onnx,
@@ -104,3 +159,35 @@ WRITERS = {
     "e.faiss": faiss,
     "orbax": orbax,
 }
+FORMATS: dict[str, tuple[Callable[[Path], None], ...]] = {
+    "gguf": (gguf,),
+    "onnx": (onnx,),
+    "h5": (hdf5,),
+    "msgpack": (msgpack,),
+    "faiss": tuple(partial(faiss, kind=kind) for kind in FAISS),
+    "orbax": (orbax,),
+    "npz": (npz, partial(npz, packed=True)),
+    "safetensors": (safetensors,),
+    "pt": (pt, partial(pt, zipped=False)),
+    "parquet": (
+        parquet,
+        partial(parquet, compression="none", use_dictionary=False, data_page_version="2.0"),
+        partial(parquet, compression="zstd", store_schema=False),
+    ),
+    "csv": (csv,),
+    "jsonl": (jsonl,),
+}
+"""Suffix → what writes good files of that format."""
+
+
+def main() -> int:
+    """Write every good file of one format, each in a folder of its own."""
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    for number, write in enumerate(FORMATS[name]):
+        (folder / str(number)).mkdir()
+        write(folder / str(number) / f"good.{name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

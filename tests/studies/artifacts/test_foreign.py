@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.scores import foreign
 from tests.scores import foreign_files as made
 from tests.scores.commands import done
 
@@ -147,6 +146,6 @@ def test_changed_bytes_give_content_or_a_clear_error() -> None:
     """A sample; ``--count 2000`` changes many."""
     told = done("tests.scores.foreign", "--count", "16")
     assert told.returncode == 0 and "WRONG" not in told.stdout, told.stdout + told.stderr
-    for name in foreign.FILES:
+    for name in made.FORMATS:
         (line,) = (line for line in told.stdout.splitlines() if line.startswith(f"{name}: "))
         assert "'read'" in line and "'refused'" in line
