@@ -9,20 +9,22 @@ from typing import Literal
 
 from whydiff.studies.dumps.readers.files import natural
 from whydiff.studies.dumps.records import Entry
+from whydiff.studies.dumps.tokens import Paired, Tokens
 
-How = Literal["name", "renamed", "shape", "ranks", "fused", "split", "sum"]
+How = Literal["name", "renamed", "shape", "ranks", "fused", "split", "sum", "tokens"]
 MOST_JOINED = 4
 """Values that are joined to make one of the other side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Values that correspond; more than one on a side are joined along an axis (or added, where ``how`` is ``sum``)."""
+    """Values that correspond; several of a side are joined along an axis, added (``sum``), or taken row by row (``tokens``)."""
 
     reference: tuple[Entry, ...]
     candidate: tuple[Entry, ...]
     how: How
     axis: int = -1
+    tokens: tuple[Tokens, Tokens] | None = None
 
 
 def matched(ours: Sequence[Entry], theirs: Sequence[Entry]) -> tuple[list[Match], list[Entry], list[Entry]]:
@@ -35,6 +37,16 @@ def matched(ours: Sequence[Entry], theirs: Sequence[Entry]) -> tuple[list[Match]
         used = {id(entry) for match in new for entry in (*match.reference, *match.candidate)}
         left = [entry for entry in left if id(entry) not in used]
         right = [entry for entry in right if id(entry) not in used]
+    return found, left, right
+
+
+def of_tokens(
+    paired: Paired, ours: Sequence[Entry], theirs: Sequence[Entry]
+) -> tuple[list[Match], list[Entry], list[Entry]]:
+    """The same of two sides that worked in other pieces: there nothing corresponds by its name alone."""
+    found = [Match(one.entries, other.entries, "tokens", tokens=(one, other)) for one, other in paired.pairs]
+    used = {id(entry) for match in found for entry in (*match.reference, *match.candidate)}
+    left, right = ([entry for entry in side if id(entry) not in used] for side in (ours, theirs))
     return found, left, right
 
 

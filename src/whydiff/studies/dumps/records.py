@@ -83,8 +83,8 @@ class Place:
         scope: of the reference's module.
         call: the reference's operator, and step, rank and pass: with the scope it tells calls apart.
         role: of the values.
-        how: how they were paired: ``name``, ``renamed``, ``shape``, ``ranks`` (parts of one value), ``fused``, ``split``
-            or ``sum``.
+        how: how they were paired: ``name``, ``renamed``, ``shape``, ``ranks`` (parts of one value), ``fused``, ``split``,
+            ``sum`` or ``tokens`` (row by row, by the tokens' contexts).
         status: what the comparison says.
         reason: a sentence.
         spec: dtype and shape.
@@ -99,7 +99,7 @@ class Place:
     scope: str
     call: tuple[str, str]
     role: Role
-    how: Literal["name", "renamed", "shape", "ranks", "fused", "split", "sum"]
+    how: Literal["name", "renamed", "shape", "ranks", "fused", "split", "sum", "tokens"]
     status: Status
     reason: str = ""
     spec: str = ""

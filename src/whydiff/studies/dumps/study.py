@@ -10,10 +10,11 @@ from whydiff.errors import UsageError
 from whydiff.records import Count
 from whydiff.studies.artifacts.content import forget_spooled
 from whydiff.studies.artifacts.items import compare_tensors
-from whydiff.studies.dumps.pairing import Match, matched
+from whydiff.studies.dumps.pairing import Match, matched, of_tokens
 from whydiff.studies.dumps.readers import read_dump
 from whydiff.studies.dumps.records import Dump, Entry, Place, Start, Status
 from whydiff.studies.dumps.report import DumpComparison
+from whydiff.studies.dumps.tokens import Paired, by_context
 from whydiff.studies.dumps.values import place_of
 
 Progress = Callable[[str, int, int], None]
@@ -40,11 +41,15 @@ def compare_dumps(
     tell = progress or _silent
     try:
         ours, theirs = read_dump(reference), read_dump(candidate)
-        matches, missing, extra = matched(ours.entries, theirs.entries)
-        matches, extra = _with_residuals(matches, extra, "candidate")
-        matches, missing = _with_residuals(matches, missing, "reference")
-        missing = _without_copies([one for match in matches for one in match.reference], missing)
-        extra = _without_copies([one for match in matches for one in match.candidate], extra)
+        paired = by_context(ours.entries, theirs.entries)
+        if paired is not None:
+            matches, missing, extra = of_tokens(paired, ours.entries, theirs.entries)
+        else:
+            matches, missing, extra = matched(ours.entries, theirs.entries)
+            matches, extra = _with_residuals(matches, extra, "candidate")
+            matches, missing = _with_residuals(matches, missing, "reference")
+            missing = _without_copies([one for match in matches for one in match.reference], missing)
+            extra = _without_copies([one for match in matches for one in match.candidate], extra)
         if not matches:
             raise UsageError(
                 "Nothing corresponds in the two dumps.",
@@ -57,7 +62,7 @@ def compare_dumps(
             tell("compare places", number, len(matches))
             places.append(place_of(match))
         places.sort(key=lambda place: place.order)
-        return _found(ours, theirs, tuple(places), missing, extra)
+        return _found(ours, theirs, tuple(places), missing, extra, paired)
     finally:
         forget_spooled()
 
@@ -115,7 +120,12 @@ def _equal(one: Entry, other: Entry) -> bool:
 
 
 def _found(
-    ours: Dump, theirs: Dump, places: tuple[Place, ...], missing: Sequence[Entry], extra: Sequence[Entry]
+    ours: Dump,
+    theirs: Dump,
+    places: tuple[Place, ...],
+    missing: Sequence[Entry],
+    extra: Sequence[Entry],
+    paired: Paired | None = None,
 ) -> DumpComparison:
     lone = [
         Count(
@@ -123,6 +133,11 @@ def _found(
         )
         for side, left in (("reference", missing), ("candidate", extra))
         if left
+    ]
+    lone += [
+        Count(what="tokens", reason=f"only the {side} has them after what came before them", count=count, examples=())
+        for side, count in zip(("reference", "candidate"), paired.lone if paired else (), strict=False)
+        if count
     ]
     skipped = [
         Count(what="files or tensors", reason=f"{side}: {why}", count=len(names), examples=names[:3])
@@ -139,7 +154,7 @@ def _found(
         start=_start(places, [entry.scope for entry in (*missing, *extra)]) if ours.ordered else _unordered(places),
         ordered=ours.ordered,
         places=places,
-        unknown=tuple(dict.fromkeys((*ours.unknown, *theirs.unknown))),
+        unknown=tuple(dict.fromkeys((*ours.unknown, *theirs.unknown, *(paired.partly if paired else ())))),
         not_paired=(*lone, *skipped),
     )
 

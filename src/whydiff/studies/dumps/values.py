@@ -34,9 +34,13 @@ def place_of(match: Match) -> Place:
         "role": ours[0].role,
         "how": match.how,
         "spec": ours[0].spec,
-        "order": (min if match.how == "ranks" else max)(entry.order for entry in ours),
+        "order": (min if match.how in ("ranks", "tokens") else max)(entry.order for entry in ours),
     }
-    sides = [_one(entries, match) for entries in (ours, theirs)]
+    if match.tokens is not None:
+        known |= {"reference": match.tokens[0].name, "candidate": match.tokens[1].name}
+        sides: list[Stored | None] = [side.joined() for side in match.tokens]
+    else:
+        sides = [_one(entries, match) for entries in (ours, theirs)]
     if sides[0] is None or sides[1] is None:
         status, reason = (
             _summaries(ours[0], theirs[0]) if len(ours) == len(theirs) == 1 else ("not compared", "too large")
