@@ -1,16 +1,21 @@
-"""A real engine (transformers' continuous batching) against a trainer: one planted mistake of each kind, and none.
+"""A real engine (transformers' continuous batching) against a trainer in bfloat16: one planted mistake of each kind, and none.
 
 ``python -m tests.scores.logprobs`` runs all sixty, pairs of two mistakes among them.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.scores.logprobs import Case, cases, judged
 
-KINDS = {case.finds: case for case in cases() if len(case.finds) == 1} | {
-    (case.noise,): case for case in cases() if not case.finds
-}
+KINDS = {
+    case.finds: replace(case, noise="batch", name=case.name.replace(" on bf16", " on batch"))
+    for case in cases()
+    if len(case.finds) == 1
+} | {(case.noise,): case for case in cases() if not case.finds}
+"""``batch``: both sides in bfloat16; of the benign ones ``bf16`` is an engine in bfloat16 against a trainer in float32."""
 
 
 @pytest.mark.parametrize("case", KINDS.values(), ids=lambda case: case.name.replace(" ", "_"))
