@@ -22,14 +22,14 @@ class Sides:
         case: the pair of runs.
         side: 0 if the step is the reference's.
         partner: call of this side → its counterpart on the other.
-        own, others: compute calls without a counterpart.
+        own, others: compute calls without a counterpart, by their function.
     """
 
     case: Case
     side: int
     partner: Mapping[int, int]
-    own: Sequence[Call]
-    others: Sequence[Call]
+    own: Mapping[str, Sequence[Call]]
+    others: Mapping[str, Sequence[Call]]
 
     @property
     def traces(self) -> tuple[Trace, Trace]:
@@ -44,12 +44,9 @@ class Sides:
             return at is not None and at == theirs.producer
         return one_value(self.case, *((theirs, mine) if self.side else (mine, theirs)))
 
-    def same(self, call: Call, other: Call) -> bool:
-        """Whether two calls are of one function."""
-        ours, theirs = self.traces
-        return for_framework(ours.framework).function(call.site.op) == for_framework(theirs.framework).function(
-            other.site.op
-        )
+    def function(self, call: Call) -> str:
+        """What a call of this side computes, by the name that both sides have for it."""
+        return _function(self.traces[0], call)
 
     def shared(self, call: Call, other: Call, known: Mapping[int, int]) -> int:
         """How many of the values that two calls read correspond."""
@@ -58,10 +55,8 @@ class Sides:
         return sum(self.one(mine, theirs, known) for mine, theirs in zip(call.reads, other.reads, strict=True))
 
     def alike(self, call: Call, other: Call, known: Mapping[int, int]) -> bool:
-        """Whether two calls do one thing to two values: the same function, arguments and other operands."""
-        if not self.same(call, other) or call.arguments != other.arguments:
-            return False
-        return self.shared(call, other, known) >= len(call.reads) - 1
+        """Whether two calls of one function do one thing to two values: the same arguments and other operands."""
+        return call.arguments == other.arguments and self.shared(call, other, known) >= len(call.reads) - 1
 
 
 def at_another_place(view: View) -> tuple[Call, ...]:
@@ -76,7 +71,9 @@ def at_another_place(view: View) -> tuple[Call, ...]:
     inside = {call.index for call in calls}
     way = _on_the_way(here.traces[1], view.seen.results[1 - here.side])
     for call in calls:
-        alike = [one for one in here.others if one not in found and here.alike(call, one, known)]
+        taken = {one.index for one in found}
+        others = here.others.get(here.function(call), ())
+        alike = [one for one in others if one.index not in taken and here.alike(call, one, known)]
         if not alike or not (inside & {event.producer for event in call.reads} or _as_often(here, call)):
             return ()
         found.append(max(alike, key=lambda one: (here.shared(call, one, known), one.index in way)))
@@ -96,8 +93,10 @@ def by_another_op(view: View) -> tuple[Call, Call] | None:
     for call in view.seen.calls[here.side]:
         if len({event.producer for event in call.reads}) < 2:  # one value may be taken up by many
             continue
-        for other in here.others:
-            if other.index in way and not here.same(call, other) and here.shared(call, other, {}) == len(call.reads):
+        function = here.function(call)
+        others = [one for name, found in here.others.items() if name != function for one in found if one.index in way]
+        for other in sorted(others, key=lambda one: one.index):
+            if here.shared(call, other, {}) == len(call.reads):
                 return call, other
     return None
 
@@ -117,19 +116,60 @@ def _seen_from(case: Case, side: int) -> Sides:
     traces = case.reference, case.candidate
     if side:
         pairs, own, others, traces = [(b, a) for a, b in pairs], others, own, traces[::-1]
-    return Sides(
-        case, side, dict(pairs), *(list(_computing(t, at)) for t, at in zip(traces, (own, others), strict=True))
-    )
+    return Sides(case, side, dict(pairs), *(_computing(t, at) for t, at in zip(traces, (own, others), strict=True)))
 
 
-def _computing(trace: Trace, positions: Any) -> Iterator[Call]:
-    return (trace.calls[index] for index in sorted(positions) if trace.calls[index].kind == "compute")
+def _computing(trace: Trace, positions: Any) -> dict[str, list[Call]]:
+    found: dict[str, list[Call]] = {}
+    for call in (trace.calls[index] for index in sorted(positions)):
+        if call.kind == "compute":
+            found.setdefault(_function(trace, call), []).append(call)
+    return found
+
+
+def _function(trace: Trace, call: Call) -> str:
+    return str(for_framework(trace.framework).function(call.site.op))
 
 
 def _as_often(here: Sides, call: Call) -> bool:
     """Whether both sides carry out as many such calls: else one of them is left out, wherever the others are."""
-    like = [one for one in here.others if here.alike(call, one, {})]
-    return len(like) == sum(any(here.alike(mine, one, {}) for one in like) for mine in here.own)
+    function = here.function(call)
+    like = [one for one in here.others.get(function, ()) if here.alike(call, one, {})]
+    known = _Readers(here, like)
+    return len(like) == sum(known.alike(mine) for mine in here.own.get(function, ()))
+
+
+class _Readers:
+    """Calls of the other side that do one thing, by what they read: one of its own is held against few of them."""
+
+    def __init__(self, here: Sides, calls: Sequence[Call]) -> None:
+        self.here, self.calls = here, calls
+        self.made: dict[tuple[int, int], list[Call]] = {}
+        self.given: list[dict[int, list[Call]]] = [{}, {}]
+        for call in calls:
+            for position, event in enumerate(call.reads[:2]):
+                if event.producer >= 0:
+                    self.made.setdefault((position, event.producer), []).append(call)
+                else:
+                    self.given[position].setdefault(event.storage, []).append(call)
+
+    def alike(self, call: Call) -> bool:
+        """Whether one of them does the same as a call of this side: of two operands or more, one of the first two is common."""
+        if len(call.reads) < 2:
+            return any(self.here.alike(call, one, {}) for one in self.calls)
+        return any(
+            self.here.alike(call, one, {})
+            for position, event in enumerate(call.reads[:2])
+            for one in self._reading(position, event)
+        )
+
+    def _reading(self, position: int, event: Event) -> Iterator[Call]:
+        if event.producer >= 0:
+            yield from self.made.get((position, self.here.partner.get(event.producer, -1)), ())
+            return
+        for calls in self.given[position].values():
+            if self.here.one(event, calls[0].reads[position], {}):
+                yield from calls
 
 
 def _on_the_way(trace: Trace, end: Event) -> set[int]:

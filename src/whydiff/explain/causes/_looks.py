@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from whydiff.explain.case import Case
+from whydiff.explain.sides import Side
 from whydiff.numbers.rearrangement import Indices
 from whydiff.records import Event, Leaf, Trace
 
@@ -24,22 +26,40 @@ def places(event: Event) -> Indices:
 def one_value(case: Case, er: Event, ec: Event) -> bool:
     """Whether two reads look at values of paired calls, or at leaves of one name (constants: of one content)."""
     if er.producer >= 0 and ec.producer >= 0:
-        return any(p.reference == er.producer and p.candidate == ec.producer for p in case.alignment.pairs)
+        pairs = case.shared("pairs", lambda: {(p.reference, p.candidate) for p in case.alignment.pairs})
+        return (er.producer, ec.producer) in pairs
     if er.producer != -1 or ec.producer != -1:
         return False
-    ours, theirs = leaves(case.reference, er), leaves(case.candidate, ec)
+    ours, theirs = _leaves(case, "reference", er), _leaves(case, "candidate", ec)
     return any(a.name == case.rename(b.name) and (a.role != "constant" or _alike(a, b)) for a in ours for b in theirs)
 
 
 def equal_leaves(case: Case, er: Event, ec: Event) -> bool:
     """Whether two reads look at leaves that hold the same bits, or at no leaves."""
-    ours, theirs = leaves(case.reference, er), leaves(case.candidate, ec)
+    ours, theirs = _leaves(case, "reference", er), _leaves(case, "candidate", ec)
     return not ours or not theirs or any(_alike(a, b) for a in ours for b in theirs)
 
 
 def leaves(trace: Trace, event: Event) -> list[Leaf]:
     """The leaves that an event looks at; none if a call wrote what it looks at."""
     return [leaf for leaf in trace.leaves if event.producer == -1 and leaf.storage == event.storage]
+
+
+def _leaves(case: Case, side: Side, event: Event) -> Sequence[Leaf]:
+    """The same of one side of a case, whose leaves are sorted by storage once."""
+    if event.producer != -1:
+        return ()
+    found: Mapping[int, Sequence[Leaf]] = case.shared(
+        f"leaves of the {side}", lambda: _by_storage(case.reference if side == "reference" else case.candidate)
+    )
+    return found.get(event.storage, ())
+
+
+def _by_storage(trace: Trace) -> dict[int, list[Leaf]]:
+    found: dict[int, list[Leaf]] = {}
+    for leaf in trace.leaves:
+        found.setdefault(leaf.storage, []).append(leaf)
+    return found
 
 
 def _alike(one: Leaf, other: Leaf) -> bool:

@@ -252,12 +252,14 @@ def _summed(reference: Trace, walk: Walk, lift: Lift) -> frozenset[int]:
     A bias that is added after the residual on one side and before it on the other: shown by the numbers.
     """
     adapter = for_framework(reference.framework)
-    wanted: dict[int, list[int]] = {}
+    departing: dict[int, list[int]] = {}
     for number in walk.departing():
-        storage = walk.judged[number].point.events[0].storage
-        for call in reference.calls:
-            if Role.PLUS in adapter.roles(call.site.op) and storage in {event.storage for event in call.reads}:
-                wanted.setdefault(call.index, []).append(number)
+        departing.setdefault(walk.judged[number].point.events[0].storage, []).append(number)
+    wanted: dict[int, list[int]] = {}
+    for call in reference.calls if departing else ():
+        read = {event.storage for event in call.reads} & departing.keys()
+        if read and Role.PLUS in adapter.roles(call.site.op):
+            wanted[call.index] = [number for storage in sorted(read) for number in departing[storage]]
     found: set[int] = set()
 
     def watch(executor: Executor, call: Call) -> None:
