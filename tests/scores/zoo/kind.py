@@ -24,6 +24,7 @@ class Kind:
         sees: an operator that a capture at op level must have recorded; empty: none.
         needs: packages without which it cannot run.
         ends: what a plain run raises; empty: nothing.
+        steps: how many a log of steps tells of; None: not asked.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Kind:
     sees: str
     needs: tuple[str, ...]
     ends: str
+    steps: int | None = None
 
     def complete(self, level: str) -> bool:
         """Whether a trace of it has seen everything."""
@@ -47,12 +49,13 @@ def kind(
     sees: str = "",
     needs: tuple[str, ...] = (),
     ends: str = "",
+    steps: int | None = None,
 ) -> Callable[[Program], Program]:
     """Enter a program in the table; ``both``: holes of either level."""
 
     def enter(program: Program) -> Program:
         TABLE[program.__name__] = Kind(
-            program.__name__, program, frozenset((*op, *both)), frozenset((*module, *both)), sees, needs, ends
+            program.__name__, program, frozenset((*op, *both)), frozenset((*module, *both)), sees, needs, ends, steps
         )
         return program
 

@@ -30,12 +30,14 @@ from tests.scores.zoo.kind import TABLE, Kind
 import whydiff.capturing.adapters.torch.session
 import whydiff.capturing.store
 from whydiff import registry
+from whydiff.capturing.steps import read_steps
 from whydiff.capturing.store import open_trace
 
 registry.get("adapters", "torch")  # once, before processes are forked
 GROUPS = (plainly, transforms, stateful, libraries, processes)
-WAYS = tuple((level, payloads) for level in ("op", "module") for payloads in ("none", ("*0*",), "all"))
-QUICK = (("op", "all"), ("module", "none"))
+STEP = ("step", "all")
+WAYS = (*((level, payloads) for level in ("op", "module") for payloads in ("none", ("*0*",), "all")), STEP)
+QUICK = (("op", "all"), ("module", "none"), STEP)
 DEVICE = os.environ.get("ZOO_DEVICE", "")
 """Where the programs make their tensors, if not on the CPU; a kind that cannot run there alone is passed over."""
 TOO_LONG = 120
@@ -110,6 +112,9 @@ def findings(kind: Kind, ways: Any = WAYS) -> Iterator[str]:
             for name, value in before.items():
                 if after[name] != value:
                     yield f"{way}: {name} was {value!r:.80}, is {after[name]!r:.80}"
+            if level == "step":
+                yield from (f"{way}: {wrong}" for wrong in logged(kind, path))
+                continue
             try:
                 trace = open_trace(path)
             except whydiff.WhydiffError as error:
@@ -132,6 +137,19 @@ def findings(kind: Kind, ways: Any = WAYS) -> Iterator[str]:
                 and not any(call.site.op == kind.sees for call in trace.calls)
             ):
                 yield f"{way}: saw no {kind.sees}, but {sorted({call.site.op for call in trace.calls})}"
+
+
+def logged(kind: Kind, path: Path) -> Iterator[str]:
+    """What is wrong with a log of steps."""
+    try:
+        log = read_steps(path)
+    except whydiff.WhydiffError as error:
+        yield f"the log does not open: {error}"
+        return
+    if log.complete == bool(kind.ends) and not DEVICE:
+        yield f"complete is {log.complete}: {log.note}"
+    if kind.steps is not None and len(log.steps) != kind.steps and not DEVICE:
+        yield f"{len(log.steps)} steps are logged, expected {kind.steps}"
 
 
 def told(first: Any, second: Any) -> str:
