@@ -16,7 +16,6 @@ import pstats
 import resource
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.nn import functional as F
