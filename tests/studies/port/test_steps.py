@@ -268,3 +268,19 @@ def test_a_step_that_does_not_fit_where_it_is_tried_ends_no_check() -> None:
 
     for raised in (StopIteration, IndexError, KeyError, ZeroDivisionError, ValueError):
         assert issubclass(raised, UNFIT)
+
+
+def test_a_check_of_all_mistakes_that_cannot_be_carried_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Net()
+    whole = checked(model, port(model, jax.nn.gelu))
+    assert not [
+        count for count in whole.not_compared if count.what == "rewritings" and "together" in str(count.examples)
+    ]
+
+    def outputs(*_: Any, **__: Any) -> Any:
+        raise ValueError("not to be had")
+
+    monkeypatch.setattr("whydiff.studies.port.bench.Bench.outputs", outputs)
+    found = checked(model, port(model, jax.nn.gelu))
+    (count,) = [count for count in found.not_compared if count.what == "rewritings"]
+    assert "all together: ValueError: not to be had" in count.examples and count.count >= 1

@@ -151,7 +151,7 @@ def _diagnosis(
         ),
         alignment=_alignment(reference, candidate, judged),
         sides=(Side.of(reference), Side.of(candidate)),
-        not_compared=tuple(counts),
+        not_compared=(*counts, *bench.counts),
         accounted=all(named.values()) or None,
         notes=(
             f"{len(weights)} weights matched by their numbers, {len(judged)} points compared; {layouts}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from whydiff.capturing.adapters import Executor, Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN
-from whydiff.records import Call, Event, Leaf, Payload, Trace
+from whydiff.records import Call, Count, Event, Leaf, Payload, Trace
 from whydiff.studies.port.judging import Judged, Walk, reading
 from whydiff.studies.port.quantised import Quantised
 from whydiff.studies.port.rewrites import NOTHING, Program, Rewrite
@@ -65,6 +66,21 @@ class Bench:
     ) -> None:
         self.traces, self.judged, self.excluded = traces, judged, excluded
         self.wide, self.quantised = wide, quantised
+        self._unfit: Counter[str] = Counter()
+
+    def unfit(self, error: BaseException, what: str = "") -> None:
+        """Note that something could not be carried out: what a step does not fit into, or a check of several together."""
+        text = error.what if isinstance(error, WhydiffError) else f"{type(error).__name__}: {error}"
+        self._unfit[f"{what}{text.partition(chr(10))[0]:.120}"] += 1
+
+    @property
+    def counts(self) -> tuple[Count, ...]:
+        """What was tried and could not be carried out."""
+        if not self._unfit:
+            return ()
+        examples = tuple(text for text, _ in self._unfit.most_common(3))
+        reason = "they do not fit the step that they were tried at"
+        return (Count(what="rewritings", reason=reason, count=self._unfit.total(), examples=examples),)
 
     @property
     def unit(self) -> float:
@@ -123,8 +139,9 @@ class Bench:
             )
             setting.programs[0].run(rewrite, before=before, watch=watch, until=until)
             return seen[0] if seen else None
-        except UNFIT:
-            return None  # the rewritten step does not fit here
+        except UNFIT as error:
+            self.unfit(error)
+            return None
 
     def outputs(self, side: int, rewrite: Rewrite = NOTHING, given: Mapping[int, Array] | None = None) -> list[Array]:
         """What a side returns in float64, not resynchronised; ``given``: points that are given a value."""

@@ -257,7 +257,8 @@ def _together(bench: Bench, found: dict[int, tuple[Named, ...]]) -> bool | None:
         return None
     try:
         plain, made, wanted = bench.outputs(0), bench.outputs(0, rewrite), bench.outputs(1)
-    except UNFIT:
+    except UNFIT as error:
+        bench.unfit(error, "all together: ")
         return None
     if [x.size for x in made] != [x.size for x in wanted]:
         return None
@@ -274,7 +275,8 @@ def _alone(bench: Bench, some: Sequence[tuple[int, Named]]) -> float | None:
         return None
     try:
         plain, made = bench.outputs(0), bench.outputs(0, rewrite)
-    except UNFIT:
+    except UNFIT as error:
+        bench.unfit(error, "alone: ")
         return None
     moved = [distance(one, other) for one, other in zip(plain, made, strict=True) if one.shape == other.shape]
     return sum(moved) / len(moved) if moved else None
