@@ -78,7 +78,9 @@ def step(layers: int, *, compiled: bool) -> Callable[[], list[torch.Tensor]]:
         optimizer.load_state_dict(state)
         optimizer.zero_grad()
         loss = program()
-        return [loss.detach(), *(p.detach().clone() for p in model.parameters())]
+        found = [loss.detach(), *(p.detach().clone() for p in model.parameters())]
+        model.load_state_dict(kept)
+        return found
 
     return run
 
@@ -110,6 +112,7 @@ def main() -> None:
             f"{found.verdict}, {[(cause.code, cause.status, cause.says) for cause in found.causes]}",
             flush=True,
         )
+        print(f"    {found.reason}")
     if given.profile:
         pstats.Stats(profile).sort_stats("cumulative").print_stats(25)
 

@@ -10,7 +10,7 @@ made as narrow, or keeps its 16-bit values wide, and must give its outputs bit f
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from whydiff.capturing.adapters import Run
@@ -42,6 +42,7 @@ class Rerun:
         words: only words differ, and in float64 they agree.
         unit: unit roundoff of the outputs' coarsest dtype.
         recorded: the recorded programs were carried out, not the live ones.
+        casts: the coarsest dtype to which a program casts by itself when it runs in float64; empty: none, or nobody asked.
     """
 
     scale: Scale | None
@@ -51,6 +52,7 @@ class Rerun:
     words: bool = False
     unit: float = UNIT_ROUNDOFF["float32"]
     recorded: bool = False
+    casts: str = ""
 
     @property
     def decides(self) -> bool:
@@ -58,11 +60,13 @@ class Rerun:
 
         A program that casts by itself gives the same numbers in float64 as before, rounding and all; then the difference
         must be more than rounding makes of an output: over half of its digits (`CANCELLED_SHARE`). Of a record always: what
-        was made outside of it is rounded already.
+        was made outside of it is rounded already. A program that casts in between follows in part: what it rounds by itself
+        stays, and half of that dtype's digits are asked for.
         """
         assert self.scale is not None
-        apart, follow = self.scale.double, min(self.errors) > 0 and not self.recorded
-        return apart.discrete or follow or apart.mean > self.unit**CANCELLED_SHARE * apart.magnitude
+        apart, follow = self.scale.double, min(self.errors) > 0 and not (self.recorded or self.casts)
+        unit = UNIT_ROUNDOFF.get(self.casts, self.unit) if min(self.errors) > 0 else self.unit
+        return apart.discrete or follow or apart.mean > unit**CANCELLED_SHARE * apart.magnitude
 
     @property
     def verdict(self) -> Verdict:
@@ -83,6 +87,8 @@ class Rerun:
         if self.reproduced or self.scale is None:
             return self.reproduced or "a program does not follow into float64"
         text = f"{'carried out' if self.recorded else 'run plainly'} in float64: {self.scale}"
+        if self.casts:
+            text += f"; a program casts to {self.casts} by itself, which float64 does not undo"
         if self.scale.nature not in ("equal", "rounding"):
             return text
         ours, theirs = self.errors
@@ -168,6 +174,9 @@ def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
     )
     if scale is None:
         scale = _agreeing([_numbers(outputs) for outputs in followed], plain)
+    casts = _casts(runs) if scale is not None and scale.nature in ("between", "stays") else ""
+    if scale is not None and casts == "float32" and not scale.double.discrete:
+        scale = replace(scale, double=replace(scale.double, coarse=UNIT_ROUNDOFF[casts]))
     agrees = scale is not None and scale.nature in ("equal", "rounding")
     if _words(anchors[0]) != _words(anchors[1]):  # and numbers say nothing of words
         stays = _words(followed[0]) != _words(followed[1])
@@ -177,9 +186,15 @@ def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
             return Rerun(None, (0.0, 0.0), words=True)
     errors = _error(wide[0], plain[0]), _error(wide[1], plain[1])
     if agrees:
-        return Rerun(scale, errors, _coarse(errors, [_unit([side]) for side in plain]))
-    found = Rerun(scale, errors, reproduced="" if only else _reproduced(case, runs, plain), unit=_unit(plain))
+        return Rerun(scale, errors, _coarse(errors, [_unit([side]) for side in plain]), casts=casts)
+    reproduced = "" if only else _reproduced(case, runs, plain)
+    found = Rerun(scale, errors, reproduced=reproduced, unit=_unit(plain), casts=casts)
     return found if found.scale is not None or found.reproduced else None
+
+
+def _casts(runs: tuple[Run, Run]) -> str:
+    """The coarsest dtype to which one of two programs casts by itself when it runs in float64."""
+    return max((run.casts_to() for run in runs), key=lambda name: UNIT_ROUNDOFF.get(name, 0.0))
 
 
 def _agreeing(wide: Sequence[_Given], plain: Sequence[_Given]) -> Scale | None:

@@ -88,7 +88,8 @@ def inside(case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = 
     local = case.localization
     sides = (("reference", case.reference), ("candidate", case.candidate))
     changed = changed_by_looking(case)
-    ladders = [] if unobserved else [(side, climbed(case, side)) for side in changed]
+    bits = any(cause.verdict is Verdict.PRECISION and _shown(cause) for cause in causes)
+    ladders = [] if unobserved or bits else [(side, climbed(case, side)) for side in changed]
     differing = any(comparison.status == "differs" for _, comparison in local.outputs)
     return Inside(
         verdict=verdict,
@@ -104,7 +105,7 @@ def inside(case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = 
         origins=len(local.origins),
         unpaired=len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate),
         missed=sum(one.count for one in local.counts if one.code == "not replayed"),
-        bits=any(cause.verdict is Verdict.PRECISION and _shown(cause) for cause in causes),
+        bits=bits,
         proven=any(experiment.method == "rerun" for experiment in unobserved),
         apart=next((f"{one.name} at {one.site}, proven by experiment" for one in apart), ""),
     )
@@ -265,7 +266,7 @@ def rerun_tells(found: Anchor, inside: Inside) -> Judged:
     verdict = numbers.verdict
     if verdict in _CASTS and inside.proven and inside.verdict is Verdict.PRECISION:
         return inside.verdict, f"{inside.reason}; {numbers}"
-    if verdict is Verdict.ROUNDING and inside.bits and inside.changed:
+    if verdict in (Verdict.ROUNDING, Verdict.INCONCLUSIVE) and inside.bits and inside.changed:
         verdict = Verdict.PRECISION
     if verdict is Verdict.INCONCLUSIVE:
         return None

@@ -81,6 +81,13 @@ class Run(ABC):
         """
         return None
 
+    def casts_to(self) -> str:
+        """The coarsest dtype to which the program, run plainly in float64, casts by itself; empty: none that is known of.
+
+        Such a program follows into float64 in part only: what it rounds there stays rounded.
+        """
+        return ""
+
     def rungs(self) -> tuple[Rung, ...]:
         """What a compiler does to this program, step by step; the last one is all of it. Nothing: nothing is compiled."""
         return ()

@@ -15,6 +15,7 @@ from whydiff.capturing.adapters._live import called, checked
 from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.torch.beginning import Beginning
 from whydiff.capturing.adapters.torch.beside import OTHER_ROWS
+from whydiff.capturing.adapters.torch.casting import Casting
 from whydiff.capturing.adapters.torch.climbing import EAGER, LAST, Climbing, rungs
 from whydiff.capturing.adapters.torch.contents import Contents
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not_comparable
@@ -141,18 +142,11 @@ class Run(contract.Run):
         self, dtype: contract.Precision, interventions: Iterable[Intervention] = ()
     ) -> tuple[Output, ...] | None:
         """See `contract.Run.lifted`; what the program itself makes in a given dtype stays so, and may not fit."""
-        wide = dtype_of(dtype)
-        narrow = dtype in ("bfloat16", "float16")
         try:
-            with self._beginning() as (args, kwargs), default_dtype(wide), ExitStack() as stack:
+            with self._at(dtype) as (args, kwargs), ExitStack() as stack:
                 given = list(interventions)
                 if not given:
                     stack.enter_context(Climbing(contract.Way(LAST)))
-                for tensor in {
-                    id(t): t for t in (*self._reached, *(t for _, t in tensors_in([args, kwargs])))
-                }.values():
-                    if tensor.is_floating_point() and (narrow or tensor.element_size() < wide.itemsize):
-                        tensor.data = tensor.data.to(wide)
                 args, kwargs = stack.enter_context(
                     applied(given, self.roots, self.tensors, args, kwargs, self.target, None)
                 )
@@ -163,6 +157,31 @@ class Run(contract.Run):
                         leaf.restore()
         except (TargetError, RuntimeError, TypeError):
             return None
+
+    def casts_to(self) -> str:
+        """See `contract.Run.casts_to`; what is compiled is carried out op by op for that."""
+        casting = Casting()
+        try:
+            with self._at("float64") as (args, kwargs), Climbing(contract.Way(EAGER)), casting:
+                try:
+                    called(self.target, args, kwargs)
+                finally:
+                    for leaf in self._leaves:
+                        leaf.restore()
+        except (TargetError, RuntimeError, TypeError):
+            return ""
+        return casting.coarsest
+
+    @contextmanager
+    def _at(self, dtype: contract.Precision) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """The beginning with the same values at another precision; to 16 bits all are rounded."""
+        wide, narrow = dtype_of(dtype), dtype in ("bfloat16", "float16")
+        with self._beginning() as (args, kwargs), default_dtype(wide):
+            held = (*self._reached, *(t for _, t in tensors_in([args, kwargs])))
+            for tensor in {id(t): t for t in held}.values():
+                if tensor.is_floating_point() and (narrow or tensor.element_size() < wide.itemsize):
+                    tensor.data = tensor.data.to(wide)
+            yield args, kwargs
 
     def rungs(self) -> tuple[contract.Rung, ...]:
         """What compiles this program, step by step; asked for by an uncompiled run, once."""

@@ -1,0 +1,72 @@
+"""A program that casts by itself follows into float64 in part: what it rounds there is not another function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from whydiff.capturing.adapters import for_target
+from whydiff.pipeline import compare
+
+
+def normed(x: torch.Tensor) -> torch.Tensor:
+    """A norm in float32, whatever the model's dtype, as language models have it."""
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.pow(2).sum(-1, keepdim=True))
+    return torch.sin(wide.to(x.dtype) * 3) * x
+
+
+def from_the_end(factor: float) -> Callable[[Any, Any], Any]:
+    """A compiler that adds from the other end, and multiplies what comes out."""
+
+    class Otherwise(torch.fx.Interpreter):
+        def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
+            if target == "sum":
+                return args[0].flip(-1).cumsum(-1)[..., -1:]
+            return super().call_method(target, args, kwargs)
+
+    def backend(graph: Any, _: Any) -> Any:
+        return lambda *args: [out * factor for out in Otherwise(graph).run(*args)]
+
+    return backend
+
+
+def judged(factor: float, dtype: torch.dtype) -> str:
+    torch.manual_seed(0)
+    x = torch.randn(8, 512).to(dtype)
+    compiled = torch.compile(normed, backend=from_the_end(factor))
+    assert not torch.equal(compiled(x), normed(x))
+    return str(compare(lambda: normed(x), lambda: compiled(x)).verdict)
+
+
+def test_another_order_inside_of_its_own_casts_is_rounding() -> None:
+    assert judged(1.0, torch.float32) == "rounding"
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.001, "semantic"), (1.00001, "inconclusive")])
+def test_another_function_stays_one_unless_it_is_as_small_as_its_casts(factor: float, verdict: str) -> None:
+    assert judged(factor, torch.float32) == verdict
+
+
+def test_the_coarsest_cast_of_a_programs_own_is_told() -> None:
+    x = torch.randn(3)
+
+    def narrow(x: torch.Tensor) -> torch.Tensor:
+        return x.float() + x.to(torch.bfloat16)
+
+    for program, wanted in ((normed, "float32"), (torch.sin, ""), (narrow, "bfloat16")):
+        before = x.clone()
+        assert for_target(program).run(program, (x,), {}).casts_to() == wanted
+        assert x.dtype is torch.float32
+        assert torch.equal(x, before)
+
+
+def test_casts_of_compiled_code_are_told_and_the_code_stays() -> None:
+    x = torch.randn(3, 4)
+    compiled = torch.compile(normed, backend=from_the_end(2.0))
+    before = compiled(x)
+    assert for_target(compiled).run(lambda: compiled(x), (), {}).casts_to() == "float32"
+    assert torch.equal(compiled(x), before)
