@@ -84,3 +84,19 @@ def test_optimizers_are_found_and_put_back() -> None:
     optimizer.step()
     beginning.restore()
     assert optimizer.param_groups[0]["lr"] == 0.1 and not optimizer.state
+
+
+def test_gradients_that_are_there_are_put_back_with_their_dtype() -> None:
+    """A gradient of another dtype than its tensor cannot be hung there, and what followed it was not put back."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    model(torch.ones(1, 2)).sum().backward()
+    before = [(p.detach().clone(), p.grad, p.grad.clone()) for p in model.parameters() if p.grad is not None]
+    beginning = Beginning([model])
+    for tensor in {id(tensor): tensor for tensor in beginning.tensors()}.values():
+        tensor.data = tensor.data.double()
+    beginning.restore()
+    for parameter, (value, gradient, slope) in zip(model.parameters(), before, strict=True):
+        assert torch.equal(parameter, value)
+        assert parameter.dtype is torch.float32
+        assert parameter.grad is gradient
+        assert torch.equal(gradient, slope)

@@ -97,6 +97,9 @@ class Beginning:
 
     def _keep_tensor(self, tensor: torch.Tensor) -> None:
         gradient = tensor.grad if tensor.is_leaf and tensor.requires_grad else None
+        if gradient is not None and id(gradient) not in self._seen:  # put back before the tensor, which it must fit
+            self._seen.add(id(gradient))
+            self._keep_tensor(gradient)
         look = None if not_comparable(tensor) else tensor.detach()
         self._tensors.append((tensor, look, tensor.requires_grad, gradient))
 
