@@ -151,11 +151,19 @@ class Replay(Executor):
         for leaf in trace.leaves:
             if leaf.storage >= 0 and not leaf.skipped:
                 self._leaves.setdefault(leaf.storage, []).append(leaf)
-        last = {event.storage: call.index for call in self.trace.calls for event in (*call.reads, *call.writes)}
         self._stand_ins: dict[Site, Value] = {}
-        self._dying: dict[int, list[int]] = {}
-        for storage, index in last.items():
-            self._dying.setdefault(index, []).append(storage)
+        self._last: dict[int, int] = {}
+        for call in self.trace.calls:
+            for event in call.reads:
+                self._last[event.storage] = call.index
+            for event in call.writes:
+                self._last[event.storage] = call.index
+
+    def _dying(self, call: Call) -> Iterator[int]:
+        """Storages that no call after this one looks at."""
+        for event in (*call.reads, *call.writes):
+            if self._last.get(event.storage) == call.index:
+                yield event.storage
 
     def apply(self, call: Call, reads: Sequence[Value]) -> Sequence[Value]:
         """Execute a call's operation on given values; see `Executor.apply`.

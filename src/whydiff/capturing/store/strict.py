@@ -92,11 +92,14 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def cleaned(value: Any) -> Any:
     """A decoded value whose texts, keys too, are harmless to show."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return harmless(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(cleaned(item) for item in value)
-    if isinstance(value, dict):
+    if kind is list:
+        return [cleaned(item) for item in value]
+    if kind is tuple:
+        return tuple([cleaned(item) for item in value])
+    if kind is dict:
         found = {cleaned(key): cleaned(item) for key, item in value.items()}
         if len(found) != len(value):
             raise ValueError("two keys look the same")

@@ -111,7 +111,7 @@ class Executor(Replay):
 
     def release(self, call: Call) -> None:
         """Forget values that no later call needs."""
-        for storage in self._dying.get(call.index, ()):
+        for storage in self._dying(call):
             self._values.pop(storage, None)
         for event in call.reads if self._stand_ins else ():
             self._stand_ins.pop(event.site, None)

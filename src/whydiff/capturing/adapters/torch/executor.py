@@ -207,7 +207,7 @@ class Executor(Replay):
 
     def release(self, call: Call) -> None:
         """Forget storages that no later call needs. Call it after the values of a call were used."""
-        for storage in self._dying.get(call.index, ()):
+        for storage in self._dying(call):
             self._held.pop(storage, None)
         for event in call.reads if self._stand_ins else ():
             self._stand_ins.pop(event.site, None)

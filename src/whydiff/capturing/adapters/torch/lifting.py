@@ -182,7 +182,6 @@ class LiftedExecutor(Executor):
         Values that the dtype holds stay as they are: noise is added to the bits that are cut off. Source: Parker,
         *Monte Carlo Arithmetic*, UCLA CSD-970002, 1997 (random rounding). What nobody reads draws its noise and stays.
         """
-        unread = self._dying.get(call.index, ())
         for event, narrow in self._facts(call).floats:
             if event.storage not in self._held:
                 continue
@@ -191,7 +190,7 @@ class LiftedExecutor(Executor):
             if narrow is parts.dtype:
                 continue
             noise = noise_for(parts, narrow, self._generator(parts.device))
-            if event.storage not in unread:
+            if self._last.get(event.storage) != call.index:
                 parts.copy_(rounded(parts, narrow, noise))
 
     def _generator(self, device: torch.device) -> torch.Generator:
