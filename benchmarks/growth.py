@@ -42,16 +42,21 @@ def taken(seconds: Seconds, what: str) -> Iterator[None]:
     seconds[what] = time.process_time() - begin
 
 
-def steps(number: int, seed: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """That many calls of few kinds, in an order that a seed chooses; one in about thirty depends on it."""
+def steps(number: int, seed: int, more: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
+    """That many calls of few kinds, in an order that a seed chooses; one in about thirty depends on it.
+
+    ``more``: after so many of them comes one more, of another kind; 0: none does.
+    """
     generator = torch.Generator().manual_seed(seed)
     kinds = [torch.tanh, torch.sigmoid, torch.sin, torch.cos]
     common = torch.randint(4, (number,), generator=torch.Generator().manual_seed(0)).tolist()
     other = torch.randint(120, (number,), generator=generator).tolist()
 
     def run(x: torch.Tensor) -> torch.Tensor:
-        for one, own in zip(common, other, strict=True):
+        for place, (one, own) in enumerate(zip(common, other, strict=True), 1):
             x = kinds[own if own < 4 else one](x)
+            if more and place % more == 0:
+                x = torch.neg(x)
         return x
 
     return run
@@ -70,6 +75,13 @@ def calls(number: int) -> Seconds:
             traces = [whydiff.open(place) for place in places]
         with taken(seconds, "align, 3 % of the calls edited"):
             align(*traces)
+        longer = f"{folder}/longer"
+        with whydiff.capture(longer, payloads="none"):
+            steps(number, 1, more=7)(x)
+        traces[1] = whydiff.open(longer)
+        with taken(seconds, "align, one call more in every seven"):
+            found = align(*traces)
+        assert len(found.unpaired_candidate) == number // 7, len(found.unpaired_candidate)
         with taken(seconds, "compare with itself"):
             found = whydiff.compare(places[0], places[0], options=Options(trust=True))
         with taken(seconds, "report"):
