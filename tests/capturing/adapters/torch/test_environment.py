@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from whydiff.capturing.adapters.torch.environment import environment, flags_now, set_flag
+from whydiff.capturing.adapters.torch.environment import autocast_depth, environment, flags_now, set_flag, switches_now
 
 
 def test_fields() -> None:
@@ -87,3 +90,33 @@ def test_flags_are_set_and_put_back(name: str, value: Any) -> None:
 
 def test_an_unknown_flag_is_refused() -> None:
     assert not set_flag("no_such_flag", 1)
+
+
+@pytest.mark.parametrize("ask", [switches_now, autocast_depth])
+@pytest.mark.parametrize("within", [False, True])
+def test_an_interrupt_at_any_line_leaves_autocast_as_deep_as_it_was(ask: Callable[[], Any], within: bool) -> None:
+    """An interrupt between asking how deep it is and taking that back left it deeper for ever."""
+    interrupted = 0
+    with torch.autocast("cpu", enabled=within) if within else nullcontext():
+        before = torch.autocast_increment_nesting(), torch.autocast_decrement_nesting()
+        for line in range(1, 60):
+            left = [line]
+
+            def trace(frame: Any, event: str, argument: Any, left: list[int] = left) -> Any:
+                if not frame.f_code.co_filename.endswith("environment.py"):
+                    return None
+                left[0] -= event == "line"
+                if event == "line" and left[0] == 0:
+                    raise KeyboardInterrupt
+                return trace
+
+            known = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                ask()
+            except KeyboardInterrupt:
+                interrupted += 1
+            finally:
+                sys.settrace(known)
+            assert (torch.autocast_increment_nesting(), torch.autocast_decrement_nesting()) == before, line
+    assert interrupted

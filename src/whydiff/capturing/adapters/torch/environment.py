@@ -84,8 +84,7 @@ def _autocast_region() -> str:
 
     Below the dispatcher autocast is always off: it is asked for as the op was called (``csrc/utils/python_dispatch.cpp``).
     """
-    depth = _deeper()
-    _back()
+    depth = next(_DEPTHS)[0]
     if depth <= 1:  # no context is open, as before most ops
         return ""
     with suppress(RuntimeError), _as_called():
@@ -100,8 +99,8 @@ def _autocast_to() -> str:
     return ", ".join(f"{device} {dtype}" for device in ("cpu", "cuda") if (dtype := _autocast(device)) != "off")
 
 
-_deeper: Callable[[], int] = torch.autocast_increment_nesting
-_back: Callable[[], int] = torch.autocast_decrement_nesting
+_DEPTHS = zip(iter(torch.autocast_increment_nesting, None), iter(torch.autocast_decrement_nesting, None), strict=False)
+"""How deep autocast's contexts are, and one less, for ever: in one step, so that no interrupt leaves it deeper."""
 _threads, _deterministic, _grad = torch.get_num_threads, torch._C._get_deterministic_algorithms, torch.is_grad_enabled
 _cudnn_benchmark, _cudnn_deterministic = torch._C._get_cudnn_benchmark, torch._C._get_cudnn_deterministic
 _cuda_tf32, _cudnn_tf32 = torch._C._get_cublas_allow_tf32, torch._C._get_cudnn_allow_tf32
@@ -125,14 +124,18 @@ _READERS: tuple[Callable[[], Any], ...] = (
 """In the order of `Flags`."""
 
 
+def autocast_depth() -> int:
+    """How many of autocast's contexts are open."""
+    return next(_DEPTHS)[0] - 1
+
+
 def switches_now() -> tuple[Any, ...]:
     """The switches as they stand, in the order of `Flags`; what is asked before every op, so what can be is asked here."""
     try:
         precision = _precision()
     except RuntimeError:
         precision = _matmul_precision()
-    depth = _deeper()
-    _back()
+    depth = next(_DEPTHS)[0]
     return (
         _threads(),
         precision,

@@ -16,7 +16,7 @@ from torch.utils import deterministic
 
 from whydiff.capturing.adapters.contract import Kept
 from whydiff.capturing.adapters.torch.compiled import Versions
-from whydiff.capturing.adapters.torch.environment import apply_flags, flags_now
+from whydiff.capturing.adapters.torch.environment import apply_flags, autocast_depth, flags_now
 from whydiff.records import Payload
 
 RandomStates = tuple[Any, ...]
@@ -66,7 +66,7 @@ class Process(Kept):
         self._random, self._flags = random_states(), flags_now()
         self._switches = [value for value, _ in _switches()]
         self._inference = torch.is_inference_mode_enabled()
-        self._autocast = _autocast_depth()
+        self._autocast = autocast_depth()
         self._functions, self._function_modes = torch._C._len_torch_function_stack(), _function_modes()
         self._ops = torch._C._len_torch_dispatch_stack()
         self._hooks = [dict(hooks) for hooks in _HOOKS]
@@ -99,7 +99,7 @@ class Process(Kept):
                 torch._C._pop_torch_function_stack()
             for mode in self._function_modes:
                 torch._C._push_on_torch_function_stack(mode)
-        for _ in range(_autocast_depth() - self._autocast):
+        for _ in range(autocast_depth() - self._autocast):
             if torch.autocast_decrement_nesting() == 0:
                 torch.clear_autocast_cache()
         if torch.is_inference_mode_enabled() != self._inference:
@@ -113,12 +113,6 @@ _LEFT_OPEN: list[Any] = []
 def _function_modes() -> list[Any]:
     count = torch._C._len_torch_function_stack()
     return [torch._C._get_function_stack_at(index) for index in range(count)]
-
-
-def _autocast_depth() -> int:
-    depth: int = torch.autocast_increment_nesting()
-    torch.autocast_decrement_nesting()
-    return depth - 1
 
 
 def _deterministic() -> tuple[bool, bool]:
