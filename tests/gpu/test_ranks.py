@@ -50,6 +50,7 @@ def test_two_gpus_against_one_is_rounding_at_the_reductions(way: str, dtype: str
 
 def test_a_replica_that_drifts_is_named_by_a_log_of_steps(tmp_path: Path) -> None:
     found = whydiff.check_ranks(captured(tmp_path, "drift", "float32", 2, "step"))
+    assert found.replicas.drifts, (found.reason, found.notes, found.replicas)
     one, *_ = found.replicas.drifts  # what it makes of the others' gradients comes later
     assert (found.verdict, one.name, one.step, one.since, one.ranks) == (Verdict.SEMANTIC, "head.weight", 3, 2, (1,))
     assert whydiff.check_ranks(captured(tmp_path, "ddp", "bfloat16", 2, "step")).verdict is Verdict.IDENTICAL
