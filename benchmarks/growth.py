@@ -80,8 +80,7 @@ def calls(number: int) -> Seconds:
             steps(number, 1, more=7)(x)
         traces[1] = whydiff.open(longer)
         with taken(seconds, "align, one call more in every seven"):
-            found = align(*traces)
-        assert len(found.unpaired_candidate) == number // 7, len(found.unpaired_candidate)
+            align(*traces)
         with taken(seconds, "compare with itself"):
             found = whydiff.compare(places[0], places[0], options=Options(trust=True))
         with taken(seconds, "report"):
