@@ -16,7 +16,11 @@ def test_a_jax_user_gets_jax() -> None:
     jax = pytest.importorskip("jax")
     weight, x = (jax.random.normal(jax.random.key(seed), shape) for seed, shape in enumerate(((1024, 256), (64, 1024))))
     plain = jax.jit(lambda rows: rows @ weight)
-    found = [c for c in compare(lambda rows: plain(rows[:1]), plain, x).causes if c.code == "SH001"]
+    whole = np.asarray(plain(x))
+    few = [n for n in (1, 7) if not np.array_equal(np.asarray(plain(x[:n])), whole[:n])]
+    if not few:
+        pytest.skip("this processor's products do not depend on the batch at these sizes")
+    found = [c for c in compare(lambda rows: plain(rows[: few[0]]), plain, x).causes if c.code == "SH001"]
     assert [cause.status for cause in found] == ["confirmed"]
     assert found[0].remedy is not None
     assert "torch" not in found[0].remedy.text + found[0].remedy.code
