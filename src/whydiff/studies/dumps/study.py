@@ -136,7 +136,7 @@ def _found(
     ]
     lone += [
         Count(what="tokens", reason=f"only the {side} has them after what came before them", count=count, examples=())
-        for side, count in zip(("reference", "candidate"), paired.lone if paired else (), strict=False)
+        for side, count in zip(("reference", "candidate"), paired.lone if paired else (0, 0), strict=True)
         if count
     ]
     skipped = [
