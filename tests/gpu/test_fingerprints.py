@@ -102,6 +102,35 @@ def test_how_much_waits_is_bounded(monkeypatch):
     line.settle()
 
 
+LONG = 1 << 29
+"""Cycles, a quarter of a second: what does not wait for the default stream is done long before."""
+
+
+def test_lanes_are_sent_behind_what_reads_them():
+    memory = octets(3, 100_003)
+    tensor, line = torch.from_numpy(memory).cuda(), Queue()
+    lanes_now_once = queue.lanes_now([(tensor, 0, memory.size)])  # the kernel is compiled, the tables are there
+    torch.cuda._sleep(LONG)
+    ticket = line.add(tensor, 0, memory.size)
+    line.send()
+    line.settle()
+    assert [known(ticket)] == lanes_now_once == [fingerprint_reference(memory)]
+
+
+def test_what_was_noted_on_the_default_stream_is_read_there_from_a_side_stream():
+    memory = octets(4, 100_003)
+    host, tensor, line = torch.from_numpy(memory).cuda(), torch.zeros(memory.size, dtype=torch.uint8).cuda(), Queue()
+    queue.lanes_now([(host, 0, memory.size)])
+    torch.cuda._sleep(LONG)
+    tensor.copy_(host)
+    ticket = line.add(tensor, 0, memory.size)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        line.flush()
+        tensor.zero_()  # goes on after it was read
+    line.settle()
+    assert known(ticket) == fingerprint_reference(memory)
+
+
 def test_without_triton_the_values_are_the_same(monkeypatch):
     memory = octets(0, 100_003)
     tensor = torch.from_numpy(memory).cuda()

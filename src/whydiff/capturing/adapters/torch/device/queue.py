@@ -163,7 +163,7 @@ class _Line:
             if current.cuda_stream == self.stream:
                 self._launch()
             else:
-                noted_on = torch.cuda.ExternalStream(self.stream, device=self.device)
+                noted_on = stream_at(self.stream, self.device)
                 with torch.cuda.stream(noted_on):
                     self._launch()
                 current.wait_stream(noted_on)
@@ -175,7 +175,7 @@ class _Line:
     def _hold(self) -> None:
         """Memory of one stream that another one reads is held until it was read: the allocator does not know of that."""
         event = torch.cuda.Event()
-        event.record(torch.cuda.ExternalStream(self.stream, device=self.device))
+        event.record(stream_at(self.stream, self.device))
         self._reading.append((event, self.storages))
         while self._reading and self._reading[0][0].query():
             self._reading.popleft()
@@ -220,7 +220,7 @@ class _Line:
     def send(self) -> None:
         """Have the lanes that are read copied to the host, behind what reads them; nothing is waited for."""
         given, self._given = self._given, []
-        noted_on = torch.cuda.ExternalStream(self.stream, device=self.device)
+        noted_on = stream_at(self.stream, self.device)
         with torch.cuda.device(self.device), torch.cuda.stream(noted_on), torch.inference_mode(False):
             for results, tickets in given:
                 copy = torch.empty(len(tickets), 2, dtype=torch.int64, device="cpu", pin_memory=True)
@@ -243,6 +243,14 @@ class _Line:
         for results, tickets in given:
             _give(results[: len(tickets)].cpu(), tickets)
             self._spare = results
+
+
+def stream_at(handle: int, device: torch.device) -> Any:
+    """The stream of a handle. The default stream's is 0, from which `ExternalStream` makes a stream of its own.
+
+    What ran on that one waited for nothing: lanes were copied before they were read, and were zeros.
+    """
+    return torch.cuda.ExternalStream(handle, device=device) if handle else torch.cuda.default_stream(device)
 
 
 def _give(lanes: torch.Tensor, tickets: Sequence[Pending]) -> None:
