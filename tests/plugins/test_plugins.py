@@ -117,7 +117,10 @@ print(json.dumps({
     "metric": seen.outputs[0][1].value("mean_square"),
     "expected": seen.outputs[0][1].value("rel_l2"),
     "failed": [c.what for c in seen.not_compared],
-}))
+}), flush=True)
+from whydiff.cli import main
+sys.argv[1:] = ["cause", "AC001", "--color", "never"]
+main()
 """
 
 
@@ -130,21 +133,24 @@ def test_the_project_of_the_page_works(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": path, "WHYDIFF_RAISE": "1"}
     table = tmp_path / "causes.csv"
 
-    def run(*command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *command], env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    found = json.loads(run("-c", SCRIPT, str(table)))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(table)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said, page = done.stdout.split("\n", 1)
+    found = json.loads(said)
     assert found["causes"] == [["AC001", "confirmed"]]
     assert found["impostor"] == [["ST001", "confirmed"]]
     assert found["metric"] > 0 < found["expected"]
     assert found["failed"] == []
     rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))))
     assert rows == [{"code": "AC001", "name": "negated-weights", "site": "weight", "status": "confirmed"}]
-    assert "opposite sign" in run("-m", "whydiff", "cause", "AC001", "--color", "never")
+    assert "opposite sign" in page
 
 
 # --------------------------------------------------------------------------- broken ones

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -263,6 +264,26 @@ def test_a_log_says_what_no_optimizer_updates() -> None:
 
     run_watched(program, steps.append)
     assert steps[0].trained == (True, True, False, False)
+
+
+@pytest.mark.parametrize("made", ["before", "inside", "before and inside"])
+def test_models_are_found_whenever_they_were_made_and_the_collector_is_as_it_was(made: str) -> None:
+    """What the program made is looked at first; that this holds a part of what is trained must not be enough."""
+    steps: list[StepRecord] = []
+    early = nn.Linear(2, 2)
+
+    def program() -> None:
+        late = nn.Linear(2, 2)
+        used = [early] * ("before" in made) + [late] * ("inside" in made)
+        optimizer = torch.optim.SGD([p for model in used for p in model.parameters()], lr=0.1)
+        nn.functional.mse_loss(nn.Sequential(*used)(torch.ones(1, 2)), torch.zeros(1, 2)).backward()
+        optimizer.step()
+
+    hidden = gc.get_freeze_count()
+    run_watched(program, steps.append)
+    assert gc.get_freeze_count() == hidden
+    assert len(steps[0].names) == 2 * len(made.split(" and "))
+    assert all(steps[0].trained)
 
 
 def test_absorbed_updates_are_counted() -> None:
