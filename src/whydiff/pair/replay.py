@@ -83,12 +83,13 @@ def replay_together(
         for executor in executors:
             running.enter_context(executor.running())
         for call in calls:
-            for executor, found, missed in zip(executors, outputs, failed, strict=True):
-                if before is not None:
+            if before is not None:
+                for executor in executors:
                     before(executor, call)
-                if call.index == until:
-                    continue
-                why = executor.execute(call)
+            if call.index == until:
+                break
+            whys = first.execute_together(others, call) if others else [first.execute(call)]
+            for executor, found, missed, why in zip(executors, outputs, failed, whys, strict=True):
                 if why:
                     missed.append((call, why))
                 if watch is not None:
@@ -97,8 +98,6 @@ def replay_together(
                     for event in call.reads:
                         slot = Slot(number[call.index], event.site.slot)
                         found[slot] = executor.payload(executor.read(event))
-            if call.index == until:
-                break
             for executor in executors:
                 executor.release(call)
             if progress is not None and call.index % 64 == 0:

@@ -7,7 +7,7 @@ import enum
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from whydiff.errors import harmless
@@ -90,6 +90,9 @@ def encode(value: Any) -> Any:
     names, or a file name that is no UTF-8) become visible escapes.
     """
     kind: Any = type(value)
+    plain = _ENCODED.get(kind)
+    if plain is not None:
+        return plain(value)
     names = _fields(kind)
     if names is not None:
         data = {name: encode(getattr(value, name)) for name in names}
@@ -103,9 +106,9 @@ def encode(value: Any) -> Any:
     if isinstance(value, float):
         return _float(value)
     if isinstance(value, Mapping):
-        return {encode(str(key)): encode(item) for key, item in value.items()}
+        return _mapping(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [encode(item) for item in value]
+        return _sequence(value)
     if isinstance(value, Set):
         return sorted((encode(item) for item in value), key=repr)
     if hasattr(value, "tolist"):  # arrays and scalars of array libraries
@@ -122,12 +125,37 @@ def _fields(kind: Any) -> tuple[str, ...] | None:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
+def _mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
+    return {harmless(str(key)): encode(item) for key, item in value.items()}
+
+
+def _sequence(value: Iterable[Any]) -> list[Any]:
+    return [encode(item) for item in value]
+
+
 def _float(value: float) -> float | str:
+    if math.isfinite(value):
+        return float(value)
     if math.isnan(value):
         return "NaN"
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return float(value)
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+_ENCODED: dict[type, Callable[[Any], Any]] = {
+    str: harmless,
+    int: _itself,
+    bool: _itself,
+    type(None): _itself,
+    float: _float,
+    dict: _mapping,
+    list: _sequence,
+    tuple: _sequence,
+}
+"""Of the types that nearly every value has; what `encode` makes of others it finds out by what they are."""
 
 
 REGISTER = JsonReporter

@@ -46,3 +46,11 @@ def test_tensors_come_from_the_reads() -> None:
 def test_a_template_names_nothing_else(template: dict[str, Any]) -> None:
     with pytest.raises(ReplayError):
         decode(template, [torch.ones(1)])
+
+
+def test_a_template_is_decoded_before_there_are_tensors() -> None:
+    reads = [torch.ones(1), torch.zeros(1)]
+    places = [Place(0), Place(1)]
+    first, [second] = decode(encode([Place(0, ("neg",)), [Place(1)]]), places)
+    assert (first.of(reads).item(), second.of(reads)) == (-1.0, reads[1])
+    assert (first.index, first.bits, second.bits) == (0, ("neg",), ())

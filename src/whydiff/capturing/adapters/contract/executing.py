@@ -196,6 +196,13 @@ class Executor(ABC):
         """Read leaves that ``first``, a replay of the same trace one call ahead, holds; may do nothing."""
         return None
 
+    def execute_together(self, others: Sequence[Executor], call: Call) -> list[str]:
+        """`execute` a call in this replay and in others of the same trace that share its leaves; what each answers.
+
+        Every replay gives what it would give alone.
+        """
+        return [one.execute(call) for one in (self, *others)]
+
 
 class RecordedSum(ABC):
     """A recorded sum, mean, product or convolution that can be evaluated on other terms at its true shape.

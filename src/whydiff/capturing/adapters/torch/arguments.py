@@ -66,7 +66,7 @@ def decode(
 
     Args:
         template: what `encode` gave.
-        reads: the tensors that the call is given.
+        reads: the tensors that the call is given, or their places.
         generator: takes the place of a recorded one.
         place: the device to use where the run used the one of this name.
 
@@ -89,7 +89,8 @@ def decode(
             )
         return reads[content]
     if kind in _LAZY:
-        return _LAZY[kind](decode(content, reads, generator=generator, place=place))
+        viewed = decode(content, reads, generator=generator, place=place)
+        return viewed.viewed(kind[1:]) if isinstance(viewed, Place) else _LAZY[kind](viewed)
     if kind == "$generator":
         return generator
     if kind == "$device":
@@ -147,6 +148,17 @@ class Place:
 
     def __init__(self, index: int, bits: tuple[str, ...] = ()) -> None:
         self.index, self.bits = index, bits
+
+    def viewed(self, bit: str) -> Place:
+        """The place of the same tensor under one more lazy view."""
+        return Place(self.index, (*self.bits, bit))
+
+    def of(self, reads: Sequence[Any]) -> Any:
+        """The tensor, of those that the call is given."""
+        value = reads[self.index]
+        for bit in self.bits:
+            value = _LAZY[f"${bit}"](value)
+        return value
 
 
 def lazy_bits(tensor: torch.Tensor) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, inte
 from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now, set_rng_state
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.gathering import COPYING
-from whydiff.capturing.adapters.torch.held import Held, flat, laid_out, mean_distance, shared
+from whydiff.capturing.adapters.torch.held import Held, laid_out, listed, mean_distance, shared
 from whydiff.capturing.adapters.torch.held_to import check_indices, contracts
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
@@ -172,7 +172,7 @@ class Executor(Replay):
         result = func(*args, **kwargs)
         if describe(func).uninitialised and isinstance(result, torch.Tensor):
             integer_view(result).zero_()
-        return list(flat(result))
+        return listed(result)
 
     def _hold(self, func: Any, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Hold a stranger's call to the limits before it is executed; see `whydiff.capturing.limits`."""

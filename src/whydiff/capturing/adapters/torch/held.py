@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters.torch.dtypes import dtype_of, not_comparable
+from whydiff.capturing.adapters.torch.dtypes import dtype_of, not_comparable, plain
 from whydiff.errors import ReplayError
 from whydiff.records import Event, Leaf
 
@@ -80,6 +80,13 @@ def extent(shape: Sequence[int], strides: Sequence[int]) -> int:
     if 0 in shape:
         return 0
     return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+
+
+def listed(result: Any) -> list[torch.Tensor]:
+    """`flat`, at once: nearly every op gives one plain tensor or a few."""
+    if type(result) is tuple and all(type(item) is torch.Tensor and plain(item) for item in result):
+        return list(result)
+    return list(flat(result))
 
 
 def flat(result: Any) -> Iterator[torch.Tensor]:

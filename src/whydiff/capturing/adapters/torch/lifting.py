@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -22,8 +22,8 @@ from whydiff.capturing.adapters.torch.executor import Executor
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.held import Held
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
-from whydiff.capturing.adapters.torch.rounded_at_random import noise_for, rounded
-from whydiff.capturing.adapters.torch.widening import carry_out, lifted_dtype, widened
+from whydiff.capturing.adapters.torch.rounded_at_random import Wide, round_together
+from whydiff.capturing.adapters.torch.widening import Arguments, carry_out, lifted_dtype, widened
 from whydiff.errors import ReplayError
 from whydiff.records import Call, Count, Event, Lift, Trace
 
@@ -61,7 +61,7 @@ class LiftedExecutor(Executor):
         self._first: LiftedExecutor | None = None
         self._generators: dict[torch.device, torch.Generator] = {}
         self._wide: dict[torch.dtype, torch.dtype] = {}
-        self._asked: list[Any] = [None, None]
+        self._asked: list[Any] = [None, None, None]
 
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons."""
@@ -84,17 +84,24 @@ class LiftedExecutor(Executor):
 
     def execute(self, call: Call, *, recorded: bool = False) -> str:
         """Bring the replay to the state after a call; never takes recorded (narrow) values."""
-        why = super().execute(call)
-        if call.gives and not why:
-            self._note_discrete(call)
-        if why or call.kind != "compute" or call.gives:
-            return why
-        if self.lift.seed is not None:
-            self._round_stochastically(call)
-        elif self.lift.casts == "kept":
-            self._round(call)
-        self._note_discrete(call)
-        return ""
+        return self.execute_together((), call)[0]
+
+    def execute_together(self, others: Sequence[contract.Executor], call: Call) -> list[str]:
+        """As `Executor.execute_together`; what all of them round at random is rounded at once."""
+        team = [one for one in (self, *others) if isinstance(one, LiftedExecutor)]
+        whys = [super(LiftedExecutor, one).execute(call) for one in team]
+        if call.kind == "compute" and not call.gives:
+            done = [one for one, why in zip(team, whys, strict=True) if not why]
+            at_random = [one for one in done if one.lift.seed is not None]
+            if at_random:
+                round_together([one._to_be_rounded(call) for one in at_random], [one._generator for one in at_random])
+            for one in done:
+                if one.lift.casts == "kept" and one.lift.seed is None:
+                    one._round(call)
+        for one, why in zip(team, whys, strict=True):
+            if not why and (call.kind == "compute" or call.gives):
+                one._note_discrete(call)
+        return whys
 
     def give(self, call: Call, value: torch.Tensor) -> None:
         """As `Executor.give`, widened."""
@@ -121,7 +128,7 @@ class LiftedExecutor(Executor):
         if self.lift.casts == "kept" and self._facts(call).makes_floats:
             return self._as_recorded(call, wide)
         try:
-            outputs = carry_out(func, call, wide, self.lift, self.places)
+            outputs = carry_out(func, call, wide, self.lift, self._arguments_of(func, call))
         except ReplayError as error:
             self.not_lifted.setdefault(error.what, []).append(str(call.site))
             return self._as_recorded(call, wide)
@@ -176,22 +183,17 @@ class LiftedExecutor(Executor):
                 tensor = self.read(event)
                 tensor.copy_(tensor.to(dtype_of(event.spec.dtype)))
 
-    def _round_stochastically(self, call: Call) -> None:
-        """Round every floating output to its recorded dtype: up with the probability of the part cut off.
-
-        Values that the dtype holds stay as they are: noise is added to the bits that are cut off. Source: Parker,
-        *Monte Carlo Arithmetic*, UCLA CSD-970002, 1997 (random rounding). What nobody reads draws its noise and stays.
-        """
+    def _to_be_rounded(self, call: Call) -> list[Wide]:
+        """Every floating output that is wider here than it was recorded; what nobody reads draws its noise and stays."""
+        found = []
         for event, narrow in self._facts(call).floats:
             if event.storage not in self._held:
                 continue
             tensor = self.read(event)
             parts = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-            if narrow is parts.dtype:
-                continue
-            noise = noise_for(parts, narrow, self._generator(parts.device))
-            if self._last.get(event.storage) != call.index:
-                parts.copy_(rounded(parts, narrow, noise))
+            if narrow is not parts.dtype:
+                found.append(Wide(parts, narrow, self._last.get(event.storage) != call.index))
+        return found
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
@@ -200,16 +202,25 @@ class LiftedExecutor(Executor):
 
     def share_leaves(self, first: contract.Executor) -> None:
         """Read the widened leaves of a replay of the same trace that is one call ahead."""
-        self._first = first if isinstance(first, LiftedExecutor) and first.lift.dtype == self.lift.dtype else None
+        alike = isinstance(first, LiftedExecutor) and replace(first.lift, seed=self.lift.seed) == self.lift
+        self._first = first if isinstance(first, LiftedExecutor) and alike else None
         if self._first is not None:
             self._asked = self._first._asked
 
     def _facts(self, call: Call) -> _Facts:
         """Facts of the call at hand; replays that go together work them out once."""
         if self._asked[0] is not call:
-            self._asked[:] = call, _Facts.of(call)
+            self._asked[:] = call, _Facts.of(call), None
         facts: _Facts = self._asked[1]
         return facts
+
+    def _arguments_of(self, func: Any, call: Call) -> Arguments:
+        """The widened arguments of the call at hand; replays that go together work them out once."""
+        self._facts(call)
+        if self._asked[2] is None:
+            self._asked[2] = Arguments(func, call, self.lift, self.places)
+        arguments: Arguments = self._asked[2]
+        return arguments
 
     def _widest(self, dtype: torch.dtype) -> torch.dtype:
         if dtype not in self._wide:
@@ -265,7 +276,7 @@ class LiftedExecutor(Executor):
 
     def _load(self, event: Event) -> Held:
         """A leaf's whole memory, widened exactly (as it is, if it is wide already)."""
-        if self._first is not None and event.storage not in self._changed:
+        if self._first is not None and event.storage in self._leaves and event.storage not in self._changed:
             shared = self._first._held.get(event.storage)
             if shared is not None:
                 return shared

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from whydiff.capturing.adapters._live import short
-from whydiff.capturing.adapters.torch.arguments import decode
+from whydiff.capturing.adapters.torch.arguments import Place, decode
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, integer_view
 from whydiff.capturing.adapters.torch.formulas import FORMULAS, filled
-from whydiff.capturing.adapters.torch.held import flat
+from whydiff.capturing.adapters.torch.held import listed
 from whydiff.capturing.adapters.torch.operators import describe
 from whydiff.capturing.adapters.torch.places import Places
 from whydiff.errors import ReplayError, WhydiffError
@@ -37,13 +37,15 @@ def widened(tensor: torch.Tensor, lift: Lift) -> torch.Tensor:
     return tensor if tensor.dtype is wide else tensor.to(wide)
 
 
-def carry_out(func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift, places: Places) -> list[torch.Tensor]:
+def carry_out(
+    func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift, arguments: Arguments
+) -> list[torch.Tensor]:
     """An op that draws no numbers on wide reads: its kernel, else a formula, else a decomposition.
 
     On a device the formula comes first: fused attention kernels that are called by name do not refuse a dtype that
     they cannot compute (cuDNN's gives NaN for float32).
     """
-    args, kwargs = _wide_arguments(func, call, reads, lift, places)
+    args, kwargs = arguments.given(reads)
     refused: BaseException | None = None
     formula = FORMULAS.get(describe(func).op)
     on_cpu = all(read.is_cpu for read in reads)
@@ -78,21 +80,56 @@ def _decomposition(func: Any) -> Any:
 def _finished(func: Any, result: Any) -> list[torch.Tensor]:
     if describe(func).uninitialised and isinstance(result, torch.Tensor):
         integer_view(result).zero_()
-    return list(flat(result))
+    return listed(result)
 
 
-def _wide_arguments(
-    func: Any, call: Call, reads: Sequence[torch.Tensor], lift: Lift, places: Places
-) -> tuple[list[Any], dict[str, Any]]:
-    """The template's arguments with floating dtypes widened; ``half_to_float`` has nothing left to do."""
-    args = [_widen_dtypes(decode(item, reads, place=places.of), lift) for item in call.arguments[0]]
-    kwargs = {n: _widen_dtypes(decode(item, reads, place=places.of), lift) for n, item in call.arguments[1].items()}
-    position = _half_to_float(func)
-    if 0 <= position < len(args):
-        args[position] = False
-    elif "half_to_float" in kwargs:
-        kwargs["half_to_float"] = False
-    return args, kwargs
+class Arguments:
+    """A call's template with floating dtypes widened, worked out once and filled with any replay's reads.
+
+    ``half_to_float`` has nothing left to do.
+
+    Args:
+        func: the op.
+        call: whose arguments.
+        lift: how wide.
+        places: devices of the replay.
+
+    Raises:
+        ReplayError: an argument was not recorded in a form that can be given again.
+    """
+
+    __slots__ = ("_args", "_deep", "_kwargs", "_reads")
+
+    def __init__(self, func: Any, call: Call, lift: Lift, places: Places) -> None:
+        reads = [Place(index) for index in range(len(call.reads))]
+        self._args = [_widen_dtypes(decode(item, reads, place=places.of), lift) for item in call.arguments[0]]
+        self._kwargs = {
+            n: _widen_dtypes(decode(item, reads, place=places.of), lift) for n, item in call.arguments[1].items()
+        }
+        position = _half_to_float(func)
+        if 0 <= position < len(self._args):
+            self._args[position] = False
+        elif "half_to_float" in self._kwargs:
+            self._kwargs["half_to_float"] = False
+        self._reads = [(at, item) for at, item in enumerate(self._args) if isinstance(item, Place)]
+        self._deep = [at for at, item in enumerate(self._args) if isinstance(item, list)]
+
+    def given(self, reads: Sequence[torch.Tensor]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments with these (wide) tensors in their places; lists and mappings are new ones."""
+        args = self._args.copy()
+        for at, read in self._reads:
+            args[at] = read.of(reads)
+        for at in self._deep:
+            args[at] = _filled(args[at], reads)
+        return args, {name: _filled(item, reads) for name, item in self._kwargs.items()}
+
+
+def _filled(value: Any, reads: Sequence[torch.Tensor]) -> Any:
+    if isinstance(value, Place):
+        return value.of(reads)
+    if isinstance(value, list):
+        return [_filled(item, reads) for item in value]
+    return {key: _filled(item, reads) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 @functools.cache
