@@ -68,7 +68,8 @@ class WhydiffError(Exception):
     def __init__(
         self, what: str, *, where: str = "", actual: str = "", expected: str = "", next_step: str = ""
     ) -> None:
-        what, where, actual, expected, next_step = map(harmless, (what, where, actual, expected, next_step))
+        given = (what, where, actual, expected, next_step)
+        what, where, actual, expected, next_step = (harmless(str(text)) for text in given)
         self.what, self.where, self.actual = what, where, actual
         self.expected, self.next_step = expected, next_step
         labelled = (("where", where), ("actual", actual), ("expected", expected), ("next", next_step))

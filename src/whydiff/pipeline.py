@@ -46,6 +46,7 @@ from whydiff.pair.align import align
 from whydiff.pair.axes import axes_of
 from whydiff.pair.scripts import with_ends
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Picture, Side, Trace, Verdict
+from whydiff.takes import instance, takes
 
 _Side = Run | DiskTrace | RankedTrace
 _Sides = tuple[_Side, ...]
@@ -85,6 +86,7 @@ class Options:
         return {"level": self.level, "rename": self.rename, "rows": self.rows}
 
 
+@takes(options=instance(Options))
 def compare(reference: Any, candidate: Any, *args: Any, options: Options | None = None, **kwargs: Any) -> Diagnosis:
     """Say where and why two runs of the same model differ, and whether it matters.
 

@@ -19,6 +19,7 @@ from whydiff.capturing.store import TraceWriter
 from whydiff.errors import UsageError, WhydiffError, one_line
 from whydiff.numbers.kernels import threads
 from whydiff.records import Hole
+from whydiff.takes import COUNT, NAMES, PATH, TEXT, Kind, check, takes
 
 MAX_BYTES = 8 * 2**30
 """Full tensors of one capture on disk, unless another budget is given."""
@@ -29,6 +30,7 @@ SHARD_BYTES = 32 * 2**20
 """Full tensors that a capture holds in memory until they are written."""
 
 
+@takes(path=PATH, payloads=NAMES, level=TEXT, framework=TEXT, max_bytes=COUNT)
 @contextmanager
 def capture(
     path: str | os.PathLike[str],
@@ -70,7 +72,9 @@ def capture(
     from whydiff.capturing.store.remote import is_url, send
 
     adapter: Recorded = registry.get("adapters", framework)
-    _refuse(options, () if level == STEP else sorted(adapter.options), level)
+    _refuse(options, {} if level == STEP else adapter.options, level)
+    if level != STEP:  # whatever it does not take is refused before there is a folder
+        adapter.session(level=level, payloads=payloads, **options)
     rank = adapter.rank()
     if is_url(path):
         with tempfile.TemporaryDirectory(prefix="whydiff-remote-") as folder:
@@ -119,15 +123,17 @@ def capture(
         _close(writer, session)
 
 
-def _refuse(options: Mapping[str, Any], further: Sequence[str], level: str) -> None:
+def _refuse(options: Mapping[str, Any], further: Mapping[str, Kind], level: str) -> None:
     unknown = [name for name in options if name not in further]
     if unknown:
         raise UsageError(
             f"A capture at level {level} has no such option.",
             actual=", ".join(unknown),
-            expected=", ".join((*_OPTIONS, *further)),
+            expected=", ".join((*_OPTIONS, *sorted(further))),
             next_step="correct the name, or leave it out",
         )
+    for name, value in options.items():
+        check(value, further[name], name, "capture")
 
 
 @contextmanager

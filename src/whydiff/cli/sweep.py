@@ -59,7 +59,6 @@ def sweep(
     """
     from whydiff.capturing import targets
     from whydiff.errors import UsageError
-    from whydiff.report.base import check_file
     from whydiff.studies.sweep import study as studies
     from whydiff.studies.sweep.program import Program
 
@@ -67,8 +66,6 @@ def sweep(
         raise UsageError(
             "There is no such axis.", where="--against", actual=against or "", expected="batch, length or layout"
         )
-    if resume is not None:
-        check_file(resume)
     found = studies.sweep(
         Program(functools.partial(targets.with_inputs, target), target),
         batch=batch,

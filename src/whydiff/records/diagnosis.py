@@ -10,6 +10,7 @@ from whydiff.records.environment import Environment, ObserverCheck
 from whydiff.records.finding import Alignment, Cause, Comparison, Count, Growth, Measurement, Origin, Verdict
 from whydiff.records.shown import OpRow, Picture
 from whydiff.records.trace import SCHEMA_VERSION, Trace
+from whydiff.takes import PATH, takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class Diagnosis:
         """Print the terminal report; options go to the terminal reporter's constructor."""
         registry.get("reporters", "terminal")(**options).print(self)
 
+    @takes("Diagnosis.save", path=PATH)
     def save(self, path: str) -> None:
         """Write the report that belongs to the path's suffix (``.json``, ``.md``, ``.html`` …).
 

@@ -19,12 +19,14 @@ from whydiff.report.answer import LABEL, WIDTH, folded, short_code
 from whydiff.report.base import Reporter
 from whydiff.report.blocks import Bar, Block, Cell, Chart, Code, Table, Text, View
 from whydiff.report.words import bar, tone
+from whydiff.takes import HOW_MUCH, NUMBER, one_of, takes
 
 Color = Literal["always", "auto", "never"]
 
+COLOR = one_of("always", "auto", "never")
 _UNLIMITED = 10_000
 _BAR_CELLS = 20
-_MORE = "more    -v shows everything; --save report.html keeps it in one file to send"
+MORE = "more    -v shows everything; --save report.html keeps it in one file to send"
 _TONES = {"": "", "good": "green", "bad": "bold red", "dim": "dim"}
 _VERDICTS = {"good": "bold green", "mild": "bold yellow", "bad": "bold red"}
 _ASCII = str.maketrans(
@@ -45,6 +47,7 @@ class TerminalReporter(Reporter):
 
     suffixes = (".txt",)
 
+    @takes("Diagnosis.print", color=COLOR, width=NUMBER, verbose=HOW_MUCH)
     def __init__(
         self, color: Color = "auto", width: int | None = None, verbose: int = 0, console: Console | None = None
     ) -> None:
@@ -64,7 +67,7 @@ class TerminalReporter(Reporter):
 
     def _view(self, diagnosis: Diagnosis, verbose: int) -> View:
         view = build(diagnosis, verbose=verbose > 1)
-        return view if verbose else replace(view, sections=(), more=_MORE)
+        return view if verbose else replace(view, sections=(), more=MORE)
 
 
 def write(view: View, console: Console) -> None:

@@ -15,6 +15,7 @@ from whydiff.numbers.tolerance import unit_roundoff
 from whydiff.records import Payload
 from whydiff.report.blocks import Lines, Section, Table, Text
 from whydiff.studies.base import Study
+from whydiff.takes import FUNCTIONS, NUMBER, NUMBERS, SERIES, TEXTS, takes
 
 SCALES = tuple(2.0 ** (power / 2) for power in range(21))
 """Input scales tried by default: 1 to 1024 in steps of the square root of two."""
@@ -103,6 +104,7 @@ class FormulaStudy(Study):
         )
 
 
+@takes(formulas=FUNCTIONS, inputs=SERIES, dtypes=TEXTS, devices=TEXTS, scales=NUMBERS, repeats=NUMBER)
 def compare_formulas(
     formulas: Mapping[str, Callable[..., Any]] | Sequence[Callable[..., Any]],
     inputs: Sequence[Any],

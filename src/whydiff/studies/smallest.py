@@ -12,6 +12,7 @@ from whydiff.capturing.adapters import Graph, for_target
 from whydiff.errors import UsageError
 from whydiff.explain.ladder import apart, numbers
 from whydiff.numbers.tolerance import LADDER_SECONDS, LADDER_SHARE
+from whydiff.takes import PATH, SECONDS, takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class SmallestGraph:
         return f"{self.path}: {self.ops} of {self.of} ops, {self.apart:.1e} of its size apart{end}"
 
 
+@takes(folder=PATH, seconds=SECONDS)
 def smallest_graph(
     program: Callable[..., Any], *args: Any, folder: str | Path, seconds: float = LADDER_SECONDS, **kwargs: Any
 ) -> SmallestGraph:

@@ -35,6 +35,7 @@ from whydiff.capturing.store.remote import fetch, is_url
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
 from whydiff.errors import TraceError, TraceFormatError, one_line
 from whydiff.records import Call, Environment, Hole, Leaf, ObserverCheck, Output, Payload
+from whydiff.takes import PATH, instance, takes
 
 
 class DiskTrace:
@@ -272,6 +273,7 @@ class DiskTrace:
         self._verified.add(key)
 
 
+@takes("open", path=PATH, limits=instance(Limits))
 def open_trace(path: str | os.PathLike[str], *, trust: bool = False, limits: Limits | None = None) -> DiskTrace:
     """Open a trace directory, or one at an fsspec URL (copied to a temporary folder); runs no code from it.
 

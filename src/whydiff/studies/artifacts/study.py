@@ -24,11 +24,13 @@ from whydiff.studies.artifacts.report import ArtifactComparison
 from whydiff.studies.artifacts.rows import by_id
 from whydiff.studies.artifacts.sources import Stored
 from whydiff.studies.artifacts.trees import FilePair, Tree, paired, size, walk
+from whydiff.takes import BOUNDS_OF, PATH, takes
 
 Progress = Callable[[str, int, int], None]
 _ORDER: tuple[Status, ...] = ("identical", "within tolerance", "not compared", "differs")
 
 
+@takes(reference=PATH, candidate=PATH, tolerances=BOUNDS_OF)
 def compare_artifacts(
     reference: str | os.PathLike[str],
     candidate: str | os.PathLike[str],

@@ -29,6 +29,7 @@ from whydiff.studies.decoding.ways import (
     split,
     takes_cache,
 )
+from whydiff.takes import COUNT, WAYS, takes
 
 ONE_PASS = "one pass"
 _RIGHT = (Verdict.IDENTICAL, Verdict.ROUNDING)
@@ -50,6 +51,7 @@ class _Side:
     lifted: Lifted
 
 
+@takes(chunk=COUNT, prompt=COUNT, ways=WAYS)
 def compare_decoding(
     model: Any,
     inputs: Given,

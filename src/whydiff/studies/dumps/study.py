@@ -16,11 +16,13 @@ from whydiff.studies.dumps.records import Dump, Entry, Place, Start, Status
 from whydiff.studies.dumps.report import DumpComparison
 from whydiff.studies.dumps.tokens import Paired, by_context
 from whydiff.studies.dumps.values import place_of
+from whydiff.takes import PATH, takes
 
 Progress = Callable[[str, int, int], None]
 _ORDER: tuple[Status, ...] = ("identical", "same summary", "within tolerance", "not compared", "differs")
 
 
+@takes(reference=PATH, candidate=PATH)
 def compare_dumps(
     reference: str | os.PathLike[str], candidate: str | os.PathLike[str], *, progress: Progress | None = None
 ) -> DumpComparison:

@@ -12,6 +12,7 @@ from whydiff.studies.logprobs.passes import examine
 from whydiff.studies.logprobs.report import LogprobComparison
 from whydiff.studies.logprobs.results import Noise, Result
 from whydiff.studies.logprobs.statistics import statistics
+from whydiff.takes import BOUNDS, COLUMNS, TEXT_TO_TEXT, takes
 
 Progress = Callable[[str, int, int], None]
 CLIP = (0.8, 1.2)
@@ -24,6 +25,7 @@ _LEVELS = {
 }
 
 
+@takes(engine=COLUMNS, trainer=COLUMNS, fields=TEXT_TO_TEXT, trainer_fields=TEXT_TO_TEXT, clip=BOUNDS)
 def compare_logprobs(
     engine: Side,
     trainer: Side,

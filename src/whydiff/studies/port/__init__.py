@@ -40,11 +40,13 @@ from whydiff.studies.port.naming import Named, causes_of, explain
 from whydiff.studies.port.points import find_points
 from whydiff.studies.port.quantised import quantised
 from whydiff.studies.port.weights import Weight, match_weights, told_inputs, widened
+from whydiff.takes import SERIES, takes
 
 IMPACT = ("max_abs", "mean_abs", "rel_l2", "different")
 """Metrics of what is returned that are shown as the impact."""
 
 
+@takes(reference_args=SERIES, candidate_args=SERIES)
 def check_port(
     reference: Callable[..., Any] | str | os.PathLike[str],
     candidate: Callable[..., Any] | str | os.PathLike[str],

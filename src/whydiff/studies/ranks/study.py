@@ -14,8 +14,10 @@ from whydiff.records import Verdict
 from whydiff.studies.ranks.meetings import last, mismatches
 from whydiff.studies.ranks.replicas import Replicas, logged, replicas
 from whydiff.studies.ranks.report import RanksReport
+from whydiff.takes import PATH, takes
 
 
+@takes(path=PATH)
 def check_ranks(path: str | os.PathLike[str]) -> RanksReport:
     """Do the ranks of one run call the same collectives, and do replicas stay equal?
 

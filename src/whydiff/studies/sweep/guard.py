@@ -17,12 +17,14 @@ from whydiff.studies.sweep.findings import Size
 from whydiff.studies.sweep.program import arguments, mapped, rows_of, sizes
 from whydiff.studies.sweep.report import Sweep
 from whydiff.studies.sweep.study import Sizes, sweep
+from whydiff.takes import NUMBER, SIZES, TEXTS, WHOLES, Kind, takes
 
 ROWS = 64
 """Rows of a piece where none are asked for: of 4 to 128, the cheapest that was bit-equal on MiniLM."""
 _REMEDY = "fixed-row-chunks"
 
 
+@takes(ops=Kind("names of ops, or a Sweep", lambda ops: isinstance(ops, Sweep) or TEXTS.fits(ops)), rows=NUMBER)
 def batch_invariant(
     model: Any = None, *, ops: Sequence[str] | Sweep | None = None, rows: int = ROWS
 ) -> AbstractContextManager[Any]:
@@ -50,6 +52,7 @@ def batch_invariant(
 def _anything() -> None: ...
 
 
+@takes(sizes=SIZES, rows=WHOLES)
 def assert_batch_invariant(
     model: Any, batch: Any, *, sizes: Sizes | None = None, rows: Iterable[int] | None = None
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from whydiff.errors import UsageError
 from whydiff.studies.sweep.findings import Size
+from whydiff.takes import described
 
 Loader = Callable[[], tuple[Any, Any]]
 
@@ -90,6 +91,14 @@ def cut(inputs: Any, size: Size) -> Any:
             actual=f"length {positions or 'none'}",
             expected=str(size.length),
             next_step="give inputs at the largest length, or a function inputs(batch, length)",
+        )
+
+    if size.batch and not rows:
+        raise UsageError(
+            "There is nothing to cut rows from.",
+            where="inputs",
+            actual=described(inputs),
+            expected="arrays at the largest batch, or a function inputs(batch)",
         )
 
     def one(value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from whydiff.capturing.adapters import Progress, for_target
 from whydiff.errors import Interrupted, UsageError
 from whydiff.records import Environment, Verdict
+from whydiff.report.base import check_file
 from whydiff.studies.sweep.findings import Axis, Cell, Judged, Size
 from whydiff.studies.sweep.grouping import classes, representatives
 from whydiff.studies.sweep.naming import name_causes
@@ -23,6 +24,7 @@ from whydiff.studies.sweep.program import Given, Program, arguments, rows_of, si
 from whydiff.studies.sweep.remedies import try_remedies
 from whydiff.studies.sweep.report import Sweep
 from whydiff.studies.sweep.stored import Stored
+from whydiff.takes import COUNT, NAMES, NUMBER, PATH, SIZES, one_of, takes
 
 MOST_JUDGED = 6
 """Representatives that the scaling test judges (each costs about twelve runs)."""
@@ -30,6 +32,15 @@ MOST_JUDGED = 6
 Sizes = str | int | Sequence[int]
 
 
+@takes(
+    batch=SIZES,
+    length=SIZES,
+    layout=NAMES,
+    against=one_of("batch", "length", "layout"),
+    row=COUNT,
+    workers=NUMBER,
+    resume=PATH,
+)
 def sweep(
     target: Any,
     inputs: Any = None,
@@ -82,6 +93,8 @@ def sweep(
     """
     program = target if isinstance(target, Program) else Program(Given(target, inputs), uuid.uuid4().hex)
     axis, plan = planned(batch, length, layout, against)
+    if resume is not None:
+        check_file(os.fspath(resume))
     if row and not any(size.batch > row for size, _ in plan):
         raise UsageError("No batch has this row.", where="row", actual=str(row))
     adapter, environment = _environment(program, plan[0][1])

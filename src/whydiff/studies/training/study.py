@@ -28,6 +28,7 @@ from whydiff.studies.training.parting import (
 )
 from whydiff.studies.training.programs import Program, side
 from whydiff.studies.training.report import TrainingReport
+from whydiff.takes import instance, takes
 
 _REACH = 6
 """Steps that are explained together, from equal states on, where rounding comes first and a jump later."""
@@ -53,6 +54,7 @@ class TrainingOptions:
     progress: Progress | None = None
 
 
+@takes(options=instance(TrainingOptions))
 def compare_training(reference: Any, candidate: Any, options: TrainingOptions | None = None) -> TrainingReport:
     """Say at which step two training runs part, why, and whether rounding alone would have parted them too.
 

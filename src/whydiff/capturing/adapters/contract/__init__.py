@@ -27,6 +27,7 @@ from whydiff.numbers.ranges.audit import Audit
 from whydiff.numbers.windows import Window
 from whydiff.records import Call, Environment, Lift, Payload, Trace
 from whydiff.records.trace import GRAPH
+from whydiff.takes import Kind
 
 Progress = Callable[[str, int, int], None]
 Place = tuple[int | None, str]
@@ -42,7 +43,7 @@ class Recorded:
     Attributes:
         remedies: names that `remedy` carries out.
         changes_calls: whether `executor` takes ``changes``.
-        options: of `session`, beyond those of `whydiff.capture`.
+        options: of `session`, beyond those of `whydiff.capture`: name → what it takes.
         operators: part → names of the operators that play it, as in sites.
         arguments: operator → meaning (``"left"``, ``"eps"``, ``"axis"`` …) → where it takes that.
     """
@@ -52,7 +53,7 @@ class Recorded:
     operators: Mapping[Role, tuple[str, ...]] = {}
     arguments: Mapping[str, Mapping[str, Place]] = {}
     changes_calls = False
-    options: frozenset[str] = frozenset()
+    options: Mapping[str, Kind] = {}
 
     def __init__(self, name: str = "") -> None:
         self.name = name or self.name

@@ -41,6 +41,9 @@ from whydiff.numbers.pools import Pooling
 from whydiff.numbers.ranges.audit import Audit
 from whydiff.numbers.windows import Window
 from whydiff.records import Call, Environment, Lift, Payload, Trace
+from whydiff.takes import pairs
+
+_OPTIONS = {"roots": pairs(torch.nn.Module, "module"), "tensors": pairs(torch.Tensor, "tensor")}
 
 
 class TorchAdapter(Adapter):
@@ -49,7 +52,7 @@ class TorchAdapter(Adapter):
     name = "torch"
     remedies = frozenset(REMEDIES)
     changes_calls = True
-    options = frozenset({"roots", "tensors"})
+    options = _OPTIONS
     operators = NAMES
     arguments = PLACES
 
