@@ -277,7 +277,7 @@ def test_training_with_loss_scaling_overflows_at_the_steps_that_the_scaler_skips
         site for site in report.audit.sites if site.site.phase == "backward" and site.range.dtype == "float16"
     )
     assert [step for step, _ in growing.growth] == list(range(30))
-    report.print(color="never")
+    report.print(color="never", verbose=1)
     out = capsys.readouterr().out
     assert "Growth over steps" in out
     assert any(mark in out for mark in "▂▃▄▅▆▇")

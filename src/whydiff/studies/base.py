@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from whydiff.report import html, json, markdown, notebook, terminal
 from whydiff.report.base import write_file
 from whydiff.report.blocks import Lines, Section, View
 from whydiff.report.words import plain
+from whydiff.takes import HOW_MUCH, NUMBER, PATH, takes
 
 SUFFIXES = (".html", ".json", ".md", ".txt")
 """Kinds of file that a study can be saved as."""
@@ -75,10 +77,14 @@ class Study(abc.ABC):
         """What a notebook shows."""
         return notebook.write(self.view())
 
-    def print(self, *, color: terminal.Color = "auto", width: int | None = None, verbose: bool = False) -> None:
-        """Print the report; options as those of `whydiff.report.terminal.TerminalReporter`."""
-        terminal.write(self.view(verbose), terminal.make_console(color, width))
+    @takes("Diagnosis.print", color=terminal.COLOR, width=NUMBER, verbose=HOW_MUCH)
+    def print(self, *, color: terminal.Color = "auto", width: int | None = None, verbose: int = 0) -> None:
+        """Print the answer; options as those of `whydiff.report.terminal.TerminalReporter`."""
+        view = self.view(verbose > 1)
+        shown = view if verbose or not view.sections else replace(view, sections=(), more=terminal.MORE)
+        terminal.write(shown, terminal.make_console(color, width))
 
+    @takes("Diagnosis.save", path=PATH)
     def save(self, path: str) -> None:
         """Write the report: ``.html``, ``.json``, ``.md`` or ``.txt``.
 

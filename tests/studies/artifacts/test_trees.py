@@ -321,7 +321,7 @@ def test_a_link_to_a_folder_is_counted_and_not_followed(trees: Trees) -> None:
 def test_the_command_separates_integers_from_floats_and_exits_with_one(trees: Trees, tmp_path: Path) -> None:
     write_each(trees, lambda tree, n: np.save(tree / "ids.npy", np.arange(4) * (n + 1)))
     write_each(trees, lambda tree, n: np.save(tree / "emb.npy", np.arange(4.0) * (n + 1)))
-    result = CliRunner().invoke(app, ["artifacts", *map(str, trees), "-s", str(tmp_path / "r.json")])
+    result = CliRunner().invoke(app, ["artifacts", *map(str, trees), "-v", "-s", str(tmp_path / "r.json")])
     assert result.exit_code == 1, result.output
     integers, floats = result.stdout.index("Integers, values and bytes (1)"), result.stdout.index("Floats (1)")
     assert integers < result.stdout.index("ids.npy", integers) < floats < result.stdout.index("emb.npy", floats)

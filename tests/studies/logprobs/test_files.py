@@ -61,7 +61,7 @@ def test_a_field_may_be_given_for_one_side(tmp_path: Path) -> None:
     a = lines(tmp_path / "a.jsonl", *({"n": n, "t": [n], "x": [-1.0 - n]} for n in range(3)))
     b = lines(tmp_path / "b.jsonl", *({"id": n, "token_ids": [n], "logprobs": [-1.0 - n]} for n in (2, 0, 1)))
     given = ["--field", "engine:id=n", "--field", "engine:tokens=t", "--field", "engine:logprobs=x"]
-    done = CliRunner().invoke(app, ["logprobs", str(a), str(b), *given])
+    done = CliRunner().invoke(app, ["logprobs", str(a), str(b), *given, "-v"])
     assert "IDENTICAL: no bit differs" in done.stdout
     assert "id = n, tokens = t, logprobs = x" in done.stdout
     assert done.exit_code == 0

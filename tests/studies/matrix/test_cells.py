@@ -90,7 +90,7 @@ def test_a_second_run_resumes_and_the_command_says_the_same(matrix: Matrix, fold
     assert next(iter(data)) == "schema_version"
     assert [cell["resumed"] for cell in data["cells"]] == [True, True, True]
     assert [p["verdict"] for p in data["pairings"]] == ["rounding", "rounding"]
-    allowed = CliRunner().invoke(app, [*words[:-1], "--allow", "rounding"])
+    allowed = CliRunner().invoke(app, [*words[:-1], "--allow", "rounding", "-v"])
     assert allowed.exit_code == 0, allowed.output
     assert "EN004" in allowed.stdout and "ATEN_CPU_CAPABILITY as it is → default" in allowed.stdout
     assert allowed.stdout.index("What differs between the environments") < allowed.stdout.index("Pairs")

@@ -24,7 +24,8 @@ def name_causes(study: Sweep, tried: Sequence[Tried]) -> tuple[Cause, ...]:
     remedy = Remedy("Accept it; nothing that was tried makes the sizes agree.", accepts=True)
     if working:
         best = working[0]
-        text = f"{best.name} makes all {best.tried} sizes tried agree bit for bit at {best.cost:.2f} times the time"
+        sizes = f"all {best.tried} sizes" if best.tried > 1 else "the size"
+        text = f"{best.name} makes {sizes} tried agree bit for bit at {best.cost:.2f} times the time"
         remedy = Remedy(f"{text} ({best.at}).", best.code, carried_out=True)
     elif not tried:
         remedy = Remedy("Accept it, or try the remedies (remedies=True).")

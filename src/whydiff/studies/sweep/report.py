@@ -136,7 +136,7 @@ def _where(study: Sweep) -> str:
             sites = f" ({one.sites} places)" if one.sites > 1 else ""
             alike.setdefault(f"{study.axis} {sizes}{at}", []).append(f"{place(one.what)}{sites}")
     said = [f"{listed(ops, 3)} – equal bits only within {sizes}" for sizes, ops in alike.items()]
-    return "; ".join(said[:2]) + (f"; and {len(said) - 2} more (below)" if len(said) > 2 else "") or "nowhere"
+    return "; ".join(said[:2]) + (f"; and {len(said) - 2} more (-v)" if len(said) > 2 else "") or "nowhere"
 
 
 def _effect(study: Sweep) -> str:
@@ -147,7 +147,11 @@ def _effect(study: Sweep) -> str:
     largest = [m.get("max_abs") or 0.0 for cell in changed for m in cell.outputs.values()]
     most = f", at most by {short(max(largest))}" if any(largest) else ""
     flips, asked = sum(cell.flips for cell in changed), sum(cell.positions for cell in changed)
-    flip = f"; {flips} of {asked} first choices flip" if flips else "; no first choice flips"
+    flip = (
+        f"; in {flips} of {count(asked, 'row')} another number is the largest"
+        if flips
+        else "; the largest of each row stays"
+    )
     choices = flip if asked else ""
     return f"the outputs change at {len(changed)} of {count(len(compared), 'size')}{most}{choices}"
 
@@ -163,15 +167,16 @@ def _proof(study: Sweep) -> str:
         )
     first, rest = working[0], len(working) - 1
     more = f"; {count(rest, 'other remedy does', 'other remedies do')} too" if rest else ""
-    return f"with {first.name} the outputs agree bit for bit at all {count(first.tried, 'size')} tried{more}"
+    sizes = f"all {first.tried} sizes" if first.tried > 1 else "the size"
+    return f"with {first.name} the outputs agree bit for bit at {sizes} tried{more}"
 
 
 def _do(study: Sweep) -> str:
     if study.verdict is Verdict.IDENTICAL:
         return "nothing to do"
     if study.verdict is Verdict.SEMANTIC:
-        return "find what mixes the rows or reads beyond the counterpart: the ops above"
-    return "see the notes"
+        return "find what mixes the rows or reads beyond the counterpart: the ops that are named"
+    return "-v says what is missing"
 
 
 def _classes(study: Sweep) -> tuple[Block, ...]:
