@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 
 from whydiff.records import Diagnosis
-from whydiff.report.answer import WIDTH, answer
+from whydiff.report.answer import WIDTH, answer, leading, short_code
 
 JARGON = re.compile(
     r"\b(D32|D64|slope|lifted|resynchron\w*|inert|unpaired|origins?|anchor\w*|oracle|propagated|fingerprints?|(?<!--)payloads?"
     r"|intervention|leaf|leaves|[a-z]+#\d+|substitute|restore-state|set-scalar|put-back|mean_abs|rel_l2|scaling test)\b"
 )
 """Words of those who know whydiff; they stand behind -v and on the explanation pages."""
+SHORT = 3
+"""Lines of code that stand in the answer."""
 LINES = 10
 """Most lines of the five sentences together, code aside."""
 
@@ -23,8 +25,17 @@ def faults(diagnosis: Diagnosis) -> list[str]:
     said = [f"jargon: {word}" for word in JARGON.findall(text)]
     said += [f"too wide: {line}" for line in text.splitlines() if len(line) > WIDTH]
     said += [f"empty: {label}" for label, sentence in found.lines() if not sentence]
+    cause = leading(diagnosis)
+    code = cause.remedy.code.splitlines() if cause is not None and cause.remedy is not None else []
+    if found.code and len(code) <= SHORT and not short_code(found.code):
+        said.append(f"the fix's code is too wide: {found.code}")
     if "because" in text and any(cause.status == "located" for cause in diagnosis.causes):
         said.append("a place is given as a reason")
     if sum(1 + len(sentence) // 72 for _, sentence in found.lines()[:5]) > LINES:
         said.append(f"more than {LINES} lines: {text}")
     return said
+
+
+def is_cut_short(diagnosis: Diagnosis) -> bool:
+    """Whether the fix ends in the middle, because it is longer than the answer has room for."""
+    return " … (" in answer(diagnosis).fix or answer(diagnosis).fix.endswith(" …")

@@ -31,7 +31,7 @@ proof   undone in the candidate: mean difference 0.076 → 0
 fix     Load the weights in bf16 instead of casting the whole model afterwards
         (untried)
         model = AutoModelForCausalLM.from_pretrained(path, dtype="bfloat16")
-also    2 other suspects ruled out; 1 kind of things not compared
+also    2 other suspects ruled out; 1 kind of value not compared
 """,
     "two causes": """\
 SEMANTIC, proven: other epsilon (SE003)
@@ -41,7 +41,7 @@ effect  96480 of 147456 elements differ; 33.3 % of the top-1 tokens flip
 proof   undone in the candidate: mean difference 0.01 → 1.0e-07
 fix     Use the reference's epsilon (untried)
         model.norm.eps = 1e-5
-also    a difference is left after correcting each place; 1 kind of things not
+also    a difference is left after correcting each place; 1 kind of value not
         compared
 """,
     "inconclusive": """\
@@ -50,7 +50,7 @@ where   model.rotary_emb: cos – the only place where a difference starts
 effect  96480 of 147456 elements differ
 proof   no experiment decided
 fix     whydiff capture --payloads all -o new.trace -- python SCRIPT.py
-also    1 kind of things not compared
+also    1 kind of value not compared
 """,
     "incomparable": """\
 INCOMPARABLE: the compared values are not counterparts of each other
@@ -60,7 +60,7 @@ proof   no experiment decided
 fix     run the same program on the same inputs on both sides, then compare
         again
 also    40 extra ops in the reference; 4 extra ops in the candidate; 1 kind of
-        things not compared
+        value not compared
 """,
     "nondeterministic": """\
 NONDETERMINISTIC: a run gives other numbers when it is repeated
@@ -68,7 +68,7 @@ where   model.rotary_emb: cos – the only place where a difference starts
 effect  96480 of 147456 elements differ; 33.3 % of the top-1 tokens flip
 proof   the candidate ran twice and differed
 fix     seed both sides and use deterministic kernels, then compare again
-also    looking at the candidate changed its numbers; 1 kind of things not
+also    looking at the candidate changed its numbers; 1 kind of value not
         compared
 """,
 }
@@ -234,6 +234,16 @@ def test_what_happens_to_tokens_and_to_numbers_that_are_none() -> None:
     assert answer(replace(PRECISION, impact=impact)).effect == (
         "64.0 % of the logits change, at most by 0.56; no top-1 token flips; KL 0.0012"
     )
+    rows = {0.0: "the largest of each row stays", 1.0: "in every row another number is the largest"}
+    for share, words in {**rows, 0.25: "in 25.0 % of the rows another number is the largest"}.items():
+        flips = (
+            *impact[:2],
+            Measurement("rel_l2", 0.003, "output"),
+            Measurement("top1_flips", share, "rows"),
+            impact[3],
+        )
+        said = answer(replace(PRECISION, impact=flips)).effect  # rows of numbers: no token, no choice, no KL
+        assert said == f"64.0 % of the numbers change, at most by 0.56 (0.3 % of their size); {words}"
     parts = (Measurement("parts_at", 7.0, "output, of 32"),)
     nan = Comparison("differs", "", (Measurement("nan_mismatch", 0.5, "elements"),))
     said = answer(replace(PRECISION, impact=parts, outputs=(("output", nan),))).effect

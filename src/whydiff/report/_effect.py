@@ -103,16 +103,21 @@ def _most(largest: float | None, size: str) -> str:
 
 
 def _noun(found: dict[str, Measurement], slot: str) -> str:
-    flips = found.get("top1_flips")
-    if flips is not None:
-        return "logits" if flips.per == "positions" else "numbers"
+    if "top1_flips" in found:
+        return "logits" if _tokens(found) else "numbers"
     name = plain(slot.partition("@")[0].removeprefix("output").lstrip("."))
     return f"numbers of {name}" if name and not name.isdigit() else "numbers"
 
 
+def _tokens(found: dict[str, Measurement]) -> bool:
+    """Whether an output holds a model's scores of tokens; else its rows may be scores of something."""
+    flips = found.get("top1_flips")
+    return flips is not None and flips.per == "positions"
+
+
 def _relative(found: dict[str, Measurement]) -> str:
     relative = found.get("rel_l2")
-    if relative is None or not math.isfinite(relative.value) or "top1_flips" in found:
+    if relative is None or not math.isfinite(relative.value) or _tokens(found):
         return ""
     if relative.value >= 1:
         return f" ({short(relative.value)} times their size)"
@@ -132,14 +137,22 @@ def _choices(found: dict[str, Measurement]) -> Iterator[str]:
         yield f"the tokens part at position {int(parts.value)}{plain(parts.per.partition(',')[2])}"
     flips = found.get("top1_flips")
     if flips is not None:
-        tokens = flips.per == "positions"
-        what = "top-1 token" if tokens else "first choice"
+        if not _tokens(found):  # of numbers that need not be scores, the words of scores say too much
+            yield _largest(flips.value)
+            return
         first = found.get("first_flip")
         at = f", first at position {int(first.value)}" if first is not None and first.value >= 0 else ""
         if flips.value == 1:
-            yield f"every {what} flips"
+            yield "every top-1 token flips"
         else:
-            yield f"{percent(flips.value)} of the {what}s flip{at}" if flips.value else f"no {what} flips"
+            yield f"{percent(flips.value)} of the top-1 tokens flip{at}" if flips.value else "no top-1 token flips"
     divergence = found.get("kl_mean")
     if divergence is not None and math.isfinite(divergence.value):
         yield "KL < 1e-06" if divergence.value < _SEEN else f"KL {short(divergence.value)}"
+
+
+def _largest(flips: float) -> str:
+    """Of rows that may be scores: in how many another number is the largest."""
+    if flips in (0, 1):
+        return "in every row another number is the largest" if flips else "the largest of each row stays"
+    return f"in {percent(flips)} of the rows another number is the largest"

@@ -260,5 +260,5 @@ def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
         said.append(f"{count(ruled_out, 'other suspect')} ruled out")
     kinds = sum(one.code != "nothing returned" for one in diagnosis.not_compared)
     if kinds:
-        said.append(f"{count(kinds, 'kind')} of things not compared")
+        said.append(f"{count(kinds, 'kind of value', 'kinds of values')} not compared")
     return "; ".join(said)

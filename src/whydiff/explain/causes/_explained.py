@@ -33,9 +33,10 @@ from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._state import listed, remember
 from whydiff.explain.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number
+from whydiff.explain.interventions import TRANSPLANTS
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints, far_apart
 from whydiff.numbers.tolerance import SCALING_FLOOR
-from whydiff.records import Cause, Evidence, Origin, Remedy, Verdict
+from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
 
 _KINDS = ("implementation", "arguments", "layout", "region")
 _FIRST = 24
@@ -99,11 +100,16 @@ def grouped(
             site=str(origin.place.at("")),
             verdict=finding.verdict,
             evidence=tuple(evidence),
-            remedy=remedy(finding),
+            remedy=remedy(replace(finding, interventions=interventions)),
             interventions=interventions,
             put_in=put_in,
             says=finding.says or _says(code, finding),
         )
+
+
+def exact(interventions: Sequence[Intervention]) -> bool:
+    """Whether a take-away changes only what its cause names, so that a fix that does the same is tried with it."""
+    return bool(interventions) and not any(one.name in TRANSPLANTS for one in interventions)
 
 
 def _says(code: str, finding: Finding) -> str:

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import Difference
 
+_LONG = 50
+"""Characters of a tuple that stands on one line."""
+
 
 def literal(names: Sequence[str]) -> str:
-    """A Python tuple of strings, one a line if they are many."""
-    if len(names) <= 2:
-        return "(" + ", ".join(repr(name) for name in names) + ("," if len(names) == 1 else "") + ")"
+    """A Python tuple of strings, one a line if they are many or long."""
+    line = "(" + ", ".join(repr(name) for name in names) + ("," if len(names) == 1 else "") + ")"
+    if len(names) <= 2 and len(line) <= _LONG:
+        return line
     return "(\n" + "".join(f"    {name!r},\n" for name in names) + ")"
 
 

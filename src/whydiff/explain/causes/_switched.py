@@ -15,6 +15,7 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import argued
 from whydiff.explain.causes._overwritten import overwritten
+from whydiff.explain.causes._remedy import literal
 from whydiff.explain.causes._settings import enough, scalars, settable
 from whydiff.explain.causes._state import listed, remember, target_name
 from whydiff.explain.keys import draws
@@ -211,7 +212,9 @@ def setting_back(case: Case, attribute: str, value: Any, targets: list[str]) -> 
     code = ""
     if case.candidate.framework == "torch":
         paths = [target.rpartition(".")[0] for target in targets]
-        code = f"for path in {paths!r}:\n    candidate.get_submodule(path).{attribute} = {value!r}\n"
+        code = f"for path in {literal(paths)}:\n    candidate.get_submodule(path).{attribute} = {value!r}\n"
+        if len(paths) == 1:
+            code = f"candidate.get_submodule({paths[0]!r}).{attribute} = {value!r}\n"
     return Remedy(f"Give both sides the same {attribute}; the reference has {value!r}.", code, is_take_away=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._explained import Finding, View, causes_of, exact
 from whydiff.explain.causes._precision import autocast, in_the_other_dtype, narrowing
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -69,7 +69,7 @@ class AutocastPolicy(CauseRule):
             return None
         name = ("reference", "candidate")[found.side]
         evidence = Evidence(
-            f"the {name} rounds to {found.dtypes[found.side]} in an autocast region ({_spoken(regions[found.side])}), "
+            f"the {name} rounds to {found.dtypes[found.side]} {_spoken(regions[found.side])}, "
             f"the other side runs {_spoken(regions[1 - found.side])}; in float64 both compute the same",
             {
                 "side": name,
@@ -130,23 +130,24 @@ class AutocastPolicy(CauseRule):
 
 
 def _spoken(region: str) -> str:
-    return f"autocast to {region}" if region else "outside any region"
+    return f"under autocast to {region}" if region else "without autocast"
 
 
 def _remedy(finding: Finding) -> Remedy:
     """The reference's region, around this part of the candidate; the device is that of what the part is given."""
     facts = finding.facts
     ours, theirs = facts["regions"]
-    said = f"the reference runs {facts['reference']}, the candidate {facts['candidate']}"
     if not ours:
         return Remedy(
-            f"Close the region around this part of the candidate: {said}.",
-            "with torch.autocast(x.device.type, enabled=False):  # x: what this part is given\n    ...\n",
+            "Switch autocast off around this part of the candidate.",
+            "with torch.autocast(x.device.type, enabled=False):  # x: its input\n    ...\n",
+            is_take_away=exact(finding.interventions),
         )
-    begins = "" if theirs else " (a worker thread and a backward pass that recomputes begin outside any)"
+    begins = "" if theirs else " (a worker thread and a backward pass that recomputes begin without it)"
     return Remedy(
-        f"Open the reference's region around this part of the candidate{begins}: {said}.",
-        f"with torch.autocast(x.device.type, dtype=torch.{facts['dtype']}):  # x: what this part is given\n    ...\n",
+        f"Run this part of the candidate {facts['reference']}, as the reference does{begins}.",
+        f"with torch.autocast(x.device.type, dtype=torch.{facts['dtype']}):\n    ...  # x: its input\n",
+        is_take_away=exact(finding.interventions),
     )
 
 

@@ -96,8 +96,8 @@ class LossNormalisation(CauseRule):
             self.name,
             lambda finding: Remedy(
                 "Divide the summed loss by one count on both sides: all labelled tokens of the whole step.",
-                "loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction='sum') / "
-                "(labels != -100).sum()\n",
+                "total = F.cross_entropy(logits, labels, reduction='sum')  # both flattened\n"
+                "loss = total / (labels != -100).sum()\n",
             ),
         )
 
@@ -117,7 +117,7 @@ class LossNormalisation(CauseRule):
             evidence=(evidence,),
             remedy=Remedy(
                 "Divide the summed loss of every part by the labels of the whole step, not by its own.",
-                "loss = F.cross_entropy(logits, labels, reduction='sum') / labels_of_the_step\n",
+                "total = F.cross_entropy(logits, labels, reduction='sum')\nloss = total / labels_of_the_step\n",
             ),
             reason="the arithmetic of both runs' losses says so; no experiment does: no step of the run weighs the parts",
         )
