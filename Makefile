@@ -13,6 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 BROWSER := playwright axe-playwright-python
+SITE := sphinx myst-parser furo build
 .PHONY: help venv demo browser test quick slow lint format docs bench bench-peers gpu bench-gpu corpus clean venvs-matrix venv-colbert site product
 
 help: ## this list
@@ -61,6 +62,7 @@ docs: $(STAMP) ## write a page for every cause to docs/causes
 	$(BIN)/python -m whydiff.explain.causes._page docs
 
 site: $(STAMP) ## build the documentation's site into docs/_build (warnings are errors)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $(SITE)
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 # Minutes, and gigabytes of downloads; EXTRAS=none is quick. External links are asked for where there is a network.

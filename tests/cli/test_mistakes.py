@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -171,3 +172,30 @@ def test_a_trace_is_compared_with_a_live_program(here: Path) -> None:
 def test_a_missing_package_is_a_usage_error_and_a_target_error_is_not() -> None:
     error = ModuleNotFoundError("No module named 'torch.x'", name="torch.x")
     assert isinstance(MissingPackageError.of(error), UsageError) and not issubclass(MissingPackageError, TargetError)
+
+
+SWALLOWED = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.{name})
+except KeyboardInterrupt:
+    pass  # as an extension's import does, which then leaves half a module
+raise AttributeError("half a module")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_that_an_import_swallows_is_an_interrupt(name: str, here: Path) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    (here / "half.py").write_text(SWALLOWED.format(name=name))
+    result = invoke("compare", "half.py:f", "half.py:f")
+    assert result.exit_code == 130 and result.stderr == "interrupted\n" and result.stdout == ""
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    (here / "broken.py").write_text("raise AttributeError('half a module')\n")
+    assert invoke("compare", "broken.py:f", "broken.py:f").exit_code == 2
+
+
+@pytest.mark.parametrize("words", [("cause", "ST003"), ("cause", "PR001"), ("compare", "--help"), ("--help",)])
+def test_prose_fits_eighty_columns_through_a_pipe(words: tuple[str, ...]) -> None:
+    lines = invoke(*words, *(("--color", "never") if "cause" in words else ())).stdout.splitlines()
+    assert lines and max(map(len, lines)) <= 80 and not any(line != line.rstrip() for line in lines)

@@ -30,9 +30,15 @@ def guard(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        pressed = threading.Event()
         try:
-            with _ended_as_interrupted():
-                command(*args, **kwargs)
+            with _ended_as_interrupted(pressed):
+                try:
+                    command(*args, **kwargs)
+                except Exception as error:
+                    if pressed.is_set() and not isinstance(error, (typer.Exit, typer.Abort)):
+                        raise KeyboardInterrupt from error  # it fell into an import, which left half a module
+                    raise
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
@@ -63,20 +69,29 @@ def _show(message: str, traceback: bool) -> None:
 
 
 @contextlib.contextmanager
-def _ended_as_interrupted() -> Iterator[None]:
-    """SIGTERM stops a command as Ctrl-C does: its processes are ended, and what was found so far is told."""
+def _ended_as_interrupted(pressed: threading.Event) -> Iterator[None]:
+    """SIGTERM stops a command as Ctrl-C does: its processes are ended, and what was found so far is told.
+
+    Args:
+        pressed: set when either comes.
+    """
     if threading.current_thread() is not threading.main_thread():  # signals are not ours to take
         yield
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    ours = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody has asked for something else
+        ours.append(signal.SIGINT)
+    before = {number: signal.signal(number, interrupt) for number in ours}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,15 @@ class CaptureLevel(str, enum.Enum):
     STEP = "step"
 
 
-Allow = Annotated[Verdict, typer.Option("--allow", help="The worst verdict that still exits with status 0.")]
+Allow = Annotated[
+    Verdict,
+    typer.Option(
+        "--allow",
+        metavar="VERDICT",
+        help="The worst verdict that still exits with status 0: identical, rounding, precision, semantic, unstable, "
+        "nondeterministic, incomparable; inconclusive only if it is named.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to standard output.")]
 Save = Annotated[
     list[str] | None,

@@ -76,9 +76,13 @@ def _list(pages: list[dict[str, str]], color: Color) -> None:
 def _page(page: dict[str, str], color: Color) -> None:
     from rich.markdown import Markdown
 
+    from whydiff.report.answer import WIDTH
+
     console = _console(color)
-    width = min(console.width, 100)  # prose is read in columns, piped or not
-    console.print(Markdown(f"# {page['code']} {page['name']}\n\n{page['text']}"), width=width)
+    width = min(console.width, WIDTH)  # prose is read in columns, piped or not
+    with console.capture() as written:
+        console.print(Markdown(f"# {page['code']} {page['name']}\n\n{page['text']}"), width=width)
+    typer.echo("\n".join(line.rstrip() for line in written.get().splitlines()), color=True)  # it is coloured as asked
 
 
 def _console(color: Color) -> Any:
