@@ -96,8 +96,7 @@ class LossNormalisation(CauseRule):
             self.name,
             lambda finding: Remedy(
                 "Divide the summed loss by one count on both sides: all labelled tokens of the whole step.",
-                "total = F.cross_entropy(logits, labels, reduction='sum')  # both flattened\n"
-                "loss = total / (labels != -100).sum()\n",
+                "total = F.cross_entropy(logits, labels, reduction='sum')\nloss = total / (labels != -100).sum()\n",
             ),
         )
 
