@@ -115,6 +115,64 @@ def test_a_rung_that_makes_a_larger_difference_is_told_and_passed_over(monkeypat
     assert "'middle' make another, larger one" in str(found)
 
 
+def test_a_rung_below_one_that_makes_none_of_it_is_not_compiled() -> None:
+    x, compiled = torch.randn(4), torch.compile(gated, backend=doubled)
+    found = climbed(lambda: compiled(x))
+    assert found is not None
+    assert [(step.way.rung, step.apart == 0) for step in found.steps] == [("doubled", False), ("aot_eager", True)]
+
+
+@pytest.mark.parametrize(
+    ("given", "component", "below", "larger"),
+    [
+        ((1.5, 1.0, 1.5), "last", "high", ()),  # what a low rung makes is mended: it is not what is there at the end
+        ((1.0, 1.5, 1.5), "high", "low", ()),
+        ((1.5, 1.5, 1.5), "low", "eager", ()),
+        ((9.0, 1.5, 1.5), "high", "eager", ("low",)),
+        ((9.0, 9.0, 1.5), "last", "eager", ("low", "high")),
+        ((1.5, None, 1.5), "low", "eager", ()),  # the one between raises
+    ],
+)
+def test_the_rung_is_the_last_one_with_which_the_difference_comes_in(
+    monkeypatch: pytest.MonkeyPatch,
+    given: tuple[float | None, ...],
+    component: str,
+    below: str,
+    larger: tuple[str, ...],
+) -> None:
+    from whydiff.capturing.adapters import Compiled, Rung
+    from whydiff.capturing.adapters.torch.run import Run
+
+    x = torch.ones(4)
+    run = Run(lambda: x * 1.5, (), {})
+    names = ("eager", "low", "high", "last")
+    factors = dict(zip(names, (1.0, *given), strict=True))
+    like = {f: Run(lambda f=f: x * f, (), {}).anchor() for f in factors.values() if f is not None}
+    monkeypatch.setattr(run, "rungs", lambda: tuple(Rung(name, name) for name in names[1:]))
+    monkeypatch.setattr(run, "compiled_as", lambda way: Compiled(like.get(factors[way.rung])))
+    found = climb(run, "candidate")
+    assert found is not None
+    assert (found.component, found.below, found.larger) == (component, below, larger)
+
+
+def test_of_rounding_parts_are_looked_for_for_a_shorter_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from whydiff.explain import ladder
+
+    monkeypatch.setattr(ladder, "PARTS_SECONDS", -1.0)
+
+    def normed(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.layer_norm(torch.nn.functional.softplus(x), (64,))
+
+    torch.manual_seed(0)
+    x, compiled = torch.randn(16, 64), torch.compile(normed, backend="aot_eager_decomp_partition")
+    found = climbed(lambda: compiled(x), items=False)
+    assert found is not None
+    assert (found.component, found.part_name, found.unfinished) == ("aot_eager_decomp_partition", "", "time ran out")
+    whole = climbed(lambda: compiled(x))
+    assert whole is not None
+    assert (whole.part_name, whole.unfinished) == ("decomposition", "")
+
+
 def test_time_is_bounded_and_what_was_not_reached_is_said() -> None:
     x, compiled = torch.randn(4), torch.compile(gated, backend=doubled)
     found = climbed(lambda: compiled(x), seconds=0.0)

@@ -1,9 +1,10 @@
 """Which part of a compiler makes a difference: the plain program is compiled anew, a part more each time.
 
 Every rung is a rerun that nobody observes. What a rung gives is held against what the same program gives uncompiled;
-the first one that makes the larger part of the whole difference (`LADDER_SHARE`) is named. Of its parts the first
-without which that share is gone is named, and of what that part is done to (ops, passes) the one with which the share
-comes in, found by halving. Time is bounded: what is not reached is said.
+from the top down the last one that makes the larger part of the whole difference (`LADDER_SHARE`) is named: what lies
+below a rung that makes none of it need not be compiled. Of its parts the first without which that share is gone is
+named, and of what that part is done to (ops, passes) the one with which the share comes in, found by halving. Time is
+bounded: what is not reached is said.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from whydiff.explain.reruns import rerun
 from whydiff.explain.scale import choices, difference
 from whydiff.explain.sides import SIDES, Side
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.tolerance import LADDER_SECONDS, LADDER_SHARE
+from whydiff.numbers.tolerance import LADDER_SECONDS, LADDER_SHARE, PARTS_SECONDS
 from whydiff.records import Output, Slot, Verdict
 
 STALE = "stale"
@@ -118,7 +119,8 @@ def climb(
         side: which one it is.
         progress: told of every rung.
         seconds: no further rung is tried after this time.
-        items: also find the op or pass; of rounding many make a little each, and no single one is to blame.
+        items: also find the op or pass; of rounding many make a little each, and no single one is to blame. Then less time
+            is spent on parts, too.
 
     Returns:
         What makes the difference; None if nothing is compiled, or nothing differs.
@@ -146,6 +148,7 @@ class _Climbing:
     whole: float = 0.0
     steps: list[Step] = field(default_factory=list)
     larger: list[str] = field(default_factory=list)
+    unfinished: str = ""
     done: dict[Way, tuple[str, ...]] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
@@ -153,17 +156,23 @@ class _Climbing:
         anew = self.differs(Way(rungs[-1].name))
         if anew is False:
             return self._climb(stale=self.steps[-1].apart == 0)
-        below = _EAGER
-        for rung in rungs[:-1]:
-            if not self.differs(Way(rung.name)):
-                below, self.larger = rung.name, []
-            elif (self.steps[-1].apart or 0.0) * LADDER_SHARE <= self.whole:
-                return self._within(rung, below)
-            else:
-                self.larger.append(rung.name)
-        return self._within(rungs[-1], below) if anew else self._climb()
+        if anew is None:
+            return self._climb()
+        first, below = rungs[-1], _EAGER
+        for rung in reversed(rungs[:-1]):
+            differs = self.differs(Way(rung.name))
+            if differs is False:
+                below = rung.name
+                break
+            if differs and (self.steps[-1].apart or 0.0) * LADDER_SHARE <= self.whole:
+                first, self.larger = rung, []
+            elif differs:
+                self.larger.insert(0, rung.name)
+        return self._within(first, below)
 
     def _within(self, rung: Rung, below: str) -> Climb:
+        if not self.items:
+            self.seconds = min(self.seconds, time.monotonic() - self.began + PARTS_SECONDS)
         for part in rung.parts:
             if part.group or self.differs(Way(rung.name, (part.name,))) is not False:
                 continue
@@ -194,7 +203,8 @@ class _Climbing:
 
     def differs(self, way: Way) -> bool | None:
         """Whether a way of compiling makes the larger part of the difference; None: it cannot be told."""
-        if self.unfinished():
+        if time.monotonic() - self.began > self.seconds:
+            self.unfinished = "time ran out"
             return None
         if self.progress is not None:
             self.progress(f"compile the {self.side} anew: {way}", len(self.steps), len(self.steps) + 1)
@@ -203,9 +213,6 @@ class _Climbing:
         far = None if given.outputs is None else apart(self.eager, numbers(given.outputs))
         self.steps.append(Step(way, far, given.failed))
         return None if far is None else far >= LADDER_SHARE * self.whole
-
-    def unfinished(self) -> str:
-        return "time ran out" if time.monotonic() - self.began > self.seconds else ""
 
     def _climb(
         self,
@@ -226,7 +233,7 @@ class _Climbing:
             item=item,
             stale=stale,
             steps=tuple(self.steps),
-            unfinished=self.unfinished(),
+            unfinished=self.unfinished,
         )
 
 

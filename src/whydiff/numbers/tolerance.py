@@ -121,6 +121,10 @@ round besides. A convention; of several parts that make less than half each, non
 LADDER_SECONDS = 90.0
 """No further way of compiling a program is tried after this time. A convention: about 20 ways of a small program."""
 
+PARTS_SECONDS = 15.0
+"""Where a difference is known to be rounding, no further part of a rung is left out after this time: the rung is named, and
+of rounding many parts make a little each. A convention: two to ten parts of a small program, one or two of a model."""
+
 SAMPLE = 4096
 """Outputs that the float64 oracle computes for a local test, of any larger tensor (O(SAMPLE * K) work). A
 defect that touches a share p of the outputs is missed with probability (1 - p)**4096: 2 % at p = 1e-3."""

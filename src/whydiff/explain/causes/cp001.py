@@ -67,8 +67,9 @@ class FusedExcessPrecision(CauseRule):
             narrow = computes_in(case.reference if side == "reference" else case.candidate)
             if not narrow:
                 continue
+            wide = keeps_wide(case, side)  # needs the program as it is: where versions share one list, others end it
             cause = self._cause(case, side, narrow)
-            place, wide = rounds_in_place(case, side), keeps_wide(case, side)
+            place = rounds_in_place(case, side)
             yield cause if place == wide else _located(cause, side, wide)
         for found in causes_of(case, self.code, self.name, _seen_remedy):
             yield replace(found, status="located", reason="the bits show what was kept; nothing was compiled anew")

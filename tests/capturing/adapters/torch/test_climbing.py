@@ -59,6 +59,40 @@ def test_the_hook_and_the_settings_are_put_back_where_the_program_raises() -> No
     assert after == before
 
 
+def test_caches_serve_where_settings_alone_are_changed() -> None:
+    """They keep settings apart; what was left out of a counted part they do not know."""
+    from torch._functorch import config as functorch
+    from torch._inductor import config
+
+    torch.compile(lambda x: x, backend="eager")(torch.ones(1))
+    before = config.fx_graph_cache, functorch.enable_autograd_cache
+    for part in ("excess-precision", "fusion", "cse"):
+        plain_key = config.get_hash(), functorch.get_hash()
+        with Climbing(Way(LAST, (part,))):
+            assert (config.fx_graph_cache, functorch.enable_autograd_cache) == before
+            assert (config.get_hash(), functorch.get_hash()) != plain_key
+    with Climbing(Way(LAST, ("lowerings",))):
+        assert (config.fx_graph_cache, functorch.enable_autograd_cache) == (False, False)
+
+
+@pytest.mark.slow
+def test_what_a_cache_gives_is_of_the_way_that_is_asked_for() -> None:
+    def gated(x: torch.Tensor) -> torch.Tensor:
+        y = torch.sigmoid(x) * x
+        return torch.tanh(y) * y + x
+
+    torch.manual_seed(0)
+    x, compiled = torch.randn(64, 64, dtype=torch.bfloat16), torch.compile(gated)
+    wide, rounded = compiled(x), gated(x)
+    assert not torch.equal(wide, rounded)
+    for _ in range(2):
+        with Climbing(Way(LAST, ("excess-precision",))):
+            assert torch.equal(compiled(x), rounded)
+        with Climbing(Way(LAST)):
+            assert torch.equal(compiled(x), wide)
+    assert torch.equal(compiled(x), wide)
+
+
 def test_what_is_compiled_anew_is_no_version_of_the_program() -> None:
     if not regions_are_kept_apart():
         pytest.skip("this PyTorch keeps all versions together")

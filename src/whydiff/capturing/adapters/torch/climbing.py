@@ -1,8 +1,9 @@
 """What a program compiles with `torch.compile`, compiled anew: up to a rung, or without a part of the compiler.
 
 The program's own compiled code stays as it is: what is compiled here gets a backend of its own and, where PyTorch keeps
-regions of compiled code apart (2.10), a region of its own, which no other call looks into. Caches of compiled graphs are
-left out, because they do not know what was left out.
+regions of compiled code apart (2.10), a region of its own, which no other call looks into. Caches of compiled graphs keep
+the compiler's settings apart, and serve where only settings are changed; of applications that are left out they do not
+know, and are left out too.
 """
 
 from __future__ import annotations
@@ -113,10 +114,10 @@ class Climbing:
         self._chosen = frames._callback_from_stance
         with ExitStack() as stack:  # a version without one of these parts leaves nothing behind
             stack.enter_context(room_for_more())
-            settings_of = [_SETTINGS.get(name, {}) for name in self.way.without]
-            for module, settings in _merged(*([_ANEW] if settings_of else []), *settings_of).items():
-                stack.enter_context(_set(module, settings))
             counted = next((_COUNTED[name] for name in self.way.without if name in _COUNTED), None)
+            settings_of = [_SETTINGS.get(name, {}) for name in self.way.without]
+            for module, settings in _merged(*([] if counted is None else [_ANEW]), *settings_of).items():
+                stack.enter_context(_set(module, settings))
             if counted is not None:
                 stack.enter_context(self._left_out(*counted))
             frames._callback_from_stance = self._callback
