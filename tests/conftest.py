@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What XLA compiled for one comparison is not compiled again for the next one, nor in another worker."""
+    """What was compiled once is not compiled again: kernels by two workers at a time, a program by XLA for each test."""
+    if getattr(config.option, "numprocesses", None):
+        from whydiff.numbers.kernels import kernel_of
+
+        for package in ("fingerprint", "metrics", "ranges"):  # into numba's cache, before there are workers
+            kernel_of(package)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # the user's own, or that of the process which began this worker
         return
     folder = tempfile.mkdtemp(prefix="whydiff-tests-jax-")

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whydiff.numbers import fingerprint as fp
+from whydiff.numbers import ranges
 from whydiff.numbers.metrics import _one_pass, measure
+from whydiff.numbers.ranges import _plain
 from whydiff.records import Payload
 
 
@@ -29,6 +31,13 @@ def test_numba_is_loaded_when_it_pays(monkeypatch):
     assert not loaded
     fp._kernel_for(1, 1 << 30)
     assert loaded
+
+
+def test_ranges_load_numba_when_it_pays(monkeypatch):
+    compiled = ranges._compiled()
+    monkeypatch.setattr(ranges, "_spent", 0.0)
+    assert {ranges._scanner(4096) for _ in range(100)} == {_plain.scan}
+    assert ranges._scanner(1 << 30) is compiled is not _plain.scan
 
 
 @pytest.mark.parametrize("size", [1, 17, _one_pass.SMALL])

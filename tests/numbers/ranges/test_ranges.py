@@ -12,10 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whydiff.errors import UsageError
+from whydiff.numbers import ranges
 from whydiff.numbers.ranges import LIMITS, Tally, _kernel, _plain, limits, measure_array, narrower
 
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _WIDTH = {name: (1 + form.exponent_bits + form.fraction_bits) // 8 for name, form in LIMITS.items()}
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled scan, however small the tensor."""
+    monkeypatch.setattr(ranges, "_spent", math.inf)
 
 
 def as_float64(bits: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:

@@ -23,6 +23,10 @@ from whydiff.numbers.ranges.limits import LIMITS, limits, narrower
 __all__ = ["LIMITS", "Range", "Tally", "limits", "measure_address", "measure_array", "narrower"]
 
 _PART = 1 << 20  # elements that one thread scans at a time
+_NUMPY_CALL, _NUMPY_ELEMENT, _NUMBA_LOADS = 30e-6, 30e-9, 0.4
+"""Seconds: of a scan in plain numpy, of each of its elements, and of loading numba (speed only, never the numbers)."""
+
+_spent = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +126,14 @@ class Tally:
             Of these numbers alone: the largest finite magnitude, how many are inf or NaN, how many are zero.
         """
         if elements <= _PART:
-            return _scanner()(address, 0, elements, *self._how, self.row)
+            return _scanner(elements)(address, 0, elements, *self._how, self.row)
         starts = range(0, elements, _PART)
         rows = [_format(self.dtype)[2].copy() for _ in starts]
         parts = [
             (address, start, min(start + _PART, elements), *self._how, row)
             for start, row in zip(starts, rows, strict=True)
         ]
-        found = spread(_scanner(), parts)
+        found = spread(_scanner(elements), parts)
         for row in rows:
             largest, smallest = max(self.row[4], row[4]), min(self.row[5], row[5])
             self.row += row
@@ -196,6 +200,13 @@ def _format(dtype: str) -> tuple[Format, tuple[int, int, int, int], Any]:
     return form, how, row
 
 
+def _scanner(elements: int) -> Callable[..., tuple[float, int, int]]:
+    """Plain numpy until this process has spent on it what loading numba takes; the numbers are the same."""
+    global _spent
+    _spent += _NUMPY_CALL + elements * _NUMPY_ELEMENT
+    return _compiled() if _spent > _NUMBA_LOADS else _plain.scan
+
+
 @functools.cache
-def _scanner() -> Callable[..., tuple[float, int, int]]:
+def _compiled() -> Callable[..., tuple[float, int, int]]:
     return (kernel_of("ranges") or _plain).scan  # type: ignore[no-any-return]
