@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from tests.field import compilers
 
 from whydiff.pipeline import compare
+from whydiff.records import Diagnosis
 
 CASES = {  # case: verdicts, the first cause's code and status; empty: none is demanded
     "scaled": ({"semantic"}, ("CP002", "located")),
@@ -25,10 +28,15 @@ CASES = {  # case: verdicts, the first cause's code and status; empty: none is d
 }
 
 
+@cache
+def diagnosed(name: str) -> Diagnosis:
+    return compare(*getattr(compilers, name)())
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_compiled_programs(name: str) -> None:
     verdicts, first = CASES[name]
-    diagnosis = compare(*getattr(compilers, name)())
+    diagnosis = diagnosed(name)
     assert str(diagnosis.verdict) in verdicts, diagnosis.reason
     assert not [c for c in diagnosis.causes if c.code in ("CP001", "PR001") and c.status == "confirmed"]
     if first:
@@ -38,7 +46,7 @@ def test_compiled_programs(name: str) -> None:
 
 
 def test_a_fused_multiply_add_names_the_cancellation() -> None:
-    (cause,) = [c for c in compare(*compilers.cross_product()).causes if c.code == "CP003"]
+    (cause,) = [c for c in diagnosed("cross_product").causes if c.code == "CP003"]
     assert cause.evidence[1].data["cancelled"] == cause.evidence[1].data["bits"] == 24
     assert cause.remedy is not None
     assert "torch" not in cause.remedy.code
