@@ -230,6 +230,7 @@ def outputs_with_replaced(
     made: set[tuple[str, str]] = set()
     outputs: dict[Slot, Payload] = {}
     numbers = returns(calls[1])
+    pairs = {(pair.reference, pair.candidate) for pair in alignment.pairs}
 
     def exchange(er: Event, ec: Event, at: tuple[str, str], readers: tuple[Call | None, Call | None]) -> None:
         try:
@@ -248,7 +249,7 @@ def outputs_with_replaced(
             at_r = calls[0][er.producer] if er.producer >= 0 else call_r
             at_c = calls[1][ec.producer] if ec.producer >= 0 else call_c
             kept = str(call_r.site) in inside and (str(at_r.site), str(at_c.site)) not in sites
-            if kept or er.producer == ec.producer == -1 or _paired(alignment, er.producer, ec.producer):
+            if kept or er.producer == ec.producer == -1 or (er.producer, ec.producer) in pairs:
                 continue
             exchange(er, ec, (str(at_r.site), str(at_c.site)), (call_r, call_c))
         if call_c.kind == "return":
@@ -279,10 +280,6 @@ def _check_steps(
             alone = (0, item.value) in at, (1, item.target) in at
             if alone != (item.name == INSERTED, item.name == REMOVED):
                 raise ReplayError("A step can only take the place of nothing.", where=item.target, actual=str(item))
-
-
-def _paired(alignment: Alignment, reference: int, candidate: int) -> bool:
-    return reference >= 0 and any(p.reference == reference and p.candidate == candidate for p in alignment.pairs)
 
 
 def _look_at(trace: Trace, read: Event, written: Event, look: Sequence[Any] = ()) -> Event:

@@ -26,6 +26,7 @@ from whydiff.errors import ReplayError, guarded
 from whydiff.explain.alike import alike
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
+from whydiff.explain.causes._again import repeated
 from whydiff.explain.causes._asked import asked, who
 from whydiff.explain.causes._joint import joints_of
 from whydiff.explain.causes._optimizer import begins_otherwise
@@ -170,7 +171,7 @@ def _explained(case: Case) -> dict[int, Finding]:
     if late:  # the walk came to them before it came to the first of their kind
         examine(case, chosen=late, visit=visit)
     case.shared("unjudged origins", set).update(index for index in first if first[index] not in seen_here)
-    found = _together(case, eligible | _folded(case), found, rules)
+    found = repeated(case, _together(case, eligible | _folded(case), found, rules))
     return _joined(dict(sorted(found.items())), _places(rules))
 
 
