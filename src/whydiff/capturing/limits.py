@@ -60,6 +60,8 @@ class Bounds:
 
     def __init__(self, limits: Limits, denied: Mapping[int, str] | None = None, watched: Watched | None = None) -> None:
         self.limits, self.denied, self._watched = limits, denied or {}, watched
+        self._passed: dict[int, Call] = {}
+        self._looked: dict[int, TensorSpec] = {}
 
     def during(self, call: int) -> AbstractContextManager[None]:
         """A block in which a call is executed."""
@@ -71,6 +73,8 @@ class Bounds:
         Raises:
             ReplayError: it shows, or spans, more elements than may be looked at.
         """
+        if self._looked.get(id(spec)) is spec:  # what is recorded does not change: it is asked once
+            return
         most = self.limits.elements
         spanned = spec.offset + sum(abs(step) * (size - 1) for size, step in _steps(spec) if size)
         if spec.numel > most or spanned > most:
@@ -81,6 +85,7 @@ class Bounds:
                 expected=f"at most {most}",
                 next_step=_RAISE.format("elements"),
             )
+        self._looked[id(spec)] = spec
 
     def call(self, call: Call, contracts: bool) -> None:
         """Hold one call to the limits.
@@ -92,6 +97,8 @@ class Bounds:
         Raises:
             ReplayError: it was denied, a value is too large, or it would take too many operations.
         """
+        if self._passed.get(call.index) is call:
+            return
         if call.index in self.denied:
             raise ReplayError(self.denied[call.index], where=str(call.site))
         for event in (*call.reads, *call.writes):
@@ -112,6 +119,7 @@ class Bounds:
                 expected=f"at most {self.limits.operations:.1g}",
                 next_step=_RAISE.format("operations"),
             )
+        self._passed[call.index] = call
 
 
 _RAISE = "If you know who made the trace: --trust, or --limit {}=N."

@@ -105,12 +105,9 @@ def _without_numbers(arguments: Any) -> Any:
 
 
 def last_examined(case: Case) -> int | None:
-    """The last call of the reference at which the value of an examined origin is looked at; None: all are examined."""
-    found = alike(case)
-    if not found.left:
-        return None
-    by_calls = {case.localization.origins[index].calls for index in found.examined}
-    last = -1
+    """The last call of the reference at which the value of an examined origin is looked at; None: there is none."""
+    by_calls = {case.localization.origins[index].calls for index in alike(case).examined}
+    last = None
     for pair in case.alignment.pairs:
         call_r, call_c = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
         made = {made_by(call_r, call_c, *events) for events in matched(call_r, call_c, "reads")}

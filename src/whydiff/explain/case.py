@@ -15,6 +15,7 @@ from whydiff.explain.sides import Sides
 from whydiff.locate.localization import Localization
 from whydiff.locate.ranked import Ranked
 from whydiff.numbers.comparison import compare_payloads
+from whydiff.pair.beginning import Beginning
 from whydiff.pair.slices import counterparts
 from whydiff.records import Alignment, Leaf, Origin, Payload, Slot, Trace
 
@@ -142,7 +143,7 @@ class Case:
     def close(self) -> None:
         """Let go of what was made of it: replays hold tensors, and so the files that these were read from."""
         self._shared.clear()
-        for name in ("together", "experiments"):
+        for name in ("together", "experiments", "beginning"):
             vars(self).pop(name, None)
 
     @functools.cached_property
@@ -151,6 +152,11 @@ class Case:
         if self.ranked is None:
             raise ValueError("there is one candidate")
         return RankedExperiments(self.ranked)
+
+    @functools.cached_property
+    def beginning(self) -> Beginning:
+        """What both traces begin with alike."""
+        return Beginning(self.reference, self.candidate, self.alignment)
 
     @functools.cached_property
     def experiments(self) -> Experiments:
@@ -166,6 +172,7 @@ class Case:
                 axes=local.axes,
                 rows=local.rows,
                 returned=_by_slot(local) if local.returned else None,
+                beginning=self.beginning,
             )
         )
 

@@ -154,6 +154,8 @@ class Experiments:
         executors = executor_of(sides.reference), changed.executor(interventions)
         step = Lockstep(*executors, sides.alignment, sides.axes)
         step.watch = changed.watching(interventions)
+        if sides.beginning is not None and step.watch is None:
+            step.begun = sides.beginning.enter(executors).calls
         computed = any(item.name == COMPUTE for item in interventions)
         found = walk_origins(step, measured=computed)
         gone = {

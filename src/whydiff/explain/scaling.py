@@ -284,14 +284,15 @@ class _Test:
             self.case.alignment,
             self.case.localization.axes,
         )
+        if until is not None:
+            step.begun = self.case.beginning.enter((step.reference, step.candidate)).calls
         by_calls: dict[tuple[int, int], list[int]] = {}
         for index, origin in enumerate(self.origins):
             by_calls.setdefault(origin.calls, []).append(index)
         local: dict[tuple[int, bool], Difference] = {}
         outputs: dict[Slot, Difference | None] = {}
         partner = {pair.reference: pair.candidate for pair in self.case.alignment.pairs}
-        word = f"lift to {lift.dtype}, casts {lift.casts}: origins alone"
-        for call_r, call_c in step.walk(self.progress, word):
+        for call_r, call_c in step.walk(self.progress, f"lift to {lift.dtype}, casts {lift.casts}: origins alone"):
             for er, ec in matched(call_r, call_c, "reads"):
                 at = by_calls.get(made_by(call_r, call_c, er, ec), [])
                 if at and (call_r.kind == "return" or partner.get(er.producer, -1) != ec.producer):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from whydiff.capturing.adapters import Run
 from whydiff.locate.rows import Rows
+from whydiff.pair.beginning import Beginning
 from whydiff.pair.replay import Outputs
 from whydiff.pair.slices import Axis
 from whydiff.records import Alignment, Leaf, Slot, Trace
@@ -28,6 +29,7 @@ class Sides:
         axes: what the runs have different sizes of.
         rows: by the reference's outputs, which of their rows are compared; no entry: all.
         returned: their outputs as the plain walk gave them; None: it was not needed.
+        beginning: what both traces begin with alike; None: nobody asks.
 
     Outputs stand under the numbers of the pair's reference, turned or not.
     """
@@ -40,6 +42,7 @@ class Sides:
     axes: tuple[Axis, ...] = ()
     rows: Mapping[Slot, Rows] = field(default_factory=dict)
     returned: tuple[Outputs, Outputs] | None = None
+    beginning: Beginning | None = None
 
     def turned(self) -> Sides:
         """The same pair with the sides in each other's place."""
@@ -52,6 +55,7 @@ class Sides:
             axes=tuple(axis.turned() for axis in self.axes),
             rows=self.rows,
             returned=self.returned and (self.returned[1], self.returned[0]),
+            beginning=self.beginning,
         )
 
 

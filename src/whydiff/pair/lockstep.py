@@ -116,6 +116,7 @@ class Lockstep:
     ) -> None:
         self.reference, self.candidate, self.alignment = reference, candidate, alignment
         self.axes = axes
+        self.begun = 0  # calls, the same on both sides, that both have behind them (`whydiff.pair.beginning`)
         self._numbers = returns(reference.trace.calls)
         self._partners = ({p.reference for p in alignment.pairs}, {p.candidate for p in alignment.pairs})
         self.sliced: list[tuple[str, SliceMap, str]] = []
@@ -130,8 +131,7 @@ class Lockstep:
             {event.storage for call in executor.trace.calls for event in call.reads if not event.overwritten}
             for executor in (reference, candidate)
         )
-        self.unread: set[str] = set()
-        self.surplus: dict[str, int] = {}
+        self.unread, self.surplus = set[str](), dict[str, int]()
         self._equal_leaves: dict[tuple[Any, ...], bool] = {}
         self._equal_outputs: dict[tuple[int, int, int, int], TensorSpec | None] = {}
 
@@ -139,9 +139,10 @@ class Lockstep:
         """Yield every pair just before it is executed; execute it when the consumer asks for the next."""
         calls_r, calls_c = self.reference.trace.calls, self.candidate.trace.calls
         total = len(calls_r) + len(calls_c)
-        at_r = at_c = 0
+        at_r = at_c = self.begun
         with self.reference.running(), self.candidate.running():
-            for pair in (*self.alignment.pairs, Pair(len(calls_r), len(calls_c), "end")):
+            later = (pair for pair in self.alignment.pairs if pair.reference >= self.begun)
+            for pair in (*later, Pair(len(calls_r), len(calls_c), "end")):
                 for call in calls_r[at_r : pair.reference]:
                     self._run("reference", self.reference, call, recorded=False)
                     self.reference.release(call)

@@ -39,6 +39,7 @@ def replay(
     watch: Watch | None = None,
     before: Watch | None = None,
     until: int | None = None,
+    begun: int = 0,
     progress: Progress | None = None,
     stage: str = "replay",
 ) -> Replayed:
@@ -49,13 +50,15 @@ def replay(
         watch: called after every call.
         before: called before every call.
         until: index of a call before which the replay stops (``before`` is still told of it); None: at the end.
+        begun: how many calls it has behind it (`whydiff.pair.beginning`).
         progress: called with (stage, done, total).
         stage: for ``progress``.
 
     Raises:
         whydiff.errors.WhydiffError: a returned value is not there.
     """
-    return replay_together([executor], watch=watch, before=before, until=until, progress=progress, stage=stage)[0]
+    one = [executor]
+    return replay_together(one, watch=watch, before=before, until=until, begun=begun, progress=progress, stage=stage)[0]
 
 
 def replay_together(
@@ -64,6 +67,7 @@ def replay_together(
     watch: Watch | None = None,
     before: Watch | None = None,
     until: int | None = None,
+    begun: int = 0,
     progress: Progress | None = None,
     stage: str = "replay",
 ) -> tuple[Replayed, ...]:
@@ -82,7 +86,7 @@ def replay_together(
     with ExitStack() as running:
         for executor in executors:
             running.enter_context(executor.running())
-        for call in calls:
+        for call in calls[begun:]:
             if before is not None:
                 for executor in executors:
                     before(executor, call)

@@ -9,7 +9,7 @@ follows from the earlier ones or is the same change once more, and in both cases
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -82,7 +82,7 @@ def _is_it(case: Case, told: Mapping[int, Finding], earlier: int, index: int, mi
     return len({call.target for call in calls}) == 1 and one.interventions[0].value[0] == mine.value[0]
 
 
-def _last_given(calls: tuple[Call, ...], before: int) -> int:
+def _last_given(calls: Sequence[Call], before: int) -> int:
     """Index of the last call before another one that gave Python a number; -1: none did."""
     return max((call.index for call in calls[:before] if call.gives), default=-1)
 

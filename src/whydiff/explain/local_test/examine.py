@@ -114,6 +114,7 @@ def _examine(
     step = _Watched(plain[0], plain[1], case)
     found = _Tester(step, (lifted[0], lifted[1]), {i: origins[i] for i in chosen}, case)
     found.visit, found.wanted = visit, wanted
+    step.begun = case.beginning.enter(plain).calls
     with ExitStack() as stack:
         for executor in lifted:
             stack.enter_context(executor.running())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -190,6 +190,29 @@ class Executor(ABC):
 
     def part(self, event: Event) -> None:
         """Execute what reads this from now on, although it is what the run had; may do nothing."""
+        return None
+
+    def way_until(self, count: int) -> Hashable | None:
+        """How the first calls are carried out: a `whydiff.records.Lift`, or another value where it is as recorded.
+
+        None: something is changed there, or this replay cannot begin where another one stands.
+        """
+        return None
+
+    def keep(self, storages: Collection[int]) -> None:
+        """Forget none of these; may do nothing where `way_until` gives None."""
+        return None
+
+    def standing(self, most: int) -> Any:
+        """Where it stands, for `take_up`; None if it cannot tell, or that is more than so many bytes."""
+        return None
+
+    def lacks(self, standing: Any, count: int) -> bool:
+        """Whether it needs what another replay of the same way did not hold any more after so many calls."""
+        return True
+
+    def take_up(self, standing: Any) -> None:
+        """Begin there."""
         return None
 
     def share_leaves(self, first: Executor) -> None:

@@ -46,6 +46,9 @@ class ChangedExecutor(Executor):
             for event in (*trace.calls[index].reads, *trace.calls[index].writes)
         }
 
+    def _way(self) -> None:
+        """Of its own."""
+
     def read(self, event: Event) -> torch.Tensor:
         """As `Executor.read`; rounded to the recorded dtype unless a changed call reads or writes it."""
         value = super().read(event)

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from whydiff.capturing.adapters._live import FAILURES, Replay, short
+from whydiff.capturing.adapters._live import FAILURES, short
 from whydiff.capturing.adapters.contract import FUSED
 from whydiff.capturing.adapters.torch.arguments import decode
+from whydiff.capturing.adapters.torch.continuing import Continuing
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view, to_payload
 from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now, set_rng_state
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
@@ -24,7 +25,7 @@ from whydiff.errors import PayloadError, ReplayError
 from whydiff.records import Call, Collective, Event, Leaf, Payload, Trace
 
 
-class Executor(Replay):
+class Executor(Continuing):
     """Replays one trace. Use `start`, then `execute` for every call in order; `read`/`written` give tensors.
 
     Args:

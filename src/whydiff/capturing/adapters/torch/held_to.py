@@ -51,6 +51,11 @@ def check_indices(func: Any, call: Call, args: Sequence[Any], kwargs: Mapping[st
                 )
 
 
+def takes_indices(func: Any) -> bool:
+    """Whether an op has arguments that `check_indices` looks into."""
+    return bool(_index_arguments(func))
+
+
 @functools.cache
 def _index_arguments(func: Any) -> tuple[tuple[int, str], ...]:
     found = [(i, argument.name) for i, argument in enumerate(func._schema.arguments)]

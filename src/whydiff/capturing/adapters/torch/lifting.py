@@ -21,6 +21,7 @@ from whydiff.capturing.adapters.torch.dtypes import dtype_of
 from whydiff.capturing.adapters.torch.executor import Executor
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.held import Held
+from whydiff.capturing.adapters.torch.held_to import takes_indices
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
 from whydiff.capturing.adapters.torch.rounded_at_random import Wide, round_together
 from whydiff.capturing.adapters.torch.widening import Arguments, carry_out, lifted_dtype, widened
@@ -62,6 +63,16 @@ class LiftedExecutor(Executor):
         self._generators: dict[torch.device, torch.Generator] = {}
         self._wide: dict[torch.dtype, torch.dtype] = {}
         self._asked: list[Any] = [None, None, None]
+
+    def _way(self) -> Lift | None:
+        return self.lift if self.lift.seed is None else None
+
+    def _notes(self) -> tuple[Any, ...]:
+        return {why: list(sites) for why, sites in self.not_lifted.items()}, list(self.flips), list(self.exported)
+
+    def _take_notes(self, notes: tuple[Any, ...]) -> None:
+        self.not_lifted = {why: list(sites) for why, sites in notes[0].items()}
+        self.flips, self.exported = list(notes[1]), list(notes[2])
 
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons."""
@@ -116,7 +127,7 @@ class LiftedExecutor(Executor):
         wide = [read if read.dtype is self._widest(read.dtype) else widened(read, self.lift) for read in reads]
         func = find(call.target, trusted=self.trusted)
         if not self.trusted:
-            self._hold(func, call, *self._arguments(call, wide))
+            self._hold(func, call, *(self._arguments(call, wide) if takes_indices(func) else call.arguments))
         operator = describe(func)
         if operator.op == "native_dropout" and len(reads) == 1:
             return self._dropout(call, wide)

@@ -1,0 +1,87 @@
+"""Replays that go on from where another one stands, so that what several begin with is carried out once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from whydiff.capturing.adapters._live import Replay
+from whydiff.capturing.adapters.torch.held import Held
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a replay stands: copies of the storages that it holds, and what it noted until then."""
+
+    held: Mapping[int, Held]
+    other: frozenset[int]
+    taken: frozenset[int]
+    notes: tuple[Any, ...]
+
+
+class Continuing(Replay):
+    """A replay that can say where it stands, and begin there."""
+
+    _held: dict[int, Held]
+    _other: set[int]
+    _taken: set[int]
+    _given: dict[int, torch.Tensor]
+    _received: dict[int, Sequence[torch.Tensor]]
+    _edited: frozenset[int]
+
+    def way_until(self, count: int) -> Hashable | None:
+        """How the first calls are carried out; None: not as recorded, or from a live run's own memory."""
+        changed = self._restore or self._handles or self._stand_ins or self._received
+        if changed or any(index < count for index in (*self._edited, *self._given)):
+            return None
+        return self._way()
+
+    def _way(self) -> Hashable | None:
+        return "as recorded"
+
+    def _notes(self) -> tuple[Any, ...]:
+        """What it counted on its way."""
+        return ()
+
+    def _take_notes(self, notes: tuple[Any, ...]) -> None:
+        """Go on counting from there."""
+
+    def keep(self, storages: Collection[int]) -> None:
+        """Forget none of these."""
+        self._last.update(dict.fromkeys(storages, len(self.trace.calls)))
+
+    def standing(self, most: int) -> Standing | None:
+        """Where it stands; None if that is more than so many bytes."""
+        if sum(held.storage.nbytes() for held in self._held.values()) > most:
+            return None
+        return Standing(copies(self._held), frozenset(self._other), frozenset(self._taken), self._notes())
+
+    def lacks(self, standing: Standing, count: int) -> bool:
+        """Whether an exchanged call reads what was made before and is not held there any more."""
+        calls = (self.trace.calls[index] for index in self._edited)
+        read = (event for call in calls for event in call.reads if event.producer < count)
+        return any(event.storage not in standing.held and event.storage not in self._leaves for event in read)
+
+    def take_up(self, standing: Standing) -> None:
+        """Begin there."""
+        self._held = copies(standing.held)
+        self._other, self._taken = set(standing.other), set(standing.taken)
+        self._take_notes(standing.notes)
+
+
+def copies(held: Mapping[int, Held]) -> dict[int, Held]:
+    """Storages of their own with the same bytes; what shares memory shares its copy."""
+    memory: dict[int, torch.UntypedStorage] = {}
+    found = {}
+    for number, one in held.items():
+        storage = memory.setdefault(one.storage._cdata, one.storage.clone())
+        whole = torch.empty(0, dtype=one.whole.dtype, device=one.whole.device)
+        whole.set_(storage, one.whole.storage_offset(), one.whole.shape, one.whole.stride())
+        found[number] = Held(whole, one.recorded, one.shift)
+    return found
+
+
+__all__ = ["Continuing", "Standing"]

@@ -1,0 +1,143 @@
+"""What two recorded programs begin with alike: the same calls on the same values, carried out once for all replays.
+
+Two runs of a hundred steps that part at the thirty-seventh were one run until then. A replay of either side that is
+changed only later begins where one replay of the common beginning stands (for every way of lifting one). What it
+gives is what it gave from the first call on: these calls, their arguments and what they read are the same records, and
+every value that they wrote has the same fingerprint.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.errors import WhydiffError
+from whydiff.pair.replay import Outputs, replay
+from whydiff.records import Alignment, Call, Lift, Trace
+
+_LEAST = 256
+"""Calls below which a beginning is not worth its copies."""
+_MOST = 1 << 26
+"""Bytes that one way of lifting may keep of where the beginning ends: with more, time goes into the ops themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Where replays begin: how many calls they need not carry out, and what these returned."""
+
+    calls: int = 0
+    outputs: Outputs = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    standing: Any
+    outputs: Outputs
+
+
+class Beginning:
+    """The common beginning of two traces on disk.
+
+    Args:
+        reference, candidate: both can be replayed.
+        alignment: which calls correspond.
+    """
+
+    def __init__(self, reference: Trace, candidate: Trace, alignment: Alignment) -> None:
+        self._traces, self._alignment = (reference, candidate), alignment
+        self._ends: dict[Hashable, _End | None] = {}
+
+    @functools.cached_property
+    def calls(self) -> int:
+        """How many calls both have in common; 0: too few to be worth it."""
+        reference, candidate = self._traces
+        if reference.framework != candidate.framework or reference.handles or candidate.handles:
+            return 0
+        if list(reference.contexts) != list(candidate.contexts):
+            return 0
+        count = _alike(reference, candidate)
+        for pair in self._alignment.pairs:
+            if min(pair.reference, pair.candidate) < count and pair.reference != pair.candidate:
+                count = min(pair.reference, pair.candidate)
+        denied = [index for trace in self._traces if trace.bounds is not None for index in trace.bounds.denied]
+        count = min((count, *denied))
+        return count if count >= _LEAST else 0
+
+    def enter(self, executors: Sequence[Executor]) -> Begun:
+        """Bring replays that have not begun to the end of the beginning, all of them or none."""
+        count = self.calls
+        ways = [executor.way_until(count) for executor in executors] if count else [None]
+        if None in ways:
+            return Begun()
+        both = [(executor, self._end(way)) for executor, way in zip(executors, ways, strict=True)]
+        if any(end is None or executor.lacks(end.standing, count) for executor, end in both):
+            return Begun()
+        found: Outputs = {}
+        for executor, end in both:
+            if end is not None:
+                executor.take_up(end.standing)
+                found = end.outputs
+        return Begun(count, found)
+
+    def _end(self, way: Hashable) -> _End | None:
+        if way not in self._ends:
+            self._ends[way] = self._carried_out(way if isinstance(way, Lift) else None)
+        return self._ends[way]
+
+    def _carried_out(self, lift: Lift | None) -> _End | None:
+        """One replay of the beginning; None where a call of it fails, or too much is held at its end."""
+        first = for_framework(self._traces[0].framework).executor(self._traces[0], lift=lift)
+        later = (call for trace in self._traces for call in trace.calls[self.calls :])
+        first.keep({event.storage for call in later for event in (*call.reads, *call.writes)})
+        try:
+            found = replay(first, until=self.calls)
+        except WhydiffError:
+            return None
+        standing = None if found.failed else first.standing(_MOST)
+        return None if standing is None else _End(standing, found.outputs)
+
+
+def _alike(reference: Trace, candidate: Trace) -> int:
+    """How many calls at the beginning are the same on the same values."""
+    leaves = [_by_storage(trace) for trace in (reference, candidate)]
+    known: dict[int, bool] = {}
+
+    def one_leaf(storage: int) -> bool:
+        if storage not in known:
+            ours, theirs = (found.get(storage, []) for found in leaves)
+            known[storage] = ours == theirs and all(leaf.fingerprint is not None for leaf in ours)
+        return known[storage]
+
+    for index, (ours, theirs) in enumerate(zip(reference.calls, candidate.calls, strict=False)):
+        events = (*ours.reads, *ours.writes)
+        seen = all(event.fingerprint is not None or not event.payload for event in ours.writes)
+        if not seen or not _one_call(ours, theirs) or not all(one_leaf(event.storage) for event in events):
+            return index
+    return min(len(reference.calls), len(candidate.calls))
+
+
+def _one_call(ours: Call, theirs: Call) -> bool:
+    """Whether two calls are one but for the lines of code that they stand in."""
+    return (
+        ours.target == theirs.target
+        and ours.kind == theirs.kind
+        and ours.site == theirs.site
+        and ours.arguments == theirs.arguments
+        and (ours.mutates, ours.context, ours.rng) == (theirs.mutates, theirs.context, theirs.rng)
+        and ours.reads == theirs.reads
+        and ours.writes == theirs.writes
+    )
+
+
+def _by_storage(trace: Trace) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for leaf in trace.leaves:
+        if leaf.storage >= 0:
+            found.setdefault(leaf.storage, []).append(leaf)
+    return found
+
+
+__all__ = ["Beginning", "Begun"]

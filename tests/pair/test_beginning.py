@@ -1,0 +1,137 @@
+"""What two programs begin with alike is carried out once, and nothing else changes by it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import whydiff
+from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.store import DiskTrace, open_trace
+from whydiff.pair import beginning
+from whydiff.pair.align import align
+from whydiff.pair.beginning import Beginning
+from whydiff.records import Lift
+
+BATCHES = torch.linspace(-1, 1, 8 * 4 * 6).view(8, 4, 6)
+
+
+def _trained(other: str = "") -> None:
+    """Eight steps that part at the fifth, in what ``other`` says."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Dropout(0.25), nn.Linear(5, 3))
+    if other == "weights":
+        with torch.no_grad():
+            model[3].weight[0, 0] += 0.5
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for step, batch in enumerate(BATCHES):
+        optimizer.zero_grad()
+        kept = model(batch).half().float()  # a cast that is kept or lifted
+        loss = kept.square().mean() + kept.argmax(-1).float().mean()
+        loss.backward()
+        if step == 4:
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter.grad.div_(2.0 if other == "factor" else 1.0)
+            if other == "another op":
+                optimizer.param_groups[0]["params"][0].grad.abs_()
+        optimizer.step()
+        if step in (2, 5):
+            print(loss.item())
+
+
+def _captured(tmp_path: Path, *others: str) -> list[str]:
+    for number, other in enumerate(others):
+        with whydiff.capture(tmp_path / str(number)):
+            _trained(other)
+    return [str(tmp_path / str(number)) for number in range(len(others))]
+
+
+def _beginning(paths: list[str]) -> tuple[DiskTrace, DiskTrace, Beginning]:
+    ours, theirs = (open_trace(path, trust=True) for path in paths)
+    return ours, theirs, Beginning(ours, theirs, align(ours, theirs))
+
+
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beginning, "_LEAST", 8)
+
+
+def _told(paths: list[str]) -> Any:
+    found = whydiff.compare(*paths).to_dict()
+    return json.loads(json.dumps(found, default=str, sort_keys=True))
+
+
+@pytest.mark.parametrize("other", ["factor", "another op"])
+def test_the_diagnosis_is_the_same_as_with_every_replay_from_the_first_call(
+    other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = _captured(tmp_path, "", other)
+    whole = _told(paths)
+    entered: list[int] = []
+    enter = Beginning.enter
+
+    def counted(self: Beginning, executors: Any) -> Any:
+        found = enter(self, executors)
+        entered.append(found.calls)
+        return found
+
+    monkeypatch.setattr(beginning, "_LEAST", 8)
+    monkeypatch.setattr(Beginning, "enter", counted)
+    begun = _told(paths)
+    assert any(entered), "nothing began later"
+    assert begun == whole
+
+
+@pytest.mark.usefixtures("early")
+def test_the_beginning_ends_at_the_first_call_that_is_another_or_gives_other_bits(tmp_path: Path) -> None:
+    paths = _captured(tmp_path, "", "factor", "weights")
+    ours, theirs, found = _beginning(paths[:2])
+    first = next(i for i, call in enumerate(ours.calls) if call.arguments != theirs.calls[i].arguments)
+    assert found.calls == first and ours.calls[first].site.step == 4
+    assert _beginning([paths[0], paths[0]])[2].calls == len(ours.calls)
+    ours, theirs, found = _beginning([paths[0], paths[2]])
+    parted = next(i for i, call in enumerate(ours.calls) if call.writes != theirs.calls[i].writes)
+    assert found.calls <= parted
+
+
+@pytest.mark.usefixtures("early")
+@pytest.mark.parametrize("lift", [None, Lift("float32"), Lift("float64", "kept")])
+def test_a_replay_that_is_changed_within_the_beginning_does_not_take_it_up(lift: Lift | None, tmp_path: Path) -> None:
+    ours, theirs, found = _beginning(_captured(tmp_path, "", "factor"))
+    executor = for_framework("torch").executor
+    assert found.enter([executor(ours, lift=lift), executor(theirs, lift=lift)]).calls == found.calls
+    assert found.enter([executor(theirs, lift=lift, exchanged={3: theirs.calls[3]})]).calls == 0
+    later = found.calls + 1
+    assert found.enter([executor(theirs, lift=lift, exchanged={later: theirs.calls[later]})]).calls == found.calls
+    name = next(leaf.name for leaf in theirs.leaves if leaf.storage >= 0)
+    leaf = executor(ours).leaf_value(next(leaf for leaf in ours.leaves if leaf.name == name))
+    assert found.enter([executor(theirs, lift=lift, restore={name: leaf})]).calls == 0
+    assert found.enter([executor(ours, lift=Lift("float32", "kept", seed=1))]).calls == 0
+
+
+@pytest.mark.usefixtures("early")
+def test_a_call_that_is_to_read_what_was_forgotten_is_replayed_from_the_first_call(tmp_path: Path) -> None:
+    _, theirs, found = _beginning(_captured(tmp_path, "", "factor"))
+    held = {event.storage for call in theirs.calls[found.calls :] for event in (*call.reads, *call.writes)}
+    gone = next(e for call in theirs.calls[: found.calls] for e in call.writes if e.storage not in held and e.payload)
+    call = theirs.calls[found.calls]
+    reads = (replace(gone, site=call.reads[0].site), *call.reads[1:])
+    executor = for_framework("torch").executor(theirs, exchanged={call.index: replace(call, reads=reads)})
+    assert found.enter([executor]).calls == 0
+
+
+def test_few_calls_or_much_memory_are_not_worth_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = _captured(tmp_path, "", "factor")
+    ours, _, found = _beginning(paths)
+    assert found.calls > beginning._LEAST
+    monkeypatch.setattr(beginning, "_MOST", 8)
+    assert found.enter([for_framework("torch").executor(ours)]).calls == 0
+    monkeypatch.setattr(beginning, "_LEAST", len(ours.calls))
+    assert _beginning(paths)[2].calls == 0
