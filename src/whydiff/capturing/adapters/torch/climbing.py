@@ -1,7 +1,7 @@
 """What a program compiles with `torch.compile`, compiled anew: up to a rung, or without a part of the compiler.
 
 The program's own compiled code stays as it is: what is compiled here gets a backend of its own and, where PyTorch keeps
-regions of compiled code apart (2.10), a region of its own, which no other call looks into. Caches of compiled graphs keep
+regions of compiled code apart (2.13), a region of its own, which no other call looks into. Caches of compiled graphs keep
 the compiler's settings apart, and serve where only settings are changed; of applications that are left out they do not
 know, and are left out too.
 """

@@ -67,7 +67,7 @@ def _versions() -> Iterator[tuple[Any, int]]:
 
 
 def _count(code: Any) -> int:
-    """Versions outside of regions of their own, where PyTorch tells them apart (2.10)."""
+    """Versions outside of regions of their own, where PyTorch tells them apart (2.13)."""
     frames: Any = torch._C._dynamo.eval_frame
     if not regions_are_kept_apart():
         return len(frames._debug_get_cache_entry_list(code))
