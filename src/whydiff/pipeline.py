@@ -348,8 +348,10 @@ def _differs(case: Case) -> bool:
 
 
 def _runs(reference: Any, candidate: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> _Sides:
-    """Both sides made ready before either runs, so that both begin from the same random states."""
+    """Both sides made ready before either runs, so that both begin from the same random states; one trace, opened once."""
     sides = (reference, candidate)
+    if isinstance(reference, (str, os.PathLike)) and _is_same(*sides):
+        return (_run(reference, args, kwargs, options),) * 2
     return tuple(side if isinstance(side, Run) else _run(side, args, kwargs, options) for side in sides)
 
 

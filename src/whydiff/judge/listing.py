@@ -6,6 +6,7 @@ import functools
 from collections import deque
 from collections.abc import Collection, Sequence
 
+from whydiff.capturing.process import not_collecting
 from whydiff.judge.outputs import Anchor
 from whydiff.numbers.comparison import same
 from whydiff.numbers.picture import picture
@@ -22,6 +23,7 @@ def taken(returned: Anchor) -> tuple[Picture, ...]:
     return tuple(one for one in made if one is not None)
 
 
+@not_collecting()
 def listing(reference: Trace, candidate: Trace, alignment: Alignment, origins: Sequence[Origin]) -> tuple[OpRow, ...]:
     """Paired calls and calls without a counterpart, in the order of execution; views and returns are left out."""
     starts_r, starts_c = ({origin.calls[side] for origin in origins} for side in (0, 1))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from whydiff.capturing.process import not_collecting
 from whydiff.locate.counts import counted, surplus_of
 from whydiff.locate.localization import Localization
 from whydiff.locate.upstream import walked_back
@@ -26,6 +27,7 @@ from whydiff.records import (
 )
 
 
+@not_collecting()
 def from_fingerprints(reference: Any, candidate: Any, alignment: Alignment, same: Any) -> Localization:
     """Origins from recorded fingerprints alone, for traces that cannot be replayed.
 

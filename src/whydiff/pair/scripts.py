@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from whydiff.capturing.adapters import Role, for_framework
+from whydiff.capturing.process import not_collecting
 from whydiff.capturing.store import DiskTrace
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.lockstep import paired
@@ -27,6 +28,7 @@ Spot = tuple[int, TensorSpec]
 """A storage and the part of it that is looked at."""
 
 
+@not_collecting()
 def with_ends(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[Trace, Trace, Alignment]:
     """Two runs with what they end with paired: what they returned, or, of two scripts, what they came to.
 

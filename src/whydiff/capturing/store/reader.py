@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from whydiff.capturing.limits import Bounds, Limits, Watched
+from whydiff.capturing.process import not_collecting
 from whydiff.capturing.ranks import parts
 from whydiff.capturing.sink import payload_key
 from whydiff.capturing.store.check import check_references
@@ -354,6 +355,7 @@ def open_ranks(
     return found, unreadable
 
 
+@not_collecting()
 def _read_index(data: bytes, file: Path, manifest: Manifest) -> tuple[IndexDecoder, bool]:
     if manifest.closed and len(data) != manifest.index_bytes:
         raise TraceFormatError(

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from whydiff.capturing.process import not_collecting
 from whydiff.pair.align import evidence, held, remade, renamed, rules, sequence
 from whydiff.pair.align.sequence import Block, Path
 from whydiff.pair.align.side import Side, blocks, by_function, common_parameters, intern
@@ -27,6 +28,7 @@ Found = list[tuple[int, int, str]]
 """Positions among the calls that are not views, and the pass that paired them."""
 
 
+@not_collecting()
 def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str]] = ()) -> Alignment:
     """Pair the calls of two traces that correspond.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.process import not_collecting
 from whydiff.capturing.store import strict
 from whydiff.capturing.store.tensor_files import DAMAGE
 from whydiff.errors import UsageError
@@ -77,20 +76,8 @@ def _array(values: np.ndarray[Any, Any]) -> Column:
 Found = tuple[Fields, dict[str, Column]]
 
 
-@contextmanager
-def _not_collecting() -> Iterator[None]:
-    """Garbage is not looked for meanwhile: JSON has no cycles, and looking is a third of the time of reading it."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _jsonl(path: Path, given: Given) -> Found:
-    with open(path, encoding="utf-8") as file, _not_collecting():
+    with open(path, encoding="utf-8") as file, not_collecting():
         pieces = _records(file)
         first: list[dict[str, Any]] = next(pieces, [{}])
         fields = guess(dict(_named(first[0])), given, str(path))

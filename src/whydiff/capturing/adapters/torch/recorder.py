@@ -6,7 +6,6 @@ copy, no ``contiguous()`` on what the program sees, no host synchronisation beyo
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
@@ -33,6 +32,7 @@ from whydiff.capturing.adapters.torch.surroundings import (
     tracing,
     unseen,
 )
+from whydiff.capturing.process import not_collecting
 from whydiff.errors import CaptureError, one_line
 from whydiff.records import Call, HoleKind, Kind, Payload, TensorSpec
 from whydiff.records.trace import GRAPH, UPDATE
@@ -316,13 +316,8 @@ class Recorder(Straight, TorchDispatchMode):
         rows = self._log.rows[: self.arriving.before(self._log.next) - self._log.base]
         shown: Shown = {}
         specs: dict[int, TensorSpec] = {}
-        collecting = gc.isenabled()
-        gc.disable()  # many small records, none of them garbage: looking for some takes longer than making them
-        try:
+        with not_collecting():
             return [call_of(row, shown, specs, self._rank) for row in rows]
-        finally:
-            if collecting:
-                gc.enable()
 
     def handed_on(self, count: int) -> None:
         """Forget the first calls that wait."""

@@ -1,0 +1,106 @@
+"""Work on many records looks for no garbage meanwhile, and leaves the collector as it was."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import whydiff
+from whydiff import pipeline
+from whydiff.capturing.process import not_collecting
+from whydiff.capturing.store.layout import INDEX
+from whydiff.errors import TraceFormatError
+from whydiff.judge.listing import listing
+from whydiff.locate.by_fingerprint import from_fingerprints
+from whydiff.numbers.comparison import same
+from whydiff.pair.align import align
+from whydiff.pair.scripts import with_ends
+
+
+@pytest.fixture
+def collections() -> Iterator[list[str]]:
+    """Every time that garbage is looked for, and at once: after every few objects."""
+    seen: list[str] = []
+
+    def told(phase: str, _: Any) -> None:
+        seen.append(phase)
+
+    before = gc.get_threshold()
+    gc.collect()
+    gc.callbacks.append(told)
+    gc.set_threshold(50, 2, 2)
+    try:
+        yield seen
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(told)
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    def chain(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(200):
+            x = torch.tanh(x)
+        return x
+
+    with whydiff.capture(tmp_path / "a.trace", payloads="all"):
+        chain(torch.ones(4))
+    return tmp_path / "a.trace"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_it_is_as_it_was_also_after_an_error(enabled: bool) -> None:
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(KeyError), not_collecting():
+            assert not gc.isenabled()
+            with not_collecting():
+                pass
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
+
+
+def test_a_damaged_trace_leaves_it_on(trace: Path) -> None:
+    index = trace / INDEX
+    index.write_bytes(index.read_bytes().replace(b"tanh", b"tahn", 1))
+    with pytest.raises(TraceFormatError):
+        whydiff.open(trace)
+    assert gc.isenabled()
+
+
+def test_neither_pairing_nor_listing_looks_for_garbage(trace: Path, collections: list[str]) -> None:
+    opened = whydiff.open(trace)
+    work: list[Callable[[], Any]] = [
+        lambda: align(opened, opened),
+        lambda: with_ends(opened, opened, alignment),
+        lambda: from_fingerprints(opened, opened, alignment, same),
+        lambda: listing(opened, opened, alignment, ()),
+    ]
+    alignment = align(opened, opened)
+    for one in work:
+        before = len(collections)
+        found = one()
+        looked = len(collections) - before
+        assert found is not None
+        assert looked <= 2  # at the border, when it is on again
+    before = len(collections)
+    _ = [[n] for n in range(1000)]
+    assert len(collections) - before > 2  # elsewhere it does
+
+
+def test_one_trace_is_opened_once(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+    open_side = pipeline.open_side
+    monkeypatch.setattr(pipeline, "open_side", lambda *a, **k: opened.append(a) or open_side(*a, **k))
+    found = whydiff.compare(trace, str(trace))
+    assert found.verdict is whydiff.Verdict.IDENTICAL
+    assert len(opened) == 1
+    assert any("the same one" in note for note in found.notes)
