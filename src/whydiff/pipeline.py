@@ -137,9 +137,8 @@ def _collected(sides: _Sides, options: Options, notes: tuple[str, ...]) -> Diagn
 
 
 def _is_same(reference: Any, candidate: Any) -> bool:
-    paths = [side for side in (reference, candidate) if isinstance(side, (str, os.PathLike))]
-    if len(paths) == 2:
-        return os.path.realpath(paths[0]) == os.path.realpath(paths[1])
+    if all(isinstance(side, (str, os.PathLike)) for side in (reference, candidate)):
+        return bool(os.path.realpath(reference) == os.path.realpath(candidate))
     return reference is candidate
 
 
@@ -349,10 +348,9 @@ def _differs(case: Case) -> bool:
 
 def _runs(reference: Any, candidate: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> _Sides:
     """Both sides made ready before either runs, so that both begin from the same random states; one trace, opened once."""
-    sides = (reference, candidate)
-    if isinstance(reference, (str, os.PathLike)) and _is_same(*sides):
+    if isinstance(reference, (str, os.PathLike)) and _is_same(reference, candidate):
         return (_run(reference, args, kwargs, options),) * 2
-    return tuple(side if isinstance(side, Run) else _run(side, args, kwargs, options) for side in sides)
+    return tuple(s if isinstance(s, Run) else _run(s, args, kwargs, options) for s in (reference, candidate))
 
 
 def _run(side: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> _Side:
