@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from whydiff.errors import UsageError
+from whydiff.report.answer import WIDTH
 from whydiff.report.blocks import Chart, Lines, Section, Text
 from whydiff.studies.base import SUFFIXES, Study, check_suffixes, headline
 
@@ -50,3 +51,25 @@ def test_another_suffix_is_refused_before_the_study_runs() -> None:
     with pytest.raises(UsageError, match="cannot be written"):
         check_suffixes(["x.docx"])
     check_suffixes([f"x{suffix}" for suffix in SUFFIXES])
+
+
+def test_it_prints_its_answer_and_the_rest_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    Example().print(color="never")
+    short = capsys.readouterr().out
+    assert short.startswith("ROUNDING: the <same> function\nfix     accept it\nmore    -v shows everything")
+    assert "two sizes" not in short and max(map(len, short.splitlines())) <= WIDTH
+    for verbose in (1, 2, True):
+        Example().print(color="never", verbose=verbose)
+        full = capsys.readouterr().out
+        assert "two sizes" in full and "more    -v" not in full
+
+
+def test_verbose_once_shows_sections_and_twice_shortens_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    class Long(Example):
+        def sections(self, verbose: bool = False) -> tuple[Section, ...]:
+            return (Section("Sizes", (Text("all of them" if verbose else "the first"),)),)
+
+    Long().print(color="never", verbose=1)
+    assert "the first" in capsys.readouterr().out
+    Long().print(color="never", verbose=2)
+    assert "all of them" in capsys.readouterr().out
