@@ -4,7 +4,8 @@
     python -m benchmarks.growth --most 100000        # calls up to 100,000
 
 Prints processor seconds (of all threads: other work on the machine hardly changes them) and peak memory of a process
-for each size, and the exponent between the two largest sizes. Nothing is asserted: this is a measurement, not a test.
+for each size, and two exponents: of a line through the logarithms of all sizes (least squares; what is not growth draws it
+down), and between the two largest sizes. Nothing is asserted: this is a measurement, not a test.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import itertools
 import json
 import math
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import linear_regression
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +84,10 @@ def calls(number: int) -> Seconds:
         with taken(seconds, "align, one call more in every seven"):
             align(*traces)
         with taken(seconds, "compare with itself"):
-            found = whydiff.compare(places[0], places[0], options=Options(trust=True))
+            whydiff.compare(places[0], places[0], options=Options(trust=True))
+        equal = shutil.copytree(places[0], f"{folder}/equal")
+        with taken(seconds, "compare two equal traces"):
+            found = whydiff.compare(places[0], equal, options=Options(trust=True))
         with taken(seconds, "report"):
             reported(found, Path(folder))
     return seconds
@@ -141,6 +146,13 @@ def measured(part: str, size: int) -> tuple[Seconds, int]:
     return seconds, peak
 
 
+def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
+    """Slope of the line through the logarithms that is nearest in least squares; NaN where nothing was measured."""
+    if len(sizes) < 2 or not all(seconds):
+        return float("nan")
+    return linear_regression([math.log(n) for n in sizes], [math.log(s) for s in seconds]).slope
+
+
 def main() -> None:
     """Parse the command line and print every table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,17 +167,16 @@ def main() -> None:
     sizes = {
         "calls": [n for n in (1_000, 10_000, 100_000) if n <= given.most],
         "bytes": [1 << 20, 1 << 22, 1 << 24],
-        "origins": [1_000, 10_000],
+        "origins": [1_000, 2_500, 5_000, 10_000],
     }
     for part, chosen in sizes.items():
         rows = {size: measured(part, size) for size in chosen}
         print(f"\n{part}: " + ", ".join(f"{size:,}" for size in chosen))
         for what in next(iter(rows.values()))[0]:
             taken_by = [rows[size][0][what] for size in chosen]
-            (n, a), (m, b) = list(itertools.pairwise(zip(chosen, taken_by, strict=True)))[-1]
-            exponent = math.log(b / a) / math.log(m / n) if a and b else float("nan")
-            print(f"  {what:32} {' '.join(f'{one:8.2f}' for one in taken_by)} s   exponent {exponent:.2f}")
-        print(f"  {'peak':32} {' '.join(f'{rows[size][1]:8}' for size in chosen)} MB")
+            both = f"exponent {exponent(chosen, taken_by):.2f}, at last {exponent(chosen[-2:], taken_by[-2:]):.2f}"
+            print(f"  {what:36} {' '.join(f'{one:8.2f}' for one in taken_by)} s   {both}")
+        print(f"  {'peak':36} {' '.join(f'{rows[size][1]:8}' for size in chosen)} MB")
 
 
 if __name__ == "__main__":
