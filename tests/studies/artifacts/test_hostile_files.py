@@ -231,7 +231,7 @@ def test_names_that_no_terminal_should_get(tmp_path: Path) -> None:
         name = os.fsencode(tmp_path / side) + b"/n\xff\x1b[2J"
         with open(name, "wb") as file:
             file.write(side.encode())
-    for options in ([], ["--json"], ["-s", str(tmp_path / "r.json"), "-s", str(tmp_path / "r.txt")]):
+    for options in ([], ["-v"], ["--json"], ["-s", str(tmp_path / "r.json"), "-s", str(tmp_path / "r.txt")]):
         result = CliRunner().invoke(app, ["artifacts", str(tmp_path / "a"), str(tmp_path / "b"), *options])
         assert result.exit_code == 1, result.output
         assert "\x1b" not in result.stdout
