@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,16 @@ raise AttributeError("half a module")
 """
 
 
+@pytest.fixture
+def hears_sigint() -> Iterator[None]:
+    """SIGINT interrupts, also where the tests were started in the background: a shell has it ignored there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_an_interrupt_that_an_import_swallows_is_an_interrupt(name: str, here: Path) -> None:
+def test_an_interrupt_that_an_import_swallows_is_an_interrupt(name: str, here: Path, hears_sigint: None) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     (here / "half.py").write_text(SWALLOWED.format(name=name))
     result = invoke("compare", "half.py:f", "half.py:f")
