@@ -155,16 +155,21 @@ def test_the_rung_is_the_last_one_with_which_the_difference_comes_in(
     assert (found.component, found.below, found.larger) == (component, below, larger)
 
 
+def normed(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.layer_norm(torch.nn.functional.softplus(x), (64,))
+
+
+def decomposed() -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """An input of shape (16, 64), and a program of which the decomposition alone makes rounding."""
+    torch.manual_seed(0)
+    return torch.randn(16, 64), torch.compile(normed, backend="aot_eager_decomp_partition")
+
+
 def test_of_rounding_parts_are_looked_for_for_a_shorter_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from whydiff.explain import ladder
 
     monkeypatch.setattr(ladder, "PARTS_SECONDS", -1.0)
-
-    def normed(x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.layer_norm(torch.nn.functional.softplus(x), (64,))
-
-    torch.manual_seed(0)
-    x, compiled = torch.randn(16, 64), torch.compile(normed, backend="aot_eager_decomp_partition")
+    x, compiled = decomposed()
     found = climbed(lambda: compiled(x), items=False)
     assert found is not None
     assert (found.component, found.part_name, found.unfinished) == ("aot_eager_decomp_partition", "", "time ran out")
@@ -184,12 +189,7 @@ def test_time_is_bounded_and_what_was_not_reached_is_said() -> None:
 
 def test_of_rounding_no_single_op_is_looked_for() -> None:
     """Many make a little each; the part of the compiler is named all the same."""
-
-    def normed(x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.layer_norm(torch.nn.functional.softplus(x), (64,))
-
-    torch.manual_seed(0)
-    x, compiled = torch.randn(16, 64), torch.compile(normed, backend="aot_eager_decomp_partition")
+    x, compiled = decomposed()
     found = climbed(lambda: compiled(x), items=False)
     assert found is not None
     assert (found.component, found.part_name, found.item) == ("aot_eager_decomp_partition", "decomposition", "")
