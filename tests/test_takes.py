@@ -136,3 +136,18 @@ def test_what_is_right_passes_and_the_function_stays_itself() -> None:
         f(math.inf)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="positional argument"):
         takes(a=COUNT)(lambda a: a)()  # type: ignore[call-arg]
+
+
+def test_what_can_be_gone_through_once_reaches_the_function_whole(tmp_path: Path) -> None:
+    """A look at its items would take them away."""
+
+    @takes(names=NAMES, bounds=BOUNDS)
+    def of(names: Any, bounds: Any = ()) -> list[str]:
+        return list(names)
+
+    assert of(iter(["a", "b"])) == ["a", "b"]
+    with pytest.raises(UsageError):
+        of("a", iter([0.1, 0.2]))
+    with whydiff.capture(tmp_path / "of_roots", roots=(pair for pair in [("mine", MODEL)])):
+        MODEL(GIVEN)
+    assert {leaf.name for leaf in whydiff.open(tmp_path / "of_roots").leaves} >= {"mine.weight", "mine.bias"}

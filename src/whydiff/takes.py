@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
@@ -33,7 +33,12 @@ class Kind:
 
 
 def _all(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and all(map(fits, value))
+    def each(value: Any) -> bool:
+        if isinstance(value, Iterator):  # what can be gone through once is left to the function
+            return True
+        return isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and all(map(fits, value))
+
+    return each
 
 
 def _whole(value: Any) -> bool:
@@ -69,7 +74,9 @@ SERIES = Kind(
     lambda value: isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and not hasattr(value, "shape"),
 )
 NUMBERS = Kind("a list of numbers", _all(lambda value: isinstance(value, Real)))
-BOUNDS = Kind("two numbers: (low, high)", lambda value: NUMBERS.fits(value) and len(tuple(value)) == 2)
+BOUNDS = Kind(
+    "two numbers: (low, high)", lambda value: isinstance(value, Sized) and NUMBERS.fits(value) and len(value) == 2
+)
 TEXT_TO_TEXT = Kind(
     "name → name", lambda value: isinstance(value, Mapping) and all(_text(k) and _text(v) for k, v in value.items())
 )

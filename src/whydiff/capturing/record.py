@@ -72,6 +72,7 @@ def capture(
     from whydiff.capturing.store.remote import is_url, send
 
     adapter: Recorded = registry.get("adapters", framework)
+    options = {name: list(given) if isinstance(given, Iterator) else given for name, given in options.items()}
     _refuse(options, {} if level == STEP else adapter.options, level)
     if level != STEP:  # whatever it does not take is refused before there is a folder
         adapter.session(level=level, payloads=payloads, **options)
