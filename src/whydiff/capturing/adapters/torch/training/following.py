@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.nn.parameter import UninitializedParameter
@@ -27,13 +27,10 @@ class Following:
     calls ``backward()``.
     """
 
-    hidden: ClassVar[bool] = False
-    """Whether the garbage collector does not look at what existed before a program that is followed."""
-
     def __init__(self) -> None:
         self.number = 0
         self.roots: Roots = []
-        self._hides = False
+        self._besides: list[torch.nn.Module] = []
         self._by_optimizer = False
         self._ready = False
         self._versions = 0
@@ -47,16 +44,9 @@ class Following:
             register_optimizer_step_pre_hook(self._before_update),
             register_optimizer_step_post_hook(self._after_update),
         ]
-        self._hides = gc.get_freeze_count() == 0
-        if self._hides:  # a search for models begins with what has come since: the program's own
-            gc.freeze()
-            Following.hidden = True
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        if self._hides:
-            gc.unfreeze()
-            Following.hidden = False
         torch.autograd.backward = self._backward
         for handle in self._handles:
             handle.remove()
@@ -101,7 +91,7 @@ class Following:
             self.updated_by_hand()
             if not self.roots:
                 mine = _leaves_below(losses)
-                self.roots = models(mine)
+                self.roots = models(lambda p: id(p) in mine, self._besides)
         self._backward(tensors, *args, **kwargs)
         with self.aside():
             self.differentiated(losses)
@@ -119,7 +109,7 @@ class Following:
             mine = {id(p) for p in parameters_of(optimizer)}
             if not mine & {id(p) for _, root in self.roots for p in root.parameters()}:
                 # an optimizer's parameters, or a copy that goes on with them
-                fresh = models(mine)
+                fresh = models(lambda p: id(p) in mine, self._besides)
                 taken = [module for _, module in fresh]
                 self.roots = fresh + [(f"{p or type(m).__name__}", m) for p, m in self._others(taken)]
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -190,29 +180,21 @@ def _leaves_below(losses: Iterable[torch.Tensor]) -> set[int]:
 
 
 def modules() -> list[torch.nn.Module]:
-    """Every module that the garbage collector looks at, but for those that were never initialised as one."""
+    """Every module that the garbage collector knows of, but for those that were never initialised as one."""
     found = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.nn.Module)]
     return [module for module in found if "_modules" in vars(module)]
 
 
-def models(trained: Set[int]) -> Roots:
-    """(prefix, module) of the outermost modules that hold one of these parameters, the largest first.
-
-    While a program is followed, what existed before it is looked at only if its own modules do not hold them all: that
-    are hundreds of thousands of objects.
+def models(trained: Callable[[torch.Tensor], bool], besides: Iterable[torch.nn.Module] = ()) -> Roots:
+    """(prefix, module) of the outermost modules that hold a parameter of the given kind, the largest first.
 
     Args:
-        trained: their identities.
+        trained: the kind.
+        besides: modules that the garbage collector may not know of (`Session` hides from it what exists).
     """
-    known = modules()
-    if Following.hidden and not trained <= {id(p) for module in known for p in module._parameters.values()}:
-        gc.unfreeze()
-        known = modules()
-        gc.freeze()
+    known = list({id(module): module for module in (*modules(), *besides)}.values())
     inner = {id(child) for module in known for child in module.modules() if child is not module}
-    outer = [
-        module for module in known if id(module) not in inner and any(id(p) in trained for p in module.parameters())
-    ]
+    outer = [module for module in known if id(module) not in inner and any(map(trained, module.parameters()))]
     outer.sort(key=lambda module: -_elements(module))
     names: dict[str, int] = {}
     found: Roots = []

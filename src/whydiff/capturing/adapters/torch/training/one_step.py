@@ -17,7 +17,7 @@ from whydiff.capturing.adapters.torch.run import Run, _copies
 from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.adapters.torch.state import Roots
 from whydiff.capturing.adapters.torch.surroundings import unseen
-from whydiff.capturing.adapters.torch.training.following import Following, models
+from whydiff.capturing.adapters.torch.training.following import Following, models, modules
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
 
@@ -93,9 +93,10 @@ class Window(Following):
         if self.begun or self.number < self._first or not any(p.requires_grad for p in module.parameters()):
             return
         self.begun = True
+        self._besides = modules()
         mine = {id(p) for p in module.parameters()}
         if not mine & {id(p) for _, root in self.roots for p in root.parameters()}:
-            self.roots = models(mine)
+            self.roots = models(lambda p: id(p) in mine)
         if self._inside is not None:
             self._stack.enter_context(self._inside(self.roots))
 
