@@ -142,12 +142,28 @@ def test_what_can_be_gone_through_once_reaches_the_function_whole(tmp_path: Path
     """A look at its items would take them away."""
 
     @takes(names=NAMES, bounds=BOUNDS)
-    def of(names: Any, bounds: Any = ()) -> list[str]:
-        return list(names)
+    def of(names: Any, bounds: Any = ()) -> tuple[list[str], list[float]]:
+        return list(names), list(bounds)
 
-    assert of(iter(["a", "b"])) == ["a", "b"]
+    assert of(iter(["a", "b"]), iter([0.1, 0.2])) == (["a", "b"], [0.1, 0.2])
     with pytest.raises(UsageError):
-        of("a", iter([0.1, 0.2]))
+        of(iter([3]))
     with whydiff.capture(tmp_path / "of_roots", roots=(pair for pair in [("mine", MODEL)])):
         MODEL(GIVEN)
     assert {leaf.name for leaf in whydiff.open(tmp_path / "of_roots").leaves} >= {"mine.weight", "mine.bias"}
+
+
+def wrong_in_row_3(x: torch.Tensor) -> torch.Tensor:
+    return x + 1e-3 * (len(x) > 1) * (torch.arange(len(x)) == 3).float()[:, None]
+
+
+@pytest.mark.parametrize("rows", [[3], iter([3]), torch.tensor([3])])
+def test_rows_are_compared_however_they_are_given(rows: Any) -> None:
+    with pytest.raises(AssertionError):
+        whydiff.assert_batch_invariant(wrong_in_row_3, GIVEN, rows=rows)
+
+
+@pytest.mark.parametrize("which", ["rows", "sizes"])
+def test_where_nothing_is_asked_nothing_is_the_same(which: str) -> None:
+    with pytest.raises(UsageError, match="nothing"):
+        whydiff.assert_batch_invariant(MODEL, GIVEN, **{which: []})

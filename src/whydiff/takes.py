@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
@@ -34,9 +34,8 @@ class Kind:
 
 def _all(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     def each(value: Any) -> bool:
-        if isinstance(value, Iterator):  # what can be gone through once is left to the function
-            return True
-        return isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and all(map(fits, value))
+        items = value.tolist() if hasattr(value, "tolist") else value  # one of torch or numpy: its Python numbers
+        return isinstance(items, Iterable) and not isinstance(items, (str, bytes)) and all(map(fits, items))
 
     return each
 
@@ -74,9 +73,7 @@ SERIES = Kind(
     lambda value: isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and not hasattr(value, "shape"),
 )
 NUMBERS = Kind("a list of numbers", _all(lambda value: isinstance(value, Real)))
-BOUNDS = Kind(
-    "two numbers: (low, high)", lambda value: isinstance(value, Sized) and NUMBERS.fits(value) and len(value) == 2
-)
+BOUNDS = Kind("two numbers: (low, high)", lambda value: NUMBERS.fits(value) and len(tuple(value)) == 2)
 TEXT_TO_TEXT = Kind(
     "name → name", lambda value: isinstance(value, Mapping) and all(_text(k) and _text(v) for k, v in value.items())
 )
@@ -129,13 +126,16 @@ def takes(called: str = "", /, **kinds: Kind) -> Callable[[Callable[P, R]], Call
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                given = signature.bind(*args, **kwargs).arguments
+                bound = signature.bind(*args, **kwargs)
             except TypeError:  # something is missing, or twice: Python says it best
                 return function(*args, **kwargs)
+            given = bound.arguments
             for name, kind in kinds.items():
                 if name in given and given[name] is not defaults[name]:
+                    if isinstance(given[name], Iterator):  # a look at its items would take them from the function
+                        given[name] = tuple(given[name])
                     check(given[name], kind, name, called or function.__name__)
-            return function(*args, **kwargs)
+            return function(*bound.args, **bound.kwargs)
 
         return checked
 

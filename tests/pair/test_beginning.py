@@ -17,6 +17,7 @@ from whydiff.capturing.store import DiskTrace, open_trace
 from whydiff.pair import beginning
 from whydiff.pair.align import align
 from whydiff.pair.beginning import Beginning
+from whydiff.pair.replay import replay
 from whydiff.records import Lift
 
 BATCHES = torch.linspace(-1, 1, 8 * 4 * 6).view(8, 4, 6)
@@ -55,7 +56,7 @@ def _captured(tmp_path: Path, *others: str) -> list[str]:
 
 def _beginning(paths: list[str]) -> tuple[DiskTrace, DiskTrace, Beginning]:
     ours, theirs = (open_trace(path, trust=True) for path in paths)
-    return ours, theirs, Beginning(ours, theirs, align(ours, theirs))
+    return ours, theirs, Beginning(ours, theirs, align(ours, theirs), upto=len(ours.calls))
 
 
 @pytest.fixture
@@ -125,6 +126,63 @@ def test_a_call_that_is_to_read_what_was_forgotten_is_replayed_from_the_first_ca
     reads = (replace(gone, site=call.reads[0].site), *call.reads[1:])
     executor = for_framework("torch").executor(theirs, exchanged={call.index: replace(call, reads=reads)})
     assert found.enter([executor]).calls == 0
+
+
+@pytest.mark.usefixtures("early")
+def test_what_an_early_call_wrote_into_a_leaf_is_not_read_as_it_was_before_the_run(tmp_path: Path) -> None:
+    def written(factor: float) -> None:
+        scale, x = torch.ones(4), torch.arange(4.0)
+        scale.mul_(3.0)  # a leaf of the trace, written in place and not read behind the cut
+        y = x * scale
+        for _ in range(9):
+            y = y + 1
+        print((y / factor).sum().item())
+
+    for name, factor in (("0", 1.0), ("1", 2.0)):
+        with whydiff.capture(tmp_path / name):
+            written(factor)
+    _, theirs, found = _beginning([str(tmp_path / "0"), str(tmp_path / "1")])
+    wrote = next(call.writes[0] for call in theirs.calls if call.target.startswith("aten.mul_"))
+    call = theirs.calls[found.calls]
+    assert call.target.startswith("aten.div")
+    for read in (wrote, replace(wrote, producer=-1)):
+        changed = replace(call, reads=(replace(read, site=call.reads[0].site), *call.reads[1:]))
+        assert found.enter([for_framework("torch").executor(theirs, exchanged={call.index: changed})]).calls == 0
+
+
+@pytest.mark.usefixtures("early")
+@pytest.mark.parametrize("lift", [None, Lift("float64")])
+def test_values_whose_bits_are_read_otherwise_are_not_copied_by_their_bytes(lift: Lift | None, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(3, 3, dtype=torch.complex64, generator=generator) + 3 * torch.eye(3)
+    right = torch.randn(2, 3, dtype=torch.complex64, generator=generator)
+    for name, factor in (("0", 1.0), ("1", 2.0)):
+        with whydiff.capture(tmp_path / name):
+            solved = torch.linalg.solve(matrix, right, left=False)  # its result is lazily conjugated
+            y = solved
+            for _ in range(9):
+                y = y * 1.1
+            print(torch.view_as_real(y / factor + solved).sum().item())
+    _, theirs, found = _beginning([str(tmp_path / "0"), str(tmp_path / "1")])
+    seen: dict[int, Any] = {}
+    for whole in (True, False):
+        executor = for_framework("torch").executor(theirs, lift=lift)
+        begun = 0 if whole else found.enter([executor]).calls
+
+        def last(one: Any, call: Any, whole: bool = whole) -> None:
+            if call.target.startswith("aten.add"):
+                seen[whole] = one.read(call.writes[0]).clone()
+
+        replay(executor, begun=begun, watch=last)
+    assert torch.equal(seen[True], seen[False])
+
+
+def test_nothing_begins_behind_the_first_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fingerprints are what a trace says; the walk looked at the values."""
+    monkeypatch.setattr(beginning, "_LEAST", 1)
+    ours, theirs, found = _beginning(_captured(tmp_path, "", "factor"))
+    assert found.calls > 8
+    assert Beginning(ours, theirs, align(ours, theirs), upto=8).calls == 8
 
 
 def test_few_calls_or_much_memory_are_not_worth_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,8 @@ class Case:
     @functools.cached_property
     def beginning(self) -> Beginning:
         """What both traces begin with alike."""
-        return Beginning(self.reference, self.candidate, self.alignment)
+        first = min((min(origin.calls) for origin in self.localization.origins), default=0)
+        return Beginning(self.reference, self.candidate, self.alignment, upto=max(first, 0))
 
     @functools.cached_property
     def experiments(self) -> Experiments:

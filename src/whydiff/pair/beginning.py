@@ -44,10 +44,12 @@ class Beginning:
     Args:
         reference, candidate: both can be replayed.
         alignment: which calls correspond.
+        upto: no call behind this one, of either: where the first difference was seen to start. Recorded fingerprints
+            are what a trace says of its values; that walk looked at them.
     """
 
-    def __init__(self, reference: Trace, candidate: Trace, alignment: Alignment) -> None:
-        self._traces, self._alignment = (reference, candidate), alignment
+    def __init__(self, reference: Trace, candidate: Trace, alignment: Alignment, *, upto: int) -> None:
+        self._traces, self._alignment, self._upto = (reference, candidate), alignment, upto
         self._ends: dict[Hashable, _End | None] = {}
 
     @functools.cached_property
@@ -63,7 +65,7 @@ class Beginning:
             if min(pair.reference, pair.candidate) < count and pair.reference != pair.candidate:
                 count = min(pair.reference, pair.candidate)
         denied = [index for trace in self._traces if trace.bounds is not None for index in trace.bounds.denied]
-        count = min((count, *denied))
+        count = min((count, self._upto, *denied))
         return count if count >= _LEAST else 0
 
     def enter(self, executors: Sequence[Executor]) -> Begun:
@@ -94,9 +96,9 @@ class Beginning:
         first.keep({event.storage for call in later for event in (*call.reads, *call.writes)})
         try:
             found = replay(first, until=self.calls)
+            standing = None if found.failed else first.standing(_MOST)
         except WhydiffError:
             return None
-        standing = None if found.failed else first.standing(_MOST)
         return None if standing is None else _End(standing, found.outputs)
 
 

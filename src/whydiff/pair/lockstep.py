@@ -140,15 +140,13 @@ class Lockstep:
         calls_r, calls_c = self.reference.trace.calls, self.candidate.trace.calls
         total = len(calls_r) + len(calls_c)
         at_r = at_c = self.begun
+        for call_r, call_c in zip(calls_r[: self.begun], calls_c[: self.begun], strict=True):
+            self._part(() if self.candidate.testifies(call_c) else call_r.writes)
         with self.reference.running(), self.candidate.running():
             later = (pair for pair in self.alignment.pairs if pair.reference >= self.begun)
             for pair in (*later, Pair(len(calls_r), len(calls_c), "end")):
-                for call in calls_r[at_r : pair.reference]:
-                    self._run("reference", self.reference, call, recorded=False)
-                    self.reference.release(call)
-                for call in calls_c[at_c : pair.candidate]:
-                    self._run("candidate", self.candidate, call, recorded=False)
-                    self.candidate.release(call)
+                self._run_alone("reference", self.reference, calls_r[at_r : pair.reference])
+                self._run_alone("candidate", self.candidate, calls_c[at_c : pair.candidate])
                 at_r, at_c = pair.reference + 1, pair.candidate + 1
                 if pair.how == "end":
                     break
@@ -165,13 +163,10 @@ class Lockstep:
         """Execute a yielded pair on both sides; ``check`` compares outputs with recorded fingerprints."""
         self._run("reference", self.reference, reference, recorded=True)
         self._run("candidate", self.candidate, candidate, recorded=False)
-        if not self.candidate.testifies(candidate):
-            self._part(reference.writes)
+        self._part(() if self.candidate.testifies(candidate) else reference.writes)
         if check:
-            for name, executor, call in (
-                ("reference", self.reference, reference),
-                ("candidate", self.candidate, candidate),
-            ):
+            sides = (("reference", self.reference, reference), ("candidate", self.candidate, candidate))
+            for name, executor, call in sides:
                 if executor.faithful(call) is False:
                     self.unfaithful[name].append(str(call.site))
 
@@ -180,6 +175,11 @@ class Lockstep:
         if self.candidate.trace.source != "live":
             for event in events:
                 self.reference.part(event)
+
+    def _run_alone(self, name: str, executor: Executor, calls: Sequence[Call]) -> None:
+        for call in calls:
+            self._run(name, executor, call, recorded=False)
+            executor.release(call)
 
     def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
         why = executor.execute(call, recorded=recorded)

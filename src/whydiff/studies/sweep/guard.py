@@ -70,7 +70,7 @@ def assert_batch_invariant(
 
     Raises:
         AssertionError: a bit differs; the message names rows, sizes, ops, the verdict and what to do.
-        whydiff.errors.UsageError: the arguments hold no batch.
+        whydiff.errors.UsageError: the arguments hold no batch, or none of the rows lies in one of the sizes.
     """
     held = rows_of(batch)
     if callable(batch) or not held:
@@ -81,6 +81,12 @@ def assert_batch_invariant(
         )
     asked = _sizes(sizes, held)
     wanted = sorted({row % held for row in (range(held) if rows is None else rows)})
+    if not any(row < size for size in asked for row in wanted):
+        raise UsageError(
+            "There is nothing to compare a row alone with.",
+            actual=f"rows {wanted}, sizes {list(asked)}, of a batch of {held}",
+            expected="a size above 1, and a row that lies in it",
+        )
     alone = {row: _outputs(model, _one_row(batch, row)) for row in wanted}
     failed: list[tuple[int, int, str, float, float]] = []
     for size in asked:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters._live import Replay
+from whydiff.capturing.adapters._live import FAILURES, Replay
 from whydiff.capturing.adapters.torch.held import Held
 
 
@@ -54,16 +54,24 @@ class Continuing(Replay):
         self._last.update(dict.fromkeys(storages, len(self.trace.calls)))
 
     def standing(self, most: int) -> Standing | None:
-        """Where it stands; None if that is more than so many bytes."""
-        if sum(held.storage.nbytes() for held in self._held.values()) > most:
+        """Where it stands; None if that is more than so many bytes, or not all of it can be copied by its bytes."""
+        memory = {held.storage._cdata: held.storage.nbytes() for held in self._held.values()}
+        lazy = (held.whole.is_conj() or held.whole.is_neg() or held.whole.is_quantized for held in self._held.values())
+        if sum(memory.values()) > most or any(lazy):
             return None
-        return Standing(copies(self._held), frozenset(self._other), frozenset(self._taken), self._notes())
+        try:
+            return Standing(copies(self._held), frozenset(self._other), frozenset(self._taken), self._notes())
+        except FAILURES:  # there is no room for the copies: every replay begins at the first call
+            return None
 
     def lacks(self, standing: Standing, count: int) -> bool:
-        """Whether an exchanged call reads what was made before and is not held there any more."""
-        calls = (self.trace.calls[index] for index in self._edited)
-        read = (event for call in calls for event in call.reads if event.producer < count)
-        return any(event.storage not in standing.held and event.storage not in self._leaves for event in read)
+        """Whether an exchanged call reads what was made before and is not held there, or a leaf as it was before."""
+        read = [event for index in self._edited for event in self.trace.calls[index].reads if event.producer < count]
+        if any(event.producer >= 0 and event.storage not in standing.held for event in read):
+            return True
+        leaves = {event.storage for event in read if event.producer < 0}
+        calls = self.trace.calls[:count] if leaves else ()
+        return any(event.storage in leaves for call in calls for event in call.writes if not event.is_look)
 
     def take_up(self, standing: Standing) -> None:
         """Begin there."""
@@ -77,7 +85,9 @@ def copies(held: Mapping[int, Held]) -> dict[int, Held]:
     memory: dict[int, torch.UntypedStorage] = {}
     found = {}
     for number, one in held.items():
-        storage = memory.setdefault(one.storage._cdata, one.storage.clone())
+        if one.storage._cdata not in memory:
+            memory[one.storage._cdata] = one.storage.clone()
+        storage = memory[one.storage._cdata]
         whole = torch.empty(0, dtype=one.whole.dtype, device=one.whole.device)
         whole.set_(storage, one.whole.storage_offset(), one.whole.shape, one.whole.stride())
         found[number] = Held(whole, one.recorded, one.shift)
