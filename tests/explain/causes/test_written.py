@@ -57,3 +57,19 @@ def test_another_factor_on_a_cache_written_alike_is_not_called_so() -> None:
     found = compare(*pair(0, factor=1.2))
     assert found.verdict is Verdict.SEMANTIC
     assert "FO006" not in {cause.code for cause in found.causes}
+
+
+def test_one_write_elsewhere_is_one_cause_at_several_origins() -> None:
+    """What reads the whole tensor afterwards differs by that write alone: the same experiment is no second proof."""
+    values, step = torch.randn(28, generator=GENERATOR), torch.randn(28, generator=GENERATOR)
+
+    def decayed(start: int) -> torch.Tensor:
+        flat = values.clone()
+        flat[start : start + 8].mul_(0.9)
+        flat.sub_(step, alpha=0.1)
+        return flat
+
+    found = compare(lambda: decayed(10), lambda: decayed(8))
+    assert found.verdict is Verdict.SEMANTIC
+    confirmed = [cause for cause in found.causes if cause.status == "confirmed"]
+    assert len({cause.interventions for cause in confirmed}) == len(confirmed) == 1

@@ -68,7 +68,9 @@ def unjudged(case: Case) -> set[int]:
 
 
 def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
-    """One cause per key: the first origin's evidence, everybody's interventions.
+    """One cause per key, and per experiment: the first origin's evidence, everybody's interventions.
+
+    What is taken away by the very same interventions is one change that is seen at several origins.
 
     Args:
         case: the pair of runs.
@@ -77,9 +79,12 @@ def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
         remedy: finding → `Remedy`.
     """
     groups: dict[Any, list[tuple[Origin, Finding]]] = {}
+    keys: dict[tuple[tuple[Intervention, ...], ...], Any] = {}
     for index, finding in explained(case).items():
         if finding.code == code:
-            groups.setdefault(finding.key, []).append((case.localization.origins[index], finding))
+            done = (finding.interventions, finding.put_in)
+            key = keys.setdefault(done, finding.key) if finding.interventions else finding.key
+            groups.setdefault(key, []).append((case.localization.origins[index], finding))
     yield from grouped(groups.values(), code, name, remedy)
 
 
