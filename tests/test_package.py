@@ -63,6 +63,7 @@ def test_public_names_are_these() -> None:
         "Differs",
         "Interrupted",
         "MissingPackageError",
+        "Options",
         "PayloadError",
         "PluginError",
         "ReplayError",

@@ -159,6 +159,17 @@ def test_a_target_that_raises_is_a_clear_error() -> None:
         compare(3, broken, inputs())
 
 
+def test_an_option_among_the_targets_arguments_is_said_to_be_one() -> None:
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        return x + 1
+
+    with pytest.raises(TargetError, match=r"options=whydiff\.Options\(level=…\)"):
+        compare(plain, plain, inputs(), level="module")
+    with pytest.raises(TargetError) as caught:
+        compare(plain, plain, inputs(), depth=3)
+    assert "Options" not in str(caught.value)
+
+
 def test_a_training_step_is_compared_in_all_phases() -> None:
     def step(rate: float) -> Program:
         model = Table()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         UsageError,
         WhydiffError,
     )
-    from whydiff.pipeline import compare
+    from whydiff.pipeline import Options, compare
     from whydiff.records import Diagnosis, Verdict
     from whydiff.studies.artifacts import compare_artifacts
     from whydiff.studies.decoding.study import compare_decoding
@@ -55,6 +55,7 @@ __all__ = [
     "Differs",
     "Interrupted",
     "MissingPackageError",
+    "Options",
     "PayloadError",
     "PluginError",
     "ReplayError",
@@ -96,6 +97,7 @@ _HOMES = {
     "capture": ("whydiff.capturing.record", "capture"),
     "check_ranks": ("whydiff.studies.ranks", "check_ranks"),
     "check_port": ("whydiff.studies.port", "check_port"),
+    "Options": ("whydiff.pipeline", "Options"),
     "compare": ("whydiff.pipeline", "compare"),
     "compare_artifacts": ("whydiff.studies.artifacts.study", "compare_artifacts"),
     "compare_decoding": ("whydiff.studies.decoding.study", "compare_decoding"),

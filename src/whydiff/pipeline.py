@@ -46,7 +46,7 @@ from whydiff.pair.align import align
 from whydiff.pair.axes import axes_of
 from whydiff.pair.scripts import with_ends
 from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Picture, Side, Trace, Verdict
-from whydiff.takes import instance, takes
+from whydiff.takes import instance, options_apart, takes
 
 _Side = Run | DiskTrace | RankedTrace
 _Sides = tuple[_Side, ...]
@@ -113,7 +113,7 @@ def compare(reference: Any, candidate: Any, *args: Any, options: Options | None 
         if not options.trust and any(map(strange, given)) and all(isinstance(s, (str, os.PathLike)) for s in given):
             found: Diagnosis = compared(given, options.told(), options.limits, options.progress)
             return replace(found, notes=(*notes, *found.notes))
-        with ending(_runs(reference, candidate, args, kwargs, options)) as sides:
+        with options_apart(Options, kwargs), ending(_runs(reference, candidate, args, kwargs, options)) as sides:
             return _collected(sides, options, notes)
 
 

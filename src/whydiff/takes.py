@@ -12,11 +12,12 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
-from whydiff.errors import UsageError
+from whydiff.errors import TargetError, UsageError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -162,6 +163,30 @@ def check(value: Any, kind: Kind, name: str, function: str) -> None:
             expected=kind.words,
             next_step=f"help(whydiff.{function}) says what each argument is",
         )
+
+
+@contextmanager
+def options_apart(options: type[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Where a target does not take its keywords: those that are names of options are said to be.
+
+    Args:
+        options: the dataclass of options that are given apart from the target's arguments.
+        kwargs: what the target was called with.
+    """
+    try:
+        yield
+    except TargetError as error:
+        named = [one.name for one in fields(options) if one.name in kwargs]
+        if not named or not isinstance(error.__cause__, TypeError):
+            raise
+        given = ", ".join(f"{name}=…" for name in named)
+        raise TargetError(
+            error.what,
+            where=error.where,
+            actual=error.actual,
+            expected=error.expected,
+            next_step=f"{' and '.join(named)} meant for whydiff: options=whydiff.{options.__name__}({given})",
+        ) from error.__cause__
 
 
 def described(value: Any) -> str:

@@ -16,7 +16,7 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.store import DiskTrace, open_trace
 from whydiff.pair import beginning
 from whydiff.pair.align import align
-from whydiff.pair.beginning import Beginning
+from whydiff.pair.beginning import CommonBeginning
 from whydiff.pair.replay import replay
 from whydiff.records import Lift
 
@@ -54,9 +54,9 @@ def _captured(tmp_path: Path, *others: str) -> list[str]:
     return [str(tmp_path / str(number)) for number in range(len(others))]
 
 
-def _beginning(paths: list[str]) -> tuple[DiskTrace, DiskTrace, Beginning]:
+def _beginning(paths: list[str]) -> tuple[DiskTrace, DiskTrace, CommonBeginning]:
     ours, theirs = (open_trace(path, trust=True) for path in paths)
-    return ours, theirs, Beginning(ours, theirs, align(ours, theirs), upto=len(ours.calls))
+    return ours, theirs, CommonBeginning(ours, theirs, align(ours, theirs), upto=len(ours.calls))
 
 
 @pytest.fixture
@@ -76,15 +76,15 @@ def test_the_diagnosis_is_the_same_as_with_every_replay_from_the_first_call(
     paths = _captured(tmp_path, "", other)
     whole = _told(paths)
     entered: list[int] = []
-    enter = Beginning.enter
+    enter = CommonBeginning.enter
 
-    def counted(self: Beginning, executors: Any) -> Any:
+    def counted(self: CommonBeginning, executors: Any) -> Any:
         found = enter(self, executors)
         entered.append(found.calls)
         return found
 
     monkeypatch.setattr(beginning, "_LEAST", 8)
-    monkeypatch.setattr(Beginning, "enter", counted)
+    monkeypatch.setattr(CommonBeginning, "enter", counted)
     begun = _told(paths)
     assert any(entered), "nothing began later"
     assert begun == whole
@@ -182,7 +182,7 @@ def test_nothing_begins_behind_the_first_origin(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(beginning, "_LEAST", 1)
     ours, theirs, found = _beginning(_captured(tmp_path, "", "factor"))
     assert found.calls > 8
-    assert Beginning(ours, theirs, align(ours, theirs), upto=8).calls == 8
+    assert CommonBeginning(ours, theirs, align(ours, theirs), upto=8).calls == 8
 
 
 def test_few_calls_or_much_memory_are_not_worth_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from whydiff.explain.sides import Sides
 from whydiff.locate.localization import Localization
 from whydiff.locate.ranked import Ranked
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.pair.beginning import Beginning
+from whydiff.pair.beginning import CommonBeginning
 from whydiff.pair.slices import counterparts
 from whydiff.records import Alignment, Leaf, Origin, Payload, Slot, Trace
 
@@ -154,10 +154,10 @@ class Case:
         return RankedExperiments(self.ranked)
 
     @functools.cached_property
-    def beginning(self) -> Beginning:
+    def beginning(self) -> CommonBeginning:
         """What both traces begin with alike."""
         first = min((min(origin.calls) for origin in self.localization.origins), default=0)
-        return Beginning(self.reference, self.candidate, self.alignment, upto=max(first, 0))
+        return CommonBeginning(self.reference, self.candidate, self.alignment, upto=max(first, 0))
 
     @functools.cached_property
     def experiments(self) -> Experiments:

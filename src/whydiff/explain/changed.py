@@ -26,7 +26,7 @@ from whydiff.explain.interventions import (
 from whydiff.explain.sides import Sides
 from whydiff.explain.sites import read_at, sites_of, written_at
 from whydiff.numbers.casts import rounded
-from whydiff.pair.beginning import Begun
+from whydiff.pair.beginning import Entered
 from whydiff.pair.replay import Outputs, Replayed, Watch, replay, returns
 from whydiff.records import Call, Count, Event, Intervention, Lift, Payload, Slot, Trace
 
@@ -146,9 +146,9 @@ class Changed:
         else:
             on, stage = progress or (None, "replay")
             watch = self.watching(interventions)
-            begun = sides.beginning.enter([executor]) if sides.beginning is not None and watch is None else Begun()
-            found = replay(executor, watch=watch, begun=begun.calls, progress=on, stage=stage)
-            found = replace(found, outputs={**begun.outputs, **found.outputs})
+            entered = sides.beginning.enter([executor]) if sides.beginning is not None and watch is None else Entered()
+            found = replay(executor, watch=watch, begun=entered.calls, progress=on, stage=stage)
+            found = replace(found, outputs={**entered.outputs, **found.outputs})
         return found, executor
 
     def watching(self, interventions: Sequence[Intervention]) -> Watch | None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from whydiff.capturing.adapters import Run
 from whydiff.locate.rows import Rows
-from whydiff.pair.beginning import Beginning
+from whydiff.pair.beginning import CommonBeginning
 from whydiff.pair.replay import Outputs
 from whydiff.pair.slices import Axis
 from whydiff.records import Alignment, Leaf, Slot, Trace
@@ -42,7 +42,7 @@ class Sides:
     axes: tuple[Axis, ...] = ()
     rows: Mapping[Slot, Rows] = field(default_factory=dict)
     returned: tuple[Outputs, Outputs] | None = None
-    beginning: Beginning | None = None
+    beginning: CommonBeginning | None = None
 
     def turned(self) -> Sides:
         """The same pair with the sides in each other's place."""

@@ -1,7 +1,7 @@
 """What two recorded programs begin with alike: the same calls on the same values, carried out once for all replays.
 
 Two runs of a hundred steps that part at the thirty-seventh were one run until then. A replay of either side that is
-changed only later begins where one replay of the common beginning stands (for every way of lifting one). What it
+changed only later begins where one replay of the common beginning stands (one for every manner: as recorded, lifted). What it
 gives is what it gave from the first call on: these calls, their arguments and what they read are the same records, and
 every value that they wrote has the same fingerprint.
 """
@@ -9,11 +9,11 @@ every value that they wrote has the same fingerprint.
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.capturing.adapters import Executor, Manner, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.pair.replay import Outputs, replay
 from whydiff.records import Alignment, Call, Lift, Trace
@@ -21,11 +21,11 @@ from whydiff.records import Alignment, Call, Lift, Trace
 _LEAST = 256
 """Calls below which a beginning is not worth its copies."""
 _MOST = 1 << 26
-"""Bytes that one way of lifting may keep of where the beginning ends: with more, time goes into the ops themselves."""
+"""Bytes that one manner may keep of where the beginning ends: with more, time goes into the ops themselves."""
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class Entered:
     """Where replays begin: how many calls they need not carry out, and what these returned."""
 
     calls: int = 0
@@ -38,7 +38,7 @@ class _End:
     outputs: Outputs
 
 
-class Beginning:
+class CommonBeginning:
     """The common beginning of two traces on disk.
 
     Args:
@@ -50,7 +50,7 @@ class Beginning:
 
     def __init__(self, reference: Trace, candidate: Trace, alignment: Alignment, *, upto: int) -> None:
         self._traces, self._alignment, self._upto = (reference, candidate), alignment, upto
-        self._ends: dict[Hashable, _End | None] = {}
+        self._ends: dict[Manner, _End | None] = {}
 
     @functools.cached_property
     def calls(self) -> int:
@@ -68,26 +68,27 @@ class Beginning:
         count = min((count, self._upto, *denied))
         return count if count >= _LEAST else 0
 
-    def enter(self, executors: Sequence[Executor]) -> Begun:
+    def enter(self, executors: Sequence[Executor]) -> Entered:
         """Bring replays that have not begun to the end of the beginning, all of them or none."""
         count = self.calls
-        ways = [executor.way_until(count) for executor in executors] if count else [None]
-        if None in ways:
-            return Begun()
-        both = [(executor, self._end(way)) for executor, way in zip(executors, ways, strict=True)]
+        manners = [executor.manner_until(count) for executor in executors] if count else [None]
+        known = [manner for manner in manners if manner is not None]
+        if len(known) < len(manners):
+            return Entered()
+        both = [(executor, self._end(manner)) for executor, manner in zip(executors, known, strict=True)]
         if any(end is None or executor.lacks(end.standing, count) for executor, end in both):
-            return Begun()
+            return Entered()
         found: Outputs = {}
         for executor, end in both:
             if end is not None:
                 executor.take_up(end.standing)
                 found = end.outputs
-        return Begun(count, found)
+        return Entered(count, found)
 
-    def _end(self, way: Hashable) -> _End | None:
-        if way not in self._ends:
-            self._ends[way] = self._carried_out(way if isinstance(way, Lift) else None)
-        return self._ends[way]
+    def _end(self, manner: Manner) -> _End | None:
+        if manner not in self._ends:
+            self._ends[manner] = self._carried_out(manner.lift)
+        return self._ends[manner]
 
     def _carried_out(self, lift: Lift | None) -> _End | None:
         """One replay of the beginning; None where a call of it fails, or too much is held at its end."""
@@ -142,4 +143,4 @@ def _by_storage(trace: Trace) -> dict[int, list[Any]]:
     return found
 
 
-__all__ = ["Beginning", "Begun"]
+__all__ = ["CommonBeginning", "Entered"]

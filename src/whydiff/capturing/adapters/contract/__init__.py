@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from whydiff.capturing.adapters.contract.compiling import Compiled, Graph, Part, Rung, Way
-from whydiff.capturing.adapters.contract.executing import FUSED, Change, Exchanged, Executor, RecordedSum, Value
+from whydiff.capturing.adapters.contract.executing import FUSED, Change, Exchanged, Executor, Manner, RecordedSum, Value
 from whydiff.capturing.adapters.contract.running import Kept, Outputs, Precision, Run, Session
 from whydiff.capturing.adapters.roles import Role
 from whydiff.capturing.ranks import Rank, told
@@ -321,6 +321,7 @@ __all__ = [
     "Executor",
     "Graph",
     "Kept",
+    "Manner",
     "Outputs",
     "Part",
     "Place",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,11 +13,22 @@ import numpy as np
 from whydiff.errors import ReplayError
 from whydiff.numbers.fused import fused_multiply_add
 from whydiff.numbers.metrics import common_dtype, measure, values
-from whydiff.records import Call, Count, Event, Leaf, Payload, Trace
+from whydiff.records import Call, Count, Event, Leaf, Lift, Payload, Trace
 
 Value = Any
 FUSED = "whydiff.fused_multiply_add"
 """Target of a call that an experiment makes: operands left, right and added (reads or numbers), and their signs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a replay carries out calls in which nothing is changed: two of one manner give the same values.
+
+    Attributes:
+        lift: None: as recorded.
+    """
+
+    lift: Lift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +203,15 @@ class Executor(ABC):
         """Execute what reads this from now on, although it is what the run had; may do nothing."""
         return None
 
-    def way_until(self, count: int) -> Hashable | None:
-        """How the first calls are carried out: a `whydiff.records.Lift`, or another value where it is as recorded.
+    def manner_until(self, count: int) -> Manner | None:
+        """How the first calls are carried out.
 
         None: something is changed there, or this replay cannot begin where another one stands.
         """
         return None
 
     def keep(self, storages: Collection[int]) -> None:
-        """Forget none of these; may do nothing where `way_until` gives None."""
+        """Forget none of these; may do nothing where `manner_until` gives None."""
         return None
 
     def standing(self, most: int) -> Any:
@@ -208,7 +219,7 @@ class Executor(ABC):
         return None
 
     def lacks(self, standing: Any, count: int) -> bool:
-        """Whether it needs what another replay of the same way did not hold any more after so many calls."""
+        """Whether it needs what another replay of the same manner did not hold any more after so many calls."""
         return True
 
     def take_up(self, standing: Any) -> None:

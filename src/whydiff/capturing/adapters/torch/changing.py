@@ -46,7 +46,7 @@ class ChangedExecutor(Executor):
             for event in (*trace.calls[index].reads, *trace.calls[index].writes)
         }
 
-    def _way(self) -> None:
+    def _manner(self) -> None:
         """Of its own."""
 
     def read(self, event: Event) -> torch.Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from whydiff.capturing.adapters._live import FAILURES, Replay
+from whydiff.capturing.adapters.contract import Manner
 from whydiff.capturing.adapters.torch.held import Held
 
 
@@ -32,15 +33,15 @@ class Continuing(Replay):
     _received: dict[int, Sequence[torch.Tensor]]
     _edited: frozenset[int]
 
-    def way_until(self, count: int) -> Hashable | None:
+    def manner_until(self, count: int) -> Manner | None:
         """How the first calls are carried out; None: not as recorded, or from a live run's own memory."""
         changed = self._restore or self._handles or self._stand_ins or self._received
         if changed or any(index < count for index in (*self._edited, *self._given)):
             return None
-        return self._way()
+        return self._manner()
 
-    def _way(self) -> Hashable | None:
-        return "as recorded"
+    def _manner(self) -> Manner | None:
+        return Manner()
 
     def _notes(self) -> tuple[Any, ...]:
         """What it counted on its way."""

@@ -64,8 +64,8 @@ class LiftedExecutor(Executor):
         self._wide: dict[torch.dtype, torch.dtype] = {}
         self._asked: list[Any] = [None, None, None]
 
-    def _way(self) -> Lift | None:
-        return self.lift if self.lift.seed is None else None
+    def _manner(self) -> contract.Manner | None:
+        return contract.Manner(self.lift) if self.lift.seed is None else None
 
     def _notes(self) -> tuple[Any, ...]:
         return {why: list(sites) for why, sites in self.not_lifted.items()}, list(self.flips), list(self.exported)
@@ -100,6 +100,8 @@ class LiftedExecutor(Executor):
     def execute_together(self, others: Sequence[contract.Executor], call: Call) -> list[str]:
         """As `Executor.execute_together`; what all of them round at random is rounded at once."""
         team = [one for one in (self, *others) if isinstance(one, LiftedExecutor)]
+        if len(team) <= len(others):
+            return super().execute_together(others, call)
         whys = [super(LiftedExecutor, one).execute(call) for one in team]
         if call.kind == "compute" and not call.gives:
             done = [one for one, why in zip(team, whys, strict=True) if not why]
