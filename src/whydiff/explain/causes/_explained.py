@@ -5,6 +5,7 @@ A cause that explains single origins (another formula, another precision, anothe
 first that finds its pattern in the values gets it, so that two of them never explain the same origin. An origin whose argument
 is a recorded setting (a module's attribute, a configuration key) is left to ST006, which says where to change it;
 those in an optimizer's step that begins with other state or hyperparameters, and so may take other ops, to TR002, TR003;
+those of an update that one side leaves out, with the numbers that follow from it, to TR004;
 origins that read differing state or inputs are left to the state's and inputs' causes. Findings of other functions
 are dropped if the whole programs agree in float64, those of another precision if a number is finite on one side only
 (then the causes OV speak).
@@ -29,6 +30,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes._again import repeated
 from whydiff.explain.causes._asked import asked, who
 from whydiff.explain.causes._joint import joints_of
+from whydiff.explain.causes._left_out import is_of_a_round
 from whydiff.explain.causes._optimizer import begins_otherwise
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
@@ -146,7 +148,7 @@ def _explained(case: Case) -> dict[int, Finding]:
     for index, origin in enumerate(case.localization.origins):
         if origin.kind not in _KINDS or min(origin.calls) < 0:
             continue
-        if not _is_a_setting(case, origin) and not begins_otherwise(case, origin):
+        if not (_is_a_setting(case, origin) or begins_otherwise(case, origin) or is_of_a_round(case, index)):
             eligible.setdefault(_kind(case, origin), []).append(index)
     repeats = not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
     if not eligible or not repeats or case.localization.axes:

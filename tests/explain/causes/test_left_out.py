@@ -1,0 +1,186 @@
+"""An update that one side leaves out: how it is told and proven, and what only looks like it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+
+import whydiff
+from whydiff.records import Cause, Diagnosis, Verdict
+
+STEPS = 9
+Change = Callable[[int], bool]
+
+
+def never(step: int) -> bool:
+    return False
+
+
+def _trained(
+    kind: str = "Adam",
+    *,
+    skip: Change = never,
+    twice: Change = never,
+    logged: bool = False,
+    touched: bool = False,
+    rate: Callable[[int], float] = lambda step: 0.05,
+    cleared: Callable[[int], bool] = lambda step: True,
+    average: Change | None = None,
+) -> list[torch.Tensor]:
+    """Nine steps of one layer, with what a stranger's script may do beside."""
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 5), torch.randn(8, 3)
+    weight, bias = torch.randn(5, 3, requires_grad=True), torch.zeros(3, requires_grad=True)
+    kept = weight.detach().clone()
+    options = {"momentum": 0.9} if kind == "SGD" else {}
+    optimizer = getattr(torch.optim, kind)([weight, bias], lr=0.05, **options) if kind != "plain" else None
+    for step in range(STEPS):
+        if optimizer is not None and cleared(step):
+            optimizer.zero_grad(set_to_none=False)
+            optimizer.param_groups[0]["lr"] = rate(step)
+        loss = mse_loss(torch.tanh(x @ weight + bias), y)
+        if logged:
+            loss.detach().sqrt().item()
+        loss.backward()
+        for _ in range(0 if skip(step) else 2 if twice(step) else 1):
+            if optimizer is not None:
+                optimizer.step()
+            else:
+                with torch.no_grad():
+                    for leaf in (weight, bias):
+                        leaf.sub_(leaf.grad * rate(step))
+        if optimizer is None:
+            weight.grad = bias.grad = None
+        if touched and step == 4:
+            with torch.no_grad():
+                weight.mul_(1.0)
+        if average is not None and not average(step):
+            kept.lerp_(weight.detach(), 0.2)
+    return [weight.detach(), bias.detach(), kept]
+
+
+def _compared(folder: Path, reference: Callable[[], object], candidate: Callable[[], object]) -> Diagnosis:
+    for name, run in (("reference", reference), ("candidate", candidate)):
+        with whydiff.capture(folder / name):
+            run()
+    return whydiff.compare(str(folder / "reference"), str(folder / "candidate"))
+
+
+def _acting(found: Diagnosis) -> list[Cause]:
+    return [cause for cause in found.causes if cause.status in ("confirmed", "located") and not cause.inert]
+
+
+def _proven(found: Diagnosis) -> Cause:
+    """The one cause, proven both ways to the last bit."""
+    (cause,) = _acting(found)
+    assert (found.verdict, cause.code, cause.status) == (Verdict.SEMANTIC, "TR004", "confirmed")
+    assert {one.direction: (one.left, one.after) for one in cause.experiments} == {
+        "take_away": ("nothing", 0.0),
+        "put_in": ("nothing", 0.0),
+    }
+    return cause
+
+
+@pytest.mark.parametrize("kind", ["Adam", "SGD", "plain"])
+def test_a_skipped_step_is_one_cause_and_the_numbers_after_it_follow(tmp_path: Path, kind: str) -> None:
+    cause = _proven(_compared(tmp_path, lambda: _trained(kind), lambda: _trained(kind, skip=lambda s: s == 5)))
+    assert cause.says == "the 6th of 9 updates is missing in the candidate"
+    assert {item.name for item in cause.interventions} == {"insert-step"} | (
+        {"set-argument"} if kind == "Adam" else set()
+    )
+
+
+def test_the_reference_may_be_the_one_that_lacks_it(tmp_path: Path) -> None:
+    cause = _proven(_compared(tmp_path, lambda: _trained(skip=lambda s: s == 5), _trained))
+    assert cause.says == "the 6th of 9 updates is missing in the reference"
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ((8,), "the 9th of 9 updates is missing in the candidate"),
+        ((3, 4, 5), "3 of 9 updates are missing in the candidate: the 4th to the 6th"),
+        ((1, 5), "2 of 9 updates are missing in the candidate: the 2nd, 6th"),
+    ],
+)
+def test_which_updates_are_missing_is_said(tmp_path: Path, steps: tuple[int, ...], said: str) -> None:
+    found = _compared(tmp_path, lambda: _trained("plain"), lambda: _trained("plain", skip=lambda s: s in steps))
+    assert _proven(found).says == said
+
+
+def test_a_step_that_is_taken_twice_is_one_that_the_other_side_lacks(tmp_path: Path) -> None:
+    cause = _proven(_compared(tmp_path, _trained, lambda: _trained(twice=lambda s: s == 4)))
+    assert "of 10 updates is missing in the reference" in cause.says
+
+
+def test_an_average_that_is_not_kept_along_once(tmp_path: Path) -> None:
+    runs = (lambda: _trained("plain", average=never)), (lambda: _trained("plain", average=lambda s: s == 3))
+    assert _proven(_compared(tmp_path, *runs)).says == "the 4th of 9 updates is missing in the candidate"
+
+
+def test_a_skipped_step_and_another_rate_later_are_two_causes(tmp_path: Path) -> None:
+    def other(step: int) -> float:
+        return 0.05 if step != 7 else 0.02
+
+    found = _compared(tmp_path, _trained, lambda: _trained(skip=lambda s: s == 4, rate=other))
+    codes = [cause.code for cause in found.causes if cause.status != "refuted" and not cause.inert]
+    assert found.verdict is Verdict.SEMANTIC
+    assert "TR004" in codes and len(codes) > 1
+
+
+# --------------------------------------------------------------------------- look-alikes
+
+
+def test_what_one_side_logs_is_no_update_that_is_missing(tmp_path: Path) -> None:
+    found = _compared(tmp_path, lambda: _trained(logged=True), lambda: _trained(rate=lambda s: 0.05 if s < 5 else 0.04))
+    assert found.verdict is Verdict.SEMANTIC
+    assert "TR004" not in {cause.code for cause in found.causes}
+
+
+def test_ops_that_write_the_same_values_again_are_none(tmp_path: Path) -> None:
+    found = _compared(tmp_path, lambda: _trained(touched=True), _trained)
+    assert found.verdict is Verdict.IDENTICAL and not found.causes
+
+
+def test_another_rate_is_none(tmp_path: Path) -> None:
+    found = _compared(
+        tmp_path, lambda: _trained("SGD"), lambda: _trained("SGD", rate=lambda s: 0.05 if s < 5 else 0.04)
+    )
+    assert found.verdict is Verdict.SEMANTIC
+    assert "TR004" not in {cause.code for cause in found.causes}
+
+
+def test_gradients_that_are_not_cleared_are_told_as_what_they_are(tmp_path: Path) -> None:
+    found = _compared(tmp_path, lambda: _trained("SGD"), lambda: _trained("SGD", cleared=lambda s: s != 5))
+    assert found.verdict is Verdict.SEMANTIC
+    assert not any("updates" in cause.says for cause in _acting(found))
+
+
+def test_both_skip_the_same_step(tmp_path: Path) -> None:
+    def run(factor: float) -> list[torch.Tensor]:
+        return _trained("plain", skip=lambda s: s == 4, rate=lambda s: 0.05 if s != 6 else 0.05 * factor)
+
+    found = _compared(tmp_path, lambda: run(1.0), lambda: run(1.5))
+    assert "TR004" not in {cause.code for cause in found.causes}
+
+
+def test_an_update_that_was_moved_is_not_missing(tmp_path: Path) -> None:
+    def run(early: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        x, weight, other = torch.randn(4, 4), torch.randn(4, 4), torch.randn(4, 4)
+        for step in range(6):
+            first = early and step == 3
+            if first:
+                other.add_(weight, alpha=0.1)
+            weight.sub_((x @ weight @ other).tanh() * 0.1)
+            if not first:
+                other.add_(weight, alpha=0.1)
+        return x @ other
+
+    found = _compared(tmp_path, lambda: run(False), lambda: run(True))
+    assert found.verdict is Verdict.SEMANTIC
+    assert not [cause for cause in found.causes if cause.code == "TR004" and cause.status == "confirmed"]
