@@ -202,6 +202,9 @@ def _stopped(way: Way) -> str:
 
 def _transplant(cause: Cause, away: Way, put: Way) -> Cause | None:
     """A part of one run in the other's place shows where."""
+    if cause.after and away.jointly:
+        why = "it may only follow from another cause: the number given there comes after one that the program read out"
+        return replace(cause, reason=why)
     if any(item.name in TRANSPLANTS for item in away.interventions):
         why = "putting the reference's own part there removes the difference: that shows where it starts, not why"
         return replace(cause, status="located", reason=why)

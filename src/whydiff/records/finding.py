@@ -291,6 +291,8 @@ class Cause:
             when only it is taken away.
         inert: it differs and changes nothing on this input.
         says: what happened, in one plain sentence without a code: which side, what, from what to what.
+        after: the site of what the program read out before, of which the argument that differs may be made: then it may
+            only follow from another cause; empty: nothing says so.
     """
 
     code: str
@@ -307,6 +309,7 @@ class Cause:
     effect: tuple[Measurement, ...] = ()
     inert: bool = False
     says: str = ""
+    after: str = ""
 
     @property
     def size(self) -> float:

@@ -6,6 +6,7 @@ from whydiff.records import GENERATORS, Cause, Diagnosis, Experiment, Verdict
 from whydiff.report._effect import has_more, returned_nothing
 from whydiff.report.words import clause, short
 
+_OTHERS = "the other causes"
 _DONE = {"take_away": "undone in the candidate", "put_in": "done to the reference"}
 
 
@@ -18,9 +19,10 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     tried = {e.direction: e for e in reversed(cause.experiments) if e.status == "confirmed"} if cause else {}
     if cause is not None and cause.status == "confirmed" and tried:
         ways = [tried[way] for way in ("take_away", "put_in") if way in tried]
+        rest = others(diagnosis, cause)
         if len(ways) == 2 and ways[0].left == ways[1].left in ("nothing", "others", "nowhere"):
-            return f"{done(ways[0])}: {result(ways[0])}; {done(ways[1])}: the same"
-        return "; ".join(f"{done(e)}: {result(e)}" for e in ways)
+            return f"{done(ways[0])}: {result(ways[0], rest)}; {done(ways[1])}: the same"
+        return "; ".join(f"{done(e)}: {result(e, rest)}" for e in ways)
     if cause is not None and cause.status == "confirmed":
         return "read off the values themselves"
     if diagnosis.verdict is Verdict.NONDETERMINISTIC:
@@ -31,7 +33,21 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     return f"no experiment decided{maybe}"
 
 
-def tried(cause: Cause) -> str:
+def may_follow(cause: Cause) -> bool:
+    """Whether a cause that an experiment speaks for may only follow from another one."""
+    return (
+        bool(cause.after) and cause.status == "inconclusive" and any(e.status == "confirmed" for e in cause.experiments)
+    )
+
+
+def others(diagnosis: Diagnosis, cause: Cause) -> str:
+    """In words, what else was changed where all causes were."""
+    rest = [c for c in diagnosis.causes if c is not cause and not c.inert and c.status in ("confirmed", "located")]
+    follows = any(may_follow(c) for c in diagnosis.causes if c is not cause)
+    return "what may only follow from it" if follows and not rest else _OTHERS
+
+
+def tried(cause: Cause, rest: str = _OTHERS) -> str:
     """Whether a cause's fix was carried out, and what was then left, as ' (…)'; empty if nothing is to be carried out."""
     remedy = cause.remedy
     if remedy is None or remedy.accepts:
@@ -40,7 +56,7 @@ def tried(cause: Cause) -> str:
     made = next((e for e in ways if e.status == "confirmed"), None)
     if made is None or not (remedy.carried_out or remedy.is_take_away):
         return " (untried)"
-    return f" (tried: {result(made)})"
+    return f" (tried: {result(made, rest)})"
 
 
 def fix(cause: Cause) -> str:
@@ -53,12 +69,12 @@ def done(experiment: Experiment) -> str:
     return _DONE[experiment.direction]
 
 
-def result(experiment: Experiment) -> str:
-    """What is left of the difference after it."""
+def result(experiment: Experiment, rest: str = _OTHERS) -> str:
+    """What is left of the difference after it; ``rest``: what else was changed where that is more than the cause."""
     if experiment.left == "nothing":
         return _agree(experiment)
     if experiment.left == "others":
-        return f"with the other causes {_agree(experiment)}"
+        return f"with {rest} {_agree(experiment)}"
     if experiment.left == "rounding":
         return "only rounding is left"
     if experiment.left == "nowhere":

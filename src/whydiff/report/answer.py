@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from whydiff.records import Cause, Diagnosis, Origin, Site, Verdict
 from whydiff.report._effect import NOTHING, cause_effect, effect, has_more, returned_nothing, where_compared
 from whydiff.report._missing import missing
-from whydiff.report._proof import proof, tried
+from whydiff.report._proof import may_follow, others, proof, tried
 from whydiff.report.words import clause, count, place, plain
 
 WIDTH = 80
@@ -112,7 +112,7 @@ def answer(diagnosis: Diagnosis) -> Answer:
     cause = leading(diagnosis)
     named = cause if cause and cause.status in STANDING else None
     remedy = named.remedy if named else None
-    acting = [c for c in diagnosis.causes if c.status in STANDING and not c.inert]
+    acting = [c for c in diagnosis.causes if (c.status in STANDING or may_follow(c)) and not c.inert]
     return Answer(
         verdict=str(diagnosis.verdict),
         headline=_headline(diagnosis, cause),
@@ -216,7 +216,7 @@ def _fix(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if diagnosis.verdict is Verdict.INCONCLUSIVE:
         return missing(diagnosis).command
     if cause is not None and cause.remedy is not None and cause.remedy.text:
-        how = tried(cause)
+        how = tried(cause, others(diagnosis, cause))
         text = textwrap.shorten(plain(cause.remedy.text).rstrip("."), max(_FIX - len(how), _FIX // 2), placeholder=" …")
         return text + how
     found = {m.metric: m.value for m in diagnosis.impact}
@@ -238,6 +238,11 @@ def _causes(acting: list[Cause]) -> tuple[str, ...]:
 
 def _ranked(cause: Cause) -> str:
     at = f", at {place(cause.site)}" if cause.site else ""
+    if may_follow(cause):
+        return (
+            f"{sentence(cause)} ({plain(cause.code)}, may only follow){at}: it comes after Python was given a number of "
+            f"{place(cause.after)}, which differed; mend the rest, capture and compare again: what stays is a cause of its own"
+        )
     return f"{sentence(cause)} ({plain(cause.code)}, {STANDING[cause.status]}){at}{cause_effect(cause)}"
 
 

@@ -32,6 +32,7 @@ from whydiff.explain.causes._asked import asked, who
 from whydiff.explain.causes._joint import joints_of
 from whydiff.explain.causes._left_out import is_of_a_round
 from whydiff.explain.causes._optimizer import begins_otherwise
+from whydiff.explain.causes._read_out import followed, told_of
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._state import listed, remember
@@ -96,10 +97,11 @@ def grouped(
     """One cause per group of origins and findings."""
     for found in groups:
         origin, finding = found[0]
-        sites = [str(one.place.at("")) for one, _ in found]
+        sites = [str(one.place.at("")) for one, of in found if not of.consequence]
         evidence = list(finding.evidence)
-        if len(found) > 1:
-            evidence.append(Evidence(f"{len(found)} origins are of this kind: {listed(sites)}", {"origins": sites}))
+        if len(sites) > 1:
+            evidence.append(Evidence(f"{len(sites)} origins are of this kind: {listed(sites)}", {"origins": sites}))
+        evidence += told_of([of for _, of in found])
         interventions = tuple(dict.fromkeys(i for _, one in found for i in one.interventions))
         put_in = tuple(dict.fromkeys(i for _, one in found for i in one.put_in))
         yield Cause(
@@ -112,6 +114,7 @@ def grouped(
             interventions=interventions,
             put_in=put_in,
             says=finding.says or _says(code, finding),
+            after=finding.after,
         )
 
 
@@ -178,7 +181,7 @@ def _explained(case: Case) -> dict[int, Finding]:
     if late:  # the walk came to them before it came to the first of their kind
         examine(case, chosen=late, visit=visit)
     case.shared("unjudged origins", set).update(index for index in first if first[index] not in seen_here)
-    found = repeated(case, _together(case, eligible | _folded(case), found, rules))
+    found = followed(case, repeated(case, _together(case, eligible | _folded(case), found, rules)))
     return _joined(dict(sorted(found.items())), _places(rules))
 
 

@@ -36,6 +36,8 @@ class Finding:
         facts: for the remedy's words.
         general: it says what differs, and not which known mistake it is: settings may lie behind it.
         says: what happened, in one plain sentence; empty: what the cause says of itself.
+        consequence: the origin follows from one that this finding explains: its argument is made of what was read out.
+        after: the site of what Python was given before, of which the origin's argument may be made; empty: of none.
     """
 
     code: str
@@ -47,6 +49,8 @@ class Finding:
     general: bool = False
     put_in: tuple[Intervention, ...] = ()
     says: str = ""
+    consequence: bool = False
+    after: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ _SHOWN = 3
 
 
 class UpdateLeftOut(CauseRule):
-    """One side leaves out an update that the other carries out, and that both carry out at other times.
+    """One side leaves out an update that both carry out at other times.
 
     What it detects:
         Ops on one side only that write in place into memory into which both sides write again and again: the weights,
