@@ -14,6 +14,8 @@ from whydiff.explain.keys import keys, only_for_keys, takes_a_key
 from whydiff.explain.sides import SIDES
 from whydiff.records import Call, Evidence, Intervention, Origin, Trace, Verdict
 
+_LONGEST = 64
+"""Draws among which counterparts are sought."""
 _WHAT = {
     "state": "from other states of the generator",
     "size": "at other sizes",
@@ -44,6 +46,61 @@ def drawn_otherwise(case: Case, code: str, pairs: Sequence[tuple[Call, Call]]) -
     )
     says = f"both sides draw random numbers {text}"
     return Finding(code, tuple(what), Verdict.SEMANTIC, (evidence,), tuple(steps), {"what": tuple(what)}, says=says)
+
+
+def drawn_in_another_order(case: Case, code: str, pairs: Sequence[tuple[Call, Call]]) -> Finding | None:
+    """Pairs of draws of which each draws what another one of the other side draws; None if not all do."""
+    known = remember(case, "draws in another order", lambda: _in_another_order(case))
+    counterparts = [known.get(theirs.index) for _, theirs in pairs]
+    found = [case.reference.calls[at] for at in counterparts if at is not None]
+    if not found or len(found) < len(pairs):
+        return None
+    steps = tuple(
+        Intervention(DRAW_AS, str(theirs.site), str(one.site)) for (_, theirs), one in zip(pairs, found, strict=True)
+    )
+    shown = pairs[0][1].site, next(event.spec for event in found[0].writes if not event.is_look)
+    evidence = Evidence(
+        f"from the same state of the generator both sides draw the same sizes, in another order: what {shown[0]} draws in the "
+        f"candidate, {shown[1]}, is drawn by {found[0].site} in the reference",
+        {"candidate": [str(theirs.site) for _, theirs in pairs], "reference": [str(one.site) for one in found]},
+    )
+    says = "both sides draw the same random numbers, in another order"
+    return Finding(code, "order", Verdict.SEMANTIC, (evidence,), steps, {"what": ("order",)}, says=says)
+
+
+def _in_another_order(case: Case) -> dict[int, int]:
+    """Index of a candidate's draw → the reference's that draws the same, where that is not the one at its turn.
+
+    A stretch begins where both draw from one state and not the same, and ends when both have drawn the same things.
+    """
+    sides = [[call for call in trace.calls if call.rng] for trace in (case.reference, case.candidate)]
+    if len(sides[0]) != len(sides[1]):
+        return {}
+    found: dict[int, int] = {}
+    stretch: list[tuple[Call, Call]] = []
+    for ours, theirs in zip(*sides, strict=True):
+        if not stretch and (
+            _drawn(ours) == _drawn(theirs) or _state(case.reference, ours) != _state(case.candidate, theirs)
+        ):
+            continue
+        stretch.append((ours, theirs))
+        wanted = [[_drawn(pair[side]) for pair in stretch] for side in (0, 1)]
+        if sorted(wanted[0]) == sorted(wanted[1]):
+            left = [ours for ours, _ in stretch]
+            for _, other in stretch:
+                one = next(call for call in left if _drawn(call) == _drawn(other))
+                left.remove(one)
+                found[other.index] = one.index
+            stretch = []
+        elif len(stretch) >= _LONGEST:
+            return found
+    return found
+
+
+def _drawn(call: Call) -> str:
+    """What a draw draws, whatever from."""
+    spec = next(event.spec for event in call.writes if not event.is_look)
+    return repr((call.target, call.arguments, spec.shape, spec.dtype, spec.device))
 
 
 def _differences(case: Case, ours: Call, theirs: Call) -> dict[str, tuple[str, str] | None]:
@@ -144,4 +201,12 @@ def _state(trace: Trace, call: Call) -> bytes | None:
     return None if payload is None else payload.bits.tobytes()
 
 
-__all__ = ["drawn_otherwise", "from_other_keys", "from_the_same_key", "makes_a_key", "other_keys", "states_restored"]
+__all__ = [
+    "drawn_in_another_order",
+    "drawn_otherwise",
+    "from_other_keys",
+    "from_the_same_key",
+    "makes_a_key",
+    "other_keys",
+    "states_restored",
+]

@@ -7,7 +7,13 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._draws import drawn_otherwise, from_other_keys, from_the_same_key, makes_a_key
+from whydiff.explain.causes._draws import (
+    drawn_in_another_order,
+    drawn_otherwise,
+    from_other_keys,
+    from_the_same_key,
+    makes_a_key,
+)
 from whydiff.explain.causes._explained import Finding, View, causes_of, explained_calls, grouped
 from whydiff.explain.causes._flow import read_from, readers_of
 from whydiff.explain.causes._settings import enough
@@ -99,7 +105,9 @@ class RngDiffers(CauseRule):
         by_key = not all(call.rng for call in ours + theirs)
         if ours and theirs:
             pairs = list(zip(ours, theirs, strict=False))
-            return None if by_key else drawn_otherwise(view.case, self.code, pairs)
+            if by_key:
+                return None
+            return drawn_in_another_order(view.case, self.code, pairs) or drawn_otherwise(view.case, self.code, pairs)
         side = "candidate" if theirs else "reference"
         names = [str(call.site) for call in ours + theirs]
         text = f"only the {side} draws random numbers here: {listed(names)}; no module's mode differs"

@@ -16,7 +16,7 @@ _SHOWN = 3
 
 
 class UpdateLeftOut(CauseRule):
-    """One side leaves out an update that both carry out at other times.
+    """An update that both sides make again and again is missing on one of them.
 
     What it detects:
         Ops on one side only that write in place into memory into which both sides write again and again: the weights,
