@@ -506,7 +506,7 @@ def test_a_shared_weight_that_is_updated_twice_is_a_step_too_many_and_no_matter_
 
     found = compare_training(tied(1), tied(2))
     assert found.verdict is Verdict.SEMANTIC
-    assert ("FO007", "confirmed") in statuses(found)
+    assert ("TR004", "confirmed") in statuses(found)
     assert not any(code == "IN005" for code, _ in statuses(found))
 
 

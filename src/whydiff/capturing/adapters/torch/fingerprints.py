@@ -69,9 +69,11 @@ def content_lanes(tensor: torch.Tensor) -> Lanes:
 
 def row_major(tensor: torch.Tensor) -> tuple[torch.Tensor, int, int]:
     """A tensor's elements in row-major order (the tensor itself if it lies so), and which bytes of the storage they are."""
-    dense = raw(tensor.detach()).contiguous()
-    low = int(dense.storage_offset()) * dense.element_size()
-    return dense, low, low + dense.numel() * dense.element_size()
+    straight = tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+    dense = tensor if straight else raw(tensor.detach()).contiguous()
+    size = dense.element_size()
+    low = int(dense.storage_offset()) * size
+    return dense, low, low + dense.numel() * size
 
 
 @functools.cache

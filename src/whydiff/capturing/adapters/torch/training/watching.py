@@ -172,15 +172,20 @@ class Lanes:
     """
 
     def __init__(self, tensors: Sequence[Sequence[torch.Tensor]], queue: Queue) -> None:
-        pieces = [(i, piece) for i, tensor in enumerate(tensors) for piece in tensor]
-        queued = [(i, queue.add(*row_major(piece))) for i, piece in pieces if usable(piece.device)]
-        now = [(i, piece) for i, piece in pieces if not usable(piece.device)]
-        lanes = spans_lanes([row_major(piece) for _, piece in now])
+        self._found: list[tuple[int, Any]] = []
+        now: list[tuple[int, torch.Tensor]] = []
+        for i, tensor in enumerate(tensors):
+            for piece in tensor:
+                if not piece.is_cpu and usable(piece.device):
+                    self._found.append((i, queue.add(*row_major(piece))))
+                else:
+                    now.append((i, piece))
         queue.send()
+        lanes = spans_lanes([row_major(piece) for _, piece in now])
         self._queue, self._count = queue, len(tensors)
-        self._found = sorted(
-            [*queued, *((i, one) for (i, _), one in zip(now, lanes, strict=True))], key=lambda at: at[0]
-        )
+        if now:
+            self._found += [(i, one) for (i, _), one in zip(now, lanes, strict=True)]
+            self._found.sort(key=lambda at: at[0])
 
     def read(self) -> Digests:
         """A digest per tensor; empty for what cannot be looked at."""
@@ -246,6 +251,7 @@ def combined(parts: Iterable[str]) -> str:
     return hashlib.blake2b("".join(parts).encode(), digest_size=8).hexdigest()
 
 
+@torch.no_grad()  # type: ignore[misc,untyped-decorator,unused-ignore]
 def sampled(
     tensors: Sequence[Sequence[torch.Tensor]], values: Sequence[Sequence[torch.Tensor]]
 ) -> tuple[torch.Tensor, float]:
@@ -270,13 +276,20 @@ def sampled(
             dtype = tensor.dtype if tensor.element_size() > 1 else torch.float32
             parts.append(torch.full((-(-tensor.numel() // stride),), float("nan"), dtype=dtype, device=tensor.device))
         else:
-            part = given[0].detach().reshape(-1)[::stride]
+            part = _every(given[0], stride)
             parts.append(part if part.element_size() > 1 else part.to(torch.float32))  # 8-bit floats: few ops take them
     alike = [list(run) for _, run in itertools.groupby(parts, lambda part: (part.device, part.dtype))]
     found = [torch.cat(run).to(torch.float32) for run in alike]  # few kernels on a GPU
     device = found[0].device
     whole = torch.cat([part.to(device) for part in found])
     return whole, total / len(whole)
+
+
+def _every(tensor: torch.Tensor, stride: int) -> torch.Tensor:
+    """``reshape(-1)[::stride]``, by one op where the tensor lies in row-major order: there are hundreds in every step."""
+    if not tensor.is_contiguous():
+        return tensor.detach().reshape(-1)[::stride]
+    return tensor.as_strided((-(-tensor.numel() // stride),), (stride,), tensor.storage_offset())
 
 
 def random_digests() -> dict[str, str]:
