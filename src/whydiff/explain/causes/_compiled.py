@@ -72,6 +72,9 @@ def ladders(case: Case) -> Iterator[tuple[Side, Climb]]:
 def autocasts(case: Case, side: Side) -> bool:
     """Whether a compiled side without autocast gives the other side's outputs, and its own ops one by one stay as they are."""
     off, eager = Intervention("autocast-off", side), uncompiled(side)
+    run = case.runs[SIDES.index(side)]
+    if run is not None and not run.autocasts():
+        return False
     return gives(case, (off,), side) and gives(case, (eager,), side) and gives(case, (off, eager), side)
 
 

@@ -100,6 +100,10 @@ class Run(ABC):
         """
         raise UnsupportedError("This program cannot be compiled in another way.", actual=self.framework)
 
+    def autocasts(self) -> bool:
+        """Whether regions of autocast may be entered where this program runs or compiles; False: `compiled_as` met none."""
+        return True
+
     def graphs(self) -> tuple[Graph, ...]:
         """Graphs that the program hands its compiler, forward, each with the values of its first call.
 

@@ -1,15 +1,13 @@
 """What a program compiles with `torch.compile`, compiled anew: up to a rung, or without a part of the compiler.
 
-The program's own compiled code stays as it is: what is compiled here gets a backend of its own and, where PyTorch keeps
-regions of compiled code apart (2.13), a region of its own, which no other call looks into. Caches of compiled graphs keep
-the compiler's settings apart, and serve where only settings are changed; of applications that are left out they do not
-know, and are left out too.
+The program's own compiled code stays as it is: what is compiled here is traced apart (`sharing`). Caches of compiled
+graphs keep the compiler's settings apart, and serve where only settings are changed; of applications that are left out
+they do not know, and are left out too.
 """
 
 from __future__ import annotations
 
 import importlib
-import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +19,7 @@ import torch
 
 from whydiff.capturing.adapters.contract import Part, Rung, Way
 from whydiff.capturing.adapters.torch.compiled import can_be_changed, regions_are_kept_apart, room_for_more
+from whydiff.capturing.adapters.torch.sharing import traces_now
 
 EAGER, TRACED, AOT, DECOMPOSED, INDUCTOR = "eager", "traced", "aot_eager", "aot_eager_decomp_partition", "inductor"
 LAST = "as given"
@@ -91,21 +90,22 @@ _INDUCTOR = Rung(
 class Climbing:
     """A block in which compiled functions are compiled in a given way, apart from all other compiled code.
 
+    Inside `sharing` what is compiled was traced once.
+
     Args:
         way: up to which rung, and without what.
 
     Attributes:
         backends: what compiles, as the program asks for it, in the order of calls, each once.
         done: what the counted part was done to where it was left out, and before.
+        counts: whether a counted part is left out.
     """
-
-    _regions = itertools.count(1 << 20)
 
     def __init__(self, way: Way) -> None:
         self.way, self.backends, self.done = way, list[Any](), list[str]()
+        self.counts = any(name in _COUNTED for name in way.without)
+        self._traces = traces_now()
         self._stack = ExitStack()
-        self._own: dict[int, Any] = {}
-        self._region = next(self._regions)
 
     def __enter__(self) -> Climbing:
         if not can_be_changed():
@@ -120,6 +120,8 @@ class Climbing:
                 stack.enter_context(_set(module, settings))
             if counted is not None:
                 stack.enter_context(self._left_out(*counted))
+            if self.way.rung != EAGER:
+                stack.enter_context(self._traces.used_by(self))
             frames._callback_from_stance = self._callback
             stack.callback(setattr, frames, "_callback_from_stance", self._chosen)
             self._stack = stack.pop_all()
@@ -133,7 +135,7 @@ class Climbing:
         if callback in (None, False):
             return self._chosen(callback)
         frames: Any = sys.modules["torch._dynamo"].eval_frame
-        if any(callback is own for own in self._own.values()):
+        if self._traces.owns(callback):
             return callback
         backend = frames.innermost_backend(callback)
         if name_of(backend) == compiled_alone.__name__:
@@ -142,12 +144,11 @@ class Climbing:
             self.backends.append(backend)
         if self.way.rung == EAGER:
             return None
-        _in_region(self._region)
-        if id(backend) not in self._own:
-            self._own[id(backend)] = frames._create_wrapped_callback(self._compiler(backend))
-        return self._own[id(backend)]
+        _in_region(self._traces.region)
+        return self._traces.callback(backend, frames._create_wrapped_callback)
 
-    def _compiler(self, backend: Any) -> Callable[[Any, Any], Any]:
+    def compiler(self, backend: Any) -> Callable[[Any, Any], Any]:
+        """What compiles a graph in this way, in the place of a backend."""
         if self.way.rung == TRACED:
             return lambda graph, _: graph.forward
         chosen = backend

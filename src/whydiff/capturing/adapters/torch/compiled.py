@@ -7,9 +7,11 @@ compiler is therefore told to stand back; its compiled code stays as it is.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -78,6 +80,42 @@ def _count(code: Any) -> int:
 def regions_are_kept_apart() -> bool:
     """Whether compiled code can belong to a region that no other call looks into."""
     return "_get_cache_entries_for_region" in vars(torch._C._dynamo.eval_frame)
+
+
+class Copies:
+    """Functions that have compiled versions, with copies of their code for a block, where regions are not kept apart.
+
+    Versions hang on the code of a function. Those that are added in the block hang on its copy: the function's own list
+    stays as it is, and there is nothing to forget. The copies are the same in every block.
+    """
+
+    def __init__(self) -> None:
+        self._codes = list[CodeType]()
+        self._held = list[tuple[FunctionType, CodeType, CodeType]]()
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """A block in which these functions run their copies."""
+        if can_be_changed() and not regions_are_kept_apart():
+            self._look()
+        held = [one for one in self._held if one[0].__code__ is one[1]]
+        for function, _, copied in held:
+            function.__code__ = copied
+        try:
+            yield
+        finally:
+            for function, own, _ in held:
+                function.__code__ = own
+
+    def _look(self) -> None:
+        known = {id(code) for code in self._codes}
+        new = [code for code, count in _versions() if count and id(code) not in known]
+        if not new:
+            return
+        copies = {id(code): code.replace() for code in new}
+        self._codes += [*new, *copies.values()]
+        functions = (one for one in gc.get_referrers(*new) if isinstance(one, FunctionType))
+        self._held += [(one, one.__code__, copies[id(one.__code__)]) for one in functions if id(one.__code__) in copies]
 
 
 class StandingBack:

@@ -54,7 +54,9 @@ class Collecting(Climbing):
         super().__init__(Way(TRACED))
         self.found: list[tuple[fx.GraphModule, list[Any], Any]] = []
 
-    def _compiler(self, backend: Any) -> Callable[[Any, Any], Any]:
+    def compiler(self, backend: Any) -> Callable[[Any, Any], Any]:
+        """Keeps a graph, and runs its ops."""
+
         def collect(graph: fx.GraphModule, _: Any) -> Any:
             kept: list[Any] = []
 

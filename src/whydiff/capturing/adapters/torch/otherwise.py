@@ -62,11 +62,30 @@ def drawn_as_compiled() -> Iterator[None]:
 @contextmanager
 def autocast_off() -> Iterator[None]:
     """A block in which entering a region of autocast changes nothing."""
+
+    def off(region: Any) -> None:
+        region._enabled = False
+
+    with _entering_autocast(off):
+        yield
+
+
+@contextmanager
+def regions_of_autocast() -> Iterator[list[Any]]:
+    """A block, with the regions of autocast that are entered in it."""
+    found = list[Any]()
+    with _entering_autocast(found.append):
+        yield found
+
+
+@contextmanager
+def _entering_autocast(first: Callable[[Any], None]) -> Iterator[None]:
+    """A block in which something is done to a region of autocast before it is entered."""
     autocast: Any = torch.amp.autocast_mode.autocast
     enter = autocast.__enter__
 
     def entered(self: Any) -> Any:
-        self._enabled = False
+        first(self)
         return enter(self)
 
     autocast.__enter__ = entered
@@ -104,4 +123,4 @@ def otherwise(intervention: Intervention) -> AbstractContextManager[Any]:
     return _WAYS[intervention.name](intervention.value)
 
 
-__all__ = ["knows", "otherwise"]
+__all__ = ["knows", "otherwise", "regions_of_autocast"]

@@ -22,6 +22,7 @@ from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not
 from whydiff.capturing.adapters.torch.graphs import Collecting, functional
 from whydiff.capturing.adapters.torch.interventions import applied, supported
 from whydiff.capturing.adapters.torch.loading import unwritten
+from whydiff.capturing.adapters.torch.otherwise import regions_of_autocast
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.process import is_found_in, random_states, set_random_states
 from whydiff.capturing.adapters.torch.range_recorder import RangeRecorder
@@ -29,6 +30,7 @@ from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.adapters.torch.rewrites import Rewriter
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.session import Session
+from whydiff.capturing.adapters.torch.sharing import Traces, sharing
 from whydiff.capturing.adapters.torch.state import LiveLeaf, discover, inputs_of, state_of
 from whydiff.capturing.process import Draws
 from whydiff.capturing.sink import Payloads, Sink
@@ -63,6 +65,8 @@ class Run(contract.Run):
         self._draws = Draws()
         self._drew = False
         self._backends: list[Any] | None = None
+        self._traces = Traces()
+        self._regions: dict[str, bool] = {}
 
     def anchor(self) -> tuple[Output, ...]:
         """What the program gives back when nobody watches (H0), as it was the first time this was asked.
@@ -130,7 +134,7 @@ class Run(contract.Run):
             TargetError: the program raised.
             UsageError: an intervention cannot be carried out here.
         """
-        with self._beginning() as (args, kwargs):
+        with self._beginning() as (args, kwargs), sharing(self._traces):
             try:
                 with applied(list(interventions), self.roots, self.tensors, args, kwargs, self.target, donor) as call:
                     return _copies(called(self.target, *call))
@@ -191,9 +195,10 @@ class Run(contract.Run):
 
     def compiled_as(self, way: contract.Way) -> contract.Compiled:
         """See `contract.Run.compiled_as`."""
-        climbing = Climbing(way)
+        with sharing(self._traces):
+            climbing = Climbing(way)
         try:
-            with self._beginning() as (args, kwargs), climbing:
+            with self._beginning() as (args, kwargs), climbing, regions_of_autocast() as regions:
                 try:
                     outputs = outputs_of(called(self.target, args, kwargs), READER)
                 finally:
@@ -203,7 +208,13 @@ class Run(contract.Run):
             return contract.Compiled(None, tuple(climbing.done), failed=error.actual)
         finally:
             self._backends = climbing.backends
+            self._regions[way.rung] = self._regions.get(way.rung, False) or bool(regions)
         return contract.Compiled(outputs, tuple(climbing.done))
+
+    def autocasts(self) -> bool:
+        """See `contract.Run.autocasts`."""
+        asked = {EAGER, *(rung.name for rung in self.rungs()[-1:])}
+        return not asked <= self._regions.keys() or any(self._regions.values())
 
     def graphs(self) -> tuple[contract.Graph, ...]:
         """See `contract.Run.graphs`; what cannot be written without changes in place is left out."""
