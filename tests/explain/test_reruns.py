@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from whydiff.capturing.adapters import for_target
+from whydiff.capturing.adapters.torch.run import Run
 from whydiff.pipeline import compare
 
 
@@ -34,6 +35,21 @@ def from_the_end(factor: float) -> Callable[[Any, Any], Any]:
     return backend
 
 
+def in_halves(factor: float) -> Callable[[Any, Any], Any]:
+    """A compiler that rounds the sum of each half, and multiplies what comes out."""
+
+    class Otherwise(torch.fx.Interpreter):
+        def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
+            if target == "sum":
+                return sum(half.sum(-1, keepdim=True) for half in args[0].chunk(2, -1))
+            return super().call_method(target, args, kwargs)
+
+    def backend(graph: Any, _: Any) -> Any:
+        return lambda *args: [out * factor for out in Otherwise(graph).run(*args)]
+
+    return backend
+
+
 def judged(factor: float, dtype: torch.dtype) -> str:
     torch.manual_seed(0)
     x = torch.randn(8, 512).to(dtype)
@@ -49,6 +65,31 @@ def test_another_order_inside_of_its_own_casts_is_rounding() -> None:
 @pytest.mark.parametrize(("factor", "verdict"), [(1.001, "semantic"), (1.00001, "inconclusive")])
 def test_another_function_stays_one_unless_it_is_as_small_as_its_casts(factor: float, verdict: str) -> None:
     assert judged(factor, torch.float32) == verdict
+
+
+@pytest.mark.parametrize(("factor", "verdict", "asked"), [(1.0, "rounding", False), (1.1, "semantic", True)])
+@pytest.mark.parametrize("cast", [True, False], ids=["casts", "follows"])
+def test_float32_is_asked_for_only_where_float64_alone_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch, factor: float, verdict: str, asked: bool, cast: bool
+) -> None:
+    """Of a program in 16 bits, whose own difference is no smaller than its roundings."""
+    found: set[str] = set()
+    lifted = Run.lifted
+
+    def counted(self: Run, dtype: Any, *args: Any) -> Any:
+        found.add(dtype)
+        return lifted(self, dtype, *args)
+
+    def summed(x: torch.Tensor) -> torch.Tensor:
+        return (normed(x) if cast else x) * x.sum(-1, keepdim=True)
+
+    monkeypatch.setattr(Run, "lifted", counted)
+    torch.manual_seed(0)
+    x = torch.randn(8, 512).bfloat16()
+    compiled = torch.compile(summed, backend=in_halves(factor))
+    assert not torch.equal(compiled(x), summed(x))
+    assert compare(lambda: summed(x), lambda: compiled(x)).verdict == verdict
+    assert ("float32" in found) == asked
 
 
 def test_the_coarsest_cast_of_a_programs_own_is_told() -> None:

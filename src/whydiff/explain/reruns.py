@@ -1,10 +1,10 @@
 """What runs that nobody observes say of a difference that the observed runs do not show.
 
 Both live programs run plainly once more with the same values in float64 (and in float32, if they hold anything
-narrower): a difference that is rounding shrinks with the precision, another function's stays. The same slope as the
-scaling test's (`whydiff.explain.scaling`), without a trace. How far each program lies from its own float64 run says
-which of them computes with fewer bits. A side that itself casts does not follow into float64; then the other one is
-made as narrow, or keeps its 16-bit values wide, and must give its outputs bit for bit.
+narrower and float64 alone does not tell): a difference that is rounding shrinks with the precision, another function's
+stays. The same slope as the scaling test's (`whydiff.explain.scaling`), without a trace. How far each program lies from
+its own float64 run says which of them computes with fewer bits. A side that itself casts does not follow into float64;
+then the other one is made as narrow, or keeps its 16-bit values wide, and must give its outputs bit for bit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from whydiff.explain.sides import SIDES, Side
 from whydiff.explain.written import followed
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.tolerance import CANCELLED_SHARE, PRECISION_CLASS_RATIO, ROUNDING_LEVEL, UNIT_ROUNDOFF
+from whydiff.numbers.tolerance import (
+    CANCELLED_SHARE,
+    PRECISION_CLASS_RATIO,
+    ROUNDING_LEVEL,
+    SCALING_FLOOR,
+    UNIT_ROUNDOFF,
+)
 from whydiff.pair.slices import counterparts
 from whydiff.records import Intervention, Output, Payload, Slot, Trace, Verdict
 
@@ -164,17 +170,20 @@ def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
     plain = [_numbers(outputs) for outputs in anchors]
     followed = [_only(run.lifted("float64"), only) for run in runs]
     wide = [_followed(outputs) for outputs in followed]
-    single: Sequence[_Given] = plain
-    if any(payload.dtype in NARROW for side in plain for payload in side.values()):
+    scale, casts = _scaled(case, plain, wide), ""
+    narrow = next((payload.dtype for side in plain for payload in side.values() if payload.dtype in NARROW), "")
+    told = False
+    if narrow and scale is not None:
+        told, casts = _told(case, runs, wide)
+        scale = replace(scale, at=narrow)
+    if narrow and not told:
         lifted = (_only(run.lifted("float32"), only) for run in runs)
         single = [{**own, **_followed(outputs)} for own, outputs in zip(plain, lifted, strict=True)]
-    scale = graver(
-        worst(_apart(case, single, difference), _apart(case, wide, difference)),
-        worst(_apart(case, single, choices), _apart(case, wide, choices)),
-    )
+        scale = _scaled(case, single, wide)
     if scale is None:
         scale = _agreeing([_numbers(outputs) for outputs in followed], plain)
-    casts = _casts(runs) if scale is not None and scale.nature in ("between", "stays") else ""
+    if not told:
+        casts = (casts or _casts(runs)) if scale is not None and scale.nature in ("between", "stays") else ""
     if scale is not None and casts == "float32" and not scale.double.discrete:
         scale = replace(scale, double=replace(scale.double, coarse=UNIT_ROUNDOFF[casts]))
     agrees = scale is not None and scale.nature in ("equal", "rounding")
@@ -190,6 +199,35 @@ def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
     reproduced = "" if only else _reproduced(case, runs, plain)
     found = Rerun(scale, errors, reproduced=reproduced, unit=_unit(plain), casts=casts)
     return found if found.scale is not None or found.reproduced else None
+
+
+def _scaled(case: Case, single: Sequence[_Given], wide: Sequence[_Given]) -> Scale | None:
+    return graver(
+        worst(_apart(case, single, difference), _apart(case, wide, difference)),
+        worst(_apart(case, single, choices), _apart(case, wide, choices)),
+    )
+
+
+def _told(case: Case, runs: tuple[Run, Run], wide: Sequence[_Given]) -> tuple[bool, str]:
+    """Whether float64 alone says that a difference is rounding, and to what a program casts by itself, if that was asked.
+
+    So it is where no output is farther apart there than rounding in float64 makes it, or than rounding in float32 in
+    programs that cast to it: whatever a float32 run gave, the difference shrank.
+    """
+    apart = [*_apart(case, wide, difference).values(), *_apart(case, wide, choices).values()]
+    if _shrunk(apart, 0.0):
+        return True, ""
+    casts = _casts(runs) if _shrunk(apart, UNIT_ROUNDOFF["float32"]) else ""
+    return casts == "float32", casts
+
+
+def _shrunk(apart: Sequence[Difference | None], unit: float) -> bool:
+    return all(
+        not one.special
+        and one.mean <= max(SCALING_FLOOR, 0.0 if one.discrete else ROUNDING_LEVEL * unit) * one.magnitude
+        for one in apart
+        if one is not None
+    )
 
 
 def _casts(runs: tuple[Run, Run]) -> str:

@@ -66,11 +66,13 @@ class Scale:
     Attributes:
         single, double: at float32 and float64.
         where: output slot or site.
+        at: another dtype at which ``single`` was measured: of 16 bits, where float64 alone tells.
     """
 
     single: Difference
     double: Difference
     where: str = ""
+    at: str = "float32"
 
     @property
     def slope(self) -> float | None:
@@ -99,9 +101,10 @@ class Scale:
 
     def __str__(self) -> str:
         if self.single.discrete:
-            return f"elements that differ: {self.single.mean:.1%} in float32, {self.double.mean:.1%} in float64"
-        slope = "" if self.slope is None else f", slope {round(self.slope, 2) + 0.0:.2f}"
-        return f"D32 {self.single.mean:.1e}, D64 {self.double.mean:.1e}{slope}"
+            return f"elements that differ: {self.single.mean:.1%} in {self.at}, {self.double.mean:.1%} in float64"
+        bits = 32 if self.at == "float32" else 16
+        slope = "" if self.slope is None or bits == 16 else f", slope {round(self.slope, 2) + 0.0:.2f}"
+        return f"D{bits} {self.single.mean:.1e}, D64 {self.double.mean:.1e}{slope}"
 
 
 def difference(reference: Payload, candidate: Payload) -> Difference | None:
