@@ -37,7 +37,7 @@ class Contents:
                 if resized:
                     storage.resize_(before.numel())
                 now = _bytes(storage)
-                if resized or not torch.equal(now, before.to(now.device)):
+                if resized or not torch.equal(*map(_words, (now, before.to(now.device)))):
                     now.copy_(before)
                     changed.append((storage, before))
         self._kept = changed
@@ -46,6 +46,12 @@ class Contents:
 def _bytes(storage: torch.UntypedStorage) -> torch.Tensor:
     with torch.inference_mode(False):
         return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+
+
+def _words(held: torch.Tensor) -> torch.Tensor:
+    """The same bytes, eight at a time where that divides them: a quarter of the time to compare."""
+    whole = held.numel() % 8 == 0 and held.data_ptr() % 8 == 0
+    return held.view(torch.int64) if whole else held
 
 
 def _copy(storage: torch.UntypedStorage) -> torch.Tensor:
