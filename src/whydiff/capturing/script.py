@@ -18,6 +18,7 @@ import sys
 import traceback
 import types
 from pathlib import Path
+from typing import Any
 
 from whydiff import registry
 from whydiff.capturing.ranks import part, started_again, told
@@ -41,14 +42,15 @@ def main(arguments: list[str]) -> int:
     sys.path[0] = os.getcwd() if module else str(Path(script).resolve().parent)
     _end_with(os.getppid())
     leaving: SystemExit | None = None
+    left: dict[str, Any] = {}  # what the script made is there until the capture has looked at it once more
     raised: Exception | None = None
     try:
         with capture(out, payloads=chosen, level=level, max_bytes=int(room), overwrite=started_again()):
             try:
                 if module:
-                    runpy.run_module(module, run_name="__main__", alter_sys=True)
+                    left = runpy.run_module(module, run_name="__main__", alter_sys=True)
                 else:
-                    runpy.run_path(script, run_name="__main__")
+                    left = runpy.run_path(script, run_name="__main__")
             except SystemExit as error:
                 leaving = error
             except Exception as error:
@@ -62,6 +64,7 @@ def main(arguments: list[str]) -> int:
             return 2
         traceback.print_exception(type(error), error, _own_frames(error, script))
         return 1
+    left.clear()
     code, out = _status(leaving), str(part(out, told()))
     unseen = _unseen(out) if code == 0 and level != STEP else ""
     if unseen:

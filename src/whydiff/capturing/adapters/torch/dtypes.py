@@ -160,6 +160,11 @@ def to_payload(tensor: torch.Tensor) -> Payload:
     return Payload(bits, name)
 
 
+def address(tensor: torch.Tensor) -> int:
+    """Of a tensor's first element; who asks the tensor itself is taken for somebody who may write there (`lending`)."""
+    return int(tensor.untyped_storage().data_ptr() + tensor.storage_offset() * tensor.element_size())
+
+
 def seen_by_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """A host tensor's memory as whole numbers of its width; ``.numpy()`` would forbid it to be resized for ever."""
     width = tensor.element_size()
@@ -167,7 +172,7 @@ def seen_by_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     if not tensor.numel():
         return np.empty(tuple(tensor.shape), whole)
     extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    memory = (ctypes.c_char * (extent * width)).from_address(tensor.data_ptr())
+    memory = (ctypes.c_char * (extent * width)).from_address(address(tensor))
     strides = [stride * width for stride in tensor.stride()]
     return np.lib.stride_tricks.as_strided(
         np.frombuffer(memoryview(memory), whole), tuple(tensor.shape), strides, writeable=False

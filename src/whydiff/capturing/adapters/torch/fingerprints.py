@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from whydiff.capturing.adapters.torch.device.queue import lanes_now, usable
-from whydiff.capturing.adapters.torch.dtypes import raw, seen_by_numpy
+from whydiff.capturing.adapters.torch.dtypes import address, raw, seen_by_numpy
 from whydiff.numbers.fingerprint import ML2_CHUNK, fingerprint_address, fingerprint_addresses, fingerprint_bytes, keys
 
 Lanes = tuple[int, int]
@@ -60,7 +60,7 @@ def content_lanes(tensor: torch.Tensor) -> Lanes:
         return span_lanes(*row_major(dense))
     if dense.numel() < _ONE_THREAD:
         dense = dense.contiguous()
-        return fingerprint_address(dense.data_ptr(), dense.nbytes)
+        return fingerprint_address(address(dense), dense.nbytes)
     if dense.nbytes <= _SMALL:
         # one thread: to start the program's own thread team for a small copy costs more than the copy
         return fingerprint_bytes(np.ascontiguousarray(seen_by_numpy(dense))).lanes

@@ -9,7 +9,9 @@ import torch
 from whydiff.capturing.adapters.torch.dtypes import spec_of
 from whydiff.capturing.adapters.torch.fingerprints import spans_lanes
 from whydiff.capturing.adapters.torch.state import LiveLeaf
-from whydiff.capturing.adapters.torch.storages import Storage, Storages, read_lanes, span_of
+from whydiff.capturing.adapters.torch.storages import Lent, Storage, Storages, read_lanes, span_of
+
+_GIVEN = ("input", "constant", "attribute")
 
 
 class Leaves:
@@ -60,6 +62,8 @@ class Leaves:
         storage = self.storages.of(leaf.look)
         if storage is None:
             storage = self.storages.add(leaf.look, -1)
+            if leaf.role in _GIVEN and leaf.look.is_cpu and not leaf.look.untyped_storage().resizable():
+                storage.lent = Lent(kept=True)  # numpy's or another library's memory, as far as anybody can tell
         if storage.producer != -1 and not storage.leaves:
             return storage  # an op of this run made it: it is no leaf
         leaf.storage = storage.number

@@ -80,6 +80,8 @@ class Looks(Leaves):
             if operator is not None and operator.views:
                 return (layout.spec, storage.number, storage.producer, None, 0, True, LOOK, "")
             self.arriving.arrived(storage)
+        if storage is not None and storage.lent is not None and not (operator is not None and operator.views):
+            self._look_outside(tensor, storage, layout.place)
         if storage is None:
             storage = self._met(tensor)
         elif touched is None:
@@ -102,6 +104,10 @@ class Looks(Leaves):
             self._constant(tensor)  # a part of the storage that no leaf shows
         row = storage.rows[layout.key] = (spec, storage.number, storage.producer, lanes, nbytes, dense, "", "")
         return row
+
+    @abstractmethod
+    def _look_outside(self, tensor: torch.Tensor, storage: Storage, place: tuple[int, int]) -> None:
+        """Look again at bytes that others than torch may have written; what changed is written down."""
 
     @abstractmethod
     def _written(self, tensor: torch.Tensor, storage: Storage, index: int, key: str) -> Row:

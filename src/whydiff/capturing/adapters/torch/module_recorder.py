@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -39,6 +40,16 @@ class ModuleRecorder(Recorder):
             self.storages.queue.flush()
             leaf.settle()
         return storage
+
+    def _look_outside(self, tensor: torch.Tensor, storage: Storage, place: tuple[int, int]) -> None:
+        """Every value is read anew at this level."""
+
+    def told_of_loans(self) -> AbstractContextManager[None]:
+        """Nothing that is known of memory is relied on."""
+        return nullcontext()
+
+    def look_once_more(self) -> None:
+        """Nobody knows what ops wrote since."""
 
     def entered(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         """Look at what the module is given, as it is now."""

@@ -188,6 +188,8 @@ class Recorder(Straight, TorchDispatchMode):
         self.holes.add("failed", one_line(error), f"{self.scopes.scope}:{where}")
 
     def _begin(self, func: Any, operator: Operator, args: Any, kwargs: Any) -> Begun:
+        if self.found:
+            self.note_found()
         phase, scope = self.scopes.phase_and_scope()
         reads: list[Row] = []
         touched: list[Touched] = []
@@ -284,6 +286,11 @@ class Recorder(Straight, TorchDispatchMode):
         writes, _ = self._outputs(describe(torch.ops.aten.clone.default), self._log.next, given, [], wanted)
         self._append("compute", scope, op, reads, writes, template=([self], {}))
 
+    def look_once_more(self) -> None:
+        """The program has ended: what it wrote outside torch, and no op read since, is seen now."""
+        if not self.silent:
+            self.guarded("the end", self.look_at_all)
+
     def _append(
         self,
         kind: Kind,
@@ -295,6 +302,8 @@ class Recorder(Straight, TorchDispatchMode):
         template: Any = ([], {}),
     ) -> None:
         """Write down a call that is no operator: a return, a whole module, a region."""
+        if self.found:
+            self.note_found()
         phase = "backward" if torch._C._current_autograd_node() is not None else "forward"
         number = self._occurrence(scope, op, phase)
         index, step = self._log.next, self.scopes.step

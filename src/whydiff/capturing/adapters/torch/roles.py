@@ -9,6 +9,7 @@ from typing import Any
 from whydiff.capturing.adapters.contract import Place
 from whydiff.capturing.adapters.roles import Role
 from whydiff.records import Call
+from whydiff.records.hole import OUTSIDE
 
 NAMES: dict[Role, tuple[str, ...]] = {
     Role.PRODUCT: ("mm", "bmm", "mv", "dot", "matmul", "linear", "addmm", "baddbmm", "addmv"),
@@ -39,7 +40,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
         *("hardswish", "exp", "log", "log1p", "expm1", "rsqrt", "sqrt", "reciprocal", "sin", "cos", "tan", "atan"),
         *("pow", "square", "add", "add_", "sub", "sub_", "rsub", "mul", "mul_", "div", "div_", "neg", "abs", "erf"),
         *("clamp", "maximum", "minimum", "where", "addcmul", "addcdiv", "lerp", "logit"),
-        *("_to_copy", "copy", "copy_", "clone"),
+        *("_to_copy", "copy", "copy_", "clone", OUTSIDE),
     ),
     Role.GELU: ("gelu",),
     Role.SILU: ("silu",),

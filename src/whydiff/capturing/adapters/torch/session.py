@@ -16,11 +16,11 @@ import torch
 
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._outputs import outputs_of
-from whydiff.capturing.adapters.torch import elsewhere, regions
+from whydiff.capturing.adapters.torch import elsewhere, lending, regions
 from whydiff.capturing.adapters.torch.aside import StandsAside
 from whydiff.capturing.adapters.torch.compiled import StandingBack
 from whydiff.capturing.adapters.torch.device.graphs import replays_told
-from whydiff.capturing.adapters.torch.dtypes import borrowed_payload, to_payload
+from whydiff.capturing.adapters.torch.dtypes import borrowed_payload
 from whydiff.capturing.adapters.torch.environment import environment
 from whydiff.capturing.adapters.torch.module_recorder import ModuleRecorder
 from whydiff.capturing.adapters.torch.optimizers import parameters_of, settings_of
@@ -90,14 +90,12 @@ class Session(StandsAside, contract.Session):
             inner=level == "module",
         )
         kind = Recorder if level == "op" else ModuleRecorder
-        self._watcher: Watcher | None = None
         self.recorder: Recorder = kind(self.scopes, keep=wanted(payloads), sink=self._keep)
+        self._watcher = Watcher(self.recorder) if whole and level == "module" else None
         self.thread = threading.get_ident()
         self._leaving = ExitStack()
         self._in_child = False
         self.recorder.refusable = whole
-        if whole and level == "module":
-            self._watcher = Watcher(self.recorder)
 
     def __enter__(self) -> Session:
         with ExitStack() as stack:  # what was begun ends, whatever interrupts the beginning
@@ -126,6 +124,7 @@ class Session(StandsAside, contract.Session):
             stack.enter_context(replays_told(self.recorder.before_graph, self.recorder.after_graph))
             stack.callback(self.scopes.detach)
             self.scopes.__enter__()
+            stack.enter_context(self.recorder.told_of_loans())
             stack.push(self.recorder)
             self.recorder.__enter__()
             if self._watcher is not None:
@@ -135,6 +134,8 @@ class Session(StandsAside, contract.Session):
 
     def __exit__(self, *exception: Any) -> None:
         try:
+            if not self._whole:
+                self.recorder.look_once_more()
             self._leaving.close()
         finally:
             if not self._in_child:
@@ -204,6 +205,7 @@ class Session(StandsAside, contract.Session):
 
     def returned(self, outputs: Any) -> None:
         """Name the tensors that the run gives back."""
+        self.recorder.look_once_more()
         self.recorder.returned(outputs)
 
     @property
@@ -229,15 +231,15 @@ class Session(StandsAside, contract.Session):
         """The whole capture as a trace in memory; leaves stay references to the user's tensors."""
         payloads: dict[str, Any] = dict(self._random_states)
         for leaf in self.recorder.leaves:
-            if not leaf.skipped:
-                payloads[f"leaf/{leaf.name}"] = _lazy_payload(leaf)
+            if not leaf.skipped and leaf.has_beginning():
+                payloads[f"leaf/{leaf.name}"] = leaf.payload
         return RecordedTrace(
             framework="torch",
             level=self.level,
             calls=tuple(self.calls),
             leaves=tuple(leaf.record(kept=True) for leaf in self.recorder.leaves),
             payloads=payloads,
-            handles={leaf.name: leaf.value for leaf in self.recorder.leaves},
+            handles={leaf.name: leaf.value for leaf in self.recorder.leaves if not leaf.lost},
             holes=self.recorder.holes.all(),
             **self.summary(observer),
         )
@@ -355,7 +357,7 @@ class Session(StandsAside, contract.Session):
         fresh = self.recorder.leaves[self.sink.leaves_taken :]
         written = [
             kept
-            and not (leaf.skipped or leaf.settled)
+            and not (leaf.skipped or leaf.settled or leaf.lost)
             and self._keep(f"leaf/{leaf.name}", borrowed_payload(leaf.value))
             for leaf in fresh
         ]
@@ -390,11 +392,8 @@ def _after_fork() -> None:
         session.recorder.silent = True
         regions.leave(session)
         elsewhere.stop(session.recorder.holes)
+        lending.leave(session.recorder)
     _running.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _lazy_payload(leaf: LiveLeaf) -> Callable[[], Payload]:
-    return lambda: to_payload(leaf.value)

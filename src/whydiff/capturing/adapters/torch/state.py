@@ -15,11 +15,12 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from whydiff.capturing.adapters._live import bound, reached_by
 from whydiff.capturing.adapters.torch.collectives import local
 from whydiff.capturing.adapters.torch.device.queue import known
-from whydiff.capturing.adapters.torch.dtypes import not_comparable, raw
+from whydiff.capturing.adapters.torch.dtypes import not_comparable, raw, to_payload
+from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.outputs import key_name, tensors_in
 from whydiff.capturing.adapters.torch.packed import kept
 from whydiff.capturing.adapters.torch.scopes import modules_of
-from whydiff.records import Fingerprint, Leaf, LeafRole, TensorSpec
+from whydiff.records import Fingerprint, Leaf, LeafRole, Payload, TensorSpec
 
 _SMALL = 1 << 20
 MOST_BITS = 2048
@@ -58,7 +59,7 @@ class LiveLeaf:
         self.spec = TensorSpec((), "")
         self.read: tuple[Any, int] | None = None
         self.skipped = not_comparable(tensor)
-        self.written = self.settled = False
+        self.written = self.settled = self.lost = False
         self.snapshot: torch.Tensor | None = None
         self.look = tensor if self.skipped else raw(tensor.detach())
         if role == "constant" and not brief and not self.skipped and tensor.nbytes <= _SMALL:
@@ -73,6 +74,16 @@ class LiveLeaf:
         self.written = True
         self._copy()
 
+    def changed_outside(self) -> None:
+        """Its memory changed and no op wrote it: unless the beginning was kept, it is gone."""
+        self.lost = self.lost or (self.snapshot is None and not self.settled)
+
+    def has_beginning(self) -> bool:
+        """Whether the beginning's bits are still there, or (after a run that was undone) there again."""
+        if self.lost and known((self.read or (None,))[0]) == content_lanes(self.look):
+            self.lost = False
+        return not self.lost
+
     def settle(self) -> None:
         """The beginning is kept elsewhere: let go of the tensor, so that a long capture holds no batches."""
         self.settled, self.snapshot = True, None
@@ -86,9 +97,19 @@ class LiveLeaf:
             name=self.name,
             spec=self.spec,
             fingerprint=self.fingerprint,
-            payload=f"leaf/{self.name}" if kept and not self.skipped else "",
+            payload=f"leaf/{self.name}" if kept and not (self.skipped or self.lost) else "",
             skipped=self.skipped,
         )
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether its elements lie in row-major order, one beside the other."""
+        steps = 1
+        for size, stride in zip(reversed(self.spec.shape), reversed(self.spec.strides), strict=True):
+            if size > 1 and stride != steps:
+                return False
+            steps *= size
+        return True
 
     @property
     def fingerprint(self) -> Fingerprint | None:
@@ -101,6 +122,10 @@ class LiveLeaf:
     def value(self) -> torch.Tensor:
         """What it was when the run began (without a lazy conjugation or negation)."""
         return self.look if self.snapshot is None else self.snapshot
+
+    def payload(self) -> Payload:
+        """`value` on the host."""
+        return to_payload(self.value)
 
     def restore(self) -> None:
         """Write the beginning's bits back into the user's memory if the run changed them."""

@@ -23,6 +23,40 @@ FRESH, FRESH_BYTES = 512, 32 << 20
 memory, so that the allocator could not use that again.
 """
 
+PATIENCE = 4
+"""Looks at memory on loan that find nothing, one read after the other, before reads in between are let go by."""
+
+
+class Lent:
+    """Memory that others may write to: numpy, a library that has its address, another framework.
+
+    Attributes:
+        arrays: how many arrays show it.
+        kept: somebody may have it for ever.
+        missed: reads since it was looked at last.
+    """
+
+    __slots__ = ("_same", "arrays", "kept", "missed")
+
+    def __init__(self, kept: bool = False) -> None:
+        self.arrays, self.kept, self.missed = 0, kept, 0
+        self._same = 0
+
+    def soon(self) -> None:
+        """It is lent (again): the next reads are looked at."""
+        self._same = 0
+
+    def due(self, always: bool) -> bool:
+        """Whether to look at what is read now; after a few looks that found nothing, each doubles the reads until the next."""
+        if always or self.missed >= (1 << max(0, self._same - PATIENCE)) - 1:
+            return True
+        self.missed += 1
+        return False
+
+    def looked(self, found: bool) -> None:
+        """It was looked at."""
+        self._same, self.missed = 0 if found else self._same + 1, 0
+
 
 class Storage:
     """What is known of one storage during one capture.
@@ -32,6 +66,7 @@ class Storage:
         rows: the same, by how a tensor looks at the storage (`Layout.key`): what is written down when it is read.
         device: it lies on a GPU.
         pending: what collectives write here and nobody looked at yet (`arriving.Arrival`).
+        lent: others may write here; None: torch alone does, as far as is known.
     """
 
     __slots__ = (
@@ -39,6 +74,7 @@ class Storage:
         "handle",
         "initialised",
         "leaves",
+        "lent",
         "number",
         "pending",
         "producer",
@@ -57,6 +93,7 @@ class Storage:
         self.leaves: tuple[Any, ...] = ()
         self.shown: tuple[tuple[int, int], ...] = ()
         self.pending: tuple[Any, ...] = ()
+        self.lent: Lent | None = None
         self.initialised = True
         self.written = False
 

@@ -6,17 +6,16 @@ is not plain: only what is known (a storage, and how tensors are laid out) is fo
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any
 
 import torch
 
 from whydiff.capturing.adapters.torch.arguments import PLACES, place_of
 from whydiff.capturing.adapters.torch.operators import Operator
+from whydiff.capturing.adapters.torch.outside import Outside
 from whydiff.capturing.adapters.torch.results import is_hole
 from whydiff.capturing.adapters.torch.rows import Row
 from whydiff.capturing.adapters.torch.storages import Layout, Storage
-from whydiff.capturing.adapters.torch.writing import Writing
 from whydiff.numbers.fingerprint import fingerprint_address
 from whydiff.records import Kind
 from whydiff.records.trace import LOOK
@@ -31,8 +30,8 @@ _NONE: dict[str, Any] = {}
 _TENSOR, _PARAMETER = torch.Tensor, torch.nn.Parameter
 
 
-class Straight(Writing):
-    """Writing, and the straight way."""
+class Straight(Outside):
+    """Writing, what is written outside torch, and the straight way."""
 
     _odd = False
 
@@ -41,6 +40,8 @@ class Straight(Writing):
         reads: list[Row] = []
         self._odd = False
         try:
+            if self.found:
+                self.note_found()
             phase, scope = self.scopes.phase_and_scope()
             given = [value if type(value) in NUMBERS else self._given(value, reads, operator) for value in args]
             named = {name: self._given(value, reads, operator) for name, value in kwargs.items()} if kwargs else _NONE
@@ -79,7 +80,7 @@ class Straight(Writing):
             except RuntimeError:  # it has no plain storage
                 storage = None
             layout = self._layouts.get(spec) if storage is not None else None
-            if storage is not None and layout is not None and not storage.pending:
+            if storage is not None and layout is not None and not (storage.pending or storage.lent):
                 row = storage.rows.get(layout.key) or _again(storage, layout)
                 if row is not None:
                     position = len(reads)
@@ -126,10 +127,6 @@ class Straight(Writing):
         storage.spans[layout.place] = lanes
         storage.rows[layout.key] = row
         return [row], "compute"
-
-    @abstractmethod
-    def failed(self, where: str, error: BaseException) -> None:
-        """Count something that was not recorded because of an exception here."""
 
 
 def _again(storage: Storage, layout: Layout) -> Row | None:

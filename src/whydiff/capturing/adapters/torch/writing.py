@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -108,3 +109,7 @@ class Writing(Circumstances):
         number = self._occurrences.get(key, 0)
         self._occurrences[key] = number + 1
         return number
+
+    @abstractmethod
+    def failed(self, where: str, error: BaseException) -> None:
+        """Count something that was not recorded because of an exception here."""

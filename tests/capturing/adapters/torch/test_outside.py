@@ -1,0 +1,280 @@
+"""Memory that is written by no op: by numpy, through an address, by another library. And what must not be taken for it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import whydiff
+from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters.torch import lending
+from whydiff.capturing.store import open_trace
+from whydiff.numbers.fingerprint import fingerprint_bytes
+from whydiff.records import Call, Trace
+from whydiff.records.hole import OUTSIDE
+
+Program = Callable[[], Any]
+
+
+def recorded(folder: Path, program: Program, **options: Any) -> Trace:
+    with whydiff.capture(folder / "t", **options):
+        left = program()
+    trace = open_trace(folder / "t")
+    assert trace.complete and left is not trace
+    return trace
+
+
+def writes(trace: Trace) -> list[Call]:
+    return [call for call in trace.calls if call.site.op == OUTSIDE]
+
+
+def given() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(6, 5), torch.randn(3, 6)
+
+
+def by_view(w: torch.Tensor) -> Any:
+    w.numpy()[0] *= 1.05
+
+
+def by_held_view(w: torch.Tensor) -> Any:
+    view = w.numpy()
+    view[0] *= 1.05
+    return view
+
+
+def by_asarray(w: torch.Tensor) -> Any:
+    np.asarray(w)[1] = 2
+
+
+def by_memoryview(w: torch.Tensor) -> Any:
+    memoryview(w.numpy())[0, 0] = 4.0
+
+
+def by_address(w: torch.Tensor) -> Any:
+    (ctypes.c_float * 3).from_address(w.data_ptr())[1] = 9.0
+
+
+def by_library(w: torch.Tensor) -> Any:
+    ctypes.memset(w.data_ptr(), 0, 8)
+
+
+def by_dlpack(w: torch.Tensor) -> Any:
+    address = np.from_dlpack(w).__array_interface__["data"][0]
+    (ctypes.c_float * 1).from_address(address)[0] = 5.0
+
+
+def by_storage(w: torch.Tensor) -> Any:
+    ctypes.memset(w.untyped_storage().data_ptr(), 0, 8)
+
+
+SEEN = (by_view, by_held_view, by_asarray, by_memoryview, by_address, by_library, by_dlpack)
+
+
+@pytest.mark.parametrize("write", SEEN)
+def test_a_write_in_the_middle_comes_before_the_op_that_reads_it(write: Callable[..., Any], tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    def program() -> Any:
+        w, x = given()
+        before = x @ w
+        held = write(w)
+        seen.append(w.numpy().tobytes())
+        return w, before, x @ w, held
+
+    trace = recorded(tmp_path, program)
+    (call,) = writes(trace)
+    assert call.target == "aten.copy_.default" and call.writes[0].spec.shape == (6, 5)
+    after = next(one for one in trace.calls[call.index :] if one.site.op == "mm")
+    assert after.reads[1].producer == call.index
+    assert after.reads[1].fingerprint == call.writes[0].fingerprint == fingerprint_bytes(seen[0])
+    (leaf,) = [leaf for leaf in trace.leaves if leaf.storage == call.reads[1].storage]
+    payload = trace.payload(leaf.payload)
+    assert leaf.role == "constant" and payload is not None and payload.bits.tobytes() == seen[0]
+
+
+@pytest.mark.parametrize("write", [*SEEN, by_storage])
+def test_a_write_after_the_last_op_is_seen_at_the_end(write: Callable[..., Any], tmp_path: Path) -> None:
+    def program() -> Any:
+        w, x = given()
+        return w, x @ w, write(w)
+
+    trace = recorded(tmp_path, program)
+    assert len(writes(trace)) == 1 and writes(trace)[0].index == len(trace.calls) - 1
+
+
+def test_a_write_of_numpy_is_seen_although_its_tensor_is_gone_at_the_end(tmp_path: Path) -> None:
+    def program() -> None:
+        w, x = given()
+        _ = x @ w
+        view = w.numpy()
+        view[0] *= 2
+
+    assert len(writes(recorded(tmp_path, program))) == 1
+
+
+@pytest.mark.parametrize("rows", [4, 4000])
+def test_a_buffer_of_numpy_that_is_filled_again_every_step(rows: int, tmp_path: Path) -> None:
+    def program() -> None:
+        buffer = np.ones((rows, 6), np.float32)
+        batch, (w, _) = torch.from_numpy(buffer), given()
+        _ = batch @ w
+        for step in range(5):
+            buffer[:] = step + 2
+            _ = batch @ w
+
+    trace = recorded(tmp_path, program)
+    assert len(writes(trace)) == 5 and not trace.holes
+
+
+def test_large_memory_is_looked_at_more_rarely_as_it_stays_and_reads_in_between_are_counted(tmp_path: Path) -> None:
+    def program() -> None:
+        buffer = np.ones((4000, 6), np.float32)
+        batch, (w, _) = torch.from_numpy(buffer), given()
+        for step in range(40):
+            if step == 21:
+                buffer[7] = 3
+            _ = batch @ w
+
+    trace = recorded(tmp_path, program)
+    (hole,) = trace.holes
+    assert len(writes(trace)) == 1 and hole.kind == "outside" and 0 < hole.count < 19
+
+
+def test_memory_that_nobody_initialised_and_a_library_filled(tmp_path: Path) -> None:
+    def program() -> Any:
+        w, x = given()
+        numpys, addresss = torch.empty(3, 6), torch.empty(3, 6)
+        numpys.numpy()[:] = 2
+        ctypes.memmove(addresss.data_ptr(), x.data_ptr(), x.nbytes)
+        return numpys @ w, addresss @ w
+
+    trace = recorded(tmp_path, program)
+    assert [call.writes[0].spec.shape for call in writes(trace)] == [(3, 6), (3, 6)]
+    assert not any(event.missing for call in trace.calls for event in call.reads if call.kind != "view")
+
+
+def test_a_part_that_was_written(tmp_path: Path) -> None:
+    def program() -> Any:
+        w, x = given()
+        before, part = x @ w, w[2:4]
+        view = part.numpy()
+        view[0] = 3
+        return w, before, x[:, 2:4] @ part, x @ w
+
+    trace = recorded(tmp_path, program)
+    (call,) = writes(trace)
+    assert trace.calls[-1].reads[1].producer == call.index
+
+
+def test_an_optimizer_in_numpy(tmp_path: Path, replay: Callable[[Trace], Any]) -> None:
+    def program() -> Any:
+        w, x = given()
+        for _ in range(4):
+            gradient = x.T @ (x @ w)
+            w.numpy()[:] -= 0.01 * gradient.numpy()
+        return w
+
+    trace = recorded(tmp_path, program)
+    assert len(writes(trace)) == 4
+    found = replay(trace)
+    assert found.faithful, (found.failed, found.unfaithful)
+
+
+def reads_alone() -> Any:
+    w, x = given()
+    total = float(w.numpy().sum()) + float(np.from_dlpack(w)[0, 0]) + w.data_ptr()
+    return w, x @ w, total
+
+
+def in_place() -> Any:
+    w, x = given()
+    _ = x @ w
+    view = w.numpy()
+    w.mul_(2)
+    w[0].copy_(x[0, :5])
+    w.t()[1] = 3
+    return w, x @ w, view
+
+
+def new_tensors() -> Any:
+    w, _ = given()
+    return [torch.from_numpy(np.full((4, 6), step, np.float32)) @ w for step in range(5)]
+
+
+def one_buffer() -> Any:
+    w, _ = given()
+    batch = torch.from_numpy(np.ones((4, 6), np.float32))
+    return [batch @ w for _ in range(5)]
+
+
+def training() -> Any:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.5))
+    optimizer = torch.optim.Adam(model.parameters())
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = model(torch.randn(8, 6)).square().mean()
+        loss.backward()
+        _ = loss.detach().numpy()
+        optimizer.step()
+    return model.eval()(torch.randn(8, 6)), model, optimizer
+
+
+def other_memory() -> Any:
+    w, x = given()
+    _ = x @ w
+    w.data = torch.ones(6, 5)
+    w.set_(torch.zeros(6, 5))
+    w.resize_(6, 7)
+    return w
+
+
+@pytest.mark.parametrize("program", [reads_alone, in_place, new_tensors, one_buffer, training, other_memory])
+def test_what_is_no_write_outside_torch(program: Program, tmp_path: Path) -> None:
+    assert not writes(recorded(tmp_path, program))
+
+
+def test_a_live_run_sees_them_too_and_begins_again_from_the_same(replay: Callable[[Trace], Any]) -> None:
+    weight, x = given()
+    before = weight.clone()
+
+    def program(t: torch.Tensor) -> torch.Tensor:
+        weight.numpy()[0] *= 2
+        return t @ weight
+
+    trace = for_framework("torch").run(program, (x,), {}).capture()
+    assert len(writes(trace)) == 1 and torch.equal(weight, before)
+    assert replay(trace).faithful
+
+
+def test_torch_is_as_it_was_afterwards(tmp_path: Path) -> None:
+    def now() -> tuple[Any, ...]:
+        kind: Any = torch.Tensor
+        return kind.numpy, kind.data_ptr, kind.__dlpack__, torch.utils.dlpack.to_dlpack, "numpy" in vars(torch.Tensor)
+
+    before = now()
+    with whydiff.capture(tmp_path / "t"):
+        assert now() != before
+        with whydiff.capture(tmp_path / "inner"):
+            view = torch.ones(3).numpy()
+        assert now() != before
+    assert now() == before and not lending._listeners
+    del view
+
+
+def test_nothing_is_looked_at_where_only_structure_or_modules_are_recorded(tmp_path: Path) -> None:
+    def program() -> Any:
+        model = torch.nn.Linear(6, 5)
+        _ = model(given()[1])
+        with torch.no_grad():
+            model.weight.numpy()[0] = 1
+        return model(given()[1])
+
+    assert not writes(recorded(tmp_path, program, level="module"))
