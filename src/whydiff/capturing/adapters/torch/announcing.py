@@ -8,7 +8,7 @@ from typing import Any
 
 from whydiff.capturing.adapters.torch.collectives import rank
 from whydiff.capturing.adapters.torch.operators import Operator
-from whydiff.capturing.adapters.torch.rows import Row, call_of
+from whydiff.capturing.adapters.torch.rows import Making, Row
 from whydiff.records import Call
 
 Place = tuple[str, str, int]
@@ -41,4 +41,4 @@ class Announcing:
         call: Row = (self._told, scope, operator, phase, step, "compute", given, [], template, (), 0, "", number)
         self._occurrences[key] += 1
         self._told += 1
-        self.listener(call_of(call, {}, {}, self._rank))
+        self.listener(Making(self._rank).call_of(call))

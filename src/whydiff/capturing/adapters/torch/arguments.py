@@ -29,6 +29,18 @@ def encode(value: Any) -> Any:
     return _encode_rarer(value)
 
 
+def encoded(values: Sequence[Any]) -> list[Any]:
+    """Templates of positional arguments, most of which are plain values and plain tensors' places."""
+    return [
+        value
+        if type(value) in _PLAIN
+        else {"$read": value.index}
+        if type(value) is Place and not value.bits
+        else encode(value)
+        for value in values
+    ]
+
+
 def _encode_rarer(value: Any) -> Any:
     if isinstance(value, (bool, int, float, str)):
         return value

@@ -20,7 +20,7 @@ from whydiff.capturing.adapters.torch.looks import Touched
 from whydiff.capturing.adapters.torch.operators import DESCRIBED, Operator, decomposed, describe, draws
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.results import Begun, flat, is_hole, resolved
-from whydiff.capturing.adapters.torch.rows import Log, Row, Shown, call_of
+from whydiff.capturing.adapters.torch.rows import Log, Making, Row
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.straight import MANY, NUMBERS, Straight
 from whydiff.capturing.adapters.torch.surroundings import (
@@ -34,7 +34,7 @@ from whydiff.capturing.adapters.torch.surroundings import (
 )
 from whydiff.capturing.process import not_collecting
 from whydiff.errors import CaptureError, one_line
-from whydiff.records import Call, HoleKind, Kind, Payload, TensorSpec
+from whydiff.records import Call, HoleKind, Kind, Payload
 from whydiff.records.trace import GRAPH, UPDATE
 
 T = TypeVar("T")
@@ -319,14 +319,16 @@ class Recorder(Straight, TorchDispatchMode):
 
     def pending(self) -> list[Call]:
         """Calls that were not handed on yet, as records; `handed_on` says that they were."""
-        self.storages.queue.settle()
         if len(self._log.rows) >= MANY:
             self.arriving.give_up()
         rows = self._log.rows[: self.arriving.before(self._log.next) - self._log.base]
-        shown: Shown = {}
-        specs: dict[int, TensorSpec] = {}
+        made = Making(self._rank)
+        self.storages.queue.flush()
         with not_collecting():
-            return [call_of(row, shown, specs, self._rank) for row in rows]
+            calls = [made.call_of(row) for row in rows]  # while a device reads
+        self.storages.queue.settle()
+        made.settle()
+        return calls
 
     def handed_on(self, count: int) -> None:
         """Forget the first calls that wait."""

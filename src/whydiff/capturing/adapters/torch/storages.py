@@ -147,15 +147,15 @@ class Storages:
 
     def read(self, tensor: torch.Tensor, low: int, high: int) -> Lanes:
         """Lanes of the bytes ``[low, high)`` of a tensor's storage."""
-        if not tensor.is_cpu:
-            if in_graph():
-                return None
-            index = tensor.get_device()
-            if index not in self._queued:
-                self._queued[index] = usable(tensor.device)
-            if self._queued[index]:
-                return self.queue.add(tensor, low, high)
-        return span_lanes(tensor, low, high)
+        if tensor.is_cpu:
+            return span_lanes(tensor, low, high)
+        index = tensor.get_device()
+        queued = self._queued.get(index)
+        if queued is None and not in_graph():
+            queued = self._queued[index] = usable(tensor.device)
+        if queued:
+            return self.queue.add(tensor, low, high)
+        return None if in_graph() else span_lanes(tensor, low, high)
 
     def read_content(self, tensor: torch.Tensor) -> Lanes:
         """Lanes of a tensor's elements in row-major order; copies it if it is not laid out so."""

@@ -1,6 +1,6 @@
 """ML2 of many tensors by one launch, in Triton; imported by `queue` at the first tensor on a GPU, never before.
 
-Definition and keys: `whydiff.numbers.fingerprint`. A block reads ``CHUNKS`` chunks of one tensor at once, so that a
+Definition and keys: `whydiff.numbers.fingerprint`. A block reads several chunks of one tensor at once, so that a
 multiplier that was loaded serves all of them: read anew for every chunk, the tables would be four times the data.
 The products are split into 32-bit halves, for which the machine has one instruction each. Sums of integers are
 associative, so blocks add their shares with atomics in any order.
@@ -12,9 +12,6 @@ from typing import Any
 
 import triton
 import triton.language as tl
-
-CHUNKS = 8
-"""Chunks that a block reads at once."""
 
 COLUMNS = 4
 """Of the table of tensors: address, bytes, number of the first block, row of the results."""
@@ -122,14 +119,15 @@ def _ml2_many(
     tl.atomic_add(result + 1, share1.to(tl.int64), sem="relaxed")
 
 
-def launch(table: Any, count: int, blocks: int, multipliers: Any, keys: Any, results: Any) -> None:
+def launch(*, table: Any, count: int, blocks: int, chunks: int, multipliers: Any, keys: Any, results: Any) -> None:
     """Add the lanes of ``count`` tensors to the rows of ``results`` that the table names, on the current stream.
 
     Args:
-        table: int64 ``(at least count, 4)`` on the device, see `COLUMNS`; every tensor has at least one block, and one
-            for every `CHUNKS` chunks begun.
+        table: int64, `COLUMNS` for each of at least ``count`` tensors, on the device; every tensor has at least one
+            block, and one for every ``chunks`` chunks begun.
         count: tensors.
         blocks: of all of them.
+        chunks: that a block reads at once.
         multipliers: uint32 ``(4, 8192)``: lower and upper halves of lane 0, then of lane 1.
         keys: int64 ``(2, n)``, the key schedule of at least the longest tensor.
         results: int64 ``(n, 2)``.
@@ -141,7 +139,7 @@ def launch(table: Any, count: int, blocks: int, multipliers: Any, keys: Any, res
         keys,
         keys.stride(0),
         results,
-        CHUNKS=CHUNKS,
+        CHUNKS=chunks,
         WIDTH=_WIDTH,
         UNROLL=_UNROLL,
         num_warps=_WARPS,

@@ -30,6 +30,11 @@ PENDING_BYTES = 256 << 20
 _RING = 1 << 14
 _TABLES = 64
 _CHUNK_BYTES = 4 * ML2_CHUNK
+_REACH = 29
+"""Keys of tensors up to two to the power of this many bytes are made at once."""
+_CHUNKS = 8
+"""Chunks that one block of the kernel reads at once."""
+_BLOCK_BYTES = _CHUNKS * _CHUNK_BYTES
 
 
 _OWN = threading.local()
@@ -40,6 +45,7 @@ in_graph: Callable[[], bool] = vars(_cuda).get("_cuda_isCurrentStreamCapturing",
 """Whether a CUDA graph is recorded on this thread's stream: its ops are noted by CUDA and not carried out."""
 
 _stream_of: Callable[[int], int] = vars(_cuda).get("_cuda_getCurrentRawStream", int)
+_device_now: Callable[[], int] = vars(_cuda).get("_cuda_getDevice", int)
 
 
 class Pending:
@@ -85,23 +91,21 @@ class Queue:
         Returns:
             Whoever will have the lanes; None while a CUDA graph is recorded, when nothing runs.
         """
-        if high <= low:
+        nbytes = high - low
+        if nbytes <= 0:
             return 0, 0
-        if in_graph():
+        index = tensor.get_device()
+        stream = _stream_of(index)
+        if stream and in_graph():  # never on the default stream
             return None
-        line = self._lines.get(tensor.get_device())
+        line = self._lines.get(index)
         if line is None:
-            line = self._lines[tensor.get_device()] = _Line(tensor.device)
-        storage = tensor.untyped_storage()
-        stream = _stream_of(line.index)
+            line = self._lines[index] = _Line(tensor.device)
         if stream != line.stream:
             line.move(stream)
-        ticket = Pending()
-        line.tickets.append(ticket)
-        line.rows.append((storage.data_ptr() + low, high - low))
-        line.storages.append(storage)
-        line.waiting += high - low
+        storage = tensor.untyped_storage()
         self._held.add(storage._cdata)
+        ticket = line.note(storage, storage.data_ptr() + low, nbytes)
         if len(line.tickets) >= PENDING or line.waiting >= PENDING_BYTES:
             self.flush()
         return ticket
@@ -130,8 +134,57 @@ class Queue:
             line.settle()
 
 
+class _Tables:
+    """Tables that travel to a device: pinned memory, and where each goes; taken in turn.
+
+    Attributes:
+        there: the table that was sent last, on the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        pinned = torch.zeros(_TABLES, PENDING * 4, dtype=torch.int64, device="cpu", pin_memory=True)
+        self._lines, self._pinned = pinned.numpy(), list(pinned)
+        self._all = list(torch.zeros(_TABLES, PENDING * 4, dtype=torch.int64, device=device))
+        self._turn = 0
+        self._used: tuple[list[torch.cuda.Event], list[torch.cuda.Event]] = ([], [])
+        self.there = self._all[0]
+
+    def send(self, rows: Sequence[int]) -> None:
+        """Send a table on the current stream."""
+        turn, half = self._turn, 2 * self._turn // _TABLES
+        if self._used[half] and 2 * turn % _TABLES == 0:
+            for event in self._used[half]:
+                event.synchronize()  # what read these tables, many launches ago
+            self._used[half].clear()
+        self._lines[turn, : len(rows)] = rows
+        self.there = self._all[turn].copy_(self._pinned[turn], non_blocking=True)
+
+    def launched(self) -> None:
+        """What reads the table that was sent is launched."""
+        if 2 * (self._turn + 1) % _TABLES == 0:
+            self.mark(torch.cuda.current_stream())
+        self._turn = (self._turn + 1) % _TABLES
+
+    def mark(self, stream: Any) -> None:
+        """Tables of this half were read on a stream."""
+        event = torch.cuda.Event()
+        event.record(stream)
+        self._used[2 * self._turn // _TABLES].append(event)
+
+    def settled(self) -> None:
+        """The device has done all it was told."""
+        for events in self._used:
+            events.clear()
+
+
 class _Line:
-    """The line of one device: tickets, (address, bytes) and the memory of what waits, and on which stream."""
+    """The line of one device: tickets, what they wait for, the memory of it, and on which stream.
+
+    Attributes:
+        rows: of the next launch's table (`hashing.COLUMNS`), one after the other.
+        waiting, blocks, longest: bytes in line, blocks that read them, bytes of the longest.
+        filled: rows of the ring that have an owner.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.index = device, int(device.index)
@@ -139,38 +192,61 @@ class _Line:
         self._several = False
         self._reading: deque[tuple[torch.cuda.Event, list[torch.UntypedStorage]]] = deque()
         self.tickets: list[Pending] = []
-        self.rows: list[tuple[int, int]] = []
+        self.rows: list[int] = []
         self.storages: list[torch.UntypedStorage] = []
-        self.waiting = 0
+        self.waiting = self.blocks = self.longest = self.filled = 0
         self._given: list[tuple[torch.Tensor, list[Pending]]] = []
         self._spare: torch.Tensor | None = None
         self._sent: list[tuple[torch.Tensor, list[Pending], torch.cuda.Event]] = []
-        self._turn = 0
-        self._copied: list[torch.cuda.Event | None] = [None] * _TABLES
-        self._tables: Any = None
+        self._tables: _Tables | None = None
+        self._keys: Any = None
+        self._reach = 0
+
+    def note(self, storage: torch.UntypedStorage, address: int, nbytes: int) -> Pending:
+        """Whoever will have the lanes of these bytes of a storage."""
+        ticket = Pending()
+        self.rows += (address, nbytes, self.blocks, self.filled)
+        self.tickets.append(ticket)
+        self.storages.append(storage)
+        self.filled += 1
+        self.waiting += nbytes
+        self.blocks += -(-nbytes // _BLOCK_BYTES)
+        if nbytes > self.longest:
+            self.longest = nbytes
+        return ticket
 
     def move(self, stream: int) -> None:
         """Another stream is current: what waits is read on the one it was noted on."""
         self.flush()
+        if self._tables is not None:
+            self._tables.mark(stream_at(self.stream, self.device))
         self.stream, self._several = stream, True
 
     def flush(self) -> None:
         """Launch the reading of all that waits on the stream it was noted on; another current stream goes on after it."""
         if not self.tickets:
             return
-        with torch.cuda.device(self.device), torch.inference_mode(False):
-            current = torch.cuda.current_stream()
-            if current.cuda_stream == self.stream:
+        if self._several or _stream_of(self.index) != self.stream or _device_now() != self.index:
+            with torch.cuda.device(self.device):
+                self._launch_there()
+        else:
+            self._launch()
+        self.tickets, self.rows, self.storages = [], [], []
+        self.waiting = self.blocks = self.longest = 0
+
+    def _launch_there(self) -> None:
+        """Launch on the stream that is noted, which is perhaps not the current one."""
+        current = torch.cuda.current_stream()
+        if current.cuda_stream == self.stream:
+            self._launch()
+        else:
+            noted_on = stream_at(self.stream, self.device)
+            with torch.cuda.stream(noted_on):
                 self._launch()
-            else:
-                noted_on = stream_at(self.stream, self.device)
-                with torch.cuda.stream(noted_on):
-                    self._launch()
-                current.wait_stream(noted_on)
-                self._several = True
-            if self._several:
-                self._hold()
-        self.tickets, self.rows, self.storages, self.waiting = [], [], [], 0
+            current.wait_stream(noted_on)
+            self._several = True
+        if self._several:
+            self._hold()
 
     def _hold(self) -> None:
         """Memory of one stream that another one reads is held until it was read: the allocator does not know of that."""
@@ -181,45 +257,42 @@ class _Line:
             self._reading.popleft()
 
     def _launch(self) -> None:
-        if self._tables is None:
-            self._tables = _staging(self.device)
         from whydiff.capturing.adapters.torch.device import hashing
 
-        pinned, lines, tables = self._tables
-        rows = np.array(self.rows, dtype=np.int64)
-        chunks = -(-rows[:, 1] // _CHUNK_BYTES)
-        multipliers, chunk_keys = _keys_on(self.device, 1 << max(14, int(chunks.max() - 1).bit_length()))
-        for start in range(0, len(rows), PENDING):
-            part = rows[start : start + PENDING]
-            results, first = self._results(self.tickets[start : start + PENDING])
-            blocks = -(-chunks[start : start + PENDING] // hashing.CHUNKS)
-            ends = blocks.cumsum()
-            turn, copied = self._turn, self._copied[self._turn]
-            if copied is not None:
-                copied.synchronize()  # the copy of this table, many launches ago
-            line = lines[turn, : len(part)]
-            line[:, :2], line[:, 2], line[:, 3] = part, ends - blocks, np.arange(first, first + len(part))
-            table = tables[turn]
-            table.copy_(pinned[turn], non_blocking=True)
-            copied = self._copied[turn] = copied or torch.cuda.Event()
-            copied.record()
-            hashing.launch(table, len(part), int(ends[-1]), multipliers, chunk_keys, results)
-            self._turn = (turn + 1) % _TABLES
+        if self.longest > self._reach:
+            self._reach = 1 << max(_REACH, (self.longest - 1).bit_length())
+            self._keys = _keys_on(self.device, self._reach // _CHUNK_BYTES)
+        tables = self._tables
+        if tables is None:
+            tables = self._tables = _tables_of(self.device)
+        results, owners = self._results()
+        tables.send(self.rows)
+        hashing.launch(
+            table=tables.there,
+            count=len(self.tickets),
+            blocks=self.blocks,
+            chunks=_CHUNKS,
+            multipliers=self._keys[0],
+            keys=self._keys[1],
+            results=results,
+        )
+        tables.launched()
+        owners += self.tickets
+        if self.filled + PENDING > _RING:
+            self.filled = 0
 
-    def _results(self, tickets: list[Pending]) -> tuple[torch.Tensor, int]:
-        """Rows of the ring for these tickets, and the number of the first."""
-        if not self._given or len(self._given[-1][1]) + len(tickets) > _RING:
+    def _results(self) -> tuple[torch.Tensor, list[Pending]]:
+        """The ring that the tickets in line have rows of, and the owners of its rows before theirs."""
+        if self.filled == len(self.tickets):  # they are its first
             ring, self._spare = self._spare, None
-            ring = torch.zeros(_RING, 2, dtype=torch.int64, device=self.device) if ring is None else ring.zero_()
+            with torch.inference_mode(False):
+                ring = torch.zeros(_RING, 2, dtype=torch.int64, device=self.device) if ring is None else ring.zero_()
             self._given.append((ring, []))
-        results, owners = self._given[-1]
-        first = len(owners)
-        owners += tickets
-        return results, first
+        return self._given[-1]
 
     def send(self) -> None:
         """Have the lanes that are read copied to the host, behind what reads them; nothing is waited for."""
-        given, self._given = self._given, []
+        given, self._given, self.filled = self._given, [], 0
         noted_on = stream_at(self.stream, self.device)
         with torch.cuda.device(self.device), torch.cuda.stream(noted_on), torch.inference_mode(False):
             for results, tickets in given:
@@ -239,7 +312,11 @@ class _Line:
             return
         torch.cuda.synchronize(self.device)
         self._reading.clear()
-        given, self._given = self._given, []
+        if self._tables is not None:
+            self._tables.settled()
+            _TABLES_OF.setdefault(self.index, []).append(self._tables)
+            self._tables = None
+        given, self._given, self.filled = self._given, [], 0
         for results, tickets in given:
             _give(results[: len(tickets)].cpu(), tickets)
             self._spare = results
@@ -278,10 +355,22 @@ def lanes_now(spans: Sequence[tuple[torch.Tensor, int, int]]) -> list[Lanes]:
     return [lanes for lanes in map(known, tickets) if lanes is not None]
 
 
-def _staging(device: torch.device) -> tuple[torch.Tensor, Any, torch.Tensor]:
-    """Tables that travel to the device: pinned memory, the same as an array, and where they go."""
-    pinned = torch.zeros(_TABLES, PENDING, 4, dtype=torch.int64, device="cpu", pin_memory=True)
-    return pinned, pinned.numpy(), torch.zeros(_TABLES, PENDING, 4, dtype=torch.int64, device=device)
+_TABLES_OF: dict[int, list[_Tables]] = {}
+"""Of each device, what nobody uses now: to make one takes as long as many launches."""
+
+
+def _tables_of(device: torch.device) -> _Tables:
+    """Tables that nobody else uses."""
+    spare = _TABLES_OF.get(device.index)
+    try:
+        return spare.pop() if spare else _made(device)
+    except IndexError:  # another thread took the last
+        return _made(device)
+
+
+def _made(device: torch.device) -> _Tables:
+    with torch.inference_mode(False):
+        return _Tables(device)
 
 
 @functools.cache
@@ -289,7 +378,8 @@ def _keys_on(device: torch.device, chunks: int) -> tuple[torch.Tensor, torch.Ten
     """Multipliers in 32-bit halves, and the key schedule of tensors of up to so many chunks."""
     multipliers, chunk_keys = keys(chunks)
     halves = multipliers.view(np.uint32).reshape(2, ML2_CHUNK, 2).transpose(0, 2, 1).reshape(4, ML2_CHUNK)
-    return (
-        torch.from_numpy(halves.view(np.int32).copy()).view(torch.uint32).to(device),
-        torch.from_numpy(chunk_keys.view(np.int64).copy()).to(device),
-    )
+    with torch.inference_mode(False):
+        return (
+            torch.from_numpy(halves.view(np.int32).copy()).view(torch.uint32).to(device),
+            torch.from_numpy(chunk_keys.view(np.int64).copy()).to(device),
+        )
