@@ -220,15 +220,16 @@ class Layout:
         span: `span_of` such a tensor.
         place, dense: the same, apart.
         nbytes: from the first byte to the last.
+        size: bytes of the content.
         key: a number of its own, which is found faster than five values.
     """
 
-    __slots__ = ("dense", "key", "nbytes", "place", "span", "spec")
+    __slots__ = ("dense", "key", "nbytes", "place", "size", "span", "spec")
 
     def __init__(self, spec: tuple[Any, ...], tensor: torch.Tensor, key: int) -> None:
         self.spec, self.span, self.key = spec, span_of(tensor), key
         self.place, self.dense = self.span[:2], self.span[2]
-        self.nbytes = self.span[1] - self.span[0]
+        self.nbytes, self.size = self.span[1] - self.span[0], tensor.numel() * tensor.element_size()
 
 
 def read_lanes(

@@ -49,7 +49,7 @@ class Straight(Outside):
         except Exception as error:  # noqa: BLE001 - it is counted
             self.failed(operator.op, error)
             return func(*args, **kwargs)
-        result = func(*args, **kwargs)
+        result = func._op(*args, **kwargs)  # what calling the overload does, less a frame
         log = self._log
         try:
             index, number = log.base + len(log.rows), self._occurrence(scope, operator.op, phase)
@@ -81,7 +81,7 @@ class Straight(Outside):
                 storage = None
             layout = self._layouts.get(spec) if storage is not None else None
             if storage is not None and layout is not None and not (storage.pending or storage.lent):
-                row = storage.rows.get(layout.key) or _again(storage, layout)
+                row = storage.rows.get(layout.key) or self._row(value, storage, layout)
                 if row is not None:
                     position = len(reads)
                     reads.append(row)
@@ -94,6 +94,23 @@ class Straight(Outside):
             return value
         self._odd = True
         return self._take(value, reads, None, operator)
+
+    def _row(self, tensor: torch.Tensor, storage: Storage, layout: Layout) -> Row | None:
+        """The row of another look at a storage, kept for the next one; None: the look is not a plain one."""
+        if not storage.initialised:
+            return None
+        place = layout.place
+        lanes = storage.spans.get(place)
+        if lanes is None:
+            if not self.fingerprints or (storage.leaves and not storage.covers(*place)):
+                return None
+            lanes = self.storages.read(tensor, *place)
+            if lanes is None:
+                return None
+            storage.spans[place] = lanes
+        row = (layout.spec, storage.number, storage.producer, lanes, layout.nbytes, layout.dense, "", "")
+        storage.rows[layout.key] = row
+        return row
 
     def _result(self, tensor: Any, index: int, operator: Operator) -> tuple[list[Row], Kind] | None:
         """What `_outputs` gives of one plain tensor, laid out as others were; None: ask it."""
@@ -112,28 +129,22 @@ class Straight(Outside):
         storage = self.storages.known.get(key)
         if storage is not None:
             return [(layout.spec, storage.number, storage.producer, None, 0, True, LOOK, "")], "view"
-        if not layout.dense or operator.uninitialised or not self.fingerprints or tensor._is_zerotensor():
+        if operator.uninitialised or not self.fingerprints or tensor._is_zerotensor():
             return None
-        if tensor.is_cpu:
-            storage = self.storages.begin(memory, key, index, False)
-            low, high = layout.place
-            lanes: Any = fingerprint_address(memory.data_ptr() + low, high - low)
+        on_host = tensor.is_cpu
+        storage = self.storages.begin(memory, key, index, not on_host and tensor.is_cuda)
+        low, high = layout.place
+        if not layout.dense:
+            lanes: Any = self.storages.read_content(tensor)
+        elif on_host:
+            lanes = fingerprint_address(memory.data_ptr() + low, high - low)
         else:
-            storage = self.storages.begin(memory, key, index, tensor.is_cuda)
-            lanes = self.storages.read(tensor, *layout.place)
-            if lanes is None:  # a CUDA graph is recorded
-                return [self._written(tensor, storage, index, "")], "compute"
+            lanes = self.storages.read(tensor, low, high)
+        if lanes is None:  # a CUDA graph is recorded
+            return [self._written(tensor, storage, index, "")], "compute"
+        if not layout.dense:
+            return [(layout.spec, storage.number, index, lanes, layout.size, True, "", "")], "compute"
         row = (layout.spec, storage.number, index, lanes, layout.nbytes, True, "", "")
         storage.spans[layout.place] = lanes
         storage.rows[layout.key] = row
         return [row], "compute"
-
-
-def _again(storage: Storage, layout: Layout) -> Row | None:
-    """The row of another look at bytes that were read already, kept for the next one; None: they were not."""
-    lanes = storage.spans.get(layout.place) if storage.initialised else None
-    if lanes is None:
-        return None
-    row = (layout.spec, storage.number, storage.producer, lanes, layout.nbytes, layout.dense, "", "")
-    storage.rows[layout.key] = row
-    return row
