@@ -38,17 +38,17 @@ class Leaves:
         if not self.fingerprints:
             return storages
         placed = [(leaf, storage) for leaf, storage in zip(leaves, storages, strict=True) if leaf.storage >= 0]
+        spans = [span_of(leaf.look) for leaf, _ in placed]
         unread: dict[tuple[int, int, int], tuple[LiveLeaf, Storage]] = {}
-        for leaf, storage in placed:
-            low, high, _ = span_of(leaf.look)
+        for (leaf, storage), (low, high, _) in zip(placed, spans, strict=True):
             if (low, high) not in storage.spans:
                 unread[storage.number, low, high] = leaf, storage
         host = {key: leaf.look for key, (leaf, _) in unread.items() if leaf.look.is_cpu}
         lanes = spans_lanes([(look, low, high) for (_, low, high), look in host.items()])
         for key, found in zip(host, lanes, strict=True):
             unread[key][1].spans[key[1:]] = found
-        for leaf, storage in placed:
-            read, nbytes, dense, _ = read_lanes(leaf.look, self.storages, storage)
+        for (leaf, storage), span in zip(placed, spans, strict=True):
+            read, nbytes, dense, _ = read_lanes(leaf.look, self.storages, storage, span)
             if not dense:
                 read, nbytes = self.storages.read_content(leaf.look), leaf.look.numel() * leaf.look.element_size()
             leaf.read = read, nbytes

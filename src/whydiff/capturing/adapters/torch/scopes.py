@@ -260,6 +260,8 @@ def modules_of(root: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
     while waiting:
         path, module, above = waiting.pop()
         yield path, module
+        if not module._modules:
+            continue
         above = above | {id(module)}
         children = [
             (f"{path}.{name}" if path else name, child, above)

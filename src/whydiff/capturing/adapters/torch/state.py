@@ -142,8 +142,7 @@ _MAPPINGS = frozenset((dict, OrderedDict))
 def state_of(prefix: str, root: torch.nn.Module) -> Iterator[LiveLeaf]:
     """Every tensor that belongs to a module tree, shared ones (and those of shared modules) once per name."""
     for path, module in modules_of(root):
-        base = ".".join(part for part in (prefix, path) if part)
-        dot = f"{base}." if base else ""
+        dot = _before(prefix, path)
         for name, parameter in module._parameters.items():
             if parameter is not None and not isinstance(parameter, UninitializedTensorMixin):
                 yield LiveLeaf(dot + name, "parameter", parameter, module, name)
@@ -152,15 +151,24 @@ def state_of(prefix: str, root: torch.nn.Module) -> Iterator[LiveLeaf]:
                 lasting = name not in module._non_persistent_buffers_set
                 yield LiveLeaf(dot + name, "buffer" if lasting else "non_persistent_buffer", buffer, module, name)
         for name, value in vars(module).items():
-            if type(value) in _WITHOUT or name in ("_parameters", "_buffers", "_modules"):
+            kind = type(value)
+            if kind in _WITHOUT or (
+                kind in _MAPPINGS and not value
+            ):  # of the second: hooks that a module does not have
                 continue
-            if type(value) in _MAPPINGS and not value:  # the hooks that a module does not have
+            if name in ("_parameters", "_buffers", "_modules"):
                 continue
-            if type(value) is torch.ScriptObject:
+            if kind is torch.ScriptObject:
                 for path, tensor in kept(value):
                     yield LiveLeaf(dot + name + path, "parameter", tensor, module, (name, None))
             for suffix, key, tensor in _attributes(value):
                 yield LiveLeaf(dot + name + suffix, "attribute", tensor, module, (name, key))
+
+
+def _before(prefix: str, path: str) -> str:
+    """What comes before an attribute's name in a module at a path."""
+    base = f"{prefix}.{path}" if prefix and path else prefix or path
+    return f"{base}." if base else ""
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any, torch.Tensor]]:
@@ -180,14 +188,12 @@ def scalars_of(prefix: str, root: torch.nn.Module) -> dict[str, Any]:
     """Plain numbers, strings and flags of every module: eps, dropout p, training flags."""
     found: dict[str, Any] = {}
     for path, module in modules_of(root):
-        base = ".".join(part for part in (prefix, path) if part)
-        dot = f"{base}." if base else ""
+        dot = _before(prefix, path)
         for name, value in vars(module).items():
-            if name.startswith("_"):
-                continue
-            plain = _plain(value)
-            if plain is not None:
-                found[dot + name] = plain
+            if name[:1] != "_":
+                plain = value if type(value) is bool else _plain(value)
+                if plain is not None:
+                    found[dot + name] = plain
         found[dot + "__class__"] = type(module).__qualname__
     return found
 
