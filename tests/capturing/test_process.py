@@ -12,7 +12,7 @@ import torch
 
 import whydiff
 from whydiff import pipeline
-from whydiff.capturing.process import not_collecting
+from whydiff.capturing.process import lasting, not_collecting
 from whydiff.capturing.store.layout import INDEX
 from whydiff.errors import TraceFormatError
 from whydiff.judge.listing import listing
@@ -66,6 +66,45 @@ def test_it_is_as_it_was_also_after_an_error(enabled: bool) -> None:
         assert gc.isenabled() is enabled
     finally:
         gc.enable()
+
+
+class Ring:
+    """Garbage that only the collector finds."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_lasts_is_old_at_once_and_garbage_before_it_is_found() -> None:
+    gc.collect()
+    Ring()
+    with lasting():
+        assert not gc.isenabled()
+        made = [[n] for n in range(3000)]
+    young = {id(item) for item in gc.get_objects(generation=0)}
+    assert not young & set(map(id, made))
+    assert not any(type(item) is Ring for item in gc.get_objects())
+    assert gc.isenabled() and gc.get_freeze_count() == 0
+    assert id(made[0]) in {id(item) for item in gc.get_objects(generation=2)}  # a whole collection looks at it
+
+
+@pytest.mark.parametrize("way", ["off", "frozen"])
+def test_a_collector_that_somebody_else_has_set_stays_so(way: str) -> None:
+    (gc.disable if way == "off" else gc.freeze)()
+    before = gc.isenabled(), gc.get_freeze_count()
+    try:
+        with lasting():
+            _ = [[n] for n in range(100)]
+        assert (gc.isenabled(), gc.get_freeze_count()) == before
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def test_lasting_ends_after_an_error() -> None:
+    with pytest.raises(KeyError), lasting():
+        raise KeyError
+    assert gc.isenabled() and gc.get_freeze_count() == 0
 
 
 def test_a_damaged_trace_leaves_it_on(trace: Path) -> None:

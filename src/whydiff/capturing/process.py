@@ -37,6 +37,23 @@ def not_collecting() -> Iterator[None]:
             gc.enable()
 
 
+@contextmanager
+def lasting() -> Iterator[None]:
+    """`not_collecting`, for many records that are kept: when it ends they count as old, and are not looked through.
+
+    What is garbage before is found before, as far as it is young.
+    """
+    if not gc.isenabled() or gc.get_freeze_count():  # whoever froze something is not to find it thawed
+        with not_collecting():
+            yield
+        return
+    gc.collect(0)
+    with not_collecting():
+        yield
+        gc.freeze()
+        gc.unfreeze()
+
+
 class Process:
     """Remembers on construction, puts back in `restore` what changed since.
 

@@ -60,5 +60,16 @@ def test_what_was_not_looked_at_has_none() -> None:
 
 
 def test_positional_arguments_at_once_are_each_ones_template() -> None:
-    values = [1, None, "a", PLACES[3], Place(1, ("conj",)), [PLACES[0], 2], torch.float16, torch.device("cpu"), 1j, True]
+    values = [
+        1,
+        None,
+        "a",
+        PLACES[3],
+        Place(1, ("conj",)),
+        [PLACES[0], 2],
+        torch.float16,
+        torch.device("cpu"),
+        1j,
+        True,
+    ]
     assert encoded(values) == [encode(value) for value in values]

@@ -7,7 +7,7 @@ copy, no ``contiguous()`` on what the program sees, no host synchronisation beyo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -317,14 +317,14 @@ class Recorder(Straight, TorchDispatchMode):
     def left(self, scope: str, module: torch.nn.Module, output: Any) -> None:
         """A module ends (of interest at module level only)."""
 
-    def pending(self) -> list[Call]:
-        """Calls that were not handed on yet, as records; `handed_on` says that they were."""
+    def pending(self, quiet: Callable[[], AbstractContextManager[None]] = not_collecting) -> list[Call]:
+        """Calls that were not handed on yet, as records; `handed_on` says that they were. They are made in ``quiet()``."""
         if len(self._log.rows) >= MANY:
             self.arriving.give_up()
         rows = self._log.rows[: self.arriving.before(self._log.next) - self._log.base]
         made = Making(self._rank)
         self.storages.queue.flush()
-        with not_collecting():
+        with quiet() if rows else nullcontext():
             calls = [made.call_of(row) for row in rows]  # while a device reads
         self.storages.queue.settle()
         made.settle()

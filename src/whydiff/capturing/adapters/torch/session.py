@@ -31,6 +31,7 @@ from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, config_of, inputs_of, scalars_of, state_of, ties_of
 from whydiff.capturing.adapters.torch.surroundings import unseen
 from whydiff.capturing.adapters.torch.watcher import Watcher
+from whydiff.capturing.process import lasting, not_collecting
 from whydiff.capturing.sink import Payloads, Sink, put_away, wanted
 from whydiff.errors import UsageError, one_line
 from whydiff.records import Call, Environment, HoleKind, ObserverCheck, Output, Payload, RecordedTrace
@@ -93,8 +94,7 @@ class Session(StandsAside, contract.Session):
         self.recorder: Recorder = kind(self.scopes, keep=wanted(payloads), sink=self._keep)
         self._watcher = Watcher(self.recorder) if whole and level == "module" else None
         self.thread = threading.get_ident()
-        self._leaving = ExitStack()
-        self._in_child = False
+        self._leaving, self._in_child = ExitStack(), False
         self.recorder.refusable = whole
 
     def __enter__(self) -> Session:
@@ -212,7 +212,7 @@ class Session(StandsAside, contract.Session):
     def calls(self) -> list[Call]:
         """What was recorded so far and went to no sink."""
         if self.sink is None:
-            fresh = self.recorder.pending()
+            fresh = self.recorder.pending(lasting)
             self._calls.extend(fresh)
             self.recorder.handed_on(len(fresh))
         return self._calls
@@ -339,7 +339,7 @@ class Session(StandsAside, contract.Session):
     def _hand_on(self) -> None:
         """Give the sink what was recorded; in memory, records are made when they are asked for."""
         try:
-            with unseen():
+            with unseen(), not_collecting():  # records are gone again when they are written
                 self._drain()
         except Exception as error:  # noqa: BLE001 - it is counted
             self._failed("writing", error)
