@@ -169,7 +169,7 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
     elif verdict is Verdict.IDENTICAL:
         said = f"{said}{where_compared(diagnosis)}" if diagnosis.outputs else "zero bits differ in what was compared"
         if any(one.code == "python" for one in diagnosis.not_compared):
-            said += "; what the scripts print of it was not compared"
+            said += "; what the scripts may print of it was not compared"
     elif cause is not None and cause.status in STANDING:
         said, standing = f"{sentence(cause)} ({plain(cause.code)})", f", {STANDING[cause.status]}"
     return f"{str(verdict).upper()}{standing}: {said}"

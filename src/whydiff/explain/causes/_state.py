@@ -135,6 +135,12 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(known[:_NAMED]) + more
 
 
+def ordinal(number: int) -> str:
+    """``1st``, ``22nd``."""
+    last = "th" if 10 < number % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{last}"
+
+
 def interventions_of(bundle: Sequence[Difference]) -> tuple[Intervention, ...]:
     """Restore every tensor of the bundle."""
     return tuple(dict.fromkeys(i for difference in bundle for i in difference.interventions))

@@ -9,7 +9,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._impostors import resumed
 from whydiff.explain.causes._optimizer import Step, differing_settings, numbers_given, settings_given, steps
-from whydiff.explain.causes._state import listed
+from whydiff.explain.causes._state import listed, ordinal
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 _SHOWN = 4
@@ -83,11 +83,11 @@ class HyperparameterDiffers(CauseRule):
             site=str(first.calls[0].site),
             verdict=Verdict.SEMANTIC,
             evidence=(evidence,),
-            remedy=_remedy(name, groups, _taken(case, members[0][0]), live=None not in case.runs),
+            remedy=_remedy(case, name, members),
             interventions=away,
             put_in=put_in,
             says=f"the candidate's optimizer has {name} {candidate}, the reference's {reference}"
-            + (f", from step {step} on" if step else ""),
+            + (f", from step {step} on" if step else _from(case, found)),
         )
 
     def example(self) -> tuple[Any, Any]:
@@ -121,16 +121,43 @@ def _taken(case: Case, target: str) -> tuple[list[Any], list[Any]]:
     return ours, theirs
 
 
-def _remedy(name: str, groups: list[str], taken: tuple[list[Any], list[Any]], *, live: bool) -> Remedy:
+def _remedy(case: Case, name: str, members: list[tuple[str, list[tuple[Step, Any, Any]]]]) -> Remedy:
     """The same value on both sides; of two traces only what follows from it is carried out, not this."""
-    values = taken[0]
-    if max(map(len, taken)) > 1:
+    target, found = members[0]
+    groups = [one.partition(".")[0] for one, _ in members]
+    taken = _taken(case, target)
+    if max(map(len, taken)) == 1:
+        value = taken[0][0]
+        code = "".join(f"optimizer.param_groups[{group}][{name!r}] = {value!r}\n" for group in groups)
+        text = f"Give both optimizers the same {name}; the reference has {value!r}."
+        return Remedy(text, code, is_take_away=None not in case.runs)
+    values = dict.fromkeys((ours, theirs) for _, ours, theirs in found)
+    if case.alignment.ahead or not _together(case, found):
         return Remedy(
             f"Restore what sets {name} step by step: the scheduler's state belongs into the checkpoint too.",
             'checkpoint["scheduler"] = scheduler.state_dict()\nscheduler.load_state_dict(checkpoint["scheduler"])\n',
         )
-    code = "".join(f"optimizer.param_groups[{group}][{name!r}] = {values[0]!r}\n" for group in groups)
-    return Remedy(f"Give both optimizers the same {name}; the reference has {values[0]!r}.", code, is_take_away=live)
+    if len(values) > 1:
+        return Remedy(f"Let one schedule set {name} on both sides: they part{_from(case, found).replace(',', '')}.")
+    ((value, _),) = values
+    return Remedy(f"Give the candidate's optimizer {name} {value!r} too{_from(case, found).replace(',', '')}.")
+
+
+def _together(case: Case, found: list[tuple[Step, Any, Any]]) -> bool:
+    """Whether the steps at which it differs are neighbours, and begin after a step at which it does not."""
+    every = [step.numbers for step in steps(case)]
+    first = every.index(found[0][0].numbers)
+    return first > 0 and every[first : first + len(found)] == [step.numbers for step, _, _ in found]
+
+
+def _from(case: Case, found: list[tuple[Step, Any, Any]]) -> str:
+    """At which steps of the optimizer it differs, counted from 1; empty: at all, or here and there."""
+    if not _together(case, found):
+        return ""
+    first, last = (ordinal(found[at][0].numbers[0] + 1) for at in (0, -1))
+    if found[-1][0] == steps(case)[-1]:
+        return f", from its {first} step on"
+    return f", at its {first} step" if first == last else f", from its {first} to its {last} step"
 
 
 def _trained(rate: float, *, scale: float = 1.0, weight: float = 0.0) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._left_out import Missing, left_out
-from whydiff.explain.causes._state import listed
+from whydiff.explain.causes._state import listed, ordinal
 from whydiff.explain.sides import SIDES
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -132,12 +132,6 @@ def _numbered(numbers: tuple[int, ...]) -> str:
         return f"the {ordinal(first)} to the {ordinal(last)}"
     more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
     return f"the {', '.join(map(ordinal, numbers[:_SHOWN]))}{more}"
-
-
-def ordinal(number: int) -> str:
-    """``1st``, ``22nd``."""
-    last = "th" if 10 < number % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{last}"
 
 
 def _trained(
