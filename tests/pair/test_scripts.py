@@ -226,3 +226,51 @@ def test_a_number_measured_before_is_no_factor_of_the_script(tmp_path: Path) -> 
     found = whydiff.compare(str(tmp_path / "reference"), str(tmp_path / "candidate"))
     assert found.verdict is Verdict.SEMANTIC
     assert not [cause for cause in found.causes if cause.code == "FO003" and cause.status == "confirmed"]
+
+
+def _read_out(folder: Path, one: Callable[[], Any], other: Callable[[], Any]) -> Any:
+    for name, run in (("one", one), ("other", other)):
+        with whydiff.capture(folder / name):
+            torch.manual_seed(0)
+            run()
+    return whydiff.compare(folder / "one", folder / "other")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_script_that_only_reads_out_more_numbers_comes_to_the_same(turned: bool, tmp_path: Path) -> None:
+    def run(more: bool) -> None:
+        weight = torch.randn(8, 4)
+        for step in range(3):
+            loss = (X @ weight).square().mean()
+            if more and step:
+                loss.item()
+                weight.abs().max().item()
+            weight.sub_(0.1 * (X.T @ (X @ weight)))
+
+    found = _read_out(tmp_path, lambda: run(turned), lambda: run(not turned))
+    (count,) = [one for one in found.not_compared if one.code == "read out"]
+    assert found.verdict is Verdict.IDENTICAL and count.count == 4
+    assert "4 numbers were read out on one side only" in answer(found).effect
+
+
+def test_scripts_that_come_to_numbers_alone_have_to_give_the_same_ones(tmp_path: Path) -> None:
+    def run(more: bool) -> None:
+        weight = torch.randn(8, 4)
+        (X @ weight).mean().item()
+        if more:
+            (X @ weight).std().item()
+
+    assert _read_out(tmp_path, lambda: run(False), lambda: run(True)).verdict is Verdict.INCOMPARABLE
+
+
+def test_more_numbers_beside_another_end_are_still_outputs(tmp_path: Path) -> None:
+    def run(rate: float, more: bool) -> None:
+        weight = torch.randn(8, 4)
+        for _ in range(2):
+            if more:
+                weight.norm().item()
+            weight.sub_(rate * (X.T @ (X @ weight)))
+
+    found = _read_out(tmp_path, lambda: run(0.1, False), lambda: run(0.2, True))
+    assert found.verdict is Verdict.SEMANTIC
+    assert not any(one.code == "read out" for one in found.not_compared)

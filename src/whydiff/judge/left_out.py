@@ -52,6 +52,7 @@ def left_out(case: Case) -> tuple[Count, ...]:
         ]
     if case.alignment.scripts:
         counts.append(Count("texts, lists and files of the scripts", "a capture records tensors", 1, code="python"))
+        counts += _read_out(case)
     for name, lone in zip(("reference", "candidate"), case.lone_leaves(), strict=True):
         if lone:
             counts.append(
@@ -63,6 +64,20 @@ def left_out(case: Case) -> tuple[Count, ...]:
                 )
             )
     return tuple(counts)
+
+
+def _read_out(case: Case) -> list[Count]:
+    """Numbers that one script alone gives Python and that count as no output (`whydiff.pair.scripts.with_ends`)."""
+    counts = []
+    left = case.alignment.unpaired_reference, case.alignment.unpaired_candidate
+    for name, trace, indices in zip(("reference", "candidate"), (case.reference, case.candidate), left, strict=True):
+        calls = (trace.calls[index] for index in indices)
+        lone = [c for c in calls if c.gives and c.kind == "compute" and not c.site.scope and c.site.phase == "forward"]
+        if lone:
+            examples = tuple(str(call.site) for call in lone[:3])
+            why = f"only the {name} gave them to Python; what both come to at their end is compared"
+            counts.append(Count("numbers read out", why, len(lone), examples, code="read out"))
+    return counts
 
 
 def notes_on(case: Case) -> tuple[str, ...]:

@@ -45,6 +45,8 @@ def with_ends(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple
     _left(ours, theirs, alignment)
     _made(ours, theirs, alignment)
     if _agree(ours, theirs, alignment):
+        if ours.ends and ours.ends.keys() == theirs.ends.keys():  # one side only looked more often
+            given = _without(given[0], alignment.unpaired_reference), _without(given[1], alignment.unpaired_candidate)
         _asked(ours, theirs, alignment)
     both = bool(ours.ends or theirs.ends)
     last = (Pair(len(reference.calls), len(candidate.calls), _HOW),) if both else ()
@@ -208,6 +210,10 @@ def _given(ours: _Side, theirs: _Side, alignment: Alignment) -> tuple[dict[int, 
                 if call is not None:
                     calls[call.index] = _as_return(call)
     return found
+
+
+def _without(given: dict[int, Call], lone: tuple[int, ...]) -> dict[int, Call]:
+    return {index: call for index, call in given.items() if index not in {*lone}}
 
 
 def _as_return(call: Call) -> Call:

@@ -338,7 +338,8 @@ class Count:
             ``interrupted`` (what had not been done when the user stopped it), ``part`` (of outputs of which only a
             part was compared), ``not replayed`` (calls that could not be executed again), ``stages``
             (of a pipeline whose passes are not the reference's), ``nothing returned`` (by either side: what was written
-            last is compared instead), ``python`` (what scripts make of their tensors).
+            last is compared instead), ``python`` (what scripts make of their tensors), ``read out`` (numbers that one
+            script alone gives Python, where all that both come to agrees).
     """
 
     what: str
@@ -356,4 +357,5 @@ class Count:
         "stages",
         "nothing returned",
         "python",
+        "read out",
     ] = ""

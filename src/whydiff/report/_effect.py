@@ -25,6 +25,8 @@ def effect(diagnosis: Diagnosis) -> str:
         asides = [f"only the {side} has {count(n, 'more', 'more')}" for side, n in lone.items() if n]
         left = len(outputs) - len(compared) - sum(lone.values())
         asides += [f"{count(left, 'other')} could not be compared"] if left else []
+        more = sum(one.count for one in diagnosis.not_compared if one.code == "read out")
+        asides += [f"{count(more, 'number was', 'numbers were')} read out on one side only"] if more else []
         aside = "".join(f"; {one}" for one in asides)
         if returned_nothing(diagnosis):
             return f"{NOTHING}; of what each computed last, {_values(len(compared), 'is', 'are')} bit-equal{aside}"
