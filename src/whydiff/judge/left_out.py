@@ -76,7 +76,9 @@ def _read_out(case: Case) -> list[Count]:
         if lone:
             examples = tuple(str(call.site) for call in lone[:3])
             why = f"only the {name} gave them to Python; what both come to at their end is compared"
-            counts.append(Count("numbers read out", why, len(lone), examples, code="read out"))
+            counts.append(
+                Count(what="numbers read out", reason=why, count=len(lone), examples=examples, code="read out")
+            )
     return counts
 
 
