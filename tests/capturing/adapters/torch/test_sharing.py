@@ -153,6 +153,7 @@ def test_a_way_that_is_asked_for_again_is_compiled_once() -> None:
         given(run, way)
     assert len(asked) == 3  # the program's own, as given, and with roundings in place
     run.plain((Intervention("round-in-place", "candidate"),))
+    given(run, Way(run.rungs()[-1].name))  # the last rung by its own name
     assert len(asked) == 3
 
 

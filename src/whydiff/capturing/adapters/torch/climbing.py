@@ -102,7 +102,9 @@ class Climbing:
     """
 
     def __init__(self, way: Way) -> None:
-        self.way, self.backends, self.done = way, list[Any](), list[str]()
+        known = (EAGER, TRACED, AOT, DECOMPOSED)
+        self.way = way if way.rung in known else replace(way, rung=LAST)
+        self.backends, self.done = list[Any](), list[str]()
         self.counts = any(name in _COUNTED for name in way.without)
         self._traces = traces_now()
         self._stack = ExitStack()
