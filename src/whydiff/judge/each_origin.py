@@ -20,6 +20,7 @@ from whydiff.numbers.cancellation import Cancelled
 from whydiff.numbers.casts import proven_cast
 from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, UNIT_ROUNDOFF
 from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
+from whydiff.records.finding import NOT_MADE_OF
 
 _PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reduction", "bf16_reduction")
 _SPECIAL = ("nan_mismatch", "inf_mismatch")
@@ -128,6 +129,8 @@ def _with_local(
         return result.verdict, found
     if result.verdict is Verdict.SEMANTIC and excused:
         return verdict, found
+    if any(NOT_MADE_OF in one.data for one in result.evidence):
+        return result.verdict, found
     same_op = origin.kind == "implementation" and verdict in (Verdict.ROUNDING, Verdict.PRECISION)
     if result.verdict is not Verdict.INCONCLUSIVE and (same_op or verdict is Verdict.INCONCLUSIVE):
         return result.verdict, found

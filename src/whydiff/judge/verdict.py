@@ -19,6 +19,7 @@ from whydiff.judge.claims import Claims
 from whydiff.judge.each_origin import lost_digits, special_numbers
 from whydiff.judge.folding import folded
 from whydiff.records import Cause, Origin, Verdict
+from whydiff.records.finding import NOT_MADE_OF
 
 _GIVEN = ("input", "constant", "attribute")
 
@@ -231,6 +232,9 @@ def _reason(worst: Origin, origins: Sequence[Origin], causes: Sequence[Cause]) -
         mine = sum(map(claims.holds, origins))
         every = f"explains {mine} of {count}" if mine else f"is why, and none of {count} is its own place"
         return f"{why[0].name} at {why[0].site}, proven by experiment, {every}"
+    unmade = next((one.statement for one in worst.evidence if NOT_MADE_OF in one.data), "")
+    if worst.verdict is Verdict.INCONCLUSIVE and unmade:
+        return f"because {unmade}; {count}"
     if worst.verdict is Verdict.INCONCLUSIVE:
         return f"because {count} differ on equal inputs and no test tells rounding from a defect"
     if worst.verdict is Verdict.ROUNDING:

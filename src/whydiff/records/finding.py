@@ -164,6 +164,9 @@ class Evidence:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+NOT_MADE_OF = "not_made_of_its_inputs"
+"""In an evidence's data: the side on which an op's recorded inputs do not give its recorded output."""
+
 OriginKind = Literal["implementation", "arguments", "state", "input", "layout", "region"]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from whydiff.records import Diagnosis, Side
+from whydiff.records.finding import NOT_MADE_OF
 from whydiff.report._effect import NOTHING, returned_nothing
 from whydiff.report.words import count
 
@@ -96,6 +97,17 @@ def _modules_only(diagnosis: Diagnosis) -> Missing | None:
     return Missing("only whole modules were recorded, so nothing could be tried", f"{_AGAIN} --level op REF CAND")
 
 
+def _other_inputs(diagnosis: Diagnosis) -> Missing | None:
+    found = [one.data for origin in diagnosis.origins for one in origin.evidence if NOT_MADE_OF in one.data]
+    if not found:
+        return None
+    return Missing(
+        f"on the {found[0][NOT_MADE_OF]}'s side an op gave what its recorded inputs do not give: memory was changed "
+        "outside torch where nobody saw it, or the op does not repeat",
+        "let torch or tensor.numpy() write it, which is seen; run that side twice to see whether it repeats",
+    )
+
+
 def _recorded(diagnosis: Diagnosis) -> Missing | None:
     if all(side.source == "live" for side in diagnosis.sides):
         return None
@@ -121,6 +133,7 @@ _RULES: tuple[Callable[[Diagnosis], Missing | None], ...] = (
     _unseen,
     _unread,
     _modules_only,
+    _other_inputs,
     _recorded,
     _undecided,
 )

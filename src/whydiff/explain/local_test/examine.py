@@ -18,6 +18,7 @@ from whydiff.explain.local_test.judge import LocalResult, judge_outputs, undecid
 from whydiff.explain.local_test.operation import Array, Operation
 from whydiff.explain.local_test.replays import Region, operation, positions
 from whydiff.explain.local_test.ties import chooses, ties_broken_otherwise
+from whydiff.explain.local_test.unmade import unmade
 from whydiff.locate.origins import walk_origins
 from whydiff.locate.resynchronised import Watcher
 from whydiff.pair.lockstep import Lockstep, Look
@@ -273,6 +274,8 @@ class _Tester(Watcher):
             op_c = operation(call_c, reads[0], slots[1], self.lifted[1])
         choice = self._tied(([call_r], [call_c]), (op_r, op_c), (x_r, x_c))
         result = choice or judge_outputs(op_r, x_r, x_c, op_c)
+        if origin.kind == "implementation":
+            result = unmade(self.case, call_r, call_c, result)
         self._tell(
             number,
             ([call_r], [call_c]),

@@ -36,6 +36,7 @@ class LocalResult:
         hypotheses: accepted hypotheses, of the candidate first.
         sampled: (judged outputs, all outputs).
         tied: the sides differ in which of several equal values they choose, and in nothing else.
+        unexplained: the side whose error no rounding explains and no hypothesis names; empty: there is none.
     """
 
     verdict: Verdict
@@ -44,6 +45,7 @@ class LocalResult:
     hypotheses: tuple[Explanation, ...] = ()
     sampled: tuple[int, int] = (0, 0)
     tied: bool = False
+    unexplained: str = ""
 
 
 def undecided(reason: str) -> LocalResult:
@@ -305,13 +307,13 @@ def _unexplained(
     )
     if side.spread > WIDEST_CLASS:
         reason = f"the {name}'s {op.name} errs more than any precision explains: {numbers}"
-        return LocalResult(Verdict.SEMANTIC, reason, evidence, sampled=sampled)
+        return LocalResult(Verdict.SEMANTIC, reason, evidence, sampled=sampled, unexplained=name)
     scales = kind in ("product", "convolution", "sum", "attention")  # T is a precision class only there
     if scales and side.spread > PRECISION_CLASS_RATIO * other.spread and side.over > side.outputs // 100:
         reason = f"the {name}'s {op.name} is of another precision class and no hypothesis names it: {numbers}"
-        return LocalResult(Verdict.PRECISION, reason, evidence, sampled=sampled)
+        return LocalResult(Verdict.PRECISION, reason, evidence, sampled=sampled, unexplained=name)
     reason = f"the {name}'s {op.name} errs more than rounding explains and no hypothesis names why: {numbers}"
-    return LocalResult(Verdict.INCONCLUSIVE, reason, evidence, sampled=sampled)
+    return LocalResult(Verdict.INCONCLUSIVE, reason, evidence, sampled=sampled, unexplained=name)
 
 
 # ------------------------------------------------------------------------------- words
