@@ -103,7 +103,7 @@ def _other_inputs(diagnosis: Diagnosis) -> Missing | None:
         return None
     return Missing(
         f"on the {found[0][NOT_MADE_OF]}'s side an op gave what its recorded inputs do not give: memory was changed "
-        "outside torch where nobody saw it, or the op does not repeat",
+        "outside torch where nobody saw it, or the op is not the same one each time",
         "let torch or tensor.numpy() write it, which is seen; run that side twice to see whether it repeats",
     )
 

@@ -17,7 +17,9 @@ from whydiff.explain.causes._switched import causes_of_switches
 from whydiff.explain.keys import draws
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Remedy, Trace, Verdict
+from whydiff.records.hole import OUTSIDE
 
+_OUTSIDE = "memory of the {} is written outside torch here (by numpy or a library), the other's is not"
 _LEVEL = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
 
 
@@ -84,6 +86,7 @@ class StepLeftOut(CauseRule):
         name, other = ("candidate", "reference") if side else ("reference", "candidate")
         ops = listed(call.site.op for call in calls)
         gathers = all(_gathers(trace, call) for call in calls)
+        outside = all(call.site.op == OUTSIDE for call in calls)
         known = "adds gradients to those of an earlier backward pass" if gathers else what_it_does(view, side)
         value = (view.origin.candidate_site, view.origin.site)[side]
         evidence = Evidence(
@@ -98,9 +101,9 @@ class StepLeftOut(CauseRule):
             Verdict.SEMANTIC if view.other_function else Verdict.UNSTABLE,
             (evidence,),
             view.exchange_step(),
-            {"side": name, "other": other, "ops": ops, "does": known, "gathers": gathers},
+            {"side": name, "other": other, "ops": ops, "does": known, "gathers": gathers, "outside": outside},
             general=True,
-            says=f"the {name} {known}, the {other} does not" if gathers else "",
+            says=f"the {name} {known}, the {other} does not" if gathers else _OUTSIDE.format(name) if outside else "",
         )
 
     def detect(self, case: Case) -> Iterator[Cause]:
@@ -235,6 +238,11 @@ def _remedy(finding: Finding) -> Remedy:
     if facts["gathers"]:
         return Remedy(
             "Clear the gradients (optimizer.zero_grad()) before the backward pass on both sides, or gather them on both."
+        )
+    if facts["outside"]:
+        return Remedy(
+            "Write this memory on both sides or on neither: look for numpy(), a library that is given the address, or a "
+            "buffer shared with them, between the ops around this place."
         )
     what = f" (it {facts['does']})" if facts["does"] else ""
     return Remedy(

@@ -3,7 +3,7 @@
 Where both sides carry out one op on equal bits, with equal arguments, under equal switches and in one environment, nothing
 that was recorded tells them apart. An error on one side that no rounding and no known precision explains is then no
 matter of precision: memory was changed by something that is no op and that nobody saw before the op read it, or the op
-itself does not repeat. Which of them it was nothing tells, so nothing is claimed.
+itself does not repeat, or had another kernel behind its name. Which of them it was nothing tells, so nothing is claimed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def unmade(case: Case, reference: Call, candidate: Call, result: LocalResult) ->
     text = (
         f"the values recorded as the inputs of {reference.site if result.unexplained == 'reference' else candidate.site} do "
         f"not give its output on the {result.unexplained}'s side, and nothing that was recorded tells the two sides apart: "
-        "memory was changed outside torch where nobody saw it, or the op does not repeat"
+        "memory was changed outside torch where nobody saw it, or the op does not repeat or has another kernel behind its name"
     )
     found = Evidence(text, {NOT_MADE_OF: result.unexplained})
     return replace(
