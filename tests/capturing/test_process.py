@@ -12,7 +12,7 @@ import torch
 
 import whydiff
 from whydiff import pipeline
-from whydiff.capturing.process import lasting, not_collecting
+from whydiff.capturing.process import frozen, lasting, not_collecting
 from whydiff.capturing.store.layout import INDEX
 from whydiff.errors import TraceFormatError
 from whydiff.judge.listing import listing
@@ -98,6 +98,21 @@ def test_a_collector_that_somebody_else_has_set_stays_so(way: str) -> None:
         assert (gc.isenabled(), gc.get_freeze_count()) == before
     finally:
         gc.enable()
+        gc.unfreeze()
+
+
+def test_what_the_interpreter_froze_as_it_began_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not frozen()
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: 375)  # as in Python 3.12
+    assert not frozen()
+    with lasting():
+        made = [[n] for n in range(3000)]
+    assert not {id(item) for item in gc.get_objects(generation=0)} & set(map(id, made))
+    monkeypatch.undo()
+    gc.freeze()
+    try:
+        assert frozen()
+    finally:
         gc.unfreeze()
 
 

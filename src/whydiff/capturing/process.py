@@ -37,13 +37,22 @@ def not_collecting() -> Iterator[None]:
             gc.enable()
 
 
+_OWN = 1_000
+"""Frozen objects that can be the interpreter's own: Python 3.12 begins with some hundreds, other versions with none."""
+
+
+def frozen() -> bool:
+    """Whether somebody froze what there is, which is thousands of objects in the emptiest of programs."""
+    return gc.get_freeze_count() > _OWN
+
+
 @contextmanager
 def lasting() -> Iterator[None]:
     """`not_collecting`, for many records that are kept: when it ends they count as old, and are not looked through.
 
     What is garbage before is found before, as far as it is young.
     """
-    if not gc.isenabled() or gc.get_freeze_count():  # whoever froze something is not to find it thawed
+    if not gc.isenabled() or frozen():  # whoever froze something is not to find it thawed
         with not_collecting():
             yield
         return

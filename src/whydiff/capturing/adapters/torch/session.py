@@ -31,7 +31,7 @@ from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, config_of, inputs_of, scalars_of, state_of, ties_of
 from whydiff.capturing.adapters.torch.surroundings import unseen
 from whydiff.capturing.adapters.torch.watcher import Watcher
-from whydiff.capturing.process import lasting, not_collecting
+from whydiff.capturing.process import frozen, lasting, not_collecting
 from whydiff.capturing.sink import Payloads, Sink, put_away, wanted
 from whydiff.errors import UsageError, one_line
 from whydiff.records import Call, Environment, HoleKind, ObserverCheck, Output, Payload, RecordedTrace
@@ -105,7 +105,7 @@ class Session(StandsAside, contract.Session):
                 self.recorder.add_leaf(LiveLeaf(self._unique(name), "attribute", tensor))
             _running.add(self)
             stack.callback(_running.discard, self)
-            if gc.get_freeze_count() == 0:
+            if not frozen():
                 # What exists now is not searched for garbage over and over because this makes many small records.
                 stack.callback(gc.unfreeze)
                 gc.freeze()
