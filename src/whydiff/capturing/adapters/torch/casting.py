@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from whydiff.capturing.adapters.torch.modes import Mode
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 
 
-class Casting(TorchDispatchMode):
+class Casting(Mode):
     """Sees every op that reads float64 and gives fewer bits; the compiler must stand back.
 
     Attributes:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from whydiff.capturing.adapters.contract import Executor
 from whydiff.capturing.adapters.torch.dtypes import from_payload
 from whydiff.capturing.adapters.torch.environment import set_rng_state
+from whydiff.capturing.adapters.torch.modes import Mode
 from whydiff.capturing.adapters.torch.operators import decomposed, describe, draws
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
@@ -35,7 +35,7 @@ def states_of(interventions: Sequence[Intervention], donor: Executor | None) -> 
     return found
 
 
-class Drawing(TorchDispatchMode):
+class Drawing(Mode):
     """Counts the draws of what runs under it as a recorder does, and sets the generator's state before some.
 
     Args:

@@ -12,15 +12,15 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from whydiff.capturing.adapters.torch.modes import Mode
 from whydiff.capturing.adapters.torch.operators import decomposed, describe
 from whydiff.errors import UsageError
 
 _Form = Callable[[Any, tuple[Any, ...], dict[str, Any], int], Any]
 
 
-class BatchInvariant(TorchDispatchMode):
+class BatchInvariant(Mode):
     """While it is active, the named ops are carried out in pieces of a fixed shape; the others as usual.
 
     Args:

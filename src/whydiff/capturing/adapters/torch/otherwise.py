@@ -9,18 +9,19 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
 from whydiff.capturing.adapters.contract import Way
 from whydiff.capturing.adapters.torch.climbing import EAGER, LAST, Climbing, compiled_alone
 from whydiff.capturing.adapters.torch.compiled import can_be_changed
 from whydiff.capturing.adapters.torch.dtypes import dtype_of
+from whydiff.capturing.adapters.torch.modes import Mode
 from whydiff.records import Intervention
 
 _DRAWS = torch.Tag.nondeterministic_seeded
 
 
-class _Instead(TorchDispatchMode):
+class _Instead(Mode):
     """Carries some operators out in another way; the compiler must stand back, or gives up on what runs inside for good.
 
     Args:

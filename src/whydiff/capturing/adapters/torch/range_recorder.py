@@ -14,9 +14,9 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from whydiff.capturing.adapters.torch.dtypes import dtype_name, not_comparable
+from whydiff.capturing.adapters.torch.modes import Mode
 from whydiff.capturing.adapters.torch.operators import decomposed
 from whydiff.capturing.adapters.torch.range_flow import made_by, of_product
 from whydiff.capturing.adapters.torch.range_judge import Call, Judge
@@ -81,7 +81,7 @@ class _Place:
         self.totals: dict[Any, _Total] = {}
 
 
-class RangeRecorder(TorchDispatchMode):
+class RangeRecorder(Mode):
     """Measures what every op writes while it is active.
 
     Args:

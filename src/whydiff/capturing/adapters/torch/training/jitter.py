@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from whydiff.capturing.adapters.torch.modes import Mode
 from whydiff.capturing.adapters.torch.operators import describe
 from whydiff.capturing.adapters.torch.process import random_states, set_random_states
 from whydiff.capturing.adapters.torch.training.watching import Watching
@@ -72,7 +73,7 @@ _EXACT = frozenset(
 """Operators that round nothing, or whose results are no function of their inputs' values."""
 
 
-class Jitter(TorchDispatchMode):
+class Jitter(Mode):
     """Moves every floating-point result by one unit in the last place, up, down or not at all.
 
     Of 16-bit results one in sixteen is moved: their sums are kept in float32, where another order seldom changes what
