@@ -5,7 +5,6 @@ Every kind has a process of its own, forked from this one after torch is importe
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import io
 import os
@@ -30,6 +29,7 @@ from tests.scores.zoo.kind import TABLE, Kind
 import whydiff.capturing.adapters.torch.session
 import whydiff.capturing.store
 from whydiff import registry
+from whydiff.capturing.process import frozen
 from whydiff.capturing.steps import read_steps
 from whydiff.capturing.store import open_trace
 
@@ -79,7 +79,7 @@ def state() -> dict[str, Any]:
         **{name: value for name, value in of_torch().items() if name != "random"},
         "module call": torch.nn.Module.__call__,
         "thread start": threading.Thread.start,
-        "frozen": gc.get_freeze_count(),
+        "frozen": frozen(),
         "handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
     }
 
