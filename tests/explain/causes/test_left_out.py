@@ -122,6 +122,11 @@ def test_an_average_that_is_not_kept_along_once(tmp_path: Path) -> None:
     assert _proven(_compared(tmp_path, *runs)).says == "the 4th of 9 updates is missing in the candidate"
 
 
+def test_nothing_reads_the_average_between_two_that_are_left_out(tmp_path: Path) -> None:
+    runs = (lambda: _trained("plain", average=never)), (lambda: _trained("plain", average=lambda s: s in (3, 4)))
+    assert _proven(_compared(tmp_path, *runs)).says == "2 of 9 updates are missing in the candidate: the 4th, 5th"
+
+
 def test_a_skipped_step_and_another_rate_later_are_two_causes(tmp_path: Path) -> None:
     def other(step: int) -> float:
         return 0.05 if step != 7 else 0.02
@@ -157,7 +162,9 @@ def test_another_rate_is_none(tmp_path: Path) -> None:
 def test_gradients_that_are_not_cleared_are_told_as_what_they_are(tmp_path: Path) -> None:
     found = _compared(tmp_path, lambda: _trained("SGD"), lambda: _trained("SGD", cleared=lambda s: s != 5))
     assert found.verdict is Verdict.SEMANTIC
-    assert not any("updates" in cause.says for cause in _acting(found))
+    (cause,) = _acting(found)
+    assert "times that gradients are cleared (zero_) is missing in the candidate" in cause.says
+    assert cause.remedy is not None and "zero_grad()" in cause.remedy.text
 
 
 def test_both_skip_the_same_step(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def _confirmed(found: Diagnosis) -> list[Cause]:
         lambda x: 2.5 / x,
         lambda x: math.exp(-0.7 * x),
         lambda x: x**0.5,
+        lambda x: math.log(1.5 + x),
     ],
 )
 def test_what_is_one_function_of_the_loss_on_both_sides_follows_and_is_no_second_cause(

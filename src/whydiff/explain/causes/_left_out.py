@@ -32,6 +32,7 @@ class Missing:
         numbers: which rounds of that side they are, from 1.
         count: how many rounds that side has.
         renews: what is written is made of what was there; else it is written over.
+        gathered: backward passes add to what is written: gradients.
         exchanged: (reference's, candidate's) sites: in the place of what one side made the other has what was there.
         given: arguments of later ops that follow from it, as the reference has them.
         origins: positions of the origins that are explained so.
@@ -42,6 +43,7 @@ class Missing:
     numbers: tuple[int, ...]
     count: int
     renews: bool
+    gathered: bool
     exchanged: tuple[tuple[str, str], ...]
     given: tuple[Intervention, ...]
     origins: tuple[int, ...]
@@ -65,7 +67,10 @@ def is_of_a_round(case: Case, index: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Neighbouring calls of one side without counterparts, what of them is read later, and by whom."""
+    """Neighbouring calls of one side without counterparts, as far as they lead to what is read later.
+
+    ``exchanged``: what of it paired calls read, and what the other side has in its place.
+    """
 
     calls: tuple[Call, ...]
     exchanged: tuple[tuple[str, str], ...]
@@ -73,7 +78,7 @@ class _Run:
 
 
 def _found(case: Case, side: int) -> Iterator[Missing]:
-    runs = [run for run in _runs(case, side) if run.keys]
+    runs = [run for run in reversed([*_runs(case, side)]) if run.keys]
     written = _written(case, side)
     others = _written(case, 1 - side)
     partner = _partners(case, side)
@@ -86,7 +91,8 @@ def _found(case: Case, side: int) -> Iterator[Missing]:
         own = [i for i, origin in enumerate(case.localization.origins) if _is_own(case, origin, side, inside)]
         if not own:
             continue
-        anchor = min(keys, key=lambda key: (found[0].keys.count(key), -len(written[key])))  # once in every round
+        every = [_key(call) for call in found[0].calls if call.mutates]
+        anchor = min(keys, key=lambda key: (every.count(key), -len(written[key])))  # once in every round
         times = _times(written[anchor], partner)
         later = dict(_following(case, found[0].calls[0].index, side, times, own))
         yield Missing(
@@ -95,6 +101,7 @@ def _found(case: Case, side: int) -> Iterator[Missing]:
             numbers=tuple(n for n, index in enumerate(written[anchor], 1) if index in inside),
             count=len(written[anchor]),
             renews=any(_renews(run) for run in found),
+            gathered=_is_gathered(_trace(case, side), {storage for _, written_in in keys for storage in written_in}),
             exchanged=tuple(dict.fromkeys(pair for run in found for pair in run.exchanged)),
             given=tuple(change for changes in later.values() for change in changes),
             origins=(*own, *later),
@@ -126,9 +133,10 @@ def _runs(case: Case, side: int) -> Iterator[_Run]:
         last = call
     number = {call.index: n for n, run in enumerate(together) for call in run}
     taken = _taken_up(case, side, number)
-    for n, run in enumerate(together):
-        if taken[n] is not None:
-            yield _run(run, taken[n] or {})
+    wanted = {maker for found in taken for maker, _ in found or ()}
+    for run, found in reversed(list(zip(together, taken, strict=True))):  # what a later one reads leads on too
+        if found is not None:
+            yield _run(run, found, wanted)
 
 
 def _taken_up(case: Case, side: int, number: Mapping[int, int]) -> list[dict[tuple[int, int], tuple[str, str]] | None]:
@@ -154,14 +162,13 @@ def _taken_up(case: Case, side: int, number: Mapping[int, int]) -> list[dict[tup
     return found
 
 
-def _run(run: Sequence[Call], taken: Mapping[tuple[int, int], tuple[str, str]]) -> _Run:
-    """Of neighbouring calls those that lead to what is read later."""
-    wanted = {maker for maker, _ in taken}
+def _run(run: Sequence[Call], taken: Mapping[tuple[int, int], tuple[str, str]], wanted: set[int]) -> _Run:
+    """Of neighbouring calls those that lead to what is wanted later; what they read is wanted too."""
     kept: list[Call] = []
     for call in reversed(run):
         if call.index in wanted:
             kept.append(call)
-            wanted |= {event.producer for event in call.reads}
+            wanted.update(event.producer for event in call.reads)
     inside = {call.index for call in run}
     keys = [_key(call) for call in reversed(kept) if any(call.reads[i].producer not in inside for i in call.mutates)]
     return _Run(tuple(reversed(kept)), tuple(taken.values()), tuple(keys))
@@ -202,6 +209,12 @@ def _is_own(case: Case, origin: Origin, side: int, inside: set[int]) -> bool:
 def _renews(run: _Run) -> bool:
     """Whether what is read later is made of what was there before."""
     return any(not call.reads[i].overwritten for call in run.calls for i in call.mutates)
+
+
+def _is_gathered(trace: Trace, memory: set[int]) -> bool:
+    """Whether backward passes write in place into some memory."""
+    passes = (call for call in trace.calls if call.site.phase == "backward")
+    return any(call.reads[i].storage in memory for call in passes for i in call.mutates)
 
 
 # --------------------------------------------------------------------------- numbers that follow

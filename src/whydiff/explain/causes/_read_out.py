@@ -67,6 +67,8 @@ _FORMS: tuple[tuple[str, Callable[[float, float], float]], ...] = (
     ("1 / (c + x)", lambda a, x: 1 / a - x),
     ("x^c", lambda a, x: math.log(a) / math.log(x)),
     ("exp(c x)", lambda a, x: math.log(a) / x),
+    ("log(c + x)", lambda a, x: math.exp(a) - x),
+    ("sqrt(c + x)", lambda a, x: a * a - x if a > 0 else math.nan),
 )
 
 

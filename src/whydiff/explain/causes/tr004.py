@@ -77,6 +77,8 @@ def _cause(case: Case, found: Missing) -> Cause:
     has, lacks = SIDES[found.side], SIDES[1 - found.side]
     ops = listed(dict.fromkeys(call.site.op for call in found.rounds[0]))
     noun, step = ("updates", "the update") if found.renews else (f"calls of {ops}", ops)
+    if found.gathered and not found.renews:
+        noun, step = f"times that gradients are cleared ({ops})", "optimizer.zero_grad()"
     sites = [str(call.site) for calls in found.rounds for call in calls]
     evidence = [
         Evidence(
@@ -102,7 +104,8 @@ def _cause(case: Case, found: Missing) -> Cause:
         evidence=tuple(evidence),
         remedy=Remedy(
             f"Carry out {step} on both sides, or on neither; look for what "
-            + (f"skips it in the {lacks}" if found.side == 0 else f"carries it out once more in the {has}"),
+            + f"skips it in the {lacks}"
+            + (f", or repeats it in the {has}" if found.side else ""),
             is_take_away=True,
         ),
         interventions=found.interventions,
