@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -180,6 +182,28 @@ def test_compiling_draws_no_random_numbers_of_the_program() -> None:
     compiled = torch.compile(lambda y: y + 1, backend=drawing)
     run = run_of(lambda: compiled(torch.zeros(2)) + torch.rand(2))
     assert same(given(run, Way("traced")), given(run, Way(LAST)))
+
+
+def test_what_was_compiled_is_not_kept_alive() -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.table = torch.nn.Linear(4, 4), [torch.ones(4)]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x) + self.table[0] + torch.tensor([2.0])
+
+    def seen() -> list[weakref.ref[Any]]:
+        model, x = Net(), torch.randn(3, 4)
+        compiled = torch.compile(model, backend=louder)
+        run = run_of(lambda: compiled(x))
+        for way in WAYS:
+            given(run, way)
+        return [weakref.ref(one) for one in (model, model.inner.weight, model.table[0], x)]
+
+    found = seen()
+    gc.collect()
+    assert [one() for one in found] == [None] * 4
 
 
 def test_without_sharing_every_block_traces_anew(traced: list[str]) -> None:
