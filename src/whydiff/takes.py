@@ -179,13 +179,13 @@ def options_apart(options: type[Any], kwargs: Mapping[str, Any]) -> Iterator[Non
         named = [one.name for one in fields(options) if one.name in kwargs]
         if not named or not isinstance(error.__cause__, TypeError):
             raise
-        given = ", ".join(f"{name}=…" for name in named)
+        options_given = f"options=whydiff.{options.__name__}({', '.join(f'{name}=…' for name in named)})"
         raise TargetError(
             error.what,
             where=error.where,
             actual=error.actual,
             expected=error.expected,
-            next_step=f"{' and '.join(named)} meant for whydiff: options=whydiff.{options.__name__}({given})",
+            next_step=f"if {' and '.join(named)} is meant for whydiff: {options_given}; else {error.next_step}",
         ) from error.__cause__
 
 

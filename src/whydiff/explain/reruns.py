@@ -75,9 +75,24 @@ class Rerun:
         return apart.discrete or follow or apart.mean > unit**CANCELLED_SHARE * apart.magnitude
 
     @property
+    def strays(self) -> bool:
+        """Whether one side alone is farther from its own float64 run than any precision takes it.
+
+        That is over half of the digits of bfloat16, the coarsest that is computed in. What ran in float64 is then not what
+        ran before: memory was changed from outside, which a copy of the model in float64 does not share, or a dtype chose
+        another way.
+        """
+        near, far = sorted(self.errors)
+        return far > UNIT_ROUNDOFF["bfloat16"] ** CANCELLED_SHARE and far > PRECISION_CLASS_RATIO * near
+
+    @property
     def verdict(self) -> Verdict:
         """What the difference amounts to."""
-        if self.reproduced or self.coarse:
+        if self.reproduced:
+            return Verdict.PRECISION
+        if self.strays:
+            return Verdict.INCONCLUSIVE
+        if self.coarse:
             return Verdict.PRECISION
         if self.words:
             return Verdict.ROUNDING
@@ -98,7 +113,8 @@ class Rerun:
         if self.scale.nature not in ("equal", "rounding"):
             return text
         ours, theirs = self.errors
-        return f"{text}; the reference lies {ours:.1e} of its size from float64, the candidate {theirs:.1e}"
+        text += f"; the reference lies {ours:.1e} of its size from float64, the candidate {theirs:.1e}"
+        return f"{text}, farther than a precision explains: another program ran there" if self.strays else text
 
 
 def changed_by_looking(case: Case) -> tuple[Side, ...]:

@@ -213,7 +213,8 @@ def _given(ours: _Side, theirs: _Side, alignment: Alignment) -> tuple[dict[int, 
 
 
 def _without(given: dict[int, Call], lone: tuple[int, ...]) -> dict[int, Call]:
-    return {index: call for index, call in given.items() if index not in {*lone}}
+    gone = {*lone}
+    return {index: call for index, call in given.items() if index not in gone}
 
 
 def _as_return(call: Call) -> Call:

@@ -108,3 +108,23 @@ def test_without_an_earlier_difference_nothing_can_follow(tmp_path: Path) -> Non
     found = _compared(tmp_path, _unknown(0.5), _unknown(0.8), first=1.0)
     assert not any(cause.after for cause in found.causes)
     assert [c.site for c in found.causes if c.status in ("confirmed", "located")] == [":mul_#6"]
+
+
+def test_constants_that_a_rounded_number_meets_by_chance_are_not_said_to_follow() -> None:
+    """Rounded to three digits the loss moves by one unit: so do two constants that somebody wrote down."""
+    weight = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    inputs = torch.linspace(-1, 1, 256).view(32, 8)
+
+    def program(scale: float, factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            y = torch.tanh(x @ weight) * scale
+            (y.square().mean().sqrt() + 0.3).item()
+            return torch.sin(y).mul(factor)
+
+        return run
+
+    loss = float((torch.tanh(inputs @ weight)).square().mean().sqrt() + 0.3)
+    apart = round(loss * 1.0 + 0.001 * (loss - 0.3), 3) - round(loss, 3)
+    found = whydiff.compare(program(1.0, 0.98175), program(1.001, 0.98175 + (apart or 0.001)), inputs)
+    assert any(cause.site.endswith("mul#1") or "mul#1" in str(cause.interventions) for cause in found.causes)
+    assert not any("it follows" in evidence.statement for cause in found.causes for evidence in cause.evidence)

@@ -79,9 +79,7 @@ def _in_another_order(case: Case) -> dict[int, int]:
     found: dict[int, int] = {}
     stretch: list[tuple[Call, Call]] = []
     for ours, theirs in zip(*sides, strict=True):
-        if not stretch and (
-            _drawn(ours) == _drawn(theirs) or _state(case.reference, ours) != _state(case.candidate, theirs)
-        ):
+        if not stretch and (_drawn(ours) == _drawn(theirs) or not _from_one_state(case, ours, theirs)):
             continue
         stretch.append((ours, theirs))
         wanted = [[_drawn(pair[side]) for pair in stretch] for side in (0, 1)]
@@ -194,6 +192,11 @@ def states_restored(case: Case) -> tuple[Intervention, ...]:
         if ours.rng and theirs.rng and draws_alike(ours, theirs) and [*_differences(case, ours, theirs)] == ["state"]:
             found.append(Intervention(DRAW_AS, str(theirs.site), str(ours.site)))
     return tuple(found)
+
+
+def _from_one_state(case: Case, ours: Call, theirs: Call) -> bool:
+    states = _state(case.reference, ours), _state(case.candidate, theirs)
+    return states[0] is not None and states[0] == states[1]
 
 
 def _state(trace: Trace, call: Call) -> bytes | None:

@@ -9,6 +9,7 @@ own. Else nobody can tell: it may follow, unless the reference gives the op just
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ _ALIKE = 1e-9
 """Constants so near are one: float64 keeps sixteen digits, and a sum that cancels loses some."""
 _DIGITS = (None, 8, 7, 6, 5, 4, 3)
 """To how many digits a program may round what it read out."""
+_UNITS = 100
+"""Of the last digit that is kept, by which both sides must be apart: a match then is no chance of one in a few dozen."""
 _SHORT = 4
 """Digits of a constant that somebody wrote down; a number that was computed has more."""
 
@@ -111,9 +114,9 @@ def _told(
         says = f"a number made of one that was read out, x, is {formulas}"
         measured = (Evidence(said, _data(made)), *finding.evidence)
         return replace(finding, key=(finding.key, made.form), interventions=given, evidence=measured, says=says)
-    if _usual(case.reference, calls[0], which, ours):
+    if _usual(case, calls[0], which, ours):
         return finding
-    read = _reads(case.reference, calls[0].index)[-1]
+    read = case.reference.calls[_last(case, calls[0].index)]
     return replace(finding, key=(finding.key, "may follow"), after=_maker(case, read))
 
 
@@ -123,33 +126,63 @@ def _data(made: Made) -> dict[str, Any]:
 
 def _is_later(case: Case, calls: tuple[int, int]) -> bool:
     """Whether a difference starts before what was read out last."""
-    upto = max((call.index for call in _reads(case.reference, calls[0])), default=-1)
+    upto = _last(case, calls[0])
     return any(min(origin.calls) >= 0 and origin.calls[0] < upto for origin in case.localization.origins)
 
 
 def _before(case: Case, told: Mapping[int, Finding], calls: tuple[int, int]) -> Finding | None:
     """What explains the first place, if it lies before; of one step all places are the first."""
     origins = case.localization.origins
-    upto = max((call.index for call in _reads(case.reference, calls[0])), default=-1)
+    upto = _last(case, calls[0])
     earlier = [i for i in told if origins[i].calls[0] < upto and not told[i].consequence and not told[i].after]
     return told[min(earlier, key=lambda i: origins[i].calls)] if earlier else None
 
 
-def _reads(trace: Trace, upto: int) -> list[Call]:
-    return [call for call in trace.calls[:upto] if call.gives]
+@dataclass(frozen=True, slots=True)
+class _ReadOut:
+    """The calls of either side that give Python a number, their indices, and the first of them at which the sides differ."""
+
+    calls: tuple[list[Call], list[Call]]
+    indices: tuple[list[int], list[int]]
+    apart: int
+
+    def before(self, side: int, upto: int) -> int:
+        """How many of a side's lie before a call."""
+        return bisect.bisect_left(self.indices[side], upto)
+
+
+def _read_out(case: Case) -> _ReadOut:
+    return remember(case, "calls that give numbers", lambda: _all_read_out((case.reference, case.candidate)))
+
+
+def _all_read_out(traces: tuple[Trace, Trace]) -> _ReadOut:
+    ours, theirs = ([call for call in trace.calls if call.gives] for trace in traces)
+    prints = ([[event.fingerprint for event in call.reads] for call in side] for side in (ours, theirs))
+    shared = min(len(ours), len(theirs))
+    apart = next((i for i, (a, b) in enumerate(zip(*prints, strict=False)) if a != b), shared)
+    return _ReadOut((ours, theirs), ([call.index for call in ours], [call.index for call in theirs]), apart)
+
+
+def _last(case: Case, upto: int) -> int:
+    """The reference's last call before another that gives Python a number; -1: there is none."""
+    known = _read_out(case)
+    count = known.before(0, upto)
+    return known.indices[0][count - 1] if count else -1
 
 
 def _read_otherwise(case: Case, upto: tuple[int, int]) -> bool:
     """Whether what both sides read out before differs, and is as much."""
-    ours, theirs = (_reads(trace, at) for trace, at in zip((case.reference, case.candidate), upto, strict=True))
-    prints = [[[event.fingerprint for event in call.reads] for call in side] for side in (ours, theirs)]
-    return len(ours) == len(theirs) and prints[0] != prints[1]
+    known = _read_out(case)
+    ours, theirs = known.before(0, upto[0]), known.before(1, upto[1])
+    return ours == theirs > known.apart
 
 
 def _made(case: Case, calls: tuple[Call, Call], given: tuple[float, float]) -> Made | None:
     """The simple function of a number read out before that an argument is on both sides."""
     known = remember(case, "numbers read out", lambda: (_numbers(case, "reference"), _numbers(case, "candidate")))
-    last = [_reads(t, c.index)[-_LAST:] for t, c in zip((case.reference, case.candidate), calls, strict=True)]
+    out = _read_out(case)
+    ends = out.before(0, calls[0].index), out.before(1, calls[1].index)
+    last = [out.calls[side][max(0, end - _LAST) : end] for side, end in enumerate(ends)]
     found: Made | None = None
     for ours, theirs in reversed(list(zip(*last, strict=False))):
         both = known[0].get(ours.index), known[1].get(theirs.index)
@@ -169,6 +202,7 @@ def _fitting(given: tuple[float, float], read: tuple[float, float]) -> Iterator[
         xs = [x if digits is None else round(x, digits) for x in read]
         if xs[0] == xs[1]:
             continue
+        told_apart = digits is None or abs(xs[0] - xs[1]) >= _UNITS * 10.0**-digits
         if given == (xs[0], xs[1]):
             yield "x", (0.0, 0.0)
             continue
@@ -180,7 +214,7 @@ def _fitting(given: tuple[float, float], read: tuple[float, float]) -> Iterator[
             except (ValueError, ZeroDivisionError, OverflowError):
                 continue
             alike = abs(ours - theirs) <= _ALIKE * max(1.0, abs(ours))
-            if alike or (_is_short(ours) and _is_short(theirs) and ours * theirs):
+            if (alike and told_apart) or (digits is None and _is_short(ours) and _is_short(theirs) and ours * theirs):
                 yield form, (ours, theirs)
 
 
@@ -205,20 +239,24 @@ def _numbers(case: Case, side: str) -> dict[int, float]:
     return found
 
 
-def _usual(trace: Trace, call: Call, which: int | str, value: Any) -> bool:
+def _usual(case: Case, call: Call, which: int | str, value: Any) -> bool:
     """Whether an op is given a number at other times too, with other numbers read out before: then it is not made of them."""
-    times: set[int] = set()
-    reads = 0
-    for one in trace.calls:
-        reads += one.gives
-        if one.target == call.target and one.index != call.index and one.site.scope == call.site.scope:
-            given = (
-                one.arguments[1].get(which) if isinstance(which, str) else dict(enumerate(one.arguments[0])).get(which)
-            )
+    out, alike = _read_out(case), remember(case, "calls of one op in one scope", lambda: _by_op(case.reference))
+    own = out.before(0, call.index)
+    for one in alike[call.target, call.site.scope]:
+        if one.index != call.index and out.before(0, one.index) != own:
+            places = one.arguments[0]
+            given = one.arguments[1].get(which) if isinstance(which, str) else dict(enumerate(places)).get(which)
             if type(given) is type(value) and given == value:
-                times.add(reads)
-    own = sum(one.gives for one in trace.calls[: call.index])
-    return bool(times - {own})
+                return True
+    return False
+
+
+def _by_op(trace: Trace) -> dict[tuple[str, str], list[Call]]:
+    found: dict[tuple[str, str], list[Call]] = {}
+    for call in trace.calls:
+        found.setdefault((call.target, call.site.scope), []).append(call)
+    return found
 
 
 def _maker(case: Case, read: Call) -> str:

@@ -58,6 +58,19 @@ def test_random_states_are_told_apart() -> None:
     assert all(before[name] != after[name] for name in ("torch", "python", "numpy"))
 
 
+@pytest.mark.filterwarnings("ignore:get_state and legacy")
+def test_another_generator_of_numpy_is_told_apart_too() -> None:
+    before = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(np.random.PCG64(1))
+        first = environment().rng["numpy"]
+        assert environment().rng["numpy"] == first
+        np.random.random()
+        assert environment().rng["numpy"] != first
+    finally:
+        np.random.set_bit_generator(before)
+
+
 def test_modes_are_seen() -> None:
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         flags = environment().flags

@@ -13,7 +13,7 @@ import torch
 
 import whydiff
 from whydiff.capturing.adapters import for_framework
-from whydiff.capturing.adapters.torch import lending
+from whydiff.capturing.adapters.torch import lending, outside
 from whydiff.capturing.store import open_trace
 from whydiff.numbers.fingerprint import fingerprint_bytes
 from whydiff.records import Call, Trace
@@ -278,3 +278,86 @@ def test_nothing_is_looked_at_where_only_structure_or_modules_are_recorded(tmp_p
         return model(given()[1])
 
     assert not writes(recorded(tmp_path, program, level="module"))
+
+
+def test_reads_that_were_let_go_are_counted_where_the_end_finds_the_change(tmp_path: Path) -> None:
+    def program() -> Any:
+        buffer = np.ones((4000, 6), np.float32)
+        batch, (w, _) = torch.from_numpy(buffer), given()
+        for _ in range(40):
+            _ = batch @ w
+        buffer[7] = 3
+        return batch @ w
+
+    trace = recorded(tmp_path, program)
+    assert len(writes(trace)) == 1 and [hole.kind for hole in trace.holes] == ["outside"]
+
+
+def test_a_functions_of_the_users_in_the_place_of_torchs_works_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.Tensor.numpy
+    mine = lambda self: before(self.detach())  # noqa: E731 - as it is written in notebooks
+    monkeypatch.setattr(torch.Tensor, "numpy", mine, raising=False)
+    recorded(tmp_path, lambda: torch.ones(3, requires_grad=True).numpy())
+    assert torch.Tensor.numpy is mine
+
+
+def test_one_that_is_put_there_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "numpy", torch.Tensor.numpy, raising=False)
+    address = torch.Tensor.data_ptr
+    put: list[Any] = []
+
+    def program() -> None:
+        before = torch.Tensor.numpy
+        put.append(lambda self: before(self.detach()))
+        torch.Tensor.numpy = put[0]
+
+    recorded(tmp_path, program)
+    assert torch.Tensor.numpy is put[0] and torch.Tensor.data_ptr is address
+    assert torch.ones(2, requires_grad=True).numpy().tolist() == [1, 1]
+
+
+def test_a_subclass_is_asked_for_the_function_that_it_knows(tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    class Own(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            asked.append(func)
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    known = torch.Tensor.numpy, torch.Tensor.data_ptr
+    own = torch.ones(3).as_subclass(Own)
+    recorded(tmp_path, lambda: (own.numpy(), own.data_ptr()))
+    assert [func for func in asked if func in known] == list(known)
+
+
+def test_addresses_of_a_large_model_are_no_reason_to_copy_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "KEPT", 4 * 36)
+    model = torch.nn.Sequential(*[torch.nn.Linear(6, 6, bias=False) for _ in range(5)])
+
+    def program() -> Any:
+        [parameter.data_ptr() for parameter in model.parameters()]
+        return model(torch.ones(6))
+
+    with whydiff.capture(tmp_path / "t", roots=[("", model)]) as session:
+        program()
+    assert sum(storage.written for storage in session.recorder.storages.known.values() if storage.leaves) <= 1
+
+
+def test_what_a_precision_cannot_explain_is_no_matter_of_precision() -> None:
+    class Reused(torch.nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.array = np.linspace(1, 2, 64, dtype=np.float32)
+            self.weight = torch.nn.Parameter(torch.from_numpy(self.array), requires_grad=False)
+            self.write = lambda: self.array.__imul__(factor)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first = x * self.weight
+            self.write()
+            return first + x * self.weight
+
+    found = whydiff.compare(Reused(1.0), Reused(2.0), torch.linspace(-1, 1, 64))
+    assert found.verdict not in (whydiff.Verdict.IDENTICAL, whydiff.Verdict.ROUNDING, whydiff.Verdict.PRECISION)

@@ -99,9 +99,9 @@ class Copies:
         if can_be_changed() and not regions_are_kept_apart():
             self._look()
         held = [one for one in self._held if one[0].__code__ is one[1]]
-        for function, _, copied in held:
-            function.__code__ = copied
         try:
+            for function, _, copied in held:
+                function.__code__ = copied
             yield
         finally:
             for function, own, _ in held:

@@ -37,7 +37,7 @@ class Contents:
                 if resized:
                     storage.resize_(before.numel())
                 now = _bytes(storage)
-                if resized or not torch.equal(*map(_words, (now, before.to(now.device)))):
+                if resized or not _equal(now, before.to(now.device)):
                     now.copy_(before)
                     changed.append((storage, before))
         self._kept = changed
@@ -48,10 +48,11 @@ def _bytes(storage: torch.UntypedStorage) -> torch.Tensor:
         return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
-def _words(held: torch.Tensor) -> torch.Tensor:
-    """The same bytes, eight at a time where that divides them: a quarter of the time to compare."""
-    whole = held.numel() % 8 == 0 and held.data_ptr() % 8 == 0
-    return held.view(torch.int64) if whole else held
+def _equal(now: torch.Tensor, before: torch.Tensor) -> bool:
+    """Whether the bytes are the same; eight at a time where that divides them: a quarter of the time."""
+    if all(held.numel() % 8 == 0 and held.data_ptr() % 8 == 0 for held in (now, before)):
+        now, before = now.view(torch.int64), before.view(torch.int64)
+    return torch.equal(now, before)
 
 
 def _copy(storage: torch.UntypedStorage) -> torch.Tensor:

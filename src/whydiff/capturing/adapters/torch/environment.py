@@ -266,6 +266,8 @@ _NUMPY: list[tuple[Any, str]] = [(None, "")]
 
 def _numpy_state() -> str:
     state: Any = np.random.get_state()
+    if not isinstance(state, tuple):  # another generator than the Mersenne twister stands there
+        return _digest(repr(state).encode())
     name, numbers, *rest = state
     now = name, numbers.tobytes(), rest, np.get_printoptions()
     before, digest = _NUMPY[0]

@@ -8,11 +8,15 @@ lives, which a weak reference tells.
 
 from __future__ import annotations
 
+import functools
 import threading
+import types
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 
 class Listener(Protocol):
@@ -24,55 +28,63 @@ class Listener(Protocol):
         """A tensor's memory is lent: to an array that shows it, or (None) to somebody who may keep it."""
 
 
+_Asked = Callable[..., Any]
 _listeners: list[Listener] = []
-_numpy: Callable[..., Any] = torch.Tensor.numpy
-_address: Callable[..., int] = torch.Tensor.data_ptr
-_capsule: Callable[..., Any] = torch.Tensor.__dlpack__
 _dlpack: Any = torch.utils.dlpack
-_torch: Any = torch
-_to_capsule: Callable[..., Any] = _dlpack.to_dlpack
+_PLACES: tuple[tuple[Any, str], ...] = (
+    (torch.Tensor, "numpy"),
+    (torch.Tensor, "data_ptr"),
+    (torch.Tensor, "__dlpack__"),
+    (_dlpack, "to_dlpack"),
+    (torch, "to_dlpack"),
+)
+"""Where a program asks for a loan."""
+_ABSENT = object()
+_standing: list[tuple[Any, str, _Asked, Any]] = []
+"""What stands there while somebody listens: owner, name, ours, and what the owner itself had there."""
 
 
 def listen(listener: Listener) -> None:
     """Tell somebody of every loan on its thread."""
     if not _listeners:
-        _torch.Tensor.numpy, _torch.Tensor.data_ptr, _torch.Tensor.__dlpack__ = _to_numpy, _at, _in_capsule
-        _dlpack.to_dlpack = _torch.to_dlpack = _made_capsule
+        for owner, name in _PLACES:
+            before, ours = vars(owner).get(name, _ABSENT), _telling(getattr(owner, name), method=owner is torch.Tensor)
+            setattr(owner, name, ours)
+            _standing.append((owner, name, ours, before))
     _listeners.append(listener)
 
 
 def leave(listener: Listener) -> None:
     """Tell it no more."""
     _listeners[:] = [held for held in _listeners if held is not listener]
-    if not _listeners and vars(torch.Tensor).get("numpy") is _to_numpy:
-        del _torch.Tensor.numpy, _torch.Tensor.data_ptr  # those of its base are there again
-        _torch.Tensor.__dlpack__ = _capsule
-        _dlpack.to_dlpack = _torch.to_dlpack = _to_capsule
+    while _standing and not _listeners:
+        owner, name, ours, before = _standing.pop()
+        if vars(owner).get(name) is not ours:
+            continue  # somebody put another there meanwhile, which calls ours
+        if before is _ABSENT:
+            delattr(owner, name)  # that of its base is there again
+        else:
+            setattr(owner, name, before)
 
 
-def _tell(tensor: torch.Tensor, array: Any = None) -> None:
+def _telling(asked: _Asked, *, method: bool) -> _Asked:
+    """A function that does what ``asked`` does, and tells of it."""
+    by_name = method and (not isinstance(asked, types.FunctionType) or asked.__module__ == torch._tensor.__name__)
+
+    @functools.wraps(asked)
+    def telling(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        if by_name and isinstance(tensor, torch.Tensor) and has_torch_function_unary(tensor):
+            found = handle_torch_function(asked, (tensor,), tensor, *args, **kwargs)  # not ours, which it would look up
+        else:
+            found = asked(tensor, *args, **kwargs)
+        _tell(tensor, found if isinstance(found, np.ndarray) else None)
+        return found
+
+    return telling
+
+
+def _tell(tensor: torch.Tensor, array: Any) -> None:
     here = threading.get_ident()
     for listener in tuple(_listeners):
         if listener.thread == here:
             listener.lent(tensor, array)
-
-
-def _to_numpy(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-    array = _numpy(self, *args, **kwargs)
-    _tell(self, array)
-    return array
-
-
-def _at(self: torch.Tensor) -> int:
-    _tell(self)
-    return _address(self)
-
-
-def _in_capsule(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-    _tell(self)
-    return _capsule(self, *args, **kwargs)
-
-
-def _made_capsule(tensor: torch.Tensor) -> Any:
-    _tell(tensor)
-    return _to_capsule(tensor)

@@ -37,7 +37,7 @@ from whydiff.records.trace import OVERWRITTEN
 SMALL = 1 << 14
 """Bytes on loan that are looked at whenever they are read; more of them less often while they stay as they are (`Lent`)."""
 KEPT = 64 << 20
-"""Bytes of a leaf up to which it is kept as it was when its memory is lent; of a larger one the beginning may be lost."""
+"""Bytes of leaves that are kept as they were when their memory is lent, in all; of more the beginning may be lost."""
 
 Place = tuple[int, int]
 
@@ -79,7 +79,7 @@ class Outside(Writing):
         self.found: deque[Found] = deque()
         self._arrays: dict[int, weakref.ref[Any]] = {}
         """Arrays that show memory of tensors, by identity."""
-        self._written_outside = 0
+        self._written_outside = self._kept = 0
 
     # ------------------------------------------------------------------ loans
 
@@ -99,8 +99,11 @@ class Outside(Writing):
         if storage.lent is None:
             storage.lent = Lent()
         storage.lent.soon()
-        if storage.leaves and not storage.written and sum(leaf.look.nbytes for leaf in storage.leaves) <= KEPT:
-            self._before_write(tensor, storage)
+        if storage.leaves and not storage.written:
+            kept = self._kept + sum(leaf.look.nbytes for leaf in storage.leaves)
+            if kept <= KEPT:
+                self._kept = kept
+                self._before_write(tensor, storage)
         if array is None:
             storage.lent.kept = True
         elif id(array) not in self._arrays:
@@ -121,7 +124,7 @@ class Outside(Writing):
             with unseen():
                 memory: Any = torch.UntypedStorage._new_with_weak_ptr(storage.handle)
                 if memory is not None:
-                    self.found.extend(self._changed(storage, memory, None))
+                    self.found.extend(self._seen(storage, self._changed(storage, memory, None)))
         except Exception as error:  # noqa: BLE001 - it is counted
             self.failed("lending", error)
         if not (storage.lent.arrays or storage.lent.kept) and storage.initialised:
@@ -154,11 +157,7 @@ class Outside(Writing):
             self._note(self._now(storage, memory, whole, _spec(tensor) if alike else _in_a_row(whole, tensor.dtype)))
             lent.looked(True)
             return
-        found = list(self._changed(storage, tensor.untyped_storage(), place))
-        if found and lent.missed:
-            self.holes.add(
-                "outside", "reads of memory that was written outside torch meanwhile", self.scopes.scope, lent.missed
-            )
+        found = self._seen(storage, self._changed(storage, tensor.untyped_storage(), place))
         lent.looked(bool(found))
         for one in found:
             self._note(one)
@@ -180,8 +179,16 @@ class Outside(Writing):
             if storage.spans[place] != now
         ]
         for storage, memory in dict.fromkeys(apart):
-            for one in self._changed(storage, memory, None):
+            for one in self._seen(storage, self._changed(storage, memory, None)):
                 self._note(one)
+
+    def _seen(self, storage: Storage, changed: Iterable[Found]) -> list[Found]:
+        """What changed; reads that were not looked at meanwhile may have seen it already, and are counted."""
+        found = list(changed)
+        if found and storage.lent is not None and storage.lent.missed:
+            told, scope = "reads of memory that was written outside torch meanwhile", self.scopes.scope
+            self.holes.add("outside", told, scope, storage.lent.missed)
+        return found
 
     def _changed(self, storage: Storage, memory: torch.UntypedStorage, place: Place | None) -> Iterator[Found]:
         """What is known of a storage and no longer there; ``place``: as far as that concerns those bytes."""
