@@ -82,3 +82,41 @@ def test_the_same_write_rounded_otherwise_is_rounding(tmp_path: Path) -> None:
 def test_the_same_write_on_both_sides_is_no_difference(write: Write, tmp_path: Path) -> None:
     diagnosis = compared(tmp_path, write, write, 2)
     assert diagnosis.verdict is Verdict.IDENTICAL and not diagnosis.causes
+
+
+def test_a_write_of_the_whole_by_one_factor_is_no_factor_of_an_op(tmp_path: Path) -> None:
+    def whole(by: float) -> Write:
+        def write(array: Any) -> None:
+            array *= by
+
+        return write
+
+    diagnosis = compared(tmp_path, whole(1.0), whole(1.25), 2)
+    assert {(cause.code, cause.status) for cause in diagnosis.causes} == {("FO007", "located")}
+    assert "written outside torch" in answer(diagnosis).headline
+
+
+def test_a_batch_that_is_filled_again_before_the_backward_pass_adds_no_gradients(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).standard_normal((4, 8, 6)).astype(np.float32)
+
+    def train_on(copied: bool) -> torch.Tensor:
+        weight = torch.linspace(-1, 1, 12).view(6, 2).requires_grad_()
+        buffer = data[0].copy()
+        for step in range(3):
+            batch = torch.from_numpy(buffer.copy() if copied else buffer)
+            loss = torch.tanh(batch @ weight).square().mean()
+            buffer[:] = data[step + 1]
+            loss.backward()
+            with torch.no_grad():
+                weight -= 0.1 * weight.grad
+                weight.grad = None
+        return weight
+
+    for copied in (True, False):
+        with whydiff.capture(tmp_path / str(copied)):
+            left = train_on(copied)
+        del left
+    diagnosis = whydiff.compare(tmp_path / "True", tmp_path / "False")
+    assert diagnosis.verdict is Verdict.SEMANTIC
+    assert "written outside torch" in answer(diagnosis).headline
+    assert not any("adds gradients" in cause.says for cause in diagnosis.causes)

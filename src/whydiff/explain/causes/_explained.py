@@ -41,6 +41,7 @@ from whydiff.explain.interventions import TRANSPLANTS
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints, far_apart
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
+from whydiff.records.hole import OUTSIDE
 
 _KINDS = ("implementation", "arguments", "layout", "region")
 _FIRST = 24
@@ -166,7 +167,8 @@ def _explained(case: Case) -> dict[int, Finding]:
     def visit(seen: Examined) -> None:
         seen_here.add(seen.number)
         view = View(case, case.localization.origins[seen.number], seen)
-        finding = _first(case, (_told(rule, rule.explain, view) for rule in rules), tied=seen.result.tied)
+        asked_here = [rule for rule in rules if rule.general or not _by_no_op(seen)]
+        finding = _first(case, (_told(rule, rule.explain, view) for rule in asked_here), tied=seen.result.tied)
         if finding is not None:
             found[seen.number] = finding
 
@@ -183,6 +185,12 @@ def _explained(case: Case) -> dict[int, Finding]:
     case.shared("unjudged origins", set).update(index for index in first if first[index] not in seen_here)
     found = followed(case, repeated(case, _together(case, eligible | _folded(case), found, rules)))
     return _joined(dict(sorted(found.items())), _places(rules))
+
+
+def _by_no_op(seen: Examined) -> bool:
+    """Whether what differs was written on one side, outside of any op: then it is no known mistake in an op."""
+    one, other = sorted(seen.calls, key=len)
+    return not one and bool(other) and all(call.site.op == OUTSIDE for call in other)
 
 
 def _places(rules: Sequence[CauseRule]) -> dict[str, int]:

@@ -19,7 +19,7 @@ from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Remedy, Trace, Verdict
 from whydiff.records.hole import OUTSIDE
 
-_OUTSIDE = "memory of the {} is written outside torch here (by numpy or a library), the other's is not"
+_OUTSIDE = "{} of the {} is written outside torch here (by numpy or a library), the other's is not"
 _LEVEL = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
 
 
@@ -85,8 +85,8 @@ class StepLeftOut(CauseRule):
             return None
         name, other = ("candidate", "reference") if side else ("reference", "candidate")
         ops = listed(call.site.op for call in calls)
-        gathers = all(_gathers(trace, call) for call in calls)
         outside = all(call.site.op == OUTSIDE for call in calls)
+        gathers = not outside and all(_gathers(trace, call) for call in calls)
         known = "adds gradients to those of an earlier backward pass" if gathers else what_it_does(view, side)
         value = (view.origin.candidate_site, view.origin.site)[side]
         evidence = Evidence(
@@ -103,7 +103,11 @@ class StepLeftOut(CauseRule):
             view.exchange_step(),
             {"side": name, "other": other, "ops": ops, "does": known, "gathers": gathers, "outside": outside},
             general=True,
-            says=f"the {name} {known}, the {other} does not" if gathers else _OUTSIDE.format(name) if outside else "",
+            says=f"the {name} {known}, the {other} does not"
+            if gathers
+            else _OUTSIDE.format(_memory(trace, calls), name)
+            if outside
+            else "",
         )
 
     def detect(self, case: Case) -> Iterator[Cause]:
@@ -168,6 +172,13 @@ def _gathers(trace: Trace, call: Call) -> bool:
     changed = [call.reads[at].producer for at in call.mutates]
     earlier = [at < 0 or trace.calls[at].site.step != call.site.step for at in changed]
     return call.site.phase == "backward" and bool(earlier) and all(earlier)
+
+
+def _memory(trace: Trace, calls: Sequence[Call]) -> str:
+    """The name of what is written, where all is one leaf's that has one."""
+    storages = {event.storage for call in calls for event in call.writes}
+    names = [leaf.name for leaf in trace.leaves if leaf.storage in storages and leaf.role != "constant"]
+    return names[0] if names and len(storages) == 1 else "memory"
 
 
 def _keeps_in_range(view: View, calls: Sequence[Call]) -> bool:
