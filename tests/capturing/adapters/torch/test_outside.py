@@ -14,6 +14,7 @@ import torch
 import whydiff
 from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.adapters.torch import lending, outside
+from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.store import open_trace
 from whydiff.numbers.fingerprint import fingerprint_bytes
 from whydiff.records import Call, Trace
@@ -361,3 +362,18 @@ def test_what_a_precision_cannot_explain_is_no_matter_of_precision() -> None:
 
     found = whydiff.compare(Reused(1.0), Reused(2.0), torch.linspace(-1, 1, 64))
     assert found.verdict not in (whydiff.Verdict.IDENTICAL, whydiff.Verdict.ROUNDING, whydiff.Verdict.PRECISION)
+
+
+def test_a_live_run_reads_nothing_again_at_its_end_that_was_not_on_loan(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    before = outside._lanes
+    monkeypatch.setattr(outside, "_lanes", lambda asked: read.append(len(asked)) or before(asked))
+    model = torch.nn.Linear(6, 6)
+    with Session(roots=[("", model)]):
+        model(torch.ones(6))
+    assert sum(read) == 0
+    with Session(roots=[("", model)]):
+        model(torch.ones(6))
+        view = model.weight.detach().numpy()
+        view[0] = 3
+    assert sum(read) > 0

@@ -48,7 +48,7 @@ class ModuleRecorder(Recorder):
         """Nothing that is known of memory is relied on."""
         return nullcontext()
 
-    def look_once_more(self) -> None:
+    def look_once_more(self, *, everything: bool) -> None:
         """Nobody knows what ops wrote since."""
 
     def entered(self, scope: str, module: torch.nn.Module, args: Any, kwargs: Any) -> None:

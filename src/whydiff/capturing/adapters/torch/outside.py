@@ -3,8 +3,9 @@
 An array of numpy, a library that was given an address, or another framework writes into memory that torch lent
 (`lending`) or was lent. What is known of a storage's content is then no longer true, and nobody says so. So memory that
 is on loan is looked at again when an op reads it, memory that was lent to an array once more when the array dies, and
-all that is still there when the capture ends. What is found changed becomes a call (`OP`) that copies a value which
-entered the run there, as a constant does: replays, lifted replays and experiments then see the same memory as the run.
+all that is still there when a capture to disk ends; of a live run, whose outputs are compared themselves, what is on loan.
+What is found changed becomes a call (`OP`) that copies a value which entered the run there, as a constant does: replays,
+lifted replays and experiments then see the same memory as the run.
 
 Memory of devices is looked at by none of this: an answer would have to be waited for.
 """
@@ -162,11 +163,12 @@ class Outside(Writing):
         for one in found:
             self._note(one)
 
-    def look_at_all(self) -> None:
-        """Look once more at all memory that is still there."""
+    def look_at_all(self, *, everything: bool) -> None:
+        """Look once more at all memory that is still there, or at what is on loan of it."""
         self.note_found()
         held: list[tuple[Storage, torch.UntypedStorage]] = []
-        for storage in [one for one in self.storages.known.values() if one.spans and not one.pending]:
+        known = [one for one in self.storages.known.values() if one.spans and (everything or one.lent is not None)]
+        for storage in [one for one in known if not one.pending]:
             memory: Any = torch.UntypedStorage._new_with_weak_ptr(storage.handle)
             if memory is not None and memory.device.type == "cpu":
                 held.append((storage, memory))

@@ -286,10 +286,14 @@ class Recorder(Straight, TorchDispatchMode):
         writes, _ = self._outputs(describe(torch.ops.aten.clone.default), self._log.next, given, [], wanted)
         self._append("compute", scope, op, reads, writes, template=([self], {}))
 
-    def look_once_more(self) -> None:
-        """The program has ended: what it wrote outside torch, and no op read since, is seen now."""
+    def look_once_more(self, *, everything: bool) -> None:
+        """The program has ended: what it wrote outside torch, and no op read since, is seen now.
+
+        Args:
+            everything: False: only in memory that was seen to be on loan; whoever asked for the run has its outputs.
+        """
         if not self.silent:
-            self.guarded("the end", self.look_at_all)
+            self.guarded("the end", lambda: self.look_at_all(everything=everything))
 
     def _append(
         self,

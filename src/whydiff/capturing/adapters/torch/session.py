@@ -135,7 +135,7 @@ class Session(StandsAside, contract.Session):
     def __exit__(self, *exception: Any) -> None:
         try:
             if not self._whole:
-                self.recorder.look_once_more()
+                self.recorder.look_once_more(everything=self.sink is not None)
             self._leaving.close()
         finally:
             if not self._in_child:
@@ -205,7 +205,7 @@ class Session(StandsAside, contract.Session):
 
     def returned(self, outputs: Any) -> None:
         """Name the tensors that the run gives back."""
-        self.recorder.look_once_more()
+        self.recorder.look_once_more(everything=self.sink is not None)
         self.recorder.returned(outputs)
 
     @property
