@@ -56,7 +56,7 @@ def lasting() -> Iterator[None]:
         with not_collecting():
             yield
         return
-    gc.collect(0)
+    gc.collect(1)
     with not_collecting():
         yield
         gc.freeze()

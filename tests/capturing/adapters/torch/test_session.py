@@ -215,3 +215,45 @@ def test_what_cannot_be_read_before_a_cuda_graph_is_counted(tmp_path: Path, monk
         session.recorder.before_graph()
     (hole,) = open_trace(tmp_path / "t").holes
     assert hole.kind == "failed" and "out of memory" in hole.why
+
+
+@pytest.mark.parametrize("level", ["op", "module"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_a_capture_kept_goes_with_it_and_does_not_wait_for_garbage_to_be_looked_for(
+    level: str, whole: bool
+) -> None:
+    """It holds copies of weights that a step changed: on a GPU a few captures' would fill the card."""
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(torch.ones(4, 8)).sum().backward()
+        optimizer.step()
+
+    step()
+    was = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        with Session(roots=[("", model)], level=level, whole=whole) as session:
+            step()
+        assert session.calls
+        recorder, leaf = weakref.ref(session.recorder), weakref.ref(session.recorder.leaves[0])
+        del session
+        assert recorder() is None and leaf() is None
+    finally:
+        if was:
+            gc.enable()
+
+
+def test_young_garbage_is_found_before_a_capture_makes_it_old() -> None:
+    class Ring:
+        pass
+
+    ring: Any = Ring()
+    ring.itself, gone = ring, weakref.ref(ring)
+    del ring
+    with Session():
+        torch.ones(2) + 1
+    assert gone() is None

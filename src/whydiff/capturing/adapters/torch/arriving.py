@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,11 +30,12 @@ class Arriving:
     """Values of one capture that are still to come.
 
     Args:
-        look: (tensor, storage, index, key) → the row of a value that a call wrote.
+        look: (tensor, storage, index, key) → the row of a value that a call wrote; a method, whose object is not held: it
+            holds this, and what it keeps of a program is to be given up with it, not at the next search for garbage.
     """
 
     def __init__(self, look: Callable[[torch.Tensor, Storage, int, str], Row]) -> None:
-        self._look = look
+        self._look = weakref.WeakMethod(look)
         self._open: dict[int, list[Arrival]] = {}
         self._entered = 0
 
@@ -61,7 +63,9 @@ class Arriving:
         pending, storage.pending = storage.pending, ()
         for arrival in pending:
             self._close(arrival)
-            arrival.writes[arrival.position] = self._look(arrival.tensor, storage, arrival.call, arrival.key)
+            look = self._look()
+            if look is not None:
+                arrival.writes[arrival.position] = look(arrival.tensor, storage, arrival.call, arrival.key)
 
     def _close(self, arrival: Arrival) -> None:
         rest = [other for other in self._open.get(arrival.call, ()) if other is not arrival]

@@ -107,6 +107,7 @@ class Session(StandsAside, contract.Session):
             stack.callback(_running.discard, self)
             if not frozen():
                 # What exists now is not searched for garbage over and over because this makes many small records.
+                gc.collect(1)  # what is young garbage now would be old when it is looked for again
                 stack.callback(gc.unfreeze)
                 gc.freeze()
             if self._whole:
