@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ import torch
 
 from whydiff.capturing.adapters import for_target
 from whydiff.capturing.adapters.torch.run import Run
+from whydiff.explain.reruns import Rerun
+from whydiff.explain.scale import Difference, Scale
 from whydiff.pipeline import compare
+from whydiff.records import Verdict
 
 
 def normed(x: torch.Tensor) -> torch.Tensor:
@@ -111,3 +115,16 @@ def test_casts_of_compiled_code_are_told_and_the_code_stays() -> None:
     before = compiled(x)
     assert for_target(compiled).run(lambda: compiled(x), (), {}).casts_to() == "float32"
     assert torch.equal(compiled(x), before)
+
+
+@pytest.mark.parametrize("coarse", ["", "candidate"])
+def test_a_side_far_from_its_own_float64_run_is_no_matter_of_precision(coarse: Any) -> None:
+    """In float64 both agree; before, one side lay a third of its size away: another program ran there."""
+    shrinks = Rerun(Scale(Difference(0.3, 1.0), Difference(1e-16, 1.0)), (1e-8, 0.36), coarse)
+    assert shrinks.strays and shrinks.verdict is Verdict.INCONCLUSIVE
+    near = replace(shrinks, errors=(1e-8, 4e-3))
+    assert not near.strays and near.verdict is (Verdict.PRECISION if coarse else Verdict.ROUNDING)
+    both = replace(shrinks, errors=(0.2, 0.36))
+    assert not both.strays
+    stays = replace(shrinks, scale=Scale(Difference(0.3, 1.0), Difference(0.3, 1.0)), coarse="")
+    assert stays.verdict is Verdict.SEMANTIC

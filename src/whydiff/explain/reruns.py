@@ -90,17 +90,15 @@ class Rerun:
         """What the difference amounts to."""
         if self.reproduced:
             return Verdict.PRECISION
-        if self.strays:
-            return Verdict.INCONCLUSIVE
         if self.coarse:
-            return Verdict.PRECISION
+            return Verdict.INCONCLUSIVE if self.strays else Verdict.PRECISION
         if self.words:
             return Verdict.ROUNDING
         if self.scale is None or self.scale.nature == "between":
             return Verdict.INCONCLUSIVE
         if self.scale.nature == "stays":
             return Verdict.SEMANTIC if self.decides else Verdict.INCONCLUSIVE
-        return Verdict.ROUNDING
+        return Verdict.INCONCLUSIVE if self.strays else Verdict.ROUNDING
 
     def __str__(self) -> str:
         if self.words:
