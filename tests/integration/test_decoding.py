@@ -31,7 +31,7 @@ def stepwise(model: Any, shift: int) -> Callable[..., tuple[torch.Tensor, ...]]:
     return decode
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str)
 def test_smollm(dtype: torch.dtype, smollm_dir: Path) -> None:
     transformers = pytest.importorskip("transformers")
     model = transformers.AutoModelForCausalLM.from_pretrained(smollm_dir, dtype=dtype, num_hidden_layers=LAYERS).eval()

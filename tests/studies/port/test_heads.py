@@ -60,6 +60,7 @@ def test_positions_that_begin_elsewhere_change_nothing_and_a_turn_the_other_way_
     assert not [says for _, says in sure(checked(rotary(turn=-1.0))) if "rotates" in says]
 
 
+@pytest.mark.slow
 def test_a_fused_attention_is_judged_by_its_result() -> None:
     """PyTorch's own attention reads four weights in one call: what it reads is no operand of the output's projection."""
     assert checked(stacked()).verdict is Verdict.ROUNDING

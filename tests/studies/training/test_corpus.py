@@ -7,7 +7,14 @@ from tests.scores import training
 
 
 @pytest.mark.parametrize(
-    "name", ["data_behind", "second_network_rate", "clip_missing", "schedule_and_random_lost", "right_resume"]
+    "name",
+    [
+        "data_behind",
+        pytest.param("second_network_rate", marks=pytest.mark.slow),
+        "clip_missing",
+        pytest.param("schedule_and_random_lost", marks=pytest.mark.slow),
+        "right_resume",
+    ],
 )
 def test_a_pair_has_its_answer(name: str) -> None:
     row = training.judged(name)

@@ -151,6 +151,7 @@ def test_a_gradient_scaler(script: Path) -> None:
     assert (found.parting.step, found.parting.what) == (0, "gradients")
 
 
+@pytest.mark.slow
 def test_a_module_of_lightning(script: Path) -> None:
     """Its optimizers are given a closure in which forward and backward run."""
     pytest.importorskip("pytorch_lightning")
