@@ -76,8 +76,10 @@ class FormulaDiffers(CauseRule):
             return moved
         if view.origin.kind not in _KINDS or not _computes_otherwise(view):
             return None
-        text, key = _arguments(view) if view.single is not None else _ops(view.seen.calls)
-        return self._finding(view, text, key, view.give_argument() or view.replace_op()) if text else None
+        text, key = _arguments(view) if view.single is not None else _of_joint(view)
+        return (
+            self._finding(view, text, key, view.give_argument() or _given(view) or view.replace_op()) if text else None
+        )
 
     def explain_joint(self, view: View) -> Finding | None:
         """Ops that give values of other shapes, so that they are compared where the shapes are equal again."""
@@ -233,9 +235,29 @@ def _arguments(view: View) -> tuple[str, Any]:
     return (f"of {ours.site.op}, {'; '.join(found)}" if found else ""), (ours.target, *found)
 
 
+def _same_ops(view: View) -> list[tuple[Call, Call]]:
+    """Both sides' calls in their order, where these are the same ops: modules on one side, functions on the other."""
+    ours, theirs = view.seen.calls
+    alike = [call.target for call in ours] == [call.target for call in theirs]
+    return list(zip(ours, theirs, strict=True)) if alike else []
+
+
+def _given(view: View) -> tuple[Intervention, ...]:
+    """The reference's argument, where the same ops differ in one plain argument of one of them."""
+    changed = [(other, *one) for ours, other in _same_ops(view) for one in given_otherwise(ours, other)]
+    if len(changed) != 1 or not view.same_numbers_left:
+        return ()
+    call, which, ours, theirs = changed[0]
+    given = as_value(ours)
+    if given is None or theirs is None or isinstance(ours, dict):
+        return ()
+    return (Intervention("set-argument", str(call.site), (which, *given)),)
+
+
 def _of_joint(view: View) -> tuple[str, Any]:
     """Arguments in which paired ops of several differ, else the ops."""
     partner = {pair.reference: pair.candidate for pair in view.case.alignment.pairs}
+    partner |= {one.index: other.index for one, other in _same_ops(view)}
     found = []
     for call in view.seen.calls[0]:
         other = view.case.candidate.calls[partner[call.index]] if call.index in partner else None
