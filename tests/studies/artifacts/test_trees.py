@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -376,3 +377,13 @@ def test_an_archive_member_longer_than_it_says_is_refused(trees: Trees) -> None:
     write_each(trees, write)
     found = compare_artifacts(*trees)
     assert "declares" in found.not_compared[0].reason
+
+
+def test_what_a_file_needs_to_be_looked_into_stands_in_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.parquet").write_bytes(b"PAR1" + name.encode() * 40 + b"PAR1")
+    found = compare_artifacts(tmp_path / "a.parquet", tmp_path / "b.parquet")
+    assert "pip install 'whydiff[tables]'" in dict(found.answer())["also"]

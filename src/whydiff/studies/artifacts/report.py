@@ -51,13 +51,15 @@ class ArtifactComparison(Study):
         return self.status
 
     def answer(self) -> Lines:
-        """The answer in short: status, the most material file, changed codes."""
+        """The answer in short: status, the most material file, changed codes, how that file was read if not as its kind."""
         lines = [headline(self.status, self.reason)]
         if self.files:
             first = self.files[0]
             worst = first.items[0]
             lines.append(("where", f"{first.path}: {worst.name}: {worst.reason}"))
         lines += [("why", _told(one)) for one in self.explanations]
+        if self.files and self.files[0].note:
+            lines.append(("also", self.files[0].note))
         return tuple((label, plain(text)) for label, text in lines)
 
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:
