@@ -131,18 +131,9 @@ def whole_of(trace: Trace, event: Event) -> TensorSpec | None:
     else:
         specs = [leaf.spec for leaf in trace.leaves if leaf.storage == event.storage]
     whole = max(specs, key=lambda spec: spec.numel, default=None)
-    if whole is None or whole.dtype != event.spec.dtype or not _contiguous(whole):
+    if whole is None or whole.dtype != event.spec.dtype or not whole.is_dense:
         return None
     return whole
-
-
-def _contiguous(spec: TensorSpec) -> bool:
-    step = 1
-    for size, stride in zip(reversed(spec.shape), reversed(spec.strides or ()), strict=False):
-        if size > 1 and stride != step:
-            return False
-        step *= size
-    return True
 
 
 # --------------------------------------------------------------------------- the reference's ops in their place

@@ -29,6 +29,7 @@ from whydiff.records.finding import (
 from whydiff.records.hole import LOSING, Hole, HoleKind
 from whydiff.records.payload import Payload
 from whydiff.records.shown import OpRow, OpState, Picture
+from whydiff.records.spec import TensorSpec
 from whydiff.records.trace import (
     SCHEMA_VERSION,
     Call,
@@ -44,7 +45,6 @@ from whydiff.records.trace import (
     RecordedTrace,
     Site,
     Slot,
-    TensorSpec,
     Trace,
 )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from whydiff.records.trace import Call, Event, Fingerprint, Kind, Phase, Site, TensorSpec
+from whydiff.records.spec import TensorSpec
+from whydiff.records.trace import Call, Event, Fingerprint, Kind, Phase, Site
 
 Look = tuple[TensorSpec, Fingerprint | None, int, int, str, str]
 """The fields of an `Event` but for its site: spec, fingerprint, storage, producer, skipped, payload."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from whydiff.records.environment import Environment, ObserverCheck
 from whydiff.records.hole import Hole
 from whydiff.records.payload import Payload
+from whydiff.records.spec import TensorSpec
 
 Phase = Literal["forward", "backward", "update"]
 Kind = Literal["compute", "view", "module", "return"]
@@ -88,36 +89,6 @@ class Slot:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.number}" if self.number else self.name
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """Shape, dtype, device and layout of a tensor.
-
-    Attributes:
-        shape: sizes, outermost first.
-        dtype: framework-neutral name: ``"float32"``, ``"bfloat16"``, ``"float8_e4m3fn"``, ``"int64"`` …
-        device: ``"cpu"``, ``"cuda:0"`` …
-        strides: in elements (not bytes); empty for a contiguous tensor of unknown layout.
-        offset: first element within its storage, in elements.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    device: str = "cpu"
-    strides: tuple[int, ...] = ()
-    offset: int = 0
-
-    @property
-    def numel(self) -> int:
-        """Number of elements."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
-
-    def __str__(self) -> str:
-        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from whydiff.pair.align import align
 from whydiff.pair.axes import axes_of
 from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.pair.slices import Axis, counterparts
-from whydiff.records import Alignment, Call, Count, Event, Payload, Slot, Trace, Verdict
+from whydiff.records import Alignment, Call, Count, Payload, Slot, Trace, Verdict
 from whydiff.studies.sweep.findings import Cell, Found, Judged, Size
 from whydiff.studies.sweep.program import Program, arguments
 
@@ -279,21 +279,12 @@ def _layouts(calls: Sequence[Call]) -> tuple[str, ...]:
     texts = []
     for ours, theirs in zip(calls[0].reads, calls[1].reads, strict=False):
         described = [
-            f"strides {list(e.spec.strides)}, {'' if _contiguous(e) else 'not '}contiguous, offset {e.spec.offset}"
+            f"strides {list(e.spec.strides)}, {'' if e.spec.is_dense else 'not '}contiguous, offset {e.spec.offset}"
             for e in (ours, theirs)
         ]
         if described[0] != described[1]:
             texts.append(f"{ours.site.slot}: {described[0]} → {described[1]}")
     return tuple(texts)
-
-
-def _contiguous(event: Event) -> bool:
-    expected = 1
-    for size, stride in zip(reversed(event.spec.shape), reversed(event.spec.strides), strict=False):
-        if size > 1 and stride != expected:
-            return False
-        expected *= size
-    return True
 
 
 def _measured(reference: Payload, candidate: Payload) -> dict[str, float]:

@@ -270,7 +270,7 @@ def _shown(storage: Storage, place: Place) -> tuple[Any, ...]:
     for leaf in storage.leaves:
         kind = dtype_of(leaf.spec.dtype)
         dtype, offset = kind, leaf.spec.offset * kind.itemsize
-        if (offset, offset + leaf.spec.numel * kind.itemsize) == place and leaf.is_dense:
+        if (offset, offset + leaf.spec.numel * kind.itemsize) == place and leaf.spec.is_dense:
             return torch.Size(leaf.spec.shape), kind, torch.device("cpu"), leaf.spec.strides, leaf.spec.offset
     return _in_a_row(place, dtype)
 

@@ -102,16 +102,6 @@ class LiveLeaf:
         )
 
     @property
-    def is_dense(self) -> bool:
-        """Whether its elements lie in row-major order, one beside the other."""
-        steps = 1
-        for size, stride in zip(reversed(self.spec.shape), reversed(self.spec.strides), strict=True):
-            if size > 1 and stride != steps:
-                return False
-            steps *= size
-        return True
-
-    @property
     def fingerprint(self) -> Fingerprint | None:
         """Of the beginning's content, once what waits in line was read; None if it was not looked at."""
         lanes, nbytes = self.read or (None, 0)
