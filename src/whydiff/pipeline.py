@@ -21,7 +21,7 @@ from whydiff.explain.causes import CauseRule, detectors, who
 from whydiff.explain.local_test import examine
 from whydiff.explain.scaling import Modes, Scaling, measure_scaling
 from whydiff.judge.anchor import anchored, inside
-from whydiff.judge.each_origin import judge_origins, needs_local_test
+from whydiff.judge.each_origin import heeded, judge_origins, needs_local_test
 from whydiff.judge.impact import impact, justified
 from whydiff.judge.left_out import left_out, not_tested, notes_on, seeded_alike
 from whydiff.judge.listing import listing, taken
@@ -262,7 +262,7 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
     if not returned.agree and untold and not observed.varying:
         plainly = observed.agree and not observed.changed
         told = attempted("the reruns in float64", lambda: unobserved(case, returned, plainly), None)
-        observed = replace(observed, rerun=told)
+        observed = replace(observed, rerun=heeded(told, origins))
     if not observed.agree and not observed.varying:
         observed = replace(observed, outside=outside(case, returned, observed.verdict))
     verdict, reason = anchored(returned, observed)

@@ -112,7 +112,11 @@ class Rerun:
             return text
         ours, theirs = self.errors
         text += f"; the reference lies {ours:.1e} of its size from float64, the candidate {theirs:.1e}"
-        return f"{text}, farther than a precision explains: another program ran there" if self.strays else text
+        return (
+            f"{text}, farther than a precision explains by itself: digits cancel, or another program ran there"
+            if self.strays
+            else text
+        )
 
 
 def changed_by_looking(case: Case) -> tuple[Side, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from whydiff.errors import PayloadError
@@ -11,6 +11,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import is_general
 from whydiff.explain.local_test import LocalResult, far_apart
 from whydiff.explain.read_alike import read_alike
+from whydiff.explain.reruns import Rerun
 from whydiff.explain.scale import Scale, agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.claims import Claims
@@ -107,6 +108,16 @@ def _tested(
             verdict, excused = _of_ties(case, origin, verdict), True
         verdict, evidence = _with_local(origin, verdict, evidence, local[index], excused)
     return verdict, evidence
+
+
+def heeded(told: Rerun | None, origins: Iterable[Origin]) -> Rerun | None:
+    """What runs in float64 say, if they are runs of the same programs.
+
+    An op that gave what its recorded inputs do not give read memory that something else had changed: copies of the
+    model in float64 do not share it, so that no difference there is no rounding here. One that stays there is one.
+    """
+    unmade = any(NOT_MADE_OF in one.data for origin in origins for one in origin.evidence)
+    return None if unmade and told is not None and told.verdict is not Verdict.SEMANTIC else told
 
 
 def _proven_here(cause: Cause) -> bool:

@@ -45,7 +45,9 @@ def with_ends(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple
     _left(ours, theirs, alignment)
     _made(ours, theirs, alignment)
     if _agree(ours, theirs, alignment):
-        if ours.ends and ours.ends.keys() == theirs.ends.keys():  # one side only looked more often
+        left = zip(sides, (alignment.unpaired_reference, alignment.unpaired_candidate), strict=True)
+        both_looked = all(any(side.trace.calls[index].gives for index in indices) for side, indices in left)
+        if ours.ends and ours.ends.keys() == theirs.ends.keys() and not both_looked:  # one side only looked more often
             given = _without(given[0], alignment.unpaired_reference), _without(given[1], alignment.unpaired_candidate)
         _asked(ours, theirs, alignment)
     both = bool(ours.ends or theirs.ends)

@@ -107,7 +107,8 @@ class RngDiffers(CauseRule):
             pairs = list(zip(ours, theirs, strict=False))
             if by_key:
                 return None
-            return drawn_in_another_order(view.case, self.code, pairs) or drawn_otherwise(view.case, self.code, pairs)
+            ordered = drawn_in_another_order(view.case, self.code, pairs) if len(ours) == len(theirs) else None
+            return ordered or drawn_otherwise(view.case, self.code, pairs)
         side = "candidate" if theirs else "reference"
         names = [str(call.site) for call in ours + theirs]
         text = f"only the {side} draws random numbers here: {listed(names)}; no module's mode differs"

@@ -19,10 +19,12 @@ from whydiff.explain.local_test.operation import Array, Operation
 from whydiff.explain.local_test.replays import Region, operation, positions
 from whydiff.explain.local_test.ties import chooses, ties_broken_otherwise
 from whydiff.explain.local_test.unmade import unmade
+from whydiff.explain.sides import SIDES
 from whydiff.locate.origins import walk_origins
 from whydiff.locate.resynchronised import Watcher
 from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.records import Call, Event, Lift, Origin, Payload
+from whydiff.records.hole import OUTSIDE
 
 _FAILURES = (WhydiffError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError)
 _REGION_CALLS = 256
@@ -258,7 +260,14 @@ class _Tester(Watcher):
             return undecided(f"its inputs are not there or have more than {_ELEMENTS} elements")
         slot, look = next(((i, look) for i, look in enumerate(looks) if look.agrees is False), (-1, None))
         if look is None:
-            return undecided("its outputs agree on the values that the replay gives it")
+            replayed = undecided("its outputs agree on the values that the replay gives it")
+            if which[1].kind != "implementation" or None in self.case.runs:
+                return replayed
+            sides = zip(SIDES, (self.step.reference, self.step.candidate), (call_r, call_c), strict=True)
+            other = next((name for name, executor, call in sides if executor.faithful(call) is False), "")
+            return unmade(self.case, call_r, call_c, replace(replayed, unexplained=other))
+        if all(call.site.op == OUTSIDE for call in (call_r, call_c)):
+            return undecided("no op made it: it was written outside of the framework")
         slots = _slot(call_r, look.reference), _slot(call_c, look.candidate)
         op_r = operation(call_r, reads[0], slots[0], self.lifted[0])
         op_c = operation(call_c, reads[1], slots[1], self.lifted[1])

@@ -361,7 +361,40 @@ def test_what_a_precision_cannot_explain_is_no_matter_of_precision() -> None:
             return first + x * self.weight
 
     found = whydiff.compare(Reused(1.0), Reused(2.0), torch.linspace(-1, 1, 64))
-    assert found.verdict not in (whydiff.Verdict.IDENTICAL, whydiff.Verdict.ROUNDING, whydiff.Verdict.PRECISION)
+    assert found.verdict is whydiff.Verdict.INCONCLUSIVE
+    assert "outside torch" in found.reason
+
+
+def test_a_weight_that_is_written_and_put_back_within_a_function_is_no_matter_of_precision() -> None:
+    weight = torch.nn.Parameter(torch.linspace(-1, 1, 30).view(6, 5), requires_grad=False)
+    view = weight.numpy()
+
+    def program(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            first, kept = x @ weight, view[3].copy()
+            view[3] *= factor
+            found = torch.relu(first) @ weight.T
+            view[3] = kept
+            return found
+
+        return run
+
+    found = whydiff.compare(program(1.0), program(1.5), torch.linspace(-1, 1, 24).view(4, 6))
+    assert found.verdict in (whydiff.Verdict.SEMANTIC, whydiff.Verdict.INCONCLUSIVE)
+
+
+def test_one_element_of_many_that_is_written_is_not_called_rounding() -> None:
+    def program(value: float) -> Callable[[torch.Tensor], Any]:
+        def run(x: torch.Tensor) -> Any:
+            buffer = torch.ones(20_000)
+            first = x + buffer
+            buffer.numpy()[7] = value
+            return first, x * buffer
+
+        return run
+
+    found = whydiff.compare(program(2.0), program(3.0), torch.linspace(-1, 1, 20_000))
+    assert found.verdict is whydiff.Verdict.SEMANTIC
 
 
 def test_a_live_run_reads_nothing_again_at_its_end_that_was_not_on_loan(monkeypatch: pytest.MonkeyPatch) -> None:
