@@ -112,19 +112,20 @@ def roundings_of(op: Operation, kind: Kind) -> tuple[float, float, int]:
     return single, single, LOCAL_STEPS[kind] * op.calls
 
 
-def oracle_of(op: Operation, index: Array | None = None) -> Oracle:
+def oracle_of(op: Operation, index: Array | None = None, also: Array | None = None) -> Oracle:
     """R, S and the rest for an operation.
 
     Args:
         op: what both sides were asked to compute.
         index: judged outputs; by default `sample_of` its shape.
+        also: outputs that such a sample is to have.
 
     Raises:
         whydiff.errors.ReplayError: the op cannot be executed in float64.
     """
     kind = kind_of(op)
     if index is None:
-        index = sample_of(op.shape, rows=kind == "attention")
+        index = sample_of(op.shape, rows=kind == "attention", also=also)
     if kind == "product":
         exact, size, scale = _product(op, index)
     else:

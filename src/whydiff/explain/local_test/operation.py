@@ -78,13 +78,14 @@ class Operation:
         return self.reading([change(v) if i in chosen else v for i, v in enumerate(self.reads)])
 
 
-def sample_of(shape: Sequence[int], rows: bool = False, limit: int = SAMPLE) -> Array:
+def sample_of(shape: Sequence[int], rows: bool = False, limit: int = SAMPLE, also: Array | None = None) -> Array:
     """Flat indices of the outputs that are judged: all of them up to ``limit``, else a seeded sample.
 
     Args:
         shape: of the output.
         rows: take whole rows of the last axis (their outputs share work).
-        limit: at most this many (with ``rows``: rounded up to whole rows).
+        limit: at most this many (with ``rows``: rounded up to whole rows), and those of ``also``.
+        also: flat indices that a sample is to have (with ``rows``: with their rows).
 
     Returns:
         Sorted int64 indices, without repetition.
@@ -93,8 +94,10 @@ def sample_of(shape: Sequence[int], rows: bool = False, limit: int = SAMPLE) -> 
     if count <= limit:
         return np.arange(count)
     generator = np.random.default_rng(20250)
+    wanted = np.asarray(() if also is None else also, dtype=np.int64)
     if not rows:
-        return np.sort(generator.choice(count, limit, replace=False))
+        return np.union1d(generator.choice(count, limit, replace=False), wanted)
     width = shape[-1]
-    chosen = np.sort(generator.choice(count // width, min(count // width, -(-limit // width)), replace=False))
+    chosen = generator.choice(count // width, min(count // width, -(-limit // width)), replace=False)
+    chosen = np.union1d(chosen, wanted // width)
     return np.asarray((chosen[:, None] * width + np.arange(width)).reshape(-1))
