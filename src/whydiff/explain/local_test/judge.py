@@ -10,23 +10,19 @@ import numpy as np
 
 from whydiff.explain.local_test.families import Oracle, evaluate, kind_of, oracle_of, roundings_of
 from whydiff.explain.local_test.hypotheses import Explanation, explain
-from whydiff.explain.local_test.measures import Measured, match_z, measure_side
+from whydiff.explain.local_test.measures import Measured, farthest, match_z, measure_side, values_at
 from whydiff.explain.local_test.operation import Array, Operation
 from whydiff.numbers.cancellation import Cancelled, cancelled
-from whydiff.numbers.metrics import as_reals, values
+from whydiff.numbers.metrics import as_reals
 from whydiff.numbers.tolerance import (
     CORRECT_ROUNDING_Z,
     PRECISION_CLASS_RATIO,
     ROUNDING_LEVEL,
     SAME_FUNCTION,
-    SAMPLE,
     UNIT_ROUNDOFF,
     WIDEST_CLASS,
 )
 from whydiff.records import Evidence, Payload, Verdict
-
-_FARTHEST = 8
-"""Outputs that every sample has, because nothing differs more than they do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +79,9 @@ def judge_outputs(
     for payload in (reference_output, candidate_output):
         if payload.dtype not in UNIT_ROUNDOFF:
             return undecided(f"an output of dtype {payload.dtype} is not rounded: equal or not is all one can say")
-    oracle = oracle_of(reference, also=_farthest(reference_output, candidate_output))
+    oracle = oracle_of(reference, also=farthest(reference_output, candidate_output))
     total = int(reference_output.bits.size)
-    ours, theirs = (_at(payload, oracle.index) for payload in (reference_output, candidate_output))
+    ours, theirs = (values_at(payload, oracle.index) for payload in (reference_output, candidate_output))
     sampled = (oracle.index.size, total)
     if candidate is not None and (gap := _gap(reference, oracle, candidate)) is not None:
         return _other_function(reference, candidate, oracle, *gap, sampled, names)
@@ -109,21 +105,6 @@ def judge_outputs(
         sampled,
         names,
     )
-
-
-def _farthest(reference: Payload, candidate: Payload) -> Array:
-    """Flat indices of the outputs that differ most: a sample could miss the few that another value was written to."""
-    if reference.bits.size <= SAMPLE:
-        return np.arange(0)
-    everything = slice(None)
-    with np.errstate(invalid="ignore", over="ignore"):
-        apart = np.abs(_at(reference, everything) - _at(candidate, everything))
-    apart[np.isnan(apart)] = 0.0
-    return np.argpartition(apart, -_FARTHEST)[-_FARTHEST:]
-
-
-def _at(payload: Payload, index: Array | slice) -> Array:
-    return np.asarray(values(payload.bits.reshape(-1)[index], payload.dtype), dtype=np.float64)
 
 
 def _as_carried_out(oracle: Oracle, op: Operation | None) -> Oracle:

@@ -10,7 +10,28 @@ import numpy as np
 from whydiff.explain.local_test.families import ROUNDED, Oracle, smallest_step
 from whydiff.explain.local_test.operation import Array
 from whydiff.numbers.formats import round_to
-from whydiff.numbers.tolerance import ROUNDING_LEVEL, UNIT_ROUNDOFF, local_bound_lambda
+from whydiff.numbers.metrics import values
+from whydiff.numbers.tolerance import ROUNDING_LEVEL, SAMPLE, UNIT_ROUNDOFF, local_bound_lambda
+from whydiff.records import Payload
+
+_FARTHEST = 8
+"""Outputs that every sample has, because nothing differs more than they do."""
+
+
+def values_at(payload: Payload, index: Array | slice) -> Array:
+    """The values at flat indices, in float64."""
+    return np.asarray(values(payload.bits.reshape(-1)[index], payload.dtype), dtype=np.float64)
+
+
+def farthest(reference: Payload, candidate: Payload) -> Array:
+    """Flat indices of the outputs that differ most: a sample could miss the few that another value was written to."""
+    if reference.bits.size <= SAMPLE:
+        return np.arange(0)
+    everything = slice(None)
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.abs(values_at(reference, everything) - values_at(candidate, everything))
+    apart[np.isnan(apart)] = 0.0
+    return np.argpartition(apart, -_FARTHEST)[-_FARTHEST:]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
