@@ -130,7 +130,7 @@ def test_rounding_that_is_left_counts_as_nothing() -> None:
 
 def test_a_remedy_counts_as_carried_out_only_if_it_is_the_change_that_was_proven() -> None:
     for same_change in (True, False):
-        one = cause(remedy=Remedy("load it", is_take_away=same_change))
+        one = cause(remedy=Remedy("load it", undoes="either" if same_change else ""))
         found = concluded(one, way("take_away"), way("put_in")).remedy
         assert found is not None and found.carried_out is same_change
         found = concluded(one, way("take_away"), untried()).remedy
@@ -138,7 +138,7 @@ def test_a_remedy_counts_as_carried_out_only_if_it_is_the_change_that_was_proven
 
 
 def test_a_remedy_that_leaves_a_part_of_the_difference_is_not_said_to_have_cured_it() -> None:
-    one = cause(remedy=Remedy("load it", is_take_away=True))
+    one = cause(remedy=Remedy("load it", undoes="either"))
     part = {"alone": 0.5, "mine": frozenset({"mm#0"}), "left": frozenset({"add#0"})}
     joint = {"alone": 0.5, "every": 0.0, "others": 0.25}
     for facts in (part, joint):

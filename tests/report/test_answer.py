@@ -146,18 +146,18 @@ def test_a_proven_cause_is_said_with_both_experiments() -> None:
     ("remedy", "left", "said"),
     [
         (
-            Remedy("Change it.", is_take_away=True, carried_out=True),
+            Remedy("Change it.", undoes="either", carried_out=True),
             "nothing",
             "Change it (tried: all 182,016 numbers agree)",
         ),
         (
-            Remedy("Change it.", is_take_away=True),
+            Remedy("Change it.", undoes="either"),
             "elsewhere",
             "Change it (tried: its places agree; what is left starts elsewhere)",
         ),
-        (Remedy("Change it.", is_take_away=True), "nowhere", "Change it (tried: no place differs any more)"),
+        (Remedy("Change it.", undoes="either"), "nowhere", "Change it (tried: no place differs any more)"),
         (
-            Remedy("Change it.", is_take_away=True, carried_out=True),
+            Remedy("Change it.", undoes="either", carried_out=True),
             "rounding",
             "Change it (tried: only rounding is left)",
         ),
@@ -181,7 +181,7 @@ def test_a_fix_says_whether_it_was_carried_out_and_what_was_left(
 
 
 def test_a_fix_of_which_only_the_other_direction_was_tried_is_untried() -> None:
-    one = _cause("located", remedy=Remedy("Change it.", is_take_away=True))
+    one = _cause("located", remedy=Remedy("Change it.", undoes="either"))
     one = replace(one, experiments=tuple(replace(e, direction="put_in") for e in one.experiments))
     found = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(one,)))
     assert found.fix == "Change it (untried)"

@@ -151,7 +151,9 @@ def test_refuted_and_inert_causes_are_marked() -> None:
 def test_a_remedy_says_whether_it_was_carried_out() -> None:
     (cause, *_) = PRECISION.causes
     for same_change, said in ((True, "tried: "), (False, "untried)")):
-        told = replace(cause, remedy=Remedy("Keep it wide.", is_take_away=same_change, carried_out=same_change))
+        told = replace(
+            cause, remedy=Remedy("Keep it wide.", undoes="either" if same_change else "", carried_out=same_change)
+        )
         section = next(s for s in build(replace(PRECISION, causes=(told,))).sections if s.title.startswith("Causes"))
         assert f"remedy ({said}" in texts(section.blocks)
 

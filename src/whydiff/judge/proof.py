@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from whydiff.explain.experiments import Outcome
 from whydiff.explain.interventions import TRANSPLANTS
 from whydiff.numbers.tolerance import PRECISION_CLASS_RATIO
-from whydiff.records import Cause, Direction, Experiment, Intervention, Left, Status
+from whydiff.records import Cause, Direction, Experiment, Intervention, Left, Remedy, Status
 
 AGREE = {"take_away": "the reference's outputs", "put_in": "the candidate's outputs"}
 
@@ -207,8 +207,13 @@ def _transplant(cause: Cause, away: Way, put: Way) -> Cause | None:
         return replace(cause, reason=why)
     if any(item.name in TRANSPLANTS for item in away.interventions):
         why = "putting the reference's own part there removes the difference: that shows where it starts, not why"
-        return replace(cause, status="located", reason=why)
+        return replace(cause, status="located", reason=why, remedy=_another(cause.remedy))
     return None
+
+
+def _another(remedy: Remedy | None) -> Remedy | None:
+    """A remedy of which no experiment tells: what was carried over is no change that a user can make."""
+    return None if remedy is None else replace(remedy, undoes="")
 
 
 def _one_way(cause: Cause, away: Way, put: Way) -> Cause | None:
@@ -224,7 +229,7 @@ def _one_way(cause: Cause, away: Way, put: Way) -> Cause | None:
 
 def _both_ways(cause: Cause, away: Way, put: Way) -> Cause | None:
     remedy = cause.remedy
-    if remedy is not None and remedy.is_take_away and away.whole:
+    if remedy is not None and remedy.undoes and {"take_away": away, "put_in": put}[remedy.direction].whole:
         remedy = replace(remedy, carried_out=True)
     return replace(cause, status="confirmed", reason="", remedy=remedy)
 

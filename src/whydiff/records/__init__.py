@@ -24,6 +24,7 @@ from whydiff.records.finding import (
     Pair,
     Remedy,
     Status,
+    Undoes,
     Verdict,
 )
 from whydiff.records.hole import LOSING, Hole, HoleKind
@@ -94,5 +95,6 @@ __all__ = [
     "Status",
     "TensorSpec",
     "Trace",
+    "Undoes",
     "Verdict",
 ]

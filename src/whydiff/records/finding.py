@@ -13,6 +13,8 @@ Status = Literal["confirmed", "located", "inconclusive", "refuted"]
 """``confirmed``: taken away and put in; ``located``: an experiment shows that the difference starts there, and not why."""
 Direction = Literal["take_away", "put_in"]
 """``take_away``: the candidate without it against the reference; ``put_in``: the reference with it against the candidate."""
+Undoes = Literal["", "either", "reference", "candidate"]
+"""Where a remedy undoes its cause as the experiments do; ``either``: both sides alike; empty: it is another change."""
 Left = Literal["", "nothing", "rounding", "others", "elsewhere", "nowhere"]
 """Of a difference: ``nothing``; only ``rounding``; what ``others`` explain (nothing when they are changed too); what
 starts ``elsewhere``; places that differ are ``nowhere`` left; empty: more than that, or it was not told."""
@@ -264,16 +266,21 @@ class Remedy:
     Attributes:
         text: one sentence.
         code: to paste; empty if there is none.
-        is_take_away: it changes exactly what the cause's take-away changes.
+        undoes: where it changes exactly what the cause's experiments change, see `Undoes`.
         carried_out: exactly that was done, and nothing (but rounding) was then left of the outputs' difference.
         accepts: it changes nothing: the difference is to be lived with.
     """
 
     text: str
     code: str = ""
-    is_take_away: bool = False
+    undoes: Undoes = ""
     carried_out: bool = False
     accepts: bool = False
+
+    @property
+    def direction(self) -> Direction:
+        """The experiment that carries it out: what is undone in the reference is the other direction."""
+        return "put_in" if self.undoes == "reference" else "take_away"
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,9 @@ def tried(cause: Cause, rest: str = _OTHERS) -> str:
     remedy = cause.remedy
     if remedy is None or remedy.accepts:
         return ""
-    ways = [e for e in cause.experiments if e.direction == "take_away"]
+    ways = [e for e in cause.experiments if e.direction == remedy.direction]
     made = next((e for e in ways if e.status == "confirmed"), None)
-    if made is None or not (remedy.carried_out or remedy.is_take_away):
+    if made is None or not (remedy.carried_out or remedy.undoes):
         return " (untried)"
     return f" (tried: {result(made, rest)})"
 

@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from whydiff.explain.causes._page import sections, write
 from whydiff.explain.causes._rule import HEADINGS
 from whydiff.pipeline import compare
 from whydiff.records import Cause, Diagnosis
+from whydiff.report._proof import tried
 from whydiff.studies.matrix import Matrix, MatrixOptions, run_matrix, settings
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -34,6 +36,19 @@ BY_MATRIX = {
 """Causes outside the program: confirmed by running it again in other processes, with one variable changed."""
 LOCATED = ("CP002", "DS003", "EN003", "FO005", "FO009", "ND001", "PR001", "PR007", "ST004", "ST007")
 """Causes whose example is located only: what takes them away carries a part of the reference into the candidate."""
+ANOTHER = {
+    "CP003": "no order of roundings is right where terms cancel: the fix is another formula",
+    "CP004": "the values are given to the compiled code; the fix is to trace it again",
+    "CP007": "autocast is turned off in the compiled code; the fix is to compile it together, or with another backend",
+    "MD002": "the draws are left out; the fix is the setting that leads to them",
+    "OR001": "the reference's order is replayed; the fix is to call the same op",
+    "OV001": "the op is carried in float32; the fix is bfloat16, or other numbers",
+    "OV002": "the op is carried in float32; the fix is to carry what comes before it so",
+    "OV005": "the op is carried in float32; the fix may be another constant",
+    "ST005": "the values are restored; the fix is to tie the tensors",
+    "TR001": "the reference's count is given; the fix names the one that is right",
+}
+"""Causes whose fix is another change than the one that was proven, and why."""
 ON_AN_ACCELERATOR = ("PR005",)
 """The CPU backend ignores what these change, and the experiment finds just that."""
 
@@ -50,6 +65,10 @@ def diagnosis(code: str) -> Diagnosis:
 
 def of(code: str) -> list[Cause]:
     return [cause for cause in diagnosis(code).causes if cause.code == code]
+
+
+def accepted(cause: Cause) -> bool:
+    return cause.remedy is not None and cause.remedy.accepts
 
 
 def test_there_are_causes_and_their_codes_and_names_are_unique() -> None:
@@ -116,6 +135,20 @@ def test_the_example_is_confirmed_by_experiment(code: str) -> None:
     assert [cause.status for cause in of(code)] == ["located" if code in LOCATED else "confirmed"]
     assert of(code)[0].experiments
     assert not of(code)[0].inert
+
+
+@pytest.mark.parametrize("code", each(*BY_MATRIX, *ON_AN_ACCELERATOR, *LOCATED))
+def test_a_fix_that_is_the_proven_undo_says_that_it_was_tried(code: str) -> None:
+    (cause,) = of(code)
+    assert tried(cause).startswith(" (untried)" if code in ANOTHER else (" (tried: ", "")[accepted(cause)])
+
+
+@pytest.mark.parametrize("code", ["IN005", "PR006"])
+def test_a_fix_of_the_reference_is_tried_there(code: str) -> None:
+    (cause,) = compare(*reversed(by_code(code).example())).causes
+    assert cause.remedy is not None and cause.remedy.undoes == "reference" and cause.remedy.carried_out
+    assert tried(cause).startswith(" (tried: ")
+    assert tried(replace(cause, experiments=cause.experiments[:1])) == " (untried)"
 
 
 @pytest.mark.parametrize("code", each())

@@ -68,7 +68,7 @@ def test_one_key_that_gives_other_numbers_is_another_generator() -> None:
     assert found.verdict is Verdict.SEMANTIC
     (cause,) = [cause for cause in found.causes if cause.status in ("confirmed", "located")]
     assert (cause.code, cause.status) == ("MD002", "located")
-    assert cause.remedy is not None and not cause.remedy.is_take_away
+    assert cause.remedy is not None and not cause.remedy.undoes
 
 
 def test_two_runs_by_the_old_generator_are_alike() -> None:

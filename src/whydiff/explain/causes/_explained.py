@@ -37,7 +37,6 @@ from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._state import listed, remember
 from whydiff.explain.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number
-from whydiff.explain.interventions import TRANSPLANTS
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints, far_apart
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
@@ -117,11 +116,6 @@ def grouped(
             says=finding.says or _says(code, finding),
             after=finding.after,
         )
-
-
-def exact(interventions: Sequence[Intervention]) -> bool:
-    """Whether a take-away changes only what its cause names, so that a fix that does the same is tried with it."""
-    return bool(interventions) and not any(one.name in TRANSPLANTS for one in interventions)
 
 
 def _says(code: str, finding: Finding) -> str:

@@ -215,7 +215,7 @@ def setting_back(case: Case, attribute: str, value: Any, targets: list[str]) -> 
         code = f"for path in {literal(paths)}:\n    candidate.get_submodule(path).{attribute} = {value!r}\n"
         if len(paths) == 1:
             code = f"candidate.get_submodule({paths[0]!r}).{attribute} = {value!r}\n"
-    return Remedy(f"Give both sides the same {attribute}; the reference has {value!r}.", code, is_take_away=True)
+    return Remedy(f"Give both sides the same {attribute}; the reference has {value!r}.", code, undoes="either")
 
 
 __all__ = ["Kind", "Switch", "causes_of_switches", "converts", "setting_back", "switches"]

@@ -116,7 +116,7 @@ class FusedExcessPrecision(CauseRule):
             remedy=Remedy(
                 "Accept it if the compiled side is nearer to float64; else compile with every rounding kept.",
                 "import torch._inductor.config\ntorch._inductor.config.emulate_precision_casts = True\n",
-                is_take_away=side == "candidate",
+                undoes=side,
             ),
             interventions=away,
             put_in=put,

@@ -69,7 +69,7 @@ class CompiledDraws(CauseRule):
                 remedy=Remedy(
                     "None is needed if only the distribution counts; else let compiled code draw as the ops do.",
                     "import torch._inductor.config\ntorch._inductor.config.fallback_random = True\n",
-                    is_take_away=side == "candidate",
+                    undoes=side,
                 ),
                 interventions=away,
                 put_in=put,

@@ -107,7 +107,7 @@ class StatisticOfOneShard(RankedRule):
             site=site,
             verdict=Verdict.SEMANTIC,
             evidence=(Evidence("what this call reads is made up by the ranks, and what it gives is not", data),),
-            remedy=Remedy("Compute this statistic over all ranks.", is_take_away=True),
+            remedy=Remedy("Compute this statistic over all ranks.", undoes="either"),
             **proven,
         )
 

@@ -75,7 +75,7 @@ class ReplicasDisagree(RankedRule):
                     {"good": good, "bad": bad[0], "step": step},
                 ),
             ),
-            remedy=Remedy(f"Give rank {ranks} the value of rank {good} before step {step}.", is_take_away=True),
+            remedy=Remedy(f"Give rank {ranks} the value of rank {good} before step {step}.", undoes="either"),
             says=f"{start.leaf} differs on rank {ranks} from step {step} on",
             **proof(
                 experiments,

@@ -87,7 +87,7 @@ class WrongShard(RankedRule):
             site=str(places[0].tie.shared.reference.site),
             verdict=Verdict.SEMANTIC,
             evidence=(Evidence(held, {"order": str(order), "places": len(places)}),),
-            remedy=Remedy("Give every rank its own part.", is_take_away=True),
+            remedy=Remedy("Give every rank its own part.", undoes="either"),
             says=held,
             **proof(
                 experiments,

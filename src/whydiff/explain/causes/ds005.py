@@ -91,7 +91,7 @@ class GradientNotAveraged(RankedRule):
                 "Add the gradients up and do not divide them: the ranks' losses are sums over their rows."
                 if terms_are_sums
                 else f"Divide the summed gradients by the number of ranks ({ranks}) exactly once.",
-                is_take_away=True,
+                undoes="either",
             ),
             says=says,
             **proof(

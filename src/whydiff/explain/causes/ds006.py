@@ -83,7 +83,7 @@ class ReducedNarrower(RankedRule):
             evidence=(
                 Evidence(f"the terms of {len(sums)} values are sent in {dtype}", {"dtype": dtype, "values": len(sums)}),
             ),
-            remedy=Remedy("Reduce in the dtype that the values have, or accept it."),
+            remedy=Remedy("Reduce in the dtype that the values have, or accept it.", undoes="either"),
             says=f"the ranks send terms of sums in {dtype}",
             status="confirmed" if confirmed else "inconclusive",
             reason=""

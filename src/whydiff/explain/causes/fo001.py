@@ -141,7 +141,8 @@ def _remedy(finding: Finding) -> Remedy:
     ours, theirs = finding.facts["reference"], finding.facts["candidate"]
     return Remedy(
         f"Apply the same activation on both sides: the reference applies {ours}, the candidate applies {theirs}. The "
-        "right one is that with which the weights were trained."
+        "right one is that with which the weights were trained.",
+        undoes="either",
     )
 
 

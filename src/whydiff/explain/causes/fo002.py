@@ -244,7 +244,8 @@ def _spoken(value: float) -> str:
 def _remedy(finding: Finding) -> Remedy:
     return Remedy(
         f"Give both sides the same epsilon: the reference has {finding.facts['reference']}, the candidate "
-        f"{finding.facts['candidate']}. The right one is that with which the weights were trained."
+        f"{finding.facts['candidate']}. The right one is that with which the weights were trained.",
+        undoes="either",
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._elsewhere import at_another_place
-from whydiff.explain.causes._explained import Finding, View, causes_of, distance, exact
+from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.explain.causes._narrow_number import narrow_number
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
@@ -143,7 +143,7 @@ def _spoken(factor: float) -> str:
 def _remedy(finding: Finding) -> Remedy:
     return Remedy(
         f"Use the same factor on both sides: the candidate's result is {finding.facts['factor']} times the reference's.",
-        is_take_away=exact(finding.interventions),
+        undoes="either",
     )
 
 

@@ -307,7 +307,8 @@ def moved(found: Rearrangement) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _remedy(finding: Finding) -> Remedy:
     return Remedy(
         "Split and join the axis in the same order on both sides: the candidate's tensor is "
-        f"rearrange(reference's, {finding.facts['pattern']!r})."
+        f"rearrange(reference's, {finding.facts['pattern']!r}).",
+        undoes="either",
     )
 
 

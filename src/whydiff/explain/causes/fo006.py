@@ -157,7 +157,7 @@ class OtherValueRead(CauseRule):
             site=str(found[0].origin.site.at("")),
             verdict=Verdict.SEMANTIC,
             evidence=tuple(one.evidence for one in found),
-            remedy=Remedy(advice_of(case, found)),
+            remedy=Remedy(advice_of(case, found), undoes="either"),
             interventions=tuple(one.give for one in found),
             says=says_of(case, found),
         )
@@ -278,11 +278,13 @@ def _remedy(finding: Finding) -> Remedy:
     if finding.facts["what"] == "part":
         return Remedy(
             "Take the same part of the tensor on both sides: the order of the parts of a fused projection "
-            "is a property of the checkpoint."
+            "is a property of the checkpoint.",
+            undoes="either",
         )
     if finding.facts["what"] == "written":
-        return Remedy("Write into the same places on both sides: a cache is written where the tokens in it end.")
-    return Remedy("Connect the op to the same value on both sides.")
+        text = "Write into the same places on both sides: a cache is written where the tokens in it end."
+        return Remedy(text, undoes="either")
+    return Remedy("Connect the op to the same value on both sides.", undoes="either")
 
 
 REGISTER = OtherValueRead()

@@ -248,17 +248,20 @@ def _remedy(finding: Finding) -> Remedy:
     facts = finding.facts
     if facts["gathers"]:
         return Remedy(
-            "Clear the gradients (optimizer.zero_grad()) before the backward pass on both sides, or gather them on both."
+            "Clear the gradients (optimizer.zero_grad()) before the backward pass on both sides, or gather them on both.",
+            undoes="either",
         )
     if facts["outside"]:
         return Remedy(
             "Write this memory on both sides or on neither: look for numpy(), a library that is given the address, or a "
-            "buffer shared with them, between the ops around this place."
+            "buffer shared with them, between the ops around this place.",
+            undoes="either",
         )
     what = f" (it {facts['does']})" if facts["does"] else ""
     return Remedy(
         f"Carry out the step{what} on both sides or on neither: the {facts['side']} has {facts['ops']} here, the "
-        f"{facts['other']} does not. The right one is what the weights were trained with."
+        f"{facts['other']} does not. The right one is what the weights were trained with.",
+        undoes="either",
     )
 
 

@@ -305,9 +305,10 @@ def _remedy(finding: Finding) -> Remedy:
     if "ops" in finding.facts:
         return Remedy(
             f"Carry out {finding.facts['ops']} at the same place on both sides: both have it, so it is moved, not added. "
-            "The right place is the one that the weights were trained with, or that the paper names."
+            "The right place is the one that the weights were trained with, or that the paper names.",
+            undoes="either",
         )
-    return Remedy(f"Compute the same formula on both sides: {finding.facts['text']}.")
+    return Remedy(f"Compute the same formula on both sides: {finding.facts['text']}.", undoes="either")
 
 
 REGISTER = FormulaDiffers()

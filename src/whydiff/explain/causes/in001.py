@@ -95,7 +95,7 @@ class InputDiffers(CauseRule):
                 remedy=Remedy(
                     "Give both runs the same input: save it once and load it on both sides.",
                     _code(case, candidate.name),
-                    is_take_away=True,
+                    undoes="either",
                 ),
                 reason="" if alike else "an input of another shape or dtype cannot take the other's place",
                 interventions=(Intervention("restore-input", candidate.name, value),) if alike else (),
@@ -201,7 +201,8 @@ def _entering(case: Case, ours: Leaf, theirs: Leaf, at: str) -> Iterator[Evidenc
 
 
 def _remedy(_: Finding) -> Remedy:
-    return Remedy("Make the same numbers on both sides before they enter: a constant, numpy's result, a batch, a draw.")
+    text = "Make the same numbers on both sides before they enter: a constant, numpy's result, a batch, a draw."
+    return Remedy(text, undoes="either")
 
 
 def _difference(case: Case, reference: Leaf, candidate: Leaf) -> Difference:

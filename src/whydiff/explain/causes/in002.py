@@ -187,7 +187,7 @@ def _finding(
     verdict = Verdict.ROUNDING if harmless else Verdict.SEMANTIC
     first, other = (max(0, int(one.max()) - one.shape[-1] + 1) if one.ndim else 0 for one in (ours, theirs))
     of_model = len(offsets) > 1 or Role.TABLE not in roles or _of_model(case, taker)
-    facts = {"first": first, "other": other, "of_model": of_model}
+    facts = {"first": first, "other": other, "of_model": of_model, "shifted": len(offsets) == 1}
     return Finding(PositionsDiffer.code, text, verdict, tuple(evidence), interventions, facts)
 
 
@@ -210,7 +210,14 @@ def _remedy(finding: Finding) -> Remedy:
     if not finding.facts["of_model"]:
         other = finding.facts["other"]
         return Remedy(
-            f"Take the same rows on both sides: they begin with {first} in the reference, {other} in the candidate."
+            f"Take the same rows on both sides: they begin with {first} in the reference, {other} in the candidate.",
+            undoes="either",
+        )
+    if finding.facts["shifted"]:
+        return Remedy(
+            f"Give both sides the same positions: the first token stands at {first} in the reference, at "
+            f"{finding.facts['other']} in the candidate.",
+            undoes="either",
         )
     text = "Give both sides the same positions, counted from the first token that is not padding"
     if not first:

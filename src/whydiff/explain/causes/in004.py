@@ -101,7 +101,11 @@ class StaleCache(CauseRule):
             case,
             self.code,
             self.name,
-            lambda finding: Remedy("Reset the cache before the sequence begins, or give every sequence its own."),
+            lambda finding: Remedy(
+                "Let the op read what this run wrote: reset the cache before the sequence begins, or give every sequence "
+                "its own.",
+                undoes="either",
+            ),
         )
 
     def example(self) -> tuple[Any, Any]:

@@ -93,7 +93,7 @@ class ResultOverwritten(CauseRule):
             lambda finding: Remedy(
                 f"Keep a copy in the {finding.facts['side']} of what is returned or needed later, or do not write in place.",
                 "states.append(state.clone())\n",
-                is_take_away=finding.facts["side"] == "candidate",
+                undoes=finding.facts["side"],
             ),
         )
         yield from causes_of_switches(case, self.code, self.name, "overwrites")

@@ -167,7 +167,7 @@ def _remedy(case: Case, settings: list[tuple[str, bool]]) -> Remedy:
         for path, value in settings:
             module = f"candidate.get_submodule({_module_name(case, path)!r})" if path else "candidate"
             code += f"{module}.{'train' if value else 'eval'}()\n"
-    return Remedy("Put both sides into the same mode right before the run.", code, is_take_away=True)
+    return Remedy("Put both sides into the same mode right before the run.", code, undoes="either")
 
 
 REGISTER = TrainingMode()

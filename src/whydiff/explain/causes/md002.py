@@ -216,7 +216,7 @@ def _remedy(finding: Finding, resumed: bool) -> Remedy:
     keys = ["resumed" if name == "state" and resumed else name for name in what]
     text = " ".join(_REMEDIES[key] for key in keys)
     tried = what[0] not in (*_ONE_SIDE, "generator")  # the setting was not changed, only what came of it
-    return Remedy(text, "".join(_CODE.get(key, "") for key in keys), is_take_away=tried)
+    return Remedy(text, "".join(_CODE.get(key, "") for key in keys), undoes="either" if tried else "")
 
 
 def _remedy_at_once(finding: Finding) -> Remedy:

@@ -127,7 +127,10 @@ class NotCounterparts(CauseRule):
             site=str(ec.site),
             verdict=Verdict.INCOMPARABLE,
             evidence=(evidence,),
-            remedy=Remedy("Compare the same part of the value: return (or cut out) the same elements on both sides."),
+            remedy=Remedy(
+                "Compare the same part of the value: return (or cut out) the same elements on both sides.",
+                undoes="either",
+            ),
             interventions=(Intervention("read-from", str(ec.site), (str(written.site), *looks[0])),),
         )
 
@@ -154,7 +157,8 @@ class NotCounterparts(CauseRule):
             evidence=(evidence,),
             remedy=Remedy(
                 f"Compare the same point of the computation: return (or hook) the value "
-                f"{'after' if later else 'before'} {where} on both sides."
+                f"{'after' if later else 'before'} {where} on both sides.",
+                undoes="either",
             ),
             interventions=(
                 Intervention("read-from", str(ec.site), (str(written.site), *look) if look else str(written.site)),

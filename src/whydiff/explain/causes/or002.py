@@ -141,7 +141,9 @@ def _cause(code: str, name: str, site: str, threads: tuple[Any, Any], equal: tup
             Evidence(f"on the same inputs, with {threads[0]} threads, the op {outcomes[0]}", data),
         ),
         remedy=Remedy(
-            "Accept it, or set the same number of threads on both sides.", f"torch.set_num_threads({threads[0]})"
+            "Accept it, or set the same number of threads on both sides.",
+            f"torch.set_num_threads({threads[0]})",
+            undoes="either",
         ),
         status="confirmed" if all(equal) else "refuted",
         reason="" if all(equal) else "the number of threads does not explain it",

@@ -79,6 +79,7 @@ class LateScaling(RangeRule):
         remedy = Remedy(
             f"Scale before the product (gains {gain:.1f} bits), or let the kernel scale in its accumulator.",
             f"# or {root:.6g} on both operands\nscores = (query * {factor:.6g}) @ key.transpose(-1, -2)",
+            undoes="either",
         )
         rewrite = Intervention("scale-first", str(alarm.site), [data["scaled_at"], factor])
         return sentence, remedy, (rewrite,)

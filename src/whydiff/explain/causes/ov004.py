@@ -63,6 +63,7 @@ class FullyMaskedRow(RangeRule):
         remedy = Remedy(
             "Mask with the lowest finite number instead of minus infinity, or zero these rows afterwards.",
             "scores = scores.masked_fill(mask, torch.finfo(scores.dtype).min)",
+            undoes="either",
         )
         return sentence, remedy, (Intervention("finite-mask", str(alarm.site)),)
 

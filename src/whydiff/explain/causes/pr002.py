@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of, distance, exact
+from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.explain.causes._precision import in_the_other_dtype, narrowing
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
@@ -138,7 +138,7 @@ def _remedy(finding: Finding) -> Remedy:
     return Remedy(
         f"Compute this part in {facts['wide']} in the {facts['side']} too, and round afterwards if a later part wants "
         f"{facts['narrow']}.",
-        is_take_away=facts["side"] == "candidate" and exact(finding.interventions),
+        undoes=facts["side"],
     )
 
 

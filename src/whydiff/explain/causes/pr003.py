@@ -190,7 +190,8 @@ def _remedy(finding: Finding) -> Remedy:
     facts = finding.facts
     return Remedy(
         f"Cast to {facts['dtype']} at the same place on both sides: the {facts['before']} casts before {facts['op']}, "
-        "the other side after it."
+        "the other side after it.",
+        undoes="either",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of, exact
+from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._precision import autocast, in_the_other_dtype, narrowing
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -141,13 +141,13 @@ def _remedy(finding: Finding) -> Remedy:
         return Remedy(
             "Switch autocast off around this part of the candidate.",
             "with torch.autocast(x.device.type, enabled=False):  # x: its input\n    ...\n",
-            is_take_away=exact(finding.interventions),
+            undoes="either",
         )
     begins = "" if theirs else " (a worker thread and a backward pass that recomputes begin without it)"
     return Remedy(
         f"Run this part of the candidate {facts['reference']}, as the reference does{begins}.",
         f"with torch.autocast(x.device.type, dtype=torch.{facts['dtype']}):\n    ...  # x: its input\n",
-        is_take_away=exact(finding.interventions),
+        undoes="either",
     )
 
 

@@ -281,11 +281,13 @@ def _remedy(finding: Finding) -> Remedy:
     if "number" in facts:
         return Remedy(
             f"Give both sides' {facts['op']} the same number: {facts['number']} as it is, or rounded to {facts['through']} "
-            f"as the {facts['side']} has it."
+            f"as the {facts['side']} has it.",
+            undoes="either",
         )
     return Remedy(
         f"Keep the value in {facts['stays']} in the {facts['side']} until it is used: it is cast to {facts['through']} on "
-        "the way."
+        "the way.",
+        undoes=facts["side"],
     )
 
 

@@ -72,7 +72,7 @@ class ParameterDiffers(CauseRule):
                 else "Load the same checkpoint on both sides"
             )
             remedy = Remedy(
-                f"{first}, or copy the reference's tensors over.", copy_over(reachable(case, bundle)), is_take_away=True
+                f"{first}, or copy the reference's tensors over.", copy_over(reachable(case, bundle)), undoes="either"
             )
             yield from causes(case, bundle, self.code, self.name, remedy, "parameters", count(case, "parameter"))
 

@@ -74,7 +74,7 @@ class OptimizerStateDiffers(CauseRule):
                 "Save the optimizer's state in the checkpoint and load it before the next step.",
                 'checkpoint["optimizer"] = optimizer.state_dict()\n'
                 'optimizer.load_state_dict(checkpoint["optimizer"])\n',
-                is_take_away=True,
+                undoes="either",
             ),
             interventions=state_restored(found),
         )

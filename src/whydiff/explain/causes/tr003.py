@@ -130,7 +130,7 @@ def _remedy(case: Case, name: str, members: list[tuple[str, list[tuple[Step, Any
         value = taken[0][0]
         code = "".join(f"optimizer.param_groups[{group}][{name!r}] = {value!r}\n" for group in groups)
         text = f"Give both optimizers the same {name}; the reference has {value!r}."
-        return Remedy(text, code, is_take_away=None not in case.runs)
+        return Remedy(text, code, undoes="" if None in case.runs else "either")
     values = dict.fromkeys((ours, theirs) for _, ours, theirs in found)
     if case.alignment.ahead or not _together(case, found):
         return Remedy(

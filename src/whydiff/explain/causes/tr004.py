@@ -106,7 +106,7 @@ def _cause(case: Case, found: Missing) -> Cause:
             f"Carry out {step} on both sides, or on neither; look for what "
             + f"skips it in the {lacks}"
             + (f", or repeats it in the {has}" if found.side else ""),
-            is_take_away=not found.given,
+            undoes="" if found.given else "either",
         ),
         interventions=found.interventions,
         says=_says(found, noun, lacks),

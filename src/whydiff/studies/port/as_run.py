@@ -138,7 +138,7 @@ def _narrow(bench: Bench) -> Iterator[Cause]:
             ),
         ),
         remedy=Remedy(
-            f"Keep the candidate in float32, or accept what {name} makes.", is_take_away=True, carried_out=True
+            f"Keep the candidate in float32, or accept what {name} makes.", undoes="candidate", carried_out=True
         ),
         status="located",
         reason="the reference was not run in the narrower dtype",

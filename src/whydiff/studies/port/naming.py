@@ -166,7 +166,7 @@ def _cause(bench: Bench, some: Sequence[tuple[int, Named]], together: bool | Non
         verdict=Verdict.SEMANTIC,
         evidence=(first.evidence,),
         remedy=Remedy(
-            hypothesis.fix, is_take_away=bool(sides[1]), carried_out=bool(sides[1]) and status == "confirmed"
+            hypothesis.fix, undoes="either" if sides[1] else "", carried_out=bool(sides[1]) and status == "confirmed"
         ),
         status=status,
         reason=reason,
