@@ -34,6 +34,8 @@ def pieces(x): return x[:, :31] @ old.weight.T[:31] + x[:, 31:] @ old.weight.T[3
 def defect(x): return old(x) * 1.01
 class Batch(torch.nn.Module):  # every row depends on how many there are
     def forward(self, x): return x / x.shape[0]
+class Order(torch.nn.Module):  # rounds otherwise in a batch
+    def forward(self, x): return x.sum(-1) if len(x) == 1 else x.flip(-1).cumsum(-1)[:, -1]
 count = 0
 def drifts(x):
     global count
@@ -53,12 +55,18 @@ def test_allowed_defect(): whydiff.assert_same(old, defect, x)
 def test_nothing_allowed(): whydiff.assert_same(old, pieces, x)
 @pytest.mark.whydiff_allow("identical")
 def test_the_assertion_says_more_than_the_marker(): whydiff.assert_same(old, pieces, x, allow="rounding")
-@pytest.mark.whydiff_allow("exact")
-def test_no_such_verdict(): whydiff.assert_same(old, refactored, x)
 @pytest.mark.whydiff_batch_invariant(sizes=(1, 3))
 def test_rows(): return Batch(), x
 @pytest.mark.whydiff_batch_invariant(sizes=(1, 3))
 def test_rows_that_are_alone(): return torch.sin, x
+@pytest.mark.whydiff_allow("rounding")
+@pytest.mark.whydiff_batch_invariant((1, 3))
+def test_rows_rounded(): return Order(), x
+@pytest.mark.whydiff_allow(verdict="rounding")
+@pytest.mark.whydiff_batch_invariant
+def test_rows_beyond_rounding(): return Batch(), x
+@pytest.mark.whydiff_batch_invariant
+def test_rows_by_default(): return Order(), x
 @pytest.mark.whydiff_deterministic
 def test_drift(): return drifts, x
 @pytest.mark.whydiff_deterministic
@@ -73,8 +81,17 @@ def test_without_whydiff(): pass
 DEFECT = """
 def test_defect(): whydiff.assert_same(old, defect, x)
 """
-PASSED = 8
-FAILED = ("defect", "nothing_allowed", "no_such_verdict", "rows", "drift", "returns_nothing")
+PASSED = 9
+FAILED = ("defect", "nothing_allowed", "rows", "rows_beyond_rounding", "rows_by_default", "drift", "returns_nothing")
+WRONG = {
+    'whydiff_allow("exact")': "whydiff_allow: verdict is str 'exact', not one of identical, *",
+    "whydiff_allow": "whydiff_allow: missing a required argument: 'verdict'; it takes (verdict)",
+    "whydiff_batch_invariant(size=3)": "whydiff_batch_invariant: got an unexpected keyword argument 'size'; it *",
+    "whydiff_batch_invariant(rows=1)": "whydiff_batch_invariant: rows is int 1, not a list of whole numbers",
+    "whydiff_deterministic(3)": "whydiff_deterministic: too many positional arguments; it takes nothing",
+    "whydiff_determinstic": "whydiff_determinstic: there is no such marker; there are whydiff_allow, *",
+}
+"""Markers that guard nothing as they are written, and the line that says why."""
 
 GOLDEN = (
     MODEL
@@ -129,7 +146,6 @@ def test_markers_messages_and_reports(project: pytest.Pytester, monkeypatch: pyt
         "E   whydiff.Differs: ROUNDING",
         "E   allowed is no difference",
         "E   fix     ",
-        "There is no such verdict.",
         "The outputs of a row depend on the batch size",
         "\nNONDETERMINISTIC",
         "a test with this marker returns (program, inputs), and this one returned NoneType",
@@ -154,6 +170,16 @@ def test_markers_messages_and_reports(project: pytest.Pytester, monkeypatch: pyt
     assert found["test_marks.py::test_nothing_allowed"]["level"] == "note"
     assert {r["ruleId"] for r in found.values()} == {rule["id"] for rule in log["runs"][0]["tool"]["driver"]["rules"]}
     assert text.count("\n::error file=test_marks.py,line=") == 3
+
+
+def test_a_marker_that_guards_nothing_is_refused_in_one_line(project: pytest.Pytester) -> None:
+    tests = [f"@pytest.mark.{marker}\ndef test_{n}(): return abs, 1\n" for n, marker in enumerate(WRONG)]
+    project.makepyfile(test_wrong="import pytest\n" + "".join(tests))
+    result = project.runpytest_inprocess(*PLUGIN, "-p", "no:warnings")
+    result.assert_outcomes(errors=len(WRONG))
+    for number, line in enumerate(WRONG.values()):
+        result.stdout.fnmatch_lines([f"*ERROR at setup of test_{number} *", line])
+    assert ".py:" not in result.stdout.str().partition("short test summary")[0], "no frame of a traceback"
 
 
 def test_golden_traces(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +232,12 @@ def test_a_report_that_cannot_be_written_hides_no_failure(project: pytest.Pytest
 
 def test_outputs_that_are_too_large_are_not_recorded(project: pytest.Pytester) -> None:
     project.makepyfile(test_golden=GOLDEN)
+    project.makeini("[pytest]\nwhydiff_golden_max = 50\n")
+    result = project.runpytest_inprocess(*PLUGIN, "--whydiff-update", "-k", "1")
+    result.assert_outcomes(passed=1)
+    project.makeini("[pytest]\nwhydiff_golden_max = 1 MB\n")
+    result = project.runpytest_inprocess(*PLUGIN, "--whydiff-update", "-k", "3")
+    result.stdout.fnmatch_lines(["whydiff_golden_max is '1 MB', not a number of bytes"])
     project.makeini("[pytest]\nwhydiff_golden_max = 50\n")
     result = project.runpytest_inprocess(*PLUGIN, "--whydiff-update")
     result.assert_outcomes(passed=1, failed=1)

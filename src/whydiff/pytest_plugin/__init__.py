@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from whydiff.pytest_plugin._findings import Findings
+from whydiff.pytest_plugin._given import wrong
 from whydiff.pytest_plugin._golden import Goldens
 from whydiff.pytest_plugin._marks import MARKERS, guarded_by
 from whydiff.pytest_plugin._told import tell
@@ -56,6 +57,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     finally:
         if checks:
             pyfuncitem.obj = original
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse a marker that says nothing: a test that it should guard would pass unguarded."""
+    if said := wrong(item):
+        pytest.fail(said, pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)

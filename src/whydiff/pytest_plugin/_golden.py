@@ -59,7 +59,10 @@ class Goldens:
             return
         if path.exists() and _as_before(path, program, args, kwargs):
             return
-        written = record(path, program, *args, largest=int(config.getini("whydiff_golden_max")), **kwargs)
+        most = str(config.getini("whydiff_golden_max"))
+        if not most.isdecimal():
+            pytest.fail(f"whydiff_golden_max is {most!r}, not a number of bytes", pytrace=False)
+        written = record(path, program, *args, largest=int(most), **kwargs)
         self._request.node.user_properties.append(("whydiff_golden", f"{path} ({written.size} bytes)"))
         for note in written.notes:
             self._request.node.user_properties.append(("whydiff_golden_note", note))

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from whydiff.errors import UsageError
+from whydiff.pytest_plugin._given import ALLOW, DETERMINISTIC, INVARIANT, given
+
 MARKERS = (
-    "whydiff_allow(verdict): the worst verdict that whydiff.assert_same and whydiff_golden let pass in this test.",
-    "whydiff_batch_invariant(sizes=None, rows=None): the test returns (model, batch); no row may depend on the others.",
-    "whydiff_deterministic: the test returns (program, inputs); run twice, it must give the same bits.",
+    f"{ALLOW}(verdict): the worst verdict that whydiff's assertions, fixture and {INVARIANT} let pass in this test.",
+    f"{INVARIANT}(sizes=None, rows=None): the test returns (model, batch); no row may depend on the others.",
+    f"{DETERMINISTIC}: the test returns (program, inputs); run twice, it must give the same bits.",
 )
 Test = Callable[..., Any]
 Check = Callable[[Any, Any], None]
@@ -36,7 +39,7 @@ def _checked(checks: list[Check], test: Test) -> Test:
         for check in checks:
             try:
                 check(*returned)
-            except AssertionError as error:
+            except (AssertionError, UsageError) as error:
                 pytest.fail(str(error), pytrace=False)
 
     return run
@@ -47,7 +50,7 @@ def _batch_invariant(marker: pytest.Mark) -> Check:
         __tracebackhide__ = True
         from whydiff.studies.sweep.guard import assert_batch_invariant
 
-        assert_batch_invariant(model, batch, **marker.kwargs)
+        assert_batch_invariant(model, batch, **given(marker))
 
     return check
 
@@ -64,4 +67,4 @@ def _deterministic(marker: pytest.Mark) -> Check:
     return check
 
 
-_CHECKS = {"whydiff_batch_invariant": _batch_invariant, "whydiff_deterministic": _deterministic}
+_CHECKS = {INVARIANT: _batch_invariant, DETERMINISTIC: _deterministic}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from whydiff.studies.watch import ALLOWED, Watch, watched
+from whydiff.pytest_plugin._given import ALLOW, given
+from whydiff.studies.watch import Watch, watched
 
 if TYPE_CHECKING:
     from whydiff.records import Diagnosis
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 @contextmanager
 def tell(item: pytest.Item) -> Iterator[None]:
     """A block in which a test runs; afterwards its properties hold what its assertions found."""
-    marker = item.get_closest_marker("whydiff_allow")
-    watch = Watch(str(marker.args[0]) if marker and marker.args else ALLOWED)
+    marker = item.get_closest_marker(ALLOW)
+    watch = Watch("" if marker is None else str(given(marker)["verdict"]))
     try:
         with watched(watch):
             yield

@@ -67,7 +67,7 @@ def asserted(
     """`assert_same` with the options of a comparison."""
     __tracebackhide__ = True
     watch = current()
-    allowed = verdict(watch.allow if allow is None else allow)
+    allowed = verdict(allow if allow is not None else watch.allow or Verdict.ROUNDING)
     diagnosis = compare(reference, candidate, *args, options=options, **kwargs)
     if isinstance(reference, (str, os.PathLike)) and callable(candidate):
         diagnosis = _by_tolerance(diagnosis, reference, candidate, args, kwargs)

@@ -11,21 +11,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-ALLOWED = "rounding"
-"""What passes where nobody says otherwise."""
-
 
 @dataclass(slots=True)
 class Watch:
     """One listener.
 
     Attributes:
-        allow: word of the worst verdict that passes where an assertion does not say.
+        allow: word of the worst verdict that passes where an assertion does not say; empty: nobody says.
         seen: diagnoses that passed, in order.
         failed: the diagnosis that did not; the last one.
     """
 
-    allow: str = ALLOWED
+    allow: str = ""
     seen: list[Any] = field(default_factory=list)
     failed: Any = None
 

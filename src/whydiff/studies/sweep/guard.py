@@ -12,11 +12,13 @@ from whydiff.capturing.adapters import Role, for_target
 from whydiff.errors import UsageError
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.slices import Axis, counterparts
-from whydiff.records import Payload
+from whydiff.records import Payload, Verdict
+from whydiff.studies.same import verdict
 from whydiff.studies.sweep.findings import Size
 from whydiff.studies.sweep.program import arguments, mapped, rows_of, sizes
 from whydiff.studies.sweep.report import Sweep
 from whydiff.studies.sweep.study import Sizes, sweep
+from whydiff.studies.watch import current
 from whydiff.takes import NUMBER, SIZES, TEXTS, WHOLES, Kind, takes
 
 ROWS = 64
@@ -54,7 +56,12 @@ def _anything() -> None: ...
 
 @takes(sizes=SIZES, rows=WHOLES)
 def assert_batch_invariant(
-    model: Any, batch: Any, *, sizes: Sizes | None = None, rows: Iterable[int] | None = None
+    model: Any,
+    batch: Any,
+    *,
+    sizes: Sizes | None = None,
+    rows: Iterable[int] | None = None,
+    allow: Verdict | str | None = None,
 ) -> None:
     """Raise if any row's outputs depend on how many other rows are in the batch.
 
@@ -67,11 +74,14 @@ def assert_batch_invariant(
         sizes: batch sizes; powers of two and the number of rows if omitted. Beyond the number of rows, rows
             begin again.
         rows: rows that are compared; all if omitted.
+        allow: the worst verdict of a row in a batch against the row alone that passes; no difference if omitted, or what
+            the test's marker ``whydiff_allow`` says.
 
     Raises:
         AssertionError: a bit differs; the message names rows, sizes, ops, the verdict and what to do.
         whydiff.errors.UsageError: the arguments hold no batch, or none of the rows lies in one of the sizes.
     """
+    allowed = verdict(allow if allow is not None else current().allow or Verdict.IDENTICAL)
     held = rows_of(batch)
     if callable(batch) or not held:
         raise UsageError(
@@ -99,8 +109,23 @@ def assert_batch_invariant(
                     failed.append(
                         (size, row, slot, compared.value("different") or 0.0, compared.value("max_abs") or 0.0)
                     )
-    if failed:
+    if failed and not _allowed(model, batch, {(size, row) for size, row, *_ in failed}, allowed):
         raise AssertionError(_message(model, batch, failed, asked, len(wanted)))
+
+
+def _allowed(model: Any, batch: Any, failed: set[tuple[int, int]], allowed: Verdict) -> bool:
+    """Whether every row that differs does so by no more than is allowed, in every size in which it does."""
+    if allowed is Verdict.IDENTICAL:
+        return False
+    return all(
+        _swept(model, batch, row, [size for size, other in failed if other == row]).verdict.within(allowed)
+        for row in dict.fromkeys(row for _, row in failed)
+    )
+
+
+def _swept(model: Any, held: Any, row: int, against: Sequence[int]) -> Sweep:
+    """A row alone against the same row as the first of larger batches."""
+    return sweep(model, lambda batch: _starting(held, row, batch), batch=(1, *sorted(against)))
 
 
 def _sizes(given: Sizes | None, held: int) -> tuple[int, ...]:
@@ -137,8 +162,7 @@ def _message(
         f"that agree: {', '.join(str(s) for s in asked if all(s != one[0] for one in failed)) or 'none'}",
     ]
     size, row = min(pairs)
-    given = batch
-    study = sweep(model, lambda batch: _starting(given, row, batch), batch=(1, size))
+    study = _swept(model, batch, row, [size])
     if study.variant_ops or study.cells[0].found:
         ops = ", ".join(dict.fromkeys(f"{one.op} at {one.site}" for one in study.cells[0].found[:3]))
         lines.append(f"  ops that vary at size {size}: {ops}" + (" …" if len(study.cells[0].found) > 3 else ""))
