@@ -10,6 +10,7 @@ from whydiff.explain.scaling import Scaling
 from whydiff.judge.grouping import not_examined
 from whydiff.judge.noise_floor import NoiseFloor
 from whydiff.pair.align import explain
+from whydiff.pair.scripts import read_out
 from whydiff.records import GENERATORS, Count, Verdict
 
 
@@ -71,8 +72,7 @@ def _read_out(case: Case) -> list[Count]:
     counts = []
     left = case.alignment.unpaired_reference, case.alignment.unpaired_candidate
     for name, trace, indices in zip(("reference", "candidate"), (case.reference, case.candidate), left, strict=True):
-        calls = (trace.calls[index] for index in indices)
-        lone = [c for c in calls if c.gives and c.kind == "compute" and not c.site.scope and c.site.phase == "forward"]
+        lone = [call for index in indices if read_out(call := trace.calls[index])]
         if lone:
             examples = tuple(str(call.site) for call in lone[:3])
             why = f"only the {name} gave them to Python; what both come to at their end is compared"

@@ -46,7 +46,7 @@ def with_ends(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple
     _made(ours, theirs, alignment)
     if _agree(ours, theirs, alignment):
         left = zip(sides, (alignment.unpaired_reference, alignment.unpaired_candidate), strict=True)
-        both_looked = all(any(side.trace.calls[index].gives for index in indices) for side, indices in left)
+        both_looked = all(any(read_out(side.trace.calls[index]) for index in indices) for side, indices in left)
         if ours.ends and ours.ends.keys() == theirs.ends.keys() and not both_looked:  # one side only looked more often
             given = _without(given[0], alignment.unpaired_reference), _without(given[1], alignment.unpaired_candidate)
         _asked(ours, theirs, alignment)
@@ -54,6 +54,11 @@ def with_ends(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple
     last = (Pair(len(reference.calls), len(candidate.calls), _HOW),) if both else ()
     alignment = replace(alignment, pairs=(*alignment.pairs, *last), scripts=True)
     return ours.returning(given[0], both), theirs.returning(given[1], both), alignment
+
+
+def read_out(call: Call) -> bool:
+    """Whether a script gives Python a number here (``item``), beside modules and backward passes."""
+    return call.gives and call.kind == "compute" and not call.site.scope and call.site.phase == "forward"
 
 
 def never_read(trace: Trace) -> dict[Spot, Event]:
@@ -152,7 +157,7 @@ class _Side:
     @cached_property
     def given(self) -> set[Spot]:
         """What Python is given."""
-        return {(event.storage, event.spec) for call in self.trace.calls if self.gives(call) for event in call.reads}
+        return {(event.storage, event.spec) for call in self.trace.calls if read_out(call) for event in call.reads}
 
     def _is_end(self, event: Event, unread: dict[Spot, Event]) -> bool:
         call = self.trace.calls[event.producer]
@@ -161,10 +166,6 @@ class _Side:
             return False
         others = [one for one in call.writes if one.storage >= 0 and not one.uninitialised]
         return all((one.storage, one.spec) in unread for one in others)  # else it is a by-product of what is read
-
-    def gives(self, call: Call) -> bool:
-        """Whether the script gives Python a number here."""
-        return call.gives and not call.site.scope and call.site.phase == "forward"
 
     def updates(self, storage: int) -> bool:
         """Whether an optimizer wrote there last."""
@@ -205,7 +206,7 @@ def _given(ours: _Side, theirs: _Side, alignment: Alignment) -> tuple[dict[int, 
     lone = [(ours.trace.calls[index], None) for index in alignment.unpaired_reference if index > ours.first]
     lone_too = [(None, theirs.trace.calls[index]) for index in alignment.unpaired_candidate if index > theirs.first]
     for both in (*pairs, *lone, *lone_too):
-        if any(call is not None and side.gives(call) for side, call in zip((ours, theirs), both, strict=True)) and all(
+        if any(call is not None and read_out(call) for call in both) and all(
             call is None or call.gives for call in both
         ):
             for calls, call in zip(found, both, strict=True):

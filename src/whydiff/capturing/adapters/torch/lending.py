@@ -55,8 +55,10 @@ def listen(listener: Listener) -> None:
 
 
 def leave(listener: Listener) -> None:
-    """Tell it no more."""
-    _listeners[:] = [held for held in _listeners if held is not listener]
+    """Tell it no more, of what it asked for last."""
+    last = max((number for number, held in enumerate(_listeners) if held is listener), default=-1)
+    if last >= 0:
+        del _listeners[last]
     while _standing and not _listeners:
         owner, name, ours, before = _standing.pop()
         if vars(owner).get(name) is not ours:
