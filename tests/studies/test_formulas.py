@@ -56,9 +56,21 @@ def test_formulas_that_are_not_equal_are_refused() -> None:
         whydiff.compare_formulas([torch.sin], [torch.ones(3)])
 
 
-def test_the_demo_answers_on_this_machine() -> None:
+def test_what_is_printed_first_says_which_to_write(study: FormulaStudy) -> None:
+    said = dict(study.answer())
+    assert said[""].startswith("ANOTHER RANGE: in float16 on cpu the output overflows with stored at input scale")
+    assert "with alpha, inward at input scale 128" in said[""] and "none overflows" in said["where"]
+    assert said["fix"].startswith("Write it as alpha")
+    assert study.errors("float16")["alpha"] < study.errors("float16")["inward"]
+
+
+def test_the_demo_answers_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     report = megatron.run()
-    assert report.sentences[0].startswith("No, not against alpha")
-    assert report.sentences[1].startswith("Yes, against a product that is stored first")
+    report.print(color="never", width=80)
+    shown = capsys.readouterr().out
+    assert shown.startswith("DOES NOT HELP: moving the factor inward, against alpha")
+    said = dict(report.answer())
+    assert "it gains 3.0 bits" in said["effect"] and said["where"].startswith("stored: :bmm#0.output")
+    assert said["fix"].startswith("Scale before the product") and "tried: the alarm is gone" in said["fix"]
     assert report.audits["stored"].causes[0].code == "OV003"
     assert not report.audits["inward"].causes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from whydiff.numbers.ranges import measure_array
 from whydiff.numbers.tolerance import unit_roundoff
 from whydiff.records import Payload
 from whydiff.report.blocks import Lines, Section, Table, Text
-from whydiff.studies.base import Study
+from whydiff.studies.base import Study, headline
 from whydiff.takes import FUNCTIONS, NUMBER, NUMBERS, SERIES, TEXTS, takes
 
 SCALES = tuple(2.0 ** (power / 2) for power in range(21))
@@ -71,12 +71,55 @@ class FormulaStudy(Study):
 
     @property
     def word(self) -> str:
-        """None: formulas are measured, not judged."""
-        return ""
+        """Whether the formulas reach equally far before they overflow: formulas are measured, not judged."""
+        return "another range" if any(len(set(first.values())) > 1 for first in self._first().values()) else "one range"
 
     def answer(self) -> Lines:
-        """None: `sections` begin with what holds."""
-        return ()
+        """(label, sentence) pairs: which overflows first and where; what the others cost; which to take."""
+        first = self._first()
+        place = max(first, key=lambda one: len(set(first[one].values())))
+        others = "; ".join(_reach(*one, found, self.rows) for one, found in first.items() if one != place)
+        errors, cost = self.errors(*place), self.costs(*place)
+        best = min(errors, key=lambda name: (-(first[place][name] or math.inf), errors[name], cost[name]))
+        worst = max(errors, key=lambda name: errors[name])
+        least = min(errors, key=lambda name: errors[name])
+        ratio = errors[worst] / errors[least] if errors[least] else 1.0
+        return (
+            headline(self.word, _reach(*place, first[place], self.rows)),
+            ("where", others or "on every dtype and device that was tried"),
+            (
+                "effect",
+                f"below overflow {worst} has × {ratio:.2f} the error of {least}; time "
+                + ", ".join(f"{name} × {value:.2f}" for name, value in cost.items()),
+            ),
+            (
+                "proof",
+                f"in float64 they are equal (at most {max(self.equal.values()):.1e} apart); {len(self.rows)} runs were "
+                "measured against float64",
+            ),
+            ("fix", f"Write it as {best}: no other reaches farther, and of those that reach as far none errs less"),
+        )
+
+    def _first(self) -> dict[tuple[str, str], dict[str, float | None]]:
+        """(dtype, device) → formula → the scale at which it overflows first."""
+        places = dict.fromkeys((row.dtype, row.device) for row in self.rows)
+        names = dict.fromkeys(row.formula for row in self.rows)
+        return {place: {name: self.first_overflow(name, *place) for name in names} for place in places}
+
+    def errors(self, dtype: str, device: str = "cpu") -> dict[str, float]:
+        """Formula → median relative error over the scales at which it does not overflow; inf: there is none."""
+        return self._medians(dtype, device, lambda row: math.inf if row.not_finite else row.rel_l2)
+
+    def costs(self, dtype: str, device: str = "cpu") -> dict[str, float]:
+        """Formula → median time over the scales, as a ratio to the first formula's."""
+        return self._medians(dtype, device, lambda row: row.cost)
+
+    def _medians(self, dtype: str, device: str, of: Callable[[FormulaRow], float]) -> dict[str, float]:
+        found: dict[str, list[float]] = {row.formula: [] for row in self.rows}
+        for row in self.rows:
+            if (row.dtype, row.device) == (dtype, device) and math.isfinite(value := of(row)):
+                found[row.formula].append(value)
+        return {name: sorted(values)[len(values) // 2] if values else math.inf for name, values in found.items()}
 
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:
         """A sentence per finding, the table, and the check that the formulas are equal."""
@@ -206,29 +249,26 @@ def _sentences(
             elif math.isfinite(latest):
                 gain = latest / earliest
                 said.append(f"{dtype} on {device}: the best reaches {gain:.2g} times the input scale of the worst.")
-            errors = {n: _typical(study, n, dtype, device) for n in names}
+            errors, cost = study.errors(dtype, device), study.costs(dtype, device)
             best, worst = min(errors, key=lambda n: errors[n]), max(errors, key=lambda n: errors[n])
             ratio = errors[worst] / errors[best] if errors[best] else 1.0
             said.append(f"{dtype} on {device}: below overflow {worst} has × {ratio:.2f} the error of {best}.")
-            cost = {
-                n: _median(r.cost for r in study.rows if (r.formula, r.dtype, r.device) == (n, dtype, device))
-                for n in names
-            }
             said.append(
                 f"{dtype} on {device}: cost " + ", ".join(f"{n} × {value:.2f}" for n, value in cost.items()) + "."
             )
     return said
 
 
-def _typical(study: FormulaStudy, formula: str, dtype: str, device: str) -> float:
-    errors = sorted(
-        row.rel_l2
-        for row in study.rows
-        if (row.formula, row.dtype, row.device) == (formula, dtype, device) and not row.not_finite
-    )
-    return _median(errors) if errors else math.inf
-
-
-def _median(values: Iterable[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
+def _reach(dtype: str, device: str, first: Mapping[str, float | None], rows: Sequence[FormulaRow]) -> str:
+    """Up to which scale of its inputs each formula holds, those that overflow first before the others."""
+    scales = sorted({scale for scale in first.values() if scale is not None})
+    last = max(row.scale for row in rows)
+    held = [name for name, scale in first.items() if scale is None]
+    if not scales:
+        return f"in {dtype} on {device} none overflows up to input scale {last:g}"
+    parts = [
+        ", ".join(name for name, one in first.items() if one == scale) + f" at input scale {scale:.4g}"
+        for scale in scales
+    ]
+    text = f"in {dtype} on {device} the output overflows with {', then with '.join(parts)}"
+    return f"{text}; with {', '.join(held)} up to {last:g} it does not" if held else text

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from whydiff.cli.demos import Progress, silent
 from whydiff.report.blocks import Lines, Section, Text
-from whydiff.studies.base import Study
+from whydiff.studies.base import Study, headline
 from whydiff.studies.formulas import FormulaStudy
 from whydiff.studies.ranging import RangeReport
 
@@ -30,44 +30,68 @@ class MegatronReport(Study):
     """The answer, the sweep of formulas, and one range audit per formula inside a training run.
 
     Attributes:
-        sentences: the answer, each with the numbers of this machine.
+        device: where the formulas were swept.
         study: the sweep.
         audits: formula → audit of a few training steps with large scores in float16.
     """
 
     title: ClassVar[str] = "demo megatron"
-    sentences: tuple[str, ...]
+    device: str
     study: FormulaStudy
     audits: dict[str, RangeReport]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able data."""
-        return {
-            "schema_version": self.schema_version,
-            "answer": list(self.sentences),
-            "study": self.study.to_dict(),
-            "audits": {name: report.to_dict() for name, report in self.audits.items()},
-        }
-
     @property
     def word(self) -> str:
-        """None: the answer is in `sentences`."""
-        return ""
+        """Whether moving the factor inward helps against what the code did."""
+        first = self._first()
+        return "helps" if (first["inward"] or math.inf) > (first["alpha"] or math.inf) else "does not help"
+
+    def _first(self) -> dict[str, float | None]:
+        return {name: self.study.first_overflow(name, "float16", self.device) for name in FORMULAS}
 
     def answer(self) -> Lines:
-        """None: the first section holds the sentences."""
-        return ()
+        """(label, sentence) pairs: against alpha, against a stored product, in training, and what to write."""
+        first = {name: scale or math.inf for name, scale in self._first().items()}
+        gain = 2 * math.log2(first["inward"] / first["stored"])
+        wider = self.study.first_overflow("stored", "bfloat16", self.device)
+        failing = {name: report for name, report in self.audits.items() if report.causes}
+        well = ", ".join(name for name in self.audits if name not in failing)
+        told = {name: dict(report.answer()) for name, report in failing.items()}
+        against = (
+            f"moving the factor inward, against alpha, which is applied before the result is rounded: in float16 "
+            f"scores overflow at input scale {first['alpha']:.4g} with alpha and {first['inward']:.4g} with inward"
+        )
+        return (
+            headline(self.word, against),
+            (
+                "where",
+                "; ".join(f"{name}: {one['where']}, in {STEPS} training steps" for name, one in told.items())
+                or f"nowhere in {STEPS} training steps",
+            ),
+            (
+                "effect",
+                f"against a product that is stored first (overflow at {first['stored']:.4g}) it gains {gain:.1f} bits of "
+                f"score; in bfloat16 {'none overflows' if wider is None else f'that overflows at {wider:.4g}'}",
+            ),
+            (
+                "proof",
+                "; ".join(
+                    [dict(self.study.answer())["proof"], *(f"{name}, {one['proof']}" for name, one in told.items())]
+                    + [f"training is healthy with {well}"] * bool(well)
+                ),
+            ),
+            ("fix", "; ".join(one["fix"] for one in told.values()) or dict(self.study.answer())["fix"]),
+        )
 
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:
-        """The answer, then the audits and the sweep."""
+        """The audits, then the sweep."""
         audits = tuple(
             Section(
                 f"Training with {name}", tuple(Text(f"{label or 'result':8}{text}") for label, text in report.answer())
             )
             for name, report in self.audits.items()
         )
-        first = Section("Does moving the factor inward help?", tuple(Text(line) for line in self.sentences))
-        return (first, *audits, *self.study.sections(verbose))
+        return (*audits, *self.study.sections(verbose))
 
 
 def alpha(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
@@ -139,29 +163,4 @@ def run(progress: Progress = silent, device: str = "cpu") -> MegatronReport:
 
     study = compare_formulas(FORMULAS, inputs(), dtypes=("float16", "bfloat16"), devices=(device,), progress=progress)
     audits = {name: range_audit(training(formula), progress=progress) for name, formula in FORMULAS.items()}
-    return MegatronReport(tuple(_answer(study, audits, device)), study, audits)
-
-
-def _answer(study: FormulaStudy, audits: dict[str, RangeReport], device: str) -> list[str]:
-    first = {name: study.first_overflow(name, "float16", device) for name in FORMULAS}
-    bits = math.log2(math.sqrt(HEAD))
-    lines = []
-    if first["alpha"] == first["inward"]:
-        lines.append(
-            f"No, not against alpha: in float16 both overflow first at input scale {first['alpha']:.4g}; "
-            "alpha is applied in the accumulator, before the result is rounded."
-        )
-    else:
-        lines.append(f"Against alpha: overflow begins at {first['alpha']} (alpha) and {first['inward']} (inward).")
-    if first["stored"] and first["inward"] and first["stored"] < first["inward"]:
-        gain = 2 * math.log2(first["inward"] / first["stored"])
-        lines.append(
-            f"Yes, against a product that is stored first: that one overflows at {first['stored']:.4g}; moving the "
-            f"factor inward gains {gain:.1f} bits of score here (the factor is {bits:.1f} bits; the sweep's step is 1)."
-        )
-    if study.first_overflow("stored", "bfloat16", device) is None:
-        lines.append("In bfloat16 none overflows at any scale tried: there is nothing to gain.")
-    for name, report in audits.items():
-        (_, verdict), *_ = report.answer()
-        lines.append(f"{STEPS} training steps with {name}: {verdict}.")
-    return lines
+    return MegatronReport(device, study, audits)
