@@ -41,7 +41,8 @@ effect  96480 of 147456 elements differ; 33.3 % of the top-1 tokens flip
 proof   undone in the candidate: mean difference 0.01 → 1.0e-07
 fix     Use the reference's epsilon (untried)
         model.norm.eps = 1e-5
-also    a difference is left after correcting each place; 1 kind of value not
+also    a difference is left after correcting each place; 1 more that may act,
+        undecided (-v): shape dependent kernel (RO001); 1 kind of value not
         compared
 """,
     "inconclusive": """\
@@ -204,6 +205,23 @@ def test_a_cause_of_another_verdict_is_why_only_if_nothing_is_left_of_a_range_s_
     assert "proven" not in answer(replace(PRECISION, verdict=Verdict.UNSTABLE, causes=(partly,))).headline
 
 
+def test_a_cause_that_nobody_could_decide_is_counted_beside_one_that_does_not_take_all() -> None:
+    partly = _cause("confirmed", experiments=(replace(_cause("located").experiments[0], left="elsewhere"),))
+    undecided = _cause("inconclusive", code="TR003", says="The candidate's weight_decay is 0.1.", experiments=())
+    given = replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(partly, undecided))
+    said = "1 more that may act, undecided (-v): the candidate's weight_decay is 0.1 (TR003)"
+    assert said in answer(given).besides
+    for causes in ((_cause("confirmed"), undecided), (partly, replace(undecided, inert=True))):
+        assert "may act" not in answer(replace(given, causes=causes)).besides
+
+
+def test_a_side_of_which_no_op_was_seen_is_named() -> None:
+    seen, blind = PRECISION.sides[0], replace(PRECISION.sides[1], silent=True)
+    said = "inside of the candidate no op was seen: numpy and other libraries are not looked into"
+    assert said in answer(replace(PRECISION, sides=(seen, blind))).besides
+    assert "no op was seen" not in answer(replace(GOLDEN["identical"], sides=(seen, blind))).besides
+
+
 def test_an_open_cause_is_a_guess_and_its_fix_is_not_offered() -> None:
     found = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(_cause("inconclusive"),)))
     assert "FO002" not in found.headline and "proven" not in found.text()
@@ -247,7 +265,10 @@ def test_what_happens_to_tokens_and_to_numbers_that_are_none() -> None:
     parts = (Measurement("parts_at", 7.0, "output, of 32"),)
     nan = Comparison("differs", "", (Measurement("nan_mismatch", 0.5, "elements"),))
     said = answer(replace(PRECISION, impact=parts, outputs=(("output", nan),))).effect
-    assert "NaN on one side only" in said and "the tokens part at position 7 of 32" in said
+    assert (
+        "NaN on one side only" in said
+        and "the tokens part at position 7 of 32, counted from 0 with the prompt if it is returned" in said
+    )
 
 
 def test_what_is_missing_follows_what_is_missing() -> None:

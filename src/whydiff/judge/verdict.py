@@ -18,7 +18,7 @@ from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.claims import Claims
 from whydiff.judge.each_origin import lost_digits, special_numbers
 from whydiff.judge.folding import folded
-from whydiff.records import Cause, Origin, Verdict
+from whydiff.records import Cause, Origin, Verdict, has_ops
 from whydiff.records.finding import NOT_MADE_OF
 
 _GIVEN = ("input", "constant", "attribute")
@@ -137,9 +137,9 @@ def _is_all(cause: Cause) -> bool:
 
 
 def _unobserved(case: Case) -> str:
-    """Sides of which no op was recorded: they ran on another thread, or in a library."""
+    """Sides of which no op was recorded."""
     sides = (("reference", case.reference), ("candidate", case.candidate))
-    return " and the ".join(name for name, t in sides if not any(call.kind == "compute" for call in t.calls))
+    return " and the ".join(name for name, trace in sides if not has_ops(trace))
 
 
 def _missed(case: Case, scaling: Scaling) -> bool:

@@ -47,6 +47,7 @@ from whydiff.records.trace import (
     Site,
     Slot,
     Trace,
+    has_ops,
 )
 
 __all__ = [
@@ -97,4 +98,5 @@ __all__ = [
     "Trace",
     "Undoes",
     "Verdict",
+    "has_ops",
 ]

@@ -9,13 +9,13 @@ from whydiff import registry
 from whydiff.records.environment import Environment, ObserverCheck
 from whydiff.records.finding import Alignment, Cause, Comparison, Count, Growth, Measurement, Origin, Verdict
 from whydiff.records.shown import OpRow, Picture
-from whydiff.records.trace import SCHEMA_VERSION, Trace
+from whydiff.records.trace import SCHEMA_VERSION, Trace, has_ops
 from whydiff.takes import PATH, takes
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Where one side came from and what it looked like."""
+    """Where one side came from and what it looked like; ``silent``: no op of it was seen."""
 
     source: str
     framework: str
@@ -25,6 +25,7 @@ class Side:
     observer: ObserverCheck
     complete: bool = True
     note: str = ""
+    silent: bool = False
 
     @classmethod
     def of(cls, trace: Trace) -> Side:
@@ -38,6 +39,7 @@ class Side:
             observer=trace.observer,
             complete=trace.complete,
             note=trace.note,
+            silent=trace.level == "op" and not has_ops(trace),
         )
 
 

@@ -297,6 +297,11 @@ class Trace(Protocol):
     def payload(self, key: str) -> Payload | None: ...
 
 
+def has_ops(trace: Trace) -> bool:
+    """Whether any op of a run was seen; none is of what runs in numpy, in another library or on another thread."""
+    return any(call.kind == "compute" for call in trace.calls)
+
+
 OutputKind = Literal["numbers", "text", "empty", "left_out", "unreadable"]
 
 

@@ -136,14 +136,15 @@ def _special(differing: list[Comparison]) -> Iterator[str]:
 def _choices(found: dict[str, Measurement]) -> Iterator[str]:
     parts = found.get("parts_at")
     if parts is not None:
-        yield f"the tokens part at position {int(parts.value)}{plain(parts.per.partition(',')[2])}"
+        of = plain(parts.per.partition(",")[2])
+        yield f"the tokens part at position {int(parts.value)}{of}, counted from 0 with the prompt if it is returned"
     flips = found.get("top1_flips")
     if flips is not None:
         if not _tokens(found):  # of numbers that need not be scores, the words of scores say too much
             yield _largest(flips.value)
             return
         first = found.get("first_flip")
-        at = f", first at position {int(first.value)}" if first is not None and first.value >= 0 else ""
+        at = f", first at position {int(first.value)} (from 0)" if first is not None and first.value >= 0 else ""
         if flips.value == 1:
             yield "every top-1 token flips"
         else:

@@ -143,6 +143,15 @@ def _is_why(verdict: Verdict, cause: Cause) -> bool:
     return verdict is Verdict.INCONCLUSIVE or (verdict is Verdict.UNSTABLE and _takes_all(cause))
 
 
+def _undecided(diagnosis: Diagnosis, cause: Cause | None) -> list[Cause]:
+    """Causes beside the one that the answer is about of which no experiment says whether they act."""
+    return [
+        c
+        for c in diagnosis.causes
+        if c is not cause and c.status == "inconclusive" and not c.inert and not may_follow(c)
+    ]
+
+
 def _takes_all(cause: Cause) -> bool:
     """Whether nothing differs without the cause, as an experiment showed."""
     return any(e.status == "confirmed" and e.left == "nothing" for e in cause.experiments)
@@ -254,12 +263,21 @@ def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
             said.append(f"the recording of the {name} is incomplete")
         if side.observer.unchanged is False:
             said.append(f"looking at the {name} changed its numbers")
+    silent = [name for name, side in zip(("reference", "candidate"), diagnosis.sides, strict=True) if side.silent]
+    if silent and diagnosis.verdict is not Verdict.IDENTICAL:
+        said.append(
+            f"inside of the {' and the '.join(silent)} no op was seen: numpy and other libraries are not looked into"
+        )
     left = (diagnosis.alignment.unpaired_reference, diagnosis.alignment.unpaired_candidate)
     for name, calls in zip(("reference", "candidate"), left, strict=True):
         if calls:
             said.append(f"{count(len(calls), 'extra op')} in the {name}")
     if diagnosis.origins and _left(diagnosis):
         said.append("a difference is left after correcting each place")
+    undecided = [] if cause is not None and _takes_all(cause) else _undecided(diagnosis, cause)
+    if undecided:
+        first = textwrap.shorten(sentence(undecided[0]), _FIX // 2, placeholder=" …")
+        said.append(f"{len(undecided)} more that may act, undecided (-v): {first} ({plain(undecided[0].code)})")
     ruled_out = sum(c is not cause and (c.inert or c.status == "refuted") for c in diagnosis.causes)
     if ruled_out:
         said.append(f"{count(ruled_out, 'other suspect')} ruled out")

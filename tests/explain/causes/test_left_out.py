@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -191,3 +192,44 @@ def test_an_update_that_was_moved_is_not_missing(tmp_path: Path) -> None:
     found = _compared(tmp_path, lambda: run(False), lambda: run(True))
     assert found.verdict is Verdict.SEMANTIC
     assert not [cause for cause in found.causes if cause.code == "TR004" and cause.status == "confirmed"]
+
+
+class _Own(torch.optim.Optimizer):
+    """Plain steps, times a factor that its settings do not show."""
+
+    factor = 1.0
+
+    def __init__(self, weights: Any, lr: float) -> None:
+        super().__init__(weights, {"lr": lr})
+
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    weight.data.add_(weight.grad, alpha=-group["lr"] * self.factor)
+
+
+def _two_layers(kind: Any, *, frozen: int = -1, skipped: int = -1, factor: float = 1.0) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    x, model = torch.randn(8, 5), torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+    optimizer = kind(model.parameters(), lr=0.1)
+    for step in range(5):
+        optimizer.zero_grad()
+        mse_loss(model(x), torch.ones(8, 2)).backward()
+        optimizer.factor = factor if step > 2 else 1.0
+        if step == frozen:
+            model[2].weight.grad = model[2].bias.grad = None
+        if step != skipped:
+            optimizer.step()
+    return [weight.detach() for weight in model.parameters()]
+
+
+def test_another_constant_in_later_steps_of_the_same_settings_is_a_cause_of_its_own() -> None:
+    acting = _acting(whydiff.compare(_two_layers, lambda kind: _two_layers(kind, skipped=1, factor=0.5), _Own))
+    assert {cause.code for cause in acting} == {"TR004", "FO008"}
+    assert all(cause.status == "confirmed" for cause in acting)
+
+
+def test_whose_updates_are_missing_is_said_where_others_are_made_and_which_step_it_is() -> None:
+    said = _proven(whydiff.compare(_two_layers, lambda kind: _two_layers(kind, frozen=1), torch.optim.Adam)).says
+    assert said == "the 2nd of 5 updates of 2.weight, 2.bias is missing in the candidate (step 1, counted from 0)"

@@ -13,7 +13,7 @@ import torch
 from models import Experts, Mixed, Normed, mixed_program, narrow_rows, rows, tokens
 
 import whydiff
-from whydiff.errors import TraceFormatError, UsageError
+from whydiff.errors import TargetError, TraceFormatError, UsageError
 from whydiff.records import Verdict
 from whydiff.report import markdown
 from whydiff.report.terminal import as_text
@@ -282,3 +282,12 @@ def test_cells_survive_json(mixed: Any) -> None:
     for cell in mixed.cells:
         assert cell_from_dict(json.loads(json.dumps(cell_to_dict(cell)))) == cell
         assert math.isfinite(cell.seconds)
+
+
+def test_a_target_without_inputs_or_that_runs_at_no_size_is_an_error() -> None:
+    with pytest.raises(UsageError, match="given no inputs"):
+        whydiff.sweep(torch.ones, lambda batch: (), batch=(1, 2))
+    with pytest.raises(UsageError, match="cannot be made at this size"):
+        whydiff.sweep(torch.sin, lambda: torch.ones(2), batch=(1, 2))
+    with pytest.raises(TargetError, match="runs at no size"):
+        whydiff.sweep(lambda: torch.ones(3), lambda batch: torch.ones(batch, 2), batch=(1, 2))

@@ -97,10 +97,12 @@ def grouped(
     """One cause per group of origins and findings."""
     for found in groups:
         origin, finding = found[0]
+        own = [of for _, of in found if not of.consequence] or [finding]
         sites = [str(one.place.at("")) for one, of in found if not of.consequence]
         evidence = list(finding.evidence)
         if len(sites) > 1:
             evidence.append(Evidence(f"{len(sites)} origins are of this kind: {listed(sites)}", {"origins": sites}))
+        evidence += _also(code, own)
         evidence += told_of([of for _, of in found])
         interventions = tuple(dict.fromkeys(i for _, one in found for i in one.interventions))
         put_in = tuple(dict.fromkeys(i for _, one in found for i in one.put_in))
@@ -108,7 +110,7 @@ def grouped(
             code=code,
             name=name,
             site=str(origin.place.at("")),
-            verdict=finding.verdict,
+            verdict=max((of.verdict for of in own), key=lambda one: one.severity),
             evidence=tuple(evidence),
             remedy=remedy(replace(finding, interventions=interventions)),
             interventions=interventions,
@@ -116,6 +118,13 @@ def grouped(
             says=finding.says or _says(code, finding),
             after=finding.after,
         )
+
+
+def _also(code: str, found: Sequence[Finding]) -> Iterator[Evidence]:
+    """What the same change also undoes, in the words of those that it is no more than one of."""
+    said = list(dict.fromkeys(of.says or _says(code, of) for of in found))[1:]
+    if said:
+        yield Evidence(f"the same change also undoes what is more than this: {listed(said)}", {"also": said})
 
 
 def _says(code: str, finding: Finding) -> str:

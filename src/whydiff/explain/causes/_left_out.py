@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from whydiff.explain.arguments import as_value
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
 from whydiff.explain.causes._view import given_otherwise
 from whydiff.pair.lockstep import matched
-from whydiff.records import Call, Intervention, Origin, Trace
+from whydiff.records import Call, Intervention, Origin, Site, Trace
 
 _Key = tuple[str, tuple[int, ...]]
 """An op, and the memory that it writes into."""
@@ -58,6 +58,20 @@ class Missing:
 def left_out(case: Case) -> tuple[Missing, ...]:
     """What either side leaves out, the reference's rounds first; worked out once."""
     return remember(case, "rounds left out", lambda: tuple(found for side in (0, 1) for found in _found(case, side)))
+
+
+def owners(case: Case, found: Missing) -> list[str]:
+    """Names of the parameters to which an optimizer's rounds belong; none if they are all that it steps."""
+    trace = _trace(case, found.side)
+    memory = {call.reads[i].storage for calls in found.rounds for call in calls for i in call.mutates}
+    own, every = list[str](), set[str]()
+    for look in (call for call in trace.calls if call.is_update and call.site.scope == found.rounds[0][0].site.scope):
+        parameters = look.arguments[1]["parameters"]
+        held = [parameters[int(e.site.slot.partition(".")[0])] for e in look.reads if e.storage in memory]
+        own += held
+        every.update(parameters)
+    own += [leaf.name for leaf in trace.leaves if leaf.storage in memory and leaf.name in every]
+    return list(dict.fromkeys(own)) if set(own) < every else []
 
 
 def is_of_a_round(case: Case, index: int) -> bool:
@@ -242,7 +256,9 @@ def _following(
         if not changes or len(changes) < len(given) or len(ours.arguments[0]) != len(theirs.arguments[0]):
             continue
         both = (ours, theirs) if side == 0 else (theirs, ours)
-        if _counted_alike(case, side, times, order, both) or _set_alike(case, (ours, theirs)):
+        if _counted_alike(case, side, times, order, both) or (
+            _set_alike(case, (ours, theirs)) and _counts(case, 0, ours) and _counts(case, 1, theirs)
+        ):
             yield index, changes
 
 
@@ -277,6 +293,17 @@ def _set_alike(case: Case, calls: tuple[Call, Call]) -> bool:
     return len(found) == 2 and found[0] == found[1]
 
 
+def _counts(case: Case, side: int, call: Call) -> bool:
+    """Whether it is given other numbers in a step beside its own: a constant is not made of a count of steps."""
+    updates = remember(case, f"updates by site, {side}", lambda: _by_site(_trace(case, side)))
+    beside = (updates.get(replace(call.site, step=call.site.step + way)) for way in (-1, 1))
+    return any(other is not None and other.arguments != call.arguments for other in beside)
+
+
+def _by_site(trace: Trace) -> dict[Site, Call]:
+    return {call.site: call for call in trace.calls if call.site.phase == "update"}
+
+
 def _look(trace: Trace, call: Call) -> Call | None:
     """The optimizer's look at its state as the step begins in which a call lies; None: it lies in none."""
     at = call.index
@@ -287,4 +314,4 @@ def _look(trace: Trace, call: Call) -> Call | None:
     return None
 
 
-__all__ = ["Missing", "is_of_a_round", "left_out"]
+__all__ = ["Missing", "is_of_a_round", "left_out", "owners"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._left_out import Missing, left_out
+from whydiff.explain.causes._left_out import Missing, left_out, owners
 from whydiff.explain.causes._state import listed, ordinal
 from whydiff.explain.sides import SIDES
 from whydiff.records import Cause, Evidence, Remedy, Verdict
@@ -109,7 +109,7 @@ def _cause(case: Case, found: Missing) -> Cause:
             undoes="" if found.given else "either",
         ),
         interventions=found.interventions,
-        says=_says(found, noun, lacks),
+        says=_says(found, noun + _owned(case, found), lacks) + _at_steps(case, found),
     )
 
 
@@ -117,6 +117,21 @@ def _place(case: Case, found: Missing) -> Any:
     """The first value that differs for want of it."""
     origin = case.localization.origins[found.origins[0]]
     return origin.place.at("")
+
+
+def _owned(case: Case, found: Missing) -> str:
+    """Whose updates they are, where an optimizer's step makes others too."""
+    names = owners(case, found)
+    return f" of {listed(names)}" if names else ""
+
+
+def _at_steps(case: Case, found: Missing) -> str:
+    """In which steps they are, as places name them: from 0, where the updates are counted from 1."""
+    trace = (case.reference, case.candidate)[found.side]
+    steps = sorted({calls[0].site.step for calls in found.rounds})
+    if not any(call.site.step for call in trace.calls):
+        return ""
+    return f" (step{'' if len(steps) == 1 else 's'} {listed(map(str, steps))}, counted from 0)"
 
 
 def _says(found: Missing, noun: str, lacks: str) -> str:

@@ -32,6 +32,7 @@ from whydiff.studies.decoding.ways import (
 from whydiff.takes import COUNT, WAYS, takes
 
 ONE_PASS = "one pass"
+_COUNTED = "(counted from 0, the prompt included)"
 _RIGHT = (Verdict.IDENTICAL, Verdict.ROUNDING)
 
 
@@ -235,10 +236,10 @@ def _reason(verdict: Verdict, tokens: Sequence[Token]) -> str:
     how = {
         Verdict.ROUNDING: f"and every difference shrinks with the precision (at most {numbers})",
         Verdict.PRECISION: "by casts to a narrower dtype: without them the two agree up to rounding",
-        Verdict.SEMANTIC: f"another function from position {first.position} on: there the difference stays at any "
+        Verdict.SEMANTIC: f"another function from position {first.position} on {_COUNTED}: there the difference stays at any "
         f"precision ({numbers})",
-        Verdict.UNSTABLE: f"NaN or infinity at position {first.position}",
-        Verdict.INCONCLUSIVE: f"undecided from position {first.position} on ({numbers})",
+        Verdict.UNSTABLE: f"NaN or infinity at position {first.position} {_COUNTED}",
+        Verdict.INCONCLUSIVE: f"undecided from position {first.position} on {_COUNTED} ({numbers})",
     }
     return f"{changed}, {how[verdict]}"
 

@@ -40,13 +40,13 @@ from whydiff.studies.port.naming import Named, causes_of, explain
 from whydiff.studies.port.points import find_points
 from whydiff.studies.port.quantised import quantised
 from whydiff.studies.port.weights import Weight, match_weights, told_inputs, widened
-from whydiff.takes import SERIES, takes
+from whydiff.takes import ARGUMENTS, takes
 
 IMPACT = ("max_abs", "mean_abs", "rel_l2", "different")
 """Metrics of what is returned that are shown as the impact."""
 
 
-@takes(reference_args=SERIES, candidate_args=SERIES)
+@takes(reference_args=ARGUMENTS, candidate_args=ARGUMENTS)
 def check_port(
     reference: Callable[..., Any] | str | os.PathLike[str],
     candidate: Callable[..., Any] | str | os.PathLike[str],
@@ -60,7 +60,7 @@ def check_port(
     Args:
         reference: the trusted model, or the path of an ``.onnx`` file.
         candidate: the port, likewise.
-        reference_args, candidate_args: the same inputs, each in its framework's form.
+        reference_args, candidate_args: the same inputs, each in its framework's form: a tuple, ``(x,)`` for one.
         progress: called with (stage, done, total).
 
     Raises:

@@ -54,20 +54,29 @@ def arguments(inputs: Any, size: Size) -> tuple[tuple[Any, ...], dict[str, Any]]
         UsageError: a size is asked for that the inputs do not have.
     """
     given = inputs(**_asked(inputs, size)) if callable(inputs) else cut(inputs, size)
+    several = isinstance(given, (Mapping, tuple, list))
+    if several and not given:
+        raise UsageError(
+            "The target is given no inputs, so that every size is the same run.",
+            where="inputs",
+            actual=described(given),
+            expected="arguments that have a batch or a length",
+            next_step="let inputs(batch) return them, and let the target take them as arguments",
+        )
     if isinstance(given, Mapping):
         return (), dict(given)
-    return (tuple(given), {}) if isinstance(given, (tuple, list)) else ((given,), {})
+    return (tuple(given) if several else (given,)), {}
 
 
 def _asked(inputs: Callable[..., Any], size: Size) -> dict[str, int]:
+    asked = {name: value for name, value in (("batch", size.batch), ("length", size.length)) if value}
     try:
         parameters = inspect.signature(inputs).parameters
     except (TypeError, ValueError):  # a built-in callable: all sizes by name
-        parameters = {}  # type: ignore[assignment]
+        return asked
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    asked = {name: value for name, value in (("batch", size.batch), ("length", size.length)) if value}
     unknown = [name for name in asked if name not in parameters and not anything]
-    if unknown and parameters:
+    if unknown:
         raise UsageError(
             "The inputs cannot be made at this size.",
             where=", ".join(f"{n}={asked[n]}" for n in unknown),

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from whydiff.capturing.adapters import Progress, for_target
-from whydiff.errors import Interrupted, UsageError
+from whydiff.errors import Interrupted, TargetError, UsageError
 from whydiff.records import Environment, Verdict
 from whydiff.report.base import check_file
 from whydiff.studies.sweep.findings import Axis, Cell, Judged, Size
@@ -104,6 +104,7 @@ def sweep(
     try:
         with _pool(executor, workers, program) as pool:
             cells = _cells(jobs, stored, pool, progress)
+            _must_run(cells)
             judged = _judged(jobs, cells, pool, progress)
             study = _study(axis, plan, cells, judged, environment)
             if orders and study.verdict is Verdict.ROUNDING:
@@ -117,6 +118,18 @@ def sweep(
         raise Interrupted(_so_far(axis, plan, ran, environment)) from stop
     finally:
         forget()
+
+
+def _must_run(cells: Sequence[Cell]) -> None:
+    """Raise if the target ran at no size at all."""
+    if all(cell.status == "failed" and cell.repeats is not False for cell in cells):
+        raise TargetError(
+            "The target runs at no size of the sweep.",
+            where=str(cells[0].size),
+            actual=cells[0].note,
+            expected="a run that ends, with what inputs gives",
+            next_step="call target(*inputs(batch)) alone, at one size",
+        )
 
 
 def _so_far(axis: Axis, plan: Sequence[tuple[Size, Size]], cells: Sequence[Cell], environment: Environment) -> Sweep:

@@ -126,7 +126,7 @@ class Tokenisation(Result):
     def says(self) -> str:
         """See `Result`."""
         return (
-            f"the tokens differ in {self.sequences} of {count(self.of, 'sequence')}, from position {self.first} on "
+            f"the tokens differ in {self.sequences} of {count(self.of, 'sequence')}, from position {self.first} (from 0) on "
             f"({percent(self.common)} of them in common)"
         )
 
