@@ -12,7 +12,7 @@ from whydiff.pipeline import compare
 from whydiff.records import Verdict
 
 X = torch.randn(6, 40, generator=torch.Generator().manual_seed(3))
-XJ, WJ = jnp.asarray(X.numpy()), jnp.sin(jnp.arange(40.0 * 8)).reshape(40, 8)
+XJ, WJ = jnp.asarray(X.numpy()), jnp.asarray(torch.arange(40.0 * 8).sin().reshape(40, 8).numpy())
 
 
 def scaled(x: Any, axis: Any) -> Any:

@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
 
-W, X = jnp.sin(jnp.arange(24.0)).reshape(4, 6), jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)
+W = jnp.asarray(np.sin(np.arange(24, dtype=np.float32)).reshape(4, 6))
+X = jnp.asarray(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4))
 
 
 def noisy(key: Any, scale: float = 1.0) -> Any:

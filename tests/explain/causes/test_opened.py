@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from tests.field import compilers
 
@@ -27,7 +28,7 @@ def horner(x: Any, last: float = 0.9) -> Any:
     return total
 
 
-X = jnp.linspace(-1.0, 1.0, 500)
+X = jnp.asarray(np.linspace(-1, 1, 500, dtype=np.float32))
 
 
 def test_optimised_code_is_named_and_located_only() -> None:

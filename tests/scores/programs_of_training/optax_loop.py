@@ -5,10 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-KEYS = jax.random.split(jax.random.PRNGKey(0), 3)
-DATA = jax.random.normal(KEYS[2], (3, 4, 6))
+DRAWN = np.random.default_rng(0)
+DATA = jnp.asarray(DRAWN.normal(size=(3, 4, 6)), jnp.float32)
+WEIGHTS = {
+    name: jnp.asarray(DRAWN.normal(0, 0.3, n), jnp.float32) for name, n in (("first", (6, 8)), ("second", (8, 1)))
+}
 
 
 def _loss(parameters: Any, x: Any) -> Any:
@@ -24,8 +28,7 @@ def _trained(rate: float, *, scan: bool) -> tuple[Any, Any]:
         updates, state = optimizer.update(gradients, state, parameters)
         return (optax.apply_updates(parameters, updates), state), loss
 
-    parameters = {"first": jax.random.normal(KEYS[0], (6, 8)) * 0.3, "second": jax.random.normal(KEYS[1], (8, 1)) * 0.3}
-    carried = parameters, optimizer.init(parameters)
+    carried: Any = WEIGHTS, optimizer.init(WEIGHTS)
     if scan:
         carried, losses = jax.jit(lambda begun, data: jax.lax.scan(step, begun, data))(carried, DATA)
         return losses, carried[0]

@@ -12,7 +12,7 @@ from whydiff.capturing.adapters import Way, for_target
 from whydiff.capturing.adapters.jax.climbing import LAST, PASSES, REWRITTEN, Climbing
 from whydiff.capturing.adapters.jax.run import Run
 
-X = jnp.linspace(-1.0, 1.0, 500)
+X = jnp.asarray(np.linspace(-1, 1, 500, dtype=np.float32))
 
 
 def horner(x: Any) -> Any:

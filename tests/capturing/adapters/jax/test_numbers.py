@@ -7,16 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
 
-KEYS = jax.random.split(jax.random.key(5), 4)
-X = jax.random.normal(KEYS[0], (10, 16))
-UP = jax.random.normal(KEYS[1], (16, 64)) * 0.3
-DOWN = jax.random.normal(KEYS[2], (64, 16)) * 0.3
-GAIN = 1 + 0.1 * jax.random.normal(KEYS[3], (16,))
+DRAWN = np.random.default_rng(5)
+X = jnp.asarray(DRAWN.normal(size=(10, 16)), jnp.float32)
+UP = jnp.asarray(DRAWN.normal(0, 0.3, (16, 64)), jnp.float32)
+DOWN = jnp.asarray(DRAWN.normal(0, 0.3, (64, 16)), jnp.float32)
+GAIN = jnp.asarray(DRAWN.normal(1, 0.1, 16), jnp.float32)
 
 
 def layer_norm(x: Any, eps: float = 1e-5) -> Any:

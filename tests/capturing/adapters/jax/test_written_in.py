@@ -14,7 +14,7 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.pipeline import compare
 from whydiff.records import Verdict
 
-X = jnp.cos(jnp.arange(40.0)).reshape(5, 8)
+X = jnp.asarray(np.cos(np.arange(40, dtype=np.float32)).reshape(5, 8))
 torch.manual_seed(0)
 NET = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.SiLU(), torch.nn.Linear(16, 3)).eval()
 W = {name: jnp.asarray(value.detach().numpy()) for name, value in NET.state_dict().items()}
