@@ -8,18 +8,24 @@ from functools import partial
 from threading import Lock
 from typing import Any
 
+from whydiff.explain.causes._rank_runs import recorded
+
 HELD = Lock()
 """What a thread of the test holds while ranks run."""
 Program = Callable[[int, int], None]
-PARALLEL = (
-    ("ddp", "float32"),
-    ("ddp", "bfloat16"),
-    ("fsdp", "float32"),
-    ("fsdp", "bfloat16"),
-    ("tensor", "float32"),
-    ("tensor", "bfloat16"),
-)
+PARALLEL = tuple((way, dtype) for way in ("ddp", "fsdp", "tensor") for dtype in ("float32", "bfloat16"))
 """Ways of splitting a model or its batch, and dtypes."""
+
+
+def recorded_once(program: Callable[[int, int], Any], ranks: int = 1) -> str:
+    """The trace of a program, which tests that only read it share."""
+    how = (program.func, program.args, tuple(program.keywords.items())) if isinstance(program, partial) else program
+    if (how, ranks) not in _RECORDED:
+        _RECORDED[how, ranks] = recorded(program, ranks)
+    return _RECORDED[how, ranks]
+
+
+_RECORDED: dict[tuple[Any, int], str] = {}
 
 
 def gpt(way: str, dtype: str, steps: int = 2) -> Program:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.rank_programs import mismatched
+from tests.rank_programs import mismatched, recorded_once
 
 from whydiff.capturing.ranks import Rank, told
 from whydiff.capturing.store.reader import open_ranks
@@ -34,7 +34,7 @@ def test_launchers_tell_a_process_which_one_it_is(variables: dict[str, str], ran
 
 
 def test_collectives_are_in_a_file_of_their_own_as_the_index_has_them() -> None:
-    trace = open_ranks(Path(recorded(mismatched("same"), 2)))[0][1]
+    trace = open_ranks(Path(recorded_once(mismatched("same"), 2)))[0][1]
     calls = [call for call in trace.calls if Collective.of(call.arguments)]
     assert [call.site for call in trace.exchanges] == [call.site for call in calls]
     assert [call.arguments for call in trace.exchanges] == [call.arguments for call in calls]

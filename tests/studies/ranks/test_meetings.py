@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.rank_programs import gpt, mismatched
+from tests.rank_programs import gpt, mismatched, recorded_once
 from tests.ranked import SECONDS, environment, free_port
 
 import whydiff
@@ -30,7 +30,7 @@ torch = pytest.importorskip("torch")
     ],
 )
 def test_a_rank_that_calls_another_collective_is_named_with_its_call(how: str, said: str) -> None:
-    found = whydiff.check_ranks(recorded(mismatched(how), 2))
+    found = whydiff.check_ranks(recorded_once(mismatched(how), 2))
     assert found.verdict is Verdict.SEMANTIC
     (one,) = found.mismatches
     assert one.number == 4
@@ -41,9 +41,9 @@ def test_a_rank_that_calls_another_collective_is_named_with_its_call(how: str, s
 
 
 def test_ranks_that_call_the_same_are_no_finding() -> None:
-    found = whydiff.check_ranks(recorded(mismatched("same"), 2))
+    found = whydiff.check_ranks(recorded_once(mismatched("same"), 2))
     assert (found.verdict, found.mismatches, found.collectives) == (Verdict.IDENTICAL, (), (4, 4))
-    found = whydiff.check_ranks(recorded(gpt("tensor", "float32"), 2))
+    found = whydiff.check_ranks(recorded_once(gpt("tensor", "float32"), 2))
     assert (found.verdict, found.mismatches) == (Verdict.IDENTICAL, ())
 
 

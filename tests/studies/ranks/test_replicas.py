@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.rank_programs import gpt, replicas
+from tests.rank_programs import gpt, recorded_once, replicas
 
 import whydiff
 from whydiff.errors import UsageError
@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def drifted() -> RanksReport:
-    return whydiff.check_ranks(recorded(replicas(2.0**-23), 2))
+    return whydiff.check_ranks(recorded_once(replicas(2.0**-23), 2))
 
 
 def test_a_weight_that_differs_by_one_unit_in_the_last_place_is_named_with_its_step(drifted: RanksReport) -> None:
@@ -57,7 +57,7 @@ def test_the_report_can_be_kept(drifted: RanksReport, tmp_path: Path) -> None:
 
 
 def test_replicas_that_stay_equal_are_counted() -> None:
-    found = whydiff.check_ranks(recorded(averaged, 2))
+    found = whydiff.check_ranks(recorded_once(averaged, 2))
     assert (found.verdict, found.replicas.drifts) == (Verdict.IDENTICAL, ())
     assert found.replicas.equal == ("0.bias", "0.weight", "2.bias", "2.weight")
     assert (found.replicas.steps, found.replicas.never, found.replicas.alone) == (3, (), ())
@@ -99,7 +99,7 @@ def sharded(rank: int, ranks: int, begin: float = 1.0) -> None:
 
 
 def test_ranks_that_are_all_given_the_same_rows_are_worth_a_note() -> None:
-    assert not whydiff.check_ranks(recorded(averaged, 2)).notes
+    assert not whydiff.check_ranks(recorded_once(averaged, 2)).notes
     (note,) = whydiff.check_ranks(recorded(same_rows, 2)).notes
     assert "rows not split" in note
 
@@ -112,7 +112,7 @@ def same_rows(rank: int, ranks: int) -> None:
 
 def test_the_trace_of_one_process_is_refused() -> None:
     with pytest.raises(UsageError, match="no trace of several ranks"):
-        whydiff.check_ranks(recorded(averaged))
+        whydiff.check_ranks(recorded_once(averaged))
 
 
 def _trained(model: Any, rank: int, ranks: int, after: Any = None, pieces: int = 1, kept: str = "") -> None:
