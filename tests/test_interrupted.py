@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,23 @@ def test_what_was_found_until_then_is_a_diagnosis(stages: list[str]) -> None:
         found.to_dict()
         if stage == "verify causes":
             assert found.causes
+
+
+def test_what_is_told_after_it_loads_no_kernel_and_the_command_ends_at_once() -> None:
+    code = """
+import sys, torch, whydiff.cli, whydiff.pipeline
+from whydiff.__main__ import main
+from whydiff.errors import Interrupted
+def press(*args): raise KeyboardInterrupt
+whydiff.pipeline.axes_of = press  # before anything was measured
+x = torch.linspace(-1, 1, 4096)
+try: whydiff.compare(lambda: x.sin(), lambda: x.sin() * 1.01)
+except Interrupted as stop: print(stop.found.outputs[0][1].status, "numba" in sys.modules)
+whydiff.cli.main = press
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "differs False\n", "interrupted\n")
 
 
 def test_the_command_line_shows_it_and_exits_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ from whydiff.locate.origins import find_origins
 from whydiff.locate.padding import ON_DISK, Runs, leave_out
 from whydiff.locate.pictures import Pictures
 from whydiff.numbers.comparison import same
+from whydiff.numbers.kernels import hurried
 from whydiff.pair.align import align
 from whydiff.pair.axes import axes_of
 from whydiff.pair.scripts import with_ends
@@ -137,9 +138,8 @@ def _collected(sides: _Sides, options: Options, notes: tuple[str, ...]) -> Diagn
 
 
 def _is_same(reference: Any, candidate: Any) -> bool:
-    if all(isinstance(side, (str, os.PathLike)) for side in (reference, candidate)):
-        return bool(os.path.realpath(reference) == os.path.realpath(candidate))
-    return reference is candidate
+    paths = all(isinstance(side, (str, os.PathLike)) for side in (reference, candidate))
+    return bool(os.path.realpath(reference) == os.path.realpath(candidate)) if paths else reference is candidate
 
 
 def _compared(given: _Sides, options: Options) -> Diagnosis:
@@ -225,6 +225,7 @@ def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = 
         raise Interrupted(_so_far(case, notes, causes)) from stop
 
 
+@hurried()
 def _so_far(case: Case, notes: Sequence[str] = (), causes: Sequence[Cause] = ()) -> Diagnosis:
     """What is known of a pair whose comparison was interrupted."""
     local = case.localization
@@ -249,8 +250,7 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
     hypotheses = [cause for detector in detectors() for cause in _hypotheses(detector, case)]
     scaling = None
     if _differs(case):
-        unknown = (Modes(),) * len(case.localization.origins)
-        failed = Scaling(origins=unknown, why_not="it raised an error, which is counted apart")
+        failed = Scaling(origins=(Modes(),) * len(local.origins), why_not="it raised an error, which is counted apart")
         scaling = attempted("the scaling test", lambda: measure_scaling(case, progress), failed)
     causes = tuple(sorted(weighed(case, verify(case, hypotheses, progress), scaling), key=rank))
     floor, tests = NoiseFloor(), None

@@ -3,7 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
+
+_HURRIED: ContextVar[bool] = ContextVar("whydiff_hurried", default=False)
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """A block for what is told after Ctrl-C: to load numba may take longer than all of it."""
+    token = _HURRIED.set(True)
+    try:
+        yield
+    finally:
+        _HURRIED.reset(token)
+
+
+def worth_loading(package: str) -> bool:
+    """False in a hurry, where the kernel of a package is not loaded already."""
+    return not _HURRIED.get() or f"whydiff.numbers.{package}._kernel" in sys.modules
 
 
 def kernel_of(package: str) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 
 from whydiff.errors import UsageError
 from whydiff.numbers.formats import MINIFLOATS, minifloat_table
-from whydiff.numbers.kernels import kernel_of, threads
+from whydiff.numbers.kernels import kernel_of, threads, worth_loading
 from whydiff.numbers.metrics import _dtypes
 from whydiff.numbers.metrics._layout import COUNTS, KINDS, POWERS, SUMS
 from whydiff.records import Payload
@@ -33,6 +33,8 @@ _STEPS = np.array([1 << (2 * k) for k in range(POWERS)], np.uint64)
 SMALL = 1 << 10
 """Numbers up to which plain numpy does the work: to load numba takes longer than a program of such tensors. It is
 chosen by size alone, so that a result does not depend on what the process did before."""
+_HURRIED = 1 << 22
+"""The same after Ctrl-C: half a second in plain numpy, where numba takes twice that to load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +157,12 @@ def measure_shares(
     part = _dtypes.real_part_dtype(dtype)
     owns = [_dtypes.real_part_dtype(own) for own in (reference, candidate)]
 
+    small = SMALL if worth_loading("metrics") else _HURRIED
+    way = numpy_share if numbers <= small else _implementation()
+
     def one(start: int) -> Share:
         lines = load(start, min(start + share, numbers))
         pieces = [_widen(line, own, part) for line, own in zip(lines, owns, strict=True)]
-        way = numpy_share if numbers <= SMALL else _implementation()
         found = way(pieces[0], pieces[1], part, float(rtol), float(atol))
         indices = found[1][-2:]
         indices[indices >= 0] += start
