@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from whydiff.records import Call
+from whydiff.records import Call, Intervention
+
+Default = Callable[[str, int | str], tuple[Any] | None]
+"""(an operator's target, position or name) → what it takes where that is left out; None: not known."""
 
 ABSENT = object()
 """In place of an argument that one side left out because it is the operator's default."""
@@ -37,6 +40,61 @@ def one_overload(ours: Call, theirs: Call) -> bool:
     return ours.target.rpartition(".")[2] == theirs.target.rpartition(".")[2]
 
 
+def given_otherwise(ours: Call, theirs: Call, default: Default | None = None) -> list[tuple[int | str, Any, Any]]:
+    """(position or name, reference's, candidate's) plain arguments that differ between calls of one overload.
+
+    Args:
+        ours, theirs: the calls.
+        default: of their framework; then arguments that only one side gives by position count too, unless what they are
+            is the default. None: they are left out.
+
+    Returns:
+        Where one side leaves an argument out, its default takes its place: if that is not known, `ABSENT` by position,
+        None by name.
+    """
+    if not one_overload(ours, theirs):
+        return []
+    (args, kwargs), (others, named) = ours.arguments, theirs.arguments
+    pairs: list[tuple[int | str, Any, Any]] = [(i, a, b) for i, (a, b) in enumerate(zip(args, others, strict=False))]
+    names: list[int | str] = [*dict.fromkeys((*kwargs, *named))]
+    if default is None:
+        pairs += [(name, kwargs.get(name), named.get(name)) for name in names]
+    else:
+        names += range(len(pairs), max(len(args), len(others)))
+        pairs += [(which, _given(ours, which, default), _given(theirs, which, default)) for which in names]
+    return [(which, a, b) for which, a, b in pairs if a != b]
+
+
+def _given(call: Call, which: int | str, default: Default) -> Any:
+    if not left_out(call, which):
+        return call.arguments[isinstance(which, str)][which]
+    known = default(call.target, which)
+    return known[0] if known is not None else None if isinstance(which, str) else ABSENT
+
+
+def left_out(call: Call, which: int | str) -> bool:
+    """Whether a call is not given an argument, so that its default counts."""
+    args, kwargs = call.arguments
+    return which not in kwargs if isinstance(which, str) else which >= len(args)
+
+
+def as_given(ours: Call, theirs: Call, changed: tuple[int | str, Any, Any]) -> Intervention | None:
+    """What gives the candidate's call the reference's argument, one of `given_otherwise`; None: that cannot be done."""
+    which, value, _ = changed
+    if isinstance(which, str):
+        last, unknown = True, left_out(ours, which)
+    else:
+        last, unknown = which == len(theirs.arguments[0]) - 1, value is ABSENT
+        if which > len(theirs.arguments[0]):
+            return None
+    given = () if unknown else as_value(value)
+    return (
+        None
+        if given is None or (unknown and not last)
+        else Intervention("set-argument", str(theirs.site), (which, *given))
+    )
+
+
 def as_value(argument: Any) -> tuple[Any] | None:
     """An argument or setting that can be part of an intervention: lists as tuples; None if it holds tensors or records."""
     if isinstance(argument, dict):
@@ -49,4 +107,13 @@ def as_value(argument: Any) -> tuple[Any] | None:
     return (tuple(item[0] for item in items if item is not None),)
 
 
-__all__ = ["ABSENT", "as_value", "differing_arguments", "fits", "one_overload"]
+__all__ = [
+    "ABSENT",
+    "as_given",
+    "as_value",
+    "differing_arguments",
+    "fits",
+    "given_otherwise",
+    "left_out",
+    "one_overload",
+]

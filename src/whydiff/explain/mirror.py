@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from whydiff.capturing.adapters import for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.arguments import as_value, one_overload
 from whydiff.explain.interventions import whole_of
@@ -97,9 +98,15 @@ class _Mirror:
         if other is None or not one_overload(other, call):
             return None
         which = item.value[0]
+        value: tuple[object, ...] | None
         args, keywords = call.arguments
         given = keywords if isinstance(which, str) else dict(enumerate(args))
-        value = as_value(given[which]) if which in given else ()  # left out: the default
+        if which in given:
+            value = as_value(given[which])
+        elif isinstance(which, str):  # left out: the default
+            value = ()
+        else:
+            value = for_framework(self.sides.candidate.framework).default(call.target, which) or ()
         return None if value is None else Intervention(item.name, str(other.site), (which, *value))
 
     def read(self, item: Intervention) -> Intervention | None:

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from whydiff.capturing.adapters import Executor
+from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import WhydiffError
-from whydiff.explain.arguments import as_value
+from whydiff.explain.arguments import as_given, given_otherwise
 from whydiff.explain.case import Case
-from whydiff.explain.causes._view import Finding, given_otherwise
+from whydiff.explain.causes._view import Finding
 from whydiff.numbers.fingerprint import fingerprint_bytes
 from whydiff.pair.replay import replay
 from whydiff.records import Call, Fingerprint, Intervention
@@ -62,15 +62,8 @@ def _argument(case: Case, at: tuple[int, int]) -> Intervention | None:
     if min(at) < 0:
         return None
     ours, theirs = case.reference.calls[at[0]], case.candidate.calls[at[1]]
-    changed = given_otherwise(ours, theirs)
-    if len(changed) != 1 or len(ours.arguments[0]) != len(theirs.arguments[0]):
-        return None
-    which, value, _ = changed[0]
-    given = None if isinstance(value, dict) else as_value(value)
-    if given is None:
-        return None
-    left_out = isinstance(which, str) and which not in ours.arguments[1]
-    return Intervention(_SET, str(theirs.site), (which,) if left_out else (which, *given))
+    changed = given_otherwise(ours, theirs, for_framework(case.reference.framework).default)
+    return as_given(ours, theirs, changed[0]) if len(changed) == 1 else None
 
 
 def _is_it(case: Case, told: Mapping[int, Finding], earlier: int, index: int, mine: Intervention) -> bool:

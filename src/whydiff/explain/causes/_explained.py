@@ -143,10 +143,9 @@ def argued(case: Case, origin: Origin, ours: Any, theirs: Any) -> bool:
 
 
 def _is_a_setting(case: Case, origin: Origin) -> bool:
-    pairs = [
-        *(pair for path, pair in case.scalar_changes.items() if path.rpartition(".")[2] != "__class__"),
-        *case.config_changes.values(),
-    ]
+    """Whether a setting that differs carries an argument; an attribute that only one side has is none to set back."""
+    attributes = (pair for path, pair in case.scalar_changes.items() if path.rpartition(".")[2] != "__class__")
+    pairs = [*(pair for pair in attributes if None not in pair), *case.config_changes.values()]
     return any(argued(case, origin, *pair) for pair in pairs)
 
 

@@ -11,10 +11,9 @@ import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from whydiff.explain.arguments import as_value
+from whydiff.explain.arguments import as_value, given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
-from whydiff.explain.causes._view import given_otherwise
 from whydiff.pair.lockstep import matched
 from whydiff.records import Call, Intervention, Origin, Site, Trace
 

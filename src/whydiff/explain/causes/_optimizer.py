@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from whydiff.explain.arguments import as_value
+from whydiff.explain.arguments import as_value, given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
-from whydiff.explain.causes._view import given_otherwise
 from whydiff.records import Call, Intervention, Origin, Trace
 
 

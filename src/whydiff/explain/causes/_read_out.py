@@ -17,9 +17,10 @@ from typing import Any
 
 from whydiff.capturing.adapters import Executor
 from whydiff.errors import WhydiffError
+from whydiff.explain.arguments import given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
-from whydiff.explain.causes._view import Finding, given_otherwise
+from whydiff.explain.causes._view import Finding
 from whydiff.explain.causes._view import number as as_numbers
 from whydiff.pair.replay import replay
 from whydiff.records import Call, Evidence, Intervention, Trace

@@ -11,7 +11,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.errors import WhydiffError
-from whydiff.explain.arguments import as_value, one_overload
+from whydiff.explain.arguments import as_given, as_value, given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._looks import equal_leaves, one_value
 from whydiff.explain.local_test import Examined, Joint, judge_outputs
@@ -118,22 +118,16 @@ class View:
     @property
     def changed_arguments(self) -> list[tuple[int | str, Any, Any]]:
         """(position or name, reference's, candidate's) plain arguments that differ between calls of one target."""
-        return given_otherwise(*self.single) if self.single is not None else []
+        default = for_framework(self.case.reference.framework).default
+        return given_otherwise(*self.single, default) if self.single is not None else []
 
     def give_argument(self) -> tuple[Intervention, ...]:
         """The reference's argument, if exactly one differs and nothing else, and the program did not make it itself."""
         changed = self.changed_arguments
         if len(changed) != 1 or self.single is None or not self.same_numbers_left:
             return ()
-        (args, named), (others, _) = (call.arguments for call in self.single)
-        which, ours, _ = changed[0]
-        if len(args) != len(others) or isinstance(ours, dict):
-            return ()
-        given = as_value(ours)
-        if given is None:
-            return ()
-        value = (which,) if isinstance(which, str) and which not in named else (which, *given)
-        return (Intervention("set-argument", str(self.single[1].site), value),)
+        given = as_given(*self.single, changed[0])
+        return (given,) if given is not None else ()
 
     @functools.cached_property
     def same_numbers_left(self) -> bool:
@@ -282,17 +276,6 @@ def _constants(case: Case, reads: tuple[Event, Event]) -> tuple[Leaf, Leaf] | No
     ours, theirs = found
     alike = ours.spec.shape == theirs.spec.shape and ours.spec.dtype == theirs.spec.dtype
     return (ours, theirs) if alike and ours.fingerprint != theirs.fingerprint else None
-
-
-def given_otherwise(ours: Call, theirs: Call) -> list[tuple[int | str, Any, Any]]:
-    """(position or name, reference's, candidate's) plain arguments that differ between calls of one overload."""
-    if not one_overload(ours, theirs):
-        return []
-    (args, kwargs), (others, named) = ours.arguments, theirs.arguments
-    pairs: list[tuple[int | str, Any, Any]] = [
-        (i, a, b) for i, (a, b) in enumerate(zip(args, others, strict=False)) if a != b
-    ]
-    return pairs + [(n, kwargs.get(n), named.get(n)) for n in {**kwargs, **named} if kwargs.get(n) != named.get(n)]
 
 
 def number(payload: Payload) -> Array:

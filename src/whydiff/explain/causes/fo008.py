@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.explain.arguments import ABSENT, as_value, differing_arguments, one_overload
+from whydiff.explain.arguments import ABSENT, as_value, differing_arguments, given_otherwise, left_out, one_overload
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._elsewhere import at_another_place, by_another_op
@@ -15,7 +15,6 @@ from whydiff.explain.causes._explained import Finding, View, causes_of, grouped,
 from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import listed
 from whydiff.explain.causes._switched import causes_of_switches
-from whydiff.explain.causes._view import given_otherwise
 from whydiff.numbers.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Verdict
 
@@ -77,9 +76,7 @@ class FormulaDiffers(CauseRule):
         if view.origin.kind not in _KINDS or not _computes_otherwise(view):
             return None
         text, key = _arguments(view) if view.single is not None else _of_joint(view)
-        return (
-            self._finding(view, text, key, view.give_argument() or _given(view) or view.replace_op()) if text else None
-        )
+        return self._finding(view, text, key, view.give_argument() or view.replace_op()) if text else None
 
     def explain_joint(self, view: View) -> Finding | None:
         """Ops that give values of other shapes, so that they are compared where the shapes are equal again."""
@@ -222,42 +219,23 @@ def _arguments(view: View) -> tuple[str, Any]:
     if not one_overload(ours, theirs):
         return f"the reference computes {ours.target}, the candidate {theirs.target}", (ours.target, theirs.target)
     found = [
-        f"{f'argument {which}' if isinstance(which, int) else which} is {_shown(a)} in the reference and {_shown(b)} "
-        "in the candidate"
+        f"{f'argument {which}' if isinstance(which, int) else which} is {_given(ours, which, a)} in the reference and "
+        f"{_given(theirs, which, b)} in the candidate"
         for which, a, b in view.changed_arguments
     ]
-    if not found and len(ours.arguments[0]) != len(theirs.arguments[0]):
-        given = [call.arguments[0][min(len(c.arguments[0]) for c in view.single) :] for call in view.single]
-        found = [
-            f"{_shown(given[0]) or 'a default'} is given in the reference and {_shown(given[1]) or 'a default'} "
-            "in the candidate"
-        ]
     return (f"of {ours.site.op}, {'; '.join(found)}" if found else ""), (ours.target, *found)
 
 
-def _same_ops(view: View) -> list[tuple[Call, Call]]:
-    """Both sides' calls in their order, where these are the same ops: modules on one side, functions on the other."""
-    ours, theirs = view.seen.calls
-    alike = [call.target for call in ours] == [call.target for call in theirs]
-    return list(zip(ours, theirs, strict=True)) if alike else []
-
-
-def _given(view: View) -> tuple[Intervention, ...]:
-    """The reference's argument, where the same ops differ in one plain argument of one of them."""
-    changed = [(other, *one) for ours, other in _same_ops(view) for one in given_otherwise(ours, other)]
-    if len(changed) != 1 or not view.same_numbers_left:
-        return ()
-    call, which, ours, theirs = changed[0]
-    given = as_value(ours)
-    if given is None or theirs is None or isinstance(ours, dict):
-        return ()
-    return (Intervention("set-argument", str(call.site), (which, *given)),)
+def _given(call: Call, which: int | str, value: Any) -> str:
+    """An argument in words; one that is left out is said to be the default."""
+    if not left_out(call, which):
+        return _shown(value)
+    return "its default" if value is ABSENT or value is None else f"its default ({_shown(value)})"
 
 
 def _of_joint(view: View) -> tuple[str, Any]:
     """Arguments in which paired ops of several differ, else the ops."""
     partner = {pair.reference: pair.candidate for pair in view.case.alignment.pairs}
-    partner |= {one.index: other.index for one, other in _same_ops(view)}
     found = []
     for call in view.seen.calls[0]:
         other = view.case.candidate.calls[partner[call.index]] if call.index in partner else None

@@ -19,7 +19,7 @@ from whydiff.records import Call
 CELLS = 1 << 23
 """Largest tied region that is searched (64 MiB of scores). A size, not a numerical tolerance."""
 
-KINDS = 6
+KINDS = 8
 """Kinds of evidence. Within a pair each outweighs all weaker ones together: kind k counts 2**k."""
 
 
@@ -62,6 +62,8 @@ def _facts(call: Call, state: tuple[Hashable, ...]) -> tuple[Hashable | None, ..
     return (
         call.target,
         json.dumps(call.arguments, sort_keys=True, default=repr),
+        tuple(read.producer < 0 for read in call.reads),
+        tuple(len(event.spec.shape) for event in call.writes),
         tuple(event.spec.shape for event in call.writes),
         tuple((event.spec.shape, event.spec.dtype) for event in call.writes),
         state or None,

@@ -9,7 +9,9 @@
 4. `renamed.find`: scopes under another name, known by their structure and their parameters' bits; with these
    names passes 2 and 3 run again.
 5. `remade.find`: a model that one run makes anew half-way takes the place of the other run's; pass 3 runs again.
-6. `held.find`: tensors that no module registered, under another name; no call pairs by it.
+6. `rescoped.find`: ops alike under scopes that have nothing to do with each other (modules against functions), where
+   the order and the flow of values leave no choice.
+7. `held.find`: tensors that no module registered, under another name; no call pairs by it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from whydiff.capturing.process import not_collecting
-from whydiff.pair.align import evidence, held, remade, renamed, rules, sequence
+from whydiff.pair.align import evidence, held, remade, renamed, rescoped, rules, sequence
 from whydiff.pair.align.sequence import Block, Path
 from whydiff.pair.align.side import Side, blocks, by_function, common_parameters, intern
 from whydiff.pair.align.steps import offset
@@ -68,6 +70,8 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
                 pairs = _marked(again, second, third, "renamed scope")
                 used, second = used + new.rules, third
         pairs = _made_anew(first, second, pairs)
+        more = rescoped.find(first, second, [(j, i) for j, i, _ in pairs])
+        pairs = sorted([*pairs, *((j, i, rescoped.HOW) for j, i in more)])
     found = _alignment(first, second, _marked(pairs, Side(candidate), second, "rename rule"), used, ahead)
     return replace(found, renamed=used + held.find(reference, candidate, found))
 
@@ -156,7 +160,8 @@ def _changes(rule: rules.Rule, all_rules: Sequence[rules.Rule], scopes: dict[str
 def _marked(found: Found, before: Side, after: Side, how: str) -> Found:
     """The last renaming of a call's scope is how it was paired."""
     return [
-        (j, i, old if old == "renamed scope" or before.scopes[i] == after.scopes[i] else how) for j, i, old in found
+        (j, i, old if old in ("renamed scope", rescoped.HOW) or before.scopes[i] == after.scopes[i] else how)
+        for j, i, old in found
     ]
 
 

@@ -78,6 +78,10 @@ class Recorded:
         """Where an operator takes what, by meaning; empty if nobody said."""
         return self.arguments.get(op, {})
 
+    def default(self, target: str, which: int | str) -> tuple[Any] | None:
+        """What an operator (``Call.target``) takes at a position or by a name where it is left out; None: nobody said."""
+        return None
+
     def program(self, path: Path) -> Callable[..., Any]:
         """A program that a file holds.
 
