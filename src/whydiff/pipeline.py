@@ -187,13 +187,14 @@ def localize(
             why_not.append("so its rows cannot be left out: every row is compared")
         return recorded, (*why_not, "origins are read off the fingerprints; later ones may hide behind earlier ones")
     axes = axes_of(reference, candidate, alignment)
+    if axes is None:
+        return replace(recorded, origins=(), unplaced=True), ()
     plain = measure_growth(*_executors(reference, candidate), alignment, progress, axes=axes)
     pictures = Pictures()
     resynchronised = find_origins(*_executors(reference, candidate), alignment, progress, axes=axes, on_origin=pictures)
     if recorded.origins and not resynchronised.origins and plain.unfaithful:
-        return recorded, (
-            "replayed on this machine, calls give other bits than were recorded: origins are as recorded",
-        )
+        why = "replayed on this machine, calls give other bits than were recorded: origins are as recorded"
+        return recorded, (why,)
     padded = leave_out(reference, candidate, plain, rows, progress, runs)
     found = Localization(
         origins=resynchronised.origins,
@@ -279,7 +280,7 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
         causes=causes,
         impact=attempted("the impact", lambda: impact(case, returned, floor, scaling), _NO_IMPACT),
         not_compared=not_tested(case, scaling, tests, floor),
-        notes=(*notes, *map(str, parted), *seeded_alike(case, verdict), *notes_on(case), *tolerance),
+        notes=(*notes, *map(str, parted), *seeded_alike(case, verdict), *notes_on(case, causes), *tolerance),
     )
 
 
@@ -334,9 +335,8 @@ def _hypotheses(rule: CauseRule, case: Case) -> list[Cause]:
 
 def _failed(failures: Failures) -> tuple[Count, ...]:
     """What raised and which plugins cannot be used, counted."""
-    counts = [Count(failure.part, f"it failed: {failure.error}", n) for failure, n in failures.found.items()]
-    counts += [Count(p.where, f"{p.what} {p.actual}", 1) for p in registry.problems()]
-    return tuple(counts)
+    raised = (Count(failure.part, f"it failed: {failure.error}", n) for failure, n in failures.found.items())
+    return (*raised, *(Count(p.where, f"{p.what} {p.actual}", 1) for p in registry.problems()))
 
 
 def _differs(case: Case) -> bool:

@@ -22,6 +22,7 @@ def told(*, differs: bool = False, origins: int = 0, counts: tuple[Count, ...] =
             outputs=((SLOT, Comparison("differs" if differs else "agrees")),),
             origins=("somewhere",) * origins,
             counts=counts,
+            unplaced=False,
         ),
         reference=SimpleNamespace(**{**fine, **sides.get("reference", {})}),
         candidate=SimpleNamespace(**{**fine, **sides.get("candidate", {})}),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whydiff.pair.sizes import narrow
+from whydiff.pair.sizes import narrow, placed
 from whydiff.pair.slices import Axis, SliceMap, counterparts, options, same_but_for_sizes, settle
 from whydiff.records import Payload
 
@@ -131,6 +131,30 @@ def test_inputs_that_agree_nowhere_keep_the_first_start() -> None:
     batch = np.arange(24).reshape(8, 3)
     (axis,) = narrow((Axis(1, 8, tuple(range(8))),), [(batch[5:6] + 100, batch)], equal)
     assert axis.starts == (0,)
+
+
+@pytest.mark.parametrize(
+    ("small", "axis"),
+    [
+        (lambda rows: rows[3:5], (12, 2, 3)),
+        (lambda rows: rows.reshape(3, 4, 2)[:, 2], (4, 1, 2)),
+        (lambda rows: rows[3:5] + 0.01, (12, 3 - 1, 3)),
+        (lambda rows: rows[::-1][:2] + 5, None),
+    ],
+    ids=["there", "every fourth row", "nearly there", "nowhere"],
+)
+def test_inputs_are_placed_or_said_to_be_nowhere(small: Any, axis: tuple[int, int, int] | None) -> None:
+    """In twelve rows; the sizes with which the rows are found, and where they begin."""
+    rows = np.random.default_rng(2).normal(size=(12, 2))
+    part = small(rows)
+    one = Axis(12, len(part), tuple(range(13 - len(part))), "batch")
+    found = placed((one,), [(rows, part), (np.ones((12, 2)), np.ones(part.shape))], equal, distance)
+    assert (found and (found[0].reference, found[0].candidate, found[0].starts[0])) == axis
+
+
+def test_what_is_alike_all_along_an_axis_places_nothing() -> None:
+    one = Axis(12, 2, tuple(range(11)), "batch")
+    assert placed((one,), [(np.ones((12, 2)), np.zeros((2, 2)))], equal, distance) == (replace(one, starts=(0,)),)
 
 
 def test_arguments_may_differ_by_sizes_only() -> None:

@@ -17,6 +17,7 @@ reads) is an output too: `whydiff.pair.scripts`. The first rule of `RULES` that 
 | `equal` | every output is bit-equal | identical; what differs inside is a note |
 | `other_nans` | every value is equal, and where both are NaN its bits are not | rounding |
 | `another_dtype` | every value is equal, some in another dtype | precision |
+| `other_inputs` | inputs have other sizes, and one run's stand nowhere in the other's | incomparable |
 | `other_shapes` | outputs have other shapes or kinds, and nothing worse was found | incomparable |
 | `other_points` | they differ, the observed runs agree, and returned values proved to be no counterparts | incomparable |
 | `stale_code` | they differ, and compiled code is of another state of its program | semantic |
@@ -60,6 +61,7 @@ class Inside:
         rerun: how the difference behaves in unobserved runs at two precisions; None: it cannot be told.
         outside: differing outputs that no observed op returned, and that do not follow; None: there are none.
         stale: sides whose compiled code is of another state of the program.
+        unplaced: nothing says which part of the larger run the smaller one is.
         apart: the confirmed cause by which returned values are no counterparts, as text; empty: there is none.
     """
 
@@ -79,6 +81,7 @@ class Inside:
     outside: Outside | None = None
     stale: tuple[str, ...] = ()
     apart: str = ""
+    unplaced: bool = False
 
 
 def inside(case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = ()) -> Inside:
@@ -108,6 +111,7 @@ def inside(case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = 
         bits=bits,
         proven=any(experiment.method == "rerun" for experiment in unobserved),
         apart=next((f"{one.name} at {one.site}, proven by experiment" for one in apart), ""),
+        unplaced=local.unplaced,
     )
 
 
@@ -226,6 +230,16 @@ def another_dtype(found: Anchor, inside: Inside) -> Judged:
     return Verdict.PRECISION, f"the outputs hold equal values in other dtypes: {_slots(found.having('dtype'))}"
 
 
+def other_inputs(found: Anchor, inside: Inside) -> Judged:
+    """Runs of other sizes, whose inputs are no part of each other's: no number has a counterpart."""
+    if not inside.unplaced:
+        return None
+    return Verdict.INCOMPARABLE, (
+        "which part of the larger run is the smaller one's is not known: the inputs have other sizes, and those of one "
+        "run stand nowhere in the other's"
+    )
+
+
 def other_shapes(found: Anchor, inside: Inside) -> Judged:
     """Outputs of other shapes or kinds are no counterparts."""
     other = found.having("shape", "kind")
@@ -329,6 +343,7 @@ RULES: tuple[Rule, ...] = (
     equal,
     other_nans,
     another_dtype,
+    other_inputs,
     other_shapes,
     other_points,
     stale_code,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from whydiff.explain.case import Case
 from whydiff.explain.local_test import LocalResult
@@ -11,7 +11,11 @@ from whydiff.judge.grouping import not_examined
 from whydiff.judge.noise_floor import NoiseFloor
 from whydiff.pair.align import explain
 from whydiff.pair.scripts import read_out
-from whydiff.records import GENERATORS, Count, Verdict
+from whydiff.pair.slices import Axis
+from whydiff.records import GENERATORS, Cause, Count, Verdict
+
+_IN_PIECES = "SH001"
+"""Its remedy names that study already."""
 
 
 def not_tested(
@@ -82,8 +86,8 @@ def _read_out(case: Case) -> list[Count]:
     return counts
 
 
-def notes_on(case: Case) -> tuple[str, ...]:
-    """Resumed steps, incomplete captures, an observer that changed something, an origin that was missed, a port."""
+def notes_on(case: Case, causes: Sequence[Cause] = ()) -> tuple[str, ...]:
+    """Resumed steps, incomplete captures, an observer that changed something, an origin that was missed, other studies."""
     notes = []
     ahead = case.alignment.ahead
     if ahead:
@@ -101,7 +105,22 @@ def notes_on(case: Case) -> tuple[str, ...]:
         notes.append("after resynchronising at every origin the outputs still differ: an origin was missed")
     if why := _is_ported(case):
         notes.append(f"{why}: `whydiff port` compares such programs layer by layer, by what reads each weight")
+    if (axis := _one_of_many(case)) and not any(cause.code == _IN_PIECES for cause in causes):
+        notes.append(
+            f"one model at two sizes ({axis.name} {axis.large} and 1): `whydiff sweep` runs it at many, and tells which ops "
+            "change what a row gives with them"
+        )
     return tuple(notes)
+
+
+def _one_of_many(case: Case) -> Axis | None:
+    """The axis of which one run has a single row and the other one more, where both hold the same parameters and buffers."""
+    held = [
+        {leaf.name: leaf.fingerprint for leaf in trace.leaves if leaf.is_registered}
+        for trace in (case.reference, case.candidate)
+    ]
+    axes = case.localization.axes
+    return axes[0] if len(axes) == 1 and axes[0].small == 1 and held[0] == held[1] else None
 
 
 def seeded_alike(case: Case, verdict: Verdict) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ class Localization:
         rows: by output, which of its rows are compared; no entry: all.
         silent: why the origins do not matter (no output depends on what differs there), as a sentence; else empty.
         pictures: of the first origins.
+        unplaced: whether nothing says which part of the larger run the smaller one is; then nothing is located.
     """
 
     origins: tuple[Origin, ...] = ()
@@ -40,6 +41,7 @@ class Localization:
     rows: Mapping[Slot, Rows] = field(default_factory=dict)
     silent: str = ""
     pictures: tuple[Picture, ...] = ()
+    unplaced: bool = False
 
 
 __all__ = ["Localization"]

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.pair.lockstep import Lockstep
-from whydiff.pair.sizes import all_agree, axes_between, entering_reads, narrow, output_sizes, same_outputs, taken_parts
+from whydiff.pair.sizes import (
+    Entering,
+    all_agree,
+    axes_between,
+    entering_reads,
+    narrow,
+    output_sizes,
+    placed,
+    same_outputs,
+    taken_parts,
+)
 from whydiff.pair.slices import Axis
 from whydiff.records import Alignment, Event, Trace
 
 
-def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[Axis, ...]:
+def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[Axis, ...] | None:
     """The axes of a pair of runs, from the tensors that enter what they have in common.
 
     First from what both read from outside: which row of the batch (which stretch of the longer text) is the other
@@ -21,7 +32,8 @@ def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[A
     numbers and every such tensor holds its smaller counterpart.
 
     Returns:
-        Axes with the start at which most of these tensors agree; empty if nothing has another size.
+        Axes with the start at which most of these tensors agree; empty if nothing has another size. None: nothing of what
+        enters and leaves says which part of the larger run the smaller one is.
     """
     axes = axes_between(reference, candidate, alignment)
     outside = bool(axes)
@@ -45,7 +57,9 @@ def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[A
     if outside:
         with executors[0].running(), executors[1].running():
             read = [found for pairs in at.values() for pair in pairs if (found := _values(executors, pair))]
-            return narrow(axes, read, step.agree)
+            apart = executors[0].apart if reference.framework == candidate.framework else None
+            at_once = placed(axes, read, step.agree, apart)
+        return narrow(axes, read, step.agree) if at_once is None and (not sizes or _shares(entering)) else at_once
     for call_r, call_c in step.walk(None, "look for sizes"):
         for pair in at.get((call_r.index, call_c.index), ()):
             found = _values(executors, pair)
@@ -54,6 +68,14 @@ def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[A
         step.execute(call_r, call_c)
     axes = narrow(axes, read, step.agree)
     return axes if sizes or (read and all_agree(axes, read, step.agree)) else ()
+
+
+def _shares(entering: Sequence[Entering]) -> bool:
+    """Whether both runs are given one and the same tensor of more than one number."""
+    given = ((one, other) for _, one, other in entering if one.producer == other.producer == -1 and one.spec.numel > 1)
+    return any(
+        one.spec.shape == other.spec.shape and None is not one.fingerprint == other.fingerprint for one, other in given
+    )
 
 
 def _values(executors: list[Executor], pair: tuple[Event, Event]) -> tuple[Any, Any] | None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from whydiff.pair.slices import Axis, Shape, Value, options
+from whydiff.pair.slices import MOST_MAPS, Axis, Shape, Value, options
 from whydiff.records import Alignment, Event, Trace
 
 Entering = tuple[tuple[int, int], Event, Event]
@@ -41,10 +41,11 @@ def axes_between(
             continue
         ours, theirs = event.spec.shape, other.spec.shape
         if len(ours) == len(theirs) and event.spec.numel != other.spec.numel:  # else one value, folded otherwise
+            looks = seen[0].get(event.storage, ()), seen[1].get(other.storage, ())
             for dimension, pair in enumerate(zip(ours, theirs, strict=True)):
                 if pair[0] != pair[1] and min(pair) > 0 and (wanted is None or pair in wanted):
-                    name = _name(seen[0].get(event.storage, ()), seen[1].get(other.storage, ()), pair, dimension)
-                    found.setdefault(pair, (len(ours), name))
+                    alone = _unmerged(*looks, pair)
+                    found.setdefault(alone, (len(ours), _name(*looks, alone, dimension)))
     return tuple(Axis(r, c, tuple(range(abs(c - r) + 1)), found[r, c][1]) for r, c in _coarsest(found))
 
 
@@ -58,6 +59,14 @@ def _looks(trace: Trace) -> dict[int, set[Shape]]:
             if event.producer == -1:
                 looks.setdefault(event.storage, set()).add(event.spec.shape)
     return looks
+
+
+def _unmerged(ours: Iterable[Shape], theirs: Iterable[Shape], sizes: tuple[int, int]) -> tuple[int, int]:
+    """The smallest sizes of which these are the same multiple, in any look at what is read: there the axis stands alone."""
+    pairs = [tuple(zip(r, c, strict=True)) for r, c in itertools.product(ours, theirs) if len(r) == len(c)]
+    differing = [[pair for pair in one if pair[0] != pair[1]] for one in pairs]
+    alone = {one[0] for one in differing if len(one) == 1 and min(one[0]) > 0}
+    return min((r, c) for r, c in {*alone, sizes} if r * sizes[1] == c * sizes[0] and sizes[0] % r == 0)
 
 
 def _name(ours: Iterable[Shape], theirs: Iterable[Shape], sizes: tuple[int, int], dimension: int) -> str:
@@ -172,14 +181,75 @@ def narrow(
     """
     pairs = list(read)
     best: tuple[int, tuple[Axis, ...]] = (0, tuple(replace(axis, starts=axis.starts[:1]) for axis in axes))
-    for starts in itertools.islice(itertools.product(*(axis.starts for axis in axes)), 1 << 12):
-        fixed = tuple(replace(axis, starts=(start,)) for axis, start in zip(axes, starts, strict=True))
+    for fixed in _starts(tuple(axes)):
         agreeing = sum(_agrees_somewhere(fixed, *pair, same) for pair in pairs)
         if agreeing == len(pairs):
             return fixed
         if agreeing > best[0]:
             best = agreeing, fixed
     return best[1]
+
+
+def placed(
+    axes: tuple[Axis, ...],
+    read: Sequence[tuple[Value, Value]],
+    same: Callable[[Value, Value], bool],
+    apart: Callable[[Value, Value], float] | None,
+) -> tuple[Axis, ...] | None:
+    """`narrow`, with what it takes where the smaller tensors stand nowhere as they are; None: nothing tells where.
+
+    Tensors that are alike all along an axis say nothing. Where the others agree at no start, the axis may be merged with
+    another one, of which they are every so-manieth row; or they were changed, and are still nearer to one part, by more than
+    half, than that is to any other (which by the triangle inequality no other part can be).
+    """
+    found = narrow(axes, read, same)
+    telling = [pair for pair in read if len(_distinct(axes, *pair, same)) > 1]
+    if not telling or any(_agrees_somewhere(found, *pair, same) for pair in telling):
+        return found
+    for finer in _finer(axes):
+        chosen = narrow(finer, telling, same)
+        if all_agree(chosen, telling, same):
+            return chosen
+    if apart is None:  # two frameworks' values
+        return None
+    parts = _distinct(axes, *telling[0], same, MOST_MAPS)
+    distances = [apart(small, part) for _, small, part in parts]
+    nearest = min(range(len(parts)), key=distances.__getitem__)
+    others = (part for n, (_, _, part) in enumerate(parts) if n != nearest)
+    if 2 * distances[nearest] < min(apart(parts[nearest][2], part) for part in others):
+        return parts[nearest][0]
+    return None
+
+
+def _finer(axes: tuple[Axis, ...]) -> Iterator[tuple[Axis, ...]]:
+    """One axis that others may be merged into, with smaller sizes in the same proportion."""
+    for axis in axes if len(axes) == 1 else ():
+        for k in range(2, axis.small + 1):
+            if axis.reference % k == axis.candidate % k == 0:
+                starts = tuple(range((axis.large - axis.small) // k + 1))
+                yield (replace(axis, reference=axis.reference // k, candidate=axis.candidate // k, starts=starts),)
+
+
+def _distinct(
+    axes: tuple[Axis, ...], reference: Value, candidate: Value, same: Callable[[Value, Value], bool], most: int = 2
+) -> list[tuple[tuple[Axis, ...], Value, Value]]:
+    """Axes at one start each, the smaller tensor, and the part of the larger one there, as long as parts differ."""
+    found: list[tuple[tuple[Axis, ...], Value, Value]] = []
+    for fixed in _starts(axes):
+        for one in options(tuple(reference.shape), tuple(candidate.shape), fixed, True):
+            small, large = (reference, candidate) if one.whole == "candidate" else (candidate, reference)
+            part = one.part(large)
+            if not any(same(part, known) for _, _, known in found):
+                found.append((fixed, small, part))
+            if len(found) == most:
+                return found
+    return found
+
+
+def _starts(axes: tuple[Axis, ...]) -> Iterator[tuple[Axis, ...]]:
+    """The axes with one start each, in every combination of the first ones."""
+    for starts in itertools.islice(itertools.product(*(axis.starts for axis in axes)), 1 << 12):
+        yield tuple(replace(axis, starts=(start,)) for axis, start in zip(axes, starts, strict=True))
 
 
 def all_agree(
@@ -199,4 +269,4 @@ def _agrees_somewhere(
     return False
 
 
-__all__ = ["all_agree", "axes_between", "entering_reads", "narrow", "output_sizes"]
+__all__ = ["all_agree", "axes_between", "entering_reads", "narrow", "output_sizes", "placed"]

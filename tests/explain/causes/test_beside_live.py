@@ -55,15 +55,17 @@ def test_enough_places_are_no_cause() -> None:
     assert "FO009" not in {cause.code for cause in found.causes}
 
 
+@pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize(
     "pair",
     [
         (lambda: experts(X[1:2], 8), lambda: experts(X, 8, 1.5)[1:2]),
         (lambda: torch.tanh(X[1:2, :8] @ SQUARE), lambda: torch.tanh(X[:, :8] @ SQUARE * 1.5)[1:2]),
+        (lambda: torch.tanh(X[1:2] @ UP[0]), lambda: torch.tanh(X @ UP[0] * 1.5)),
     ],
-    ids=["another factor", "a matrix with as many rows as the batch"],
+    ids=["another factor", "a matrix with as many rows as the batch", "the whole batch is returned"],
 )
-def test_another_function_of_rows_that_do_not_meet_is_none(pair: tuple[Any, Any]) -> None:
-    found = compare(*pair)
+def test_another_function_of_rows_that_do_not_meet_is_none(pair: tuple[Any, Any], turned: bool) -> None:
+    found = compare(*(pair[::-1] if turned else pair))
     assert found.verdict is Verdict.SEMANTIC
     assert "FO009" not in {cause.code for cause in found.causes if cause.status != "refuted"}

@@ -11,7 +11,7 @@ from whydiff.explain.sides import Side
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF
 from whydiff.pair.replay import Outputs
-from whydiff.pair.slices import counterparts
+from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Intervention, Slot, Trace
 
 
@@ -67,11 +67,11 @@ def _apart(case: Case, side: Side, steps: tuple[Intervention, ...]) -> float | N
     smaller = case.experiments.plain_outputs("reference" if side == "candidate" else "candidate")
     if not before or before.keys() != after.keys() or before.keys() != smaller.keys():
         return None
-    return max((_moved(case, one, before, after, smaller) for one in before), default=None)
+    axes = case.localization.axes if side == "candidate" else tuple(axis.turned() for axis in case.localization.axes)
+    return max((_moved(axes, one, before, after, smaller) for one in before), default=None)
 
 
-def _moved(case: Case, slot: Slot, before: Outputs, after: Outputs, smaller: Outputs) -> float:
-    axes = case.localization.axes
+def _moved(axes: tuple[Axis, ...], slot: Slot, before: Outputs, after: Outputs, smaller: Outputs) -> float:
     one, other = (counterparts(smaller[slot], found[slot], axes)[1] for found in (before, after))
     apart, unit = compare_payloads(one, other).value("rel_l2"), UNIT_ROUNDOFF.get(one.dtype)
     return 0.0 if apart is None or unit is None or apart <= unit**CANCELLED_SHARE else apart

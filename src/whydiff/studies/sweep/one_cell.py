@@ -142,7 +142,7 @@ def axes_for(job: Job, reference: Trace, candidate: Trace, alignment: Alignment)
     if job.size.batch != job.against.batch:
         return (Axis(job.against.batch, job.size.batch, (job.row,), "batch"),)
     if job.size.length != job.against.length:
-        found = axes_of(reference, candidate, alignment)
+        found = axes_of(reference, candidate, alignment) or ()
         lengths = (job.against.length, job.size.length)
         starts = next((a.starts for a in found if (a.reference, a.candidate) == lengths), (0,))
         return (Axis(*lengths, starts, "length"),)
