@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from whydiff.pipeline import compare
-from whydiff.records import Cause, Verdict
+from whydiff.records import Cause, Diagnosis, Verdict
 
 transformers.utils.logging.disable_progress_bar()
 SMALL: dict[str, Any] = {
@@ -46,6 +46,14 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return type(model), folder
 
 
+@pytest.fixture(scope="module")
+def cast(checkpoint: tuple[Any, Path]) -> tuple[Any, Diagnosis]:
+    """The loaded model, and what is found where it was cast after it was loaded."""
+    kind, folder = checkpoint
+    loaded = kind.from_pretrained(folder, dtype=torch.bfloat16)
+    return loaded, compare(loaded, kind.from_pretrained(folder).to(torch.bfloat16), input_ids=IDS, use_cache=False)
+
+
 def unsaved_tables(model: Any) -> set[str]:
     return {name for name, _ in model.named_buffers()} - set(model.state_dict())
 
@@ -54,11 +62,8 @@ def of(causes: tuple[Cause, ...], code: str) -> list[Cause]:
     return [cause for cause in causes if cause.code == code]
 
 
-def test_a_cast_rotary_table_is_named_and_proven(checkpoint: tuple[Any, Path]) -> None:
-    kind, folder = checkpoint
-    loaded = kind.from_pretrained(folder, dtype=torch.bfloat16)
-    cast = kind.from_pretrained(folder).to(torch.bfloat16)
-    diagnosis = compare(loaded, cast, input_ids=IDS, use_cache=False)
+def test_a_cast_rotary_table_is_named_and_proven(cast: tuple[Any, Diagnosis]) -> None:
+    loaded, diagnosis = cast
     assert diagnosis.verdict is Verdict.PRECISION
     assert diagnosis.accounted
     confirmed = [cause for cause in diagnosis.causes if cause.status == "confirmed"]
@@ -71,11 +76,9 @@ def test_a_cast_rotary_table_is_named_and_proven(checkpoint: tuple[Any, Path]) -
     assert all(cause.inert for cause in diagnosis.causes if cause not in confirmed)
 
 
-def test_the_pasted_remedy_makes_the_logits_equal(checkpoint: tuple[Any, Path]) -> None:
-    kind, folder = checkpoint
-    loaded = kind.from_pretrained(folder, dtype=torch.bfloat16)
-    cast = kind.from_pretrained(folder).to(torch.bfloat16)
-    cause = compare(loaded, cast, input_ids=IDS, use_cache=False).causes[0]
+def test_the_pasted_remedy_makes_the_logits_equal(checkpoint: tuple[Any, Path], cast: tuple[Any, Diagnosis]) -> None:
+    (kind, folder), (loaded, diagnosis) = checkpoint, cast
+    cause = diagnosis.causes[0]
     assert cause.remedy is not None
     scope: dict[str, Any] = {"model": kind.from_pretrained(folder), "torch": torch}
     exec(cause.remedy.code, scope)

@@ -146,7 +146,7 @@ def traces(draw: st.DrawFn) -> RecordedTrace:
 
 
 @given(traces())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_every_record_survives(trace: RecordedTrace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save(trace, folder)

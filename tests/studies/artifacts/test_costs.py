@@ -21,7 +21,7 @@ from whydiff.errors import TraceFormatError
 from whydiff.studies.artifacts.foreign import child
 
 SECONDS = 10.0
-KEYS = 60_000
+KEYS = 40_000
 
 
 def packed(method: int, size: int) -> bytes:

@@ -286,7 +286,7 @@ GOOD = {
 }
 
 
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(
     kind=st.sampled_from(sorted(GOOD)),
     edits=st.lists(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import whydiff
 
 
+@settings(max_examples=10)  # of 20,000 tokens each
 @given(st.integers(0, 10_000), st.floats(0.05, 0.6))
 def test_the_estimators_mean_the_kl_divergence(seed: int, size: float) -> None:
     random = np.random.default_rng(seed)

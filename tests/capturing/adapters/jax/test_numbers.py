@@ -65,7 +65,7 @@ def compiled_against(program: Callable[..., Any], **other: float) -> Diagnosis:
     return compare(lambda: program(X, **other), lambda: fast(X))
 
 
-@pytest.mark.parametrize("program", [layer_norm, rms_norm, gelu_tanh, horner, of_no_axes, attention, swiglu, mapped])
+@pytest.mark.parametrize("program", [layer_norm, gelu_tanh, horner, of_no_axes, attention, swiglu, mapped])
 def test_a_number_of_the_compiled_program_is_no_origin(program: Callable[..., Any]) -> None:
     diagnosis = compiled_against(program)
     assert diagnosis.verdict in (Verdict.ROUNDING, Verdict.IDENTICAL)
