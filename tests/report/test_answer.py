@@ -279,6 +279,13 @@ def test_what_is_missing_follows_what_is_missing() -> None:
     what, command = told("incomplete")
     assert "the recording of the candidate ended early" in what and "whydiff capture" in command
     assert "--payloads all" in told("inconclusive")[1]
+    kept = tuple(replace(side, kept=True) for side in GOLDEN["inconclusive"].sides)
+    assert "--payloads" not in told("inconclusive", sides=kept)[1], "that is what was done"
+    elsewhere = replace(GOLDEN["inconclusive"], environment_changes=(("hardware.cpu", "a", "b"),), reason="")
+    cause = _cause(
+        "inconclusive", site="hardware.cpu", remedy=Remedy("Draw under one instruction set."), experiments=()
+    )
+    assert answer(replace(elsewhere, causes=(cause,))).fix.startswith("draw under one instruction set; whydiff matrix")
     live = (PRECISION.sides[0],) * 2
     assert "float64" in told("precision", sides=live)[1]
     assert "--level op" in told("precision", sides=(replace(live[0], level="module"),) * 2)[1]

@@ -15,7 +15,7 @@ from whydiff.takes import PATH, takes
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Where one side came from and what it looked like; ``silent``: no op of it was seen."""
+    """Where one side came from and what it looked like; ``silent``: no op of it was seen, ``kept``: tensors of it."""
 
     source: str
     framework: str
@@ -26,6 +26,7 @@ class Side:
     complete: bool = True
     note: str = ""
     silent: bool = False
+    kept: bool = False
 
     @classmethod
     def of(cls, trace: Trace) -> Side:
@@ -40,6 +41,7 @@ class Side:
             complete=trace.complete,
             note=trace.note,
             silent=trace.level == "op" and not has_ops(trace),
+            kept=bool(trace.payloads),
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from whydiff.records import Diagnosis, Side
 from whydiff.records.finding import NOT_MADE_OF
 from whydiff.report._effect import NOTHING, returned_nothing
-from whydiff.report.words import count
+from whydiff.report.words import clause, count, place
 
 _AGAIN = "whydiff compare"
 
@@ -108,9 +108,30 @@ def _other_inputs(diagnosis: Diagnosis) -> Missing | None:
     )
 
 
-def _recorded(diagnosis: Diagnosis) -> Missing | None:
-    if all(side.source == "live" for side in diagnosis.sides):
+def _elsewhere(diagnosis: Diagnosis) -> Missing | None:
+    """Recordings of two environments: to record them once more tells nothing."""
+    changed = {where for where, *_ in diagnosis.environment_changes}
+    open_ones = (
+        c for c in diagnosis.causes if c.status == "inconclusive" and c.site in changed and c.remedy is not None
+    )
+    found = next(open_ones, None)
+    if found is None or found.remedy is None:
         return None
+    return Missing(
+        f"the recordings are of two environments, of which {place(found.site)} may be why",
+        f"{clause(found.remedy.text)}; whydiff matrix tells whether that is why",
+    )
+
+
+def _recorded(diagnosis: Diagnosis) -> Missing | None:
+    disk = [side for side in diagnosis.sides if side.source != "live"]
+    if not disk:
+        return None
+    if all(side.kept for side in disk):
+        return Missing(
+            "no experiment decides between these recordings",
+            f"let the programs run where they can be changed: {_AGAIN} FILE.py:ref FILE.py:cand",
+        )
     return Missing(
         "no experiment could run on what was recorded",
         "whydiff capture --payloads all -o new.trace -- python SCRIPT.py",
@@ -134,6 +155,7 @@ _RULES: tuple[Callable[[Diagnosis], Missing | None], ...] = (
     _unread,
     _modules_only,
     _other_inputs,
+    _elsewhere,
     _recorded,
     _undecided,
 )

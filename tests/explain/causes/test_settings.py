@@ -313,3 +313,20 @@ def test_a_flag_that_does_nothing_is_not_said_to_switch_what_another_one_does() 
     assert [(c.code, c.says) for c in found.causes if c.inert] == [
         ("ST006", "dead is True in the candidate, False in the reference")
     ]
+
+
+def test_code_of_a_fix_says_what_stands_for_a_function_and_is_none_for_its_own_tensors() -> None:
+    narrow, wide = (torch.nn.LayerNorm(8, eps=eps) for eps in (1e-5, 1e-3))
+    x, gain, other = torch.linspace(-1, 1, 16).reshape(2, 8), torch.ones(8), torch.full((8,), 1.01)
+    code = [
+        cause.remedy.code
+        for found in (
+            whydiff.compare(narrow, wide, x),
+            whydiff.compare(lambda x: narrow(x), lambda x: wide(x), x),
+            whydiff.compare(lambda x: x * gain, lambda x: x * other, x),
+        )
+        for cause in found.causes
+        if cause.remedy is not None
+    ]
+    stands = "# candidate: the module in which these names are\n"
+    assert code == ["candidate.eps = 1e-05\n", f"{stands}candidate.eps = 1e-05\n", ""]

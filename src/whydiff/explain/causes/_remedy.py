@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import Difference
+from whydiff.explain.sides import SIDES, Side
 
 _LONG = 50
 """Characters of a tuple that stands on one line."""
@@ -28,14 +29,35 @@ def reachable(case: Case, bundle: Sequence[Difference]) -> list[str]:
     """Names for which torch code can be written; empty for another framework."""
     if case.candidate.framework != "torch":
         return []
-    return [d.targets[0] for d in bundle if plain_path(d.targets[0])]
+    return [d.targets[0] for d in bundle if plain_path(d.targets[0]) and _is_held(case, d)]
 
 
-def copy_over(names: Sequence[str]) -> str:
+def _is_held(case: Case, difference: Difference) -> bool:
+    """Whether a module holds it: a function's own tensor is no attribute of anything."""
+    return difference.candidate.is_registered or "." in difference.targets[0] or _are_modules(case, (1,))
+
+
+def _are_modules(case: Case, sides: Sequence[int]) -> bool:
+    return all((run := case.runs[side]) is not None and run.is_module for side in sides)
+
+
+def standing_for(case: Case, *sides: Side) -> str:
+    """A line of code that says what stands for functions and traces, whose modules have the names."""
+    if _are_modules(case, [SIDES.index(side) for side in sides]):
+        return ""
+    return f"# {', '.join(sides)}: the module{'s' if len(sides) > 1 else ''} in which these names are\n"
+
+
+def module_at(path: str) -> str:
+    """The candidate's module at a path."""
+    return f"candidate.get_submodule({path!r})" if path else "candidate"
+
+
+def copy_over(case: Case, names: Sequence[str]) -> str:
     """Code that gives the candidate model the reference model's tensors."""
     if not names:
         return ""
-    return (
+    return standing_for(case, "candidate", "reference") + (
         f"names = {literal(names)}\n"
         "with torch.no_grad():\n"
         "    for name in names:\n"

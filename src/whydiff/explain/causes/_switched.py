@@ -15,7 +15,7 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import argued
 from whydiff.explain.causes._overwritten import overwritten
-from whydiff.explain.causes._remedy import literal
+from whydiff.explain.causes._remedy import literal, module_at, standing_for
 from whydiff.explain.causes._settings import enough, scalars, settable
 from whydiff.explain.causes._state import listed, remember, target_name
 from whydiff.explain.keys import draws
@@ -214,7 +214,8 @@ def setting_back(case: Case, attribute: str, value: Any, targets: list[str]) -> 
         paths = [target.rpartition(".")[0] for target in targets]
         code = f"for path in {literal(paths)}:\n    candidate.get_submodule(path).{attribute} = {value!r}\n"
         if len(paths) == 1:
-            code = f"candidate.get_submodule({paths[0]!r}).{attribute} = {value!r}\n"
+            code = f"{module_at(paths[0])}.{attribute} = {value!r}\n"
+        code = standing_for(case, "candidate") + code
     return Remedy(f"Give both sides the same {attribute}; the reference has {value!r}.", code, undoes="either")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._environment import doctored, hypothesis, impostors
+from whydiff.explain.causes._environment import doctored, hypothesis, impostors, unexplained
 from whydiff.records import Cause, Remedy, Verdict
 
 _CHANGED = {"hardware": {"cpu_capability": "none"}, "variables": {"ATEN_CPU_CAPABILITY": "none"}}
@@ -54,8 +54,11 @@ class InstructionSet(CauseRule):
 
     def detect(self, case: Case) -> Iterable[Cause]:
         """One hypothesis for all differences of the instruction set."""
+        drawn = all(case.candidate.calls[origin.calls[1]].rng for origin in unexplained(case))
         remedy = Remedy(
-            "Accept it if the verdict is rounding; for equal bits give both sides the same instruction set.",
+            "Draw on both sides under one instruction set, or save the drawn numbers once and load them on both sides."
+            if drawn
+            else "Accept it if the verdict is rounding; for equal bits give both sides the same instruction set.",
             "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2 python SCRIPT.py",
         )
         return hypothesis(case, self.code, self.name, remedy, Verdict.INCONCLUSIVE)

@@ -9,6 +9,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._impostors import changed, other_activation
+from whydiff.explain.causes._remedy import module_at, standing_for
 from whydiff.explain.causes._state import listed, target_name
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
@@ -164,9 +165,9 @@ def _operators(case: Case, changed: set[str]) -> Iterator[Evidence]:
 def _remedy(case: Case, settings: list[tuple[str, bool]]) -> Remedy:
     code = ""
     if case.candidate.framework == "torch":
+        code = standing_for(case, "candidate")
         for path, value in settings:
-            module = f"candidate.get_submodule({_module_name(case, path)!r})" if path else "candidate"
-            code += f"{module}.{'train' if value else 'eval'}()\n"
+            code += f"{module_at(path and _module_name(case, path))}.{'train' if value else 'eval'}()\n"
     return Remedy("Put both sides into the same mode right before the run.", code, undoes="either")
 
 

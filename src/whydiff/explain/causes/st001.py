@@ -72,7 +72,9 @@ class ParameterDiffers(CauseRule):
                 else "Load the same checkpoint on both sides"
             )
             remedy = Remedy(
-                f"{first}, or copy the reference's tensors over.", copy_over(reachable(case, bundle)), undoes="either"
+                f"{first}, or copy the reference's tensors over.",
+                copy_over(case, reachable(case, bundle)),
+                undoes="either",
             )
             yield from causes(case, bundle, self.code, self.name, remedy, "parameters", count(case, "parameter"))
 

@@ -66,7 +66,7 @@ class BufferDiffers(CauseRule):
         """One cause per differing buffer, or one for all of them if they are many."""
         total = count(case, "buffer", "non_persistent_buffer", "attribute")
         for bundle in bundles(differences(case, self.code)):
-            remedy = Remedy(_text(bundle), copy_over(reachable(case, bundle)), undoes="either")
+            remedy = Remedy(_text(bundle), copy_over(case, reachable(case, bundle)), undoes="either")
             yield from causes(case, bundle, self.code, self.name, remedy, "buffers and attributes", total)
 
     def example(self) -> tuple[Any, Any]:

@@ -187,12 +187,12 @@ def _remedy(case: Case, bundle: Sequence[Difference]) -> Remedy:
         return Remedy(
             "The reference holds the rounded values, the candidate the more exact ones. Keep the candidate, "
             "or round it in the same way if it must follow the reference.",
-            copy_over(names),
+            copy_over(case, names),
             undoes="either",
         )
     if all(d.reference.role == "parameter" for d in bundle):
         text = f"Load both sides with the same dtype ({cast.wide} or {cast.narrow})."
-        return Remedy(text, copy_over(names), undoes="either")
+        return Remedy(text, copy_over(case, names), undoes="either")
     return Remedy(
         f"from_pretrained(path, dtype=torch.{cast.narrow}) instead of .to(torch.{cast.narrow}), or keep the "
         f"{'tensor' if len(bundle) == 1 else 'tensors'} in {cast.wide}.",

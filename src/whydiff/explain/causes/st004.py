@@ -120,7 +120,7 @@ class UninitialisedBuffer(CauseRule):
             remedy=Remedy(
                 "Write the tensor where it is made, again after materialising a model that was built "
                 "without memory; a buffer that is not saved is not repaired by a checkpoint.",
-                copy_over(reachable(case, [difference])) if side == "candidate" else "",
+                copy_over(case, reachable(case, [difference])) if side == "candidate" else "",
             ),
             interventions=difference.interventions,
         )

@@ -9,7 +9,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import reading, statement
 from whydiff.explain.causes._impostors import changed
-from whydiff.explain.causes._remedy import literal, plain_path
+from whydiff.explain.causes._remedy import literal, plain_path, standing_for
 from whydiff.explain.causes._state import Difference, differences, interventions_of
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -135,7 +135,8 @@ def _remedy(case: Case, side: str, names: tuple[str, ...]) -> Remedy:
     code = ""
     if case.candidate.framework == "torch" and all(plain_path(name) for name in names):
         first = names[0]
-        code = f"names = {literal(names)}\nshared = candidate.get_parameter({first!r})\nfor name in names[1:]:\n" + (
+        code = standing_for(case, "candidate")
+        code += f"names = {literal(names)}\nshared = candidate.get_parameter({first!r})\nfor name in names[1:]:\n" + (
             '    owner, _, last = name.rpartition(".")\n    setattr(candidate.get_submodule(owner), last, shared)\n'
         )
     return Remedy("Tie the tensors again after loading (Hugging Face models: model.tie_weights()).", code)

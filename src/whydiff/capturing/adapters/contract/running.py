@@ -46,6 +46,8 @@ class Run(ABC):
     """
 
     framework: str
+    is_module: bool = False
+    """Whether the target is itself the module that holds the state which the trace names."""
     dispatched: int = 0
     """How many ops and compiled programs the framework was handed in the recorded run; 0: it does not tell."""
 

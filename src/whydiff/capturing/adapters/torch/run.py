@@ -51,6 +51,7 @@ class Run(contract.Run):
 
     def __init__(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.target, self.args, self.kwargs = target, tuple(args), dict(kwargs)
+        self.is_module = isinstance(target, torch.nn.Module)
         self.roots, self.tensors = discover(target)
         for _, module in discover([*self.args, *self.kwargs.values()])[0]:
             if not any(module is known for _, known in self.roots):
