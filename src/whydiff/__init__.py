@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from whydiff.garbage import not_collecting
+
 if TYPE_CHECKING:
     from whydiff.capturing.record import capture
     from whydiff.capturing.store import open_trace as open
@@ -118,7 +120,8 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_") or name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home, attribute = _HOMES.get(name, ("whydiff.errors", name))
-    value = getattr(importlib.import_module(home), attribute)
+    with not_collecting():
+        value = getattr(importlib.import_module(home), attribute)
     globals()[name] = value
     return value
 

@@ -24,6 +24,7 @@ from types import MappingProxyType
 from typing import Any
 
 from whydiff.errors import MissingPackageError, PluginError, UsageError, WhydiffError, one_line
+from whydiff.garbage import not_collecting
 
 PACKAGES = {
     "adapters": "whydiff.capturing.adapters",
@@ -134,7 +135,8 @@ def get(folder: str, name: str) -> Any:
             return third.parts[name]
         raise UsageError(f"No {folder[:-1]} has this name.", actual=name, expected=", ".join(names(folder)) or "(none)")
     try:
-        module = importlib.import_module(f"{PACKAGES[folder]}.{name}")
+        with not_collecting():
+            module = importlib.import_module(f"{PACKAGES[folder]}.{name}")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("whydiff"):
             raise

@@ -12,9 +12,9 @@ import torch
 
 import whydiff
 from whydiff import pipeline
-from whydiff.capturing.process import frozen, lasting, not_collecting
 from whydiff.capturing.store.layout import INDEX
 from whydiff.errors import TraceFormatError
+from whydiff.garbage import frozen, lasting, not_collecting
 from whydiff.judge.listing import listing
 from whydiff.locate.by_fingerprint import from_fingerprints
 from whydiff.numbers.comparison import same

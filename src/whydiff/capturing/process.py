@@ -22,47 +22,6 @@ from whydiff import registry
 from whydiff.numbers.kernels import threads
 
 
-@contextmanager
-def not_collecting() -> Iterator[None]:
-    """Garbage is not looked for meanwhile: for work that makes many records and no cycles.
-
-    Looking through them all takes a third of the time of making them, and more of that of pairing them.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-_OWN = 1_000
-"""Frozen objects that can be the interpreter's own: Python 3.12 begins with some hundreds, other versions with none."""
-
-
-def frozen() -> bool:
-    """Whether somebody froze what there is, which is thousands of objects in the emptiest of programs."""
-    return gc.get_freeze_count() > _OWN
-
-
-@contextmanager
-def lasting() -> Iterator[None]:
-    """`not_collecting`, for many records that are kept: when it ends they count as old, and are not looked through.
-
-    What is garbage before is found before, as far as it is young.
-    """
-    if not gc.isenabled() or frozen():  # whoever froze something is not to find it thawed
-        with not_collecting():
-            yield
-        return
-    gc.collect(1)
-    with not_collecting():
-        yield
-        gc.freeze()
-        gc.unfreeze()
-
-
 class Process:
     """Remembers on construction, puts back in `restore` what changed since.
 
@@ -73,7 +32,7 @@ class Process:
 
     def __init__(self) -> None:
         self._directory = _directory()
-        self._variables = dict(os.environ)
+        self._variables = _variables()
         self._filters, self._show = list(warnings.filters), warnings.showwarning
         self._collecting, self._threshold = gc.isenabled(), gc.get_threshold()
         self._path = list(sys.path)
@@ -87,10 +46,11 @@ class Process:
         """Put everything back that changed."""
         if self._directory is not None and _directory() != self._directory:
             os.chdir(self._directory)
-        if dict(os.environ) != self._variables:
-            for name in set(os.environ) - set(self._variables):
+        if _variables() != self._variables:
+            before = {os.fsdecode(name): os.fsdecode(value) for name, value in self._variables.items()}
+            for name in set(os.environ) - set(before):
                 del os.environ[name]
-            os.environ.update(self._variables)
+            os.environ.update(before)
         if warnings.filters != self._filters:
             filters: Any = warnings.filters
             filters[:] = self._filters
@@ -169,6 +129,12 @@ def _went_on(before: _State, after: _State) -> bool:
         if np.array_equal(follower.state["state"]["key"], wanted):
             return True
     return False
+
+
+def _variables() -> dict[Any, Any]:
+    """The environment's variables as they are held, encoded where the system wants them so: to decode all takes long."""
+    held: Any = os.environ
+    return dict(held._data if isinstance(held, os._Environ) else held)
 
 
 def _directory() -> str | None:

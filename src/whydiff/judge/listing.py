@@ -6,7 +6,7 @@ import functools
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from whydiff.capturing.process import not_collecting
+from whydiff.garbage import not_collecting
 from whydiff.judge.outputs import Anchor
 from whydiff.numbers.comparison import same
 from whydiff.numbers.picture import picture

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from whydiff.capturing.process import not_collecting
+from whydiff.garbage import not_collecting
 from whydiff.locate.counts import counted, surplus_of
 from whydiff.locate.localization import Localization
 from whydiff.locate.upstream import walked_back

@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from whydiff.capturing.adapters import Role, for_framework
-from whydiff.capturing.process import not_collecting
 from whydiff.capturing.store import DiskTrace
+from whydiff.garbage import not_collecting
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.lockstep import paired
 from whydiff.pair.replay import returns

@@ -29,9 +29,9 @@ from tests.scores.zoo.kind import TABLE, Kind
 import whydiff.capturing.adapters.torch.session
 import whydiff.capturing.store
 from whydiff import registry
-from whydiff.capturing.process import frozen
 from whydiff.capturing.steps import read_steps
 from whydiff.capturing.store import open_trace
+from whydiff.garbage import frozen
 
 registry.get("adapters", "torch")  # once, before processes are forked
 GROUPS = (plainly, transforms, stateful, libraries, processes)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from whydiff.capturing.limits import Bounds, Limits, Watched
-from whydiff.capturing.process import not_collecting
 from whydiff.capturing.ranks import parts
 from whydiff.capturing.sink import payload_key
 from whydiff.capturing.store.check import check_references
@@ -35,6 +34,7 @@ from whydiff.capturing.store.own import is_own
 from whydiff.capturing.store.remote import fetch, is_url
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
 from whydiff.errors import TraceError, TraceFormatError, one_line
+from whydiff.garbage import not_collecting
 from whydiff.records import Call, Environment, Hole, Leaf, ObserverCheck, Output, Payload
 from whydiff.takes import PATH, instance, takes
 

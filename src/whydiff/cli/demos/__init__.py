@@ -38,7 +38,7 @@ def run(name: str = NAMES[0], progress: Progress = silent) -> Any:
     if name not in NAMES:
         raise UsageError("No demo has this name.", actual=name, expected=", ".join(NAMES))
     try:
-        from whydiff.capturing.process import not_collecting
+        from whydiff.garbage import not_collecting
 
         with not_collecting():  # a million objects that imports and models make, and hardly any garbage
             return importlib.import_module(f"whydiff.cli.demos.{name}").run(progress)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -78,16 +79,19 @@ def of_products(view: View) -> tuple[int, Implied] | None:
     if not all(view.seen.calls):
         return None
     ours, theirs = (operation.reads for operation in view.seen.operations)
+    maps = functools.cache(lambda side, at: _map(view, side, at, view.seen.operations[side].reads))
     for i, one in enumerate(ours):
         for j, other in enumerate(theirs):
             if one.ndim and one.dtype == np.float64 and np.array_equal(one, other):
-                found = _as_maps_of(view, (i, j))
+                found = _as_maps_of(view, (i, j), maps)
                 if found is not None and found[1].moves:
                     return found
     return None
 
 
-def _as_maps_of(view: View, at: tuple[int, int]) -> tuple[int, Implied] | None:
+def _as_maps_of(
+    view: View, at: tuple[int, int], maps: Callable[[int, int], Array | None]
+) -> tuple[int, Implied] | None:
     """Both sides as affine maps of the rows of one input, the one with fewer stored tensors held against the other."""
     stored = [_stored(view, side, at[side]) for side in (0, 1)]
     counts = [sum(dtype is not None for dtype in dtypes) for dtypes in stored]
@@ -96,15 +100,15 @@ def _as_maps_of(view: View, at: tuple[int, int]) -> tuple[int, Implied] | None:
     side = int(counts[1] < counts[0])
     other = 1 - side
     narrow = max((d for d in stored[side] if d is not None), key=UNIT_ROUNDOFF.__getitem__, default="")
-    mine = _map(view, side, at[side], view.seen.operations[side].reads)
+    mine, reads_now = maps(side, at[side]), view.seen.operations[other].reads
     if not narrow or mine is None:
         return None
 
     def function(reads: Sequence[Array]) -> Array:
-        found = _map(view, other, at[other], reads)
+        found = maps(other, at[other]) if reads is reads_now else _map(view, other, at[other], reads)
         return np.full(mine.shape, np.nan) if found is None else found
 
-    found = implied(mine, narrow, function, view.seen.operations[other].reads, stored[other])
+    found = implied(mine, narrow, function, reads_now, stored[other])
     return None if found is None else (side, found)
 
 

@@ -150,17 +150,18 @@ class Region:
         memory: dict[int, Array] = {}
         for event, values_in in zip(self.inputs, arrays, strict=True):
             _place(memory, event, values_in)
-        for call in self.calls:
-            reads = [
-                np.zeros(_layout(event)[0])
-                if event.overwritten and event.storage not in memory
-                else _look(memory, event)
-                for event in call.reads
-            ]
-            outputs = _apply(call, reads, self.lifted)
-            for event, output in zip(call.writes, outputs, strict=False):
-                if event.storage >= 0 and not event.is_look:
-                    _place(memory, event, output)
+        with self.lifted.running():
+            for call in self.calls:
+                reads = [
+                    np.zeros(_layout(event)[0])
+                    if event.overwritten and event.storage not in memory
+                    else _look(memory, event)
+                    for event in call.reads
+                ]
+                outputs = _apply(call, reads, self.lifted)
+                for event, output in zip(call.writes, outputs, strict=False):
+                    if event.storage >= 0 and not event.is_look:
+                        _place(memory, event, output)
         return _look(memory, self.result)
 
 

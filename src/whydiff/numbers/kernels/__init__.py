@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from whydiff.garbage import not_collecting
+
 _HURRIED: ContextVar[bool] = ContextVar("whydiff_hurried", default=False)
 
 
@@ -33,6 +35,7 @@ def kernel_of(package: str) -> Any:
     None where numba is missing, refuses this numpy, or is switched off: plain numpy then gives the same values.
     """
     try:
-        return importlib.import_module(f"whydiff.numbers.{package}._kernel")
+        with not_collecting():
+            return importlib.import_module(f"whydiff.numbers.{package}._kernel")
     except ImportError:
         return None

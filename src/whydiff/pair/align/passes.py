@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from whydiff.capturing.process import not_collecting
+from whydiff.garbage import not_collecting
 from whydiff.pair.align import evidence, held, remade, renamed, rescoped, rules, sequence
 from whydiff.pair.align.sequence import Block, Path
 from whydiff.pair.align.side import Side, blocks, by_function, common_parameters, intern

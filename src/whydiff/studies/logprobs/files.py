@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.process import not_collecting
 from whydiff.capturing.store import strict
 from whydiff.capturing.store.tensor_files import DAMAGE
 from whydiff.errors import UsageError
+from whydiff.garbage import not_collecting
 from whydiff.studies.artifacts.content import damaged, forget_spooled
 from whydiff.studies.artifacts.readers import reader_for
 from whydiff.studies.logprobs.fields import Fields, guess

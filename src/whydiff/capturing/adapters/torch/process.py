@@ -58,12 +58,12 @@ class Process(Kept):
     """Remembers on construction, puts back in `restore` what changed since.
 
     Grad, inference and autocast mode, default dtype and device, threads, determinism, the switches that choose
-    kernels, modes that intercept functions and ops, hooks on all modules, the compiler's settings and versions, and the random
-    states of PyTorch, Python and numpy.
+    kernels, modes that intercept functions and ops, hooks on all modules, the compiler's settings and versions, and
+    PyTorch's random states.
     """
 
     def __init__(self) -> None:
-        self._random, self._flags = random_states(), flags_now()
+        self._random, self._flags = _drawn_from(), flags_now()
         self._switches = [value for value, _ in _switches()]
         self._inference = torch.is_inference_mode_enabled()
         self._autocast = autocast_depth()
@@ -89,7 +89,7 @@ class Process(Kept):
             if config.save_config() != settings:
                 config.load_config(settings)
         self._versions.restore()
-        set_random_states(self._random)
+        _draw_from(*self._random)
 
     def _restore_modes(self) -> None:
         while torch._C._len_torch_dispatch_stack() > self._ops:
@@ -125,8 +125,7 @@ def _anomaly() -> tuple[bool, bool]:
 
 def random_states() -> RandomStates:
     """States of torch's, Python's and numpy's global generators."""
-    devices = [torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())] if _cuda() else []
-    return torch.get_rng_state(), devices, random.getstate(), np.random.get_state()
+    return *_drawn_from(), random.getstate(), np.random.get_state()
 
 
 def is_found_in(state: Payload | None, states: RandomStates) -> bool:
@@ -137,11 +136,21 @@ def is_found_in(state: Payload | None, states: RandomStates) -> bool:
 def set_random_states(states: RandomStates) -> None:
     """Put `random_states` back."""
     cpu, devices, python, numpy = states
+    _draw_from(cpu, devices)
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+def _drawn_from() -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """States of torch's generators: of the processor, and of every device that is in use."""
+    devices = [torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())] if _cuda() else []
+    return torch.get_rng_state(), devices
+
+
+def _draw_from(cpu: torch.Tensor, devices: list[torch.Tensor]) -> None:
     torch.set_rng_state(cpu)
     for index, state in enumerate(devices):
         torch.cuda.set_rng_state(state, index)
-    random.setstate(python)
-    np.random.set_state(numpy)
 
 
 def _cuda() -> bool:

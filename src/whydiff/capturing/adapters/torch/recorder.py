@@ -32,8 +32,8 @@ from whydiff.capturing.adapters.torch.surroundings import (
     tracing,
     unseen,
 )
-from whydiff.capturing.process import not_collecting
 from whydiff.errors import CaptureError, one_line
+from whydiff.garbage import not_collecting
 from whydiff.records import Call, HoleKind, Kind, Payload
 from whydiff.records.trace import GRAPH, UPDATE
 

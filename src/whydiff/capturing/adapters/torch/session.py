@@ -31,9 +31,9 @@ from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, config_of, inputs_of, scalars_of, state_of, ties_of
 from whydiff.capturing.adapters.torch.surroundings import unseen
 from whydiff.capturing.adapters.torch.watcher import Watcher
-from whydiff.capturing.process import frozen, lasting, not_collecting
 from whydiff.capturing.sink import Payloads, Sink, put_away, wanted
 from whydiff.errors import UsageError, one_line
+from whydiff.garbage import frozen, lasting, not_collecting
 from whydiff.records import Call, Environment, HoleKind, ObserverCheck, Output, Payload, RecordedTrace
 
 _ROOM = 200
