@@ -134,7 +134,7 @@ def _went_on(before: _State, after: _State) -> bool:
 def _variables() -> dict[Any, Any]:
     """The environment's variables as they are held, encoded where the system wants them so: to decode all takes long."""
     held: Any = os.environ
-    return dict(held._data if isinstance(held, os._Environ) else held)
+    return dict(vars(held)["_data"] if isinstance(held, os._Environ) else held)
 
 
 def _directory() -> str | None:

@@ -86,11 +86,17 @@ def _apply(call: Call, arrays: Sequence[Array], lifted: Executor) -> list[Array]
     before = _not_lifted(lifted)
     given = [_as_numbers(a, event) for a, event in zip(arrays, call.reads, strict=True)]
     whole = [np.ascontiguousarray(a).reshape(a.shape) for a in given]  # a single number stays one: no axis is added
-    tensors = [lifted.adopt_foreign(Payload(a, a.dtype.name)) for a in whole]
+    tensors = [lifted.adopt_foreign(Payload(a, _name(a.dtype))) for a in whole]
     outputs = list(lifted.apply(call, tensors)) or [tensors[i] for i in call.mutates]
     if _not_lifted(lifted) > before:
         raise ReplayError("The op cannot be executed in float64.", where=str(call.site), actual=call.target)
     return [exact_values(lifted.payload(t)) for t in outputs]
+
+
+@functools.cache
+def _name(dtype: np.dtype[Any]) -> str:
+    """Asked of numpy itself it takes as long as a small op."""
+    return dtype.name
 
 
 def _as_numbers(array: Array, event: Event) -> Array:
@@ -243,7 +249,7 @@ def _place(memory: dict[int, Array], event: Event, content: Array) -> None:
             actual=str(content.shape),
             expected=str(shape),
         )
-    need = _end(event) if content.size else 0
+    need = _end(shape, strides, offset) if content.size else 0
     held = memory.get(event.storage)
     if held is None or held.size < need:
         grown = np.zeros(need, dtype=content.dtype)
@@ -262,19 +268,19 @@ def _look(memory: dict[int, Array], event: Event) -> Array:
     """
     shape, strides, offset = _layout(event)
     held = memory.get(event.storage)
-    if held is None or (event.spec.numel and held.size < _end(event)):
+    if held is None or (event.spec.numel and held.size < _end(shape, strides, offset)):
         raise ReplayError("A value inside the region is not known.", where=str(event.site))
     return _strided(held, shape, strides, offset).copy()
 
 
 def _strided(held: Array, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Array:
-    steps = tuple(stride * held.itemsize for stride in strides)
-    return np.lib.stride_tricks.as_strided(held[offset:], shape, steps, writeable=True)
+    width = held.itemsize
+    return np.ndarray(shape, held.dtype, held, offset * width if 0 not in shape else 0, [n * width for n in strides])
 
 
-def _end(event: Event) -> int:
-    """One past the last real number of its storage that an event looks at."""
-    shape, strides, offset = _layout(event)
+@functools.lru_cache(maxsize=4096)
+def _end(shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> int:
+    """One past the last real number of its storage that a layout looks at."""
     return offset + 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
 
 

@@ -196,7 +196,7 @@ def from_payload(payload: Payload, device: str | torch.device = "cpu") -> torch.
         tensor = torch.from_numpy(np.array(bits, order="C", copy=True)).reshape(-1).view(dtype).reshape(bits.shape)
     else:
         tensor = torch.from_numpy(np.array(bits, order="C", copy=True))
-    return tensor.to(device)
+    return tensor if device == "cpu" else tensor.to(device)
 
 
 class default_dtype:

@@ -62,7 +62,7 @@ class LiftedExecutor(Executor):
         self._first: LiftedExecutor | None = None
         self._generators: dict[torch.device, torch.Generator] = {}
         self._wide: dict[torch.dtype, torch.dtype] = {}
-        self._asked: list[Any] = [None, None, None]
+        self._asked: dict[int, _Asked] = {}
 
     def _manner(self) -> contract.Manner | None:
         return contract.Manner(self.lift) if self.lift.seed is None else None
@@ -221,19 +221,23 @@ class LiftedExecutor(Executor):
             self._asked = self._first._asked
 
     def _facts(self, call: Call) -> _Facts:
-        """Facts of the call at hand; replays that go together work them out once."""
-        if self._asked[0] is not call:
-            self._asked[:] = call, _Facts.of(call), None
-        facts: _Facts = self._asked[1]
-        return facts
+        """Facts of a call; replays that go together, and a few calls that are carried out again and again, share them."""
+        return self._known(call).facts
 
     def _arguments_of(self, func: Any, call: Call) -> Arguments:
-        """The widened arguments of the call at hand; replays that go together work them out once."""
-        self._facts(call)
-        if self._asked[2] is None:
-            self._asked[2] = Arguments(func, call, self.lift, self.places)
-        arguments: Arguments = self._asked[2]
-        return arguments
+        """The widened arguments of a call, worked out as often as its facts."""
+        known = self._known(call)
+        if known.arguments is None:
+            known.arguments = Arguments(func, call, self.lift, self.places)
+        return known.arguments
+
+    def _known(self, call: Call) -> _Asked:
+        known = self._asked.get(call.index)
+        if known is None or known.call is not call:
+            if len(self._asked) >= _REMEMBERED:
+                self._asked.clear()
+            known = self._asked[call.index] = _Asked(call, _Facts.of(call))
+        return known
 
     def _widest(self, dtype: torch.dtype) -> torch.dtype:
         if dtype not in self._wide:
@@ -353,6 +357,19 @@ class _Facts:
                 and event.fingerprint.covers == "content"
             ),
         )
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What was asked of a call; its arguments where they were needed."""
+
+    call: Call
+    facts: _Facts
+    arguments: Arguments | None = None
+
+
+_REMEMBERED = 256
+"""Calls whose facts are kept: those of a region are carried out many times, those of a whole replay once."""
 
 
 def _floats(event: Event) -> bool:
