@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -156,7 +157,7 @@ class Region:
         memory: dict[int, Array] = {}
         for event, values_in in zip(self.inputs, arrays, strict=True):
             _place(memory, event, values_in)
-        with self.lifted.running():
+        with self.lifted.running() if self.calls else nullcontext():
             for call in self.calls:
                 reads = [
                     np.zeros(_layout(event)[0])

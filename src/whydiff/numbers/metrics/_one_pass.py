@@ -30,7 +30,7 @@ SHARE = 1 << 18
 """Elements per share: the unit of work of a thread, and of the order of summation."""
 _STEPS = np.array([1 << (2 * k) for k in range(POWERS)], np.uint64)
 
-SMALL = 1 << 10
+SMALL = 1 << 13
 """Numbers up to which plain numpy does the work: to load numba takes longer than a program of such tensors. It is
 chosen by size alone, so that a result does not depend on what the process did before."""
 _HURRIED = 1 << 22

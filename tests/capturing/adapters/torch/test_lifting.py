@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,6 +68,17 @@ def test_a_closure_is_lifted_like_a_module() -> None:
         captured(lambda x: (x @ weight).tanh() * 0.3, x := torch.randn(3, 24).bfloat16()), Lift("float64")
     )
     assert torch.equal(lifted, (x.double() @ weight.double()).tanh() * 0.3)
+
+
+def test_a_call_that_takes_the_place_of_another_has_its_own_arguments() -> None:
+    trace = captured(lambda x: x.sum(0), torch.randn(3, 3))
+    executor = for_framework("torch").executor(trace, lift=Lift("float64"))
+    call = next(call for call in trace.calls if call.writes and call.kind == "compute")
+    other = replace(call, arguments=[[call.arguments[0][0], [1]], call.arguments[1]])
+    x = torch.arange(9.0).reshape(3, 3)
+    for one, axis in ((call, 0), (other, 1), (call, 0)):
+        [found] = executor.apply(one, [x])
+        assert torch.equal(found, x.double().sum(axis))
 
 
 def test_nothing_of_the_user_changes() -> None:
