@@ -215,6 +215,16 @@ def test_a_cause_that_nobody_could_decide_is_counted_beside_one_that_does_not_ta
         assert "may act" not in answer(replace(given, causes=causes)).besides
 
 
+def test_why_looking_changes_numbers_is_said_once() -> None:
+    check = replace(
+        PRECISION.sides[0].observer, unchanged=False, why="a fused path is rounded otherwise; f(False) stops it"
+    )
+    sides = (replace(PRECISION.sides[0], observer=check),) * 2
+    assert answer(replace(PRECISION, sides=sides)).besides.count(check.why) == 1
+    open_one = replace(PRECISION, verdict=Verdict.INCONCLUSIVE, reason="", causes=(), sides=sides)
+    assert answer(open_one).fix == check.why
+
+
 def test_a_side_of_which_no_op_was_seen_is_named() -> None:
     seen, blind = PRECISION.sides[0], replace(PRECISION.sides[1], silent=True)
     said = "inside of the candidate no op was seen: numpy and other libraries are not looked into"

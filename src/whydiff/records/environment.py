@@ -45,6 +45,7 @@ class ObserverCheck:
         note: what differed, or why the check was not run.
         drew: global random generators (``"python"``, ``"numpy"``, ``"torch"``) that the run drew from as it found them:
             without seeding them, so that another run gives other numbers, or seeded to the state that they had already.
+        why: where looking changed it and an experiment says what changes, and how to switch that off: a clause.
     """
 
     deterministic: bool | None
@@ -52,3 +53,4 @@ class ObserverCheck:
     outputs: int = 0
     note: str = ""
     drew: tuple[str, ...] = ()
+    why: str = ""

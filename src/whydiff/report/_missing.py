@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from whydiff.records import Diagnosis, Side
 from whydiff.records.finding import NOT_MADE_OF
 from whydiff.report._effect import NOTHING, returned_nothing
-from whydiff.report.words import clause, count, place
+from whydiff.report.words import clause, count, place, plain
 
 _AGAIN = "whydiff compare"
 
@@ -66,6 +66,9 @@ def _looking(diagnosis: Diagnosis) -> Missing | None:
     changed = [name for name, side in _sides(diagnosis) if side.observer.unchanged is False]
     if not changed:
         return None
+    why = next((side.observer.why for side in diagnosis.sides if side.observer.why), "")
+    if why:
+        return Missing(f"looking at the {' and the '.join(changed)} makes it give other numbers", plain(why))
     return Missing(
         f"looking at the {' and the '.join(changed)} makes it give other numbers",
         f"{_AGAIN} --level module REF CAND: it looks at modules only, and disturbs less",

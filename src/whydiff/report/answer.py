@@ -263,6 +263,7 @@ def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
             said.append(f"the recording of the {name} is incomplete")
         if side.observer.unchanged is False:
             said.append(f"looking at the {name} changed its numbers")
+    said += dict.fromkeys(plain(side.observer.why) for side in diagnosis.sides if side.observer.why)
     silent = [name for name, side in zip(("reference", "candidate"), diagnosis.sides, strict=True) if side.silent]
     if silent and diagnosis.verdict is not Verdict.IDENTICAL:
         said.append(

@@ -238,6 +238,7 @@ def _manifest(found: dict[str, Any]) -> Manifest:
             outputs=_get(check, "outputs", int),
             note=_get(check, "note", str),
             drew=_names(check, "drew") if "drew" in check else (),
+            why=_get(check, "why", str) if "why" in check else "",
         ),
         ties=tuple(tuple(names) for names in ties),
         scalars=_mapping(found, "scalars"),

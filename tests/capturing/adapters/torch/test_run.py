@@ -396,3 +396,25 @@ def test_outputs_of_every_kind_are_found() -> None:
 
     paths = [path for path, _ in tensors_in(Result(torch.ones(1), {"a": [torch.ones(1), {"b": torch.ones(1)}]}))]
     assert paths == ["logits", "extra.a[0]", "extra.a[1].b"]
+
+
+def test_the_fast_path_of_transformer_layers_is_blamed_where_it_alone_changes_when_looked_into() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval()
+    x = torch.randn(2, 5, 16)
+
+    def under_autocast(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            return layer(x)
+
+    run = Run(under_autocast, (x,), {})
+    check = run.check(run.capture())
+    assert check.unchanged is False and "set_fastpath_enabled(False)" in check.why
+    assert torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        run = Run(under_autocast, (x,), {})
+        check = run.check(run.capture())
+        assert (check.unchanged, check.why) == (True, "")
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)

@@ -19,6 +19,7 @@ from whydiff.capturing.adapters.torch.casting import Casting
 from whydiff.capturing.adapters.torch.climbing import EAGER, LAST, Climbing, rungs
 from whydiff.capturing.adapters.torch.contents import Contents
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not_comparable
+from whydiff.capturing.adapters.torch.fast_path import blamed, is_taken
 from whydiff.capturing.adapters.torch.graphs import Collecting, functional
 from whydiff.capturing.adapters.torch.interventions import applied, supported
 from whydiff.capturing.adapters.torch.loading import unwritten
@@ -236,7 +237,19 @@ class Run(contract.Run):
     def check(self, trace: Trace | None = None) -> ObserverCheck:
         """H0 and H0′ (plain) against H1 (the capture made in between, whose outputs this run remembers)."""
         found = checked(self.anchor(), self._given(), self._observed)
-        return replace(found, drew=(*self._draws.found, *(("torch",) if self._drew else ())))
+        found = replace(found, drew=(*self._draws.found, *(("torch",) if self._drew else ())))
+        if found.unchanged is False and trace is not None and is_taken(trace):
+            return replace(found, why=blamed(self.anchor(), self._given, self._looked_at))
+        return found
+
+    def _looked_at(self) -> tuple[Output, ...]:
+        """What the program gives when it is captured once more; nothing of that is kept."""
+        kept = self._observed, self._drew, self._leaves
+        try:
+            self._instrumented(Session(self.roots, self.tensors, level="op", whole=True))
+            return self._observed
+        finally:
+            self._observed, self._drew, self._leaves = kept
 
     def audit(self, rewrites: Iterable[Intervention] = ()) -> tuple[Audit, list[tuple[str, torch.Tensor]]]:
         """Run once under a range recorder, with ops rewritten where asked; everything is put back afterwards.
