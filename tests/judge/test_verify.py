@@ -79,6 +79,9 @@ class World:
     def mirrored(self, items: Sequence[Intervention]) -> tuple[Intervention, ...]:
         return tuple(items)
 
+    def drawing_alike(self, items: Sequence[Intervention], *, on: str = "candidate") -> tuple[Intervention, ...]:
+        return tuple(items)
+
 
 def judged(world: World, *causes: Cause) -> list[Cause]:
     origins = tuple(

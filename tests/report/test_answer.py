@@ -239,6 +239,33 @@ def test_an_open_cause_is_a_guess_and_its_fix_is_not_offered() -> None:
     assert found.code == "" and "epsilon" not in found.fix
 
 
+def test_an_experiment_that_speaks_for_an_open_cause_is_told_and_the_fix_that_it_carried_out() -> None:
+    undone = _cause("located").experiments[0]
+    put = replace(undone, direction="put_in", status="inconclusive", left="", before=0.25, after=0.5)
+    remedy = replace(_cause("located").remedy, undoes="either")  # type: ignore[type-var]
+    found = answer(
+        replace(
+            PRECISION,
+            verdict=Verdict.SEMANTIC,
+            causes=(_cause("inconclusive", experiments=(undone, put), remedy=remedy),),
+        )
+    )
+    assert "proven" not in found.text() and found.code == "candidate.norm.eps = 1e-5"
+    assert found.proof == (
+        "undone in the candidate: all 182,016 numbers agree; done to the reference: mean difference 0.25 → 0.5; it may be "
+        "that the candidate's epsilon is 1e-3, the reference's 1e-5"
+    )
+    assert found.fix == "Give both sides the same epsilon (tried: all 182,016 numbers agree)"
+
+
+def test_where_experiments_ruled_all_out_it_is_not_said_that_none_decided() -> None:
+    refuted = replace(_cause("refuted").experiments[0], status="refuted")
+    found = answer(
+        replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(_cause("refuted", experiments=(refuted,), inert=True),))
+    )
+    assert found.proof == "the experiments rule out what was suspected; nothing else was tried"
+
+
 def test_several_causes_are_ranked_each_with_its_own_effect() -> None:
     other = _cause("located", code="ST001", says="The two sides hold other weights.", site="head.weight", effect=())
     found = answer(replace(TWO_CAUSES, causes=(_cause("confirmed"), other)))

@@ -4,6 +4,9 @@ The op stays, and with it the distribution; only what decides which numbers come
 draws more (a larger batch), the other's numbers take the place of their counterpart.
 
 ``numbers-of``: where the key is the same and the numbers are not, all that can be exchanged are the numbers themselves.
+
+``draw-from``: the same of a live run, which knows its draws by their number. A mode or a setting that switches draws on
+says nothing of the state that they begin from: the other side's is part of the experiment.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.pair.slices import options
 from whydiff.records import Call, Event, Intervention, Payload, Trace
 
-DRAW_AS, NUMBERS_OF = "draw-as", "numbers-of"
+DRAW_AS, NUMBERS_OF, DRAW_FROM = "draw-as", "numbers-of", "draw-from"
 _Value = Any
 
 
@@ -117,7 +120,71 @@ def live(sides: Sides, item: Intervention) -> Intervention:
     if places[0] is None or places[1] is None:
         return item
     own, other = drawn[0][places[0]], drawn[1][places[1]]
-    return Intervention("draw-from", str(places[0]), str(places[1])) if of_one_size(own, other) else item
+    return Intervention(DRAW_FROM, str(places[0]), str(places[1])) if of_one_size(own, other) else item
+
+
+def switched_on(sides: Sides, interventions: Sequence[Intervention]) -> list[tuple[Intervention, ...]]:
+    """What makes the draws that a mode or a setting switches on in a live candidate begin as the reference's do.
+
+    Which draws these are is a prediction: of the reference's that lie below a module that is switched and have no draw as
+    counterpart those that are taken up with values of paired ops, then only those within a module (what a program draws
+    beside its model has no module), then all. A wrong one makes other numbers, and so proves nothing.
+
+    Draws are told by the number that they will have: a fresh one comes before the first of the candidate's whose
+    counterpart comes after it.
+    """
+    switches = [item for item in interventions if item.name in ("set-mode", "set-scalar")]
+    below = [item.target if item.name == "set-mode" else item.target.rpartition(".")[0] for item in switches]
+    if not below:
+        return []
+    own, others = ([call for call in trace.calls if call.rng] for trace in (sides.candidate, sides.reference))
+    numbers = {call.index: number for number, call in enumerate(others)}
+    partner = {pair.candidate: pair.reference for pair in sides.alignment.pairs if pair.reference in numbers}
+    paired = {partner[call.index] for call in own if call.index in partner}
+    stay = [call for call in own if call.index in partner or not _below(call, below)]
+    until = [*(partner.get(call.index, -1) for call in stay), len(sides.reference.calls)]
+    below = [sides.alignment.rename(path) for path in below]
+    fresh = [call for call in others if call.index not in paired and _below(call, below)]
+    taken = _taken_up(sides, fresh)
+    found = []
+    for chosen in (taken, [call for call in taken if call.site.scope], fresh):
+        states: list[Intervention] = []
+        left = list(chosen)
+        for number, end in enumerate(until):
+            while left and left[0].index < end:
+                at = numbers[left.pop(0).index]
+                states.append(Intervention(DRAW_FROM, str(number + len(states)), str(at)))
+        if states and tuple(states) not in found:
+            found.append(tuple(states))
+    return found
+
+
+def _below(call: Call, paths: Sequence[str]) -> bool:
+    return any(not path or f"{call.site.scope}.".startswith(f"{path}.") for path in paths)
+
+
+def _taken_up(sides: Sides, drawn_here: Sequence[Call]) -> list[Call]:
+    """The reference's draws whose numbers first meet a value that an op with a counterpart made, or enter such an op."""
+    paired = {pair.reference for pair in sides.alignment.pairs}
+    readers: dict[int, list[Call]] = {}
+    for call in sides.reference.calls if drawn_here else ():
+        for producer in {event.producer for event in call.reads}:
+            readers.setdefault(producer, []).append(call)
+
+    def met(draw: Call) -> bool:
+        seen, left = {draw.index}, [draw]
+        while left:
+            call = left.pop()
+            beside = {event.producer for event in call.reads} - seen - {-1}
+            if call.index in paired or beside & paired:
+                return True
+            if call is draw or not beside:
+                following = [one for one in readers.get(call.index, ()) if one.index not in seen]
+                seen |= {one.index for one in following}
+                left += following
+        return False
+
+    return [call for call in drawn_here if met(call)]
 
 
 def of_one_size(own: Call, other: Call) -> bool:
@@ -216,4 +283,16 @@ def _blank(executor: Executor, shape: tuple[int, ...], dtype: str) -> _Value:
     return executor.adopt_foreign(Payload(np.zeros(shape, bits_dtype(dtype)), dtype))
 
 
-__all__ = ["DRAW_AS", "NUMBERS_OF", "Borrowing", "Drawn", "drawn", "draws_alike", "live", "moved_axes", "of_one_size"]
+__all__ = [
+    "DRAW_AS",
+    "DRAW_FROM",
+    "NUMBERS_OF",
+    "Borrowing",
+    "Drawn",
+    "drawn",
+    "draws_alike",
+    "live",
+    "moved_axes",
+    "of_one_size",
+    "switched_on",
+]

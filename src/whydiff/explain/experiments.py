@@ -11,6 +11,7 @@ from whydiff.capturing.adapters import Executor, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.activations import COMPUTE
 from whydiff.explain.changed import Changed, Lifted, Watched, executor_of, key_of
+from whydiff.explain.draws import switched_on
 from whydiff.explain.interventions import CHANGES, EXCHANGES
 from whydiff.explain.mirror import mirrored
 from whydiff.explain.scale import Difference
@@ -96,6 +97,24 @@ class Experiments:
     ) -> tuple[Intervention, ...] | None:
         """What put into the other side is the cause that ``interventions`` take away; None: it has no counterpart there."""
         return mirrored(self._on(on).sides, interventions)
+
+    def drawing_alike(
+        self, interventions: Sequence[Intervention], *, on: Side = "candidate"
+    ) -> tuple[Intervention, ...]:
+        """The same, and what they switch on draws as the other side does; unchanged where they alone are enough.
+
+        A mode says that random numbers are drawn, not from which state: a run that drew before, or was seeded in
+        between, draws others.
+        """
+        own, changed = tuple(interventions), self._on(on)
+        if not changed.reruns(own):
+            return own
+        tried = [own, *((*own, *states) for states in switched_on(changed.sides, own) if changed.reruns(states))]
+        try:
+            found = (items for items in tried if len(tried) > 1 and self.try_out(items, on=on).equal)
+            return next(found, tried[:2][-1])
+        except WhydiffError:  # whoever tries it is told
+            return own
 
     def try_out(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> Outcome:
         """One side's outputs under interventions against the other's; without interventions: the difference as it is.

@@ -82,9 +82,10 @@ def _verify(case: Case, done: list[Cause], progress: Progress | None) -> None:
 
 
 def _hypothesis(case: Case, cause: Cause) -> _Hypothesis:
-    rule = by_code(cause.code)
+    rule, alike = by_code(cause.code), case.experiments.drawing_alike
     away = _distinct(rule.take_away(case, cause))
-    return _Hypothesis(cause, away, _distinct(rule.put_in(case, cause)) if away else ())
+    put = _distinct(rule.put_in(case, cause)) if away else ()
+    return _Hypothesis(cause, alike(away), alike(put, on="reference"))
 
 
 def _distinct(changes: Sequence[Intervention]) -> tuple[Intervention, ...]:

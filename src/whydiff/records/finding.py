@@ -220,6 +220,7 @@ class Intervention:
 
     ``restore-state`` target=leaf name; ``set-scalar`` target=attribute path, value; ``set-flag``
     target=flag, value; ``set-mode`` target=module path, value=training bool; ``substitute`` target=str(site);
+    ``draw-from`` target=number of a draw, value=number of the other side's whose state it begins from;
     ``set-argument`` target=str(site), value=(argument, value); ``replace-op`` target=str(site) …
     """
 

@@ -30,7 +30,33 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     maybe = f"; it may be that {clause(cause.says)}" if cause is not None and cause.says else ""
     if diagnosis.verdict is Verdict.ROUNDING:
         return f"held against float64, the difference is rounding and no more{maybe}"
+    if cause is not None and any(e.status == "confirmed" for e in cause.experiments):
+        return _unproven(diagnosis, cause)
+    proven = [c.code for c in diagnosis.causes if c.status in ("confirmed", "located") and not c.inert]
+    if cause is None and proven:
+        return f"of what {' and '.join(dict.fromkeys(proven))} does not explain no experiment decided"
+    if cause is None and any(c.experiments for c in diagnosis.causes):
+        return "the experiments rule out what was suspected; nothing else was tried"
     return f"no experiment decided{maybe}"
+
+
+def _unproven(diagnosis: Diagnosis, cause: Cause) -> str:
+    """What an open cause's experiments gave, of which one did as it should."""
+    rest = others(diagnosis, cause)
+    given = "; ".join(f"{done(e)}: {result(e, rest)}" for e in cause.experiments)
+    if may_follow(cause):
+        return f"{given}; it may only follow from what Python was given before"
+    return f"{given}; {f'it may be that {clause(cause.says)}' if cause.says else 'that leaves it open'}"
+
+
+def open_fix(cause: Cause) -> bool:
+    """Whether the fix of a cause that is not proven was tried all the same, and nothing of the difference was left."""
+    remedy = cause.remedy
+    if cause.status != "inconclusive" or cause.inert or may_follow(cause) or remedy is None or not remedy.undoes:
+        return False
+    return any(
+        e.status == "confirmed" and e.direction == remedy.direction and e.left == "nothing" for e in cause.experiments
+    )
 
 
 def may_follow(cause: Cause) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from whydiff.records import Cause, Diagnosis, Origin, Site, Verdict
 from whydiff.report._effect import NOTHING, cause_effect, effect, has_more, returned_nothing, where_compared
 from whydiff.report._missing import missing
-from whydiff.report._proof import may_follow, others, proof, tried
+from whydiff.report._proof import may_follow, open_fix, others, proof, tried
 from whydiff.report.words import clause, count, place, plain
 
 WIDTH = 80
@@ -110,8 +110,8 @@ def folded(label: str, text: str, width: int = WIDTH) -> list[str]:
 def answer(diagnosis: Diagnosis) -> Answer:
     """The answer of a diagnosis; complete for every verdict, also where nothing differs."""
     cause = leading(diagnosis)
-    named = cause if cause and cause.status in STANDING else None
-    remedy = named.remedy if named else None
+    mended = cause if cause and (cause.status in STANDING or open_fix(cause)) else None
+    remedy = mended.remedy if mended else None
     acting = [c for c in diagnosis.causes if (c.status in STANDING or may_follow(c)) and not c.inert]
     return Answer(
         verdict=str(diagnosis.verdict),
@@ -119,7 +119,7 @@ def answer(diagnosis: Diagnosis) -> Answer:
         where=_where(diagnosis, cause),
         effect=effect(diagnosis),
         proof=proof(diagnosis, cause),
-        fix=_fix(diagnosis, named),
+        fix=_fix(diagnosis, mended),
         code=plain(remedy.code) if remedy and diagnosis.verdict is not Verdict.INCONCLUSIVE else "",
         causes=_causes(acting) if len(acting) > 1 or cause not in acting else (),
         besides=_besides(diagnosis, cause),

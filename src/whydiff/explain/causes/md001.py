@@ -42,7 +42,8 @@ class TrainingMode(CauseRule):
 
     How it is verified:
         The candidate runs again with the reference's mode set on the fewest modules that reach it
-        (``set-mode``); the outputs must become equal bit for bit. Needs a live candidate.
+        (``set-mode``); the outputs must become equal bit for bit. Where the mode switches draws on and the program drew
+        before, or was seeded in between, these begin from the other side's state (``draw-from``). Needs a live candidate.
 
     References:
         PyTorch, torch.nn.Module.train; Srivastava et al., Dropout, JMLR 15, 2014; Ioffe and Szegedy,
@@ -78,7 +79,7 @@ class TrainingMode(CauseRule):
             site=settings[0][0] or "(root)",
             verdict=Verdict.SEMANTIC,
             evidence=tuple(evidence),
-            remedy=_remedy(case, settings),
+            remedy=_remedy(case, settings, set(changed)),
             says=f"the candidate is in {mode[not settings[0][1]]} mode, the reference in {mode[settings[0][1]]} mode",
             interventions=tuple(Intervention("set-mode", _module_name(case, path), value) for path, value in settings),
         )
@@ -162,13 +163,15 @@ def _operators(case: Case, changed: set[str]) -> Iterator[Evidence]:
             yield Evidence(f"in these modules only the {side} runs {listed(names)}", {side: names})
 
 
-def _remedy(case: Case, settings: list[tuple[str, bool]]) -> Remedy:
-    code = ""
+def _remedy(case: Case, settings: list[tuple[str, bool]], changed: set[str]) -> Remedy:
+    text, code = "Put both sides into the same mode right before the run", ""
+    if any(call.rng and call.site.scope in changed for call in case.reference.calls):
+        text += "; what it then draws is the same only from the same state of the generator: seed both there"
     if case.candidate.framework == "torch":
         code = standing_for(case, "candidate")
         for path, value in settings:
             code += f"{module_at(path and _module_name(case, path))}.{'train' if value else 'eval'}()\n"
-    return Remedy("Put both sides into the same mode right before the run.", code, undoes="either")
+    return Remedy(f"{text}.", code, undoes="either")
 
 
 REGISTER = TrainingMode()
