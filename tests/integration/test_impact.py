@@ -104,9 +104,8 @@ def test_the_defect_grows_with_the_position(pair: Any, short: Any) -> None:
 
 @pytest.mark.parametrize("text", ["demo", "parts at once"])
 def test_where_greedy_decoding_parts(text: str, smollm: Any, short: Any) -> None:
-    reference, candidate, ids = smollm
-    if text == "parts at once":  # a prompt of eight tokens whose next token is another one, to a quarter of the layers
-        reference, candidate = short
+    (reference, candidate), ids = short, smollm[2]
+    if text == "parts at once":  # a prompt of eight tokens whose next token is another one
         many = torch.randint(0, 40000, (64, 8), generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             last = {"use_cache": False, "logits_to_keep": 1}

@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from whydiff.capturing.adapters import Executor, replayable
 from whydiff.errors import PayloadError
@@ -25,7 +23,6 @@ from whydiff.records import Call, Lift, Payload, Slot
 _AT = re.compile(r"(\[\d+\])+$")
 """The end of the path of one number of a list."""
 
-_Array = NDArray[Any]
 _Place = tuple[int, int]
 """A call's index and which of its written values."""
 _Key = tuple[tuple[Slot, ...], int]

@@ -74,7 +74,6 @@ _NO_NUMBERS = (
     types.NotImplementedType,
     types.EllipsisType,
 )
-_STORED = {"bfloat16": np.uint16}
 _NUMERIC = "biufc"
 
 Step = str
