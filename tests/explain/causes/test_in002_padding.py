@@ -101,7 +101,7 @@ def test_an_op_is_replaced_on_the_candidates_inputs_whichever_run_is_larger(larg
 
 
 @pytest.mark.parametrize(
-    ("registered", "speaks"), [(True, "padding"), (False, "begin with 6 in the reference, 0 in the")]
+    ("registered", "speaks"), [(True, "same positions"), (False, "begin with 6 in the reference, 0 in the")]
 )
 def test_rows_of_data_are_not_given_the_remedy_of_positions(registered: bool, speaks: str) -> None:
     table = torch.randn(12, 4, generator=torch.Generator().manual_seed(3))
