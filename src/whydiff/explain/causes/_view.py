@@ -187,6 +187,29 @@ class View:
         ours, theirs = self.origin.site.at(""), self.origin.candidate_site.at("")
         return (Intervention("remove-step" if side else "insert-step", str(theirs), str(ours)),)
 
+    @functools.cached_property
+    def step(self) -> tuple[Call, ...]:
+        """Where one side has no ops: all that the other alone carries out for this value, what its places share too."""
+        side = int(bool(self.seen.calls[1]))
+        trace = (self.case.reference, self.case.candidate)[side]
+        alone = {*(self.case.alignment.unpaired_candidate if side else self.case.alignment.unpaired_reference)}
+        found = {call.index for call in self.seen.calls[side]} if not self.seen.calls[1 - side] else set[int]()
+        left = list(found)
+        while left:
+            producers = {event.producer for event in trace.calls[left.pop()].reads}
+            left += (producers & alone) - found
+            found |= producers & alone
+        return tuple(trace.calls[index] for index in sorted(found))
+
+    @property
+    def measures(self) -> bool:
+        """Whether the `step` works with a statistic that the run takes of its own numbers (a norm, a maximum)."""
+        return any(
+            max((event.spec.numel for event in call.reads), default=0) > max(event.spec.numel for event in call.writes)
+            for call in self.step
+            if call.writes
+        )
+
     def compute(self, x: Array, names: tuple[str, str]) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
         """The other side's activation of the values x in each side's place: on the candidate, on the reference.
 

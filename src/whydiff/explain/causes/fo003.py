@@ -63,6 +63,8 @@ class ScaleDiffers(CauseRule):
         """The factor between both sides, if there is one."""
         if view.one_function or at_another_place(view) or narrow_number(view) is not None:
             return None
+        if view.measures:  # one side takes a step that finds its factor in the run: it is that step that is missing
+            return None
         for accepted in view.seen.result.hypotheses:
             if accepted.codes == ("other-attention-scale",):
                 evidence = Evidence(
@@ -118,13 +120,14 @@ class ScaleDiffers(CauseRule):
         return lambda: run(0.25), lambda: run(0.2)
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """Factors that the program takes from its own numbers (another statistic is why they differ); one that is moved."""
+        """Factors that the program takes from its own numbers: by another statistic, or on one side only; one moved."""
         import torch
 
         torch.manual_seed(0)
         x, head = torch.randn(4, 8) * torch.arange(1.0, 5.0)[:, None], torch.randn(8, 4)
         yield (lambda: x / float(x.abs().max()) @ head), (lambda: x / float(x.abs().mean()) @ head)
         yield (lambda: x / x.abs().max() @ head), (lambda: x / x[0].abs().max() @ head)
+        yield (lambda: x * (1 / x.norm()) @ head), (lambda: x @ head)
         yield (lambda: (x * 4).clamp(-1, 1) @ head), (lambda: x.clamp(-1, 1) * 4 @ head)
         low, factor = x.bfloat16(), torch.tensor(48**0.5, dtype=torch.bfloat16)
         yield (lambda: low * factor), (lambda: low * 48**0.5)

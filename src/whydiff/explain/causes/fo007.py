@@ -84,16 +84,28 @@ class StepLeftOut(CauseRule):
         if converts_other_state(view.case, side, calls):  # the tensor's values are the difference, not the step
             return None
         name, other = ("candidate", "reference") if side else ("reference", "candidate")
-        ops = listed(call.site.op for call in calls)
+        ops = listed(dict.fromkeys(call.site.op for call in view.step))
         outside = all(call.site.op == OUTSIDE for call in calls)
         gathers = not outside and all(_gathers(trace, call) for call in calls)
-        known = "adds gradients to those of an earlier backward pass" if gathers else what_it_does(view, side)
+        scales = view.measures and _scales(view, side)
+        known = (
+            "adds gradients to those of an earlier backward pass"
+            if gathers
+            else "scales this by a number that it measures in the run"
+            if scales
+            else what_it_does(view, side)
+        )
         value = (view.origin.candidate_site, view.origin.site)[side]
         evidence = Evidence(
             f"the {name} carries out {ops} before {value.at('')} is taken up, the {other} takes the value as it is"
             + (f": the step {known}" if known else "")
             + (f" (in float64 the values lie {view.apart:.2g} of their size apart)" if np.isfinite(view.apart) else ""),
-            {"side": name, "ops": [str(call.site) for call in calls], "does": known, "apart_in_float64": view.apart},
+            {
+                "side": name,
+                "ops": [str(call.site) for call in view.step],
+                "does": known,
+                "apart_in_float64": view.apart,
+            },
         )
         return Finding(
             self.code,
@@ -101,10 +113,17 @@ class StepLeftOut(CauseRule):
             Verdict.SEMANTIC if view.other_function else Verdict.UNSTABLE,
             (evidence,),
             view.exchange_step(),
-            {"side": name, "other": other, "ops": ops, "does": known, "gathers": gathers, "outside": outside},
+            {
+                "side": name,
+                "other": other,
+                "ops": ops,
+                "does": "" if scales else known,
+                "gathers": gathers,
+                "outside": outside,
+            },
             general=True,
             says=f"the {name} {known}, the {other} does not"
-            if gathers
+            if gathers or scales
             else _OUTSIDE.format(_memory(trace, calls), name)
             if outside
             else "",
@@ -186,6 +205,14 @@ def _keeps_in_range(view: View, calls: Sequence[Call]) -> bool:
     roles = for_framework(view.case.reference.framework).roles
     casts = all(Role.CAST in roles(call.site.op) for call in calls)
     return not casts and view.apart > 0 and out_of_range(view.case)
+
+
+def _scales(view: View, side: int) -> bool:
+    """Whether the side with ops gives what the other has, times one number."""
+    y, x = view.exact[side].reshape(-1), view.exact[1 - side].reshape(-1)
+    if x.shape != y.shape or x.size < 2 or not (power := float(x @ x)):
+        return False
+    return distance(y, float(x @ y) / power * x) <= _LEVEL
 
 
 def what_it_does(view: View, side: int) -> str:
