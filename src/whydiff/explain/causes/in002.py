@@ -187,7 +187,7 @@ def _finding(
     verdict = Verdict.ROUNDING if harmless else Verdict.SEMANTIC
     first, other = (max(0, int(one.max()) - one.shape[-1] + 1) if one.ndim else 0 for one in (ours, theirs))
     of_model = len(offsets) > 1 or Role.TABLE not in roles or _of_model(case, taker)
-    facts = {"first": first, "other": other, "of_model": of_model, "shifted": len(offsets) == 1}
+    facts = {"first": first, "other": other, "of_model": of_model, "shifted": _later(taker) and len(offsets) == 1}
     return Finding(PositionsDiffer.code, text, verdict, tuple(evidence), interventions, facts)
 
 
@@ -215,7 +215,7 @@ def _remedy(finding: Finding) -> Remedy:
         )
     if finding.facts["shifted"]:
         return Remedy(
-            f"Give both sides the same positions: the first token stands at {first} in the reference, at "
+            f"Give both sides the same positions: here the first token stands at {first} in the reference, at "
             f"{finding.facts['other']} in the candidate.",
             undoes="either",
         )
@@ -224,6 +224,11 @@ def _remedy(finding: Finding) -> Remedy:
         return Remedy(f"{text}.", "positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)\n")
     code = f"mask = attention_mask.long()\npositions = mask.cumsum(-1) * mask + {first - 1}\n"
     return Remedy(f"{text}, whose position is {first} in the reference (RoBERTa: padding_idx + 1).", code)
+
+
+def _later(taker: Call) -> bool:
+    """Whether positions were taken there before: of a prompt, whose padding was counted then."""
+    return taker.site.occurrence > 0 or taker.site.step > 0
 
 
 def _of_model(case: Case, taker: Call) -> bool:

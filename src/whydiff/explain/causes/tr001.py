@@ -14,9 +14,11 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, consumers
 from whydiff.explain.causes._ragged import Ragged, ragged
+from whydiff.explain.causes._row_means import rows_means
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, TensorSpec, Trace, Verdict
 
+_MEANS = "the {}'s loss is a mean of rows' means, the other's one mean over all that counts"
 _UPSTREAM = 16
 _UNITS = 16
 
@@ -27,7 +29,7 @@ class LossNormalisation(CauseRule):
     What it detects:
         A single number (a loss) that is the other side's times a ratio of counts of the same run: tokens,
         labels that are not ignored, sequences, accumulation steps. A loss that is the plain mean of micro-batches' means
-        which count unequally many labels, where the other side takes one mean over all.
+        which count unequally many labels, or of rows' means under a mask, where the other side takes one mean over all.
 
     Why it happens:
         The mean is taken over sequences, over micro-batches or over all positions where it should be over
@@ -63,8 +65,28 @@ class LossNormalisation(CauseRule):
     says = "the loss is divided by another count"
     yields_to = ("IN002", "FO005")
 
+    def explain_joint(self, view: View) -> Finding | None:
+        """A mean of rows' means against one mean, whose ops are partly paired."""
+        return self._of_rows(view)
+
+    def _of_rows(self, view: View) -> Finding | None:
+        found = rows_means(view)
+        if found is None:
+            return None
+        counted = ", ".join(f"{count:g}" for count in found.counts)
+        evidence = Evidence(
+            f"the {found.side}'s number is the plain mean of {len(found.counts)} rows' means, which count {counted} "
+            f"entries; the other's is one mean over all {sum(found.counts):g}",
+            {"side": found.side, "counts": list(found.counts)},
+        )
+        key = (found.side, "rows")
+        return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), view.replace_op(), says=_MEANS.format(found.side))
+
     def explain(self, view: View) -> Finding | None:
-        """A ratio of counts between two numbers."""
+        """A ratio of counts between two numbers, or a mean of rows' means."""
+        return self._of_counts(view) or self._of_rows(view)
+
+    def _of_counts(self, view: View) -> Finding | None:
         ours, theirs = (side.reshape(-1) for side in view.outputs)
         if ours.size != 1 or theirs.size != 1 or view.one_function or not _is_final(view):
             return None
