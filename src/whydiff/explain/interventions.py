@@ -222,18 +222,24 @@ def outputs_with_replaced(
     outputs: dict[Slot, Payload] = {}
     numbers = returns(calls[1])
     pairs = {(pair.reference, pair.candidate) for pair in alignment.pairs}
+    followed: set[int] = set()
+    parted: dict[int, WhydiffError] = {}
 
     def exchange(er: Event, ec: Event, at: tuple[str, str], readers: tuple[Call | None, Call | None]) -> None:
         try:
             if at in sites:
                 made.add(at)
+                _check_inputs(reference.trace, er, followed, parted)
                 if not step.put(er, ec, readers[1]):
                     raise ReplayError("A value cannot be put in another's place.", where=at[1])
             elif at[0] not in inside:
                 step.follow(er, ec, readers[0])
-        except WhydiffError:
-            if at in sites or er.spec.shape != ec.spec.shape:
+                followed.add(er.producer)
+        except WhydiffError as error:
+            if at in sites:
                 raise
+            if er.spec.shape != ec.spec.shape:
+                parted[er.producer] = error
 
     for call_r, call_c in step.walk(None, "replace ops"):
         for er, ec in matched(call_r, call_c, "reads"):
@@ -254,6 +260,22 @@ def outputs_with_replaced(
     if made != sites:
         raise ReplayError("The replay did not pass an op that was to be replaced.", where=str(sites - made))
     return outputs, step.stopped.get("candidate", "")
+
+
+def _check_inputs(trace: Trace, taken: Event, followed: set[int], parted: Mapping[int, WhydiffError]) -> None:
+    """What the candidate is about to take stands on its own values: all that the reference's ops there read.
+
+    Raises:
+        WhydiffError: one of them is a value in whose place the candidate has none.
+    """
+    left, seen = [taken.producer], {taken.producer}
+    while left and parted:
+        index = left.pop()
+        if index in parted:
+            raise parted[index]
+        more = {event.producer for event in trace.calls[index].reads if event.producer >= 0} - followed - seen
+        seen |= more
+        left += more
 
 
 def _check_steps(

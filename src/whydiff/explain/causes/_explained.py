@@ -227,6 +227,9 @@ def _together(
     stored = {i for i in numbers if case.localization.origins[i].kind not in _KINDS}
     left = {i for i in numbers if i not in found or found[i].verdict is Verdict.SEMANTIC}
     joints = joints_of(case, sorted(left))
+    unexplained = left - found.keys()
+    if unexplained < left:  # what is explained already reaches into what follows, and would be taken for a part of it
+        joints = [*joints_of(case, sorted(unexplained)), *joints]
     if not joints:
         return found
     firsts = {indices[0] for indices in eligible.values()}
