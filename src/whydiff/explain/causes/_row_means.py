@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from whydiff.explain.causes._view import Array, View
-from whydiff.records import Side
+from whydiff.explain.sides import Side
 
 _WITHIN = 1e-9
 """Of float64 numbers that are one: sixteen digits, of which a sum that cancels loses some."""
