@@ -42,6 +42,16 @@ def folded(x: Any) -> Any:
     return positions_first(x).flatten(0, 1)
 
 
+def along_both(x: Any) -> Any:
+    """Over [columns · rows, …] and then [positions · rows, …]; alone, it need not copy what it looks at."""
+    x = x.unflatten(1, (2, 2))
+    for _ in range(2):
+        x = x.permute(2, 0, 1, 3)
+        flat = x.flatten(0, 1)
+        x = (torch.softmax(OUT(flat) @ flat.mT / 3, -1) @ flat).reshape(x.shape).permute(1, 2, 0, 3)
+    return OUT(x)
+
+
 def attention(module: nn.MultiheadAttention) -> Callable[[Any], Any]:
     return lambda x: OUT(module(x, x, x)[0])
 
@@ -56,9 +66,18 @@ def attention(module: nn.MultiheadAttention) -> Callable[[Any], Any]:
         (lambda x: attention(AFTER)(x.transpose(0, 1)), torch.clone),
         (lambda x: heads(x, False), torch.clone),
         (lambda x: heads(x, True), torch.clone),
+        (along_both, torch.clone),
         (flattened, folded),
     ],
-    ids=["rows first", "positions first", "transposed inside", "heads apart", "heads merged", "folded by the caller"],
+    ids=[
+        "rows first",
+        "positions first",
+        "transposed inside",
+        "heads apart",
+        "heads merged",
+        "along two axes",
+        "folded by the caller",
+    ],
 )
 def test_only_ops_that_give_a_row_other_bits_are_named(run: Any, laid_out: Any, row: int, turned: bool) -> None:
     """What the outputs are says which: those of a row that lie nowhere in the batch's differ."""

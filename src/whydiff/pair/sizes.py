@@ -29,7 +29,7 @@ def axes_between(
 
     Args:
         reference, candidate, alignment: the runs.
-        sizes: only these pairs of sizes; any if omitted.
+        sizes: only these pairs of sizes, alone or merged with other axes; any if omitted.
         computed: also where paired calls read what unpaired ones made, or what both runs drew at random.
         entering: look only at these; None: at all that `entering_reads` tells.
     """
@@ -43,8 +43,8 @@ def axes_between(
         if len(ours) == len(theirs) and event.spec.numel != other.spec.numel:  # else one value, folded otherwise
             looks = seen[0].get(event.storage, ()), seen[1].get(other.storage, ())
             for dimension, pair in enumerate(zip(ours, theirs, strict=True)):
-                if pair[0] != pair[1] and min(pair) > 0 and (wanted is None or pair in wanted):
-                    alone = _unmerged(*looks, pair)
+                alone = _unmerged(*looks, pair) if wanted is None else _one_of(wanted, pair)
+                if pair[0] != pair[1] and min(pair) > 0 and alone is not None:
                     found.setdefault(alone, (len(ours), _name(*looks, alone, dimension)))
     return tuple(Axis(r, c, tuple(range(abs(c - r) + 1)), found[r, c][1]) for r, c in _coarsest(found))
 
@@ -66,7 +66,13 @@ def _unmerged(ours: Iterable[Shape], theirs: Iterable[Shape], sizes: tuple[int, 
     pairs = [tuple(zip(r, c, strict=True)) for r, c in itertools.product(ours, theirs) if len(r) == len(c)]
     differing = [[pair for pair in one if pair[0] != pair[1]] for one in pairs]
     alone = {one[0] for one in differing if len(one) == 1 and min(one[0]) > 0}
-    return min((r, c) for r, c in {*alone, sizes} if r * sizes[1] == c * sizes[0] and sizes[0] % r == 0)
+    return _one_of({*alone, sizes}, sizes) or sizes
+
+
+def _one_of(known: Iterable[tuple[int, int]], sizes: tuple[int, int]) -> tuple[int, int] | None:
+    """The smallest known sizes of which these are the same multiple; None: of none."""
+    of = [(r, c) for r, c in known if min(r, c) > 0 and r * sizes[1] == c * sizes[0] and sizes[0] % r == 0]
+    return min(of, default=None)
 
 
 def _name(ours: Iterable[Shape], theirs: Iterable[Shape], sizes: tuple[int, int], dimension: int) -> str:
