@@ -142,6 +142,59 @@ def fused_projection_in_another_order() -> Pair:
     return run((0, 1, 2)), run((2, 0, 1)), (randn(2, 10, 16),)
 
 
+@named("FO006")
+def halves_exchanged_before_their_difference() -> Pair:
+    def run(exchanged: bool) -> Any:
+        def guided(x: torch.Tensor) -> torch.Tensor:
+            free, bound = F.linear(x, W).chunk(2)
+            free, bound = (bound, free) if exchanged else (free, bound)
+            return free + 7.5 * (bound - free)
+
+        return guided
+
+    return run(False), run(True), (randn(4, 16),)
+
+
+@named("FO007")
+def a_part_of_a_derivative_left_out() -> Pair:
+    def run(whole: bool) -> Any:
+        class Swish(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+                ctx.save_for_backward(x)
+                return x * torch.sigmoid(x)
+
+            @staticmethod
+            def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
+                (x,) = ctx.saved_tensors
+                s = torch.sigmoid(x)
+                return g * (s + x * s * (1 - s)) if whole else g * s
+
+        def gradient(x: torch.Tensor) -> torch.Tensor:
+            weight = W.clone().requires_grad_()
+            Swish.apply(F.linear(x, weight)).pow(2).mean().backward()
+            assert weight.grad is not None
+            return weight.grad
+
+        return gradient
+
+    return run(True), run(False), (randn(5, 16),)
+
+
+def swish_derivative(whole: bool, last: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    def product(x: torch.Tensor) -> torch.Tensor:
+        h, g = torch.tanh(x @ W), torch.cos(x @ V)
+        s = torch.sigmoid(h)
+        return (g * (s + h * s * (1 - s)) if whole else g * s) * last(x)
+
+    return product
+
+
+@named("FO007")
+def a_term_left_out_between_products() -> Pair:
+    return swish_derivative(True, torch.sin), swish_derivative(False, torch.sin), (randn(5, 16),)
+
+
 @named("FO007")
 def soft_cap_left_out() -> Pair:
     return (
@@ -341,6 +394,13 @@ def test_nothing_is_blamed_where_nothing_is_wrong(name: str) -> None:
     diagnosis = compare(reference, candidate, *inputs)
     blamed = {Verdict.SEMANTIC, Verdict.PRECISION, Verdict.UNSTABLE}
     assert not [(c.code, c.site) for c in diagnosis.causes if c.verdict in blamed]
+
+
+def test_an_op_that_may_be_the_counterpart_of_another_reads_no_other_value() -> None:
+    for one, other in ((True, False), (False, True)):
+        diagnosis = compare(swish_derivative(one, torch.sin), swish_derivative(other, torch.relu), randn(5, 16))
+        assert "FO006" not in {cause.code for cause in diagnosis.causes}
+        assert diagnosis.verdict is Verdict.SEMANTIC
 
 
 def test_a_factor_that_is_elsewhere_is_not_blamed_for_a_weight() -> None:

@@ -13,6 +13,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._elsewhere import at_another_place
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.explain.causes._narrow_number import narrow_number
+from whydiff.explain.causes._parts import other_parts
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -38,7 +39,8 @@ class ScaleDiffers(CauseRule):
     Look-alikes:
         ST006 if an attribute or configuration key carries the factor; ST001 if the weights themselves are
         scaled; PR006 if one side's factor is the other's, rounded to a narrower dtype. FO002: an epsilon scales each
-        row differently.
+        row differently. FO006 if equal ops read other parts of one tensor: a difference of parts that are exchanged is
+        the other one times -1.
 
     Example:
         Scores times 0.25 against scores times 0.2 before a softmax.
@@ -84,6 +86,8 @@ class ScaleDiffers(CauseRule):
             or not math.isfinite(factor)
             or distance(factor * ours, theirs) > (SAME_FUNCTION * UNIT_ROUNDOFF["float32"])
         ):
+            return None
+        if view.other_function and any(other_parts(view)):  # the op is the same: what it reads makes the factor
             return None
         spoken = _spoken(factor)
         evidence = Evidence(

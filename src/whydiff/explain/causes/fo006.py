@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
-from whydiff.explain.causes._flow import listed_indices
-from whydiff.explain.causes._looks import one_value, places
 from whydiff.explain.causes._other_leaf import OtherLeaf, advice_of, other_leaves, says_of, stale
+from whydiff.explain.causes._parts import elements, other_parts
 from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import alone_while_few
 from whydiff.explain.causes._written import written_elsewhere
-from whydiff.explain.interventions import whole_of
 from whydiff.pair.lockstep import matched
-from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, TensorSpec, Trace, Verdict
-
-_MOST = 1 << 24
+from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
 
 
 class OtherValueRead(CauseRule):
@@ -39,7 +33,8 @@ class OtherValueRead(CauseRule):
     Evidence required:
         The value that the reference's op reads exists on the candidate's side as well: it is made by the
         paired op and agrees bit for bit, and the candidate reads another one, or other elements of it. Both ops
-        are named, or the elements that each reads. In float64 the results differ.
+        are named, or the elements that each reads. In float64 the results differ. No op that one side alone has reads
+        there what the op in question reads: that one might be its counterpart, and nothing exchanged.
 
     Look-alikes:
         FO004 if the elements are the same in another order; IN004 if the value is of an earlier run of the same
@@ -76,13 +71,7 @@ class OtherValueRead(CauseRule):
         if view.single is None:
             return None
         texts, interventions, makers = [], [], []
-        for er, ec in matched(*view.single, "reads"):
-            ours, theirs = (
-                _output_of(trace, event) or part_of(trace, event)
-                for trace, event in ((view.case.reference, er), (view.case.candidate, ec))
-            )
-            if ours is None or theirs is None or ours == theirs or not one_value(view.case, er, ec):
-                continue
+        for er, ec, ours, theirs in other_parts(view):
             makers.append(_maker(view.case.candidate, ec))
             texts.append(f"{ec.site} is {theirs} of {makers[-1]}, the reference's is {ours}")
             if ec.producer >= 0:
@@ -118,6 +107,7 @@ class OtherValueRead(CauseRule):
             if er.producer == ours.index
             and ec.producer == theirs.index
             and case.reference.calls[pair.reference].kind != "return"  # what is returned is NC001's
+            and not _in_anothers_place(case, (pair.reference, pair.candidate), (er, ec))
         ]
         if not found or wanted.index == theirs.index:
             return None
@@ -210,7 +200,7 @@ def _written(view: View) -> Finding | None:
     found = [one for er, ec in pairs for one in written_elsewhere(view.case, er, ec, view.single[1].index)]
     if not found:
         return None
-    shown = [[_elements(look, whole) for look, whole in zip(w.looks, w.wholes, strict=True)] for w in found]
+    shown = [[elements(look, whole) for look, whole in zip(w.looks, w.wholes, strict=True)] for w in found]
     texts = [
         f"{one.calls[1].site} writes into {theirs} of its tensor, in the reference into {ours}"
         for one, (ours, theirs) in zip(found, shown, strict=True)
@@ -229,39 +219,30 @@ def _written(view: View) -> Finding | None:
     )
 
 
-def part_of(trace: Trace, event: Event) -> str | None:
-    """Which elements of the tensor behind it a read looks at, in words: ``[:, 0–15]``; None if that is not known."""
-    whole = whole_of(trace, event)
-    return None if whole is None else _elements(event, whole)
-
-
-def _elements(event: Event, whole: TensorSpec) -> str | None:
-    if event.spec.numel > _MOST or not event.spec.numel:
-        return None
-    found = places(event) - whole.offset
-    if found.min() < 0 or found.max() >= whole.numel:
-        return None
-    axes: list[str] = []
-    if not whole.shape:
-        return "[]"
-    for size, at in zip(whole.shape, np.unravel_index(found, whole.shape), strict=True):
-        marked = np.zeros(size, dtype=bool)
-        marked[at] = True
-        axes.append(":" if marked.all() else listed_indices(marked))
-    return f"[{', '.join(axes)}]"
-
-
-def _output_of(trace: Trace, event: Event) -> str:
-    """Which of several outputs of one op a read is; empty if the op has one."""
-    written = trace.calls[event.producer].writes if event.producer >= 0 else ()
-    slots = [i for i, one in enumerate(written) if one.storage == event.storage]
-    return f"output {slots[0]}" if len({one.storage for one in written}) > 1 and slots else ""
-
-
 def _maker(trace: Trace, event: Event) -> str:
     if event.producer >= 0:
         return str(trace.calls[event.producer].site)
     return next((leaf.name for leaf in trace.leaves if leaf.storage == event.storage), "a leaf")
+
+
+def _in_anothers_place(case: Case, pair: tuple[int, int], reads: tuple[Event, Event]) -> bool:
+    """Whether an op of one side alone may be the counterpart of one of a pair: it reads there what that one reads."""
+    traces = case.reference, case.candidate
+    lone = case.alignment.unpaired_reference, case.alignment.unpaired_candidate
+    made = {(p.reference, p.candidate) for p in case.alignment.pairs}
+    for side, alone in enumerate(lone):
+        call, read = traces[1 - side].calls[pair[1 - side]], reads[1 - side]
+        place = call.reads.index(read)
+        for other in (traces[side].calls[index] for index in alone):
+            if _called(other) == _called(call):
+                makers = other.reads[place].producer, read.producer
+                if (makers[side], makers[1 - side]) in made:
+                    return True
+    return False
+
+
+def _called(call: Call) -> tuple[str, str, int]:
+    return call.target, call.site.phase, len(call.reads)
 
 
 def _read_from(case: Case, er: Event, ec: Event) -> Intervention:

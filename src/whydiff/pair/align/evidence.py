@@ -14,7 +14,6 @@ import numpy as np
 
 from whydiff.pair.align.sequence import Block, Path
 from whydiff.pair.align.side import Side, intern, output_value
-from whydiff.records import Call
 
 CELLS = 1 << 23
 """Largest tied region that is searched (64 MiB of scores). A size, not a numerical tolerance."""
@@ -28,8 +27,9 @@ def best(reference: Side, candidate: Side, where: Block) -> Path:
 
     Needleman and Wunsch (1970) without gap cost, a numpy row at a time: O(n·m).
     """
-    first = [_facts(reference.calls[j], reference.states[j]) for j in where[0]]
-    second = [_facts(candidate.calls[i], candidate.states[i]) for i in where[1]]
+    first, second = (
+        [_facts(side, n) for n in positions] for side, positions in zip((reference, candidate), where, strict=True)
+    )
     keys = intern([reference.keys[j] for j in where[0]], [candidate.keys[i] for i in where[1]])
     kinds = [_numbers([facts[kind] for facts in first], [facts[kind] for facts in second]) for kind in range(KINDS)]
     tokens = np.asarray(keys[0])
@@ -57,16 +57,19 @@ def _back(scores: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> Path:
     return path[::-1]
 
 
-def _facts(call: Call, state: tuple[Hashable, ...]) -> tuple[Hashable | None, ...]:
-    """Kinds of evidence, weakest first; None is evidence for nothing."""
+def _facts(side: Side, at: int) -> tuple[Hashable | None, ...]:
+    """Kinds of evidence about a call, weakest first; None is evidence for nothing."""
+    call = side.calls[at]
     return (
+        side.takers[at] or None,
+        side.company[at] or None,
         call.target,
         json.dumps(call.arguments, sort_keys=True, default=repr),
         tuple(read.producer < 0 for read in call.reads),
         tuple(len(event.spec.shape) for event in call.writes),
         tuple(event.spec.shape for event in call.writes),
         tuple((event.spec.shape, event.spec.dtype) for event in call.writes),
-        state or None,
+        side.states[at] or None,
         output_value(call),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from whydiff.capturing.adapters import for_framework
@@ -14,6 +14,9 @@ from whydiff.records import Call, Event, Trace
 
 Names = Mapping[str, str]
 """Scope of the candidate → what the reference calls it."""
+
+_FEW = 4
+"""Operands of an op of which each says something of the others. A size, not a numerical tolerance."""
 
 Part = tuple[str, str, int]
 """A scope in one phase of one step."""
@@ -123,6 +126,24 @@ class Side:
             for call in self.calls
         )
 
+    @functools.cached_property
+    def takers(self) -> tuple[tuple[Hashable, ...], ...]:
+        """Per call, what takes up what it wrote, over views: functions, and as which of their operands."""
+        return self._taken_up(lambda call, position: ())
+
+    @functools.cached_property
+    def company(self) -> tuple[tuple[Hashable, ...], ...]:
+        """`takers`, and what these take up beside it, bit for bit; of ops with many operands nothing."""
+        return self._taken_up(_others)
+
+    def _taken_up(self, beside: Callable[[Call, int], Hashable]) -> tuple[tuple[Hashable, ...], ...]:
+        found: dict[int, list[Hashable]] = {}
+        for function, call in zip(self.functions, self.calls, strict=True):
+            for position, read in enumerate(call.reads):
+                if read.producer >= 0:
+                    found.setdefault(read.producer, []).append((function, position, beside(call, position)))
+        return tuple(tuple(found.get(call.index, ())) for call in self.calls)
+
     def shapes(self, common: frozenset[Hashable]) -> tuple[Hashable, ...]:
         """Per call, everything that a key says except the scope, with output shapes and ``common`` state."""
         return tuple(
@@ -169,6 +190,12 @@ def output_value(call: Call) -> Hashable | None:
     if not call.writes or not all(_readable(event) for event in call.writes):
         return None
     return tuple((event.spec.dtype, event.spec.shape, event.fingerprint) for event in call.writes)
+
+
+def _others(call: Call, position: int) -> Hashable:
+    if len(call.reads) > _FEW:
+        return ()
+    return tuple((e.spec.dtype, e.spec.shape, e.fingerprint) for n, e in enumerate(call.reads) if n != position)
 
 
 def _readable(event: Event) -> bool:
