@@ -34,6 +34,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from whydiff.explain.case import Case
+from whydiff.explain.causes._stale import as_traced_anew
 from whydiff.explain.interventions import TRANSPLANTS
 from whydiff.explain.ladder import climbed
 from whydiff.explain.reruns import Rerun, changed_by_looking
@@ -100,7 +101,9 @@ def inside(case: Case, verdict: Verdict, reason: str, causes: Sequence[Cause] = 
         agree=not differing and not local.origins,
         varying=tuple(name for name, trace in sides if trace.observer.deterministic is False),
         changed=tuple(name for name, trace in sides if trace.observer.unchanged is False),
-        stale=tuple(side for side, ladder in ladders if ladder is not None and ladder.stale),
+        stale=tuple(
+            side for side, ladder in ladders if (ladder is not None and ladder.stale) or as_traced_anew(case) == side
+        ),
         cut=tuple(name for name, trace in sides if not trace.complete),
         otherwise=tuple(
             name for name, trace in sides if trace.observer.unchanged is False and not trace.observer.outputs

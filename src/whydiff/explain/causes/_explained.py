@@ -12,7 +12,8 @@ are dropped if the whole programs agree in float64, those of another precision i
 
 What is left, or was found to be another function, is then looked at together with its neighbours (`_joint`): such
 causes also have ``explain_joint(view)``. General causes say what differs without knowing the mistake. Nothing is asked
-at any origin if setting back what differs in settings and tensors is enough (`_settings.enough`): all are consequences.
+at any origin if setting back what differs in settings and tensors is enough (`_settings.enough`), or tracing one side anew
+(`_stale`): all are consequences.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from whydiff.explain.causes._optimizer import begins_otherwise
 from whydiff.explain.causes._read_out import followed, told_of
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
+from whydiff.explain.causes._stale import as_traced_anew, is_stale
 from whydiff.explain.causes._state import listed, remember
 from whydiff.explain.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints, far_apart
@@ -154,12 +156,13 @@ def _explained(case: Case) -> dict[int, Finding]:
     for index, origin in enumerate(case.localization.origins):
         if origin.kind not in _KINDS or min(origin.calls) < 0:
             continue
-        if not (_is_a_setting(case, origin) or begins_otherwise(case, origin) or is_of_a_round(case, index)):
+        others = _is_a_setting(case, origin) or begins_otherwise(case, origin) or is_of_a_round(case, index)
+        if not (others or is_stale(case, index)):
             eligible.setdefault(_kind(case, origin), []).append(index)
     repeats = not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
     if not eligible or not repeats or case.localization.axes:
         return {}
-    if replayable(case.reference) or replayable(case.candidate) or enough(case):
+    if replayable(case.reference) or replayable(case.candidate) or enough(case) or as_traced_anew(case):
         return {}
     rules = asked()
     found: dict[int, Finding] = {}

@@ -11,7 +11,7 @@ from whydiff.capturing.adapters.contract.executing import Executor, Value
 from whydiff.capturing.sink import Payloads, Sink, manifest_of, send
 from whydiff.errors import UnsupportedError
 from whydiff.numbers.ranges.audit import Audit
-from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Trace
+from whydiff.records import Call, Intervention, ObserverCheck, Output, RecordedTrace, Trace
 
 Outputs = Sequence[tuple[str, Value]]
 Precision = Literal["float64", "float32", "bfloat16", "float16"]
@@ -101,6 +101,16 @@ class Run(ABC):
             UnsupportedError: nothing is compiled, or the framework cannot.
         """
         raise UnsupportedError("This program cannot be compiled in another way.", actual=self.framework)
+
+    def traced_anew(self) -> tuple[Call, ...]:
+        """The calls of a run that is traced now, whatever was traced before; nothing: this framework cannot show them.
+
+        What was traced before stays as it is.
+
+        Raises:
+            whydiff.errors.TargetError: the program raised.
+        """
+        return ()
 
     def autocasts(self) -> bool:
         """Whether regions of autocast may be entered where this program runs or compiles; False: `compiled_as` met none."""

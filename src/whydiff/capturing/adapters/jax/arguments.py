@@ -77,7 +77,7 @@ def edited(op: Op, call: Call) -> Op:
     before = template(op)
     usual = _usual(op.inputs)
     inputs = tuple(
-        Fixed(number_of(operand, usual)) if isinstance(spot, Fixed) and operand != old else spot
+        Fixed(number_of(operand, usual)) if operand != old and not _is_read(operand) else spot
         for spot, operand, old in zip(op.inputs, operands, before[0], strict=True)
     )
     changed = {name: decode(value) for name, value in params.items() if before[1].get(name) != value}
@@ -160,13 +160,22 @@ def op_of(call: Call) -> Op:
     for operand in operands:
         if isinstance(operand, Mapping) and "$key" in operand:
             raise ReplayError("A random key cannot be given again.", where=str(call.site))
-        read = isinstance(operand, Mapping) and "$read" in operand
-        inputs.append(avals[operand["$read"]] if read else Fixed(number_of(operand, usual)))
+        inputs.append(avals[operand["$read"]] if _is_read(operand) else Fixed(number_of(operand, usual)))
     scatters = name in SCATTERS
     given = {key: None if scatters and key in REMADE else decode(item) for key, item in params.items()}
     if scatters:
         given = joining(name, [one.value if isinstance(one, Fixed) else one for one in inputs], given)
     return Op(name, primitive(name), given, tuple(inputs), outputs)
+
+
+def taken(call: Call, reads: Sequence[Any]) -> list[Any]:
+    """Of the values that a call reads those that its operands take: one may have been given a number in a tensor's place."""
+    operands, _ = call.arguments
+    return [reads[one["$read"]] for one in operands if _is_read(one)]
+
+
+def _is_read(operand: Any) -> bool:
+    return isinstance(operand, Mapping) and "$read" in operand
 
 
 def primitive(name: str) -> Any:

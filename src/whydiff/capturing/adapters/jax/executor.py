@@ -18,7 +18,7 @@ import numpy as np
 from whydiff.capturing.adapters._live import FAILURES, Replay, short
 from whydiff.capturing.adapters.contract import FUSED
 from whydiff.capturing.adapters.jax import internals, values
-from whydiff.capturing.adapters.jax.arguments import edited, op_of, template
+from whydiff.capturing.adapters.jax.arguments import edited, op_of, taken, template
 from whydiff.capturing.adapters.jax.kernels import kernels
 from whydiff.capturing.adapters.jax.lifting import Lifter, floating
 from whydiff.capturing.adapters.jax.ops import Op
@@ -138,6 +138,8 @@ class Executor(Replay):
         op = self._op(call)
         if self._bounds is not None:
             self._bounds.call(call, op.name in _CONTRACTING)
+        if call.index in self._edited:
+            reads = taken(call, reads)
         if self.lifter is not None:
             return [values.host(out) for out in self.lifter.apply(op, call, reads)]
         return [values.host(out) for out in op.apply(reads)]

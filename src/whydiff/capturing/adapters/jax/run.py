@@ -28,7 +28,7 @@ from whydiff.capturing.adapters.jax.state import at_this_level, put_back, raw, r
 from whydiff.capturing.adapters.jax.written_in import is_foreign
 from whydiff.capturing.process import Draws
 from whydiff.errors import TargetError, UsageError
-from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Trace
+from whydiff.records import Call, Intervention, ObserverCheck, Output, RecordedTrace, Trace
 
 Outputs = list[tuple[str, Any]]
 
@@ -116,6 +116,18 @@ class Run(contract.Run):
             handles=handles,
             outputs=anchor,
         )
+
+    def traced_anew(self) -> tuple[Call, ...]:
+        """Where there are modules, every recorded run is traced again anyway: there is nothing else to see."""
+        if self.reached.classes:
+            return ()
+        observed = self._observed
+        try:
+            with internals.traced_anew():
+                recorder, _, _ = self.recorded(WAYS[0])
+        finally:
+            self._observed = observed
+        return tuple(recorder.calls)
 
     def recorded(self, way: Way, recorder: Recorder | None = None) -> tuple[Recorder, Recording, Outputs]:
         """One instrumented run."""
