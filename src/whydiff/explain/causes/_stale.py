@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from whydiff.errors import guarded
-from whydiff.explain.arguments import as_value
+from whydiff.explain.arguments import as_value, given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._compiled import stale_sides
 from whydiff.explain.causes._state import remember
-from whydiff.explain.causes._view import given_otherwise
 from whydiff.explain.ladder import climbed
 from whydiff.explain.reruns import changed_by_looking
 from whydiff.explain.sides import SIDES, Side

@@ -18,7 +18,7 @@ from whydiff.pair.align.side import Side, intern, output_value
 CELLS = 1 << 23
 """Largest tied region that is searched (64 MiB of scores). A size, not a numerical tolerance."""
 
-KINDS = 8
+KINDS = 10
 """Kinds of evidence. Within a pair each outweighs all weaker ones together: kind k counts 2**k."""
 
 
