@@ -164,7 +164,7 @@ def test_a_proven_cause_is_said_with_both_experiments() -> None:
         ),
         (Remedy("Change it."), "nothing", "Change it (untried)"),
         (Remedy("Accept it.", accepts=True), "nothing", "Accept it"),
-        (Remedy("Change it. " * 40), "nothing", "… (untried)"),
+        (Remedy("Change it. " * 40), "nothing", "it. Change it (untried)"),
     ],
 )
 @pytest.mark.parametrize("status", ["confirmed", "located"])
@@ -256,6 +256,27 @@ def test_an_experiment_that_speaks_for_an_open_cause_is_told_and_the_fix_that_it
         "that the candidate's epsilon is 1e-3, the reference's 1e-5"
     )
     assert found.fix == "Give both sides the same epsilon (tried: all 182,016 numbers agree)"
+
+
+@pytest.mark.parametrize("more", ["", " Short. Long enough to have no room any more, whatever is said here about it."])
+def test_a_sentence_of_a_fix_is_shown_whole_or_not_begun(more: str) -> None:
+    first = (
+        f"Carry out {', '.join(f'op_{n}' for n in range(12))} at the same place, e.g. 1e-3. of a layer, on both sides."
+    )
+    found = answer(
+        replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(_cause("confirmed", remedy=Remedy(first + more)),))
+    )
+    shown = first + (" Short" if more else "")
+    assert found.fix == f"{shown.rstrip('.')} (untried)"
+
+
+def test_what_is_left_at_no_place_of_the_pair_is_said_to_come_of_the_change() -> None:
+    undone, done = _cause("confirmed").experiments
+    cause = _cause("confirmed", experiments=(undone, replace(done, left="elsewhere")))
+    found = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(cause,)))
+    assert "the only place" in found.where and found.proof.endswith(
+        "the place agrees; what else the change reaches does not"
+    )
 
 
 def test_where_experiments_ruled_all_out_it_is_not_said_that_none_decided() -> None:

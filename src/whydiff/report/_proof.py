@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from whydiff.records import GENERATORS, Cause, Diagnosis, Experiment, Verdict
 from whydiff.report._effect import has_more, returned_nothing
 from whydiff.report.words import clause, short
@@ -22,7 +24,8 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
         rest = others(diagnosis, cause)
         if len(ways) == 2 and ways[0].left == ways[1].left in ("nothing", "others", "nowhere"):
             return f"{done(ways[0])}: {result(ways[0], rest)}; {done(ways[1])}: the same"
-        return "; ".join(f"{done(e)}: {result(e, rest)}" for e in ways)
+        alone = len({replace(origin.place, step=0) for origin in diagnosis.origins}) == 1
+        return "; ".join(f"{done(e)}: {result(e, rest, alone=alone)}" for e in ways)
     if cause is not None and cause.status == "confirmed":
         return "read off the values themselves"
     if diagnosis.verdict is Verdict.NONDETERMINISTIC:
@@ -95,8 +98,14 @@ def done(experiment: Experiment) -> str:
     return _DONE[experiment.direction]
 
 
-def result(experiment: Experiment, rest: str = _OTHERS) -> str:
-    """What is left of the difference after it; ``rest``: what else was changed where that is more than the cause."""
+def result(experiment: Experiment, rest: str = _OTHERS, *, alone: bool = False) -> str:
+    """What is left of the difference after it.
+
+    Args:
+        experiment: what was done.
+        rest: what else was changed where that is more than the cause.
+        alone: the difference starts at one place, so that what is left is what the change itself makes.
+    """
     if experiment.left == "nothing":
         return _agree(experiment)
     if experiment.left == "others":
@@ -105,6 +114,8 @@ def result(experiment: Experiment, rest: str = _OTHERS) -> str:
         return "only rounding is left"
     if experiment.left == "nowhere":
         return "no place differs any more"
+    if experiment.left == "elsewhere" and alone:
+        return "the place agrees; what else the change reaches does not"
     if experiment.left == "elsewhere":
         return "its places agree; what is left starts elsewhere"
     if experiment.before is not None and experiment.after is not None:

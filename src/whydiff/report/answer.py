@@ -6,6 +6,7 @@ words of the glossary's last column; what only somebody who knows whydiff would 
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,9 @@ _CAUSES = 4
 LABEL = 8
 """Columns of a line's label."""
 _FIX = 180
-"""Characters of the fix that stand in the answer; the cause's own part of the report has all of them."""
+"""Characters of the fix that stand in the answer, its first sentence apart; the cause's own part of the report has all."""
+_NAMED = 4
+"""Outputs that a fix names; the rest is counted."""
 _CODE_LINES = 3
 """Lines of a fix's code that stand in the answer; longer code is shown with the details."""
 
@@ -105,6 +108,21 @@ def folded(label: str, text: str, width: int = WIDTH) -> list[str]:
     fold = textwrap.TextWrapper(width, initial_indent=first, subsequent_indent=" " * (2 if headline else LABEL))
     fold.break_on_hyphens = False
     return fold.wrap(text) or [first.rstrip()]
+
+
+def whole_sentences(text: str, most: int) -> str:
+    """As many of the first sentences as have at most this many characters; the first one always.
+
+    Of one that has more than twice as many, a list of clauses, the first clauses are shown, and that there are more.
+    """
+    first, *rest = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text.strip())
+    if len(first) > 2 * most and "; " in first[: 2 * most]:
+        return f"{first[: 2 * most].rpartition('; ')[0]}; and more (-v)"
+    for sentence in rest:
+        if len(first) + 1 + len(sentence) > most:
+            break
+        first = f"{first} {sentence}"
+    return first
 
 
 def answer(diagnosis: Diagnosis) -> Answer:
@@ -226,17 +244,15 @@ def _fix(diagnosis: Diagnosis, cause: Cause | None) -> str:
         return missing(diagnosis).command
     if cause is not None and cause.remedy is not None and cause.remedy.text:
         how = tried(cause, others(diagnosis, cause))
-        text = textwrap.shorten(plain(cause.remedy.text).rstrip("."), max(_FIX - len(how), _FIX // 2), placeholder=" …")
-        return text + how
+        return whole_sentences(plain(cause.remedy.text), max(_FIX - len(how), _FIX // 2)).rstrip(".") + how
     found = {m.metric: m.value for m in diagnosis.impact}
     if diagnosis.verdict is Verdict.ROUNDING and {"justified_rtol", "justified_atol"} <= found.keys():
         rtol, atol = (f"{found[f'justified_{name}']:.2g}" for name in ("rtol", "atol"))
         return f"accept it; rounding alone justifies rtol={rtol}, atol={atol} in a test"
     if has_more(diagnosis):
-        more = ", ".join(dict.fromkeys(place(slot.partition("@")[0]) for slot, c in diagnosis.outputs if c.only))
-        return (
-            f"end both sides alike, then compare again; more is: {textwrap.shorten(more, _FIX // 2, placeholder=' …')}"
-        )
+        more = list(dict.fromkeys(place(slot.partition("@")[0]) for slot, c in diagnosis.outputs if c.only))
+        shown = ", ".join(more[:_NAMED]) + (f" and {len(more) - _NAMED} more" if len(more) > _NAMED else "")
+        return f"end both sides alike, then compare again; more is: {shown}"
     return _ADVICE[diagnosis.verdict]
 
 
@@ -277,7 +293,8 @@ def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
         said.append("a difference is left after correcting each place")
     undecided = [] if cause is not None and _takes_all(cause) else _undecided(diagnosis, cause)
     if undecided:
-        first = textwrap.shorten(sentence(undecided[0]), _FIX // 2, placeholder=" …")
+        first = sentence(undecided[0])
+        first = first if len(first) <= _FIX else plain(undecided[0].name.replace("-", " "))
         said.append(f"{len(undecided)} more that may act, undecided (-v): {first} ({plain(undecided[0].code)})")
     ruled_out = sum(c is not cause and (c.inert or c.status == "refuted") for c in diagnosis.causes)
     if ruled_out:

@@ -61,7 +61,7 @@ def test_a_default_against_a_number_is_said_to_be_one(turned: bool) -> None:
     found = compare(*(pair[::-1] if turned else pair), INPUTS)
     assert proven(found) == [(1, 1 if turned else 2.0)]
     sides = ("its default (1)", "2.0") if turned else ("2.0", "its default (1)")
-    assert f"argument 1 is {sides[0]} in the reference and {sides[1]} in the candidate" in answer(found).fix
+    assert f"beta is {sides[0]} in the reference and {sides[1]} in the candidate" in answer(found).fix
 
 
 def test_the_same_refactoring_without_it_is_identical() -> None:

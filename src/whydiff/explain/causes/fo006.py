@@ -70,15 +70,17 @@ class OtherValueRead(CauseRule):
     def _part(self, view: View) -> Finding | None:
         if view.single is None:
             return None
-        texts, interventions, makers = [], [], []
+        texts, interventions, makers, taken = [], [], [], []
         for er, ec, ours, theirs in other_parts(view):
             makers.append(_maker(view.case.candidate, ec))
             texts.append(f"{ec.site} is {theirs} of {makers[-1]}, the reference's is {ours}")
+            taken.append((_made(view.case.candidate, ec), theirs, ours))
             if ec.producer >= 0:
                 interventions.append(_read_from(view.case, er, ec))
         if not texts:
             return _written(view)
         evidence = Evidence("; ".join(texts), {"reads": texts, "apart_in_float64": view.apart})
+        what, theirs, ours = taken[0]
         # a leaf is made by no call; where to look may be made of numbers that left the program
         made = len(interventions) == len(texts) and view.same_numbers_left
         return Finding(
@@ -87,8 +89,9 @@ class OtherValueRead(CauseRule):
             Verdict.SEMANTIC,
             (evidence,),
             tuple(interventions) if made else view.replace_op(),
-            {"what": "part"},
+            {"what": "part", "of": what, "parts": (theirs, ours)},
             general=True,
+            says=f"the candidate reads {theirs} of {what}, the reference {ours}",
         )
 
     def _value(self, view: View) -> Finding | None:
@@ -245,6 +248,14 @@ def _called(call: Call) -> tuple[str, str, int]:
     return call.target, call.site.phase, len(call.reads)
 
 
+def _made(trace: Trace, event: Event) -> str:
+    """The tensor that a read looks at, in plain words: a leaf by its name, else by the op that makes it."""
+    if event.producer < 0:
+        return _maker(trace, event)
+    site = trace.calls[event.producer].site
+    return f"what {site.op.lstrip('_')} makes" + (f" in {site.scope}" if site.scope else "")
+
+
 def _read_from(case: Case, er: Event, ec: Event) -> Intervention:
     """The candidate's read looks, as the reference's does, at the counterpart of what that one reads."""
     partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
@@ -257,11 +268,9 @@ def _read_from(case: Case, er: Event, ec: Event) -> Intervention:
 
 def _remedy(finding: Finding) -> Remedy:
     if finding.facts["what"] == "part":
-        return Remedy(
-            "Take the same part of the tensor on both sides: the order of the parts of a fused projection "
-            "is a property of the checkpoint.",
-            undoes="either",
-        )
+        theirs, ours = finding.facts["parts"]
+        text = f"Take the same part of {finding.facts['of']} on both sides: the candidate takes {theirs}, the reference {ours}."
+        return Remedy(text, undoes="either")
     if finding.facts["what"] == "written":
         text = "Write into the same places on both sides: a cache is written where the tokens in it end."
         return Remedy(text, undoes="either")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.capturing.adapters import for_framework
 from whydiff.explain.arguments import ABSENT, as_value, differing_arguments, given_otherwise, left_out, one_overload
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
@@ -148,7 +149,8 @@ class FormulaDiffers(CauseRule):
             value = as_value(one)
             if value is None or as_value(other) is None:
                 continue
-            text = f"argument {which} of {ours.site.op} is {_shown(one)} in the reference and {_shown(other)} in the candidate"
+            name = for_framework(case.reference.framework).argument(ours.target, which)
+            text = f"{name} of {ours.site.op} is {_shown(one)} in the reference and {_shown(other)} in the candidate"
             finding = Finding(
                 self.code,
                 (ours.target, text),
@@ -218,8 +220,9 @@ def _arguments(view: View) -> tuple[str, Any]:
     ours, theirs = view.single
     if not one_overload(ours, theirs):
         return f"the reference computes {ours.target}, the candidate {theirs.target}", (ours.target, theirs.target)
+    name = for_framework(view.case.reference.framework).argument
     found = [
-        f"{f'argument {which}' if isinstance(which, int) else which} is {_given(ours, which, a)} in the reference and "
+        f"{name(ours.target, which)} is {_given(ours, which, a)} in the reference and "
         f"{_given(theirs, which, b)} in the candidate"
         for which, a, b in view.changed_arguments
     ]
@@ -269,9 +272,16 @@ def _shapes(view: View) -> tuple[str, Any] | None:
 def _shown(argument: Any) -> str:
     if isinstance(argument, dict):
         return "a tensor"
-    if isinstance(argument, list):
-        return ", ".join(_shown(item) for item in argument)
-    return str(argument)
+    if not isinstance(argument, (list, tuple)):
+        return str(argument)
+    plain = argument and not any(isinstance(item, (list, tuple)) for item in argument)
+    return ", ".join(map(_shown, argument)) if plain else _nested(argument)
+
+
+def _nested(argument: Any) -> str:
+    if not isinstance(argument, (list, tuple)):
+        return _shown(argument)
+    return f"[{', '.join(map(_nested, argument))}]"
 
 
 def _ops(calls: Any) -> tuple[str, Any]:

@@ -132,15 +132,37 @@ def _remedy(case: Case, name: str, members: list[tuple[str, list[tuple[Step, Any
         text = f"Give both optimizers the same {name}; the reference has {value!r}."
         return Remedy(text, code, undoes="" if None in case.runs else "either")
     values = dict.fromkeys((ours, theirs) for _, ours, theirs in found)
-    if case.alignment.ahead or not _together(case, found):
+    if _resumed(case):
         return Remedy(
             f"Restore what sets {name} step by step: the scheduler's state belongs into the checkpoint too.",
             'checkpoint["scheduler"] = scheduler.state_dict()\nscheduler.load_state_dict(checkpoint["scheduler"])\n',
         )
+    later = _later(case, target)
+    if later:
+        return Remedy(
+            f"Let the scheduler step at one place of the loop on both sides, after the optimizer: the candidate's {name} is "
+            f"the reference's of one step {later}.",
+            "optimizer.step()\nscheduler.step()\n",
+        )
     if len(values) > 1:
-        return Remedy(f"Let one schedule set {name} on both sides: they part{_from(case, found).replace(',', '')}.")
+        part = _from(case, found).replace(",", "") or f" at {len(found)} of the {len(steps(case))} steps that both take"
+        return Remedy(f"Let one schedule set {name} on both sides: they part{part}.")
     ((value, _),) = values
     return Remedy(f"Give the candidate's optimizer {name} {value!r} too{_from(case, found).replace(',', '')}.")
+
+
+def _resumed(case: Case) -> bool:
+    """Whether one run begins where the other has taken steps already."""
+    return bool(case.alignment.ahead) or any(step.numbers[0] != step.numbers[1] for step in steps(case))
+
+
+def _later(case: Case, target: str) -> str:
+    """Whether the candidate's values are the reference's of one step later or earlier; empty: neither, or only one value."""
+    ours, theirs = ([step.settings[side].get(target) for step in steps(case)] for side in (0, 1))
+    for word, shifted, other in (("later", ours[1:], theirs[:-1]), ("earlier", ours[:-1], theirs[1:])):
+        if shifted == other and ours != theirs and any(value != shifted[0] for value in shifted):
+            return word
+    return ""
 
 
 def _together(case: Case, found: list[tuple[Step, Any, Any]]) -> bool:

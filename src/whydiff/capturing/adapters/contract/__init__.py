@@ -82,6 +82,10 @@ class Recorded:
         """What an operator (``Call.target``) takes at a position or by a name where it is left out; None: nobody said."""
         return None
 
+    def argument(self, target: str, which: int | str) -> str:
+        """What an operator (``Call.target``) calls an argument at a position or by a name, in words."""
+        return which if isinstance(which, str) else f"argument {which}"
+
     def program(self, path: Path) -> Callable[..., Any]:
         """A program that a file holds.
 

@@ -15,7 +15,7 @@ from whydiff.capturing.adapters.roles import Role
 from whydiff.capturing.adapters.torch.changing import ChangedExecutor
 from whydiff.capturing.adapters.torch.checkpoint import checkpoint
 from whydiff.capturing.adapters.torch.collectives import rank
-from whydiff.capturing.adapters.torch.defaults import default_of
+from whydiff.capturing.adapters.torch.defaults import default_of, name_of
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.environment import environment, set_flags
 from whydiff.capturing.adapters.torch.exchanging import exchanged
@@ -68,6 +68,10 @@ class TorchAdapter(Adapter):
     def default(self, target: str, which: int | str) -> tuple[Any] | None:
         """As the operator's schema says."""
         return default_of(target, which)
+
+    def argument(self, target: str, which: int | str) -> str:
+        """As the operator's schema says."""
+        return name_of(target, which) or super().argument(target, which)
 
     def window(self, call: Call) -> Window | None:
         """A convolution, transposed or not."""

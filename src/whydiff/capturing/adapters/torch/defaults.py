@@ -1,4 +1,7 @@
-"""What an operator takes where an argument is left out: its dispatcher drops arguments that are the default."""
+"""What an operator's schema says of its arguments: their names, and what is taken where one is left out.
+
+The dispatcher drops arguments that are the default.
+"""
 
 from __future__ import annotations
 
@@ -24,4 +27,14 @@ def default_of(target: str, which: int | str) -> tuple[Any] | None:
         return None
 
 
-__all__ = ["default_of"]
+@functools.cache
+def name_of(target: str, which: int | str) -> str:
+    """What an operator calls its argument at a position or by a name; empty: it has none there, or is not known here."""
+    try:
+        arguments = lookup(target)._schema.arguments
+    except LookupError:
+        return ""
+    return next((str(one.name) for n, one in enumerate(arguments) if which in (n, one.name)), "")
+
+
+__all__ = ["default_of", "name_of"]

@@ -23,7 +23,9 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
         for call in calls[:_CALLS]:
             for which, values in adapter.choices(call).items():
                 own = _given(call, which)
-                yield from (_other(side, call, which, own, value) for value in values if not _same(call, own, value))
+                name = adapter.argument(call.target, which)
+                changed = (value for value in values if not _same(call, own, value))
+                yield from (_other(side, call, (which, name), own, value) for value in changed)
 
 
 def _given(call: Call, which: int | str) -> Any:
@@ -37,8 +39,8 @@ def _same(call: Call, own: Any, value: Any) -> bool:
     return bool((own + rank if negative else own) == value)
 
 
-def _other(side: int, call: Call, which: int | str, own: Any, value: Any) -> Hypothesis:
-    name = which if isinstance(which, str) else f"argument {which}"
+def _other(side: int, call: Call, argument: tuple[int | str, str], own: Any, value: Any) -> Hypothesis:
+    which, name = argument
     words = tuple(f"{call.site.op} with {name} = {'its default' if x is None else x}" for x in (own, value))
     said = (words[0], words[1]) if side == 0 else (words[1], words[0])
     return Hypothesis(
