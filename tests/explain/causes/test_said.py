@@ -54,6 +54,7 @@ def test_lists_in_lists_keep_their_brackets() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler")
 @pytest.mark.parametrize("early", [True, False])
 def test_a_scheduler_that_steps_elsewhere_is_no_checkpoint(early: bool) -> None:
     def trained(before: bool) -> Any:
