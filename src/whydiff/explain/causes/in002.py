@@ -187,7 +187,7 @@ def _finding(
     verdict = Verdict.ROUNDING if harmless else Verdict.SEMANTIC
     first, other = (max(0, int(one.max()) - one.shape[-1] + 1) if one.ndim else 0 for one in (ours, theirs))
     of_model = len(offsets) > 1 or Role.TABLE not in roles or _of_model(case, taker)
-    facts = {"first": first, "other": other, "of_model": of_model, "shifted": _later(taker) and len(offsets) == 1}
+    facts = {"first": first, "other": other, "of_model": of_model, "shifted": len(offsets) == 1, "later": _later(taker)}
     return Finding(PositionsDiffer.code, text, verdict, tuple(evidence), interventions, facts)
 
 
@@ -213,17 +213,18 @@ def _remedy(finding: Finding) -> Remedy:
             f"Take the same rows on both sides: they begin with {first} in the reference, {other} in the candidate.",
             undoes="either",
         )
+    counted = f"mask = attention_mask.long()\npositions = mask.cumsum(-1) * mask + {first - 1}\n" if first else ""
     if finding.facts["shifted"]:
         return Remedy(
             f"Give both sides the same positions: here the first token stands at {first} in the reference, at "
             f"{finding.facts['other']} in the candidate.",
+            "" if finding.facts["later"] else counted,
             undoes="either",
         )
     text = "Give both sides the same positions, counted from the first token that is not padding"
     if not first:
         return Remedy(f"{text}.", "positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)\n")
-    code = f"mask = attention_mask.long()\npositions = mask.cumsum(-1) * mask + {first - 1}\n"
-    return Remedy(f"{text}, whose position is {first} in the reference (RoBERTa: padding_idx + 1).", code)
+    return Remedy(f"{text}, whose position is {first} in the reference (RoBERTa: padding_idx + 1).", counted)
 
 
 def _later(taker: Call) -> bool:
