@@ -69,12 +69,14 @@ def test_stronger_evidence_outweighs_all_weaker(strong: dict[str, Any], weak: di
 
 
 @pytest.mark.parametrize("made_by", [0, 1, 2])
-def test_what_takes_a_value_up_tells_which_of_equal_calls_it_is(made_by: int) -> None:
+@pytest.mark.parametrize("state", [2, None])
+def test_what_takes_a_value_up_tells_which_of_equal_calls_it_is(made_by: int, state: int | None) -> None:
     def taken(calls: int, made_by: int) -> list[Op]:
-        return [Op("", "mul")] * calls + [Op("", "exp", state=1, made_by=made_by)]
+        return [Op("", "mul", state=state)] * calls + [Op("", "exp", state=1, made_by=made_by)]
 
     found = run(taken(3, made_by), taken(1, 0))
-    assert [pair.reference for pair in found.pairs] == [made_by, 3]
+    alike = state is None  # what is made of no tensor is its arguments, whoever takes it up
+    assert [pair.reference for pair in found.pairs] == [0 if alike else made_by, 3]
 
 
 def test_without_evidence_the_earliest_calls_pair() -> None:

@@ -60,9 +60,10 @@ def _back(scores: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> Path:
 def _facts(side: Side, at: int) -> tuple[Hashable | None, ...]:
     """Kinds of evidence about a call, weakest first; None is evidence for nothing."""
     call = side.calls[at]
+    uses = (side.takers[at], side.company[at]) if call.reads else ((), ())  # what is made of no tensor is its arguments
     return (
-        side.takers[at] or None,
-        side.company[at] or None,
+        uses[0] or None,
+        uses[1] or None,
         call.target,
         json.dumps(call.arguments, sort_keys=True, default=repr),
         tuple(read.producer < 0 for read in call.reads),
