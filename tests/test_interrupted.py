@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,27 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "differs False\n", "interrupted\n")
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_what_the_program_has_written_reaches_its_files(tmp_path: Path, waiting: bool) -> None:
+    code = f"""
+import atexit, bz2, sys, threading, whydiff.cli
+from whydiff.__main__ import main
+log, packed, late = open("log", "w"), bz2.open("packed", "wt"), open("late", "w")
+log.write("so far"), packed.write("so far")
+ended = threading.Event()
+atexit.register(late.write, "so far")
+def work(): ended.wait(0.2), log.write("; done")
+if {waiting}: threading.Thread(target=work).start()
+def press(*args): raise KeyboardInterrupt
+whydiff.cli.main = press
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert (tmp_path / "log").read_text() == "so far" + "; done" * waiting
+    assert bz2.decompress((tmp_path / "packed").read_bytes()).decode() == (tmp_path / "late").read_text() == "so far"
 
 
 def test_the_command_line_shows_it_and_exits_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,15 @@
 """``python -m whydiff``, and the ``whydiff`` command; Ctrl-C is answered from the first import on."""
 
 import atexit
+import contextlib
+import gc
+import io
 import os
 import sys
-from typing import NoReturn
+import threading
+from typing import Any
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C."""
+from whydiff.errors import INTERRUPTED
 
 
 def main() -> None:
@@ -18,18 +21,38 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         _leave()
+        raise SystemExit(INTERRUPTED) from None
     except SystemExit as end:
         if end.code == INTERRUPTED:
             _leave()
         raise
 
 
-def _leave() -> NoReturn:
-    """End at once: to take a framework's modules apart takes a second, for which whoever pressed Ctrl-C would wait."""
+def _leave() -> None:
+    """End at once: to take a framework's modules apart takes a second, for which whoever pressed Ctrl-C would wait.
+
+    What Python does besides is done: exit functions run, and what the user's program has written reaches its files. Where
+    it left threads that Python waits for, this returns, and Python ends as always.
+    """
+    if any(one is not threading.main_thread() and not one.daemon for one in threading.enumerate()):
+        return
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    _write_out()
     os._exit(INTERRUPTED)
+
+
+def _write_out() -> None:
+    """Flush every open file; close those that write more when they end (compressed ones)."""
+    files = io.IOBase.__base__ or io.IOBase
+    opened: list[Any] = [one for one in gc.get_objects() if issubclass(type(one), files)]
+    streams = [sys.stdout, sys.stderr, *opened]
+    for stream in streams:
+        with contextlib.suppress(Exception):  # closed, only read, or its reader is gone
+            stream.flush()
+    for stream in streams:
+        with contextlib.suppress(Exception):
+            if type(stream).__module__ != "_io":
+                stream.close()
 
 
 if __name__ == "__main__":

@@ -119,6 +119,10 @@ _EXTRAS = {
 """Package → the extra of whydiff that brings it."""
 
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, and after a request to end (SIGTERM), which is answered in the same way."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A comparison was stopped by Ctrl-C.
 

@@ -14,13 +14,10 @@ from typing import ParamSpec
 
 import typer
 
-from whydiff.errors import MissingPackageError, WhydiffError, harmless
+from whydiff.errors import INTERRUPTED, MissingPackageError, WhydiffError, harmless
 
 ERROR = 2
 """Exit status of a usage or input error and of a failure of whydiff itself; 1 would mean 'differs'."""
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, and after a request to end (SIGTERM), which is answered in the same way."""
 
 P = ParamSpec("P")
 

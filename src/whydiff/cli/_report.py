@@ -10,10 +10,10 @@ from typing import Any
 import typer
 
 from whydiff import registry
-from whydiff.cli._guard import INTERRUPTED, guard, user_code
+from whydiff.cli._guard import guard, user_code
 from whydiff.cli._options import Color, ColorOption, Json, Quiet, Save, Traceback, Verbose
 from whydiff.cli._progress import progress
-from whydiff.errors import Interrupted
+from whydiff.errors import INTERRUPTED, Interrupted
 from whydiff.records import Verdict
 from whydiff.report.base import check_file
 
