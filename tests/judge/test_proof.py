@@ -165,3 +165,13 @@ def test_what_is_left_of_a_rounding_may_be_a_little_larger_by_chance(noise: bool
         for direction in ("take_away", "put_in")
     ]
     assert status(*ways) == expected
+
+
+@pytest.mark.parametrize(
+    ("alone", "hidden", "expected"), [(9.0, True, "inconclusive"), (9.0, False, "confirmed"), (0.5, True, "confirmed")]
+)
+def test_what_only_repairs_what_parts_of_the_other_run_broke_is_not_confirmed(
+    alone: float, hidden: bool, expected: str
+) -> None:
+    ways = (way(one, alone=alone, every=0.0, others=0.7, hidden=hidden) for one in ("take_away", "put_in"))
+    assert status(*ways) == expected  # type: ignore[arg-type]

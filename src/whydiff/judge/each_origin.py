@@ -18,9 +18,9 @@ from whydiff.judge.claims import Claims
 from whydiff.judge.folding import folded
 from whydiff.judge.grouping import left_to_others, like_others
 from whydiff.numbers.cancellation import Cancelled
-from whydiff.numbers.casts import proven_cast
+from whydiff.numbers.casts import Cast, proven_cast
 from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, UNIT_ROUNDOFF
-from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
+from whydiff.records import Cause, Comparison, Evidence, Leaf, Origin, Verdict
 from whydiff.records.finding import NOT_MADE_OF
 
 _PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reduction", "bf16_reduction")
@@ -203,7 +203,10 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
         why = scaling.why_not or "the lifted programs have no floating value to compare here"
         return unmeasured, [Evidence(f"the scaling test did not judge it: {why}")]
     verdict = _of_scale(case, origin, modes)
-    if verdict is Verdict.SEMANTIC and agrees(scaling.program.lifted):
+    if verdict is Verdict.SEMANTIC and agrees(modes.restored) and _state_is_rounded(case):
+        verdict = Verdict.PRECISION
+        evidence.append(Evidence("it is the state's: that differs by rounding alone, and with it restored they agree"))
+    elif verdict is Verdict.SEMANTIC and agrees(scaling.program.lifted):
         verdict, another_way = _another_way(scaling)
         evidence.append(another_way)
     elif verdict is Verdict.SEMANTIC and index in scaling.together and agrees(scaling.regions):
@@ -261,7 +264,7 @@ def _of_leaves(case: Case, origin: Origin, modes: Modes, scaling: Scaling) -> tu
         if theirs.name not in origin.leaves:
             continue
         try:
-            cast = proven_cast(case.payload(ours, "reference"), case.payload(theirs, "candidate"))
+            cast = _cast(case, ours, theirs)
         except PayloadError as error:
             return Verdict.INCONCLUSIVE, [Evidence(error.what)]
         if cast is None:
@@ -276,6 +279,23 @@ def _of_leaves(case: Case, origin: Origin, modes: Modes, scaling: Scaling) -> tu
     if restored is not None and restored.nature in ("stays", "between"):
         return Verdict.SEMANTIC, [*evidence, Evidence("with this state restored the difference stays")]
     return Verdict.PRECISION, evidence
+
+
+def _cast(case: Case, ours: Leaf, theirs: Leaf) -> Cast | None:
+    """What shows that one side's tensor is the other's, rounded; None: it is not."""
+    return proven_cast(case.payload(ours, "reference"), case.payload(theirs, "candidate"))
+
+
+def _state_is_rounded(case: Case) -> bool:
+    """Whether all state that differs is the other side's, rounded to a narrower format."""
+
+    def rounded() -> bool:
+        try:
+            return all(_cast(case, *pair) is not None for pair in case.differing_leaves)
+        except PayloadError:
+            return False
+
+    return bool(case.shared("state is rounded", rounded))
 
 
 def _precision_flags(case: Case, origin: Origin) -> list[str]:

@@ -66,7 +66,12 @@ class Way:
 
     @property
     def jointly(self) -> bool:
-        """Whether nothing (but rounding) is left when all causes are changed, and something is when this one is not."""
+        """Whether nothing (but rounding) is left when all causes are changed, and something is when this one is not.
+
+        Behind parts of the other run, one that alone leads farther away may only repair what they were put beside.
+        """
+        if self.hidden and self.larger:
+            return False
         return (self.every.equal and not self.others.equal) or bool(self.together)
 
     @property
@@ -181,6 +186,9 @@ def _fails(cause: Cause, away: Way, put: Way) -> Cause | None:
     """Taking it away does not help."""
     if away.works:
         return None
+    if away.larger and away.hidden and away.every.equal:
+        why = "alone it leads farther away; with parts of the reference in other causes' places the outputs agree"
+        return replace(cause, reason=f"{why}, which it may only repair")
     if away.larger:
         return replace(cause, status="refuted", reason=f"taking it away makes the difference larger ({_mean(away)})")
     if away.left is not None and away.mine and away.mine <= away.left:

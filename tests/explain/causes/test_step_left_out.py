@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,4 +44,15 @@ def test_a_second_mistake_beside_it_is_named_too(tmp_path: Path) -> None:
 def test_a_constant_factor_stays_one() -> None:
     x, w = torch.linspace(-1, 1, 32).view(4, 8), torch.linspace(1, 2, 24).view(8, 3)
     found = whydiff.compare(lambda: torch.tanh(x * torch.tensor(3.0).sqrt() @ w), lambda: torch.tanh(x @ w))
+    assert [(cause.code, cause.status) for cause in found.causes] == [("FO003", "confirmed")]
+
+
+@pytest.mark.parametrize("pick", [lambda w: w[torch.tensor([1])], lambda w: torch.take(w, torch.tensor(1))])
+def test_a_stored_number_that_is_looked_up_is_not_measured(pick: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    x, w, head = (
+        torch.linspace(-1, 1, 32).view(4, 8),
+        torch.tensor([0.5, 1.7, 3.0]),
+        torch.linspace(1, 2, 24).view(8, 3),
+    )
+    found = whydiff.compare(lambda: x * pick(w) @ head, lambda: x @ head)
     assert [(cause.code, cause.status) for cause in found.causes] == [("FO003", "confirmed")]

@@ -30,7 +30,7 @@ class RowMeans:
 
 
 def rows_means(view: View) -> RowMeans | None:
-    """Two numbers that are both means of what both sides read here, over all and by rows of unequal counts."""
+    """Two numbers that are both means of what both sides read here, over all and by rows of unequal whole counts."""
     ours, theirs = view.exact
     if ours.size != 1 or theirs.size != 1 or view.one_function:
         return None
@@ -39,7 +39,8 @@ def rows_means(view: View) -> RowMeans | None:
         for axis in range(values.ndim):
             summed = values.sum(axis).reshape(-1)
             counts = weights.sum(axis).reshape(-1)
-            if summed.size < 2 or not counts.all() or np.all(counts == counts[0]):
+            counted = np.all(counts == np.round(counts)) and counts.all()
+            if summed.size < 2 or not counted or np.all(counts == counts[0]):
                 continue
             means = float(summed.sum() / counts.sum()), float(np.mean(summed / counts))
             if all(math.isclose(a, b, rel_tol=_WITHIN) for a, b in zip(given, means, strict=True)):

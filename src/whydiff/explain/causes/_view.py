@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.arguments import as_given, as_value, given_otherwise
 from whydiff.explain.case import Case
@@ -17,7 +17,7 @@ from whydiff.explain.causes._looks import equal_leaves, one_value
 from whydiff.explain.local_test import Examined, Joint, judge_outputs
 from whydiff.numbers.metrics import as_reals, is_integer, values
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
-from whydiff.records import Call, Event, Evidence, Intervention, Leaf, Origin, Payload, Verdict
+from whydiff.records import Call, Event, Evidence, Intervention, Leaf, Origin, Payload, Trace, Verdict
 
 Array = np.ndarray[Any, Any]
 
@@ -201,13 +201,16 @@ class View:
             found |= producers & alone
         return tuple(trace.calls[index] for index in sorted(found))
 
-    @property
+    @functools.cached_property
     def measures(self) -> bool:
-        """Whether the `step` works with a statistic that the run takes of its own numbers (a norm, a maximum)."""
+        """Whether the `step` works with a statistic of what the run is given or computes (a norm, a maximum)."""
+        trace = (self.case.reference, self.case.candidate)[int(bool(self.seen.calls[1]))]
+        roles = for_framework(trace.framework).roles
         return any(
-            max((event.spec.numel for event in call.reads), default=0) > max(event.spec.numel for event in call.writes)
+            event.spec.numel > max(one.spec.numel for one in call.writes) and _is_of_the_run(trace, event)
             for call in self.step
-            if call.writes
+            if call.writes and Role.TABLE not in roles(call.site.op)
+            for event in call.reads
         )
 
     def compute(self, x: Array, names: tuple[str, str]) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
@@ -286,6 +289,13 @@ class JointView(View):
     def exchange_step(self) -> tuple[Intervention, ...]:
         """Both sides have ops of their own."""
         return self.replace_op()
+
+
+def _is_of_the_run(trace: Trace, event: Event) -> bool:
+    """Whether a value was given or computed: no state that a model holds, and no constant that an op makes of nothing."""
+    if event.producer >= 0:
+        return bool(trace.calls[event.producer].reads)
+    return all(leaf.storage != event.storage for leaf in trace.leaves if leaf.is_registered)
 
 
 def _constants(case: Case, reads: tuple[Event, Event]) -> tuple[Leaf, Leaf] | None:

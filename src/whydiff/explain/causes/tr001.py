@@ -71,7 +71,7 @@ class LossNormalisation(CauseRule):
 
     def _of_rows(self, view: View) -> Finding | None:
         found = rows_means(view)
-        if found is None:
+        if found is None or not _is_final(view):
             return None
         counted = ", ".join(f"{count:g}" for count in found.counts)
         evidence = Evidence(
