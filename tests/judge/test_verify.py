@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from whydiff.errors import ReplayError
+from whydiff.errors import ReplayError, collecting
 from whydiff.explain.experiments import Outcome
 from whydiff.judge.verify import verify
 from whydiff.numbers.tolerance import SCALING_FLOOR
@@ -130,6 +130,28 @@ def test_what_cannot_be_switched_is_left_open_and_spoils_nothing() -> None:
     assert lost.status == "inconclusive" and "needs a live run" in lost.reason
     assert open_.status == "inconclusive" and "the experiment failed: it cannot be switched" in open_.reason
     assert fine.status == "confirmed"
+
+
+def test_what_an_intervention_holds_may_be_a_list() -> None:
+    own = (Intervention("set-argument", "a", ("dims", [0])),)
+    assert [one.status for one in judged(of("a", "b"), cause("a", interventions=own, put_in=own), cause("b"))] == [
+        "confirmed",
+        "confirmed",
+    ]
+
+
+def test_one_that_cannot_even_be_asked_about_costs_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd(World):
+        def supports(self, items: Sequence[Intervention], *, on: str = "candidate") -> bool:
+            if on == "reference" and "b" in {i.target for i in items}:
+                raise TypeError("no such thing")
+            return super().supports(items, on=on)
+
+    monkeypatch.delenv("WHYDIFF_RAISE")
+    with collecting() as failures:
+        fine, odd = judged(Odd(acting=frozenset({"a"}), origins=("a",)), cause("a"), cause("b"))
+    assert (fine.status, odd.status) == ("confirmed", "refuted")
+    assert [one.error for one in failures.found] == ["TypeError: no such thing"]
 
 
 def test_a_cause_without_an_intervention_says_so_and_keeps_a_reason_of_its_own() -> None:

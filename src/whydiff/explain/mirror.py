@@ -106,7 +106,8 @@ class _Mirror:
         elif isinstance(which, str):  # left out: the default
             value = ()
         else:
-            value = for_framework(self.sides.candidate.framework).default(call.target, which) or ()
+            known = for_framework(self.sides.candidate.framework).default(call.target, which)
+            value = as_value(known[0]) if known is not None else ()
         return None if value is None else Intervention(item.name, str(other.site), (which, *value))
 
     def read(self, item: Intervention) -> Intervention | None:

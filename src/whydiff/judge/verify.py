@@ -90,21 +90,29 @@ def _hypothesis(case: Case, cause: Cause) -> _Hypothesis:
 
 def _distinct(changes: Sequence[Intervention]) -> tuple[Intervention, ...]:
     """Each once; what an intervention holds may be a list, which has no hash."""
-    return tuple(one for number, one in enumerate(changes) if one not in changes[:number])
+    kept: list[Intervention] = []
+    there: dict[tuple[str, str], list[Intervention]] = {}
+    for one in changes:
+        known = there.setdefault((one.name, one.target), [])
+        if one not in known:
+            known.append(one)
+            kept.append(one)
+    return tuple(kept)
 
 
 def _together(case: Case, found: Sequence[_Hypothesis], direction: Direction) -> tuple[_Hypothesis, ...]:
     """Causes that can be changed in one experiment; one that cannot join them is tried alone."""
     joined: list[_Hypothesis] = []
     for one in found:
-        own = one.own(direction)
-        if own and case.experiments.supports(_merged([*joined, one], direction), on=_ON[direction]):
-            joined.append(one)
+        with guarded(f"the experiment of {one.cause.code} at {one.cause.site}"):
+            own = one.own(direction)
+            if own and case.experiments.supports(_merged([*joined, one], direction), on=_ON[direction]):
+                joined.append(one)
     return tuple(joined)
 
 
 def _merged(found: Sequence[_Hypothesis], direction: Direction) -> tuple[Intervention, ...]:
-    return tuple(dict.fromkeys(item for one in found for item in one.own(direction)))
+    return _distinct([item for one in found for item in one.own(direction)])
 
 
 def _failed(case: Case, interventions: Sequence[Intervention], on: Side, cause: Cause) -> str:

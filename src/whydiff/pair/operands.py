@@ -72,7 +72,7 @@ def _told(call: Call, other: Call, reads: Sequence[Event], others: Sequence[Even
     places = {place for place, _ in lone}
     marks = {event.fingerprint for event in others if event.fingerprint is not None}
     at = {index: place for place, index in _places(call.arguments)}
-    held = [next((number for _, number in lone if _holds(event, number)), None) for event in reads]
+    held = [next((number for _, number in lone if holds(event, number)), None) for event in reads]
 
     def likely(i: int) -> tuple[bool, ...]:
         event = reads[i]
@@ -92,7 +92,7 @@ def spelled_out(call: Call, other: Call) -> Any:
     return _replaced(call.arguments, {i: {"$read": n} for n, i in enumerate(left)} | numbers)
 
 
-def _holds(event: Event, number: Any) -> bool:
+def holds(event: Event, number: Any) -> bool:
     """Whether every element of what was read is a number, rounded to the tensor's dtype."""
     mark = event.fingerprint
     if mark is None or mark.covers != "content" or event.spec.numel > ELEMENTS:
@@ -174,4 +174,4 @@ def _replaced(template: Any, reads: Mapping[int, Any]) -> Any:
     return template
 
 
-__all__ = ["counting", "spelled_out"]
+__all__ = ["counting", "holds", "spelled_out"]

@@ -64,6 +64,13 @@ def test_a_default_against_a_number_is_said_to_be_one(turned: bool) -> None:
     assert f"beta is {sides[0]} in the reference and {sides[1]} in the candidate" in answer(found).fix
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_default_that_is_a_list_is_put_in_as_well(turned: bool) -> None:
+    pair = (lambda x: x.roll(1, 1).cos()), (lambda x: x.roll(1).cos())
+    found = compare(*(pair[::-1] if turned else pair), torch.arange(12.0).reshape(3, 4))
+    assert [(cause.code, cause.status) for cause in found.causes] == [("FO008", "confirmed")]
+
+
 def test_the_same_refactoring_without_it_is_identical() -> None:
     assert compare(MODEL, lambda x: written_out(x, 1e-5), INPUTS).verdict is Verdict.IDENTICAL
     assert compare(DEEP, lambda x: deep(x, beta=2.0), INPUTS).verdict is Verdict.IDENTICAL

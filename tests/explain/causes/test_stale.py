@@ -70,6 +70,23 @@ def test_a_number_of_before_beside_another_factor_in_the_code() -> None:
     assert {("CP004", "confirmed"), ("FO003", "confirmed")} >= {*causes(found)} and len(found.causes) == 2
 
 
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_other_side_has_neither_the_number_of_before_nor_that_of_now(eager: bool, turned: bool) -> None:
+    old, _, _ = old_and_new(scaled, scale=0.5)
+    third = (lambda x: x) if eager else jax.jit
+    pair = (third(lambda x: jnp.tanh(x @ W) * 0.25), old)
+    found = compare(*(pair[::-1] if turned else pair), X)
+    assert [code for code, _ in causes(found)] == ["FO003"] and found.causes[0].status in ("located", "confirmed")
+
+
+def test_where_the_number_of_now_is_not_enough_the_other_causes_are_asked() -> None:
+    old, _, _ = old_and_new(lambda x, held: jax.lax.clamp(-0.9, x @ held["w"], held["scale"]), scale=0.5)
+    found = compare(jax.jit(lambda x: jax.lax.clamp(-0.4, x @ W, 0.5)), old, X)
+    assert causes(found)[0] == ("FO008", "located")
+    assert "confirmed" not in dict(causes(found)).values()
+
+
 def test_a_number_that_the_code_has_whenever_it_is_traced_is_no_stale_one() -> None:
     def drawn(x: Any) -> Any:
         return jnp.tanh(x @ W) * float(generator.random())

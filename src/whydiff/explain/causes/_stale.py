@@ -6,11 +6,11 @@ there are. Traced anew they are what the code says now.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from whydiff.errors import guarded
+from whydiff.errors import WhydiffError, guarded
 from whydiff.explain.arguments import as_value, given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._compiled import stale_sides
@@ -18,6 +18,7 @@ from whydiff.explain.causes._state import remember
 from whydiff.explain.ladder import climbed
 from whydiff.explain.reruns import changed_by_looking
 from whydiff.explain.sides import SIDES, Side
+from whydiff.pair.operands import holds
 from whydiff.records import Call, Evidence, Intervention, Origin, Trace
 
 
@@ -80,8 +81,24 @@ def stale_numbers(case: Case) -> Sequence[StaleNumber]:
 
 
 def is_stale(case: Case, index: int) -> bool:
-    """Whether an origin is that of such a number, so that no formula differs there."""
-    return any(one.index == index for one in stale_numbers(case))
+    """Whether an origin is that of such a number and is none with what is traced anew: then no formula differs there."""
+    sides = {one.frozen for one in stale_numbers(case) if one.index == index}
+    site = str(case.localization.origins[index].site)
+    return any(site not in _left(case, side) for side in sides)
+
+
+def _left(case: Case, side: Side) -> Container[str]:
+    """Sites of the origins that stay where a side has its numbers of now; all, if that cannot be told."""
+    return remember(case, f"left anew, {side}", lambda: _left_anew(case, side))
+
+
+def _left_anew(case: Case, side: Side) -> Container[str]:
+    fresh = [one.give if side == "candidate" else one.put_in for one in stale_numbers(case) if one.frozen == side]
+    try:
+        left = case.experiments.origins_after(fresh, on=side)
+    except WhydiffError:  # whoever tries it is told
+        left = None
+    return {str(origin.site) for origin in case.localization.origins} if left is None else left
 
 
 def as_traced_anew(case: Case) -> Side | None:
@@ -150,7 +167,7 @@ def _numbers(case: Case, side: Side) -> Sequence[StaleNumber]:
         other = (case.reference, case.candidate)[1 - at].calls[partner.get(call.index, -1)]
         values = [(which, as_value(kept), as_value(now)) for which, kept, now in given_otherwise(call, fresh)]
         for which, kept, now in values:
-            if kept is None or now is None or call.index not in partner or not _may_be(other, which, now[0]):
+            if kept is None or now is None or call.index not in partner or not _has(other, which, now[0]):
                 return ()
             sites = (str(call.site), str(other.site)) if at == 0 else (str(other.site), str(call.site))
             index, origin = origins.get(call.index, (-1, first))
@@ -163,11 +180,13 @@ def _made(call: Call) -> tuple[Any, ...]:
     return (call.target, *(event.spec for event in (*call.reads, *call.writes)))
 
 
-def _may_be(call: Call, which: int | str, value: Any) -> bool:
-    """Whether a call is given a value there, or a tensor that may hold it."""
+def _has(call: Call, which: int | str, value: Any) -> bool:
+    """Whether a call is given a value there, or a tensor that holds it."""
     args, named = call.arguments
     given = named.get(which) if isinstance(which, str) else args[which] if which < len(args) else None
-    return given == value or (isinstance(given, dict) and "$read" in given)
+    if isinstance(given, dict) and "$read" in given:
+        return isinstance(value, (int, float)) and holds(call.reads[given["$read"]], value)
+    return bool(given == value)
 
 
 __all__ = ["StaleNumber", "as_traced_anew", "is_stale", "stale_numbers"]
