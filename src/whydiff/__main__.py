@@ -1,15 +1,12 @@
 """``python -m whydiff``, and the ``whydiff`` command; Ctrl-C is answered from the first import on."""
 
 import atexit
-import contextlib
-import gc
-import io
 import os
 import sys
 import threading
-from typing import Any
 
 from whydiff.errors import INTERRUPTED
+from whydiff.garbage import write_out
 
 
 def main() -> None:
@@ -37,22 +34,8 @@ def _leave() -> None:
     if any(one is not threading.main_thread() and not one.daemon for one in threading.enumerate()):
         return
     atexit._run_exitfuncs()
-    _write_out()
+    write_out()
     os._exit(INTERRUPTED)
-
-
-def _write_out() -> None:
-    """Flush every open file; close those that write more when they end (compressed ones)."""
-    files = io.IOBase.__base__ or io.IOBase
-    opened: list[Any] = [one for one in gc.get_objects() if issubclass(type(one), files)]
-    streams = [sys.stdout, sys.stderr, *opened]
-    for stream in streams:
-        with contextlib.suppress(Exception):  # closed, only read, or its reader is gone
-            stream.flush()
-    for stream in streams:
-        with contextlib.suppress(Exception):
-            if type(stream).__module__ != "_io":
-                stream.close()
 
 
 if __name__ == "__main__":

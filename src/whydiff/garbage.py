@@ -1,10 +1,13 @@
-"""When the interpreter looks for garbage: not while objects are made that stay."""
+"""When the interpreter looks for garbage: not while objects are made that stay. What is left open when it ends."""
 
 from __future__ import annotations
 
 import gc
+import io
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 
 @contextmanager
@@ -48,4 +51,22 @@ def lasting() -> Iterator[None]:
         gc.unfreeze()
 
 
-__all__ = ["frozen", "lasting", "not_collecting"]
+def write_out() -> None:
+    """Flush every open file, and close those that write more when they end (compressed ones): for the end of a process.
+
+    Python does so with what the globals of its main program hold, and only with that.
+    """
+    gc.unfreeze()
+    files = io.IOBase.__base__ or io.IOBase
+    opened: list[Any] = [one for one in gc.get_objects() if issubclass(type(one), files)]
+    standard = sys.stdout, sys.stderr
+    for stream in (*standard, *opened):
+        with suppress(Exception):  # closed, only read, or its reader is gone
+            stream.flush()
+    for stream in opened:
+        with suppress(Exception):
+            if type(stream).__module__ != "_io" and not any(stream is one for one in standard):
+                stream.close()
+
+
+__all__ = ["frozen", "lasting", "not_collecting", "write_out"]

@@ -36,6 +36,8 @@ parser.add_argument("--lr", type=float, default=0.01)
 parser.add_argument("--end", default="")
 parser.add_argument("--workers", type=int, default=0)
 options = parser.parse_args()
+log = open("log", "w")
+log.write(options.end)
 
 
 def main():
@@ -112,6 +114,7 @@ def test_exit_statuses_go_through_and_the_trace_is_complete(project: Path, end: 
     done = capture(project, f"end-{end}", "--end", end)
     assert done.returncode == status
     assert ("no luck" in done.stderr) == (end == "text")
+    assert (project / "log").read_text() == end
     assert open_trace(project / f"end-{end}").complete
 
 

@@ -9,6 +9,7 @@ variables that torch reads while it is imported (``OMP_NUM_THREADS``) have to be
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import runpy
@@ -25,6 +26,7 @@ from whydiff.capturing.ranks import part, started_again, told
 from whydiff.capturing.record import STEP, capture
 from whydiff.capturing.store import open_trace
 from whydiff.errors import UnsupportedError, WhydiffError
+from whydiff.garbage import write_out
 
 FRAMEWORK = "torch"
 """Whose ops are recorded wherever they run."""
@@ -41,6 +43,7 @@ def main(arguments: list[str]) -> int:
     sys.argv = [module or script, *rest]
     sys.path[0] = os.getcwd() if module else str(Path(script).resolve().parent)
     _end_with(os.getppid())
+    atexit.register(write_out)  # after the script's own: its globals are not this process's, which Python takes apart
     leaving: SystemExit | None = None
     left: dict[str, Any] = {}  # what the script made is there until the capture has looked at it once more
     raised: Exception | None = None
