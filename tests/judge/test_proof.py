@@ -175,3 +175,11 @@ def test_what_only_repairs_what_parts_of_the_other_run_broke_is_not_confirmed(
 ) -> None:
     ways = (way(one, alone=alone, every=0.0, others=0.7, hidden=hidden) for one in ("take_away", "put_in"))
     assert status(*ways) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("alone", "expected"), [(1e-7, "inconclusive"), (1e-2, "refuted")])
+def test_what_leaves_no_more_than_rounding_may_is_not_refuted_by_places_that_remain(
+    alone: float, expected: str
+) -> None:
+    away = way("take_away", alone=alone, mine=frozenset({"mm"}), left=frozenset({"mm"}))
+    assert status(away, untried()) == expected

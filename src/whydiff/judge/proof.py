@@ -7,12 +7,13 @@ transplant (`whydiff.explain.interventions.TRANSPLANTS`) makes any difference va
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from whydiff.explain.experiments import Outcome
 from whydiff.explain.interventions import TRANSPLANTS
-from whydiff.numbers.tolerance import PRECISION_CLASS_RATIO
+from whydiff.numbers.tolerance import CANCELLED_SHARE, PRECISION_CLASS_RATIO, UNIT_ROUNDOFF
 from whydiff.records import Cause, Direction, Experiment, Intervention, Left, Remedy, Status
 
 AGREE = {"take_away": "the reference's outputs", "put_in": "the candidate's outputs"}
@@ -91,6 +92,14 @@ class Way:
         """Whether the outputs lie further apart; of roundings: by more than what they vary by."""
         before, after = self.before.mean_abs or 0.0, self.alone.mean_abs or 0.0
         return bool(self.alone.comparisons) and after > before * (PRECISION_CLASS_RATIO if self.noise else 1.0)
+
+    @property
+    def nearly(self) -> bool:
+        """Whether less is left of the difference than half of the digits of float32 tell apart."""
+        before, after = self.before.mean_abs, self.alone.mean_abs
+        if not before or not after:
+            return False
+        return after <= before * math.pow(UNIT_ROUNDOFF["float32"], CANCELLED_SHARE)
 
     @property
     def works(self) -> bool:
@@ -191,6 +200,9 @@ def _fails(cause: Cause, away: Way, put: Way) -> Cause | None:
         return replace(cause, reason=f"{why}, which it may only repair")
     if away.larger:
         return replace(cause, status="refuted", reason=f"taking it away makes the difference larger ({_mean(away)})")
+    if away.nearly:
+        why = "taking it away leaves so little of the difference that it may be rounding, which this experiment cannot tell"
+        return replace(cause, reason=f"{why} ({_mean(away)})")
     if away.left is not None and away.mine and away.mine <= away.left:
         return replace(cause, status="refuted", reason="its origins remain when it is taken away")
     if away.unfelt and away.vanish:

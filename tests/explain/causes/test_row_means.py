@@ -42,3 +42,9 @@ def test_a_factor_beside_it_is_proven_although_the_sums_have_other_shapes() -> N
 def test_rows_that_count_equally_many_have_one_mean() -> None:
     found = whydiff.compare(loss((4, 4, 4), False), loss((4, 4, 4), True))
     assert found.verdict in (whydiff.Verdict.ROUNDING, whydiff.Verdict.IDENTICAL)
+
+
+def test_a_loss_that_one_side_multiplies_is_no_count_that_happens_to_be_the_factor() -> None:
+    x = torch.randn(4, 5)
+    found = whydiff.compare(lambda: torch.tanh(x).square().mean() * 4, lambda: torch.tanh(x).square().mean())
+    assert [(cause.code, cause.status) for cause in found.causes] == [("FO007", "confirmed")]

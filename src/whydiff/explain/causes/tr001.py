@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Role
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, consumers
@@ -183,7 +183,10 @@ def _steps(view: View, counts: dict[int, str]) -> tuple[Intervention, ...]:
 
 
 def _multiplies(view: View) -> bool:
-    """Whether both sides multiply by whole numbers that they were given: a factor, for a count divides."""
+    """Whether both sides multiply by whole numbers that they were given, or one by a number: a factor, for a count divides."""
+    roles = for_framework(view.case.reference.framework).roles
+    if view.step:
+        return all(Role.TIMES in roles(call.site.op) for call in view.step)
     if not view.changed_arguments or not _given(view):
         return False
     return all(Role.TIMES in operation.roles for operation in view.seen.operations)
