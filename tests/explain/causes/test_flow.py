@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from whydiff.capturing.adapters import for_target
+from whydiff.explain.causes import by_code
 from whydiff.explain.causes._flow import listed_indices
 from whydiff.explain.causes.in003 import hidden_by
 from whydiff.explain.causes.tr001 import _quotient
@@ -71,6 +72,28 @@ def test_another_op_read_by_mistake_is_no_stale_cache() -> None:
         return values[which] @ x
 
     assert "IN004" not in confirmed(compare(lambda: run(0), lambda: run(1)))
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_exchanged_operands_are_named_so_and_no_stale_cache(which: int) -> None:
+    pairs = list(by_code("IN004").impostors())
+    assert confirmed(compare(*pairs[which])) == {"FO006"}
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_cache_that_is_kept_from_another_request_is_stale(in_place: bool) -> None:
+    torch.manual_seed(0)
+    keys, prompts, query = torch.nn.Linear(8, 8), torch.randn(3, 5, 8), torch.randn(1, 8)
+
+    def run(late: int) -> torch.Tensor:
+        caches, found = [torch.zeros(5, 8) for _ in prompts], []
+        for at, prompt in enumerate(prompts):
+            key = torch.tanh(keys(prompt))
+            caches[at] = caches[at].copy_(key) if in_place else key
+            found.append(torch.softmax(query @ caches[max(at - late, 0)].T, -1))
+        return torch.cat(found)
+
+    assert confirmed(compare(lambda: run(0), lambda: run(1))) == {"IN004"}
 
 
 def test_dropout_of_a_module_in_training_mode_is_its_mode() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
-from whydiff.explain.causes._flow import read_from, readers_of
-from whydiff.records import Call, Cause, Evidence, Remedy, Trace, Verdict
+from whydiff.explain.causes._flow import read_from, readers_of, reads_of
+from whydiff.records import Call, Cause, Evidence, Leaf, Remedy, TensorSpec, Trace, Verdict
 
 _FAR = 12
 
@@ -27,12 +27,14 @@ class StaleCache(CauseRule):
 
     Evidence required:
         Where the difference begins, no op differs: both sides read what the same op of the same module
-        wrote, but of another step, or of another occurrence with the same weights, and each side has a
-        counterpart of what the other reads.
+        wrote, but of another run of it, and each side has a counterpart of what the other reads. Within a step another
+        run is known by the same weights, which a module says it holds; in another step nothing but the run's inputs
+        and what is written in place may be others. No reader takes the two values the other way round.
 
     Look-alikes:
         FO004 if one value is looked at in another layout. FO006 if the value is another projection's, made with
-        other weights in the same step. IN002 if the positions of the cached tokens differ.
+        other weights, or if two values are exchanged: each is read where the other was. IN002 if the positions of the
+        cached tokens differ.
 
     Example:
         Two prompts are projected to keys; the second query attends to the first prompt's keys.
@@ -64,14 +66,17 @@ class StaleCache(CauseRule):
         if (one.op, case.rename(other.scope)) != (other.op, one.scope) or one == other:
             return None
         partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+        back = {pair.candidate: pair.reference for pair in case.alignment.pairs}
         counterpart = partner.get(ours.index)
-        if counterpart is None or theirs.index not in partner.values():
+        if counterpart is None or theirs.index not in back:
             return None
         wanted = case.candidate.calls[counterpart]
         if any((call.target, call.arguments) != (theirs.target, theirs.arguments) for call in (ours, wanted)):
             return None  # not one op that ran twice
-        if theirs.site.step == wanted.site.step and not _one_module(case.candidate, theirs, wanted):
+        if not _ran_again(case.candidate, theirs, wanted):
             return None  # two projections, not two runs of one: FO006
+        if any(reads_of(case, (back[theirs.index], wanted.index))):
+            return None  # each is read where the other was: FO006
         older = "an older" if theirs.index < counterpart else "a later"
         readers = list(readers_of(case, ours.index, theirs.index))
         returned = {event.site for call in case.candidate.calls if call.kind == "return" for event in call.reads}
@@ -123,7 +128,7 @@ class StaleCache(CauseRule):
         return lambda: run(1), lambda: run(0)
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """Another projection of the same prompt; two draws used in another order; a result of an earlier round returned."""
+        """Another projection of the same prompt, operands exchanged; draws in another order; an earlier round returned."""
         import torch
 
         torch.manual_seed(0)
@@ -146,24 +151,56 @@ class StaleCache(CauseRule):
                 kept.append(state)
             return kept[rounds], state.sum(-1)
 
+        up, down, head = torch.randn(6, 8), torch.randn(6, 8), torch.randn(4, 12)
+
+        def joined(exchanged: bool) -> Any:
+            halves = torch.tanh(prompt @ up.T), torch.tanh(prompt @ down.T)
+            return torch.cat(halves[::-1] if exchanged else halves, -1) @ head.T
+
+        def scored(exchanged: bool) -> Any:
+            key, value = prompt @ up.T, prompt @ down.T
+            if exchanged:
+                key, value = value, key
+            return torch.softmax((query @ up.T) @ key.T, -1) @ value
+
+        def compared(exchanged: bool) -> Any:
+            one, other = torch.tanh(keys(prompt)), torch.tanh(keys(-prompt))
+            return (other - one if exchanged else one - other) @ head[:, :8].T
+
+        yield from ((lambda run=run: run(False), lambda run=run: run(True)) for run in (joined, scored, compared))
         yield lambda: after(1), lambda: after(2)
         yield lambda: attended(values, keys), lambda: attended(keys, values)
         yield lambda: noisy(False), lambda: noisy(True)
 
 
-def _one_module(trace: Trace, one: Call, other: Call) -> bool:
-    """Whether two values are made with the same weights: the nearest tensors that are no inputs of the run."""
-    return bool(_nearest(trace, one) & _nearest(trace, other))
+def _ran_again(trace: Trace, one: Call, other: Call) -> bool:
+    """Whether two values are made by one code: with the same weights or, in other steps, with nothing that is another."""
+    kept = _kept(trace)
+    nearest = [_nearest(trace, call, kept) for call in (one, other)]
+    weights = [{leaf for leaf in found if kept[leaf[0]].is_registered} for found in nearest]
+    if any(weights):
+        return weights[0] == weights[1]
+    return one.site.step != other.site.step and nearest[0] == nearest[1]
 
 
-def _nearest(trace: Trace, call: Call) -> set[Any]:
-    inputs = {leaf.storage for leaf in trace.leaves if leaf.role == "input"}
-    waiting = [call]
+def _kept(trace: Trace) -> dict[int, Leaf]:
+    """What is there before a run and stays as it is, by its storage: neither an input nor a cache."""
+    written = {event.storage for call in trace.calls for event in call.writes}
+    return {
+        leaf.storage: leaf
+        for leaf in trace.leaves
+        if leaf.role == "parameter" or (leaf.role != "input" and leaf.storage not in written)
+    }
+
+
+def _nearest(trace: Trace, call: Call, kept: Mapping[int, Leaf]) -> set[tuple[int, TensorSpec]]:
+    waiting = {call.index: call}
     for _ in range(_FAR):
-        leaves = {(e.storage, e.spec) for c in waiting for e in c.reads if e.producer == -1 and e.storage not in inputs}
+        read = [event for call in waiting.values() for event in call.reads]
+        leaves = {(event.storage, event.spec) for event in read if event.producer == -1 and event.storage in kept}
         if leaves:
             return leaves
-        waiting = [trace.calls[e.producer] for c in waiting for e in c.reads if e.producer >= 0]
+        waiting = {event.producer: trace.calls[event.producer] for event in read if event.producer >= 0}
     return set()
 
 
