@@ -17,6 +17,7 @@ from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.claims import Claims
 from whydiff.judge.folding import folded
 from whydiff.judge.grouping import left_to_others, like_others
+from whydiff.locate.unread import unread
 from whydiff.numbers.cancellation import Cancelled
 from whydiff.numbers.casts import Cast, proven_cast
 from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, UNIT_ROUNDOFF
@@ -24,6 +25,7 @@ from whydiff.records import Cause, Comparison, Evidence, Leaf, Origin, Verdict
 from whydiff.records.finding import NOT_MADE_OF
 
 _PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reduction", "bf16_reduction")
+_UNREAD = "its values are wholly written over before anything that leads to an output reads them: they change no output"
 _SPECIAL = ("nan_mismatch", "inf_mismatch")
 
 
@@ -67,6 +69,7 @@ def judge_origins(
     whole = [c for c in causes if c.status == "confirmed" and not c.inert and all(e.after == 0 for e in c.experiments)]
     proven = [(cause, Claims.of(cause)) for cause in causes if _proven_here(cause)]
     kinds = left_to_others(case, scaling, local)
+    without_effect = unread(case.reference, case.candidate, case.localization.origins)
     judged: dict[int, Origin] = {}
     for index, origin in sorted(enumerate(case.localization.origins), key=lambda item: item[0] in kinds):
         if case.localization.silent:
@@ -77,7 +80,9 @@ def judge_origins(
         if index in kinds:
             verdict, evidence = like_others(origin, verdict, [judged[other] for other in kinds[index]])
         explaining = [cause.verdict for cause, claims in proven if claims.holds(origin)]
-        if explaining and verdict is not Verdict.UNSTABLE:
+        if index in without_effect and not explaining:
+            verdict, evidence = Verdict.IDENTICAL, [Evidence(_UNREAD)]
+        elif explaining and verdict is not Verdict.UNSTABLE:
             verdict = max(explaining, key=lambda v: v.severity)
         elif whole and verdict is Verdict.INCONCLUSIVE:
             verdict = max((c.verdict for c in whole), key=lambda v: v.severity)

@@ -64,6 +64,8 @@ def judge(
                 f"because the {' and the '.join(cut)} ended early; zero bits differ in the {compared} calls until then"
             )
         return Verdict.IDENTICAL, f"zero bits differ in {compared} paired calls{suffix}"
+    acting = [one for one in origins if local.silent or one.verdict is not Verdict.IDENTICAL]
+    without_effect, origins = len(acting) < len(origins), acting
     if shapes and not origins:
         return Verdict.INCOMPARABLE, f"outputs have other shapes: {', '.join(shapes)}"
     numbers = _numbers(scaling)
@@ -74,7 +76,7 @@ def judge(
     if apart and len(apart) == len(proven):  # a cause that computes another function says more
         return Verdict.INCOMPARABLE, f"{apart[0].name} at {apart[0].site}, proven by experiment{numbers}"
     if not origins:
-        return _without_origins(scaling, numbers)
+        return _none_acts(scaling, differing) if without_effect else _without_origins(scaling, numbers)
     worst = max(origins, key=lambda origin: origin.verdict.severity)
     lost = scaling.cancelled if scaling is not None else None
     if lost is not None and worst.verdict in (Verdict.ROUNDING, Verdict.UNSTABLE):
@@ -200,6 +202,15 @@ def _unseen(sides: Sequence[str], causes: Sequence[Cause]) -> tuple[Verdict, str
         worst = max(proven, key=lambda cause: cause.verdict.severity)
         return worst.verdict, f"{worst.name} at {worst.site}, proven by experiment; {what}"
     return Verdict.INCONCLUSIVE, f"because {what}: the plain runs may differ"
+
+
+def _none_acts(scaling: Scaling | None, differing: Sequence[str]) -> tuple[Verdict, str]:
+    """The verdict where each place that was found is shown to change no output."""
+    if not differing:
+        return Verdict.IDENTICAL, "zero bits differ in the outputs; what differs inside changes none of them"
+    if scaling is not None and stays(scaling.program.lifted):
+        return _without_origins(scaling, _numbers(scaling))
+    return Verdict.INCONCLUSIVE, "because the outputs differ, and no place that was found changes them: one was missed"
 
 
 def _without_origins(scaling: Scaling | None, numbers: str) -> tuple[Verdict, str]:

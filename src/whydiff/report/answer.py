@@ -203,7 +203,7 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
 
 
 def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
-    origins = diagnosis.origins
+    origins = diagnosis.origins if _none_acts(diagnosis) else _acting(diagnosis.origins)
     places = list(dict.fromkeys(_anywhen(origin) for origin in origins))
     if diagnosis.verdict is Verdict.IDENTICAL or has_more(diagnosis):
         inside = count(len(places), "place differs", "places differ")
@@ -226,6 +226,16 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
         return f"{at} – {only}"
     first = begin is not None and _anywhen(begin) == places[0]
     return f"{at} – the first of {len(places)} places" if first else f"{at} – one of {len(places)} places"
+
+
+def _none_acts(diagnosis: Diagnosis) -> bool:
+    """Whether all that both sides have is bit-equal, whatever differs inside."""
+    return diagnosis.verdict is Verdict.IDENTICAL or bool(has_more(diagnosis))
+
+
+def _acting(origins: Sequence[Origin]) -> tuple[Origin, ...]:
+    """Places of which it is not shown that they change no output."""
+    return tuple(one for one in origins if one.verdict is not Verdict.IDENTICAL)
 
 
 def _anywhen(origin: Origin) -> Site:
@@ -289,6 +299,9 @@ def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
     for name, calls in zip(("reference", "candidate"), left, strict=True):
         if calls:
             said.append(f"{count(len(calls), 'extra op')} in the {name}")
+    without_effect = {*map(_anywhen, diagnosis.origins)} - {*map(_anywhen, _acting(diagnosis.origins))}
+    if without_effect and not _none_acts(diagnosis):
+        said.append(f"{count(len(without_effect), 'place that changes', 'places that change')} no output")
     if diagnosis.origins and _left(diagnosis):
         said.append("a difference is left after correcting each place")
     undecided = [] if cause is not None and _takes_all(cause) else _undecided(diagnosis, cause)
