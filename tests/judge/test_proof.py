@@ -146,6 +146,17 @@ def test_a_remedy_that_leaves_a_part_of_the_difference_is_not_said_to_have_cured
         assert found.status == "confirmed" and found.remedy is not None and not found.remedy.carried_out
 
 
+def test_a_remedy_that_needs_draws_to_begin_alike_says_so_once() -> None:
+    away = replace(way("take_away"), interventions=(HERE, Intervention("draw-from", "0", "1")))
+    found = cause(remedy=Remedy("Set p.", "m.p = 1\n", undoes="either"))
+    for _ in range(2):
+        found = concluded(found, away, way("put_in"))
+        assert found.status == "confirmed" and found.remedy is not None and not found.remedy.carried_out
+        assert found.remedy.text.count("seed both there") == found.remedy.code.count("the same seed") == 1
+    plain = concluded(cause(remedy=Remedy("Set p.", undoes="reference")), away, way("put_in")).remedy
+    assert plain is not None and plain.carried_out and plain.text == "Set p."
+
+
 def test_what_changes_nothing_in_a_program_that_stopped_on_the_way_is_not_inert() -> None:
     stopped = replace(outcome(1.0), stopped=":sparse#0")
     found = concluded(cause(), replace(way("take_away", alone=1.0), alone=stopped), untried())

@@ -25,10 +25,12 @@ from whydiff.explain.sites import call_at, sites_of
 from whydiff.numbers.metrics import bits_dtype, is_integer
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.pair.slices import options
-from whydiff.records import Call, Event, Intervention, Payload, Trace
+from whydiff.records import Call, Event, Intervention, Payload, Remedy, Trace
 
 DRAW_AS, NUMBERS_OF, DRAW_FROM = "draw-as", "numbers-of", "draw-from"
 _Value = Any
+_BEGUN = "what it then draws is the same only from the same state of the generator: seed both there"
+_SEEDED = "# and on both sides, right before it draws: the same seed\n"
 
 
 class Borrowing:
@@ -157,6 +159,14 @@ def switched_on(sides: Sides, interventions: Sequence[Intervention]) -> list[tup
         if states and tuple(states) not in found:
             found.append(tuple(states))
     return found
+
+
+def begun_alike(remedy: Remedy) -> Remedy:
+    """A remedy of something that switches draws on: it says that these have to begin alike too, in words and code."""
+    if _BEGUN in remedy.text:
+        return remedy
+    code = f"{remedy.code.rstrip()}\n{_SEEDED}" if remedy.code else ""
+    return replace(remedy, text=f"{remedy.text.rstrip('.')}; {_BEGUN}.", code=code)
 
 
 def _below(call: Call, paths: Sequence[str]) -> bool:
@@ -289,6 +299,7 @@ __all__ = [
     "NUMBERS_OF",
     "Borrowing",
     "Drawn",
+    "begun_alike",
     "drawn",
     "draws_alike",
     "live",

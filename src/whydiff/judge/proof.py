@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from whydiff.explain.draws import DRAW_FROM, begun_alike
 from whydiff.explain.experiments import Outcome
 from whydiff.explain.interventions import TRANSPLANTS
 from whydiff.numbers.tolerance import CANCELLED_SHARE, PRECISION_CLASS_RATIO, UNIT_ROUNDOFF
@@ -59,6 +60,11 @@ class Way:
     def tried(self) -> bool:
         """Whether it was carried out."""
         return not self.why_not
+
+    @property
+    def begun(self) -> bool:
+        """Whether draws were made to begin as the other side's do, beside what the cause says."""
+        return any(item.name == DRAW_FROM for item in self.interventions)
 
     @property
     def whole(self) -> bool:
@@ -141,6 +147,19 @@ class Way:
         )
 
 
+def _beginning_alike(cause: Cause, away: Way, put: Way) -> Cause:
+    """A remedy whose experiment also made draws begin as the other side's do says so: alone it leaves a difference."""
+    remedy = cause.remedy
+    if remedy is None or not remedy.undoes or not _way(remedy, away, put).begun:
+        return cause
+    return replace(cause, remedy=replace(begun_alike(remedy), carried_out=False))
+
+
+def _way(remedy: Remedy, away: Way, put: Way) -> Way:
+    """The direction that carries a remedy out."""
+    return {"take_away": away, "put_in": put}[remedy.direction]
+
+
 def same(one: Outcome, other: Outcome) -> bool:
     """Whether two outcomes are alike in every measurement."""
     return one.equal == other.equal and one.mean_abs == other.mean_abs and one.comparisons == other.comparisons
@@ -159,7 +178,7 @@ def concluded(cause: Cause, away: Way, put: Way) -> Cause:
     for rule in _RULES:
         found = rule(cause, away, put)
         if found is not None:
-            return found
+            return _beginning_alike(found, away, put)
     raise AssertionError("the last rule answers always")
 
 
@@ -249,7 +268,7 @@ def _one_way(cause: Cause, away: Way, put: Way) -> Cause | None:
 
 def _both_ways(cause: Cause, away: Way, put: Way) -> Cause | None:
     remedy = cause.remedy
-    if remedy is not None and remedy.undoes and {"take_away": away, "put_in": put}[remedy.direction].whole:
+    if remedy is not None and remedy.undoes and _way(remedy, away, put).whole:
         remedy = replace(remedy, carried_out=True)
     return replace(cause, status="confirmed", reason="", remedy=remedy)
 

@@ -69,6 +69,7 @@ def _verify(case: Case, done: list[Cause], progress: Progress | None) -> None:
                 asked[number] = one
         if guard.error:
             done[number] = replace(cause, reason=f"the experiment failed: {guard.error}")
+    asked = _drawing_alike(case, asked)
     together = {direction: _together(case, list(asked.values()), direction) for direction in _ON}
     for count, (number, one) in enumerate(asked.items()):
         if progress is not None:
@@ -82,10 +83,26 @@ def _verify(case: Case, done: list[Cause], progress: Progress | None) -> None:
 
 
 def _hypothesis(case: Case, cause: Cause) -> _Hypothesis:
-    rule, alike = by_code(cause.code), case.experiments.drawing_alike
+    rule = by_code(cause.code)
     away = _distinct(rule.take_away(case, cause))
     put = _distinct(rule.put_in(case, cause)) if away else ()
-    return _Hypothesis(cause, alike(away), alike(put, on="reference"))
+    return _Hypothesis(cause, away, put)
+
+
+def _drawing_alike(case: Case, asked: dict[int, _Hypothesis]) -> dict[int, _Hypothesis]:
+    """The same, and draws that they switch on begin as the other side's do: where all that was found is not enough.
+
+    Another seed that the program sets for itself is a cause like any; a state that is handed over would hide it.
+    """
+    alike = case.experiments.drawing_alike
+    handed = {n: replace(one, away=alike(one.away), put=alike(one.put, on="reference")) for n, one in asked.items()}
+    if handed == asked:
+        return asked
+    joined = _together(case, list(asked.values()), "take_away")
+    every = _merged(joined, "take_away")
+    if len(joined) > 1 and not _failed(case, every, "candidate", joined[0].cause):
+        return asked if case.experiments.try_out(every).equal else handed
+    return handed
 
 
 def _distinct(changes: Sequence[Intervention]) -> tuple[Intervention, ...]:

@@ -171,8 +171,9 @@ def _undecided(diagnosis: Diagnosis, cause: Cause | None) -> list[Cause]:
 
 
 def _takes_all(cause: Cause) -> bool:
-    """Whether nothing differs without the cause, as an experiment showed."""
-    return any(e.status == "confirmed" and e.left == "nothing" for e in cause.experiments)
+    """Whether nothing differs without the cause, as an experiment showed, and none needed others for that."""
+    made = [e.left for e in cause.experiments if e.status == "confirmed"]
+    return "nothing" in made and "others" not in made
 
 
 def _left(diagnosis: Diagnosis) -> bool:

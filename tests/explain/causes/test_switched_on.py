@@ -64,6 +64,29 @@ def test_the_fix_says_that_a_mode_alone_does_not_draw_the_same() -> None:
     found = compare(run(on, sampled), lambda: off(X))
     assert [(c.code, c.status) for c in found.causes] == [("MD001", "confirmed")]
     assert "seed both there (tried: all 16 numbers agree)" in answer(found).fix
+    remedy = found.causes[0].remedy
+    assert remedy is not None and remedy.code.endswith("the same seed\n") and not remedy.carried_out
+
+
+class Seeded(Net):
+    """It seeds itself, from an attribute."""
+
+    def __init__(self, rate: float, seed: int) -> None:
+        super().__init__(False)
+        self.drop.p, self.seed = rate, seed
+
+    def forward(self, x: Any) -> Any:
+        torch.manual_seed(self.seed)
+        return super().forward(x)
+
+
+def test_a_seed_that_the_program_sets_is_part_of_what_was_tried() -> None:
+    found = compare(Seeded(0.5, 0), Seeded(0.0, 1), X)
+    assert {c.site for c in found.causes if not c.inert} == {"drop.p", "seed"}
+    assert all(c.remedy is not None and not c.remedy.carried_out for c in found.causes)
+    assert all(e.left == "others" for c in found.causes for e in c.experiments if e.direction == "take_away")
+    assert "(tried: with the other causes all 16 numbers agree)" in answer(found).fix
+    assert "may act, undecided (-v): seed" in answer(found).besides
 
 
 def test_a_mode_beside_another_rate_of_what_it_switches_is_not_all() -> None:

@@ -11,6 +11,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._remedy import module_at, standing_for
 from whydiff.explain.causes._state import listed, target_name
+from whydiff.explain.draws import begun_alike
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 
@@ -164,14 +165,14 @@ def _operators(case: Case, changed: set[str]) -> Iterator[Evidence]:
 
 
 def _remedy(case: Case, settings: list[tuple[str, bool]], changed: set[str]) -> Remedy:
-    text, code = "Put both sides into the same mode right before the run", ""
-    if any(call.rng and call.site.scope in changed for call in case.reference.calls):
-        text += "; what it then draws is the same only from the same state of the generator: seed both there"
+    code = ""
     if case.candidate.framework == "torch":
         code = standing_for(case, "candidate")
         for path, value in settings:
             code += f"{module_at(path and _module_name(case, path))}.{'train' if value else 'eval'}()\n"
-    return Remedy(f"{text}.", code, undoes="either")
+    remedy = Remedy("Put both sides into the same mode right before the run.", code, undoes="either")
+    draws = any(call.rng and call.site.scope in changed for call in case.reference.calls)
+    return begun_alike(remedy) if draws else remedy
 
 
 REGISTER = TrainingMode()
