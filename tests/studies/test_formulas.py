@@ -71,6 +71,6 @@ def test_the_demo_answers_on_this_machine(capsys: pytest.CaptureFixture[str]) ->
     assert shown.startswith("DOES NOT HELP: moving the factor inward, against alpha")
     said = dict(report.answer())
     assert "it gains 3.0 bits" in said["effect"] and said["where"].startswith("stored: :bmm#0.output")
-    assert said["fix"].startswith("Scale before the product") and "tried: the alarm is gone" in said["fix"]
+    assert said["fix"].startswith("Write it as alpha") and "tried: the alarm is gone" in said["fix"]
     assert report.audits["stored"].causes[0].code == "OV003"
     assert not report.audits["inward"].causes

@@ -80,7 +80,15 @@ class MegatronReport(Study):
                     + [f"training is healthy with {well}"] * bool(well)
                 ),
             ),
-            ("fix", "; ".join(one["fix"] for one in told.values()) or dict(self.study.answer())["fix"]),
+            (
+                "fix",
+                ". ".join(
+                    [
+                        dict(self.study.answer())["fix"],
+                        *(f"Of {name} in training: {one['fix']}" for name, one in told.items()),
+                    ]
+                ),
+            ),
         )
 
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:
