@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def traced(model: torch.nn.Module, path: Path) -> str:
 
 
 def without_provenance(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Everything but where a side came from and whether its experiment was a rerun or a replay (decision 0001)."""
+    """Everything but where a side came from, what a fix's names stand for there, and how it was carried out (decision 0001)."""
     sides = tuple(
         dataclasses.replace(
             side,
@@ -75,7 +76,10 @@ def without_provenance(diagnosis: Diagnosis) -> dict[str, Any]:
     )
     causes = tuple(
         dataclasses.replace(
-            cause, experiments=tuple(dataclasses.replace(e, method="replay") for e in cause.experiments)
+            cause,
+            experiments=tuple(dataclasses.replace(e, method="replay") for e in cause.experiments),
+            remedy=cause.remedy
+            and dataclasses.replace(cause.remedy, code=re.sub("(?m)^# .*\n", "", cause.remedy.code)),
         )
         for cause in diagnosis.causes
     )

@@ -29,6 +29,7 @@ def told(*, differs: bool = False, origins: int = 0, counts: tuple[Count, ...] =
         alignment=Alignment((), unpaired_reference=(1, 2), unpaired_candidate=(3,)),
         rows={},
         runs=(None, None),
+        shared=lambda _, make: "",
     )
     return inside(case, Verdict.ROUNDING, "because")
 
