@@ -87,7 +87,10 @@ def test_a_norm_that_was_folded_without_its_epsilon_is_named_with_the_weight() -
     diagnosis = whydiff.compare(convolved(False), convolved(True, eps=0.0))
     assert diagnosis.verdict is Verdict.SEMANTIC
     acting = {cause.code: cause.status for cause in diagnosis.causes if cause.status in ("confirmed", "located")}
-    assert acting == {"ST001": "confirmed", "FO008": "located"}
+    assert acting == {"FO008": "located"}
+    assert ("ST001", "inconclusive") in {
+        (cause.code, cause.status) for cause in diagnosis.causes
+    }  # folded, and alone farther
 
 
 def scaled(folded: bool, factor: float = 1.0) -> Callable[[], Any]:

@@ -48,7 +48,7 @@ def origin(kind: Any = "implementation", **fields: Any) -> Origin:
 def trace(**fields: Any) -> Any:
     calls = (Call(0, HERE, "aten.mm", "compute"), Call(1, Site("", "return"), "return", "return"))
     fields = {"calls": calls, "contexts": ({},), "complete": True, "observer": ObserverCheck(True, True), **fields}
-    return SimpleNamespace(leaves=(), **fields)
+    return SimpleNamespace(leaves=(), level="op", outputs=(), framework="torch", **fields)
 
 
 def case(*origins: Origin, **fields: Any) -> Any:

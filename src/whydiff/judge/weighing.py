@@ -21,8 +21,8 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
 
     A confirmed cause that claims another function is none where the programs compute the same without rounding:
     if the difference stays with the recorded casts, it is one of precision; else the cause chooses another way to
-    the same values. It explains the bits, and is no defect. Another choice among values that casts make equal is
-    another function all the same.
+    the same values. It explains the bits, and is no defect; where state was folded, that is what happened, and it is ruled
+    out. Another choice among values that casts make equal is another function all the same.
 
     A general cause, which says where another function is computed but not by which mistake, stays inconclusive
     while a named one of the same verdict could not be tried: it may be that one's effect.
@@ -51,7 +51,7 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
             cause = replace(
                 cause,
                 verdict=Verdict.ROUNDING,
-                status="inconclusive",
+                status="inconclusive" if stored is None else "refuted",
                 reason=f"it explains the bits, which agree when it is removed, and is no defect: {no_defect}",
             )
         found.append(cause)
