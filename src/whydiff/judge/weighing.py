@@ -54,6 +54,8 @@ def weighed(case: Case, causes: Sequence[Cause], scaling: Scaling | None) -> tup
                 status="inconclusive" if stored is None else "refuted",
                 reason=f"it explains the bits, which agree when it is removed, and is no defect: {no_defect}",
             )
+        elif stored is not None and cause.verdict is Verdict.SEMANTIC and cause.status == "inconclusive":
+            cause = replace(cause, verdict=Verdict.ROUNDING, status="refuted", reason=f"it is no defect: {no_defect}")
         found.append(cause)
     whole = _of_whole(case, found, scaling, stored)
     return tuple(map(offered, held_back([*found, whole] if whole is not None else found)))

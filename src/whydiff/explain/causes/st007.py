@@ -10,7 +10,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._carried import Seam, seam
 from whydiff.explain.causes._copied import Copied, copied_over
 from whydiff.explain.causes._explained import Finding, View, causes_of, explained_calls, grouped
-from whydiff.explain.causes._flow import read_from
+from whydiff.explain.causes._flow import read_from, reads_of
 from whydiff.explain.causes._looks import leaves
 from whydiff.explain.causes._state import listed
 from whydiff.explain.keys import draws
@@ -67,6 +67,8 @@ class CarriedValueReplaced(CauseRule):
     def explain(self, view: View) -> Finding | None:
         """A value that is carried no further, or ops of one side that make a value from nothing that was computed."""
         lost = seam(view)
+        if lost is not None and _crosswise(view.case, lost):
+            return None  # each of two is read where the other was: FO006
         if lost is not None:
             return _lost(view, lost)
         copied = copied_over(view.case, view.origin)
@@ -153,6 +155,16 @@ class CarriedValueReplaced(CauseRule):
         yield (lambda: run(first)), (lambda: run(first, 0.9))
         yield (lambda: exchanged()), (lambda: exchanged(2))
         yield (lambda: residual()), (lambda: residual(2))
+
+
+def _crosswise(case: Case, lost: Seam) -> bool:
+    """Whether the other side goes on elsewhere with the counterpart of what this one goes on with here."""
+    pairs = [(pair.reference, pair.candidate) for pair in case.alignment.pairs]
+    counterpart = next((both[1 - lost.side] for both in pairs if both[lost.side] == lost.taken.producer), None)
+    if counterpart is None:
+        return False
+    kept = lost.carried[lost.side].index
+    return any(reads_of(case, (counterpart, kept) if lost.side else (kept, counterpart)))
 
 
 def _taken_up_otherwise(case: Case, side: int, made: int) -> bool:

@@ -18,7 +18,7 @@ from whydiff.pair.align.side import Side, intern, output_value
 CELLS = 1 << 23
 """Largest tied region that is searched (64 MiB of scores). A size, not a numerical tolerance."""
 
-KINDS = 10
+KINDS = 11
 """Kinds of evidence. Within a pair each outweighs all weaker ones together: kind k counts 2**k."""
 
 
@@ -70,6 +70,7 @@ def _facts(side: Side, at: int) -> tuple[Hashable | None, ...]:
         tuple(len(event.spec.shape) for event in call.writes),
         tuple(event.spec.shape for event in call.writes),
         tuple((event.spec.shape, event.spec.dtype) for event in call.writes),
+        side.weights[at] or None,
         side.states[at] or None,
         output_value(call),
     )

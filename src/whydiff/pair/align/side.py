@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from whydiff.capturing.adapters import for_framework
 from whydiff.pair.align.sequence import Block
 from whydiff.pair.align.steps import steps_of
-from whydiff.records import Call, Event, Trace
+from whydiff.records import Call, Event, Leaf, Trace
 
 Names = Mapping[str, str]
 """Scope of the candidate → what the reference calls it."""
@@ -116,10 +116,18 @@ class Side:
     @functools.cached_property
     def states(self) -> tuple[tuple[Hashable, ...], ...]:
         """Per call, the parameters, buffers and attributes that it reads, as bits (not as names)."""
+        return self._read_of(lambda leaf: leaf.is_state)
+
+    @functools.cached_property
+    def weights(self) -> tuple[tuple[Hashable, ...], ...]:
+        """Of `states`, what a model registered: data that a closure holds is an attribute too, and read in parts."""
+        return self._read_of(lambda leaf: leaf.is_registered)
+
+    def _read_of(self, wanted: Callable[[Leaf], bool]) -> tuple[tuple[Hashable, ...], ...]:
         known = {
             leaf.storage: (leaf.spec.dtype, leaf.spec.shape, leaf.fingerprint)
             for leaf in self.trace.leaves
-            if leaf.is_state and leaf.storage >= 0 and leaf.fingerprint is not None
+            if wanted(leaf) and leaf.storage >= 0 and leaf.fingerprint is not None
         }
         return tuple(
             tuple(known[read.storage] for read in call.reads if read.producer < 0 and read.storage in known)
