@@ -77,7 +77,7 @@ class Way:
 
         Behind parts of the other run, one that alone leads farther away may only repair what they were put beside.
         """
-        if self.hidden and self.larger:
+        if self.astray:
             return False
         return (self.every.equal and not self.others.equal) or bool(self.together)
 
@@ -98,6 +98,12 @@ class Way:
         """Whether the outputs lie further apart; of roundings: by more than what they vary by."""
         before, after = self.before.mean_abs or 0.0, self.alone.mean_abs or 0.0
         return bool(self.alone.comparisons) and after > before * (PRECISION_CLASS_RATIO if self.noise else 1.0)
+
+    @property
+    def astray(self) -> bool:
+        """Whether parts of the other run stand in the others' places, and alone it leads much farther away."""
+        before, after = self.before.mean_abs or 0.0, self.alone.mean_abs or 0.0
+        return self.hidden and bool(self.alone.comparisons) and after > before * PRECISION_CLASS_RATIO
 
     @property
     def nearly(self) -> bool:
@@ -214,7 +220,7 @@ def _fails(cause: Cause, away: Way, put: Way) -> Cause | None:
     """Taking it away does not help."""
     if away.works:
         return None
-    if away.larger and away.hidden and away.every.equal:
+    if away.astray and away.every.equal:
         why = "alone it leads farther away; with parts of the reference in other causes' places the outputs agree"
         return replace(cause, reason=f"{why}, which it may only repair")
     if away.larger:
