@@ -194,3 +194,8 @@ def test_what_leaves_no_more_than_rounding_may_is_not_refuted_by_places_that_rem
 ) -> None:
     away = way("take_away", alone=alone, mine=frozenset({"mm"}), left=frozenset({"mm"}))
     assert status(away, untried()) == expected
+
+
+def test_a_part_of_the_other_run_that_leads_farther_away_refutes_nothing() -> None:
+    carried = replace(way("take_away", alone=9.0), interventions=(Intervention("replace-op", "mm#0", "mm#0"),))
+    assert (status(carried, untried()), status(way("take_away", alone=9.0), untried())) == ("inconclusive", "refuted")

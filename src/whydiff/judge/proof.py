@@ -223,6 +223,9 @@ def _fails(cause: Cause, away: Way, put: Way) -> Cause | None:
     if away.astray and away.every.equal:
         why = "alone it leads farther away; with parts of the reference in other causes' places the outputs agree"
         return replace(cause, reason=f"{why}, which it may only repair")
+    if away.larger and any(item.name in TRANSPLANTS for item in away.interventions):
+        why = f"the reference's own part put there makes the difference larger ({_mean(away)})"
+        return replace(cause, reason=f"{why}: what else differs acts on it")
     if away.larger:
         return replace(cause, status="refuted", reason=f"taking it away makes the difference larger ({_mean(away)})")
     if away.nearly:
