@@ -26,10 +26,11 @@ environment (as in whydiff's own tests), or where nobody collects, the error com
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -236,6 +237,17 @@ def attempted(part: str, work: Callable[[], T], otherwise: T) -> T:
     with guarded(part):
         return work()
     return otherwise
+
+
+def meant(wanted: str, known: Iterable[str]) -> str:
+    """``precision or …?`` for a word that nobody knows; empty if nothing is near.
+
+    Args:
+        wanted: as it was written.
+        known: the words there are.
+    """
+    near = difflib.get_close_matches(wanted, sorted(set(known)), n=3)
+    return f"{' or '.join(near)}?" if near else ""
 
 
 def one_line(error: BaseException) -> str:

@@ -127,6 +127,7 @@ def takes(called: str = "", /, **kinds: Kind) -> Callable[[Callable[P, R]], Call
 
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            __tracebackhide__ = True
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError:  # something is missing, or twice: Python says it best

@@ -85,11 +85,12 @@ PASSED = 9
 FAILED = ("defect", "nothing_allowed", "rows", "rows_beyond_rounding", "rows_by_default", "drift", "returns_nothing")
 WRONG = {
     'whydiff_allow("exact")': "whydiff_allow: verdict is str 'exact', not one of identical, *",
+    'whydiff_allow("precison")': "whydiff_allow: verdict is str 'precison', not *; did you mean precision?",
     "whydiff_allow": "whydiff_allow: missing a required argument: 'verdict'; it takes (verdict)",
     "whydiff_batch_invariant(size=3)": "whydiff_batch_invariant: got an unexpected keyword argument 'size'; it *",
     "whydiff_batch_invariant(rows=1)": "whydiff_batch_invariant: rows is int 1, not a list of whole numbers",
     "whydiff_deterministic(3)": "whydiff_deterministic: too many positional arguments; it takes nothing",
-    "whydiff_determinstic": "whydiff_determinstic: there is no such marker; there are whydiff_allow, *",
+    "whydiff_determinstic": "*: there is no such marker; did you mean whydiff_deterministic? There are whydiff_allow, *",
 }
 """Markers that guard nothing as they are written, and the line that says why."""
 
@@ -163,13 +164,15 @@ def test_markers_messages_and_reports(project: pytest.Pytester, monkeypatch: pyt
 
     log = json.loads((project.path / "s.sarif").read_text())
     found = {r["locations"][0]["logicalLocations"][0]["fullyQualifiedName"]: r for r in log["runs"][0]["results"]}
-    assert set(found) == {f"test_marks.py::test_{name}" for name in ("defect", "nothing_allowed", "drift")}
+    assert set(found) == {f"test_marks.py::test_{name}" for name in FAILED if name != "returns_nothing"}
     line = MARKS.splitlines().index("def test_defect(): whydiff.assert_same(old, defect, x)")
     place = found["test_marks.py::test_defect"]["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == "test_marks.py" and place["region"]["startLine"] in (line, line + 1)
     assert found["test_marks.py::test_nothing_allowed"]["level"] == "note"
     assert {r["ruleId"] for r in found.values()} == {rule["id"] for rule in log["runs"][0]["tool"]["driver"]["rules"]}
-    assert text.count("\n::error file=test_marks.py,line=") == 3
+    assert text.count("\n::error file=test_marks.py,line=") == len(found)
+    assert "During handling" not in text, "a failure by a marker is told once"
+    assert "SEMANTIC" in Path(told["test_rows"]["whydiff_report"]).read_text(), "what the sweep found"
 
 
 def test_a_marker_that_guards_nothing_is_refused_in_one_line(project: pytest.Pytester) -> None:
@@ -180,6 +183,18 @@ def test_a_marker_that_guards_nothing_is_refused_in_one_line(project: pytest.Pyt
     for number, line in enumerate(WRONG.values()):
         result.stdout.fnmatch_lines([f"*ERROR at setup of test_{number} *", line])
     assert ".py:" not in result.stdout.str().partition("short test summary")[0], "no frame of a traceback"
+
+
+def test_an_error_ends_at_the_line_that_called(project: pytest.Pytester) -> None:
+    calls = ("assert_same(old, defect, x, ", "assert_batch_invariant(old, x, ", "whydiff_golden(old, x, ")
+    tests = [f"def test_{n}(whydiff_golden): {call}allow='precison')\n" for n, call in enumerate(calls)]
+    raises = "def raises(x): raise OSError(x.shape)\ndef test_raises(): assert_same(old, raises, x)\n"
+    project.makepyfile(test_told=MODEL + "from whydiff import *\n" + "".join(tests) + raises)
+    text = project.runpytest_inprocess(*PLUGIN).stdout.str().partition("short test summary")[0]
+    assert text.count("E     actual: 'precison'") == text.count("did you mean precision?") == len(calls)
+    assert "whydiff/" not in text, "no frame of whydiff's own"
+    assert "E     actual: OSError: torch.Size([3, 64])" in text and "def raises(x): raise OSError" in text
+    assert len(text.splitlines()) < 80
 
 
 def test_golden_traces(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

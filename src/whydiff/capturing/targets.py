@@ -6,7 +6,6 @@ as ``python FILE.py`` would (its folder is put on the import path); a trace is n
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import importlib
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from whydiff.errors import MissingPackageError, TargetError
+from whydiff.errors import MissingPackageError, TargetError, meant
 
 Target = Path | str | Callable[..., Any]
 
@@ -147,10 +146,8 @@ def _not_a_target(text: str) -> NoReturn:
 
 def _file(path: Path, text: str) -> ModuleType:
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, sorted(p.name for p in path.parent.glob("*.py")), n=3)
-        raise TargetError(
-            "There is no such file.", where=text, actual=str(path), expected=f"{' or '.join(near)}?" if near else _FORMS
-        )
+        near = meant(path.name, (p.name for p in path.parent.glob("*.py")))
+        raise TargetError("There is no such file.", where=text, actual=str(path), expected=near or _FORMS)
     path = path.resolve()
     name = f"whydiff_target_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:  # both sides may come from one file, which runs once
@@ -212,13 +209,12 @@ def _attribute(module: ModuleType, name: str, text: str) -> Any:
     for part in name.split("."):
         if not hasattr(value, part):
             public = sorted(n for n in dir(value) if not n.startswith("_"))
-            near = difflib.get_close_matches(part, public, n=3)
             own = [n for n in public if callable(getattr(value, n, None))]
             raise TargetError(
                 f"{name} is not defined there.",
                 where=text,
                 actual=f"it defines {', '.join(own[:8]) or 'nothing that can be called'}",
-                expected=f"{' or '.join(near)}?" if near else "",
+                expected=meant(part, public),
             )
         value = getattr(value, part)
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json as jsons
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from whydiff.cli._guard import guard
 from whydiff.cli._options import Color, ColorOption, Json, Traceback
-from whydiff.errors import UsageError
+from whydiff.errors import UsageError, meant
 
 
 @guard
@@ -52,11 +51,10 @@ def _find(wanted: str, pages: list[dict[str, str]]) -> dict[str, str]:
         if wanted.lower() in (page["code"].lower(), page["name"].lower()):
             return page
     known = [name for page in pages for name in (page["code"], page["name"])]
-    near = difflib.get_close_matches(wanted, known, n=3) or difflib.get_close_matches(wanted.upper(), known, n=3)
     raise UsageError(
         "There is no such cause.",
         actual=wanted,
-        expected=f"{' or '.join(near)}?" if near else "",
+        expected=meant(wanted, known) or meant(wanted.upper(), known),
         next_step="whydiff cause lists all of them.",
     )
 

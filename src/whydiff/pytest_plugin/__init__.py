@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from whydiff.errors import WhydiffError
 from whydiff.pytest_plugin._findings import Findings
 from whydiff.pytest_plugin._given import wrong
 from whydiff.pytest_plugin._golden import Goldens
 from whydiff.pytest_plugin._marks import MARKERS, guarded_by
-from whydiff.pytest_plugin._told import tell
+from whydiff.pytest_plugin._told import end_at_the_call, tell
 
 __all__ = ["whydiff_golden"]
 
@@ -68,8 +69,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Let a test's assertions know what its marker allows; note what they found."""
-    with tell(item):
-        return (yield)
+    try:
+        with tell(item):
+            return (yield)
+    except WhydiffError as error:
+        if not item.config.getoption("fulltrace"):
+            end_at_the_call(error)
+        raise
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from whydiff.errors import meant
+
 ALLOW, INVARIANT, DETERMINISTIC = "whydiff_allow", "whydiff_batch_invariant", "whydiff_deterministic"
 
 
@@ -36,7 +38,8 @@ def wrong(item: pytest.Item) -> str:
     for marker in item.iter_markers():
         said = _wrong(marker) if marker.name in _TAKES else ""
         if marker.name.startswith("whydiff_") and marker.name not in declared:
-            said = f"there is no such marker; there are {', '.join(_TAKES)}"
+            near = meant(marker.name, _TAKES)
+            said = f"there is no such marker; {f'did you mean {near} T' if near else 't'}here are {', '.join(_TAKES)}"
         if said:
             return f"{marker.name}: {said}"
     return ""
@@ -55,5 +58,6 @@ def _wrong(marker: pytest.Mark) -> str:
     kinds = {"verdict": verdicts, "sizes": SIZES, "rows": WHOLES}
     for name, value in arguments.items():
         if value is not None and not kinds[name].fits(value):
-            return f"{name} is {described(value)}, not {kinds[name].words}"
+            near = meant(value, Verdict) if name == "verdict" and isinstance(value, str) else ""
+            return f"{name} is {described(value)}, not {kinds[name].words}{f'; did you mean {near}' if near else ''}"
     return ""

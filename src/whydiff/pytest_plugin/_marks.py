@@ -37,10 +37,13 @@ def _checked(checks: list[Check], test: Test) -> Test:
                 f"a test with this marker returns (program, inputs), and this one returned {kind}", pytrace=False
             )
         for check in checks:
+            said = ""
             try:
                 check(*returned)
             except (AssertionError, UsageError) as error:
-                pytest.fail(str(error), pytrace=False)
+                said = str(error)
+            if said:  # not within the block: pytest would print the first error beside its own
+                pytest.fail(said, pytrace=False)
 
     return run
 

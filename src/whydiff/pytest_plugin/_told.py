@@ -6,15 +6,18 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import pytest
 
+from whydiff.errors import TargetError, WhydiffError
 from whydiff.pytest_plugin._given import ALLOW, given
 from whydiff.studies.watch import Watch, watched
 
 if TYPE_CHECKING:
     from whydiff.records import Diagnosis
+    from whydiff.studies.sweep.report import Sweep
 
 
 @contextmanager
@@ -35,23 +38,47 @@ def tell(item: pytest.Item) -> Iterator[None]:
         item.user_properties += _properties(worst)
 
 
-def _properties(diagnosis: Diagnosis) -> list[tuple[str, object]]:
-    """Names and texts, as JUnit's XML and xdist's messages carry them."""
-    from whydiff.report.answer import answer, leading
+def end_at_the_call(error: WhydiffError) -> None:
+    """Let an error's traceback end at the user's line that called whydiff: the message says the rest.
 
-    cause = leading(diagnosis)
+    What a program of the user's raised keeps its own frames.
+    """
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None and not _own(frame.tb_next):
+        frame = frame.tb_next
+    if frame is not None:
+        frame.tb_next = None
+    theirs = error.__cause__ if isinstance(error, TargetError) else None
+    error.__cause__ = theirs
+    if theirs is not None:
+        while theirs.__traceback__ is not None and theirs.__traceback__.tb_next and _own(theirs.__traceback__):
+            theirs.__traceback__ = theirs.__traceback__.tb_next
+
+
+def _own(frame: TracebackType) -> bool:
+    module = str(frame.tb_frame.f_globals.get("__name__", ""))
+    return module.startswith("whydiff.") and not module.startswith("whydiff.pytest_plugin")
+
+
+def _properties(found: Diagnosis | Sweep) -> list[tuple[str, object]]:
+    """Names and texts, as JUnit's XML and xdist's messages carry them."""
+    from whydiff.records import Diagnosis
+    from whydiff.report.answer import STANDING, answer, leading
+
+    if isinstance(found, Diagnosis):
+        cause, said = leading(found), answer(found).text()
+    else:
+        cause, said = next((c for c in found.causes if c.status in STANDING), None), found.text()
     told = {
-        "verdict": str(diagnosis.verdict),
+        "verdict": str(found.verdict),
         "cause": f"{cause.code} {cause.name}" if cause else "",
-        "message": answer(diagnosis).text().rstrip(),
+        "message": said.rstrip(),
     }
     return [(f"whydiff_{name}", text) for name, text in told.items() if text]
 
 
-def _saved(item: pytest.Item, diagnosis: Diagnosis) -> list[tuple[str, object]]:
+def _saved(item: pytest.Item, found: Diagnosis | Sweep) -> list[tuple[str, object]]:
     """Where the whole report was written, or why not; nothing if pytest keeps no cache and no folder was asked for."""
-    from whydiff.errors import WhydiffError
-
     chosen = item.config.getoption("--whydiff-reports")
     if chosen is None and not item.config.pluginmanager.hasplugin("cacheprovider"):
         return []
@@ -59,7 +86,7 @@ def _saved(item: pytest.Item, diagnosis: Diagnosis) -> list[tuple[str, object]]:
     path = folder / (file_name(item.nodeid) + _suffix())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        diagnosis.save(str(path))
+        found.save(str(path))
     except (OSError, WhydiffError) as error:  # the test's own failure is what counts
         return [("whydiff_no_report", str(error))]
     return [("whydiff_report", str(path))]

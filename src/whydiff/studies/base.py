@@ -69,6 +69,10 @@ class Study(abc.ABC):
             title=f"whydiff {self.title}",
         )
 
+    def text(self) -> str:
+        """The answer and the code of its fix, in lines."""
+        return terminal.as_text(replace(self.view(), sections=()))
+
     def __repr__(self) -> str:
         """One line: what was studied and the result; `print` shows the report."""
         return f"<{type(self).__name__}: {self.word or self.title}>"

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whydiff.capturing.adapters import for_target
-from whydiff.errors import UsageError
+from whydiff.errors import UsageError, meant
 from whydiff.pipeline import Options, compare
 from whydiff.records import Diagnosis, Verdict
 from whydiff.report.answer import answer
 from whydiff.studies.golden import OPEN, decided, is_golden
 from whydiff.studies.watch import current
 
+if TYPE_CHECKING:
+    from whydiff.studies.sweep.report import Sweep
+
 
 class Differs(AssertionError):
     """Two runs differ by more than was allowed.
 
     Attributes:
-        diagnosis: where and why.
+        diagnosis: where and why; of rows that depend on their batch, what `whydiff.sweep` found.
         allow: the worst verdict that would have passed.
     """
 
-    def __init__(self, diagnosis: Diagnosis, allow: Verdict) -> None:
+    def __init__(self, diagnosis: Diagnosis | Sweep, allow: Verdict, also: str = "") -> None:
         self.diagnosis, self.allow = diagnosis, allow
         limit = "allowed is no difference" if allow is Verdict.IDENTICAL else f"allowed is no more than {allow}"
-        super().__init__(f"{answer(diagnosis).text()}{limit}")
+        said = answer(diagnosis).text() if isinstance(diagnosis, Diagnosis) else diagnosis.text()
+        super().__init__(f"{said}{also}{limit}")
 
 
 Differs.__module__ = "whydiff"  # as users meet it, also in the short summary of a test run
@@ -79,15 +83,21 @@ def asserted(
 
 
 def verdict(word: Verdict | str) -> Verdict:
-    """A verdict by its word.
+    """The verdict that ``allow`` names.
 
     Raises:
         UsageError: there is none of this name.
     """
-    try:
-        return Verdict(word)
-    except ValueError as error:
-        raise UsageError("There is no such verdict.", actual=str(word), expected=", ".join(Verdict)) from error
+    if word not in [*Verdict]:
+        near = meant(str(word), Verdict)
+        raise UsageError(
+            "There is no such verdict.",
+            where="allow",
+            actual=repr(word),
+            expected=", ".join(Verdict),
+            next_step=f"did you mean {near}" if near else "",
+        )
+    return Verdict(word)
 
 
 def _by_tolerance(

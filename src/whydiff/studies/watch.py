@@ -19,7 +19,7 @@ class Watch:
     Attributes:
         allow: word of the worst verdict that passes where an assertion does not say; empty: nobody says.
         seen: diagnoses that passed, in order.
-        failed: the diagnosis that did not; the last one.
+        failed: the diagnosis (or what a sweep found) that did not; the last one.
     """
 
     allow: str = ""

@@ -13,7 +13,8 @@ from whydiff.errors import UsageError
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Payload, Verdict
-from whydiff.studies.same import verdict
+from whydiff.report.words import percent, ranges, short
+from whydiff.studies.same import Differs, verdict
 from whydiff.studies.sweep.findings import Size
 from whydiff.studies.sweep.program import arguments, mapped, rows_of, sizes
 from whydiff.studies.sweep.report import Sweep
@@ -78,10 +79,13 @@ def assert_batch_invariant(
             the test's marker ``whydiff_allow`` says.
 
     Raises:
-        AssertionError: a bit differs; the message names rows, sizes, ops, the verdict and what to do.
+        whydiff.Differs: an `AssertionError`: a bit differs; the message is the answer of `whydiff.sweep` for the first such
+            row and size, and which rows and sizes differ.
         whydiff.errors.UsageError: the arguments hold no batch, or none of the rows lies in one of the sizes.
     """
-    allowed = verdict(allow if allow is not None else current().allow or Verdict.IDENTICAL)
+    __tracebackhide__ = True
+    watch = current()
+    allowed = verdict(allow if allow is not None else watch.allow or Verdict.IDENTICAL)
     held = rows_of(batch)
     if callable(batch) or not held:
         raise UsageError(
@@ -109,8 +113,11 @@ def assert_batch_invariant(
                     failed.append(
                         (size, row, slot, compared.value("different") or 0.0, compared.value("max_abs") or 0.0)
                     )
-    if failed and not _allowed(model, batch, {(size, row) for size, row, *_ in failed}, allowed):
-        raise AssertionError(_message(model, batch, failed, asked, len(wanted)))
+    pairs = {(size, row) for size, row, *_ in failed}
+    if failed and not _allowed(model, batch, pairs, allowed):
+        size, row = min(pairs)
+        watch.failed = _swept(model, batch, row, [size])
+        raise Differs(watch.failed, allowed, _counted(failed, asked, len(wanted)))
 
 
 def _allowed(model: Any, batch: Any, failed: set[tuple[int, int]], allowed: Verdict) -> bool:
@@ -146,33 +153,18 @@ def _outputs(model: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[
     return {slot: adapter.to_payload(value) for slot, value in adapter.run(model, args, kwargs).plain()}
 
 
-def _message(
-    model: Any, batch: Any, failed: Sequence[tuple[int, int, str, float, float]], asked: Sequence[int], rows: int
-) -> str:
+def _counted(failed: Sequence[tuple[int, int, str, float, float]], asked: Sequence[int], rows: int) -> str:
+    """Which rows in which sizes, in lines."""
     worst = max(failed, key=lambda one: one[4])
     pairs = {(size, row) for size, row, *_ in failed}
-    total = sum(min(size, rows) for size in asked)
-    first = min(size for size, *_ in failed)
-    lines = [
-        f"The outputs of a row depend on the batch size: {len(pairs)} of {total} (size, row) pairs differ, "
-        f"from size {first} on.",
-        f"  largest: {worst[2]}, row {worst[1]} of {worst[0]}: max abs {worst[4]:.1e}, "
-        f"{100 * worst[3]:.1f} % of its elements",
-        f"  sizes that differ: {', '.join(map(str, sorted({size for size, *_ in failed})))}; "
-        f"that agree: {', '.join(str(s) for s in asked if all(s != one[0] for one in failed)) or 'none'}",
-    ]
-    size, row = min(pairs)
-    study = _swept(model, batch, row, [size])
-    if study.variant_ops or study.cells[0].found:
-        ops = ", ".join(dict.fromkeys(f"{one.op} at {one.site}" for one in study.cells[0].found[:3]))
-        lines.append(f"  ops that vary at size {size}: {ops}" + (" …" if len(study.cells[0].found) > 3 else ""))
-    lines.append(f"  verdict: {study.verdict}; {', '.join(f'{c.code} {c.name}' for c in study.causes) or study.reason}")
-    remedy = next((c.remedy for c in study.causes if c.remedy is not None and c.remedy.code), None)
-    if remedy is not None:
-        lines.append("  next: " + remedy.code.replace("\n", "\n        "))
-    else:
-        lines.append("  next: whydiff.sweep(model, batch, batch=(1, " + f"{size})).print()")
-    return "\n".join(lines)
+    differ = sorted({size for size, _ in pairs})
+    lines = (
+        f"The outputs of a row depend on the batch size: {len(pairs)} of {sum(min(size, rows) for size in asked)} "
+        f"(size, row) pairs differ, from size {differ[0]} on.",
+        f"largest: {worst[2]}, row {worst[1]} of {worst[0]}: at most by {short(worst[4])}, {percent(worst[3])} of its elements",
+        f"sizes that differ: {ranges(differ)}; that agree: {ranges(s for s in asked if s not in differ) or 'none'}",
+    )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _starting(batch: Any, row: int, size: int) -> tuple[Any, ...] | dict[str, Any]:
