@@ -45,7 +45,7 @@ WRONG: dict[str, tuple[str, Callable[[Any], Any], Any]] = {
         ("rows", "rows", lambda v: whydiff.assert_batch_invariant(MODEL, GIVEN, rows=v), 3),
         ("ops", "ops", lambda v: whydiff.batch_invariant(MODEL, ops=v), 3),
         ("rows of a piece", "rows", lambda v: whydiff.batch_invariant(MODEL, rows=v), "x"),
-        ("port", "reference_args", lambda v: whydiff.check_port(MODEL, MODEL, v, v), GIVEN),
+        ("port", "reference_args", lambda v: whydiff.check_port(MODEL, MODEL, v, v), {"input": GIVEN}),
         ("ranks", "path", lambda v: whydiff.check_ranks(v), 3),
         ("artifacts", "candidate", lambda v: whydiff.compare_artifacts(".", v), 3),
         ("tolerances", "tolerances", lambda v: whydiff.compare_artifacts(".", ".", tolerances=v), {"float32": 1}),

@@ -73,7 +73,6 @@ SERIES = Kind(
     "a list or a tuple",
     lambda value: isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and not hasattr(value, "shape"),
 )
-ARGUMENTS = Kind("a tuple of the inputs: (x,) for one", SERIES.fits)
 NUMBERS = Kind("a list of numbers", _all(lambda value: isinstance(value, Real)))
 BOUNDS = Kind("two numbers: (low, high)", lambda value: NUMBERS.fits(value) and len(tuple(value)) == 2)
 TEXT_TO_TEXT = Kind(

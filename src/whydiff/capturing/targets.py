@@ -108,7 +108,7 @@ def with_inputs(text: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     where, colon, name = text.rpartition(":")
     file = where.endswith(".py")
     if not colon or not _dotted(name) or not (file or _dotted(where)):
-        _not_a_target(text)
+        _not_a_target(text, traces=False)
     module = _file(Path(where), text) if file else _module(where, text)
     found = {word: _attribute(module, word, text) for word in (name, "inputs")}
     for word, value in found.items():
@@ -126,20 +126,26 @@ def _dotted(name: str) -> bool:
     return all(part.isidentifier() for part in name.split("."))
 
 
-def _not_a_target(text: str) -> NoReturn:
-    if text.endswith(".py"):
-        exists = Path(text).is_file()
+def _not_a_target(text: str, traces: bool = True) -> NoReturn:
+    exists = Path(text).exists()
+    expected = _FORMS if traces else "FILE.py:name or package.module:name, with inputs() beside it"
+    if text.endswith(".py") or not traces:
+        named = f"The target names a {'file' if Path(text).is_file() else 'folder'} but no function in it."
         raise TargetError(
-            "The target names a file but no function in it." if exists else "There is no such file.",
+            named if exists else "There is no such file.",
             where=text,
-            expected=_FORMS,
-            next_step=f"Write {text}:name." if exists else "Check the path.",
+            expected=expected,
+            next_step=f"Write {text}:name."
+            if text.endswith(".py") and exists
+            else "Check the path."
+            if not exists
+            else "",
         )
     raise TargetError(
         "There is no such trace, and this names no function either.",
         where=text,
-        actual="a file; a trace is a folder" if Path(text).is_file() else "nothing at this path",
-        expected=_FORMS,
+        actual="a file; a trace is a folder" if exists else "nothing at this path",
+        expected=expected,
         next_step="whydiff capture -o NAME.trace -- python SCRIPT.py makes a trace.",
     )
 

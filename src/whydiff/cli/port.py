@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +32,7 @@ def port(
 
     texts = (reference, candidate)
     models: list[Any] = []
-    given: list[tuple[Any, ...] | None] = []
+    given: list[Any] = []
     for text in texts:
         if text.endswith(".onnx"):
             models.append(text)
@@ -41,7 +40,7 @@ def port(
         else:
             model, inputs = targets.with_inputs(text)
             models.append(model)
-            given.append(_positional(inputs(), text))
+            given.append(inputs())
     known = next((some for some in given if some is not None), None)
     if known is None:
         raise UsageError(
@@ -54,15 +53,3 @@ def port(
     ours, theirs = (known if some is None else some for some in given)
     diagnosis = check_port(models[0], models[1], ours, theirs, progress=progress)
     return diagnosis, status(diagnosis.verdict, allow)
-
-
-def _positional(given: Any, text: str) -> tuple[Any, ...]:
-    if isinstance(given, Mapping):
-        raise UsageError(
-            "A port is checked with positional arguments.",
-            where=text,
-            actual="inputs() returned a mapping",
-            expected="one argument or a tuple",
-            next_step="name a function that takes them in order and calls the model by keyword",
-        )
-    return given if isinstance(given, tuple) else (given,)

@@ -60,7 +60,7 @@ def exported(tmp_path: Path, model: torch.nn.Module, x: torch.Tensor, *, dynamo:
 
 def checked(model: torch.nn.Module, path: Path, x: torch.Tensor, theirs: Any = None) -> Diagnosis:
     with torch.no_grad():
-        return check_port(model, path, (x,), (x if theirs is None else theirs,))
+        return check_port(model, path, x, (x if theirs is None else theirs,))  # one input, bare or in a tuple
 
 
 def mixed() -> tuple[torch.nn.Module, torch.Tensor]:
@@ -207,6 +207,7 @@ def refusals(tmp_path: Path) -> list[tuple[Callable[[], object], str]]:
     return [
         (lambda: check_port(model, tmp_path / "text.onnx", (x,), (x,)), "no ONNX model"),
         (lambda: check_port(model, path, (x,), (x, x)), "another number of inputs"),
+        (lambda: check_port(model, tmp_path / "modle.onnx", x, x), r"no such file(.|\n)*model.onnx\?"),
     ]
 
 

@@ -10,7 +10,7 @@ shrinks with the precision is rounding, one that stays is a mistake between this
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,18 +40,23 @@ from whydiff.studies.port.naming import Named, causes_of, explain
 from whydiff.studies.port.points import find_points
 from whydiff.studies.port.quantised import quantised
 from whydiff.studies.port.weights import Weight, match_weights, told_inputs, widened
-from whydiff.takes import ARGUMENTS, takes
+from whydiff.takes import Kind, takes
 
 IMPACT = ("max_abs", "mean_abs", "rel_l2", "different")
 """Metrics of what is returned that are shown as the impact."""
 
+_INPUTS = Kind(
+    "one input or a tuple of them: a model that takes them by name is wrapped in a function that takes them in order",
+    lambda given: not isinstance(given, Mapping),
+)
 
-@takes(reference_args=ARGUMENTS, candidate_args=ARGUMENTS)
+
+@takes(reference_args=_INPUTS, candidate_args=_INPUTS)
 def check_port(
     reference: Callable[..., Any] | str | os.PathLike[str],
     candidate: Callable[..., Any] | str | os.PathLike[str],
-    reference_args: Sequence[Any] = (),
-    candidate_args: Sequence[Any] = (),
+    reference_args: Any = (),
+    candidate_args: Any = (),
     *,
     progress: Progress | None = None,
 ) -> Diagnosis:
@@ -60,7 +65,7 @@ def check_port(
     Args:
         reference: the trusted model, or the path of an ``.onnx`` file.
         candidate: the port, likewise.
-        reference_args, candidate_args: the same inputs, each in its framework's form: a tuple, ``(x,)`` for one.
+        reference_args, candidate_args: the same inputs, each in its framework's form: one input, or a tuple (or list) of them.
         progress: called with (stage, done, total).
 
     Raises:
@@ -69,11 +74,12 @@ def check_port(
     """
     traces: list[Any] = []
     runs: list[Run] = []
-    for side, args, name in ((reference, reference_args, "reference"), (candidate, candidate_args, "candidate")):
+    programs = opened(reference), opened(candidate)
+    for target, args, name in zip(programs, (reference_args, candidate_args), ("reference", "candidate"), strict=True):
         if progress is not None:
             progress(f"capture the {name}", len(traces), 2)
-        target = opened(side)
-        run = for_target(target, args).run(target, tuple(args), {})
+        given = tuple(args) if isinstance(args, (tuple, list)) else (args,)
+        run = for_target(target, given).run(target, given, {})
         runs.append(run)
         trace: Any = run.capture()
         traces.append(replace(trace, observer=run.check(trace)))
@@ -96,12 +102,12 @@ def check_port(
     rounded |= {name for weight in weights for name in weight.beside}
     points, unread = find_points(ours, theirs, weights, rounded)
     wide = widened(ours, theirs, weights)
-    given = told_inputs(ours, theirs)
+    told = told_inputs(ours, theirs)
     judged, excluded = judge(ours, theirs, points, progress, wide)
     anchor(judged, traces)
     bench = Bench((ours, theirs), judged, excluded, wide=wide, quantised=integers)
     named = explain(bench, progress)
-    return _diagnosis(bench, weights, named, causes_of_running(bench, runs, progress), (*counts, *unread, *given))
+    return _diagnosis(bench, weights, named, causes_of_running(bench, runs, progress), (*counts, *unread, *told))
 
 
 def _diagnosis(

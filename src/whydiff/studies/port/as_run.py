@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.capturing.adapters import Progress, Run, for_framework
+from whydiff.errors import UsageError, meant
 from whydiff.explain.ladder import Climb, climb
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.formats import FORMATS, round_to
@@ -44,6 +45,15 @@ def opened(side: Callable[..., Any] | str | os.PathLike[str]) -> Callable[..., A
         MissingPackageError: what runs such files is not installed.
     """
     if isinstance(side, (str, os.PathLike)):
+        path = Path(side)
+        if not path.is_file():
+            near = meant(path.name, (file.name for file in path.parent.glob("*.onnx")))
+            raise UsageError(
+                "There is no such file.",
+                where=str(path),
+                actual="a folder" if path.exists() else "nothing at this path",
+                expected=near or "a model, or the path of an .onnx file",
+            )
         return for_framework("onnx").program(Path(side))
     return side
 

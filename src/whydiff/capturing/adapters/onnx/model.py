@@ -40,6 +40,8 @@ class OnnxModel:
             raise MissingPackageError.of(error) from error
         try:
             model = onnx.load(self.path)
+            if not model.graph.output:  # an empty file is read without an error
+                raise ValueError("a model that gives nothing back")
         except Exception as error:  # protobuf and onnx raise errors of their own kinds
             raise UsageError(
                 "This is no ONNX model.",
