@@ -37,6 +37,21 @@ def test_rows_that_depend_on_the_batch_are_named(pair: tuple[Any, Any]) -> None:
     assert (found.causes[0].code, found.causes[0].status) == ("FO009", "located")
 
 
+def test_the_op_that_takes_something_over_all_rows_is_named_not_the_one_that_reads_it() -> None:
+    def shifted(x: Any) -> Any:
+        h = torch.nn.functional.layer_norm(x, (40,))
+        return h - h.amax(0).clamp(min=0)
+
+    found = compare(lambda: shifted(X[:2]), lambda: shifted(X)[:2])
+    assert (found.causes[0].code, found.causes[0].site) == ("FO009", ":amax#0")
+
+    def both(x: Any) -> Any:  # a total that reaches no row is not why a row moves
+        return torch.nn.functional.batch_norm(torch.tanh(x), None, None, training=True), x.abs().mean()
+
+    found = compare(lambda: both(X[:2]), lambda: both(X))
+    assert (found.causes[0].code, found.causes[0].site) == ("FO009", ":native_batch_norm#0")
+
+
 def test_it_is_shown_also_where_the_reference_has_the_larger_batch() -> None:
     found = compare(lambda: scaled(X, (0, 1))[:1], lambda: scaled(X[:1], (0, 1)))
     assert (found.causes[0].code, found.causes[0].status) == ("FO009", "located")

@@ -257,6 +257,19 @@ def test_the_answer_has_the_five_lines_of_every_comparison(mixed: Any) -> None:
     assert not [word for word in ("D32", "slope", "origin", "#", "0.0e+00") if word in text]
 
 
+def test_where_rows_mix_an_op_that_only_rounds_is_not_the_place() -> None:
+    mixed = Mixed()
+    leaks = whydiff.sweep(lambda x: (h := mixed(x)) - h.amax(0), rows, batch="1,4")
+    said = dict(leaks.answer())
+    assert leaks.verdict is Verdict.SEMANTIC and {"ordered", "amax"} <= {one.op for one in leaks.cells[0].found}
+    assert (
+        said["where"]
+        == "amax – equal bits only within batch {1}, {4}; beside it, only rounding by other kernels: ordered"
+    )
+    assert said["fix"].startswith("compute amax for each row alone")
+    assert said["proof"].startswith("in float64, where rounding plays no part, the outputs still differ")
+
+
 def test_the_answer_of_sizes_that_agree_proves_nothing_and_asks_for_nothing() -> None:
     same = dict(whydiff.sweep(torch.relu, lambda batch: (torch.ones(batch, 3),), batch="1,2").answer())
     assert same[""] == "IDENTICAL: every output is bit-equal" and same["where"] == "nowhere"

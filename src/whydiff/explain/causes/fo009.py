@@ -31,9 +31,9 @@ class RowsMixed(CauseRule):
 
     Evidence required:
         Carried out in float64, the larger run gives the common rows other results when the rows beside them are made
-        copies of them. The first op whose rows change is named. The smaller run does not look at those rows itself (as one
-        does that keeps them in a cache). What fills a batch up is one number everywhere, or
-        copies of rows.
+        copies of them. The first op whose rows change is named, or what it reads of all rows (a maximum, a mean). The
+        smaller run does not look at those rows itself (as one does that keeps them in a cache). What fills a batch up
+        is one number everywhere, or copies of rows.
 
     Look-alikes:
         SH001 if the results agree in float64: another kernel. IN001 if the common rows themselves differ. FO008 where
@@ -77,6 +77,7 @@ class RowsMixed(CauseRule):
             return
         call = first_moved(trace, steps, axis, SCALING_FLOOR)
         if call is not None:
+            call = _taken_over_all(case, side, trace, call)
             yield self._cause(side, call, steps, (before, case.experiments.apart_if_told(steps, on=side)))
         elif case.localization.origins:
             yield from self._by_running(case, side, steps)
@@ -225,6 +226,25 @@ class RowsMixed(CauseRule):
         yield (lambda: model(x[:2])), (lambda: model(torch.cat([x[:2] + 1e-3, x[2:]]))[:2])
         few, norm = x[:6, :10].contiguous(), torch.nn.BatchNorm1d(10, track_running_stats=False)
         yield (lambda: norm(few)), (lambda: norm(torch.cat([few, few]))[:6])
+
+
+def _taken_over_all(case: Case, side: Side, trace: Trace, moved: Call) -> Call:
+    """The op that takes something over all rows, where what it gives has no rows itself and reaches the first that move.
+
+    Else the first op whose rows move.
+    """
+    number = ("reference", "candidate").index(side)
+    totals = {
+        origin.calls[number]
+        for origin in case.localization.origins
+        if origin.kind == "region" and origin.comparison.status == "not_compared"
+    }
+    before, waiting = set[int](), [moved.index]
+    while waiting:
+        reads = {event.producer for event in trace.calls[waiting.pop()].reads if event.producer >= 0} - before
+        before |= reads
+        waiting += reads
+    return trace.calls[max(totals & before, default=moved.index)]
 
 
 def _known_to_both(case: Case, side: Side, steps: tuple[Intervention, ...]) -> bool:

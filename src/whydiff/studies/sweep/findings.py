@@ -108,12 +108,15 @@ class Judged:
         size: the cell.
         verdict, reason: of the whole difference.
         ops: site → verdict of each origin.
+        beyond: mean absolute difference of the outputs in float64 where it stays there, so that it is no rounding; None
+            where it shrinks, or could not be measured.
     """
 
     size: Size
     verdict: Verdict
     reason: str
     ops: Mapping[str, Verdict] = field(default_factory=dict)
+    beyond: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import numpy as np
 from whydiff.capturing.adapters import Executor, Recorded, Run, for_target, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
+from whydiff.explain.scale import stays
 from whydiff.explain.scaling import measure_scaling
 from whydiff.judge.each_origin import judge_origins
 from whydiff.judge.verdict import judge
@@ -337,4 +338,6 @@ def judge_cell(job: Job) -> Judged:
         known = severest.get(site)
         if known is None or origin.verdict.severity > known.severity:
             severest[site] = origin.verdict
-    return Judged(job.size, verdict, reason, severest)
+    lifted = scaling.program.lifted
+    beyond = lifted.double.mean if lifted is not None and stays(lifted) else None
+    return Judged(job.size, verdict, reason, severest, beyond)

@@ -127,16 +127,35 @@ def _headline(study: Sweep) -> str:
 
 
 def _where(study: Sweep) -> str:
-    """The ops whose bits depend on the size; those that group the sizes alike are told together."""
+    """The ops whose bits depend on the size; those that group the sizes alike are told together.
+
+    Where more than rounding is found, an op that only rounds otherwise is told as that, and not as the place.
+    """
+    acting, beside = _ops(study)
     alike: dict[str, list[str]] = {}
-    for one in study.classes:
-        if not one.of_outputs:
-            sizes = ", ".join("{" + ranges(group) + "}" for group in one.groups)
-            at = f", at {one.where}" if one.where else ""
-            sites = f" ({one.sites} places)" if one.sites > 1 else ""
-            alike.setdefault(f"{study.axis} {sizes}{at}", []).append(f"{place(one.what)}{sites}")
-    said = [f"{listed(ops, 3)} – equal bits only within {sizes}" for sizes, ops in alike.items()]
-    return "; ".join(said[:2]) + (f"; and {len(said) - 2} more (-v)" if len(said) > 2 else "") or "nowhere"
+    for one in acting:
+        sizes = ", ".join("{" + ranges(group) + "}" for group in one.groups)
+        at = f", at {one.where}" if one.where else ""
+        sites = f" ({one.sites} places)" if one.sites > 1 else ""
+        alike.setdefault(f"{study.axis} {sizes}{at}", []).append(f"{place(one.what)}{sites}")
+    said = [f"{listed(names, 3)} – equal bits only within {sizes}" for sizes, names in alike.items()]
+    said = [*said[:2], *([f"and {len(said) - 2} more (-v)"] if len(said) > 2 else [])]
+    names = list(dict.fromkeys(place(one.what) for one in beside))
+    rounds = [f"beside it, only rounding by other kernels: {listed(names, 3)}"] if beside else []
+    return "; ".join([*said, *rounds]) or "nowhere"
+
+
+def _ops(study: Sweep) -> tuple[list[Classes], list[Classes]]:
+    """The ops that vary, and apart from them, where the study is more than rounding, those judged to be no more."""
+    ops = [one for one in study.classes if not one.of_outputs]
+    worst: dict[str, int] = {}
+    for site, verdict in (pair for one in study.judged for pair in one.ops.items()):
+        worst[pattern(site)] = max(worst.get(pattern(site), 0), verdict.severity)
+    limit = Verdict.ROUNDING.severity
+    if study.verdict.severity <= limit:
+        return ops, []
+    acting = [one for one in ops if worst.get(one.what, limit + 1) > limit]
+    return (acting, [one for one in ops if one not in acting]) if acting else (ops, [])
 
 
 def _effect(study: Sweep) -> str:
@@ -159,6 +178,9 @@ def _effect(study: Sweep) -> str:
 def _proof(study: Sweep) -> str:
     """The remedies that leave nothing, the cheapest first; of several one is told and the others are counted."""
     working = [one for one in study.remedies if one.works]
+    beyond = [one.beyond for one in study.judged if one.beyond is not None]
+    if beyond and study.verdict is Verdict.SEMANTIC:
+        return f"in float64, where rounding plays no part, the outputs still differ, on average by {short(max(beyond))}"
     if not working:
         return (
             "no remedy was proven"
@@ -175,7 +197,10 @@ def _do(study: Sweep) -> str:
     if study.verdict is Verdict.IDENTICAL:
         return "nothing to do"
     if study.verdict is Verdict.SEMANTIC:
-        return "find what mixes the rows or reads beyond the counterpart: the ops that are named"
+        named = listed(dict.fromkeys(place(one.what) for one in _ops(study)[0]), 3)
+        if study.axis == "batch":
+            return f"compute {named} for each row alone, or with statistics that are no batch's"
+        return f"find what lets {named} read beyond what both sizes have"
     return "-v says what is missing"
 
 
