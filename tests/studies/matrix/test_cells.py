@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,23 @@ def pair(matrix: Matrix, candidate: int) -> Pairing:
 
 def test_another_instruction_set_is_rounding_of_the_norm(matrix: Matrix) -> None:
     _is_rounding_of_the_norm(pair(matrix, 1))
+
+
+def test_the_answer_has_the_five_lines_of_every_comparison(matrix: Matrix) -> None:
+    said = dict(matrix.answer())
+    assert list(said) == ["", "where", "effect", "proof", "fix", "also"]
+    assert said["fix"] == "run the target alone in the environment that failed (-v shows how)", "not compared is graver"
+    rounded = replace(matrix, pairings=matrix.pairings[:1], cells=matrix.cells[:2])
+    said = dict(rounded.answer())
+    assert said[""] == "ROUNDING, proven: ATEN_CPU_CAPABILITY as it is → default changes the numbers (EN004)"
+    assert said["where"].startswith("native_layer_norm") and "at most by" in said["effect"]
+    assert said["proof"] == "alone it gives the candidate's bits; without it the bits are the reference's"
+    assert (
+        said["fix"]
+        == "give ATEN_CPU_CAPABILITY one value in both environments (tried: the bits are then the reference's)"
+    )
+    alike = replace(rounded, pairings=(Pairing(0, 1, "identical", "", ()),))
+    assert dict(alike.answer())["effect"] == "none: the outputs are bit-equal"
 
 
 @pytest.mark.slow

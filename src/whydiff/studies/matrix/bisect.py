@@ -105,6 +105,7 @@ class Bisection:
             changes,
             "reproduces" if alone == target else "agrees" if alone == nothing else "differs",
             "" if without is None else "agrees" if without == nothing else "differs",
+            name,
         )
 
     def proven(self, found: Sequence[str]) -> bool:

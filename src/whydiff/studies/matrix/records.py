@@ -71,12 +71,14 @@ class Responsible:
             other bits than the reference's (``differs``) or the reference's bits (``agrees``).
         without: the candidate's environment without this change gives the reference's bits (``agrees``) or
             not (``differs``); empty if that environment could not be run.
+        name: what it is a difference of: a variable, or ``interpreter``.
     """
 
     difference: str
     changes: tuple[tuple[str, str, str], ...]
     alone: Literal["reproduces", "differs", "agrees"]
     without: Literal["agrees", "differs", ""]
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

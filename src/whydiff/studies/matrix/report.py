@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from whydiff.records import Verdict
+from whydiff.report.answer import MEANING, STANDING
 from whydiff.report.blocks import Block, Lines, Section, Table, Text
-from whydiff.report.words import number, outcome, plain
-from whydiff.studies.base import Study, headline
+from whydiff.report.words import clause, number, outcome, plain
+from whydiff.studies.base import Study
+from whydiff.studies.matrix.bisect import INTERPRETER
 from whydiff.studies.matrix.records import Cell, Pairing
 
 
@@ -37,24 +39,16 @@ class Matrix(Study):
         return str(max(found, key=lambda one: one.severity, default=Verdict.INCONCLUSIVE))
 
     def answer(self) -> Lines:
-        """The answer in four lines: verdicts, environments that failed, what is responsible, where."""
+        """The five sentences that every comparison is answered with, of the gravest pair; then what else was run."""
+        worst = max(self.pairings, key=lambda p: (p.judged or Verdict.INCONCLUSIVE).severity, default=None)
+        lines = _NO_PAIR if worst is None else _five(self, worst)
         verdicts = Counter(pairing.verdict for pairing in self.pairings)
-        counted = ", ".join(f"{word} in {n} of {len(self.pairings)} pairs" for word, n in verdicts.items())
-        lines = [headline(self.word, counted)]
-        failed = [cell for cell in self.cells if cell.status != "done"]
-        if failed:
-            lines.append(("failed", "; ".join(f"{cell.setting}: {cell.status}" for cell in failed)))
-        why = [
-            f"{_code(p)} {one.difference} ({_proof(one.alone, one.without)})"
-            for p in self.pairings
-            for one in p.responsible
+        said = [] if worst is None or not worst.responsible else _inside(worst)
+        said += [
+            f"{word} in {n} of {len(self.pairings)} pairs" for word, n in verdicts.items() if len(self.pairings) > 1
         ]
-        lines.append(("why", "; ".join(dict.fromkeys(why)) or "no difference of environment changes the numbers"))
-        worst = max(self.pairings, key=lambda p: p.origins or 0, default=None)
-        where = "nowhere"
-        if worst is not None and worst.origins:
-            where = f"first of {worst.origins} origins: {worst.first_origin}"
-        lines.append(("where", where))
+        said += [f"{cell.setting.variables_text}: {cell.status}" for cell in self.cells if cell.status != "done"]
+        lines = (*lines, *([("also", "; ".join(said))] if said else []))
         return tuple((label, plain(text)) for label, text in lines)
 
     def sections(self, verbose: bool = False) -> tuple[Section, ...]:
@@ -67,6 +61,62 @@ class Matrix(Study):
             Section("Which difference is responsible (each line is an experiment)", tuple(pairs)),
             Section("Notes", tuple(Text(plain(note)) for note in self.notes)),
         )
+
+
+_NO_PAIR: Lines = (
+    ("", "INCONCLUSIVE: no two environments were compared"),
+    ("where", "nothing was compared"),
+    ("effect", "not known"),
+    ("proof", "no experiment was made"),
+    ("fix", "name another environment with --env or --python"),
+)
+
+
+def _inside(pair: Pairing) -> list[str]:
+    """What the comparison of the numbers names, where the first line is about the environment."""
+    codes = {cause.code for cause in pair.causes}
+    found = [
+        f"inside, {clause(c['says'] or c['name'])} ({c['code']}, {STANDING[c['status']]})"
+        for c in pair.diagnosis.get("causes", ())
+        if c["status"] in STANDING and c["code"] not in codes and not c["inert"]
+    ]
+    return found[:1]
+
+
+def _five(matrix: Matrix, pair: Pairing) -> Lines:
+    """The answer about one pair: what the comparison of its numbers says, and which difference is responsible for them."""
+    told = {str(label): str(text) for label, text in pair.diagnosis.get("answer", {}).items() if isinstance(text, str)}
+    here = " against ".join(matrix.cells[n].setting.variables_text for n in (pair.candidate, pair.reference))
+    if not told and pair.judged is None:
+        told = {
+            "headline": f"INCONCLUSIVE: {here} could not be compared",
+            "where": "nothing was compared",
+            "effect": "not known",
+            "proof": "no experiment was made",
+            "fix": "run the target alone in the environment that failed (-v shows how)",
+        }
+    elif not told:
+        told = {
+            "headline": f"{matrix.word.upper()}: {MEANING[pair.judged or Verdict.INCONCLUSIVE]}",
+            "where": "nowhere",
+            "effect": "none: the outputs are bit-equal",
+            "proof": "every recorded value was compared bit for bit",
+            "fix": "nothing to do",
+        }
+    found = [] if pair.judged is Verdict.IDENTICAL else list(pair.responsible)
+    if found:
+        proven = [cause for cause in pair.causes if cause.status == "confirmed"]
+        changed = " and ".join(one.difference for one in found)
+        standing = f", {STANDING['confirmed']}" if len(proven) == len(pair.causes) else ""
+        names = " and ".join(one.name for one in found)
+        alike = "use one interpreter, or the same versions" if names == INTERPRETER else f"give {names} one value"
+        tried = " (tried: the bits are then the reference's)" if standing else " (untried)"
+        told["headline"] = f"{str(pair.verdict).upper()}{standing}: {changed} changes the numbers ({_code(pair)})"
+        told["proof"] = "; ".join(
+            f"{f'{one.name}: ' if len(found) > 1 else ''}{_proof(one.alone, one.without)}" for one in found
+        )
+        told["fix"] = f"{alike} in both environments{tried}"
+    return tuple((label, told[label or "headline"]) for label in ("", "where", "effect", "proof", "fix"))
 
 
 def _changes(matrix: Matrix) -> tuple[Block, ...]:
