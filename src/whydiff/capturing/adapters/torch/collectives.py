@@ -6,6 +6,7 @@ whydiff. So what a collective wrote is looked at when the program looks at it fi
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,20 +115,24 @@ def wraps(namespace: str, op: str) -> bool:
 
 def desugared(types: Iterable[type]) -> bool:
     """Whether an op is given distributed tensors, which carry it out by ops on their local ones."""
-    known = [
-        getattr(sys.modules[module], name)
+    return any(map(_distributed, types))
+
+
+@functools.lru_cache(maxsize=256)
+def _distributed(kind: type) -> bool:
+    return any(
+        kind is getattr(sys.modules[module], name)
         for module, name in (
             ("torch.distributed.tensor", "DTensor"),
             ("torch.distributed._functional_collectives", "AsyncCollectiveTensor"),
         )
         if module in sys.modules
-    ]
-    return any(kind in known for kind in types)
+    )
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This rank's part of a distributed tensor; any other tensor as it is."""
-    part: torch.Tensor = tensor._local_tensor if desugared((type(tensor),)) else tensor  # type: ignore[attr-defined]
+    part: torch.Tensor = getattr(tensor, "_local_tensor", tensor) if _distributed(type(tensor)) else tensor
     return part
 
 

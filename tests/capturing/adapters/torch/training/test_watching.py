@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whydiff.capturing.adapters.torch.training.spots import Spots
 from whydiff.capturing.adapters.torch.training.watching import sampled
 
 Shape = tuple[int, int, int]
@@ -17,7 +18,8 @@ def test_a_sample_is_every_nth_element_in_row_major_order(shape: Shape, permuted
     tensor = torch.arange(first + number, dtype=torch.float32)[first:].reshape(shape)
     tensor = tensor.permute(2, 0, 1) if permuted else tensor
     tensor = tensor.detach().requires_grad_(grad)
-    found, share = sampled([[tensor]], [[tensor]])
+    held = Spots().of(tensor)
+    found, share = sampled([held], [held])
     stride = max(1, number // 1024)
     assert not found.requires_grad
     assert torch.equal(found, tensor.detach().contiguous().view(-1)[::stride])
@@ -26,6 +28,7 @@ def test_a_sample_is_every_nth_element_in_row_major_order(shape: Shape, permuted
 
 def test_a_sample_stands_in_the_order_of_the_tensors_and_says_where_there_is_no_value() -> None:
     tensors = [torch.ones(3), torch.arange(2.0), torch.full((2,), 7, dtype=torch.bfloat16)]
-    found, _ = sampled([[t] for t in tensors], [[tensors[0]], [], [tensors[2]]])
+    first, second, third = map(Spots().of, tensors)
+    found, _ = sampled([first, second, third], [first, None, third])
     assert found[:3].tolist() == [1, 1, 1] and found[5:].tolist() == [7, 7]
     assert found[3:5].isnan().all()

@@ -94,18 +94,28 @@ class Queue:
         nbytes = high - low
         if nbytes <= 0:
             return 0, 0
-        index = tensor.get_device()
+        storage = tensor.untyped_storage()
+        self._held.add(storage._cdata)
+        return self.note(storage, tensor.get_device(), storage.data_ptr() + low, nbytes)
+
+    def note(self, owner: Any, index: int, address: int, nbytes: int) -> Pending | None:
+        """`add` for who knows where the bytes lie, and does not write there before a flush.
+
+        Args:
+            owner: is held until they are read.
+            index: of the device.
+            address: of the first byte.
+            nbytes: at least one.
+        """
         stream = _stream_of(index)
         if stream and in_graph():  # never on the default stream
             return None
         line = self._lines.get(index)
         if line is None:
-            line = self._lines[index] = _Line(tensor.device)
+            line = self._lines[index] = _Line(torch.device("cuda", index))
         if stream != line.stream:
             line.move(stream)
-        storage = tensor.untyped_storage()
-        self._held.add(storage._cdata)
-        ticket = line.note(storage, storage.data_ptr() + low, nbytes)
+        ticket = line.note(owner, address, nbytes)
         if len(line.tickets) >= PENDING or line.waiting >= PENDING_BYTES:
             self.flush()
         return ticket
@@ -190,10 +200,10 @@ class _Line:
         self.device, self.index = device, int(device.index)
         self.stream = _stream_of(device.index)
         self._several = False
-        self._reading: deque[tuple[torch.cuda.Event, list[torch.UntypedStorage]]] = deque()
+        self._reading: deque[tuple[torch.cuda.Event, list[Any]]] = deque()
         self.tickets: list[Pending] = []
         self.rows: list[int] = []
-        self.storages: list[torch.UntypedStorage] = []
+        self.owners: list[Any] = []
         self.waiting = self.blocks = self.longest = self.filled = 0
         self._given: list[tuple[torch.Tensor, list[Pending]]] = []
         self._spare: torch.Tensor | None = None
@@ -202,12 +212,12 @@ class _Line:
         self._keys: Any = None
         self._reach = 0
 
-    def note(self, storage: torch.UntypedStorage, address: int, nbytes: int) -> Pending:
-        """Whoever will have the lanes of these bytes of a storage."""
+    def note(self, owner: Any, address: int, nbytes: int) -> Pending:
+        """Whoever will have the lanes of these bytes, whose memory the owner holds."""
         ticket = Pending()
         self.rows += (address, nbytes, self.blocks, self.filled)
         self.tickets.append(ticket)
-        self.storages.append(storage)
+        self.owners.append(owner)
         self.filled += 1
         self.waiting += nbytes
         self.blocks += -(-nbytes // _BLOCK_BYTES)
@@ -231,7 +241,7 @@ class _Line:
                 self._launch_there()
         else:
             self._launch()
-        self.tickets, self.rows, self.storages = [], [], []
+        self.tickets, self.rows, self.owners = [], [], []
         self.waiting = self.blocks = self.longest = 0
 
     def _launch_there(self) -> None:
@@ -252,7 +262,7 @@ class _Line:
         """Memory of one stream that another one reads is held until it was read: the allocator does not know of that."""
         event = torch.cuda.Event()
         event.record(stream_at(self.stream, self.device))
-        self._reading.append((event, self.storages))
+        self._reading.append((event, self.owners))
         while self._reading and self._reading[0][0].query():
             self._reading.popleft()
 

@@ -107,7 +107,7 @@ class Following:
         self._by_optimizer = True
         with self.aside():
             mine = {id(p) for p in parameters_of(optimizer)}
-            if not mine & {id(p) for _, root in self.roots for p in root.parameters()}:
+            if not any(id(p) in mine for _, root in self.roots for p in root.parameters()):
                 # an optimizer's parameters, or a copy that goes on with them
                 fresh = models(lambda p: id(p) in mine, self._besides)
                 taken = [module for _, module in fresh]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from whydiff.capturing.adapters.torch.device.queue import Queue, in_graph, known, usable
-from whydiff.capturing.adapters.torch.dtypes import dtype_name, not_comparable, plain
+from whydiff.capturing.adapters.torch.device.queue import Queue, in_graph, known
 from whydiff.capturing.adapters.torch.fingerprints import row_major, spans_lanes
 from whydiff.capturing.adapters.torch.optimizers import parameters_of, settings_of, state_of
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.training.following import Following
+from whydiff.capturing.adapters.torch.training.spots import Held, Spot, Spots, form, held
 from whydiff.capturing.steps import StepRecord
 from whydiff.errors import collecting, guarded
 
@@ -46,8 +43,8 @@ class Watching(Following):
         self._losses: list[torch.Tensor] = []
         self._batch: list[Lanes] = []
         self._pending: Callable[[], StepRecord] | None = None
-        self._of = 0
-        self._queue = Queue()
+        self._of, self._on_host = 0, True
+        self._queue, self._spots = Queue(), Spots()
         self._looks: list[Any] = []
         self._hooked: list[int] = []
         self._began = time.perf_counter()
@@ -88,16 +85,13 @@ class Watching(Following):
 
     def ended(self) -> None:
         self._losses, self._batch = [], []
-        if self._on_host():
+        if self._on_host:
             self._flush()
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, None
         if pending is not None:
             self._sink(pending())
-
-    def _on_host(self) -> bool:
-        return all(p.device.type == "cpu" for _, root in self.roots for p in root.parameters())
 
     def _look_at_inputs(self) -> None:
         for _, root in self.roots:
@@ -110,25 +104,28 @@ class Watching(Following):
             return
         with self.aside():
             self.updated_by_hand()
-            self._batch.append(Lanes([held(tensor) for _, tensor in tensors_in([args, kwargs])], self._queue))
+            given = [Spots().of(tensor) for _, tensor in tensors_in([args, kwargs])]
+            self._batch.append(Lanes(given, self._queue))
 
     def _record(self, optimizer: torch.optim.Optimizer | None) -> Callable[[], StepRecord]:
         """What is known now; what lies on a device is read when the record is asked for."""
-        named = self.parameters()
+        self._spots.begin()
+        named, where = self.parameters(), self._spots.of
         names, tensors = [name for name, _ in named], [tensor for _, tensor in named]
-        pieces = [held(tensor) for tensor in tensors]
-        slopes = {i: held(t.grad) for i, t in enumerate(tensors) if t.is_leaf and t.grad is not None}
+        pieces = [where(tensor) for tensor in tensors]
+        slopes = {i: where(t.grad) for i, t in enumerate(tensors) if t.is_leaf and t.grad is not None}
         state = list(state_of(optimizer)) if optimizer is not None else []
         kept = [(slot, value) for slot, value in state if isinstance(value, torch.Tensor)]
-        lanes = Lanes([*pieces, *slopes.values(), *(held(value) for _, value in kept)], self._queue)
+        lanes = Lanes([*pieces, *slopes.values(), *(where(value) for _, value in kept)], self._queue)
+        self._on_host = not any(one.kind[0].type != "cpu" for _, spots in pieces for one in spots)
         trained = {id(p) for p in parameters_of(optimizer)} if optimizer is not None else None
         sample, share = sampled(pieces, pieces)
-        gradients, _ = sampled(pieces, [slopes.get(i, []) for i in range(len(tensors))])
+        gradients, _ = sampled(pieces, [slopes.get(i) for i in range(len(tensors))])
         sent, given_to_model = Sent([sample, gradients, *self._losses]), list(self._batch)
         fixed: dict[str, Any] = {
             "number": self.number,
             "names": tuple(names),
-            "forms": tuple(map(form, pieces)),
+            "forms": tuple(form(spots) for _, spots in pieces),
             "trained": tuple(trained is None or id(t) in trained for t in tensors),
             "settings": settings_of(optimizer) if optimizer is not None else {},
             "random": random_digests(),
@@ -167,23 +164,23 @@ class Lanes:
     A tensor that is made of others (a shard with its placement) has the digest of what this process holds of it.
 
     Args:
-        tensors: the plain ones of which each is `held`.
+        tensors: the plain ones of which each is held.
         queue: of GPUs.
     """
 
-    def __init__(self, tensors: Sequence[Sequence[torch.Tensor]], queue: Queue) -> None:
+    def __init__(self, tensors: Sequence[Held], queue: Queue) -> None:
         self._found: list[tuple[int, Any]] = []
-        now: list[tuple[int, torch.Tensor]] = []
-        for i, tensor in enumerate(tensors):
-            for piece in tensor:
-                if not piece.is_cpu and usable(piece.device):
-                    self._found.append((i, queue.add(*row_major(piece))))
+        now: list[tuple[int, tuple[torch.Tensor, int, int]]] = []
+        for i, (pieces, spots) in enumerate(tensors):
+            for piece, spot in zip(pieces, spots, strict=True):
+                if spot.queued:
+                    self._found.append((i, spot.queue(piece, queue)))
                 else:
-                    now.append((i, piece))
+                    now.append((i, row_major(piece)))
         queue.send()
-        lanes = spans_lanes([row_major(piece) for _, piece in now])
         self._queue, self._count = queue, len(tensors)
         if now:
+            lanes = spans_lanes([span for _, span in now])
             self._found += [(i, one) for (i, _), one in zip(now, lanes, strict=True)]
             self._found.sort(key=lambda at: at[0])
 
@@ -224,72 +221,53 @@ def _in_graph() -> bool:
     return torch.cuda.is_initialized() and in_graph()
 
 
-def held(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The plain tensors of which this process holds a tensor; none if it cannot be looked at."""
-    if plain(tensor):
-        return [tensor]
-    wrapper: Any = tensor
-    if is_traceable_wrapper_subclass(wrapper):
-        names, _ = wrapper.__tensor_flatten__()
-        inner = (getattr(wrapper, name) for name in names)  # a mesh may be among them
-        return [piece for one in inner if isinstance(one, torch.Tensor) for piece in held(one)]
-    return [] if not_comparable(tensor) else [tensor]
-
-
-def form(pieces: Sequence[torch.Tensor]) -> str:
-    """Dtypes and sizes of what this process holds of a tensor, e.g. ``float32[4, 8]``."""
-    return " ".join(_form(piece.dtype, piece.shape) for piece in pieces)
-
-
-@functools.lru_cache(maxsize=4096)
-def _form(dtype: torch.dtype, shape: torch.Size) -> str:
-    return f"{dtype_name(dtype)}{list(shape)}"
-
-
 def combined(parts: Iterable[str]) -> str:
     """One digest of several, in order."""
     return hashlib.blake2b("".join(parts).encode(), digest_size=8).hexdigest()
 
 
 @torch.no_grad()  # type: ignore[misc,untyped-decorator,unused-ignore]
-def sampled(
-    tensors: Sequence[Sequence[torch.Tensor]], values: Sequence[Sequence[torch.Tensor]]
-) -> tuple[torch.Tensor, float]:
+def sampled(tensors: Sequence[Held], values: Sequence[Held | None]) -> tuple[torch.Tensor, float]:
     """Evenly spaced elements of what has the shapes of the given tensors, and how many each stands for.
 
     Args:
-        tensors: the plain ones of which each is `held`; what is made of several is left out.
-        values: likewise; none where there is no value.
+        tensors: what is made of several plain ones, or of no floating-point numbers, is left out.
+        values: likewise; None where there is no value.
 
     Returns:
         float32 `[k]`, with NaN where there is no value; one number.
     """
-    pairs = [(of[0], given) for of, given in zip(tensors, values, strict=True) if len(of) == 1]
-    floating = [(of, given) for of, given in pairs if of.is_floating_point() and of.numel()]
-    total = sum(t.numel() for t, _ in floating)
+    alone = [(spots[0], i) for i, (_, spots) in enumerate(tensors) if len(spots) == 1 and spots[0].numel]
+    total = sum(spot.numel for spot, _ in alone)
     if not total:
         return torch.empty(0, device="cpu"), 1.0
     stride = max(1, total // _SAMPLED)
-    parts = []
-    for tensor, given in floating:
-        if len(given) != 1 or given[0].numel() != tensor.numel():
-            dtype = tensor.dtype if tensor.element_size() > 1 else torch.float32
-            parts.append(torch.full((-(-tensor.numel() // stride),), float("nan"), dtype=dtype, device=tensor.device))
-        else:
-            part = _every(given[0], stride)
-            parts.append(part if part.element_size() > 1 else part.to(torch.float32))  # 8-bit floats: few ops take them
-    alike = [list(run) for _, run in itertools.groupby(parts, lambda part: (part.device, part.dtype))]
-    found = [torch.cat(run).to(torch.float32) for run in alike]  # few kernels on a GPU
-    device = found[0].device
-    whole = torch.cat([part.to(device) for part in found])
+    runs: list[tuple[Any, list[torch.Tensor]]] = []
+    for spot, i in alone:
+        part, kind = _part(spot, values[i], stride)
+        if not runs or runs[-1][0] != kind:
+            runs.append((kind, []))
+        runs[-1][1].append(part)
+    found = [torch.cat(run).to(torch.float32) for _, run in runs]  # few kernels on a GPU
+    whole = torch.cat([part.to(found[0].device) for part in found])
     return whole, total / len(whole)
 
 
-def _every(tensor: torch.Tensor, stride: int) -> torch.Tensor:
-    """``reshape(-1)[::stride]``, by one op where the tensor lies in row-major order: there are hundreds in every step."""
-    if not tensor.is_contiguous():
-        return tensor.detach().reshape(-1)[::stride]
-    return tensor.as_strided((-(-tensor.numel() // stride),), (stride,), tensor.storage_offset())
+def _part(spot: Spot, value: Held | None, stride: int) -> tuple[torch.Tensor, tuple[torch.device, torch.dtype]]:
+    """The elements of one tensor, by one op where it lies in row-major order (there are hundreds in every step)."""
+    count = -(-spot.numel // stride)
+    if value is None or len(value[1]) != 1 or value[1][0].numel != spot.numel:
+        device, dtype = spot.kind
+        dtype = dtype if dtype.itemsize > 1 else torch.float32
+        return torch.full((count,), float("nan"), dtype=dtype, device=device), (device, dtype)
+    (tensor,), (given,) = value
+    if given.span is None:
+        part = tensor.detach().reshape(-1)[::stride]
+    else:
+        part = tensor.as_strided((count,), (stride,), tensor.storage_offset())
+    if given.kind[1].itemsize > 1:
+        return part, given.kind
+    return part.to(torch.float32), (given.kind[0], torch.float32)  # 8-bit floats: few ops take them
 
 
 def random_digests() -> dict[str, str]:
