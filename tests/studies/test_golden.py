@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +84,48 @@ def test_a_larger_difference_and_another_shape_fail(golden: Path) -> None:
 
 def test_a_tolerance_as_large_as_the_outputs_excuses_nothing(golden: Path) -> None:
     from whydiff.judge.outputs import between
-    from whydiff.studies.golden import _justified
+    from whydiff.studies.golden import _beyond
 
     ours = whydiff.open(golden).outputs or ()
     theirs = record(golden.with_name("b.trace"), Pieces(), X)
     (one,) = between(ours, whydiff.open(theirs.path).outputs or ()).outputs
-    assert _justified(one, {"output": {"rtol": 0.1, "atol": 1.0, "magnitude": 2.0}})
-    assert not _justified(one, {"output": {"rtol": 0.1, "atol": 1.0, "magnitude": 0.5}})
-    assert not _justified(one, {"output": {"rtol": 0.0, "atol": 0.0, "magnitude": 2.0}})
-    assert not _justified(one, {})
+    assert not _beyond(one, {"output": {"rtol": 0.1, "atol": 1.0, "magnitude": 2.0}})
+    assert _beyond(one, {"output": {"rtol": 0.1, "atol": 1.0, "magnitude": 0.5}})
+    assert _beyond(one, {"output": {"rtol": 0.0, "atol": 0.0, "magnitude": 2.0}})
+    assert _beyond(one, {})
+
+
+NORM = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.LayerNorm(64), torch.nn.Linear(64, 4)).eval()
+ELSEWHERE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tests.studies.test_golden import NORM, Differs, assert_same, torch
+state, X = torch.load(sys.argv[2] + ".pt")  # made anew, they would be others
+NORM.load_state_dict(state)
+def said(program, x, allow=None):
+    try:
+        return str(assert_same(sys.argv[2], program, x, allow).verdict)
+    except Differs as error:
+        return str(error)
+with torch.no_grad():
+    print(said(NORM, X), said(lambda x: NORM(x) * 1.001, X), said(NORM, X + 1e-3), said(NORM, X, "identical"), sep="|")
+"""
+
+
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="one instruction set only")
+def test_under_another_instruction_set_the_recorded_tolerance_decides(tmp_path: Path) -> None:
+    golden = record(tmp_path / "g.trace", NORM, X).path
+    torch.save((NORM.state_dict(), X), f"{golden}.pt")
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    words = [sys.executable, "-c", ELSEWHERE, str(Path(__file__).parents[2]), str(golden)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    alike, larger, inputs, strict = " ".join(done.stdout.split()).split("|")
+    assert alike == "rounding"
+    assert "INCONCLUSIVE: more than rounding may make of the outputs: rtol=" in larger
+    assert "INCONCLUSIVE: input holds other numbers than when the golden trace was recorded" in inputs
+    assert "pytest --whydiff-update" in larger and "pytest --whydiff-update" in inputs
+    assert "ROUNDING: no more than rounding may make of the outputs" in strict
+    assert "measured when the golden trace was recorded, in another environment (" in strict
 
 
 CALLS = itertools.count()

@@ -5,7 +5,7 @@ records: adapters make them, the pipeline reads them, reporters render the last 
 """
 
 from whydiff.records.collective import Collective
-from whydiff.records.diagnosis import Diagnosis, Side
+from whydiff.records.diagnosis import ByTolerance, Diagnosis, Side
 from whydiff.records.environment import GENERATORS, Environment, ObserverCheck
 from whydiff.records.finding import (
     Alignment,
@@ -55,6 +55,7 @@ __all__ = [
     "LOSING",
     "SCHEMA_VERSION",
     "Alignment",
+    "ByTolerance",
     "Call",
     "Cause",
     "Collective",

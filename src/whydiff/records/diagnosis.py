@@ -45,6 +45,26 @@ class Side:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByTolerance:
+    """How outputs lie to those of a golden trace, and to what rounding may make of them, as measured when it was recorded.
+
+    Attributes:
+        slot: of the output that exceeds its tolerance most; of those that do not, the one that differs most.
+        rtol, atol: its tolerance; None: there is none, or its values cannot be compared.
+        within: every output is within its tolerance.
+        others: inputs and state that hold other numbers than when it was recorded: no tolerance of the outputs excuses them.
+        suspect: what a cause says that would be another function, which none excuses either; empty if there is none.
+    """
+
+    slot: str
+    rtol: float | None
+    atol: float | None
+    within: bool
+    others: tuple[str, ...] = ()
+    suspect: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """The single document that every reporter receives.
@@ -66,6 +86,7 @@ class Diagnosis:
         notes: sentences worth reading (observer effects, nondeterminism, limits).
         ops: every op of both runs, in the order of execution.
         pictures: how the outputs and the first places differ, where full tensors were held.
+        by_tolerance: of a golden trace, where the evidence leaves the verdict open.
     """
 
     verdict: Verdict
@@ -83,6 +104,7 @@ class Diagnosis:
     notes: tuple[str, ...] = ()
     ops: tuple[OpRow, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    by_tolerance: ByTolerance | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:

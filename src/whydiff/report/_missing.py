@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from whydiff.records import Diagnosis, Side
 from whydiff.records.finding import NOT_MADE_OF
 from whydiff.report._effect import NOTHING, returned_nothing
-from whydiff.report.words import clause, count, place, plain
+from whydiff.report.words import bounds, clause, count, listed, place, plain
 
 _AGAIN = "whydiff compare"
 
@@ -72,6 +72,29 @@ def _looking(diagnosis: Diagnosis) -> Missing | None:
     return Missing(
         f"looking at the {' and the '.join(changed)} makes it give other numbers",
         f"{_AGAIN} --level module REF CAND: it looks at modules only, and disturbs less",
+    )
+
+
+def _golden(diagnosis: Diagnosis) -> Missing | None:
+    """A golden trace: the program that it was recorded from is gone, and nothing of it can be tried."""
+    found = diagnosis.by_tolerance
+    if found is None:
+        return None
+    meant = "if the change is meant, record it anew: pytest --whydiff-update"
+    if found.others:
+        names = plain(listed(found.others, 3))
+        return Missing(
+            f"{names} {'holds' if len(found.others) == 1 else 'hold'} other numbers than when the golden trace was recorded",
+            f"load {names} from a file: what is drawn or computed anew differs between instruction sets and versions; {meant}",
+        )
+    if found.suspect:
+        also = "; the outputs are within what rounding may make of them" if found.within else ""
+        return Missing(f"it may be that {clause(found.suspect)}{also}", meant)
+    if found.rtol is None or found.atol is None:
+        return Missing("the outputs are not those of the golden trace, and no tolerance was recorded for them", meant)
+    return Missing(
+        f"more than rounding may make of the outputs: {bounds(found)} was measured when the golden trace was recorded",
+        f"look at what has changed since then, in the code, the versions and the flags; {meant}",
     )
 
 
@@ -154,6 +177,7 @@ _RULES: tuple[Callable[[Diagnosis], Missing | None], ...] = (
     _stages,
     _nothing_compared,
     _looking,
+    _golden,
     _unseen,
     _unread,
     _modules_only,

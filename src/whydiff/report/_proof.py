@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from whydiff.records import GENERATORS, Cause, Diagnosis, Experiment, Verdict
 from whydiff.report._effect import has_more, returned_nothing
-from whydiff.report.words import clause, short
+from whydiff.report.words import bounds, clause, listed, plain, short
 
 _OTHERS = "the other causes"
 _DONE = {"take_away": "undone in the candidate", "put_in": "done to the reference"}
@@ -31,6 +31,11 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if diagnosis.verdict is Verdict.NONDETERMINISTIC:
         return _repeated(diagnosis)
     maybe = f"; it may be that {clause(cause.says)}" if cause is not None and cause.says else ""
+    if diagnosis.verdict is Verdict.ROUNDING and diagnosis.by_tolerance is not None:
+        parts = ("versions", "hardware", "flags")
+        changes = [where for where, *_ in diagnosis.environment_changes if where.partition(".")[0] in parts]
+        there = f", in another environment ({plain(listed(changes, 2))})" if changes else ""
+        return f"every output is within {bounds(diagnosis.by_tolerance)}, measured when the golden trace was recorded{there}"
     if diagnosis.verdict is Verdict.ROUNDING:
         return f"held against float64, the difference is rounding and no more{maybe}"
     if cause is not None and any(e.status == "confirmed" for e in cause.experiments):

@@ -192,6 +192,8 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
         said = missing(diagnosis).what
     elif verdict is Verdict.INCOMPARABLE and cause is None and has_more(diagnosis):
         said = f"{has_more(diagnosis)}; what both come to is bit-equal"
+    elif verdict is Verdict.ROUNDING and diagnosis.by_tolerance is not None:
+        said = "no more than rounding may make of the outputs"
     elif verdict is Verdict.IDENTICAL and returned_nothing(diagnosis):
         said = f"{NOTHING}; what each computed last is bit-equal"
     elif verdict is Verdict.IDENTICAL:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from whydiff.errors import harmless
-from whydiff.records import Comparison, Experiment, Measurement, Side, Site, Status
+from whydiff.records import ByTolerance, Comparison, Experiment, Measurement, Side, Site, Status
 
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 _SPEC = re.compile(r"\b(bfloat|float|uint|int|complex)(\d+)(_\w+)?\[([\d, ]*)\]")
@@ -196,6 +196,13 @@ def note(comparison: Comparison) -> str:
     if comparison.status == "not_compared":
         reason = f"not compared: {reason}"
     return "; ".join([*([reason] if reason else []), *alarms])
+
+
+def bounds(tolerance: ByTolerance) -> str:
+    """``rtol=1.3e-06, atol=9e-07``; empty where there is no tolerance."""
+    if tolerance.rtol is None or tolerance.atol is None:
+        return ""
+    return f"rtol={tolerance.rtol:.2g}, atol={tolerance.atol:.2g}"
 
 
 MARKS: dict[Status, str] = {"confirmed": "✓", "located": "→", "refuted": "✗", "inconclusive": "?"}

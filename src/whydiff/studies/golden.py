@@ -27,7 +27,7 @@ from whydiff.judge.outputs import Compared, between
 from whydiff.locate.localization import Localization
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.tolerance import Tolerance
-from whydiff.records import Alignment, Diagnosis, Output, Payload, RecordedTrace, Verdict
+from whydiff.records import Alignment, ByTolerance, Diagnosis, Output, Payload, RecordedTrace, Verdict
 
 JUSTIFIED = "justified"
 """Key of `TraceWriter`'s ``captured``: output's slot → rtol, atol and the reference's root mean square."""
@@ -36,7 +36,8 @@ LARGEST = 1 << 20
 
 OPEN = (Verdict.INCONCLUSIVE, Verdict.INCOMPARABLE)
 """Verdicts that leave open what the outputs' tolerance can tell; other ops may compute the same."""
-_EXCUSED = (Verdict.ROUNDING, Verdict.PRECISION)
+_EXCUSED = (Verdict.ROUNDING, Verdict.PRECISION, Verdict.INCONCLUSIVE)
+"""Verdicts of causes that are no other function; a part of the environment that may be why says none of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ def record(path: str | os.PathLike[str], target: Any, *args: Any, largest: int =
 def decided(diagnosis: Diagnosis, path: str | os.PathLike[str], outputs: Sequence[Output]) -> Diagnosis:
     """A golden trace's diagnosis in which the justified tolerance decides what the evidence leaves open.
 
-    Where something suggests another function (weights that differ, another formula), no tolerance excuses it.
+    Where something suggests another function (weights that differ, another formula), no tolerance excuses it. That the
+    environment is another one suggests none: its kernels are what the tolerance is for.
 
     Args:
         diagnosis: of the golden trace against a program.
@@ -101,17 +103,29 @@ def decided(diagnosis: Diagnosis, path: str | os.PathLike[str], outputs: Sequenc
         outputs: what the program gives back when it runs plainly.
     """
     with open_trace(path) as trace:
-        live = [cause for cause in diagnosis.causes if cause.status != "refuted" and not cause.inert]
-        suspect = any(cause.verdict not in _EXCUSED for cause in live)
-        if diagnosis.verdict not in OPEN or suspect or JUSTIFIED not in trace.captured:
+        if diagnosis.verdict not in OPEN or JUSTIFIED not in trace.captured:
             return diagnosis
         justified: Mapping[str, Mapping[str, float]] = trace.captured[JUSTIFIED]
-        found = between(trace.outputs or (), outputs).outputs
-        beyond = [one for one in found if one.found != "left_out" and not _justified(one, justified)]
-        if beyond or not found:
-            return diagnosis
-        reason = "every output is within what rounding may make of it, as measured when the golden trace was recorded"
-        return replace(diagnosis, verdict=Verdict.ROUNDING, reason=reason, notes=(diagnosis.reason, *diagnosis.notes))
+        compared = [one for one in between(trace.outputs or (), outputs).outputs if one.found != "left_out"]
+    if not compared:
+        return diagnosis
+    suspects = (c for c in diagnosis.causes if c.status != "refuted" and not c.inert and c.verdict not in _EXCUSED)
+    found = [origin for origin in diagnosis.origins if origin.kind in ("state", "input")]
+    worst = max(compared, key=lambda one: (_beyond(one, justified), one.comparison.value("max_abs") or 0.0))
+    known = justified.get(str(worst.slot), {})
+    told = ByTolerance(
+        slot=str(worst.slot),
+        rtol=known.get("rtol"),
+        atol=known.get("atol"),
+        within=not _beyond(worst, justified),
+        others=tuple(dict.fromkeys(name for origin in found for name in origin.leaves)),
+        suspect=next((c.says or c.name for c in suspects), ""),
+    )
+    if not told.within or found or told.suspect:
+        return replace(diagnosis, by_tolerance=told)
+    reason = "every output is within what rounding may make of it, as measured when the golden trace was recorded"
+    notes = (diagnosis.reason, *diagnosis.notes)
+    return replace(diagnosis, verdict=Verdict.ROUNDING, reason=reason, notes=notes, by_tolerance=told)
 
 
 def is_golden(path: str | os.PathLike[str]) -> bool:
@@ -124,17 +138,19 @@ def is_golden(path: str | os.PathLike[str]) -> bool:
         return JUSTIFIED in trace.captured
 
 
-def _justified(one: Compared, justified: Mapping[str, Mapping[str, float]]) -> bool:
+def _beyond(one: Compared, justified: Mapping[str, Mapping[str, float]]) -> float:
+    """Which share of an output's elements exceeds its tolerance; 1 where that cannot be told."""
     if one.found == "equal":
-        return True
+        return 0.0
     known = justified.get(str(one.slot))
     if one.found != "values" or one.numbers is None or known is None or known["atol"] > known["magnitude"]:
-        return False
+        return 1.0
     reference, candidate = one.numbers
     if reference.dtype != candidate.dtype:
-        return False
+        return 1.0
     allowed = Tolerance(known["rtol"], known["atol"], "justified when it was recorded")
-    return compare_payloads(reference, candidate, tolerance=allowed).value("mismatched") == 0
+    share = compare_payloads(reference, candidate, tolerance=allowed).value("mismatched")
+    return 1.0 if share is None else share
 
 
 def _refuse(trace: RecordedTrace, held: Sequence[Payload], largest: int) -> None:
