@@ -74,6 +74,10 @@ def left_out(case: Case) -> tuple[Count, ...]:
 def _read_out(case: Case) -> list[Count]:
     """Numbers that one script alone gives Python and that count as no output (`whydiff.pair.scripts.with_ends`)."""
     counts = []
+    both = [case.reference.calls[p.reference] for p in case.alignment if read_out(case.reference.calls[p.reference])]
+    if both:
+        why = "they are totals over a part of a step's rows, and the other run takes the rows in other parts"
+        counts.append(Count(what="numbers read out", reason=why, count=len(both), examples=(str(both[0].site),)))
     left = case.alignment.unpaired_reference, case.alignment.unpaired_candidate
     for name, trace, indices in zip(("reference", "candidate"), (case.reference, case.candidate), left, strict=True):
         lone = [call for index in indices if read_out(call := trace.calls[index])]

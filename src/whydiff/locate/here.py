@@ -70,7 +70,8 @@ class Here:
     def gives_the_same(self, call_r: Call, looks: Sequence[Look], alone: Sequence[Value]) -> bool:
         """Whether the candidate's op, alone on the reference's inputs, gives what the reference's op does."""
         made = self.reference(call_r) if self.step.reference.testifies(call_r) else None
-        held = looks if made is None else [self._look(call_r, replace(look, agrees=False), made) for look in looks]
+        asked = [look if look.candidate_value is None else replace(look, agrees=False) for look in looks]
+        held = looks if made is None else [self._look(call_r, look, made) for look in asked]
         return all(
             look.reference_value is None or self.step.agree(look.reference_value, value)
             for look, value in zip(held, alone, strict=False)

@@ -18,6 +18,7 @@ from whydiff.capturing.store import DiskTrace
 from whydiff.garbage import not_collecting
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.lockstep import paired
+from whydiff.pair.portions import of_portions
 from whydiff.pair.replay import returns
 from whydiff.records import Alignment, Call, Event, Leaf, Output, Pair, Site, Slot, TensorSpec, Trace
 
@@ -41,6 +42,7 @@ def with_ends(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple
     if len(sides) < 2 or not any(side.goes_on for side in sides):
         return reference, candidate, alignment
     ours, theirs = sides
+    ours.portions, theirs.portions = of_portions(ours.trace, theirs.trace, alignment)
     given = _given(ours, theirs, alignment)
     _left(ours, theirs, alignment)
     _made(ours, theirs, alignment)
@@ -122,11 +124,13 @@ class _Side:
         trace: of it.
         ends: name → what is there at the end, all but what Python was given.
         taken: storages that hold state, which is returned under its name.
+        portions: calls that see some of a step's rows, where the other script sees more at once.
     """
 
     trace: DiskTrace
     ends: dict[str, Event]
     taken: set[int] = field(default_factory=set)
+    portions: frozenset[int] = frozenset()
 
     @cached_property
     def first(self) -> int:
@@ -206,6 +210,10 @@ def _given(ours: _Side, theirs: _Side, alignment: Alignment) -> tuple[dict[int, 
     lone = [(ours.trace.calls[index], None) for index in alignment.unpaired_reference if index > ours.first]
     lone_too = [(None, theirs.trace.calls[index]) for index in alignment.unpaired_candidate if index > theirs.first]
     for both in (*pairs, *lone, *lone_too):
+        if any(
+            call is not None and call.index in side.portions for call, side in zip(both, (ours, theirs), strict=True)
+        ):
+            continue  # a total over other rows
         if any(call is not None and read_out(call) for call in both) and all(
             call is None or call.gives for call in both
         ):
@@ -282,7 +290,8 @@ def _made(ours: _Side, theirs: _Side, alignment: Alignment) -> None:
     for pair in alignment.pairs:
         calls = ours.trace.calls[pair.reference], theirs.trace.calls[pair.candidate]
         for a, b in paired(*calls, "writes"):
-            if a.storage in ends[0] or b.storage in ends[1]:
+            partial = a.producer in ours.portions and a.spec.shape == b.spec.shape  # a total over other rows
+            if (a.storage in ends[0] or b.storage in ends[1]) and not partial:
                 found[a.storage], back[b.storage] = (a, b), a.storage
     for storage, (a, b) in found.items():
         if back[b.storage] == storage and a.storage not in ours.taken and b.storage not in theirs.taken:
@@ -290,7 +299,7 @@ def _made(ours: _Side, theirs: _Side, alignment: Alignment) -> None:
     for side, mark in ((ours, ""), (theirs, " (candidate)")):
         left = side.taken | {storage for storage, _ in side.given}
         for (storage, _), event in side.made.items():
-            if storage not in left:
+            if storage not in left and event.producer not in side.portions:
                 name = str(event.site)
                 side.ends[name + mark if name in ours.ends else name] = event
 

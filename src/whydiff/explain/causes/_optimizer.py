@@ -9,6 +9,7 @@ from typing import Any
 from whydiff.explain.arguments import as_value, given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
+from whydiff.pair.align.steps import numbering
 from whydiff.records import Call, Intervention, Origin, Trace
 
 
@@ -59,19 +60,20 @@ def steps(case: Case) -> tuple[Step, ...]:
 
 
 def _steps(case: Case) -> Iterator[Step]:
-    ours, theirs = _by_step(case.reference, 0), _by_step(case.candidate, case.alignment.ahead)
+    _, *numbers = numbering(case.reference, case.candidate)
+    ours, theirs = map(_by_step, (case.reference, case.candidate), numbers)
     for key, (number, call) in ours.items():
         if key in theirs:
             other, counterpart = theirs[key]
             yield Step((number, other), (call, counterpart))
 
 
-def _by_step(trace: Trace, ahead: int) -> dict[tuple[int, int], tuple[int, Call]]:
-    """(step, how many in it before) → (how many before in the run, call)."""
+def _by_step(trace: Trace, numbers: Sequence[int]) -> dict[tuple[int, int], tuple[int, Call]]:
+    """(step as the alignment counts, how many in it before) → (how many before in the run, call)."""
     found: dict[tuple[int, int], tuple[int, Call]] = {}
     within: dict[int, int] = {}
-    for number, call in enumerate(call for call in trace.calls if call.is_update):
-        step = call.site.step + ahead
+    updates = [pair for pair in zip(trace.calls, numbers, strict=True) if pair[0].is_update]
+    for number, (call, step) in enumerate(updates):
         found[step, within.get(step, 0)] = number, call
         within[step] = within.get(step, 0) + 1
     return found

@@ -1,6 +1,7 @@
 """The passes of an alignment, in order. Each is one function; the first that applies to a call pairs it.
 
-0. `steps.offset`: a resumed run's steps are counted on from where the other run had come to.
+0. `steps.numbering`: a resumed run's steps are counted on from where the other run had come to; where one run enters its
+   model more often between updates, a step is what lies between two updates.
 1. rename rules: the caller's, applied to the candidate's scopes (`whydiff.pair.align.rules`).
 2. `same_path`: both runs made the same calls in the same order: everything pairs. O(n).
 3. `same_scope`: calls of equal key (scope, op or function, kind, phase, step) in order, as few unpaired as
@@ -23,7 +24,7 @@ from whydiff.garbage import not_collecting
 from whydiff.pair.align import evidence, held, remade, renamed, rescoped, rules, sequence
 from whydiff.pair.align.sequence import Block, Path
 from whydiff.pair.align.side import Side, blocks, by_function, common_parameters, intern
-from whydiff.pair.align.steps import offset
+from whydiff.pair.align.steps import numbering
 from whydiff.records import Alignment, Pair, Trace
 
 Found = list[tuple[int, int, str]]
@@ -53,18 +54,17 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
     """
     checked = rules.validate(rename)
     own = dict.fromkeys(call.site.scope for call in candidate.calls)
-    ahead = offset(reference, candidate)
-    shifts = (max(0, -ahead), max(0, ahead)) if ahead else (None, None)
+    ahead, *numbers = numbering(reference, candidate)
     both = common_parameters(reference, candidate)
-    first = Side(reference, shift=shifts[0], held=both)
-    second = Side(candidate, {scope: rules.apply(checked, scope) for scope in own}, shifts[1], held=both)
+    first = Side(reference, numbers=numbers[0], held=both)
+    second = Side(candidate, {scope: rules.apply(checked, scope) for scope in own}, numbers[1], held=both)
     used = tuple(rule for rule in checked if _changes(rule, checked, own))
     pairs = _by_key(first, second)
     if len(pairs) < max(len(first.calls), len(second.calls)):
         new = renamed.find(first, second, [(j, i) for j, i, _ in pairs])
         if new.rules:
             names = {scope: new.names.get(name, name) for scope, name in second.names.items()}
-            third = Side(candidate, names, shifts[1], held=both)
+            third = Side(candidate, names, numbers[1], held=both)
             again = _by_key(first, third)
             if len(again) >= len(pairs):
                 pairs = _marked(again, second, third, "renamed scope")

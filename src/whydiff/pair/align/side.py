@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.pair.align.sequence import Block
-from whydiff.pair.align.steps import steps_of
 from whydiff.records import Call, Event, Leaf, Trace
 
 Names = Mapping[str, str]
@@ -29,14 +28,14 @@ class Side:
     Attributes:
         trace: the trace.
         names: how its scopes are called for the alignment (a scope that is missing keeps its name).
-        shift: added to its steps; None: neither run is shifted.
+        numbers: per call of the trace, its step (`whydiff.pair.align.steps.numbering`); empty: as it was recorded.
         alike: where both runs call the same functions in the same order, some of them in place on one side only.
         held: parameters that both runs begin with under one name, bit for bit (`common_parameters`).
     """
 
     trace: Trace
     names: Names = field(default_factory=dict)
-    shift: int | None = None
+    numbers: tuple[int, ...] = ()
     alike: frozenset[Part] = frozenset()
     held: frozenset[str] = frozenset()
 
@@ -55,7 +54,7 @@ class Side:
     @functools.cached_property
     def steps(self) -> tuple[int, ...]:
         """Per call, its step as the alignment counts them."""
-        return steps_of(self.calls, self.shift or 0, self.shift is not None)
+        return tuple(self.numbers[call.index] if self.numbers else call.site.step for call in self.calls)
 
     @functools.cached_property
     def functions(self) -> tuple[str, ...]:

@@ -38,18 +38,51 @@ def offset(reference: Trace, candidate: Trace) -> int:
     return best if most > max(votes[0], min(counts) // 2) else 0
 
 
-def steps_of(calls: Sequence[Call], shift: int, shifted: bool) -> tuple[int, ...]:
-    """Per call its step, as the alignment counts them.
+def numbering(reference: Trace, candidate: Trace) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """How far the reference is ahead (`offset`), and per call of either run its step, as the alignment counts them.
 
-    Args:
-        calls: of one run.
-        shift: added to every step.
-        shifted: whether either run is shifted: then what comes before the model is first entered is no step's.
+    Where the runs enter their models differently often between as many updates (micro-batches of an accumulation, looks
+    at the model in between), a step is what comes before the model is entered anew after its weights were written.
     """
-    if not shifted:
-        return tuple(call.site.step for call in calls)
-    first = next((n for n, call in enumerate(calls) if call.site.scope), 0)
+    ahead = offset(reference, candidate)
+    shifts = max(0, -ahead), max(0, ahead)
+    if ahead:
+        ours, theirs = (
+            _shifted(trace.calls, shift) for trace, shift in zip((reference, candidate), shifts, strict=True)
+        )
+        return ahead, ours, theirs
+    entered = [tuple(call.site.step for call in trace.calls) for trace in (reference, candidate)]
+    if len({*entered[0]}) != len({*entered[1]}):
+        (ours, updates), (theirs, others) = (_rounds(trace.calls) for trace in (reference, candidate))
+        if updates == others > 0:
+            return 0, ours, theirs
+    return 0, entered[0], entered[1]
+
+
+def _shifted(calls: Sequence[Call], shift: int) -> tuple[int, ...]:
+    """Steps counted on; what comes before the model is first entered is no step's."""
+    first = next((n for n, call in enumerate(calls) if call.kind != "view" and call.site.scope), 0)
     return tuple(PRELUDE if n < first else call.site.step + shift for n, call in enumerate(calls))
+
+
+def _rounds(calls: Sequence[Call]) -> tuple[tuple[int, ...], int]:
+    """Per call, how often the model was entered anew after an update; how many there were.
+
+    An update is what an optimizer writes, or what is written over beside modules that have read it.
+    """
+    found: list[int] = []
+    read: set[int] = set()
+    number, written, step = 0, False, 0
+    for call in calls:
+        if call.site.step != step:
+            number, written, step = number + written, False, call.site.step
+        if call.site.scope and call.site.phase == "forward":
+            read.update(event.storage for event in call.reads)
+        elif call.site.phase != "backward":
+            by_hand = any(call.reads[at].storage in read for at in call.mutates)
+            written = written or by_hand or (call.site.phase == "update" and bool(call.mutates))
+        found.append(number)
+    return tuple(found), number + written
 
 
 def _telling(calls: Sequence[Call]) -> dict[Hashable, int]:
@@ -81,4 +114,4 @@ def _left_by_updates(calls: Sequence[Call], telling: Mapping[Hashable, int]) -> 
     }
 
 
-__all__ = ["PRELUDE", "offset", "steps_of"]
+__all__ = ["PRELUDE", "numbering", "offset"]
