@@ -68,7 +68,8 @@ NONDETERMINISTIC: a run gives other numbers when it is repeated
 where   model.rotary_emb: cos – the only place where a difference starts
 effect  96480 of 147456 elements differ; 33.3 % of the top-1 tokens flip
 proof   the candidate ran twice and differed
-fix     seed both sides and use deterministic kernels, then compare again
+fix     let each run begin alike (seeds, and what a run changes), then compare
+        again
 also    looking at the candidate changed its numbers; 1 kind of value not
         compared
 """,

@@ -48,7 +48,7 @@ _ADVICE = {
     Verdict.PRECISION: "choose one precision for both sides, then compare again",
     Verdict.SEMANTIC: "make both sides agree at this place, then compare again",
     Verdict.UNSTABLE: "keep the values in range at this place, then compare again",
-    Verdict.NONDETERMINISTIC: "seed both sides and use deterministic kernels, then compare again",
+    Verdict.NONDETERMINISTIC: "let each run begin alike (seeds, and what a run changes), then compare again",
     Verdict.INCOMPARABLE: "run the same program on the same inputs on both sides, then compare again",
 }
 
