@@ -61,3 +61,36 @@ def test_where_nothing_is_added_up_no_order_is_named() -> None:
     found = whydiff.compare(lambda: spelt_out(True), lambda: spelt_out(False))
     assert str(found.verdict) == "rounding", found.reason
     assert "OR001" not in {cause.code for cause in found.causes}
+
+
+LOGITS = torch.randn(6, 12), torch.randn(12, 40) / 4
+UNUSED = torch.arange(40) >= 36
+
+
+@pytest.mark.parametrize("fill", [-1e9, torch.finfo(torch.float32).min])
+@pytest.mark.parametrize("added", [False, True])
+def test_masked_logits_hide_no_other_function(fill: float, added: bool) -> None:
+    """Unused entries of a vocabulary hold a huge number, beside which all others are nothing."""
+
+    def run(activation: Any) -> Any:
+        logits = activation(LOGITS[0]) @ LOGITS[1]
+        return logits + torch.zeros(40).masked_fill(UNUSED, fill) if added else logits.masked_fill(UNUSED, fill)
+
+    gelu = torch.nn.functional.gelu
+    found = whydiff.compare(lambda: run(gelu), lambda: run(torch.relu))
+    assert str(found.verdict) == "semantic", found.reason
+    assert [(cause.code, cause.status) for cause in found.causes] == [("FO001", "confirmed")]
+    found = whydiff.compare(lambda: run(torch.tanh), lambda: run(lambda x: torch.tanh(x * 3 / 3)))
+    assert str(found.verdict) == "rounding", found.reason
+
+
+def test_a_masked_score_hides_no_step_that_is_left_out() -> None:
+    def run(cap: float | None) -> Any:
+        scores = LOGITS[0] @ LOGITS[0].mT
+        scores = cap * torch.tanh(scores / cap) if cap else scores
+        hidden = torch.full((6, 6), torch.finfo(torch.float32).min).triu(1)
+        return torch.softmax(scores + hidden, -1) @ LOGITS[0]
+
+    found = whydiff.compare(lambda: run(2.0), lambda: run(None))
+    assert [(cause.code, cause.status) for cause in found.causes] == [("FO007", "confirmed")]
+    assert found.causes[0].evidence[0].data["does"] == "is a soft cap, c tanh(x / c) with c = 2"

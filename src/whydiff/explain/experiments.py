@@ -19,7 +19,7 @@ from whydiff.explain.sides import Side, Sides
 from whydiff.locate.origins import walk_origins
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.metrics import is_integer, measure
+from whydiff.numbers.metrics import is_integer, measure_beside_fill
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.pair.lockstep import Lockstep, numbered_alike
 from whydiff.pair.replay import Outputs, replay
@@ -327,7 +327,7 @@ def _apart(sides: Sides, wanted: Outputs, given: Outputs) -> float | None:
         if ours.bits.shape != theirs.bits.shape:
             return None
         if not is_integer(payload.dtype):
-            apart = max(apart, Difference.of(measure(ours, theirs)).relative)
+            apart = max(apart, Difference.between(ours, theirs).relative)
     return apart
 
 
@@ -339,7 +339,7 @@ def _moved(before: Outputs, after: Outputs) -> float | None:
     for slot, payload in before.items():
         if payload.bits.shape != after[slot].bits.shape or payload.dtype != after[slot].dtype:
             return math.inf
-        found = measure(payload, after[slot])
+        found = measure_beside_fill(payload, after[slot])
         apart = Difference.of(found)
         from_zero = apart.mean and not apart.magnitude
         if apart.special or from_zero or (is_integer(payload.dtype) and found.mismatched):

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from whydiff.numbers.metrics import Statistics, common_dtype, is_integer, measure, values
+from whydiff.numbers.metrics import Statistics, common_dtype, is_integer, measure_beside_fill, values
 from whydiff.numbers.tolerance import (
     CANCELLED_SHARE,
     ROUNDING_LEVEL,
@@ -45,6 +45,11 @@ class Difference:
     special: int = 0
     discrete: bool = False
     coarse: float = 0.0
+
+    @classmethod
+    def between(cls, reference: Payload, candidate: Payload) -> Difference:
+        """Measure two tensors of one shape."""
+        return cls.of(measure_beside_fill(reference, candidate))
 
     @classmethod
     def of(cls, found: Statistics) -> Difference:
@@ -114,7 +119,7 @@ def difference(reference: Payload, candidate: Payload) -> Difference | None:
         return None
     if common_dtype(*dtypes) is None:
         return None
-    s = measure(reference, candidate)
+    s = measure_beside_fill(reference, candidate)
     if s.nan_both and s.nan_both == reference.bits.size:
         return None  # NaN on both sides says nothing of a distance
     return Difference.of(s)

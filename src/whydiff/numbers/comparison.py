@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from whydiff import registry
 from whydiff.errors import guarded
-from whydiff.numbers.metrics import Statistics, common_dtype, known_dtypes, measure
+from whydiff.numbers.metrics import Statistics, common_dtype, known_dtypes, measure_beside_fill
 from whydiff.numbers.tolerance import Tolerance, default_tolerance
 from whydiff.records import Comparison, Event, Measurement, Payload
 
@@ -56,7 +56,7 @@ def compare_payloads(reference: Payload, candidate: Payload, *, tolerance: Toler
     if common_dtype(reference.dtype, candidate.dtype) is None:
         return Comparison("not_compared", f"no dtype holds the values of both exactly: {dtypes}")
     allowed = tolerance or default_tolerance(reference.dtype, candidate.dtype)
-    statistics = measure(reference, candidate, allowed.rtol, allowed.atol)
+    statistics = measure_beside_fill(reference, candidate, allowed.rtol, allowed.atol)
     measurements = take(statistics)
     if not statistics.different:
         return Comparison("agrees", f"equal values, but {dtypes}" if dtypes else "", measurements)

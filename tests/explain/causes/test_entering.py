@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import pytest
 import torch
 
@@ -40,7 +42,31 @@ def shifted(step: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("run", [late, shifted])
-def test_a_number_that_is_added_and_keeps_nothing_from_zero_is_an_input(run: object) -> None:
+def test_a_number_that_is_added_and_keeps_nothing_from_zero_is_a_part_of_the_formula(run: object) -> None:
     assert callable(run)
     found = compare(lambda: run(0.5), lambda: run(0.75))
+    assert [(c.code, c.status, c.says) for c in found.causes] == [
+        ("FO008", "confirmed", "add is given 0.75 in the candidate, 0.5 in the reference")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("run", "op"),
+    [
+        (lambda x, number: jax.nn.softmax(x / number, -1), "div"),
+        (lambda x, number: jnp.std(x, -1, ddof=int(number)), "sub"),
+        (lambda x, number: jnp.where(x > 0, x, number) @ x.T, "select_n"),
+    ],
+)
+def test_a_number_in_the_code_is_no_input_where_the_framework_converts_it_first(run: object, op: str) -> None:
+    assert callable(run)
+    x = jnp.asarray(X.numpy() * 50)
+    found = compare(lambda: run(x, 4.0), lambda: run(x, 8.0))
+    assert found.verdict is Verdict.SEMANTIC
+    assert [(c.code, c.status) for c in found.causes] == [("FO008", "confirmed")]
+    assert found.causes[0].says == f"{op} is given 8 in the candidate, 4 in the reference"
+
+
+def test_several_numbers_that_enter_as_one_tensor_are_an_input() -> None:
+    found = compare(*(lambda c=c: torch.tanh(X * torch.tensor([1.0, c] * 6)) @ W for c in (2.0, 3.0)))
     assert [(c.code, c.status) for c in found.causes] == [("IN001", "confirmed")]

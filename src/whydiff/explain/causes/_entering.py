@@ -24,6 +24,20 @@ def entering_epsilons(view: View) -> tuple[float, float] | None:
     return known[at]
 
 
+def entering_number(view: View) -> tuple[float, float, str] | None:
+    """The one number that Python made and that enters at an origin, on both sides, and the op that takes it up.
+
+    Where an op converts the number first (JAX does it to every one that is written in the code), what reads it then.
+    """
+    found = _entering(view)
+    if found is None:
+        return None
+    roles, call = for_framework(view.case.reference.framework).roles, view.case.reference.calls[view.origin.calls[0]]
+    while Role.CARRIES in roles(call.site.op) and len(after := consumers(view.case, 0, call, 1)) == 1:
+        call = after[0]
+    return *found, call.site.op
+
+
 def _entering(view: View) -> tuple[float, float] | None:
     """The one number that enters at an origin, on both sides."""
     if len(view.constants) != 1:
@@ -72,4 +86,4 @@ def _other_operand(case: Case, call: Call) -> Payload | None:
     return found[0] if found else None
 
 
-__all__ = ["entering_epsilons"]
+__all__ = ["entering_epsilons", "entering_number"]

@@ -15,7 +15,7 @@ from whydiff.explain.arguments import as_given, as_value, given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._looks import equal_leaves, one_value
 from whydiff.explain.local_test import Examined, Joint, judge_outputs
-from whydiff.numbers.metrics import as_reals, is_integer, values
+from whydiff.numbers.metrics import as_reals, filled, is_integer, values
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Call, Event, Evidence, Intervention, Leaf, Origin, Payload, Trace, Verdict
 
@@ -318,12 +318,16 @@ def number(payload: Payload) -> Array:
 
 
 def distance(ours: Array, theirs: Array) -> float:
-    """Root mean square of the difference over that of the first, where both are finite; inf if they are not alike."""
+    """Root mean square of the difference over that of the first, where both are finite; inf if they are not alike.
+
+    What both are filled with (the huge number of a mask) has no part in it: nothing beside it would count.
+    """
     if ours.shape != theirs.shape:
         return float("inf")
     known = np.isfinite(ours) & np.isfinite(theirs)
     if not known.any() or np.any(np.isfinite(ours) != np.isfinite(theirs)):
         return float("inf")
+    known &= ~filled(ours, theirs)
     size = float(np.sqrt(np.mean(np.square(ours[known]))))
     apart = float(np.sqrt(np.mean(np.square(theirs[known] - ours[known]))))
     return apart / size if size else (0.0 if apart == 0 else float("inf"))

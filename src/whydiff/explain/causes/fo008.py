@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from whydiff.explain.arguments import ABSENT, as_value, differing_arguments, giv
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._elsewhere import at_another_place, by_another_op
+from whydiff.explain.causes._entering import entering_number
 from whydiff.explain.causes._explained import Finding, View, causes_of, grouped, unjudged
 from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import listed
@@ -31,7 +33,7 @@ class FormulaDiffers(CauseRule):
         correction), or ops in whose place the other side has other ones: a sigmoid for a softmax, a maximum for
         a mean, an epsilon outside the root. Or a step that both sides carry out, at different places: gradients
         that are clipped before and after they are unscaled. Or choices (the largest few) that fall otherwise among
-        equal values.
+        equal values. Or one number that Python made and an op takes up as it takes a tensor.
 
     Why it happens:
         A formula is written down from memory or from another paper, a default of a function is taken for what
@@ -74,6 +76,11 @@ class FormulaDiffers(CauseRule):
         moved = self._elsewhere(view)
         if moved is not None:
             return moved
+        if (entering := entering_number(view)) is not None:
+            one, other, op = entering
+            text = f"{op} is given {one:.9g} in the reference and {other:.9g} in the candidate"
+            found = self._finding(view, text, (op, one, other), view.give_constants())
+            return replace(found, says=f"{op} is given {other:.9g} in the candidate, {one:.9g} in the reference")
         if view.origin.kind not in _KINDS or not _computes_otherwise(view):
             return None
         text, key = _arguments(view) if view.single is not None else _of_joint(view)

@@ -10,7 +10,7 @@ from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._differs import factor_of, reading, statement
-from whydiff.explain.causes._entering import entering_epsilons
+from whydiff.explain.causes._entering import entering_epsilons, entering_number
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._folder import new_folder
 from whydiff.explain.causes._state import Difference, remember, touched
@@ -39,10 +39,11 @@ class InputDiffers(CauseRule):
         its digits is called another precision: nothing can tell more.
 
     Look-alikes:
-        IN002 and IN003 if what enters are positions or a mask, FO002 if it is a norm's epsilon. A value that
-        numpy made from tensors that differ before is their consequence: it is not reported. ST002 for a tensor that
-        the callable holds rather than receives. An input that was rounded or padded on one side still differs:
-        everything after it follows.
+        IN002 and IN003 if what enters are positions or a mask, FO002 if it is a norm's epsilon, FO008 if it is another
+        single number: a part of the formula, which JAX gives to an op as it gives a tensor. A value that numpy made
+        from tensors that differ before is their consequence: it is not reported. ST002 for a tensor that the callable
+        holds rather than receives. An input that was rounded or padded on one side still differs: everything after it
+        follows.
 
     Example:
         Two recordings of one model, one with another element in its input.
@@ -72,9 +73,11 @@ class InputDiffers(CauseRule):
         faint = [_share(view.case, *pair) for pair in view.constants]
         if all(share <= 0.0 for share in faint):
             return None  # rounded otherwise by Python or numpy: no other input
+        verdict = Verdict.PRECISION if max(faint) <= CANCELLED_SHARE else Verdict.SEMANTIC
+        if verdict is Verdict.SEMANTIC and entering_number(view) is not None:
+            return None  # one number is a part of the formula
         evidence = [one for pair in view.constants for one in _entering(view.case, *pair, str(view.origin.site.at("")))]
         key = tuple(str(step) for step in steps)
-        verdict = Verdict.PRECISION if max(faint) <= CANCELLED_SHARE else Verdict.SEMANTIC
         return Finding(self.code, key, verdict, tuple(evidence), steps, {"at": str(view.origin.site.at(""))})
 
     def detect(self, case: Case) -> Iterator[Cause]:
@@ -119,7 +122,7 @@ class InputDiffers(CauseRule):
         return folder / "reference.trace", folder / "candidate.trace"
 
     def impostors(self) -> Iterator[tuple[Any, Any]]:
-        """What numpy makes of a value that differs before: by a weight, a setting, an activation; a norm's epsilon."""
+        """What numpy makes of a value that differs before: by a weight, a setting, an activation; numbers of the formula."""
         import copy
 
         import torch
@@ -152,6 +155,7 @@ class InputDiffers(CauseRule):
             return 0.01 * x * torch.rsqrt((0.01 * x).square().mean(-1, keepdim=True) + torch.tensor(eps)) @ x.mT
 
         yield (lambda: norm(1e-6)), (lambda: norm(1e-5))
+        yield (lambda: torch.tanh(x + torch.tensor(0.5)) @ x.mT), (lambda: torch.tanh(x + torch.tensor(0.75)) @ x.mT)
 
 
 def _differs_before(case: Case, origin: Origin) -> bool:

@@ -12,6 +12,7 @@ from whydiff.numbers.metrics._dtypes import (
     real_part_dtype,
     values,
 )
+from whydiff.numbers.metrics._fill import filled, measure_beside_fill
 from whydiff.numbers.metrics._metric import Metric, demands
 from whydiff.numbers.metrics._one_pass import Statistics, implementation, measure, measure_shares
 from whydiff.registry import Contract
@@ -24,10 +25,12 @@ __all__ = [
     "as_reals",
     "bits_dtype",
     "common_dtype",
+    "filled",
     "implementation",
     "is_integer",
     "known_dtypes",
     "measure",
+    "measure_beside_fill",
     "measure_shares",
     "real_part_dtype",
     "values",

@@ -1,5 +1,6 @@
 """Euclidean norm of the difference over that of the reference, over pairs of finite values.
 
+The reference's norm is taken without what both sides are filled with, a mask's huge number.
 0 / 0 is 0 and x / 0 is inf.
 """
 

@@ -13,7 +13,6 @@ from whydiff.capturing.adapters import Executor, Progress, Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.scale import Difference, Scale
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.metrics import measure
 from whydiff.numbers.rearrangement import Rearrangement
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.pair.replay import Watch, replay
@@ -112,7 +111,7 @@ class Walk:
         if one.layout is None:
             return
         moved = rearranged(theirs.bits, one.layout.inverse, ours.bits.shape)
-        self.found[number] = Difference.of(measure(ours, replace(theirs, bits=moved)))
+        self.found[number] = Difference.between(ours, replace(theirs, bits=moved))
         if theirs.dtype == "float64":
             self.results[number] = numbers(ours), numbers(replace(theirs, bits=moved))
         if number not in self.excluded:

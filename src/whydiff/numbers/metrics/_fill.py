@@ -1,0 +1,57 @@
+"""What both sides fill with one huge number (a mask's): beside it nothing else would have any weight in a sum of squares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from whydiff.numbers.metrics import _dtypes
+from whydiff.numbers.metrics._one_pass import Statistics, measure
+from whydiff.records import Payload
+
+Array = np.ndarray[Any, Any]
+
+UNIT = float(np.finfo(np.float32).eps) / 2
+"""Unit roundoff of float32, the precision that masks are made for."""
+
+
+def measure_beside_fill(reference: Payload, candidate: Payload, rtol: float = 0.0, atol: float = 0.0) -> Statistics:
+    """As `measure`; what both sides are filled with has no part in the squares of the reference and of the candidate."""
+    found = measure(reference, candidate, rtol, atol)
+    if not 0 < found.sum_square < UNIT * found.sum_reference_square or found.dtype.startswith("complex"):
+        return found  # nothing of the difference can be hidden
+    ours, theirs = (_dtypes.values(one.bits, one.dtype) for one in (reference, candidate))
+    if not (fill := filled(ours, theirs)).any():
+        return found
+    x, y = (one[~fill & np.isfinite(ours) & np.isfinite(theirs)].astype(np.float64) for one in (ours, theirs))
+    return replace(
+        found,
+        sum_reference_square=float((x * x).sum()),
+        sum_candidate_square=float((y * y).sum()),
+        sum_product=float((x * y).sum()),
+    )
+
+
+def filled(ours: Array, theirs: Array) -> Array:
+    """Where both hold one number, the largest of each, if half of float32's digits of all else are lost beside it.
+
+    Up to the last digit of float32: a mask may be added to what it hides. What stands there once may be a result: it is
+    a fill if all digits are lost beside it. What is not finite is none.
+
+    Args:
+        ours: floating numbers of any shape.
+        theirs: the same shape.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        sizes = [np.where(np.isfinite(one), np.abs(one), 0.0) for one in (ours, theirs)]
+        largest = ours.reshape(-1)[int(np.argmax(sizes[0]))] if ours.size else 0.0
+        near = [np.abs(one - largest) <= UNIT * abs(largest) for one in (ours, theirs)]
+    both: Array = near[0] & near[1]
+    lost = np.sqrt(UNIT) if np.count_nonzero(both) > 1 else UNIT
+    rest = max(float(size.max(initial=0.0, where=~both)) for size in sizes)
+    return both if 0 < rest < lost * abs(largest) else np.zeros_like(both)
+
+
+__all__ = ["filled", "measure_beside_fill"]
