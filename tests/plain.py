@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 from whydiff.records import Diagnosis
+from whydiff.report._page import of_diagnosis
+from whydiff.report._view import build
 from whydiff.report.answer import WIDTH, answer, leading, short_code
+from whydiff.report.markdown import MarkdownReporter
 
 JARGON = re.compile(
     r"\b(D32|D64|slope|lifted|resynchron\w*|inert|unpaired|origins?|anchor\w*|oracle|propagated|fingerprints?|(?<!--)payloads?"
@@ -34,6 +37,23 @@ def faults(diagnosis: Diagnosis) -> list[str]:
     if sum(1 + len(sentence) // 72 for _, sentence in found.lines()[:5]) > LINES:
         said.append(f"more than {LINES} lines: {text}")
     return said
+
+
+SECRET = re.compile(r"\b(D32|D64|slope|lifted|casts kept|leave one out|resynchron\w*|inert)\b", re.IGNORECASE)
+"""Words that stand nowhere in a report that is sent, however far down; pages of explanation say what they are."""
+
+
+def unplain(diagnosis: Diagnosis) -> list[str]:
+    """What of a report to send is not plain: its headings and cards, and `SECRET` anywhere."""
+    page = of_diagnosis(diagnosis)
+    said = [text for part in page.parts for text in (part.title, part.hint)]
+    said += [section.title for section in build(diagnosis).sections]
+    for card in (card for part in page.parts for card in part.cards):
+        said += [card.standing, card.says, card.effect, card.reason, card.fix, card.tried]
+        said += [text for one in card.experiments for text in (one.way, one.status, one.outcome)]
+    found = [f"jargon: {word} in {text!r}" for text in said for word in JARGON.findall(text)]
+    whole = MarkdownReporter(verbose=True).render(diagnosis)
+    return found + [f"jargon: {line}" for line in whole.splitlines() if SECRET.search(line)]
 
 
 def is_cut_short(diagnosis: Diagnosis) -> bool:

@@ -99,7 +99,7 @@ def test_a_section_that_raises_is_named_in_the_report(monkeypatch: pytest.Monkey
     for name in ("markdown", "terminal"):
         shown = registry.get("reporters", name)().render(found).replace("\\", "")
         assert "ValueError: on purpose" in shown
-        assert "Not compared" in shown and "Alignment" in shown
+        assert "Not compared" in shown and "Which calls correspond" in shown
 
 
 def test_what_interrupts_the_program_comes_through() -> None:

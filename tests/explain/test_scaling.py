@@ -126,7 +126,7 @@ def test_a_trace_that_cannot_be_lifted_says_why_and_which() -> None:
     case = case_of(product, in_halves, X)
     lost = replace(case.candidate, note="", level="module")
     found = measure_scaling(replace(case, candidate=lost))
-    assert found.why_not.startswith("the candidate cannot be lifted: ")
+    assert found.why_not.startswith("the candidate cannot run at another precision: ")
     assert len(found.origins) == len(case.localization.origins)
 
 

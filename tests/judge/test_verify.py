@@ -208,7 +208,7 @@ def test_a_part_of_the_difference_is_told_by_its_origins() -> None:
     world = of("a", hidden=1.0, origins=("a:mm#0", "b:mm#0"))
     (found,) = judged(world, cause("a"))
     assert found.status == "confirmed"
-    assert "1 of 1 origins vanish" in found.experiments[0].outcome
+    assert "1 of 1 places vanish" in found.experiments[0].outcome
     (other,) = judged(world, cause("c"))
     assert other.status != "confirmed"
 

@@ -6,8 +6,9 @@ import re
 import string
 
 import pytest
+from golden import GOLDEN
 
-from plain import JARGON
+from plain import JARGON, unplain
 from whydiff.explain.causes import detectors
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.report.answer import WIDTH
@@ -24,3 +25,8 @@ def test_a_cause_says_what_happened_in_plain_words(rule: CauseRule) -> None:
     assert not re.search(r"[A-Z]{2}\d{3}", said)
     fields = [field for _, field, _, _ in string.Formatter().parse(said) if field is not None]
     assert all(field.isidentifier() for field in fields)
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_the_headings_and_cards_of_a_report_to_send_are_plain(case: str) -> None:
+    assert unplain(GOLDEN[case]) == []

@@ -51,12 +51,12 @@ def test_a_pipe_gets_the_answer_as_a_terminal_does(capsys: pytest.CaptureFixture
 def test_a_pipe_cuts_and_folds_no_section(capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(capsys, verbose=1)
     assert max(map(len, out.splitlines())) > 120
-    assert "model.rotary_emb.original_inv_freq: precision, inconclusive; inert on this input" in out
+    assert "model.rotary_emb.original_inv_freq: precision, inconclusive; no effect here" in out
 
 
 def test_sections_are_shown_on_demand_only(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Origins" not in printed(capsys) and "-v shows everything" in printed(capsys)
-    assert "Origins" in printed(capsys, verbose=1) and "-v shows" not in printed(capsys, verbose=1)
+    assert "Where a difference starts" not in printed(capsys) and "-v shows everything" in printed(capsys)
+    assert "Where a difference starts" in printed(capsys, verbose=1) and "-v shows" not in printed(capsys, verbose=1)
     assert len(printed(capsys, verbose=2)) > len(printed(capsys, verbose=True))
 
 
@@ -65,14 +65,14 @@ def test_a_narrow_terminal_folds_but_loses_no_character(width: int) -> None:
     file = io.StringIO()
     TerminalReporter(verbose=1, console=Console(file=file, width=width, color_system=None)).print(TWO_CAUSES)
     assert all(len(line) <= width for line in file.getvalue().splitlines())
-    squeezed = "".join(file.getvalue().split("Origins")[1].split())
+    squeezed = "".join(file.getvalue().split("Where a difference starts")[1].split())
     assert "model.norm:add#1.output" in squeezed
 
 
 def test_a_table_that_does_not_fit_keeps_its_names_whole() -> None:
     file = io.StringIO()
     TerminalReporter(verbose=1, console=Console(file=file, width=80, color_system=None)).print(TWO_CAUSES)
-    origins = file.getvalue().split("Origins (6)")[1].split("Causes")[0]
+    origins = file.getvalue().split("Where a difference starts (6)")[1].split("Causes")[0]
     assert "  model.norm:add#1.output ↔ decoder.norm:add#1.output\n    times 1; kind arguments; verdict" in origins
     assert "max abs inf; rel L2 nan; different 25.0 %" in " ".join(origins.split())
     assert "  model.layers.0       1   1.8e-03" in file.getvalue(), "a table that fits stays a table"

@@ -120,7 +120,7 @@ def test_only_a_confirmed_cause_is_said_to_be_why(cause: Cause) -> None:
     said = status(cause)
     assert said.startswith("confirmed") == (cause.status == "confirmed")
     assert said.startswith("starts here") == (cause.status == "located")
-    assert ("inert on this input" in said) == (cause.inert and cause.status != "located")
+    assert ("no effect here" in said) == (cause.inert and cause.status != "located")
 
 
 X, W = (torch.randn(*shape, generator=torch.Generator().manual_seed(3)) for shape in ((4, 16), (16, 16)))

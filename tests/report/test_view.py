@@ -126,25 +126,25 @@ def test_many_different_origins_are_cut_with_a_count() -> None:
 
     origins = tuple(map(origin, range(MOST + 5)))
     blocks = origin_blocks(origins, verbose=False)
-    assert len(table(blocks).rows) == MOST and "5 more origins in 5 rows" in texts(blocks)
+    assert len(table(blocks).rows) == MOST and "5 more places in 5 rows" in texts(blocks)
     assert len(table(origin_blocks(origins, verbose=True)).rows) == MOST + 5
 
 
 def test_an_empty_part_says_that_it_is_empty() -> None:
     sections = {s.title: texts(s.blocks) for s in build(GOLDEN["identical"]).sections}
-    assert sections["Origins (0)"] == "None." and sections["Causes (0)"] == "None."
+    assert sections["Where a difference starts (0)"] == "None." and sections["Causes (0)"] == "None."
     assert sections["Not compared"] == "Nothing was left out."
     assert sections["Environment changes"].startswith("None:")
 
 
 def test_unpaired_calls_are_numbered() -> None:
     sections = {s.title: texts(s.blocks) for s in build(INCOMPARABLE).sections}
-    assert "unpaired in the candidate: 4 calls (number 0–2, 9)" in sections["Alignment"]
+    assert "without a counterpart, in the candidate: 4 calls (number 0–2, 9)" in sections["Which calls correspond"]
 
 
 def test_refuted_and_inert_causes_are_marked() -> None:
     sections = {s.title: texts(s.blocks) for s in build(PRECISION).sections}
-    assert "✗ ST004" in sections["Causes (3)"] and "inert on this input" in sections["Causes (3)"]
+    assert "✗ ST004" in sections["Causes (3)"] and "no effect here" in sections["Causes (3)"]
     assert "experiment (refuted)" in sections["Causes (3)"]
 
 

@@ -107,9 +107,7 @@ class Scale:
     def __str__(self) -> str:
         if self.single.discrete:
             return f"elements that differ: {self.single.mean:.1%} in {self.at}, {self.double.mean:.1%} in float64"
-        bits = 32 if self.at == "float32" else 16
-        slope = "" if self.slope is None or bits == 16 else f", slope {round(self.slope, 2) + 0.0:.2f}"
-        return f"D{bits} {self.single.mean:.1e}, D64 {self.double.mean:.1e}{slope}"
+        return f"mean difference {self.single.mean:.1e} in {self.at}, {self.double.mean:.1e} in float64"
 
 
 def difference(reference: Payload, candidate: Payload) -> Difference | None:

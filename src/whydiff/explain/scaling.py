@@ -85,7 +85,7 @@ def measure_scaling(case: Case, progress: Progress | None = None) -> Scaling:
     for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
         why = replayable(trace)
         if why:
-            return Scaling(origins=(Modes(),) * count, why_not=f"the {name} cannot be lifted: {why}")
+            return Scaling(origins=(Modes(),) * count, why_not=f"the {name} cannot run at another precision: {why}")
     try:
         return _Test(case, progress).run()
     except WhydiffError as error:
@@ -310,9 +310,7 @@ class _Test:
         for side, executor in (("reference", step.reference), ("candidate", step.candidate)):
             self._note(side, executor.counts())
         for why, sites in step.failed.items():
-            self._add(
-                Count(what="calls not replayed when lifted", reason=why, count=len(sites), examples=tuple(sites[:3]))
-            )
+            self._add(Count(what="calls not run in float64", reason=why, count=len(sites), examples=tuple(sites[:3])))
         return local, outputs
 
     def _at_origin(
@@ -353,7 +351,7 @@ class _Test:
     def _failed(self, side: str, lift: Lift, call: Call, why: str) -> None:
         self._add(
             Count(
-                what="calls not replayed when lifted",
+                what="calls not run in float64",
                 reason=f"{side}, {lift.dtype}: {why}",
                 count=1,
                 examples=(str(call.site),),

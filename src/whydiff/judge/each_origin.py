@@ -185,7 +185,11 @@ def _same_question(case: Case, origin: Origin) -> bool:
 
 def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index: int) -> tuple[Verdict, list[Evidence]]:
     """The verdict that measurements alone give."""
-    ways = (("casts lifted", modes.lifted), ("casts kept", modes.kept), ("state restored", modes.restored))
+    ways = (
+        ("", modes.lifted),
+        (", with the program's own casts", modes.kept),
+        (", with the reference's state", modes.restored),
+    )
     evidence = [_evidence(word, scale) for word, scale in ways if scale is not None]
     special = special_numbers(origin.comparison)
     if special and (modes.lifted is None or not modes.lifted.double.special or origin.comparison.value("nan_mismatch")):
@@ -205,8 +209,8 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
         return verdict, [another_way]
     if modes.lifted is None:
         unmeasured = Verdict.SEMANTIC if origin.kind in ("arguments", "layout") else Verdict.INCONCLUSIVE
-        why = scaling.why_not or "the lifted programs have no floating value to compare here"
-        return unmeasured, [Evidence(f"the scaling test did not judge it: {why}")]
+        why = scaling.why_not or "in float64 the programs have no floating value to compare here"
+        return unmeasured, [Evidence(f"it was not judged at two precisions: {why}")]
     verdict = _of_scale(case, origin, modes)
     if verdict is Verdict.SEMANTIC and agrees(modes.restored) and _state_is_rounded(case):
         verdict = Verdict.PRECISION
@@ -217,7 +221,7 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
     elif verdict is Verdict.SEMANTIC and index in scaling.together and agrees(scaling.regions):
         verdict = Verdict.ROUNDING
         evidence.append(
-            Evidence("with the regions alone acting, the outputs agree when lifted", {"regions": str(scaling.regions)})
+            Evidence("with the regions alone acting, the outputs agree in float64", {"regions": str(scaling.regions)})
         )
     return verdict, evidence
 
@@ -225,7 +229,7 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
 def _another_way(scaling: Scaling, how: str = "") -> tuple[Verdict, Evidence]:
     """What an origin amounts to where the whole programs agree in float64."""
     verdict = Verdict.PRECISION if stays(scaling.program.kept) else Verdict.ROUNDING
-    said = f"{how}the outputs agree when lifted: another way to the same values"
+    said = f"{how}the outputs agree in float64: another way to the same values"
     return verdict, Evidence(said, {"program": str(scaling.program.lifted)})
 
 
@@ -325,4 +329,4 @@ def _evidence(word: str, scale: Scale) -> Evidence:
         "nature": scale.nature,
         "where": scale.where,
     }
-    return Evidence(f"lifted, {word}, at {scale.where}: {scale}", data)
+    return Evidence(f"carried out again at two precisions{word}, at {scale.where}: {scale}", data)

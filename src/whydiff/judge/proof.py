@@ -138,7 +138,7 @@ class Way:
         elif not self.whole and self.left is not None:
             left = ("elsewhere" if self.left else "nowhere") if self.partly else ""
             prediction = "its origins vanish"
-            outcome = f"{len(self.mine - self.left)} of {len(self.mine)} origins vanish; {_difference(self)}"
+            outcome = f"{len(self.mine - self.left)} of {len(self.mine)} places vanish; {_difference(self)}"
         return Experiment(
             interventions=self.interventions,
             prediction=prediction,

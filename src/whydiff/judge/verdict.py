@@ -80,22 +80,22 @@ def judge(
     worst = max(origins, key=lambda origin: origin.verdict.severity)
     lost = scaling.cancelled if scaling is not None else None
     if lost is not None and worst.verdict in (Verdict.ROUNDING, Verdict.UNSTABLE):
-        return Verdict.UNSTABLE, f"{lost_digits(lost)}; {len(origins)} origins, the first at {worst.site}{numbers}"
+        return Verdict.UNSTABLE, f"{lost_digits(lost)}; {len(origins)} places, the first at {worst.site}{numbers}"
     unreached = bool(local.outputs) and all(comparison.status == "agrees" for _, comparison in local.outputs)
     reach = "; it does not reach the outputs" if unreached else ""
     stored = folded(case, scaling)
     if stored is not None and worst.verdict is Verdict.ROUNDING:
-        return Verdict.ROUNDING, f"{stored.statement}; {len(origins)} origins, the first at {worst.site}{numbers}"
+        return Verdict.ROUNDING, f"{stored.statement}; {len(origins)} places, the first at {worst.site}{numbers}"
     contradiction = worst.verdict is Verdict.ROUNDING and scaling is not None and stays(scaling.program.lifted)
     flips = sum(count.count for count in scaling.counts if count.code == "flip") if scaling else 0
     if not flips and worst.verdict is Verdict.PRECISION and scaling is not None and _missed(case, scaling):
         return Verdict.SEMANTIC, (
-            f"the outputs differ at any precision, which none of the {len(origins)} origins does: one was missed{numbers}"
+            f"the outputs differ at any precision, which none of the {len(origins)} places does: one was missed{numbers}"
         )
     if contradiction:
         why = f"; {flips} discrete choices flip" if flips else ""
         return Verdict.INCONCLUSIVE, (
-            f"because every origin is rounding and the outputs' difference does not shrink{numbers}{why}"
+            f"because every place is rounding and the outputs' difference does not shrink{numbers}{why}"
         )
     apart_from_them = _nowhere_its_own(origins, proven, worst, scaling)
     if apart_from_them is not None:
@@ -104,7 +104,7 @@ def judge(
         ) + numbers
     if worst.verdict is Verdict.INCONCLUSIVE and _only_as_a_whole(scaling):
         return Verdict.SEMANTIC, (
-            f"the outputs differ at any precision, which could be measured at none of the {len(origins)} origins{numbers}"
+            f"the outputs differ at any precision, which could be measured at none of the {len(origins)} places{numbers}"
         )
     return worst.verdict, _reason(worst, origins, causes) + numbers + reach
 
@@ -216,28 +216,28 @@ def _none_acts(scaling: Scaling | None, differing: Sequence[str]) -> tuple[Verdi
 def _without_origins(scaling: Scaling | None, numbers: str) -> tuple[Verdict, str]:
     program = scaling.program if scaling else Modes()
     if stays(program.lifted):
-        return Verdict.SEMANTIC, f"the outputs differ at any precision, and no origin was found{numbers}"
+        return Verdict.SEMANTIC, f"the outputs differ at any precision, and no place was found{numbers}"
     if agrees(program.lifted):
         verdict = Verdict.PRECISION if stays(program.kept) else Verdict.ROUNDING
-        return verdict, f"no op corresponds one to one, and the outputs agree when lifted{numbers}"
-    return Verdict.INCONCLUSIVE, "because the outputs differ and no origin was found"
+        return verdict, f"no op corresponds one to one, and the outputs agree in float64{numbers}"
+    return Verdict.INCONCLUSIVE, "because the outputs differ and no place was found"
 
 
 def _numbers(scaling: Scaling | None) -> str:
     """The measured numbers of the outputs, as the end of a sentence."""
     if scaling is None or scaling.program.lifted is None:
         return ""
-    text = f"; lifted: {scaling.program.lifted}"
+    text = f"; {scaling.program.lifted}"
     if scaling.program.restored is not None:
-        text += f" (state restored: {scaling.program.restored})"
+        text += f" (with the reference's state: {scaling.program.restored})"
     if stays(scaling.program.kept):
-        text += f" (casts kept: {scaling.program.kept})"
+        text += f" (with the program's own casts: {scaling.program.kept})"
     return text
 
 
 def _reason(worst: Origin, origins: Sequence[Origin], causes: Sequence[Cause]) -> str:
     why = [cause for cause in causes if cause.status == "confirmed" and cause.verdict == worst.verdict]
-    count = f"{len(origins)} origin{'s' if len(origins) != 1 else ''}"
+    count = f"{len(origins)} place{'s' if len(origins) != 1 else ''}"
     if why:
         claims = Claims.of(why[0])
         mine = sum(map(claims.holds, origins))

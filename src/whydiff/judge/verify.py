@@ -228,7 +228,7 @@ def _rounding_left(case: Case, one: _Hypothesis, direction: Direction) -> str:
     before, after = apart(()), apart(one.own(direction), on=_ON[direction])
     if before is None or after is None or not after <= SCALING_FLOOR < before:
         return ""
-    return f"lifted to float64 the outputs lie {after:.1e} of their size apart, and {before:.1e} before"
+    return f"in float64 the outputs lie {after:.1e} of their size apart, and {before:.1e} before"
 
 
 def _rounding_together(
@@ -240,7 +240,7 @@ def _rounding_together(
     every, others = (case.experiments.apart_in_float64(items, on=_ON[direction]) for items in changed)
     if every is None or others is None or not every <= SCALING_FLOOR < others:
         return ""
-    return f"lifted to float64 the outputs lie {every:.1e} of their size apart, and {others:.1e} when it alone stays"
+    return f"in float64 the outputs lie {every:.1e} of their size apart, and {others:.1e} when it alone stays"
 
 
 def _other_function(case: Case, one: _Hypothesis) -> str:

@@ -57,10 +57,10 @@ def origin_blocks(origins: Sequence[Origin], verbose: bool) -> tuple[Block, ...]
         )
     ]
     if any(len(group.members) > 1 for group in shown):
-        blocks.append(Text("A row that stands for several origins shows the largest value of each.", tone="dim"))
+        blocks.append(Text("A row that stands for several places shows the largest value of each.", tone="dim"))
     if rest := rows[len(shown) :]:
         hidden = sum(len(group.members) for group in rest)
-        blocks.append(Text(f"{count(hidden, 'more origin')} in {count(len(rest), 'row')}; verbose shows them."))
+        blocks.append(Text(f"{count(hidden, 'more place')} in {count(len(rest), 'row')}; verbose shows them."))
     for group in shown:
         blocks.extend(_details(group, verbose))
     return tuple(blocks)

@@ -44,12 +44,12 @@ def build(diagnosis: Diagnosis, *, verbose: bool = False) -> View:
     made: dict[str, Callable[[], tuple[Block, ...]]] = {
         "Notes": lambda: _notes(diagnosis),
         "Impact on the outputs": lambda: _impact(diagnosis, verbose),
-        "Growth by depth (without resynchronising)": lambda: _growth(diagnosis, verbose),
-        f"Origins ({len(diagnosis.origins)})": lambda: _origins(diagnosis, verbose),
+        "Growth by depth (nothing corrected on the way)": lambda: _growth(diagnosis, verbose),
+        f"Where a difference starts ({len(diagnosis.origins)})": lambda: _origins(diagnosis, verbose),
         f"Causes ({len(diagnosis.causes)})": lambda: _causes(diagnosis, verbose),
         "Environment changes": lambda: _environment(diagnosis),
         "The two runs, and whether looking changed them": lambda: _sides(diagnosis),
-        "Alignment": lambda: _alignment(diagnosis.alignment, verbose),
+        "Which calls correspond": lambda: _alignment(diagnosis.alignment, verbose),
         "Not compared": lambda: _not_compared(diagnosis, verbose),
     }
     sections = (Section(title, _unless_it_fails(make)) for title, make in made.items())
@@ -113,10 +113,10 @@ def _origins(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
         return (Text("None."),)
     blocks = origin_blocks(diagnosis.origins, verbose)
     if diagnosis.accounted is None:
-        return (*blocks, Text("Whether these origins account for the whole difference was not checked."))
-    left = "no bit of difference in the outputs" if diagnosis.accounted else "a difference: something is missing"
+        return (*blocks, Text("Whether these places account for the whole difference was not checked."))
+    left = "the outputs agree bit for bit" if diagnosis.accounted else "a difference is left: something is missing"
     tone: Tone = "good" if diagnosis.accounted else "bad"
-    return (*blocks, Text(f"Resynchronising at these origins leaves {left}.", tone=tone))
+    return (*blocks, Text(f"After correcting each place {left}.", tone=tone))
 
 
 def _causes(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
@@ -151,7 +151,7 @@ def status(cause: Cause) -> str:
     if cause.status == "located":
         return f"starts here: {clause(cause.reason)}" if cause.reason else "starts here"
     reason = f" because {clause(cause.reason)}" if cause.reason and cause.status != "confirmed" else ""
-    return f"{cause.status}{reason}{'; inert on this input' if cause.inert else ''}"
+    return f"{cause.status}{reason}{'; no effect here' if cause.inert else ''}"
 
 
 def title(cause: Cause) -> str:
@@ -193,7 +193,10 @@ def _alignment(alignment: Alignment, verbose: bool) -> tuple[Block, ...]:
     for name, indices in zip(("reference", "candidate"), left, strict=True):
         calls = f" (number {ranges(indices)})" if indices else ""
         blocks.append(
-            Text(f"unpaired in the {name}: {count(len(indices), 'call')}{calls}", tone="bad" if indices else "")
+            Text(
+                f"without a counterpart, in the {name}: {count(len(indices), 'call')}{calls}",
+                tone="bad" if indices else "",
+            )
         )
     views = f"{alignment.views_reference} in the reference, {alignment.views_candidate} in the candidate"
     blocks.append(Text(f"views (looked through, never paired): {views}"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.plain import unplain
 
 from whydiff import registry
 from whydiff.errors import UsageError
@@ -141,6 +142,11 @@ def test_the_example_is_confirmed_by_experiment(code: str) -> None:
 def test_a_fix_that_is_the_proven_undo_says_that_it_was_tried(code: str) -> None:
     (cause,) = of(code)
     assert tried(cause).startswith(" (untried)" if code in ANOTHER else (" (tried: ", "")[accepted(cause)])
+
+
+@pytest.mark.parametrize("code", each())
+def test_a_report_of_the_example_that_is_sent_is_plain(code: str) -> None:
+    assert unplain(diagnosis(code)) == []
 
 
 @pytest.mark.parametrize("code", ["IN005", "PR006"])

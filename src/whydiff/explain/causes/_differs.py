@@ -123,7 +123,7 @@ def reading(case: Case, bundle: Sequence[Difference]) -> Iterator[Evidence]:
             origins |= {str(origin.site): origin for origin in case.origins_reading(name)}
     if origins:
         first = next(iter(origins.values()))
-        yield Evidence(f"{len(origins)} origin(s) read it, the first is {first.site}", {"origins": list(origins)})
+        yield Evidence(f"{len(origins)} place(s) read it, the first is {first.site}", {"origins": list(origins)})
     elif not any(difference.read for difference in bundle):
         yield Evidence("no operator reads it on this input", {"read": False})
 

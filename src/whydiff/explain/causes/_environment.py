@@ -86,7 +86,7 @@ def hypothesis(case: Case, code: str, name: str, remedy: Remedy, verdict: Verdic
         evidence=(
             Evidence(f"the environments differ: {listed}", {where: [ours, theirs] for where, ours, theirs in changes}),
             Evidence(
-                f"at {len(origins)} origins the same op gives other bits on equal inputs and arguments, e.g. "
+                f"at {len(origins)} places the same op gives other bits on equal inputs and arguments, e.g. "
                 f"{origins[0].site}",
                 {"origins": len(origins), "ops": sorted({origin.site.op for origin in origins})},
             ),

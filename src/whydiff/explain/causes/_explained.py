@@ -103,7 +103,7 @@ def grouped(
         sites = [str(one.place.at("")) for one, of in found if not of.consequence]
         evidence = list(finding.evidence)
         if len(sites) > 1:
-            evidence.append(Evidence(f"{len(sites)} origins are of this kind: {listed(sites)}", {"origins": sites}))
+            evidence.append(Evidence(f"{len(sites)} places are of this kind: {listed(sites)}", {"origins": sites}))
         evidence += _also(code, own)
         evidence += told_of([of for _, of in found])
         interventions = tuple(dict.fromkeys(i for _, one in found for i in one.interventions))

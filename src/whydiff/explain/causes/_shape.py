@@ -151,13 +151,14 @@ def cause(
     ops = tuple(dict.fromkeys(origin.site.op for origin in mine))
     evidence = [
         Evidence(
-            f"{len(mine)} of {len(case.localization.origins)} origins: on inputs that agree bit for bit, {', '.join(ops)} "
+            f"{len(mine)} of {len(case.localization.origins)} places: on inputs that agree bit for bit, {', '.join(ops)} "
             f"gives other bits {word}",
             {"ops": list(ops), "sites": [str(origin.site) for origin in mine]},
         )
     ]
     evidence += [
-        Evidence(f"{target}, alone, lifted: {scale}", {"nature": scale.nature}) for target, scale in scales.items()
+        Evidence(f"{target}, alone, at two precisions: {scale}", {"nature": scale.nature})
+        for target, scale in scales.items()
     ]
     evidence += [
         Evidence(

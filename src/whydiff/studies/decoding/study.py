@@ -167,7 +167,7 @@ def _lift(
         twice = narrowing and bool(differing) and (side is sides[0] or side in differing)
         try:
             if why:
-                raise WhydiffError("A run cannot be lifted.", actual=why)
+                raise WhydiffError("A run cannot be carried out at another precision.", actual=why)
             for casts in ("lifted", "kept") if twice else ("lifted",):
                 for dtype in ("float32", "float64"):
                     lift = Lift(dtype, casts, everything)
@@ -178,7 +178,7 @@ def _lift(
                     side.counts += executor.counts()
                     side.counts += [
                         Count(
-                            what="calls not replayed when lifted",
+                            what="calls not run in float64",
                             reason=f"{dtype}: {why}",
                             count=1,
                             examples=(str(call.site),),
@@ -232,7 +232,9 @@ def _reason(verdict: Verdict, tokens: Sequence[Token]) -> str:
     changed = f"scores differ at {differing} of {len(tokens)} positions, {flips} first choices flip"
     first = next(token for token in tokens if token.verdict is verdict)
     worst = max((t for t in tokens if t.verdict is verdict), key=lambda token: token.double or 0.0)
-    numbers = f"D32 {worst.single:.1e}, D64 {worst.double:.1e}" if worst.single is not None else "not lifted"
+    numbers = (
+        f"{worst.single:.1e} in float32, {worst.double:.1e} in float64" if worst.single is not None else "not measured"
+    )
     how = {
         Verdict.ROUNDING: f"and every difference shrinks with the precision (at most {numbers})",
         Verdict.PRECISION: "by casts to a narrower dtype: without them the two agree up to rounding",

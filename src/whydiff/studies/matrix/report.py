@@ -167,8 +167,8 @@ def _pairs(matrix: Matrix) -> Table:
         codes = ", ".join(dict.fromkeys(f"{c.code} {c.name}" for c in p.causes if c.status == "confirmed"))
         origins = "–" if p.origins is None else str(p.origins)
         rows.append((f"{p.reference} ↔ {p.candidate}", p.verdict, origins, *figures, codes or "–", plain(p.reason)))
-    columns = ("pair", "verdict", "origins", "max abs", "mean abs", "cause", "reason")
-    return Table(columns, tuple(rows), numeric=("origins", "max abs", "mean abs"))
+    columns = ("pair", "verdict", "places", "max abs", "mean abs", "cause", "reason")
+    return Table(columns, tuple(rows), numeric=("places", "max abs", "mean abs"))
 
 
 def _experiments(pairing: Pairing) -> list[str]:

@@ -202,7 +202,7 @@ def _origin(bench: Bench, one: Judged, named: Sequence[Named]) -> Origin:
         for side, (trace, event) in enumerate(zip(bench.traces, point.events, strict=True))
     ]
     place = "what is returned" if point.side == "returned" else f"{point.side} the layer with {point.weight.reference}"
-    where = f"{place}: lifted, {one.scale}"
+    where = f"{place}: {one.scale}"
     evidence = (Evidence(where), *(name.evidence for name in named))
     return Origin(
         site=sites[0],

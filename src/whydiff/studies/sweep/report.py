@@ -284,7 +284,7 @@ def _outputs(study: Sweep, verbose: bool) -> tuple[Block, ...]:
                 )
     if not rows:
         return (Text("No output changes a bit.", tone="good"),)
-    columns = ("size", "output", "elements changed", "max abs", "rel L2", "largest value moved", "origins")
+    columns = ("size", "output", "elements changed", "max abs", "rel L2", "largest value moved", "places")
     shown = rows if verbose else rows[:_MOST_ROWS]
     left = len(rows) - len(shown)
     more = (Text(f"and {left} more rows (--verbose, --json)"),) if left else ()

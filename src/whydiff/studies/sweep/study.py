@@ -310,7 +310,7 @@ def _study(
         notes.append(f"{len(left)} differing cells found other ops than the {len(ones)} that were judged")
     lost = [cell for cell in cells if cell.accounted is False]
     if lost:
-        notes.append(f"in {len(lost)} cells the outputs differ although every origin was resynchronised")
+        notes.append(f"in {len(lost)} cells the outputs differ although every place was corrected")
     verdict, reason = _verdict(cells, ones, bool(left), failed)
     study = Sweep(
         axis,

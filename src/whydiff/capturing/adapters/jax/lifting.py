@@ -215,14 +215,14 @@ class Lifter:
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons, and discrete choices that flip."""
         found = [
-            Count(what="ops not lifted", reason=why, count=len(at), examples=tuple(at[:3]), code="not lifted")
+            Count(what="ops as recorded", reason=why, count=len(at), examples=tuple(at[:3]), code="not lifted")
             for why, at in self.not_lifted.items()
         ]
         if self.flips:
             found.append(
                 Count(
-                    what="discrete choices that flip when lifted",
-                    reason=f"lifted to {self.lift.dtype}",
+                    what="discrete choices that flip at another precision",
+                    reason=f"carried out in {self.lift.dtype}",
                     count=len(self.flips),
                     examples=tuple(self.flips[:3]),
                     code="flip",

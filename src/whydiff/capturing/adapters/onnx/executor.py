@@ -181,7 +181,7 @@ class Executor(Replay):
     def counts(self) -> tuple[Count, ...]:
         """Nodes that were taken as recorded."""
         return tuple(
-            Count(what="ops not lifted", reason=why, count=len(sites), examples=tuple(sites[:3]), code="not lifted")
+            Count(what="ops as recorded", reason=why, count=len(sites), examples=tuple(sites[:3]), code="not lifted")
             for why, sites in self._not_lifted.items()
         )
 

@@ -127,7 +127,7 @@ def _backward(
     def formula(*given: Any, scale: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
         _without_dropout(given[dropout])
         if asked is not None and given[asked][3]:
-            raise ReplayError("The gradient of a bias inside an attention kernel is not lifted.")
+            raise ReplayError("The gradient of a bias inside an attention kernel is not widened.")
         is_causal = given[causal] if causal < len(given) else False
         grad, query, key, value = given[:4]
         return attention_backward(grad, query, key, value, None if bias is None else given[bias], is_causal, scale)
@@ -137,7 +137,7 @@ def _backward(
 
 def _without_dropout(dropout: float) -> None:
     if dropout:
-        raise ReplayError("Dropout inside an attention kernel is not lifted.", actual=f"dropout_p={dropout}")
+        raise ReplayError("Dropout inside an attention kernel is not widened.", actual=f"dropout_p={dropout}")
 
 
 def filled(outputs: Sequence[Tensor], given: Sequence[TensorSpec]) -> list[Tensor]:
@@ -172,7 +172,7 @@ def _scaled_mm(
     use_fast_accum: bool = False,
 ) -> Any:
     if scale_a.numel() not in (1, a.size(0)) or scale_b.numel() not in (1, b.size(1)):
-        raise ReplayError("Block-wise scales are not lifted.", actual=f"{list(scale_a.shape)}, {list(scale_b.shape)}")
+        raise ReplayError("Block-wise scales are not widened.", actual=f"{list(scale_a.shape)}, {list(scale_b.shape)}")
     product = (a @ b) * scale_a * scale_b
     product = product if bias is None else product + bias
     return product if scale_result is None else product * scale_result
@@ -189,11 +189,11 @@ def _grouped_mm(
         ReplayError: with a bias.
     """
     if bias is not None:
-        raise ReplayError("A grouped product with a bias is not lifted.")
+        raise ReplayError("A grouped product with a bias is not widened.")
     if a.dim() == 3 and b.dim() == 3:
         return torch.bmm(a, b)
     if offs is None:
-        raise ReplayError("A grouped product without the ends of its groups is not lifted.")
+        raise ReplayError("A grouped product without the ends of its groups is not widened.")
     ends = offs.tolist()
     spans = list(zip([0, *ends[:-1]], ends, strict=True))
     if a.dim() == 2 and b.dim() == 2:

@@ -77,12 +77,12 @@ class LiftedExecutor(Executor):
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons."""
         found = [
-            Count(what="ops not lifted", reason=why, count=len(sites), examples=tuple(sites[:3]), code="not lifted")
+            Count(what="ops as recorded", reason=why, count=len(sites), examples=tuple(sites[:3]), code="not lifted")
             for why, sites in self.not_lifted.items()
         ]
-        how = f"lifted to {self.lift.dtype}"
+        how = f"carried out in {self.lift.dtype}"
         if self.flips:
-            what = "discrete choices that flip when lifted"
+            what = "discrete choices that flip at another precision"
             found.append(
                 Count(what=what, reason=how, count=len(self.flips), examples=tuple(self.flips[:3]), code="flip")
             )
@@ -135,7 +135,7 @@ class LiftedExecutor(Executor):
             return self._dropout(call, wide)
         if draws(func, *call.arguments):
             if not operator.op.endswith("_like") and _depends_on_floats(call):
-                reason = f"not lifted: {call.target} draws its random numbers inside"
+                reason = f"left as recorded: {call.target} draws its random numbers inside"
                 self.not_lifted.setdefault(reason, []).append(str(call.site))
             return self._as_recorded(call, wide)
         if self.lift.casts == "kept" and self._facts(call).makes_floats:
@@ -146,7 +146,7 @@ class LiftedExecutor(Executor):
             self.not_lifted.setdefault(error.what, []).append(str(call.site))
             return self._as_recorded(call, wide)
         if any(tensor.dtype is not self._widest(tensor.dtype) for tensor in outputs):
-            reason = f"not lifted: {call.target} gives a narrower dtype whatever it reads"
+            reason = f"left as recorded: {call.target} gives a narrower dtype whatever it reads"
             self.not_lifted.setdefault(reason, []).append(str(call.site))
         if call.mutates:
             return [widened(tensor, self.lift) for tensor in outputs]
@@ -277,7 +277,7 @@ class LiftedExecutor(Executor):
         wide = lifted_dtype(seen, self.lift)
         if wide.itemsize * recorded.itemsize != held.dtype.itemsize * seen.itemsize:
             raise ReplayError(
-                "not lifted: the program looks at the bits of a wider or narrower type",
+                "left as recorded: the program looks at the bits of a wider or narrower type",
                 where=str(event.site),
                 actual=f"{held.recorded} as {event.spec.dtype}",
             )

@@ -60,7 +60,7 @@ def carry_out(
             except _REFUSALS as error:
                 refused = error
     raise ReplayError(
-        f"not lifted: {call.target} has no {lift.dtype} kernel, formula or decomposition here",
+        f"left as recorded: {call.target} has no {lift.dtype} kernel, formula or decomposition here",
         where=str(call.site),
         actual=short(refused) if refused is not None else "",
     ) from refused
