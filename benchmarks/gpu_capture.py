@@ -1,7 +1,7 @@
-"""On one CUDA device: fingerprints, and what a capture costs beside its peers.
+"""On one CUDA device: fingerprints, the comparison of two tensors, and what a capture costs beside its peers.
 
     PYTHONPATH=src:. python -m benchmarks.gpu_capture            # everything, about two minutes
-    PYTHONPATH=src:. python -m benchmarks.gpu_capture capture    # only: fingerprints | capture
+    PYTHONPATH=src:. python -m benchmarks.gpu_capture capture    # only: fingerprints | comparison | capture
 
 Ratios are medians of paired runs, to the plain run of the same call. Nothing is asserted: this is a measurement.
 """
@@ -93,6 +93,23 @@ def fingerprints() -> None:
         line.add(small, 0, 4000)
     print(f"noting a tensor, launches included: {(time.perf_counter() - begin) / 50_000 * 1e6:.1f} us on the host")
     line.settle()
+
+
+def comparison() -> None:
+    """All statistics of two tensors of 1 GiB, beside one read of both."""
+    from whydiff.capturing.adapters.torch.comparing import measured
+
+    for dtype in (torch.bfloat16, torch.float32):
+        one = torch.randn(GIB // dtype.itemsize, device="cuda").to(dtype)
+        other = one * 1.001
+
+        def both(one: torch.Tensor = one, other: torch.Tensor = other) -> Any:
+            return measured(one, other)
+
+        both()
+        seconds = statistics.median(timed(both) for _ in range(7))
+        alike = statistics.median(timed(lambda one=one: torch.equal(one, one.clone())) for _ in range(7))
+        print(f"two tensors of 1 GiB, {dtype}: {1e3 * seconds:.2f} ms (torch.equal of a copy: {1e3 * alike:.2f} ms)")
 
 
 # ------------------------------------------------------------------------------------------ capture
@@ -213,10 +230,12 @@ def capture() -> None:
 def main() -> None:
     """Print the tables that were asked for."""
     print(torch.cuda.get_device_name(), f"torch {torch.__version__}")
-    chosen = sys.argv[1:] or ["fingerprints", "capture"]
+    chosen = sys.argv[1:] or ["fingerprints", "comparison", "capture"]
     with torch.no_grad():
         if "fingerprints" in chosen:
             fingerprints()
+        if "comparison" in chosen:
+            comparison()
         if "capture" in chosen:
             capture()
 

@@ -26,6 +26,8 @@ A span also reads the bytes between the elements, so two unequal spans may still
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from whydiff import registry
 from whydiff.errors import guarded
 from whydiff.numbers.metrics import Statistics, common_dtype, known_dtypes, measure_beside_fill
@@ -45,18 +47,40 @@ def compare_payloads(reference: Payload, candidate: Payload, *, tolerance: Toler
     Returns:
         A comparison with one measurement per metric; none if the shapes differ or nothing was compared.
     """
-    shapes = reference.bits.shape, candidate.bits.shape
-    if shapes[0] != shapes[1]:
-        reason = f"shape {_sizes(shapes[0])} in the reference, {_sizes(shapes[1])} in the candidate"
+    return compared(
+        (reference.bits.shape, reference.dtype),
+        (candidate.bits.shape, candidate.dtype),
+        lambda allowed: measure_beside_fill(reference, candidate, allowed.rtol, allowed.atol),
+        tolerance=tolerance,
+    )
+
+
+Form = tuple[tuple[int, ...], str]
+"""Shape and dtype."""
+
+
+def compared(
+    reference: Form, candidate: Form, measured: Callable[[Tolerance], Statistics], *, tolerance: Tolerance | None = None
+) -> Comparison:
+    """`compare_payloads` of two tensors that lie elsewhere.
+
+    Args:
+        reference: of the trusted value.
+        candidate: of the value under suspicion.
+        measured: the statistics, asked for once if the two can be compared.
+        tolerance: as there.
+    """
+    if reference[0] != candidate[0]:
+        reason = f"shape {_sizes(reference[0])} in the reference, {_sizes(candidate[0])} in the candidate"
         return Comparison("differs", reason, other_shape=True)
-    dtypes = "" if reference.dtype == candidate.dtype else _dtypes(reference, candidate)
-    unknown = [d for d in dict.fromkeys((reference.dtype, candidate.dtype)) if d not in known_dtypes()]
+    kinds = reference[1], candidate[1]
+    dtypes = "" if kinds[0] == kinds[1] else f"dtype {kinds[0]} in the reference, {kinds[1]} in the candidate"
+    unknown = [dtype for dtype in dict.fromkeys(kinds) if dtype not in known_dtypes()]
     if unknown:
         return Comparison("not_compared", f"no metric reads the dtype {' or '.join(unknown)}")
-    if common_dtype(reference.dtype, candidate.dtype) is None:
+    if common_dtype(*kinds) is None:
         return Comparison("not_compared", f"no dtype holds the values of both exactly: {dtypes}")
-    allowed = tolerance or default_tolerance(reference.dtype, candidate.dtype)
-    statistics = measure_beside_fill(reference, candidate, allowed.rtol, allowed.atol)
+    statistics = measured(tolerance or default_tolerance(*kinds))
     measurements = take(statistics)
     if not statistics.different:
         return Comparison("agrees", f"equal values, but {dtypes}" if dtypes else "", measurements)
@@ -86,10 +110,6 @@ def same(a: Event, b: Event) -> bool | None:
         return a.fingerprint == b.fingerprint
     layout_known = covers == {"span"} and a.spec.strides == b.spec.strides != ()
     return True if layout_known and a.fingerprint == b.fingerprint else None
-
-
-def _dtypes(reference: Payload, candidate: Payload) -> str:
-    return f"dtype {reference.dtype} in the reference, {candidate.dtype} in the candidate"
 
 
 def _sizes(shape: tuple[int, ...]) -> str:

@@ -389,7 +389,7 @@ def comparison_of(step: Lockstep, look: Look) -> Comparison:
     """Both values of a look, measured; what was known to agree without reading it has no measurements."""
     if look.reference_value is None or look.candidate_value is None:
         return Comparison("agrees" if look.agrees else "not_compared", look.why)
-    return compare_payloads(step.reference.payload(look.reference_value), step.candidate.payload(look.candidate_value))
+    return step.reference.compare(look.reference_value, look.candidate_value, of=step.candidate)
 
 
 def payloads_of(step: Lockstep, look: Look) -> tuple[Payload, Payload]:

@@ -14,12 +14,13 @@ from whydiff.numbers.metrics._dtypes import (
 )
 from whydiff.numbers.metrics._fill import filled, measure_beside_fill
 from whydiff.numbers.metrics._metric import Metric, demands
-from whydiff.numbers.metrics._one_pass import Statistics, implementation, measure, measure_shares
+from whydiff.numbers.metrics._one_pass import SMALL, Statistics, implementation, measure, measure_shares, merged
 from whydiff.registry import Contract
 
 CONTRACT = Contract(base=Metric, demands=demands)
 
 __all__ = [
+    "SMALL",
     "Metric",
     "Statistics",
     "as_reals",
@@ -32,6 +33,7 @@ __all__ = [
     "measure",
     "measure_beside_fill",
     "measure_shares",
+    "merged",
     "real_part_dtype",
     "values",
 ]

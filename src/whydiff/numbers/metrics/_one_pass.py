@@ -288,18 +288,38 @@ def _merge(dtype: str, shares: list[Share]) -> Statistics:
         named: dict[str, Any] = dict(zip(COUNTS, counted.tolist(), strict=True))
         named |= {name: 0.0 + number for name, number in zip(SUMS, numbers.tolist(), strict=True)}
         return Statistics(dtype=dtype, max_ulp=int(top), ulp_at_least=tuple(powers.tolist()), **named)
-    sums: list[Any] = [float(sum(s[0][i] for s in shares)) for i in range(len(SUMS) - 2)]
-    counts: list[Any] = [int(sum(s[1][i] for s in shares)) for i in range(len(COUNTS) - 2)]
-    largest = max(shares, key=lambda s: float(s[0][-2]), default=None)  # the first of equals
-    first = next((int(s[1][-2]) for s in shares if s[1][-2] >= 0), -1)
+    widths = len(SUMS), len(COUNTS), POWERS
+    sums, counts, powers = (
+        np.array([share[k] for share in shares]).reshape(len(shares), width) for k, width in enumerate(widths)
+    )
+    return merged(dtype, sums, counts, powers, np.array([share[3] for share in shares], np.uint64))
+
+
+def merged(dtype: str, sums: Array, counts: Array, powers: Array, tops: Array) -> Statistics:
+    """The statistics of pieces of two lines, in the order of their elements.
+
+    Args:
+        dtype: in which both are compared.
+        sums: float64 ``[pieces, 8]``, by `SUMS`.
+        counts: int64 ``[pieces, 12]``, by `COUNTS`; indices are those of the whole lines.
+        powers: int64 ``[pieces, n]``, of each how many distances are at least 4**k; n up to `POWERS`.
+        tops: ``[pieces]``, the largest ULP distances.
+    """
+    if not len(sums):
+        sums, counts = np.zeros((1, len(SUMS))), np.array([[0] * (len(COUNTS) - 2) + [-1, -1]])
+    added = np.cumsum(sums[:, :-2], axis=0)[-1].tolist()  # one after the other
+    counted = counts[:, :-2].sum(axis=0).tolist()
+    steps = powers.sum(axis=0, dtype=np.int64).tolist()
+    mismatches = counts[counts[:, -2] >= 0, -2]
+    largest = int(sums[:, -2].argmax())  # the first of equals
     return Statistics(
         dtype=dtype,
-        **dict(zip(SUMS[:-2], sums, strict=True)),
-        **dict(zip(COUNTS[:-2], counts, strict=True)),
-        first_mismatch=first,
-        argmax=int(largest[1][-1]) if largest else -1,
-        max_abs=float(largest[0][-2]) if largest else 0.0,
-        max_rel=max((float(s[0][-1]) for s in shares), default=0.0),
-        max_ulp=max((int(s[3]) for s in shares), default=0),
-        ulp_at_least=tuple(int(sum(s[2][k] for s in shares)) for k in range(POWERS)),
+        **dict(zip(SUMS[:-2], added, strict=True)),
+        **dict(zip(COUNTS[:-2], counted, strict=True)),
+        first_mismatch=int(mismatches[0]) if mismatches.size else -1,
+        argmax=int(counts[largest, -1]),
+        max_abs=float(sums[largest, -2]),
+        max_rel=float(sums[:, -1].max()),
+        max_ulp=int(tops.max(initial=0)),
+        ulp_at_least=tuple(steps) + (0,) * (POWERS - len(steps)),
     )

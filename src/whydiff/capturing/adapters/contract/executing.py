@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from whydiff.errors import ReplayError
+from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.fused import fused_multiply_add
 from whydiff.numbers.metrics import common_dtype, measure, values
-from whydiff.records import Call, Count, Event, Leaf, Lift, Payload, Trace
+from whydiff.records import Call, Comparison, Count, Event, Leaf, Lift, Payload, Trace
 
 Value = Any
 FUSED = "whydiff.fused_multiply_add"
@@ -154,6 +155,10 @@ class Executor(ABC):
             return 0.0
         found = measure(*payloads)
         return found.sum_abs / found.finite if found.finite else 0.0
+
+    def compare(self, reference: Value, candidate: Value, of: Executor) -> Comparison:
+        """`compare_payloads` of a value and one of another replay, which may be of another framework."""
+        return compare_payloads(self.payload(reference), of.payload(candidate))
 
     @abstractmethod
     def payload(self, value: Value) -> Payload:

@@ -11,12 +11,12 @@ import torch
 from whydiff.capturing.adapters._live import FAILURES, short
 from whydiff.capturing.adapters.contract import FUSED
 from whydiff.capturing.adapters.torch.arguments import decode
-from whydiff.capturing.adapters.torch.continuing import Continuing
-from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view, to_payload
+from whydiff.capturing.adapters.torch.comparing import Comparing
+from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view
 from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now, set_rng_state
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.gathering import COPYING
-from whydiff.capturing.adapters.torch.held import Held, laid_out, listed, mean_distance, shared
+from whydiff.capturing.adapters.torch.held import Held, laid_out, listed, shared
 from whydiff.capturing.adapters.torch.held_to import check_indices, contracts
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
@@ -25,7 +25,7 @@ from whydiff.errors import PayloadError, ReplayError
 from whydiff.records import Call, Collective, Event, Leaf, Payload, Trace
 
 
-class Executor(Continuing):
+class Executor(Comparing):
     """Replays one trace. Use `start`, then `execute` for every call in order; `read`/`written` give tensors.
 
     Args:
@@ -367,25 +367,6 @@ class Executor(Continuing):
     def testifies(self, call: Call) -> bool:
         """Whether what the replay holds for a call is the run's own: of this process's run, or recorded."""
         return self.trace.source == "live" or call.index in self._taken
-
-    def same(self, reference: torch.Tensor, candidate: torch.Tensor) -> bool:
-        """True if no bit differs; across dtypes, if every value is equal."""
-        if reference.shape != candidate.shape:
-            return False
-        if reference.device != candidate.device:
-            candidate = candidate.to(reference.device)
-        if reference.dtype == candidate.dtype:
-            return bool(torch.equal(integer_view(reference), integer_view(candidate)))
-        wide = torch.promote_types(reference.dtype, candidate.dtype)
-        return bool(torch.equal(reference.to(wide), candidate.to(wide)))
-
-    def apart(self, one: torch.Tensor, other: torch.Tensor) -> float:
-        """Mean distance, computed where the tensors are."""
-        return super().apart(one, other) if one.is_cpu or one.is_complex() else mean_distance(one, other)
-
-    def payload(self, value: torch.Tensor) -> Payload:
-        """A host copy."""
-        return to_payload(value)
 
     def adopt_foreign(self, payload: Payload) -> torch.Tensor:
         """A tensor of this framework with a payload's bits."""

@@ -61,7 +61,7 @@ class Pending:
         self.lanes: Lanes | None = None
 
 
-_UNUSABLE = (ImportError, RuntimeError, OSError, ValueError, TypeError, AttributeError, subprocess.SubprocessError)
+UNUSABLE = (ImportError, RuntimeError, OSError, ValueError, TypeError, AttributeError, subprocess.SubprocessError)
 """What Triton raises where it is missing, finds no compiler for its launcher, or knows the device too little."""
 
 
@@ -73,7 +73,7 @@ def usable(device: torch.device) -> bool:
     trial = np.arange(40_001, dtype=np.uint8)
     try:
         found = lanes_now([(torch.from_numpy(trial).to(device), 1, trial.size)])
-    except _UNUSABLE:
+    except UNUSABLE:
         return False
     return found == [fingerprint_reference(trial[1:])]
 
