@@ -10,6 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
+from whydiff.capturing.adapters.torch.device.fetching import fetched
 from whydiff.capturing.store.dtypes import NATIVE
 from whydiff.errors import PayloadError
 from whydiff.records import Payload, TensorSpec
@@ -151,7 +152,7 @@ def to_payload(tensor: torch.Tensor) -> Payload:
     """Copy a tensor of any comparable dtype to the host, bit for bit, in row-major order."""
     name = dtype_name(tensor.dtype)
     # A copy of its own: what shares memory with numpy could never be resized again, and this is the program's.
-    host = raw(tensor.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
+    host = fetched(raw(tensor.detach()))
     if name in ("bfloat16", "complex32") or name.startswith("float8"):
         width = host.element_size()
         bits = host.reshape(-1).view(_UNSIGNED[width]).numpy().view(f"u{width}").reshape(tuple(host.shape))
