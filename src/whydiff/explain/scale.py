@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from whydiff.numbers.kernels.threads import spread
 from whydiff.numbers.metrics import Statistics, common_dtype, is_integer, measure_beside_fill, values
 from whydiff.numbers.tolerance import (
     CANCELLED_SHARE,
@@ -24,6 +26,8 @@ Nature = Literal["equal", "rounding", "between", "stays"]
 """What a difference does when the precision grows: there is none, it shrinks with it, undecided, it stays."""
 
 _RANK: tuple[Nature, ...] = ("equal", "rounding", "between", "stays")
+_BLOCK = 1 << 20
+"""Elements of either side that are looked at together."""
 _BITS = math.log(unit_roundoff("float32") / unit_roundoff("float64"))
 
 
@@ -151,11 +155,19 @@ def profile(reference: Payload, candidate: Payload) -> tuple[float, ...]:
     """Mean absolute difference at each position of the last axis but one; empty for fewer axes, no elements or complex."""
     if reference.bits.ndim < 2 or not reference.bits.size or reference.dtype.startswith("complex"):
         return ()
-    ours, theirs = (values(side.bits, side.dtype) for side in (reference, candidate))
-    with np.errstate(invalid="ignore"):
-        error = np.abs(theirs - ours)
-    error = np.where(np.isfinite(error), error, 0.0)
-    return tuple(np.moveaxis(error, -2, 0).reshape(error.shape[-2], -1).mean(axis=1).tolist())
+    length = reference.bits.shape[-2]
+    step = max(1, _BLOCK * length // reference.bits.size)
+
+    def one(begin: int) -> list[float]:
+        sides = (side.bits[..., begin : begin + step, :] for side in (reference, candidate))
+        ours, theirs = (values(bits, side.dtype) for bits, side in zip(sides, (reference, candidate), strict=True))
+        with np.errstate(invalid="ignore"):
+            error = np.abs(theirs - ours)
+        error = np.where(np.isfinite(error), error, 0.0)
+        found: list[float] = np.moveaxis(error, -2, 0).reshape(error.shape[-2], -1).mean(axis=1).tolist()
+        return found
+
+    return tuple(itertools.chain.from_iterable(spread(one, [(begin,) for begin in range(0, length, step)])))
 
 
 def worst(single: Mapping[Slot, Difference | None], double: Mapping[Slot, Difference | None]) -> Scale | None:

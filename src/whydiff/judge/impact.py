@@ -9,7 +9,7 @@ A run that reads no integers and returns a single floating tensor, of shape [N, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,15 @@ from whydiff.explain.scaling import Scaling
 from whydiff.judge.noise_floor import Floor, NoiseFloor
 from whydiff.judge.outputs import Anchor, Compared
 from whydiff.judge.parting import is_choice, partings
+from whydiff.numbers.kernels.threads import spread
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.records import Measurement, Payload, Slot
 
 Array = np.ndarray[Any, Any]
 _METRICS = {"max_abs": max, "mean_abs": max, "rel_l2": max, "different": max, "cosine": min}
 """Metric → which of several outputs' is shown."""
+_BLOCK = 1 << 20
+"""Scores of either side that are looked at together."""
 TOP = 5
 """Alternatives whose set is compared besides the first."""
 
@@ -36,7 +39,7 @@ class Scores:
 
     Attributes:
         slot: of the output.
-        reference, candidate: float64 [rows, alternatives]; rows are positions in row-major order.
+        reference, candidate: floats [rows, alternatives]; rows are positions in row-major order.
         length: positions per sequence; 1 for class scores.
         tokens: int64 [rows], what was read at each position; None for class scores.
     """
@@ -154,8 +157,7 @@ def _integers_read(case: Case) -> list[Array]:
 
 
 def _rows(payload: Payload) -> Array:
-    exact: Array = values(payload.bits, payload.dtype).astype(np.float64)
-    return exact.reshape(-1, payload.bits.shape[-1])
+    return values(payload.bits, payload.dtype).reshape(-1, payload.bits.shape[-1])
 
 
 def choices(scores: Scores) -> list[Measurement]:
@@ -168,27 +170,21 @@ def choices(scores: Scores) -> list[Measurement]:
     which decoding greedily would part if it came that far; -1: none.
     """
     per = "positions" if scores.tokens is not None else "rows"
-    ours, theirs = scores.reference, scores.candidate
-    usable = np.isfinite(ours).any(axis=1) & np.isfinite(theirs).any(axis=1)
-    top_ours, top_theirs = ours.argmax(axis=1), theirs.argmax(axis=1)
-    flips = (top_ours != top_theirs) & usable
-    two = np.partition(ours, -2, axis=1)[:, -2:]
-    margin = two[:, 1] - two[:, 0]
+    found_of = _in_blocks(scores, lambda ours, theirs, part: _of_rows(scores, ours, theirs, part))
+    usable, flips, margin, changed, finite, divergence, ours, theirs = found_of.T
+    flips = (flips > 0) & (usable > 0)
     found = [Measurement("top1_flips", float(flips.mean()), per)]
     if flips.any():
         found.append(Measurement("top1_margin_flipped", float(margin[flips].max()), str(scores.slot)))
     found.append(Measurement("top1_margin_smallest", float(margin.min()), str(scores.slot)))
-    if ours.shape[1] > TOP:
-        sets = [np.sort(np.argpartition(x, -TOP, axis=1)[:, -TOP:], axis=1) for x in (ours, theirs)]
-        found.append(Measurement(f"top{TOP}_changes", float((sets[0] != sets[1]).any(axis=1).mean()), per))
-    if np.isfinite(ours).all() and np.isfinite(theirs).all():
-        logs = [log_softmax(x) for x in (ours, theirs)]
-        divergence = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(axis=1)
+    if scores.reference.shape[1] > TOP:
+        found.append(Measurement(f"top{TOP}_changes", float(changed.mean()), per))
+    if finite.all():
         found += [
             Measurement("kl_mean", float(max(divergence.mean(), 0.0)), "nats"),
             Measurement("kl_max", float(max(divergence.max(), 0.0)), "nats"),
         ]
-        found += _perplexity(scores, logs)
+        found += _perplexity(scores, (ours, theirs))
     if scores.tokens is not None:
         flipped = np.flatnonzero(flips)
         first = int((flipped % scores.length).min()) if flipped.size else -1
@@ -198,6 +194,42 @@ def choices(scores: Scores) -> list[Measurement]:
     return found
 
 
+def _of_rows(scores: Scores, ours: Array, theirs: Array, part: slice) -> Array:
+    """What `choices` asks of some rows, float64 ``[rows, 8]``.
+
+    Whether both have a finite score; whether the first choices differ; the lead of the reference's; whether the first `TOP`
+    differ; whether all is finite; KL divergence; logarithms of the probability of the token that was read next, on both sides.
+    """
+    finite = np.isfinite(ours).all(axis=1) & np.isfinite(theirs).all(axis=1)
+    usable = np.isfinite(ours).any(axis=1) & np.isfinite(theirs).any(axis=1)
+    two = np.partition(ours, -2, axis=1)[:, -2:]
+    changed, following = np.zeros(len(ours)), np.zeros(len(ours), np.int64)
+    if ours.shape[1] > TOP:
+        sets = [np.sort(np.argpartition(x, -TOP, axis=1)[:, -TOP:], axis=1) for x in (ours, theirs)]
+        changed = (sets[0] != sets[1]).any(axis=1)
+    if scores.tokens is not None:
+        following = np.append(scores.tokens[part.start + 1 : part.stop + 1], 0)[: len(ours)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        logs = [log_softmax(x) for x in (ours, theirs)]
+        divergence = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(axis=1)
+    flips = ours.argmax(axis=1) != theirs.argmax(axis=1)
+    next_token = [x[np.arange(len(x)), following] for x in logs]
+    return np.column_stack([usable, flips, two[:, 1] - two[:, 0], changed, finite, divergence, *next_token])
+
+
+def _in_blocks(scores: Scores, work: Callable[[Array, Array, slice], Array]) -> Array:
+    """What is made of both sides' rows in float64, some rows at a time, on all usable cores."""
+    rows, width = scores.reference.shape
+    step = max(1, _BLOCK // width)
+    parts = [slice(begin, min(begin + step, rows)) for begin in range(0, rows, step)]
+
+    def one(part: slice) -> Array:
+        ours, theirs = (side[part].astype(np.float64, copy=False) for side in (scores.reference, scores.candidate))
+        return work(ours, theirs, part)
+
+    return np.concatenate(spread(one, [(part,) for part in parts]))
+
+
 def log_softmax(scores: Array) -> Array:
     """Logarithm of the softmax over the last axis."""
     shifted = scores - scores.max(axis=-1, keepdims=True)
@@ -205,13 +237,12 @@ def log_softmax(scores: Array) -> Array:
     return result
 
 
-def _perplexity(scores: Scores, logs: Sequence[Array]) -> list[Measurement]:
+def _perplexity(scores: Scores, following: Sequence[Array]) -> list[Measurement]:
     if scores.tokens is None or scores.length < 2:
         return []
     rows = np.arange(len(scores.tokens))
     rows = rows[rows % scores.length < scores.length - 1]
-    following = scores.tokens[rows + 1]
-    ours, theirs = (math.exp(min(-float(x[rows, following].mean()), 700.0)) for x in logs)
+    ours, theirs = (math.exp(min(-float(x[rows].mean()), 700.0)) for x in following)
     return [
         Measurement("perplexity_reference", ours, "tokens read"),
         Measurement("perplexity_change", theirs / ours - 1, "abs(reference)"),
@@ -220,9 +251,13 @@ def _perplexity(scores: Scores, logs: Sequence[Array]) -> list[Measurement]:
 
 def position_errors(scores: Scores) -> Array:
     """Mean absolute difference at each position, over sequences and alternatives; float64 [length]."""
-    error = np.abs(scores.candidate - scores.reference)
-    error = np.where(np.isfinite(error), error, 0.0).mean(axis=1)
-    result: Array = error.reshape(-1, scores.length).mean(axis=0)
+
+    def mean(ours: Array, theirs: Array, part: slice) -> Array:
+        with np.errstate(invalid="ignore"):
+            error = np.abs(theirs - ours)
+        return np.asarray(np.where(np.isfinite(error), error, 0.0).mean(axis=1))
+
+    result: Array = _in_blocks(scores, mean).reshape(-1, scores.length).mean(axis=0)
     return result
 
 
