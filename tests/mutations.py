@@ -68,7 +68,12 @@ MUTANTS = (
     Mutant("judge/impact", "judge/impact.py", "(flipped % scores.length).min()", "flipped.min()"),
     Mutant("judge/impact", "judge/impact.py", "* (logs[0] - logs[1])", "* (logs[1] - logs[0])"),
     Mutant("judge/impact", "judge/impact.py", "x.max() < shape[-1]", "x.max() < shape[-1] * 9"),
-    Mutant("judge/impact", "judge/impact.py", "scores.tokens[part.start + 1 : part.stop + 1]", "scores.tokens[part.start : part.stop]"),
+    Mutant(
+        "judge/impact",
+        "judge/impact.py",
+        "scores.tokens[part.start + 1 : part.stop + 1]",
+        "scores.tokens[part.start : part.stop]",
+    ),
     Mutant(
         "judge/impact", "judge/impact.py", "for value, slot in [worst(numbers)]", "for value, slot in [min(numbers)]"
     ),

@@ -12,7 +12,7 @@ from whydiff.numbers.metrics._dtypes import (
     real_part_dtype,
     values,
 )
-from whydiff.numbers.metrics._fill import filled, measure_beside_fill
+from whydiff.numbers.metrics._fill import filled, may_be_filled, measure_beside_fill
 from whydiff.numbers.metrics._metric import Metric, demands
 from whydiff.numbers.metrics._one_pass import SMALL, Statistics, implementation, measure, measure_shares, merged
 from whydiff.registry import Contract
@@ -30,6 +30,7 @@ __all__ = [
     "implementation",
     "is_integer",
     "known_dtypes",
+    "may_be_filled",
     "measure",
     "measure_beside_fill",
     "measure_shares",

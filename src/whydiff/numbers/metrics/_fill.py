@@ -20,8 +20,8 @@ UNIT = float(np.finfo(np.float32).eps) / 2
 def measure_beside_fill(reference: Payload, candidate: Payload, rtol: float = 0.0, atol: float = 0.0) -> Statistics:
     """As `measure`; what both sides are filled with has no part in the squares of the reference and of the candidate."""
     found = measure(reference, candidate, rtol, atol)
-    if not 0 < found.sum_square < UNIT * found.sum_reference_square or found.dtype.startswith("complex"):
-        return found  # nothing of the difference can be hidden
+    if not may_be_filled(found):
+        return found
     ours, theirs = (_dtypes.values(one.bits, one.dtype) for one in (reference, candidate))
     if not (fill := filled(ours, theirs)).any():
         return found
@@ -32,6 +32,11 @@ def measure_beside_fill(reference: Payload, candidate: Payload, rtol: float = 0.
         sum_candidate_square=float((y * y).sum()),
         sum_product=float((x * y).sum()),
     )
+
+
+def may_be_filled(found: Statistics) -> bool:
+    """Whether what differs is so little beside the whole that a fill can hide it."""
+    return 0 < found.sum_square < UNIT * found.sum_reference_square and not found.dtype.startswith("complex")
 
 
 def filled(ours: Array, theirs: Array) -> Array:
@@ -54,4 +59,4 @@ def filled(ours: Array, theirs: Array) -> Array:
     return both if 0 < rest < lost * abs(largest) else np.zeros_like(both)
 
 
-__all__ = ["filled", "measure_beside_fill"]
+__all__ = ["filled", "may_be_filled", "measure_beside_fill"]

@@ -36,6 +36,18 @@ def test_a_pass_elsewhere_is_told_as_one_of_host_copies(monkeypatch: pytest.Monk
     assert len(asked) == (other.shape == LINE.shape)
 
 
+def test_what_a_mask_fills_with_one_number_is_found_as_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "measurable", lambda one, two: True)
+    monkeypatch.setattr(
+        comparing, "measured", lambda one, two, *given: measure(to_payload(one), to_payload(two), *given)
+    )
+    for fill in (-3.4e38, -1e9, 2.0):
+        ours = torch.where(torch.arange(20_000) % 3 == 0, torch.tensor(fill), LINE)
+        theirs = torch.where(torch.arange(20_000) % 3 == 0, torch.tensor(fill), LINE + 1e-5)
+        assert comparing.between(ours) == (fill == 2.0)
+        assert Comparing.compare(object(), ours, theirs, None) == compare_payloads(to_payload(ours), to_payload(theirs))
+
+
 def test_host_memory_is_compared_as_before() -> None:
     assert not measurable(LINE, LINE)
 

@@ -14,7 +14,7 @@ from whydiff.capturing.adapters.torch.device.queue import UNUSABLE
 from whydiff.capturing.adapters.torch.dtypes import dtype_name, integer_view, raw, to_payload
 from whydiff.capturing.adapters.torch.held import mean_distance
 from whydiff.numbers.comparison import compared
-from whydiff.numbers.metrics import SMALL, Statistics, common_dtype, measure
+from whydiff.numbers.metrics import SMALL, Statistics, common_dtype, may_be_filled, measure, measure_beside_fill
 from whydiff.records import Comparison, Payload
 
 _MEASURED = frozenset((torch.float32, torch.float16, torch.bfloat16))
@@ -43,7 +43,7 @@ class Comparing(Continuing):
         if not measurable(reference, candidate):
             return super().compare(reference, candidate, of)
         ours, theirs = ((tuple(value.shape), dtype_name(value.dtype)) for value in (reference, candidate))
-        return compared(ours, theirs, lambda allowed: measured(reference, candidate, allowed.rtol, allowed.atol))
+        return compared(ours, theirs, lambda allowed: _beside_fill(reference, candidate, allowed.rtol, allowed.atol))
 
     def payload(self, value: torch.Tensor) -> Payload:
         """A host copy."""
@@ -58,6 +58,21 @@ def measurable(reference: Any, candidate: Any) -> bool:
         and reference.numel() > SMALL
         and usable(reference.device)
     )
+
+
+def _beside_fill(reference: torch.Tensor, candidate: torch.Tensor, rtol: float, atol: float) -> Statistics:
+    """`measure_beside_fill`: on the host only where one number may be all that either side is filled with."""
+    found = measured(reference, candidate, rtol, atol)
+    if not may_be_filled(found) or between(reference):
+        return found
+    return measure_beside_fill(to_payload(reference), to_payload(candidate), rtol, atol)
+
+
+def between(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has numbers that are neither nothing beside its largest nor the largest: it hides nothing then."""
+    sizes = torch.where(torch.isfinite(tensor), tensor.abs(), 0.0)
+    largest = float(sizes.max())
+    return bool(((sizes > 1e-3 * largest) & (sizes < 0.9 * largest)).any())
 
 
 def measured(reference: torch.Tensor, candidate: torch.Tensor, rtol: float = 0.0, atol: float = 0.0) -> Statistics:
