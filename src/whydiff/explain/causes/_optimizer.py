@@ -119,12 +119,15 @@ def _update(trace: Trace, look: Call) -> list[Call]:
 def begins_otherwise(case: Case, origin: Origin) -> bool:
     """Whether an origin lies in a step that begins with other state or hyperparameters: then its ops may be others too."""
     inside = remember(case, "updates that begin otherwise", lambda: _otherwise(case))
-    return origin.calls[0] in inside
+    return any(index in calls for index, calls in zip(origin.calls, inside, strict=True))
 
 
-def _otherwise(case: Case) -> frozenset[int]:
+def _otherwise(case: Case) -> tuple[frozenset[int], ...]:
     found = [step for step in steps(case) if step in lost_at(case) or step.settings[0] != step.settings[1]]
-    return frozenset(call.index for step in found for call in _update(case.reference, step.calls[0]))
+    return tuple(
+        frozenset(call.index for step in found for call in _update(trace, step.calls[side]))
+        for side, trace in enumerate((case.reference, case.candidate))
+    )
 
 
 def differing_settings(case: Case) -> dict[str, list[tuple[Step, Any, Any]]]:
@@ -151,24 +154,39 @@ def settings_given(target: str, found: list[tuple[Step, Any, Any]], side: int) -
     return Intervention("set-hyperparameter", target, values)
 
 
-def numbers_given(case: Case, found: Sequence[Step]) -> tuple[Intervention, ...]:
-    """The candidate's updates are carried out with the numbers that the reference's are given: what a trace can do.
+def update_given(case: Case, found: Sequence[Step]) -> tuple[Intervention, ...]:
+    """The candidate's updates are carried out as the reference's: what a trace can do.
 
-    Empty where a step has other ops on one side, or begins with other state: then the numbers may have other reasons.
+    With its numbers, and without the ops that the candidate alone carries out or with those that the reference alone does.
+    Empty where a step begins with other state, or has ops of its own on both sides at one place: then there may be other
+    reasons.
     """
     partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
     given: list[Intervention] = []
     for step in found:
         ours, theirs = (_update(t, c) for t, c in zip((case.reference, case.candidate), step.calls, strict=True))
-        if step.counts_differ or [partner.get(call.index) for call in ours] != [call.index for call in theirs]:
+        inside = {call.index: call for call in theirs}
+        if step.counts_differ or {partner[call.index] for call in ours if call.index in partner} - inside.keys():
             return ()
-        for one, other in zip(ours, theirs, strict=True):
+        both = [(call, inside[partner[call.index]]) for call in ours if call.index in partner]
+        for one, other in both:
             for which, value, _ in given_otherwise(one, other):
                 numbers = as_value(value)
                 if numbers is None:
                     return ()
                 given.append(Intervention("set-argument", str(other.site), (which, *numbers)))
+    for origin in case.localization.origins:
+        if origin.kind == "region" and begins_otherwise(case, origin):
+            alone = [index not in paired for index, paired in zip(origin.calls, _paired(case), strict=True)]
+            if alone[0] == alone[1]:
+                return ()
+            ours_at, theirs_at = origin.site.at(""), origin.candidate_site.at("")
+            given.append(Intervention("insert-step" if alone[0] else "remove-step", str(theirs_at), str(ours_at)))
     return tuple(given)
+
+
+def _paired(case: Case) -> tuple[set[int], set[int]]:
+    return {pair.reference for pair in case.alignment.pairs}, {pair.candidate for pair in case.alignment.pairs}
 
 
 def put_back(case: Case) -> tuple[Intervention, ...]:
@@ -182,9 +200,9 @@ __all__ = [
     "begins_otherwise",
     "differing_settings",
     "lost_at",
-    "numbers_given",
     "put_back",
     "settings_given",
     "state_restored",
     "steps",
+    "update_given",
 ]

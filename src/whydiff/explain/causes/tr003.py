@@ -8,7 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._impostors import resumed
-from whydiff.explain.causes._optimizer import Step, differing_settings, numbers_given, settings_given, steps
+from whydiff.explain.causes._optimizer import Step, differing_settings, settings_given, steps, update_given
 from whydiff.explain.causes._state import listed, ordinal
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
@@ -45,7 +45,7 @@ class HyperparameterDiffers(CauseRule):
         it is put back after the step, so that a scheduler goes on from the program's own); the outputs must become
         equal bit for bit. In the other direction the reference steps with the candidate's. Two traces of which no other
         hyperparameter and no count of steps differ are replayed with the numbers that the other side's updates were given
-        (``set-argument``).
+        (``set-argument``), and with its ops where one side carries out more (``insert-step``, ``remove-step``).
 
     References:
         PyTorch, torch.optim.lr_scheduler (state_dict); Loshchilov and Hutter, Decoupled Weight Decay Regularization,
@@ -104,9 +104,9 @@ class HyperparameterDiffers(CauseRule):
 def _given(
     case: Case, members: list[tuple[str, list[tuple[Step, Any, Any]]]]
 ) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
-    """The steps with the other side's value; in traces, with the numbers that follow from it, if nothing else differs."""
+    """The steps with the other side's value; in traces, what follows from it, if nothing else differs."""
     if None in case.runs and len(differing_settings(case)) == len(members):
-        numbers = numbers_given(case, [step for step, _, _ in members[0][1]])
+        numbers = update_given(case, [step for step, _, _ in members[0][1]])
         if numbers:
             return numbers, ()
     return tuple(
