@@ -17,7 +17,7 @@ from whydiff.pair.replay import Watch
 from whydiff.records import Call, Event, Intervention, Payload, Trace
 
 Array = np.ndarray[Any, Any]
-COMPUTE = "compute"
+COMPUTE, SCALE = "compute", "scale"
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
@@ -108,12 +108,46 @@ def computing(trace: Trace, interventions: Sequence[Intervention]) -> Watch | No
             payload = executor.payload(executor.read(read))
             kept[number] = np.asarray(values(payload.bits, payload.dtype), dtype=np.float64)
         for number, written, name in writers.get(call.index, ()):
-            held = executor.payload(executor.read(written)).dtype
-            made = Payload(np.ascontiguousarray(ACTIVATIONS[name](kept[number])), "float64")
-            if not executor.overwrite(written, executor.adopt_foreign(rounded(made, held))):
-                raise ReplayError("A value cannot be put in another's place.", where=str(written.site))
+            _put(executor, written, ACTIVATIONS[name](kept[number]))
 
     return watch
 
 
-__all__ = ["ACTIVATIONS", "COMPUTE", "computing", "gelu"]
+def multiplying(trace: Trace, interventions: Sequence[Intervention]) -> Watch | None:
+    """Who multiplies what calls wrote; None: nobody.
+
+    Args:
+        trace: of the replay that is watched.
+        interventions: those named ``scale`` count: target a written value, value the factor.
+
+    Raises:
+        ReplayError: there is no such value.
+    """
+    by_site = sites_of(trace) if any(item.name == SCALE for item in interventions) else {}
+    factors: dict[int, list[tuple[Event, float]]] = {}
+    for item in interventions:
+        if item.name == SCALE:
+            call, slot = value_at(by_site, item.target, "writes")
+            factors.setdefault(call.index, []).append((call.writes[slot], float(item.value)))
+
+    def watch(executor: Executor, call: Call) -> None:
+        for written, factor in factors.get(call.index, ()):
+            payload = executor.payload(executor.read(written))
+            _put(executor, written, np.asarray(values(payload.bits, payload.dtype), dtype=np.float64) * factor)
+
+    return watch if factors else None
+
+
+def _put(executor: Executor, written: Event, made: Array) -> None:
+    """What a call wrote is something else, rounded once.
+
+    Raises:
+        ReplayError: it cannot be put there.
+    """
+    held = executor.payload(executor.read(written)).dtype
+    payload = Payload(np.ascontiguousarray(made).reshape(np.shape(made)), "float64")
+    if not executor.overwrite(written, executor.adopt_foreign(rounded(payload, held))):
+        raise ReplayError("A value cannot be put in another's place.", where=str(written.site))
+
+
+__all__ = ["ACTIVATIONS", "COMPUTE", "SCALE", "computing", "gelu", "multiplying"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import ReplayError
-from whydiff.explain.activations import COMPUTE, computing
+from whydiff.explain.activations import COMPUTE, SCALE, computing, multiplying
 from whydiff.explain.arguments import differing_arguments, fits, one_overload
 from whydiff.explain.beside import REPEAT, repeated
 from whydiff.explain.counting import COUNT, counted
@@ -80,7 +80,7 @@ class Changed:
     def _replays(self, item: Intervention) -> bool:
         if item.name in CHANGES:
             return for_framework(self.sides.candidate.framework).changes_calls
-        if item.name in (KEEP_WIDE, AS_WRITTEN, COMPUTE):
+        if item.name in (KEEP_WIDE, AS_WRITTEN, COMPUTE, SCALE):
             return not replayable(self.sides.candidate)
         if item.name in EXCHANGES or item.name in (DRAW_AS, NUMBERS_OF):
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
@@ -139,7 +139,7 @@ class Changed:
             return Replayed(_as_returned(sides.candidate, found.outputs), found.failed), executor
         if any(item.name in EXCHANGES for item in interventions):
             follower = self._follower(executor) if lift is None else executor_of(sides.reference, lift)
-            watch = computing(sides.candidate, interventions)
+            watch = self._writing(interventions)
             alike, axes = sides.alignment, sides.axes
             outputs, stopped = outputs_with_replaced(follower, executor, alike, interventions, axes, watch)
             found = Replayed(outputs, stopped=stopped)
@@ -153,7 +153,11 @@ class Changed:
 
     def watching(self, interventions: Sequence[Intervention]) -> Watch | None:
         """Who carries out, as calls are executed, what `executor` cannot know before; None: there is nothing of it."""
-        return _both(self._keeping(interventions), computing(self.sides.candidate, interventions))
+        return _both(self._keeping(interventions), self._writing(interventions))
+
+    def _writing(self, interventions: Sequence[Intervention]) -> Watch | None:
+        trace = self.sides.candidate
+        return _both(computing(trace, interventions), multiplying(trace, interventions))
 
     def _keeping(self, interventions: Sequence[Intervention]) -> Watch | None:
         """Who keeps what calls write for the reads that are to have it as it was then; None: nobody."""

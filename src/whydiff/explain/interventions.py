@@ -41,7 +41,7 @@ from whydiff.pair.slices import Axis, options, settle
 from whydiff.records import Alignment, Call, Event, Intervention, Payload, Slot, TensorSpec, Trace
 
 EDITS = frozenset({"set-argument", "read-from", "fuse", "round-product"})
-CHANGES = frozenset({"set-dtype", "permute", "scale", "shift"})
+CHANGES = frozenset({"set-dtype", "permute", "shift"})
 REPLACED, INSERTED, REMOVED = "replace-op", "insert-step", "remove-step"
 EXCHANGES = frozenset({REPLACED, INSERTED, REMOVED})
 """Carried out by both programs in step. A step is inserted or removed only where the other side has no op at all."""
@@ -96,9 +96,6 @@ def changes(trace: Trace, interventions: Sequence[Intervention]) -> dict[int, Ch
         if item.name == "set-dtype":
             call = call_at(by_site, item.target)
             found[call.index] = replace(found.get(call.index, Change()), dtype=item.value)
-        elif item.name == "scale":
-            call, _ = value_at(by_site, item.target, "writes")
-            found[call.index] = replace(found.get(call.index, Change()), factor=float(item.value))
         elif item.name == "shift":
             call, _ = value_at(by_site, item.target, "writes")
             found[call.index] = replace(found.get(call.index, Change()), offset=int(item.value[0]))

@@ -38,6 +38,7 @@ from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._stale import as_traced_anew, is_stale
 from whydiff.explain.causes._state import listed, remember
+from whydiff.explain.causes._uneven import is_behind_all
 from whydiff.explain.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints, far_apart
 from whydiff.numbers.tolerance import SCALING_FLOOR
@@ -163,6 +164,8 @@ def _explained(case: Case) -> dict[int, Finding]:
     if not eligible or not repeats or case.localization.axes:
         return {}
     if replayable(case.reference) or replayable(case.candidate) or enough(case) or as_traced_anew(case):
+        return {}
+    if is_behind_all(case):
         return {}
     rules = asked()
     found: dict[int, Finding] = {}

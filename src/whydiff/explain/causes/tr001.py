@@ -15,6 +15,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, consumers
 from whydiff.explain.causes._ragged import Ragged, ragged
 from whydiff.explain.causes._row_means import rows_means
+from whydiff.explain.causes._uneven import Uneven, uneven
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, TensorSpec, Trace, Verdict
 
@@ -29,7 +30,7 @@ class LossNormalisation(CauseRule):
     What it detects:
         A single number (a loss) that is the other side's times a ratio of counts of the same run: tokens,
         labels that are not ignored, sequences, accumulation steps. A loss that is the plain mean of micro-batches' means
-        which count unequally many labels, or of rows' means under a mask, where the other side takes one mean over all.
+        which count unequally many rows or labels, or of rows' means under a mask, where the other side takes one mean over all.
 
     Why it happens:
         The mean is taken over sequences, over micro-batches or over all positions where it should be over
@@ -54,7 +55,8 @@ class LossNormalisation(CauseRule):
     How it is verified:
         By replay: the candidate's op gets the reference's argument (``set-argument``) if that is the count by which it
         divides, or says how it reduces; the outputs must become equal bit for bit, and the reference's the
-        candidate's. Else the reference's op works on the candidate's inputs (``replace-op``), which only locates.
+        candidate's. Else the reference's op works on the candidate's inputs (``replace-op``), which only locates. The loss of
+        every micro-batch, and the gradients that begin from it, are multiplied by its count over the mean count (``scale``).
 
     References:
         huggingface/transformers pull request 34191 (gradient accumulation, ``num_items_in_batch``).
@@ -109,9 +111,11 @@ class LossNormalisation(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """A mean of unequal parts' means, then one cause per ratio."""
-        parts = ragged(case)
+        parts, means = uneven(case), ragged(case)
         if parts is not None:
-            yield self._of_means(parts)
+            yield self._of_parts(parts)
+        elif means is not None:
+            yield self._of_means(means)
         yield from causes_of(
             case,
             self.code,
@@ -120,6 +124,25 @@ class LossNormalisation(CauseRule):
                 "Divide the summed loss by one count on both sides: all labelled tokens of the whole step.",
                 "total = F.cross_entropy(logits, labels, reduction='sum')\nloss = total / (labels != -100).sum()\n",
             ),
+        )
+
+    def _of_parts(self, parts: Uneven) -> Cause:
+        counted = ", ".join(f"{count:g}" for count in parts.counts)
+        evidence = Evidence(
+            f"the {parts.side}'s losses are the other side's times the mean count over the part's own: its parts count "
+            f"{counted} ({parts.counted})",
+            {"side": parts.side, "counts": list(parts.counts)},
+        )
+        return Cause(
+            code=self.code,
+            name=self.name,
+            site=parts.site,
+            verdict=Verdict.SEMANTIC,
+            evidence=(evidence,),
+            remedy=_whole_step(undoes="either"),
+            interventions=parts.interventions,
+            put_in=parts.put_in,
+            says=f"the {parts.side}'s loss is a mean of parts' means, which count {counted}; the other's is one mean over all",
         )
 
     def _of_means(self, parts: Ragged) -> Cause:
@@ -136,10 +159,7 @@ class LossNormalisation(CauseRule):
             site=parts.site,
             verdict=Verdict.SEMANTIC,
             evidence=(evidence,),
-            remedy=Remedy(
-                "Divide the summed loss of every part by the labels of the whole step, not by its own.",
-                "total = F.cross_entropy(logits, labels, reduction='sum')\nloss = total / labels_of_the_step\n",
-            ),
+            remedy=_whole_step(),
             reason="the arithmetic of both runs' losses says so; no experiment does: no step of the run weighs the parts",
         )
 
@@ -172,6 +192,14 @@ class LossNormalisation(CauseRule):
 
         yield weighted(2, 7, 2.0)
         yield weighted(3, 10, 0.3)
+
+
+def _whole_step(**known: Any) -> Remedy:
+    return Remedy(
+        "Divide the summed loss of every part by the labels of the whole step, not by its own.",
+        "total = F.cross_entropy(logits, labels, reduction='sum')\nloss = total / labels_of_the_step\n",
+        **known,
+    )
 
 
 def _steps(view: View, counts: dict[int, str]) -> tuple[Intervention, ...]:

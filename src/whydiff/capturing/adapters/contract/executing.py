@@ -42,14 +42,12 @@ class Change:
         reads: read position → (first element within the storage, int64 indices): the elements from there on
             are read in this order.
         writes: written slot → flat int64 indices: the result's elements in this order.
-        factor: the first result is multiplied by it, rounded once.
         offset: it is added to the first result.
     """
 
     dtype: str = ""
     reads: Mapping[int, tuple[int, Any]] = field(default_factory=dict)
     writes: Mapping[int, Any] = field(default_factory=dict)
-    factor: float | None = None
     offset: int | None = None
 
 

@@ -85,8 +85,6 @@ class ChangedExecutor(Executor):
             if slot in how.writes:
                 place = torch.as_tensor(how.writes[slot], device=value.device)
                 value.copy_(value.reshape(-1)[place].reshape(value.shape))
-            if how.factor is not None and slot == 0:
-                value.copy_((value.double() * how.factor).to(value.dtype))
             if how.offset is not None and slot == 0:
                 value.add_(how.offset)
         return why
