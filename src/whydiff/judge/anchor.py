@@ -34,7 +34,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from whydiff.explain.case import Case
-from whydiff.explain.causes._stale import as_traced_anew
+from whydiff.explain.causes import as_traced_anew
 from whydiff.explain.interventions import TRANSPLANTS
 from whydiff.explain.ladder import climbed
 from whydiff.explain.reruns import Rerun, changed_by_looking

@@ -12,6 +12,7 @@ from whydiff import registry
 from whydiff.explain.causes._asked import asked, by_code, detectors, is_general, who
 from whydiff.explain.causes._explained import causes_of
 from whydiff.explain.causes._rule import CauseRule, StateView, demands, in_order
+from whydiff.explain.causes._stale import as_traced_anew
 from whydiff.explain.causes._state import Difference, differences, interventions_of
 from whydiff.explain.causes._view import Finding, JointView, View
 
@@ -27,6 +28,7 @@ __all__ = [
     "JointView",
     "StateView",
     "View",
+    "as_traced_anew",
     "asked",
     "by_code",
     "causes_of",

@@ -46,6 +46,7 @@ from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdi
 from whydiff.records.hole import OUTSIDE
 
 _KINDS = ("implementation", "arguments", "layout", "region")
+_BEHIND_ALL = (enough, as_traced_anew, is_behind_all)
 _FIRST = 24
 _ALL = 256
 
@@ -163,9 +164,7 @@ def _explained(case: Case) -> dict[int, Finding]:
     repeats = not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
     if not eligible or not repeats or case.localization.axes:
         return {}
-    if replayable(case.reference) or replayable(case.candidate) or enough(case) or as_traced_anew(case):
-        return {}
-    if is_behind_all(case):
+    if replayable(case.reference) or replayable(case.candidate) or any(ask(case) for ask in _BEHIND_ALL):
         return {}
     rules = asked()
     found: dict[int, Finding] = {}
