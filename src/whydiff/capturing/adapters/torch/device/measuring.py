@@ -2,7 +2,7 @@
 
 The statistics and their conventions are those of `whydiff.numbers.metrics`, in float64 as there. A program reads a
 stretch of both tensors once; which elements it reads depends on their number alone, so that sums are added in one order
-everywhere. What is counted is kept eight counters to a word while elements are read, a byte for each, and taken out
+everywhere. What is counted is kept four counters to a word while elements are read, a byte for each, and taken out
 before a byte can be full.
 """
 
@@ -15,27 +15,34 @@ import triton.language as tl
 
 from whydiff.numbers.metrics import Statistics, merged
 
-_PROGRAMS = 1024
-_BLOCK = 512
+_PROGRAMS = 2048
+_BLOCK = 256
 _WARPS = 4
 _TURNS = tl.constexpr(255)
 """Elements of one lane between two looks at its counters."""
 _FLAGS = 8
+"""Kinds of pairs that are counted, besides those that are NaN on both sides."""
 
 
 @triton.jit
-def _measured(
-    reference,
-    candidate,
-    limits,
-    numbers,
-    counts,
-    size,
-    turns,
-    NARROW: tl.constexpr,
-    POWERS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def _bits(value):
+    """Of a float32 that a value is widened to exactly; NaN keep theirs, which the machine's conversion does not."""
+    wide = value.to(tl.float32).to(tl.int32, bitcast=True)
+    if value.dtype == tl.float16:
+        own = value.to(tl.int16, bitcast=True).to(tl.int32)
+        wide = tl.where((own & 0x7FFF) > 0x7C00, ((own & 0x8000) << 16) | 0x7F800000 | ((own & 0x3FF) << 13), wide)
+    return wide
+
+
+@triton.jit
+def _taken_out(counters):
+    """What four counters of every lane add up to."""
+    shifts = 8 * tl.arange(0, 4)
+    return tl.sum((counters[:, None] >> shifts[None, :]) & 255, axis=0).to(tl.int64)
+
+
+@triton.jit
+def _measured(reference, candidate, limits, numbers, counts, size, turns, NARROW: tl.constexpr, BLOCK: tl.constexpr):
     program = tl.program_id(0).to(tl.int64)
     rtol = tl.load(limits)
     atol = tl.load(limits + 1)
@@ -48,21 +55,27 @@ def _measured(
     sum_cc = tl.zeros((BLOCK,), tl.float64)
     sum_rc = tl.zeros((BLOCK,), tl.float64)
     largest = tl.zeros((BLOCK,), tl.float64)
-    steepest = tl.zeros((BLOCK,), tl.float64)
-    farthest = tl.zeros((BLOCK,), tl.int64)
-    first = tl.full((BLOCK,), -1, tl.int64)
-    most = tl.full((BLOCK,), -1, tl.int64)
-    column = tl.arange(0, 8)
-    flagged = tl.zeros((8,), tl.int64)
-    special = tl.zeros((8,), tl.int64)
-    low_powers = tl.zeros((8,), tl.int64)
-    high_powers = tl.zeros((8,), tl.int64)
-    ones = tl.full((BLOCK,), 0x0101010101010101, tl.uint64)
+    steep = tl.zeros((BLOCK,), tl.float64)  # the steepest pair's distance, and the extent that it is divided by
+    base = tl.full((BLOCK,), 1.0, tl.float64)
+    farthest = tl.zeros((BLOCK,), tl.int32 if NARROW else tl.int64)
+    first = tl.full((BLOCK,), -1, tl.int32)  # turns
+    most = tl.full((BLOCK,), -1, tl.int32)
+    column = tl.arange(0, 4)
+    counted = tl.zeros((4,), tl.int64)
+    seldom = tl.zeros((4,), tl.int64)
+    twice = tl.zeros((4,), tl.int64)
+    steps0 = tl.zeros((4,), tl.int64)
+    steps1 = tl.zeros((4,), tl.int64)
+    steps2 = tl.zeros((4,), tl.int64)
+    steps3 = tl.zeros((4,), tl.int64)
     for outer in range(0, turns, _TURNS):
-        flags = tl.zeros((BLOCK,), tl.uint64)
-        odd = tl.zeros((BLOCK,), tl.uint64)
-        low = tl.zeros((BLOCK,), tl.uint64)
-        high = tl.zeros((BLOCK,), tl.uint64)
+        usual = tl.zeros((BLOCK,), tl.int32)
+        odd = tl.zeros((BLOCK,), tl.int32)
+        odder = tl.zeros((BLOCK,), tl.int32)
+        power0 = tl.zeros((BLOCK,), tl.int32)
+        power1 = tl.zeros((BLOCK,), tl.int32)
+        power2 = tl.zeros((BLOCK,), tl.int32)
+        power3 = tl.zeros((BLOCK,), tl.int32)
         for turn in range(outer, min(outer + _TURNS, turns)):
             at = begin + turn * BLOCK + lane
             there = at < size
@@ -71,26 +84,24 @@ def _measured(
             if NARROW:  # both of one dtype of 16 bits
                 bits_r = r.to(tl.int16, bitcast=True).to(tl.int32)
                 bits_c = c.to(tl.int16, bitcast=True).to(tl.int32)
-                key_r = tl.where(bits_r < 0, -32768 - bits_r, bits_r).to(tl.int64)
-                key_c = tl.where(bits_c < 0, -32768 - bits_c, bits_c).to(tl.int64)
-                different = bits_r != bits_c
+                key_r = tl.where(bits_r < 0, -32768 - bits_r, bits_r)
+                key_c = tl.where(bits_c < 0, -32768 - bits_c, bits_c)
             else:
-                wide_r = r.to(tl.float32).to(tl.int32, bitcast=True)
-                wide_c = c.to(tl.float32).to(tl.int32, bitcast=True)
-                key_r = tl.where(wide_r < 0, -2147483648 - wide_r.to(tl.int64), wide_r.to(tl.int64))
-                key_c = tl.where(wide_c < 0, -2147483648 - wide_c.to(tl.int64), wide_c.to(tl.int64))
-                different = wide_r != wide_c
-            x = r.to(tl.float32).to(tl.float64)
-            y = c.to(tl.float32).to(tl.float64)
-            nan_x = x != x
-            nan_y = y != y
+                bits_r = _bits(r)
+                bits_c = _bits(c)
+                key_r = tl.where(bits_r < 0, -2147483648 - bits_r.to(tl.int64), bits_r.to(tl.int64))
+                key_c = tl.where(bits_c < 0, -2147483648 - bits_c.to(tl.int64), bits_c.to(tl.int64))
+            narrow_x = r.to(tl.float32)
+            narrow_y = c.to(tl.float32)
+            nan_x = narrow_x != narrow_x
+            nan_y = narrow_y != narrow_y
             both = nan_x & nan_y
-            finite = (tl.abs(x) < float("inf")) & (tl.abs(y) < float("inf"))
-            infinite = (~finite) & (~nan_x) & (~nan_y) & (x != y)
-            unequal = (~finite) & (~((x == y) | both))
-            flips = ((x < 0) & (y > 0)) | ((x > 0) & (y < 0))
-            x = tl.where(finite, x, 0.0)
-            y = tl.where(finite, y, 0.0)
+            finite = (tl.abs(narrow_x) < float("inf")) & (tl.abs(narrow_y) < float("inf"))
+            alike = narrow_x == narrow_y
+            flips = ((narrow_x < 0) & (narrow_y > 0)) | ((narrow_x > 0) & (narrow_y < 0))
+            unequal = (~finite) & (~(alike | both))
+            x = tl.where(finite, narrow_x, 0.0).to(tl.float64)
+            y = tl.where(finite, narrow_y, 0.0).to(tl.float64)
             ulp = tl.where(nan_x | nan_y, 0, tl.abs(key_r - key_c))
             d = y - x
             distance = tl.abs(d)
@@ -102,37 +113,46 @@ def _measured(
             sum_rr += x * x
             sum_cc += y * y
             sum_rc += x * y
-            steepest = tl.maximum(steepest, tl.where(extent > 0, distance / tl.where(extent > 0, extent, 1.0), 0.0))
+            steeper = (extent > 0) & (distance * base > steep * extent)
+            steep = tl.where(steeper, distance, steep)
+            base = tl.where(steeper, extent, base)
             farthest = tl.maximum(farthest, ulp)
-            most = tl.where(distance > largest, at, most)
+            most = tl.where(distance > largest, turn, most)
             largest = tl.maximum(largest, distance)
-            first = tl.where((first < 0) & beyond, at, first)
-            flags += (finite & there).to(tl.uint64)
-            flags += different.to(tl.uint64) << 8
-            flags += beyond.to(tl.uint64) << 16
-            flags += flips.to(tl.uint64) << 24
-            flags += ((x == 0) & (y != 0)).to(tl.uint64) << 32
-            flags += infinite.to(tl.uint64) << 40
-            flags += nan_x.to(tl.uint64) << 48
-            flags += nan_y.to(tl.uint64) << 56
-            odd += both.to(tl.uint64)
-            length = (ulp.to(tl.float64).to(tl.int64, bitcast=True) >> 52) - 1022  # of the distance, in bits
-            powers = tl.where(ulp > 0, (length + 1) // 2, 0)
-            below = tl.minimum(powers, 8)
-            low += tl.where(below > 0, ones >> (64 - 8 * tl.maximum(below, 1)).to(tl.uint64), 0)
-            if POWERS > 8:
-                above = powers - below
-                high += tl.where(above > 0, ones >> (64 - 8 * tl.maximum(above, 1)).to(tl.uint64), 0)
-        shifts = (8 * column).to(tl.uint64)[None, :]
-        flagged += tl.sum(((flags[:, None] >> shifts) & 255).to(tl.int64), axis=0)
-        special += tl.sum(((odd[:, None] >> shifts) & 255).to(tl.int64), axis=0)
-        low_powers += tl.sum(((low[:, None] >> shifts) & 255).to(tl.int64), axis=0)
-        if POWERS > 8:
-            high_powers += tl.sum(((high[:, None] >> shifts) & 255).to(tl.int64), axis=0)
+            first = tl.where((first < 0) & beyond, turn, first)
+            usual += (finite & there).to(tl.int32)
+            usual += (bits_r != bits_c).to(tl.int32) << 8
+            usual += beyond.to(tl.int32) << 16
+            usual += flips.to(tl.int32) << 24
+            odd += ((x == 0) & (y != 0)).to(tl.int32)
+            odd += (unequal & ~(nan_x | nan_y)).to(tl.int32) << 8
+            odd += nan_x.to(tl.int32) << 16
+            odd += nan_y.to(tl.int32) << 24
+            odder += both.to(tl.int32)
+            # of the distance, in bits: the exponent of a float that holds it exactly
+            if NARROW:
+                length = (ulp.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 126
+            else:
+                length = ((ulp.to(tl.float64).to(tl.int64, bitcast=True) >> 52) - 1022).to(tl.int32)
+            place = tl.where(ulp > 0, (length - 1) // 2, -1)
+            one = 1 << (8 * (place & 3))
+            power0 += tl.where((place >= 0) & (place < 4), one, 0)
+            power1 += tl.where((place >= 4) & (place < 8), one, 0)
+            if not NARROW:
+                power2 += tl.where((place >= 8) & (place < 12), one, 0)
+                power3 += tl.where(place >= 12, one, 0)
+        counted += _taken_out(usual)
+        seldom += _taken_out(odd)
+        twice += _taken_out(odder)
+        steps0 += _taken_out(power0)
+        steps1 += _taken_out(power1)
+        if not NARROW:
+            steps2 += _taken_out(power2)
+            steps3 += _taken_out(power3)
     far = 0x7FFFFFFFFFFFFFFF
     top = tl.max(largest, axis=0)
-    at_top = tl.min(tl.where((largest == top) & (most >= 0), most, far), axis=0)
-    at_first = tl.min(tl.where(first >= 0, first, far), axis=0)
+    at_most = tl.where((largest == top) & (most >= 0), begin + most.to(tl.int64) * BLOCK + lane, far)
+    at_first = tl.where(first >= 0, begin + first.to(tl.int64) * BLOCK + lane, far)
     row = numbers + program * 8
     tl.store(row, tl.sum(sum_abs, axis=0))
     tl.store(row + 1, tl.sum(sum_d, axis=0))
@@ -141,15 +161,18 @@ def _measured(
     tl.store(row + 4, tl.sum(sum_cc, axis=0))
     tl.store(row + 5, tl.sum(sum_rc, axis=0))
     tl.store(row + 6, top)
-    tl.store(row + 7, tl.max(steepest, axis=0))
-    place = counts + program * 32
-    tl.store(place + column, flagged)
-    tl.store(place + 8 + column, special)
-    tl.store(place + 16 + column, low_powers)
-    tl.store(place + 24 + column, high_powers)
-    tl.store(place + 13, at_first)
-    tl.store(place + 14, at_top)
-    tl.store(place + 15, tl.max(farthest, axis=0))
+    tl.store(row + 7, tl.max(steep / base, axis=0))
+    cell = counts + program * 32
+    tl.store(cell + column, counted)
+    tl.store(cell + 4 + column, seldom)
+    tl.store(cell + 8 + column, twice)
+    tl.store(cell + 12, tl.min(at_first, axis=0))
+    tl.store(cell + 13, tl.min(at_most, axis=0))
+    tl.store(cell + 14, tl.max(farthest, axis=0).to(tl.int64))
+    tl.store(cell + 16 + column, steps0)
+    tl.store(cell + 20 + column, steps1)
+    tl.store(cell + 24 + column, steps2)
+    tl.store(cell + 28 + column, steps3)
 
 
 def measured(reference: torch.Tensor, candidate: torch.Tensor, dtype: str, rtol: float, atol: float) -> Statistics:
@@ -177,13 +200,13 @@ def measured(reference: torch.Tensor, candidate: torch.Tensor, dtype: str, rtol:
             size,
             turns,
             NARROW=dtype in ("float16", "bfloat16"),
-            POWERS=8 if dtype in ("float16", "bfloat16") else 16,
             BLOCK=_BLOCK,
             num_warps=_WARPS,
             enable_fp_fusion=False,
         )
         sums, whole = numbers.cpu().numpy(), counts.cpu().numpy()
-    ends = whole[:, 13:15]
+    ends = whole[:, 12:14]
     ends[ends == np.iinfo(np.int64).max] = -1
+    steps = np.cumsum(whole[:, :15:-1], axis=1)[:, ::-1]  # at least as far, of those that are just as far
     elements = np.minimum(size - np.arange(programs) * turns * _BLOCK, turns * _BLOCK)
-    return merged(dtype, sums, np.column_stack([elements, whole[:, : _FLAGS + 1], ends]), whole[:, 16:], whole[:, 15])
+    return merged(dtype, sums, np.column_stack([elements, whole[:, : _FLAGS + 1], ends]), steps, whole[:, 14])
