@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from whydiff.records import Call, Intervention
 Default = Callable[[str, int | str], tuple[Any] | None]
 """(an operator's target, position or name) → what it takes where that is left out; None: not known."""
 
+_DIGITS = 1e-9
+"""Of float64 numbers of which one is made of the other: sixteen digits, of which a difference from one loses some."""
 ABSENT = object()
 """In place of an argument that one side left out because it is the operator's default."""
 
@@ -28,9 +31,22 @@ def differing_arguments(reference: Any, candidate: Any) -> Iterator[tuple[Any, A
 
 
 def fits(change: tuple[Any, Any], values: tuple[Any, Any]) -> bool:
-    """Whether an argument changed from one value to the other; a default left out fits, but not on both sides."""
+    """Whether an argument changed from one value to the other, or as one that follows from it does (`follows`).
+
+    A default left out fits, but not on both sides.
+    """
     present = [(found, value) for found, value in zip(change, values, strict=True) if found is not ABSENT]
-    return bool(present) and all(type(f) is type(v) and bool(f == v) for f, v in present)
+    same = bool(present) and all(type(f) is type(v) and bool(f == v) for f, v in present)
+    return same or (all(type(one) is float for one in (*change, *values)) and follows(change, values))
+
+
+def follows(change: tuple[float, float], values: tuple[float, float]) -> bool:
+    """Whether two numbers are two others, one minus them, or one minus one and the same power of them."""
+    powers = [1.0]
+    if all(0 < value < 1 and one < 1 for value, one in zip(values, change, strict=True)):
+        powers.append(float(round(math.log1p(-change[0]) / math.log(values[0]))))
+    made = [values, *(tuple(1 - value**power for value in values) for power in powers if power >= 1)]
+    return any(all(math.isclose(a, b, rel_tol=_DIGITS) for a, b in zip(change, one, strict=True)) for one in made)
 
 
 def one_overload(ours: Call, theirs: Call) -> bool:
@@ -113,6 +129,7 @@ __all__ = [
     "as_value",
     "differing_arguments",
     "fits",
+    "follows",
     "given_otherwise",
     "left_out",
     "one_overload",

@@ -32,6 +32,7 @@ from whydiff.explain.causes._again import repeated
 from whydiff.explain.causes._asked import asked, who
 from whydiff.explain.causes._joint import joints_of
 from whydiff.explain.causes._left_out import is_of_a_round
+from whydiff.explain.causes._one_number import of_one_number
 from whydiff.explain.causes._optimizer import begins_otherwise
 from whydiff.explain.causes._read_out import followed, told_of
 from whydiff.explain.causes._rule import CauseRule
@@ -47,8 +48,7 @@ from whydiff.records.hole import OUTSIDE
 
 _KINDS = ("implementation", "arguments", "layout", "region")
 _BEHIND_ALL = (enough, as_traced_anew, is_behind_all)
-_FIRST = 24
-_ALL = 256
+_FIRST, _ALL = 24, 256
 
 
 def explained(case: Case) -> dict[int, Finding]:
@@ -190,7 +190,7 @@ def _explained(case: Case) -> dict[int, Finding]:
     if late:  # the walk came to them before it came to the first of their kind
         examine(case, chosen=late, visit=visit)
     case.shared("unjudged origins", set).update(index for index in first if first[index] not in seen_here)
-    found = followed(case, repeated(case, _together(case, eligible | _folded(case), found, rules)))
+    found = of_one_number(case, followed(case, repeated(case, _together(case, eligible | _folded(case), found, rules))))
     return _joined(dict(sorted(found.items())), _places(rules))
 
 

@@ -1,0 +1,58 @@
+"""One number behind several arguments: as it is, as one minus it, and as one minus its powers (a rate of decay)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from whydiff.capturing.adapters import for_framework
+from whydiff.explain.arguments import follows, given_otherwise
+from whydiff.explain.case import Case
+from whydiff.explain.causes._view import Finding
+from whydiff.records import Evidence
+
+_CODE = "FO008"
+Pair = tuple[float, float]
+"""The reference's number, the candidate's."""
+
+
+def of_one_number(case: Case, found: Mapping[int, Finding]) -> dict[int, Finding]:
+    """Findings, with those whose arguments follow from one number that differs as one."""
+    pairs = {index: pair for index, finding in found.items() if (pair := _given(case, index, finding)) is not None}
+    left = dict(pairs)
+    told = dict(found)
+    while left:
+        bases = [base for pair in dict.fromkeys(left.values()) for base in (pair, (1 - pair[0], 1 - pair[1]))]
+        base = max(bases, key=lambda one: len({pair for pair in left.values() if follows(pair, one)}))
+        members = {index: pair for index, pair in left.items() if follows(pair, base)}
+        if len({*members.values()}) < 2:
+            break
+        shown = ", ".join(f"{ours:.9g} and {theirs:.9g}" for ours, theirs in dict.fromkeys(members.values()))
+        text = f"one number behind several ops is {base[0]:.9g} in the reference and {base[1]:.9g} in the candidate"
+        evidence = Evidence(
+            f"{len(members)} ops are given it, 1 − it, or 1 − a power of it: {shown}",
+            {"number": list(base), "given": [list(pair) for pair in members.values()]},
+        )
+        for index in members:
+            one = replace(told[index], code=_CODE, key=("one number", base), facts={"text": text}, general=False)
+            told[index] = replace(one, evidence=(evidence, *one.evidence), says=text)
+        left = {index: pair for index, pair in left.items() if index not in members}
+    return told
+
+
+def _given(case: Case, index: int, finding: Finding) -> Pair | None:
+    """The two numbers, where a finding gives one other number to one op."""
+    if [item.name for item in finding.interventions] != ["set-argument"] or finding.consequence or finding.after:
+        return None
+    at = case.localization.origins[index].calls
+    ours, theirs = case.reference.calls[at[0]], case.candidate.calls[at[1]]
+    changed = given_otherwise(ours, theirs, for_framework(case.reference.framework).default)
+    if len(changed) != 1:
+        return None
+    _, one, other = changed[0]
+    plain = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, other))
+    return (float(one), float(other)) if plain and math.isfinite(one) and math.isfinite(other) else None
+
+
+__all__ = ["of_one_number"]
