@@ -14,6 +14,7 @@ import numpy as np
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import ReplayError
 from whydiff.explain.local_test.operation import Array, Operation
+from whydiff.numbers.kernels.threads import spread
 from whydiff.numbers.metrics import as_reals, is_integer, real_part_dtype, values
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Event, Payload
@@ -21,6 +22,8 @@ from whydiff.records import Call, Event, Payload
 Layout = tuple[tuple[int, ...], tuple[int, ...], int]
 """Shape, strides and offset in elements."""
 
+_BLOCK = 1 << 18
+"""Numbers that are widened at once."""
 _SPARSE = 8
 """Places that lie further apart than this, on average, are looked up by sorting instead of in a table."""
 
@@ -31,8 +34,19 @@ def exact_values(payload: Payload) -> Array:
     Complex numbers are pairs of reals along a last axis of two, here and wherever the oracle looks.
     """
     payload = as_reals(payload)
-    found = values(payload.bits, payload.dtype)
-    return found if is_integer(payload.dtype) else np.asarray(found, dtype=np.float64)
+    bits, dtype = payload.bits, payload.dtype
+    if is_integer(dtype):
+        return values(bits, dtype)
+    if bits.size <= _BLOCK or not bits.flags.c_contiguous:
+        return np.asarray(values(bits, dtype), dtype=np.float64)
+    exact = np.empty(bits.shape)
+    line, filled = bits.reshape(-1), exact.reshape(-1)
+
+    def widen(begin: int) -> None:
+        filled[begin : begin + _BLOCK] = values(line[begin : begin + _BLOCK], dtype)
+
+    spread(widen, [(begin,) for begin in range(0, bits.size, _BLOCK)])
+    return exact
 
 
 def operation(call: Call, reads: Sequence[Payload], slot: int, lifted: Executor) -> Operation:
