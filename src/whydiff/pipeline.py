@@ -24,7 +24,7 @@ from whydiff.judge.anchor import anchored, inside
 from whydiff.judge.each_origin import heeded, judge_origins, needs_local_test
 from whydiff.judge.impact import impact, justified
 from whydiff.judge.left_out import left_out, not_tested, notes_on, seeded_alike
-from whydiff.judge.listing import listing, taken
+from whydiff.judge.listing import listing, taken, with_lines
 from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.outputs import Anchor, anchor
 from whydiff.judge.outside import outside, unobserved
@@ -276,7 +276,7 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
         returned,
         verdict=verdict,
         reason=reason,
-        origins=origins,
+        origins=attempted("the user's lines", lambda: with_lines(case, origins), origins),
         causes=causes,
         impact=attempted("the impact", lambda: impact(case, returned, floor, scaling), _NO_IMPACT),
         not_compared=not_tested(case, scaling, tests, floor),

@@ -122,6 +122,11 @@ def with_inputs(text: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return found[name], found["inputs"]
 
 
+def is_library(file: str) -> bool:
+    """Whether a file of code is an installed package's, not the user's own."""
+    return "site-packages" in file or "dist-packages" in file
+
+
 def _dotted(name: str) -> bool:
     return all(part.isidentifier() for part in name.split("."))
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
+from whydiff.capturing.targets import is_library
+from whydiff.explain.case import Case
 from whydiff.garbage import not_collecting
 from whydiff.judge.outputs import Anchor
 from whydiff.numbers.comparison import same
 from whydiff.numbers.picture import picture
 from whydiff.records import Alignment, Call, Event, OpRow, OpState, Origin, Picture, TensorSpec, Trace
 
+_LINES = 64
+"""Places whose lines are looked for."""
 _OUTPUTS = 4
 """Outputs of which a picture is taken."""
 
@@ -21,6 +26,19 @@ def taken(returned: Anchor) -> tuple[Picture, ...]:
     held = [one for one in returned.having("values") if one.numbers is not None][:_OUTPUTS]
     made = (picture(str(one.slot), *one.numbers) for one in held if one.numbers is not None)
     return tuple(one for one in made if one is not None)
+
+
+def with_lines(case: Case, origins: Sequence[Origin]) -> tuple[Origin, ...]:
+    """Origins with the user's own lines, as they were recorded, or as a live side shows them when it runs once more."""
+    found: dict[int, str] = {}
+    for side, (trace, run) in enumerate(zip((case.reference, case.candidate), case.runs, strict=True)):
+        at = {n: one.calls[side] for n, one in enumerate(origins[:_LINES]) if side == 1 or one.calls[1] < 0}
+        calls = {n: trace.calls[index] for n, index in at.items() if index >= 0}
+        seen = run.lines([call.site for call in calls.values()]) if run is not None and calls else {}
+        for n, call in calls.items():
+            line = seen.get(call.site, call.source).partition(" (")[0]
+            found[n] = "" if is_library(line) else line
+    return tuple(replace(one, line=found.get(n, "")) for n, one in enumerate(origins))
 
 
 @not_collecting()

@@ -189,6 +189,7 @@ class Origin:
         leaves: names of the differing leaves it reads.
         region: sites of unpaired calls between agreeing inputs and this origin, both sides.
         evidence: what supports kind and verdict.
+        line: ``file:line`` of the user's own code at which it is made, if known: the candidate's, else the reference's.
     """
 
     site: Site
@@ -200,6 +201,7 @@ class Origin:
     leaves: tuple[str, ...] = ()
     region: tuple[Site, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    line: str = ""
 
     @property
     def place(self) -> Site:

@@ -97,6 +97,7 @@ def _details(group: Group, verbose: bool) -> list[Block]:
     blocks: list[Block] = []
     for origin in group.members[: None if verbose else 1]:
         lines = [words] if (words := note(origin.comparison)) else []
+        lines += [f"your line: {plain(origin.line)}"] if origin.line else []
         lines += [f"evidence: {plain(e.statement)}" for e in origin.evidence]
         if origin.region:
             lines.append(f"region: {listed((site(s) for s in origin.region), len(origin.region) if verbose else 4)}")

@@ -221,14 +221,21 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
         return "no place was found" if diagnosis.alignment.pairs else "no op of one side has a counterpart"
     begin = next((o for o in origins if named in ("", str(o.place), str(o.place.at("")))), None)
     at = place(named) if begin is None else _repeated(begin, origins)
+    line = _line(begin or origins[0])
     if begin is None and len(origins) > 1:
         starts = "at one place," if len(places) == 1 else f"in {len(places)} places, first at"
-        return f"{at} – a difference starts {starts} {_repeated(origins[0], origins)}"
+        return f"{at} – a difference starts {starts} {_repeated(origins[0], origins)}{line}"
     if len(places) == 1:
         only = "the one place that was found" if _left(diagnosis) else "the only place where a difference starts"
-        return f"{at} – {only}"
+        return f"{at} – {only}{line}"
     first = begin is not None and _anywhen(begin) == places[0]
-    return f"{at} – the first of {len(places)} places" if first else f"{at} – one of {len(places)} places"
+    return f"{at} – {'the first' if first else 'one'} of {len(places)} places{line}"
+
+
+def _line(origin: Origin) -> str:
+    """The user's own line that makes a place, as the end of a sentence: `` (train.py:42)``."""
+    name = origin.line.replace("\\", "/").rpartition("/")[2]
+    return f" ({plain(name)})" if name else ""
 
 
 def _none_acts(diagnosis: Diagnosis) -> bool:

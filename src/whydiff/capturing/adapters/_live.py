@@ -12,6 +12,7 @@ from typing import Any
 
 from whydiff.capturing.adapters._outputs import same_outputs
 from whydiff.capturing.adapters.contract import Exchanged, Executor, Outputs, Value
+from whydiff.capturing.targets import is_library
 from whydiff.errors import PayloadError, ReplayError, TargetError, WhydiffError, harmless
 from whydiff.records import Call, Leaf, ObserverCheck, Output, Payload, Site, Trace
 
@@ -46,7 +47,7 @@ def called(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         theirs = [f for f in frames if "/whydiff/" not in f.filename.replace("\\", "/")]
-        own = [f for f in theirs if "site-packages" not in f.filename] or theirs
+        own = [f for f in theirs if not is_library(f.filename)] or theirs
         raise TargetError(
             "The target raised while it ran.",
             where=f"{own[-1].filename}:{own[-1].lineno}" if own else "",

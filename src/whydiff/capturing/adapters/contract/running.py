@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from whydiff.capturing.adapters.contract.compiling import Compiled, Graph, Rung, Way
@@ -11,7 +11,7 @@ from whydiff.capturing.adapters.contract.executing import Executor, Value
 from whydiff.capturing.sink import Payloads, Sink, manifest_of, send
 from whydiff.errors import UnsupportedError
 from whydiff.numbers.ranges.audit import Audit
-from whydiff.records import Call, Intervention, ObserverCheck, Output, RecordedTrace, Trace
+from whydiff.records import Call, Intervention, ObserverCheck, Output, RecordedTrace, Site, Trace
 
 Outputs = Sequence[tuple[str, Value]]
 Precision = Literal["float64", "float32", "bfloat16", "float16"]
@@ -132,6 +132,14 @@ class Run(ABC):
     @abstractmethod
     def check(self, trace: Trace | None = None) -> ObserverCheck:
         """Plain runs against the instrumented one that `capture` or `record` made before."""
+
+    def lines(self, sites: Collection[Site]) -> Mapping[Site, str]:
+        """``file:line`` of the user's own code that called for these sites' ops, by one more run; nothing: it cannot tell.
+
+        Raises:
+            whydiff.errors.TargetError: the program raised.
+        """
+        return {}
 
     def supports(self, intervention: Intervention) -> bool:
         """Whether `plain` can carry this intervention out."""

@@ -6,7 +6,7 @@ copy, no ``contiguous()`` on what the program sees, no host synchronisation beyo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from whydiff.capturing.adapters.torch.collectives import desugared, rank, who
 from whydiff.capturing.adapters.torch.dtypes import not_comparable
+from whydiff.capturing.adapters.torch.lines import Located
 from whydiff.capturing.adapters.torch.looks import Touched
 from whydiff.capturing.adapters.torch.operators import DESCRIBED, Operator, decomposed, describe, draws
 from whydiff.capturing.adapters.torch.outputs import tensors_in
@@ -34,7 +35,7 @@ from whydiff.capturing.adapters.torch.surroundings import (
 )
 from whydiff.errors import CaptureError, one_line
 from whydiff.garbage import not_collecting
-from whydiff.records import Call, HoleKind, Kind, Payload
+from whydiff.records import Call, HoleKind, Kind, Payload, Site
 from whydiff.records.trace import GRAPH, UPDATE
 
 T = TypeVar("T")
@@ -285,6 +286,12 @@ class Recorder(Straight, TorchDispatchMode):
         given = [tensor for _, tensor in tensors_in(result)]
         writes, _ = self._outputs(describe(torch.ops.aten.clone.default), self._log.next, given, [], wanted)
         self._append("compute", scope, op, reads, writes, template=([self], {}))
+
+    def locate(self, sites: Collection[Site]) -> Located:
+        """Before a run that is only made for it: note from which lines of the user's code these calls come."""
+        self.fingerprints, located = False, Located(sites)
+        self._log = Log(0, located)
+        return located
 
     def look_once_more(self, *, everything: bool) -> None:
         """The program has ended: what it wrote outside torch, and no op read since, is seen now.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -37,7 +37,7 @@ from whydiff.capturing.process import Draws
 from whydiff.capturing.sink import Payloads, Sink
 from whydiff.errors import TargetError
 from whydiff.numbers.ranges.audit import Audit
-from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Trace
+from whydiff.records import Intervention, ObserverCheck, Output, RecordedTrace, Site, Trace
 
 
 class Run(contract.Run):
@@ -244,10 +244,24 @@ class Run(contract.Run):
 
     def _looked_at(self) -> tuple[Output, ...]:
         """What the program gives when it is captured once more; nothing of that is kept."""
-        kept = self._observed, self._drew, self._leaves
-        try:
+        with self._as_it_was():
             self._instrumented(Session(self.roots, self.tensors, level="op", whole=True))
             return self._observed
+
+    def lines(self, sites: Collection[Site]) -> Mapping[Site, str]:
+        """See `contract.Run.lines`; nothing of the tensors is read."""
+        session = Session(self.roots, self.tensors, level="op", whole=True)
+        with self._as_it_was():
+            located = session.recorder.locate(sites)
+            self._instrumented(session)
+            return located.found
+
+    @contextmanager
+    def _as_it_was(self) -> Iterator[None]:
+        """A block after which this run remembers of its recorded run what it did before."""
+        kept = self._observed, self._drew, self._leaves
+        try:
+            yield
         finally:
             self._observed, self._drew, self._leaves = kept
 
