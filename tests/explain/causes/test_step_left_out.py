@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,3 +57,26 @@ def test_a_stored_number_that_is_looked_up_is_not_measured(pick: Callable[[torch
     )
     found = whydiff.compare(lambda: x * pick(w) @ head, lambda: x @ head)
     assert [(cause.code, cause.status) for cause in found.causes] == [("FO003", "confirmed")]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_round_that_is_left_out_is_one_missing_update(turned: bool) -> None:
+    def train(left_out: int) -> Any:
+        def run() -> Any:
+            torch.manual_seed(0)
+            model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for step, (x, y) in enumerate(zip(torch.randn(5, 8, 6), torch.randn(5, 8, 2), strict=True)):
+                if step != left_out:
+                    optimizer.zero_grad()
+                    torch.nn.functional.mse_loss(model(x), y).backward()
+                    optimizer.step()
+            return [p.detach().clone() for p in model.parameters()]
+
+        return run
+
+    sides = [train(-1), train(2)]
+    found = whydiff.compare(*(sides[::-1] if turned else sides))
+    causes = [(cause.code, cause.says) for cause in found.causes if cause.status == "confirmed"]
+    lacks = "reference" if turned else "candidate"
+    assert causes == [("TR004", f"the 3rd of 5 updates is missing in the {lacks} (step 2, counted from 0)")]

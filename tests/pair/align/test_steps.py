@@ -90,3 +90,31 @@ def test_what_is_collected_over_steps_is_paired_from_its_end() -> None:
     assert paired(many, few, "reads") == [(many.reads[-1], few.reads[0])]
     alike = type(theirs)(0, ours.site, theirs.target, theirs.kind, theirs.reads, theirs.writes)
     assert paired(many, alike, "reads") == [(many.reads[0], alike.reads[0])]
+
+
+def rounds(*batches: int) -> list[Op]:
+    """Steps on these batches, each with weights that the step before has written."""
+    ops: list[Op] = []
+    for step, batch in enumerate(batches):
+        wrote = len(ops) - 1
+        ops += [
+            Op("m", "mm", step=step, state=batch),
+            Op("m", "mm", step=step, state=300 + step, made_by=wrote) if step else Op("m", "mm", step=step, state=300),
+            Op("SGD", "sub", step=step, phase="update"),
+        ]
+    return ops
+
+
+@pytest.mark.parametrize(
+    ("batches", "apart"),
+    [
+        ((10, 11, 13, 14), {0, 1}),
+        ((10, 13, 14), {0, 2}),
+        ((10, 14, 11, 12), {0}),  # another order
+        ((10, 21, 23, 24), {0}),  # other data
+    ],
+)
+def test_a_step_that_one_run_leaves_out_is_known_by_the_data(batches: tuple[int, ...], apart: set[int]) -> None:
+    whole = rounds(10, 11, 12, 13, 14)
+    assert steps(whole, rounds(*batches)) == (0, apart)
+    assert steps(rounds(*batches), whole) == (0, {-step for step in apart})

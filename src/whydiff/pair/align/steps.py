@@ -42,21 +42,44 @@ def numbering(reference: Trace, candidate: Trace) -> tuple[int, tuple[int, ...],
     """How far the reference is ahead (`offset`), and per call of either run its step, as the alignment counts them.
 
     Where the runs enter their models differently often between as many updates (micro-batches of an accumulation, looks
-    at the model in between), a step is what comes before the model is entered anew after its weights were written.
+    at the model in between), a step is what comes before the model is entered anew after its weights were written. Where
+    one run leaves steps out in between, the steps of both are known by what they take up.
     """
     ahead = offset(reference, candidate)
-    shifts = max(0, -ahead), max(0, ahead)
     if ahead:
-        ours, theirs = (
-            _shifted(trace.calls, shift) for trace, shift in zip((reference, candidate), shifts, strict=True)
-        )
-        return ahead, ours, theirs
-    entered = [tuple(call.site.step for call in trace.calls) for trace in (reference, candidate)]
-    if len({*entered[0]}) != len({*entered[1]}):
-        (ours, updates), (theirs, others) = (_rounds(trace.calls) for trace in (reference, candidate))
+        return ahead, _shifted(reference.calls, max(0, -ahead)), _shifted(candidate.calls, max(0, ahead))
+    sides = reference.calls, candidate.calls
+    entered = [tuple(call.site.step for call in calls) for calls in sides]
+    counts = [len({*steps}) for steps in entered]
+    if counts[0] != counts[1]:
+        (ours, updates), (theirs, others) = map(_rounds, sides)
         if updates == others > 0:
             return 0, ours, theirs
+        shorter = int(counts[1] < counts[0])
+        given = [_telling(calls, data=True) for calls in sides]
+        known = _by_data(given[1 - shorter], given[shorter], entered[shorter])
+        numbers = [_numbered(calls, known if side == shorter else {}) for side, calls in enumerate(sides)]
+        return 0, numbers[0], numbers[1]
     return 0, entered[0], entered[1]
+
+
+def _by_data(longer: Mapping[Hashable, int], shorter: Mapping[Hashable, int], steps: Sequence[int]) -> dict[int, int]:
+    """The shorter run's step → the longer one's that takes up the same, where one was left out in between; else empty.
+
+    A step that takes up nothing of its own follows the one before it.
+    """
+    pairs = {(shorter[token], longer[token]) for token in longer.keys() & shorter.keys()}
+    known = dict(pairs)
+    found: dict[int, int] = {}
+    for step in sorted({*steps}):
+        found[step] = known.get(step, found.get(step - 1, step - 1) + 1)
+    inside = [found[step] - found[step - 1] for step in found if step - 1 in found]
+    clear = len(known) == len(pairs) > len(found) // 2 and all(one > 0 for one in inside)
+    return found if clear and any(step != number for step, number in found.items()) else {}
+
+
+def _numbered(calls: Sequence[Call], known: Mapping[int, int]) -> tuple[int, ...]:
+    return tuple(known.get(call.site.step, call.site.step) for call in calls)
 
 
 def _shifted(calls: Sequence[Call], shift: int) -> tuple[int, ...]:
@@ -85,21 +108,29 @@ def _rounds(calls: Sequence[Call]) -> tuple[tuple[int, ...], int]:
     return tuple(found), number + written
 
 
-def _telling(calls: Sequence[Call]) -> dict[Hashable, int]:
-    """What is read in one step only, of more than one element and not made in that step → the step."""
+def _telling(calls: Sequence[Call], *, data: bool = False) -> dict[Hashable, int]:
+    """What is read in one step only, of more than one element and not made in that step → the step.
+
+    ``data``: nothing that was written over, as weights are.
+    """
     found: dict[Hashable, set[int]] = {}
     made: dict[int, int] = {}
     begun = False
     for call in calls:
-        begun = begun or bool(call.site.scope)
+        begun = begun or bool(call.site.scope) or call.site.phase == "backward"
         if call.kind == "compute" and begun and call.site.phase == "forward":
             for event in call.reads:
                 outside = event.producer < 0 or made.get(event.producer) != call.site.step
-                if outside and event.fingerprint is not None and event.spec.numel > 1:
+                written = data and event.producer >= 0 and _writes_over(calls[event.producer])
+                if outside and not written and event.fingerprint is not None and event.spec.numel > 1:
                     found.setdefault((event.spec.shape, event.fingerprint), set()).add(call.site.step)
         if begun:
             made[call.index] = call.site.step
     return {token: min(steps) for token, steps in found.items() if len(steps) == 1}
+
+
+def _writes_over(call: Call) -> bool:
+    return bool(call.mutates) or call.site.phase == "update"
 
 
 def _left_by_updates(calls: Sequence[Call], telling: Mapping[Hashable, int]) -> set[Hashable]:
