@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.metrics import filled, measure_beside_fill
+from whydiff.numbers.metrics import _fill, filled, measure_beside_fill
 from whydiff.records import Payload
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -58,3 +60,27 @@ def test_anything_else_is_none(ours: list[float], theirs: list[float]) -> None:
     if one.size and np.isfinite(one).all():
         found = measure_beside_fill(Payload(one, "float64"), Payload(other, "float64"))
         assert found.sum_reference_square == float((one * one).sum())
+
+
+@given(
+    seed=st.integers(0, 999),
+    size=st.integers(2, 60),
+    fill=st.sampled_from([-1e9, LOWEST, 1e3, 5e2, 1e5, -np.inf]),
+    times=st.integers(0, 60),
+    dtype=st.sampled_from([np.float64, np.float32]),
+)
+def test_where_numbers_lie_between_nothing_is_filled(
+    seed: int, size: int, fill: float, times: int, dtype: type
+) -> None:
+    draw = np.random.default_rng(seed)
+    ours = draw.standard_normal(size).astype(dtype) * draw.choice([1, 1e-3, 1e3])
+    theirs = ours * dtype(1.001)
+    for one in (ours, theirs):
+        one[:times] = fill
+    if _fill._between(Payload(ours, np.dtype(dtype).name)):
+        assert not filled(ours, theirs).any()
+
+
+def test_a_mask_s_number_is_not_between_and_a_plain_tensor_s_are() -> None:
+    for times, found in ((0, True), (16, False)):
+        assert _fill._between(Payload(pair(-1e9, times)[0], "float32")) is found

@@ -12,7 +12,7 @@ from whydiff.numbers.metrics._dtypes import (
     real_part_dtype,
     values,
 )
-from whydiff.numbers.metrics._fill import filled, may_be_filled, measure_beside_fill
+from whydiff.numbers.metrics._fill import BETWEEN, filled, may_be_filled, measure_beside_fill
 from whydiff.numbers.metrics._metric import Metric, demands
 from whydiff.numbers.metrics._one_pass import SMALL, Statistics, implementation, measure, measure_shares, merged
 from whydiff.registry import Contract
@@ -20,6 +20,7 @@ from whydiff.registry import Contract
 CONTRACT = Contract(base=Metric, demands=demands)
 
 __all__ = [
+    "BETWEEN",
     "SMALL",
     "Metric",
     "Statistics",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from whydiff.numbers.kernels.threads import spread
 from whydiff.numbers.metrics import _dtypes
 from whydiff.numbers.metrics._one_pass import Statistics, measure
 from whydiff.records import Payload
@@ -16,11 +17,15 @@ Array = np.ndarray[Any, Any]
 UNIT = float(np.finfo(np.float32).eps) / 2
 """Unit roundoff of float32, the precision that masks are made for."""
 
+BETWEEN = 1e-3, 0.9
+"""Shares of the largest number between which there is nothing where it is a fill (`filled`), with some room."""
+_PIECE = 1 << 18
+
 
 def measure_beside_fill(reference: Payload, candidate: Payload, rtol: float = 0.0, atol: float = 0.0) -> Statistics:
     """As `measure`; what both sides are filled with has no part in the squares of the reference and of the candidate."""
     found = measure(reference, candidate, rtol, atol)
-    if not may_be_filled(found):
+    if not may_be_filled(found) or _between(reference):
         return found
     ours, theirs = (_dtypes.values(one.bits, one.dtype) for one in (reference, candidate))
     if not (fill := filled(ours, theirs)).any():
@@ -37,6 +42,20 @@ def measure_beside_fill(reference: Payload, candidate: Payload, rtol: float = 0.
 def may_be_filled(found: Statistics) -> bool:
     """Whether what differs is so little beside the whole that a fill can hide it."""
     return 0 < found.sum_square < UNIT * found.sum_reference_square and not found.dtype.startswith("complex")
+
+
+def _between(payload: Payload) -> bool:
+    """Whether some of its numbers are neither the largest nor nothing beside it (`BETWEEN`): it is not filled then."""
+    line = payload.bits.reshape(-1)
+
+    def sizes(start: int) -> Array:
+        part = np.abs(_dtypes.values(line[start : start + _PIECE], payload.dtype))
+        return np.where(np.isfinite(part), part, 0)
+
+    starts = range(0, line.size, _PIECE)
+    largest = max(spread(lambda start: float(sizes(start).max()), [(start,) for start in starts]), default=0.0)
+    low, high = (share * largest for share in BETWEEN)
+    return any(bool(((part > low) & (part < high)).any()) for part in map(sizes, starts))
 
 
 def filled(ours: Array, theirs: Array) -> Array:
@@ -59,4 +78,4 @@ def filled(ours: Array, theirs: Array) -> Array:
     return both if 0 < rest < lost * abs(largest) else np.zeros_like(both)
 
 
-__all__ = ["filled", "may_be_filled", "measure_beside_fill"]
+__all__ = ["BETWEEN", "filled", "may_be_filled", "measure_beside_fill"]

@@ -14,7 +14,15 @@ from whydiff.capturing.adapters.torch.device.queue import UNUSABLE
 from whydiff.capturing.adapters.torch.dtypes import dtype_name, integer_view, raw, to_payload
 from whydiff.capturing.adapters.torch.held import mean_distance
 from whydiff.numbers.comparison import compared
-from whydiff.numbers.metrics import SMALL, Statistics, common_dtype, may_be_filled, measure, measure_beside_fill
+from whydiff.numbers.metrics import (
+    BETWEEN,
+    SMALL,
+    Statistics,
+    common_dtype,
+    may_be_filled,
+    measure,
+    measure_beside_fill,
+)
 from whydiff.records import Comparison, Payload
 
 _MEASURED = frozenset((torch.float32, torch.float16, torch.bfloat16))
@@ -69,10 +77,11 @@ def _beside_fill(reference: torch.Tensor, candidate: torch.Tensor, rtol: float, 
 
 
 def between(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has numbers that are neither nothing beside its largest nor the largest: it hides nothing then."""
+    """Whether some of its numbers are neither the largest nor nothing beside it (`BETWEEN`): it is not filled then."""
     sizes = torch.where(torch.isfinite(tensor), tensor.abs(), 0.0)
     largest = float(sizes.max())
-    return bool(((sizes > 1e-3 * largest) & (sizes < 0.9 * largest)).any())
+    low, high = (share * largest for share in BETWEEN)
+    return bool(((sizes > low) & (sizes < high)).any())
 
 
 def measured(reference: torch.Tensor, candidate: torch.Tensor, rtol: float = 0.0, atol: float = 0.0) -> Statistics:
