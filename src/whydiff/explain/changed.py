@@ -23,6 +23,7 @@ from whydiff.explain.interventions import (
     edits,
     outputs_with_replaced,
 )
+from whydiff.explain.moving import LIFTED, liftable, moving
 from whydiff.explain.sides import Sides
 from whydiff.explain.sites import read_at, sites_of, written_at
 from whydiff.numbers.casts import rounded
@@ -134,18 +135,22 @@ class Changed:
         sides = self.sides
         wide = lift is None and any(item.name == KEEP_WIDE for item in interventions)
         executor = self.executor(interventions, Lift("float32") if wide else lift)
+        moved = moving(sides.candidate, interventions) if lift is not None and liftable(interventions) else None
+        if moved is not None:
+            moved.begin(executor)
+        also = moved.watch if moved is not None else None
         if wide:
             found = replay(executor)
             return Replayed(_as_returned(sides.candidate, found.outputs), found.failed), executor
         if any(item.name in EXCHANGES for item in interventions):
             follower = self._follower(executor) if lift is None else executor_of(sides.reference, lift)
-            watch = self._writing(interventions)
+            watch = _both(self._writing(interventions), also)
             alike, axes = sides.alignment, sides.axes
             outputs, stopped = outputs_with_replaced(follower, executor, alike, interventions, axes, watch)
             found = Replayed(outputs, stopped=stopped)
         else:
             on, stage = progress or (None, "replay")
-            watch = self.watching(interventions)
+            watch = _both(self.watching(interventions), also)
             entered = sides.beginning.enter([executor]) if sides.beginning is not None and watch is None else Entered()
             found = replay(executor, watch=watch, begun=entered.calls, progress=on, stage=stage)
             found = replace(found, outputs={**entered.outputs, **found.outputs})
@@ -209,7 +214,8 @@ class Changed:
         carried = {k: call for item in interventions for k, call in self._carried(item).items()}
         draws = drawn(sides, interventions)
         exchanged = carried | edits(sides.candidate, interventions) | draws.exchanged
-        changed = changes(sides.candidate, interventions)
+        exactly = lift is not None and liftable(interventions)  # then whoever watches carries them out
+        changed = changes(sides.candidate, [i for i in interventions if not (exactly and i.name in LIFTED)])
         trace: Any = Borrowing(sides.candidate, draws.borrowed) if draws.borrowed else sides.candidate
         executor = for_framework(sides.candidate.framework).executor(
             trace, restore=restore, lift=None if changed else lift, changes=changed, exchanged=exchanged

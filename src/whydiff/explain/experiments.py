@@ -12,8 +12,9 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.activations import COMPUTE
 from whydiff.explain.changed import Changed, Lifted, Watched, executor_of, key_of
 from whydiff.explain.draws import switched_on
-from whydiff.explain.interventions import CHANGES, EXCHANGES
+from whydiff.explain.interventions import EXCHANGES
 from whydiff.explain.mirror import mirrored
+from whydiff.explain.moving import liftable
 from whydiff.explain.scale import Difference
 from whydiff.explain.sides import Side, Sides
 from whydiff.locate.origins import walk_origins
@@ -279,8 +280,7 @@ class Experiments:
 
 def _can_be_lifted(changed: Changed, interventions: Sequence[Intervention]) -> bool:
     """Whether a replay of the changed side under interventions can be carried out at another precision."""
-    in_its_dtypes = any(item.name in CHANGES for item in interventions)
-    return not in_its_dtypes and changed.replays(interventions) and not replayable(changed.sides.candidate)
+    return liftable(interventions) and changed.replays(interventions) and not replayable(changed.sides.candidate)
 
 
 def _outcome(sides: Sides, wanted: Outputs, outputs: Outputs, method: Literal["rerun", "replay"]) -> Outcome:

@@ -291,6 +291,14 @@ def _ranked(cause: Cause) -> str:
     return f"{sentence(cause)} ({plain(cause.code)}, {STANDING[cause.status]}){at}{cause_effect(cause)}"
 
 
+def _is_another_program(diagnosis: Diagnosis, cause: Cause | None) -> bool:
+    """Whether why two programs differ is not proven, and most of their ops have no counterpart."""
+    if diagnosis.verdict not in (Verdict.SEMANTIC, Verdict.INCONCLUSIVE) or (cause and cause.status == "confirmed"):
+        return False
+    found = diagnosis.alignment
+    return len(found.unpaired_reference) + len(found.unpaired_candidate) > len(found.pairs)
+
+
 def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
     """What limits the answer, each in a few words."""
     said = []
@@ -309,6 +317,8 @@ def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
     for name, calls in zip(("reference", "candidate"), left, strict=True):
         if calls:
             said.append(f"{count(len(calls), 'extra op')} in the {name}")
+    if _is_another_program(diagnosis, cause):
+        said.append("if one is a port of the other, `whydiff port` compares them by what reads each weight")
     without_effect = {*map(_anywhen, diagnosis.origins)} - {*map(_anywhen, _acting(diagnosis.origins))}
     if without_effect and not _none_acts(diagnosis):
         said.append(f"{count(len(without_effect), 'place that changes', 'places that change')} no output")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import whydiff
-from whydiff.explain.causes._view import distance
+from whydiff.explain.causes._values import distance
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
 

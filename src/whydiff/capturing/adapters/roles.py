@@ -40,6 +40,7 @@ class Role(Enum):
     DIFFERENCE = "subtracts its second operand from its first"
     PLUS = "adds two operands"
     TIMES = "multiplies two operands, element by element"
+    DIVIDES = "divides its first operand by its second, element by element"
     CHOOSES = "says where the largest or smallest values stand"
     DRAWS = "draws random numbers from a state that it reads"
     SHAPE_ONLY = "looks at no more than the shape of what it reads"

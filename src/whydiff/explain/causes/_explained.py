@@ -24,12 +24,11 @@ from dataclasses import replace
 from typing import Any
 
 from whydiff.capturing.adapters import replayable
-from whydiff.errors import ReplayError, guarded
 from whydiff.explain.alike import alike
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
 from whydiff.explain.causes._again import repeated
-from whydiff.explain.causes._asked import asked, who
+from whydiff.explain.causes._asked import asked
 from whydiff.explain.causes._joint import joints_of
 from whydiff.explain.causes._left_out import is_of_a_round
 from whydiff.explain.causes._one_number import of_one_number
@@ -39,12 +38,13 @@ from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._stale import as_traced_anew, is_stale
 from whydiff.explain.causes._state import listed, remember
+from whydiff.explain.causes._telling import answers, by_no_op, is_open, moved, of_numbers, told_by
 from whydiff.explain.causes._uneven import is_behind_all
-from whydiff.explain.causes._view import Array, Finding, JointView, View, consumers, distance, floating, narrow, number
+from whydiff.explain.causes._values import Array, distance, floating, narrow, number
+from whydiff.explain.causes._view import Finding, JointView, View, consumers
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints, far_apart
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
-from whydiff.records.hole import OUTSIDE
 
 _KINDS = ("implementation", "arguments", "layout", "region")
 _BEHIND_ALL = (enough, as_traced_anew, is_behind_all)
@@ -174,8 +174,8 @@ def _explained(case: Case) -> dict[int, Finding]:
     def visit(seen: Examined) -> None:
         seen_here.add(seen.number)
         view = View(case, case.localization.origins[seen.number], seen)
-        asked_here = [rule for rule in rules if rule.general or not _by_no_op(seen)]
-        finding = _first(case, (_told(rule, rule.explain, view) for rule in asked_here), tied=seen.result.tied)
+        asked_here = [rule for rule in rules if rule.general or not by_no_op(seen)]
+        finding = _first(case, answers(asked_here, view), tied=seen.result.tied)
         if finding is not None:
             found[seen.number] = finding
 
@@ -194,25 +194,9 @@ def _explained(case: Case) -> dict[int, Finding]:
     return _joined(dict(sorted(found.items())), _places(rules))
 
 
-def _by_no_op(seen: Examined) -> bool:
-    """Whether what differs was written on one side, outside of any op: then it is no known mistake in an op."""
-    one, other = sorted(seen.calls, key=len)
-    return not one and bool(other) and all(call.site.op == OUTSIDE for call in other)
-
-
 def _places(rules: Sequence[CauseRule]) -> dict[str, int]:
     """Code → place in the order."""
     return {rule.code: place for place, rule in enumerate(rules)}
-
-
-def _told(rule: CauseRule, ask: Callable[[Any], Finding | None], view: View) -> Finding | None:
-    """What a cause answers; nothing if it raises, or asks for an oracle where there is none (the local test says so)."""
-    with guarded(who(rule)):
-        try:
-            return ask(view)
-        except ReplayError:
-            return None
-    return None
 
 
 def _first(case: Case, told: Iterator[Finding | None], *, tied: bool = False) -> Finding | None:
@@ -252,15 +236,18 @@ def _together(
         view = JointView(case, case.localization.origins[joint.members[0]], seen, joint)
         known = min((places[told[m].code] for m in joint.members if m in told), default=len(specific))
         earlier = (rule for rule in specific if places[rule.code] < known)
-        finding = _first(case, (_told(rule, rule.explain_joint, view) for rule in earlier))
+        finding = _first(case, (told_by(rule, rule.explain_joint, view) for rule in earlier))
+        if finding is None and is_open([told[m] for m in joint.members if m in told]):
+            finding = _first(case, of_numbers(rules, view, both=True))
         if finding is None and not view.one_function:
             before = left_open.get(joint.members[0])
             if before is None or len(before.joint.members) < len(joint.members):
                 left_open[joint.members[0]] = view
             return
-        done.update(joint.members)
+        settled = joint.members if finding is not None else tuple(joint.whole)  # a part says nothing of the rest
+        done.update(settled)
         sizes.add((kinds[joint.members[0]], len(joint.calls[0])))
-        for member in joint.members:
+        for member in settled:
             told.pop(member, None)
             if finding is not None:
                 told[member] = finding if member == joint.members[0] else replace(finding, interventions=(), put_in=())
@@ -269,11 +256,11 @@ def _together(
     examine_joints(case, chosen, visit)
     for first, view in left_open.items():
         members = view.joint.members
-        apart = _moved(told, members) or not any(member in told for member in members)
+        apart = moved(told, members) or not any(member in told for member in members)
         if done & {*members} or not (apart or stored & {*members}):
             continue
         general = (rule for rule in rules if rule.general)
-        finding = _first(case, (_told(rule, rule.explain_joint, view) for rule in general))
+        finding = _first(case, (told_by(rule, rule.explain_joint, view) for rule in general))
         if finding is not None:
             done.update(members)
             told |= {m: finding if m == first else replace(finding, interventions=(), put_in=()) for m in members}
@@ -315,17 +302,6 @@ def _alike(case: Case, left: set[int], done: set[int], wanted: Callable[[Joint],
         if len(chosen) == before:
             break
     return chosen[:_ALL]
-
-
-def _moved(told: dict[int, Finding], members: Sequence[int]) -> bool:
-    """Whether one step is left out at one of the places on one side, and at the other place on the other."""
-    facts = [told[member].facts for member in members if member in told and told[member].general]
-    steps = {(fact.get("side"), fact.get("ops")) for fact in facts}
-    return (
-        len(facts) == len(members) == len(steps) == 2
-        and None not in {ops for _, ops in steps}
-        and (len({ops for _, ops in steps}) == 1)
-    )
 
 
 def _joined(found: dict[int, Finding], places: dict[str, int]) -> dict[int, Finding]:

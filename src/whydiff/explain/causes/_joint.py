@@ -152,7 +152,10 @@ def _joint(
     members |= begun - owned  # one that has calls is a member by them: it may reach memory that is written over here
     if not members:
         return None
-    return Joint(tuple(sorted(members)), look, (calls[0], calls[1]))
+    outside = {
+        n for side, some in zip(sides, inside, strict=True) for index in side.own.keys() - some for n in side.own[index]
+    }
+    return Joint(tuple(sorted(members)), look, (calls[0], calls[1]), frozenset(members - outside))
 
 
 def _covered(old: Event, read: Event) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from whydiff.capturing.adapters import for_framework
-from whydiff.explain.causes._view import Array, View
+from whydiff.explain.causes._values import Array
+from whydiff.explain.causes._view import View
 from whydiff.explain.local_test import Operation
 from whydiff.numbers.formats import FORMATS, round_to
 from whydiff.records import Intervention

@@ -15,7 +15,8 @@ from whydiff.capturing.adapters import for_framework, replayable
 from whydiff.explain.case import Case
 from whydiff.explain.causes._flow import Roles
 from whydiff.explain.causes._settings import enough
-from whydiff.explain.causes._view import Array, consumers, number
+from whydiff.explain.causes._values import Array, number
+from whydiff.explain.causes._view import consumers
 from whydiff.explain.counting import COUNT
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import SCALING_FLOOR

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from whydiff.capturing.adapters import Executor, replayable
 from whydiff.explain.case import Case
-from whydiff.explain.causes._view import number
+from whydiff.explain.causes._values import number
 from whydiff.explain.sides import SIDES, Side
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF

@@ -20,8 +20,8 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.arguments import given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
+from whydiff.explain.causes._values import number as as_numbers
 from whydiff.explain.causes._view import Finding
-from whydiff.explain.causes._view import number as as_numbers
 from whydiff.pair.replay import replay
 from whydiff.records import Call, Evidence, Intervention, Trace
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whydiff.explain.causes._view import Array, View
+from whydiff.explain.causes._values import Array
+from whydiff.explain.causes._view import View
 from whydiff.explain.sides import Side
 
 _WITHIN = 1e-9

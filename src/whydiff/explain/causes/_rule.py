@@ -115,6 +115,10 @@ class CauseRule(abc.ABC):
         """What this cause says of several origins that belong together."""
         return None
 
+    def explain_number(self, view: View) -> Finding | None:
+        """What this cause says of a place, or of several, that differ in numbers of the code and in nothing else."""
+        return None
+
     def explain_state(self, view: StateView) -> Any:
         """What this cause can prove about one differing state tensor (any value but None); None: it is not its own."""
         return None

@@ -10,7 +10,8 @@ import numpy as np
 from whydiff.explain.case import Case
 from whydiff.explain.causes._joint import joints_of
 from whydiff.explain.causes._state import remember
-from whydiff.explain.causes._view import Array, JointView, View
+from whydiff.explain.causes._values import Array
+from whydiff.explain.causes._view import JointView, View
 from whydiff.explain.implied import Implied, as_rows, implied
 from whydiff.explain.local_test import Examined, examine_joints
 from whydiff.numbers.tolerance import SCALING_FLOOR, UNIT_ROUNDOFF

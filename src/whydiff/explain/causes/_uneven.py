@@ -18,7 +18,7 @@ from whydiff.capturing.adapters import Executor, Role, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
-from whydiff.explain.causes._view import number
+from whydiff.explain.causes._values import number
 from whydiff.explain.sides import SIDES, Side
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import SCALING_FLOOR, UNIT_ROUNDOFF

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,10 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.arguments import as_given, as_value, given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._looks import equal_leaves, one_value
-from whydiff.explain.local_test import Examined, Joint, judge_outputs
-from whydiff.numbers.metrics import as_reals, filled, is_integer, values
-from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
-from whydiff.records import Call, Event, Evidence, Intervention, Leaf, Origin, Payload, Trace, Verdict
-
-Array = np.ndarray[Any, Any]
+from whydiff.explain.causes._values import Array, distance, number
+from whydiff.explain.local_test import Examined, Joint, Otherwise, judge_outputs, narrowed, otherwise
+from whydiff.numbers.tolerance import SAME_FUNCTION, SCALING_FLOOR, UNIT_ROUNDOFF
+from whydiff.records import Call, Event, Evidence, Intervention, Leaf, Origin, Trace, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +211,41 @@ class View:
             for event in call.reads
         )
 
+    def give_number(self) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
+        """The reference's argument, or number in the code, in the candidate; the candidate's in the reference."""
+        given = self.give_argument()
+        if given or self.numbers is None or not all(self.numbers.numbers):
+            return given, ()
+        return self.numbers.set(1), self.numbers.set(0)
+
+    def give_factor(self, factor: float) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
+        """As `give_number`; where only one side's code has the number, the other's result is multiplied.
+
+        Args:
+            factor: what the candidate's result is the reference's times.
+        """
+        given, put = self.give_number()
+        if given or self.numbers is None:
+            return given, put
+        found = [self.numbers.set(0), self.numbers.set(1)]
+        lone = 0 if found[0] else 1
+        written = self._written(1 - lone)
+        if written is None:
+            return (), ()
+        found[1 - lone] = (Intervention("scale", str(written.site), 1 / factor if lone == 0 else factor),)
+        return found[1], found[0]
+
+    def _written(self, side: int) -> Event | None:
+        """What an op of a side writes as the result; None: no op of it does."""
+        result = self.seen.results[side]
+        if result.producer < 0 or not (self.seen.calls[side] or isinstance(self, NarrowedView)):
+            return None
+        made = self._trace(side).calls[result.producer].writes
+        return next((one for one in made if one.storage == result.storage and not one.is_look), None)
+
+    def _trace(self, side: int) -> Trace:
+        return (self.case.reference, self.case.candidate)[side]
+
     def compute(self, x: Array, names: tuple[str, str]) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
         """The other side's activation of the values x in each side's place: on the candidate, on the reference.
 
@@ -221,14 +254,10 @@ class View:
             names: the candidate's activation, the reference's (see `whydiff.explain.activations`).
         """
         found = []
-        for side, trace in enumerate((self.case.reference, self.case.candidate)):
-            result, pairs = (
-                self.seen.results[side],
-                zip(self.seen.reads[side], self.seen.operations[side].reads, strict=False),
-            )
-            read = next((event for event, values in pairs if np.array_equal(values.reshape(-1), x)), None)
-            made = trace.calls[result.producer].writes if result.producer >= 0 and self.seen.calls[side] else ()
-            written = next((one for one in made if one.storage == result.storage and not one.is_look), None)
+        for side in (0, 1):
+            pairs = zip(self.seen.reads[side], self.seen.operations[side].reads, strict=False)
+            read = next((event for event, values in pairs if distance(values.reshape(-1), x) <= SCALING_FLOOR), None)
+            written = self._written(side)
             if read is None or written is None or read.spec.shape != written.spec.shape:
                 return (), ()
             found.append(Intervention("compute", str(written.site), (str(read.site), names[side])))
@@ -242,9 +271,53 @@ class View:
                 if read.dtype == np.float64 and read.size == size:
                     yield read.reshape(-1)
 
-    def dtypes(self, side: int) -> list[str]:
-        """Floating dtypes that a side's ops write."""
-        return [e.spec.dtype for call in self.seen.calls[side] for e in call.writes if e.spec.dtype in UNIT_ROUNDOFF]
+    @functools.cached_property
+    def numbers(self) -> Otherwise | None:
+        """The number in the code by which the ops of a region differ, and in nothing else; see `otherwise`."""
+        return otherwise(self.case, self.seen) if self._is_spelt else None
+
+    @functools.cached_property
+    def narrowed(self) -> View | None:
+        """The part of a region that makes its whole difference; None: no smaller one is known to."""
+        found = narrowed(self.case, self.seen) if self._is_spelt else None
+        return None if found is None else NarrowedView(self.case, self.origin, found, self)
+
+    @property
+    def _is_spelt(self) -> bool:
+        return self.origin.kind == "region" and all(self.seen.calls) and self.other_function
+
+
+@dataclass(frozen=True, eq=False)
+class NarrowedView(View):
+    """A part of a region, see `whydiff.explain.local_test.narrowed`.
+
+    Attributes:
+        whole: the region, which is exchanged as one.
+    """
+
+    whole: View
+
+    @property
+    def narrowed(self) -> None:
+        """It is cut down already."""
+
+    @functools.cached_property
+    def numbers(self) -> Otherwise | None:
+        """Those of the part, else those of the whole."""
+        return super().numbers or self.whole.numbers
+
+    @functools.cached_property
+    def step(self) -> tuple[Call, ...]:
+        """The part itself, where one side has no ops."""
+        return () if all(self.seen.calls) else (*self.seen.calls[0], *self.seen.calls[1])
+
+    def replace_op(self) -> tuple[Intervention, ...]:
+        """The reference's region in the candidate's place."""
+        return self.whole.replace_op()
+
+    def exchange_step(self) -> tuple[Intervention, ...]:
+        """Both regions have other ops too."""
+        return self.whole.replace_op()
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,28 +384,6 @@ def _constants(case: Case, reads: tuple[Event, Event]) -> tuple[Leaf, Leaf] | No
     return (ours, theirs) if alike and ours.fingerprint != theirs.fingerprint else None
 
 
-def number(payload: Payload) -> Array:
-    """A payload as float64 (integers too; complex numbers as pairs of reals along a last axis)."""
-    payload = as_reals(payload)
-    return np.asarray(values(payload.bits, payload.dtype), dtype=np.float64)
-
-
-def distance(ours: Array, theirs: Array) -> float:
-    """Root mean square of the difference over that of the first, where both are finite; inf if they are not alike.
-
-    What both are filled with (the huge number of a mask) has no part in it: nothing beside it would count.
-    """
-    if ours.shape != theirs.shape:
-        return float("inf")
-    known = np.isfinite(ours) & np.isfinite(theirs)
-    if not known.any() or np.any(np.isfinite(ours) != np.isfinite(theirs)):
-        return float("inf")
-    known &= ~filled(ours, theirs)
-    size = float(np.sqrt(np.mean(np.square(ours[known]))))
-    apart = float(np.sqrt(np.mean(np.square(theirs[known] - ours[known]))))
-    return apart / size if size else (0.0 if apart == 0 else float("inf"))
-
-
 def consumers(case: Case, side: int, call: Call, most: int = 3) -> list[Call]:
     """Calls that read what a call wrote, directly or over at most ``most`` others, in execution order."""
     trace = (case.reference, case.candidate)[side]
@@ -346,14 +397,3 @@ def consumers(case: Case, side: int, call: Call, most: int = 3) -> list[Call]:
             reached[later.index] = min(steps) + 1
             found.append(later)
     return found
-
-
-def narrow(event: Event, than: str) -> bool:
-    """Whether a floating value is stored with fewer bits than a dtype has."""
-    units = UNIT_ROUNDOFF.get(event.spec.dtype), UNIT_ROUNDOFF.get(than)
-    return units[0] is not None and units[1] is not None and units[0] > units[1]
-
-
-def floating(payloads: Sequence[Payload]) -> bool:
-    """Whether all of them hold real floating-point numbers."""
-    return all(not is_integer(p.dtype) and not p.dtype.startswith("complex") for p in payloads)

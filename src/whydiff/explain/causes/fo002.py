@@ -13,6 +13,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._entering import entering_epsilons
 from whydiff.explain.causes._explained import Array, Finding, Operation, View, causes_of, consumers
+from whydiff.explain.causes._given import other_number
 from whydiff.explain.local_test import formulas
 from whydiff.numbers.tolerance import EPSILONS, SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
@@ -69,6 +70,9 @@ class EpsilonDiffers(CauseRule):
             return _finding(
                 self.code, "a number that enters and is added before a root", entering, view.give_constants()
             )
+        given = self.explain_number(view)
+        if given is not None and given.put_in:
+            return given
         for how, fit in (
             ("solved for from its results", _in_norm),
             ("added before a root", _added),
@@ -77,8 +81,13 @@ class EpsilonDiffers(CauseRule):
             found = fit(view)
             if found is None or math.isclose(*found, rel_tol=1e-3):
                 continue
-            return _finding(self.code, how, found, view.give_argument() or view.replace_op())
+            away, put = view.give_number()
+            return _finding(self.code, how, found, away or view.replace_op(), put)
         return None
+
+    def explain_number(self, view: View) -> Finding | None:
+        """Epsilons, of which one may be too large to be called so."""
+        return other_number(view, self.code, ("epsilon", "term"))
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of epsilons."""
@@ -118,13 +127,16 @@ class EpsilonDiffers(CauseRule):
         yield (lambda: mean(1.5)), (lambda: mean(4.0))
 
 
-def _finding(code: str, how: str, found: tuple[float, float], away: tuple[Intervention, ...]) -> Finding:
+def _finding(
+    code: str, how: str, found: tuple[float, float], away: tuple[Intervention, ...], put: tuple[Intervention, ...] = ()
+) -> Finding:
     ours, theirs = map(_spoken, found)
     evidence = Evidence(
         f"the epsilon, {how}, is {ours} in the reference and {theirs} in the candidate",
         {"reference": found[0], "candidate": found[1], "how": how},
     )
-    return Finding(code, (ours, theirs), Verdict.SEMANTIC, (evidence,), away, {"reference": ours, "candidate": theirs})
+    facts = {"reference": ours, "candidate": theirs}
+    return Finding(code, (ours, theirs), Verdict.SEMANTIC, (evidence,), away, facts, put_in=put)
 
 
 def _in_norm(view: View) -> tuple[float, float] | None:

@@ -12,10 +12,13 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._elsewhere import at_another_place
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
+from whydiff.explain.causes._given import FACTORS, other_number
 from whydiff.explain.causes._narrow_number import narrow_number
 from whydiff.explain.causes._parts import other_parts
-from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
+from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
+
+_ROUNDED = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
 
 
 class ScaleDiffers(CauseRule):
@@ -82,9 +85,9 @@ class ScaleDiffers(CauseRule):
         factor = float(ours @ theirs) / power if power and math.isfinite(power) else 0.0
         if (
             not factor
-            or abs(factor - 1) <= SAME_FUNCTION * UNIT_ROUNDOFF["float32"]  # the same numbers in another shape
+            or abs(factor - 1) <= _ROUNDED  # the same numbers in another shape
             or not math.isfinite(factor)
-            or distance(factor * ours, theirs) > (SAME_FUNCTION * UNIT_ROUNDOFF["float32"])
+            or distance(factor * ours, theirs) > min(_ROUNDED, abs(factor - 1) / HYPOTHESIS_MARGIN**2)
         ):
             return None
         if view.other_function and any(other_parts(view)):  # the op is the same: what it reads makes the factor
@@ -95,17 +98,19 @@ class ScaleDiffers(CauseRule):
             f"{distance(factor * ours, theirs):.1e} of its size)",
             {"factor": factor, "rest": distance(factor * ours, theirs), "elements": int(ours.size)},
         )
-        return self._finding(view, spoken, evidence)
+        return self._finding(view, spoken, evidence, factor)
 
-    def _finding(self, view: View, spoken: str, evidence: Evidence) -> Finding:
+    def _finding(self, view: View, spoken: str, evidence: Evidence, factor: float | None = None) -> Finding:
+        away, put = view.give_number() if factor is None else view.give_factor(factor)
+        facts = {"factor": spoken}
         return Finding(
-            self.code,
-            spoken,
-            Verdict.SEMANTIC,
-            (evidence,),
-            view.give_argument() or view.exchange_step(),
-            {"factor": spoken},
+            self.code, spoken, Verdict.SEMANTIC, (evidence,), away or view.exchange_step(), facts, put_in=put
         )
+
+    def explain_number(self, view: View) -> Finding | None:
+        """Factors, also what is divided by, or what an attention kernel makes of the width."""
+        found = (other_number(view, self.code, (first, *FACTORS)) for first in FACTORS)
+        return next((one for one in found if one is not None), None)
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per factor."""
@@ -148,6 +153,8 @@ def _spoken(factor: float) -> str:
 
 
 def _remedy(finding: Finding) -> Remedy:
+    if "word" in finding.facts:
+        return Remedy(f"Use the same {finding.facts['word']} on both sides: {finding.facts['text']}.", undoes="either")
     return Remedy(
         f"Use the same factor on both sides: the candidate's result is {finding.facts['factor']} times the reference's.",
         undoes="either",

@@ -72,8 +72,10 @@ class StepLeftOut(CauseRule):
     def explain(self, view: View) -> Finding | None:
         """Ops on one side only."""
         counts = [len(calls) for calls in view.seen.calls]
-        if view.origin.kind != "region" or min(counts) or not max(counts):
+        if view.origin.kind != "region" or not max(counts):
             return None
+        if min(counts):
+            return self._term(view)
         side = int(counts[1] > 0)
         calls = view.seen.calls[side]
         trace = (view.case.reference, view.case.candidate)[side]
@@ -127,6 +129,30 @@ class StepLeftOut(CauseRule):
             else _OUTSIDE.format(_memory(trace, calls), name)
             if outside
             else "",
+        )
+
+    def _term(self, view: View) -> Finding | None:
+        """Ops of both sides, of which one side's add a tensor that it reads, and the other's do not."""
+        found = _lone_term(view) if view.other_function else None
+        if found is None:
+            return None
+        side, term = found
+        name, other = ("candidate", "reference") if side else ("reference", "candidate")
+        does = f"adds {term}"
+        evidence = Evidence(
+            f"the {name}'s result is the {other}'s with {term} added (in float64 the two lie {view.apart:.2g} of their size "
+            "apart)",
+            {"side": name, "term": term, "apart_in_float64": view.apart},
+        )
+        return Finding(
+            self.code,
+            (name, does),
+            Verdict.SEMANTIC,
+            (evidence,),
+            view.replace_op(),
+            {"side": name, "other": other, "term": term},
+            general=True,
+            says=f"the {name} {does}, the {other} does not",
         )
 
     def detect(self, case: Case) -> Iterator[Cause]:
@@ -184,6 +210,21 @@ class StepLeftOut(CauseRule):
         for one in (moved, unscaled, turned):
             yield (lambda one=one: one(True)), (lambda one=one: one(False))
         yield (lambda: x * torch.tensor(6.6332496)), (lambda: x * torch.tensor(6.5, dtype=torch.bfloat16).float())
+
+
+def _lone_term(view: View) -> tuple[int, str] | None:
+    """Which side adds a tensor that it reads, and its name; None: neither does."""
+    ours, theirs = view.exact
+    if ours.shape != theirs.shape:
+        return None
+    for side, trace in enumerate((view.case.reference, view.case.candidate)):
+        added = (ours - theirs) * (-1 if side else 1)
+        for event, read in zip(view.seen.reads[side], view.seen.operations[side].reads, strict=True):
+            leaf = next((one for one in trace.leaves if one.storage == event.storage), None)
+            fits = read.dtype == np.float64 and 1 < read.size <= added.size and read.shape == added.shape[-read.ndim :]
+            if leaf is not None and fits and distance(np.broadcast_to(read, added.shape), added) <= _LEVEL:
+                return side, leaf.name
+    return None
 
 
 def _gathers(trace: Trace, call: Call) -> bool:
@@ -273,6 +314,11 @@ def _cap(x: Array, y: Array) -> float | None:
 
 def _remedy(finding: Finding) -> Remedy:
     facts = finding.facts
+    if "term" in facts:
+        return Remedy(
+            f"Add {facts['term']} on both sides or on neither: the {facts['side']} does, the {facts['other']} does not.",
+            undoes="either",
+        )
     if facts["gathers"]:
         return Remedy(
             "Clear the gradients (optimizer.zero_grad()) before the backward pass on both sides, or gather them on both.",

@@ -15,6 +15,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._elsewhere import at_another_place, by_another_op
 from whydiff.explain.causes._entering import entering_number
 from whydiff.explain.causes._explained import Finding, View, causes_of, grouped, unjudged
+from whydiff.explain.causes._given import other_number
 from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import listed
 from whydiff.explain.causes._switched import causes_of_switches
@@ -89,6 +90,10 @@ class FormulaDiffers(CauseRule):
     def explain_joint(self, view: View) -> Finding | None:
         """Ops that give values of other shapes, so that they are compared where the shapes are equal again."""
         return self._finding(view, *_of_joint(view), view.replace_op()) if _computes_otherwise(view) else None
+
+    def explain_number(self, view: View) -> Finding | None:
+        """Whatever numbers they are: a slope, a base, a limit, or two of several kinds."""
+        return other_number(view, self.code)
 
     def _finding(self, view: View, text: str, key: Any, away: tuple[Intervention, ...]) -> Finding:
         calls, tied = view.seen.calls, view.seen.result.tied

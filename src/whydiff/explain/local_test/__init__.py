@@ -7,6 +7,8 @@ from whydiff.explain.local_test.examine import Examined, examine, local_test
 from whydiff.explain.local_test.hypotheses import HYPOTHESES, Explanation, Hypothesis
 from whydiff.explain.local_test.joined import Joint, examine_joints
 from whydiff.explain.local_test.judge import LocalResult, judge_outputs
+from whydiff.explain.local_test.narrowed import narrowed
+from whydiff.explain.local_test.numbers_given import Number, Otherwise, otherwise, spelt
 from whydiff.explain.local_test.operation import Operation
 from whydiff.explain.local_test.replays import operation
 from whydiff.explain.local_test.ties import far_apart
@@ -18,11 +20,16 @@ __all__ = [
     "Hypothesis",
     "Joint",
     "LocalResult",
+    "Number",
     "Operation",
+    "Otherwise",
     "examine",
     "examine_joints",
     "far_apart",
     "judge_outputs",
     "local_test",
+    "narrowed",
     "operation",
+    "otherwise",
+    "spelt",
 ]

@@ -34,11 +34,13 @@ class Joint:
         members: positions in the localization, ascending.
         events: what it results in, per side, as the same paired call reads it.
         calls: all ops of it, per side, in execution order.
+        whole: the members all of whose ops are among these; of the others it holds a part.
     """
 
     members: tuple[int, ...]
     events: tuple[Event, Event]
     calls: tuple[Sequence[Call], Sequence[Call]]
+    whole: frozenset[int] = frozenset()
 
 
 def examine_joints(case: Case, joints: Sequence[Joint], visit: Visit) -> None:

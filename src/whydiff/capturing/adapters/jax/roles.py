@@ -30,4 +30,5 @@ NAMES: dict[Role, tuple[str, ...]] = {
     Role.DIFFERENCE: ("sub",),
     Role.PLUS: ("add", "add_any"),
     Role.TIMES: ("mul",),
+    Role.DIVIDES: ("div",),
 }

@@ -34,6 +34,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
     Role.DIFFERENCE: ("Sub",),
     Role.PLUS: ("Add",),
     Role.TIMES: ("Mul",),
+    Role.DIVIDES: ("Div",),
     Role.SHAPE_ONLY: ("Shape", "ConstantOfShape", "Size"),
 }
 

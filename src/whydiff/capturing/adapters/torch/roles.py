@@ -61,6 +61,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
     Role.DIFFERENCE: ("sub", "sub_"),
     Role.PLUS: ("add", "add_"),
     Role.TIMES: ("mul", "mul_"),
+    Role.DIVIDES: ("div", "div_"),
 }
 
 

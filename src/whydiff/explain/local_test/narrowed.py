@@ -1,0 +1,196 @@
+"""A region cut down to where its difference is made: between values that agree in float64, up to the first that decides.
+
+Two programs that spell a step out otherwise share few ops, and what lies between two paired ones may be a whole layer of
+a model. In float64 both sides' values on the way can be compared although no call corresponds: some are equal. And where
+each side, given a value of the other's in the place of one of its own, ends as the other does, all that differs lies before
+these two values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from whydiff.capturing.adapters import for_framework
+from whydiff.explain.case import Case
+from whydiff.explain.local_test.examine import _FAILURES, Examined, single_of
+from whydiff.explain.local_test.judge import undecided
+from whydiff.explain.local_test.operation import Array
+from whydiff.explain.local_test.replays import Region
+from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, SCALING_FLOOR, UNIT_ROUNDOFF
+from whydiff.records import Call, Event, Lift, Payload
+
+_CUTS = 96
+"""Cuts that are tried, the smallest first (a size, not a tolerance)."""
+_VALUES = 1 << 24
+"""Numbers that are held in float64 on the way at most."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Node:
+    """A value on the way: what a call of the region makes first, or what the region is given.
+
+    Attributes:
+        event: it, with the call that makes it as its producer where that is one of the region.
+        array: in float64.
+        above: the region's calls that it is made by.
+        given: position among the region's inputs; None: a call makes it.
+    """
+
+    event: Event
+    array: Array
+    above: frozenset[int]
+    given: int | None = None
+
+
+@dataclass(eq=False)
+class _Way:
+    """One side carried out, with every value on the way."""
+
+    region: Region
+    arrays: Sequence[Array]
+    nodes: list[_Node] = field(default_factory=list)
+    end: Array = field(default_factory=lambda: np.zeros(0))
+    reads: dict[int, Sequence[Array]] = field(default_factory=dict)
+    made: dict[int, Sequence[Array]] = field(default_factory=dict)
+
+    def walk(self) -> None:
+        """Carry it out and note what can be compared."""
+        above: dict[int, frozenset[int]] = {}
+
+        def seen(call: Call, reads: Sequence[Array], outputs: Sequence[Array]) -> None:
+            self.reads[call.index], self.made[call.index] = reads, outputs
+            before = (above.get(event.producer, frozenset()) for event in call.reads if not event.overwritten)
+            above[call.index] = frozenset({call.index}).union(*before)
+            if call.writes and outputs and _counts(outputs[0]) and not call.mutates:
+                made = replace(call.writes[0], producer=call.index)
+                self.nodes.append(_Node(made, outputs[0], above[call.index]))
+
+        for position, (event, array) in enumerate(zip(self.region.inputs, self.arrays, strict=True)):
+            if _counts(array):
+                self.nodes.append(_Node(event, array, frozenset(), position))
+        self.end = self.region.run(self.arrays, seen=seen)
+
+    def end_with(self, node: _Node, array: Array) -> Array:
+        """What comes of it if a value on the way is another one."""
+        other = array.reshape(node.array.shape)
+        if node.given is not None:
+            return self.region.run([other if i == node.given else given for i, given in enumerate(self.arrays)])
+        index = node.event.producer
+        return self.region.run(self.arrays, given={index: [other, *self.made[index][1:]]})
+
+    def below(self, node: _Node, stops: frozenset[int]) -> tuple[Call, ...]:
+        """The calls that make a value out of those that some calls make, and of what the region is given."""
+        calls = {call.index: call for call in self.region.calls}
+        found: set[int] = set()
+        waiting = [node.event.producer] if node.given is None else []
+        while waiting:
+            index = waiting.pop()
+            if index in calls and index not in stops | found:
+                found.add(index)
+                waiting += [event.producer for event in calls[index].reads if not event.overwritten]
+        return tuple(calls[index] for index in sorted(found))
+
+    def part(self, calls: Sequence[Call], node: _Node) -> tuple[Region, list[Array]]:
+        """Some of the calls as a region of their own, and what it is given."""
+        part = Region(calls, node.event, self.region.lifted)
+        if not calls:
+            return part, [node.array]
+        given = part.reads_by_call()
+        return part, [
+            array
+            for call in calls
+            for event, array in zip(call.reads, self.reads[call.index], strict=True)
+            if any(event is one for one in given.get(call.index, ()))
+        ]
+
+
+def narrowed(case: Case, seen: Examined) -> Examined | None:
+    """What of a region makes its whole difference, as a smaller one; None if no part of it does, or float64 cannot tell.
+
+    Args:
+        case: the pair of runs.
+        seen: an examined origin of kind ``region``.
+    """
+    ways = []
+    try:
+        for side, trace in enumerate((case.reference, case.candidate)):
+            if (
+                any(call.rng for call in seen.calls[side])
+                or sum(event.spec.numel for call in seen.calls[side] for event in (*call.reads, *call.writes)) > _VALUES
+            ):
+                return None
+            lifted = for_framework(trace.framework).executor(trace, lift=Lift("float64"))
+            way = _Way(Region(seen.calls[side], seen.results[side], lifted), seen.operations[side].reads)
+            way.walk()
+            ways.append(way)
+        return _cut(seen, ways[0], ways[1])
+    except _FAILURES:  # a step that float64 cannot do: then nothing on the way is known
+        return None
+
+
+def _cut(seen: Examined, ours: _Way, theirs: _Way) -> Examined | None:
+    before = apart(ours.end, theirs.end)
+    level = min(SAME_FUNCTION * UNIT_ROUNDOFF["float32"], before / HYPOTHESIS_MARGIN)
+    equal = [(a, b) for a in ours.nodes for b in theirs.nodes if apart(a.array, b.array) <= SCALING_FLOOR]
+    stops = [frozenset(pair[side].event.producer for pair in equal if pair[side].given is None) for side in (0, 1)]
+    known = {(id(a), id(b)) for a, b in equal}
+    cuts = []
+    for a in ours.nodes:
+        for b in theirs.nodes:
+            if a.array.size == b.array.size and (id(a), id(b)) not in known and len(a.above) + len(b.above):
+                calls = ours.below(a, stops[0]), theirs.below(b, stops[1])
+                if any(calls):
+                    cuts.append((sum(map(len, calls)), calls, a, b))
+    whole = sum(map(len, seen.calls))
+    for size, calls, a, b in sorted(cuts, key=lambda cut: cut[0])[:_CUTS]:
+        if (
+            size < whole
+            and apart(ours.end, theirs.end_with(b, a.array)) <= level
+            and apart(theirs.end, ours.end_with(a, b.array)) <= level
+        ):
+            return _examined(seen, (ours.part(calls[0], a), theirs.part(calls[1], b)), calls)
+    return None
+
+
+def _examined(
+    seen: Examined, parts: tuple[tuple[Region, list[Array]], ...], calls: tuple[tuple[Call, ...], tuple[Call, ...]]
+) -> Examined:
+    given = [[Payload(array, str(array.dtype)) for array in arrays] for _, arrays in parts]
+    ours, theirs = (region.operation(reads) for (region, _), reads in zip(parts, given, strict=True))
+    shaped, shape = theirs.run, ours.shape
+    theirs = replace(theirs, run=lambda reads, arguments: shaped(reads, arguments).reshape(shape), shape=shape)
+    made = [Payload(np.ascontiguousarray(op.run(op.reads, op.arguments)), "float64") for op in (ours, theirs)]
+    return Examined(
+        number=seen.number,
+        calls=calls,
+        reads=(parts[0][0].inputs, parts[1][0].inputs),
+        results=(parts[0][0].result, parts[1][0].result),
+        operations=(ours, theirs),
+        outputs=(made[0], made[1]),
+        result=undecided("a part of a region"),
+        singles=tuple(single_of(region, reads) for (region, _), reads in zip(parts, given, strict=True)),
+    )
+
+
+def _counts(array: Array) -> bool:
+    """Whether a value says enough to be known again: some real numbers, and not all one."""
+    return array.dtype == np.float64 and array.size > 1 and bool(np.ptp(array.reshape(-1)[:4096]) > 0)
+
+
+def apart(one: Array, other: Array) -> float:
+    """Root mean square of the difference of two values in the order of their elements, over the first's; inf: not alike."""
+    if one.size != other.size:
+        return math.inf
+    ours, theirs = one.reshape(-1), other.reshape(-1)
+    known = np.isfinite(ours)
+    if not known.any() or not np.array_equal(known, np.isfinite(theirs)):
+        return math.inf
+    size = float(np.sqrt(np.mean(np.square(ours[known]))))
+    return float(np.sqrt(np.mean(np.square(theirs[known] - ours[known])))) / size if size else math.inf
+
+
+__all__ = ["apart", "narrowed"]
