@@ -24,14 +24,23 @@ def places(event: Event) -> Indices:
 
 
 def one_value(case: Case, er: Event, ec: Event) -> bool:
-    """Whether two reads look at values of paired calls, or at leaves of one name (constants: of one content)."""
+    """Whether two reads look at values of paired calls, or at leaves of one name (constants: of one content).
+
+    What two programs are given, each calls by its own name: there too the content tells.
+    """
     if er.producer >= 0 and ec.producer >= 0:
         pairs = case.shared("pairs", lambda: {(p.reference, p.candidate) for p in case.alignment.pairs})
         return (er.producer, ec.producer) in pairs
     if er.producer != -1 or ec.producer != -1:
         return False
     ours, theirs = _leaves(case, "reference", er), _leaves(case, "candidate", ec)
-    return any(a.name == case.rename(b.name) and (a.role != "constant" or _alike(a, b)) for a in ours for b in theirs)
+    return any(_is_one(case, a, b) for a in ours for b in theirs)
+
+
+def _is_one(case: Case, ours: Leaf, theirs: Leaf) -> bool:
+    if ours.name == case.rename(theirs.name):
+        return ours.role != "constant" or _alike(ours, theirs)
+    return ours.role == theirs.role == "input" and _alike(ours, theirs)
 
 
 def equal_leaves(case: Case, er: Event, ec: Event) -> bool:

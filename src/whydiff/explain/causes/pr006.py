@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
@@ -181,11 +181,20 @@ def _chain(view: View, side: int) -> _Chain:
     dtype, casts = event.spec.dtype, list[Call]()
     while event.producer >= 0:
         call = trace.calls[event.producer]
-        if not converts(call, roles(call.site.op)):
+        if converts(call, roles(call.site.op)):
+            casts.append(call)
+        elif not _copies(call, roles(call.site.op)):
             break
-        casts.append(call)
         event = call.reads[0]
     return _Chain(tuple(reversed(casts)), event, dtype)
+
+
+def _copies(call: Call, roles: frozenset[Role]) -> bool:
+    """Whether a call gives what it reads once more, as it is."""
+    if Role.CAST not in roles or len(call.reads) != 1 or len(call.writes) != 1 or call.mutates:
+        return False
+    ours, theirs = call.reads[0].spec, call.writes[0].spec
+    return (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
 
 
 def _made_narrow(view: View, chains: Sequence[_Chain]) -> Finding | None:
