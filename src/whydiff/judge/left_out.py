@@ -124,7 +124,8 @@ def _one_of_many(case: Case) -> Axis | None:
         for trace in (case.reference, case.candidate)
     ]
     axes = case.localization.axes
-    return axes[0] if len(axes) == 1 and axes[0].small == 1 and held[0] == held[1] else None
+    alike = held[0] == held[1] and None not in held[0].values()  # what has no fingerprint is not known to be the same
+    return axes[0] if len(axes) == 1 and axes[0].small == 1 and alike else None
 
 
 def seeded_alike(case: Case, verdict: Verdict) -> tuple[str, ...]:

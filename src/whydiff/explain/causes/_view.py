@@ -11,7 +11,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.errors import WhydiffError
-from whydiff.explain.arguments import as_given, as_value, given_otherwise
+from whydiff.explain.arguments import as_given, given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._looks import equal_leaves, one_value
 from whydiff.explain.causes._values import Array, distance, number
@@ -141,15 +141,8 @@ class View:
         changed, single = self.changed_arguments, self.single
         if not changed or single is None or single[0].reads or single[1].reads:
             return self.give_argument()
-        (args, named), (others, _) = (call.arguments for call in single)
-        found = []
-        for which, ours, _ in changed:
-            given = as_value(ours)
-            if len(args) != len(others) or given is None:
-                return ()
-            value = (which,) if isinstance(which, str) and which not in named else (which, *given)
-            found.append(Intervention("set-argument", str(single[1].site), value))
-        return tuple(found)
+        given = [as_given(*single, one) for one in changed]
+        return tuple(step for step in given if step is not None) if None not in given else ()
 
     @functools.cached_property
     def constants(self) -> tuple[tuple[Leaf, Leaf], ...]:
