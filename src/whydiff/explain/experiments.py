@@ -15,7 +15,7 @@ from whydiff.explain.draws import switched_on
 from whydiff.explain.interventions import EXCHANGES
 from whydiff.explain.mirror import mirrored
 from whydiff.explain.moving import liftable
-from whydiff.explain.scale import Difference
+from whydiff.explain.scale import Difference, choices
 from whydiff.explain.sides import Side, Sides
 from whydiff.locate.origins import walk_origins
 from whydiff.locate.rows import compared
@@ -316,19 +316,24 @@ def _is_rounding(origin: Origin) -> bool:
 
 
 def _apart(sides: Sides, wanted: Outputs, given: Outputs) -> float | None:
-    """Largest mean absolute difference of an output over its root mean square; None: they cannot be compared."""
+    """Largest mean absolute difference of an output over its root mean square; None: they cannot be compared.
+
+    Where all outputs are choices (tokens, yes or no): the largest share of them that differs.
+    """
     if not wanted:
         return None
-    apart = 0.0
+    apart, chosen = list[float](), list[float]()
     for slot, payload in wanted.items():
         if slot not in given:
             return None
         ours, theirs = _counterparts(sides, slot, payload, given[slot])
         if ours.bits.shape != theirs.bits.shape:
             return None
-        if not is_integer(payload.dtype):
-            apart = max(apart, Difference.between(ours, theirs).relative)
-    return apart
+        if is_integer(payload.dtype):
+            chosen += [found.mean for found in [choices(ours, theirs)] if found is not None]
+        else:
+            apart.append(Difference.between(ours, theirs).relative)
+    return max(apart or chosen, default=0.0)
 
 
 def _moved(before: Outputs, after: Outputs) -> float | None:

@@ -125,7 +125,6 @@ def test_unsupported_abilities_say_so(framework: str) -> None:
             lambda: adapter.laid_out(reads, "transposed"),
             lambda: adapter.checkpoint(Path("model.pt")),
             lambda: adapter.evaluate(abs, reads, "float32", 1.0, "cpu"),
-            lambda: adapter.executor(trace, changes={call.index: adapters.Change("float64")}),
             run.audit,
         ):
             with pytest.raises(UnsupportedError):

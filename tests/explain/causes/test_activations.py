@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -101,3 +102,17 @@ def test_the_same_in_jax() -> None:
     )
     assert found.causes[0].code == "FO001"
     assert found.causes[0].status in ("confirmed", "located")
+
+
+def test_choices_alone_tell_another_function() -> None:
+    """Tokens have no distance: the share of them that differs in float64 is one."""
+    torch.manual_seed(0)
+    x, first, head = torch.randn(50, 32), torch.randn(32, 64) / 4, torch.randn(64, 10) / 4
+
+    def tokens(activation: Any) -> Any:
+        return (activation(x @ first) @ head).argmax(-1)
+
+    found = compare(lambda: tokens(torch.nn.functional.gelu), lambda: tokens(torch.relu))
+    assert [(cause.code, cause.status) for cause in found.causes] == [("FO001", "confirmed")]
+    found = compare(lambda: tokens(lambda h: h * 0.5), lambda: tokens(lambda h: h * 0.25))
+    assert (str(found.verdict), [c.code for c in found.causes if c.status == "confirmed"]) == ("identical", [])

@@ -331,3 +331,19 @@ def test_code_of_a_fix_says_what_stands_for_a_function_and_is_none_for_its_own_t
     ]
     stands = "# candidate: the module in which these names are\n"
     assert code == ["candidate.eps = 1e-05\n", f"{stands}candidate.eps = 1e-05\n", ""]
+
+
+def test_a_whole_number_and_another_one_are_settings_of_one_kind() -> None:
+    """alpha for alpha / rank: 16 and 16 / 4."""
+
+    class Adapter(torch.nn.Module):
+        def __init__(self, scaling: float) -> None:
+            super().__init__()
+            self.scaling = scaling
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.tanh(x) * self.scaling
+
+    for ours, theirs in ((16 / 4, 16), (16, 16 / 4)):
+        (cause,) = whydiff.compare(Adapter(ours), Adapter(theirs), X).causes
+        assert (cause.code, cause.status) == ("ST006", "confirmed")

@@ -5,15 +5,14 @@ A cause that explains single origins (another formula, another precision, anothe
 first that finds its pattern in the values gets it, so that two of them never explain the same origin. An origin whose argument
 is a recorded setting (a module's attribute, a configuration key) is left to ST006, which says where to change it;
 those in an optimizer's step that begins with other state or hyperparameters, and so may take other ops, to TR002, TR003;
-those of an update that one side leaves out, with the numbers that follow from it, to TR004;
-origins that read differing state or inputs are left to the state's and inputs' causes. Findings of other functions
-are dropped if the whole programs agree in float64, those of another precision if a number is finite on one side only
-(then the causes OV speak).
+those of an update that one side leaves out, with the numbers that follow from it, to TR004; those that follow from another
+mode in two recorded runs to MD001; origins that read differing state or inputs to the state's and inputs' causes. Findings of
+other functions are dropped if the whole programs agree in float64, those of another precision if a number is finite on one
+side only (then the causes OV speak).
 
-What is left, or was found to be another function, is then looked at together with its neighbours (`_joint`): such
-causes also have ``explain_joint(view)``. General causes say what differs without knowing the mistake. Nothing is asked
-at any origin if setting back what differs in settings and tensors is enough (`_settings.enough`), or tracing one side anew
-(`_stale`): all are consequences.
+What is left, or was found to be another function, is then looked at together with its neighbours (`_joint`): such causes
+also have ``explain_joint(view)``. General causes say what differs without knowing the mistake. Nothing is asked at any origin
+if setting back what differs in settings and tensors is enough (`_settings.enough`), or tracing one side anew (`_stale`).
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from whydiff.explain.causes._again import repeated
 from whydiff.explain.causes._asked import asked
 from whydiff.explain.causes._joint import joints_of
 from whydiff.explain.causes._left_out import is_of_a_round
+from whydiff.explain.causes._modes import followed_by
 from whydiff.explain.causes._one_number import of_one_number
 from whydiff.explain.causes._optimizer import begins_otherwise
 from whydiff.explain.causes._read_out import followed, told_of
@@ -159,7 +159,7 @@ def _explained(case: Case) -> dict[int, Finding]:
         if origin.kind not in _KINDS or min(origin.calls) < 0:
             continue
         others = _is_a_setting(case, origin) or begins_otherwise(case, origin) or is_of_a_round(case, index)
-        if not (others or is_stale(case, index)):
+        if not (others or is_stale(case, index) or index in followed_by(case)):
             eligible.setdefault(_kind(case, origin), []).append(index)
     repeats = not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
     if not eligible or not repeats or case.localization.axes:

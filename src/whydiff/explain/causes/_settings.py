@@ -35,8 +35,12 @@ def place(value: Any) -> bool:
 
 
 def settable(ours: Any, theirs: Any) -> bool:
-    """Whether the recorded value can be set: of a dtype and the like only the text is known."""
-    return type(ours) is type(theirs) and not (isinstance(ours, str) and ours.startswith("torch."))
+    """Whether the recorded value can be set: of a dtype and the like only the text is known.
+
+    A whole number and another one (16 and 16 / 4) are of one kind.
+    """
+    kinds = [float if type(one) is int else type(one) for one in (ours, theirs)]
+    return kinds[0] is kinds[1] and not (isinstance(ours, str) and ours.startswith("torch."))
 
 
 def enough(case: Case) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._impostors import changed, other_activation
+from whydiff.explain.causes._modes import followed_by, in_another_mode, modes, module_name
 from whydiff.explain.causes._remedy import module_at, standing_for
-from whydiff.explain.causes._state import listed, target_name
+from whydiff.explain.causes._state import listed
 from whydiff.explain.draws import begun_alike
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
@@ -44,7 +45,8 @@ class TrainingMode(CauseRule):
     How it is verified:
         The candidate runs again with the reference's mode set on the fewest modules that reach it
         (``set-mode``); the outputs must become equal bit for bit. Where the mode switches draws on and the program drew
-        before, or was seeded in between, these begin from the other side's state (``draw-from``). Needs a live candidate.
+        before, or was seeded in between, these begin from the other side's state (``draw-from``). Of two recorded runs, the
+        ops that the mode is an argument of get the reference's, and the steps that it switches on are left out.
 
     References:
         PyTorch, torch.nn.Module.train; Srivastava et al., Dropout, JMLR 15, 2014; Ioffe and Szegedy,
@@ -57,10 +59,8 @@ class TrainingMode(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause for all flags together."""
-        wanted, now = _modes(case.reference.scalars), {}
-        for path, value in _modes(case.candidate.scalars).items():
-            now[case.rename(path)] = value
-        changed = [path for path, value in wanted.items() if path in now and now[path] != value]
+        wanted, now = modes(case)
+        changed = list(in_another_mode(case))
         if not changed:
             return
         settings = smallest(wanted, now)
@@ -82,7 +82,8 @@ class TrainingMode(CauseRule):
             evidence=tuple(evidence),
             remedy=_remedy(case, settings, set(changed)),
             says=f"the candidate is in {mode[not settings[0][1]]} mode, the reference in {mode[settings[0][1]]} mode",
-            interventions=tuple(Intervention("set-mode", _module_name(case, path), value) for path, value in settings),
+            interventions=tuple(followed_by(case).values())
+            or tuple(Intervention("set-mode", module_name(case, path), value) for path, value in settings),
         )
 
     def example(self) -> tuple[Any, Any]:
@@ -132,19 +133,6 @@ def smallest(wanted: Mapping[str, bool], now: Mapping[str, bool]) -> list[tuple[
     return settings
 
 
-def _modes(scalars: Mapping[str, Any]) -> dict[str, bool]:
-    return {
-        path.rpartition(".")[0]: value
-        for path, value in scalars.items()
-        if path.rpartition(".")[2] == "training" and isinstance(value, bool)
-    }
-
-
-def _module_name(case: Case, path: str) -> str:
-    own = target_name(case, f"{path}.training" if path else "training")
-    return own.rpartition(".")[0]
-
-
 def _operators(case: Case, changed: set[str]) -> Iterator[Evidence]:
     """Operators that run on one side only inside the modules whose mode differs."""
     counts: list[Counter[tuple[str, str]]] = []
@@ -169,9 +157,10 @@ def _remedy(case: Case, settings: list[tuple[str, bool]], changed: set[str]) -> 
     if case.candidate.framework == "torch":
         code = standing_for(case, "candidate")
         for path, value in settings:
-            code += f"{module_at(path and _module_name(case, path))}.{'train' if value else 'eval'}()\n"
+            code += f"{module_at(path and module_name(case, path))}.{'train' if value else 'eval'}()\n"
     remedy = Remedy("Put both sides into the same mode right before the run.", code, undoes="either")
-    draws = any(call.rng and call.site.scope in changed for call in case.reference.calls)
+    own = (case.reference.calls[index] for index in case.alignment.unpaired_reference)
+    draws = any(call.rng and call.site.scope in changed for call in own)
     return begun_alike(remedy) if draws else remedy
 
 

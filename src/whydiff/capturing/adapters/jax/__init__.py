@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from whydiff.capturing.adapters.contract import Adapter
+from whydiff.capturing.adapters.contract import Adapter, Change
 from whydiff.capturing.adapters.jax.roles import NAMES
 from whydiff.capturing.adapters.jax.windows import pooling_of, window_of
 from whydiff.capturing.adapters.jax.written_in import is_jax
 from whydiff.numbers.pools import Pooling
 from whydiff.numbers.windows import Window
-from whydiff.records import Call, Environment, Payload
+from whydiff.records import Call, Environment, Lift, Payload, Trace
 
 if TYPE_CHECKING:
     from whydiff.capturing.adapters.jax.executor import Executor
@@ -27,6 +27,7 @@ class JaxAdapter(Adapter):
 
     name = "jax"
     remedies = frozenset({"fixed-row-chunks"})
+    changes_calls = True
     operators = NAMES
 
     def window(self, call: Call) -> Window | None:
@@ -49,6 +50,22 @@ class JaxAdapter(Adapter):
         from whydiff.capturing.adapters.jax.run import Run
 
         return Run(target, args, kwargs)
+
+    def executor(
+        self,
+        trace: Trace,
+        *,
+        restore: Mapping[str, Any] | None = None,
+        lift: Lift | None = None,
+        changes: Mapping[int, Change] | None = None,
+        exchanged: Mapping[int, Call] | None = None,
+    ) -> Executor:
+        """A replay of a trace, lifted or with changed calls."""
+        if changes:
+            from whydiff.capturing.adapters.jax.changing import ChangedExecutor
+
+            return ChangedExecutor(trace, changes, restore=restore, exchanged=exchanged)
+        return self.replayer()(trace, restore=restore, lift=lift, exchanged=exchanged)
 
     def replayer(self) -> type[Executor]:
         """A replay of a trace; primitives named by a trace on disk are limited to JAX's own."""

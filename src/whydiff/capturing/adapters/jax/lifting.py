@@ -51,17 +51,44 @@ def lifted_dtype(dtype: Any, wide: str, *, everything: bool = False) -> Any:
     return np.dtype(np.complex64 if complex_ else np.float32)
 
 
-def lifted_params(params: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
-    """Parameters with floating dtypes changed, and products at the highest precision."""
+def lifted_params(params: Mapping[str, Any], change: Callable[[Any], Any], *, highest: bool = True) -> dict[str, Any]:
+    """Parameters with floating dtypes changed, and products at the highest precision (or as they were)."""
     found: dict[str, Any] = {}
     for name, value in params.items():
         if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
             found[name] = change(np.dtype(value))
-        elif name == "precision":
+        elif name == "precision" and highest:
             found[name] = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
         else:
             found[name] = value
     return found
+
+
+def stays(op: Op) -> bool:
+    """Whether an operation has no other precision: on bits, or with programs of its own."""
+    return op.name in _BITWISE or (internals.holds_programs(op.params) and op.name not in SCATTERS)
+
+
+def carried_in(op: Op, change: Callable[[Any], Any], *, highest: bool = True) -> Op:
+    """An operation with floating operands, results and parameters in another dtype."""
+    inputs = tuple(_spot(spot, change) for spot in op.inputs)
+    outputs = tuple(_spot(spot, change) for spot in op.outputs)
+    params = lifted_params(op.params, change, highest=highest)
+    if op.name in SCATTERS:
+        params = joining(op.name, [one.value if isinstance(one, Fixed) else one for one in inputs], params)
+    return replace(op, inputs=inputs, outputs=outputs, params=params, cache={})
+
+
+def _spot(spot: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(spot, Fixed):
+        number = spot.value
+        dtype = getattr(number, "dtype", None)
+        if dtype is None or not floating(dtype):
+            return spot
+        return Fixed(np.asarray(number, dtype).astype(change(dtype)))
+    if values.is_key(spot) or not floating(spot.dtype):
+        return spot
+    return jax.ShapeDtypeStruct(spot.shape, change(spot.dtype))
 
 
 def widened(dtype: str) -> Callable[[Any, Sequence[Any]], list[Any]]:
@@ -143,7 +170,7 @@ class Lifter:
 
     def _stays(self, op: Op) -> bool:
         """Whether an operation is executed as recorded: bits, programs of its own, floats made from no floats."""
-        if op.name in _BITWISE or (internals.holds_programs(op.params) and op.name not in SCATTERS):
+        if stays(op):
             return True
         reads = [spot for spot in op.inputs if not isinstance(spot, Fixed)]
         made_from_none = not any(floating(spot.dtype) for spot in reads if not values.is_key(spot))
@@ -157,25 +184,9 @@ class Lifter:
     def _wide(self, op: Op) -> Op:
         key = f"{self.lift.dtype} {self.lift.everything}"
         if key not in op.cache:
-            inputs = tuple(self._spot(spot) for spot in op.inputs)
-            outputs = tuple(self._spot(spot) for spot in op.outputs)
-            params = lifted_params(op.params, self.dtype)
-            if op.name in SCATTERS:
-                params = joining(op.name, [one.value if isinstance(one, Fixed) else one for one in inputs], params)
-            op.cache[key] = replace(op, inputs=inputs, outputs=outputs, params=params, cache={})
+            op.cache[key] = carried_in(op, self.dtype)
         found: Op = op.cache[key]
         return found
-
-    def _spot(self, spot: Any) -> Any:
-        if isinstance(spot, Fixed):
-            number = spot.value
-            dtype = getattr(number, "dtype", None)
-            if dtype is None or not floating(dtype):
-                return spot
-            return Fixed(np.asarray(number, dtype).astype(self.dtype(dtype)))
-        if values.is_key(spot) or not floating(spot.dtype):
-            return spot
-        return jax.ShapeDtypeStruct(spot.shape, self.dtype(spot.dtype))
 
     def _rounded(self, out: Any, event: Event, call: Call) -> Any:
         """Round what the recorded program rounded: an output narrower than every floating input."""

@@ -14,7 +14,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
         *("tanh", "exp", "log", "log1p", "expm1", "rsqrt", "sqrt", "sin", "cos", "tan", "atan", "pow", "square"),
         *("add", "sub", "mul", "div", "neg", "abs", "erf", "clamp", "copy"),
     ),
-    Role.CAST: ("copy",),
+    Role.CAST: ("convert_element_type", "copy"),
     Role.CARRIES: (
         *("transpose", "reshape", "squeeze", "expand_dims", "broadcast_in_dim", "stop_gradient"),
         *("convert_element_type", "copy", "scan_slice"),
