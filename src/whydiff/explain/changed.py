@@ -24,6 +24,7 @@ from whydiff.explain.interventions import (
     outputs_with_replaced,
 )
 from whydiff.explain.moving import LIFTED, liftable, moving
+from whydiff.explain.ordering import ORDER, ordered
 from whydiff.explain.sides import Sides
 from whydiff.explain.sites import read_at, sites_of, written_at
 from whydiff.numbers.casts import rounded
@@ -83,7 +84,7 @@ class Changed:
             return for_framework(self.sides.candidate.framework).changes_calls
         if item.name in (KEEP_WIDE, AS_WRITTEN, COMPUTE, SCALE):
             return not replayable(self.sides.candidate)
-        if item.name in EXCHANGES or item.name in (DRAW_AS, NUMBERS_OF):
+        if item.name in EXCHANGES or item.name in (DRAW_AS, NUMBERS_OF, ORDER):
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
         if item.name in RESTORED:
             return self._fits(item)
@@ -213,10 +214,11 @@ class Changed:
         restore |= {i.target: counted(sides.candidate, i) for i in interventions if i.name == COUNT}
         carried = {k: call for item in interventions for k, call in self._carried(item).items()}
         draws = drawn(sides, interventions)
-        exchanged = carried | edits(sides.candidate, interventions) | draws.exchanged
+        source, moved = ordered(sides.reference, sides.candidate, sides.alignment, interventions)
+        exchanged = moved | carried | edits(sides.candidate, interventions) | draws.exchanged
         exactly = lift is not None and liftable(interventions)  # then whoever watches carries them out
         changed = changes(sides.candidate, [i for i in interventions if not (exactly and i.name in LIFTED)])
-        trace: Any = Borrowing(sides.candidate, draws.borrowed) if draws.borrowed else sides.candidate
+        trace: Any = Borrowing(source, draws.borrowed) if draws.borrowed else source
         executor = for_framework(sides.candidate.framework).executor(
             trace, restore=restore, lift=None if changed else lift, changes=changed, exchanged=exchanged
         )

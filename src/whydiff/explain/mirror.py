@@ -193,6 +193,7 @@ _KINDS: Mapping[str, Callable[[_Mirror, Intervention], Intervention | None]] = {
     "read-as-written": _Mirror.overwritten,
     "set-dtype": _Mirror.dtype,
     "draw-as": _Mirror.drawn,
+    "carry-out-as": _Mirror.drawn,
     "numbers-of": _Mirror.drawn,
     "restore-optimizer": _Mirror.drawn,
     "permute": _Mirror.permuted,

@@ -26,6 +26,7 @@ from whydiff.capturing.adapters import replayable
 from whydiff.explain.alike import alike
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
+from whydiff.explain.causes import _out_of_order, _uneven
 from whydiff.explain.causes._again import repeated
 from whydiff.explain.causes._asked import asked
 from whydiff.explain.causes._joint import joints_of
@@ -39,7 +40,6 @@ from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._stale import as_traced_anew, is_stale
 from whydiff.explain.causes._state import listed, remember
 from whydiff.explain.causes._telling import answers, by_no_op, is_open, moved, of_numbers, told_by
-from whydiff.explain.causes._uneven import is_behind_all
 from whydiff.explain.causes._values import Array, distance, floating, narrow, number
 from whydiff.explain.causes._view import Finding, JointView, View, consumers
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints, far_apart
@@ -47,7 +47,7 @@ from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
 
 _KINDS = ("implementation", "arguments", "layout", "region")
-_BEHIND_ALL = (enough, as_traced_anew, is_behind_all)
+_BEHIND_ALL = (enough, as_traced_anew, _uneven.is_behind_all, _out_of_order.is_behind_all)
 _FIRST, _ALL = 24, 256
 
 
