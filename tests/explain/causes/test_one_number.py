@@ -69,3 +69,14 @@ def test_a_setting_is_behind_one_minus_it() -> None:
 )
 def test_what_follows(change: tuple[float, float], same: bool) -> None:
     assert follows(change, (0.5, 0.6)) is same
+
+
+def test_a_factor_left_out_of_weights_and_of_few_numbers_is_one_cause() -> None:
+    def run(decayed: bool) -> Any:
+        weights, bias = X.clone(), torch.tensor([0.5, 0.25])
+        for value in (weights, bias) if decayed else ():
+            value.mul_(0.99)
+        return torch.tanh(weights), torch.tanh(bias)
+
+    ((code, says),) = acting(lambda: run(False), lambda: run(True))
+    assert code == "FO003" and "0.99" in says

@@ -12,13 +12,14 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes._view import Finding
 from whydiff.records import Evidence
 
-_CODE = "FO008"
+_CODE, _FACTOR, _STEP = "FO008", "FO003", "FO007"
 Pair = tuple[float, float]
 """The reference's number, the candidate's."""
 
 
 def of_one_number(case: Case, found: Mapping[int, Finding]) -> dict[int, Finding]:
-    """Findings, with those whose arguments follow from one number that differs as one."""
+    """Findings, with those whose arguments follow from one number that differs as one, and those of one factor left out."""
+    found = _of_one_factor(case, found)
     pairs = {index: pair for index, finding in found.items() if (pair := _given(case, index, finding)) is not None}
     left = dict(pairs)
     told = dict(found)
@@ -39,6 +40,34 @@ def of_one_number(case: Case, found: Mapping[int, Finding]) -> dict[int, Finding
             told[index] = replace(one, evidence=(evidence, *one.evidence), says=text)
         left = {index: pair for index, pair in left.items() if index not in members}
     return told
+
+
+def _of_one_factor(case: Case, found: Mapping[int, Finding]) -> dict[int, Finding]:
+    """Findings, with a step of one side alone that is a factor (FO003) at one tensor a factor at every other one too.
+
+    A tensor of few numbers does not show it: what its step does is not told from the values.
+    """
+    steps = {index: step for index, finding in found.items() if (step := _alone(case, index, finding)) is not None}
+    factors = {step: found[index] for index, step in reversed(steps.items()) if found[index].code == _FACTOR}
+    told = dict(found)
+    for index, step in steps.items():
+        if step in factors:
+            known, one = factors[step], found[index]
+            told[index] = replace(known, interventions=one.interventions, put_in=one.put_in)
+    return told
+
+
+def _alone(case: Case, index: int, finding: Finding) -> tuple[str, str, str] | None:
+    """What is inserted or removed, the op and its arguments, where a finding is one op of one side."""
+    origin = case.localization.origins[index]
+    if finding.code not in (_FACTOR, _STEP) or len(finding.interventions) != 1 or len(origin.region) != 1:
+        return None
+    (item,) = finding.interventions
+    side = {"insert-step": 0, "remove-step": 1}.get(item.name)
+    if side is None:
+        return None
+    call = (case.reference, case.candidate)[side].calls[origin.calls[side]]
+    return item.name, call.target, repr(call.arguments)
 
 
 def _given(case: Case, index: int, finding: Finding) -> Pair | None:
