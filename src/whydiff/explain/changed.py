@@ -27,6 +27,7 @@ from whydiff.explain.moving import LIFTED, liftable, moving
 from whydiff.explain.ordering import ORDER, ordered
 from whydiff.explain.sides import Sides
 from whydiff.explain.sites import read_at, sites_of, written_at
+from whydiff.explain.untied import UNTIE, untied
 from whydiff.numbers.casts import rounded
 from whydiff.pair.beginning import Entered
 from whydiff.pair.replay import Outputs, Replayed, Watch, replay, returns
@@ -84,7 +85,7 @@ class Changed:
             return for_framework(self.sides.candidate.framework).changes_calls
         if item.name in (KEEP_WIDE, AS_WRITTEN, COMPUTE, SCALE):
             return not replayable(self.sides.candidate)
-        if item.name in EXCHANGES or item.name in (DRAW_AS, NUMBERS_OF, ORDER):
+        if item.name in EXCHANGES or item.name in (DRAW_AS, NUMBERS_OF, ORDER, UNTIE):
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
         if item.name in RESTORED:
             return self._fits(item)
@@ -224,7 +225,7 @@ class Changed:
         )
         for call, value in draws.given:
             executor.give(call, value)
-        for event, value in draws.read:
+        for event, value in (*draws.read, *untied(donor, sides.candidate, sides.alignment, interventions)):
             executor.stand_in(event, value)
         return executor
 

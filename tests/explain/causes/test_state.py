@@ -195,7 +195,8 @@ def test_tied_weights_that_differ_are_one_cause() -> None:
     assert cause.evidence[0].data["also"] == ["head.weight"]
 
 
-def test_a_tie_that_only_the_candidate_has_stays_inconclusive_with_a_reason() -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_tie_of_one_side_is_proven_by_the_one_name_alone(turned: bool) -> None:
     class Two(torch.nn.Module):
         def __init__(self, tied: bool) -> None:
             super().__init__()
@@ -207,9 +208,10 @@ def test_a_tie_that_only_the_candidate_has_stays_inconclusive_with_a_reason() ->
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.two(self.one(x))
 
-    cause = only(compare(Two(False), Two(True), torch.ones(2, 4)))
-    assert (cause.code, cause.status) == ("ST005", "inconclusive")
-    assert "two values" in cause.reason
+    cause = only(compare(Two(turned), Two(not turned), torch.ones(2, 4)))
+    assert (cause.code, cause.status) == ("ST005", "confirmed")
+    assert {(one.direction, one.left) for one in cause.experiments} == {("take_away", "nothing"), ("put_in", "nothing")}
+    assert any(item.name == "untie" for one in cause.experiments for item in one.interventions)
 
 
 def test_a_lost_tie_with_equal_values_is_silent() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from whydiff.explain.case import Case
@@ -11,7 +11,9 @@ from whydiff.explain.causes._differs import reading, statement
 from whydiff.explain.causes._impostors import changed
 from whydiff.explain.causes._remedy import literal, plain_path, standing_for
 from whydiff.explain.causes._state import Difference, differences, interventions_of
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.explain.sides import Side
+from whydiff.explain.untied import UNTIE
+from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 
 class UntiedWeights(CauseRule):
@@ -43,8 +45,9 @@ class UntiedWeights(CauseRule):
 
     How it is verified:
         The candidate runs again with the reference's values in every tensor of the group
-        (``restore-state``); the outputs must become equal bit for bit. If it is the candidate that ties
-        them, one tensor cannot hold two values, and the cause stays inconclusive.
+        (``restore-state``); the outputs must become equal bit for bit. In the other direction the reference, which ties
+        them, is replayed with the candidate's value under the one name alone (``untie``). If it is the candidate that ties
+        them, it is untied so, and the reference is given the one value.
 
     References:
         Press and Wolf, Using the Output Embedding to Improve Language Models, arXiv:1608.05859.
@@ -81,6 +84,7 @@ class UntiedWeights(CauseRule):
             *(Evidence(statement(difference), difference.data) for difference in found),
             *reading(case, found),
         ]
+        restored = interventions_of(found)
         return Cause(
             code=self.code,
             name=self.name,
@@ -88,8 +92,8 @@ class UntiedWeights(CauseRule):
             verdict=Verdict.SEMANTIC,
             evidence=tuple(evidence),
             remedy=_remedy(case, side, names),
-            reason="" if side == "reference" else "the candidate's one tensor cannot take two values",
-            interventions=interventions_of(found) if side == "reference" else (),
+            interventions=restored if side == "reference" else _untied(found, "candidate"),
+            put_in=_untied(found, "reference") if side == "reference" else _mirrored(case, restored),
         )
 
     def example(self) -> tuple[Any, Any]:
@@ -127,6 +131,16 @@ class UntiedWeights(CauseRule):
 
         yield changed(other, tied=True)
         yield changed(two_copies, tied=True)
+
+
+def _untied(found: Sequence[Difference], on: Side) -> tuple[Intervention, ...]:
+    """Under each name alone a side has the other side's value."""
+    names = [(one.targets[0], one.name) if on == "candidate" else (one.name, one.targets[0]) for one in found]
+    return tuple(Intervention(UNTIE, mine, other) for mine, other in names)
+
+
+def _mirrored(case: Case, restored: tuple[Intervention, ...]) -> tuple[Intervention, ...]:
+    return case.experiments.mirrored(restored) or ()
 
 
 def _remedy(case: Case, side: str, names: tuple[str, ...]) -> Remedy:
