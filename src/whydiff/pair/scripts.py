@@ -165,11 +165,27 @@ class _Side:
 
     def _is_end(self, event: Event, unread: dict[Spot, Event]) -> bool:
         call = self.trace.calls[event.producer]
+        if call.site.phase == "forward" and self._is_kept(event, call):
+            return True
         by_script = not call.site.scope or call.site.phase == "backward"
         if call.index <= self.first or call.site.phase == "update" or not by_script:
             return False
         others = [one for one in call.writes if one.storage >= 0 and not one.uninitialised]
         return all((one.storage, one.spec) in unread for one in others)  # else it is a by-product of what is read
+
+    def _is_kept(self, event: Event, call: Call) -> bool:
+        """Whether it is written over in memory that was made beside modules: state of modules that were made meanwhile."""
+        changed = {call.reads[at].storage for at in call.mutates}
+        return event.storage in changed and self._born.get(event.storage, "") is None
+
+    @cached_property
+    def _born(self) -> dict[int, str | None]:
+        """Storage → the scope in which it was first written; None: beside modules."""
+        found: dict[int, str | None] = {}
+        for call in self.trace.calls:
+            for event in call.writes:
+                found.setdefault(event.storage, call.site.scope or None)
+        return found
 
     def updates(self, storage: int) -> bool:
         """Whether an optimizer wrote there last."""
