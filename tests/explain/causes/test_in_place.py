@@ -67,8 +67,8 @@ def _kept(copied: bool) -> Any:
 def test_a_factor_in_place_at_another_point_is_one_step_that_is_moved(reference: Any, candidate: Any) -> None:
     found = whydiff.compare(reference, candidate)
     assert found.verdict is Verdict.SEMANTIC
-    assert [(cause.code, cause.status) for cause in found.causes] == [("TR005", "confirmed")]
-    assert "carries out" in found.causes[0].says and "behind" in found.causes[0].says
+    assert [(cause.code, cause.status) for cause in found.causes] == [("FO008", "confirmed")]
+    assert "at another place" in found.causes[0].says
 
 
 def test_a_factor_of_one_at_another_point_changes_nothing() -> None:

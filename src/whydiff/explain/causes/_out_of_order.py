@@ -95,16 +95,21 @@ def _one_memory(both: Sequence[tuple[Call, Call]]) -> bool:
 def _past(case: Case, both: Sequence[tuple[Call, Call]]) -> tuple[Call, Call] | None:
     """Paired calls with which the order matters, ahead of which one side carries out one of them, and the other not.
 
-    One of the two writes into memory that the other sees.
+    One of the two writes into memory that the other sees, and none into what the other writes: else it is one value that goes
+    through both, and a step of its way is moved (FO008).
     """
+    few = both[:_FEW]
+    own = set().union(*(_memory(theirs, written=True) for _, theirs in few))
+    found: tuple[Call, Call] | None = None
     for pair in case.alignment.pairs:
-        calls = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
-        for ours, theirs in both[:_FEW]:
-            if (pair.reference < ours.index) != (pair.candidate < theirs.index) and (
-                _memory(calls[1], written=True) & _memory(theirs) or _memory(calls[1]) & _memory(theirs, written=True)
-            ):
-                return calls
-    return None
+        crossed = [one for ours, one in few if (pair.reference < ours.index) != (pair.candidate < one.index)]
+        call = case.candidate.calls[pair.candidate]
+        written, seen = _memory(call, written=True), _memory(call)
+        if crossed and written & own:
+            return None
+        if found is None and any(written & _memory(one) or seen & _memory(one, written=True) for one in crossed):
+            found = case.reference.calls[pair.reference], call
+    return found
 
 
 def _memory(call: Call, *, written: bool = False) -> set[int]:

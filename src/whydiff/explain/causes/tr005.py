@@ -20,16 +20,17 @@ class StepsOutOfOrder(CauseRule):
         see this memory and the other side behind them.
 
     Why it happens:
-        An average of the weights is moved before the optimizer's step instead of behind it; gradients are clipped or decayed
-        behind it; buffers are rolled before they are read.
+        An average of the weights is moved before the optimizer's step instead of behind it; weights are copied to another
+        model, or a buffer is moved on, before they are read.
 
     Evidence required:
         All that has no counterpart at its turn is the same sequence of ops on both sides, writes into the same memory each
         time, and stands on different sides of a call that sees it.
 
     Look-alikes:
-        TR004 if one side has the step less often; FO008 if a step works on another value, or with another argument; IN005
-        if a value is read late that was meant to be kept.
+        TR004 if one side has the step less often; FO008 if a step works on another value, or with another argument, or if
+        both steps change one value (clipping, and dividing by a loss's scale); IN005 if a value is read late that was
+        meant to be kept.
 
     Example:
         An average that follows the weights, before and behind their update.
