@@ -115,3 +115,22 @@ def test_rows_of_data_are_not_given_the_remedy_of_positions(registered: bool, sp
 
     cause = next(c for c in compare(lambda: run(6), lambda: run(0)).causes if c.code == "IN002")
     assert cause.remedy is not None and speaks in cause.remedy.text
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_positions_that_one_side_expands_and_the_other_counts_per_row_show_where(counted: bool) -> None:
+    """What is expanded has no place for other numbers in each row: the read that takes them gets its own."""
+    torch.manual_seed(0)
+    words, places = torch.nn.Embedding(20, 8), torch.nn.Embedding(8, 8)
+    ids = torch.tensor([[0, 0, 0, 5, 9], [4, 8, 15, 16, 1]])
+    mask = (ids != 0).long()
+
+    def run(count: bool) -> Any:
+        own = (mask.cumsum(-1) - 1).clamp(min=0) if count else torch.arange(5)[None].expand_as(ids)
+        return torch.tanh(words(ids) + places(own))
+
+    found = compare(lambda: run(counted), lambda: run(not counted))
+    assert found.verdict is Verdict.SEMANTIC
+    (cause,) = found.causes
+    assert (cause.code, cause.status) == ("IN002", "located")
+    assert cause.experiments[0].after == 0

@@ -11,6 +11,7 @@ import torch
 from programs import PROGRAMS
 
 import whydiff
+from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.store import open_trace
 from whydiff.errors import ReplayError
 from whydiff.records import Trace
@@ -109,3 +110,17 @@ def test_looks_outside_a_storage_are_refused(captured: Callable[..., Trace]) -> 
     executor = whydiff.capturing.adapters.for_framework("torch").executor(trace)
     with executor.running(), pytest.raises(ReplayError, match="outside"):
         executor.read(read)
+
+
+def test_a_read_of_what_is_expanded_can_be_given_other_numbers_in_each_row() -> None:
+    x = torch.arange(3.0)
+    trace = for_framework("torch").run(lambda: (x + 1)[None].expand(2, 3).exp(), (), {}).capture()
+    executor = for_framework("torch").executor(trace)
+    (call,) = (call for call in trace.calls if call.site.op == "exp")
+    given = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    with executor.running():
+        for one in trace.calls[: call.index]:
+            executor.execute(one)
+        assert executor.overwrite(call.reads[0], given)
+        executor.execute(call)
+        assert torch.equal(executor.read(call.writes[0]), given.exp())

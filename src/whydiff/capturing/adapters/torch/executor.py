@@ -270,7 +270,7 @@ class Executor(Comparing):
         return shared([(leaf, self.leaf_value(leaf)) for leaf in leaves])
 
     def overwrite(self, event: Event, value: torch.Tensor) -> bool:
-        """Give the replay another tensor in an event's place; False if the shapes do not allow it."""
+        """Give the replay another tensor in an event's place (of an expanded one: for this read); False if shapes differ."""
         held = self._held.get(event.storage)
         if not self._takes(event, value):
             return False
@@ -285,7 +285,7 @@ class Executor(Comparing):
             if size > 1 and stride == 0:  # an expanded tensor: one element stands for all along this dimension
                 first = value.narrow(dim, 0, 1)
                 if not self.same(first.expand_as(value).contiguous(), value.contiguous()):
-                    return False
+                    return self.stand_in(event, value)  # the memory has no place for it: this read alone gets it
                 look, value = look.narrow(dim, 0, 1), first
         look.copy_(value)
         self._other.add(event.storage)

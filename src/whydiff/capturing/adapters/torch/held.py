@@ -63,13 +63,17 @@ def shared(leaves: Sequence[tuple[Leaf, torch.Tensor]]) -> Held:
 
 
 def laid_out(value: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
-    """A copy of a tensor with given strides (so that kernels meet the layout they met)."""
-    if not strides and value.dim():
+    """A copy of a tensor with given strides (so that kernels meet the layout they met).
+
+    Contiguous where one element would stand for many that are not equal.
+    """
+    expanded = any(stride == 0 and size > 1 for stride, size in zip(strides, value.shape, strict=False))
+    for_each = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)
+    if (not strides and value.dim()) or (expanded and not torch.equal(value[for_each].expand_as(value), value)):
         return value.detach().clone(memory_format=torch.contiguous_format)
     copy = torch.empty_strided(tuple(value.shape), tuple(strides), dtype=value.dtype, device=value.device)
-    if any(stride == 0 and size > 1 for stride, size in zip(strides, value.shape, strict=True)):
+    if expanded:
         copy = copy.zero_()
-        for_each = tuple(slice(0, 1) if s == 0 else slice(None) for s in strides)
         copy[for_each].copy_(value[for_each])
         return copy
     return copy.copy_(value.detach())
