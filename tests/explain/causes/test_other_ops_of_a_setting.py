@@ -48,3 +48,27 @@ def test_coupled_and_decoupled_decay_are_one_cause(tmp_path: Path) -> None:
 def test_gradients_that_are_changed_before_it_are_not_taken_for_a_setting(tmp_path: Path) -> None:
     sides = (lambda: train(torch.optim.AdamW, 0.1, 0.1)), (lambda: train(torch.optim.AdamW, 0.1, 0.1, factor=0.5))
     assert "TR003" not in [code for code, _ in told(tmp_path, *sides)]
+
+
+class Clipped(torch.optim.SGD):
+    """Gradients are limited within the step."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad.clamp_(-0.02, 0.02)
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("settings", [{"lr": 0.1001}, {"lr": 0.1, "weight_decay": 0.1}])
+def test_ops_that_no_setting_brings_with_it_have_another_reason(tmp_path: Path, settings: dict[str, float]) -> None:
+    def stepped(kind: type[torch.optim.SGD], **settings: Any) -> None:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(6, 3)
+        optimizer = type("Own", (kind,), {})(model.parameters(), **settings)
+        torch.nn.functional.mse_loss(model(torch.randn(5, 6)), torch.randn(5, 3)).backward()
+        optimizer.step()
+
+    sides = (lambda: stepped(torch.optim.SGD, lr=0.1)), (lambda: stepped(Clipped, **settings))
+    assert "TR003" not in [code for code, _ in told(tmp_path, *sides)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,15 +160,19 @@ def update_given(case: Case, found: Sequence[Step]) -> tuple[Intervention, ...]:
     """The candidate's updates are carried out as the reference's: what a trace can do.
 
     With its numbers, and without the ops that the candidate alone carries out or with those that the reference alone does.
-    Empty where a step begins with other state, or has ops of its own on both sides at one place: then there may be other
-    reasons.
+    Empty where a step begins with other state, has ops of its own on both sides at one place, or any that no setting which
+    is switched on or off on one side brings with it: then there may be other reasons.
     """
+    known = _paired(case)
     partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
     given: list[Intervention] = []
     for step in found:
         ours, theirs = (_update(t, c) for t, c in zip((case.reference, case.candidate), step.calls, strict=True))
         inside = {call.index: call for call in theirs}
         if step.counts_differ or {partner[call.index] for call in ours if call.index in partner} - inside.keys():
+            return ()
+        alone = [c for calls, paired in zip((ours, theirs), known, strict=True) for c in calls if c.index not in paired]
+        if alone and not (_switches(step) and all(_made_of(call, step) for call in alone)):
             return ()
         both = [(call, inside[partner[call.index]]) for call in ours if call.index in partner]
         for one, other in both:
@@ -177,12 +183,29 @@ def update_given(case: Case, found: Sequence[Step]) -> tuple[Intervention, ...]:
                 given.append(Intervention("set-argument", str(other.site), (which, *numbers)))
     for origin in case.localization.origins:
         if origin.kind == "region" and begins_otherwise(case, origin):
-            alone = [index not in paired for index, paired in zip(origin.calls, _paired(case), strict=True)]
-            if alone[0] == alone[1]:
+            lone = [index not in paired for index, paired in zip(origin.calls, known, strict=True)]
+            if lone[0] == lone[1]:
                 return ()
             ours_at, theirs_at = origin.site.at(""), origin.candidate_site.at("")
-            given.append(Intervention("insert-step" if alone[0] else "remove-step", str(theirs_at), str(ours_at)))
+            given.append(Intervention("insert-step" if lone[0] else "remove-step", str(theirs_at), str(ours_at)))
     return tuple(given)
+
+
+def _switches(step: Step) -> bool:
+    """Whether a setting that differs is off on one side."""
+    ours, theirs = step.settings
+    return any(bool(ours[name]) != bool(theirs[name]) for name in ours.keys() & theirs.keys())
+
+
+def _made_of(call: Call, step: Step) -> bool:
+    """Whether every number that an op is given is a setting, but for its sign, or one minus the product of two."""
+    values = [value for side in step.settings for value in side.values()]
+    values = [*itertools.chain.from_iterable(v if isinstance(v, (list, tuple)) else (v,) for v in values), 1]
+    settings = {float(value) for value in values if isinstance(value, (int, float))}
+    made = {0.0} | settings | {1 - one * other for one in settings for other in settings}
+    args, named = call.arguments
+    given = [value for value in (*args, *named.values()) if isinstance(value, float)]
+    return all(any(math.isclose(abs(value), one) for one in made) for value in given)
 
 
 def _paired(case: Case) -> tuple[set[int], set[int]]:
