@@ -59,3 +59,10 @@ def test_what_deterministic_algorithms_mend_is_tried() -> None:
 
     cause = found(lambda x: x.roll(0, 0), atomically)
     assert cause.remedy is not None and cause.remedy.carried_out and "use_deterministic" in cause.remedy.code
+
+
+@pytest.mark.parametrize("number", [lambda n: min(n, 4), lambda n: n % 3])
+def test_what_stands_still_by_itself_for_two_runs_is_not_mended_by_them(number: Callable[[int], int]) -> None:
+    count = itertools.count(1)
+    cause = found(lambda x: x * 1, lambda x: x * number(next(count)))
+    assert cause.remedy is not None and not cause.remedy.carried_out

@@ -49,6 +49,13 @@ def test_numbers_that_do_not_follow_from_each_other_are_several() -> None:
     assert len(acting(adam(0.999), adam(0.99, 0.2))) == 2
 
 
+def test_places_that_happen_to_sum_to_one_are_several() -> None:
+    def along(first: int, second: int) -> Any:
+        return lambda: torch.tanh(X).softmax(first).cumsum(second)
+
+    assert not any("one number" in says for _, says in acting(along(1, 0), along(0, 1)))
+
+
 class Average(torch.nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()

@@ -184,6 +184,15 @@ def test_a_number_that_mends_this_side_only_is_not_proven() -> None:
     assert (status, says) == ("located", "the candidate's factor is 0.049, the reference's 0.044715")
 
 
+def test_numbers_that_do_not_take_each_others_place_are_not_told_as_if_they_did() -> None:
+    def spelt() -> torch.Tensor:  # a further term that acts as 0.52 in the place of 0.5 would
+        size = (X.square() * X.sign() * X.sign()).sqrt()
+        return torch.tanh(torch.einsum("bi,oi->bo", torch.add(B, X, alpha=0.5) + size * X.sign() * 0.02, W)) @ V
+
+    ((_, _, says),) = told(lambda: torch.tanh((X * 0.5 + B) @ W.mT) @ V, spelt)
+    assert says == "the candidate's factor is 0.02, the reference's 0"
+
+
 def test_a_bias_that_is_left_out_is_named() -> None:
     weight = torch.nn.Linear(8, 8)
     bare = weight.weight.detach()

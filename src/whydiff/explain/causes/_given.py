@@ -65,10 +65,10 @@ def _name(number: Number) -> str:
 
 def _spoken(found: Otherwise) -> tuple[str, str, str]:
     """What the numbers are, the reference's, the candidate's."""
-    ours, theirs = found.numbers
+    ours, theirs = found.numbers if found.is_exchange else ((), ())
     if len(ours) == len(theirs) == 1 and (pair := _factors(ours[0], theirs[0])) is not None:
         return pair
-    if len(ours) == len(theirs) and {n.kind for n in ours} == {n.kind for n in theirs}:
+    if len(ours) == len(theirs) > 0 and {n.kind for n in ours} == {n.kind for n in theirs}:
         theirs = tuple(sorted(theirs, key=lambda one: [n.kind for n in ours].index(one.kind)))
         values = [spelt([n.value for n in side]) for side in (ours, theirs)]
         return " and ".join(n.kind for n in ours), values[0], values[1]

@@ -80,8 +80,8 @@ def _given(case: Case, index: int, finding: Finding) -> Pair | None:
     if len(changed) != 1:
         return None
     _, one, other = changed[0]
-    plain = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, other))
-    return (float(one), float(other)) if plain and math.isfinite(one) and math.isfinite(other) else None
+    rates = all(type(value) is float and math.isfinite(value) for value in (one, other))  # integers count and place
+    return (one, other) if rates else None
 
 
 __all__ = ["of_one_number"]

@@ -14,7 +14,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.locate.by_fingerprint import from_fingerprints
 from whydiff.numbers.comparison import compare_payloads, same
 from whydiff.pair.align import align
-from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Origin, Remedy, Trace, Verdict
+from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Origin, Payload, Remedy, Trace, Verdict
 
 _FLAG = "deterministic"
 
@@ -52,9 +52,9 @@ class NondeterministicRun(CauseRule):
     How it is verified:
         A live side is recorded once more from the same beginning: the first op that does not repeat itself is named, and
         whether it draws, is given or reads other numbers, or gives other bits for the same ones. If deterministic
-        algorithms are switched off and no operator draws, two plain runs with them must agree. Both show where: it is
-        located, never confirmed, as a run that differs from itself cannot be put into the reference. Of a trace it stays
-        inconclusive; that the run differs from itself is measured in any case.
+        algorithms are switched off and no operator draws, two plain runs with them must agree, and two without them, by
+        turns, must not. Both show where: it is located, never confirmed, as a run that differs from itself cannot be put
+        into the reference. Of a trace it stays inconclusive; that the run differs from itself is measured in any case.
 
     References:
         PyTorch, notes on reproducibility, torch.use_deterministic_algorithms.
@@ -256,17 +256,24 @@ def _given(trace: Trace, again: Trace, first: Origin) -> list[tuple[Any, Any]]:
 
 
 def _steady(trace: Trace, run: Run) -> Intervention | None:
-    """What makes two plain runs agree: deterministic algorithms, where they are off and nothing draws; else None."""
+    """What makes two plain runs agree: deterministic algorithms, where they are off and nothing draws; else None.
+
+    By turns with runs without them, which must not agree meanwhile: what differs may stand still by itself for a while.
+    """
     switched = Intervention("set-flag", _FLAG, True)
     if not _switched_off(trace) or any(call.rng for call in trace.calls) or not run.supports(switched):
         return None
     adapter = for_framework(trace.framework)
     try:
-        one, two = ([(slot, adapter.to_payload(v)) for slot, v in run.plain([switched])] for _ in range(2))
+        runs = [[(slot, adapter.to_payload(v)) for slot, v in run.plain(how)] for how in ([switched], []) * 2]
     except WhydiffError:  # an operator has no such variant
         return None
+    return switched if _alike(runs[0], runs[2]) and not _alike(runs[1], runs[3]) else None
+
+
+def _alike(one: Sequence[tuple[str, Payload]], two: Sequence[tuple[str, Payload]]) -> bool:
     alike = [compare_payloads(a, b).status == "agrees" for (_, a), (_, b) in zip(one, two, strict=False)]
-    return switched if alike and all(alike) and len(one) == len(two) else None
+    return bool(alike) and all(alike) and len(one) == len(two)
 
 
 def _switched_off(trace: Trace) -> bool:

@@ -72,10 +72,26 @@ class Otherwise:
     left: tuple[float, float]
     before: float
 
+    @property
+    def is_exchange(self) -> bool:
+        """Whether each side takes the other's numbers, and not others that do the same at another place."""
+        if len(self.numbers[0]) != len(self.numbers[1]):
+            return False
+        ways = zip(self.numbers, self.numbers[::-1], self.instead, strict=True)
+        return all(
+            sorted(f"{_in_place(a, b):.6g}" for a, b in zip(_by_kind(own), _by_kind(other), strict=True))
+            == sorted(f"{value:.6g}" for value in instead)
+            for own, other, instead in ways
+        )
+
     def set(self, side: int) -> tuple[Intervention, ...]:
         """What gives one side the other's numbers."""
         chosen = zip(self.numbers[side], self.instead[side], strict=True)
         return tuple(item for number, value in chosen for item in number.set(value))
+
+
+def _by_kind(numbers: Sequence[Number]) -> list[Number]:
+    return sorted(numbers, key=lambda one: one.kind)
 
 
 class _Side:
