@@ -46,6 +46,21 @@ def test_the_floor_is_a_share_of_the_magnitude() -> None:
     assert (small.nature, large.nature) == ("between", "rounding")
 
 
+def test_what_is_faint_beside_other_numbers_and_stays_is_no_rounding() -> None:
+    faint = Difference(0.05, 1e13, own=0.2)
+    assert Scale(Difference(0.05, 1e13), faint).nature == "stays"
+    assert Scale(Difference(0.05 * BITS, 1e13), faint).nature == "rounding"  # it shrinks: noise of what cancels
+    assert Scale(Difference(0.05, 1e13), Difference(0.05, 1e13, own=1e-8)).nature == "rounding"  # a constant in float32
+
+
+def test_what_differs_is_also_held_against_itself_where_it_is_faint() -> None:
+    ours, theirs = np.array([1e15, 2e15, 1.0, -2.0, np.inf]), np.array([1e15, 2e15, 1.5, -2.0, np.inf])
+    found = difference(Payload(ours, "float64"), Payload(theirs, "float64"))
+    assert found is not None and found.own == 0.5
+    found = difference(Payload(ours[2:], "float64"), Payload(theirs[2:], "float64"))
+    assert found is not None and found.own == 0.0
+
+
 def test_the_slope_decides_above_the_floor() -> None:
     steep = Scale(Difference(1.0, 1e-9), Difference(1 / BITS ** (SLOPE_ROUNDING + 0.01), 1e-9))
     flat = Scale(Difference(1.0, 1e-9), Difference(1 / BITS ** (SLOPE_ROUNDING - 0.01), 1e-9))

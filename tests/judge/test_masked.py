@@ -94,3 +94,15 @@ def test_a_masked_score_hides_no_step_that_is_left_out() -> None:
     found = whydiff.compare(lambda: run(2.0), lambda: run(None))
     assert [(cause.code, cause.status) for cause in found.causes] == [("FO007", "confirmed")]
     assert found.causes[0].evidence[0].data["does"] == "is a soft cap, c tanh(x / c) with c = 2"
+
+
+def test_other_outputs_in_one_tensor_hide_no_other_function() -> None:
+    counts = torch.randn(6, 40, generator=torch.Generator().manual_seed(1)) * 1e14
+
+    def run(activation: Any) -> Any:
+        return torch.cat([counts, activation(LOGITS[0]) @ LOGITS[1]], 1)
+
+    found = whydiff.compare(lambda: run(torch.nn.functional.gelu), lambda: run(torch.relu))
+    assert str(found.verdict) == "semantic", found.reason
+    found = whydiff.compare(lambda: run(torch.tanh), lambda: run(lambda x: torch.tanh(x * 3 / 3)))
+    assert str(found.verdict) == "rounding", found.reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from whydiff.numbers.metrics import Statistics, common_dtype, is_integer, measur
 from whydiff.numbers.tolerance import (
     CANCELLED_SHARE,
     ROUNDING_LEVEL,
+    SAME_FUNCTION,
     SCALING_FLOOR,
     SLOPE_ROUNDING,
     SLOPE_SEMANTIC,
@@ -42,6 +43,7 @@ class Difference:
         discrete: of integers or booleans: ``mean`` is the share of elements that differ, ``magnitude`` is 1.
         coarse: unit roundoff of the narrower dtype that holds all float64 values of both sides exactly: what made them
             rounds by itself, whatever it is given; 0: they need float64.
+        own: of a mean that is faint beside the magnitude: the same over the mean size of the elements that differ.
     """
 
     mean: float
@@ -49,6 +51,7 @@ class Difference:
     special: int = 0
     discrete: bool = False
     coarse: float = 0.0
+    own: float = 0.0
 
     @classmethod
     def between(cls, reference: Payload, candidate: Payload) -> Difference:
@@ -98,7 +101,7 @@ class Scale:
         if self.single.mean == self.double.mean == 0:
             return "equal"
         if self.double.mean <= SCALING_FLOOR * self.double.magnitude:
-            return "rounding"
+            return "stays" if self._is_hidden else "rounding"
         if self.double.coarse and self.double.mean <= ROUNDING_LEVEL * self.double.coarse * self.double.magnitude:
             return "rounding"
         if self.double.coarse and self.double.mean <= self.double.coarse**CANCELLED_SHARE * self.double.magnitude:
@@ -107,6 +110,12 @@ class Scale:
         if slope is None:  # a difference in float64 only
             return "between"
         return "rounding" if slope >= SLOPE_ROUNDING else "stays" if slope <= SLOPE_SEMANTIC else "between"
+
+    @property
+    def _is_hidden(self) -> bool:
+        """Whether a difference that no precision makes smaller is faint only beside other, larger numbers."""
+        stays = self.slope is not None and self.slope <= SLOPE_SEMANTIC
+        return stays and self.double.own > SAME_FUNCTION * unit_roundoff("float32")
 
     def __str__(self) -> str:
         if self.single.discrete:
@@ -124,7 +133,17 @@ def difference(reference: Payload, candidate: Payload) -> Difference | None:
     s = measure_beside_fill(reference, candidate)
     if s.nan_both and s.nan_both == reference.bits.size:
         return None  # NaN on both sides says nothing of a distance
-    return Difference.of(s)
+    found = Difference.of(s)
+    faint = 0 < found.mean <= SCALING_FLOOR * found.magnitude and not s.dtype.startswith("complex")
+    return replace(found, own=_own(reference, candidate)) if faint else found
+
+
+def _own(reference: Payload, candidate: Payload) -> float:
+    """Mean absolute difference over the mean size of the reference's elements, of those that differ."""
+    ours, theirs = (values(side.bits, side.dtype).astype(np.float64) for side in (reference, candidate))
+    differ = np.isfinite(ours) & np.isfinite(theirs) & (ours != theirs)
+    size = float(np.abs(ours[differ]).sum())
+    return float(np.abs(theirs[differ] - ours[differ]).sum()) / size if size else math.inf
 
 
 def coarse(*sides: Payload) -> float:
