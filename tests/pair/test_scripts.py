@@ -274,3 +274,19 @@ def test_more_numbers_beside_another_end_are_still_outputs(tmp_path: Path) -> No
     found = _read_out(tmp_path, lambda: run(0.1, False), lambda: run(0.2, True))
     assert found.verdict is Verdict.SEMANTIC
     assert not any(one.code == "read out" for one in found.not_compared)
+
+
+def test_what_modules_made_meanwhile_write_over_is_what_a_script_came_to(tmp_path: Path) -> None:
+    """Running statistics of the only call: nothing reads them, and they are what the script leaves."""
+
+    def run(momentum: float) -> None:
+        torch.manual_seed(0)
+        torch.nn.Sequential(torch.nn.BatchNorm1d(8, momentum=momentum))(X)
+
+    for name, momentum in (("one", 0.1), ("other", 0.9)):
+        with whydiff.capture(tmp_path / name):
+            run(momentum)
+            torch.ones(1)
+    found = whydiff.compare(tmp_path / "one", tmp_path / "other")
+    assert found.verdict is Verdict.SEMANTIC
+    assert [cause.code for cause in found.causes if cause.status == "confirmed"] == ["ST006"]
