@@ -17,12 +17,15 @@ from whydiff.records import Verdict
 Train = Callable[[], None]
 
 
-def training(micro: int, *, kept: int | None = None, by_hand: bool = False, looks: bool = False) -> Train:
+def training(
+    micro: int, *, kept: int | None = None, by_hand: bool = False, looks: bool = False, normed: bool = False
+) -> Train:
     """Three steps, each on a batch in so many parts; of which only the first ones are kept, or with a look in between."""
 
     def train() -> None:
         torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(12, 16), torch.nn.Tanh(), torch.nn.Linear(16, 5))
+        between = torch.nn.BatchNorm1d(16) if normed else torch.nn.Tanh()
+        model = torch.nn.Sequential(torch.nn.Linear(12, 16), between, torch.nn.Linear(16, 5))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         for x, y in zip(torch.randn(3, 8, 12), torch.randn(3, 8, 5), strict=True):
             model.zero_grad()
@@ -64,6 +67,15 @@ def test_accumulation_is_rounding_and_a_part_s_loss_has_no_counterpart(sides, by
 
 def test_a_part_that_is_left_out_is_another_function(sides) -> None:  # type: ignore[no-untyped-def]
     assert whydiff.compare(*sides(training(1), training(4, kept=3))).verdict is Verdict.SEMANTIC
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_done_once_in_every_part_is_no_update_that_the_other_side_leaves_out(sides, turned: bool) -> None:  # type: ignore[no-untyped-def]
+    runs = training(1, normed=True), training(2, normed=True)
+    found = whydiff.compare(*sides(*(runs[::-1] if turned else runs)))
+    assert found.verdict is Verdict.SEMANTIC
+    assert "native_batch_norm" in str(found.origins[0].site)
+    assert [cause.code for cause in found.causes if cause.status in ("confirmed", "located")] == []
 
 
 def test_a_look_at_the_model_between_updates_takes_no_loss_away(sides) -> None:  # type: ignore[no-untyped-def]

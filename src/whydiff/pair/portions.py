@@ -22,24 +22,37 @@ def of_portions(reference: Trace, candidate: Trace, alignment: Alignment) -> Por
     Only in steps in which one run enters its model more often than the other, between as many updates.
     """
     _, *numbers = numbering(reference, candidate)
-    entries = [_entries(trace.calls, steps) for trace, steps in zip((reference, candidate), numbers, strict=True)]
-    uneven = {n for n in entries[0].keys() & entries[1].keys() if len(entries[0][n]) != len(entries[1][n])}
-    if not uneven:
-        return frozenset(), frozenset()
-    sized: tuple[set[int], set[int]] = set(), set()
-    for pair in alignment.pairs:
-        calls = reference.calls[pair.reference], candidate.calls[pair.candidate]
-        shapes = [[event.spec.shape for event in (*call.reads, *call.writes)] for call in calls]
-        if numbers[0][pair.reference] in uneven and shapes[0] != shapes[1] and calls[0].site.phase == "forward":
-            sized[0].add(pair.reference)
-            sized[1].add(pair.candidate)
-    apart = uneven & {numbers[0][index] for index in sized[0]}
+    sized, apart = _sized(reference, candidate, alignment, numbers)
     paired = {pair.reference for pair in alignment.pairs}, {pair.candidate for pair in alignment.pairs}
     ours, theirs = (
         _follow(trace.calls, begun | _alone(trace.calls, steps, apart, known))
         for trace, steps, begun, known in zip((reference, candidate), numbers, sized, paired, strict=True)
     )
     return ours, theirs
+
+
+def in_portions(reference: Trace, candidate: Trace, alignment: Alignment) -> Portions:
+    """All calls of the steps whose rows the runs take in other portions: one run carries them out more often."""
+    _, *numbers = numbering(reference, candidate)
+    _, apart = _sized(reference, candidate, alignment, numbers)
+    ours, theirs = (frozenset(index for index, step in enumerate(steps) if step in apart) for steps in numbers)
+    return ours, theirs
+
+
+def _sized(
+    reference: Trace, candidate: Trace, alignment: Alignment, numbers: Sequence[Sequence[int]]
+) -> tuple[tuple[set[int], set[int]], set[int]]:
+    """Paired calls ahead of gradients that see other sizes in steps of other portions, of either run; these steps."""
+    entries = [_entries(trace.calls, steps) for trace, steps in zip((reference, candidate), numbers, strict=True)]
+    uneven = {n for n in entries[0].keys() & entries[1].keys() if len(entries[0][n]) != len(entries[1][n])}
+    sized: tuple[set[int], set[int]] = set(), set()
+    for pair in alignment.pairs if uneven else ():
+        calls = reference.calls[pair.reference], candidate.calls[pair.candidate]
+        shapes = [[event.spec.shape for event in (*call.reads, *call.writes)] for call in calls]
+        if numbers[0][pair.reference] in uneven and shapes[0] != shapes[1] and calls[0].site.phase == "forward":
+            sized[0].add(pair.reference)
+            sized[1].add(pair.candidate)
+    return sized, uneven & {numbers[0][index] for index in sized[0]}
 
 
 def _entries(calls: Sequence[Call], numbers: Sequence[int]) -> dict[int, set[int]]:
@@ -72,4 +85,4 @@ def _follow(calls: Sequence[Call], begun: set[int]) -> frozenset[int]:
     return frozenset(found)
 
 
-__all__ = ["Portions", "of_portions"]
+__all__ = ["Portions", "in_portions", "of_portions"]

@@ -15,6 +15,7 @@ from whydiff.explain.arguments import as_value, given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
 from whydiff.pair.lockstep import matched
+from whydiff.pair.portions import Portions, in_portions
 from whydiff.records import Call, Intervention, Origin, Site, Trace
 
 _Key = tuple[str, tuple[int, ...]]
@@ -132,7 +133,7 @@ def _partners(case: Case, side: int) -> dict[int, int]:
 
 
 def _runs(case: Case, side: int) -> Iterator[_Run]:
-    alone = set((case.alignment.unpaired_reference, case.alignment.unpaired_candidate)[side])
+    alone = {*(case.alignment.unpaired_reference, case.alignment.unpaired_candidate)[side]} - _portions(case)[side]
     calls = _trace(case, side).calls
     together: list[list[Call]] = []
     last: Call | None = None
@@ -150,6 +151,11 @@ def _runs(case: Case, side: int) -> Iterator[_Run]:
     for run, found in reversed(list(zip(together, taken, strict=True))):  # what a later one reads leads on too
         if found is not None:
             yield _run(run, found, wanted)
+
+
+def _portions(case: Case) -> Portions:
+    """What one side carries out more often because it takes a step's rows in more portions: no update is missing there."""
+    return remember(case, "portions", lambda: in_portions(case.reference, case.candidate, case.alignment))
 
 
 def _taken_up(case: Case, side: int, number: Mapping[int, int]) -> list[dict[tuple[int, int], tuple[str, str]] | None]:
