@@ -60,4 +60,6 @@ def test_a_factor_made_in_fewer_bits_is_named_and_another_factor_is_another_func
     assert [(c.code, c.status) for c in found.causes] == [("PR006", "located")]
     other = compare(*narrow.normaliser(6.5))
     assert str(other.verdict) == "semantic"
-    assert not [c for c in other.causes if c.status == "confirmed" or c.code == "PR006"]
+    assert [(c.code, c.status, c.says) for c in other.causes] == [
+        ("FO003", "confirmed", "the candidate's factor is 6.5, the reference's 6.63325")
+    ]

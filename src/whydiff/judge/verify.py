@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from whydiff.capturing.adapters import Progress
 from whydiff.errors import Interrupted, WhydiffError, guarded
+from whydiff.explain.activations import COMPUTE
 from whydiff.explain.case import Case
 from whydiff.explain.causes import by_code
 from whydiff.explain.experiments import Outcome
@@ -19,7 +20,7 @@ from whydiff.explain.interventions import TRANSPLANTS
 from whydiff.explain.sides import Side
 from whydiff.judge.claims import Claims
 from whydiff.judge.proof import Way, concluded
-from whydiff.numbers.tolerance import SCALING_FLOOR
+from whydiff.numbers.tolerance import SAME_FUNCTION, SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.records import Cause, Direction, Intervention, Measurement, Verdict
 
 _ON: dict[Direction, Side] = {"take_away": "candidate", "put_in": "reference"}
@@ -226,7 +227,7 @@ def _rounding_left(case: Case, one: _Hypothesis, direction: Direction) -> str:
         return ""
     apart = case.experiments.apart_in_float64
     before, after = apart(()), apart(one.own(direction), on=_ON[direction])
-    if before is None or after is None or not after <= SCALING_FLOOR < before:
+    if before is None or after is None or not after <= _level(one.own(direction)) < before:
         return ""
     return f"in float64 the outputs lie {after:.1e} of their size apart, and {before:.1e} before"
 
@@ -238,9 +239,15 @@ def _rounding_together(
     if one.cause.verdict is not Verdict.SEMANTIC:
         return ""
     every, others = (case.experiments.apart_in_float64(items, on=_ON[direction]) for items in changed)
-    if every is None or others is None or not every <= SCALING_FLOOR < others:
+    if every is None or others is None or not every <= _level(changed[0]) < others:
         return ""
     return f"in float64 the outputs lie {every:.1e} of their size apart, and {others:.1e} when it alone stays"
+
+
+def _level(changes: Sequence[Intervention]) -> float:
+    """What is rounding in float64: more where a formula is computed anew, whose constants a program holds in float32."""
+    computed = any(item.name == COMPUTE for item in changes)
+    return SAME_FUNCTION * UNIT_ROUNDOFF["float32"] if computed else SCALING_FLOOR
 
 
 def _other_function(case: Case, one: _Hypothesis) -> str:

@@ -27,6 +27,7 @@ from whydiff.explain.alike import alike
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
 from whydiff.explain.causes import _out_of_order, _uneven
+from whydiff.explain.causes._activations import with_activations
 from whydiff.explain.causes._again import repeated
 from whydiff.explain.causes._asked import asked
 from whydiff.explain.causes._joint import joints_of
@@ -234,10 +235,17 @@ def _together(
         if done & {*joint.members}:
             return
         view = JointView(case, case.localization.origins[joint.members[0]], seen, joint)
-        known = min((places[told[m].code] for m in joint.members if m in told), default=len(specific))
+        here = [told[m] for m in joint.members if m in told]
+        both = with_activations(specific, view, here) if len(joint.members) > 1 else ()
+        if both and not _idle(case, Verdict.SEMANTIC):
+            done.update(joint.members)
+            told.update({m: replace(both[0], interventions=(), put_in=()) for m in joint.members})
+            told.update(zip(joint.members, both, strict=False))
+            return
+        known = min((places[one.code] for one in here), default=len(specific))
         earlier = (rule for rule in specific if places[rule.code] < known)
         finding = _first(case, (told_by(rule, rule.explain_joint, view) for rule in earlier))
-        if finding is None and is_open([told[m] for m in joint.members if m in told]):
+        if finding is None and is_open(here):
             finding = _first(case, of_numbers(rules, view, both=True))
         if finding is None and not view.one_function:
             before = left_open.get(joint.members[0])

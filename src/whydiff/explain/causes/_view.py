@@ -304,6 +304,10 @@ class NarrowedView(View):
         """The part itself, where one side has no ops."""
         return () if all(self.seen.calls) else (*self.seen.calls[0], *self.seen.calls[1])
 
+    @property
+    def _is_spelt(self) -> bool:
+        return any(self.seen.calls) and self.other_function
+
     def replace_op(self) -> tuple[Intervention, ...]:
         """The reference's region in the candidate's place."""
         return self.whole.replace_op()

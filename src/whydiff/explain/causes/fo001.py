@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from whydiff.explain.activations import ACTIVATIONS
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance
-from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
+from whydiff.explain.causes._activations import named
+from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
 
@@ -124,17 +121,6 @@ class ActivationVariant(CauseRule):
         head, positive, tiny = torch.randn(8, 4), torch.rand(4, 8) + 0.5, 1e-9 * torch.randn(4, 8)
         yield (lambda: positive.pow(2.0) @ head), (lambda: positive.pow(1.0) @ head)
         yield (lambda: (tiny * 1.0) @ head), (lambda: (tiny * 0.5) @ head)
-
-
-def named(x: Array, y: Array) -> tuple[str, float, str, float] | None:
-    """(activation, distance, runner-up, its distance) if y is one activation of x in float64."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        found = sorted((distance(form(x), y), name) for name, form in ACTIVATIONS.items())
-    (best, name), (next_best, runner_up) = found[:2]
-    level = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
-    if best > level or next_best <= max(level, HYPOTHESIS_MARGIN * best):
-        return None  # it is none, or these inputs do not tell which
-    return name, best, runner_up, next_best
 
 
 def _remedy(finding: Finding) -> Remedy:

@@ -8,6 +8,7 @@ these two values.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,13 +17,17 @@ import numpy as np
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
+from whydiff.explain.interventions import edits
 from whydiff.explain.local_test.examine import _FAILURES, Examined, single_of
 from whydiff.explain.local_test.judge import undecided
 from whydiff.explain.local_test.operation import Array
 from whydiff.explain.local_test.replays import Region
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, SCALING_FLOOR, UNIT_ROUNDOFF
-from whydiff.records import Call, Event, Lift, Payload
+from whydiff.records import Call, Event, Intervention, Lift, Payload
 
+RESTORED = "restore-input"
+GIVEN = frozenset({"set-argument", RESTORED})
+"""Interventions that can be made in a region."""
 _CUTS = 96
 """Cuts that are tried, the smallest first (a size, not a tolerance)."""
 _VALUES = 1 << 24
@@ -30,7 +35,7 @@ _VALUES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Node:
+class Node:
     """A value on the way: what a call of the region makes first, or what the region is given.
 
     Attributes:
@@ -52,13 +57,13 @@ class _Way:
 
     region: Region
     arrays: Sequence[Array]
-    nodes: list[_Node] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
     end: Array = field(default_factory=lambda: np.zeros(0))
     reads: dict[int, Sequence[Array]] = field(default_factory=dict)
     made: dict[int, Sequence[Array]] = field(default_factory=dict)
 
-    def walk(self) -> None:
-        """Carry it out and note what can be compared."""
+    def walk(self, given: tuple[int, Array] | None = None) -> None:
+        """Carry it out and note what can be compared; ``given``: a call, and what it gives first instead."""
         above: dict[int, frozenset[int]] = {}
 
         def seen(call: Call, reads: Sequence[Array], outputs: Sequence[Array]) -> None:
@@ -67,14 +72,15 @@ class _Way:
             above[call.index] = frozenset({call.index}).union(*before)
             if call.writes and outputs and _counts(outputs[0]) and not call.mutates:
                 made = replace(call.writes[0], producer=call.index)
-                self.nodes.append(_Node(made, outputs[0], above[call.index]))
+                self.nodes.append(Node(made, outputs[0], above[call.index]))
 
         for position, (event, array) in enumerate(zip(self.region.inputs, self.arrays, strict=True)):
             if _counts(array):
-                self.nodes.append(_Node(event, array, frozenset(), position))
-        self.end = self.region.run(self.arrays, seen=seen)
+                self.nodes.append(Node(event, array, frozenset(), position))
+        instead = None if given is None else {given[0]: [given[1], *self.made[given[0]][1:]]}
+        self.end = self.region.run(self.arrays, seen=seen, given=instead)
 
-    def end_with(self, node: _Node, array: Array) -> Array:
+    def end_with(self, node: Node, array: Array) -> Array:
         """What comes of it if a value on the way is another one."""
         other = array.reshape(node.array.shape)
         if node.given is not None:
@@ -82,7 +88,7 @@ class _Way:
         index = node.event.producer
         return self.region.run(self.arrays, given={index: [other, *self.made[index][1:]]})
 
-    def below(self, node: _Node, stops: frozenset[int]) -> tuple[Call, ...]:
+    def below(self, node: Node, stops: frozenset[int]) -> tuple[Call, ...]:
         """The calls that make a value out of those that some calls make, and of what the region is given."""
         calls = {call.index: call for call in self.region.calls}
         found: set[int] = set()
@@ -94,7 +100,7 @@ class _Way:
                 waiting += [event.producer for event in calls[index].reads if not event.overwritten]
         return tuple(calls[index] for index in sorted(found))
 
-    def part(self, calls: Sequence[Call], node: _Node) -> tuple[Region, list[Array]]:
+    def part(self, calls: Sequence[Call], node: Node) -> tuple[Region, list[Array]]:
         """Some of the calls as a region of their own, and what it is given."""
         part = Region(calls, node.event, self.region.lifted)
         if not calls:
@@ -108,12 +114,79 @@ class _Way:
         ]
 
 
-def narrowed(case: Case, seen: Examined) -> Examined | None:
-    """What of a region makes its whole difference, as a smaller one; None if no part of it does, or float64 cannot tell.
+class Inside:
+    """Both sides of a region carried out in float64: which values on the way are equal, and what lies between others.
+
+    Args:
+        seen: the region.
+        ours, theirs: the sides, carried out.
+    """
+
+    def __init__(self, seen: Examined, ours: _Way, theirs: _Way) -> None:
+        self.seen, self.ways = seen, (ours, theirs)
+        self.level = min(SAME_FUNCTION * UNIT_ROUNDOFF["float32"], apart(ours.end, theirs.end) / HYPOTHESIS_MARGIN)
+        self.equal = [(a, b) for a in ours.nodes for b in theirs.nodes if apart(a.array, b.array) <= SCALING_FLOOR]
+        self._stops = [
+            frozenset(pair[side].event.producer for pair in self.equal if pair[side].given is None) for side in (0, 1)
+        ]
+
+    def lone(self, side: int) -> list[Node]:
+        """Values of one side that the other does not have."""
+        known = {id(pair[side]) for pair in self.equal}
+        return [node for node in self.ways[side].nodes if id(node) not in known]
+
+    def decisive(self) -> Examined | None:
+        """The smallest part up to two values behind which both sides are one function."""
+        ours, theirs = self.ways
+        known = {(id(a), id(b)) for a, b in self.equal}
+        cuts = []
+        for a, b in itertools.product(ours.nodes, theirs.nodes):
+            if a.array.size == b.array.size and (id(a), id(b)) not in known:
+                calls = self._below(a, b)
+                if any(calls):
+                    cuts.append((sum(map(len, calls)), a, b))
+        whole = sum(map(len, self.seen.calls))
+        for size, a, b in sorted(cuts, key=lambda cut: cut[0])[:_CUTS]:
+            if (
+                size < whole
+                and apart(ours.end, theirs.end_with(b, a.array)) <= self.level
+                and apart(theirs.end, ours.end_with(a, b.array)) <= self.level
+            ):
+                return self.up_to(a, b)
+        return None
+
+    def up_to(self, a: Node, b: Node) -> Examined:
+        """What lies between equal values and these two."""
+        calls = self._below(a, b)
+        parts = [way.part(some, node) for way, some, node in zip(self.ways, calls, (a, b), strict=True)]
+        return _examined(self.seen, (parts[0], parts[1]), calls)
+
+    def behind(self, a: Node, b: Node) -> Examined | None:
+        """What lies between these two, the second as the first, and the end; None: the sides are one function there."""
+        ours, theirs = self.ways
+        if a.given is not None or b.given is not None:
+            return None
+        other = _Way(theirs.region, theirs.arrays, made=theirs.made)
+        other.walk((b.event.producer, a.array.reshape(b.array.shape)))
+        if apart(ours.end, other.end) <= self.level:
+            return None
+        ends = [Node(event, way.end, frozenset()) for event, way in zip(self.seen.results, (ours, other), strict=True)]
+        inside = Inside(self.seen, ours, other)
+        calls = inside._below(ends[0], ends[1])
+        parts = [way.part(some, end) for way, some, end in zip((ours, other), calls, ends, strict=True)]
+        return _examined(self.seen, (parts[0], parts[1]), calls)
+
+    def _below(self, a: Node, b: Node) -> tuple[tuple[Call, ...], tuple[Call, ...]]:
+        return self.ways[0].below(a, self._stops[0]), self.ways[1].below(b, self._stops[1])
+
+
+def inside(case: Case, seen: Examined, items: Sequence[Intervention] = ()) -> Inside | None:
+    """Both sides of a region with what is on the way; None if float64 cannot tell.
 
     Args:
         case: the pair of runs.
         seen: an examined origin of kind ``region``.
+        items: what the candidate is given instead (`GIVEN`): arguments, tensors of the reference.
     """
     ways = []
     try:
@@ -123,37 +196,36 @@ def narrowed(case: Case, seen: Examined) -> Examined | None:
                 or sum(event.spec.numel for call in seen.calls[side] for event in (*call.reads, *call.writes)) > _VALUES
             ):
                 return None
-            lifted = for_framework(trace.framework).executor(trace, lift=Lift("float64"))
-            way = _Way(Region(seen.calls[side], seen.results[side], lifted), seen.operations[side].reads)
+            changed = edits(trace, items) if side == 1 else {}
+            lifted = for_framework(trace.framework).executor(trace, lift=Lift("float64"), exchanged=changed)
+            calls = [changed.get(call.index, call) for call in seen.calls[side]]
+            way = _Way(Region(calls, seen.results[side], lifted), _given(case, seen, items if side == 1 else ())[side])
             way.walk()
             ways.append(way)
-        return _cut(seen, ways[0], ways[1])
     except _FAILURES:  # a step that float64 cannot do: then nothing on the way is known
         return None
+    return Inside(seen, ways[0], ways[1])
 
 
-def _cut(seen: Examined, ours: _Way, theirs: _Way) -> Examined | None:
-    before = apart(ours.end, theirs.end)
-    level = min(SAME_FUNCTION * UNIT_ROUNDOFF["float32"], before / HYPOTHESIS_MARGIN)
-    equal = [(a, b) for a in ours.nodes for b in theirs.nodes if apart(a.array, b.array) <= SCALING_FLOOR]
-    stops = [frozenset(pair[side].event.producer for pair in equal if pair[side].given is None) for side in (0, 1)]
-    known = {(id(a), id(b)) for a, b in equal}
-    cuts = []
-    for a in ours.nodes:
-        for b in theirs.nodes:
-            if a.array.size == b.array.size and (id(a), id(b)) not in known and len(a.above) + len(b.above):
-                calls = ours.below(a, stops[0]), theirs.below(b, stops[1])
-                if any(calls):
-                    cuts.append((sum(map(len, calls)), calls, a, b))
-    whole = sum(map(len, seen.calls))
-    for size, calls, a, b in sorted(cuts, key=lambda cut: cut[0])[:_CUTS]:
-        if (
-            size < whole
-            and apart(ours.end, theirs.end_with(b, a.array)) <= level
-            and apart(theirs.end, ours.end_with(a, b.array)) <= level
-        ):
-            return _examined(seen, (ours.part(calls[0], a), theirs.part(calls[1], b)), calls)
-    return None
+def _given(case: Case, seen: Examined, items: Sequence[Intervention]) -> tuple[Sequence[Array], list[Array]]:
+    """What both sides' ops read, the candidate's with the reference's tensors in the place of some."""
+    ours, theirs = ({leaf.name: leaf.storage for leaf in trace.leaves} for trace in (case.reference, case.candidate))
+    own = {event.storage: array for event, array in zip(seen.reads[0], seen.operations[0].reads, strict=True)}
+    instead = {theirs.get(i.target): own.get(ours.get(i.value or i.target, -1)) for i in items if i.name == RESTORED}
+    reads = zip(seen.reads[1], seen.operations[1].reads, strict=True)
+    return seen.operations[0].reads, [
+        other if (other := instead.get(event.storage)) is not None and other.shape == array.shape else array
+        for event, array in reads
+    ]
+
+
+def narrowed(case: Case, seen: Examined) -> Examined | None:
+    """What of a region makes its whole difference, as a smaller one; None if no part of it does, or float64 cannot tell."""
+    found = inside(case, seen)
+    try:
+        return None if found is None else found.decisive()
+    except _FAILURES:
+        return None
 
 
 def _examined(
@@ -193,4 +265,4 @@ def apart(one: Array, other: Array) -> float:
     return float(np.sqrt(np.mean(np.square(theirs[known] - ours[known])))) / size if size else math.inf
 
 
-__all__ = ["apart", "narrowed"]
+__all__ = ["Inside", "Node", "apart", "inside", "narrowed"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Progress
 from whydiff.errors import WhydiffError
-from whydiff.explain.causes.fo001 import named
+from whydiff.explain.causes._activations import named
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN
 from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Measurement, Remedy, Status, Verdict
 from whydiff.studies.port.bench import UNFIT, Bench, distance, near

@@ -9,7 +9,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Executor
 from whydiff.explain.activations import ACTIVATIONS
-from whydiff.explain.causes.fo001 import named
+from whydiff.explain.causes._activations import named
 from whydiff.records import Call
 from whydiff.studies.port.bench import Bench
 from whydiff.studies.port.hypotheses import Hypothesis
