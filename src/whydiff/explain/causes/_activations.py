@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from whydiff.explain.activations import ACTIVATIONS
+from whydiff.explain.activations import ACTIVATIONS, COMPUTE
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._telling import of_numbers, told_by
 from whydiff.explain.causes._values import Array, distance
@@ -43,7 +43,8 @@ def with_activations(rules: Sequence[CauseRule], view: View, told: Sequence[Find
         view: a place where each side has ops, or several together.
         told: what was found at one of the places: another number in the code may lead to the activation.
     """
-    if not view.other_function or not all(view.seen.calls):
+    computed = any(item.name == COMPUTE for one in told for item in one.interventions)  # one is known already
+    if computed or not view.other_function or not all(view.seen.calls):
         return ()
     before = [one for one in told if one.interventions and all(i.name in GIVEN for i in one.interventions)]
     for first in (None, *before):
@@ -76,7 +77,7 @@ def _told(
     part = NarrowedView(view.case, view.origin, seen, view)
     said = (told_by(rule, rule.explain, part) for rule in rules)
     more = also(rules, part) if also is not None else iter(())
-    return next((one for one in itertools.chain(said, more) if one is not None), None)
+    return next((one for one in itertools.chain(said, more) if one is not None and one.interventions), None)
 
 
 def _pairs(known: Inside) -> Iterator[tuple[Node, Node]]:

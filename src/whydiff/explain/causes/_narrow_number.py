@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
 from whydiff.explain.causes._values import Array
 from whydiff.explain.causes._view import View
 from whydiff.explain.local_test import Operation
 from whydiff.numbers.formats import FORMATS, round_to
 from whydiff.records import Intervention
+
+_NARROW = ("bfloat16", "float16")
+_WRITTEN = 5
+"""Digits that a number in code has at most where it may be written so (a size, not a tolerance)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,8 @@ class NarrowNumber:
         """
         assert view.single is not None
         given = (self.narrow, self.wide) if self.side == 0 else (self.wide, self.narrow)
-        able = all(for_framework(t.framework).changes_calls for t in (view.case.reference, view.case.candidate))
         ours, theirs = (
-            (Intervention("set-argument", str(call.site), (at, number)),) if at and able else ()
+            (Intervention("set-argument", str(call.site), (at, number)),) if at else ()
             for call, at, number in zip(view.single, self.at, (given[1], given[0]), strict=True)
         )
         return theirs or view.replace_op(), ours if theirs else ()
@@ -61,16 +63,15 @@ class _Number:
 def narrow_number(view: View) -> NarrowNumber | None:
     """The number of a single op that is rounded on one side only, if both results are that, bit for bit.
 
-    The rounded side's number is the other's rounded to a narrower dtype, and is held in it; or it is the same number,
-    and the op rounds it, as kernels do with a tensor of one element beside others of a narrower dtype.
+    The rounded side's number is the other's rounded to a narrower dtype, and is held in it, or is no number that code
+    spells (a compiler keeps its value alone); or it is the same number, and the op rounds it, as kernels do with a tensor of
+    one element beside others of a narrower dtype.
     """
     if view.single is None:
         return None
     sides = view.seen.operations
     for one in _numbers(sides[0]):
         for other in _numbers(sides[1]):
-            if one.read < 0 and other.read < 0:
-                continue
             if not _alike(_without(sides[0], one), _without(sides[1], other)):
                 continue
             for side in (0, 1):
@@ -84,18 +85,25 @@ def _rounded(view: View, numbers: tuple[_Number, _Number], side: int) -> NarrowN
     """What is found if this side's number is the rounded one."""
     mine, wide = numbers[side], numbers[1 - side].value
     op = view.seen.operations[side]
-    if mine.read < 0:
-        return None
-    for dtype in dict.fromkeys((op.dtypes[mine.read], op.dtype)):
+    held = op.dtypes[mine.read] if mine.read >= 0 else ""
+    for dtype in dict.fromkeys((held, op.dtype, *_NARROW)):
         if dtype not in FORMATS or FORMATS[dtype].precision >= FORMATS["float32"].precision:
             continue
         narrow = _to(wide, dtype)
-        made = mine.value == narrow and op.dtypes[mine.read] == dtype
-        if narrow == _to(wide, "float32") or not (made or _to(mine.value, "float32") == _to(wide, "float32")):
+        made = mine.value == narrow and (held == dtype or _is_rounded(narrow, dtype))
+        whole = mine.read >= 0 and dtype in (held, op.dtype) and _to(mine.value, "float32") == _to(wide, "float32")
+        if narrow == _to(wide, "float32") or not (made or whole):
             continue
         if _gives(view, side, mine, narrow) and _gives(view, 1 - side, numbers[1 - side], wide):
             return NarrowNumber(side, dtype, wide, narrow, (numbers[0].at, numbers[1].at), made)
     return None
+
+
+def _is_rounded(number: float, dtype: str) -> bool:
+    """Whether a number of no dtype of its own was rounded to one: nobody writes it, and it has most of the dtype's bits."""
+    numerator, _ = float(number).as_integer_ratio()
+    bits = len(bin(abs(numerator)).rstrip("0")) - 2
+    return bits > FORMATS[dtype].precision // 2 and float(f"{number:.{_WRITTEN}g}") != number
 
 
 def _numbers(op: Operation) -> Iterator[_Number]:
