@@ -99,8 +99,8 @@ MUTANTS = (
     Mutant(
         "judge/verify",
         "judge/verify.py",
-        "if before is None or after is None or not after <= SCALING_FLOOR < before:",
-        "if after is None or not after <= SCALING_FLOOR:",
+        "if before is None or after is None or not after <= _level(one.own(direction)) < before:",
+        "if after is None or not after <= _level(one.own(direction)):",
     ),
     Mutant("judge/verify", "judge/verify.py", "if item not in own)", ")"),
     Mutant("judge/verify", "judge/verify.py", "any(item.name in TRANSPLANTS for item in one.away)", "False"),
