@@ -46,7 +46,8 @@ def with_activations(rules: Sequence[CauseRule], view: View, told: Sequence[Find
     computed = any(item.name == COMPUTE for one in told for item in one.interventions)  # one is known already
     if computed or not view.other_function or not all(view.seen.calls):
         return ()
-    before = [one for one in told if one.interventions and all(i.name in GIVEN for i in one.interventions)]
+    known_mistakes = (one for one in told if one.interventions and not one.general)
+    before = [one for one in known_mistakes if all(i.name in GIVEN for i in one.interventions)]
     for first in (None, *before):
         known = inside(view.case, view.seen, () if first is None else first.interventions)
         found = () if known is None else _among(rules, view, known)

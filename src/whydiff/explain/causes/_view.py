@@ -296,8 +296,12 @@ class NarrowedView(View):
 
     @functools.cached_property
     def numbers(self) -> Otherwise | None:
-        """Those of the part, else those of the whole."""
-        return super().numbers or self.whole.numbers
+        """Those of the part, else those of the whole; rather of both sides than of one."""
+        own = super().numbers
+        if own is not None and all(own.numbers):
+            return own
+        whole = self.whole.numbers
+        return whole if own is None or (whole is not None and all(whole.numbers)) else own
 
     @functools.cached_property
     def step(self) -> tuple[Call, ...]:
