@@ -276,12 +276,18 @@ def test_more_numbers_beside_another_end_are_still_outputs(tmp_path: Path) -> No
     assert not any(one.code == "read out" for one in found.not_compared)
 
 
-def test_what_modules_made_meanwhile_write_over_is_what_a_script_came_to(tmp_path: Path) -> None:
-    """Running statistics of the only call: nothing reads them, and they are what the script leaves."""
+@pytest.mark.parametrize("trained", [False, True])
+def test_what_modules_made_meanwhile_write_over_is_what_a_script_came_to(tmp_path: Path, trained: bool) -> None:
+    """Running statistics of the only call: what reads them, a backward pass at most, does not show them."""
 
     def run(momentum: float) -> None:
         torch.manual_seed(0)
-        torch.nn.Sequential(torch.nn.BatchNorm1d(8, momentum=momentum))(X)
+        model = torch.nn.Sequential(torch.nn.BatchNorm1d(8, momentum=momentum))
+        loss = model(X).square().mean()
+        if trained:
+            optimizer = torch.optim.SGD(model.parameters(), 0.1)
+            loss.backward()
+            optimizer.step()
 
     for name, momentum in (("one", 0.1), ("other", 0.9)):
         with whydiff.capture(tmp_path / name):

@@ -63,12 +63,18 @@ def read_out(call: Call) -> bool:
     return call.gives and call.kind == "compute" and not call.site.scope and call.site.phase == "forward"
 
 
-def never_read(trace: Trace) -> dict[Spot, Event]:
-    """What calls wrote and no call read since, as it was written last; what Python alone reads (``item``) is none of it."""
+def never_read(trace: Trace, *, backward: bool = True) -> dict[Spot, Event]:
+    """What calls wrote and no call read since, as it was written last; what Python alone reads (``item``) is none of it.
+
+    Args:
+        trace: of a run.
+        backward: False: what backward passes alone read counts as not read.
+    """
     roles = for_framework(trace.framework).roles
     open_now: dict[int, dict[Spot, Event]] = {}
     for call in trace.calls:
-        if call.kind != "view" and not call.gives and Role.SHAPE_ONLY not in roles(call.site.op):
+        reads = backward or call.site.phase != "backward"
+        if reads and call.kind != "view" and not call.gives and Role.SHAPE_ONLY not in roles(call.site.op):
             for position, event in enumerate(call.reads):
                 if position not in call.mutates:
                     open_now.pop(event.storage, None)
@@ -154,9 +160,11 @@ class _Side:
 
     @cached_property
     def made(self) -> dict[Spot, Event]:
-        """What was made beside modules, or by a backward pass, and never read."""
-        found = never_read(self.trace)
-        return {s: event for s, event in found.items() if s not in self.given and self._is_end(event, found)}
+        """What was made beside modules, or by a backward pass, and never read; and what modules' state came to."""
+        found, kept = never_read(self.trace), never_read(self.trace, backward=False)
+        ends = {s: event for s, event in found.items() if self._is_end(event, found)}
+        ends |= {s: event for s, event in kept.items() if self._is_kept(event)}
+        return {s: event for s, event in ends.items() if s not in self.given}
 
     @cached_property
     def given(self) -> set[Spot]:
@@ -165,16 +173,20 @@ class _Side:
 
     def _is_end(self, event: Event, unread: dict[Spot, Event]) -> bool:
         call = self.trace.calls[event.producer]
-        if call.site.phase == "forward" and self._is_kept(event, call):
-            return True
         by_script = not call.site.scope or call.site.phase == "backward"
         if call.index <= self.first or call.site.phase == "update" or not by_script:
             return False
         others = [one for one in call.writes if one.storage >= 0 and not one.uninitialised]
         return all((one.storage, one.spec) in unread for one in others)  # else it is a by-product of what is read
 
-    def _is_kept(self, event: Event, call: Call) -> bool:
-        """Whether it is written over in memory that was made beside modules: state of modules that were made meanwhile."""
+    def _is_kept(self, event: Event) -> bool:
+        """Whether it is written over in memory that was made beside modules: state of modules that were made meanwhile.
+
+        A backward pass may read it again (a batch norm's does); that is no use that shows in what it gives.
+        """
+        call = self.trace.calls[event.producer]
+        if call.site.phase != "forward":
+            return False
         changed = {call.reads[at].storage for at in call.mutates}
         return event.storage in changed and self._born.get(event.storage, "") is None
 
