@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import whydiff
-from whydiff.errors import UsageError
+from whydiff.errors import TargetError, UsageError
 from whydiff.takes import BOUNDS, COUNT, NAMES, PATH, SIZES, Kind, takes
 
 GIVEN = torch.ones(8, 4)
@@ -167,3 +167,26 @@ def test_rows_are_compared_however_they_are_given(rows: Any) -> None:
 def test_where_nothing_is_asked_nothing_is_the_same(which: str) -> None:
     with pytest.raises(UsageError, match="nothing"):
         whydiff.assert_batch_invariant(MODEL, GIVEN, **{which: []})
+
+
+def test_a_misspelt_keyword_is_said_to_be_one_where_no_target_takes_it() -> None:
+    with pytest.raises(UsageError, match="did you mean allow"):
+        whydiff.assert_same(MODEL, MODEL, GIVEN, alow="rounding")
+    with pytest.raises(UsageError, match="did you mean options"):
+        whydiff.compare(MODEL, MODEL, GIVEN, option=3)
+    for taking in (lambda x, alow: x * alow, lambda x, **more: x * more["alow"]):
+        whydiff.assert_same(taking, taking, GIVEN, alow=2)
+
+
+def test_results_classes_and_missing_inputs_are_answered_with_what_to_give() -> None:
+    with pytest.raises(UsageError, match="pass a function that returns it: lambda: y"):
+        whydiff.compare(MODEL(GIVEN), MODEL(GIVEN))
+    with pytest.raises(TargetError, match=r"it needs input(.|\n)*give the inputs: compare"):
+        whydiff.compare(MODEL, MODEL)
+    with pytest.raises(UsageError, match="Linear is a class"):
+        whydiff.compare(torch.nn.Linear, torch.nn.Linear, GIVEN)
+
+
+def test_a_function_that_fails_inside_is_not_said_to_lack_inputs() -> None:
+    with pytest.raises(TargetError, match="raised while it ran"):
+        whydiff.compare(lambda: MODEL(), lambda: MODEL())

@@ -114,7 +114,7 @@ def compare(reference: Any, candidate: Any, *args: Any, options: Options | None 
         if not options.trust and any(map(strange, given)) and all(isinstance(s, (str, os.PathLike)) for s in given):
             found: Diagnosis = compared(given, options.told(), options.limits, options.progress)
             return replace(found, notes=(*notes, *found.notes))
-        with options_apart(Options, kwargs), ending(_runs(reference, candidate, args, kwargs, options)) as sides:
+        with options_apart(Options, kwargs, given), ending(_runs(*given, args, kwargs, options)) as sides:
             return _collected(sides, options, notes)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
-from whydiff.errors import TargetError, UsageError
+from whydiff.errors import TargetError, UsageError, meant
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -167,13 +167,18 @@ def check(value: Any, kind: Kind, name: str, function: str) -> None:
 
 
 @contextmanager
-def options_apart(options: type[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
+def options_apart(options: type[Any], kwargs: Mapping[str, Any], targets: Iterable[Any]) -> Iterator[None]:
     """Where a target does not take its keywords: those that are names of options are said to be.
 
     Args:
         options: the dataclass of options that are given apart from the target's arguments.
-        kwargs: what the target was called with.
+        kwargs: what the targets are called with.
+        targets: programs, and paths of traces.
+
+    Raises:
+        UsageError: ``options`` itself is misspelt.
     """
+    refuse_misspelt("options", targets, kwargs)
     try:
         yield
     except TargetError as error:
@@ -188,6 +193,68 @@ def options_apart(options: type[Any], kwargs: Mapping[str, Any]) -> Iterator[Non
             expected=error.expected,
             next_step=f"if {' and '.join(named)} is meant for whydiff: {options_given}; else {error.next_step}",
         ) from error.__cause__
+
+
+def refuse_misspelt(own: str, targets: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuse a keyword that no target takes and that is nearly whydiff's own.
+
+    Args:
+        own: whydiff's keyword.
+        targets: programs that the others are given to, and paths of traces.
+        kwargs: what is to be given to them.
+
+    Raises:
+        UsageError: one of them is such a keyword.
+    """
+    for name in kwargs:
+        if meant(name, (own,)) and not any(callable(one) and _takes_keyword(one, name) for one in targets):
+            raise UsageError("No target takes this keyword.", actual=f"{name}=…", next_step=f"did you mean {own}?")
+
+
+def _takes_keyword(target: Any, name: str) -> bool:
+    signature = signature_of(target)
+    if signature is None:
+        return True
+    found = signature.parameters.values()
+    return any(p.kind is p.VAR_KEYWORD or (p.name == name and p.kind is not p.POSITIONAL_ONLY) for p in found)
+
+
+def refuse_class(target: Any, where: str = "") -> None:
+    """Refuse the class of a program where one of its instances is meant.
+
+    Args:
+        target: what is to be run.
+        where: as users write it.
+
+    Raises:
+        UsageError: it is a class, and its instances can be called.
+    """
+    if isinstance(target, type) and any("__call__" in vars(base) for base in target.__mro__):
+        raise UsageError(
+            "The target is a class, not a program.",
+            where=where,
+            actual=f"{target.__name__} is a class",
+            expected="an instance of it, or a function",
+        )
+
+
+def signature_of(target: Callable[..., Any]) -> inspect.Signature | None:
+    """What a target takes, where that can be told; a model is judged by its ``forward``."""
+    forward = getattr(target, "forward", None)
+    try:
+        return inspect.signature(forward if callable(forward) else target)
+    except (TypeError, ValueError):  # some built-in callables have no signature
+        return None
+
+
+def needed(target: Callable[..., Any]) -> list[str]:
+    """Names of the arguments that a target cannot do without."""
+    signature = signature_of(target)
+    return [
+        p.name
+        for p in (signature.parameters.values() if signature else ())
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
 
 
 def described(value: Any) -> str:

@@ -164,3 +164,11 @@ def test_a_script_that_runs_another_framework_is_refused(tmp_path: Path) -> None
     assert done.returncode == 2
     assert "framework='jax'" in done.stderr
     assert not (tmp_path / "t").exists()
+
+
+def test_a_script_that_runs_no_operator_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "defines.py").write_text("import torch\ndef full(): return torch.zeros(3)\n")
+    (tmp_path / "calls.py").write_text("import defines\ndefines.full()\n")
+    for name, warned in (("defines", True), ("calls", False)):
+        done = command(tmp_path, "capture", "-o", tmp_path / name, "--", sys.executable, tmp_path / f"{name}.py")
+        assert done.returncode == 0 and ("No operator ran" in done.stderr) is warned

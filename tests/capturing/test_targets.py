@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from whydiff.capturing import targets
-from whydiff.errors import TargetError
+from whydiff.errors import TargetError, UsageError
 
 PROGRAM = """
 import dataclasses
@@ -179,3 +179,16 @@ def test_a_file_that_raises_shows_the_end_of_its_traceback(program: Path, code: 
 def test_inputs_that_raise_are_the_users_error(program: Path) -> None:
     program.write_text(PROGRAM + "\ndef inputs(): raise KeyError('no data')\n")
     assert "inputs() raised." in failing(f"{program}:one") and "no data" in failing(f"{program}:one")
+
+
+def test_a_class_is_not_run_but_what_is_no_class_of_programs_is(program: Path) -> None:
+    program.write_text(PROGRAM + "\nclass Block:\n    def __call__(self, x): return x\nclass Pair:\n    pass\n")
+    for way in (targets.load, targets.with_inputs):
+        with pytest.raises(UsageError, match="Block is a class"):
+            way(f"{program}:Block")
+    assert isinstance(targets.load(f"{program}:Pair"), type)
+
+
+def test_a_file_without_inputs_says_how_to_give_them_where_they_are_asked_for(program: Path) -> None:
+    with pytest.raises(TargetError, match=r"it needs x(.|\n)*Define inputs\(\) beside the target"):
+        targets.with_inputs(f"{program}:one")

@@ -251,7 +251,7 @@ def test_outputs_that_are_too_large_are_not_recorded(project: pytest.Pytester) -
     result = project.runpytest_inprocess(*PLUGIN, "--whydiff-update", "-k", "1")
     result.assert_outcomes(passed=1)
     project.makeini("[pytest]\nwhydiff_golden_max = 1 MB\n")
-    result = project.runpytest_inprocess(*PLUGIN, "--whydiff-update", "-k", "3")
+    result = project.runpytest_inprocess(*PLUGIN, "-k", "3")
     result.stdout.fnmatch_lines(["whydiff_golden_max is '1 MB', not a number of bytes"])
     project.makeini("[pytest]\nwhydiff_golden_max = 50\n")
     result = project.runpytest_inprocess(*PLUGIN, "--whydiff-update")

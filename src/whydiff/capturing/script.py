@@ -24,7 +24,8 @@ from typing import Any
 from whydiff import registry
 from whydiff.capturing.ranks import part, started_again, told
 from whydiff.capturing.record import STEP, capture
-from whydiff.capturing.store import open_trace
+from whydiff.capturing.store.decode import unwrap
+from whydiff.capturing.store.layout import INDEX
 from whydiff.errors import UnsupportedError, WhydiffError
 from whydiff.garbage import write_out
 
@@ -69,18 +70,24 @@ def main(arguments: list[str]) -> int:
         return 1
     left.clear()
     code, out = _status(leaving), str(part(out, told()))
-    unseen = _unseen(out) if code == 0 and level != STEP else ""
-    if unseen:
-        shutil.rmtree(out)
-        print(unseen, file=sys.stderr)
-        return 2
+    if code == 0 and level != STEP and Path(out, INDEX).is_file() and not _any_call(Path(out, INDEX)):
+        if unseen := _unseen():
+            shutil.rmtree(out)
+            print(unseen, file=sys.stderr)
+            return 2
+        print("No operator ran: the script has to call the model, and this one recorded nothing.", file=sys.stderr)
     return code
 
 
-def _unseen(out: str) -> str:
-    """What to say if nothing was recorded of a script that ran another framework's programs; empty otherwise."""
+def _any_call(index: Path) -> bool:
+    with index.open("rb") as lines:
+        return any(unwrap(line.rstrip(b"\n"))[0] == "call" for line in lines)
+
+
+def _unseen() -> str:
+    """What to say of a script of which nothing was recorded, if it ran another framework's programs; empty otherwise."""
     others = [name for name in registry.names("adapters") if name != FRAMEWORK and name in sys.modules]
-    if not others or open_trace(out).calls:
+    if not others:
         return ""
     error = UnsupportedError(
         "Nothing was recorded: a script is captured where PyTorch runs.",

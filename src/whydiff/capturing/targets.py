@@ -10,7 +10,6 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from whydiff.errors import MissingPackageError, TargetError, meant
+from whydiff.takes import needed, refuse_class, signature_of
 
 Target = Path | str | Callable[..., Any]
 
@@ -67,6 +67,7 @@ def load(text: str, arguments: Sequence[Any] = ()) -> Target:
     Raises:
         TargetError: no such file, module or name; not callable; it takes arguments and there are none; or
             the user's code raised (the original is the ``__cause__``).
+        UsageError: it is a class of programs.
     """
     where, colon, name = text.rpartition(":")
     if "://" in text:
@@ -92,6 +93,7 @@ def load(text: str, arguments: Sequence[Any] = ()) -> Target:
             actual=f"{name} is of type {type(target).__name__}",
             expected="a function or a model",
         )
+    refuse_class(target, text)
     return target if arguments or _takes_nothing(target) else _with_inputs(target, module, text)
 
 
@@ -110,7 +112,11 @@ def with_inputs(text: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     if not colon or not _dotted(name) or not (file or _dotted(where)):
         _not_a_target(text, traces=False)
     module = _file(Path(where), text) if file else _module(where, text)
-    found = {word: _attribute(module, word, text) for word in (name, "inputs")}
+    target = _attribute(module, name, text)
+    refuse_class(target, text)
+    if not hasattr(module, "inputs"):
+        raise _no_inputs(needed(target) if callable(target) else (), text, "a function inputs() in the same file")
+    found = {name: target, "inputs": module.inputs}
     for word, value in found.items():
         if not callable(value):
             raise TargetError(
@@ -233,16 +239,8 @@ def _attribute(module: ModuleType, name: str, text: str) -> Any:
 
 def _takes_nothing(target: Callable[..., Any]) -> bool:
     """True if calling the target without arguments makes sense; a model is judged by its ``forward``."""
-    signature = _signature(target)
+    signature = signature_of(target)
     return signature is not None and not signature.parameters
-
-
-def _signature(target: Callable[..., Any]) -> inspect.Signature | None:
-    forward = getattr(target, "forward", None)
-    try:
-        return inspect.signature(forward if callable(forward) else target)
-    except (TypeError, ValueError):  # some built-in callables have no signature
-        return None
 
 
 def _with_inputs(target: Callable[..., Any], module: ModuleType, text: str) -> Target:
@@ -263,17 +261,17 @@ def _with_inputs(target: Callable[..., Any], module: ModuleType, text: str) -> T
 
 
 def _without_inputs(target: Callable[..., Any], text: str) -> Target:
-    signature = _signature(target)
-    empty, variable = (inspect.Parameter.empty, (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD))
-    parameters = signature.parameters.values() if signature else ()
-    needed = [p.name for p in parameters if p.default is empty and p.kind not in variable]
-    if not needed:
+    if not (names := needed(target)):
         return target
-    raise TargetError(
+    raise _no_inputs(names, text, "a target without arguments, or a function inputs() in the same file")
+
+
+def _no_inputs(names: Sequence[str], text: str, expected: str) -> TargetError:
+    return TargetError(
         "The target takes arguments, and there are none.",
         where=text,
-        actual=f"it needs {', '.join(needed)}",
-        expected="a target without arguments, or a function inputs() in the same file",
+        actual=f"it needs {', '.join(names)}" if names else "",
+        expected=expected,
         next_step="Define inputs() beside the target: it returns a tuple of arguments or a dict of keywords.",
     )
 

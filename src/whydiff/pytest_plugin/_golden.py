@@ -50,6 +50,9 @@ class Goldens:
         if allow is not None:
             verdict(allow)  # a word that is misspelt is told before anything runs, or is recorded
         path, config = self.path(name), self._request.config
+        most = str(config.getini("whydiff_golden_max"))
+        if not most.isdecimal():
+            pytest.fail(f"whydiff_golden_max is {most!r}, not a number of bytes", pytrace=False)
         if not config.getoption("--whydiff-update"):
             if not path.exists():
                 pytest.fail(
@@ -61,9 +64,6 @@ class Goldens:
             return
         if path.exists() and _as_before(path, program, args, kwargs):
             return
-        most = str(config.getini("whydiff_golden_max"))
-        if not most.isdecimal():
-            pytest.fail(f"whydiff_golden_max is {most!r}, not a number of bytes", pytrace=False)
         written = record(path, program, *args, largest=int(most), **kwargs)
         self._request.node.user_properties.append(("whydiff_golden", f"{path} ({written.size} bytes)"))
         for note in written.notes:

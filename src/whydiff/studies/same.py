@@ -13,6 +13,7 @@ from whydiff.records import Diagnosis, Verdict
 from whydiff.report.answer import answer
 from whydiff.studies.golden import OPEN, decided, is_golden
 from whydiff.studies.watch import current
+from whydiff.takes import refuse_misspelt
 
 if TYPE_CHECKING:
     from whydiff.studies.sweep.report import Sweep
@@ -72,6 +73,7 @@ def asserted(
     __tracebackhide__ = True
     watch = current()
     allowed = verdict(allow if allow is not None else watch.allow or Verdict.ROUNDING)
+    refuse_misspelt("allow", (reference, candidate), kwargs)
     diagnosis = compare(reference, candidate, *args, options=options, **kwargs)
     if isinstance(reference, (str, os.PathLike)) and callable(candidate):
         diagnosis = _by_tolerance(diagnosis, reference, candidate, args, kwargs)

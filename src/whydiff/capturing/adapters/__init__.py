@@ -30,6 +30,7 @@ from whydiff.capturing.adapters.contract import (
 from whydiff.capturing.adapters.roles import Role
 from whydiff.errors import MissingPackageError, UsageError
 from whydiff.records import Trace
+from whydiff.takes import refuse_class
 
 SHARED = ("contract", "roles")
 CONTRACT = registry.Contract(base=Recorded)
@@ -50,14 +51,16 @@ def for_target(target: object, args: Sequence[Any] = ()) -> Recorded:
     """The adapter that owns a target; torch is tried last, as the default for plain callables.
 
     Raises:
-        UsageError: nobody owns it, or the framework is not installed.
+        UsageError: nobody owns it, it is a class of programs, or the framework is not installed.
     """
     if not callable(target):
         raise UsageError(
             "This is neither a callable nor a trace.",
             actual=type(target).__name__,
             expected="a module, a function, or the path of a trace",
+            next_step="of a result, pass a function that returns it: lambda: y; inputs come after both sides: f, g, x",
         )
+    refuse_class(target)
     for name in sorted(registry.names("adapters"), key=lambda name: name == "torch"):
         try:
             adapter = for_framework(name)

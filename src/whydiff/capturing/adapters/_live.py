@@ -15,6 +15,7 @@ from whydiff.capturing.adapters.contract import Exchanged, Executor, Outputs, Va
 from whydiff.capturing.targets import is_library
 from whydiff.errors import PayloadError, ReplayError, TargetError, WhydiffError, harmless
 from whydiff.records import Call, Leaf, ObserverCheck, Output, Payload, Site, Trace
+from whydiff.takes import needed
 
 FAILURES = (
     RuntimeError,
@@ -45,6 +46,13 @@ def called(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     try:
         return target(*args, **kwargs)
     except Exception as error:
+        if isinstance(error, TypeError) and not args and not kwargs and (names := needed(target)):
+            raise TargetError(
+                "The target takes arguments, and there are none.",
+                actual=f"it needs {', '.join(names)}",
+                expected="a target without arguments, or its inputs",
+                next_step="give the inputs: compare(reference, candidate, x)",
+            ) from error
         frames = traceback.extract_tb(error.__traceback__)
         theirs = [f for f in frames if "/whydiff/" not in f.filename.replace("\\", "/")]
         own = [f for f in theirs if not is_library(f.filename)] or theirs
