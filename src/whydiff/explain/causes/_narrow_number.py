@@ -101,6 +101,8 @@ def _rounded(view: View, numbers: tuple[_Number, _Number], side: int) -> NarrowN
 
 def _is_rounded(number: float, dtype: str) -> bool:
     """Whether a number of no dtype of its own was rounded to one: nobody writes it, and it has most of the dtype's bits."""
+    if not np.isfinite(number):
+        return False
     numerator, _ = float(number).as_integer_ratio()
     bits = len(bin(abs(numerator)).rstrip("0")) - 2
     return bits > FORMATS[dtype].precision // 2 and float(f"{number:.{_WRITTEN}g}") != number
