@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
-from whydiff.records import Leaf
+from whydiff.numbers.casts import Cast, proven_cast
+from whydiff.records import Intervention, Leaf
 
 
 def read_alike(case: Case) -> tuple[tuple[Leaf, Leaf], ...]:
@@ -40,4 +42,64 @@ def _in_one_region(case: Case) -> Iterable[tuple[Leaf, Leaf]]:
                 yield ours[0], theirs[0]
 
 
-__all__ = ["read_alike"]
+def told_apart(case: Case) -> tuple[tuple[Leaf, Leaf], ...]:
+    """All state and inputs that differ, by name, by place, or as tensors of which one is the other's rounding."""
+    return (*case.differing_leaves, *case.shared("told apart", lambda: (*read_alike(case), *_rounded(case))))
+
+
+def given_back(case: Case) -> tuple[Intervention, ...]:
+    """What gives the candidate the reference's state and inputs that differ and have the same shape."""
+    if case.reference.framework != case.candidate.framework:
+        return ()
+    return tuple(
+        Intervention(
+            "restore-state" if ours.is_state else "restore-input",
+            theirs.name,
+            None if theirs.name == ours.name else ours.name,
+        )
+        for ours, theirs in told_apart(case)
+        if ours.spec.shape == theirs.spec.shape and theirs.storage >= 0
+    )
+
+
+def casts_apart(case: Case) -> tuple[Cast, ...]:
+    """How each of them is the other side's, rounded; empty: one is not, or none differs."""
+
+    def found() -> tuple[Cast, ...]:
+        casts = [cast_of(case, *pair) for pair in told_apart(case)]
+        return tuple(cast for cast in casts if cast is not None) if None not in casts else ()
+
+    try:
+        return tuple(case.shared("casts apart", found))
+    except PayloadError:
+        return ()
+
+
+def cast_of(case: Case, ours: Leaf, theirs: Leaf) -> Cast | None:
+    """What shows that one side's tensor is the other's, rounded; None: it is not.
+
+    Raises:
+        PayloadError: a trace did not keep its values.
+    """
+    return proven_cast(case.payload(ours, "reference"), case.payload(theirs, "candidate"))
+
+
+def _rounded(case: Case) -> Iterable[tuple[Leaf, Leaf]]:
+    """Under names that only one side has each, and by its values the other's in a narrower dtype."""
+    known = {leaf.name for pair in read_alike(case) for leaf in pair}
+    lone_r, lone_c = ([leaf for leaf in some if leaf.name not in known] for some in case.lone_leaves())
+    for ours in lone_r:
+        for theirs in lone_c:
+            if ours.spec.shape != theirs.spec.shape or ours.spec.dtype == theirs.spec.dtype:
+                continue
+            try:
+                cast = cast_of(case, ours, theirs)
+            except PayloadError:  # it is not known to be a rounding
+                continue
+            if cast is not None:
+                lone_c.remove(theirs)
+                yield ours, theirs
+                break
+
+
+__all__ = ["cast_of", "casts_apart", "given_back", "read_alike", "told_apart"]

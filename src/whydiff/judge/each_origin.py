@@ -10,7 +10,7 @@ from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
 from whydiff.explain.causes import is_general
 from whydiff.explain.local_test import LocalResult, far_apart
-from whydiff.explain.read_alike import read_alike
+from whydiff.explain.read_alike import cast_of, casts_apart, told_apart
 from whydiff.explain.reruns import Rerun
 from whydiff.explain.scale import Scale, agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
@@ -19,9 +19,8 @@ from whydiff.judge.folding import folded
 from whydiff.judge.grouping import left_to_others, like_others
 from whydiff.locate.unread import unread
 from whydiff.numbers.cancellation import Cancelled
-from whydiff.numbers.casts import Cast, proven_cast
 from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, UNIT_ROUNDOFF
-from whydiff.records import Cause, Comparison, Evidence, Leaf, Origin, Verdict
+from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
 from whydiff.records.finding import NOT_MADE_OF
 
 _PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reduction", "bf16_reduction")
@@ -212,7 +211,7 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
         why = scaling.why_not or "in float64 the programs have no floating value to compare here"
         return unmeasured, [Evidence(f"it was not judged at two precisions: {why}")]
     verdict = _of_scale(case, origin, modes)
-    if verdict is Verdict.SEMANTIC and agrees(modes.restored) and _state_is_rounded(case):
+    if verdict is Verdict.SEMANTIC and casts_apart(case) and (agrees(modes.restored) or is_state(case, scaling)):
         verdict = Verdict.PRECISION
         evidence.append(Evidence("it is the state's: that differs by rounding alone, and with it restored they agree"))
     elif verdict is Verdict.SEMANTIC and agrees(scaling.program.lifted):
@@ -224,6 +223,11 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
             Evidence("with the regions alone acting, the outputs agree in float64", {"regions": str(scaling.regions)})
         )
     return verdict, evidence
+
+
+def is_state(case: Case, scaling: Scaling) -> bool:
+    """Whether state and inputs are all that the outputs differ by, each the other side's but for rounding."""
+    return agrees(scaling.program.restored) and bool(casts_apart(case))
 
 
 def _another_way(scaling: Scaling, how: str = "") -> tuple[Verdict, Evidence]:
@@ -269,11 +273,11 @@ def _of_scale(case: Case, origin: Origin, modes: Modes) -> Verdict:
 def _of_leaves(case: Case, origin: Origin, modes: Modes, scaling: Scaling) -> tuple[Verdict, list[Evidence]]:
     """Differing state: the same formula at another precision only if each tensor is the other's rounding."""
     casts, others = [], []
-    for ours, theirs in (*case.differing_leaves, *read_alike(case)):
+    for ours, theirs in told_apart(case):
         if theirs.name not in origin.leaves:
             continue
         try:
-            cast = _cast(case, ours, theirs)
+            cast = cast_of(case, ours, theirs)
         except PayloadError as error:
             return Verdict.INCONCLUSIVE, [Evidence(error.what)]
         if cast is None:
@@ -288,23 +292,6 @@ def _of_leaves(case: Case, origin: Origin, modes: Modes, scaling: Scaling) -> tu
     if restored is not None and restored.nature in ("stays", "between"):
         return Verdict.SEMANTIC, [*evidence, Evidence("with this state restored the difference stays")]
     return Verdict.PRECISION, evidence
-
-
-def _cast(case: Case, ours: Leaf, theirs: Leaf) -> Cast | None:
-    """What shows that one side's tensor is the other's, rounded; None: it is not."""
-    return proven_cast(case.payload(ours, "reference"), case.payload(theirs, "candidate"))
-
-
-def _state_is_rounded(case: Case) -> bool:
-    """Whether all state that differs is the other side's, rounded to a narrower format."""
-
-    def rounded() -> bool:
-        try:
-            return all(_cast(case, *pair) is not None for pair in case.differing_leaves)
-        except PayloadError:
-            return False
-
-    return bool(case.shared("state is rounded", rounded))
 
 
 def _precision_flags(case: Case, origin: Origin) -> list[str]:

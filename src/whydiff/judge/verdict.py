@@ -16,11 +16,12 @@ from whydiff.explain.case import Case
 from whydiff.explain.scale import agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.claims import Claims
-from whydiff.judge.each_origin import lost_digits, special_numbers
+from whydiff.judge.each_origin import is_state, lost_digits, special_numbers
 from whydiff.judge.folding import folded
 from whydiff.records import Cause, Origin, Verdict, has_ops
 from whydiff.records.finding import NOT_MADE_OF
 
+_UNDECIDED = (Verdict.ROUNDING, Verdict.PRECISION, Verdict.INCONCLUSIVE)
 _GIVEN = ("input", "constant", "attribute")
 
 
@@ -86,6 +87,11 @@ def judge(
     stored = folded(case, scaling)
     if stored is not None and worst.verdict is Verdict.ROUNDING:
         return Verdict.ROUNDING, f"{stored.statement}; {len(origins)} places, the first at {worst.site}{numbers}"
+    if scaling is not None and worst.verdict in _UNDECIDED and is_state(case, scaling):
+        return Verdict.PRECISION, (
+            f"state and inputs are the other side's, rounded, and with the reference's the outputs agree in float64; "
+            f"{_reason(replace(worst, verdict=Verdict.PRECISION), origins, causes)}{numbers}{reach}"
+        )
     contradiction = worst.verdict is Verdict.ROUNDING and scaling is not None and stays(scaling.program.lifted)
     flips = sum(count.count for count in scaling.counts if count.code == "flip") if scaling else 0
     if not flips and worst.verdict is Verdict.PRECISION and scaling is not None and _missed(case, scaling):
@@ -229,7 +235,7 @@ def _numbers(scaling: Scaling | None) -> str:
         return ""
     text = f"; {scaling.program.lifted}"
     if scaling.program.restored is not None:
-        text += f" (with the reference's state: {scaling.program.restored})"
+        text += f" (with the reference's state and inputs: {scaling.program.restored})"
     if stays(scaling.program.kept):
         text += f" (with the program's own casts: {scaling.program.kept})"
     return text
