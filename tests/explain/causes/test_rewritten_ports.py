@@ -193,6 +193,19 @@ def test_numbers_that_do_not_take_each_others_place_are_not_told_as_if_they_did(
     assert says == "the candidate's factor is 0.02, the reference's 0"
 
 
+def test_what_one_side_divides_by_beside_a_count_of_nothing() -> None:
+    def spelt() -> torch.Tensor:
+        centred = X - X.mean(-1, keepdim=True)
+        return centred / (centred.square().sum(-1, keepdim=True) / (8 - 1) + 1e-5).sqrt() @ V
+
+    def kernel() -> torch.Tensor:
+        return (X - X.mean(-1, keepdim=True)) * (X.var(-1, keepdim=True, unbiased=False) + 1e-5).rsqrt() @ V
+
+    found = compare(kernel, spelt)
+    assert "FO003" in [cause.code for cause in found.causes]
+    assert not [count for count in found.not_compared if "failed" in count.reason]
+
+
 def test_a_bias_that_is_left_out_is_named() -> None:
     weight = torch.nn.Linear(8, 8)
     bare = weight.weight.detach()

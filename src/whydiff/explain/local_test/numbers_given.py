@@ -33,6 +33,8 @@ _REACH = 1e-3
 _ARITHMETIC = {Role.ELEMENTWISE, Role.PLUS, Role.TIMES, Role.DIFFERENCE, Role.ROOT, Role.LIMITS}
 _TAKES_NUMBERS = {Role.PLUS, Role.TIMES, Role.DIVIDES, Role.DIFFERENCE}
 _READS = {Role.CAST, Role.CARRIES}
+_OF_A_KIND = {"limit", "correction"}
+"""Whatever is beyond all values would do for a limit; a correction counts."""
 _MAY_BE_NOTHING = ("epsilon", "correction")
 
 
@@ -239,7 +241,7 @@ def _pairs(sides: Sequence[_Side]) -> Iterator[tuple[Number, Number]]:
         for mine, theirs in (sides, sides[::-1])
     ]
     for one, other in itertools.product(*lone):
-        if (one.kind == "limit") == (other.kind == "limit"):  # whatever is beyond all values would do for a limit
+        if one.kind == other.kind or not {one.kind, other.kind} & _OF_A_KIND:
             yield one, other
 
 
@@ -249,7 +251,9 @@ def _alike(one: Number, other: Number) -> bool:
 
 def _in_place(own: Number, other: Number) -> float:
     """What to write for a number so that it does what the other does, which may divide where this one multiplies."""
-    return 1 / other.value if (own.kind == "divisor") != (other.kind == "divisor") else other.value
+    if (own.kind == "divisor") == (other.kind == "divisor"):
+        return other.value
+    return 1 / other.value if other.value else math.inf
 
 
 def _left(made: Array | None, wanted: Array, before: float) -> float | None:
@@ -318,6 +322,8 @@ def _set(numbers: Sequence[Number], values: Sequence[float]) -> tuple[Interventi
 
 def _fitted(side: _Side, numbers: Sequence[Number], wanted: Array) -> tuple[float, ...] | None:
     """The values nearest in least squares, by Gauss and Newton."""
+    if any(number.kind == "correction" for number in numbers):  # a count: the other usual one
+        return (1 - numbers[0].value,) if len(numbers) == 1 else None
     values, own, last = tuple(number.value for number in numbers), side.own, math.inf
     for _ in range(_STEPS):
         beyond = [
