@@ -147,7 +147,7 @@ def test_markers_messages_and_reports(project: pytest.Pytester, monkeypatch: pyt
         "E   whydiff.Differs: ROUNDING",
         "E   allowed is no difference",
         "E   fix     ",
-        "The outputs of a row depend on the batch size",
+        "(size, row) pairs differ",
         "\nNONDETERMINISTIC",
         "a test with this marker returns (program, inputs), and this one returned NoneType",
     ):

@@ -195,6 +195,10 @@ def test_a_located_cause_starts_here_and_is_no_reason() -> None:
     assert found.headline.startswith("SEMANTIC, starts here: ")
     assert "shows where, not why" in found.proof
     assert "because" not in found.text() and "proven" not in found.text()
+    tried = _cause("located", remedy=Remedy("Apply one activation.", undoes="candidate", carried_out=True))
+    mended = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=(tried,)))
+    assert "(tried: all 182,016 numbers agree)" in mended.fix
+    assert "not why" not in mended.proof and mended.proof.endswith("agree; it was not tried the other way")
 
 
 def test_a_cause_of_another_verdict_is_why_only_if_nothing_is_left_of_a_range_s_difference() -> None:

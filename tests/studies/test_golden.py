@@ -121,11 +121,25 @@ def test_under_another_instruction_set_the_recorded_tolerance_decides(tmp_path: 
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     alike, larger, inputs, strict = " ".join(done.stdout.split()).split("|")
     assert alike == "rounding"
-    assert "INCONCLUSIVE: more than rounding may make of the outputs: rtol=" in larger
+    assert "INCONCLUSIVE: the outputs changed by up to 0.0" in larger
+    assert "since the golden trace was recorded, more than rounding may make of them (rtol=" in larger
     assert "INCONCLUSIVE: input holds other numbers than when the golden trace was recorded" in inputs
     assert "pytest --whydiff-update" in larger and "pytest --whydiff-update" in inputs
     assert "ROUNDING: no more than rounding may make of the outputs" in strict
     assert "measured when the golden trace was recorded, in another environment (" in strict
+
+
+def test_a_defect_is_a_change_with_its_size_and_why_is_guessed_once(golden: Path) -> None:
+    norm = copy.deepcopy(NORM)
+    trace = record(golden.with_name("n.trace"), NORM, torch.ones(3, 64)).path
+    norm[1].eps = 1e-2
+    with pytest.raises(Differs) as caught:
+        assert_same(trace, norm, torch.ones(3, 64))
+    said = " ".join(str(caught.value).split())
+    assert "INCONCLUSIVE: the outputs changed by up to 0." in said
+    assert "more than rounding may make of them (rtol=" in said
+    assert said.count("eps is 0.01 in the candidate") == 1 and "; probably eps is 0.01" in said
+    assert "fix set it back; if the change is meant, record it anew: pytest --whydiff-update" in said
 
 
 CALLS = itertools.count()

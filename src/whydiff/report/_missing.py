@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from whydiff.records import Diagnosis, Side
+from whydiff.records import ByTolerance, Diagnosis, Side
 from whydiff.records.finding import NOT_MADE_OF
 from whydiff.report._effect import NOTHING, returned_nothing
-from whydiff.report.words import bounds, clause, count, listed, place, plain
+from whydiff.report.words import bounds, clause, count, listed, place, plain, short
 
 _AGAIN = "whydiff compare"
 
@@ -87,14 +87,22 @@ def _golden(diagnosis: Diagnosis) -> Missing | None:
             f"{names} {'holds' if len(found.others) == 1 else 'hold'} other numbers than when the golden trace was recorded",
             f"load {names} from a file: what is drawn or computed anew differs between instruction sets and versions; {meant}",
         )
+    changed = _changed(diagnosis, found)
     if found.suspect:
-        also = "; the outputs are within what rounding may make of them" if found.within else ""
-        return Missing(f"it may be that {clause(found.suspect)}{also}", meant)
-    if found.rtol is None or found.atol is None:
-        return Missing("the outputs are not those of the golden trace, and no tolerance was recorded for them", meant)
-    return Missing(
-        f"more than rounding may make of the outputs: {bounds(found)} was measured when the golden trace was recorded",
-        f"look at what has changed since then, in the code, the versions and the flags; {meant}",
+        says = clause(found.suspect)
+        why = f"yet it may be that {says}" if found.within else f"probably {says}"
+        return Missing(f"{changed}; {why}", f"set it back; {meant}")
+    return Missing(changed, f"look at what has changed since then, in the code, the versions and the flags; {meant}")
+
+
+def _changed(diagnosis: Diagnosis, found: ByTolerance) -> str:
+    """By how much the outputs are others than those of a golden trace, and what is allowed."""
+    largest = dict(diagnosis.outputs)[found.slot].value("max_abs") if found.slot in dict(diagnosis.outputs) else None
+    by = f" by up to {short(largest)}" if largest else ""
+    limit = f", {'no more' if found.within else 'more'} than rounding may make of them ({bounds(found)})"
+    return (
+        f"the outputs changed{by} since the golden trace was recorded"
+        f"{limit if bounds(found) else ', and no tolerance was recorded for them'}"
     )
 
 

@@ -30,7 +30,9 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
         return "read off the values themselves"
     if diagnosis.verdict is Verdict.NONDETERMINISTIC:
         return _repeated(diagnosis)
-    maybe = f"; it may be that {clause(cause.says)}" if cause is not None and cause.says else ""
+    maybe = (
+        f"; it may be that {clause(cause.says)}" if cause is not None and cause.says and not _said(diagnosis) else ""
+    )
     if diagnosis.verdict is Verdict.ROUNDING and diagnosis.by_tolerance is not None:
         parts = ("versions", "hardware", "flags")
         changes = [where for where, *_ in diagnosis.environment_changes if where.partition(".")[0] in parts]
@@ -45,7 +47,14 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
         return f"of what {' and '.join(dict.fromkeys(proven))} does not explain no experiment decided"
     if cause is None and any(c.experiments for c in diagnosis.causes):
         return "the experiments rule out what was suspected; nothing else was tried"
+    if diagnosis.by_tolerance is not None:
+        return "held against the recorded outputs; the code of then was not recorded, so no experiment decided why"
     return f"no experiment decided{maybe}"
+
+
+def _said(diagnosis: Diagnosis) -> bool:
+    """Whether what may be why stands in the headline already, as it does of a golden trace."""
+    return diagnosis.by_tolerance is not None and bool(diagnosis.by_tolerance.suspect)
 
 
 def _unproven(diagnosis: Diagnosis, cause: Cause) -> str:
@@ -54,7 +63,8 @@ def _unproven(diagnosis: Diagnosis, cause: Cause) -> str:
     given = "; ".join(f"{done(e)}: {result(e, rest)}" for e in cause.experiments)
     if may_follow(cause):
         return f"{given}; it may only follow from what Python was given before"
-    return f"{given}; {f'it may be that {clause(cause.says)}' if cause.says else 'that leaves it open'}"
+    says = cause.says if not _said(diagnosis) else ""
+    return f"{given}; {f'it may be that {clause(says)}' if says else 'that leaves it open'}"
 
 
 def open_fix(cause: Cause) -> bool:
@@ -83,14 +93,19 @@ def others(diagnosis: Diagnosis, cause: Cause) -> str:
 
 def tried(cause: Cause, rest: str = _OTHERS) -> str:
     """Whether a cause's fix was carried out, and what was then left, as ' (…)'; empty if nothing is to be carried out."""
-    remedy = cause.remedy
-    if remedy is None or remedy.accepts:
+    if cause.remedy is None or cause.remedy.accepts:
         return ""
+    made = _mended(cause)
+    return " (untried)" if made is None else f" (tried: {result(made, rest)})"
+
+
+def _mended(cause: Cause) -> Experiment | None:
+    """The experiment in which a cause's fix was carried out, if one did as it should."""
+    remedy = cause.remedy
+    if remedy is None or remedy.accepts or not (remedy.carried_out or remedy.undoes):
+        return None
     ways = [e for e in cause.experiments if e.direction == remedy.direction]
-    made = next((e for e in ways if e.status == "confirmed"), None)
-    if made is None or not (remedy.carried_out or remedy.undoes):
-        return " (untried)"
-    return f" (tried: {result(made, rest)})"
+    return next((e for e in ways if e.status == "confirmed"), None)
 
 
 def fix(cause: Cause) -> str:
@@ -133,6 +148,8 @@ def _agree(experiment: Experiment) -> str:
 
 
 def _located(cause: Cause) -> str:
+    if (mended := _mended(cause)) is not None:
+        return f"{done(mended)}: {result(mended)}; it was not tried the other way"
     found = next((e for e in cause.experiments if e.status == "confirmed"), None)
     if found is None:
         return "the values show where it starts, not why"

@@ -27,11 +27,11 @@ class Differs(AssertionError):
         allow: the worst verdict that would have passed.
     """
 
-    def __init__(self, diagnosis: Diagnosis | Sweep, allow: Verdict, also: str = "") -> None:
+    def __init__(self, diagnosis: Diagnosis | Sweep, allow: Verdict) -> None:
         self.diagnosis, self.allow = diagnosis, allow
         limit = "allowed is no difference" if allow is Verdict.IDENTICAL else f"allowed is no more than {allow}"
         said = answer(diagnosis).text() if isinstance(diagnosis, Diagnosis) else diagnosis.text()
-        super().__init__(f"{said}{also}{limit}")
+        super().__init__(f"{said}{limit}")
 
 
 Differs.__module__ = "whydiff"  # as users meet it, also in the short summary of a test run

@@ -175,6 +175,25 @@ class Classes:
         return tuple(lines)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Of every row alone against itself in every size: which pairs differ.
+
+    Attributes:
+        differ, tried: (size, row) pairs.
+        max_abs: the largest difference; of ``row`` in ``size``.
+        sizes, agree: those in which a row differs, and the others.
+    """
+
+    differ: int
+    tried: int
+    max_abs: float
+    size: int
+    row: int
+    sizes: tuple[int, ...]
+    agree: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Tried:
     """A remedy that was carried out.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,8 @@ from whydiff.errors import UsageError
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Payload, Verdict
-from whydiff.report.words import percent, ranges, short
 from whydiff.studies.same import Differs, verdict
-from whydiff.studies.sweep.findings import Size
+from whydiff.studies.sweep.findings import Pairs, Size
 from whydiff.studies.sweep.program import arguments, mapped, rows_of, sizes
 from whydiff.studies.sweep.report import Sweep
 from whydiff.studies.sweep.study import Sizes, sweep
@@ -102,7 +102,7 @@ def assert_batch_invariant(
             expected="a size above 1, and a row that lies in it",
         )
     alone = {row: _outputs(model, _one_row(batch, row)) for row in wanted}
-    failed: list[tuple[int, int, str, float, float]] = []
+    failed: list[tuple[int, int, float]] = []
     for size in asked:
         outputs = _outputs(model, arguments(batch, Size(size)))
         for row in (row for row in wanted if row < size):
@@ -110,14 +110,12 @@ def assert_batch_invariant(
                 axes = (Axis(1, size, (row,)),)
                 compared = compare_payloads(*counterparts(reference, outputs[slot], axes))
                 if compared.status != "agrees":
-                    failed.append(
-                        (size, row, slot, compared.value("different") or 0.0, compared.value("max_abs") or 0.0)
-                    )
-    pairs = {(size, row) for size, row, *_ in failed}
+                    failed.append((size, row, compared.value("max_abs") or 0.0))
+    pairs = {(size, row) for size, row, _ in failed}
     if failed and not _allowed(model, batch, pairs, allowed):
         size, row = min(pairs)
-        watch.failed = _swept(model, batch, row, [size])
-        raise Differs(watch.failed, allowed, _counted(failed, asked, len(wanted)))
+        watch.failed = replace(_swept(model, batch, row, [size]), pairs=_pairs(failed, asked, len(wanted)))
+        raise Differs(watch.failed, allowed)
 
 
 def _allowed(model: Any, batch: Any, failed: set[tuple[int, int]], allowed: Verdict) -> bool:
@@ -153,18 +151,18 @@ def _outputs(model: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[
     return {slot: adapter.to_payload(value) for slot, value in adapter.run(model, args, kwargs).plain()}
 
 
-def _counted(failed: Sequence[tuple[int, int, str, float, float]], asked: Sequence[int], rows: int) -> str:
-    """Which rows in which sizes, in lines."""
-    worst = max(failed, key=lambda one: one[4])
-    pairs = {(size, row) for size, row, *_ in failed}
-    differ = sorted({size for size, _ in pairs})
-    lines = (
-        f"The outputs of a row depend on the batch size: {len(pairs)} of {sum(min(size, rows) for size in asked)} "
-        f"(size, row) pairs differ, from size {differ[0]} on.",
-        f"largest: {worst[2]}, row {worst[1]} of {worst[0]}: at most by {short(worst[4])}, {percent(worst[3])} of its elements",
-        f"sizes that differ: {ranges(differ)}; that agree: {ranges(s for s in asked if s not in differ) or 'none'}",
+def _pairs(failed: Sequence[tuple[int, int, float]], asked: Sequence[int], rows: int) -> Pairs:
+    size, row, largest = max(failed, key=lambda one: one[2])
+    differ = {size for size, *_ in failed}
+    return Pairs(
+        differ=len({(size, row) for size, row, _ in failed}),
+        tried=sum(min(size, rows) for size in asked),
+        max_abs=largest,
+        size=size,
+        row=row,
+        sizes=tuple(sorted(differ)),
+        agree=tuple(size for size in asked if size not in differ),
     )
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _starting(batch: Any, row: int, size: int) -> tuple[Any, ...] | dict[str, Any]:

@@ -11,7 +11,7 @@ from whydiff.report.blocks import Block, Chart, Code, Lines, Section, Table, Tex
 from whydiff.report.json import encode
 from whydiff.report.words import count, listed, number, percent, place, plain, ranges, short
 from whydiff.studies.base import Study
-from whydiff.studies.sweep.findings import Axis, Cell, Classes, Judged, Size, Tried
+from whydiff.studies.sweep.findings import Axis, Cell, Classes, Judged, Pairs, Size, Tried
 from whydiff.studies.sweep.grouping import along, elsewhere, pattern
 
 _SHADES = "·░▒▓█"
@@ -35,6 +35,7 @@ class Sweep(Study):
         remedies: carried out, the cheapest that works first.
         environment: where it ran.
         notes: sentences worth reading.
+        pairs: of all rows, where the study is of the first that differs (`whydiff.assert_batch_invariant`).
     """
 
     title: ClassVar[str] = "sweep"
@@ -49,6 +50,7 @@ class Sweep(Study):
     remedies: tuple[Tried, ...] = ()
     environment: Environment = field(default_factory=Environment)
     notes: tuple[str, ...] = ()
+    pairs: Pairs | None = None
 
     @property
     def variant_ops(self) -> tuple[str, ...]:
@@ -159,6 +161,12 @@ def _ops(study: Sweep) -> tuple[list[Classes], list[Classes]]:
 
 
 def _effect(study: Sweep) -> str:
+    if (found := study.pairs) is not None:
+        most = f", at most by {short(found.max_abs)} (row {found.row} of {found.size})" if found.max_abs else ""
+        return (
+            f"{found.differ} of {count(found.tried, '(size, row) pair')} {'differs' if found.tried == 1 else 'differ'}{most}; "
+            f"sizes that differ: {ranges(found.sizes)}; that agree: {ranges(found.agree) or 'none'}"
+        )
     compared = [cell for cell in study.cells if cell.status != "failed" and cell.size != cell.against]
     changed = [cell for cell in compared if not cell.outputs_equal]
     if not changed:
