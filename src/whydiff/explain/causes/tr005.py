@@ -13,7 +13,7 @@ from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
 
 
 class StepsOutOfOrder(CauseRule):
-    """Two steps that write in place are carried out in one order on one side and in the other order on the other.
+    """Two steps that write in place are carried out in another order on one side than on the other.
 
     What it detects:
         Ops that both sides carry out on the same memory, as often and with the same arguments, but one side ahead of ops that
