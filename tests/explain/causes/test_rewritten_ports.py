@@ -126,6 +126,27 @@ def test_another_spelling_alone_is_no_other_function(spelling: Any) -> None:
     assert not ported(*spelling)
 
 
+def test_a_value_that_was_exchanged_for_another_is_not_what_its_ops_gave() -> None:
+    made = torch.Generator().manual_seed(1)
+    x, bias, scale = torch.randn(2, 6, 16, generator=made), torch.randn(16, generator=made), torch.rand(16)
+    *sides, out, up = (torch.randn(16, 16, generator=made) / 4 for _ in range(5))
+
+    def kernels() -> torch.Tensor:
+        h = F.layer_norm(x, (16,), scale, bias)
+        y = x + F.linear(F.scaled_dot_product_attention(*(F.linear(h, w) for w in sides), is_causal=True), out)
+        return y + F.gelu(F.linear(y, up, bias))
+
+    def spelt() -> torch.Tensor:  # the first two layers' products are taken for each other's
+        h = by_variance(x, scale, bias, 1e-5)
+        q, k, v = (torch.einsum("bsi,oi->bso", h, w) for w in sides)
+        scores = torch.einsum("bid,bjd->bij", q, k) / math.sqrt(16)
+        shares = torch.softmax(scores.masked_fill(torch.ones(6, 6).triu(1).bool(), -math.inf), -1)
+        y = x + torch.einsum("bso,io->bsi", shares @ v, out)
+        return y + exactly(y @ up.T + bias)
+
+    assert compare(kernels, spelt).verdict is Verdict.ROUNDING
+
+
 X, W, B, V = (
     torch.randn(*shape, generator=torch.Generator().manual_seed(1)) for shape in ((4, 8), (8, 8), (8,), (8, 8))
 )

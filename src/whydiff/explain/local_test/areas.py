@@ -20,6 +20,7 @@ class Area:
         events: the look, per side.
         calls: per side, in execution order.
         regions, reads: both sides as one operation, and what it read.
+        made: what either side's calls gave, before anything is put in its place.
         lost: why something that it read is not there; empty: all is.
     """
 
@@ -28,6 +29,7 @@ class Area:
     calls: tuple[list[Call], list[Call]]
     regions: list[Region] = field(default_factory=list)
     reads: list[list[Payload]] = field(default_factory=lambda: [[], []])
+    made: list[Payload | None] = field(default_factory=lambda: [None, None])
     lost: str = ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,6 +131,7 @@ class _Watched(Lockstep):
     def __init__(self, reference: Executor, candidate: Executor, case: Case) -> None:
         super().__init__(reference, candidate, case.alignment)
         self.watched: dict[tuple[str, int], list[tuple[Area, int, list[Event]]]] = {}
+        self.made: dict[tuple[str, int], list[tuple[Area, int]]] = {}
 
     def _run(self, name: str, executor: Executor, call: Call, *, recorded: bool) -> None:
         for area, side, events in self.watched.get((name, call.index), ()):
@@ -139,6 +140,9 @@ class _Watched(Lockstep):
             except WhydiffError as error:  # a hole: this area cannot be judged, others can
                 area.lost = error.what
         super()._run(name, executor, call, recorded=recorded)
+        for area, side in self.made.get((name, call.index), ()):  # before another place puts another value there
+            with suppress(WhydiffError):
+                area.made[side] = executor.payload(executor.read(area.events[side]))
 
 
 class _Tester(Watcher):
@@ -178,6 +182,8 @@ class _Tester(Watcher):
             area.regions.append(region)
             for call, events in region.reads_by_call().items():
                 self.step.watched.setdefault((name, call), []).append((area, side, events))
+            if area.calls[side] and area.events[side].producer == area.calls[side][-1].index:
+                self.step.made.setdefault((name, area.events[side].producer), []).append((area, side))
 
     # ------------------------------------------------------------------ the walk
 
@@ -312,7 +318,7 @@ class _Tester(Watcher):
         outputs, operations = [], []
         for side, executor in enumerate((self.step.reference, self.step.candidate)):
             region, event = area.regions[side], area.events[side]
-            outputs.append(executor.payload(executor.read(event)))
+            outputs.append(area.made[side] or executor.payload(executor.read(event)))
             reads = area.reads[side] if area.calls[side] else [outputs[-1]]
             if sum(payload.bits.size for payload in reads) > _ELEMENTS:
                 return undecided(f"its inputs have more than {_ELEMENTS} elements")
