@@ -63,8 +63,9 @@ def test_names_are_text_and_never_markup(diagnosis: Diagnosis) -> None:
 
 
 def test_one_line_says_what_it_is(diagnosis: Diagnosis) -> None:
-    assert re.fullmatch(r"<Diagnosis: semantic, \w{2}\d{3} [\w-]+ \(confirmed\), 1 place>", repr(diagnosis))
+    assert re.fullmatch(r"<Diagnosis: semantic, \w{2}\d{3} [\w-]+ \(proven\), 1 place>", repr(diagnosis))
     nothing = whydiff.compare(torch.sin, torch.sin, torch.ones(2))
+    assert re.fullmatch(r"<Cause: \w{2}\d{3} [\w-]+ at .+ \(proven\)>", repr(diagnosis.causes[0]))
     assert repr(nothing) == "<Diagnosis: identical, 0 places>"
 
 

@@ -55,7 +55,8 @@ def test_a_pipe_cuts_and_folds_no_section(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_sections_are_shown_on_demand_only(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Where a difference starts" not in printed(capsys) and "-v shows everything" in printed(capsys)
+    assert "Where a difference starts" not in printed(capsys) and "print(verbose=1) shows everything" in printed(capsys)
+    assert "-v shows everything; --save report.html" in printed(capsys, command=True)
     assert "Where a difference starts" in printed(capsys, verbose=1) and "-v shows" not in printed(capsys, verbose=1)
     assert len(printed(capsys, verbose=2)) > len(printed(capsys, verbose=True))
 

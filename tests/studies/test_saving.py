@@ -56,7 +56,9 @@ def test_another_suffix_is_refused_before_the_study_runs() -> None:
 def test_it_prints_its_answer_and_the_rest_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     Example().print(color="never")
     short = capsys.readouterr().out
-    assert short.startswith("ROUNDING: the <same> function\nfix     accept it\nmore    -v shows everything")
+    assert short.startswith(
+        "ROUNDING: the <same> function\nfix     accept it\nmore    print(verbose=1) shows everything"
+    )
     assert "two sizes" not in short and max(map(len, short.splitlines())) <= WIDTH
     for verbose in (1, 2, True):
         Example().print(color="never", verbose=verbose)

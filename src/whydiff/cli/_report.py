@@ -97,7 +97,7 @@ def _show(found: Any, *, json: bool, color: str, verbose: bool) -> None:
 
         typer.echo(write(found.to_dict()), nl=False)
     else:
-        found.print(color=color, verbose=verbose)
+        found.print(color=color, verbose=verbose, command=True)
 
 
 def status(verdict: Verdict, allow: Verdict) -> int:

@@ -62,8 +62,8 @@ def _own(frame: TracebackType) -> bool:
 
 def _properties(found: Diagnosis | Sweep) -> list[tuple[str, object]]:
     """Names and texts, as JUnit's XML and xdist's messages carry them."""
-    from whydiff.records import Diagnosis
-    from whydiff.report.answer import STANDING, answer, leading
+    from whydiff.records import STANDING, Diagnosis
+    from whydiff.report.answer import answer, leading
 
     if isinstance(found, Diagnosis):
         cause, said = leading(found), answer(found).text()

@@ -8,6 +8,7 @@ from whydiff.records.collective import Collective
 from whydiff.records.diagnosis import ByTolerance, Diagnosis, Side
 from whydiff.records.environment import GENERATORS, Environment, ObserverCheck
 from whydiff.records.finding import (
+    STANDING,
     Alignment,
     Cause,
     Comparison,
@@ -54,6 +55,7 @@ __all__ = [
     "GENERATORS",
     "LOSING",
     "SCHEMA_VERSION",
+    "STANDING",
     "Alignment",
     "ByTolerance",
     "Call",

@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff import registry
 from whydiff.records.environment import Environment, ObserverCheck
-from whydiff.records.finding import Alignment, Cause, Comparison, Count, Growth, Measurement, Origin, Verdict
+from whydiff.records.finding import STANDING, Alignment, Cause, Comparison, Count, Growth, Measurement, Origin, Verdict
 from whydiff.records.shown import OpRow, Picture
 from whydiff.records.trace import SCHEMA_VERSION, Trace, has_ops
 from whydiff.takes import PATH, takes
@@ -87,6 +87,7 @@ class Diagnosis:
         ops: every op of both runs, in the order of execution.
         pictures: how the outputs and the first places differ, where full tensors were held.
         by_tolerance: of a golden trace, where the evidence leaves the verdict open.
+        expected: the worst verdict that is as it should be; a port may round otherwise.
     """
 
     verdict: Verdict
@@ -105,12 +106,13 @@ class Diagnosis:
     ops: tuple[OpRow, ...] = ()
     pictures: tuple[Picture, ...] = ()
     by_tolerance: ByTolerance | None = None
+    expected: Verdict = Verdict.IDENTICAL
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:
         """One line: the verdict, the first cause that stands, how many places; `print` shows the report."""
         cause = next((c for c in self.causes if c.status != "refuted" and not c.inert), None)
-        because = f", {cause.code} {cause.name} ({cause.status})" if cause else ""
+        because = f", {cause.code} {cause.name} ({STANDING.get(cause.status, cause.status)})" if cause else ""
         count = len(self.origins)
         return f"<Diagnosis: {self.verdict}{because}, {count} {'place' if count == 1 else 'places'}>"
 

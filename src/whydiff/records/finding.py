@@ -11,6 +11,8 @@ from whydiff.records.trace import Site
 
 Status = Literal["confirmed", "located", "inconclusive", "refuted"]
 """``confirmed``: taken away and put in; ``located``: an experiment shows that the difference starts there, and not why."""
+STANDING = {"confirmed": "proven", "located": "starts here"}
+"""What is said of a cause that an experiment speaks for, by its status."""
 Direction = Literal["take_away", "put_in"]
 """``take_away``: the candidate without it against the reference; ``put_in``: the reference with it against the candidate."""
 Undoes = Literal["", "either", "reference", "candidate"]
@@ -323,6 +325,11 @@ class Cause:
     inert: bool = False
     says: str = ""
     after: str = ""
+
+    def __repr__(self) -> str:
+        """One line: code, name, place and status; the fields have the rest."""
+        at = f" at {self.site}" if self.site else ""
+        return f"<Cause: {self.code} {self.name}{at} ({STANDING.get(self.status, self.status)})>"
 
     @property
     def size(self) -> float:

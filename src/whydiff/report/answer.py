@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from whydiff.records import Cause, Diagnosis, Origin, Site, Verdict
+from whydiff.records import STANDING, Cause, Diagnosis, Origin, Site, Verdict
 from whydiff.report._effect import NOTHING, cause_effect, effect, has_more, returned_nothing, where_compared
 from whydiff.report._missing import missing
 from whydiff.report._proof import may_follow, open_fix, others, proof, tried
@@ -40,8 +40,6 @@ MEANING = {
     Verdict.INCOMPARABLE: "the compared values are not counterparts of each other",
     Verdict.INCONCLUSIVE: "the evidence does not decide",
 }
-STANDING = {"confirmed": "proven", "located": "starts here"}
-"""What is said of a cause that an experiment speaks for, by its status."""
 _ADVICE = {
     Verdict.IDENTICAL: "nothing to do",
     Verdict.ROUNDING: "accept it; a check may allow it with --allow rounding",
@@ -221,6 +219,9 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
         return "no place was found" if diagnosis.alignment.pairs else "no op of one side has a counterpart"
     begin = next((o for o in origins if named in ("", str(o.place), str(o.place.at("")))), None)
     at = place(named) if begin is None else _repeated(begin, origins)
+    there = next((o for o in origins if named == str(o.candidate_site)), None) if begin is None else None
+    if there is not None:
+        begin, at = there, f"{_repeated(there, origins)} (in the candidate: {place(named)})"
     line = _line(begin or origins[0])
     if begin is None and len(origins) > 1:
         starts = "at one place," if len(places) == 1 else f"in {len(places)} places, first at"
@@ -265,6 +266,8 @@ def _fix(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if cause is not None and cause.remedy is not None and cause.remedy.text:
         how = tried(cause, others(diagnosis, cause))
         return whole_sentences(plain(cause.remedy.text), max(_FIX - len(how), _FIX // 2)).rstrip(".") + how
+    if diagnosis.verdict is Verdict.ROUNDING is diagnosis.expected:
+        return "nothing to do: a port may round in another order"
     found = {m.metric: m.value for m in diagnosis.impact}
     if diagnosis.verdict is Verdict.ROUNDING and {"justified_rtol", "justified_atol"} <= found.keys():
         rtol, atol = (f"{found[f'justified_{name}']:.2g}" for name in ("rtol", "atol"))

@@ -26,7 +26,11 @@ Color = Literal["always", "auto", "never"]
 COLOR = one_of("always", "auto", "never")
 _UNLIMITED = 10_000
 _BAR_CELLS = 20
-MORE = "more    -v shows everything; --save report.html keeps it in one file to send"
+_MORE = {
+    True: "more    -v shows everything; --save report.html keeps it in one file to send",
+    False: "more    print(verbose=1) shows everything; save('report.html') writes a file",
+}
+"""How to see what is not shown: on the command line, and in Python."""
 _TONES = {"": "", "good": "green", "bad": "bold red", "dim": "dim"}
 _VERDICTS = {"good": "bold green", "mild": "bold yellow", "bad": "bold red"}
 _ASCII = str.maketrans(
@@ -42,6 +46,7 @@ class TerminalReporter(Reporter):
             ``FORCE_COLOR`` (in this order); ``"never"`` writes no escape sequence at all.
         width: columns to fold at; None: the terminal's, and no limit if there is no terminal.
         verbose: 0: the answer; 1 or True: also every section; 2: nothing in them is grouped or shortened.
+        command: it is shown on the command line, whose options are named then.
         console: write here instead of standard output; the other settings are then the console's own.
     """
 
@@ -49,8 +54,14 @@ class TerminalReporter(Reporter):
 
     @takes("Diagnosis.print", color=COLOR, width=NUMBER, verbose=HOW_MUCH)
     def __init__(
-        self, color: Color = "auto", width: int | None = None, verbose: int = 0, console: Console | None = None
+        self,
+        color: Color = "auto",
+        width: int | None = None,
+        verbose: int = 0,
+        command: bool = False,
+        console: Console | None = None,
     ) -> None:
+        self.command = command
         self.color, self.width, self.verbose, self.console = color, width, verbose, console
 
     def print(self, diagnosis: Diagnosis) -> None:
@@ -67,7 +78,12 @@ class TerminalReporter(Reporter):
 
     def _view(self, diagnosis: Diagnosis, verbose: int) -> View:
         view = build(diagnosis, verbose=verbose > 1)
-        return view if verbose else replace(view, sections=(), more=MORE)
+        return view if verbose else without_sections(view, self.command)
+
+
+def without_sections(view: View, command: bool) -> View:
+    """The answer alone, and how to see the rest on the command line or in Python."""
+    return replace(view, sections=(), more=_MORE[command])
 
 
 def write(view: View, console: Console) -> None:

@@ -82,10 +82,12 @@ class Study(abc.ABC):
         return notebook.write(self.view())
 
     @takes("Diagnosis.print", color=terminal.COLOR, width=NUMBER, verbose=HOW_MUCH)
-    def print(self, *, color: terminal.Color = "auto", width: int | None = None, verbose: int = 0) -> None:
+    def print(
+        self, *, color: terminal.Color = "auto", width: int | None = None, verbose: int = 0, command: bool = False
+    ) -> None:
         """Print the answer; options as those of `whydiff.report.terminal.TerminalReporter`."""
         view = self.view(verbose > 1)
-        shown = view if verbose or not view.sections else replace(view, sections=(), more=terminal.MORE)
+        shown = view if verbose or not view.sections else terminal.without_sections(view, command)
         terminal.write(shown, terminal.make_console(color, width))
 
     @takes("Diagnosis.save", path=PATH)

@@ -173,6 +173,12 @@ def test_a_slope_is_named_in_whatever_ops_it_is_spelt() -> None:
     assert found == [("FO008", "confirmed", "the candidate's factor is 0.2, the reference's 0.01")]
 
 
+def test_an_epsilon_is_called_so_also_where_it_is_too_large_to_be_told_from_another_term() -> None:
+    norm, x = torch.nn.LayerNorm(WIDTH), 0.3 * torch.randn(4, WIDTH)
+    found = told(lambda: norm(x) @ x.T, lambda: by_mean(x, norm.weight, norm.bias, 1e-2) @ x.T)
+    assert found == [("FO002", "confirmed", "the candidate's epsilon is 0.01, the reference's 1e-05")]
+
+
 def test_a_factor_that_only_one_side_has_is_proven_both_ways() -> None:
     found = told(lambda: F.gelu(before(X)) @ V, lambda: exactly(again(X) * 2.5) @ V)
     assert found == [("FO003", "confirmed", "the candidate's result is the reference's times 2.5")]

@@ -13,6 +13,8 @@ import torch
 
 from whydiff.errors import UsageError
 from whydiff.records import Diagnosis, Verdict
+from whydiff.report.answer import answer
+from whydiff.report.words import place
 from whydiff.studies.port import check_port
 from whydiff.studies.port.weights import exactly, layout_of, rearranged
 
@@ -86,6 +88,7 @@ def test_a_correct_port_is_rounding_with_every_layer_paired() -> None:
     assert not [count for count in diagnosis.not_compared if count.what == "weights"], diagnosis.not_compared
     assert f"{8 * LAYERS} weights matched" in diagnosis.notes[0]
     assert "a b -> b a" in diagnosis.notes[0]
+    assert answer(diagnosis).fix == "nothing to do: a port may round in another order"
     sites = [str(growth.site) for growth in diagnosis.growth]
     for layer in range(LAYERS):
         for part in ("norm", "mix", "up", "down"):
@@ -109,6 +112,9 @@ def test_a_mistake_is_named_where_it_begins(mistake: dict[str, Any], code: str, 
     assert diagnosis.origins[0].site.scope == where
     assert len(diagnosis.origins) == (1 if code == "FO004" else LAYERS)
     assert diagnosis.to_dict()["verdict"] == "semantic"
+    assert all(Path(origin.line).name.startswith("test_port.py:") for origin in diagnosis.origins)
+    said = answer(diagnosis).where
+    assert place(str(diagnosis.origins[0].place)) in said and "(in the candidate: " in said and "(test_port.py:" in said
 
 
 def test_a_real_port_of_llama_from_transformers_to_penzai_is_rounding() -> None:

@@ -11,13 +11,14 @@ from whydiff.records import Evidence, Verdict
 FACTORS = ("factor", "divisor", "attention scale")
 
 
-def other_number(view: View, code: str, kinds: Sequence[str] = ()) -> Finding | None:
+def other_number(view: View, code: str, kinds: Sequence[str] = (), called: str = "") -> Finding | None:
     """The finding that ops differ in a number of the code (or in two), and in nothing else.
 
     Args:
         view: a region.
         code: of the cause.
         kinds: what the numbers may be, one of them the first, see `Number`; empty: anything.
+        called: the one word for all of these kinds; empty: each has its own.
     """
     found = view.numbers if view.narrowed is None else None  # else its part is asked
     there = set() if found is None else {number.kind for side in found.numbers for number in side}
@@ -36,6 +37,8 @@ def other_number(view: View, code: str, kinds: Sequence[str] = ()) -> Finding | 
         },
     )
     spoken = _spoken(found)
+    if called:
+        spoken = (" and ".join(called for _ in spoken[0].split(" and ")), *spoken[1:])
     return Finding(
         code,
         ("number", *spoken),

@@ -87,7 +87,7 @@ class EpsilonDiffers(CauseRule):
 
     def explain_number(self, view: View) -> Finding | None:
         """Epsilons, of which one may be too large to be called so."""
-        return other_number(view, self.code, ("epsilon", "term"))
+        return other_number(view, self.code, ("epsilon", "term"), "epsilon")
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of epsilons."""

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
-from whydiff.records import Verdict
-from whydiff.report.answer import MEANING, STANDING
+from whydiff.records import STANDING, Verdict
+from whydiff.report.answer import MEANING
 from whydiff.report.blocks import Block, Lines, Section, Table, Text
 from whydiff.report.words import clause, number, outcome, plain
 from whydiff.studies.base import Study

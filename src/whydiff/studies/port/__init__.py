@@ -16,6 +16,9 @@ from typing import Any
 
 from whydiff.capturing.adapters import Progress, Run, for_target
 from whydiff.errors import UsageError
+from whydiff.explain.case import Case
+from whydiff.judge.listing import with_lines
+from whydiff.locate.localization import Localization
 from whydiff.pair.scripts import recorded_outputs
 from whydiff.records import (
     Alignment,
@@ -107,7 +110,9 @@ def check_port(
     anchor(judged, traces)
     bench = Bench((ours, theirs), judged, excluded, wide=wide, quantised=integers)
     named = explain(bench, progress)
-    return _diagnosis(bench, weights, named, causes_of_running(bench, runs, progress), (*counts, *unread, *told))
+    return _diagnosis(
+        bench, weights, named, causes_of_running(bench, runs, progress), (runs[0], runs[1]), (*counts, *unread, *told)
+    )
 
 
 def _diagnosis(
@@ -115,10 +120,12 @@ def _diagnosis(
     weights: Sequence[Weight],
     named: dict[int, tuple[Named, ...]],
     running: Sequence[Cause],
+    runs: tuple[Run, Run],
     counts: Sequence[Count],
 ) -> Diagnosis:
     (reference, candidate), judged = bench.traces, bench.judged
     origins = tuple(_origin(bench, one, named[number]) for number, one in departed(judged))
+    origins = with_lines(Case(reference, candidate, Alignment(()), Localization(), runs), origins)
     causes = causes_of(bench, named)
     differ = [one for one in judged if one.comparison.status == "differs"]
     unknown = [one for one in judged if one.scale is None]
@@ -161,6 +168,7 @@ def _diagnosis(
         sides=(Side.of(reference), Side.of(candidate)),
         not_compared=(*counts, *bench.counts),
         accounted=all(named.values()) or None,
+        expected=Verdict.ROUNDING,
         notes=(
             f"{len(weights)} weights matched by their numbers, {len(judged)} points compared; {layouts}"
             + (" …" if len(weights) > 4 else ""),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from whydiff.records import Cause, Environment, Verdict
-from whydiff.report.answer import MEANING, STANDING, sentence
+from whydiff.records import STANDING, Cause, Environment, Verdict
+from whydiff.report.answer import MEANING, sentence
 from whydiff.report.blocks import Block, Chart, Code, Lines, Section, Table, Text
 from whydiff.report.json import encode
 from whydiff.report.words import count, listed, number, percent, place, plain, ranges, short
