@@ -52,3 +52,19 @@ def test_a_mode_that_no_op_asks_for_is_not_confirmed_beside_something_else(tmp_p
     found = compared(tmp_path, net(torch.nn.LayerNorm(16)), candidate)
     confirmed = [cause.code for cause in found.causes if cause.status == "confirmed"]
     assert confirmed == ["FO001" if other == "activation" else "ST001"]
+
+
+class Noisy(torch.nn.Module):
+    """Draws whatever its mode is."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.share * torch.randn_like(x) if self.share else x
+
+
+def test_what_another_setting_draws_is_not_the_mode_s(tmp_path: Path) -> None:
+    found = compared(tmp_path, net(Noisy(0.0)), net(Noisy(0.1)).train())
+    assert "MD001" not in [cause.code for cause in found.causes if cause.status == "confirmed"]

@@ -41,8 +41,8 @@ def module_name(case: Case, path: str) -> str:
 def followed_by(case: Case) -> dict[int, Intervention]:
     """Position of an origin that follows from another mode → the reference's way there, in a replay; not of live runs.
 
-    Inside of a module in another mode: an op whose argument is the mode, a step of one side alone that draws, or that
-    writes into what the module registered (a count of batches).
+    Inside of a module in another mode of which nothing else is set otherwise: an op whose argument is the mode, a step of
+    one side alone that draws, or that writes into what the module registered (a count of batches).
     """
     return remember(case, "origins of another mode", lambda: dict(_followed(case)))
 
@@ -52,6 +52,8 @@ def _followed(case: Case) -> Iterator[tuple[int, Intervention]]:
     live = [Intervention("set-mode", module_name(case, path), value) for path, value in wanted.items()]
     if not wanted or case.experiments.supports(live):
         return
+    other = _set_otherwise(case)
+    wanted = {path: value for path, value in wanted.items() if path not in other}
     by_site = sites_of(case.reference), sites_of(case.candidate)
     for index, origin in enumerate(case.localization.origins):
         if origin.kind == "arguments" and min(origin.calls) >= 0:
@@ -62,6 +64,14 @@ def _followed(case: Case) -> Iterator[tuple[int, Intervention]]:
             found = None
         if found is not None:
             yield index, found
+
+
+def _set_otherwise(case: Case) -> set[str]:
+    """Modules of which something else is set otherwise too: what they draw may follow from that."""
+    theirs = {case.rename(path): value for path, value in case.candidate.scalars.items()}
+    both = ((path, value, theirs[path]) for path, value in case.reference.scalars.items() if path in theirs)
+    parts = (path.rpartition(".") for path, one, two in both if one != two)
+    return {module for module, _, name in parts if name != "training"}
 
 
 def _argument(case: Case, origin: Origin, wanted: Mapping[str, bool]) -> Intervention | None:
