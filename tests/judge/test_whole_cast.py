@@ -93,6 +93,32 @@ CAST = [
 def test_what_is_cast_as_a_whole(name: str, dtype: torch.dtype) -> None:
     found = whydiff.compare(*sides(name, dtype))
     assert found.verdict is Verdict.PRECISION, found.reason
+    assert [(c.code, c.status) for c in found.causes] == [("PR002", "confirmed")]
+    assert all(e.left == "nothing" for e in found.causes[0].experiments)
+
+
+def test_a_part_that_is_cast() -> None:
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Linear(32, 32), Residual())
+    inner, x = copy.deepcopy(wide[1]).bfloat16(), torch.randn(4, 32)
+    found = whydiff.compare(lambda: wide(x), lambda: inner(wide[0](x).bfloat16()).float())
+    assert found.verdict is Verdict.PRECISION, found.reason
+
+
+def test_the_reference_may_be_the_narrow_side() -> None:
+    wide, narrow = sides("block", torch.bfloat16)
+    found = whydiff.compare(narrow, wide)
+    assert found.verdict is Verdict.PRECISION, found.reason
+    assert [(c.code, c.status) for c in found.causes] == [("PR002", "confirmed")]
+
+
+def test_one_table_that_is_cast_is_its_own_cause() -> None:
+    torch.manual_seed(0)
+    inner, table, x = nn.Linear(32, 32), torch.randn(32), torch.randn(4, 32)
+    narrow = table.bfloat16()
+    found = whydiff.compare(lambda: inner(x) * torch.cos(table), lambda: inner(x) * torch.cos(narrow))
+    assert found.verdict is Verdict.PRECISION, found.reason
+    assert [(c.code, c.status) for c in found.causes] == [("ST003", "confirmed")]
 
 
 def one_weight(model: Any) -> None:
@@ -111,10 +137,25 @@ def other_eps(model: Any) -> None:
     model.before.eps = 1e-2
 
 
-IMPOSTORS = [("residual", one_weight), ("residual", transposed), ("residual", no_residual), ("block", other_eps)]
+def other_average(model: Any) -> None:
+    model[1].running_mean += 0.01
 
 
-@pytest.mark.parametrize(("name", "change"), IMPOSTORS)
-def test_what_is_cast_and_another_function(name: str, change: Callable[[Any], None]) -> None:
-    found = whydiff.compare(*sides(name, torch.bfloat16, change))
+def other_token(model: Any) -> None:
+    model[0].weight[3] *= 1.01
+
+
+IMPOSTORS = [
+    ("residual", torch.bfloat16, one_weight),
+    ("residual", torch.float16, transposed),
+    ("residual", torch.bfloat16, no_residual),
+    ("block", torch.bfloat16, other_eps),
+    ("convolutional", torch.float16, other_average),
+    ("language", torch.bfloat16, other_token),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "change"), IMPOSTORS)
+def test_what_is_cast_and_another_function(name: str, dtype: torch.dtype, change: Callable[[Any], None]) -> None:
+    found = whydiff.compare(*sides(name, dtype, change))
     assert found.verdict is Verdict.SEMANTIC, found.reason

@@ -47,8 +47,8 @@ def told_apart(case: Case) -> tuple[tuple[Leaf, Leaf], ...]:
     return (*case.differing_leaves, *case.shared("told apart", lambda: (*read_alike(case), *_rounded(case))))
 
 
-def given_back(case: Case) -> tuple[Intervention, ...]:
-    """What gives the candidate the reference's state and inputs that differ and have the same shape."""
+def given_back(case: Case, pairs: Iterable[tuple[Leaf, Leaf]] | None = None) -> tuple[Intervention, ...]:
+    """What gives the candidate the reference's state and inputs that differ (or some) and have the same shape."""
     if case.reference.framework != case.candidate.framework:
         return ()
     return tuple(
@@ -57,7 +57,7 @@ def given_back(case: Case) -> tuple[Intervention, ...]:
             theirs.name,
             None if theirs.name == ours.name else ours.name,
         )
-        for ours, theirs in told_apart(case)
+        for ours, theirs in (told_apart(case) if pairs is None else pairs)
         if ours.spec.shape == theirs.spec.shape and theirs.storage >= 0
     )
 
@@ -65,9 +65,14 @@ def given_back(case: Case) -> tuple[Intervention, ...]:
 def casts_apart(case: Case) -> tuple[Cast, ...]:
     """How each of them is the other side's, rounded; empty: one is not, or none differs."""
 
-    def found() -> tuple[Cast, ...]:
-        casts = [cast_of(case, *pair) for pair in told_apart(case)]
-        return tuple(cast for cast in casts if cast is not None) if None not in casts else ()
+    def found() -> Iterable[Cast]:
+        casts = []
+        for pair in told_apart(case):
+            cast = cast_of(case, *pair)
+            if cast is None:
+                return ()
+            casts.append(cast)
+        return casts
 
     try:
         return tuple(case.shared("casts apart", found))
@@ -81,7 +86,9 @@ def cast_of(case: Case, ours: Leaf, theirs: Leaf) -> Cast | None:
     Raises:
         PayloadError: a trace did not keep its values.
     """
-    return proven_cast(case.payload(ours, "reference"), case.payload(theirs, "candidate"))
+    key = f"cast of {ours.name} and {theirs.name}"
+    found = case.shared(key, lambda: proven_cast(case.payload(ours, "reference"), case.payload(theirs, "candidate")))
+    return found if isinstance(found, Cast) else None
 
 
 def _rounded(case: Case) -> Iterable[tuple[Leaf, Leaf]]:

@@ -211,7 +211,7 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
         why = scaling.why_not or "in float64 the programs have no floating value to compare here"
         return unmeasured, [Evidence(f"it was not judged at two precisions: {why}")]
     verdict = _of_scale(case, origin, modes)
-    if verdict is Verdict.SEMANTIC and casts_apart(case) and (agrees(modes.restored) or is_state(case, scaling)):
+    if verdict is Verdict.SEMANTIC and casts_apart(case) and (agrees(modes.restored) or _is_state(case, scaling)):
         verdict = Verdict.PRECISION
         evidence.append(Evidence("it is the state's: that differs by rounding alone, and with it restored they agree"))
     elif verdict is Verdict.SEMANTIC and agrees(scaling.program.lifted):
@@ -225,7 +225,7 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
     return verdict, evidence
 
 
-def is_state(case: Case, scaling: Scaling) -> bool:
+def _is_state(case: Case, scaling: Scaling) -> bool:
     """Whether state and inputs are all that the outputs differ by, each the other side's but for rounding."""
     return agrees(scaling.program.restored) and bool(casts_apart(case))
 

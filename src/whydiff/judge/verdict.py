@@ -11,17 +11,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from whydiff.errors import PayloadError
 from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
+from whydiff.explain.read_alike import cast_of, casts_apart, given_back, told_apart
 from whydiff.explain.scale import agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.claims import Claims
-from whydiff.judge.each_origin import is_state, lost_digits, special_numbers
+from whydiff.judge.each_origin import lost_digits, special_numbers
 from whydiff.judge.folding import folded
+from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Origin, Verdict, has_ops
 from whydiff.records.finding import NOT_MADE_OF
 
 _UNDECIDED = (Verdict.ROUNDING, Verdict.PRECISION, Verdict.INCONCLUSIVE)
+_NAMED = 4
 _GIVEN = ("input", "constant", "attribute")
 
 
@@ -87,11 +91,11 @@ def judge(
     stored = folded(case, scaling)
     if stored is not None and worst.verdict is Verdict.ROUNDING:
         return Verdict.ROUNDING, f"{stored.statement}; {len(origins)} places, the first at {worst.site}{numbers}"
-    if scaling is not None and worst.verdict in _UNDECIDED and is_state(case, scaling):
-        return Verdict.PRECISION, (
-            f"state and inputs are the other side's, rounded, and with the reference's the outputs agree in float64; "
-            f"{_reason(replace(worst, verdict=Verdict.PRECISION), origins, causes)}{numbers}{reach}"
-        )
+    of_state = _of_state(case, scaling) if worst.verdict in _UNDECIDED else None
+    if of_state is not None:
+        verdict, why = of_state
+        more = "" if verdict is Verdict.SEMANTIC else f"; {_reason(replace(worst, verdict=verdict), origins, causes)}"
+        return verdict, f"{why}{more}{numbers}{reach}"
     contradiction = worst.verdict is Verdict.ROUNDING and scaling is not None and stays(scaling.program.lifted)
     flips = sum(count.count for count in scaling.counts if count.code == "flip") if scaling else 0
     if not flips and worst.verdict is Verdict.PRECISION and scaling is not None and _missed(case, scaling):
@@ -148,6 +152,28 @@ def _unobserved(case: Case) -> str:
     """Sides of which no op was recorded."""
     sides = (("reference", case.reference), ("candidate", case.candidate))
     return " and the ".join(name for name, trace in sides if not has_ops(trace))
+
+
+def _of_state(case: Case, scaling: Scaling | None) -> tuple[Verdict, str] | None:
+    """The verdict where with the other side's state and inputs all agrees in float64: are they roundings? None: not so."""
+    if scaling is None or not (stays(scaling.program.lifted) and agrees(scaling.program.restored)):
+        return None
+    if casts_apart(case):
+        return Verdict.PRECISION, (
+            "state and inputs are the other side's, rounded, and with the reference's the outputs agree in float64"
+        )
+    try:
+        roundings = [pair for pair in told_apart(case) if cast_of(case, *pair) is not None]
+    except PayloadError:
+        return None
+    apart = case.experiments.apart_if_told(given_back(case, roundings)) if roundings else None
+    if apart is None or apart <= SCALING_FLOOR:
+        return None
+    other = ", ".join([theirs.name for ours, theirs in told_apart(case) if (ours, theirs) not in roundings][:_NAMED])
+    return (
+        Verdict.SEMANTIC,
+        f"{other}: not the other side's, rounded; with the rest alone given back the outputs differ",
+    )
 
 
 def _missed(case: Case, scaling: Scaling) -> bool:

@@ -62,7 +62,10 @@ def cause_effect(cause: Cause) -> str:
     alone = next((m.value for m in cause.effect if m.metric == "one_in"), None)
     if alone is None or not math.isfinite(alone):
         return ""
-    return f": alone, it moves the outputs by {short(alone)} on average"
+    whole = next((e.before for e in cause.experiments if e.before and math.isfinite(e.before)), None)
+    told = short(alone), short(whole or 0.0)
+    beside = f", and all together by {told[1]}" if whole and told[0] != told[1] else ""
+    return f": alone, it moves the outputs by {told[0]} on average{beside}"
 
 
 def _values(n: int, one: str, several: str) -> str:

@@ -43,8 +43,8 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if cause is not None and any(e.status == "confirmed" for e in cause.experiments):
         return _unproven(diagnosis, cause)
     proven = [c.code for c in diagnosis.causes if c.status in ("confirmed", "located") and not c.inert]
-    if cause is None and proven:
-        return f"of what {' and '.join(dict.fromkeys(proven))} does not explain no experiment decided"
+    if proven:
+        return f"of what {' and '.join(dict.fromkeys(proven))} does not explain no experiment decided{maybe}"
     if cause is None and any(c.experiments for c in diagnosis.causes):
         return "the experiments rule out what was suspected; nothing else was tried"
     if diagnosis.by_tolerance is not None:

@@ -13,7 +13,7 @@ from whydiff.records import Alignment, Cause, Diagnosis, Experiment
 from whydiff.report._growth import growth_blocks
 from whydiff.report._origins import MOST, origin_blocks
 from whydiff.report._proof import tried
-from whydiff.report.answer import answer
+from whydiff.report.answer import answer, anywhen, is_left
 from whydiff.report.blocks import Block, Code, Section, Table, Text, Tone, View
 from whydiff.report.words import (
     MARKS,
@@ -45,7 +45,7 @@ def build(diagnosis: Diagnosis, *, verbose: bool = False) -> View:
         "Notes": lambda: _notes(diagnosis),
         "Impact on the outputs": lambda: _impact(diagnosis, verbose),
         "Growth by depth (nothing corrected on the way)": lambda: _growth(diagnosis, verbose),
-        f"Where a difference starts ({len(diagnosis.origins)})": lambda: _origins(diagnosis, verbose),
+        f"Where a difference starts ({_starts(diagnosis)})": lambda: _origins(diagnosis, verbose),
         f"Causes ({len(diagnosis.causes)})": lambda: _causes(diagnosis, verbose),
         "Environment changes": lambda: _environment(diagnosis),
         "The two runs, and whether looking changed them": lambda: _sides(diagnosis),
@@ -108,14 +108,22 @@ def _growth(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
     return (Text("Not measured."),) if diagnosis.origins else ()
 
 
+def _starts(diagnosis: Diagnosis) -> str:
+    """How many origins, and at how many places of the program (in how many steps, on how many ways) they are."""
+    places = len({anywhen(origin) for origin in diagnosis.origins})
+    found = len(diagnosis.origins)
+    return str(found) if places == found else f"{found} at {count(places, 'place', 'places')}"
+
+
 def _origins(diagnosis: Diagnosis, verbose: bool) -> tuple[Block, ...]:
     if not diagnosis.origins:
         return (Text("None."),)
     blocks = origin_blocks(diagnosis.origins, verbose)
     if diagnosis.accounted is None:
         return (*blocks, Text("Whether these places account for the whole difference was not checked."))
-    left = "the outputs agree bit for bit" if diagnosis.accounted else "a difference is left: something is missing"
-    tone: Tone = "good" if diagnosis.accounted else "bad"
+    missing = "something is missing" if is_left(diagnosis) else "the proven cause takes it away as well"
+    left = "the outputs agree bit for bit" if diagnosis.accounted else f"a difference is left: {missing}"
+    tone: Tone = "bad" if is_left(diagnosis) else "good"
     return (*blocks, Text(f"After correcting each place {left}.", tone=tone))
 
 

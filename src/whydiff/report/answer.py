@@ -174,7 +174,7 @@ def _takes_all(cause: Cause) -> bool:
     return "nothing" in made and "others" not in made
 
 
-def _left(diagnosis: Diagnosis) -> bool:
+def is_left(diagnosis: Diagnosis) -> bool:
     """Whether a difference was left after correcting each place, and no cause takes all of it away."""
     return diagnosis.accounted is False and not any(map(_takes_all, diagnosis.causes))
 
@@ -205,7 +205,7 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
 
 def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
     origins = diagnosis.origins if _none_acts(diagnosis) else _acting(diagnosis.origins)
-    places = list(dict.fromkeys(_anywhen(origin) for origin in origins))
+    places = list(dict.fromkeys(anywhen(origin) for origin in origins))
     if diagnosis.verdict is Verdict.IDENTICAL or has_more(diagnosis):
         inside = count(len(places), "place differs", "places differ")
         nowhere = (
@@ -227,9 +227,9 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
         starts = "at one place," if len(places) == 1 else f"in {len(places)} places, first at"
         return f"{at} – a difference starts {starts} {_repeated(origins[0], origins)}{line}"
     if len(places) == 1:
-        only = "the one place that was found" if _left(diagnosis) else "the only place where a difference starts"
+        only = "the one place that was found" if is_left(diagnosis) else "the only place where a difference starts"
         return f"{at} – {only}{line}"
-    first = begin is not None and _anywhen(begin) == places[0]
+    first = begin is not None and anywhen(begin) == places[0]
     return f"{at} – {'the first' if first else 'one'} of {len(places)} places{line}"
 
 
@@ -249,14 +249,14 @@ def _acting(origins: Sequence[Origin]) -> tuple[Origin, ...]:
     return tuple(one for one in origins if one.verdict is not Verdict.IDENTICAL)
 
 
-def _anywhen(origin: Origin) -> Site:
+def anywhen(origin: Origin) -> Site:
     """A place of the program, whichever step (of training, or generated token) comes through it."""
     return replace(origin.place, step=0)
 
 
 def _repeated(origin: Origin, origins: Sequence[Origin]) -> str:
     """A place with its step, and in how many more a difference starts there."""
-    more = len({other.place.step for other in origins if _anywhen(other) == _anywhen(origin)}) - 1
+    more = len({other.place.step for other in origins if anywhen(other) == anywhen(origin)}) - 1
     return place(str(origin.place)) + (f" (and {count(more, 'more step', 'more steps')})" if more else "")
 
 
@@ -322,10 +322,10 @@ def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
             said.append(f"{count(len(calls), 'extra op')} in the {name}")
     if _is_another_program(diagnosis, cause):
         said.append("if one is a port of the other, `whydiff port` compares them by what reads each weight")
-    without_effect = {*map(_anywhen, diagnosis.origins)} - {*map(_anywhen, _acting(diagnosis.origins))}
+    without_effect = {*map(anywhen, diagnosis.origins)} - {*map(anywhen, _acting(diagnosis.origins))}
     if without_effect and not _none_acts(diagnosis):
         said.append(f"{count(len(without_effect), 'place that changes', 'places that change')} no output")
-    if diagnosis.origins and _left(diagnosis):
+    if diagnosis.origins and is_left(diagnosis):
         said.append("a difference is left after correcting each place")
     undecided = [] if cause is not None and _takes_all(cause) else _undecided(diagnosis, cause)
     if undecided:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from whydiff.capturing.adapters import Role, for_framework
+from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import View
+from whydiff.explain.read_alike import casts_apart, given_back, told_apart
+from whydiff.numbers.casts import Cast
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Event, Intervention
 
@@ -106,6 +109,60 @@ def _narrow_before(case: Case, chosen: Iterable[int], dtypes: tuple[str, str]) -
             found.append(call.index)
             known.add(call.index)
     return found
+
+
+def whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
+    """How one side is the other cast as a whole, state, inputs and arithmetic, and what takes that away; None: it is not.
+
+    A tensor alone that was cast is no such thing: the wide side computes nowhere in the narrow dtype, and unless all
+    parameters were cast the arithmetic does not follow from the state by itself.
+    """
+    return case.shared("whole cast", lambda: _whole_cast(case))  # type: ignore[no-any-return]
+
+
+def _whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
+    if any(ours.spec.dtype == theirs.spec.dtype for ours, theirs in told_apart(case)):
+        return None
+    casts = [cast for cast in casts_apart(case) if cast.changed]  # else either side may be the rounded one
+    if len({(cast.rounded, cast.wide, cast.narrow) for cast in casts}) != 1 or casts[0].stored != casts[0].narrow:
+        return None
+    narrow, side = casts[0].narrow, int(casts[0].rounded == "candidate")
+    calls = case.reference.calls, case.candidate.calls
+    written = [{e.spec.dtype for call in some for e in call.writes if call.kind == "compute"} for some in calls]
+    if narrow in written[1 - side] or narrow not in written[side]:
+        return None
+    if not _all_parameters(case, side) and _alike_under(case, given_back(case)):
+        return None
+    partner = {pair.candidate: calls[0][pair.reference] for pair in case.alignment.pairs}
+    chosen: list[tuple[Call, str]] = []
+    for call in calls[1]:
+        ours = partner.get(call.index)
+        if call.kind == "return":
+            chosen += [(call, a.spec.dtype) for a, b in _by_slot(ours, call) if _unlike(a, b)][:1] if ours else []
+        elif call.kind == "view":
+            continue
+        elif ours is None and side and narrow in {e.spec.dtype for e in (*call.reads, *call.writes)}:
+            chosen.append((call, casts[0].wide))
+        elif ours is not None and (_differ(ours, call) or any(_unlike(a, b) for a, b in _by_slot(ours, call))):
+            chosen.append((call, _dtype(ours)))
+    found = *given_back(case), *(Intervention("set-dtype", str(call.site), to) for call, to in chosen)
+    return (casts[0], found) if _alike_under(case, found) else None
+
+
+def _all_parameters(case: Case, side: int) -> bool:
+    """Whether every parameter of a side that has digits to lose differs; False without any."""
+    differing = {pair[side].name for pair in told_apart(case)}
+    leaves = (case.reference, case.candidate)[side].leaves
+    floats = {x.name for x in leaves if x.role == "parameter" and x.spec.dtype in UNIT_ROUNDOFF}
+    return bool(floats) and floats <= differing
+
+
+def _alike_under(case: Case, interventions: tuple[Intervention, ...]) -> bool:
+    """Whether the candidate gives the reference's outputs under interventions; False if they cannot be carried out."""
+    try:
+        return case.experiments.try_out(interventions).equal
+    except WhydiffError:
+        return False
 
 
 def _from(call: Call, chosen: Iterable[int]) -> bool:

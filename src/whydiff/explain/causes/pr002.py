@@ -8,7 +8,8 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
-from whydiff.explain.causes._precision import in_the_other_dtype, narrowing
+from whydiff.explain.causes._precision import in_the_other_dtype, narrowing, whole_cast
+from whydiff.explain.causes._state import listed
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -43,7 +44,8 @@ class NarrowerDtype(CauseRule):
     How it is verified:
         By replay: the candidate's ops compute in the reference's dtypes, until both sides' dtypes agree again
         (``set-dtype``); or the reference's ops take their place (``replace-op``). The outputs must become
-        equal bit for bit. The verdict is precision: the formula is the same.
+        equal bit for bit. Of a side that is the other, cast as a whole (``model.half()``), all dtypes are changed,
+        and state and inputs given back with them. The verdict is precision: the formula is the same.
 
     References:
         Micikevicius et al., Mixed Precision Training, arXiv:1710.03740, section 3; Fedus et al., Switch
@@ -99,8 +101,35 @@ class NarrowerDtype(CauseRule):
         )
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per side, dtypes and ops."""
-        return causes_of(case, self.code, self.name, _remedy)
+        """One cause per side, dtypes and ops; one in all where a side is the other, cast as a whole."""
+        found = whole_cast(case)
+        if found is None:
+            yield from causes_of(case, self.code, self.name, _remedy)
+            return
+        cast, interventions = found
+        named = [item.target for item in interventions if item.name != "set-dtype"]
+        ops = len(interventions) - len(named)
+        yield Cause(
+            code=self.code,
+            name=self.name,
+            site=str(next((one.place.at("") for one in case.localization.origins), named[0])),
+            verdict=Verdict.PRECISION,
+            evidence=(
+                Evidence(
+                    f"{len(named)} tensors of the {cast.rounded} are the other side's, rounded from {cast.wide} to "
+                    f"{cast.narrow}: {listed(named)}; it computes in {cast.narrow} where the other does in {cast.wide}, "
+                    f"at {ops} places",
+                    {"side": cast.rounded, "wide": cast.wide, "narrow": cast.narrow, "names": named, "ops": ops},
+                ),
+            ),
+            remedy=Remedy(
+                f"This is what {cast.narrow} gives: allow it with --allow precision. If it is too much, keep in "
+                f"{cast.wide} what is sensitive (norms, softmax, logits, the loss).",
+                accepts=True,
+            ),
+            interventions=interventions,
+            says=f"the {cast.rounded}'s state and arithmetic are {cast.narrow}, the other side's {cast.wide}",
+        )
 
     def example(self) -> tuple[Any, Any]:
         """Logits of a router in float32 against logits in bfloat16."""

@@ -9,9 +9,11 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import reading
 from whydiff.explain.causes._impostors import changed, other_activation
+from whydiff.explain.causes._precision import whole_cast
 from whydiff.explain.causes._remedy import copy_over, keep_through, reachable
 from whydiff.explain.causes._state import Difference, bundles, differences, interventions_of, listed, site_of
-from whydiff.numbers.casts import Cast, proven_cast
+from whydiff.explain.read_alike import cast_of
+from whydiff.numbers.casts import Cast
 from whydiff.numbers.metrics import is_integer
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -38,7 +40,8 @@ class StateCast(CauseRule):
 
     Look-alikes:
         ST001 and ST002 if a single element is not the rounding, for example a change of one unit in the
-        last place; a table multiplied by a constant. IN001 if an input was rounded. A cast inside the
+        last place; a table multiplied by a constant. IN001 if an input was rounded. PR002 if a side is the other, cast
+        as a whole, arithmetic with it. A cast inside the
         program (the state is equal, an operator casts it) is no cause of this family.
 
     Example:
@@ -64,10 +67,12 @@ class StateCast(CauseRule):
 
     def explain_state(self, view: StateView) -> Cast | None:
         """Every element is the other side's, rounded."""
-        return None if view.payloads is None else proven_cast(*view.payloads)
+        return None if view.payloads is None else cast_of(view.case, view.reference, view.candidate)
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per rounded tensor; those cast in the same way are one if they are many, or a model's parameters."""
+        if whole_cast(case) is not None:  # with the arithmetic, and of no effect without it
+            return
         kinds: dict[Any, list[Difference]] = {}
         for difference in differences(case, self.code):
             cast: Cast = difference.proof
