@@ -105,6 +105,21 @@ def test_a_part_that_is_cast() -> None:
     assert found.verdict is Verdict.PRECISION, found.reason
 
 
+def test_an_input_that_the_wide_side_rounds_by_itself() -> None:
+    torch.manual_seed(0)
+    wide, x = Residual(), torch.randn(4, 32)
+    narrow, given = copy.deepcopy(wide).bfloat16(), x.bfloat16()
+    found = whydiff.compare(lambda: wide(x.bfloat16().float()), lambda: narrow(given))
+    assert found.verdict is Verdict.PRECISION, found.reason
+    assert [(c.code, c.status) for c in found.causes] == [("PR002", "confirmed")]
+
+
+def test_a_cast_is_to_be_allowed() -> None:
+    found = whydiff.compare(*sides("residual", torch.bfloat16))
+    remedy = found.causes[0].remedy
+    assert remedy is not None and remedy.accepts and "--allow precision" in remedy.text
+
+
 def test_the_reference_may_be_the_narrow_side() -> None:
     wide, narrow = sides("block", torch.bfloat16)
     found = whydiff.compare(narrow, wide)

@@ -13,7 +13,7 @@ from whydiff.explain.causes._explained import View
 from whydiff.explain.read_alike import casts_apart, given_back, told_apart
 from whydiff.numbers.casts import Cast
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
-from whydiff.records import Call, Event, Intervention
+from whydiff.records import Call, Event, Intervention, Remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def _whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
         return None
     narrow, side = casts[0].narrow, int(casts[0].rounded == "candidate")
     calls = case.reference.calls, case.candidate.calls
-    written = [{e.spec.dtype for call in some for e in call.writes if call.kind == "compute"} for some in calls]
+    written = [{e.spec.dtype for call in some if _computes(case, call) for e in call.writes} for some in calls]
     if narrow in written[1 - side] or narrow not in written[side]:
         return None
     if not _all_parameters(case, side) and _alike_under(case, given_back(case)):
@@ -145,8 +145,25 @@ def _whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
             chosen.append((call, casts[0].wide))
         elif ours is not None and (_differ(ours, call) or any(_unlike(a, b) for a, b in _by_slot(ours, call))):
             chosen.append((call, _dtype(ours)))
-    found = *given_back(case), *(Intervention("set-dtype", str(call.site), to) for call, to in chosen)
-    return (casts[0], found) if _alike_under(case, found) else None
+    dtypes = tuple(Intervention("set-dtype", str(call.site), to) for call, to in chosen)
+    for pairs in (None, case.differing_leaves):  # an input that the wide side rounds by itself is not given back
+        found = *given_back(case, pairs), *dtypes
+        if _alike_under(case, found):
+            return casts[0], found
+    return None
+
+
+def _computes(case: Case, call: Call) -> bool:
+    return call.kind == "compute" and Role.CAST not in for_framework(case.reference.framework).roles(call.site.op)
+
+
+def to_be_allowed(narrow: str, wide: str) -> Remedy:
+    """A whole side in a narrower dtype is what was asked for."""
+    return Remedy(
+        f"This is what {narrow} gives: allow it with --allow precision. If it is too much, keep in {wide} what is "
+        "sensitive (norms, softmax, logits, the loss).",
+        accepts=True,
+    )
 
 
 def _all_parameters(case: Case, side: int) -> bool:

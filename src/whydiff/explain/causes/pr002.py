@@ -8,7 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
-from whydiff.explain.causes._precision import in_the_other_dtype, narrowing, whole_cast
+from whydiff.explain.causes._precision import in_the_other_dtype, narrowing, to_be_allowed, whole_cast
 from whydiff.explain.causes._state import listed
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
@@ -122,11 +122,7 @@ class NarrowerDtype(CauseRule):
                     {"side": cast.rounded, "wide": cast.wide, "narrow": cast.narrow, "names": named, "ops": ops},
                 ),
             ),
-            remedy=Remedy(
-                f"This is what {cast.narrow} gives: allow it with --allow precision. If it is too much, keep in "
-                f"{cast.wide} what is sensitive (norms, softmax, logits, the loss).",
-                accepts=True,
-            ),
+            remedy=to_be_allowed(cast.narrow, cast.wide),
             interventions=interventions,
             says=f"the {cast.rounded}'s state and arithmetic are {cast.narrow}, the other side's {cast.wide}",
         )

@@ -9,7 +9,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import reading
 from whydiff.explain.causes._impostors import changed, other_activation
-from whydiff.explain.causes._precision import whole_cast
+from whydiff.explain.causes._precision import to_be_allowed, whole_cast
 from whydiff.explain.causes._remedy import copy_over, keep_through, reachable
 from whydiff.explain.causes._state import Difference, bundles, differences, interventions_of, listed, site_of
 from whydiff.explain.read_alike import cast_of
@@ -195,6 +195,8 @@ def _remedy(case: Case, bundle: Sequence[Difference]) -> Remedy:
             copy_over(case, names),
             undoes="either",
         )
+    if cast.stored == cast.narrow and _whole(case, bundle):
+        return to_be_allowed(cast.narrow, cast.wide)
     if all(d.reference.role == "parameter" for d in bundle):
         text = f"Load both sides with the same dtype ({cast.wide} or {cast.narrow})."
         return Remedy(text, copy_over(case, names), undoes="either")
