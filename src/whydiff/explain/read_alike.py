@@ -9,6 +9,9 @@ from whydiff.explain.case import Case
 from whydiff.numbers.casts import Cast, proven_cast
 from whydiff.records import Intervention, Leaf
 
+_TRIED = 64
+"""Pairs of tensors of one shape, under names that only one side has each, whose values are held against each other."""
+
 
 def read_alike(case: Case) -> tuple[tuple[Leaf, Leaf], ...]:
     """Such pairs that differ, the reference's first."""
@@ -94,19 +97,28 @@ def cast_of(case: Case, ours: Leaf, theirs: Leaf) -> Cast | None:
 def _rounded(case: Case) -> Iterable[tuple[Leaf, Leaf]]:
     """Under names that only one side has each, and by its values the other's in a narrower dtype."""
     known = {leaf.name for pair in read_alike(case) for leaf in pair}
-    lone_r, lone_c = ([leaf for leaf in some if leaf.name not in known] for some in case.lone_leaves())
-    for ours in lone_r:
-        for theirs in lone_c:
-            if ours.spec.shape != theirs.spec.shape or ours.spec.dtype == theirs.spec.dtype:
-                continue
-            try:
-                cast = cast_of(case, ours, theirs)
-            except PayloadError:  # it is not known to be a rounding
-                continue
-            if cast is not None:
+    shapes: dict[tuple[int, ...], tuple[list[Leaf], list[Leaf]]] = {}
+    for side, leaves in enumerate(case.lone_leaves()):
+        for leaf in leaves:
+            if leaf.name not in known:
+                shapes.setdefault(leaf.spec.shape, ([], []))[side].append(leaf)
+    for lone_r, lone_c in shapes.values():
+        if len(lone_r) * len(lone_c) > _TRIED:  # a model under other names: what is whose is no matter of values
+            continue
+        for ours in lone_r:
+            theirs = next((leaf for leaf in lone_c if _is_cast(case, ours, leaf)), None)
+            if theirs is not None:
                 lone_c.remove(theirs)
                 yield ours, theirs
-                break
+
+
+def _is_cast(case: Case, ours: Leaf, theirs: Leaf) -> bool:
+    if ours.spec.dtype == theirs.spec.dtype:
+        return False
+    try:
+        return cast_of(case, ours, theirs) is not None
+    except PayloadError:  # it is not known to be one
+        return False
 
 
 __all__ = ["cast_of", "casts_apart", "given_back", "read_alike", "told_apart"]
