@@ -171,3 +171,25 @@ def test_the_worst_output_is_named_and_the_smallest_cosine() -> None:
     worst = max(outputs, key=lambda name: outputs[name].value("max_abs") or 0.0)
     assert found["max_abs"] == (4.0, worst)
     assert found["cosine"][0] == min(outputs[name].value("cosine") for name in outputs)
+
+
+def test_the_generated_token_is_told_where_the_output_begins_with_ids_that_were_read() -> None:
+    prompt, table = torch.tensor([[3, 1, 2]]), torch.eye(8).roll(1, 1)
+    other = table.clone()
+    other[4] = table[0]
+
+    def generate(scores: torch.Tensor, whole: bool) -> torch.Tensor:
+        ids = prompt
+        for _ in range(4):
+            ids = torch.cat([ids, scores[ids[:, -1:]].argmax(-1)], 1)
+        return ids if whole else ids[:, 3:]
+
+    def told(whole: bool) -> tuple[dict[str, float], Any]:
+        found = compare(lambda: generate(table, whole), lambda: generate(other, whole))
+        return {m.metric: m.value for m in found.impact}, found
+
+    whole, found = told(True)
+    assert (whole["parts_at"], whole["parts_at_generated"]) == (5, 3)
+    undone = next(e for cause in found.causes for e in cause.experiments if e.before)
+    assert undone.choices and undone.before == 2 / 7, "the share that differs, and no distance of ids"
+    assert "parts_at_generated" not in told(False)[0], "no prompt stands before what was generated"

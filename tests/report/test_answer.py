@@ -334,6 +334,16 @@ def test_what_happens_to_tokens_and_to_numbers_that_are_none() -> None:
     )
 
 
+def test_the_token_is_told_where_the_prompt_is_known_and_ids_are_counted() -> None:
+    parts = (Measurement("parts_at", 7.0, "output, of 12"), Measurement("parts_at_generated", 4.0, "output"))
+    assert answer(replace(PRECISION, impact=parts)).effect.endswith("with the prompt: the 4th generated one")
+    undone = replace(_cause("located").experiments[0], left="", before=0.75, after=0.5, elements=12, choices=True)
+    causes = (_cause("confirmed", experiments=(undone,)),) * 2
+    found = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=causes))
+    assert found.proof == "undone in the candidate: of 12 elements 9 differ → 6"
+    assert found.causes[0].endswith("alone, it changes 3 of 12 elements")
+
+
 def test_what_is_missing_follows_what_is_missing() -> None:
     def told(name: str, **changes: object) -> tuple[str, str]:
         changed = replace(GOLDEN[name], verdict=Verdict.INCONCLUSIVE, causes=(), **changes)  # type: ignore[arg-type]

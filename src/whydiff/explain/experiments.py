@@ -20,7 +20,7 @@ from whydiff.explain.sides import Side, Sides
 from whydiff.locate.origins import walk_origins
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.metrics import is_integer, measure_beside_fill
+from whydiff.numbers.metrics import is_choice, is_integer, measure_beside_fill
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.pair.lockstep import Lockstep, numbered_alike
 from whydiff.pair.replay import Outputs, replay
@@ -35,11 +35,12 @@ class Outcome:
     Attributes:
         equal: every output agrees bit for bit.
         mean_abs: mean absolute difference over all compared output elements (0 if equal, None if unknown, infinite if one
-            has another shape).
+            has another shape); of ids, whose distance means nothing, each that differs counts as 1.
         elements: how many elements were compared.
         comparisons: per output, under the reference's numbers.
         method: ``"rerun"`` of the user's program or ``"replay"`` of the recorded one.
         failed: why it could not be done; empty if it was.
+        choices: all outputs hold ids: ``mean_abs`` is the share that differs.
         stopped: the first call of a replay that could not be executed: what comes of it is as recorded; empty: none.
     """
 
@@ -50,6 +51,7 @@ class Outcome:
     method: Literal["rerun", "replay"]
     failed: str = ""
     stopped: str = ""
+    choices: bool = False
 
 
 class Experiments:
@@ -294,13 +296,15 @@ def _outcome(sides: Sides, wanted: Outputs, outputs: Outputs, method: Literal["r
         return Outcome(False, None, 0, comparisons, method, f"outputs missing: {missing}")
     elements = sum(payload.bits.size for payload in wanted.values())
     equal = bool(comparisons) and all(comparison.status == "agrees" for _, comparison in comparisons)
-    total = sum(_apart_by(comparison) * wanted[slot].bits.size for slot, comparison in comparisons)
-    return Outcome(equal, total / elements if elements else None, elements, comparisons, method)
+    total = sum(_apart_by(comparison, wanted[slot]) * wanted[slot].bits.size for slot, comparison in comparisons)
+    mean, chosen = total / elements if elements else None, all(is_choice(one.dtype) for one in wanted.values())
+    return Outcome(equal, mean, elements, comparisons, method, choices=chosen)
 
 
-def _apart_by(comparison: Comparison) -> float:
-    """Mean absolute difference; infinite of outputs of other shapes, which are no counterparts."""
-    return math.inf if comparison.other_shape else comparison.value("mean_abs") or 0.0
+def _apart_by(comparison: Comparison, wanted: Payload) -> float:
+    """Mean absolute difference, of ids the share that differs; infinite of other shapes, which are no counterparts."""
+    metric = "different" if is_choice(wanted.dtype) else "mean_abs"
+    return math.inf if comparison.other_shape else comparison.value(metric) or 0.0
 
 
 def _counterparts(sides: Sides, slot: Slot, wanted: Payload, given: Payload) -> tuple[Payload, Payload]:

@@ -19,7 +19,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.scaling import Scaling
 from whydiff.judge.noise_floor import Floor, NoiseFloor
 from whydiff.judge.outputs import Anchor, Compared
-from whydiff.judge.parting import is_choice, partings
+from whydiff.judge.parting import generated, is_choice, partings
 from whydiff.numbers.kernels.threads import spread
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.records import Measurement, Payload, Slot
@@ -71,6 +71,9 @@ def impact(
     ]
     for parting in partings(returned):
         found.append(Measurement("parts_at", float(parting.position), f"{parting.slot}, of {parting.length}"))
+        number = generated(case, returned, parting)
+        if number is not None:
+            found.append(Measurement("parts_at_generated", float(number), str(parting.slot)))
     scores = scores_of(case, returned)
     if scores is not None:
         found += choices(scores) + by_position(position_errors(scores), scores.slot)

@@ -11,11 +11,10 @@ from whydiff.capturing.adapters import Executor, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.judge.outputs import Anchor, Compared
+from whydiff.numbers import metrics
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.pair.replay import replay
 from whydiff.records import Call, Slot
-
-_IDS = ("int32", "int64", "uint32", "uint64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Parting:
 
 def is_choice(one: Compared) -> bool:
     """Whether an output holds ids: integers of at least 32 bits along at least one axis."""
-    return one.numbers is not None and all(n.dtype in _IDS and n.bits.ndim > 0 for n in one.numbers)
+    return one.numbers is not None and all(metrics.is_choice(n.dtype) and n.bits.ndim > 0 for n in one.numbers)
 
 
 def partings(returned: Anchor) -> tuple[Parting, ...]:
@@ -63,6 +62,22 @@ def partings(returned: Anchor) -> tuple[Parting, ...]:
         chosen = int(lines[row, position]) if position < lines.shape[1] else -1
         found.append(Parting(one.slot, position, ours.shape[-1], chosen))
     return tuple(found)
+
+
+def generated(case: Case, returned: Anchor, parting: Parting) -> int | None:
+    """Which generated token it is, counted from 1, where the output begins with ids that the reference read: a prompt."""
+    output = next((one.numbers[0].bits for one in returned.outputs if one.slot == parting.slot and one.numbers), None)
+    if output is None:
+        return None
+    lengths = []
+    for leaf in case.reference.leaves:
+        shape = leaf.spec.shape
+        if not metrics.is_choice(leaf.spec.dtype) or len(shape) != output.ndim or shape[:-1] != output.shape[:-1]:
+            continue
+        read = case.reference.payload(leaf.payload) if leaf.payload and shape[-1] <= parting.position else None
+        if read is not None and np.array_equal(read.bits, output[..., : shape[-1]]):
+            lengths.append(shape[-1])
+    return parting.position - max(lengths) + 1 if any(lengths) else None
 
 
 def with_margins(case: Case, found: Sequence[Parting]) -> tuple[Parting, ...]:
@@ -102,6 +117,6 @@ def _may_choose(call: Call) -> bool:
     if call.kind != "compute" or len(call.reads) != 1 or len(call.writes) != 1:
         return False
     scores, taken = call.reads[0].spec, call.writes[0].spec
-    if is_integer(scores.dtype) or taken.dtype not in _IDS or len(scores.shape) < 2 or scores.shape[-1] < 2:
+    if is_integer(scores.dtype) or not metrics.is_choice(taken.dtype) or len(scores.shape) < 2 or scores.shape[-1] < 2:
         return False
     return taken.numel * scores.shape[-1] == scores.numel

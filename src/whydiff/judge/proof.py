@@ -150,6 +150,7 @@ class Way:
             direction=self.direction,
             left=left,
             elements=after.elements,
+            choices=after.choices,
         )
 
 
@@ -299,7 +300,8 @@ def _difference(way: Way) -> str:
 def _change(way: Way, after: Outcome) -> str:
     before = "unknown" if way.before.mean_abs is None else f"{way.before.mean_abs:.3e}"
     now = "unknown" if after.mean_abs is None else f"{after.mean_abs:.3e}"
-    return f"mean absolute difference {before} before, {now} after"
+    what = "share of elements that differ" if after.choices else "mean absolute difference"
+    return f"{what} {before} before, {now} after"
 
 
 def _mean(way: Way) -> str:

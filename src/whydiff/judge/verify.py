@@ -165,7 +165,8 @@ def _verified(case: Case, one: _Hypothesis, together: dict[Direction, tuple[_Hyp
         experiment = replace(away.experiment(), prediction="the programs still agree in float64", status="refuted")
         return replace(cause, status="refuted", reason=broken, experiments=(replace(experiment, outcome=broken),))
     measured = (("one_in", away.others.mean_abs), ("leave_one_out", away.alone.mean_abs))
-    effect = tuple(Measurement(name, apart, "output elements") for name, apart in measured if apart is not None)
+    per = "choices" if away.alone.choices else "output elements"
+    effect = tuple(Measurement(name, apart, per) for name, apart in measured if apart is not None)
     return replace(concluded(cause, away, _put(case, one, away, together["put_in"])), effect=effect)
 
 

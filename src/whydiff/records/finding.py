@@ -250,6 +250,7 @@ class Experiment:
         direction: the candidate without the cause, or the reference with it.
         left: what is left of the difference, see `Left`.
         elements: how many numbers the compared outputs hold; 0: it was not counted.
+        choices: they are ids: ``before`` and ``after`` are the shares that differ.
     """
 
     interventions: tuple[Intervention, ...]
@@ -262,6 +263,7 @@ class Experiment:
     direction: Direction = "take_away"
     left: Left = ""
     elements: int = 0
+    choices: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from whydiff.records import Cause, Comparison, Diagnosis, Measurement
-from whydiff.report.words import count, percent, plain, short
+from whydiff.report.words import count, ordinal, percent, plain, short
 
 _SEEN = 1e-6
 """Nats of KL below which no digits are shown."""
@@ -63,8 +63,11 @@ def cause_effect(cause: Cause) -> str:
     if alone is None or not math.isfinite(alone):
         return ""
     whole = next((e.before for e in cause.experiments if e.before and math.isfinite(e.before)), None)
-    told = short(alone), short(whole or 0.0)
-    beside = f", and all together by {told[1]}" if whole and told[0] != told[1] else ""
+    elements = max((e.elements for e in cause.experiments if e.choices), default=0)
+    told = [f"{round(value * elements):,}" if elements else short(value) for value in (alone, whole or 0.0)]
+    beside = f", and all together {'' if elements else 'by '}{told[1]}" if whole and told[0] != told[1] else ""
+    if elements:
+        return f": alone, it changes {told[0]} of {elements:,} elements{beside}"
     return f": alone, it moves the outputs by {told[0]} on average{beside}"
 
 
@@ -140,7 +143,9 @@ def _choices(found: dict[str, Measurement]) -> Iterator[str]:
     parts = found.get("parts_at")
     if parts is not None:
         of = plain(parts.per.partition(",")[2])
-        yield f"the tokens part at position {int(parts.value)}{of}, counted from 0 with the prompt if it is returned"
+        at = f"the tokens part at position {int(parts.value)}{of}, counted from 0 with the prompt"
+        number = found.get("parts_at_generated")
+        yield f"{at} if it is returned" if number is None else f"{at}: the {ordinal(int(number.value))} generated one"
     flips = found.get("top1_flips")
     if flips is not None:
         if not _tokens(found):  # of numbers that need not be scores, the words of scores say too much

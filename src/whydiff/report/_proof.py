@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from whydiff.records import GENERATORS, Cause, Diagnosis, Experiment, Verdict
@@ -139,6 +140,10 @@ def result(experiment: Experiment, rest: str = _OTHERS, *, alone: bool = False) 
     if experiment.left == "elsewhere":
         return "its places agree; what is left starts elsewhere"
     if experiment.before is not None and experiment.after is not None:
+        apart = experiment.before, experiment.after
+        if experiment.choices and all(map(math.isfinite, apart)):
+            before, after = (round(share * experiment.elements) for share in apart)
+            return f"of {experiment.elements:,} elements {before} differ → {after}"
         return f"mean difference {short(experiment.before)} → {short(experiment.after)}"
     return clause(experiment.outcome)
 

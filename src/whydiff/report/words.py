@@ -50,6 +50,8 @@ _METRICS = {
     "justified_rtol": "rtol that rounding justifies",
     "justified_atol": "atol that rounding justifies",
 }
+_CHANGED = {"one_in": "elements that differ while it acts alone", "leave_one_out": "elements that differ without it"}
+"""Of outputs that are ids."""
 _SHARES = {
     "different": "elements that differ",
     "mismatched": "elements over the tolerance",
@@ -60,7 +62,7 @@ _SHARES = {
     "top5_changes": "sets of five first choices that change",
     "next_token_flips": "sequences with another next token",
 }
-_WHOLE = ("first_flip",)
+_WHOLE = ("first_flip", "parts_at", "parts_at_generated")
 _ALARMS = ("nan_mismatch", "inf_mismatch")
 """Named wherever they are not zero, because the errors are taken over finite pairs alone."""
 
@@ -101,14 +103,15 @@ def place(site: str) -> str:
         return plain(f"module {site}" if site.isdigit() else site)
     scope, op, occurrence, rest = found["scope"], found["op"].lstrip("_"), int(found["occurrence"]), found["rest"]
     slot = found["slot"]
-    again = f" ({_ordinal(occurrence + 1)})" if occurrence else ""
+    again = f" ({ordinal(occurrence + 1)})" if occurrence else ""
     if op == "return":  # no op of the user's: which of the values that the program gives back
         op = f"the returned value{f' {slot}' if slot and slot != 'output' else ''}"
     inside = re.sub(r"[\[\]@]", "", rest).replace("  ", " ").strip()
     return plain(f"{f'{scope}: ' if scope else ''}{op}{again}{f', {inside}' if inside else ''}")
 
 
-def _ordinal(number: int) -> str:
+def ordinal(number: int) -> str:
+    """``1st``, ``2nd``, ``11th``."""
     last = "th" if 10 < number % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{last}"
 
@@ -172,6 +175,8 @@ def listed(items: Iterable[str], limit: int) -> str:
 def metric(measurement: Measurement) -> str:
     """A metric's name in words, and what it is taken of where the words do not say it."""
     known = _METRICS.get(measurement.metric) or _SHARES.get(measurement.metric)
+    if measurement.per == "choices":
+        return _CHANGED.get(measurement.metric, measurement.metric)
     name = known or measurement.metric.replace("_", " ")
     implied = _DENOMINATORS if known else ("",)
     return plain(name if measurement.per in implied else f"{name} (of {measurement.per})")
@@ -182,7 +187,7 @@ def figure(measurement: Measurement) -> str:
     if measurement.metric in _WHOLE and math.isfinite(measurement.value):
         return str(int(measurement.value))
     known = measurement.metric in _METRICS
-    share = measurement.metric in _SHARES or (not known and measurement.per in _COUNTED)
+    share = measurement.metric in _SHARES or measurement.per == "choices" or (not known and measurement.per in _COUNTED)
     return percent(measurement.value) if share else number(measurement.value)
 
 
@@ -219,7 +224,8 @@ def outcome(experiment: Experiment) -> str:
         done = f"{done} in the reference"
     change = ""
     if experiment.before is not None and experiment.after is not None:
-        change = f" (mean abs error {number(experiment.before)} → {number(experiment.after)})"
+        what = "share that differs" if experiment.choices else "mean abs error"
+        change = f" ({what} {number(experiment.before)} → {number(experiment.after)})"
     return f"{experiment.method} with {done}: {plain(experiment.outcome)}{change}"
 
 

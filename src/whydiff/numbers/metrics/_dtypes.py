@@ -19,6 +19,7 @@ Array = np.ndarray[Any, Any]
 
 
 _PARTS = {"complex64": "float32", "complex128": "float64"}
+_IDS = ("int32", "int64", "uint32", "uint64")
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _FLOATS = ("float16", "bfloat16", "float32", "float64", *MINIFLOATS)
 
@@ -26,6 +27,11 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64", *MINIFLOATS)
 def real_part_dtype(dtype: str) -> str:
     """The dtype of the real numbers inside: ``"float32"`` for ``"complex64"``, itself for a real dtype."""
     return _PARTS.get(dtype, dtype)
+
+
+def is_choice(dtype: str) -> bool:
+    """True for the integer dtypes that hold ids (tokens, indices), whose distance means nothing."""
+    return dtype in _IDS
 
 
 def is_integer(dtype: str) -> bool:
