@@ -341,7 +341,7 @@ def test_the_token_is_told_where_the_prompt_is_known_and_ids_are_counted() -> No
     causes = (_cause("confirmed", experiments=(undone,)),) * 2
     found = answer(replace(PRECISION, verdict=Verdict.SEMANTIC, causes=causes))
     assert found.proof == "undone in the candidate: of 12 elements 9 differ → 6"
-    assert found.causes[0].endswith("alone, it changes 3 of 12 elements")
+    assert found.causes[0].endswith("alone, it changes 3 of 12 elements, and all together 9")
 
 
 def test_what_is_missing_follows_what_is_missing() -> None:
