@@ -36,6 +36,10 @@ EXPECTED = {
     "whydiff port reference.py:model port.py:model": (1, "the candidate's epsilon is 0.001, the reference's 1e-05"),
     "whydiff compare generate.py:before generate.py:after": (1, "the tokens part at position"),
     "whydiff compare dtypes.py:full dtypes.py:half --save report.html": (1, "PRECISION, proven"),
+    "whydiff compare dtypes.py:full dtypes.py:cast": (
+        1,
+        "PRECISION, proven: the candidate's state and arithmetic are bfloat16",
+    ),
 }
 """The README's commands → exit status and what they say."""
 SLOW = ("sweep", "generate")
