@@ -55,7 +55,7 @@ class Spot:
         """
         if self.span is None or self.span[0] == self.span[1]:
             return queue.add(*row_major(tensor))
-        return queue.note(tensor, self._device, self._address, self.span[1] - self.span[0])
+        return queue.note(tensor.untyped_storage(), self._device, self._address, self.span[1] - self.span[0])
 
     @property
     def queued(self) -> bool:
