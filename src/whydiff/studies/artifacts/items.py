@@ -9,11 +9,11 @@ from typing import Any
 
 from whydiff.numbers.comparison import take
 from whydiff.numbers.metrics import Statistics, common_dtype, known_dtypes, measure_shares
-from whydiff.numbers.tolerance import Tolerance, artifact_tolerance
+from whydiff.numbers.tolerance import UNIT_ROUNDOFF, Tolerance, artifact_tolerance
 from whydiff.studies.artifacts.records import Item, Kind, Status
 from whydiff.studies.artifacts.relations import in_c_order
 from whydiff.studies.artifacts.sources import FileRange, Stored, real_bits
-from whydiff.studies.artifacts.tolerances import lone_tolerance, scaled_tolerance
+from whydiff.studies.artifacts.tolerances import lone_tolerance, rounded_tolerance, scaled_tolerance
 
 SHARE_BYTES = 4 << 20
 """Bytes of one side that a thread reads at a time."""
@@ -21,11 +21,20 @@ SHARE_BYTES = 4 << 20
 Tolerances = Mapping[str, tuple[float, float]]
 
 
-def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | None = None) -> Item | None:
+def compare_tensors(
+    reference: Stored, candidate: Stored, table: Tolerances | None = None, units: float = 0.0
+) -> Item | None:
     """One tensor of both sides; None if no bit differs.
 
     Integers and bool agree only if every one is equal. Floats are ``within tolerance`` if every pair is
     (`whydiff.numbers.tolerance.artifact_tolerance`) and no NaN is in either.
+
+    Args:
+        reference: as stored.
+        candidate: likewise.
+        table: tolerances that were asked for.
+        units: of roundoff of their dtype that are allowed at least, of numbers that were computed twice
+            (`rounded_tolerance`).
     """
     exact = reference.is_integer and candidate.is_integer
     texts = reference.digests or candidate.digests
@@ -56,6 +65,9 @@ def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | No
     fitted = allowed if table else scaled_tolerance(allowed, _size(statistics))
     if statistics.different and fitted != allowed:
         allowed, statistics = fitted, _measured(reference, candidate, fitted.rtol, fitted.atol)
+    wider = rounded_tolerance(allowed, statistics, max(map(_unit, (reference, candidate))), units)
+    if statistics.mismatched and wider != allowed:
+        allowed, statistics = wider, _measured(reference, candidate, wider.rtol, wider.atol)
     kinds = [side.packed or side.dtype for side in (reference, candidate)]
     other_dtype = "the dtypes differ" if kinds[0] != kinds[1] else ""
     if not statistics.different and not other_dtype:
@@ -80,6 +92,10 @@ def compare_tensors(reference: Stored, candidate: Stored, table: Tolerances | No
         **_seed_statistics(statistics),
         measurements=take(statistics),
     )
+
+
+def _unit(stored: Stored) -> float:
+    return 0.0 if stored.is_integer else UNIT_ROUNDOFF.get(stored.dtype, 0.0)
 
 
 def _size(found: Statistics) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from whydiff.numbers.metrics import Statistics
 from whydiff.numbers.tolerance import ARTIFACT_PEAK, ARTIFACT_TOLERANCES, ARTIFACT_WRITTEN, Tolerance
 
 
@@ -16,6 +19,24 @@ def scaled_tolerance(tolerance: Tolerance, size: float) -> Tolerance:
     if not atol < tolerance.atol:
         return tolerance
     return Tolerance(tolerance.rtol, atol, f"{tolerance.source}, scaled to its size")
+
+
+def rounded_tolerance(tolerance: Tolerance, found: Statistics, unit: float, units: float) -> Tolerance:
+    """A tolerance for numbers that either side computed through several roundings: small sums err by what large terms do.
+
+    It is wider only where the tensors as wholes are one roundoff apart or less: what scales all of them is not rounding.
+
+    Args:
+        tolerance: of the dtype.
+        found: both tensors.
+        unit: unit roundoff of the coarser dtype.
+        units: how many of them, of a number itself and of the root mean square.
+    """
+    if not units or found.sum_square > unit**2 * found.sum_reference_square:
+        return tolerance
+    size = math.sqrt(found.sum_reference_square / max(found.finite, 1))
+    rtol, atol = max(tolerance.rtol, units * unit), max(tolerance.atol, units * unit * size)
+    return Tolerance(rtol, atol, f"{units:g} roundoffs of a number and of the tensor's size")
 
 
 def lone_tolerance(reference: float, candidate: float) -> Tolerance:

@@ -11,7 +11,7 @@ import numpy as np
 
 from whydiff.capturing.store.dtypes import NATIVE
 from whydiff.numbers.metrics import values
-from whydiff.numbers.tolerance import artifact_tolerance
+from whydiff.numbers.tolerance import ARTIFACT_UNITS, artifact_tolerance
 from whydiff.studies.artifacts.items import compare_tensors
 from whydiff.studies.artifacts.records import Item
 from whydiff.studies.artifacts.relations import MOST, bits, relation
@@ -47,7 +47,7 @@ def place_of(match: Match) -> Place:
         )
         return Place(**known, status=status, reason=reason)
     one, other = _reshaped(sides[0], sides[1])
-    item = compare_tensors(one, other)
+    item = compare_tensors(one, other, units=ARTIFACT_UNITS)  # what either side computed went through several roundings
     if item is None:
         return Place(**known, status="identical")
     relative = next((m.value for m in item.measurements if m.metric == "rel_l2"), None)

@@ -41,7 +41,7 @@ def _taken_out(counters):
     return tl.sum((counters[:, None] >> shifts[None, :]) & 255, axis=0).to(tl.int64)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size", "turns"])
 def _measured(reference, candidate, limits, numbers, counts, size, turns, NARROW: tl.constexpr, BLOCK: tl.constexpr):
     program = tl.program_id(0).to(tl.int64)
     rtol = tl.load(limits)
