@@ -255,6 +255,8 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.setattr(sys.modules["whydiff.cli.capture"], "CHILD", "stub_child")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    here = str(Path(sys.executable).parent)  # some systems have no ``python`` outside of environments
+    monkeypatch.setenv("PATH", here, prepend=os.pathsep)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
