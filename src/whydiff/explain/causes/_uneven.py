@@ -176,13 +176,13 @@ def _is_one(event: Event) -> bool:
 
 def _parts(case: Case, side: Side, begun: Sequence[tuple[Call, tuple[Event, ...]]]) -> list[_Part]:
     trace = case.reference if side == "reference" else case.candidate
-    upstream = {loss.index: _upstream(trace, loss) for loss, _ in begun}
-    wanted = {call.index for calls in upstream.values() for call in calls}
+    leading = {loss.index: upstream(trace, [loss], _UPSTREAM) for loss, _ in begun}
+    wanted = {call.index for calls in leading.values() for call in calls}
     losses: dict[int, float] = {}
     counted: dict[int, dict[Kind, float]] = {}
 
     def look(executor: Executor, call: Call) -> None:
-        if call.index in upstream:
+        if call.index in leading:
             losses[call.index] = float(number(executor.payload(executor.read(call.writes[0]))).reshape(-1)[0])
         if call.index in wanted:
             counted[call.index] = dict(_counted(executor, call))
@@ -191,7 +191,7 @@ def _parts(case: Case, side: Side, begun: Sequence[tuple[Call, tuple[Event, ...]
     found = []
     for loss, gradients in begun:
         counts: dict[Kind, float] = {}
-        for call in upstream[loss.index]:
+        for call in leading[loss.index]:
             for kind, count in counted.get(call.index, {}).items():
                 counts.setdefault(kind, count)
         found.append(_Part(losses.get(loss.index, math.nan), _top(trace, loss), gradients, counts))
@@ -207,11 +207,11 @@ def _top(trace: Trace, call: Call) -> Event:
         call = trace.calls[made[0].producer]
 
 
-def _upstream(trace: Trace, loss: Call) -> list[Call]:
-    """What a loss is made of, nearest first."""
+def upstream(trace: Trace, calls: Sequence[Call], most: int) -> list[Call]:
+    """The calls and what leads to them, nearest first, at most so many."""
     found: dict[int, Call] = {}
-    waiting = [loss]
-    while waiting and len(found) < _UPSTREAM:
+    waiting = list(calls)
+    while waiting and len(found) < most:
         call = waiting.pop(0)
         if call.index not in found:
             found[call.index] = call

@@ -15,7 +15,7 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, consumers
 from whydiff.explain.causes._ragged import Ragged, ragged
 from whydiff.explain.causes._row_means import rows_means
-from whydiff.explain.causes._uneven import Uneven, uneven
+from whydiff.explain.causes._uneven import Uneven, uneven, upstream
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, TensorSpec, Trace, Verdict
 
@@ -247,7 +247,7 @@ def _counts(view: View) -> dict[int, str]:
             elif dtype.startswith("int") and values.size > 1:
                 found.setdefault(int(np.count_nonzero(values >= 0)), "labels that are not negative")
     for side, trace in enumerate((view.case.reference, view.case.candidate)):
-        nearest = _upstream(trace, view.seen.calls[side] or [trace.calls[view.origin.calls[side]]])
+        nearest = upstream(trace, view.seen.calls[side] or [trace.calls[view.origin.calls[side]]], _UPSTREAM)
         for spec, where in _looks(trace, nearest):
             sizes = [size for size in spec.shape if size > 1]
             for size in sizes:
@@ -266,18 +266,6 @@ def _looks(trace: Trace, calls: Sequence[Call]) -> Iterator[tuple[TensorSpec, st
     for call in trace.calls:
         if call.kind == "view":
             yield from ((e.spec, str(e.site)) for e in (*call.reads, *call.writes) if e.storage in storages)
-
-
-def _upstream(trace: Trace, calls: Any) -> list[Call]:
-    """The calls and the nearest ones before them."""
-    found: dict[int, Call] = {}
-    waiting = list(calls)
-    while waiting and len(found) < _UPSTREAM:
-        call = waiting.pop(0)
-        if call.index not in found:
-            found[call.index] = call
-            waiting += [trace.calls[e.producer] for e in call.reads if e.producer >= 0]
-    return list(found.values())
 
 
 def _quotient(

@@ -141,7 +141,7 @@ class _Watched(Lockstep):
                 area.lost = error.what
         super()._run(name, executor, call, recorded=recorded)
         for area, side in self.made.get((name, call.index), ()):  # before another place puts another value there
-            with suppress(WhydiffError):
+            with suppress(WhydiffError):  # else it is read when it is judged
                 area.made[side] = executor.payload(executor.read(area.events[side]))
 
 

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from whydiff.capturing.adapters.contract.compiling import Compiled, Graph, Part, Rung, Way
-from whydiff.capturing.adapters.contract.executing import FUSED, Change, Exchanged, Executor, Manner, RecordedSum, Value
+from whydiff.capturing.adapters.contract.executing import (
+    FUSED,
+    Change,
+    Exchanged,
+    Executor,
+    Manner,
+    RecordedSum,
+    Value,
+    in_another_dtype,
+)
 from whydiff.capturing.adapters.contract.running import Kept, Outputs, Precision, Run, Session
 from whydiff.capturing.adapters.roles import Role
 from whydiff.capturing.ranks import Rank, told
@@ -342,4 +351,5 @@ __all__ = [
     "Session",
     "Value",
     "Way",
+    "in_another_dtype",
 ]

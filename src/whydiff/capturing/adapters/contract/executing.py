@@ -14,7 +14,7 @@ from whydiff.errors import ReplayError
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.fused import fused_multiply_add
 from whydiff.numbers.metrics import common_dtype, measure, values
-from whydiff.records import Call, Comparison, Count, Event, Leaf, Lift, Payload, Trace
+from whydiff.records import Call, Comparison, Count, Event, Leaf, Lift, Payload, Site, Trace
 
 Value = Any
 FUSED = "whydiff.fused_multiply_add"
@@ -49,6 +49,16 @@ class Change:
     reads: Mapping[int, tuple[int, Any]] = field(default_factory=dict)
     writes: Mapping[int, Any] = field(default_factory=dict)
     offset: int | None = None
+
+
+def in_another_dtype(trace: Trace, changes: Mapping[int, Change]) -> set[Site]:
+    """Where calls read and write that are carried out in another dtype: there values are as they hold them."""
+    return {
+        event.site
+        for index, change in changes.items()
+        if change.dtype
+        for event in (*trace.calls[index].reads, *trace.calls[index].writes)
+    }
 
 
 class Exchanged:

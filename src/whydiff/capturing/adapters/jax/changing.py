@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from whydiff.capturing.adapters._live import FAILURES, short
-from whydiff.capturing.adapters.contract import FUSED, Change
+from whydiff.capturing.adapters.contract import FUSED, Change, in_another_dtype
 from whydiff.capturing.adapters.jax import internals
 from whydiff.capturing.adapters.jax.executor import Executor
 from whydiff.capturing.adapters.jax.lifting import carried_in, floating, stays
 from whydiff.capturing.adapters.jax.ops import MOVES, Op
 from whydiff.errors import ReplayError
-from whydiff.records import Call, Event, Site, Trace
+from whydiff.records import Call, Event, Trace
 
 
 class ChangedExecutor(Executor):
@@ -39,12 +39,7 @@ class ChangedExecutor(Executor):
     ) -> None:
         super().__init__(trace, restore=restore, exchanged=exchanged)
         self._how = dict(changes)
-        self._as_held: set[Site] = {
-            event.site
-            for index, change in changes.items()
-            if change.dtype
-            for event in (*trace.calls[index].reads, *trace.calls[index].writes)
-        }
+        self._as_held = in_another_dtype(trace, changes)
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from whydiff.capturing.adapters._live import FAILURES, short
-from whydiff.capturing.adapters.contract import Change
+from whydiff.capturing.adapters.contract import Change, in_another_dtype
 from whydiff.capturing.adapters.torch.dtypes import dtype_of
 from whydiff.capturing.adapters.torch.executor import Executor
 from whydiff.capturing.adapters.torch.held import flat
 from whydiff.capturing.adapters.torch.operators import draws, find
 from whydiff.errors import ReplayError
-from whydiff.records import Call, Event, Site, Trace
+from whydiff.records import Call, Event, Trace
 
 
 class ChangedExecutor(Executor):
@@ -39,12 +39,7 @@ class ChangedExecutor(Executor):
     ) -> None:
         super().__init__(trace, restore=restore, exchanged=exchanged)
         self._how = dict(changes)
-        self._as_held: set[Site] = {
-            event.site
-            for index, change in changes.items()
-            if change.dtype
-            for event in (*trace.calls[index].reads, *trace.calls[index].writes)
-        }
+        self._as_held = in_another_dtype(trace, changes)
 
     def _manner(self) -> None:
         """Of its own."""
