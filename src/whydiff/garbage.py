@@ -67,6 +67,3 @@ def write_out() -> None:
         with suppress(Exception):
             if type(stream).__module__ != "_io" and not any(stream is one for one in standard):
                 stream.close()
-
-
-__all__ = ["frozen", "lasting", "not_collecting", "write_out"]

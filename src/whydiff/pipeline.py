@@ -395,6 +395,3 @@ def _trace(side: Run | DiskTrace, options: Options, name: str) -> Trace:
 def _executors(reference: Trace, candidate: Trace) -> tuple[Executor, Executor]:
     ours, theirs = (for_framework(trace.framework).executor(trace) for trace in (reference, candidate))
     return ours, theirs
-
-
-__all__ = ["Options", "compare", "diagnose", "localize"]

@@ -132,6 +132,3 @@ def _numbers(arguments: Any) -> Sequence[Any]:
 
 def _is_number(argument: Any) -> bool:
     return isinstance(argument, (int, float)) and not isinstance(argument, bool)
-
-
-__all__ = ["EVERY", "Alike", "alike", "kind_of", "last_examined", "made_by"]

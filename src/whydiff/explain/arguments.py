@@ -121,16 +121,3 @@ def as_value(argument: Any) -> tuple[Any] | None:
     if any(item is None for item in items):
         return None
     return (tuple(item[0] for item in items if item is not None),)
-
-
-__all__ = [
-    "ABSENT",
-    "as_given",
-    "as_value",
-    "differing_arguments",
-    "fits",
-    "follows",
-    "given_otherwise",
-    "left_out",
-    "one_overload",
-]

@@ -92,6 +92,3 @@ def run_with(steps: Sequence[Intervention], how: str) -> tuple[Intervention, ...
 def larger(axes: Sequence[Axis]) -> tuple[Axis, Side] | None:
     """The axis along which two runs differ, and the side that has more of it; None unless it is the batch alone."""
     return (axes[0], axes[0].whole) if len(axes) == 1 and axes[0].name == "batch" else None
-
-
-__all__ = ["OTHERS", "OTHER_ROWS", "REPEAT", "first_moved", "larger", "repeated", "repeating", "run_with", "twins"]

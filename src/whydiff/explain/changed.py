@@ -279,6 +279,3 @@ def key_of(interventions: Sequence[Intervention]) -> tuple[tuple[str, str, str],
 def executor_of(trace: Any, lift: Lift | None = None) -> Executor:
     """A plain replay of a trace."""
     return for_framework(trace.framework).executor(trace, lift=lift)
-
-
-__all__ = ["RESTORED", "Changed", "Lifted", "Watched", "executor_of", "key_of"]

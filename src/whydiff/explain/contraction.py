@@ -158,6 +158,3 @@ def _cancelled(largest: Array, left: Array) -> float:
         return 0.0
     share = np.maximum(np.abs(left)[known] / largest[known], 2.0**-24)
     return float(np.max(-np.log2(share)))
-
-
-__all__ = ["Contraction", "contractions", "fused_call"]

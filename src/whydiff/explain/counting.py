@@ -16,6 +16,3 @@ def counted(trace: Trace, item: Intervention) -> Any:
     leaf = next(leaf for leaf in trace.leaves if leaf.name == item.target)
     payload = executor.payload(executor.leaf_value(leaf))
     return executor.adopt_foreign(Payload(payload.bits + payload.bits.dtype.type(item.value), payload.dtype))
-
-
-__all__ = ["COUNT", "counted"]

@@ -355,6 +355,3 @@ def _moved(before: Outputs, after: Outputs) -> float | None:
             return math.inf
         moved = max(moved, apart.relative)
     return moved
-
-
-__all__ = ["Experiments", "Outcome"]

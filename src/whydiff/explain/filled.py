@@ -183,6 +183,3 @@ def _apart(one: Array, other: Array) -> float:
 def _of_outputs(ours: Outputs, theirs: Outputs) -> float:
     pairs = [(as_reals(ours[slot]), as_reals(theirs[slot])) for slot in ours if slot in theirs]
     return max((_apart(*(values(p.bits, p.dtype).astype(np.float64) for p in pair)) for pair in pairs), default=0.0)
-
-
-__all__ = ["Filled", "Told", "filled", "told"]

@@ -137,6 +137,3 @@ def as_rows(function: Callable[[Array], Array], x: Array, level: float) -> Rows 
     size = float(np.sqrt(np.mean(np.square(wanted)))) or 1.0
     near = np.max(np.abs(predicted - wanted.reshape(rows, -1)), initial=0.0) <= level * size
     return Rows(matrix, shift[0]) if near else None
-
-
-__all__ = ["Implied", "Rows", "as_rows", "implied"]

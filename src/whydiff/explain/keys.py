@@ -57,6 +57,3 @@ def only_for_keys(trace: Trace, event: Event) -> bool:
             return False
         reached |= {one.storage for one in call.writes}
     return drawn
-
-
-__all__ = ["draws", "keys", "numbers", "only_for_keys", "takes_a_key"]

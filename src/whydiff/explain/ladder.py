@@ -278,6 +278,3 @@ def climbed(case: Case, side: Side) -> Climb | None:
 
     found: Climb | None = case.shared(f"ladder {side}", make)
     return found
-
-
-__all__ = ["STALE", "Climb", "Step", "apart", "climb", "climbed"]

@@ -203,5 +203,3 @@ _KINDS: Mapping[str, Callable[[_Mirror, Intervention], Intervention | None]] = {
     "insert-step": _Mirror.inserted,
     "remove-step": _Mirror.removed,
 }
-
-__all__ = ["mirrored"]

@@ -73,6 +73,3 @@ class _Moving:
             )
             if not executor.stand_in(event, executor.adopt_foreign(Payload(np.ascontiguousarray(seen), held.dtype))):
                 raise ReplayError("A value cannot be put in another's place.", where=str(event.site))
-
-
-__all__ = ["LIFTED", "liftable", "moving"]

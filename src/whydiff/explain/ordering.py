@@ -49,6 +49,3 @@ def ordered(
         keys.append((last, call.index))
     calls = [call for _, call in sorted(zip(keys, candidate.calls, strict=True), key=lambda pair: pair[0])]
     return Ordered(candidate, calls), {index: candidate.calls[index] for index in moved}
-
-
-__all__ = ["ORDER", "ordered"]

@@ -119,6 +119,3 @@ def _is_cast(case: Case, ours: Leaf, theirs: Leaf) -> bool:
         return cast_of(case, ours, theirs) is not None
     except PayloadError:  # it is not known to be one
         return False
-
-
-__all__ = ["cast_of", "casts_apart", "given_back", "read_alike", "told_apart"]

@@ -15,7 +15,7 @@ from typing import Literal
 
 from whydiff.capturing.adapters import Run
 from whydiff.explain.case import Case
-from whydiff.explain.scale import Difference, Scale, choices, difference, graver, worst
+from whydiff.explain.scale import Difference, Scale, agrees, choices, difference, graver, stays, worst
 from whydiff.explain.sides import SIDES, Side
 from whydiff.explain.written import followed
 from whydiff.locate.rows import compared
@@ -96,7 +96,7 @@ class Rerun:
             return Verdict.ROUNDING
         if self.scale is None or self.scale.nature == "between":
             return Verdict.INCONCLUSIVE
-        if self.scale.nature == "stays":
+        if stays(self.scale):
             return Verdict.SEMANTIC if self.decides else Verdict.INCONCLUSIVE
         return Verdict.INCONCLUSIVE if self.strays else Verdict.ROUNDING
 
@@ -174,7 +174,7 @@ def recorded(
         return None
     errors = _error(exact[0], plain[0]), _error(exact[1], plain[1])
     unit = _unit(plain)
-    if scale.nature in ("equal", "rounding"):
+    if agrees(scale):
         return Rerun(scale, errors, _coarse(errors, [_unit([side]) for side in plain]), unit=unit, recorded=True)
     return Rerun(scale, errors, unit=unit, recorded=True)
 
@@ -204,15 +204,15 @@ def _rerun(case: Case, only: tuple[Slot, ...]) -> Rerun | None:
         casts = (casts or _casts(runs)) if scale is not None and scale.nature in ("between", "stays") else ""
     if scale is not None and casts == "float32" and not scale.double.discrete:
         scale = replace(scale, double=replace(scale.double, coarse=UNIT_ROUNDOFF[casts]))
-    agrees = scale is not None and scale.nature in ("equal", "rounding")
+    agreed = agrees(scale)
     if _words(anchors[0]) != _words(anchors[1]):  # and numbers say nothing of words
-        stays = _words(followed[0]) != _words(followed[1])
-        if None in followed or stays or not (agrees or (scale is None and not any(plain))):
+        apart = _words(followed[0]) != _words(followed[1])
+        if None in followed or apart or not (agreed or (scale is None and not any(plain))):
             return None
         if scale is None:
             return Rerun(None, (0.0, 0.0), words=True)
     errors = _error(wide[0], plain[0]), _error(wide[1], plain[1])
-    if agrees:
+    if agreed:
         return Rerun(scale, errors, _coarse(errors, [_unit([side]) for side in plain]), casts=casts)
     reproduced = "" if only else _reproduced(case, runs, plain)
     found = Rerun(scale, errors, reproduced=reproduced, unit=_unit(plain), casts=casts)
@@ -341,6 +341,3 @@ def _coarse(errors: tuple[float, float], units: Sequence[float]) -> Literal["", 
     if max(errors) <= max(PRECISION_CLASS_RATIO * min(errors), ROUNDING_LEVEL * max(units)):
         return ""
     return "reference" if errors[0] > errors[1] else "candidate"
-
-
-__all__ = ["NARROW", "Rerun", "changed_by_looking", "computes_in", "recorded", "rerun"]

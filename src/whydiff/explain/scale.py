@@ -206,12 +206,11 @@ def graver(floats: Scale | None, chosen: Scale | None) -> Scale | None:
     return floats
 
 
-__all__ = ["Difference", "Nature", "Scale", "choices", "coarse", "difference", "graver", "profile", "worst"]
-
-
 def agrees(scale: Scale | None) -> bool:
+    """Whether a difference was measured that shrinks as rounding does, or is none."""
     return scale is not None and scale.nature in ("equal", "rounding")
 
 
 def stays(scale: Scale | None) -> bool:
+    """Whether a difference was measured that float64 leaves as it is."""
     return scale is not None and scale.nature == "stays"

@@ -57,6 +57,3 @@ class Sides:
             returned=self.returned and (self.returned[1], self.returned[0]),
             beginning=self.beginning,
         )
-
-
-__all__ = ["SIDES", "Side", "Sides"]

@@ -47,6 +47,3 @@ def written_at(by_site: Mapping[str, Call], target: str) -> Event:
     """A written value."""
     call, slot = value_at(by_site, target, "writes")
     return call.writes[slot]
-
-
-__all__ = ["call_at", "read_at", "sites_of", "value_at", "written_at"]

@@ -42,6 +42,3 @@ def untied(
                     yield theirs, reference.copy(reference.read(ours))
     if names.keys() - found:
         raise ReplayError("Nothing reads this tensor under a name of its own.", where=min(names.keys() - found))
-
-
-__all__ = ["UNTIE", "untied"]

@@ -170,6 +170,3 @@ def _made(
     if len(parts) < 2:
         return None
     return parts[0][0].and_then(parts[1][0]), parts[0][1].and_then(parts[1][1])
-
-
-__all__ = ["Followed", "followed"]

@@ -28,6 +28,3 @@ class Claims:
         """Whether an origin reads a target, or a target is one of its sites (both sides' by default), or inside one."""
         here = {str(site) for o in sites or (origin.site, origin.candidate_site) for site in (o, o.at(""))}
         return not (self._targets.isdisjoint({*origin.leaves, *here}) and self._above.isdisjoint(here))
-
-
-__all__ = ["Claims"]

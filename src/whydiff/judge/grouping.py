@@ -49,6 +49,3 @@ def not_examined(case: Case, scaling: Scaling | None, local: Mapping[int, LocalR
             examples = tuple(str(origins[number].site) for number in numbers[:3])
             found.append(Count(what="origins", reason=reason, count=len(numbers), examples=examples))
     return tuple(found)
-
-
-__all__ = ["left_to_others", "like_others", "not_examined"]

@@ -78,6 +78,3 @@ def _told(case: Case, found: Anchor, left: Sequence[Compared]) -> Outside | None
         return Outside(open_)
     mild = plain.verdict in (Verdict.ROUNDING, Verdict.PRECISION)
     return None if mild else Outside(open_, plain.verdict, str(plain))
-
-
-__all__ = ["Outside", "outside", "unobserved"]

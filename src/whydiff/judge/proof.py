@@ -306,6 +306,3 @@ def _change(way: Way, after: Outcome) -> str:
 
 def _mean(way: Way) -> str:
     return _change(way, way.alone)
-
-
-__all__ = ["Way", "concluded", "same"]

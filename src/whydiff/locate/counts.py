@@ -87,6 +87,3 @@ def counted(reasons: Mapping[str, Sequence[str]], what: str) -> tuple[Count, ...
         Count(what=what, reason=reason, count=len(sites), examples=tuple(site for site in sites[:3] if site))
         for reason, sites in reasons.items()
     )
-
-
-__all__ = ["counted", "replay_counts", "surplus_of"]

@@ -108,6 +108,3 @@ def _executed(executor: Executor, call: Call, reads: Sequence[Value]) -> list[Va
         return list(executor.apply(call, reads)) or [reads[i] for i in call.mutates]
     except _FAILURES:
         return None
-
-
-__all__ = ["Here"]

@@ -84,6 +84,3 @@ def _silent(step: Lockstep, rows_of: Mapping[Slot, Rows], progress: Progress | N
         return ""
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
     return f"{changed[0]}{more} differ and reach no output: with other values in them no bit of the outputs changes"
-
-
-__all__ = ["without_influence"]

@@ -98,6 +98,3 @@ def _with_mask(trace: Trace, mask: Mask, flipped: Array) -> Mapping[str, Payload
     there = truth(payload)
     one, zero = payload.bits[there].reshape(-1)[0], payload.bits[~there].reshape(-1)[0]
     return {mask.name: Payload(np.where(there ^ flipped, one, zero).astype(payload.bits.dtype), payload.dtype)}
-
-
-__all__ = ["hides_live"]

@@ -42,6 +42,3 @@ class Localization:
     silent: str = ""
     pictures: tuple[Picture, ...] = ()
     unplaced: bool = False
-
-
-__all__ = ["Localization"]

@@ -186,6 +186,3 @@ def _has_rows(spec: Any, keep: Array) -> bool:
     if is_integer(spec.dtype) or spec.numel <= keep.size:
         return False
     return fitted(keep, spec.shape) is not None
-
-
-__all__ = ["Mask", "Side", "is_mask", "truth"]

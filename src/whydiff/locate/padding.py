@@ -203,6 +203,3 @@ def _named(reference: Trace, rows: Any) -> Array:
         raise UsageError("There is no such input.", actual=rows, expected=f"a mask, or one of {names or 'no input'}")
     executor = for_framework(reference.framework).executor(reference)
     return truth(executor.payload(executor.leaf_value(leaf)))
-
-
-__all__ = ["ON_DISK", "Padded", "Runs", "leave_out"]

@@ -21,6 +21,3 @@ def reshaped(step: Lockstep, look: Look) -> bool:
         return step.agree(ours.reshape(-1), theirs.reshape(-1))
     except (RuntimeError, TypeError, ValueError, AttributeError):  # a kind of tensor that has no flat order
         return False
-
-
-__all__ = ["reshaped"]

@@ -59,6 +59,3 @@ class Watcher:
 
     def returned(self, reference: Call, candidate: Call) -> None:
         """They are what both runs return."""
-
-
-__all__ = ["OnOrigin", "Resynchronised", "Watcher"]

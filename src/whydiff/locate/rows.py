@@ -116,6 +116,3 @@ def unsigned(bits: Array) -> Array:
     if bits.dtype.kind == "c":
         bits = bits.view(bits.real.dtype)
     return np.ascontiguousarray(bits).view(f"u{bits.dtype.itemsize}")
-
-
-__all__ = ["Rows", "compared", "fitted", "other_rows", "places", "unsigned", "within"]

@@ -100,6 +100,3 @@ def _without(part: Part, over: Part, elements: int) -> list[Part]:
         return [part]
     cut = [(begin, min(end, over[1])), (max(begin, over[2]), end)]
     return [(dtype, first, last) for first, last in cut if first < last]
-
-
-__all__ = ["unread"]

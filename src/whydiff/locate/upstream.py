@@ -125,6 +125,3 @@ def casts_only(trace: Trace, call: Call) -> bool:
     carries = {Role.CAST, Role.CARRIES} & for_framework(trace.framework).roles(call.site.op)
     specs = [event.spec for event in (*call.reads[:1], *call.writes[:1])]
     return bool(carries) and len(specs) == 2 and specs[0].shape == specs[1].shape and specs[0].dtype != specs[1].dtype
-
-
-__all__ = ["Region", "Upstream", "casts_only", "named", "walked_back"]

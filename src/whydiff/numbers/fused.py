@@ -39,6 +39,3 @@ def fused_multiply_add(left: Array, right: Array, added: Array, dtype: str) -> A
     moved = np.where(away, bits + 1, bits - 1)  # rounded to odd, so that rounding again is exact
     inexact = np.isfinite(left_over) & (left_over != 0) & np.isfinite(total) & ~odd
     return round_to(np.where(inexact, moved, bits).view(np.float64), dtype)
-
-
-__all__ = ["FUSABLE", "fused_multiply_add"]

@@ -141,6 +141,3 @@ def _by_storage(trace: Trace) -> dict[int, list[Any]]:
         if leaf.storage >= 0:
             found.setdefault(leaf.storage, []).append(leaf)
     return found
-
-
-__all__ = ["CommonBeginning", "Entered"]

@@ -172,6 +172,3 @@ def _replaced(template: Any, reads: Mapping[int, Any]) -> Any:
     if isinstance(template, (list, tuple)):
         return [_replaced(value, reads) for value in template]
     return template
-
-
-__all__ = ["counting", "holds", "spelled_out"]

@@ -83,6 +83,3 @@ def _follow(calls: Sequence[Call], begun: set[int]) -> frozenset[int]:
         if call.index in begun or any(at in found and calls[at].site.step == call.site.step for at in made):
             found.add(call.index)
     return frozenset(found)
-
-
-__all__ = ["Portions", "in_portions", "of_portions"]

@@ -114,6 +114,3 @@ def replay_together(
 def returns(calls: Sequence[Call]) -> dict[int, int]:
     """Index of every call that returns → how many returned before."""
     return {call.index: number for number, call in enumerate(call for call in calls if call.kind == "return")}
-
-
-__all__ = ["Outputs", "Replayed", "Watch", "replay", "replay_together", "returns"]

@@ -273,6 +273,3 @@ def _agrees_somewhere(
         if same(small, one.part(large)):
             return True
     return False
-
-
-__all__ = ["all_agree", "axes_between", "entering_reads", "narrow", "output_sizes", "placed"]

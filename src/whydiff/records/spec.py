@@ -41,6 +41,3 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
-
-
-__all__ = ["TensorSpec"]

@@ -119,6 +119,3 @@ def _apart(graph: Graph) -> float:
     if given[0] is None or given[1] is None:
         return 0.0
     return apart(numbers(given[0]), numbers(given[1]))
-
-
-__all__ = ["SmallestGraph", "smallest_graph"]

@@ -97,6 +97,3 @@ def _of(x: Node, node: Node) -> tuple[str, float, str, float] | None:
     if node.given is not None or x.array.size != node.array.size:
         return None
     return named(x.array.reshape(-1), node.array.reshape(-1))
-
-
-__all__ = ["named", "with_activations"]

@@ -100,6 +100,3 @@ def _gives_the_same(case: Case, changed: tuple[Intervention, ...], at: tuple[int
 def _prints(call: Call) -> tuple[Any, ...]:
     prints: list[Fingerprint | None] = [event.fingerprint for event in call.reads]
     return tuple(one.lanes if one is not None and one.covers == "content" else None for one in prints)
-
-
-__all__ = ["repeated"]

@@ -75,6 +75,3 @@ def _moved(axes: tuple[Axis, ...], slot: Slot, before: Outputs, after: Outputs, 
     one, other = (counterparts(smaller[slot], found[slot], axes)[1] for found in (before, after))
     apart, unit = compare_payloads(one, other).value("rel_l2"), UNIT_ROUNDOFF.get(one.dtype)
     return 0.0 if apart is None or unit is None or apart <= unit**CANCELLED_SHARE else apart
-
-
-__all__ = ["Beside", "moved_beside"]

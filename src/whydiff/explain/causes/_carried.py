@@ -126,6 +126,3 @@ def _used(trace: Trace, one: Call, later: Call) -> set[int]:
             else:
                 waiting.append(event.producer)
     return found
-
-
-__all__ = ["Seam", "seam"]

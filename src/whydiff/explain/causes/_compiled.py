@@ -141,24 +141,3 @@ def same_outputs(case: Case, interventions: Sequence[Intervention], side: Side) 
     """Whether a side's outputs are no others under interventions, as far as can be told."""
     plain, other = tried(case, (), side), tried(case, interventions, side)
     return plain is None or other is None or (plain.equal, plain.comparisons) == (other.equal, other.comparisons)
-
-
-__all__ = [
-    "DIRECTIONS",
-    "autocasts",
-    "autocasts_to",
-    "compiled_sides",
-    "explained",
-    "gives",
-    "keeps_wide",
-    "ladders",
-    "mirrored_pair",
-    "nature",
-    "on_the_ladder",
-    "rounding_changes",
-    "rounds_in_place",
-    "same_outputs",
-    "stale_sides",
-    "tried",
-    "uncompiled",
-]

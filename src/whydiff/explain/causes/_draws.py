@@ -202,14 +202,3 @@ def _from_one_state(case: Case, ours: Call, theirs: Call) -> bool:
 def _state(trace: Trace, call: Call) -> bytes | None:
     payload = trace.payload(call.rng)
     return None if payload is None else payload.bits.tobytes()
-
-
-__all__ = [
-    "drawn_in_another_order",
-    "drawn_otherwise",
-    "from_other_keys",
-    "from_the_same_key",
-    "makes_a_key",
-    "other_keys",
-    "states_restored",
-]

@@ -185,6 +185,3 @@ def _on_the_way(trace: Trace, end: Event) -> set[int]:
         if any(e.producer in after or (e.producer, e.storage) == (end.producer, end.storage) for e in call.reads):
             after.add(call.index)
     return before | after
-
-
-__all__ = ["at_another_place", "by_another_op"]

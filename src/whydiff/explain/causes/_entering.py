@@ -85,6 +85,3 @@ def _other_operand(case: Case, call: Call) -> Payload | None:
     except WhydiffError:
         return None
     return found[0] if found else None
-
-
-__all__ = ["entering_epsilons", "entering_number"]

@@ -70,6 +70,3 @@ def listed_indices(where: Array, most: int = 6) -> str:
     texts = [f"{a}" if a == b else f"{a}–{b}" for a, b in stretches[:most]]
     more = f" and {len(stretches) - most} more stretches" if len(stretches) > most else ""
     return ", ".join(texts) + more
-
-
-__all__ = ["Roles", "first_scored", "first_taker", "listed_indices", "read_from", "readers_of", "reads_of"]

@@ -89,6 +89,3 @@ def _factors(one: Number, other: Number) -> tuple[str, str, str] | None:
         return None
     values = [1 / n.value if n.kind == "divisor" else n.value for n in (one, other)]
     return ("attention scale" if "attention scale" in kinds else "factor"), f"{values[0]:.6g}", f"{values[1]:.6g}"
-
-
-__all__ = ["FACTORS", "other_number"]

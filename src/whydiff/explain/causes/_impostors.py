@@ -94,6 +94,3 @@ def resumed(*, moments: bool = True, rate: float = 0.1, weight: float = 0.0, los
         return torch.stack(steps_of(resumed, optimizer, 2, loss))
 
     return run
-
-
-__all__ = ["changed", "model", "other_activation", "resumed"]

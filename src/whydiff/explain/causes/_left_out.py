@@ -317,6 +317,3 @@ def _look(trace: Trace, call: Call) -> Call | None:
             return trace.calls[at]
         at -= 1
     return None
-
-
-__all__ = ["Missing", "is_of_a_round", "left_out", "owners"]

@@ -104,6 +104,3 @@ def _of_a_mode(trace: Trace, calls: list[Call]) -> bool:
     registered = {leaf.storage for leaf in trace.leaves if leaf.is_registered}
     counts = all(any(call.reads[i].storage in registered for i in call.mutates) for call in calls)
     return bool(calls) and (counts or any(draws(trace, call) for call in calls))
-
-
-__all__ = ["followed_by", "in_another_mode", "modes", "module_name"]

@@ -148,6 +148,3 @@ def _gives(view: View, side: int, number: _Number, value: float) -> bool:
 
 def _to(value: float, dtype: str) -> float:
     return float(round_to(np.asarray([value], np.float64), dtype)[0])
-
-
-__all__ = ["NarrowNumber", "narrow_number"]

@@ -82,6 +82,3 @@ def _given(case: Case, index: int, finding: Finding) -> Pair | None:
     _, one, other = changed[0]
     rates = all(type(value) is float and math.isfinite(value) for value in (one, other))  # integers count and place
     return (one, other) if rates else None
-
-
-__all__ = ["of_one_number"]

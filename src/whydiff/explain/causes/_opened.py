@@ -84,6 +84,3 @@ def _all_known(case: Case) -> bool:
         index in known or (origin.calls[0] in fused[0]) != (origin.calls[1] in fused[1])
         for index, origin in enumerate(case.localization.origins)
     )
-
-
-__all__ = ["Opened", "contracted", "opened"]

@@ -216,16 +216,3 @@ def put_back(case: Case) -> tuple[Intervention, ...]:
     """All that the candidate's optimizers begin with otherwise is the reference's."""
     given = (settings_given(target, found, 1) for target, found in differing_settings(case).items())
     return (*state_restored(lost_at(case)), *given)
-
-
-__all__ = [
-    "Step",
-    "begins_otherwise",
-    "differing_settings",
-    "lost_at",
-    "put_back",
-    "settings_given",
-    "state_restored",
-    "steps",
-    "update_given",
-]

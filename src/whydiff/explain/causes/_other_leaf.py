@@ -129,6 +129,3 @@ def _pair(case: Case, er: Event, ec: Event) -> tuple[Leaf, Leaf] | None:
         return None
     alike = one.spec.shape == other.spec.shape and one.spec.dtype == other.spec.dtype
     return (one, other) if alike and one.fingerprint != other.fingerprint else None
-
-
-__all__ = ["OtherLeaf", "advice_of", "other_leaves", "says_of", "stale"]

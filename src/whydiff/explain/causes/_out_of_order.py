@@ -116,6 +116,3 @@ def _memory(call: Call, *, written: bool = False) -> set[int]:
     """What a call sees, or of that what it writes over."""
     places = call.mutates if written else range(len(call.reads))
     return {call.reads[at].storage for at in places if call.reads[at].storage >= 0}
-
-
-__all__ = ["Moved", "is_behind_all", "moved"]

@@ -117,6 +117,3 @@ def _asked_for(arguments: Any) -> bool:
     if isinstance(arguments, (list, tuple)):
         return any(_asked_for(value) for value in arguments)
     return isinstance(arguments, float) and not math.isfinite(arguments)
-
-
-__all__ = ["overflows"]

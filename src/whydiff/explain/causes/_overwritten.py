@@ -89,6 +89,3 @@ def _made(case: Case, kept: int, side: int) -> Call | None:
 def _wrote(made: Call, read: Event) -> Event | None:
     """What a call wrote in the memory that is read, if that is all of it."""
     return next((e for e in made.writes if e.storage == read.storage and e.spec.shape == read.spec.shape), None)
-
-
-__all__ = ["Overwritten", "overwritten"]

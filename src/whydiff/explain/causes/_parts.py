@@ -56,6 +56,3 @@ def _output_of(trace: Trace, event: Event) -> str:
     written = trace.calls[event.producer].writes if event.producer >= 0 else ()
     slots = [i for i, one in enumerate(written) if one.storage == event.storage]
     return f"output {slots[0]}" if len({one.storage for one in written}) > 1 and slots else ""
-
-
-__all__ = ["elements", "other_parts", "part_of"]

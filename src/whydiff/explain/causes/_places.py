@@ -103,6 +103,3 @@ def _places(case: Case, takes: Callable[[Call, Roles], bool], most: int) -> Iter
         payload = trace.payload(leaf.payload) if taker is not None else None
         if taker is not None and payload is not None and np.all(np.diff(number(payload).reshape(-1)) == 1):
             yield leaf, number(payload), taker
-
-
-__all__ = ["Moved", "moved"]

@@ -87,6 +87,3 @@ def _parts(case: Case, side: Side) -> list[tuple[float, float]]:
 
 def _close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=_UNITS * UNIT_ROUNDOFF["float32"])
-
-
-__all__ = ["Ragged", "ragged"]

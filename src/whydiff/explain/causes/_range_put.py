@@ -191,6 +191,3 @@ def _changed(executor: Executor, value: Any, other: Callable[[Array], Array | No
     if given is None:
         return value
     return executor.adopt_foreign(Payload(given.astype(payload.bits.dtype), payload.dtype))
-
-
-__all__ = ["both_ways", "by_reads", "pairs_at"]

@@ -273,6 +273,3 @@ def _is_number(value: Any) -> bool:
 def told_of(found: Sequence[Finding]) -> list[Evidence]:
     """What is said of the places that follow from a cause."""
     return [evidence for finding in found if finding.consequence for evidence in finding.evidence[:1]][:1]
-
-
-__all__ = ["Made", "followed", "told_of"]

@@ -10,7 +10,7 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.explain.scale import Difference, Scale, difference
+from whydiff.explain.scale import Difference, Scale, agrees, difference
 from whydiff.locate.origins import find_origins
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.lockstep import Lockstep, Look
@@ -144,7 +144,7 @@ def cause(
     """One cause for the origins whose difference is rounding, with the first remedy that works, carried out."""
     looked = natures(case, origins)
     scales, kernels = looked.scales, looked.kernels
-    mine = [o for o in origins if _rounds(scales.get(case.reference.calls[o.calls[0]].target))]
+    mine = [o for o in origins if agrees(scales.get(case.reference.calls[o.calls[0]].target))]
     targets = {case.reference.calls[o.calls[0]].target for o in mine}
     if not mine:
         return
@@ -250,10 +250,6 @@ def _alone_as_recorded(executor: Executor, call: Call) -> bool:
         return all(executor.same(executor.read(e), out) for e, out in zip(call.writes, outputs, strict=True))
     except _FAILURES:
         return False
-
-
-def _rounds(scale: Scale | None) -> bool:
-    return scale is not None and scale.nature in ("equal", "rounding")
 
 
 def _tried(

@@ -187,6 +187,3 @@ def _has(call: Call, which: int | str, value: Any) -> bool:
     if isinstance(given, dict) and "$read" in given:
         return isinstance(value, (int, float)) and holds(call.reads[given["$read"]], value)
     return bool(given == value)
-
-
-__all__ = ["StaleNumber", "as_traced_anew", "is_stale", "stale_numbers"]

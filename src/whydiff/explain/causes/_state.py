@@ -252,17 +252,3 @@ def target_name(case: Case, name: str) -> str:
 def lone_ties(case: Case) -> list[tuple[str, tuple[str, ...]]]:
     """Groups of names that only one side ties: (the side that ties them, names)."""
     return remember(case, "lone ties", lambda: _lone_ties(case))
-
-
-__all__ = [
-    "Difference",
-    "bundles",
-    "differences",
-    "interventions_of",
-    "listed",
-    "lone_ties",
-    "remember",
-    "site_of",
-    "target_name",
-    "touched",
-]

@@ -145,6 +145,3 @@ def _state(case: Case, side: int, event: Event) -> Leaf | None:
     if event.producer >= 0:
         return None
     return next((x for x in trace.leaves if x.storage == event.storage and (x.is_state or x.role == "constant")), None)
-
-
-__all__ = ["of_products", "of_values", "products_alike"]

@@ -217,6 +217,3 @@ def setting_back(case: Case, attribute: str, value: Any, targets: list[str]) -> 
             code = f"{module_at(paths[0])}.{attribute} = {value!r}\n"
         code = standing_for(case, "candidate") + code
     return Remedy(f"Give both sides the same {attribute}; the reference has {value!r}.", code, undoes="either")
-
-
-__all__ = ["Kind", "Switch", "causes_of_switches", "converts", "setting_back", "switches"]

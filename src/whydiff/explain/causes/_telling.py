@@ -72,6 +72,3 @@ def moved(told: dict[int, Finding], members: Sequence[int]) -> bool:
         and None not in {ops for _, ops in steps}
         and (len({ops for _, ops in steps}) == 1)
     )
-
-
-__all__ = ["answers", "by_no_op", "is_open", "moved", "of_numbers", "told_by"]

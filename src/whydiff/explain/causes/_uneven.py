@@ -240,6 +240,3 @@ def _counted(executor: Executor, call: Call) -> Iterator[tuple[Kind, float]]:
 
 def _close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=_UNITS * UNIT_ROUNDOFF["float32"])
-
-
-__all__ = ["Uneven", "is_behind_all", "uneven"]

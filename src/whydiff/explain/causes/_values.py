@@ -45,6 +45,3 @@ def narrow(event: Event, than: str) -> bool:
 def floating(payloads: Sequence[Payload]) -> bool:
     """Whether all of them hold real floating-point numbers."""
     return all(not is_integer(p.dtype) and not p.dtype.startswith("complex") for p in payloads)
-
-
-__all__ = ["Array", "distance", "floating", "narrow", "number"]

@@ -60,6 +60,3 @@ def _whole(trace: Trace, event: Event) -> TensorSpec | None:
     specs = [leaf.spec for leaf in trace.leaves if leaf.storage == event.storage]
     specs += [one.spec for call in trace.calls for one in call.writes if one.storage == event.storage]
     return max(specs, key=lambda spec: spec.numel, default=None)
-
-
-__all__ = ["Written", "written_elsewhere"]

@@ -76,6 +76,3 @@ def filled(ours: Array, theirs: Array) -> Array:
     lost = np.sqrt(UNIT) if np.count_nonzero(both) > 1 else UNIT
     rest = max(float(size.max(initial=0.0, where=~both)) for size in sizes)
     return both if 0 < rest < lost * abs(largest) else np.zeros_like(both)
-
-
-__all__ = ["BETWEEN", "filled", "may_be_filled", "measure_beside_fill"]

@@ -106,6 +106,3 @@ def _same(pair: Paired) -> bool:
 
 def _bits(leaf: Leaf) -> Hashable:
     return leaf.spec.dtype, leaf.spec.shape, leaf.fingerprint
-
-
-__all__ = ["find"]

@@ -166,6 +166,3 @@ def _bits(event: Event) -> Bits | None:
     """What was read, bit for bit; None if that is not known."""
     spec = event.spec
     return None if event.fingerprint is None else (spec.dtype, spec.shape, spec.strides, event.fingerprint)
-
-
-__all__ = ["HOW", "find"]

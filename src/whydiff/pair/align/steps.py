@@ -143,6 +143,3 @@ def _left_by_updates(calls: Sequence[Call], telling: Mapping[Hashable, int]) -> 
         and calls[event.producer].site.phase == "update"
         and telling.get(token := (event.spec.shape, event.fingerprint)) == call.site.step
     }
-
-
-__all__ = ["PRELUDE", "numbering", "offset"]

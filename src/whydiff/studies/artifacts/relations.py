@@ -278,6 +278,3 @@ def _bits(packed: str) -> int:
     """Bits of one number: the digit in GGUF's names of types."""
     digits = [int(letter) for letter in packed if letter.isdigit()]
     return digits[0] if digits else 8
-
-
-__all__ = ["MOST", "bits", "in_c_order", "relation"]

@@ -118,6 +118,3 @@ def jump(points: Sequence[Point], first: int) -> int | None:
 
 def _norm(values: np.ndarray, share: float) -> float:
     return float(np.sqrt(share * np.sum(np.square(values.astype(np.float64)))))
-
-
-__all__ = ["Band", "Point", "apart", "band", "curves", "jump"]

@@ -203,17 +203,3 @@ def _mapping(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> P
     keys = dict.fromkeys((*ours, *theirs))
     differing = tuple(key for key in keys if ours.get(key) != theirs.get(key) or (key in ours) != (key in theirs))
     return Part(name=name, equal=not differing if keys else None, differing=differing)
-
-
-__all__ = [
-    "Part",
-    "Parting",
-    "Setting",
-    "idle_gradients",
-    "offset",
-    "pairs",
-    "parting",
-    "parts",
-    "set_otherwise",
-    "settings",
-]

@@ -77,6 +77,3 @@ def side(given: Any) -> Program | StepLog:
             expected='"SCRIPT.py ARGS", FILE.py:name, or a log of steps',
         )
     return loaded
-
-
-__all__ = ["Program", "Script", "side"]

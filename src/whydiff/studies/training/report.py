@@ -185,6 +185,3 @@ def _chosen(points: tuple[Point, ...], parting: Parting | None) -> tuple[Point, 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else short(value)
-
-
-__all__ = ["TrainingReport"]

@@ -244,6 +244,3 @@ def _notes(logs: Iterable[StepLog], points: tuple[Point, ...], why_not: str) -> 
         if log.steps and not all(log.steps[0].trained):
             left = [n for n, t in zip(log.steps[0].names, log.steps[0].trained, strict=True) if not t]
             yield f"{log.source}: no optimizer updates {', '.join(left[:6])}{' …' if len(left) > 6 else ''}"
-
-
-__all__ = ["TrainingOptions", "compare_training", "run_watched"]

@@ -104,6 +104,3 @@ class Graph(ABC):
     @abstractmethod
     def save(self, folder: Path) -> Path:
         """Write it as a program that runs without whydiff; the program's path."""
-
-
-__all__ = ["Compiled", "Graph", "Part", "Rung", "Way"]

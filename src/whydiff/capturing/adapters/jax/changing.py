@@ -98,6 +98,3 @@ def _moved(value: Any, places: Any, how: Change) -> Any:
     if places is not None:
         value = np.asarray(value).reshape(-1)[np.asarray(places)].reshape(value.shape)
     return value if how.offset is None else value + np.asarray(how.offset, value.dtype)
-
-
-__all__ = ["ChangedExecutor"]

@@ -251,6 +251,3 @@ class Run(contract.Run):
 def same(first: Any, second: Any) -> bool:
     """Whether two outputs have the same dtype, shape and bits."""
     return bool(first.dtype == second.dtype) and values.equal(first, second)
-
-
-__all__ = ["Run", "same"]

@@ -31,6 +31,3 @@ def joining(name: str, operands: Sequence[Any], params: Mapping[str, Any]) -> di
     program = jax.make_jaxpr(scatter)(*operands)
     (made,) = (one.params for one in program.eqns if one.primitive.name == name)
     return {**params, **{key: made[key] for key in REMADE if key in params}}
-
-
-__all__ = ["REMADE", "SCATTERS", "joining"]

@@ -91,6 +91,3 @@ def _reached(function: types.FunctionType) -> list[Any]:
         if item is not None and not foreign and not isinstance(item, type):
             found.append(item)
     return found
-
-
-__all__ = ["is_foreign", "is_jax"]

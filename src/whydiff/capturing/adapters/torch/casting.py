@@ -34,6 +34,3 @@ class Casting(Mode):
         unit = torch.finfo(dtype).eps
         if unit > self._unit:
             self._unit, self.coarsest = unit, str(dtype).removeprefix("torch.")
-
-
-__all__ = ["Casting"]

@@ -93,6 +93,3 @@ def copies(held: Mapping[int, Held]) -> dict[int, Held]:
         whole.set_(storage, one.whole.storage_offset(), one.whole.shape, one.whole.stride())
         found[number] = Held(whole, one.recorded, one.shift)
     return found
-
-
-__all__ = ["Continuing", "Standing"]

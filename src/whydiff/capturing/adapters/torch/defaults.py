@@ -35,6 +35,3 @@ def name_of(target: str, which: int | str) -> str:
     except LookupError:
         return ""
     return next((str(one.name) for n, one in enumerate(arguments) if which in (n, one.name)), "")
-
-
-__all__ = ["default_of", "name_of"]

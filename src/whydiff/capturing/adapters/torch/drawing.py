@@ -60,6 +60,3 @@ class Drawing(Mode):
                 device = next((a.device for a in args if isinstance(a, torch.Tensor)), kwargs.get("device"))
                 set_rng_state(state, given, device)
         return func(*args, **kwargs)
-
-
-__all__ = ["DRAW_FROM", "Drawing", "states_of"]

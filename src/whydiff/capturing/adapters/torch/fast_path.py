@@ -46,6 +46,3 @@ def blamed(anchor: Outputs, plainly: Callable[[], Outputs], looked_at: Callable[
         f"torch.backends.mha.set_fastpath_enabled(False) switches it off, which moves the outputs by at most "
         f"{max(moved, default=0.0):.2g}, and looking then changes nothing"
     )
-
-
-__all__ = ["blamed", "is_taken"]

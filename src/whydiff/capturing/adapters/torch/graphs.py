@@ -171,6 +171,3 @@ def _asked_for(backend: Any) -> str:
     if name in torch._dynamo.list_backends(exclude_tags=()):
         return f"BACKEND, OPTIONS = {name!r}, {dict(options) or None!r}"
     return f"{_OWN.format(name=repr(name))}\n\nOPTIONS = None"
-
-
-__all__ = ["Collecting", "Graph", "functional"]

@@ -84,6 +84,3 @@ def _filled() -> Iterator[None]:
         finally:
             switches.fill_uninitialized_memory = filling
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
-__all__ = ["unwritten"]

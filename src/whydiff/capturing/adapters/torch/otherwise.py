@@ -122,6 +122,3 @@ def knows(intervention: Intervention) -> bool:
 def otherwise(intervention: Intervention) -> AbstractContextManager[Any]:
     """A block in which one of these interventions is carried out."""
     return _WAYS[intervention.name](intervention.value)
-
-
-__all__ = ["knows", "otherwise", "regions_of_autocast"]

@@ -180,6 +180,3 @@ def _copied(graph: fx.GraphModule) -> fx.GraphModule:
         for name, value in getattr(node, "__dict__", {}).items():
             other.__dict__.setdefault(name, value)
     return found
-
-
-__all__ = ["Block", "Traces", "sharing", "traces_now"]

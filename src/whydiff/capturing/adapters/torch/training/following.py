@@ -216,6 +216,3 @@ def _within(module: torch.nn.Module, others: Iterable[torch.nn.Module]) -> bool:
     """Whether all parameters of a module are another's too (a wrapper, a loss that holds the model)."""
     mine = {id(p) for p in module.parameters()}
     return any(mine <= {id(p) for p in other.parameters()} for other in others)
-
-
-__all__ = ["Following", "models", "modules"]

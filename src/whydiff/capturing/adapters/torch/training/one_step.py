@@ -184,6 +184,3 @@ def _total(losses: Sequence[torch.Tensor]) -> torch.Tensor:
     """What the backward passes of one step were called on, added up: micro-batches have parts of one loss."""
     first, *others = losses
     return first.clone() if not others else sum((loss.sum().to(first.device) for loss in others), first.sum())
-
-
-__all__ = ["StepRun", "Window"]

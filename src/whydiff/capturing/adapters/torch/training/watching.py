@@ -285,6 +285,3 @@ def random_digests() -> dict[str, str]:
         for device in range(torch.cuda.device_count()):
             found[f"cuda:{device}"] = torch.cuda.get_rng_state(device).numpy().tobytes()
     return {name: hashlib.blake2b(state, digest_size=8).hexdigest() for name, state in found.items()}
-
-
-__all__ = ["Watching"]
