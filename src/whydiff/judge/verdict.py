@@ -98,10 +98,9 @@ def judge(
         return verdict, f"{why}{more}{numbers}{reach}"
     contradiction = worst.verdict is Verdict.ROUNDING and scaling is not None and stays(scaling.program.lifted)
     flips = sum(count.count for count in scaling.counts if count.code == "flip") if scaling else 0
-    if not flips and worst.verdict is Verdict.PRECISION and scaling is not None and _missed(case, scaling):
-        return Verdict.SEMANTIC, (
-            f"the outputs differ at any precision, which none of the {len(origins)} places does: one was missed{numbers}"
-        )
+    missed = _missed(case, proven, scaling, flips) if worst.verdict is Verdict.PRECISION else ""
+    if missed:
+        return Verdict.SEMANTIC, missed + numbers
     if contradiction:
         why = f"; {flips} discrete choices flip" if flips else ""
         return Verdict.INCONCLUSIVE, (
@@ -176,11 +175,18 @@ def _of_state(case: Case, scaling: Scaling | None) -> tuple[Verdict, str] | None
     )
 
 
-def _missed(case: Case, scaling: Scaling) -> bool:
-    """Whether the outputs' difference stays in float64 although every examined origin's own vanishes there."""
+def _missed(case: Case, proven: Sequence[Cause], scaling: Scaling | None, flips: int) -> str:
+    """How the outputs show that a place was missed, where all that were found are precision; empty: they do not."""
+    if scaling is None or not stays(scaling.program.lifted):
+        return ""
     numbers = alike(case).examined if scaling.alone else range(len(scaling.origins))
-    measured = bool(numbers) and all(agrees(scaling.origins[number].lifted) for number in numbers)
-    return measured and stays(scaling.program.lifted)
+    if numbers and not flips and all(agrees(scaling.origins[number].lifted) for number in numbers):
+        places = len(scaling.origins)
+        return f"the outputs differ at any precision, which none of the {places} places does: one was missed"
+    alike_now = len(given_back(case)) == len(told_apart(case)) and not any(case.lone_leaves())
+    if alike_now and stays(scaling.program.restored) and not any(map(_is_all, proven)):
+        return "with the reference's state and inputs, too, the outputs differ at any precision"
+    return ""
 
 
 def _nowhere_its_own(
