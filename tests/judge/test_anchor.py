@@ -22,6 +22,7 @@ from whydiff.capturing.adapters.torch.reading import READER
 from whydiff.capturing.store import open_trace
 from whydiff.explain.reruns import Rerun
 from whydiff.explain.scale import Difference, Scale
+from whydiff.judge import outputs
 from whydiff.judge.anchor import RULES, Inside, anchored
 from whydiff.judge.outputs import Anchor, Compared, anchor
 from whydiff.judge.outside import Outside
@@ -158,6 +159,18 @@ def test_identical_exactly_when_every_output_is_bit_equal(inside: Inside) -> Non
             undecided = one is None or one is LINE or one is len or (isinstance(one, tuple) and one[1] is LINE)
             same = number == at and not undecided
             assert (anchored(found, inside)[0] is Verdict.IDENTICAL) == same, (one, other)
+
+
+def test_whether_only_nans_differ_is_asked_where_no_number_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    known = outputs._only_nans_differ
+    monkeypatch.setattr(outputs, "_only_nans_differ", lambda *both: asked.append(both[0].dtype) or known(*both))
+    nan = np.array([1.0, np.nan]), np.array([1.0, -np.nan])
+    zero = np.array([0.0, np.nan]), np.array([-0.0, -np.nan])
+    expected = {"values": (X, X * 2), "nan_bits": nan}
+    for word, both in (*expected.items(), ("values", zero)):
+        assert [one.found for one in between(*both).outputs] == [word]
+    assert asked == ["float64", "float64"]  # not of X, of which a number differs
 
 
 def test_what_is_not_compared_is_counted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from whydiff.judge.impact import Scores, by_position, choices, log_softmax, main_floor, position_errors
+from whydiff.judge.impact import Scores, by_position, choices, log_softmax, main_floor, position_errors, scores_of
 from whydiff.judge.noise_floor import Floor, NoiseFloor
+from whydiff.judge.outputs import Anchor, Compared
 from whydiff.numbers.tolerance import Tolerance
 from whydiff.pipeline import compare
-from whydiff.records import Measurement, Slot
+from whydiff.records import Comparison, Measurement, Payload, Slot
 
 SLOT = Slot(0, "output")
 OURS = np.array(
@@ -193,3 +195,14 @@ def test_the_generated_token_is_told_where_the_output_begins_with_ids_that_were_
     undone = next(e for cause in found.causes for e in cause.experiments if e.before)
     assert undone.choices and undone.before == 2 / 7, "the share that differs, and no distance of ids"
     assert "parts_at_generated" not in told(False)[0], "no prompt stands before what was generated"
+
+
+def test_scores_are_looked_at_where_they_are_and_read_by_their_dtype() -> None:
+    bits = (np.ascontiguousarray(OURS, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    halves = Scores(SLOT, bits, bits, 2, np.array((0, 1, 2, 3)), ("bfloat16", "bfloat16"))
+    assert named(choices(halves)) == named(choices(scores(OURS)))
+    payloads = Payload(bits, "bfloat16"), Payload(bits, "bfloat16")
+    case: Any = SimpleNamespace(reference=SimpleNamespace(leaves=()))
+    found = scores_of(case, Anchor((Compared(SLOT, "values", Comparison("differs"), numbers=payloads),)))
+    assert found is not None and found.dtypes == halves.dtypes
+    assert np.shares_memory(found.reference, bits) and np.shares_memory(found.candidate, bits)

@@ -52,7 +52,7 @@ def test_a_large_output_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
         ).magnitude
 
     whole = found()
-    monkeypatch.setattr(module, "_PIECE", 10)
+    monkeypatch.setattr("whydiff.numbers.pieces.PIECE", 10)
     distance, magnitude = found()
     assert distance == whole[0] and math.isclose(magnitude, whole[1], rel_tol=1e-12)
     exact = ours.astype(np.float64)

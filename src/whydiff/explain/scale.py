@@ -6,12 +6,13 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from whydiff.numbers.kernels.threads import spread
 from whydiff.numbers.metrics import Statistics, common_dtype, is_integer, measure_beside_fill, values
+from whydiff.numbers.pieces import in_pieces
 from whydiff.numbers.tolerance import (
     CANCELLED_SHARE,
     ROUNDING_LEVEL,
@@ -23,6 +24,7 @@ from whydiff.numbers.tolerance import (
 )
 from whydiff.records import Payload, Slot
 
+Array = np.ndarray[Any, Any]
 Nature = Literal["equal", "rounding", "between", "stays"]
 """What a difference does when the precision grows: there is none, it shrinks with it, undecided, it stays."""
 
@@ -140,10 +142,15 @@ def difference(reference: Payload, candidate: Payload) -> Difference | None:
 
 def _own(reference: Payload, candidate: Payload) -> float:
     """Mean absolute difference over the mean size of the reference's elements, of those that differ."""
-    ours, theirs = (values(side.bits, side.dtype).astype(np.float64) for side in (reference, candidate))
-    differ = np.isfinite(ours) & np.isfinite(theirs) & (ours != theirs)
-    size = float(np.abs(ours[differ]).sum())
-    return float(np.abs(theirs[differ] - ours[differ]).sum()) / size if size else math.inf
+
+    def sums(ours: Array, theirs: Array) -> tuple[float, float]:
+        differ = np.isfinite(ours) & np.isfinite(theirs) & (ours != theirs)
+        apart, size = np.abs(theirs - ours), np.abs(ours)
+        return float(np.where(differ, apart, 0.0).sum()), float(np.where(differ, size, 0.0).sum())
+
+    found = in_pieces(sums, reference, candidate)
+    size = sum(size for _, size in found)
+    return sum(apart for apart, _ in found) / size if size else math.inf
 
 
 def coarse(*sides: Payload) -> float:

@@ -39,9 +39,11 @@ class Scores:
 
     Attributes:
         slot: of the output.
-        reference, candidate: floats [rows, alternatives]; rows are positions in row-major order.
+        reference, candidate: floats [rows, alternatives]; rows are positions in row-major order. Of dtypes that numpy does
+            not know, their bits.
         length: positions per sequence; 1 for class scores.
         tokens: int64 [rows], what was read at each position; None for class scores.
+        dtypes: of the reference's and the candidate's.
     """
 
     slot: Slot
@@ -49,6 +51,7 @@ class Scores:
     candidate: Array
     length: int = 1
     tokens: Array | None = None
+    dtypes: tuple[str, str] = ("float64", "float64")
 
 
 def impact(
@@ -141,11 +144,11 @@ def scores_of(case: Case, returned: Anchor) -> Scores | None:
         shape = ours.bits.shape
         tokens = next((x for x in inputs if x.shape == shape[:-1] and x.size and x.max() < shape[-1]), None)
         if len(shape) >= 2 and tokens is not None and shape[-1] >= 2:
-            return Scores(slot, _rows(ours), _rows(theirs), shape[-2], tokens.reshape(-1))
+            return _scores(slot, ours, theirs, shape[-2], tokens.reshape(-1))
     if not inputs and len(floats) == 1:
         slot, ours, theirs = floats[0]
         if ours.bits.ndim == 2 and ours.bits.shape[1] >= 2 and ours.bits.size:
-            return Scores(slot, _rows(ours), _rows(theirs))
+            return _scores(slot, ours, theirs)
     return None
 
 
@@ -159,8 +162,9 @@ def _integers_read(case: Case) -> list[Array]:
     return found
 
 
-def _rows(payload: Payload) -> Array:
-    return values(payload.bits, payload.dtype).reshape(-1, payload.bits.shape[-1])
+def _scores(slot: Slot, ours: Payload, theirs: Payload, length: int = 1, tokens: Array | None = None) -> Scores:
+    rows = [payload.bits.reshape(-1, payload.bits.shape[-1]) for payload in (ours, theirs)]
+    return Scores(slot, rows[0], rows[1], length, tokens, (ours.dtype, theirs.dtype))
 
 
 def choices(scores: Scores) -> list[Measurement]:
@@ -227,7 +231,8 @@ def _in_blocks(scores: Scores, work: Callable[[Array, Array, slice], Array]) -> 
     parts = [slice(begin, min(begin + step, rows)) for begin in range(0, rows, step)]
 
     def one(part: slice) -> Array:
-        ours, theirs = (side[part].astype(np.float64, copy=False) for side in (scores.reference, scores.candidate))
+        sides = zip((scores.reference, scores.candidate), scores.dtypes, strict=True)
+        ours, theirs = (values(side[part], dtype).astype(np.float64, copy=False) for side, dtype in sides)
         return work(ours, theirs, part)
 
     return np.concatenate(spread(one, [(part,) for part in parts]))

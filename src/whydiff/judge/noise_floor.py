@@ -9,9 +9,9 @@ other order of rounding may give. It says whether a difference is *material*, ne
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,15 +19,13 @@ from whydiff.capturing.adapters import Progress, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.locate.rows import compared
-from whydiff.numbers.kernels.threads import spread
-from whydiff.numbers.metrics import as_reals, is_integer, measure, values
+from whydiff.numbers.metrics import is_integer, measure
+from whydiff.numbers.pieces import in_pieces
 from whydiff.numbers.tolerance import FLOOR_RUNS, FLOOR_T, UNIT_ROUNDOFF, Tolerance, default_tolerance, unit_roundoff
 from whydiff.pair.replay import replay_together
 from whydiff.records import Cause, Lift, Payload, Slot, Trace, Verdict
 
 Array = Any
-Result = TypeVar("Result")
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +108,7 @@ def _distance(reference: Payload, rounded: Payload) -> tuple[float, float]:
         beyond = np.abs(c - r) - usual.rtol * np.abs(r)
         return float(beyond.max(initial=0.0, where=np.isfinite(beyond)))
 
-    return statistics.sum_abs / max(statistics.finite, 1), max(_in_pieces(excess, reference, rounded), default=0.0)
-
-
-def _in_pieces(of: Callable[..., Result], *payloads: Payload) -> list[Result]:
-    """What a function makes of payloads' real values, in pieces of `_PIECE` in float64, on several cores."""
-    reals = [as_reals(payload) for payload in payloads]
-    lines = [payload.bits.reshape(-1) for payload in reals]
-
-    def one(start: int) -> Result:
-        with np.errstate(invalid="ignore", over="ignore"):
-            return of(
-                *(
-                    values(line[start : start + _PIECE], payload.dtype).astype(np.float64)
-                    for line, payload in zip(lines, reals, strict=True)
-                )
-            )
-
-    return spread(one, [(start,) for start in range(0, lines[0].size, _PIECE)])
+    return statistics.sum_abs / max(statistics.finite, 1), max(in_pieces(excess, reference, rounded), default=0.0)
 
 
 def _floor(slot: Slot, samples: Sequence[tuple[float, float]], reference: Payload) -> Floor:
@@ -137,7 +118,7 @@ def _floor(slot: Slot, samples: Sequence[tuple[float, float]], reference: Payloa
         exact = exact[np.isfinite(exact)]
         return float(exact @ exact), exact.size
 
-    parts = _in_pieces(squares, reference)
+    parts = in_pieces(squares, reference)
     count = sum(size for _, size in parts)
     magnitude = math.sqrt(sum(total for total, _ in parts) / count) if count else 0.0
     usual = default_tolerance(dtype)

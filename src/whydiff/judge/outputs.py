@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from whydiff.locate.rows import Rows, compared
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.fingerprint import fingerprint_bytes
-from whydiff.numbers.metrics import as_reals, is_integer, values
+from whydiff.numbers.metrics import is_integer
+from whydiff.numbers.pieces import in_pieces
 from whydiff.pair.lockstep import paired
 from whydiff.pair.replay import returns
 from whydiff.pair.scripts import never_read, output_of, recorded_outputs
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Alignment, Comparison, Count, Fingerprint, Output, Payload, Slot, Trace
 
+Array = np.ndarray[Any, Any]
 Found = Literal[
     "equal",
     "values",
@@ -273,13 +275,17 @@ def _numeric(
         apart = hidden is not None and not hidden.asked and compare_payloads(*whole).status != "agrees"
         padding = hidden.left_out if apart and hidden is not None else 0
         return Compared(slot, "equal", comparison, numbers=both, padding=padding)
-    return Compared(slot, "nan_bits" if _only_nans_differ(*both) else "values", comparison, numbers=both)
+    apart = bool(comparison.value("max_abs"))  # then numbers differ that are none of them
+    return Compared(slot, "nan_bits" if not apart and _only_nans_differ(*both) else "values", comparison, numbers=both)
 
 
 def _only_nans_differ(reference: Payload, candidate: Payload) -> bool:
     """Whether every element is NaN on both sides, or has the same bits."""
     if is_integer(reference.dtype):
         return False
-    ours, theirs = (values(payload.bits, payload.dtype) for payload in (as_reals(reference), as_reals(candidate)))
-    nan = np.isnan(ours) & np.isnan(theirs)
-    return bool(np.all(nan | ((ours == theirs) & (np.signbit(ours) == np.signbit(theirs)))))
+
+    def only(ours: Array, theirs: Array) -> bool:
+        nan = np.isnan(ours) & np.isnan(theirs)
+        return bool(np.all(nan | ((ours == theirs) & (np.signbit(ours) == np.signbit(theirs)))))
+
+    return all(in_pieces(only, reference, candidate))

@@ -39,6 +39,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from whydiff.numbers.pieces import same_bits
 from whydiff.records import Output, Payload, Slot, TensorSpec
 
 MAX_DEPTH = 64
@@ -124,7 +125,7 @@ def same_outputs(first: Sequence[Output], second: Sequence[Output]) -> tuple[boo
         bits = one.payload.bits, other.payload.bits
         if one.payload.dtype != other.payload.dtype or bits[0].shape != bits[1].shape:
             return False, str(one.slot)
-        if bits[0].tobytes() != bits[1].tobytes():
+        if not same_bits(*bits):
             return False, str(one.slot)
     return True, ""
 
