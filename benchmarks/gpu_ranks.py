@@ -1,15 +1,18 @@
 """On several CUDA devices of one host, with NCCL: what a capture and the check of replicas cost each rank.
 
-    PYTHONPATH=src:. torchrun --nproc-per-node 2 -m benchmarks.gpu_ranks
+    PYTHONPATH=src:. torchrun --nproc-per-node 2 -m benchmarks.gpu_ranks             # a row on every rank
+    PYTHONPATH=src:. torchrun --nproc-per-node 2 -m benchmarks.gpu_ranks 4 tensor    # rows, and only these ways
 
-A Llama of the 1B shape in bfloat16, 8192 tokens on every rank. Ratios are of medians of a step's time, to the plain step
-of the same program. Nothing is asserted: this is a measurement.
+A Llama of the 1B shape in bfloat16, rows of 8192 tokens. Ratios are of medians of a step's time, to the plain step of the
+same program: what a capture costs is Python for every call, so its ratio falls with the rows. Nothing is asserted: this
+is a measurement.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -63,8 +66,9 @@ def main() -> None:
     torch.cuda.set_device(rank)
     dist.init_process_group("nccl", device_id=torch.device("cuda", rank))
     shape = SHAPES["1B"]
-    ids = torch.randint(0, 32000, (1, shape[-1]), device="cuda")
-    for way in ("ddp", "fsdp", "tensor"):
+    rows = int(next(iter(sys.argv[1:]), 1))
+    ids = torch.randint(0, 32000, (rows, shape[-1]), device="cuda")
+    for way in sys.argv[2:] or ("ddp", "fsdp", "tensor"):
         model = split(llama(shape), way, rank, ranks)
         model.train()
         groups: tuple[list[Any], list[Any]] = ([], [])
@@ -87,7 +91,7 @@ def main() -> None:
         plain = statistics.median(found["plain"])
         if rank == 0:
             said = ", ".join(f"{name} x {statistics.median(times) / plain:.3f}" for name, times in found.items())
-            print(f"{way}, {ranks} ranks, plain {1e3 * plain:.1f} ms: {said}", flush=True)
+            print(f"{way}, {ranks} ranks, {rows} rows, plain {1e3 * plain:.1f} ms: {said}", flush=True)
         del model, optimizer, step
         torch.cuda.empty_cache()
     dist.destroy_process_group()
