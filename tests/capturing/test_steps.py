@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import io
 import json
 import os
 from collections.abc import Callable
@@ -50,6 +52,26 @@ def test_a_log_holds_every_step_and_leaves_the_program_as_it_is(tmp_path: Path) 
         True,
         False,
     ]  # a model is known after its first step
+
+
+def test_a_model_is_copied_and_saved_as_without_a_log(tmp_path: Path) -> None:
+    model = torch.nn.Linear(8, 4)
+    optimizer, saved = torch.optim.SGD(model.parameters(), lr=0.1), io.BytesIO()
+    with whydiff.capture(tmp_path / "run.trace", level="step"):
+        for _ in range(2):
+            model(torch.ones(2, 8)).sum().backward()
+            optimizer.step()
+        copied = copy.deepcopy(model)  # as an average of weights begins
+        torch.save(model, saved)
+        copied(torch.ones(2, 8)).sum().backward()
+        model(torch.ones(2, 8)).sum().backward()
+        optimizer.step()
+    saved.seek(0)
+    assert b"whydiff" not in saved.getvalue()
+    read = torch.load(saved, weights_only=False)
+    assert torch.equal(read(torch.ones(2, 8)), copied(torch.ones(2, 8)))
+    log = read_steps(tmp_path / "run.trace")
+    assert log.complete and log.steps[1].batch == log.steps[2].batch, "a copy's inputs are no batch of the model's"
 
 
 def test_two_logs_are_compared_as_two_programs_are(tmp_path: Path) -> None:

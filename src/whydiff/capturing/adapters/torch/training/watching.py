@@ -6,7 +6,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,7 @@ class Watching(Following):
         for _, root in self.roots:
             if id(root) not in self._hooked:
                 self._hooked.append(id(root))
-                self._looks.append(root.register_forward_pre_hook(self._entered, with_kwargs=True))
+                self._looks.append(root.register_forward_pre_hook(_Look(self._entered), with_kwargs=True))
 
     def _entered(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or _in_graph():
@@ -156,6 +156,19 @@ class Watching(Following):
             )
 
         return read
+
+
+class _Look:
+    """A hook that looks at what a model is given; a copy of the model, or a file of it, gets one that does nothing."""
+
+    def __init__(self, entered: Callable[[torch.nn.Module, Any, Any], None]) -> None:
+        self._entered = entered
+
+    def __call__(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        self._entered(module, args, kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (nullcontext(), "__exit__")
 
 
 class Lanes:
