@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from whydiff.capturing.adapters.torch.comparing import alike, measurable, measured, usable
 from whydiff.capturing.adapters.torch.dtypes import to_payload
+from whydiff.capturing.adapters.torch.held import mean_and_excess
+from whydiff.numbers.excess import mean_and_excess as in_numpy
 from whydiff.numbers.metrics import measure
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -54,3 +56,12 @@ def test_which_pairs_are_measured_there():
     assert usable(large.device) and measurable(large, large.half())
     assert not measurable(large, large.cpu()) and not measurable(large[:9], large[:9])
     assert not measurable(large, large.double()) and not measurable(large, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_mean_and_excess_are_those_of_the_host(dtype):
+    torch.manual_seed(0)
+    ours = torch.randn(300, 257, device="cuda", dtype=torch.float64).to(dtype)
+    theirs = ours.double() * 1.01
+    expected = in_numpy(to_payload(ours), to_payload(theirs), 1e-3)
+    assert mean_and_excess(ours, theirs, 1e-3) == pytest.approx(expected, rel=1e-12)

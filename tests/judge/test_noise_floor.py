@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from whydiff.judge.noise_floor import in_question
+from whydiff.capturing.adapters import contract, for_framework
+from whydiff.capturing.adapters.torch.executor import Executor
+from whydiff.explain.case import Case
+from whydiff.judge.noise_floor import in_question, noise_floor
+from whydiff.locate.rows import Rows
+from whydiff.numbers.excess import mean_and_excess
+from whydiff.pair.align import align
+from whydiff.pipeline import localize
 from whydiff.records import Cause, Payload, Slot, Verdict
+
+
+def case_of(reference: Callable[..., Any], candidate: Callable[..., Any], *inputs: torch.Tensor) -> Case:
+    traces = [for_framework("torch").run(side, inputs, {}).capture(level="op") for side in (reference, candidate)]
+    alignment = align(*traces)
+    return Case(traces[0], traces[1], alignment, localize(*traces, alignment, None)[0], (None, None))
+
 
 PROVEN = Cause("FO003", "scale-differs", "a:mul#0", Verdict.SEMANTIC, status="confirmed")
 
@@ -47,9 +64,8 @@ def test_a_large_output_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
     module = sys.modules["whydiff.judge.noise_floor"]
 
     def found() -> tuple[tuple[float, float], float]:
-        return module._distance(reference, rounded), module._floor(
-            Slot(0, "x"), [(1e-7, 1e-6)] * 3, reference
-        ).magnitude
+        distance = mean_and_excess(reference, rounded, 1.3e-6)
+        return distance, module._floor(Slot(0, "x"), [(1e-7, 1e-6)] * 3, reference).magnitude
 
     whole = found()
     monkeypatch.setattr("whydiff.numbers.pieces.PIECE", 10)
@@ -61,6 +77,42 @@ def test_a_large_output_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
         excess = np.abs(theirs.astype(np.float64) - exact) - 1.3e-6 * np.abs(exact)
     assert distance[1] == excess[np.isfinite(excess)].max() > 0
     empty = Payload(np.zeros((0, 3), np.float32), "float32")
-    assert (
-        module._distance(empty, empty) == (0.0, 0.0) and module._floor(Slot(0, "x"), [(0, 0)] * 3, empty).magnitude == 0
-    )
+    assert mean_and_excess(empty, empty, 1e-6) == (0.0, 0.0)
+    assert module._floor(Slot(0, "x"), [(0, 0)] * 3, empty).magnitude == 0
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    torch.manual_seed(0)
+    table = torch.randn(64, 48, dtype=torch.bfloat16)
+
+    def program(x: torch.Tensor, parts: int) -> dict[str, torch.Tensor]:
+        y = sum((x[:, half] @ table[half] for half in torch.arange(64).chunk(parts)), torch.zeros(()).bfloat16())
+        return {"y": torch.tanh(y), "z": y.float()[:, :1].double(), "n": y.argmax(-1)}
+
+    return case_of(lambda x: program(x, 1), lambda x: program(x, 4), torch.randn(32, 64, dtype=torch.bfloat16))
+
+
+def test_no_replays_output_comes_to_the_host(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought: list[int] = []
+    known = Executor.payload
+    monkeypatch.setattr(Executor, "payload", lambda self, value: brought.append(value.numel()) or known(self, value))
+    found = noise_floor(case, runs=3)
+    assert [floor.slot.name for floor in found.floors] == ["y", "z"] and not brought
+    assert all(floor.mean_abs > 0 and floor.runs == 3 for floor in found.floors)
+
+
+def test_a_floor_is_that_of_the_host_copies(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = noise_floor(case, runs=3)
+    for name in ("mean_and_excess", "adopt_beside"):
+        monkeypatch.setattr(Executor, name, getattr(contract.Executor, name))
+    for one, other in zip(found.floors, noise_floor(case, runs=3).floors, strict=True):
+        assert one.tolerance == other.tolerance and one.mean_abs == pytest.approx(other.mean_abs, rel=1e-12)
+
+
+def test_rows_that_are_left_out_have_no_part_in_a_floor(case: Case) -> None:
+    slot = case.localization.returned[0][0]
+    keep = np.arange(32) < 4
+    fewer = replace(case, localization=replace(case.localization, rows={slot: Rows(slot, keep, "they are padding")}))
+    found, whole = noise_floor(fewer, runs=3).floors, noise_floor(case, runs=3).floors
+    assert found[0].mean_abs != whole[0].mean_abs and found[1] == whole[1]

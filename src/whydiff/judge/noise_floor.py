@@ -9,21 +9,22 @@ other order of rounding may give. It says whether a difference is *material*, ne
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from whydiff.capturing.adapters import Progress, for_framework, replayable
+from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.locate.rows import compared
-from whydiff.numbers.metrics import is_integer, measure
+from whydiff.locate.rows import Rows, compared
+from whydiff.numbers.excess import mean_and_excess
+from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.pieces import in_pieces
 from whydiff.numbers.tolerance import FLOOR_RUNS, FLOOR_T, UNIT_ROUNDOFF, Tolerance, default_tolerance, unit_roundoff
-from whydiff.pair.replay import replay_together
-from whydiff.records import Cause, Lift, Payload, Slot, Trace, Verdict
+from whydiff.pair.replay import replay_together, returns
+from whydiff.records import Call, Cause, Lift, Payload, Slot, Trace, Verdict
 
 Array = Any
 
@@ -78,37 +79,64 @@ def noise_floor(case: Case, progress: Progress | None = None, *, runs: int = FLO
     if why or dtype is None:
         return NoiseFloor(why_not=why)
     try:
-        samples = _replays(trace, dtype, runs, progress)
+        samples = _replays(trace, dtype, runs, progress, _Distances(trace, wanted, case.localization.rows))
     except WhydiffError as error:
         return NoiseFloor(why_not=f"{error.what} {error.actual}".strip())
     rows = case.localization.rows
-    floors = []
-    for slot, payload in wanted.items():
-        if all(slot in run and run[slot].bits.shape == payload.bits.shape for run in samples):
-            ours = compared(rows, slot, payload)
-            floors.append(_floor(slot, [_distance(ours, compared(rows, slot, run[slot])) for run in samples], ours))
-    return NoiseFloor(tuple(floors))
+    found = [
+        _floor(slot, samples[slot], compared(rows, slot, payload))
+        for slot, payload in wanted.items()
+        if len(samples[slot]) == runs
+    ]
+    return NoiseFloor(tuple(found))
 
 
 def _replays(
-    trace: Trace, dtype: Literal["float32", "float64"], runs: int, progress: Progress | None
-) -> list[dict[Slot, Payload]]:
-    """Outputs of all replays."""
+    trace: Trace, dtype: Literal["float32", "float64"], runs: int, progress: Progress | None, distances: _Distances
+) -> Mapping[Slot, Sequence[tuple[float, float]]]:
+    """Of every output, how far each replay's is from the reference's."""
     adapter = for_framework(trace.framework)
     executors = [adapter.executor(trace, lift=Lift(dtype, "kept", seed=seed + 1)) for seed in range(runs)]
-    return [one.outputs for one in replay_together(executors, progress=progress, stage=f"noise floor, {runs} replays")]
+    stage = f"noise floor, {runs} replays"
+    replay_together(executors, watch=distances.watch, brought=False, progress=progress, stage=stage)
+    return distances.found
 
 
-def _distance(reference: Payload, rounded: Payload) -> tuple[float, float]:
-    """(mean absolute difference, atol that would do beside the usual rtol)."""
-    usual = default_tolerance(reference.dtype)
-    statistics = measure(reference, rounded)
+class _Distances:
+    """How far replays' outputs are from the recorded ones, measured where they are returned.
 
-    def excess(r: Array, c: Array) -> float:
-        beyond = np.abs(c - r) - usual.rtol * np.abs(r)
-        return float(beyond.max(initial=0.0, where=np.isfinite(beyond)))
+    Args:
+        trace: what is replayed.
+        wanted: the outputs as recorded.
+        rows: by output, which of its rows count.
 
-    return statistics.sum_abs / max(statistics.finite, 1), max(in_pieces(excess, reference, rounded), default=0.0)
+    Attributes:
+        found: output → of each replay that returns it in that shape, `whydiff.numbers.excess.mean_and_excess` beside the
+            usual rtol.
+    """
+
+    def __init__(self, trace: Trace, wanted: Mapping[Slot, Payload], rows: Mapping[Slot, Rows]) -> None:
+        self.wanted, self.rows, self.numbers = wanted, rows, returns(trace.calls)
+        self.found: dict[Slot, list[tuple[float, float]]] = {slot: [] for slot in wanted}
+        self._beside: dict[Slot, Any] = {}
+
+    def watch(self, executor: Executor, call: Call) -> None:
+        """Told of every call of every replay."""
+        for event in call.reads if call.kind == "return" else ():
+            slot = Slot(self.numbers[call.index], event.site.slot)
+            payload = self.wanted.get(slot)
+            if payload is not None and event.spec.shape == payload.bits.shape:
+                rtol = default_tolerance(payload.dtype).rtol
+                self.found[slot].append(self._distance(executor, slot, executor.read(event), rtol))
+
+    def _distance(self, executor: Executor, slot: Slot, value: Any, rtol: float) -> tuple[float, float]:
+        payload = self.wanted[slot]
+        if slot in self.rows:
+            ours, theirs = (compared(self.rows, slot, one) for one in (payload, executor.payload(value)))
+            return mean_and_excess(ours, theirs, rtol)
+        if slot not in self._beside:
+            self._beside[slot] = executor.adopt_beside(payload, value)
+        return executor.mean_and_excess(self._beside[slot], value, rtol)
 
 
 def _floor(slot: Slot, samples: Sequence[tuple[float, float]], reference: Payload) -> Floor:

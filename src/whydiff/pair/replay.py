@@ -68,6 +68,7 @@ def replay_together(
     before: Watch | None = None,
     until: int | None = None,
     begun: int = 0,
+    brought: bool = True,
     progress: Progress | None = None,
     stage: str = "replay",
 ) -> tuple[Replayed, ...]:
@@ -75,6 +76,7 @@ def replay_together(
 
     Args:
         executors: of one trace, at least one; all are used up.
+        brought: host copies are made of what is returned; else ``watch`` looks at it where it is, and there are no outputs.
     """
     first, *others = executors
     for other in others:
@@ -98,7 +100,7 @@ def replay_together(
                     missed.append((call, why))
                 if watch is not None:
                     watch(executor, call)
-                if call.kind == "return":
+                if call.kind == "return" and brought:
                     for event in call.reads:
                         slot = Slot(number[call.index], event.site.slot)
                         found[slot] = executor.payload(executor.read(event))

@@ -12,6 +12,7 @@ import numpy as np
 
 from whydiff.errors import ReplayError
 from whydiff.numbers.comparison import compare_payloads
+from whydiff.numbers.excess import mean_and_excess
 from whydiff.numbers.fused import fused_multiply_add
 from whydiff.numbers.metrics import common_dtype, measure, values
 from whydiff.records import Call, Comparison, Count, Event, Leaf, Lift, Payload, Site, Trace
@@ -164,6 +165,10 @@ class Executor(ABC):
         found = measure(*payloads)
         return found.sum_abs / found.finite if found.finite else 0.0
 
+    def mean_and_excess(self, reference: Value, candidate: Value, rtol: float) -> tuple[float, float]:
+        """`whydiff.numbers.excess.mean_and_excess` of two floating values of one shape."""
+        return mean_and_excess(self.payload(reference), self.payload(candidate), rtol)
+
     def compare(self, reference: Value, candidate: Value, of: Executor) -> Comparison:
         """`compare_payloads` of a value and one of another replay, which may be of another framework."""
         return compare_payloads(self.payload(reference), of.payload(candidate))
@@ -175,6 +180,10 @@ class Executor(ABC):
     @abstractmethod
     def adopt_foreign(self, payload: Payload) -> Value:
         """A value of this framework with a payload's bits."""
+
+    def adopt_beside(self, payload: Payload, value: Value) -> Value:
+        """`adopt_foreign`, and where another value lies."""
+        return self.adopt_foreign(payload)
 
     @abstractmethod
     def copy(self, value: Value) -> Value:

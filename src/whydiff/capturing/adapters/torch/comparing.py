@@ -11,9 +11,17 @@ import torch
 
 from whydiff.capturing.adapters.torch.continuing import Continuing
 from whydiff.capturing.adapters.torch.device.queue import UNUSABLE
-from whydiff.capturing.adapters.torch.dtypes import dtype_name, integer_view, raw, to_payload
-from whydiff.capturing.adapters.torch.held import mean_distance
+from whydiff.capturing.adapters.torch.dtypes import (
+    borrowed_payload,
+    dtype_name,
+    from_payload,
+    integer_view,
+    raw,
+    to_payload,
+)
+from whydiff.capturing.adapters.torch.held import mean_and_excess, mean_distance
 from whydiff.numbers.comparison import compared
+from whydiff.numbers.excess import mean_and_excess as on_the_host
 from whydiff.numbers.metrics import (
     BETWEEN,
     SMALL,
@@ -46,12 +54,22 @@ class Comparing(Continuing):
         """Mean distance, computed where the tensors are."""
         return super().apart(one, other) if one.is_cpu or one.is_complex() else mean_distance(one, other)
 
+    def mean_and_excess(self, reference: torch.Tensor, candidate: torch.Tensor, rtol: float) -> tuple[float, float]:
+        """Mean distance and excess, computed where the tensors are."""
+        if not reference.is_cpu:
+            return mean_and_excess(reference, candidate, rtol)
+        return on_the_host(borrowed_payload(reference), borrowed_payload(candidate), rtol)
+
     def compare(self, reference: Any, candidate: Any, of: Any) -> Comparison:
         """`compare_payloads`, by one pass on the device of both."""
         if not measurable(reference, candidate):
             return super().compare(reference, candidate, of)
         ours, theirs = ((tuple(value.shape), dtype_name(value.dtype)) for value in (reference, candidate))
         return compared(ours, theirs, lambda allowed: _beside_fill(reference, candidate, allowed.rtol, allowed.atol))
+
+    def adopt_beside(self, payload: Payload, value: torch.Tensor) -> torch.Tensor:
+        """A tensor with a payload's bits, on another one's device."""
+        return from_payload(payload, value.device)
 
     def payload(self, value: torch.Tensor) -> Payload:
         """A host copy."""

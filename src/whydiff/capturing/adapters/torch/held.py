@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters.torch.dtypes import dtype_of, not_comparable, plain
+from whydiff.capturing.adapters.torch.dtypes import dtype_of, not_comparable, plain, raw
 from whydiff.errors import ReplayError
 from whydiff.records import Event, Leaf
+
+_PIECE = 1 << 24
+"""Numbers that are widened at once: 128 MiB of a device's memory each."""
 
 
 class Held:
@@ -108,3 +111,19 @@ def mean_distance(one: torch.Tensor, other: torch.Tensor) -> float:
     apart = (one.to(torch.float64) - other.to(one.device, torch.float64)).abs()
     finite = apart.isfinite()
     return float(torch.where(finite, apart, 0.0).sum() / finite.sum().clamp(min=1))
+
+
+def mean_and_excess(one: torch.Tensor, other: torch.Tensor, rtol: float) -> tuple[float, float]:
+    """`whydiff.numbers.excess.mean_and_excess` of two tensors of one device, in float64, piece by piece."""
+    ours, theirs = (raw(tensor.detach()).contiguous() for tensor in (one, other))
+    lines = [(torch.view_as_real(part) if part.is_complex() else part).reshape(-1) for part in (ours, theirs)]
+    found = torch.zeros(3, dtype=torch.float64, device=one.device)  # sum, how many, the largest
+    for start in range(0, lines[0].numel(), _PIECE):
+        r, c = (line[start : start + _PIECE].to(torch.float64) for line in lines)
+        apart, finite = (c - r).abs_(), r.isfinite() & c.isfinite()
+        beyond = apart - rtol * r.abs()
+        found[0] += torch.where(finite, apart, 0.0).sum()
+        found[1] += finite.sum()
+        found[2] = torch.maximum(found[2], torch.where(beyond.isfinite(), beyond, 0.0).amax())
+    total, count, worst = found.tolist()
+    return total / max(count, 1), worst
