@@ -68,7 +68,7 @@ def kind_of(case: Case, origin: Origin) -> str:
     """
     calls = [
         trace.calls[index] if 0 <= index < len(trace.calls) else None
-        for trace, index in zip((case.reference, case.candidate), origin.calls, strict=True)
+        for trace, index in zip(case.traces, origin.calls, strict=True)
     ]
     numbers = [_numbers(call.arguments) if call is not None else [] for call in calls]
     return json.dumps(
@@ -108,11 +108,10 @@ def last_examined(case: Case) -> int | None:
     """The last call of the reference at which the value of an examined origin is looked at; None: there is none."""
     by_calls = {case.localization.origins[index].calls for index in alike(case).examined}
     last = None
-    for pair in case.alignment.pairs:
-        call_r, call_c = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
+    for call_r, call_c in case.paired():
         made = {made_by(call_r, call_c, *events) for events in matched(call_r, call_c, "reads")}
-        if by_calls & {*made, (pair.reference, pair.candidate)}:
-            last = pair.reference
+        if by_calls & {*made, (call_r.index, call_c.index)}:
+            last = call_r.index
     return last
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from whydiff.capturing.adapters import Progress, Run
+from whydiff.capturing.adapters import Progress, Run, replayable
 from whydiff.errors import PayloadError
 from whydiff.explain.experiments import Experiments
 from whydiff.explain.ranked import RankedExperiments
-from whydiff.explain.sides import Sides
+from whydiff.explain.sides import SIDES, Side, Sides
 from whydiff.locate.localization import Localization
 from whydiff.locate.ranked import Ranked
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.beginning import CommonBeginning
 from whydiff.pair.slices import counterparts
-from whydiff.records import Alignment, Leaf, Origin, Payload, Slot, Trace
+from whydiff.records import Alignment, Call, Leaf, Origin, Payload, Slot, Trace
 
 _ENVIRONMENT = ("versions", "hardware", "flags", "variables", "rng")
 
@@ -42,6 +42,36 @@ class Case:
     progress: Progress | None = field(default=None, compare=False, repr=False)
     ranked: Ranked | None = None
     _shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    # ------------------------------------------------------------------ both sides at once
+
+    @property
+    def traces(self) -> tuple[Trace, Trace]:
+        """The reference's, the candidate's."""
+        return self.reference, self.candidate
+
+    def trace(self, side: Side) -> Trace:
+        """That of one side."""
+        return self.traces[SIDES.index(side)]
+
+    @functools.cached_property
+    def partners(self) -> tuple[Mapping[int, int], Mapping[int, int]]:
+        """Index of the reference's call → its counterpart's; of the candidate's → its counterpart's."""
+        pairs = [(pair.reference, pair.candidate) for pair in self.alignment.pairs]
+        return dict(pairs), {theirs: ours for ours, theirs in pairs}
+
+    def calls_at(self, at: tuple[int, int]) -> tuple[Call, Call]:
+        """The two calls of these indices."""
+        return self.reference.calls[at[0]], self.candidate.calls[at[1]]
+
+    def paired(self) -> Iterator[tuple[Call, Call]]:
+        """Calls that correspond, in order."""
+        return (self.calls_at((pair.reference, pair.candidate)) for pair in self.alignment.pairs)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether both traces can be carried out again."""
+        return not any(map(replayable, self.traces))
 
     # ------------------------------------------------------------------ what differs besides values
 
@@ -110,13 +140,13 @@ class Case:
 
     # ------------------------------------------------------------------ values and origins
 
-    def payload(self, leaf: Leaf, side: Literal["reference", "candidate"]) -> Payload:
+    def payload(self, leaf: Leaf, side: Side) -> Payload:
         """A leaf's full tensor at the beginning of the run.
 
         Raises:
             PayloadError: the trace did not keep it.
         """
-        found = (self.reference if side == "reference" else self.candidate).payload(leaf.payload)
+        found = self.trace(side).payload(leaf.payload)
         if found is None:
             raise PayloadError(
                 "A full tensor is needed and the trace does not hold it.",
@@ -132,7 +162,7 @@ class Case:
     @property
     def repeats(self) -> bool:
         """Whether no side is known to differ from itself."""
-        return not any(trace.observer.deterministic is False for trace in (self.reference, self.candidate))
+        return not any(trace.observer.deterministic is False for trace in self.traces)
 
     def shared(self, key: str, make: Callable[[], Any]) -> Any:
         """Something that several causes ask for, made once per case."""

@@ -64,7 +64,7 @@ def filled(case: Case) -> Filled | None:
     }
     if not wanted:
         return None
-    ours, theirs = (for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate))
+    ours, theirs = (for_framework(trace.framework).executor(trace) for trace in case.traces)
     for reference, candidate in Lockstep(ours, theirs, case.alignment).walk():
         pair = wanted.get((reference.index, candidate.index))
         if pair is not None:
@@ -128,7 +128,7 @@ def told(case: Case, found: Filled, level: float) -> Told | None:
     Raises:
         whydiff.errors.WhydiffError: the program cannot be carried out in float64.
     """
-    trace: Trace = case.reference if found.side == "reference" else case.candidate
+    trace: Trace = case.trace(found.side)
     kept: dict[int, list[Array]] = {}
     moved: list[Call] = []
 

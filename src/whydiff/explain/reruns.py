@@ -283,7 +283,7 @@ def _reproduced(case: Case, runs: tuple[Run, Run], plain: Sequence[_Given]) -> s
     wide = (Intervention("keep-wide", "the program"),)
     for number, side in enumerate(SIDES):
         other, wanted = SIDES[1 - number], plain[1 - number]
-        narrow = computes_in(case.reference if side == "reference" else case.candidate)
+        narrow = computes_in(case.trace(side))
         for dtype in NARROW:
             if dtype not in narrow and _same(_numbers(runs[number].lifted(dtype)), wanted):
                 return f"the {other} gives bit for bit what the {side} gives when it runs in {dtype}"

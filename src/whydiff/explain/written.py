@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, replayable
+from whydiff.capturing.adapters import Executor
 from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.sides import SIDES, Side
@@ -58,7 +58,7 @@ def followed(case: Case, outputs: Mapping[Slot, tuple[Payload, Payload]]) -> dic
         case: the pair of runs.
         outputs: what both programs gave back, of equal shapes.
     """
-    if not outputs or replayable(case.reference) or replayable(case.candidate):
+    if not outputs or not case.replayable:
         return {}
     sides: list[dict[_Key, dict[_Place, Followed]]] = []
     for number, side in enumerate(SIDES):
@@ -66,7 +66,7 @@ def followed(case: Case, outputs: Mapping[Slot, tuple[Payload, Payload]]) -> dic
             sides.append(_written(case, side, _wanted({slot: both[number] for slot, both in outputs.items()})))
         except PayloadError:  # what is returned cannot be made again
             return {}
-    partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+    partner = case.partners[0]
     known: dict[_Key, tuple[Followed, Followed]] = {}
     for key in sides[0].keys() & sides[1].keys():
         ours, theirs = sides[0][key], sides[1][key]

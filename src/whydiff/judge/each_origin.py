@@ -174,7 +174,7 @@ def _same_question(case: Case, origin: Origin) -> bool:
     """Whether both ops of an origin have the same arguments and inputs of the same shapes."""
     sides = [
         trace.calls[i] if 0 <= i < len(trace.calls) else None
-        for trace, i in zip((case.reference, case.candidate), origin.calls, strict=True)
+        for trace, i in zip(case.traces, origin.calls, strict=True)
     ]
     ours, theirs = sides
     if ours is None or theirs is None or ours.arguments != theirs.arguments:
@@ -296,7 +296,7 @@ def _of_leaves(case: Case, origin: Origin, modes: Modes, scaling: Scaling) -> tu
 
 def _precision_flags(case: Case, origin: Origin) -> list[str]:
     flags = []
-    for trace, index in zip((case.reference, case.candidate), origin.calls, strict=True):
+    for trace, index in zip(case.traces, origin.calls, strict=True):
         context = trace.calls[index].context if 0 <= index < len(trace.calls) else 0
         flags.append(trace.contexts[context] if context < len(trace.contexts) else {})
     return [name for name in _PRECISION_FLAGS if flags[0].get(name) != flags[1].get(name)]

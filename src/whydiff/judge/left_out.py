@@ -79,7 +79,7 @@ def _read_out(case: Case) -> list[Count]:
         why = "they are totals over a part of a step's rows, and the other run takes the rows in other parts"
         counts.append(Count(what="numbers read out", reason=why, count=len(both), examples=(str(both[0].site),)))
     left = case.alignment.unpaired_reference, case.alignment.unpaired_candidate
-    for name, trace, indices in zip(("reference", "candidate"), (case.reference, case.candidate), left, strict=True):
+    for name, trace, indices in zip(("reference", "candidate"), case.traces, left, strict=True):
         lone = [call for index in indices if read_out(call := trace.calls[index])]
         if lone:
             examples = tuple(str(call.site) for call in lone[:3])
@@ -119,10 +119,7 @@ def notes_on(case: Case, causes: Sequence[Cause] = ()) -> tuple[str, ...]:
 
 def _one_of_many(case: Case) -> Axis | None:
     """The axis of which one run has a single row and the other one more, where both hold the same parameters and buffers."""
-    held = [
-        {leaf.name: leaf.fingerprint for leaf in trace.leaves if leaf.is_registered}
-        for trace in (case.reference, case.candidate)
-    ]
+    held = [{leaf.name: leaf.fingerprint for leaf in trace.leaves if leaf.is_registered} for trace in case.traces]
     axes = case.localization.axes
     alike = held[0] == held[1] and None not in held[0].values()  # what has no fingerprint is not known to be the same
     return axes[0] if len(axes) == 1 and axes[0].small == 1 and alike else None
@@ -157,7 +154,7 @@ def _is_ported(case: Case) -> str:
     left = len(case.alignment.unpaired_reference) + len(case.alignment.unpaired_candidate)
     ours, theirs = (
         {leaf.fingerprint for leaf in trace.leaves if leaf.is_state and leaf.fingerprint and leaf.spec.numel > 1}
-        for trace in (case.reference, case.candidate)
+        for trace in case.traces
     )
     if left <= len(case.alignment.pairs) or not ours & theirs:
         return ""

@@ -31,7 +31,7 @@ def taken(returned: Anchor) -> tuple[Picture, ...]:
 def with_lines(case: Case, origins: Sequence[Origin]) -> tuple[Origin, ...]:
     """Origins with the user's own lines, as they were recorded, or as a live side shows them when it runs once more."""
     found: dict[int, str] = {}
-    for side, (trace, run) in enumerate(zip((case.reference, case.candidate), case.runs, strict=True)):
+    for side, (trace, run) in enumerate(zip(case.traces, case.runs, strict=True)):
         at = {n: one.calls[side] for n, one in enumerate(origins[:_LINES]) if side == 1 or one.calls[1] < 0}
         calls = {n: trace.calls[index] for n, index in at.items() if index >= 0}
         seen = run.lines([call.site for call in calls.values()]) if run is not None and calls else {}

@@ -227,7 +227,7 @@ def _same_task(case: Case) -> bool:
             for leaf in trace.leaves
             if leaf.storage >= 0 and leaf.fingerprint is not None and leaf.role in _GIVEN
         }
-        for trace in (case.reference, case.candidate)
+        for trace in case.traces
     ]
     return bool(read[0] & read[1])
 

@@ -61,7 +61,7 @@ def _argument(case: Case, at: tuple[int, int]) -> Intervention | None:
     """The reference's argument for the candidate's call, if it alone differs; as `View.give_argument`."""
     if min(at) < 0:
         return None
-    ours, theirs = case.reference.calls[at[0]], case.candidate.calls[at[1]]
+    ours, theirs = case.calls_at(at)
     changed = given_otherwise(ours, theirs, for_framework(case.reference.framework).default)
     return as_given(ours, theirs, changed[0]) if len(changed) == 1 else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,13 +46,11 @@ def seam(view: View) -> Seam | None:
 
 
 def _seam(view: View, side: int) -> Seam | None:
-    traces = view.case.reference, view.case.candidate
+    traces = view.case.traces
     kept, taken = _source(view, 1 - side), _source(view, side)
     if kept.producer < 0 or (view.seen.calls[side] and taken.producer == view.seen.results[side].producer):
         return None  # nothing made it, or what is taken was made at this place
-    partner = dict(
-        (p.reference, p.candidate) if side else (p.candidate, p.reference) for p in view.case.alignment.pairs
-    )
+    partner = view.case.partners[1 - side]
     own = partner.get(kept.producer)
     reads = tuple(_reads(view))
     if own is None or own == taken.producer or not reads:
@@ -86,16 +84,15 @@ def _source(view: View, side: int) -> Event:
 def _reads(view: View) -> Iterator[tuple[Event, Event]]:
     """Paired reads of what the two sides take up."""
     results, case = view.seen.results, view.case
-    for pair in case.alignment.pairs:
-        calls = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
+    for calls in case.paired():
         for both in matched(*calls, "reads"):
             if all(e.producer == r.producer and e.storage == r.storage for e, r in zip(both, results, strict=True)):
                 yield both
 
 
-def _rounds(view: View, side: int, made: Call, partner: dict[int, int]) -> Iterator[tuple[Call, Call]]:
+def _rounds(view: View, side: int, made: Call, partner: Mapping[int, int]) -> Iterator[tuple[Call, Call]]:
     """Earlier values of the same op, each made of the one before, on both sides."""
-    traces = view.case.reference, view.case.candidate
+    traces = view.case.traces
     earlier = [c for c in traces[1 - side].calls[: made.index + 1] if _alike(c, made)]
     for call in earlier:
         for later in consumers(view.case, 1 - side, call, _ROUND):

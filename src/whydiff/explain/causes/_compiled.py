@@ -26,7 +26,7 @@ def compiled_sides(case: Case) -> Iterator[Side]:
 def stale_sides(case: Case) -> list[Side]:
     """Live sides that repeat themselves and give other outputs when what was traced before is traced anew."""
     anew = (Intervention("trace-anew", "the program"),)
-    sides = ((name, trace) for name, trace in zip(SIDES, (case.reference, case.candidate), strict=True))
+    sides = ((name, trace) for name, trace in zip(SIDES, case.traces, strict=True))
     return [
         name
         for name, trace in sides
@@ -98,14 +98,14 @@ def explained(case: Case, side: Side) -> bool:
 
 def keeps_wide(case: Case, side: Side) -> bool:
     """Whether the other side gives the compiled side's outputs bit for bit when it keeps 16-bit values wide."""
-    trace = case.reference if side == "reference" else case.candidate
+    trace = case.trace(side)
     on: Side = "candidate" if side == "reference" else "reference"
     return bool(computes_in(trace)) and gives(case, (Intervention("keep-wide", "the program"),), on)
 
 
 def rounds_in_place(case: Case, side: Side) -> bool:
     """Whether a compiled side, compiled anew with every rounding in place, gives the other side's outputs bit for bit."""
-    trace = case.reference if side == "reference" else case.candidate
+    trace = case.trace(side)
     return bool(computes_in(trace)) and gives(case, (Intervention("round-in-place", side),), side)
 
 

@@ -41,7 +41,7 @@ def copied_over(case: Case, origin: Origin) -> Copied | None:
     kept, copy = case.reference.calls[origin.calls[0]], trace.calls[origin.calls[1]]
     if not _fills(trace, copy):
         return None
-    partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+    partner = case.partners[0]
     if kept.index not in partner or copy.index in partner.values():
         return None
     own, source = trace.calls[partner[kept.index]], _source(trace, copy)

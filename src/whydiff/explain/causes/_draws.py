@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from whydiff.capturing.adapters import replayable
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
 from whydiff.explain.causes._view import Finding
@@ -73,7 +72,7 @@ def _in_another_order(case: Case) -> dict[int, int]:
 
     A stretch begins where both draw from one state and not the same, and ends when both have drawn the same things.
     """
-    sides = [[call for call in trace.calls if call.rng] for trace in (case.reference, case.candidate)]
+    sides = [[call for call in trace.calls if call.rng] for trace in case.traces]
     if len(sides[0]) != len(sides[1]):
         return {}
     found: dict[int, int] = {}
@@ -139,14 +138,11 @@ def other_keys(case: Case) -> tuple[Intervention, ...]:
 
 def _other_keys(case: Case) -> tuple[Intervention, ...]:
     pairs = [
-        (case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]) for pair in case.alignment.pairs
-    ]
-    pairs = [
         (ours, theirs)
-        for ours, theirs in pairs
+        for ours, theirs in case.paired()
         if takes_a_key(case.reference, ours) and takes_a_key(case.candidate, theirs) and draws_alike(ours, theirs)
     ]
-    if not pairs or replayable(case.reference) or replayable(case.candidate):
+    if not pairs or not case.replayable:
         return ()
     executors = [case.experiments.executor(side) for side in SIDES]
     taken = [keys(executor, calls) for executor, calls in zip(executors, zip(*pairs, strict=True), strict=True)]
@@ -171,7 +167,7 @@ def from_other_keys(case: Case, code: str) -> Finding | None:
 
 def makes_a_key(case: Case, origin: Origin) -> bool:
     """Whether all that comes of a difference, on both sides, is that keys are others and so the numbers drawn."""
-    traces = case.reference, case.candidate
+    traces = case.traces
     if min(origin.calls) < 0 or not case.shared("draw from keys", lambda: all(map(_draws_from_keys, traces))):
         return False
     return all(
@@ -187,8 +183,7 @@ def _draws_from_keys(trace: Trace) -> bool:
 def states_restored(case: Case) -> tuple[Intervention, ...]:
     """Every draw of the candidate begins from the state that its counterpart begins from."""
     found = [*other_keys(case)]
-    for pair in case.alignment.pairs:
-        ours, theirs = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
+    for ours, theirs in case.paired():
         if ours.rng and theirs.rng and draws_alike(ours, theirs) and [*_differences(case, ours, theirs)] == ["state"]:
             found.append(Intervention(DRAW_AS, str(theirs.site), str(ours.site)))
     return tuple(found)

@@ -34,7 +34,7 @@ class Sides:
     @property
     def traces(self) -> tuple[Trace, Trace]:
         """Of this side, and of the other."""
-        both = (self.case.reference, self.case.candidate)
+        both = self.case.traces
         return (both[1], both[0]) if self.side else both
 
     def one(self, mine: Event, theirs: Event, known: Mapping[int, int]) -> bool:
@@ -111,12 +111,13 @@ def _sides(view: View) -> Sides | None:
 
 
 def _seen_from(case: Case, side: int) -> Sides:
-    pairs = [(pair.reference, pair.candidate) for pair in case.alignment.pairs]
     own, others = case.alignment.unpaired_reference, case.alignment.unpaired_candidate
-    traces = case.reference, case.candidate
+    traces = case.traces
     if side:
-        pairs, own, others, traces = [(b, a) for a, b in pairs], others, own, traces[::-1]
-    return Sides(case, side, dict(pairs), *(_computing(t, at) for t, at in zip(traces, (own, others), strict=True)))
+        own, others, traces = others, own, traces[::-1]
+    return Sides(
+        case, side, case.partners[side], *(_computing(t, at) for t, at in zip(traces, (own, others), strict=True))
+    )
 
 
 def _computing(trace: Trace, positions: Any) -> dict[str, list[Call]]:

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from whydiff.capturing.adapters import replayable
 from whydiff.explain.alike import alike
 from whydiff.explain.arguments import differing_arguments, fits
 from whydiff.explain.case import Case
@@ -162,10 +161,9 @@ def _explained(case: Case) -> dict[int, Finding]:
         others = _is_a_setting(case, origin) or begins_otherwise(case, origin) or is_of_a_round(case, index)
         if not (others or is_stale(case, index) or index in followed_by(case)):
             eligible.setdefault(_kind(case, origin), []).append(index)
-    repeats = not any(trace.observer.deterministic is False for trace in (case.reference, case.candidate))
-    if not eligible or not repeats or case.localization.axes:
+    if not eligible or not case.repeats or case.localization.axes:
         return {}
-    if replayable(case.reference) or replayable(case.candidate) or any(ask(case) for ask in _BEHIND_ALL):
+    if not case.replayable or any(ask(case) for ask in _BEHIND_ALL):
         return {}
     rules = asked()
     found: dict[int, Finding] = {}
@@ -355,9 +353,7 @@ def _one_program(case: Case) -> bool:
 
 def _kind(case: Case, origin: Origin) -> str:
     """Origins of one kind are explained alike: the same ops with the same arguments on the same dtypes."""
-    reference, candidate = (
-        trace.calls[index] for trace, index in zip((case.reference, case.candidate), origin.calls, strict=True)
-    )
+    reference, candidate = (trace.calls[index] for trace, index in zip(case.traces, origin.calls, strict=True))
     ops = [site.op for site in origin.region]
     calls = [[c.target, c.arguments, [e.spec.dtype for e in c.reads]] for c in (reference, candidate)]
     return json.dumps([origin.kind, ops, calls], default=repr)

@@ -25,7 +25,7 @@ def first_taker(
         is_it: whether a call that plays these parts is of the kind.
         most: how many steps to follow the value.
     """
-    for side, trace in enumerate((case.reference, case.candidate)):
+    for side, trace in enumerate(case.traces):
         for call in consumers(case, side, trace.calls[calls[side]], most):
             roles = for_framework(trace.framework).roles(call.site.op)
             if is_it(call, roles):

@@ -58,10 +58,7 @@ def joints_of(case: Case, numbers: Sequence[int]) -> list[Joint]:
         case: the pair of runs.
         numbers: positions of the origins that may take part.
     """
-    sides = (
-        _Side(case.reference.calls, {pair.reference: pair.candidate for pair in case.alignment.pairs}),
-        _Side(case.candidate.calls, {pair.candidate: pair.reference for pair in case.alignment.pairs}),
-    )
+    sides = (_Side(case.reference.calls, case.partners[0]), _Side(case.candidate.calls, case.partners[1]))
     bare = _own(case, numbers, sides)
     readers = sides[0].readers(), sides[1].readers()
     joints: list[Joint] = []
@@ -75,7 +72,7 @@ def joints_of(case: Case, numbers: Sequence[int]) -> list[Joint]:
             for index in range(at[side], end):
                 sides[side].follow(index)
             at[side] = end + 1
-        looks = matched(case.reference.calls[both[0]], case.candidate.calls[both[1]], "reads")
+        looks = matched(*case.calls_at(both), "reads")
         for look in looks:
             made = look[0].producer, look[1].producer
             members = {n for i in (0, 1) for n in sides[i].reached.get(made[i], ())}

@@ -62,7 +62,7 @@ def left_out(case: Case) -> tuple[Missing, ...]:
 
 def owners(case: Case, found: Missing) -> list[str]:
     """Names of the parameters to which an optimizer's rounds belong; none if they are all that it steps."""
-    trace = _trace(case, found.side)
+    trace = case.traces[found.side]
     memory = {call.reads[i].storage for calls in found.rounds for call in calls for i in call.mutates}
     own, every = list[str](), set[str]()
     for look in (call for call in trace.calls if call.is_update and call.site.scope == found.rounds[0][0].site.scope):
@@ -95,7 +95,7 @@ def _found(case: Case, side: int) -> Iterator[Missing]:
     runs = [run for run in reversed([*_runs(case, side)]) if run.keys]
     written = _written(case, side)
     others = _written(case, 1 - side)
-    partner = _partners(case, side)
+    partner = case.partners[side]
     groups: dict[tuple[_Key, ...], list[_Run]] = {}
     for run in runs:
         if all(_is_repeated(written[key], others, partner, case, side) for key in run.keys):
@@ -115,26 +115,16 @@ def _found(case: Case, side: int) -> Iterator[Missing]:
             numbers=tuple(n for n, index in enumerate(written[anchor], 1) if index in inside),
             count=len(written[anchor]),
             renews=any(_renews(run) for run in found),
-            gathered=_is_gathered(_trace(case, side), {storage for _, written_in in keys for storage in written_in}),
+            gathered=_is_gathered(case.traces[side], {storage for _, written_in in keys for storage in written_in}),
             exchanged=tuple(dict.fromkeys(pair for run in found for pair in run.exchanged)),
             given=tuple(change for changes in later.values() for change in changes),
             origins=(*own, *later),
         )
 
 
-def _trace(case: Case, side: int) -> Trace:
-    return (case.reference, case.candidate)[side]
-
-
-def _partners(case: Case, side: int) -> dict[int, int]:
-    """Index of a side's call → its counterpart's."""
-    pairs = ((pair.reference, pair.candidate) for pair in case.alignment.pairs)
-    return {pair[side]: pair[1 - side] for pair in pairs}
-
-
 def _runs(case: Case, side: int) -> Iterator[_Run]:
     alone = {*(case.alignment.unpaired_reference, case.alignment.unpaired_candidate)[side]} - _portions(case)[side]
-    calls = _trace(case, side).calls
+    calls = case.traces[side].calls
     together: list[list[Call]] = []
     last: Call | None = None
     for call in calls:
@@ -161,20 +151,18 @@ def _portions(case: Case) -> Portions:
 def _taken_up(case: Case, side: int, number: Mapping[int, int]) -> list[dict[tuple[int, int], tuple[str, str]] | None]:
     """Per run: (call, memory) whose value paired calls read → the sites that stand for each other; None: it does not fit."""
     found: list[dict[tuple[int, int], tuple[str, str]] | None] = [{} for _ in {*number.values()}]
-    partners = _partners(case, 0), _partners(case, 1)
-    for pair in case.alignment.pairs:
-        calls = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
+    for calls in case.paired():
         for events in matched(*calls, "reads"):
             maker, other = events[side].producer, events[1 - side].producer
             at = found[number[maker]] if maker in number and not events[side].overwritten else None
             if at is None:
                 continue
-            if other >= 0 and other not in partners[1 - side]:
+            if other >= 0 and other not in case.partners[1 - side]:
                 found[number[maker]] = None
                 continue
             sites = [
                 str((trace.calls[event.producer] if event.producer >= 0 else call).site)
-                for trace, call, event in zip((case.reference, case.candidate), calls, events, strict=True)
+                for trace, call, event in zip(case.traces, calls, events, strict=True)
             ]
             key = (maker, events[side].storage if other >= 0 else -1 - calls[side].index)
             at[key] = (sites[0], sites[1])
@@ -200,7 +188,7 @@ def _key(call: Call) -> _Key:
 def _written(case: Case, side: int) -> dict[_Key, list[int]]:
     """Ops that write into what is there, by op and memory → where they are carried out."""
     found: dict[_Key, list[int]] = {}
-    for call in _trace(case, side).calls:
+    for call in case.traces[side].calls:
         if call.mutates and call.kind != "view":
             found.setdefault(_key(call), []).append(call.index)
     return found
@@ -213,15 +201,15 @@ def _is_repeated(
     both = [partner[index] for index in written if index in partner]
     if not both:
         return False
-    back = _partners(case, 1 - side)
-    return all(index in back for index in others.get(_key(_trace(case, 1 - side).calls[both[0]]), ()))
+    back = case.partners[1 - side]
+    return all(index in back for index in others.get(_key(case.traces[1 - side].calls[both[0]]), ()))
 
 
 def _is_own(case: Case, origin: Origin, side: int, inside: set[int]) -> bool:
     """Whether nothing but calls of the rounds lies between agreeing inputs and an origin."""
     if origin.kind != "region" or origin.calls[side] not in inside:
         return False
-    mine = {str(_trace(case, side).calls[index].site) for index in inside}
+    mine = {str(case.traces[side].calls[index].site) for index in inside}
     return all(str(site.at("")) in mine for site in origin.region)
 
 
@@ -248,11 +236,11 @@ def _following(
     case: Case, begin: int, side: int, times: tuple[list[int], list[int]], own: Sequence[int]
 ) -> Iterator[tuple[int, tuple[Intervention, ...]]]:
     """Later origins of other arguments that follow from the rounds, and the reference's arguments there."""
-    order = _order(_trace(case, side)), _order(_trace(case, 1 - side))
+    order = _order(case.traces[side]), _order(case.traces[1 - side])
     for index, origin in enumerate(case.localization.origins):
         if index in own or origin.kind != "arguments" or min(origin.calls) < 0 or origin.calls[side] < begin:
             continue
-        ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+        ours, theirs = case.calls_at(origin.calls)
         given = [
             (which, None if isinstance(value, dict) else as_value(value))
             for which, value, _ in given_otherwise(ours, theirs)
@@ -285,7 +273,7 @@ def _counted_alike(
         offset = bisect.bisect_left(order[1], call.index) - bisect.bisect_left(order[1], times[1][number])
         place = bisect.bisect_left(order[0], times[0][number]) + offset
         if 0 <= place < len(order[0]):
-            counted = _trace(case, side).calls[order[0][place]]
+            counted = case.traces[side].calls[order[0][place]]
             if counted.target == call.target and counted.arguments == call.arguments:
                 return True
     return False
@@ -293,14 +281,14 @@ def _counted_alike(
 
 def _set_alike(case: Case, calls: tuple[Call, Call]) -> bool:
     """Whether both lie in steps of an optimizer that have the same settings, and so differ by its state alone."""
-    looks = [_look(trace, call) for trace, call in zip((case.reference, case.candidate), calls, strict=True)]
+    looks = [_look(trace, call) for trace, call in zip(case.traces, calls, strict=True)]
     found = [(one.site.scope, one.arguments[1]["settings"], one.arguments[1]["parameters"]) for one in looks if one]
     return len(found) == 2 and found[0] == found[1]
 
 
 def _counts(case: Case, side: int, call: Call) -> bool:
     """Whether it is given other numbers in a step beside its own: a constant is not made of a count of steps."""
-    updates = remember(case, f"updates by site, {side}", lambda: _by_site(_trace(case, side)))
+    updates = remember(case, f"updates by site, {side}", lambda: _by_site(case.traces[side]))
     beside = (updates.get(replace(call.site, step=call.site.step + way)) for way in (-1, 1))
     return any(other is not None and other.arguments != call.arguments for other in beside)
 

@@ -29,8 +29,7 @@ def one_value(case: Case, er: Event, ec: Event) -> bool:
     What two programs are given, each calls by its own name: there too the content tells.
     """
     if er.producer >= 0 and ec.producer >= 0:
-        pairs = case.shared("pairs", lambda: {(p.reference, p.candidate) for p in case.alignment.pairs})
-        return (er.producer, ec.producer) in pairs
+        return case.partners[0].get(er.producer) == ec.producer
     if er.producer != -1 or ec.producer != -1:
         return False
     ours, theirs = _leaves(case, "reference", er), _leaves(case, "candidate", ec)
@@ -58,9 +57,7 @@ def _leaves(case: Case, side: Side, event: Event) -> Sequence[Leaf]:
     """The same of one side of a case, whose leaves are sorted by storage once."""
     if event.producer != -1:
         return ()
-    found: Mapping[int, Sequence[Leaf]] = case.shared(
-        f"leaves of the {side}", lambda: _by_storage(case.reference if side == "reference" else case.candidate)
-    )
+    found: Mapping[int, Sequence[Leaf]] = case.shared(f"leaves of the {side}", lambda: _by_storage(case.trace(side)))
     return found.get(event.storage, ())
 
 

@@ -76,7 +76,7 @@ def _set_otherwise(case: Case) -> set[str]:
 
 def _argument(case: Case, origin: Origin, wanted: Mapping[str, bool]) -> Intervention | None:
     """The mode as an op's argument, if nothing else of it differs."""
-    ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+    ours, theirs = case.calls_at(origin.calls)
     mode, given = wanted.get(ours.site.scope), given_otherwise(ours, theirs)
     if mode is None or len(given) != 1 or given[0][1] is not mode or given[0][2] is mode:
         return None
@@ -90,7 +90,7 @@ def _step(
     """A step that one side carries out for its mode: it is left out in the candidate, or put in."""
     sites = [str(site.at("")) for site in origin.region]
     unpaired = case.alignment.unpaired_reference, case.alignment.unpaired_candidate
-    for side, trace in enumerate((case.reference, case.candidate)):
+    for side, trace in enumerate(case.traces):
         calls = [by_site[side][site] for site in sites if site in by_site[side]]
         alone = len(calls) == len(sites) and all(call.index in unpaired[side] for call in calls)
         rename = case.rename if side else str

@@ -66,7 +66,7 @@ def _alone(case: Case, index: int, finding: Finding) -> tuple[str, str, str] | N
     side = {"insert-step": 0, "remove-step": 1}.get(item.name)
     if side is None:
         return None
-    call = (case.reference, case.candidate)[side].calls[origin.calls[side]]
+    call = case.traces[side].calls[origin.calls[side]]
     return item.name, call.target, repr(call.arguments)
 
 
@@ -75,7 +75,7 @@ def _given(case: Case, index: int, finding: Finding) -> Pair | None:
     if [item.name for item in finding.interventions] != ["set-argument"] or finding.consequence or finding.after:
         return None
     at = case.localization.origins[index].calls
-    ours, theirs = case.reference.calls[at[0]], case.candidate.calls[at[1]]
+    ours, theirs = case.calls_at(at)
     changed = given_otherwise(ours, theirs, for_framework(case.reference.framework).default)
     if len(changed) != 1:
         return None

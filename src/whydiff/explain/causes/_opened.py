@@ -69,7 +69,7 @@ def _same_ops(reference: Run, candidate: Run) -> bool:
 
 def contracted(case: Case, side: Side) -> tuple[Contraction, ...]:
     """Where a side's record holds fused multiply-adds; looked for once."""
-    trace = case.reference if side == "reference" else case.candidate
+    trace = case.trace(side)
     found: tuple[Contraction, ...] = case.shared(
         f"contractions {side}", lambda: contractions(trace, case.experiments.executor(side))
     )

@@ -63,7 +63,7 @@ def steps(case: Case) -> tuple[Step, ...]:
 
 def _steps(case: Case) -> Iterator[Step]:
     _, *numbers = numbering(case.reference, case.candidate)
-    ours, theirs = map(_by_step, (case.reference, case.candidate), numbers)
+    ours, theirs = map(_by_step, case.traces, numbers)
     for key, (number, call) in ours.items():
         if key in theirs:
             other, counterpart = theirs[key]
@@ -102,7 +102,7 @@ def _lost(case: Case) -> Iterator[Step]:
 
 def _left_alike(case: Case, step: Step) -> bool:
     """Whether all that a step wrote is the same on both sides."""
-    runs = tuple(_update(trace, call) for trace, call in zip((case.reference, case.candidate), step.calls, strict=True))
+    runs = tuple(_update(trace, call) for trace, call in zip(case.traces, step.calls, strict=True))
     written = [[[event.fingerprint for event in call.writes] for call in calls] for calls in runs]
     return written[0] == written[1]
 
@@ -128,7 +128,7 @@ def _otherwise(case: Case) -> tuple[frozenset[int], ...]:
     found = [step for step in steps(case) if step in lost_at(case) or step.settings[0] != step.settings[1]]
     return tuple(
         frozenset(call.index for step in found for call in _update(trace, step.calls[side]))
-        for side, trace in enumerate((case.reference, case.candidate))
+        for side, trace in enumerate(case.traces)
     )
 
 
@@ -163,15 +163,19 @@ def update_given(case: Case, found: Sequence[Step]) -> tuple[Intervention, ...]:
     Empty where a step begins with other state, has ops of its own on both sides at one place, or any that no setting which
     is switched on or off on one side brings with it: then there may be other reasons.
     """
-    known = _paired(case)
-    partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+    partner = case.partners[0]
     given: list[Intervention] = []
     for step in found:
-        ours, theirs = (_update(t, c) for t, c in zip((case.reference, case.candidate), step.calls, strict=True))
+        ours, theirs = (_update(t, c) for t, c in zip(case.traces, step.calls, strict=True))
         inside = {call.index: call for call in theirs}
         if step.counts_differ or {partner[call.index] for call in ours if call.index in partner} - inside.keys():
             return ()
-        alone = [c for calls, paired in zip((ours, theirs), known, strict=True) for c in calls if c.index not in paired]
+        alone = [
+            c
+            for calls, paired in zip((ours, theirs), case.partners, strict=True)
+            for c in calls
+            if c.index not in paired
+        ]
         if alone and not (_switches(step) and all(_made_of(call, step) for call in alone)):
             return ()
         both = [(call, inside[partner[call.index]]) for call in ours if call.index in partner]
@@ -183,7 +187,7 @@ def update_given(case: Case, found: Sequence[Step]) -> tuple[Intervention, ...]:
                 given.append(Intervention("set-argument", str(other.site), (which, *numbers)))
     for origin in case.localization.origins:
         if origin.kind == "region" and begins_otherwise(case, origin):
-            lone = [index not in paired for index, paired in zip(origin.calls, known, strict=True)]
+            lone = [index not in paired for index, paired in zip(origin.calls, case.partners, strict=True)]
             if lone[0] == lone[1]:
                 return ()
             ours_at, theirs_at = origin.site.at(""), origin.candidate_site.at("")
@@ -206,10 +210,6 @@ def _made_of(call: Call, step: Step) -> bool:
     args, named = call.arguments
     given = [value for value in (*args, *named.values()) if isinstance(value, float)]
     return all(any(math.isclose(abs(value), one) for one in made) for value in given)
-
-
-def _paired(case: Case) -> tuple[set[int], set[int]]:
-    return {pair.reference for pair in case.alignment.pairs}, {pair.candidate for pair in case.alignment.pairs}
 
 
 def put_back(case: Case) -> tuple[Intervention, ...]:

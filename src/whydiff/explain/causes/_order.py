@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, Value, for_framework, replayable
+from whydiff.capturing.adapters import Executor, Value, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import explained_calls
@@ -49,9 +49,9 @@ def visit_origins(
         if origin.kind in SAME_INPUTS
         and min(origin.calls) >= 0
         and origin.calls not in named
-        and wanted(case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]])
+        and wanted(*case.calls_at(origin.calls))
     }
-    if not sites or replayable(case.reference) or replayable(case.candidate):
+    if not sites or not case.replayable:
         return []
 
     def on_origin(step: Lockstep, call_r: Call, call_c: Call, look: Any) -> None:
@@ -61,7 +61,7 @@ def visit_origins(
             left.discard((call_r.index, call_c.index))
 
     watcher, left = Watcher(), set(sites)
-    executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
+    executors = [for_framework(trace.framework).executor(trace) for trace in case.traces]
     step = Lockstep(executors[0], executors[1], case.alignment, case.localization.axes)
     walk_origins(step, on_origin=on_origin, watcher=watcher, measured=False)
     return [(case.reference.calls[r], case.candidate.calls[c]) for r, c in sorted(left)] if watcher.done else []
@@ -73,7 +73,7 @@ def single_regions(case: Case) -> Iterator[tuple[str, Recorded, Recorded]]:
     Each program is executed plainly up to its op; where an earlier difference reaches it, the reads differ.
     """
     unpaired = set(case.alignment.unpaired_reference), set(case.alignment.unpaired_candidate)
-    if replayable(case.reference) or replayable(case.candidate):
+    if not case.replayable:
         return
     for origin in case.localization.origins:
         ours, theirs = origin.calls

@@ -111,7 +111,7 @@ def _found(case: Case) -> Iterator[OtherLeaf]:
     for origin in case.localization.origins:
         if origin.kind not in _KINDS or min(origin.calls) < 0:
             continue
-        calls = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+        calls = case.calls_at(origin.calls)
         for er, ec in matched(*calls, "reads"):
             pair = _pair(case, er, ec)
             if pair is None or (pair[0].name, pair[1].name) in known or {pair[0].name, pair[1].name} <= lone:

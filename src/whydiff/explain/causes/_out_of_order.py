@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from whydiff.capturing.adapters import for_framework, replayable
+from whydiff.capturing.adapters import for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
@@ -49,7 +49,7 @@ def is_behind_all(case: Case) -> bool:
 
 
 def _moved(case: Case) -> Moved | None:
-    if replayable(case.reference) or replayable(case.candidate) or case.localization.axes:
+    if not case.replayable or case.localization.axes:
         return None
     ours = [case.reference.calls[index] for index in case.alignment.unpaired_reference]
     theirs = [case.candidate.calls[index] for index in case.alignment.unpaired_candidate]

@@ -39,7 +39,7 @@ def overwritten(case: Case, calls: tuple[int, int]) -> Overwritten | None:
 
 
 def _on(case: Case, calls: tuple[int, int], side: int) -> Overwritten | None:
-    trace = (case.reference, case.candidate)[side]
+    trace = case.traces[side]
     writer = trace.calls[calls[side]]
     made = _made(case, calls[1 - side], side) if writer.mutates else None
     if made is None or writer.index <= made.index or _loads(trace, writer):
@@ -62,18 +62,18 @@ def _loads(trace: Trace, writer: Call) -> bool:
 
 def _is_of_use(case: Case, writer: Call, found: list[Event], side: int) -> bool:
     """Whether what is written over is meant for others than those that should not read it, or both sides write it."""
-    if any((pair.reference, pair.candidate)[side] == writer.index for pair in case.alignment.pairs):
+    if writer.index in case.partners[side]:
         return True
     mine, memory = {event.site for event in found}, {event.storage for event in found}
-    calls = (case.reference, case.candidate)[side].calls
+    calls = case.traces[side].calls
     later = (event for call in calls[writer.index + 1 :] if call.kind != "view" for event in call.reads)
     return any(e.producer == writer.index and e.storage in memory and e.site not in mine for e in later)
 
 
 def _made(case: Case, kept: int, side: int) -> Call | None:
     """One side's counterpart of the call that made what the other side reads, before it was copied there."""
-    traces = case.reference, case.candidate
-    partner = {(p.reference, p.candidate)[1 - side]: (p.reference, p.candidate)[side] for p in case.alignment.pairs}
+    traces = case.traces
+    partner = case.partners[1 - side]
     call = traces[1 - side].calls[kept]
     while (
         call.index not in partner

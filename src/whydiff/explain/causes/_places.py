@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework, replayable
+from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes._flow import Roles
 from whydiff.explain.causes._settings import enough
@@ -55,7 +55,7 @@ def moved(case: Case, takes: Callable[[Call, Roles], bool], most: int) -> Moved 
         most: over how many ops they are followed.
     """
     axes = case.localization.axes
-    if not axes or replayable(case.reference) or replayable(case.candidate) or enough(case):
+    if not axes or not case.replayable or enough(case):
         return None
     found = list(_places(case, takes, most))
     before = case.experiments.apart_if_told(()) if found else None

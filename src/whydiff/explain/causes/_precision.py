@@ -53,8 +53,7 @@ def narrowing(view: View) -> Narrowing | None:
 def readers(case: Case, reference: Event, candidate: Event) -> tuple[tuple[Call, Call], ...]:
     """Paired calls that read two values at the same place."""
     found = []
-    for pair in case.alignment.pairs:
-        ours, theirs = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
+    for ours, theirs in case.paired():
         if _reads(ours, reference) and _reads(theirs, candidate):
             found.append((ours, theirs))
     return tuple(found)
@@ -66,7 +65,7 @@ def _reads(call: Call, event: Event) -> bool:
 
 def in_the_other_dtype(case: Case, found: Narrowing) -> tuple[Intervention, ...]:
     """The candidate's ops in the reference's dtypes, from here on until both sides' dtypes agree again."""
-    partner = {p.candidate: case.reference.calls[p.reference] for p in case.alignment.pairs}
+    partner = {theirs.index: ours for ours, theirs in case.paired()}
     wide = found.dtypes[0]
     chosen: dict[int, str] = {}
     if found.side == 1:
@@ -95,7 +94,7 @@ def in_the_other_dtype(case: Case, found: Narrowing) -> tuple[Intervention, ...]
 
 def _narrow_before(case: Case, chosen: Iterable[int], dtypes: tuple[str, str]) -> list[int]:
     """Candidate's ops that only lead to chosen ones and write the narrow dtype, where the reference writes none."""
-    partner = {p.candidate: case.reference.calls[p.reference] for p in case.alignment.pairs}
+    partner = {theirs.index: ours for ours, theirs in case.paired()}
     wide, narrow = dtypes
     found, known = list[int](), set(chosen)
     readers: dict[int, set[int]] = {}
@@ -133,7 +132,7 @@ def _whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
         return None
     if not _all_parameters(case, side) and _alike_under(case, given_back(case)):
         return None
-    partner = {pair.candidate: calls[0][pair.reference] for pair in case.alignment.pairs}
+    partner = {theirs.index: ours for ours, theirs in case.paired()}
     chosen: list[tuple[Call, str]] = []
     for call in calls[1]:
         ours = partner.get(call.index)
@@ -169,7 +168,7 @@ def to_be_allowed(narrow: str, wide: str) -> Remedy:
 def _all_parameters(case: Case, side: int) -> bool:
     """Whether every parameter of a side that has digits to lose differs; False without any."""
     differing = {pair[side].name for pair in told_apart(case)}
-    leaves = (case.reference, case.candidate)[side].leaves
+    leaves = case.traces[side].leaves
     floats = {x.name for x in leaves if x.role == "parameter" and x.spec.dtype in UNIT_ROUNDOFF}
     return bool(floats) and floats <= differing
 
@@ -207,7 +206,7 @@ def _dtype(call: Call) -> str:
 
 def autocast(case: Case, call: Call, side: int) -> str:
     """Dtype to which the autocast region that a call ran in casts on the call's device; empty outside."""
-    contexts: Any = (case.reference, case.candidate)[side].contexts
+    contexts: Any = case.traces[side].contexts
     context = contexts[call.context] if call.context < len(contexts) else {}
     region = str(context.get("autocast") or "")
     dtypes = dict(

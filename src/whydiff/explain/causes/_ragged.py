@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from whydiff.capturing.adapters import Executor, replayable
+from whydiff.capturing.adapters import Executor
 from whydiff.explain.case import Case
 from whydiff.explain.causes._values import number
 from whydiff.explain.sides import SIDES, Side
@@ -42,7 +42,7 @@ def ragged(case: Case) -> Ragged | None:
     return one must be that and the other the plain mean of the parts' means, to float32 rounding.
     """
     returned = [(number(a), number(b)) for _, a, b in case.localization.returned if a.bits.size == b.bits.size == 1]
-    if not returned or replayable(case.reference) or replayable(case.candidate):
+    if not returned or not case.replayable:
         return None
     if not any(_is_mean(call) for call in case.candidate.calls):
         return None
@@ -58,7 +58,7 @@ def ragged(case: Case) -> Ragged | None:
         given = [(float(pair[1 - at].reshape(-1)[0]), float(pair[at].reshape(-1)[0])) for pair in returned]
         if _close(of_means, means[at]) or not any(_close(a, means[1 - at]) and _close(b, of_means) for a, b in given):
             continue
-        trace = (case.reference, case.candidate)[at]
+        trace = case.traces[at]
         first = next(call for call in trace.calls if _is_mean(call))
         counts = tuple(round(count) for _, count in parts[at])
         return Ragged(side=side, site=str(first.site), counts=counts, mean=means[1 - at], of_means=of_means)

@@ -47,7 +47,7 @@ def alarms(case: Case, kind: str) -> Iterator[Alarm]:
     )
     if not any(_parts(comparison) for comparison in seen):
         return
-    known = case.shared(_KEY, lambda: tuple(_audit(trace) for trace in (case.reference, case.candidate)))
+    known = case.shared(_KEY, lambda: tuple(_audit(trace) for trace in case.traces))
     reference = {(alarm.kind, case.rename(str(alarm.site))) for alarm in known[0]}
     yield from (alarm for alarm in known[1] if alarm.kind == kind and (kind, str(alarm.site)) not in reference)
 

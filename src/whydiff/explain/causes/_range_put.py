@@ -101,8 +101,7 @@ def _in_candidates_dtypes(case: Case, alarm: Alarm) -> tuple[Range, Range] | str
 def _narrowed(case: Case) -> Mapping[int, Change]:
     """The reference's calls whose counterparts compute in another floating dtype → that dtype."""
     found = {}
-    for pair in case.alignment.pairs:
-        ours, theirs = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
+    for ours, theirs in case.paired():
         dtypes = [next((e.spec.dtype for e in c.writes if e.spec.dtype in UNIT_ROUNDOFF), "") for c in (ours, theirs)]
         if ours.kind == "compute" and all(dtypes) and dtypes[0] != dtypes[1]:
             found[ours.index] = Change(dtype=dtypes[1])
@@ -160,11 +159,7 @@ def by_reads(case: Case, cause: Cause, alarm: Alarm, *, away: Reads, put: Reads,
 def pairs_at(case: Case, alarm: Alarm) -> dict[int, int]:
     """The candidate's calls at an alarm's site → their counterparts."""
     site = replace(alarm.site.at(""), step=0)
-    return {
-        pair.candidate: pair.reference
-        for pair in case.alignment.pairs
-        if replace(case.candidate.calls[pair.candidate].site, step=0) == site
-    }
+    return {theirs.index: ours.index for ours, theirs in case.paired() if replace(theirs.site, step=0) == site}
 
 
 def _not_finite(trace: Trace, at: Collection[int], other: Reads) -> list[int]:

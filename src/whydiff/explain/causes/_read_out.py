@@ -88,7 +88,7 @@ def followed(case: Case, found: Mapping[int, Finding]) -> dict[int, Finding]:
         origin = case.localization.origins[index]
         if origin.kind != "arguments" or [i.name for i in told[index].interventions] != [_TRANSPLANT]:
             continue
-        calls = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+        calls = case.calls_at(origin.calls)
         changed = given_otherwise(*calls)
         if len(changed) == 1 and _is_later(case, origin.calls) and _read_otherwise(case, origin.calls):
             told[index] = _told(case, told[index], _before(case, told, origin.calls), calls, changed[0])
@@ -153,7 +153,7 @@ class _ReadOut:
 
 
 def _read_out(case: Case) -> _ReadOut:
-    return remember(case, "calls that give numbers", lambda: _all_read_out((case.reference, case.candidate)))
+    return remember(case, "calls that give numbers", lambda: _all_read_out(case.traces))
 
 
 def _all_read_out(traces: tuple[Trace, Trace]) -> _ReadOut:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, for_framework, replayable
+from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.scale import Difference, Scale, agrees, difference
@@ -78,9 +78,9 @@ def natures(case: Case, origins: Sequence[Origin]) -> _Local:
     for origin in origins:
         wanted.setdefault(case.reference.calls[origin.calls[0]].target, origin.calls)
     looker = _Local(case, set(wanted.values()))
-    if any(replayable(trace) for trace in (case.reference, case.candidate)):
+    if not case.replayable:
         return looker
-    executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
+    executors = [for_framework(trace.framework).executor(trace) for trace in case.traces]
     find_origins(
         executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=looker, measured=False
     )

@@ -19,7 +19,7 @@ from whydiff.explain.ladder import climbed
 from whydiff.explain.reruns import changed_by_looking
 from whydiff.explain.sides import SIDES, Side
 from whydiff.pair.operands import holds
-from whydiff.records import Call, Evidence, Intervention, Origin, Trace
+from whydiff.records import Call, Evidence, Intervention, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _unseen(case: Case, side: Side) -> bool:
 
 
 def _is_another(case: Case, side: Side) -> bool:
-    anew, calls = _anew(case, side), _trace(case, side).calls
+    anew, calls = _anew(case, side), case.trace(side).calls
     alike = [(_made(call), call.arguments) for call in anew] == [(_made(call), call.arguments) for call in calls]
     return bool(anew) and not alike
 
@@ -138,33 +138,28 @@ def _anew(case: Case, side: Side) -> tuple[Call, ...]:
 def _traced(case: Case, side: Side) -> tuple[Call, ...]:
     run = case.runs[SIDES.index(side)]
     asked = any(one.kind in ("arguments", "region") for one in case.localization.origins)
-    if run is None or not asked or _trace(case, side).observer.deterministic is False:
+    if run is None or not asked or case.trace(side).observer.deterministic is False:
         return ()
     with guarded(f"tracing the {side} anew"):
         return run.traced_anew()
     return ()
 
 
-def _trace(case: Case, side: Side) -> Trace:
-    return case.reference if side == "reference" else case.candidate
-
-
 def _numbers(case: Case, side: Side) -> Sequence[StaleNumber]:
     """Numbers of which one is at an origin, if they are all that the program would have otherwise if traced anew."""
     at = SIDES.index(side)
-    calls, anew = _trace(case, side).calls, _anew(case, side)
+    calls, anew = case.trace(side).calls, _anew(case, side)
     every = enumerate(case.localization.origins)
     origins = {one.calls[at]: (i, one) for i, one in every if one.kind == "arguments" and min(one.calls) >= 0}
     if not origins or [_made(call) for call in anew] != [_made(call) for call in calls]:
         return ()
     first = next(iter(origins.values()))[1]
-    pairs = ((pair.reference, pair.candidate) for pair in case.alignment.pairs)
-    partner = {pair[at]: pair[1 - at] for pair in pairs}
+    partner = case.partners[at]
     found: list[StaleNumber] = []
     for call, fresh in zip(calls, anew, strict=True):
         if call.arguments == fresh.arguments:
             continue
-        other = (case.reference, case.candidate)[1 - at].calls[partner.get(call.index, -1)]
+        other = case.traces[1 - at].calls[partner.get(call.index, -1)]
         values = [(which, as_value(kept), as_value(now)) for which, kept, now in given_otherwise(call, fresh)]
         for which, kept, now in values:
             if kept is None or now is None or call.index not in partner or not _has(other, which, now[0]):

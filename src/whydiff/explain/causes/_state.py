@@ -116,7 +116,7 @@ def alone_while_few(found: Sequence[T]) -> list[tuple[T, ...]]:
 
 def converts_other_state(case: Case, side: int, calls: Sequence[Call]) -> bool:
     """Whether ops of one side (0: the reference) only convert a state tensor that holds other values than the counterpart."""
-    trace = (case.reference, case.candidate)[side]
+    trace = case.traces[side]
     other = {(d.reference, d.candidate)[side].storage for d in differences(case)}
     return all(
         casts_only(trace, call) and call.reads[0].producer == -1 and call.reads[0].storage in other for call in calls

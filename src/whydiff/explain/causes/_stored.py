@@ -141,7 +141,7 @@ def _one(case: Case, ours: Leaf, theirs: Leaf) -> bool:
 
 def _state(case: Case, side: int, event: Event) -> Leaf | None:
     """The state or constant that an event looks at; None: it is an input, or computed."""
-    trace = (case.reference, case.candidate)[side]
+    trace = case.traces[side]
     if event.producer >= 0:
         return None
     return next((x for x in trace.leaves if x.storage == event.storage and (x.is_state or x.role == "constant")), None)

@@ -78,7 +78,7 @@ def _switches(case: Case) -> Iterator[Switch]:
     written_over = _in_place(case)
     in_place = any(written_over)
     alone = written_over if in_place else _alone(case)
-    traces = case.reference, case.candidate
+    traces = case.traces
     drawn = any(draws(trace, call) for trace, calls in zip(traces, alone, strict=True) for call in calls)
     if drawn and not _only_draws(traces, alone):
         return
@@ -113,9 +113,9 @@ def _in_place(case: Case) -> tuple[list[Call], list[Call]]:
     found = [overwritten(case, origin.calls) for origin in case.localization.origins]
     writers = [{one.writer.index for one in found if one is not None and one.side == side} for side in (0, 1)]
     pairs = [
-        (case.reference.calls[pair.reference], case.candidate.calls[pair.candidate])
-        for pair in case.alignment.pairs
-        if None not in found and (pair.reference in writers[0] or pair.candidate in writers[1])
+        (ours, theirs)
+        for ours, theirs in case.paired()
+        if None not in found and (ours.index in writers[0] or theirs.index in writers[1])
     ]
     return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
 

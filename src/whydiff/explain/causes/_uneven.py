@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Role, for_framework, replayable
+from whydiff.capturing.adapters import Executor, Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._state import remember
@@ -81,9 +81,9 @@ def is_behind_all(case: Case) -> bool:
 
 
 def _uneven(case: Case) -> Uneven | None:
-    if replayable(case.reference) or replayable(case.candidate):
+    if not case.replayable:
         return None
-    begun = [[*_begun(trace)] for trace in (case.reference, case.candidate)]
+    begun = [[*_begun(trace)] for trace in case.traces]
     sizes = [len(one) for one in begun]
     if min(sizes) == 0 or max(sizes) < 2 or max(sizes) > _MOST or max(sizes) % min(sizes):
         return None
@@ -175,7 +175,7 @@ def _is_one(event: Event) -> bool:
 
 
 def _parts(case: Case, side: Side, begun: Sequence[tuple[Call, tuple[Event, ...]]]) -> list[_Part]:
-    trace = case.reference if side == "reference" else case.candidate
+    trace = case.trace(side)
     leading = {loss.index: upstream(trace, [loss], _UPSTREAM) for loss, _ in begun}
     wanted = {call.index for calls in leading.values() for call in calls}
     losses: dict[int, float] = {}

@@ -106,7 +106,7 @@ class View:
         ours, theirs = self.seen.calls
         if len(ours) != 1 or len(theirs) != 1:
             return None
-        traces = self.case.reference, self.case.candidate
+        traces = self.case.traces
         one, other = (
             for_framework(trace.framework).function(call.site.op)
             for trace, call in zip(traces, (ours[0], theirs[0]), strict=True)
@@ -132,7 +132,7 @@ class View:
         """Whether the same numbers left both programs before this origin: what is made of them is an argument later."""
         left = [
             [(event.spec, event.fingerprint) for call in trace.calls[:index] if call.gives for event in call.reads]
-            for trace, index in zip((self.case.reference, self.case.candidate), self.origin.calls, strict=True)
+            for trace, index in zip(self.case.traces, self.origin.calls, strict=True)
         ]
         return left[0] == left[1]
 
@@ -182,7 +182,7 @@ class View:
     def step(self) -> tuple[Call, ...]:
         """Where one side has no ops: all that the other alone carries out for this value, what its places share too."""
         side = int(bool(self.seen.calls[1]))
-        trace = (self.case.reference, self.case.candidate)[side]
+        trace = self.case.traces[side]
         alone = {*(self.case.alignment.unpaired_candidate if side else self.case.alignment.unpaired_reference)}
         found = {call.index for call in self.seen.calls[side]} if not self.seen.calls[1 - side] else set[int]()
         left = list(found)
@@ -195,7 +195,7 @@ class View:
     @functools.cached_property
     def measures(self) -> bool:
         """Whether the `step` works with a statistic of what the run is given or computes (a norm, a maximum)."""
-        trace = (self.case.reference, self.case.candidate)[int(bool(self.seen.calls[1]))]
+        trace = self.case.traces[int(bool(self.seen.calls[1]))]
         roles = for_framework(trace.framework).roles
         return any(
             event.spec.numel > max(one.spec.numel for one in call.writes) and _is_of_the_run(trace, event)
@@ -233,11 +233,8 @@ class View:
         result = self.seen.results[side]
         if result.producer < 0 or not (self.seen.calls[side] or isinstance(self, NarrowedView)):
             return None
-        made = self._trace(side).calls[result.producer].writes
+        made = self.case.traces[side].calls[result.producer].writes
         return next((one for one in made if one.storage == result.storage and not one.is_look), None)
-
-    def _trace(self, side: int) -> Trace:
-        return (self.case.reference, self.case.candidate)[side]
 
     def compute(self, x: Array, names: tuple[str, str]) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
         """The other side's activation of the values x in each side's place: on the candidate, on the reference.
@@ -333,9 +330,9 @@ class JointView(View):
 
     def replace_op(self) -> tuple[Intervention, ...]:
         """The reference's ops, those with counterparts too, on the candidate's inputs."""
-        paired = {pair.reference for pair in self.case.alignment.pairs}
+        paired = self.case.partners[0]
         inside = [str(call.site) for call in self.joint.calls[0] if call.index in paired]
-        traces = self.case.reference, self.case.candidate
+        traces = self.case.traces
         ours, theirs = (str(t.calls[e.producer].site) for t, e in zip(traces, self.joint.events, strict=True))
         return (Intervention("replace-op", theirs, (ours, *inside)),)
 
@@ -375,7 +372,7 @@ def _is_of_the_run(trace: Trace, event: Event) -> bool:
 def _constants(case: Case, reads: tuple[Event, Event]) -> tuple[Leaf, Leaf] | None:
     """Two constants of equal shape and dtype that differ, if that is what is read."""
     found = []
-    for trace, event in zip((case.reference, case.candidate), reads, strict=True):
+    for trace, event in zip(case.traces, reads, strict=True):
         leaves = [leaf for leaf in trace.leaves if event.producer == -1 and leaf.storage == event.storage]
         if len(leaves) != 1 or leaves[0].role != "constant" or leaves[0].fingerprint is None:
             return None
@@ -387,7 +384,7 @@ def _constants(case: Case, reads: tuple[Event, Event]) -> tuple[Leaf, Leaf] | No
 
 def consumers(case: Case, side: int, call: Call, most: int = 3) -> list[Call]:
     """Calls that read what a call wrote, directly or over at most ``most`` others, in execution order."""
-    trace = (case.reference, case.candidate)[side]
+    trace = case.traces[side]
     reached = {call.index: 0}
     found = []
     for later in trace.calls[call.index + 1 :]:

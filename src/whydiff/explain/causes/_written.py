@@ -40,8 +40,7 @@ def written_elsewhere(case: Case, er: Event, ec: Event, before: int) -> Iterator
     wholes = _whole(case.reference, er), _whole(case.candidate, ec)
     if wholes[0] is None or wholes[1] is None:
         return
-    for pair in case.alignment.pairs:
-        ours, theirs = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
+    for ours, theirs in case.paired():
         if theirs.index >= before:
             return
         looks = _into(ours, er.storage), _into(theirs, ec.storage)

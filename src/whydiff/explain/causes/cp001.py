@@ -64,7 +64,7 @@ class FusedExcessPrecision(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per compiled side that keeps values in 16 bits."""
         for side in compiled_sides(case):
-            narrow = computes_in(case.reference if side == "reference" else case.candidate)
+            narrow = computes_in(case.trace(side))
             if not narrow:
                 continue
             wide = keeps_wide(case, side)  # needs the program as it is: where versions share one list, others end it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from whydiff.capturing.adapters import Role, for_framework, replayable
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._opened import contracted
@@ -64,7 +64,7 @@ class FusedMultiplyAdd(CauseRule):
         if not _asked(case):
             return
         found = {side: {one.call: one for one in contracted(case, side)} for side in SIDES}
-        pairs = [(pair.reference, pair.candidate) for pair in case.alignment.pairs]
+        pairs = case.partners[0].items()
         for number, side in enumerate(SIDES):
             other = found[SIDES[1 - number]]
             places = [
@@ -107,7 +107,7 @@ class FusedMultiplyAdd(CauseRule):
 
 def _asked(case: Case) -> bool:
     """Whether a difference starts at a sum of two operands that agree."""
-    if replayable(case.reference) or replayable(case.candidate):
+    if not case.replayable:
         return False
     roles = for_framework(case.candidate.framework).roles
     return any(
@@ -117,7 +117,7 @@ def _asked(case: Case) -> bool:
 
 
 def _cause(rule: CauseRule, case: Case, side: str, places: list[tuple[Contraction, int]]) -> Cause:
-    mine, theirs = (case.reference, case.candidate) if side == "reference" else (case.candidate, case.reference)
+    mine, theirs = case.traces if side == "reference" else (case.candidate, case.reference)
     alone = tuple(Intervention("round-product", str(mine.calls[one.call].site)) for one, _ in places)
     fused = tuple(Intervention("fuse", str(theirs.calls[other].site), one.product) for one, other in places)
     away, put = (alone, fused) if side == "candidate" else (fused, alone)

@@ -126,7 +126,7 @@ class LayoutPermuted(CauseRule):
         """The result's elements, rearranged as the tensors are laid out that were made (heads not put back)."""
         ours, theirs = (side.reshape(-1) for side in view.outputs)
         shapes = []
-        for side, trace in enumerate((view.case.reference, view.case.candidate)):
+        for side, trace in enumerate(view.case.traces):
             made = view.seen.results[side].producer
             calls = [*view.seen.calls[side], *([trace.calls[made]] if made >= 0 else [])]
             events = [event for call in calls for event in (*call.reads, *call.writes)]

@@ -181,13 +181,13 @@ def one_passes(case: Case) -> tuple[OnePass, ...]:
 
 
 def _calls(case: Case, side: int) -> Any:
-    return (case.reference, case.candidate)[side].calls
+    return case.traces[side].calls
 
 
 def _in_trace(case: Case, side: int) -> tuple[OnePass, ...]:
     """Subtractions whose operands come from the same larger tensor, checked on the values."""
     calls = _calls(case, side)
-    roles = for_framework((case.reference, case.candidate)[side].framework).roles
+    roles = for_framework(case.traces[side].framework).roles
     chosen: list[tuple[Call, Event, tuple[int, ...]]] = []
     for call in calls:
         if Role.DIFFERENCE in roles(call.site.op) and len(call.reads) == 2 and len(chosen) < _MOST:
@@ -237,7 +237,7 @@ def _key(event: Event) -> Any:
 
 def _values(case: Case, side: int, chosen: list[tuple[Call, Event, tuple[int, ...]]]) -> dict[Any, Payload]:
     """What the sources and operands were, from one replay of a side."""
-    trace = (case.reference, case.candidate)[side]
+    trace = case.traces[side]
     wanted: dict[int, list[Event]] = {}
     for call, source, _ in chosen:
         for event in (source, *call.reads):

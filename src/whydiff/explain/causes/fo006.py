@@ -98,19 +98,19 @@ class OtherValueRead(CauseRule):
         case, origin = view.case, view.origin
         if origin.kind != "region" or origin.region:
             return None
-        ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
-        partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+        ours, theirs = case.calls_at(origin.calls)
+        partner = case.partners[0]
         if theirs.index not in partner.values() or ours.index not in partner:
             return None
         wanted = case.candidate.calls[partner[ours.index]]
         found = [
             (er, ec)
-            for pair in case.alignment.pairs
-            for er, ec in matched(case.reference.calls[pair.reference], case.candidate.calls[pair.candidate], "reads")
+            for both in case.paired()
+            for er, ec in matched(*both, "reads")
             if er.producer == ours.index
             and ec.producer == theirs.index
-            and case.reference.calls[pair.reference].kind != "return"  # what is returned is NC001's
-            and not _in_anothers_place(case, (pair.reference, pair.candidate), (er, ec))
+            and both[0].kind != "return"  # what is returned is NC001's
+            and not _in_anothers_place(case, both, (er, ec))
         ]
         if not found or wanted.index == theirs.index:
             return None
@@ -228,19 +228,17 @@ def _maker(trace: Trace, event: Event) -> str:
     return next((leaf.name for leaf in trace.leaves if leaf.storage == event.storage), "a leaf")
 
 
-def _in_anothers_place(case: Case, pair: tuple[int, int], reads: tuple[Event, Event]) -> bool:
+def _in_anothers_place(case: Case, pair: tuple[Call, Call], reads: tuple[Event, Event]) -> bool:
     """Whether an op of one side alone may be the counterpart of one of a pair: it reads there what that one reads."""
-    traces = case.reference, case.candidate
+    traces = case.traces
     lone = case.alignment.unpaired_reference, case.alignment.unpaired_candidate
-    made = {(p.reference, p.candidate) for p in case.alignment.pairs}
     for side, alone in enumerate(lone):
-        call, read = traces[1 - side].calls[pair[1 - side]], reads[1 - side]
+        call, read = pair[1 - side], reads[1 - side]
         place = call.reads.index(read)
         for other in (traces[side].calls[index] for index in alone):
-            if _called(other) == _called(call):
-                makers = other.reads[place].producer, read.producer
-                if (makers[side], makers[1 - side]) in made:
-                    return True
+            alike = _called(other) == _called(call)
+            if alike and case.partners[side].get(other.reads[place].producer) == read.producer:
+                return True
     return False
 
 
@@ -258,7 +256,7 @@ def _made(trace: Trace, event: Event) -> str:
 
 def _read_from(case: Case, er: Event, ec: Event) -> Intervention:
     """The candidate's read looks, as the reference's does, at the counterpart of what that one reads."""
-    partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+    partner = case.partners[0]
     written = case.reference.calls[er.producer].writes
     slot = next((i for i, event in enumerate(written) if event.storage == er.storage), 0)
     theirs = case.candidate.calls[partner[er.producer]].writes[slot]

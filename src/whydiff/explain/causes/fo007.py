@@ -78,7 +78,7 @@ class StepLeftOut(CauseRule):
             return self._term(view)
         side = int(counts[1] > 0)
         calls = view.seen.calls[side]
-        trace = (view.case.reference, view.case.candidate)[side]
+        trace = view.case.traces[side]
         if any(draws(trace, call) for call in calls) or not (view.other_function or _keeps_in_range(view, calls)):
             return None
         if at_another_place(view) or by_another_op(view):
@@ -217,7 +217,7 @@ def _lone_term(view: View) -> tuple[int, str] | None:
     ours, theirs = view.exact
     if ours.shape != theirs.shape:
         return None
-    for side, trace in enumerate((view.case.reference, view.case.candidate)):
+    for side, trace in enumerate(view.case.traces):
         added = (ours - theirs) * (-1 if side else 1)
         for event, read in zip(view.seen.reads[side], view.seen.operations[side].reads, strict=True):
             leaf = next((one for one in trace.leaves if one.storage == event.storage), None)

@@ -152,7 +152,7 @@ class FormulaDiffers(CauseRule):
         """
         for number in sorted(unjudged(case)):
             origin = case.localization.origins[number]
-            ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+            ours, theirs = case.calls_at(origin.calls)
             apart, changed = origin.comparison.value("rel_l2"), given_otherwise(ours, theirs)
             unit = max((UNIT_ROUNDOFF.get(event.spec.dtype, 1.0) for event in ours.writes), default=1.0)
             if origin.kind != "arguments" or len(changed) != 1 or apart is None or apart <= unit**CANCELLED_SHARE:
@@ -250,7 +250,7 @@ def _given(call: Call, which: int | str, value: Any) -> str:
 
 def _of_joint(view: View) -> tuple[str, Any]:
     """Arguments in which paired ops of several differ, else the ops."""
-    partner = {pair.reference: pair.candidate for pair in view.case.alignment.pairs}
+    partner = view.case.partners[0]
     found = []
     for call in view.seen.calls[0]:
         other = view.case.candidate.calls[partner[call.index]] if call.index in partner else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from whydiff.capturing.adapters import replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.beside import OTHERS, REPEAT, first_moved, larger, repeating, twins
 from whydiff.explain.case import Case
@@ -63,14 +62,14 @@ class RowsMixed(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause, if making the other rows copies changes what the common ones give."""
         found = larger(case.localization.axes)
-        if replayable(case.reference) or replayable(case.candidate):
+        if not case.replayable:
             return
         if not case.localization.axes:
             yield from self._filled_up(case)
         if found is None:
             return
         axis, side = found
-        trace = case.reference if side == "reference" else case.candidate
+        trace = case.trace(side)
         steps = repeating(trace, axis)
         before = case.experiments.apart_if_told((), on=side)
         if not steps or before is None or before <= SCALING_FLOOR or _known_to_both(case, side, steps):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Role, for_framework, replayable
+from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
@@ -196,7 +196,7 @@ def _shift(view: View, ours: Array, theirs: Array) -> tuple[Intervention, ...]:
     offsets = np.unique(ours - theirs)
     events = [
         next((e for e in trace.calls[event.producer].writes if e.storage == event.storage), None)
-        for trace, event in zip((view.case.reference, view.case.candidate), view.seen.results, strict=True)
+        for trace, event in zip(view.case.traces, view.seen.results, strict=True)
         if event.producer >= 0
     ]
     if len(offsets) != 1 or len(events) != 2 or events[0] is None or events[1] is None:
@@ -234,7 +234,7 @@ def _later(taker: Call) -> bool:
 
 def _of_model(case: Case, taker: Call) -> bool:
     """Whether an op takes rows of a tensor that the model owns, as a table of positions is and rows of data are not."""
-    trace = next(t for t in (case.reference, case.candidate) if any(call is taker for call in t.calls))
+    trace = next(t for t in case.traces if any(call is taker for call in t.calls))
     tables = {event.storage for event in taker.reads if event.producer == -1}
     return any(leaf.is_registered and leaf.storage in tables for leaf in trace.leaves)
 
@@ -247,7 +247,7 @@ def _takes_positions(call: Call, roles: Roles) -> bool:
 
 def _of_counterparts(case: Case) -> Iterator[tuple[Origin, Finding]]:
     """Origins of runs of two sizes: the larger one's numbers for the tokens that both have."""
-    if any(replayable(trace) for trace in (case.reference, case.candidate)):
+    if not case.replayable:
         return
     seen: dict[tuple[int, int], tuple[Array, Array]] = {}
 
@@ -259,7 +259,7 @@ def _of_counterparts(case: Case) -> Iterator[tuple[Origin, Finding]]:
         if both[0].shape == both[1].shape and both[0].size and _ramps(*both):
             seen.setdefault((reference.index, candidate.index), both)
 
-    executors = [for_framework(trace.framework).executor(trace) for trace in (case.reference, case.candidate)]
+    executors = [for_framework(trace.framework).executor(trace) for trace in case.traces]
     find_origins(
         executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=look_at, measured=False
     )

@@ -171,7 +171,7 @@ def _attended(view: View) -> Evidence | None:
 
     This sees a causal flag, a window and a mask alike, in one op or spelt out in several.
     """
-    sides = zip((view.case.reference, view.case.candidate), view.seen.calls, strict=True)
+    sides = zip(view.case.traces, view.seen.calls, strict=True)
     if not all(any(plays(trace.framework, c.site.op, Role.SCORED) for c in calls) for trace, calls in sides):
         return None
     hidden = [_unattended(operation) for operation in view.seen.operations]

@@ -61,12 +61,11 @@ class StaleCache(CauseRule):
         case, origin = view.case, view.origin
         if origin.kind != "region" or origin.region:
             return None
-        ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+        ours, theirs = case.calls_at(origin.calls)
         one, other = ours.site, theirs.site
         if (one.op, case.rename(other.scope)) != (other.op, one.scope) or one == other:
             return None
-        partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
-        back = {pair.candidate: pair.reference for pair in case.alignment.pairs}
+        partner, back = case.partners
         counterpart = partner.get(ours.index)
         if counterpart is None or theirs.index not in back:
             return None

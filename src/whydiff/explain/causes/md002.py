@@ -96,7 +96,7 @@ class RngDiffers(CauseRule):
         """Draws on one side only, or so that other numbers come out."""
         if makes_a_key(view.case, view.origin):
             return from_other_keys(view.case, self.code)
-        sides = zip((view.case.reference, view.case.candidate), view.seen.calls, strict=True)
+        sides = zip(view.case.traces, view.seen.calls, strict=True)
         ours, theirs = ([call for call in calls if draws(trace, call)] for trace, calls in sides)
         if not ours and not theirs:
             return self._in_another_order(view)
@@ -133,7 +133,7 @@ class RngDiffers(CauseRule):
         for origin in case.localization.origins:
             if min(origin.calls) < 0 or origin.calls in known:
                 continue
-            ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+            ours, theirs = case.calls_at(origin.calls)
             finding = drawn_otherwise(case, self.code, [(ours, theirs)]) if ours.rng and theirs.rng else None
             if finding is not None:
                 groups.setdefault(finding.key, []).append((origin, finding))
@@ -142,10 +142,10 @@ class RngDiffers(CauseRule):
     def _in_another_order(self, view: View) -> Finding | None:
         """Two draws of one distribution that are used in each other's place."""
         case, origin = view.case, view.origin
-        ours, theirs = case.reference.calls[origin.calls[0]], case.candidate.calls[origin.calls[1]]
+        ours, theirs = case.calls_at(origin.calls)
         if origin.kind != "region" or origin.region or not (ours.rng and theirs.rng) or not draws_alike(ours, theirs):
             return None
-        partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
+        partner = case.partners[0]
         readers = list(readers_of(case, ours.index, theirs.index))
         if ours.index not in partner or theirs.index not in partner.values() or not readers:
             return None
@@ -195,7 +195,7 @@ class RngDiffers(CauseRule):
 
 def _by_other_generators(case: Case) -> list[list[tuple[Origin, Finding]]]:
     """Origins at which one key gives other numbers, all of one kind: no op that computes is looked at for them."""
-    traces, found = (case.reference, case.candidate), []
+    traces, found = case.traces, []
     for origin in case.localization.origins:
         if min(origin.calls) >= 0:
             ours, theirs = (trace.calls[at] for trace, at in zip(traces, origin.calls, strict=True))

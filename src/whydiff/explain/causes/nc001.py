@@ -60,8 +60,7 @@ class NotCounterparts(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per returned value that corresponds to another one."""
         ours, theirs = case.reference.calls, case.candidate.calls
-        partner = {pair.reference: pair.candidate for pair in case.alignment.pairs}
-        back = {pair.candidate: pair.reference for pair in case.alignment.pairs}
+        partner, back = case.partners
         alike = _alike(case)
         for pair in case.alignment.pairs:
             returned = ours[pair.reference], theirs[pair.candidate]
@@ -87,7 +86,7 @@ class NotCounterparts(CauseRule):
 
     def _padding(self, case: Case) -> Iterator[Cause]:
         """Rows that hold padding, where nothing else differs: what the runs were given there is nobody's answer."""
-        given = [{one.slot: one.payload for one in trace.outputs or ()} for trace in (case.reference, case.candidate)]
+        given = [{one.slot: one.payload for one in trace.outputs or ()} for trace in case.traces]
         for slot, rows in case.localization.rows.items():
             ours, theirs = (outputs.get(slot) for outputs in given)
             if rows.asked or ours is None or theirs is None or ours.bits.shape != theirs.bits.shape:

@@ -66,9 +66,7 @@ class NondeterministicRun(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side that does not repeat itself; one for both where they part from themselves alike."""
         found: list[tuple[str, Trace, _Parting | None]] = []
-        for side, trace, run in zip(
-            ("the reference", "the candidate"), (case.reference, case.candidate), case.runs, strict=True
-        ):
+        for side, trace, run in zip(("the reference", "the candidate"), case.traces, case.runs, strict=True):
             if trace.observer.deterministic is False:
                 found.append((side, trace, None if run is None else _parting(trace, run)))
         partings = [parting for *_, parting in found]

@@ -55,8 +55,7 @@ class DefaultMatmulPrecision(CauseRule):
         """One cause for all products whose precision differs in the same way."""
         found: Counter[tuple[str, str]] = Counter()
         sites: dict[tuple[str, str], str] = {}
-        for pair in case.alignment.pairs:
-            ours, theirs = case.reference.calls[pair.reference], case.candidate.calls[pair.candidate]
+        for ours, theirs in case.paired():
             asked = _precision(ours.arguments), _precision(theirs.arguments)
             if None not in asked and asked[0] != asked[1]:
                 key = str(asked[0]), str(asked[1])
@@ -71,8 +70,7 @@ class DefaultMatmulPrecision(CauseRule):
                     "reference": shown[0],
                     "candidate": shown[1],
                     "settings": [
-                        str(trace.environment.flags.get("jax_default_matmul_precision"))
-                        for trace in (case.reference, case.candidate)
+                        str(trace.environment.flags.get("jax_default_matmul_precision")) for trace in case.traces
                     ],
                 },
             )

@@ -175,7 +175,7 @@ class _Chain:
 
 
 def _chain(view: View, side: int) -> _Chain:
-    trace = (view.case.reference, view.case.candidate)[side]
+    trace = view.case.traces[side]
     roles = for_framework(trace.framework).roles
     event = view.seen.results[side]
     dtype, casts = event.spec.dtype, list[Call]()
@@ -199,9 +199,7 @@ def _copies(call: Call, roles: frozenset[Role]) -> bool:
 
 def _made_narrow(view: View, chains: Sequence[_Chain]) -> Finding | None:
     """A constant that one side makes in a narrower dtype, and that is the other side's, rounded, in every element."""
-    constants = [
-        leaves(trace, c.source) for trace, c in zip((view.case.reference, view.case.candidate), chains, strict=True)
-    ]
+    constants = [leaves(trace, c.source) for trace, c in zip(view.case.traces, chains, strict=True)]
     if not all(len(found) == 1 and found[0].role == "constant" for found in constants):
         return None
     dtypes = [found[0].spec.dtype for found in constants]
@@ -277,7 +275,7 @@ def _experiments(
     """What leaves the detour out on the candidate, or makes it there, and the other way round on the reference."""
     if not chains[1 - side].casts:
         return view.exchange_step(), ()
-    if not all(for_framework(trace.framework).changes_calls for trace in (view.case.reference, view.case.candidate)):
+    if not all(for_framework(trace.framework).changes_calls for trace in view.case.traces):
         return view.replace_op(), ()
     straight = tuple(Intervention("set-dtype", str(call.site), chains[side].dtype) for call in chains[side].casts)
     last = chains[1 - side].casts[-1]

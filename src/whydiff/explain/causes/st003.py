@@ -140,7 +140,7 @@ def _whole(case: Case, alike: Sequence[Difference]) -> tuple[Difference, ...]:
     rounded = alike[0].proof.rounded
     cast = tuple(d for d in alike if d.reference.role == "parameter")
     names = {name for d in cast for name in (d.names if rounded == "reference" else d.targets)}
-    trace = case.reference if rounded == "reference" else case.candidate
+    trace = case.trace(rounded)
     floats = {x.name for x in trace.leaves if x.role == "parameter" and not is_integer(x.spec.dtype)}
     return cast if len(cast) > 1 and floats <= names else ()
 

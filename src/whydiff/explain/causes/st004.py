@@ -176,7 +176,7 @@ def _left_unwritten(case: Case, *names: str) -> tuple[str, ...]:
 
 def _unwritten(case: Case, number: int) -> frozenset[str]:
     """Buffers of a live side that loading leaves unwritten; none of a trace."""
-    run, leaves = case.runs[number], (case.reference, case.candidate)[number].leaves
+    run, leaves = case.runs[number], case.traces[number].leaves
     names = [leaf.name for leaf in leaves if leaf.role in ("buffer", "non_persistent_buffer")]
     return run.unwritten(names) if run is not None and names else frozenset()
 

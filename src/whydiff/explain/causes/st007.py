@@ -78,7 +78,7 @@ class CarriedValueReplaced(CauseRule):
         if view.origin.kind != "region" or min(counts) or not max(counts) or view.one_function:
             return None
         side = int(counts[1] > 0)
-        computed, trace = view.seen.results[1 - side], (view.case.reference, view.case.candidate)[side]
+        computed, trace = view.seen.results[1 - side], view.case.traces[side]
         calls, reads = view.seen.calls[side], [event for event in view.seen.reads[side] if event.storage >= 0]
         if computed.producer < 0 or any(draws(trace, call) for call in calls):
             return None
@@ -159,8 +159,7 @@ class CarriedValueReplaced(CauseRule):
 
 def _crosswise(case: Case, lost: Seam) -> bool:
     """Whether the other side goes on elsewhere with the counterpart of what this one goes on with here."""
-    pairs = [(pair.reference, pair.candidate) for pair in case.alignment.pairs]
-    counterpart = next((both[1 - lost.side] for both in pairs if both[lost.side] == lost.taken.producer), None)
+    counterpart = case.partners[lost.side].get(lost.taken.producer)
     if counterpart is None:
         return False
     kept = lost.carried[lost.side].index
@@ -169,18 +168,15 @@ def _crosswise(case: Case, lost: Seam) -> bool:
 
 def _taken_up_otherwise(case: Case, side: int, made: int) -> bool:
     """Whether a side goes on with its counterpart of the other side's value after all, in ops that it alone has."""
-    pairs = (
-        (pair.candidate, pair.reference) if side else (pair.reference, pair.candidate) for pair in case.alignment.pairs
-    )
-    own = {mine for mine, theirs in pairs if theirs == made}
+    own = case.partners[1 - side].get(made)
     alone = (case.alignment.unpaired_reference, case.alignment.unpaired_candidate)[side]
-    trace = (case.reference, case.candidate)[side]
-    return any(event.producer in own for index in alone for event in trace.calls[index].reads)
+    trace = case.traces[side]
+    return any(event.producer == own for index in alone for event in trace.calls[index].reads)
 
 
 def _lost(view: View, found: Seam) -> Finding:
     side, case = found.side, view.case
-    traces = case.reference, case.candidate
+    traces = case.traces
     taken = found.taken.producer
     what = traces[side].calls[taken].site if taken >= 0 else listed(x.name for x in leaves(traces[side], found.taken))
     carried = found.carried[side].site
@@ -191,9 +187,9 @@ def _lost(view: View, found: Seam) -> Finding:
     )
     wanted: Call | None = found.carried[1]
     if side == 0:  # the candidate, which carries it on, takes what the reference takes
-        theirs = next((p.candidate for p in case.alignment.pairs if p.reference == taken), None)
+        theirs = case.partners[0].get(taken)
         wanted = None if theirs is None else case.candidate.calls[theirs]
-    paired = any(taken == (p.candidate if side else p.reference) for p in case.alignment.pairs)
+    paired = taken in case.partners[side]
     if wanted is not None and paired and not view.seen.calls[side]:
         given = tuple(read_from(wanted, event) for _, event in found.reads)
     else:

@@ -222,7 +222,7 @@ def _multiplies(view: View) -> bool:
 
 def _is_final(view: View) -> bool:
     """Whether the number is returned, or a backward pass begins from it."""
-    for side, trace in enumerate((view.case.reference, view.case.candidate)):
+    for side, trace in enumerate(view.case.traces):
         call = trace.calls[view.origin.calls[side]]
         if call.kind == "return":
             return True
@@ -246,7 +246,7 @@ def _counts(view: View) -> dict[int, str]:
                 found.setdefault(int(np.count_nonzero(values)), "entries of a mask that are kept")
             elif dtype.startswith("int") and values.size > 1:
                 found.setdefault(int(np.count_nonzero(values >= 0)), "labels that are not negative")
-    for side, trace in enumerate((view.case.reference, view.case.candidate)):
+    for side, trace in enumerate(view.case.traces):
         nearest = upstream(trace, view.seen.calls[side] or [trace.calls[view.origin.calls[side]]], _UPSTREAM)
         for spec, where in _looks(trace, nearest):
             sizes = [size for size in spec.shape if size > 1]

@@ -127,7 +127,7 @@ def _owned(case: Case, found: Missing) -> str:
 
 def _at_steps(case: Case, found: Missing) -> str:
     """In which steps they are, as places name them: from 0, where the updates are counted from 1."""
-    trace = (case.reference, case.candidate)[found.side]
+    trace = case.traces[found.side]
     steps = sorted({calls[0].site.step for calls in found.rounds})
     if not any(call.site.step for call in trace.calls):
         return ""

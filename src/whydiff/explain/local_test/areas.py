@@ -35,11 +35,11 @@ class Area:
 
 def areas(case: Case, numbers: Sequence[int]) -> list[tuple[Area, tuple[int, int]]]:
     """The areas of some origins, and the paired calls at which each is looked at."""
-    local, traces = case.localization, (case.reference, case.candidate)
+    local, traces = case.localization, case.traces
     at: dict[tuple[int, int], list[int]] = {}
     for number in numbers:
         at.setdefault(local.origins[number].calls, []).append(number)
-    partner = {p.reference: p.candidate for p in case.alignment.pairs}
+    partner = case.partners[0]
     unpaired = (set(case.alignment.unpaired_reference), set(case.alignment.unpaired_candidate))
     found: dict[int, tuple[Area, tuple[int, int]]] = {}
     for pair in case.alignment.pairs:

@@ -107,10 +107,10 @@ def _examine(
     for name, trace in (("reference", case.reference), ("candidate", case.candidate)):
         if why := replayable(trace):
             return {i: undecided(f"the op cannot be replayed: {why} ({name})") for i in chosen}
-    plain = [for_framework(t.framework).executor(t) for t in (case.reference, case.candidate)]
+    plain = [for_framework(t.framework).executor(t) for t in case.traces]
     try:
         wide = Lift("float64")
-        lifted = [for_framework(t.framework).executor(t, lift=wide) for t in (case.reference, case.candidate)]
+        lifted = [for_framework(t.framework).executor(t, lift=wide) for t in case.traces]
     except WhydiffError as error:
         return {i: undecided(f"there is no float64 oracle: {error.what}") for i in chosen}
     step = _Watched(plain[0], plain[1], case)

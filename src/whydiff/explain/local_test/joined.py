@@ -52,7 +52,7 @@ def examine_joints(case: Case, joints: Sequence[Joint], visit: Visit) -> None:
         visit: told of each in the given order, with ``number`` its position in ``joints`` and outputs in float64
             (resynchronising hides what the joint as a whole gave).
     """
-    traces = case.reference, case.candidate
+    traces = case.traces
     plain = [for_framework(trace.framework).executor(trace) for trace in traces]
     try:
         lifted = [for_framework(trace.framework).executor(trace, lift=Lift("float64")) for trace in traces]

@@ -190,7 +190,7 @@ def inside(case: Case, seen: Examined, items: Sequence[Intervention] = ()) -> In
     """
     ways = []
     try:
-        for side, trace in enumerate((case.reference, case.candidate)):
+        for side, trace in enumerate(case.traces):
             if (
                 any(call.rng for call in seen.calls[side])
                 or sum(event.spec.numel for call in seen.calls[side] for event in (*call.reads, *call.writes)) > _VALUES
@@ -209,7 +209,7 @@ def inside(case: Case, seen: Examined, items: Sequence[Intervention] = ()) -> In
 
 def _given(case: Case, seen: Examined, items: Sequence[Intervention]) -> tuple[Sequence[Array], list[Array]]:
     """What both sides' ops read, the candidate's with the reference's tensors in the place of some."""
-    ours, theirs = ({leaf.name: leaf.storage for leaf in trace.leaves} for trace in (case.reference, case.candidate))
+    ours, theirs = ({leaf.name: leaf.storage for leaf in trace.leaves} for trace in case.traces)
     own = {event.storage: array for event, array in zip(seen.reads[0], seen.operations[0].reads, strict=True)}
     instead = {theirs.get(i.target): own.get(ours.get(i.value or i.target, -1)) for i in items if i.name == RESTORED}
     reads = zip(seen.reads[1], seen.operations[1].reads, strict=True)

@@ -196,7 +196,7 @@ def otherwise(case: Case, seen: Examined) -> Otherwise | None:
         seen: an examined region whose sides compute different functions.
     """
     try:
-        sides = [_Side(trace, seen, side) for side, trace in enumerate((case.reference, case.candidate))]
+        sides = [_Side(trace, seen, side) for side, trace in enumerate(case.traces)]
     except (*_FAILURES, WhydiffError):
         return None
     ours, theirs = (side.own for side in sides)
