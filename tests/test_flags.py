@@ -49,8 +49,9 @@ from whydiff.capturing.store import open_trace, save
 from whydiff.explain.case import Case
 from whydiff.explain.reduction import prove
 from whydiff.judge.outputs import anchor
+from whydiff.locate.localize import localize
 from whydiff.pair.align import align
-from whydiff.pipeline import compare, localize
+from whydiff.pipeline import compare
 from whydiff.records import Fingerprint, Intervention, Verdict
 
 ROOT = Path(__file__).parents[1]

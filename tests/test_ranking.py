@@ -1,20 +1,11 @@
-"""In which order a diagnosis names its causes: what acts, what is proven, what has the largest effect.
-
-And what it does not name: causes that a rule proposes under another one's code.
-"""
+"""In which order a diagnosis names its causes: what acts, what is proven, what has the largest effect."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import permutations
 from typing import Any, get_args
 
-import pytest
-
-from whydiff.errors import collecting
-from whydiff.explain.causes import by_code
 from whydiff.judge.ranking import rank
-from whydiff.pipeline import _hypotheses
 from whydiff.records import Cause, Measurement, Status, Verdict
 
 
@@ -50,15 +41,3 @@ def test_then_by_the_measured_effect_and_only_then_by_code_and_site() -> None:
     ranked(
         cause("ZZ001", 3.0), cause("AA001", 2.0), cause("BB001", 2.0), cause("BB001", 2.0, site="b"), cause(effect=0)
     )
-
-
-def test_a_rule_proposes_under_its_own_code_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WHYDIFF_RAISE")
-    rule = by_code("ST001")
-    own, foreign = cause(rule.code), cause("ST002")
-    monkeypatch.setattr(type(rule), "detect", lambda self, case: iter((own, foreign, own)))
-    nothing: Any = None
-    with collecting() as failures:
-        assert _hypotheses(rule, nothing) == [replace(own, says=rule.sentence())]
-    (failure,) = failures.found
-    assert "ST001" in failure.error

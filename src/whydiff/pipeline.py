@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from whydiff import registry
-from whydiff.capturing.adapters import Executor, Progress, Run, for_framework, for_target, replayable
+from whydiff.capturing.adapters import Progress, Run, for_target, replayable
 from whydiff.capturing.apart.comparing import compared, denied, rehearse, strange
 from whydiff.capturing.limits import Limits
 from whydiff.capturing.process import as_found
 from whydiff.capturing.store import DiskTrace, RankedTrace, ending, open_side
-from whydiff.errors import Failures, Interrupted, TraceError, WhydiffError, attempted, collecting, guarded
+from whydiff.errors import Failures, Interrupted, TraceError, WhydiffError, attempted, collecting
 from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule, detectors, who
+from whydiff.explain.causes import detectors, proposed
 from whydiff.explain.local_test import examine
 from whydiff.explain.scaling import Modes, Scaling, measure_scaling
 from whydiff.judge.anchor import anchored, inside
+from whydiff.judge.beside import Beside, beside_a_cast
 from whydiff.judge.each_origin import heeded, judge_origins, needs_local_test
 from whydiff.judge.impact import impact, justified
 from whydiff.judge.left_out import left_out, not_tested, notes_on, seeded_alike
@@ -34,19 +35,13 @@ from whydiff.judge.ranking import rank
 from whydiff.judge.verdict import judge
 from whydiff.judge.verify import verify
 from whydiff.judge.weighing import weighed
-from whydiff.locate.by_fingerprint import agrees, from_fingerprints
-from whydiff.locate.growth import measure_growth
-from whydiff.locate.influence import without_influence
-from whydiff.locate.localization import Localization
-from whydiff.locate.origins import find_origins
-from whydiff.locate.padding import ON_DISK, Runs, leave_out
-from whydiff.locate.pictures import Pictures
+from whydiff.locate.by_fingerprint import from_fingerprints
+from whydiff.locate.localize import localize
 from whydiff.numbers.comparison import same
 from whydiff.numbers.kernels import hurried
 from whydiff.pair.align import align
-from whydiff.pair.axes import axes_of
 from whydiff.pair.scripts import with_ends
-from whydiff.records import Alignment, Cause, Count, Diagnosis, Evidence, Measurement, Picture, Side, Trace, Verdict
+from whydiff.records import Cause, Count, Diagnosis, Evidence, Measurement, Picture, Side, Trace, Verdict
 from whydiff.takes import instance, options_apart, takes
 
 _Side = Run | DiskTrace | RankedTrace
@@ -165,54 +160,6 @@ def _compared(given: _Sides, options: Options) -> Diagnosis:
         return diagnose(case, notes, options.progress)
 
 
-def localize(
-    reference: Trace,
-    candidate: Trace,
-    alignment: Alignment,
-    progress: Progress | None,
-    rows: Any = None,
-    runs: Runs = ON_DISK,
-) -> tuple[Localization, tuple[str, ...]]:
-    """Where: from fingerprints if they settle it, else by replaying both programs twice (plain, resynchronised)."""
-    recorded = from_fingerprints(reference, candidate, alignment, same)
-    if agrees(recorded, alignment, decided=not (replayable(reference) or replayable(candidate))):
-        return recorded, ()
-    why_not = [
-        f"the {name} cannot be replayed: {why}"
-        for name, why in (("reference", replayable(reference)), ("candidate", replayable(candidate)))
-        if why
-    ]
-    if why_not:
-        if rows is not None:
-            why_not.append("so its rows cannot be left out: every row is compared")
-        return recorded, (*why_not, "origins are read off the fingerprints; later ones may hide behind earlier ones")
-    axes = axes_of(reference, candidate, alignment)
-    if axes is None:
-        return replace(recorded, origins=(), unplaced=True), ()
-    plain = measure_growth(*_executors(reference, candidate), alignment, progress, axes=axes)
-    pictures = Pictures()
-    resynchronised = find_origins(*_executors(reference, candidate), alignment, progress, axes=axes, on_origin=pictures)
-    if recorded.origins and not resynchronised.origins and plain.unfaithful:
-        why = "replayed on this machine, calls give other bits than were recorded: origins are as recorded"
-        return recorded, (why,)
-    padded = leave_out(reference, candidate, plain, rows, progress, runs)
-    found = Localization(
-        origins=resynchronised.origins,
-        growth=plain.growth,
-        outputs=padded.outputs,
-        returned=padded.returned,
-        accounted=resynchronised.accounted,
-        agreeing=plain.agreeing,
-        propagated=max(0, plain.differing - len(resynchronised.origins)),
-        counts=(*dict.fromkeys((*plain.counts, *resynchronised.counts)), *padded.counts),
-        axes=axes,
-        rows=padded.rows,
-        silent=without_influence(reference, candidate, alignment, resynchronised, padded, progress),
-        pictures=tuple(pictures.taken),
-    )
-    return found, (*(f"not compared: {text}" for text in plain.left_out), *padded.notes)
-
-
 def diagnose(case: Case, notes: Sequence[str] = (), progress: Progress | None = None) -> Diagnosis:
     """Why: detect causes, verify them by experiment, judge, and write the document.
 
@@ -248,16 +195,18 @@ def _explained(case: Case, notes: Sequence[str], progress: Progress | None) -> D
     returned = anchor(case.reference, case.candidate, case.alignment, local.axes, local.rows)
     if returned.equal and local.origins and not local.silent and case.repeats:
         return _refactored(case, returned, notes)
-    hypotheses = [cause for detector in detectors() for cause in _hypotheses(detector, case)]
+    beside = attempted("what is beside a cast", lambda: beside_a_cast(case, progress), Beside())
+    hypotheses = [] if beside.causes else [cause for detector in detectors() for cause in proposed(detector, case)]
     scaling = None
     if _differs(case):
         failed = Scaling(origins=(Modes(),) * len(local.origins), why_not="it raised an error, which is counted apart")
         scaling = attempted("the scaling test", lambda: measure_scaling(case, progress), failed)
-    causes = tuple(sorted(weighed(case, verify(case, hypotheses, progress), scaling), key=rank))
+    causes = beside.causes or verify(case, hypotheses, progress)
+    causes = tuple(sorted(weighed(case, causes, scaling), key=rank))
     floor, tests = NoiseFloor(), None
     if scaling is not None and needs_local_test(case, scaling):
         tests = attempted("the local test", lambda: examine(case, progress, chosen=alike(case).examined), None)
-    origins = judge_origins(case, causes, scaling, tests)
+    origins = (*judge_origins(case, causes, scaling, tests), *beside.origins)
     observed = inside(case, *judge(case, origins, causes, scaling), causes)
     untold = observed.changed or observed.agree or observed.verdict is Verdict.INCONCLUSIVE
     if not returned.agree and untold and not observed.varying:
@@ -321,18 +270,6 @@ def _written(case: Case, returned: Anchor, *, not_compared: Sequence[Count], **j
     )
 
 
-def _hypotheses(rule: CauseRule, case: Case) -> list[Cause]:
-    """What a cause proposes; what it had proposed before it raised."""
-    found: list[Cause] = []
-    with guarded(who(rule)):
-        proposed: Iterable[object] = rule.detect(case)
-        for cause in proposed:
-            if not isinstance(cause, Cause) or cause.code != rule.code:
-                raise TypeError(f"detect() gave {cause!r:.80}, not a whydiff.records.Cause of code {rule.code}")
-            found.append(replace(cause, says=cause.says or rule.sentence()))
-    return found
-
-
 def _failed(failures: Failures) -> tuple[Count, ...]:
     """What raised and which plugins cannot be used, counted."""
     raised = (Count(failure.part, f"it failed: {failure.error}", n) for failure, n in failures.found.items())
@@ -390,8 +327,3 @@ def _trace(side: Run | DiskTrace, options: Options, name: str) -> Trace:
     if options.progress is not None:
         options.progress(f"capture the {name}", 3, 3)
     return trace
-
-
-def _executors(reference: Trace, candidate: Trace) -> tuple[Executor, Executor]:
-    ours, theirs = (for_framework(trace.framework).executor(trace) for trace in (reference, candidate))
-    return ours, theirs

@@ -14,8 +14,8 @@ import torch
 from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.store import open_trace, save
 from whydiff.explain.case import Case
+from whydiff.locate.localize import localize
 from whydiff.pair.align import align
-from whydiff.pipeline import localize
 from whydiff.records import Intervention, Slot
 
 GENERATOR = torch.Generator().manual_seed(0)

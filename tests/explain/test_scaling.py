@@ -12,8 +12,9 @@ import torch
 from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.scaling import Scaling, float64_throughout, measure_scaling
+from whydiff.locate.localize import localize
 from whydiff.pair.align import align
-from whydiff.pipeline import compare, localize
+from whydiff.pipeline import compare
 from whydiff.records import Slot, Verdict
 
 GENERATOR = torch.Generator().manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +59,13 @@ class OtherActivation(Model):
         return silu(x)
 
 
+class Backwards(Model):
+    """Something that no cause names."""
+
+    def act(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(torch.cumsum(gelu(x), 1)).flip(1)
+
+
 class Respelt(Model):
     """The same function: what is left beside the cast is rounding."""
 
@@ -65,7 +73,11 @@ class Respelt(Model):
         return 0.5 * x * (1 + torch.erf(x * 0.5**0.5))
 
 
-WRONG = [(OtherEpsilon, torch.float16), (NoScale, torch.bfloat16), (OtherActivation, torch.float16)]
+WRONG = [
+    (OtherEpsilon, torch.float16, "FO002", "native_layer_norm"),
+    (NoScale, torch.bfloat16, "FO003", "mul"),
+    (OtherActivation, torch.float16, "FO001", "gelu"),
+]
 RIGHT = [(Model, torch.bfloat16), (Model, torch.float16), (Respelt, torch.bfloat16)]
 
 
@@ -75,10 +87,42 @@ def compared(reference: nn.Module, candidate: nn.Module) -> Any:
         return whydiff.compare(reference.eval(), candidate.eval(), ids)
 
 
-@pytest.mark.parametrize(("made", "dtype"), WRONG)
-def test_what_is_wrong_beside_a_cast_is_another_function(made: Callable[[], nn.Module], dtype: torch.dtype) -> None:
-    found = compared(Model(), made().to(dtype))
+def is_named_and_proven(found: Any, code: str) -> None:
+    """The mistake and the cast are proven, each with the other: together they are all that differs."""
     assert found.verdict is Verdict.SEMANTIC, found.reason
+    assert {c.code: (c.status, c.verdict) for c in found.causes} == {
+        code: ("confirmed", Verdict.SEMANTIC),
+        "PR002": ("confirmed", Verdict.PRECISION),
+    }
+    for cause in found.causes:
+        assert {e.direction for e in cause.experiments if e.status == "confirmed"} == {"take_away", "put_in"}
+
+
+@pytest.mark.parametrize(("made", "dtype", "code", "op"), WRONG)
+def test_what_is_wrong_beside_a_cast(made: Callable[[], nn.Module], dtype: torch.dtype, code: str, op: str) -> None:
+    found = compared(Model(), made().to(dtype))
+    is_named_and_proven(found, code)
+    place = next(origin for origin in found.origins if origin.site.op == op)
+    assert place.verdict is Verdict.SEMANTIC
+    assert "test_cast_beside.py" in place.line
+
+
+@pytest.mark.parametrize(("made", "code"), [(OtherEpsilon, "FO002"), (NoScale, "FO003")])
+def test_the_reference_may_be_the_cast_side(made: Callable[[], nn.Module], code: str) -> None:
+    is_named_and_proven(compared(Model().bfloat16(), made()), code)
+
+
+def test_it_is_the_same_of_two_recorded_runs(tmp_path: Path) -> None:
+    for name, model in (("ours", Model()), ("theirs", NoScale().bfloat16())):
+        with torch.no_grad(), whydiff.capture(tmp_path / name, payloads="all"):
+            model.eval()(torch.arange(12).reshape(2, 6))
+    is_named_and_proven(whydiff.compare(tmp_path / "ours", tmp_path / "theirs"), "FO003")
+
+
+def test_a_place_is_found_where_no_mistake_is_proven() -> None:
+    found = compared(Model(), Backwards().bfloat16())
+    assert found.verdict is Verdict.SEMANTIC, found.reason
+    assert "flip" in {origin.candidate_site.op for origin in found.origins if origin.verdict is Verdict.SEMANTIC}
 
 
 @pytest.mark.parametrize(("made", "dtype"), RIGHT)

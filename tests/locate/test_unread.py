@@ -10,10 +10,10 @@ import torch
 
 import whydiff
 from whydiff.capturing.store import open_side
+from whydiff.locate.localize import localize
 from whydiff.locate.unread import unread
 from whydiff.pair.align import align
 from whydiff.pair.scripts import with_ends
-from whydiff.pipeline import localize
 from whydiff.records import Diagnosis, Verdict
 from whydiff.report.answer import answer
 

@@ -1,6 +1,7 @@
 """``permute`` in a replay at another precision: the same numbers in another order.
 
 It says the same in any dtype; a replay in the recorded dtypes carries it out itself (`whydiff.capturing.adapters.Change`).
+``set-dtype`` says nothing there: every value is carried in the one dtype.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from whydiff.errors import ReplayError
 from whydiff.explain.interventions import CHANGES, changes, whole_of
 from whydiff.records import Call, Event, Intervention, Payload, Trace
 
-LIFTED = frozenset({"permute"})
+LIFTED = frozenset({"permute", "set-dtype"})
 
 
 def liftable(interventions: Sequence[Intervention]) -> bool:

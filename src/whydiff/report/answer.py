@@ -174,9 +174,14 @@ def _takes_all(cause: Cause) -> bool:
     return "nothing" in made and "others" not in made
 
 
+def _leaves_nothing(cause: Cause) -> bool:
+    """Whether nothing differs without the cause, alone or with the others that were found."""
+    return any(e.status == "confirmed" and e.left in ("nothing", "others") for e in cause.experiments)
+
+
 def is_left(diagnosis: Diagnosis) -> bool:
-    """Whether a difference was left after correcting each place, and no cause takes all of it away."""
-    return diagnosis.accounted is False and not any(map(_takes_all, diagnosis.causes))
+    """Whether a difference was left after correcting each place, and no causes take all of it away."""
+    return diagnosis.accounted is False and not any(map(_leaves_nothing, diagnosis.causes))
 
 
 def sentence(cause: Cause) -> str:

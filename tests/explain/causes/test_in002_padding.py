@@ -11,8 +11,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
+from whydiff.locate.localize import localize
 from whydiff.pair.align import align
-from whydiff.pipeline import compare, localize
+from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Intervention, Verdict
 
 PROMPT = torch.randint(3, 97, (1, 6), generator=torch.Generator().manual_seed(1))

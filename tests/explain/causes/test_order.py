@@ -1,16 +1,21 @@
-"""In which order causes are asked: as their relations say, general ones last, else by code."""
+"""In which order causes are asked: as their relations say, general ones last, else by code.
+
+And what none is heard with: a cause that a rule proposes under another one's code.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from whydiff.errors import UsageError
-from whydiff.explain.causes import asked, by_code
+from whydiff.errors import UsageError, collecting
+from whydiff.explain.causes import asked, by_code, proposed
 from whydiff.explain.causes._rule import in_order
+from whydiff.records import Cause, Verdict
 
 
 def rule(code: str, **relations: Any) -> Any:
@@ -58,3 +63,15 @@ def test_the_registered_ones_follow_their_relations() -> None:
     general = [one.general for one in asked()]
     assert general == sorted(general)
     assert by_code(codes[0]) is asked()[0]
+
+
+def test_a_rule_proposes_under_its_own_code_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WHYDIFF_RAISE")
+    rule = by_code("ST001")
+    own, foreign = (Cause(code=code, name="x", site="a", verdict=Verdict.SEMANTIC) for code in (rule.code, "ST002"))
+    monkeypatch.setattr(type(rule), "detect", lambda self, case: iter((own, foreign, own)))
+    nothing: Any = None
+    with collecting() as failures:
+        assert proposed(rule, nothing) == [replace(own, says=rule.sentence())]
+    (failure,) = failures.found
+    assert "ST001" in failure.error

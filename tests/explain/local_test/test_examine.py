@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from pairs import refused
 
-from whydiff import pipeline
 from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.local_test import LocalResult, examine, local_test
+from whydiff.locate.localize import localize
 from whydiff.pair.align import align
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -25,7 +25,7 @@ def case_of(reference: Callable[..., Any], candidate: Callable[..., Any], *input
     adapter = for_framework("torch")
     traces = [adapter.run(side, inputs, {}).capture(level="op") for side in (reference, candidate)]
     alignment = align(*traces)
-    found, _ = pipeline.localize(traces[0], traces[1], alignment, None)
+    found, _ = localize(traces[0], traces[1], alignment, None)
     return Case(traces[0], traces[1], alignment, found, (None, None))
 
 

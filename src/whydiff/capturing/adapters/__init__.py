@@ -26,6 +26,7 @@ from whydiff.capturing.adapters.contract import (
     Session,
     Value,
     Way,
+    retyped,
 )
 from whydiff.capturing.adapters.roles import Role
 from whydiff.errors import MissingPackageError, UsageError
@@ -110,4 +111,5 @@ __all__ = [
     "for_target",
     "plays",
     "replayable",
+    "retyped",
 ]

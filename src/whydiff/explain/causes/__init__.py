@@ -9,7 +9,7 @@ File names are the codes in lower case (``st003.py``); files that begin with ``_
 from __future__ import annotations
 
 from whydiff import registry
-from whydiff.explain.causes._asked import asked, by_code, detectors, is_general, who
+from whydiff.explain.causes._asked import asked, by_code, detectors, is_general, proposed, who
 from whydiff.explain.causes._explained import causes_of
 from whydiff.explain.causes._rule import CauseRule, StateView, demands, in_order
 from whydiff.explain.causes._stale import as_traced_anew
@@ -36,5 +36,6 @@ __all__ = [
     "differences",
     "interventions_of",
     "is_general",
+    "proposed",
     "who",
 ]

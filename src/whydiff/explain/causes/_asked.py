@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
+from dataclasses import replace
 
 from whydiff import registry
-from whydiff.errors import UsageError
+from whydiff.errors import UsageError, guarded
+from whydiff.explain.case import Case
 from whydiff.explain.causes._rule import CauseRule, in_order
+from whydiff.records import Cause
 
 
 @functools.cache
@@ -43,3 +47,15 @@ def who(rule: CauseRule) -> str:
     """A cause in words, for counting what it raised: where a third party's comes from."""
     name = next(name for name, part in registry.parts("causes").items() if part is rule)
     return registry.described("causes", name)
+
+
+def proposed(rule: CauseRule, case: Case) -> list[Cause]:
+    """What a cause proposes; what it had proposed before it raised."""
+    found: list[Cause] = []
+    with guarded(who(rule)):
+        causes: Iterable[object] = rule.detect(case)
+        for cause in causes:
+            if not isinstance(cause, Cause) or cause.code != rule.code:
+                raise TypeError(f"detect() gave {cause!r:.80}, not a whydiff.records.Cause of code {rule.code}")
+            found.append(replace(cause, says=cause.says or rule.sentence()))
+    return found

@@ -11,6 +11,7 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import View
 from whydiff.explain.read_alike import casts_apart, given_back, told_apart
+from whydiff.explain.sides import SIDES
 from whydiff.numbers.casts import Cast
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Event, Intervention, Remedy
@@ -120,36 +121,71 @@ def whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
 
 
 def _whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
+    found = undone(case)
+    if found is None:
+        return None
+    if not _all_parameters(case, SIDES.index(found.cast.rounded)) and _alike_under(case, given_back(case)):
+        return None
+    for pairs in (None, case.differing_leaves):  # an input that the wide side rounds by itself is not given back
+        interventions = *given_back(case, pairs), *found.dtypes
+        if _alike_under(case, interventions):
+            return found.cast, interventions
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """How one side computes in a narrower dtype on the other side's tensors, rounded, whatever else differs.
+
+    Attributes:
+        cast: of every tensor that differs.
+        dtypes: interventions that let the candidate's ops compute in the reference's dtypes.
+        put_in: what makes the reference that side: the candidate's tensors and dtypes.
+    """
+
+    cast: Cast
+    dtypes: tuple[Intervention, ...]
+    put_in: tuple[Intervention, ...]
+
+
+def undone(case: Case) -> Undone | None:
+    """A side that was cast, its arithmetic with it; None: neither was."""
+    return case.shared("cast undone", lambda: _undone(case))  # type: ignore[no-any-return]
+
+
+def _undone(case: Case) -> Undone | None:
     if any(ours.spec.dtype == theirs.spec.dtype for ours, theirs in told_apart(case)):
         return None
     casts = [cast for cast in casts_apart(case) if cast.changed]  # else either side may be the rounded one
     if len({(cast.rounded, cast.wide, cast.narrow) for cast in casts}) != 1 or casts[0].stored != casts[0].narrow:
         return None
-    narrow, side = casts[0].narrow, int(casts[0].rounded == "candidate")
-    calls = case.reference.calls, case.candidate.calls
-    written = [{e.spec.dtype for call in some if _computes(case, call) for e in call.writes} for some in calls]
-    if narrow in written[1 - side] or narrow not in written[side]:
+    cast = casts[0]
+    side = SIDES.index(cast.rounded)
+    written = [{e.spec.dtype for c in one.calls if _computes(case, c) for e in c.writes} for one in case.traces]
+    if cast.narrow in written[1 - side] or cast.narrow not in written[side]:
         return None
-    if not _all_parameters(case, side) and _alike_under(case, given_back(case)):
-        return None
-    partner = {theirs.index: ours for ours, theirs in case.paired()}
+    back = given_back(case)
+    held = tuple(Intervention(i.name, i.value or i.target, i.target if i.value else None) for i in back)
+    return Undone(cast, _dtypes(case, cast, 1), (*held, *_dtypes(case, cast, 0)))
+
+
+def _dtypes(case: Case, cast: Cast, side: int) -> tuple[Intervention, ...]:
+    """A side's ops in the other side's dtypes; those without a counterpart in the dtype that the other side computes in."""
+    partner = {both[side].index: both[1 - side] for both in case.paired()}
+    narrow = side == SIDES.index(cast.rounded)
+    mine, other = (cast.narrow, cast.wide) if narrow else (cast.wide, cast.narrow)
     chosen: list[tuple[Call, str]] = []
-    for call in calls[1]:
-        ours = partner.get(call.index)
+    for call in case.traces[side].calls:
+        theirs = partner.get(call.index)
         if call.kind == "return":
-            chosen += [(call, a.spec.dtype) for a, b in _by_slot(ours, call) if _unlike(a, b)][:1] if ours else []
+            chosen += [(call, a.spec.dtype) for a, b in _by_slot(theirs, call) if _unlike(a, b)][:1] if theirs else []
         elif call.kind == "view":
             continue
-        elif ours is None and side and narrow in {e.spec.dtype for e in (*call.reads, *call.writes)}:
-            chosen.append((call, casts[0].wide))
-        elif ours is not None and (_differ(ours, call) or any(_unlike(a, b) for a, b in _by_slot(ours, call))):
-            chosen.append((call, _dtype(ours)))
-    dtypes = tuple(Intervention("set-dtype", str(call.site), to) for call, to in chosen)
-    for pairs in (None, case.differing_leaves):  # an input that the wide side rounds by itself is not given back
-        found = *given_back(case, pairs), *dtypes
-        if _alike_under(case, found):
-            return casts[0], found
-    return None
+        elif theirs is None and mine in {e.spec.dtype for e in (*call.reads, *call.writes)}:
+            chosen.append((call, other))
+        elif theirs is not None and (_differ(theirs, call) or any(_unlike(a, b) for a, b in _by_slot(theirs, call))):
+            chosen.append((call, _dtype(theirs)))
+    return tuple(Intervention("set-dtype", str(call.site), to) for call, to in chosen)
 
 
 def _computes(case: Case, call: Call) -> bool:

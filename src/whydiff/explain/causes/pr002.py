@@ -10,8 +10,9 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.explain.causes._precision import in_the_other_dtype, narrowing, to_be_allowed, whole_cast
 from whydiff.explain.causes._state import listed
+from whydiff.numbers.casts import Cast
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 
 class NarrowerDtype(CauseRule):
@@ -45,7 +46,8 @@ class NarrowerDtype(CauseRule):
         By replay: the candidate's ops compute in the reference's dtypes, until both sides' dtypes agree again
         (``set-dtype``); or the reference's ops take their place (``replace-op``). The outputs must become
         equal bit for bit. Of a side that is the other, cast as a whole (``model.half()``), all dtypes are changed,
-        and state and inputs given back with them. The verdict is precision: the formula is the same.
+        and state and inputs given back with them. The verdict is precision: the formula is the same. What else is wrong
+        in such a side is looked for with the cast undone, and both are proven together.
 
     References:
         Micikevicius et al., Mixed Precision Training, arXiv:1710.03740, section 3; Fedus et al., Switch
@@ -106,10 +108,13 @@ class NarrowerDtype(CauseRule):
         if found is None:
             yield from causes_of(case, self.code, self.name, _remedy)
             return
-        cast, interventions = found
+        yield self.of_whole(case, *found)
+
+    def of_whole(self, case: Case, cast: Cast, interventions: tuple[Intervention, ...]) -> Cause:
+        """A side that is the other, cast as a whole, as one cause; ``interventions`` take that away."""
         named = [item.target for item in interventions if item.name != "set-dtype"]
         ops = len(interventions) - len(named)
-        yield Cause(
+        return Cause(
             code=self.code,
             name=self.name,
             site=str(next((one.place.at("") for one in case.localization.origins), named[0])),

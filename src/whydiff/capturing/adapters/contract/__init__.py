@@ -24,6 +24,7 @@ from whydiff.capturing.adapters.contract.executing import (
     RecordedSum,
     Value,
     in_another_dtype,
+    retyped,
 )
 from whydiff.capturing.adapters.contract.running import Kept, Outputs, Precision, Run, Session
 from whydiff.capturing.adapters.roles import Role
@@ -352,4 +353,5 @@ __all__ = [
     "Value",
     "Way",
     "in_another_dtype",
+    "retyped",
 ]

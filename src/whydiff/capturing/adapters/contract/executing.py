@@ -52,13 +52,30 @@ class Change:
     offset: int | None = None
 
 
-def in_another_dtype(trace: Trace, changes: Mapping[int, Change]) -> set[Site]:
-    """Where calls read and write that are carried out in another dtype: there values are as they hold them."""
+def in_another_dtype(trace: Trace, changes: Mapping[int, Change]) -> dict[Site, str]:
+    """Where calls read and write that are carried out in another dtype, and in which: there values are as they hold them."""
     return {
-        event.site
+        event.site: change.dtype
         for index, change in changes.items()
         if change.dtype
         for event in (*trace.calls[index].reads, *trace.calls[index].writes)
+    }
+
+
+def retyped(template: Any, dtypes: Mapping[str, str]) -> Any:
+    """A call's arguments (`whydiff.records.Call`) in which dtypes are others.
+
+    Args:
+        template: as recorded; a dtype in it is ``{"$dtype": name}``.
+        dtypes: name → the name that takes its place.
+    """
+    if isinstance(template, (list, tuple)):
+        return [retyped(item, dtypes) for item in template]
+    if not isinstance(template, Mapping):
+        return template
+    return {
+        key: dtypes.get(item, item) if key == "$dtype" and isinstance(item, str) else retyped(item, dtypes)
+        for key, item in template.items()
     }
 
 

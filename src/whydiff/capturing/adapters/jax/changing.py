@@ -54,6 +54,10 @@ class ChangedExecutor(Executor):
         rounded = _is_real(event.spec.dtype) and event.site not in self._as_held
         return self._in_dtype(event, value) if rounded else value
 
+    def _in_dtype(self, event: Event, value: Any) -> Any:
+        held = self._as_held.get(event.site, "") if _is_real(event.spec.dtype) else ""
+        return value.astype(np.dtype(held)) if held else super()._in_dtype(event, value)
+
     def execute(self, call: Call, *, recorded: bool = False) -> str:
         """As `Executor.execute`, with the call's change."""
         how = self._how.get(call.index)

@@ -50,6 +50,10 @@ class ChangedExecutor(Executor):
         recorded = dtype_of(event.spec.dtype)
         return value if value.dtype is recorded or event.site in self._as_held else value.to(recorded)
 
+    def _held_dtype(self, event: Event) -> torch.dtype:
+        recorded = super()._held_dtype(event)
+        return dtype_of(self._as_held.get(event.site, event.spec.dtype)) if recorded.is_floating_point else recorded
+
     def execute(self, call: Call, *, recorded: bool = False) -> str:
         """As `Executor.execute`, with the call's change."""
         how = self._how.get(call.index)

@@ -1,0 +1,84 @@
+"""What else differs where one side is the other cast as a whole: looked for with the cast undone, proven together with it.
+
+Behind the first rounded tensor every value of the narrow side is another one, and none of the wide side's fits into its
+place: the walk finds one place where a difference starts, whatever else is wrong. So the narrow side is carried out in the
+wide dtype, on the tensors that were not rounded, and causes are asked about the two programs as they are then.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from whydiff.capturing.adapters import Progress
+from whydiff.errors import PayloadError
+from whydiff.explain.case import Case
+from whydiff.explain.causes import detectors, pr002, proposed
+from whydiff.explain.causes._precision import undone, whole_cast
+from whydiff.explain.read_alike import given_back, told_apart
+from whydiff.explain.scaling import measure_scaling
+from whydiff.explain.sides import SIDES
+from whydiff.explain.uncast import uncast
+from whydiff.judge.claims import Claims
+from whydiff.judge.each_origin import judge_origins
+from whydiff.judge.verify import verify
+from whydiff.locate.localize import localize
+from whydiff.numbers.casts import Cast
+from whydiff.records import Cause, Evidence, Origin, Verdict
+
+_UNDONE = Evidence("found with the cast undone: in one dtype and on the same tensors the two sides differ here")
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is beside a cast.
+
+    Attributes:
+        causes: the cast and the other functions, verified, if together they are all that differs; else none.
+        origins: where another function is computed, whether or not it is known which mistake that is.
+    """
+
+    causes: tuple[Cause, ...] = ()
+    origins: tuple[Origin, ...] = ()
+
+
+def beside_a_cast(case: Case, progress: Progress | None = None) -> Beside:
+    """What differs beside the cast of a whole side, where it is not all that differs."""
+    found = undone(case)
+    if found is None or whole_cast(case) is not None:
+        return Beside()
+    inner = _in_one_dtype(case, found.cast, progress)
+    if inner is None or not inner.localization.origins:
+        return Beside()
+    with closing(inner):
+        others = [cause for rule in detectors() for cause in proposed(rule, inner) if cause.verdict is Verdict.SEMANTIC]
+        judged = judge_origins(inner, (), measure_scaling(inner, progress))
+    whole = pr002.REGISTER.of_whole(case, found.cast, (*given_back(case), *found.dtypes))
+    causes = verify(case, (replace(whole, put_in=found.put_in), *others), progress) if others else ()
+    if not all(cause.status == "confirmed" for cause in causes):
+        causes = ()
+    claims = [Claims.of(cause) for cause in causes[1:]]
+    return Beside(
+        causes=causes,
+        origins=tuple(
+            replace(origin, verdict=Verdict.SEMANTIC, evidence=(*origin.evidence, _UNDONE))
+            for origin in judged
+            if origin.verdict is Verdict.SEMANTIC or any(one.holds(origin) for one in claims)
+        ),
+    )
+
+
+def _in_one_dtype(case: Case, cast: Cast, progress: Progress | None) -> Case | None:
+    """The pair with the cast undone; None: it cannot be."""
+    side = SIDES.index(cast.rounded)
+    traces = [*case.traces]
+    try:
+        tensors = {pair[side].name: case.payload(pair[1 - side], SIDES[1 - side]) for pair in told_apart(case)}
+    except PayloadError:
+        return None
+    wide = uncast(traces[side], cast.wide, cast.narrow, tensors)
+    if wide is None:
+        return None
+    traces[side] = wide
+    local, _ = localize(traces[0], traces[1], case.alignment, progress)
+    return Case(traces[0], traces[1], case.alignment, local, progress=progress)
