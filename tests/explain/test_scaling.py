@@ -14,6 +14,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.scaling import Scaling, float64_throughout, measure_scaling
 from whydiff.locate.localize import localize
 from whydiff.pair.align import align
+from whydiff.pair.in_common import InCommon
 from whydiff.pipeline import compare
 from whydiff.records import Slot, Verdict
 
@@ -145,3 +146,29 @@ def test_float64_throughout_is_of_both() -> None:
     assert not float64_throughout(single.reference, double.reference)
     assert not float64_throughout(double.reference, single.reference)
     assert float64_throughout(double.reference, double.candidate)
+
+
+def test_between_origins_both_programs_are_carried_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program(narrow: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            for _ in range(3):
+                x = product(x.bfloat16().float() if narrow else x)
+                x = x.tanh().exp().sin() + 1
+            return x
+
+        return run
+
+    steps: list[Any] = []
+
+    class Noted(InCommon):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            steps.append(self)
+
+    case = case_of(program(False), program(True), X)
+    found = measure_scaling(case)
+    monkeypatch.setattr("whydiff.explain.scaling.InCommon", Noted)
+    assert measure_scaling(replace(case, _shared={})) == found and found.alone and len(found.origins) == 3
+    assert len(steps) == 4  # both precisions, casts lifted and kept
+    for step in steps:  # until the last origin: behind it nothing is looked at
+        assert (step.executed, step.taken) == ({"reference": 11, "candidate": 6}, 11)

@@ -24,6 +24,7 @@ from whydiff.locate.rows import compared
 from whydiff.numbers.cancellation import Cancelled, cancelled
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF, unit_roundoff
+from whydiff.pair.in_common import InCommon
 from whydiff.pair.lockstep import Lockstep, matched
 from whydiff.pair.replay import Outputs
 from whydiff.pair.slices import counterparts
@@ -268,7 +269,8 @@ class _Test:
             Difference at each examined origin, of floating values and of choices (True), just before it was substituted, and at
             the outputs.
         """
-        step = Lockstep(
+        kind = Lockstep if restoring else InCommon  # with other leaves the candidate is another program
+        step = kind(
             self.case.experiments.executor("reference", lift),
             self.case.experiments.executor("candidate", lift, restoring),
             self.case.alignment,

@@ -150,6 +150,13 @@ class Executor(ABC):
         """
         raise ReplayError("This replay cannot be given what a call writes.", where=str(call.site))
 
+    def take_over(self, call: Call, other: Executor, made: Call) -> bool:
+        """Write what another replay holds of a call of its own, the same op on equal values; False: carry it out.
+
+        Both replays then hold one value, which neither changes.
+        """
+        return False
+
     def receive(self, call: Call, values: Sequence[Value]) -> None:
         """Let a collective that is still to come write these, one for each of its writes.
 

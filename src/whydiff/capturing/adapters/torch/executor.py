@@ -12,6 +12,7 @@ from whydiff.capturing.adapters._live import FAILURES, short
 from whydiff.capturing.adapters.contract import FUSED
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.comparing import Comparing
+from whydiff.capturing.adapters.torch.continuing import copies
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view
 from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now, set_rng_state
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
@@ -53,6 +54,7 @@ class Executor(Comparing):
         self._received: dict[int, Sequence[torch.Tensor]] = {}
         self._edited = frozenset(exchanged or ())
         self._taken: set[int] = set()
+        self._lent: set[int] = set()
         self._other = {leaf.storage for leaf in trace.leaves if leaf.name in self._restore}
         self._switches: dict[int, Switches] = {}
         self._changed = {call.reads[i].storage for call in self.trace.calls for i in call.mutates}
@@ -274,6 +276,9 @@ class Executor(Comparing):
         held = self._held.get(event.storage)
         if not self._takes(event, value):
             return False
+        if held is not None and event.storage in self._lent:  # another replay holds it too
+            held = self._held[event.storage] = copies({0: held})[0]
+            self._lent.discard(event.storage)
         if held is None:
             self._other.add(event.storage)
             self._adopt(event, self._held_as(event, value, copy=True), fresh=True)
@@ -289,6 +294,21 @@ class Executor(Comparing):
                 look, value = look.narrow(dim, 0, 1), first
         look.copy_(value)
         self._other.add(event.storage)
+        return True
+
+    def _lend(self, call: Call, other: Executor, made: Call) -> bool:
+        """Hold what another replay's call wrote; False where one of both programs changes it, or it is not there."""
+        held = {}
+        for event, written in zip(call.writes, made.writes, strict=True):
+            if event.is_look or event.storage < 0:
+                continue
+            one = other._held.get(written.storage)
+            if one is None or event.storage in self._changed or written.storage in other._changed:
+                return False
+            held[event.storage] = one
+        self._held |= held
+        self._lent |= held.keys()
+        other._lent |= {event.storage for event in made.writes if event.storage >= 0}
         return True
 
     def part(self, event: Event) -> None:

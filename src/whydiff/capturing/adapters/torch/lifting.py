@@ -8,7 +8,6 @@ indices stay what they are. Source: ``docs/explanation/verdict-engine.md``.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -19,6 +18,7 @@ import torch
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters.torch.dtypes import dtype_of
 from whydiff.capturing.adapters.torch.executor import Executor
+from whydiff.capturing.adapters.torch.facts import Facts, depends_on_floats, epsilon, floats_at
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.held import Held
 from whydiff.capturing.adapters.torch.held_to import takes_indices
@@ -116,6 +116,18 @@ class LiftedExecutor(Executor):
                 one._note_discrete(call)
         return whys
 
+    def take_over(self, call: Call, other: contract.Executor, made: Call) -> bool:
+        """As `Executor.take_over`, of a replay lifted alike that could lift the call."""
+        if not isinstance(other, LiftedExecutor) or other.lift != self.lift or self.lift.seed is not None:
+            return False
+        site = str(made.site)
+        if call.index in self._given or any(site in sites for sites in other.not_lifted.values()):
+            return False
+        if not self._lend(call, other, made):
+            return False
+        self._note_discrete(call)
+        return True
+
     def give(self, call: Call, value: torch.Tensor) -> None:
         """As `Executor.give`, widened."""
         super().give(call, widened(value, self.lift))
@@ -134,7 +146,7 @@ class LiftedExecutor(Executor):
         if operator.op == "native_dropout" and len(reads) == 1:
             return self._dropout(call, wide)
         if draws(func, *call.arguments):
-            if not operator.op.endswith("_like") and _depends_on_floats(call):
+            if not operator.op.endswith("_like") and depends_on_floats(call):
                 reason = f"left as recorded: {call.target} draws its random numbers inside"
                 self.not_lifted.setdefault(reason, []).append(str(call.site))
             return self._as_recorded(call, wide)
@@ -186,13 +198,13 @@ class LiftedExecutor(Executor):
 
     def _round(self, call: Call) -> None:
         """Round what the recorded program rounded: outputs narrower than every floating input."""
-        inputs = [e for e in call.reads if not e.overwritten and _floats(e)]
+        inputs = [e for e in call.reads if not e.overwritten and floats_at(e)]
         inputs = [e for e in inputs if e.spec.shape] or inputs
         if not inputs:
             return  # made from no floats: executed as recorded
-        finest = max(_epsilon(e) for e in inputs)
+        finest = max(epsilon(e) for e in inputs)
         for event in call.writes:
-            if event.storage in self._held and _floats(event) and _epsilon(event) > finest:
+            if event.storage in self._held and floats_at(event) and epsilon(event) > finest:
                 tensor = self.read(event)
                 tensor.copy_(tensor.to(dtype_of(event.spec.dtype)))
 
@@ -220,7 +232,7 @@ class LiftedExecutor(Executor):
         if self._first is not None:
             self._asked = self._first._asked
 
-    def _facts(self, call: Call) -> _Facts:
+    def _facts(self, call: Call) -> Facts:
         """Facts of a call; replays that go together, and a few calls that are carried out again and again, share them."""
         return self._known(call).facts
 
@@ -236,7 +248,7 @@ class LiftedExecutor(Executor):
         if known is None or known.call is not call:
             if len(self._asked) >= _REMEMBERED:
                 self._asked.clear()
-            known = self._asked[call.index] = _Asked(call, _Facts.of(call))
+            known = self._asked[call.index] = _Asked(call, Facts.of(call))
         return known
 
     def _widest(self, dtype: torch.dtype) -> torch.dtype:
@@ -324,77 +336,14 @@ class LiftedExecutor(Executor):
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What is asked of a call whenever it is carried out.
-
-    Attributes:
-        reads_floats: whether floats go in.
-        makes_floats: see `_makes_floats`.
-        floats: the floating results that nothing else stands for, and the dtype of their real numbers.
-        choices: the other results whose content was recorded, and that content's fingerprint.
-    """
-
-    reads_floats: bool
-    makes_floats: bool
-    floats: tuple[tuple[Event, torch.dtype], ...]
-    choices: tuple[tuple[Event, tuple[int, int]], ...]
-
-    @classmethod
-    def of(cls, call: Call) -> _Facts:
-        """The facts of a call."""
-        floats = [event for event in call.writes if event.storage >= 0 and _floats(event)]
-        return cls(
-            reads_floats=any(map(_floats, call.reads)),
-            makes_floats=_makes_floats(call),
-            floats=tuple((event, dtype_of(event.spec.dtype).to_real()) for event in floats if not event.is_look),
-            choices=tuple(
-                (event, event.fingerprint.lanes)
-                for event in call.writes
-                if event.storage >= 0
-                and not _floats(event)
-                and event.fingerprint is not None
-                and event.fingerprint.covers == "content"
-            ),
-        )
-
-
 @dataclass(slots=True)
 class _Asked:
     """What was asked of a call; its arguments where they were needed."""
 
     call: Call
-    facts: _Facts
+    facts: Facts
     arguments: Arguments | None = None
 
 
 _REMEMBERED = 256
 """Calls whose facts are kept: those of a region are carried out many times, those of a whole replay once."""
-
-
-def _floats(event: Event) -> bool:
-    return _is_floating(event.spec.dtype)
-
-
-@functools.cache
-def _is_floating(name: str) -> bool:
-    dtype = dtype_of(name)
-    return dtype.is_floating_point or dtype.is_complex
-
-
-def _epsilon(event: Event) -> float:
-    return float(torch.finfo(dtype_of(event.spec.dtype)).eps)
-
-
-def _depends_on_floats(call: Call) -> bool:
-    """Whether floats go in, besides those that are filled, and floats come out."""
-    inputs = (event for i, event in enumerate(call.reads) if i not in call.mutates)
-    reads = any(_floats(event) and not event.overwritten for event in inputs)
-    return reads and any(event.storage >= 0 and _floats(event) for event in call.writes)
-
-
-def _makes_floats(call: Call) -> bool:
-    """Whether floats come out although none went in: constants, and integers turned into floats."""
-    if any(_floats(event) and not event.overwritten for event in call.reads):
-        return False
-    return any(event.storage >= 0 and _floats(event) for event in call.writes)
