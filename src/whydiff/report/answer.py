@@ -135,7 +135,7 @@ def answer(diagnosis: Diagnosis) -> Answer:
         where=_where(diagnosis, cause),
         effect=effect(diagnosis),
         proof=proof(diagnosis, cause),
-        fix=_fix(diagnosis, mended),
+        fix=_fix(diagnosis, mended) + _next(diagnosis, cause, mended),
         code=plain(remedy.code) if remedy and diagnosis.verdict is not Verdict.INCONCLUSIVE else "",
         causes=_causes(acting) if len(acting) > 1 or cause not in acting else (),
         besides=_besides(diagnosis, cause),
@@ -227,7 +227,7 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
     there = next((o for o in origins if named == str(o.candidate_site)), None) if begin is None else None
     if there is not None:
         begin, at = there, f"{_repeated(there, origins)} (in the candidate: {place(named)})"
-    line = _line(begin or origins[0])
+    line = _line(begin or origins[0], candidate=there is None)
     if begin is None and len(origins) > 1:
         starts = "at one place," if len(places) == 1 else f"in {len(places)} places, first at"
         return f"{at} – a difference starts {starts} {_repeated(origins[0], origins)}{line}"
@@ -238,10 +238,16 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
     return f"{at} – {'the first' if first else 'one'} of {len(places)} places{line}"
 
 
-def _line(origin: Origin) -> str:
-    """The user's own line that makes a place, as the end of a sentence: `` (train.py:42)``."""
-    name = origin.line.replace("\\", "/").rpartition("/")[2]
-    return f" ({plain(name)})" if name else ""
+def _line(origin: Origin, *, candidate: bool) -> str:
+    """The user's own line that makes a place, as the end of a sentence: `` (train.py:42)``.
+
+    ``candidate``: where that line makes it by another op, which is that of the candidate, the op is told too.
+    """
+    name = plain(origin.line.replace("\\", "/").rpartition("/")[2])
+    there = origin.candidate_site
+    if candidate and origin.calls[1] >= 0 and origin.place.op not in ("", there.op):
+        return f" (in the candidate: {place(str(there))}{f', {name}' if name else ''})"
+    return f" ({name})" if name else ""
 
 
 def _none_acts(diagnosis: Diagnosis) -> bool:
@@ -282,6 +288,14 @@ def _fix(diagnosis: Diagnosis, cause: Cause | None) -> str:
         shown = ", ".join(more[:_NAMED]) + (f" and {len(more) - _NAMED} more" if len(more) > _NAMED else "")
         return f"end both sides alike, then compare again; more is: {shown}"
     return _ADVICE[diagnosis.verdict]
+
+
+def _next(diagnosis: Diagnosis, cause: Cause | None, mended: Cause | None) -> str:
+    """What else to run, as the end of a fix that no experiment speaks for."""
+    if not _is_another_program(diagnosis, cause):
+        return ""
+    advice = diagnosis.verdict is Verdict.INCONCLUSIVE or mended is not None
+    return f"{'. If' if advice else '; if'} one is a port of the other, `whydiff port` compares them layer by layer"
 
 
 def _causes(acting: list[Cause]) -> tuple[str, ...]:
@@ -325,8 +339,6 @@ def _besides(diagnosis: Diagnosis, cause: Cause | None) -> str:
     for name, calls in zip(("reference", "candidate"), left, strict=True):
         if calls:
             said.append(f"{count(len(calls), 'extra op')} in the {name}")
-    if _is_another_program(diagnosis, cause):
-        said.append("if one is a port of the other, `whydiff port` compares them by what reads each weight")
     without_effect = {*map(anywhen, diagnosis.origins)} - {*map(anywhen, _acting(diagnosis.origins))}
     if without_effect and not _none_acts(diagnosis):
         said.append(f"{count(len(without_effect), 'place that changes', 'places that change')} no output")

@@ -258,4 +258,10 @@ def test_where_nothing_is_proven_of_two_programs_the_answer_names_the_other_stud
         return torch.sin(torch.einsum("bi,oi->bo", x, W) + B).cumsum(-1).flip(-1)
 
     found = compare(lambda: F.gelu(before(X)), lambda: other(X))
-    assert "whydiff port" in answer(found).besides
+    assert "whydiff port" in answer(found).fix
+
+
+def test_the_line_is_told_with_the_op_that_it_makes() -> None:
+    found = compare(lambda: F.linear(X, W, B) @ V, lambda: (X @ W.T + B * 1.5) @ V)
+    where = answer(found).where
+    assert "addmm" in where and "(in the candidate: add, test_rewritten_ports.py:" in where, where
