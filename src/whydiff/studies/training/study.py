@@ -209,7 +209,8 @@ def _explained(sides: tuple[Any, Any], steps: tuple[int, int], ahead: int, optio
         _adapter(one).step_run(one, *(step - shift for step in steps))
         for one, shift in zip(sides, (0, ahead), strict=True)
     ]
-    return compare(*runs, options=Options(progress=options.progress))
+    with _adapter(sides[0]).settled():
+        return compare(*runs, options=Options(progress=options.progress))
 
 
 def _verdict(diagnosis: Diagnosis | None) -> Verdict:

@@ -144,6 +144,10 @@ class Recorded:
         """
         raise self._cannot("follow a training program step by step")
 
+    def settled(self) -> AbstractContextManager[Any]:
+        """A block in which training programs run again and again: what exists before is looked through once, for all."""
+        return nullcontext()
+
     def jittered(self, program: Callable[[], Any], seed: int, sink: Callable[[StepRecord], None]) -> None:
         """Run a training program under `watching`, every updated parameter rounded at random.
 

@@ -31,6 +31,7 @@ from whydiff.capturing.adapters.torch.roles import NAMES, PLACES, choices_of, ro
 from whydiff.capturing.adapters.torch.run import Run
 from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.adapters.torch.trace_audit import audit_trace
+from whydiff.capturing.adapters.torch.training.following import settled
 from whydiff.capturing.adapters.torch.training.jitter import jittered
 from whydiff.capturing.adapters.torch.training.one_step import StepRun
 from whydiff.capturing.adapters.torch.training.watching import Watching
@@ -104,6 +105,10 @@ class TorchAdapter(Adapter):
     def step_run(self, program: Callable[[], Any], first: int, last: int) -> Run:
         """A live run of some steps of a training program."""
         return StepRun(program, first, last)
+
+    def settled(self) -> AbstractContextManager[Any]:
+        """A block in which the models of a training program are found sooner."""
+        return settled()
 
     def jittered(self, program: Callable[[], Any], seed: int, sink: Callable[[StepRecord], None]) -> None:
         """Run a training program under `watching`, every updated parameter rounded at random."""

@@ -17,7 +17,7 @@ from whydiff.capturing.adapters.torch.run import Run, _copies
 from whydiff.capturing.adapters.torch.session import Session
 from whydiff.capturing.adapters.torch.state import Roots
 from whydiff.capturing.adapters.torch.surroundings import unseen
-from whydiff.capturing.adapters.torch.training.following import Following, models, modules
+from whydiff.capturing.adapters.torch.training.following import Following, models, settled
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
 
@@ -70,7 +70,7 @@ class Window(Following):
 
         torch.nn.Module.__call__ = enter  # type: ignore[method-assign]
         try:
-            with self, self._stack:
+            with settled(), self, self._stack:
                 try:
                     self._program()
                     self._ready = self._ready and not self._by_optimizer
@@ -93,7 +93,6 @@ class Window(Following):
         if self.begun or self.number < self._first or not any(p.requires_grad for p in module.parameters()):
             return
         self.begun = True
-        self._besides = modules()
         mine = {id(p) for p in module.parameters()}
         if not mine & {id(p) for _, root in self.roots for p in root.parameters()}:
             self.roots = models(lambda p: id(p) in mine)
