@@ -3,11 +3,9 @@
 import math
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whydiff.explain.local_test.formulas import _gathered
 from whydiff.explain.local_test.replays import _found_in, _layout, _offsets, positions
 from whydiff.records import Event, Site, TensorSpec
 
@@ -60,17 +58,3 @@ def test_another_dtype_storage_or_part_is_no_rearrangement():
     assert positions([written], event((4,), (1,), storage=2)) is None
     assert positions([written], event((2,), (1,))) is None
     assert positions([written], event((4,), (1,), 1)) is None
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("rows", [7, 300])
-def test_rows_of_a_transposed_operand(transposed, rows):
-    generator = np.random.default_rng(0)
-    operand = generator.standard_normal((2, 130, 40) if transposed else (2, 40, 130))
-    operand = np.swapaxes(operand, -1, -2) if transposed else operand
-    row = generator.integers(0, 40, rows)
-    for batch in (np.ones(rows, int), np.sort(generator.integers(0, 2, rows))):
-        for terms in (slice(0, 64), slice(100, 130)):
-            found = _gathered(operand, batch, row, terms, transposed)
-            assert np.array_equal(found, operand[batch, row, terms].T)
-            assert found.flags.c_contiguous is transposed

@@ -10,6 +10,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Role
 from whydiff.explain.local_test import formulas
+from whydiff.explain.local_test.exact import payload_of
 from whydiff.explain.local_test.operation import Array, Operation, sample_of
 from whydiff.numbers.formats import FORMATS
 from whydiff.numbers.tolerance import LOCAL_STEPS, LOCAL_STEPS_NARROW, UNIT_ROUNDOFF
@@ -89,7 +90,7 @@ def terms_of(op: Operation, kind: Kind) -> int:
         return math.prod(op.argument("over"))
     if Role.SCAN in op.roles:
         return int(op.reads[0].shape[int(op.argument("axis", 0))]) if op.reads[0].ndim else 1
-    largest = max((op.reads[i].size for i in op.floats()), default=1)
+    largest = max((payload_of(op.reads, i).bits.size for i in op.floats()), default=1)
     return max(1, largest // max(1, math.prod(op.shape)))
 
 

@@ -6,20 +6,14 @@ Each returns values at flat output indices only, so that an oracle of 4096 outpu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from whydiff.capturing.adapters import Role
 from whydiff.explain.local_test.operation import Array, Operation
-from whydiff.numbers.kernels.threads import spread
-
-Change = Callable[[Array], Array]
-_PIECE, _SHARE = 1 << 15, 64
-"""Factors that are multiplied at once: with what is made of them, they fit a core's cache. Pieces that one core adds up."""
-_ROWS, _ROWS_ACROSS = 256, 4096
-"""Outputs at once; of an operand whose rows lie across its memory, more share each line of the cache."""
+from whydiff.numbers import products
+from whydiff.numbers.products import AS_THEY_ARE, Change, Operand
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,8 +27,8 @@ class Product:
         weight: which read is the right operand.
     """
 
-    left: Array
-    right: Array
+    left: Operand
+    right: Operand
     bias: Array | None
     alpha: float
     beta: float
@@ -44,9 +38,10 @@ class Product:
 def product(op: Operation) -> Product | None:
     """The operands of a matrix product; None if its shapes are not those of a plain one."""
     index = op.read_at("right")
-    left, right, bias = (op.tensor(meaning) for meaning in ("left", "right", "bias"))
-    if left is None or right is None or index is None:
+    ours, theirs, bias = op.held("left"), op.held("right"), op.tensor("bias")
+    if ours is None or theirs is None or index is None:
         return None
+    left, right = ours.bits, theirs.bits
     if Role.ROWS in op.roles:
         left, right = left.reshape(-1, left.shape[-1])[None], right[None]
         bias = bias if bias is None else bias.reshape(1, 1, -1)
@@ -64,26 +59,23 @@ def product(op: Operation) -> Product | None:
     if left.shape[0] * left.shape[1] * right.shape[1] != math.prod(op.shape):
         return None
     beta, alpha = (float(op.argument(name, 1)) for name in ("beta", "alpha"))
-    return Product(left=left, right=right, bias=bias, alpha=alpha, beta=beta, weight=index)
+    operands = Operand(left, ours.dtype), Operand(right, theirs.dtype)
+    return Product(left=operands[0], right=operands[1], bias=bias, alpha=alpha, beta=beta, weight=index)
 
 
-def product_at(parts: Product, index: Array, left: Change = np.asarray, right: Change = np.asarray) -> Array:
+def product_at(parts: Product, index: Array, changes: tuple[Change, Change] = AS_THEY_ARE) -> Array:
     """Outputs of a product at flat indices.
 
     Args:
         parts: from `product`.
         index: flat positions in ``[B, M, N]``.
-        left: applied to the left operand's elements before they are multiplied (rounding, say), each alone.
-        right: to the right one's.
+        changes: applied to the elements of the left and of the right operand before they are multiplied (rounding,
+            say), to each alone.
 
     Returns:
         float64, one per index, without the bias.
     """
-
-    def summed(a: Array, b: Array) -> list[Array]:
-        return [np.einsum("ks,ks->s", left(a), right(b))]
-
-    return np.asarray(_added(parts, index, summed)[0])
+    return np.asarray(products.product_at(parts.left, parts.right, index, changes) * parts.alpha)
 
 
 def sums_at(parts: Product, index: Array) -> Array:
@@ -92,63 +84,7 @@ def sums_at(parts: Product, index: Array) -> Array:
     Returns:
         float64 ``[3, outputs]``: ``sum(terms)``, ``sum(abs(terms))``, ``sum(terms ** 2)``, each times alpha, without the bias.
     """
-
-    def summed(a: Array, b: Array) -> list[Array]:
-        terms = a * b
-        sums, squares = terms.sum(axis=0), np.einsum("ks,ks->s", terms, terms)
-        return [sums, np.abs(terms, out=terms).sum(axis=0), squares]
-
-    return _added(parts, index, summed)
-
-
-def _added(parts: Product, index: Array, summed: Callable[[Array, Array], Sequence[Array]]) -> Array:
-    """What a function makes of the factors of every output, ``[terms, outputs]`` each, added over all terms.
-
-    Factors are gathered in pieces that fit a core's cache: of an operand whose rows lie across its memory a few terms of
-    many outputs, else many terms of a few.
-    """
-    _, m, k = parts.left.shape
-    n = parts.right.shape[1]
-    batch, rest = np.divmod(index, m * n)
-    row, column = np.divmod(rest, n)
-    across = any(_across(operand) for operand in (parts.left, parts.right))
-    rows = _ROWS_ACROSS if across else _ROWS
-    band = max(1, _PIECE // min(rows, max(index.size, 1)))
-
-    def piece(at: int, begin: int) -> Array:
-        part, total = slice(at, at + rows), []
-        for first in range(begin, max(min(begin + _SHARE * band, k), 1), band):
-            terms = slice(first, min(first + band, k))
-            factors = [
-                _gathered(operand, batch[part], lines[part], terms, across)
-                for operand, lines in ((parts.left, row), (parts.right, column))
-            ]
-            total.append(np.stack(summed(*factors)))
-        return np.asarray(np.sum(total, axis=0))
-
-    places = [(at, begin) for at in range(0, index.size, rows) for begin in range(0, max(k, 1), _SHARE * band)]
-    found = spread(piece, places)
-    added = np.zeros((len(found[0]) if found else 1, index.size))
-    for (at, _), sums in zip(places, found, strict=True):
-        added[:, at : at + rows] += sums
-    return np.asarray(added * parts.alpha)
-
-
-def _across(operand: Array) -> bool:
-    """Whether the rows of an operand lie across its memory: it is transposed."""
-    return operand.strides[-1] > operand.itemsize and operand.strides[-2] < operand.strides[-1]
-
-
-def _gathered(operand: Array, batch: Array, rows: Array, terms: slice, across: bool) -> Array:
-    """``operand[batch, rows, terms]`` transposed, in memory as the other operand is: terms or outputs first."""
-    if not across:
-        few: Array = operand[batch, rows, terms].T
-        return few
-    first, last = rows.min(), rows.max() + 1
-    if last - first > 2 * rows.size or (batch != batch[0]).any():
-        return np.ascontiguousarray(operand[batch, rows, terms].T)
-    found: Array = np.take(np.ascontiguousarray(operand[batch[0], first:last, terms].T), rows - first, axis=1)
-    return found
+    return np.asarray(products.sums_at(parts.left, parts.right, index) * parts.alpha)
 
 
 def bias_at(parts: Product, index: Array) -> Array:

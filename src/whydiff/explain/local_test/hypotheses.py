@@ -98,7 +98,7 @@ def _split(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array
     if parts is None or not any(_changes(op.reads[i], _bfloat16) for i in op.floats()):
         return
     pieces = ((_bfloat16, _bfloat16), (_bfloat16, _remainder), (_remainder, _bfloat16))
-    total = sum((formulas.product_at(parts, oracle.index, a, b) for a, b in pieces), np.zeros(oracle.index.size))
+    total = sum((formulas.product_at(parts, oracle.index, changes) for changes in pieces), np.zeros(oracle.index.size))
     yield "bfloat16x3 products", total + formulas.bias_at(parts, oracle.index)
 
 

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from whydiff.capturing.adapters import Place, Role
+from whydiff.explain.local_test.exact import payload_of
+from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import SAMPLE
+from whydiff.records import Payload
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[Sequence[Array], Any], Array]
@@ -21,7 +24,7 @@ class Operation:
 
     Attributes:
         name: the op without namespace, e.g. ``"addmm"``; ``"region"`` for several ops.
-        reads: exact values of what it reads: float64 for floats, integers and booleans as they are.
+        reads: exact values of what it reads: float64 for floats, integers and booleans as they are (`exact.Reads`).
         dtypes: the reads' true dtypes.
         arguments: template ``[args, kwargs]``; ``{"$read": i}`` stands for ``reads[i]``.
         shape: of the judged output.
@@ -34,7 +37,7 @@ class Operation:
     """
 
     name: str
-    reads: tuple[Array, ...]
+    reads: Sequence[Array]
     dtypes: tuple[str, ...]
     arguments: Any
     shape: tuple[int, ...]
@@ -64,13 +67,18 @@ class Operation:
         index = self.read_at(meaning)
         return None if index is None else self.reads[index]
 
+    def held(self, meaning: str) -> Payload | None:
+        """A tensor argument as it was recorded, not widened; None if it was not given."""
+        index = self.read_at(meaning)
+        return None if index is None else payload_of(self.reads, index)
+
     def reading(self, reads: Sequence[Array]) -> Operation:
         """The same op on other inputs."""
         return replace(self, reads=tuple(reads))
 
     def floats(self) -> tuple[int, ...]:
         """Positions of the reads that hold floating-point numbers."""
-        return tuple(i for i, values in enumerate(self.reads) if values.dtype == np.float64)
+        return tuple(i for i in range(len(self.reads)) if not is_integer(payload_of(self.reads, i).dtype))
 
     def mapped(self, change: Callable[[Array], Array], only: Sequence[int] | None = None) -> Operation:
         """The same op on changed inputs (floats only; ``only``: some of them)."""

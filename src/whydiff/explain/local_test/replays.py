@@ -13,9 +13,9 @@ import numpy as np
 
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import ReplayError
+from whydiff.explain.local_test.exact import Reads, exact_values
 from whydiff.explain.local_test.operation import Array, Operation
-from whydiff.numbers.kernels.threads import spread
-from whydiff.numbers.metrics import as_reals, is_integer, real_part_dtype, values
+from whydiff.numbers.metrics import real_part_dtype
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Event, Payload
 
@@ -24,31 +24,8 @@ Given = Mapping[int, Sequence[Array]]
 Layout = tuple[tuple[int, ...], tuple[int, ...], int]
 """Shape, strides and offset in elements."""
 
-_BLOCK = 1 << 18
-"""Numbers that are widened at once."""
 _SPARSE = 8
 """Places that lie further apart than this, on average, are looked up by sorting instead of in a table."""
-
-
-def exact_values(payload: Payload) -> Array:
-    """A payload's exact values: float64 for floats, integers and booleans as they are.
-
-    Complex numbers are pairs of reals along a last axis of two, here and wherever the oracle looks.
-    """
-    payload = as_reals(payload)
-    bits, dtype = payload.bits, payload.dtype
-    if is_integer(dtype):
-        return values(bits, dtype)
-    if bits.size <= _BLOCK or not bits.flags.c_contiguous:
-        return np.asarray(values(bits, dtype), dtype=np.float64)
-    exact = np.empty(bits.shape)
-    line, filled = bits.reshape(-1), exact.reshape(-1)
-
-    def widen(begin: int) -> None:
-        filled[begin : begin + _BLOCK] = values(line[begin : begin + _BLOCK], dtype)
-
-    spread(widen, [(begin,) for begin in range(0, bits.size, _BLOCK)])
-    return exact
 
 
 def operation(call: Call, reads: Sequence[Payload], slot: int, lifted: Executor) -> Operation:
@@ -69,7 +46,7 @@ def operation(call: Call, reads: Sequence[Payload], slot: int, lifted: Executor)
     paired = any(is_complex(event) for event in (*call.reads, *call.writes))  # no formula here is written for pairs
     return Operation(
         name=call.site.op,
-        reads=tuple(exact_values(p) for p in reads),
+        reads=Reads(reads),
         dtypes=tuple(real_part_dtype(p.dtype) for p in reads),
         arguments=call.arguments,
         shape=_layout(call.writes[slot])[0],
@@ -159,7 +136,7 @@ class Region:
         stored = [dtype for dtype in stored if dtype in UNIT_ROUNDOFF]
         return Operation(
             "region" if self.calls else "value",
-            tuple(exact_values(p) for p in reads),
+            Reads(reads),
             tuple(real_part_dtype(p.dtype) for p in reads),
             [[], {}],
             _layout(self.result)[0],
