@@ -41,6 +41,38 @@ def test_statistics_are_those_of_the_host(dtypes, size, odd, spread, seed):
     assert alike(found, measure(to_payload(one), to_payload(two), 1e-3, 1e-5))
 
 
+@pytest.mark.parametrize("limits", [(1e-2, 1e-5), (0.0, 0.0)], ids=["limits", "none"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_programs_that_take_many_chunks(monkeypatch, dtype, limits):
+    monkeypatch.setattr(comparing_there(), "_PROGRAMS", 3)
+    torch.manual_seed(0)
+    line = torch.randn(500_003, device="cuda")
+    near = line * (1 + 1e-2 * torch.randn_like(line))
+    odd = near.clone()
+    odd[200_000:200_020] = torch.tensor(ODD * 2, device="cuda")
+    pairs = [
+        (line, near),
+        (line, line),
+        (line, odd),
+        (odd, near),
+        (line.relu(), near.relu()),
+        (line, -line),
+        (line * 1e-30, near * 1e-30),
+        (line.masked_fill(line > 0, -math.inf), near.masked_fill(line > 0, -math.inf)),
+    ]
+    for one, two in pairs:
+        one, two = one.to(dtype), two.to(dtype)
+        for ours, theirs in ((one, two), (one[1:], two[1:]), (one, two.float())):
+            assert alike(measured(ours, theirs, *limits), measure(to_payload(ours), to_payload(theirs), *limits))
+
+
+def comparing_there():
+    """The module that a first comparison imports, which needs Triton."""
+    from whydiff.capturing.adapters.torch.device import measuring
+
+    return measuring
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_bit_pattern_of_a_small_dtype_and_a_look_that_is_not_dense(dtype):
     codes = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)
