@@ -273,7 +273,7 @@ def test_what_fails_as_a_record_is_read_or_written_is_not_raised(
     from whydiff.capturing.adapters.torch.training import watching
 
     monkeypatch.delenv("WHYDIFF_RAISE", raising=False)
-    monkeypatch.setattr(watching.Lanes, "read", lambda self: 1 / 0)
+    monkeypatch.setattr(watching.Digests, "read", lambda self: 1 / 0)
     with whydiff.capture(tmp_path / "run.trace", level="step"):
         train()
     log = read_steps(tmp_path / "run.trace")

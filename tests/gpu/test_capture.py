@@ -6,6 +6,7 @@ import torch
 import whydiff
 from whydiff.capturing.adapters.torch.run import Run
 from whydiff.capturing.adapters.torch.session import Session
+from whydiff.capturing.steps import read_steps
 
 
 def seen(program, device):
@@ -155,3 +156,31 @@ def test_gradients_are_recorded_as_they_are_on_the_host():
     there, here = seen(program, "cuda"), seen(program, "cpu")
     kinds = [[row[0] for row in side if row[0] not in ("_to_copy", "copy_")] for side in (there, here)]
     assert [op for op in kinds[0] if op.endswith("_")] == [op for op in kinds[1] if op.endswith("_")]
+
+
+def test_a_log_of_steps_equals_the_hosts_and_holds_no_gradients(tmp_path):
+    def train(device, folder):
+        model, held = torch.nn.Linear(512, 512, dtype=torch.float64).to(device), []
+        with torch.no_grad():
+            model.weight.copy_(torch.arange(512 * 512).reshape(512, 512) % 7)
+            model.bias.zero_()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        with whydiff.capture(folder, level="step"):
+            for step in range(3):
+                model((torch.arange(1024, device=device).reshape(2, 512) % (step + 2)).double()).sum().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                held.append(torch.cuda.memory_allocated())
+        return read_steps(folder).steps, held
+
+    host, _ = train("cpu", tmp_path / "cpu")
+    device, held = train("cuda", tmp_path / "cuda")
+    for one, other in zip(host, device, strict=True):
+        assert (one.weights, one.gradients, one.batch, one.losses) == (
+            other.weights,
+            other.gradients,
+            other.batch,
+            other.losses,
+        )
+        assert (one.sample.tobytes(), one.slopes.tobytes()) == (other.sample.tobytes(), other.slopes.tobytes())
+    assert held[-1] < held[0] + 512 * 512 * 8

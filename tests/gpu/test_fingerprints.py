@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whydiff.capturing.adapters.torch.device import queue
+from whydiff.capturing.adapters.torch.device.batch import Batch
 from whydiff.capturing.adapters.torch.device.queue import Queue, known
 from whydiff.capturing.adapters.torch.dtypes import integer_view, raw, to_payload
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes, device_lanes
@@ -106,17 +107,31 @@ LONG = 1 << 29
 """Cycles, a quarter of a second: what does not wait for the default stream is done long before."""
 
 
-def test_lanes_are_sent_behind_what_reads_them():
-    memory = octets(3, 100_003)
-    tensor, line = torch.from_numpy(memory).cuda(), Queue()
-    found = []
+def test_a_batch_is_read_by_one_launch_and_sent_behind_it():
+    sizes = [100_003, 0, 1, 3, 4, CHUNK, CHUNK + 1, 8 * CHUNK + 1] * 40 + [0]
+    memories = [octets(number, size) for number, size in enumerate(sizes)]
+    tensors = [torch.from_numpy(memory).cuda() for memory in memories]
+    want = [fingerprint_reference(memory) for memory in memories]
     for cycles in (1, LONG, LONG):  # at first memory is pinned and code is loaded, which waits for all streams
         torch.cuda._sleep(cycles)
-        ticket = line.add(tensor, 0, memory.size)
-        line.send()
-        line.settle()
-        found.append(known(ticket))
-    assert found == [fingerprint_reference(memory)] * 3
+        found = Batch(tensors[0].device, [tensor.data_ptr() for tensor in tensors], sizes)
+        tensors[0].add_(1)  # read before
+        assert [tuple(map(int, lanes)) for lanes in found.lanes()] == want
+        tensors[0].sub_(1)
+    assert Batch(tensors[0].device, [0, 0], [0, 0]).lanes().tolist() == [[0, 0], [0, 0]]
+
+
+def test_a_batch_on_a_side_stream_is_read_there():
+    memory = octets(3, 100_003)
+    host, tensor = torch.from_numpy(memory).cuda(), torch.zeros(memory.size, dtype=torch.uint8, device="cuda")
+    Batch(tensor.device, [tensor.data_ptr()], [memory.size]).lanes()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(LONG)
+        tensor.copy_(host)
+        found = Batch(tensor.device, [tensor.data_ptr()], [memory.size])
+    assert tuple(map(int, found.lanes()[0])) == fingerprint_reference(memory)
 
 
 def test_what_was_noted_on_the_default_stream_is_read_there_from_a_side_stream():

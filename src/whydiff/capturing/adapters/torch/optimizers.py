@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import torch
@@ -42,6 +43,38 @@ def state_of(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
         for name, value in state.items() if isinstance(state, dict) else ():
             if isinstance(value, (torch.Tensor, bool, int, float)):
                 yield f"{position}.{name}", value
+
+
+class Slots:
+    """What an optimizer keeps of all parameters, by its name there: sorted out once, and again when something was added."""
+
+    def __init__(self) -> None:
+        self._keys: list[Any] = []
+        self._kinds: list[type] = []
+        self._tensors: list[int] = []
+        self._numbers: list[int] = []
+        self.names: dict[str, tuple[list[int], list[int]]] = {}
+
+    def of(self, optimizer: torch.optim.Optimizer | None) -> tuple[list[torch.Tensor], list[Any]]:
+        """Tensors and plain numbers, in the order of `state_of`; ``names`` then says which of either stand by a name."""
+        kept = optimizer.state if optimizer is not None else {}
+        states = [kept.get(parameter) for parameter in (parameters_of(optimizer) if optimizer is not None else ())]
+        known = [state for state in states if isinstance(state, dict)]
+        keys, values = [key for state in known for key in state], [one for state in known for one in state.values()]
+        kinds = list(map(type, values))
+        if kinds != self._kinds or not all(map(is_, keys, self._keys)):
+            self._keys, self._kinds = keys, kinds
+            self._sort(values)
+        return [values[i] for i in self._tensors], [values[i] for i in self._numbers]
+
+    def _sort(self, values: Sequence[Any]) -> None:
+        self._tensors, self._numbers, self.names = [], [], {}
+        for i, (key, value) in enumerate(zip(self._keys, values, strict=True)):
+            if isinstance(value, (torch.Tensor, bool, int, float)):
+                tensor = isinstance(value, torch.Tensor)
+                found = self._tensors if tensor else self._numbers
+                self.names.setdefault(f"{key}", ([], []))[not tensor].append(len(found))
+                found.append(i)
 
 
 @contextmanager
@@ -110,4 +143,4 @@ def _state_at(donor: Executor | None, number: int) -> dict[str, Any]:
     return found | {slot: tensor.clone() for slot, tensor in tensors.items()}
 
 
-__all__ = ["INTERVENTIONS", "RESTORE", "SET", "parameters_of", "settings_of", "state_of", "stepping_otherwise"]
+__all__ = ["INTERVENTIONS", "RESTORE", "SET", "Slots", "parameters_of", "settings_of", "state_of", "stepping_otherwise"]

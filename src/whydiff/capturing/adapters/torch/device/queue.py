@@ -32,9 +32,9 @@ _TABLES = 64
 _CHUNK_BYTES = 4 * ML2_CHUNK
 _REACH = 29
 """Keys of tensors up to two to the power of this many bytes are made at once."""
-_CHUNKS = 8
+CHUNKS = 8
 """Chunks that one block of the kernel reads at once."""
-_BLOCK_BYTES = _CHUNKS * _CHUNK_BYTES
+BLOCK_BYTES = CHUNKS * _CHUNK_BYTES
 
 
 _OWN = threading.local()
@@ -131,14 +131,8 @@ class Queue:
         for line in self._lines.values():
             line.flush()
 
-    def send(self) -> None:
-        """Launch the reading of all that waits, and have what is read copied: `settle` then waits for that alone."""
-        self.flush()
-        for line in self._lines.values():
-            line.send()
-
     def settle(self) -> None:
-        """Give every ticket its lanes; waits, once, for the copies that were sent, or for the devices."""
+        """Give every ticket its lanes; waits, once, for the devices."""
         self.flush()
         for line in self._lines.values():
             line.settle()
@@ -207,7 +201,6 @@ class _Line:
         self.waiting = self.blocks = self.longest = self.filled = 0
         self._given: list[tuple[torch.Tensor, list[Pending]]] = []
         self._spare: torch.Tensor | None = None
-        self._sent: list[tuple[torch.Tensor, list[Pending], torch.cuda.Event]] = []
         self._tables: _Tables | None = None
         self._keys: Any = None
         self._reach = 0
@@ -220,7 +213,7 @@ class _Line:
         self.owners.append(owner)
         self.filled += 1
         self.waiting += nbytes
-        self.blocks += -(-nbytes // _BLOCK_BYTES)
+        self.blocks += -(-nbytes // BLOCK_BYTES)
         if nbytes > self.longest:
             self.longest = nbytes
         return ticket
@@ -270,8 +263,8 @@ class _Line:
         from whydiff.capturing.adapters.torch.device import hashing
 
         if self.longest > self._reach:
-            self._reach = 1 << max(_REACH, (self.longest - 1).bit_length())
-            self._keys = _keys_on(self.device, self._reach // _CHUNK_BYTES)
+            self._keys = keys_reaching(self.device, self.longest)
+            self._reach = self._keys[1].shape[1] // 2 * _CHUNK_BYTES
         tables = self._tables
         if tables is None:
             tables = self._tables = _tables_of(self.device)
@@ -281,7 +274,7 @@ class _Line:
             table=tables.there,
             count=len(self.tickets),
             blocks=self.blocks,
-            chunks=_CHUNKS,
+            chunks=CHUNKS,
             multipliers=self._keys[0],
             keys=self._keys[1],
             results=results,
@@ -300,24 +293,8 @@ class _Line:
             self._given.append((ring, []))
         return self._given[-1]
 
-    def send(self) -> None:
-        """Have the lanes that are read copied to the host, behind what reads them; nothing is waited for."""
-        given, self._given, self.filled = self._given, [], 0
-        noted_on = stream_at(self.stream, self.device)
-        with torch.cuda.device(self.device), torch.cuda.stream(noted_on), torch.inference_mode(False):
-            for results, tickets in given:
-                copy = torch.empty(len(tickets), 2, dtype=torch.int64, device="cpu", pin_memory=True)
-                copy.copy_(results[: len(tickets)], non_blocking=True)
-                event = torch.cuda.Event()
-                event.record()
-                self._sent.append((copy, tickets, event))
-
     def settle(self) -> None:
         """Give every ticket its lanes."""
-        sent, self._sent = self._sent, []
-        for copy, tickets, event in sent:
-            event.synchronize()
-            _give(copy, tickets)
         if not self._given:
             return
         torch.cuda.synchronize(self.device)
@@ -381,6 +358,11 @@ def _tables_of(device: torch.device) -> _Tables:
 def _made(device: torch.device) -> _Tables:
     with torch.inference_mode(False):
         return _Tables(device)
+
+
+def keys_reaching(device: torch.device, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Multipliers and key schedule, as `hashing.launch` takes them, of tensors of up to ``longest`` bytes and more."""
+    return _keys_on(device, (1 << max(_REACH, (longest - 1).bit_length())) // _CHUNK_BYTES)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from torch.optim.optimizer import (
 
 from whydiff.capturing.adapters.torch.optimizers import parameters_of
 from whydiff.capturing.adapters.torch.state import Roots
+from whydiff.capturing.adapters.torch.training.tree import Tree
 from whydiff.garbage import frozen
 
 _existing: list[list[weakref.ref[torch.nn.Module]]] = []
@@ -35,6 +36,7 @@ class Following:
     def __init__(self) -> None:
         self.number = 0
         self.roots: Roots = []
+        self._tree: Tree | None = None
         self._by_optimizer = False
         self._ready = False
         self._versions = 0
@@ -70,11 +72,13 @@ class Following:
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Parameters and buffers of the models that are trained, by name."""
-        found: dict[int, tuple[str, torch.Tensor]] = {}
-        for prefix, module in self.roots:
-            for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-                found.setdefault(id(tensor), (f"{prefix}.{name}" if prefix else name, tensor))
-        return list(found.values())
+        return list(zip(*self.named(), strict=True))
+
+    def named(self) -> tuple[tuple[str, ...], list[torch.Tensor]]:
+        """The same: names, and tensors."""
+        if self._tree is None or self._tree.roots != self.roots:
+            self._tree = Tree(self.roots)
+        return self._tree.tensors()
 
     def updated_by_hand(self) -> None:
         """End the step if parameters were changed since the last ``backward()`` and no optimizer does it."""
