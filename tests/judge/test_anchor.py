@@ -84,6 +84,9 @@ LINE = (x for x in ())
         ("another_dtype", X, X.double(), SEEN, "precision"),
         ("other_shapes", X, X[None], ROUNDED, "incomparable"),
         ("other_shapes", 1.0, "1.0", SEEN, "incomparable"),
+        ("more_is_returned", (X,), (X * 2, X), ROUNDED, "incomparable"),
+        ("more_is_returned", {"a": X, "b": X}, {"a": X * 2}, PRECISE, "incomparable"),
+        ("", (X,), (X * 2, X), SEMANTIC, "semantic"),
         ("other_points", X, X * 2, replace(SEEN, rerun=STAYS, apart="not-counterparts"), "incomparable"),
         ("", X, X * 2, replace(SEMANTIC, apart="not-counterparts"), "semantic"),
         (

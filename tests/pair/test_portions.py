@@ -65,6 +65,17 @@ def test_accumulation_is_rounding_and_a_part_s_loss_has_no_counterpart(sides, by
     assert any(count.what == "numbers read out" and count.count == 3 for count in found.not_compared)
 
 
+@pytest.mark.parametrize("parts", [(2, 4), (8, 2)])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_more_and_smaller_micro_batches_are_rounding(sides, parts: tuple[int, int], by_hand: bool) -> None:  # type: ignore[no-untyped-def]
+    found = whydiff.compare(*sides(*(training(micro, by_hand=by_hand) for micro in parts)))
+    assert found.verdict is Verdict.ROUNDING, found.reason
+
+
+def test_one_of_more_micro_batches_that_is_left_out_is_another_function(sides) -> None:  # type: ignore[no-untyped-def]
+    assert whydiff.compare(*sides(training(2), training(4, kept=3))).verdict is Verdict.SEMANTIC
+
+
 def test_a_part_that_is_left_out_is_another_function(sides) -> None:  # type: ignore[no-untyped-def]
     assert whydiff.compare(*sides(training(1), training(4, kept=3))).verdict is Verdict.SEMANTIC
 

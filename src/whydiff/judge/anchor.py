@@ -19,6 +19,7 @@ reads) is an output too: `whydiff.pair.scripts`. The first rule of `RULES` that 
 | `another_dtype` | every value is equal, some in another dtype | precision |
 | `other_inputs` | inputs have other sizes, and one run's stand nowhere in the other's | incomparable |
 | `other_shapes` | outputs have other shapes or kinds, and nothing worse was found | incomparable |
+| `more_is_returned` | one side returns more, and what both return is rounding or precision | incomparable |
 | `other_points` | they differ, the observed runs agree, and returned values proved to be no counterparts | incomparable |
 | `stale_code` | they differ, and compiled code is of another state of its program | semantic |
 | `rerun_tells` | they differ, what was observed does not tell, and unobserved reruns do | rounding, precision or semantic |
@@ -251,6 +252,18 @@ def other_shapes(found: Anchor, inside: Inside) -> Judged:
     return Verdict.INCOMPARABLE, f"outputs have other shapes or kinds: {_listed(other)}"
 
 
+def more_is_returned(found: Anchor, inside: Inside) -> Judged:
+    """What one side alone returns was compared with nothing, however near what both return is."""
+    lone = found.having("lone")
+    if not lone or inside.verdict not in (Verdict.ROUNDING, Verdict.PRECISION):
+        return None
+    sides = _names(tuple(dict.fromkeys(one.comparison.only for one in lone)))
+    return Verdict.INCOMPARABLE, (
+        f"only the {sides} returned {_slots(lone)}; the other {len(found.compared)} outputs are {inside.verdict}: "
+        f"{inside.reason}"
+    )
+
+
 def other_points(found: Anchor, inside: Inside) -> Judged:
     """Both runs compute the same values and return different ones of them."""
     return (Verdict.INCOMPARABLE, inside.apart) if inside.agree and inside.apart else None
@@ -348,6 +361,7 @@ RULES: tuple[Rule, ...] = (
     another_dtype,
     other_inputs,
     other_shapes,
+    more_is_returned,
     other_points,
     stale_code,
     rerun_tells,

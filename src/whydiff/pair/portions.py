@@ -6,9 +6,9 @@ other run takes more rows at once; what stands row by row has one in these rows.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
+from whydiff.pair.align.entries import entries
 from whydiff.pair.align.steps import numbering
 from whydiff.records import Alignment, Call, Trace
 
@@ -43,8 +43,8 @@ def _sized(
     reference: Trace, candidate: Trace, alignment: Alignment, numbers: Sequence[Sequence[int]]
 ) -> tuple[tuple[set[int], set[int]], set[int]]:
     """Paired calls ahead of gradients that see other sizes in steps of other portions, of either run; these steps."""
-    entries = [_entries(trace.calls, steps) for trace, steps in zip((reference, candidate), numbers, strict=True)]
-    uneven = {n for n in entries[0].keys() & entries[1].keys() if len(entries[0][n]) != len(entries[1][n])}
+    entered = [entries(trace.calls, steps) for trace, steps in zip((reference, candidate), numbers, strict=True)]
+    uneven = {n for n in entered[0].keys() & entered[1].keys() if len(entered[0][n]) != len(entered[1][n])}
     sized: tuple[set[int], set[int]] = set(), set()
     for pair in alignment.pairs if uneven else ():
         calls = reference.calls[pair.reference], candidate.calls[pair.candidate]
@@ -53,15 +53,6 @@ def _sized(
             sized[0].add(pair.reference)
             sized[1].add(pair.candidate)
     return sized, uneven & {numbers[0][index] for index in sized[0]}
-
-
-def _entries(calls: Sequence[Call], numbers: Sequence[int]) -> dict[int, set[int]]:
-    """Step as the alignment counts them → the steps as they were recorded in which the model was entered."""
-    found: dict[int, set[int]] = defaultdict(set)
-    for call, number in zip(calls, numbers, strict=True):
-        if call.site.scope and call.site.phase == "forward":
-            found[number].add(call.site.step)
-    return found
 
 
 def _alone(calls: Sequence[Call], numbers: Sequence[int], steps: set[int], paired: set[int]) -> set[int]:

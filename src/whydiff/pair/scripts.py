@@ -8,7 +8,6 @@ added behind the last one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,12 +17,14 @@ from whydiff.capturing.store import DiskTrace
 from whydiff.garbage import not_collecting
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.lockstep import paired
-from whydiff.pair.portions import of_portions
+from whydiff.pair.outputs import read_by, recorded_outputs
+from whydiff.pair.pieces import Piece, joins, pieces
+from whydiff.pair.portions import in_portions, of_portions
 from whydiff.pair.replay import returns
 from whydiff.records import Alignment, Call, Event, Leaf, Output, Pair, Site, Slot, TensorSpec, Trace
 
 _GIVEN = "given to Python"
-_HOW = "end of the script"
+_HOW, _PIECE = "end of the script", "piece of a pass"
 
 Spot = tuple[int, TensorSpec]
 """A storage and the part of it that is looked at."""
@@ -43,19 +44,43 @@ def with_ends(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple
         return reference, candidate, alignment
     ours, theirs = sides
     ours.portions, theirs.portions = of_portions(ours.trace, theirs.trace, alignment)
+    steps = in_portions(ours.trace, theirs.trace, alignment)
+    lone = alignment.unpaired_reference, alignment.unpaired_candidate
+    for side, inside, indices in zip(sides, steps, lone, strict=True):
+        side.alone = frozenset(index for index in {*indices} & inside if side.trace.calls[index].kind == "return")
     given = _given(ours, theirs, alignment)
     _left(ours, theirs, alignment)
     _made(ours, theirs, alignment)
     if _agree(ours, theirs, alignment):
-        left = zip(sides, (alignment.unpaired_reference, alignment.unpaired_candidate), strict=True)
-        both_looked = all(any(read_out(side.trace.calls[index]) for index in indices) for side, indices in left)
+        both_looked = all(
+            any(read_out(side.trace.calls[index]) for index in indices)
+            for side, indices in zip(sides, lone, strict=True)
+        )
         if ours.ends and ours.ends.keys() == theirs.ends.keys() and not both_looked:  # one side only looked more often
             given = _without(given[0], alignment.unpaired_reference), _without(given[1], alignment.unpaired_candidate)
         _asked(ours, theirs, alignment)
+    alignment = _in_pieces(ours, theirs, alignment)
     both = bool(ours.ends or theirs.ends)
-    last = (Pair(len(reference.calls), len(candidate.calls), _HOW),) if both else ()
+    last = (Pair(ours.length, theirs.length, _HOW),) if both else ()
     alignment = replace(alignment, pairs=(*alignment.pairs, *last), scripts=True)
     return ours.returning(given[0], both), theirs.returning(given[1], both), alignment
+
+
+def _in_pieces(ours: _Side, theirs: _Side, alignment: Alignment) -> Alignment:
+    """The alignment with later passes over pieces of an input paired with parts of what one pass over it returned."""
+    for turned in (False, True):
+        whole, several = (theirs, ours) if turned else (ours, theirs)
+        own = alignment.turned() if turned else alignment
+        whole.cut = pieces(whole.trace, several.trace, own)
+        if whole.cut:
+            joined = joins(several.trace)
+            several.ends = {name: event for name, event in several.ends.items() if event.producer not in joined}
+            done = {one.returned for one in whole.cut}
+            added = [Pair(len(whole.trace.calls) + n, one.returned, _PIECE) for n, one in enumerate(whole.cut)]
+            left = tuple(index for index in own.unpaired_candidate if index not in done)
+            own = replace(own, pairs=(*own.pairs, *added), unpaired_candidate=left)
+            return own.turned() if turned else own
+    return alignment
 
 
 def read_out(call: Call) -> bool:
@@ -99,29 +124,6 @@ def _asking(trace: Trace) -> set[int]:
     return found
 
 
-def recorded_outputs(trace: Trace) -> tuple[Output, ...]:
-    """What a run gave back; of a trace that does not record it, what its calls of kind ``return`` read."""
-    if trace.outputs is not None:
-        return tuple(trace.outputs)
-    number = returns(trace.calls)
-    return tuple(one for call in trace.calls for one in _read_by(call, number.get(call.index, -1), trace))
-
-
-def output_of(slot: Slot, event: Event, trace: Trace) -> Output:
-    """One value as it was recorded, as an output."""
-    payload = trace.payload(event.payload) if event.payload else None
-    content = event.fingerprint if event.fingerprint and event.fingerprint.covers == "content" else None
-    if payload is None and content is None:
-        return Output(slot, "unreadable", "Tensor", text=event.skipped or "no fingerprint of its elements")
-    return Output(slot, "numbers", "Tensor", payload=payload, spec=event.spec, fingerprint=content)
-
-
-def _read_by(call: Call, number: int, trace: Trace) -> Iterator[Output]:
-    if call.kind == "return":
-        for event in call.reads:
-            yield output_of(Slot(number, event.site.slot), event, trace)
-
-
 @dataclass
 class _Side:
     """One script.
@@ -131,17 +133,26 @@ class _Side:
         ends: name → what is there at the end, all but what Python was given.
         taken: storages that hold state, which is returned under its name.
         portions: calls that see some of a step's rows, where the other script sees more at once.
+        alone: those by which a module returns what it made of rows that the other script sees at once with others.
+        cut: parts of what it returned by one pass, which the other script returned by later passes.
     """
 
     trace: DiskTrace
     ends: dict[str, Event]
     taken: set[int] = field(default_factory=set)
     portions: frozenset[int] = frozenset()
+    alone: frozenset[int] = frozenset()
+    cut: tuple[Piece, ...] = ()
 
     @cached_property
     def first(self) -> int:
         """Index of the call by which a module returned first; -1: none did."""
         return min(returns(self.trace.calls), default=-1)
+
+    @property
+    def length(self) -> int:
+        """How many calls there are, with those that return parts."""
+        return len(self.trace.calls) + len(self.cut)
 
     @property
     def goes_on(self) -> bool:
@@ -207,6 +218,13 @@ class _Side:
     def returning(self, given: dict[int, Call], ends: bool) -> Trace:
         """The trace with calls that return what the script came to."""
         calls = [given.get(call.index, call) for call in self.trace.calls]
+        for one in self.cut:
+            site = Site("", "return", step=calls[-1].site.step, rank=calls[-1].site.rank, occurrence=len(calls))
+            reads = tuple(replace(look, site=site.at(look.site.slot)) for look in one.looks)
+            names = [look.site.slot for look in one.looks]
+            calls.append(
+                Call(index=len(calls), site=site, target="return", kind="return", reads=reads, arguments=[names, {}])
+            )
         if ends:
             site = Site("", "return", step=calls[-1].site.step, rank=calls[-1].site.rank, occurrence=len(calls))
             reads = tuple(replace(event, site=site.at(name)) for name, event in self.ends.items())
@@ -223,11 +241,16 @@ class _Side:
         for output in recorded_outputs(self.trace):
             recorded.setdefault(output.slot.number, []).append(output)
         for index, number in returns(calls).items():
-            if index in before:
+            if index in self.alone:
+                continue
+            part = index - len(self.trace.calls)
+            if 0 <= part < len(self.cut):
+                found += (replace(one, slot=Slot(number, one.slot.name)) for one in self.cut[part].outputs)
+            elif index in before:
                 known = recorded.get(before[index], [])
                 found += (replace(output, slot=Slot(number, output.slot.name)) for output in known)
             else:
-                found += _read_by(calls[index], number, self.trace)
+                found += read_by(calls[index], number, self.trace)
         return tuple(found)
 
 

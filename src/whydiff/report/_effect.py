@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from whydiff.records import Cause, Comparison, Diagnosis, Measurement
+from whydiff.records import Cause, Comparison, Diagnosis, Measurement, Verdict
 from whydiff.report.words import count, ordinal, percent, plain, short
 
 _SEEN = 1e-6
@@ -43,7 +43,16 @@ def has_more(diagnosis: Diagnosis) -> str:
     outputs = [comparison for _, comparison in diagnosis.outputs]
     if not any(c.status == "agrees" for c in outputs) or any(c.status != "agrees" and not c.only for c in outputs):
         return ""
-    sides = {c.only for c in outputs if c.only}
+    return _more(diagnosis)
+
+
+def has_more_beside(diagnosis: Diagnosis) -> str:
+    """Which side returns something more, which makes the pair incomparable, where not all else is bit-equal; else empty."""
+    return _more(diagnosis) if diagnosis.verdict is Verdict.INCOMPARABLE and not has_more(diagnosis) else ""
+
+
+def _more(diagnosis: Diagnosis) -> str:
+    sides = {c.only for _, c in diagnosis.outputs if c.only}
     return "each side has something more" if len(sides) > 1 else f"only the {sides.pop()} has more" if sides else ""
 
 

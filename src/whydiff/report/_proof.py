@@ -46,7 +46,7 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     proven = [c.code for c in diagnosis.causes if c.status in ("confirmed", "located") and not c.inert]
     if proven:
         return f"of what {' and '.join(dict.fromkeys(proven))} does not explain no experiment decided{maybe}"
-    if cause is None and any(c.experiments for c in diagnosis.causes):
+    if cause is None and any(c.experiments for c in diagnosis.causes if c.status == "refuted"):
         return "the experiments rule out what was suspected; nothing else was tried"
     if diagnosis.by_tolerance is not None:
         return "held against the recorded outputs; the code of then was not recorded, so no experiment decided why"

@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from whydiff.records import STANDING, Cause, Diagnosis, Origin, Site, Verdict
-from whydiff.report._effect import NOTHING, cause_effect, effect, has_more, returned_nothing, where_compared
+from whydiff.report._effect import (
+    NOTHING,
+    cause_effect,
+    effect,
+    has_more,
+    has_more_beside,
+    returned_nothing,
+    where_compared,
+)
 from whydiff.report._missing import missing
 from whydiff.report._proof import may_follow, open_fix, others, proof, tried
 from whydiff.report.words import clause, count, place, plain
@@ -145,13 +153,16 @@ def answer(diagnosis: Diagnosis) -> Answer:
 def leading(diagnosis: Diagnosis) -> Cause | None:
     """The cause that the answer is about: proven or located, and why the diagnosis' own verdict is what it is.
 
-    Where none is, the first that experiments leave open; never one that is refuted or has no effect on this input.
+    Where none is, the first that experiments leave open and that would make the verdict what it is; never one that is
+    refuted or has no effect on this input.
     """
     live = [c for c in diagnosis.causes if c.status != "refuted" and not c.inert]
     shown = [c for c in live if c.status in STANDING]
     mine = [c for c in shown if c.verdict is diagnosis.verdict]
     why = [c for c in shown if _is_why(diagnosis.verdict, c)]
-    return next(iter([*mine, *why, *(c for c in live if c not in shown)]), None)
+    other = diagnosis.verdict is Verdict.SEMANTIC  # which no rounding makes
+    left = [c for c in live if c not in shown and not (other and c.verdict in (Verdict.ROUNDING, Verdict.PRECISION))]
+    return next(iter([*mine, *why, *left]), None)
 
 
 def _is_why(verdict: Verdict, cause: Cause) -> bool:
@@ -195,6 +206,12 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
         said = missing(diagnosis).what
     elif verdict is Verdict.INCOMPARABLE and cause is None and has_more(diagnosis):
         said = f"{has_more(diagnosis)}; what both come to is bit-equal"
+    elif (
+        verdict is Verdict.INCOMPARABLE
+        and (cause is None or cause.status not in STANDING)
+        and has_more_beside(diagnosis)
+    ):
+        said = f"{has_more_beside(diagnosis)}, which nothing was compared with; the rest differs"
     elif verdict is Verdict.ROUNDING and diagnosis.by_tolerance is not None:
         said = "no more than rounding may make of the outputs"
     elif verdict is Verdict.IDENTICAL and returned_nothing(diagnosis):
@@ -222,7 +239,8 @@ def _where(diagnosis: Diagnosis, cause: Cause | None) -> str:
         if named:
             return place(named)
         return "no place was found" if diagnosis.alignment.pairs else "no op of one side has a counterpart"
-    begin = next((o for o in origins if named in ("", str(o.place), str(o.place.at("")))), None)
+    worst = next((o for o in origins if o.verdict is diagnosis.verdict), origins[0])
+    begin = next((o for o in origins if named in (str(o.place), str(o.place.at("")))), None) if named else worst
     at = place(named) if begin is None else _repeated(begin, origins)
     there = next((o for o in origins if named == str(o.candidate_site)), None) if begin is None else None
     if there is not None:
@@ -283,7 +301,7 @@ def _fix(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if diagnosis.verdict is Verdict.ROUNDING and {"justified_rtol", "justified_atol"} <= found.keys():
         rtol, atol = (f"{found[f'justified_{name}']:.2g}" for name in ("rtol", "atol"))
         return f"accept it; rounding alone justifies rtol={rtol}, atol={atol} in a test"
-    if has_more(diagnosis):
+    if has_more(diagnosis) or has_more_beside(diagnosis):
         more = list(dict.fromkeys(place(slot.partition("@")[0]) for slot, c in diagnosis.outputs if c.only))
         shown = ", ".join(more[:_NAMED]) + (f" and {len(more) - _NAMED} more" if len(more) > _NAMED else "")
         return f"end both sides alike, then compare again; more is: {shown}"
@@ -318,6 +336,8 @@ def _is_another_program(diagnosis: Diagnosis, cause: Cause | None) -> bool:
     if diagnosis.verdict not in (Verdict.SEMANTIC, Verdict.INCONCLUSIVE) or (cause and cause.status == "confirmed"):
         return False
     found = diagnosis.alignment
+    if not (found.unpaired_reference and found.unpaired_candidate):
+        return False
     return len(found.unpaired_reference) + len(found.unpaired_candidate) > len(found.pairs)
 
 

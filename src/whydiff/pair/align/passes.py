@@ -22,6 +22,7 @@ from dataclasses import replace
 
 from whydiff.garbage import not_collecting
 from whydiff.pair.align import evidence, held, remade, renamed, rescoped, rules, sequence
+from whydiff.pair.align.entries import by_entry
 from whydiff.pair.align.sequence import Block, Path
 from whydiff.pair.align.side import Side, blocks, by_function, common_parameters, intern
 from whydiff.pair.align.steps import numbering
@@ -54,7 +55,8 @@ def align(reference: Trace, candidate: Trace, *, rename: Sequence[tuple[str, str
     """
     checked = rules.validate(rename)
     own = dict.fromkeys(call.site.scope for call in candidate.calls)
-    ahead, *numbers = numbering(reference, candidate)
+    ahead, *counted = numbering(reference, candidate)
+    numbers = by_entry((reference.calls, candidate.calls), counted)
     both = common_parameters(reference, candidate)
     first = Side(reference, numbers=numbers[0], held=both)
     second = Side(candidate, {scope: rules.apply(checked, scope) for scope in own}, numbers[1], held=both)

@@ -15,7 +15,7 @@ from whydiff.explain.causes import by_code
 from whydiff.explain.causes._environment import INERT, code_of
 from whydiff.judge.outputs import between
 from whydiff.numbers.fingerprint import fingerprint_bytes
-from whydiff.pair.scripts import recorded_outputs
+from whydiff.pair.outputs import recorded_outputs
 from whydiff.records import (
     Cause,
     Environment,
