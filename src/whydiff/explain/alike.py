@@ -39,8 +39,7 @@ class Alike:
 
 def alike(case: Case) -> Alike:
     """The origins of a case by what they are; worked out once."""
-    found: Alike = case.shared("alike", lambda: _alike(case))
-    return found
+    return case.shared("alike", lambda: _alike(case))
 
 
 def _alike(case: Case) -> Alike:

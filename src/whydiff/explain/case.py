@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from whydiff.capturing.adapters import Progress, Run, replayable
 from whydiff.errors import PayloadError
@@ -19,6 +19,7 @@ from whydiff.pair.beginning import CommonBeginning
 from whydiff.pair.slices import counterparts
 from whydiff.records import Alignment, Call, Leaf, Origin, Payload, Slot, Trace
 
+T = TypeVar("T")
 _ENVIRONMENT = ("versions", "hardware", "flags", "variables", "rng")
 
 
@@ -164,11 +165,12 @@ class Case:
         """Whether no side is known to differ from itself."""
         return not any(trace.observer.deterministic is False for trace in self.traces)
 
-    def shared(self, key: str, make: Callable[[], Any]) -> Any:
+    def shared(self, key: str, make: Callable[[], T]) -> T:
         """Something that several causes ask for, made once per case."""
         if key not in self._shared:
             self._shared[key] = make()
-        return self._shared[key]
+        found: T = self._shared[key]
+        return found
 
     def close(self) -> None:
         """Let go of what was made of it: replays hold tensors, and so the files that these were read from."""

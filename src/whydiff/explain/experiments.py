@@ -130,6 +130,13 @@ class Experiments:
             self._outcomes[key] = self._try_out(interventions, on)
         return self._outcomes[key]
 
+    def equal_if_told(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> bool:
+        """Whether one side's outputs become the other's under interventions; False where these cannot be carried out."""
+        try:
+            return self.try_out(interventions, on=on).equal
+        except WhydiffError:
+            return False
+
     def _try_out(self, interventions: Sequence[Intervention], on: Side) -> Outcome:
         changed = self._on(on)
         method: Literal["rerun", "replay"] = "replay"

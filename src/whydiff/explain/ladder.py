@@ -276,5 +276,4 @@ def climbed(case: Case, side: Side) -> Climb | None:
         found = rerun(case)
         return climb(run, side, case.progress, items=found is None or found.verdict is not Verdict.ROUNDING)
 
-    found: Climb | None = case.shared(f"ladder {side}", make)
-    return found
+    return case.shared(f"ladder {side}", make)

@@ -50,16 +50,18 @@ def told_apart(case: Case) -> tuple[tuple[Leaf, Leaf], ...]:
     return (*case.differing_leaves, *case.shared("told apart", lambda: (*read_alike(case), *_rounded(case))))
 
 
+def given_instead(ours: Leaf, theirs: Leaf) -> Intervention:
+    """The candidate is given the reference's tensor in the place of its own."""
+    name = None if theirs.name == ours.name else ours.name
+    return Intervention("restore-state" if ours.is_state else "restore-input", theirs.name, name)
+
+
 def given_back(case: Case, pairs: Iterable[tuple[Leaf, Leaf]] | None = None) -> tuple[Intervention, ...]:
     """What gives the candidate the reference's state and inputs that differ (or some) and have the same shape."""
     if case.reference.framework != case.candidate.framework:
         return ()
     return tuple(
-        Intervention(
-            "restore-state" if ours.is_state else "restore-input",
-            theirs.name,
-            None if theirs.name == ours.name else ours.name,
-        )
+        given_instead(ours, theirs)
         for ours, theirs in (told_apart(case) if pairs is None else pairs)
         if ours.spec.shape == theirs.spec.shape and theirs.storage >= 0
     )

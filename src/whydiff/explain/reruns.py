@@ -142,8 +142,7 @@ def rerun(case: Case, only: tuple[Slot, ...] = ()) -> Rerun | None:
         case: the pair of runs.
         only: outputs that are looked at; none named: all.
     """
-    found: Rerun | None = case.shared(f"reruns {only}", lambda: _rerun(case, only))
-    return found
+    return case.shared(f"reruns {only}", lambda: _rerun(case, only))
 
 
 def recorded(
@@ -288,12 +287,7 @@ def _reproduced(case: Case, runs: tuple[Run, Run], plain: Sequence[_Given]) -> s
             if dtype not in narrow and _same(_numbers(runs[number].lifted(dtype)), wanted):
                 return f"the {other} gives bit for bit what the {side} gives when it runs in {dtype}"
         recorded = side not in changed_by_looking(case)  # else keeping its recorded ops wide says nothing of it
-        if (
-            recorded
-            and narrow
-            and case.experiments.supports(wide, on=side)
-            and case.experiments.try_out(wide, on=side).equal
-        ):
+        if recorded and narrow and case.experiments.try_out(wide, on=side).equal:
             return (
                 f"the {other} gives bit for bit what the {side} gives when its {narrow[0]} values are kept in float32"
             )

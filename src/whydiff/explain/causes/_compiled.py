@@ -75,14 +75,14 @@ def autocasts(case: Case, side: Side) -> bool:
     run = case.runs[SIDES.index(side)]
     if run is not None and not run.autocasts():
         return False
-    return gives(case, (off,), side) and gives(case, (eager,), side) and gives(case, (off, eager), side)
+    return all(case.experiments.equal_if_told(way, on=side) for way in ((off,), (eager,), (off, eager)))
 
 
 def autocasts_to(case: Case, side: Side) -> str:
     """The dtype under autocast to which the other side gives the compiled side's outputs; the first, if none does."""
     on: Side = SIDES[1 - SIDES.index(side)]
     ways = {dtype: (Intervention("autocast-on", "the program", dtype),) for dtype in ("bfloat16", "float16")}
-    return next((dtype for dtype, way in ways.items() if gives(case, way, on)), "bfloat16")
+    return next((dtype for dtype, way in ways.items() if case.experiments.equal_if_told(way, on=on)), "bfloat16")
 
 
 def explained(case: Case, side: Side) -> bool:
@@ -98,15 +98,15 @@ def explained(case: Case, side: Side) -> bool:
 
 def keeps_wide(case: Case, side: Side) -> bool:
     """Whether the other side gives the compiled side's outputs bit for bit when it keeps 16-bit values wide."""
-    trace = case.trace(side)
     on: Side = "candidate" if side == "reference" else "reference"
-    return bool(computes_in(trace)) and gives(case, (Intervention("keep-wide", "the program"),), on)
+    wide = Intervention("keep-wide", "the program")
+    return bool(computes_in(case.trace(side))) and case.experiments.equal_if_told((wide,), on=on)
 
 
 def rounds_in_place(case: Case, side: Side) -> bool:
     """Whether a compiled side, compiled anew with every rounding in place, gives the other side's outputs bit for bit."""
-    trace = case.trace(side)
-    return bool(computes_in(trace)) and gives(case, (Intervention("round-in-place", side),), side)
+    place = Intervention("round-in-place", side)
+    return bool(computes_in(case.trace(side))) and case.experiments.equal_if_told((place,), on=side)
 
 
 def on_the_ladder(ladder: Climb) -> Evidence:
@@ -119,12 +119,6 @@ def on_the_ladder(ladder: Climb) -> Evidence:
         "steps": [f"{step.way}: {step.failed or step.apart}" for step in ladder.steps],
     }
     return Evidence(str(ladder), data)
-
-
-def gives(case: Case, interventions: Sequence[Intervention], on: Side) -> bool:
-    """Whether a side under interventions gives the other side's outputs bit for bit."""
-    outcome = tried(case, interventions, on)
-    return outcome is not None and outcome.equal
 
 
 def tried(case: Case, interventions: Sequence[Intervention], on: Side) -> Outcome | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
+from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._state import Difference, bundles, interventions_of, listed, site_of
 from whydiff.numbers.casts import share_equal_to_rounding
 from whydiff.numbers.metrics import is_integer, values
@@ -16,17 +17,15 @@ from whydiff.records import Cause, Evidence, Leaf, Origin, Remedy, Verdict
 
 
 def causes(
-    case: Case, found: Sequence[Difference], code: str, name: str, remedy: Remedy | None, noun: str, total: int
+    case: Case, rule: CauseRule, found: Sequence[Difference], remedy: Remedy | None, noun: str, total: int
 ) -> Iterator[Cause]:
     """One cause per bundle of differing tensors, with measured evidence."""
     for bundle in bundles(found):
         evidence = [*_evidence(case, bundle, noun, total), *reading(case, bundle)]
-        yield Cause(
-            code=code,
-            name=name,
+        yield rule.cause(
             site=site_of(bundle),
             verdict=Verdict.SEMANTIC,
-            evidence=tuple(evidence),
+            evidence=evidence,
             remedy=remedy,
             interventions=interventions_of(bundle),
             says=_says(bundle, noun, total),

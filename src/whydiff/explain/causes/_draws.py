@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from whydiff.explain.case import Case
-from whydiff.explain.causes._state import remember
 from whydiff.explain.causes._view import Finding
 from whydiff.explain.draws import DRAW_AS, NUMBERS_OF, draws_alike, moved_axes, of_one_size
 from whydiff.explain.keys import keys, only_for_keys, takes_a_key
@@ -49,7 +48,7 @@ def drawn_otherwise(case: Case, code: str, pairs: Sequence[tuple[Call, Call]]) -
 
 def drawn_in_another_order(case: Case, code: str, pairs: Sequence[tuple[Call, Call]]) -> Finding | None:
     """Pairs of draws of which each draws what another one of the other side draws; None if not all do."""
-    known = remember(case, "draws in another order", lambda: _in_another_order(case))
+    known = case.shared("draws in another order", lambda: _in_another_order(case))
     counterparts = [known.get(theirs.index) for _, theirs in pairs]
     found = [case.reference.calls[at] for at in counterparts if at is not None]
     if not found or len(found) < len(pairs):
@@ -133,7 +132,7 @@ def from_the_same_key(origin: Origin, code: str, ours: Call, theirs: Call) -> Fi
 
 def other_keys(case: Case) -> tuple[Intervention, ...]:
     """Every draw of the candidate that takes another key than its counterpart does, drawing from the counterpart's."""
-    return remember(case, "other keys", lambda: _other_keys(case))
+    return case.shared("other keys", lambda: _other_keys(case))
 
 
 def _other_keys(case: Case) -> tuple[Intervention, ...]:

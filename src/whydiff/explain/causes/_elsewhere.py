@@ -9,7 +9,6 @@ from typing import Any
 from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes._looks import one_value
-from whydiff.explain.causes._state import remember
 from whydiff.explain.causes._view import View
 from whydiff.records import Call, Event, Trace
 
@@ -107,7 +106,7 @@ def _sides(view: View) -> Sides | None:
     if view.origin.kind != "region" or min(counts) or not max(counts):
         return None
     case, side = view.case, int(counts[1] > 0)
-    return remember(case, f"elsewhere {side}", lambda: _seen_from(case, side))
+    return case.shared(f"elsewhere {side}", lambda: _seen_from(case, side))
 
 
 def _seen_from(case: Case, side: int) -> Sides:

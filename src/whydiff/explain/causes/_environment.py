@@ -9,6 +9,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import explained
 from whydiff.explain.causes._folder import new_folder
+from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough
 from whydiff.records import Cause, Environment, Evidence, Origin, Remedy, Verdict
 
@@ -68,19 +69,17 @@ def unexplained(case: Case) -> tuple[Origin, ...]:
     )
 
 
-def hypothesis(case: Case, code: str, name: str, remedy: Remedy, verdict: Verdict) -> Iterable[Cause]:
+def hypothesis(case: Case, rule: CauseRule, remedy: Remedy, verdict: Verdict) -> Iterable[Cause]:
     """One cause for all differences of a kind, if there are origins that an environment can explain."""
-    changes, origins = of_kind(case.environment_changes, code), unexplained(case)
+    changes, origins = of_kind(case.environment_changes, rule.code), unexplained(case)
     if not changes or not origins:
         return
     listed = "; ".join(
         f"{where}: {ours} in the reference, {theirs} in the candidate" for where, ours, theirs in changes
     )
-    others = sorted({code_of(c[0]) for c in case.environment_changes if c[0] not in INERT} - {"", code})
+    others = sorted({code_of(c[0]) for c in case.environment_changes if c[0] not in INERT} - {"", rule.code})
     also = f" (and so may {', '.join(others)})" if others else ""
-    yield Cause(
-        code=code,
-        name=name,
+    yield rule.cause(
         site=changes[0][0],
         verdict=verdict,
         evidence=(

@@ -38,7 +38,7 @@ from whydiff.explain.causes._read_out import followed, told_of
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._stale import as_traced_anew, is_stale
-from whydiff.explain.causes._state import listed, remember
+from whydiff.explain.causes._state import listed
 from whydiff.explain.causes._telling import answers, by_no_op, is_open, moved, of_numbers, told_by
 from whydiff.explain.causes._values import Array, distance, floating, narrow, number
 from whydiff.explain.causes._view import Finding, JointView, View, consumers
@@ -53,7 +53,7 @@ _FIRST, _ALL = 24, 256
 
 def explained(case: Case) -> dict[int, Finding]:
     """Position of an origin → what explains it."""
-    return remember(case, "explained", lambda: _explained(case))
+    return case.shared("explained", lambda: _explained(case))
 
 
 def named(case: Case) -> dict[int, Finding]:
@@ -70,33 +70,31 @@ def explained_calls(case: Case) -> set[tuple[int, int]]:
 def unjudged(case: Case) -> set[int]:
     """Positions of origins that were to be explained and could not be carried out in float64, nor others of their kind."""
     explained(case)
-    known: set[int] = case.shared("unjudged origins", set)
-    return known
+    return case.shared("unjudged origins", set[int])
 
 
-def causes_of(case: Case, code: str, name: str, remedy: Any) -> Iterator[Cause]:
+def causes_of(case: Case, rule: CauseRule, remedy: Callable[[Finding], Remedy]) -> Iterator[Cause]:
     """One cause per key, and per experiment: the first origin's evidence, everybody's interventions.
 
     What is taken away by the very same interventions is one change that is seen at several origins.
 
     Args:
         case: the pair of runs.
-        code: of the cause.
-        name: of the cause.
+        rule: the cause.
         remedy: finding → `Remedy`.
     """
     groups: dict[Any, list[tuple[Origin, Finding]]] = {}
     keys: dict[tuple[tuple[Intervention, ...], ...], Any] = {}
     for index, finding in explained(case).items():
-        if finding.code == code:
+        if finding.code == rule.code:
             done = (finding.interventions, finding.put_in)
             key = keys.setdefault(done, finding.key) if finding.interventions else finding.key
             groups.setdefault(key, []).append((case.localization.origins[index], finding))
-    yield from grouped(groups.values(), code, name, remedy)
+    yield from grouped(groups.values(), rule, remedy)
 
 
 def grouped(
-    groups: Iterable[Sequence[tuple[Origin, Finding]]], code: str, name: str, remedy: Callable[[Finding], Remedy]
+    groups: Iterable[Sequence[tuple[Origin, Finding]]], rule: CauseRule, remedy: Callable[[Finding], Remedy]
 ) -> Iterator[Cause]:
     """One cause per group of origins and findings."""
     for found in groups:
@@ -106,35 +104,27 @@ def grouped(
         evidence = list(finding.evidence)
         if len(sites) > 1:
             evidence.append(Evidence(f"{len(sites)} places are of this kind: {listed(sites)}", {"origins": sites}))
-        evidence += _also(code, own)
+        evidence += _also(rule, own)
         evidence += told_of([of for _, of in found])
         interventions = tuple(dict.fromkeys(i for _, one in found for i in one.interventions))
         put_in = tuple(dict.fromkeys(i for _, one in found for i in one.put_in))
-        yield Cause(
-            code=code,
-            name=name,
+        yield rule.cause(
             site=str(origin.place.at("")),
             verdict=max((of.verdict for of in own), key=lambda one: one.severity),
-            evidence=tuple(evidence),
+            evidence=evidence,
             remedy=remedy(replace(finding, interventions=interventions)),
             interventions=interventions,
             put_in=put_in,
-            says=finding.says or _says(code, finding),
+            says=finding.said(rule.says),
             after=finding.after,
         )
 
 
-def _also(code: str, found: Sequence[Finding]) -> Iterator[Evidence]:
+def _also(rule: CauseRule, found: Sequence[Finding]) -> Iterator[Evidence]:
     """What the same change also undoes, in the words of those that it is no more than one of."""
-    said = list(dict.fromkeys(of.says or _says(code, of) for of in found))[1:]
+    said = list(dict.fromkeys(of.said(rule.says) for of in found))[1:]
     if said:
         yield Evidence(f"the same change also undoes what is more than this: {listed(said)}", {"also": said})
-
-
-def _says(code: str, finding: Finding) -> str:
-    """What a cause says of itself, with what the finding knows filled in."""
-    rule = next((rule for rule in asked() if rule.code == code), None)
-    return rule.says.format_map(finding.facts) if rule is not None else ""
 
 
 def argued(case: Case, origin: Origin, ours: Any, theirs: Any) -> bool:
@@ -188,7 +178,7 @@ def _explained(case: Case) -> dict[int, Finding]:
     late = [index for index in sorted(most) if index not in judged and wanted(index)]
     if late:  # the walk came to them before it came to the first of their kind
         examine(case, chosen=late, visit=visit)
-    case.shared("unjudged origins", set).update(index for index in first if first[index] not in seen_here)
+    case.shared("unjudged origins", set[int]).update(index for index in first if first[index] not in seen_here)
     found = of_one_number(case, followed(case, repeated(case, _together(case, eligible | _folded(case), found, rules))))
     return _joined(dict(sorted(found.items())), _places(rules))
 
@@ -327,7 +317,7 @@ def _idle(case: Case, verdict: Verdict, *, tied: bool = False) -> bool:
     if verdict is Verdict.SEMANTIC and tied:
         return not far_apart(case)
     if verdict is Verdict.SEMANTIC:
-        return remember(case, "one program", lambda: _one_program(case))
+        return case.shared("one program", lambda: _one_program(case))
     return verdict is Verdict.PRECISION and out_of_range(case)
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from whydiff.explain.arguments import as_value, given_otherwise
 from whydiff.explain.case import Case
-from whydiff.explain.causes._state import remember
 from whydiff.pair.lockstep import matched
 from whydiff.pair.portions import Portions, in_portions
 from whydiff.records import Call, Intervention, Origin, Site, Trace
@@ -57,7 +56,7 @@ class Missing:
 
 def left_out(case: Case) -> tuple[Missing, ...]:
     """What either side leaves out, the reference's rounds first; worked out once."""
-    return remember(case, "rounds left out", lambda: tuple(found for side in (0, 1) for found in _found(case, side)))
+    return case.shared("rounds left out", lambda: tuple(found for side in (0, 1) for found in _found(case, side)))
 
 
 def owners(case: Case, found: Missing) -> list[str]:
@@ -145,7 +144,7 @@ def _runs(case: Case, side: int) -> Iterator[_Run]:
 
 def _portions(case: Case) -> Portions:
     """What one side carries out more often because it takes a step's rows in more portions: no update is missing there."""
-    return remember(case, "portions", lambda: in_portions(case.reference, case.candidate, case.alignment))
+    return case.shared("portions", lambda: in_portions(case.reference, case.candidate, case.alignment))
 
 
 def _taken_up(case: Case, side: int, number: Mapping[int, int]) -> list[dict[tuple[int, int], tuple[str, str]] | None]:
@@ -288,7 +287,7 @@ def _set_alike(case: Case, calls: tuple[Call, Call]) -> bool:
 
 def _counts(case: Case, side: int, call: Call) -> bool:
     """Whether it is given other numbers in a step beside its own: a constant is not made of a count of steps."""
-    updates = remember(case, f"updates by site, {side}", lambda: _by_site(case.traces[side]))
+    updates = case.shared(f"updates by site, {side}", lambda: _by_site(case.traces[side]))
     beside = (updates.get(replace(call.site, step=call.site.step + way)) for way in (-1, 1))
     return any(other is not None and other.arguments != call.arguments for other in beside)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff.explain.arguments import as_value, given_otherwise
 from whydiff.explain.case import Case
-from whydiff.explain.causes._state import remember, target_name
+from whydiff.explain.causes._state import target_name
 from whydiff.explain.keys import draws
 from whydiff.explain.sites import sites_of
 from whydiff.records import Call, Intervention, Origin, Trace
@@ -44,7 +44,7 @@ def followed_by(case: Case) -> dict[int, Intervention]:
     Inside of a module in another mode of which nothing else is set otherwise: an op whose argument is the mode, a step of
     one side alone that draws, or that writes into what the module registered (a count of batches).
     """
-    return remember(case, "origins of another mode", lambda: dict(_followed(case)))
+    return case.shared("origins of another mode", lambda: dict(_followed(case)))
 
 
 def _followed(case: Case) -> Iterator[tuple[int, Intervention]]:

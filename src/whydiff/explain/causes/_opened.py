@@ -70,10 +70,7 @@ def _same_ops(reference: Run, candidate: Run) -> bool:
 def contracted(case: Case, side: Side) -> tuple[Contraction, ...]:
     """Where a side's record holds fused multiply-adds; looked for once."""
     trace = case.trace(side)
-    found: tuple[Contraction, ...] = case.shared(
-        f"contractions {side}", lambda: contractions(trace, case.experiments.executor(side))
-    )
-    return found
+    return case.shared(f"contractions {side}", lambda: contractions(trace, case.experiments.executor(side)))
 
 
 def _all_known(case: Case) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 
 from whydiff.explain.arguments import as_value, given_otherwise
 from whydiff.explain.case import Case
-from whydiff.explain.causes._state import remember
 from whydiff.pair.align.steps import numbering
 from whydiff.records import Call, Intervention, Origin, Trace
 
@@ -58,7 +57,7 @@ class Step:
 
 def steps(case: Case) -> tuple[Step, ...]:
     """Steps of optimizers that both runs take, in order: those that correspond as the runs' steps do."""
-    return remember(case, "optimizer steps", lambda: tuple(_steps(case)))
+    return case.shared("optimizer steps", lambda: tuple(_steps(case)))
 
 
 def _steps(case: Case) -> Iterator[Step]:
@@ -87,7 +86,7 @@ def lost_at(case: Case) -> tuple[Step, ...]:
     The first step of an optimizer that both runs take counts if its state differs at all. What differs later because
     other gradients came in is a consequence, and left out.
     """
-    return remember(case, "optimizers that lost state", lambda: tuple(_lost(case)))
+    return case.shared("optimizers that lost state", lambda: tuple(_lost(case)))
 
 
 def _lost(case: Case) -> Iterator[Step]:
@@ -120,7 +119,7 @@ def _update(trace: Trace, look: Call) -> list[Call]:
 
 def begins_otherwise(case: Case, origin: Origin) -> bool:
     """Whether an origin lies in a step that begins with other state or hyperparameters: then its ops may be others too."""
-    inside = remember(case, "updates that begin otherwise", lambda: _otherwise(case))
+    inside = case.shared("updates that begin otherwise", lambda: _otherwise(case))
     return any(index in calls for index, calls in zip(origin.calls, inside, strict=True))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from whydiff.explain.case import Case
 from whydiff.explain.causes._compiled import stale_sides
 from whydiff.explain.causes._looks import leaves
-from whydiff.explain.causes._state import listed, remember
+from whydiff.explain.causes._state import listed
 from whydiff.explain.sides import SIDES, Side
 from whydiff.pair.lockstep import matched
 from whydiff.records import Event, Evidence, Intervention, Leaf, Origin
@@ -84,12 +84,12 @@ def _reordered(case: Case, found: Sequence[OtherLeaf]) -> bool:
 
 def other_leaves(case: Case) -> Sequence[OtherLeaf]:
     """Every such read at an origin; one per tensor."""
-    return remember(case, "other leaves", lambda: tuple(_found(case)))
+    return case.shared("other leaves", lambda: tuple(_found(case)))
 
 
 def stale(case: Case) -> Sequence[OtherLeaf]:
     """Those of a program that was traced before: traced anew it gives other outputs, and it holds the other's tensor."""
-    return remember(case, "stale constants", lambda: tuple(_stale(case)))
+    return case.shared("stale constants", lambda: tuple(_stale(case)))
 
 
 def _stale(case: Case) -> Iterator[OtherLeaf]:

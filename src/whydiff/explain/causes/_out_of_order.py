@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from whydiff.capturing.adapters import for_framework
-from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.explain.causes._state import remember
 from whydiff.explain.ordering import ORDER
 from whydiff.records import Call, Intervention, Trace
 
@@ -36,16 +34,13 @@ class Moved:
 
 def moved(case: Case) -> Moved | None:
     """All that either side carries out alone, where the other side carries out the same elsewhere; None: it is not that."""
-    return remember(case, "steps in another order", lambda: _moved(case))
+    return case.shared("steps in another order", lambda: _moved(case))
 
 
 def is_behind_all(case: Case) -> bool:
     """Whether the outputs agree once these are carried out in the reference's order: then no op is another one."""
     found = moved(case)
-    try:
-        return found is not None and case.experiments.try_out(found.interventions).equal
-    except WhydiffError:
-        return False
+    return found is not None and case.experiments.equal_if_told(found.interventions)
 
 
 def _moved(case: Case) -> Moved | None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from whydiff.capturing.adapters import Role, for_framework
-from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import View
 from whydiff.explain.read_alike import casts_apart, given_back, told_apart
@@ -124,11 +123,11 @@ def _whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
     found = undone(case)
     if found is None:
         return None
-    if not _all_parameters(case, SIDES.index(found.cast.rounded)) and _alike_under(case, given_back(case)):
+    if not _all_parameters(case, SIDES.index(found.cast.rounded)) and case.experiments.equal_if_told(given_back(case)):
         return None
     for pairs in (None, case.differing_leaves):  # an input that the wide side rounds by itself is not given back
         interventions = *given_back(case, pairs), *found.dtypes
-        if _alike_under(case, interventions):
+        if case.experiments.equal_if_told(interventions):
             return found.cast, interventions
     return None
 
@@ -207,14 +206,6 @@ def _all_parameters(case: Case, side: int) -> bool:
     leaves = case.traces[side].leaves
     floats = {x.name for x in leaves if x.role == "parameter" and x.spec.dtype in UNIT_ROUNDOFF}
     return bool(floats) and floats <= differing
-
-
-def _alike_under(case: Case, interventions: tuple[Intervention, ...]) -> bool:
-    """Whether the candidate gives the reference's outputs under interventions; False if they cannot be carried out."""
-    try:
-        return case.experiments.try_out(interventions).equal
-    except WhydiffError:
-        return False
 
 
 def _from(call: Call, chosen: Iterable[int]) -> bool:

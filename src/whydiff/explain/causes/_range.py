@@ -86,9 +86,7 @@ class RangeRule(CauseRule):
 
 def alarmed(rule: CauseRule, alarm: Alarm, sentence: str, remedy: Remedy, tried: tuple[Intervention, ...]) -> Cause:
     """A cause of a range audit's alarm."""
-    return Cause(
-        code=rule.code,
-        name=rule.name,
+    return rule.cause(
         site=str(alarm.site),
         verdict=Verdict.UNSTABLE,
         evidence=measured(alarm, sentence),

@@ -19,7 +19,6 @@ from whydiff.capturing.adapters import Executor
 from whydiff.errors import WhydiffError
 from whydiff.explain.arguments import given_otherwise
 from whydiff.explain.case import Case
-from whydiff.explain.causes._state import remember
 from whydiff.explain.causes._values import number as as_numbers
 from whydiff.explain.causes._view import Finding
 from whydiff.pair.replay import replay
@@ -153,7 +152,7 @@ class _ReadOut:
 
 
 def _read_out(case: Case) -> _ReadOut:
-    return remember(case, "calls that give numbers", lambda: _all_read_out(case.traces))
+    return case.shared("calls that give numbers", lambda: _all_read_out(case.traces))
 
 
 def _all_read_out(traces: tuple[Trace, Trace]) -> _ReadOut:
@@ -180,7 +179,7 @@ def _read_otherwise(case: Case, upto: tuple[int, int]) -> bool:
 
 def _made(case: Case, calls: tuple[Call, Call], given: tuple[float, float]) -> Made | None:
     """The simple function of a number read out before that an argument is on both sides."""
-    known = remember(case, "numbers read out", lambda: (_numbers(case, "reference"), _numbers(case, "candidate")))
+    known = case.shared("numbers read out", lambda: (_numbers(case, "reference"), _numbers(case, "candidate")))
     out = _read_out(case)
     ends = out.before(0, calls[0].index), out.before(1, calls[1].index)
     last = [out.calls[side][max(0, end - _LAST) : end] for side, end in enumerate(ends)]
@@ -242,7 +241,7 @@ def _numbers(case: Case, side: str) -> dict[int, float]:
 
 def _usual(case: Case, call: Call, which: int | str, value: Any) -> bool:
     """Whether an op is given a number at other times too, with other numbers read out before: then it is not made of them."""
-    out, alike = _read_out(case), remember(case, "calls of one op in one scope", lambda: _by_op(case.reference))
+    out, alike = _read_out(case), case.shared("calls of one op in one scope", lambda: _by_op(case.reference))
     own = out.before(0, call.index)
     for one in alike[call.target, call.site.scope]:
         if one.index != call.index and out.before(0, one.index) != own:

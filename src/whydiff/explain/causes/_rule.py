@@ -13,7 +13,18 @@ from whydiff.errors import UsageError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._view import Finding, JointView, View
 from whydiff.numbers.ranges.audit import Alarm
-from whydiff.records import Cause, Intervention, Leaf, Payload
+from whydiff.records import (
+    Cause,
+    Evidence,
+    Experiment,
+    Intervention,
+    Leaf,
+    Measurement,
+    Payload,
+    Remedy,
+    Status,
+    Verdict,
+)
 
 HEADINGS = (
     "What it detects",
@@ -87,6 +98,42 @@ class CauseRule(abc.ABC):
     @abc.abstractmethod
     def example(self) -> tuple[Any, Any]:
         """A minimal (reference, candidate) of targets without arguments; a framework is imported inside."""
+
+    def cause(
+        self,
+        site: str,
+        verdict: Verdict,
+        evidence: Iterable[Evidence],
+        remedy: Remedy | None,
+        *,
+        status: Status = "inconclusive",
+        reason: str = "",
+        experiments: tuple[Experiment, ...] = (),
+        interventions: tuple[Intervention, ...] = (),
+        put_in: tuple[Intervention, ...] = (),
+        effect: tuple[Measurement, ...] = (),
+        inert: bool = False,
+        says: str = "",
+        after: str = "",
+    ) -> Cause:
+        """A `Cause` of this rule's code and name."""
+        return Cause(
+            code=self.code,
+            name=self.name,
+            site=site,
+            verdict=verdict,
+            evidence=tuple(evidence),
+            remedy=remedy,
+            status=status,
+            reason=reason,
+            experiments=experiments,
+            interventions=interventions,
+            put_in=put_in,
+            effect=effect,
+            inert=inert,
+            says=says,
+            after=after,
+        )
 
     def impostors(self) -> Iterable[tuple[Any, Any]]:
         """Pairs for which taking it away works and its name is wrong: it must not be confirmed there."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from whydiff.errors import WhydiffError
 from whydiff.explain.arguments import as_value
 from whydiff.explain.case import Case
 from whydiff.explain.causes._draws import states_restored
 from whydiff.explain.causes._optimizer import put_back
-from whydiff.explain.causes._state import remember, target_name
+from whydiff.explain.causes._state import target_name
+from whydiff.explain.read_alike import given_instead
 from whydiff.records import Intervention
 
 _NOT_SETTINGS = ("training", "__class__")
@@ -50,7 +50,7 @@ def enough(case: Case) -> bool:
 
     Tried by experiment, if anything of the kind differs and all of it can be set back.
     """
-    return remember(case, "settings are enough", lambda: _enough(case))
+    return case.shared("settings are enough", lambda: _enough(case))
 
 
 def _enough(case: Case) -> bool:
@@ -65,19 +65,9 @@ def _enough(case: Case) -> bool:
             items.append(Intervention("set-mode", target_name(case, path).rpartition(".")[0], ours))
     items.sort(key=lambda item: item.target.count("."))  # a mode set on a module sets those below it
     wanted = (*items, *restored(case), *put_back(case), *states_restored(case))
-    try:
-        return bool(wanted) and case.experiments.supports(wanted) and case.experiments.try_out(wanted).equal
-    except WhydiffError:  # it cannot be tried: nothing is known
-        return False
+    return bool(wanted) and case.experiments.equal_if_told(wanted)
 
 
 def restored(case: Case) -> tuple[Intervention, ...]:
     """Interventions that give the candidate the reference's tensors wherever leaves differ."""
-    return tuple(
-        Intervention(
-            "restore-state" if ours.is_state else "restore-input",
-            theirs.name,
-            None if theirs.name == ours.name else ours.name,
-        )
-        for ours, theirs in case.differing_leaves
-    )
+    return tuple(given_instead(*pair) for pair in case.differing_leaves)

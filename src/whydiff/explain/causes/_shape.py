@@ -10,6 +10,7 @@ from typing import Any
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
+from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.scale import Difference, Scale, agrees, difference
 from whydiff.locate.origins import find_origins
 from whydiff.numbers.comparison import compare_payloads
@@ -135,8 +136,7 @@ def _kernels(executor: Executor, call: Call) -> str:
 def cause(
     case: Case,
     origins: Sequence[Origin],
-    code: str,
-    name: str,
+    rule: CauseRule,
     word: str,
     remedies: Sequence[tuple[str, Any]],
     text: Callable[[str, str, tuple[str, ...], Any], Remedy],
@@ -194,12 +194,10 @@ def cause(
         if best is not None
         else Remedy("Accept it: the same function, rounded in another order.", accepts=True)
     )
-    yield Cause(
-        code=code,
-        name=name,
+    yield rule.cause(
         site=str(first.site),
         verdict=Verdict.ROUNDING,
-        evidence=tuple(evidence),
+        evidence=evidence,
         remedy=remedy,
         status=status,
         reason=reason,

@@ -14,7 +14,6 @@ from whydiff.errors import WhydiffError, guarded
 from whydiff.explain.arguments import as_value, given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._compiled import stale_sides
-from whydiff.explain.causes._state import remember
 from whydiff.explain.ladder import climbed
 from whydiff.explain.reruns import changed_by_looking
 from whydiff.explain.sides import SIDES, Side
@@ -77,7 +76,7 @@ def _shown(value: Any) -> str:
 
 def stale_numbers(case: Case) -> Sequence[StaleNumber]:
     """Numbers at origins that a program keeps from when it was traced."""
-    return remember(case, "stale numbers", lambda: tuple(one for side in SIDES for one in _numbers(case, side)))
+    return case.shared("stale numbers", lambda: tuple(one for side in SIDES for one in _numbers(case, side)))
 
 
 def is_stale(case: Case, index: int) -> bool:
@@ -89,7 +88,7 @@ def is_stale(case: Case, index: int) -> bool:
 
 def _left(case: Case, side: Side) -> Container[str]:
     """Sites of the origins that stay where a side has its numbers of now; all, if that cannot be told."""
-    return remember(case, f"left anew, {side}", lambda: _left_anew(case, side))
+    return case.shared(f"left anew, {side}", lambda: _left_anew(case, side))
 
 
 def _left_anew(case: Case, side: Side) -> Container[str]:
@@ -106,7 +105,7 @@ def as_traced_anew(case: Case) -> Side | None:
 
     Asked of a side whose observed run, traced anew, is another program, and of one whose outputs only looking changed.
     """
-    return remember(case, "stale as a whole", lambda: _whole(case))
+    return case.shared("stale as a whole", lambda: _whole(case))
 
 
 def _whole(case: Case) -> Side | None:
@@ -132,7 +131,7 @@ def _is_another(case: Case, side: Side) -> bool:
 
 def _anew(case: Case, side: Side) -> tuple[Call, ...]:
     """The calls of a side that is traced anew, where ops differ or are given something else; nothing: not known."""
-    return remember(case, f"traced anew, {side}", lambda: _traced(case, side))
+    return case.shared(f"traced anew, {side}", lambda: _traced(case, side))
 
 
 def _traced(case: Case, side: Side) -> tuple[Call, ...]:

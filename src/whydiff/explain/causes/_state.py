@@ -6,7 +6,7 @@ first whose ``explain_state`` answers gets it (its answer is the proof), so that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -87,14 +87,9 @@ class Difference:
         return found
 
 
-def remember(case: Case, key: str, work: Callable[[], T]) -> T:
-    """The result of ``work()``, worked out once per case."""
-    return case.shared(key, work)  # type: ignore[no-any-return]
-
-
 def differences(case: Case, cause: str = "") -> tuple[Difference, ...]:
     """Differing state of both sides, in the reference's order; of one cause if a code is given."""
-    found = remember(case, "state", lambda: tuple(_classified(case)))
+    found = case.shared("state", lambda: tuple(_classified(case)))
     return tuple(d for d in found if not cause or d.cause == cause)
 
 
@@ -148,7 +143,7 @@ def interventions_of(bundle: Sequence[Difference]) -> tuple[Intervention, ...]:
 
 def touched(case: Case) -> tuple[frozenset[int], frozenset[int]]:
     """Storages that some operator (or the result) reads, per side."""
-    return remember(case, "touched", lambda: (_read_storages(case.reference), _read_storages(case.candidate)))
+    return case.shared("touched", lambda: (_read_storages(case.reference), _read_storages(case.candidate)))
 
 
 def _read_storages(trace: Any) -> frozenset[int]:
@@ -239,8 +234,7 @@ def _lone_ties(case: Case) -> list[tuple[str, tuple[str, ...]]]:
 
 def target_name(case: Case, name: str) -> str:
     """The candidate's own name of a state tensor or scalar that the reference calls ``name``."""
-    names = remember(
-        case,
+    names = case.shared(
         "names",
         lambda: {
             case.rename(own): own for own in (*case.candidate.scalars, *(leaf.name for leaf in case.candidate.leaves))
@@ -251,4 +245,4 @@ def target_name(case: Case, name: str) -> str:
 
 def lone_ties(case: Case) -> list[tuple[str, tuple[str, ...]]]:
     """Groups of names that only one side ties: (the side that ties them, names)."""
-    return remember(case, "lone ties", lambda: _lone_ties(case))
+    return case.shared("lone ties", lambda: _lone_ties(case))

@@ -9,7 +9,6 @@ import numpy as np
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes._joint import joints_of
-from whydiff.explain.causes._state import remember
 from whydiff.explain.causes._values import Array
 from whydiff.explain.causes._view import JointView, View
 from whydiff.explain.implied import Implied, as_rows, implied
@@ -27,7 +26,7 @@ def products_alike(case: Case) -> dict[frozenset[int], Implied]:
     An origin at which two stored matrices differ may be one of them: a merged adapter changes the matrix that both
     sides have, and leaves out the rest.
     """
-    return remember(case, "products alike", lambda: _products_alike(case))
+    return case.shared("products alike", lambda: _products_alike(case))
 
 
 def _products_alike(case: Case) -> dict[frozenset[int], Implied]:

@@ -16,8 +16,9 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import argued
 from whydiff.explain.causes._overwritten import overwritten
 from whydiff.explain.causes._remedy import literal, module_at, standing_for
+from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, scalars, settable
-from whydiff.explain.causes._state import listed, remember, target_name
+from whydiff.explain.causes._state import listed, target_name
 from whydiff.explain.keys import draws
 from whydiff.explain.sides import SIDES
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
@@ -63,7 +64,7 @@ class Switch:
 
 def switches(case: Case) -> tuple[Switch, ...]:
     """The settings that choose between ops, if setting back what differs in settings and tensors is enough."""
-    return remember(case, "switches", lambda: tuple(_switches(case)))
+    return case.shared("switches", lambda: tuple(_switches(case)))
 
 
 def _switches(case: Case) -> Iterator[Switch]:
@@ -161,7 +162,7 @@ def converts(call: Call, roles: frozenset[Role]) -> bool:
     return ours.dtype != theirs.dtype and ours.shape == theirs.shape
 
 
-def causes_of_switches(case: Case, code: str, name: str, kind: Kind) -> Iterator[Cause]:
+def causes_of_switches(case: Case, rule: CauseRule, kind: Kind) -> Iterator[Cause]:
     """One cause per switch of a kind."""
     for switch in switches(case):
         if switch.kind != kind:
@@ -184,9 +185,7 @@ def causes_of_switches(case: Case, code: str, name: str, kind: Kind) -> Iterator
         elif kind == "exchanges":
             what = f"the reference computes {ours}, the candidate {theirs}"
         place = next((o.site.at("") for o in case.localization.origins if o.kind == "region"), switch.paths[0])
-        yield Cause(
-            code=code,
-            name=name,
+        yield rule.cause(
             site=str(place),
             verdict=Verdict.PRECISION if kind == "casts" else Verdict.SEMANTIC,
             evidence=(

@@ -17,7 +17,6 @@ import numpy as np
 from whydiff.capturing.adapters import Executor, Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.explain.causes._state import remember
 from whydiff.explain.causes._values import number
 from whydiff.explain.sides import SIDES, Side
 from whydiff.numbers.metrics import is_integer
@@ -68,7 +67,7 @@ class _Part:
 
 def uneven(case: Case) -> Uneven | None:
     """What one side averages part by part and the other all at once; None: nothing, or it cannot be told."""
-    return remember(case, "parts of unequal counts", lambda: _uneven(case))
+    return case.shared("parts of unequal counts", lambda: _uneven(case))
 
 
 def is_behind_all(case: Case) -> bool:

@@ -16,6 +16,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes._looks import equal_leaves, one_value
 from whydiff.explain.causes._values import Array, distance, number
 from whydiff.explain.local_test import Examined, Joint, Otherwise, judge_outputs, narrowed, otherwise
+from whydiff.explain.read_alike import given_instead
 from whydiff.numbers.tolerance import SAME_FUNCTION, SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.records import Call, Event, Evidence, Intervention, Leaf, Origin, Trace, Verdict
 
@@ -49,6 +50,10 @@ class Finding:
     says: str = ""
     consequence: bool = False
     after: str = ""
+
+    def said(self, otherwise: str) -> str:
+        """What happened; ``otherwise``: what its cause says of itself, where the finding does not, with its facts."""
+        return self.says or otherwise.format_map(self.facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,10 +158,7 @@ class View:
 
     def give_constants(self) -> tuple[Intervention, ...]:
         """The reference's `constants` in the place of the candidate's."""
-        return tuple(
-            Intervention("restore-input", theirs.name, None if theirs.name == ours.name else ours.name)
-            for ours, theirs in self.constants
-        )
+        return tuple(given_instead(*pair) for pair in self.constants)
 
     def replace_op(self) -> tuple[Intervention, ...]:
         """The reference's op, or region, on the candidate's inputs."""

@@ -71,7 +71,7 @@ class FusedExcessPrecision(CauseRule):
             cause = self._cause(case, side, narrow)
             place = rounds_in_place(case, side)
             yield cause if place == wide else _located(cause, side, wide)
-        for found in causes_of(case, self.code, self.name, _seen_remedy):
+        for found in causes_of(case, self, _seen_remedy):
             yield replace(found, status="located", reason="the bits show what was kept; nothing was compiled anew")
 
     def explain(self, view: View) -> Finding | None:
@@ -107,9 +107,7 @@ class FusedExcessPrecision(CauseRule):
 
     def _cause(self, case: Case, side: Side, narrow: tuple[str, ...]) -> Cause:
         away, put = rounding_changes(side)
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=f"the {side}",
             verdict=Verdict.PRECISION,
             evidence=(_nearer(case, side, narrow),),

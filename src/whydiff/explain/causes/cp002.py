@@ -133,12 +133,10 @@ def _cause(rule: CauseRule, case: Case, side: Side) -> Cause:
     ladder = climbed(case, side)
     if ladder is not None:
         evidence.append(on_the_ladder(ladder))
-    return Cause(
-        code=rule.code,
-        name=rule.name,
+    return rule.cause(
         site=f"the {side}",
         verdict=verdict,
-        evidence=tuple(evidence),
+        evidence=evidence,
         remedy=_remedy(verdict, ladder),
         status="located" if equal else "inconclusive",
         reason="running it uncompiled shows that compiling makes the difference, not what the compiler did"
@@ -162,12 +160,10 @@ def _of_opened(rule: CauseRule, found: Opened) -> Cause:
     remedy = _remedy(verdict, None)
     if verdict is not Verdict.ROUNDING:
         remedy = replace(remedy, text="Accept it if the compiled side is nearer to float64.", code="", accepts=True)
-    return Cause(
-        code=rule.code,
-        name=rule.name,
+    return rule.cause(
         site=f"the {side}",
         verdict=verdict,
-        evidence=tuple(evidence),
+        evidence=evidence,
         remedy=remedy,
         status="located",
         reason="op by op both sides agree, which shows that compiling makes the difference, not what the compiler did",

@@ -137,12 +137,10 @@ def _cause(rule: CauseRule, case: Case, side: str, places: list[tuple[Contractio
                 {"cancelled": worst.cancelled, "bits": _BITS},
             )
         )
-    return Cause(
-        code=rule.code,
-        name=rule.name,
+    return rule.cause(
         site=str(case.reference.calls[places[0][1] if side == "candidate" else places[0][0].call].site),
         verdict=Verdict.ROUNDING,
-        evidence=tuple(evidence),
+        evidence=evidence,
         remedy=_remedy(mine.framework, worst.cancelled > CANCELLED_SHARE * _BITS),
         interventions=away,
         put_in=put,

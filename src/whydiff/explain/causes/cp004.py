@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._compiled import DIRECTIONS, gives, ladders, on_the_ladder
+from whydiff.explain.causes._compiled import DIRECTIONS, ladders, on_the_ladder
 from whydiff.explain.causes._other_leaf import OtherLeaf, stale
 from whydiff.explain.causes._stale import StaleNumber, as_traced_anew, stale_numbers
 from whydiff.explain.causes._state import listed
@@ -81,9 +81,7 @@ class StaleConstant(CauseRule):
         """Other ops, or arguments of other ops: what the traced program was made of is not known."""
         first = case.localization.origins[0] if case.localization.origins else None
         anew = (Intervention("trace-anew", "the program"),)
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=str(first.site.at("")) if first is not None else f"the {side}",
             verdict=Verdict.SEMANTIC,
             evidence=(Evidence(f"traced anew, the {side} gives the other side's outputs", {"side": side}),),
@@ -97,10 +95,8 @@ class StaleConstant(CauseRule):
     def _located(self, case: Case, side: Side, ladder: Climb) -> Cause:
         """Compiled code that nobody saw inside: what it kept is not known, so that it cannot be put into the other side."""
         anew = (Intervention("trace-anew", side),)
-        equal = gives(case, anew, side)
-        return Cause(
-            code=self.code,
-            name=self.name,
+        equal = case.experiments.equal_if_told(anew, on=side)
+        return self.cause(
             site=f"the {side}",
             verdict=Verdict.SEMANTIC,
             evidence=(on_the_ladder(ladder),),
@@ -126,9 +122,7 @@ class StaleConstant(CauseRule):
         )
         put_in = (*(mirrored or ()), *(one.put_in for one in found if isinstance(one, StaleNumber)))
         old = "the old value" if len(found) == 1 and numbers else "the old values"
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=str(found[0].origin.site.at("")),
             verdict=Verdict.SEMANTIC,
             evidence=(retraced, *(one.evidence for one in found)),

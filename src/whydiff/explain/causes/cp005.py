@@ -60,9 +60,7 @@ class CompiledDraws(CauseRule):
             away, put = mirrored_pair(
                 side, Intervention("draw-uncompiled", side), Intervention("draw-compiled", "the program")
             )
-            yield Cause(
-                code=self.code,
-                name=self.name,
+            yield self.cause(
                 site=f"the {side}",
                 verdict=Verdict.SEMANTIC,
                 evidence=(on_the_ladder(ladder),),

@@ -73,9 +73,7 @@ class OtherDecomposition(CauseRule):
                 text, 'model = torch.compile(model, backend="aot_eager")\n', carried_out=ladder.mended_below
             )
         other = SIDES[1 - SIDES.index(side)]
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=f"the {side}",
             verdict=verdict,
             evidence=(on_the_ladder(ladder),),

@@ -59,9 +59,7 @@ class CompiledUnderAutocast(CauseRule):
                 side, Intervention("autocast-off", side), Intervention("autocast-on", "the program", dtype)
             )
             text = f"with autocast turned off the {side} gives the other side's outputs, bit for bit"
-            yield Cause(
-                code=self.code,
-                name=self.name,
+            yield self.cause(
                 site=f"the {side}",
                 verdict=Verdict.PRECISION,
                 evidence=(Evidence(text, {"side": side, "dtype": dtype}), on_the_ladder(ladder)),

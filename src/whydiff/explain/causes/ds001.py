@@ -73,9 +73,7 @@ class ReductionAcrossRanks(RankedRule):
         confirmed = before[1] > 0 and matters and all(one.status == "confirmed" for one in found)
         calls = {start.exchange.index for start in sums if start.exchange is not None}
         data = {"collectives": len(calls), "sums": len(sums), "other calls": len(alone)}
-        yield Cause(
-            code=self.code,
-            name=self.name,
+        yield self.cause(
             site=str(sums[0].exchange.site) if sums[0].exchange is not None else "",
             verdict=Verdict.ROUNDING,
             evidence=(

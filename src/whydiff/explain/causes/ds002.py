@@ -101,9 +101,7 @@ class StatisticOfOneShard(RankedRule):
 
     def _cause(self, start: Start, data: dict[str, Any], proven: dict[str, Any]) -> Cause:
         site = str(start.seen.writes[0].shared.reference.site) if start.seen.writes else ""
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=site,
             verdict=Verdict.SEMANTIC,
             evidence=(Evidence("what this call reads is made up by the ranks, and what it gives is not", data),),

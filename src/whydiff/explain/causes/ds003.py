@@ -64,9 +64,7 @@ class ReplicasDisagree(RankedRule):
         site = start.tie.shared.ranks[bad[0]].site
         step = site.step
         ranks = ", ".join(map(str, bad))
-        yield Cause(
-            code=self.code,
-            name=self.name,
+        yield self.cause(
             site=str(site),
             verdict=Verdict.SEMANTIC,
             evidence=(

@@ -81,9 +81,7 @@ class WrongShard(RankedRule):
             f"rank {rank} has part {which}"
             for rank, which in zip(sorted(places[0].tie.shared.ranks), order, strict=True)
         )
-        yield Cause(
-            code=self.code,
-            name=self.name,
+        yield self.cause(
             site=str(places[0].tie.shared.reference.site),
             verdict=Verdict.SEMANTIC,
             evidence=(Evidence(held, {"order": str(order), "places": len(places)}),),

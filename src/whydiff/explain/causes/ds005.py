@@ -76,9 +76,7 @@ class GradientNotAveraged(RankedRule):
             total = sum(list(held.values())[1:], start=next(iter(held.values()))) * scale
             return dict.fromkeys(held, total)
 
-        yield Cause(
-            code=self.code,
-            name=self.name,
+        yield self.cause(
             site=str(found[0][1].shared.reference.site),
             verdict=Verdict.SEMANTIC,
             evidence=(

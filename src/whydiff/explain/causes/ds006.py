@@ -75,9 +75,7 @@ class ReducedNarrower(RankedRule):
         )
         acts = split is not None and apart(split, theirs)[1] > 0
         confirmed = acts and all(one.status == "confirmed" for one in found)
-        yield Cause(
-            code=self.code,
-            name=self.name,
+        yield self.cause(
             site=str(sums[0].exchange.site) if sums[0].exchange is not None else "",
             verdict=Verdict.PRECISION,
             evidence=(

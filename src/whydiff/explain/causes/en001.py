@@ -57,7 +57,7 @@ class VersionDiffers(CauseRule):
     def detect(self, case: Case) -> Iterable[Cause]:
         """One hypothesis for all versions that differ."""
         remedy = Remedy("Use the same versions on both sides, or accept the difference if its verdict is rounding.")
-        return hypothesis(case, self.code, self.name, remedy, Verdict.INCONCLUSIVE)
+        return hypothesis(case, self, remedy, Verdict.INCONCLUSIVE)
 
     def example(self) -> tuple[Any, Any]:
         """Two traces whose environments differ in torch's version, and a layer norm that differs."""

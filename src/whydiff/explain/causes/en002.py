@@ -55,7 +55,7 @@ class FlagDiffers(CauseRule):
     def detect(self, case: Case) -> Iterable[Cause]:
         """One hypothesis for all flags and variables that differ."""
         remedy = Remedy("Set the flag to the same value on both sides, in the program itself.")
-        return hypothesis(case, self.code, self.name, remedy, Verdict.INCONCLUSIVE)
+        return hypothesis(case, self, remedy, Verdict.INCONCLUSIVE)
 
     def example(self) -> tuple[Any, Any]:
         """Two traces whose environments differ in oneDNN's switch, and a matrix product that differs."""

@@ -89,7 +89,7 @@ class AttentionBackend(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of implementations."""
-        return causes_of(case, self.code, self.name, _remedy)
+        return causes_of(case, self, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """Attention spelt out against the fused op."""

@@ -61,7 +61,7 @@ class InstructionSet(CauseRule):
             else "Accept it if the verdict is rounding; for equal bits give both sides the same instruction set.",
             "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2 python SCRIPT.py",
         )
-        return hypothesis(case, self.code, self.name, remedy, Verdict.INCONCLUSIVE)
+        return hypothesis(case, self, remedy, Verdict.INCONCLUSIVE)
 
     def example(self) -> tuple[Any, Any]:
         """Two traces whose environments differ in the instruction set, and a sum that differs."""

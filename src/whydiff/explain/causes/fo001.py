@@ -98,7 +98,7 @@ class ActivationVariant(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of activations."""
-        return causes_of(case, self.code, self.name, _remedy)
+        return causes_of(case, self, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """GELU by erf against GELU by tanh."""

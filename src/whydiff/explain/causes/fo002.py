@@ -91,7 +91,7 @@ class EpsilonDiffers(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of epsilons."""
-        return causes_of(case, self.code, self.name, _remedy)
+        return causes_of(case, self, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """A layer norm with an epsilon that only the code holds."""

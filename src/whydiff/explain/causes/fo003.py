@@ -114,7 +114,7 @@ class ScaleDiffers(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per factor."""
-        return causes_of(case, self.code, self.name, _remedy)
+        return causes_of(case, self, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """Scores that are scaled by another constant."""

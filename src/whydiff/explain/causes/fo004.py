@@ -163,7 +163,7 @@ class LayoutPermuted(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per rearrangement."""
-        return causes_of(case, self.code, self.name, _remedy)
+        return causes_of(case, self, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """Heads and head width exchanged when a projection is split."""

@@ -16,7 +16,6 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
 from whydiff.explain.causes._range import alarmed
-from whydiff.explain.causes._state import remember
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.numbers.tolerance import CANCELLED_SHARE, ROUNDING_LEVEL, UNIT_ROUNDOFF
 from whydiff.pair.replay import replay
@@ -95,7 +94,7 @@ class OnePassVariance(CauseRule):
         """The one-pass variance that an origin belongs to, if only one side has one there."""
         for found in one_passes(view.case):
             here = view.origin.calls[found.side]
-            inside = {str(_calls(view.case, found.side)[i].site) for i in found.span}
+            inside = {str(view.case.traces[found.side].calls[i].site) for i in found.span}
             region = {str(site) for site in view.origin.region}
             result = view.seen.results[found.side]
             if here in found.span or region & inside or result.producer in found.span:
@@ -105,7 +104,7 @@ class OnePassVariance(CauseRule):
     def _finding(self, view: View, found: OnePass) -> Finding:
         case, side = view.case, ("reference", "candidate")[found.side]
         ends = view.origin.calls[found.side] == found.call
-        site = str(_calls(case, found.side)[found.call].site)
+        site = str(case.traces[found.side].calls[found.call].site)
         evidence = Evidence(
             f"the {side} computes a variance of {found.elements} values as E[x²] − E[x]² ({site}), which cancels up to "
             f"{found.lost:.1f} of {found.bits:.0f} bits; the other side does not",
@@ -114,7 +113,7 @@ class OnePassVariance(CauseRule):
         unstable = found.lost > CANCELLED_SHARE * found.bits
         return Finding(
             self.code,
-            (found.side, _calls(case, found.side)[found.call].site.op, unstable),
+            (found.side, case.traces[found.side].calls[found.call].site.op, unstable),
             Verdict.UNSTABLE if unstable else Verdict.ROUNDING,
             (evidence,),
             (_replacement(view, found),) if ends else (),
@@ -123,7 +122,7 @@ class OnePassVariance(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side."""
-        return causes_of(case, self.code, self.name, _remedy)
+        return causes_of(case, self, _remedy)
 
     def from_alarm(self, alarm: Alarm) -> Cause:
         """The cause of a range audit's alarm, with the two-pass variance as its intervention."""
@@ -177,16 +176,12 @@ def one_passes(case: Case) -> tuple[OnePass, ...]:
             return ()
         return sides[0] if len(sides[0]) > len(sides[1]) else sides[1]
 
-    return remember(case, "one-pass variances", work)
-
-
-def _calls(case: Case, side: int) -> Any:
-    return case.traces[side].calls
+    return case.shared("one-pass variances", work)
 
 
 def _in_trace(case: Case, side: int) -> tuple[OnePass, ...]:
     """Subtractions whose operands come from the same larger tensor, checked on the values."""
-    calls = _calls(case, side)
+    calls = case.traces[side].calls
     roles = for_framework(case.traces[side].framework).roles
     chosen: list[tuple[Call, Event, tuple[int, ...]]] = []
     for call in calls:

@@ -138,15 +138,13 @@ class OtherValueRead(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per tensor of which other parts are read, and per op that reads another value; one for many leaves."""
-        yield from causes_of(case, self.code, self.name, _remedy)
+        yield from causes_of(case, self, _remedy)
         if not enough(case):
             others = [one for one in other_leaves(case) if one not in stale(case)]
             yield from (self._of_leaves(case, few) for few in alone_while_few(others))
 
     def _of_leaves(self, case: Case, found: Sequence[OtherLeaf]) -> Cause:
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=str(found[0].origin.site.at("")),
             verdict=Verdict.SEMANTIC,
             evidence=tuple(one.evidence for one in found),

@@ -157,8 +157,8 @@ class StepLeftOut(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side and kind of step, and per setting that switches one off."""
-        yield from causes_of(case, self.code, self.name, _remedy)
-        yield from causes_of_switches(case, self.code, self.name, "leaves out")
+        yield from causes_of(case, self, _remedy)
+        yield from causes_of_switches(case, self, "leaves out")
 
     def example(self) -> tuple[Any, Any]:
         """Experts' weights that do not sum to one."""

@@ -140,8 +140,8 @@ class FormulaDiffers(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of arguments or of lists of ops, and per setting that exchanges ops for others."""
-        yield from causes_of(case, self.code, self.name, _remedy)
-        yield from causes_of_switches(case, self.code, self.name, "exchanges")
+        yield from causes_of(case, self, _remedy)
+        yield from causes_of_switches(case, self, "exchanges")
         if not enough(case):
             yield from self._unjudged(case)
 
@@ -172,7 +172,7 @@ class FormulaDiffers(CauseRule):
                 {"text": text},
                 general=True,
             )
-            yield from grouped([[(origin, finding)]], self.code, self.name, _remedy)
+            yield from grouped([[(origin, finding)]], self, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """A softmax over the other axis."""

@@ -101,9 +101,7 @@ class RowsMixed(CauseRule):
             status="confirmed",
             method="rerun",
         )
-        yield Cause(
-            code=self.code,
-            name=self.name,
+        yield self.cause(
             site=str(case.localization.origins[0].site.at("")),
             verdict=Verdict.SEMANTIC,
             evidence=(Evidence(text + reaches, {"side": side, "how": found.how, "apart": found.apart}),),
@@ -142,9 +140,7 @@ class RowsMixed(CauseRule):
             "their size in float64",
             status="confirmed",
         )
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=str(seen.moved.site),
             verdict=Verdict.SEMANTIC,
             evidence=(evidence,),
@@ -179,9 +175,7 @@ class RowsMixed(CauseRule):
             status="confirmed",
         )
         taken = gone and side == "candidate"
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=str(call.site),
             verdict=Verdict.SEMANTIC,
             evidence=(evidence,),

@@ -13,10 +13,11 @@ from whydiff.explain.causes._differs import factor_of, reading, statement
 from whydiff.explain.causes._entering import entering_epsilons, entering_number
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._folder import new_folder
-from whydiff.explain.causes._state import Difference, remember, touched
+from whydiff.explain.causes._state import Difference, touched
+from whydiff.explain.read_alike import given_instead
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.tolerance import CANCELLED_SHARE, ROUNDING_LEVEL, UNIT_ROUNDOFF
-from whydiff.records import Cause, Comparison, Evidence, Intervention, Leaf, Origin, Remedy, Verdict
+from whydiff.records import Cause, Comparison, Evidence, Leaf, Origin, Remedy, Verdict
 
 
 class InputDiffers(CauseRule):
@@ -82,16 +83,13 @@ class InputDiffers(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per differing input, and per place where others enter."""
-        yield from causes_of(case, self.code, self.name, _remedy)
+        yield from causes_of(case, self, _remedy)
         for reference, candidate in case.differing_leaves:
             if reference.role != "input" or candidate.role != "input":
                 continue
             difference = _difference(case, reference, candidate)
             alike = reference.spec.shape == candidate.spec.shape and reference.spec.dtype == candidate.spec.dtype
-            value = None if candidate.name == reference.name else reference.name
-            yield Cause(
-                code=self.code,
-                name=self.name,
+            yield self.cause(
                 site=reference.name,
                 verdict=Verdict.SEMANTIC,
                 evidence=(Evidence(statement(difference), difference.data), *reading(case, [difference])),
@@ -101,7 +99,7 @@ class InputDiffers(CauseRule):
                     undoes="either",
                 ),
                 reason="" if alike else "an input of another shape or dtype cannot take the other's place",
-                interventions=(Intervention("restore-input", candidate.name, value),) if alike else (),
+                interventions=(given_instead(reference, candidate),) if alike else (),
             )
 
     def example(self) -> tuple[Any, Any]:
@@ -213,8 +211,7 @@ def _difference(case: Case, reference: Leaf, candidate: Leaf) -> Difference:
     comparison: Comparison | None = None
     missing = ""
     try:
-        comparison = remember(
-            case,
+        comparison = case.shared(
             f"input {reference.name}",
             lambda: compare_payloads(case.payload(reference, "reference"), case.payload(candidate, "candidate")),
         )

@@ -80,11 +80,9 @@ class PositionsDiffer(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per way in which positions differ; between runs of two sizes, on the counterpart."""
-        yield from causes_of(case, self.code, self.name, _remedy)
+        yield from causes_of(case, self, _remedy)
         for origin, finding in _of_counterparts(case) if case.localization.axes else ():
-            yield Cause(
-                code=self.code,
-                name=self.name,
+            yield self.cause(
                 site=str(origin.site.at("")),
                 verdict=finding.verdict,
                 evidence=finding.evidence,
@@ -93,9 +91,7 @@ class PositionsDiffer(CauseRule):
             )
         beside = moved(case, _takes_positions, _STEPS)
         if beside is not None:
-            yield Cause(
-                code=self.code,
-                name=self.name,
+            yield self.cause(
                 site=str(beside.taker.site.at("")),
                 verdict=Verdict.SEMANTIC,
                 evidence=(beside.evidence,),

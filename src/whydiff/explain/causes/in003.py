@@ -74,10 +74,7 @@ class MaskDiffers(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause for all of them."""
         return causes_of(
-            case,
-            self.code,
-            self.name,
-            lambda finding: Remedy("Build the mask once and give it to both sides.", undoes="either"),
+            case, self, lambda finding: Remedy("Build the mask once and give it to both sides.", undoes="either")
         )
 
     def example(self) -> tuple[Any, Any]:

@@ -103,8 +103,7 @@ class StaleCache(CauseRule):
         """One cause per pair of steps that are mistaken for each other."""
         return causes_of(
             case,
-            self.code,
-            self.name,
+            self,
             lambda finding: Remedy(
                 "Let the op read what this run wrote: reset the cache before the sequence begins, or give every sequence "
                 "its own.",

@@ -88,15 +88,14 @@ class ResultOverwritten(CauseRule):
         """One cause per op that overwrites, and per setting that chooses such ops."""
         yield from causes_of(
             case,
-            self.code,
-            self.name,
+            self,
             lambda finding: Remedy(
                 f"Keep a copy in the {finding.facts['side']} of what is returned or needed later, or do not write in place.",
                 "states.append(state.clone())\n",
                 undoes=finding.facts["side"],
             ),
         )
-        yield from causes_of_switches(case, self.code, self.name, "overwrites")
+        yield from causes_of_switches(case, self, "overwrites")
 
     def example(self) -> tuple[Any, Any]:
         """A state that is updated in place, collected with and without a copy."""

@@ -74,12 +74,10 @@ class TrainingMode(CauseRule):
             )
         ]
         evidence += _operators(case, set(changed))
-        yield Cause(
-            code=self.code,
-            name=self.name,
+        yield self.cause(
             site=settings[0][0] or "(root)",
             verdict=Verdict.SEMANTIC,
-            evidence=tuple(evidence),
+            evidence=evidence,
             remedy=_remedy(case, settings, set(changed)),
             says=f"the candidate is in {mode[not settings[0][1]]} mode, the reference in {mode[settings[0][1]]} mode",
             interventions=tuple(followed_by(case).values())

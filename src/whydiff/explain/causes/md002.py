@@ -120,15 +120,15 @@ class RngDiffers(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side that draws alone, and per way in which both draw otherwise."""
         resumed = bool(case.alignment.ahead)
-        yield from causes_of(case, self.code, self.name, lambda finding: _remedy(finding, resumed))
-        yield from causes_of_switches(case, self.code, self.name, "draws")
-        yield from grouped(_by_other_generators(case), self.code, self.name, _remedy_at_once)
+        yield from causes_of(case, self, lambda finding: _remedy(finding, resumed))
+        yield from causes_of_switches(case, self, "draws")
+        yield from grouped(_by_other_generators(case), self, _remedy_at_once)
         if not (case.localization.axes or enough(case)):
             return
         known = explained_calls(case)
         keyed = from_other_keys(case, self.code)
         if keyed is not None and case.localization.origins:
-            yield from grouped([[(case.localization.origins[0], keyed)]], self.code, self.name, _remedy_at_once)
+            yield from grouped([[(case.localization.origins[0], keyed)]], self, _remedy_at_once)
         groups: dict[Any, list[tuple[Origin, Finding]]] = {}
         for origin in case.localization.origins:
             if min(origin.calls) < 0 or origin.calls in known:
@@ -137,7 +137,7 @@ class RngDiffers(CauseRule):
             finding = drawn_otherwise(case, self.code, [(ours, theirs)]) if ours.rng and theirs.rng else None
             if finding is not None:
                 groups.setdefault(finding.key, []).append((origin, finding))
-        yield from grouped(groups.values(), self.code, self.name, lambda finding: _remedy(finding, resumed))
+        yield from grouped(groups.values(), self, lambda finding: _remedy(finding, resumed))
 
     def _in_another_order(self, view: View) -> Finding | None:
         """Two draws of one distribution that are used in each other's place."""

@@ -98,9 +98,7 @@ class NotCounterparts(CauseRule):
                 f"{rows}: {int(apart.sum())} of them differ, and every other row is bit-equal",
                 {"slot": str(slot), "rows": np.argwhere(apart).tolist()[:64], "padding": rows.left_out},
             )
-            yield Cause(
-                code=self.code,
-                name=self.name,
+            yield self.cause(
                 site=str(slot),
                 verdict=Verdict.INCOMPARABLE,
                 evidence=(evidence,),
@@ -120,9 +118,7 @@ class NotCounterparts(CauseRule):
             "runs compute the same values",
             {"returned": str(ec.site), "of": str(written.site), "reference_offset": looks[0][2], "offset": looks[1][2]},
         )
-        yield Cause(
-            code=self.code,
-            name=self.name,
+        yield self.cause(
             site=str(ec.site),
             verdict=Verdict.INCOMPARABLE,
             evidence=(evidence,),
@@ -148,9 +144,7 @@ class NotCounterparts(CauseRule):
                 "ops_between": [call.site.op for call in between],
             },
         )
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=str(ec.site),
             verdict=Verdict.INCOMPARABLE,
             evidence=(evidence,),

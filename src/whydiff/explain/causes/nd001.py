@@ -91,12 +91,10 @@ class NondeterministicRun(CauseRule):
                 )
             )
         if parting is None:
-            return Cause(
-                code=self.code,
-                name=self.name,
+            return self.cause(
                 site=str(random[0]) if random else f"({side})",
                 verdict=Verdict.NONDETERMINISTIC,
-                evidence=tuple(evidence),
+                evidence=evidence,
                 remedy=Remedy(
                     "Before each run, seed what it draws from and put back what it changes (a counter, a cache); "
                     "switch deterministic algorithms on.",
@@ -104,12 +102,10 @@ class NondeterministicRun(CauseRule):
                 ),
                 reason="it is measured; what was recorded does not show what does not repeat itself",
             )
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=parting.site,
             verdict=Verdict.NONDETERMINISTIC,
-            evidence=tuple(evidence),
+            evidence=evidence,
             remedy=replace(parting.remedy, code=_code(trace, parting.remedy.code)),
             status="located",
             reason="it is where the run parts from itself; a run that does cannot be aimed at",

@@ -110,7 +110,7 @@ class ReductionOrder(CauseRule):
                 proofs[key] = site, prove(executor_r, call_r, reads_r, executor_c, call_c, reads_c)
         for key, (site, proof) in proofs.items():
             if proof is not None and proof.differing and proof.revealed:
-                yield _cause(self.code, self.name, site, proof, alike.get(key, 0))
+                yield _cause(self, site, proof, alike.get(key, 0))
 
     def example(self) -> tuple[Any, Any]:
         """A scalar product as ``dot`` and as ``mm``; its exact value is 0, so that the order shows."""
@@ -155,9 +155,7 @@ def of_program(case: Case, numbers: Scale) -> Cause | None:
     if not any(sums.values()):
         return None
     said = "; ".join(f"in the {name} {listed(sites) or 'none'}" for name, sites in sums.items())
-    return Cause(
-        code=REGISTER.code,
-        name=REGISTER.name,
+    return REGISTER.cause(
         site=str(case.localization.origins[0].site.at("")),
         verdict=Verdict.INCONCLUSIVE,
         evidence=(
@@ -185,7 +183,7 @@ def _ways(proof: Proof) -> tuple[tuple[str, str, int, Direction], ...]:
     )
 
 
-def _cause(code: str, name: str, site: str, proof: Proof, alike: int) -> Cause:
+def _cause(rule: CauseRule, site: str, proof: Proof, alike: int) -> Cause:
     remedy = Remedy(
         "Accept it: neither order is more right. For equal bits, call the same op on "
         "the same shapes and layouts on both sides."
@@ -202,9 +200,7 @@ def _cause(code: str, name: str, site: str, proof: Proof, alike: int) -> Cause:
         for side, other, matched, direction in _ways(proof)
     )
     more = f"{alike} more origins are the same op at the same shapes and layouts; they were not replayed"
-    return Cause(
-        code=code,
-        name=name,
+    return rule.cause(
         site=site,
         verdict=Verdict.ROUNDING if proof.proved else Verdict.INCONCLUSIVE,
         evidence=(*proof.evidence, Evidence(more, {"alike": alike})) if alike else proof.evidence,

@@ -60,7 +60,7 @@ class ThreadCount(CauseRule):
             threads = flags(case, call_r, call_c)["threads"]
             sides = (step.reference, call_r), (step.candidate, call_c)
             equal = _gives(sides[0], sides[1]), _gives(sides[1], sides[0])
-            found.append(_cause(self.code, self.name, str(call_r.site), threads, equal))
+            found.append(_cause(self, str(call_r.site), threads, equal))
 
         def wanted(call_r: Call, call_c: Call) -> bool:
             return (
@@ -113,7 +113,7 @@ def _gives(mine: tuple[Executor, Call], other: tuple[Executor, Call]) -> bool:
     )
 
 
-def _cause(code: str, name: str, site: str, threads: tuple[Any, Any], equal: tuple[bool, bool]) -> Cause:
+def _cause(rule: CauseRule, site: str, threads: tuple[Any, Any], equal: tuple[bool, bool]) -> Cause:
     data = {"reference": threads[0], "candidate": threads[1], "equal": list(equal)}
     ways: tuple[tuple[str, Direction], ...] = (("reference", "take_away"), ("candidate", "put_in"))
     outcomes = [
@@ -131,9 +131,7 @@ def _cause(code: str, name: str, site: str, threads: tuple[Any, Any], equal: tup
         )
         for one, number, outcome, (side, direction) in zip(equal, threads, outcomes, ways, strict=True)
     )
-    return Cause(
-        code=code,
-        name=name,
+    return rule.cause(
         site=site,
         verdict=Verdict.ROUNDING,
         evidence=(

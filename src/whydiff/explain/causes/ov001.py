@@ -65,7 +65,7 @@ class Overflow(RangeRule):
         for alarm in alarms(case, "overflow"):
             if str(alarm.site) not in taken and not hidden and not alarm.data.get("of_vanished_numbers"):
                 yield proven(case, self.from_alarm(alarm), alarm)
-        for found in causes_of(case, self.code, self.name, _wrapped):
+        for found in causes_of(case, self, _wrapped):
             yield replace(found, status="located", reason="the values show it; no op computes whole numbers wider here")
 
     def explain(self, view: View) -> Finding | None:

@@ -108,7 +108,7 @@ class ReducedPrecisionMatmul(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side and kind of rounding."""
-        return causes_of(case, self.code, self.name, _remedy)
+        return causes_of(case, self, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """A product against one that rounds its operands to TF32 (emulated, so that it runs on any machine)."""

@@ -106,7 +106,7 @@ class NarrowerDtype(CauseRule):
         """One cause per side, dtypes and ops; one in all where a side is the other, cast as a whole."""
         found = whole_cast(case)
         if found is None:
-            yield from causes_of(case, self.code, self.name, _remedy)
+            yield from causes_of(case, self, _remedy)
             return
         yield self.of_whole(case, *found)
 
@@ -114,9 +114,7 @@ class NarrowerDtype(CauseRule):
         """A side that is the other, cast as a whole, as one cause; ``interventions`` take that away."""
         named = [item.target for item in interventions if item.name != "set-dtype"]
         ops = len(interventions) - len(named)
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=str(next((one.place.at("") for one in case.localization.origins), named[0])),
             verdict=Verdict.PRECISION,
             evidence=(

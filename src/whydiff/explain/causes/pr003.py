@@ -130,7 +130,7 @@ class CastOrder(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per op that the cast changed sides with."""
-        return causes_of(case, self.code, self.name, _remedy)
+        return causes_of(case, self, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """A norm's weight multiplied in float32 against one multiplied in bfloat16."""

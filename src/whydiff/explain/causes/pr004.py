@@ -96,7 +96,7 @@ class AutocastPolicy(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per pair of regions."""
-        return causes_of(case, self.code, self.name, _remedy)
+        return causes_of(case, self, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """A layer inside an autocast region against the same layer in one that is switched off."""

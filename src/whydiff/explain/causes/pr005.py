@@ -74,9 +74,7 @@ class DefaultMatmulPrecision(CauseRule):
                     ],
                 },
             )
-            yield Cause(
-                code=self.code,
-                name=self.name,
+            yield self.cause(
                 site=sites[key],
                 verdict=Verdict.PRECISION,
                 evidence=(evidence,),

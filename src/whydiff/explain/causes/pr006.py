@@ -117,8 +117,8 @@ class NarrowPassage(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side and dtype, and per setting that switches a detour on."""
-        yield from causes_of(case, self.code, self.name, _remedy)
-        yield from causes_of_switches(case, self.code, self.name, "casts")
+        yield from causes_of(case, self, _remedy)
+        yield from causes_of_switches(case, self, "casts")
 
     def example(self) -> tuple[Any, Any]:
         """A timestep that passes through bfloat16."""

@@ -87,7 +87,7 @@ class StoredOrComputed(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side and dtype."""
-        return causes_of(case, self.code, self.name, _remedy)
+        return causes_of(case, self, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """A weight norm in bfloat16, and its weight, made in float32 and stored in bfloat16."""
@@ -125,9 +125,7 @@ def of_program(case: Case, evidence: Evidence) -> Cause | None:
         (),
         {"side": SIDES[side], "dtype": dtype},
     )
-    return Cause(
-        code=REGISTER.code,
-        name=REGISTER.name,
+    return REGISTER.cause(
         site=str(case.localization.origins[0].site.at("")),
         verdict=finding.verdict,
         evidence=finding.evidence,

@@ -56,7 +56,7 @@ class LengthDependentKernel(CauseRule):
         if origins:
             sizes = " or ".join(str(n) for axis in case.localization.axes for n in (axis.reference, axis.candidate))
             remedies = [("fixed-row-chunks", rows) for rows in ROWS] + [("sdpa-backend", "MATH"), ("upcast", "float64")]
-            yield from cause(case, origins, self.code, self.name, f"at a length of {sizes}", remedies, _remedy)
+            yield from cause(case, origins, self, f"at a length of {sizes}", remedies, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """One position against the same one among 64."""

@@ -55,7 +55,7 @@ class LayoutDependentKernel(CauseRule):
         origins = relaid(case)
         if origins:
             word = "in another memory layout"
-            yield from cause(case, origins, self.code, self.name, word, [("contiguous", None)], _remedy)
+            yield from cause(case, origins, self, word, [("contiguous", None)], _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """Row sums of a matrix that lies in memory by rows, and by columns."""

@@ -76,7 +76,7 @@ class ParameterDiffers(CauseRule):
                 copy_over(case, reachable(case, bundle)),
                 undoes="either",
             )
-            yield from causes(case, bundle, self.code, self.name, remedy, "parameters", count(case, "parameter"))
+            yield from causes(case, self, bundle, remedy, "parameters", count(case, "parameter"))
 
     def example(self) -> tuple[Any, Any]:
         """One weight of two equal models is one unit in the last place larger."""

@@ -67,7 +67,7 @@ class BufferDiffers(CauseRule):
         total = count(case, "buffer", "non_persistent_buffer", "attribute")
         for bundle in bundles(differences(case, self.code)):
             remedy = Remedy(_text(bundle), copy_over(case, reachable(case, bundle)), undoes="either")
-            yield from causes(case, bundle, self.code, self.name, remedy, "buffers and attributes", total)
+            yield from causes(case, self, bundle, remedy, "buffers and attributes", total)
 
     def example(self) -> tuple[Any, Any]:
         """A table that is no part of the state dict is one percent larger."""

@@ -80,9 +80,7 @@ class StateCast(CauseRule):
         for alike in kinds.values():
             whole = _whole(case, alike)
             for bundle in (*([whole] if whole else []), *bundles([d for d in alike if d not in whole])):
-                yield Cause(
-                    code=self.code,
-                    name=self.name,
+                yield self.cause(
                     site=site_of(bundle),
                     verdict=Verdict.PRECISION,
                     evidence=(*_evidence(bundle), *reading(case, bundle)),

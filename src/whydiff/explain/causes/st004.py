@@ -12,7 +12,7 @@ from whydiff.explain.causes._differs import reading
 from whydiff.explain.causes._garbage import garbage_in
 from whydiff.explain.causes._impostors import changed
 from whydiff.explain.causes._remedy import copy_over, reachable
-from whydiff.explain.causes._state import Difference, differences, remember
+from whydiff.explain.causes._state import Difference, differences
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Trace, Verdict
 
 
@@ -82,9 +82,7 @@ class UninitialisedBuffer(CauseRule):
         for side, trace in (("reference", case.reference), ("candidate", case.candidate)):
             sites = list(_unwritten_reads(trace))
             if sites:
-                yield Cause(
-                    code=self.code,
-                    name=self.name,
+                yield self.cause(
                     site=sites[0],
                     verdict=Verdict.SEMANTIC,
                     evidence=(
@@ -108,9 +106,7 @@ class UninitialisedBuffer(CauseRule):
             f"magnitudes outside 2**-64 … 2**64 ({data['smallest']:.1e} … {data['largest']:.1e}), "
             f"{data['jumping']} of them far from both neighbours; the other side is regular"
         )
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=difference.name,
             verdict=Verdict.SEMANTIC,
             evidence=(
@@ -170,7 +166,7 @@ class UninitialisedBuffer(CauseRule):
 def _left_unwritten(case: Case, *names: str) -> tuple[str, ...]:
     """Sides whose state of this name loading leaves unwritten."""
     sides = ("reference", "candidate")
-    known = remember(case, "left unwritten", lambda: [_unwritten(case, number) for number in (0, 1)])
+    known = case.shared("left unwritten", lambda: [_unwritten(case, number) for number in (0, 1)])
     return tuple(side for side, name, found in zip(sides, names, known, strict=True) if name in found)
 
 

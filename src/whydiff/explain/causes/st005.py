@@ -85,12 +85,10 @@ class UntiedWeights(CauseRule):
             *reading(case, found),
         ]
         restored = interventions_of(found)
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=found[0].name,
             verdict=Verdict.SEMANTIC,
-            evidence=tuple(evidence),
+            evidence=evidence,
             remedy=_remedy(case, side, names),
             interventions=restored if side == "reference" else _untied(found, "candidate"),
             put_in=_untied(found, "reference") if side == "reference" else _mirrored(case, restored),

@@ -98,12 +98,10 @@ class ConfigDiffers(CauseRule):
             if argued(case, origin, ours, theirs):
                 evidence.append(Evidence(f"the value is an argument of {origin.site}", {"origin": str(origin.site)}))
         known = settable(ours, theirs)
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more",
             verdict=Verdict.SEMANTIC,
-            evidence=tuple(evidence),
+            evidence=evidence,
             remedy=setting_back(case, attribute, ours, targets),
             says=f"{attribute} is {theirs!r} in the candidate, {ours!r} in the reference",
             reason="" if known else "the recorded value cannot be set: only its text is known",
@@ -112,9 +110,7 @@ class ConfigDiffers(CauseRule):
 
     def _argument(self, key: str, ours: Any, theirs: Any, origins: list[Origin]) -> Cause:
         sites = [str(origin.site) for origin in origins]
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=str(origins[0].site),
             verdict=Verdict.SEMANTIC,
             evidence=(
@@ -146,9 +142,7 @@ class ConfigDiffers(CauseRule):
         reason = "a configuration key alone changes no number, and state and the ops explain every origin"
         if open_origins:
             reason = f"it might explain {open_origins[0].site}, but nothing recorded connects them"
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=f"config.{first}",
             verdict=Verdict.SEMANTIC,
             evidence=(evidence,),

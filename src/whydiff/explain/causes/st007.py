@@ -96,13 +96,13 @@ class CarriedValueReplaced(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per side, and one for all memory that is filled from another value than the one come to."""
-        yield from causes_of(case, self.code, self.name, _remedy)
+        yield from causes_of(case, self, _remedy)
         known = explained_calls(case)
         origins = [origin for origin in case.localization.origins if origin.calls not in known]
         found = [(origin, copied) for origin in origins if (copied := copied_over(case, origin)) is not None]
         if found:
             group = [(origin, _filled(copied)) for origin, copied in found]
-            yield from grouped([group], self.code, self.name, _remedy)
+            yield from grouped([group], self, _remedy)
 
     def example(self) -> tuple[Any, Any]:
         """A moving average that begins anew from the first value."""

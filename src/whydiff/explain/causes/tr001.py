@@ -118,8 +118,7 @@ class LossNormalisation(CauseRule):
             yield self._of_means(means)
         yield from causes_of(
             case,
-            self.code,
-            self.name,
+            self,
             lambda finding: Remedy(
                 "Divide the summed loss by one count on both sides: all labelled tokens of the whole step.",
                 "total = F.cross_entropy(logits, labels, reduction='sum')\nloss = total / (labels != -100).sum()\n",
@@ -133,9 +132,7 @@ class LossNormalisation(CauseRule):
             f"{counted} ({parts.counted})",
             {"side": parts.side, "counts": list(parts.counts)},
         )
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=parts.site,
             verdict=Verdict.SEMANTIC,
             evidence=(evidence,),
@@ -153,9 +150,7 @@ class LossNormalisation(CauseRule):
             "which is what the other side gives",
             {"side": parts.side, "counts": list(parts.counts), "mean": parts.mean, "mean_of_means": parts.of_means},
         )
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=parts.site,
             verdict=Verdict.SEMANTIC,
             evidence=(evidence,),

@@ -64,9 +64,7 @@ class OptimizerStateDiffers(CauseRule):
         found = lost_at(case)
         if not found:
             return
-        yield Cause(
-            code=self.code,
-            name=self.name,
+        yield self.cause(
             site=str(found[0].calls[0].site),
             verdict=Verdict.SEMANTIC,
             evidence=tuple(_evidence(step) for step in found),

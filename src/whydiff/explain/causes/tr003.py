@@ -77,9 +77,7 @@ class HyperparameterDiffers(CauseRule):
             f"{shown}{more} (parameter group {', '.join(groups)})",
             {"name": name, "groups": groups, "values": [[ours, theirs] for _, ours, theirs in found]},
         )
-        return Cause(
-            code=self.code,
-            name=self.name,
+        return self.cause(
             site=str(first.calls[0].site),
             verdict=Verdict.SEMANTIC,
             evidence=(evidence,),

@@ -55,9 +55,7 @@ class NegatedWeights(CauseRule):
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per negated tensor."""
         for difference in differences(case, self.code):
-            yield Cause(
-                code=self.code,
-                name=self.name,
+            yield self.cause(
                 site=difference.name,
                 verdict=Verdict.SEMANTIC,
                 evidence=(
