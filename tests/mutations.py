@@ -51,7 +51,7 @@ MUTANTS = (
     Mutant("report", "report/answer.py", "        if not side.complete:\n", "        if side.complete:\n"),
     Mutant("report", "report/_origins.py", "strange[0] if strange else max", "max"),
     Mutant("report", "report/_growth.py", "(own or values)[-1]", "values[0]"),
-    Mutant("report", "report/_view.py", 'differ = sum(c.status == "differs" for _, c in rest)', "differ = len(rest)"),
+    Mutant("report", "report/view.py", 'differ = sum(c.status == "differs" for _, c in rest)', "differ = len(rest)"),
     Mutant("report", "report/json.py", '"Infinity" if value > 0 else "-Infinity"', '"Infinity"'),
     Mutant("report", "report/markdown.py", "max(3, longest + 1)", "3"),
     Mutant("pair/align", "pair/align/passes.py", "if len(again) >= len(pairs):", "if len(again) > len(pairs):"),

@@ -6,9 +6,9 @@ import re
 
 from whydiff.records import Diagnosis
 from whydiff.report._page import of_diagnosis
-from whydiff.report._view import build
 from whydiff.report.answer import WIDTH, answer, leading, short_code
 from whydiff.report.markdown import MarkdownReporter
+from whydiff.report.view import build
 
 JARGON = re.compile(
     r"\b(D32|D64|slope|lifted|resynchron\w*|inert|unpaired|origins?|anchor\w*|oracle|propagated|fingerprints?|(?<!--)payloads?"

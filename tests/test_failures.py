@@ -95,7 +95,7 @@ def test_a_section_that_raises_is_named_in_the_report(monkeypatch: pytest.Monkey
     from whydiff import registry
 
     found = compare(*pair())
-    monkeypatch.setattr("whydiff.report._view._causes", broken)
+    monkeypatch.setattr("whydiff.report.view._causes", broken)
     for name in ("markdown", "terminal"):
         shown = registry.get("reporters", name)().render(found).replace("\\", "")
         assert "ValueError: on purpose" in shown

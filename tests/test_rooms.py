@@ -120,3 +120,28 @@ def test_the_test_above_can_fail() -> None:
     assert sibling_imports(graph, "causes") == []
     graph.add_import(importer="whydiff.explain.causes.mask.deep", imported="whydiff.explain.causes.scale")
     assert sibling_imports(graph, "causes") == [("whydiff.explain.causes.mask.deep", "whydiff.explain.causes.scale")]
+
+
+def private_imports(modules: Mapping[str, set[str]]) -> list[tuple[str, str]]:
+    """(module, what it imports) where a part of that has an underscore and lies in a package that the module is not in."""
+
+    def home(module: str) -> str:
+        """The package that keeps a private module to itself; the whole tree for a module without an underscore."""
+        package, private, _ = module.partition("._")
+        return package if private and not module.endswith("__main__") else "whydiff"
+
+    return sorted(
+        (module, one)
+        for module, imported in modules.items()
+        for one in imported
+        if not f"{module}.".startswith(f"{home(one)}.")
+    )
+
+
+def test_no_room_reaches_behind_anothers_door(every_import: dict[str, set[str]]) -> None:
+    assert private_imports(every_import) == []
+    behind = {
+        "whydiff.judge.a": {"whydiff.explain._b", "whydiff.explain.c"},
+        "whydiff.explain.c": {"whydiff.explain._b"},
+    }
+    assert private_imports(behind) == [("whydiff.judge.a", "whydiff.explain._b")]

@@ -28,8 +28,8 @@ from whydiff.records import (
     Site,
     Verdict,
 )
-from whydiff.report._view import status
 from whydiff.report.answer import answer, leading
+from whydiff.report.view import status
 
 STATUSES = ("confirmed", "located", "refuted", "inconclusive")
 SIDE = Side(

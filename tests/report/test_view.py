@@ -9,8 +9,8 @@ from golden import GOLDEN, INCOMPARABLE, PRECISION, TWO_CAUSES, differs
 from whydiff.records import Comparison, Count, Growth, Measurement, Origin, Remedy, Site, Verdict
 from whydiff.report._growth import LONGEST, depths, growth_blocks
 from whydiff.report._origins import MOST, groups, origin_blocks
-from whydiff.report._view import build
 from whydiff.report.blocks import Bar, Block, Table, Text
+from whydiff.report.view import build
 
 
 def table(blocks: tuple[Block, ...]) -> Table:

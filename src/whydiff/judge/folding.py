@@ -7,7 +7,7 @@ rounding stays when the programs are lifted, so the scaling test alone takes it 
 from __future__ import annotations
 
 from whydiff.explain.case import Case
-from whydiff.explain.causes._stored import products_alike
+from whydiff.explain.causes import products_alike
 from whydiff.explain.scaling import Scaling
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Evidence

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from whydiff.records import STANDING, Cause, Experiment
 from whydiff.report._effect import cause_effect
-from whydiff.report._proof import done, result, tried
 from whydiff.report.answer import sentence
+from whydiff.report.proof import done, result, tried
 from whydiff.report.words import clause, listed, place, plain
 
 _STANDING = {**STANDING, "refuted": "ruled out", "inconclusive": "open"}

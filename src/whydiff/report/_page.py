@@ -10,9 +10,9 @@ from typing import Any
 
 from whydiff.records import Comparison, Diagnosis, Growth, OpRow, Picture
 from whydiff.report._cards import Card, cards
-from whydiff.report._view import build
 from whydiff.report.blocks import Block, Chart, Section, Text, View
 from whydiff.report.json import encode
+from whydiff.report.view import build
 from whydiff.report.words import count, plain, short
 
 _POINTS = 4000

@@ -22,7 +22,7 @@ from whydiff.report._effect import (
     where_compared,
 )
 from whydiff.report._missing import missing
-from whydiff.report._proof import may_follow, open_fix, others, proof, tried
+from whydiff.report.proof import may_follow, open_fix, others, proof, tried
 from whydiff.report.words import clause, count, place, plain
 
 WIDTH = 80

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from whydiff.records import Diagnosis
-from whydiff.report._view import build
 from whydiff.report.base import Reporter
 from whydiff.report.blocks import Bar, Cell, Code, Readable, Text, View, readable
+from whydiff.report.view import build
 from whydiff.report.words import bar
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~@&])")

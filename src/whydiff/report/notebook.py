@@ -8,9 +8,9 @@ from __future__ import annotations
 from html import escape as escaped
 
 from whydiff.records import Diagnosis
-from whydiff.report._view import build
 from whydiff.report.base import Reporter
 from whydiff.report.blocks import Bar, Cell, Code, Readable, Table, Text, View, readable
+from whydiff.report.view import build
 from whydiff.report.words import tone
 
 _COLOURS = {"good": "#2e7d32", "mild": "#b26a00", "bad": "#c62828"}

@@ -14,10 +14,10 @@ from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from whydiff.records import Diagnosis
-from whydiff.report._view import build
 from whydiff.report.answer import LABEL, WIDTH, folded, short_code
 from whydiff.report.base import Reporter
 from whydiff.report.blocks import Bar, Block, Cell, Chart, Code, Table, Text, View
+from whydiff.report.view import build
 from whydiff.report.words import bar, tone
 from whydiff.takes import HOW_MUCH, NUMBER, one_of, takes
 

@@ -22,7 +22,7 @@ from whydiff.explain.causes._page import sections, write
 from whydiff.explain.causes._rule import HEADINGS
 from whydiff.pipeline import compare
 from whydiff.records import Cause, Diagnosis
-from whydiff.report._proof import tried
+from whydiff.report.proof import tried
 from whydiff.studies.matrix import Matrix, MatrixOptions, run_matrix, settings
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -25,7 +25,7 @@ _MOST = 12
 """Values that both sides have and that are looked at (a size, not a tolerance)."""
 
 
-def named(x: Array, y: Array) -> tuple[str, float, str, float] | None:
+def activation(x: Array, y: Array) -> tuple[str, float, str, float] | None:
     """(activation, distance, runner-up, its distance) if y is one activation of x in float64."""
     with np.errstate(over="ignore", invalid="ignore"):
         found = sorted((distance(form(x), y), name) for name, form in ACTIVATIONS.items())
@@ -96,4 +96,4 @@ def _pairs(known: Inside) -> Iterator[tuple[Node, Node]]:
 def _of(x: Node, node: Node) -> tuple[str, float, str, float] | None:
     if node.given is not None or x.array.size != node.array.size:
         return None
-    return named(x.array.reshape(-1), node.array.reshape(-1))
+    return activation(x.array.reshape(-1), node.array.reshape(-1))

@@ -7,7 +7,7 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._activations import named
+from whydiff.explain.causes._activations import activation
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
@@ -69,7 +69,7 @@ class ActivationVariant(CauseRule):
 
     def _of(self, view: View) -> Finding | None:
         for x in view.inputs_like_output():
-            ours, theirs = (named(x, side.reshape(-1)) for side in view.exact)
+            ours, theirs = (activation(x, side.reshape(-1)) for side in view.exact)
             if ours is None or theirs is None or ours[0] == theirs[0]:
                 continue
             evidence = Evidence(

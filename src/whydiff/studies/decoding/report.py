@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 from whydiff.records import Environment, Verdict
-from whydiff.report._proof import fix
 from whydiff.report.blocks import Block, Code, Lines, Section, Table, Text
 from whydiff.report.json import encode
+from whydiff.report.proof import fix
 from whydiff.report.words import number, percent, plain
 from whydiff.studies.base import Study, headline
 from whydiff.studies.decoding.records import Token, Way

@@ -11,8 +11,7 @@ from typing import Any
 
 from whydiff.capturing.store import open_trace
 from whydiff.errors import UsageError
-from whydiff.explain.causes import by_code
-from whydiff.explain.causes._environment import INERT, code_of
+from whydiff.explain.causes import INERT, by_code, code_of
 from whydiff.judge.outputs import between
 from whydiff.numbers.fingerprint import fingerprint_bytes
 from whydiff.pair.outputs import recorded_outputs

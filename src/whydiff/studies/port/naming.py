@@ -10,7 +10,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Progress
 from whydiff.errors import WhydiffError
-from whydiff.explain.causes._activations import named
+from whydiff.explain.causes import activation
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN
 from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Measurement, Remedy, Status, Verdict
 from whydiff.studies.port.bench import UNFIT, Bench, distance, near
@@ -96,7 +96,7 @@ def _activation(one: Judged) -> Named | None:
         return None
     ours, theirs = (side.reshape(-1) for side in one.result)
     for x, factor in _inputs(one, ours.size):
-        mine, other = named(x, ours / factor), named(x, theirs / factor)
+        mine, other = activation(x, ours / factor), activation(x, theirs / factor)
         if mine is None or other is None or mine[0] == other[0]:
             continue
         hypothesis = Hypothesis(

@@ -9,7 +9,7 @@ from typing import Any
 from whydiff import registry
 from whydiff.capturing.adapters import Progress, Run, for_target
 from whydiff.errors import WhydiffError
-from whydiff.explain.causes._range import widened, with_experiment
+from whydiff.explain.causes import widened, with_experiment
 from whydiff.numbers.ranges.audit import Alarm, Audit
 from whydiff.records import Cause, Experiment, Status, Trace, Verdict
 from whydiff.studies.ranging.report import RangeReport

@@ -11,7 +11,7 @@ from typing import Any
 
 from whydiff.capturing.adapters import Outputs, Progress, Recorded, Role, for_framework
 from whydiff.errors import WhydiffError
-from whydiff.explain.causes._shape import in_pieces
+from whydiff.explain.causes import in_pieces
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Payload

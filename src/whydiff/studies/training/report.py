@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from whydiff.records import Diagnosis, Verdict
-from whydiff.report._view import build
 from whydiff.report.answer import answer
 from whydiff.report.blocks import Chart, Lines, Section, Table, Text
+from whydiff.report.view import build
 from whydiff.report.words import count, listed, percent, short
 from whydiff.studies.base import Study
 from whydiff.studies.training.curves import Band, Point

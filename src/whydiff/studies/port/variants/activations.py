@@ -9,7 +9,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Executor
 from whydiff.explain.activations import ACTIVATIONS
-from whydiff.explain.causes._activations import named
+from whydiff.explain.causes import activation
 from whydiff.records import Call
 from whydiff.studies.port.bench import Bench
 from whydiff.studies.port.hypotheses import Hypothesis
@@ -45,7 +45,7 @@ def _known(bench: Bench, side: int, wanted: dict[int, Call]) -> list[tuple[Call,
 
     def after(executor: Executor, call: Call) -> None:
         if call.index in wanted:
-            one = named(read[call.index], numbers(executor.payload(executor.written(call.writes[0]))).reshape(-1))
+            one = activation(read[call.index], numbers(executor.payload(executor.written(call.writes[0]))).reshape(-1))
             if one is not None:
                 found.append((call, one[0]))
 

@@ -12,9 +12,9 @@ from whydiff.errors import collecting, guarded
 from whydiff.records import Alignment, Cause, Diagnosis, Experiment
 from whydiff.report._growth import growth_blocks
 from whydiff.report._origins import MOST, origin_blocks
-from whydiff.report._proof import tried
 from whydiff.report.answer import answer, anywhen, is_left
 from whydiff.report.blocks import Block, Code, Section, Table, Text, Tone, View
+from whydiff.report.proof import tried
 from whydiff.report.words import (
     MARKS,
     clause,
