@@ -22,7 +22,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
         quiet: show nothing; so it is too if standard error is not a terminal.
     """
     if quiet or not sys.stderr.isatty():
-        yield _silent
+        yield silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -45,5 +45,5 @@ def progress(quiet: bool) -> Iterator[Progress]:
         yield report
 
 
-def _silent(stage: str, done: int = 0, total: int = 0) -> None:
-    return None
+def silent(stage: str, done: int = 0, total: int = 0) -> None:
+    """The `Progress` that says nothing."""

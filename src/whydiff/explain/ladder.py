@@ -26,8 +26,6 @@ STALE = "stale"
 _EAGER = "eager"
 _ALL = 1 << 30
 
-Given = tuple[Output, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class Step:

@@ -27,6 +27,7 @@ from whydiff.capturing.adapters.contract import (
     Value,
     Way,
     retyped,
+    silent,
 )
 from whydiff.capturing.adapters.roles import Role
 from whydiff.errors import MissingPackageError, UsageError
@@ -112,4 +113,5 @@ __all__ = [
     "plays",
     "replayable",
     "retyped",
+    "silent",
 ]

@@ -8,20 +8,13 @@ Weights come from installed Python packages, never from a model hub.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
+from whydiff.cli._progress import Progress, silent
 from whydiff.errors import MissingPackageError, UsageError
 
 NAMES = ("smollm", "megatron", "gemma")
 """Names that `run` accepts; the first is what `whydiff demo` runs without a name."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total) during long work; total 0 means unknown."""
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """The `Progress` that says nothing."""
 
 
 def run(name: str = NAMES[0], progress: Progress = silent) -> Any:

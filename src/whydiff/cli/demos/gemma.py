@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from whydiff.cli.demos import Progress, silent
+from whydiff.cli._progress import Progress, silent
 from whydiff.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from whydiff.cli.demos import Progress, silent
+from whydiff.cli._progress import Progress, silent
 from whydiff.report.blocks import Lines, Section, Text
 from whydiff.studies.base import Study, headline
 from whydiff.studies.formulas import FormulaStudy

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whydiff.cli.demos import Progress, silent
+from whydiff.cli._progress import Progress, silent
 from whydiff.cli.demos.weights import cached, no_progress_bars, package_folder, transformers
 
 if TYPE_CHECKING:

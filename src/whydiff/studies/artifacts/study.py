@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from whydiff.capturing.adapters import Progress, silent
 from whydiff.capturing.store.remote import localized
 from whydiff.capturing.store.tensor_files import DAMAGE
 from whydiff.errors import Interrupted, UsageError, WhydiffError
@@ -26,7 +27,6 @@ from whydiff.studies.artifacts.sources import Stored
 from whydiff.studies.artifacts.trees import FilePair, Tree, paired, size, walk
 from whydiff.takes import BOUNDS_OF, PATH, takes
 
-Progress = Callable[[str, int, int], None]
 _ORDER: tuple[Status, ...] = ("identical", "within tolerance", "not compared", "differs")
 
 
@@ -60,14 +60,10 @@ def compare_artifacts(
     """
     with localized(reference) as ours, localized(candidate) as theirs:
         try:
-            study = _Study(walk(ours), walk(theirs), tolerances, progress or _silent)
+            study = _Study(walk(ours), walk(theirs), tolerances, progress or silent)
             return study.run(str(reference), str(candidate), explain)
         finally:
             forget_spooled()
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    return None
 
 
 class _Study:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from whydiff.capturing.adapters import Progress, silent
 from whydiff.errors import UsageError
 from whydiff.records import Count
 from whydiff.studies.artifacts.content import forget_spooled
@@ -18,7 +19,6 @@ from whydiff.studies.dumps.tokens import Paired, by_context
 from whydiff.studies.dumps.values import place_of
 from whydiff.takes import PATH, takes
 
-Progress = Callable[[str, int, int], None]
 _ORDER: tuple[Status, ...] = ("identical", "same summary", "within tolerance", "not compared", "differs")
 
 
@@ -40,7 +40,7 @@ def compare_dumps(
         UsageError: a dump is not there or of no known tool, or nothing corresponds.
         TraceFormatError: an index is damaged.
     """
-    tell = progress or _silent
+    tell = progress or silent
     try:
         ours, theirs = read_dump(reference), read_dump(candidate)
         paired = by_context(ours.entries, theirs.entries)
@@ -67,10 +67,6 @@ def compare_dumps(
         return _found(ours, theirs, tuple(places), missing, extra, paired)
     finally:
         forget_spooled()
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    return None
 
 
 def _example(dump: Dump) -> str:

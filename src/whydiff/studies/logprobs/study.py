@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from whydiff.capturing.adapters import Progress, silent
 from whydiff.errors import UsageError
 from whydiff.records import Verdict
 from whydiff.studies.logprobs.files import Side, read
@@ -14,7 +15,6 @@ from whydiff.studies.logprobs.results import Noise, Result
 from whydiff.studies.logprobs.statistics import statistics
 from whydiff.takes import BOUNDS, COLUMNS, TEXT_TO_TEXT, takes
 
-Progress = Callable[[str, int, int], None]
 CLIP = (0.8, 1.2)
 """PPO's bounds of the ratio with epsilon 0.2 (Schulman et al., arXiv 1707.06347)."""
 _LEVELS = {
@@ -52,7 +52,7 @@ def compare_logprobs(
     """
     if not 0 <= clip[0] <= clip[1]:
         raise UsageError("These are no bounds.", actual=str(clip), expected="0 <= low <= high")
-    tell = progress or _silent
+    tell = progress or silent
     tell("read", 0, 2)
     reference = read(engine, fields, "engine")
     tell("read", 1, 2)
@@ -71,10 +71,6 @@ def compare_logprobs(
         fields_read=(reference.fields, candidate.fields),
         not_paired=paired.not_paired,
     )
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    return None
 
 
 def _judged(results: tuple[Result, ...], lone: bool) -> Verdict:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from whydiff.capturing.adapters import Progress
 from whydiff.capturing.store import open_trace
 from whydiff.errors import UsageError
 from whydiff.explain.causes import INERT, by_code, code_of
@@ -33,7 +34,6 @@ from whydiff.studies.matrix.records import Cell, Pairing, Responsible, Setting
 from whydiff.studies.matrix.report import Matrix
 from whydiff.studies.matrix.worker import Worker
 
-Progress = Callable[[str, int, int], None]
 DEFAULT_MAX_BYTES = 8 << 30
 _PARTS = ("versions", "hardware", "flags", "variables")
 _PREDICTION = "the outputs have the candidate's bits"

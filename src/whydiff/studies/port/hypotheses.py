@@ -6,12 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from whydiff.studies.port.bench import Bench, distance, near
 from whydiff.studies.port.rewrites import NOTHING, Rewrite
 
-Array = np.ndarray[Any, Any]
 _PAIRS = 120
 """Pairs of mistakes that are tried at one point (a size, not a tolerance)."""
 

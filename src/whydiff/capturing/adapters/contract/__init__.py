@@ -40,8 +40,13 @@ from whydiff.records.trace import GRAPH
 from whydiff.takes import Kind
 
 Progress = Callable[[str, int, int], None]
+"""Told the stage in words, and how much of it is done of how much (0 of 0: unknown)."""
 Place = tuple[int | None, str]
 """Position (None: by keyword only) and keyword of an argument."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """The `Progress` that nobody reads."""
 
 
 class Recorded:
@@ -358,4 +363,5 @@ __all__ = [
     "Way",
     "in_another_dtype",
     "retyped",
+    "silent",
 ]

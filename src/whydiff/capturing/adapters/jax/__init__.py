@@ -11,8 +11,6 @@ from whydiff.capturing.adapters.contract import Adapter, Change
 from whydiff.capturing.adapters.jax.roles import NAMES
 from whydiff.capturing.adapters.jax.windows import pooling_of, window_of
 from whydiff.capturing.adapters.jax.written_in import is_jax
-from whydiff.numbers.pools import Pooling
-from whydiff.numbers.windows import Window
 from whydiff.records import Call, Environment, Lift, Payload, Trace
 
 if TYPE_CHECKING:
@@ -30,13 +28,8 @@ class JaxAdapter(Adapter):
     changes_calls = True
     operators = NAMES
 
-    def window(self, call: Call) -> Window | None:
-        """A convolution."""
-        return window_of(call)
-
-    def pooling(self, call: Call) -> Pooling | None:
-        """A pooling."""
-        return pooling_of(call)
+    window = staticmethod(window_of)
+    pooling = staticmethod(pooling_of)
 
     def owns(self, target: object, args: Sequence[Any]) -> bool:
         """Whether a target is written in JAX, or reaches JAX's arrays and nothing that is written in PyTorch.

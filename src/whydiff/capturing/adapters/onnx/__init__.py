@@ -11,10 +11,7 @@ from whydiff.capturing.adapters.onnx.choices import choices_of
 from whydiff.capturing.adapters.onnx.model import OnnxModel
 from whydiff.capturing.adapters.onnx.roles import NAMES, PLACES
 from whydiff.capturing.adapters.onnx.windows import pooling_of, resampling_of, window_of
-from whydiff.numbers.grids import Resampling
-from whydiff.numbers.pools import Pooling
-from whydiff.numbers.windows import Window
-from whydiff.records import Call, Environment, Payload
+from whydiff.records import Environment, Payload
 
 if TYPE_CHECKING:
     from whydiff.capturing.adapters.onnx.executor import Executor
@@ -28,6 +25,11 @@ class OnnxAdapter(Adapter):
     operators = NAMES
     arguments = PLACES
 
+    window = staticmethod(window_of)
+    pooling = staticmethod(pooling_of)
+    choices = staticmethod(choices_of)
+    resampling = staticmethod(resampling_of)
+
     def owns(self, target: object, args: Sequence[Any]) -> bool:
         """Whether a target is an opened ONNX file."""
         return isinstance(target, OnnxModel)
@@ -35,22 +37,6 @@ class OnnxAdapter(Adapter):
     def program(self, path: Path) -> OnnxModel:
         """A model that an ``.onnx`` file holds."""
         return OnnxModel(path)
-
-    def window(self, call: Call) -> Window | None:
-        """A convolution, transposed or not."""
-        return window_of(call)
-
-    def pooling(self, call: Call) -> Pooling | None:
-        """A pooling."""
-        return pooling_of(call)
-
-    def choices(self, call: Call) -> Mapping[int | str, Sequence[Any]]:
-        """Attributes that choose among a few ways of computing."""
-        return choices_of(call)
-
-    def resampling(self, call: Call) -> Resampling | None:
-        """A resize."""
-        return resampling_of(call)
 
     def run(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
         """A live run of an opened file."""

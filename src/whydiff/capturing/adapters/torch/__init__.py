@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters.contract import Adapter, Change
-from whydiff.capturing.adapters.roles import Role
 from whydiff.capturing.adapters.torch.changing import ChangedExecutor
 from whydiff.capturing.adapters.torch.checkpoint import checkpoint
 from whydiff.capturing.adapters.torch.collectives import rank
@@ -24,7 +20,7 @@ from whydiff.capturing.adapters.torch.formulas_run import evaluate, rounded
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.layouts import laid_out
 from whydiff.capturing.adapters.torch.lifting import LiftedExecutor
-from whydiff.capturing.adapters.torch.probing import Summed, summed
+from whydiff.capturing.adapters.torch.probing import summed
 from whydiff.capturing.adapters.torch.process import Process
 from whydiff.capturing.adapters.torch.remedies import REMEDIES, remedy
 from whydiff.capturing.adapters.torch.roles import NAMES, PLACES, choices_of, roles
@@ -36,13 +32,9 @@ from whydiff.capturing.adapters.torch.training.jitter import jittered
 from whydiff.capturing.adapters.torch.training.one_step import StepRun
 from whydiff.capturing.adapters.torch.training.watching import Watching
 from whydiff.capturing.adapters.torch.windows import pooling_of, resampling_of, window_of
-from whydiff.capturing.ranks import Rank
 from whydiff.capturing.steps import StepRecord
-from whydiff.numbers.grids import Resampling
-from whydiff.numbers.pools import Pooling
 from whydiff.numbers.ranges.audit import Audit
-from whydiff.numbers.windows import Window
-from whydiff.records import Call, Environment, Lift, Payload, Trace
+from whydiff.records import Call, Lift, Payload, Trace
 from whydiff.takes import pairs
 
 _OPTIONS = {"roots": pairs(torch.nn.Module, "module"), "tensors": pairs(torch.Tensor, "tensor")}
@@ -58,37 +50,31 @@ class TorchAdapter(Adapter):
     operators = NAMES
     arguments = PLACES
 
-    def roles(self, op: str) -> frozenset[Role]:
-        """Parts that an ATen operator plays."""
-        return roles(op)
+    roles = staticmethod(roles)
+    default = staticmethod(default_of)
+    window = staticmethod(window_of)
+    pooling = staticmethod(pooling_of)
+    choices = staticmethod(choices_of)
+    resampling = staticmethod(resampling_of)
+    settled = staticmethod(settled)
+    jittered = staticmethod(jittered)
+    checkpoint = staticmethod(checkpoint)
+    exchanged = staticmethod(exchanged)
+    rank = staticmethod(rank)
+    environment = staticmethod(environment)
+    recorded_sum = staticmethod(summed)
+    under = staticmethod(set_flags)
+    laid_out = staticmethod(laid_out)
+    kernels = staticmethod(kernels)
+    remedy = staticmethod(remedy)
 
     def function(self, op: str) -> str:
         """ATen's forms in place have an underscore more."""
         return op.removesuffix("_")
 
-    def default(self, target: str, which: int | str) -> tuple[Any] | None:
-        """As the operator's schema says."""
-        return default_of(target, which)
-
     def argument(self, target: str, which: int | str) -> str:
         """As the operator's schema says."""
         return name_of(target, which) or super().argument(target, which)
-
-    def window(self, call: Call) -> Window | None:
-        """A convolution, transposed or not."""
-        return window_of(call)
-
-    def pooling(self, call: Call) -> Pooling | None:
-        """A pooling."""
-        return pooling_of(call)
-
-    def choices(self, call: Call) -> Mapping[int | str, Sequence[Any]]:
-        """The axis of a softmax, the form of a GELU."""
-        return choices_of(call)
-
-    def resampling(self, call: Call) -> Resampling | None:
-        """An upsampling."""
-        return resampling_of(call)
 
     def owns(self, target: object, args: Sequence[Any]) -> bool:
         """Every callable that no other adapter claims."""
@@ -105,14 +91,6 @@ class TorchAdapter(Adapter):
     def step_run(self, program: Callable[[], Any], first: int, last: int) -> Run:
         """A live run of some steps of a training program."""
         return StepRun(program, first, last)
-
-    def settled(self) -> AbstractContextManager[Any]:
-        """A block in which the models of a training program are found sooner."""
-        return settled()
-
-    def jittered(self, program: Callable[[], Any], seed: int, sink: Callable[[StepRecord], None]) -> None:
-        """Run a training program under `watching`, every updated parameter rounded at random."""
-        jittered(program, seed, sink)
 
     def executor(
         self,
@@ -134,10 +112,6 @@ class TorchAdapter(Adapter):
         """A capture of whatever runs inside its block; options of `Session`."""
         return Session(**options)
 
-    def checkpoint(self, path: Path) -> Any:
-        """Tensors, scalars and skipped names of a file that ``torch.save`` wrote; see `checkpoint`."""
-        return checkpoint(path)
-
     def evaluate(
         self,
         formula: Any,
@@ -158,47 +132,13 @@ class TorchAdapter(Adapter):
         """Ranges of everything that a trace's ops write, by replay."""
         return audit_trace(Executor(trace))
 
-    def process(self) -> Process:
-        """What the framework keeps for the whole process, as it is now."""
-        return Process()
-
-    def exchanged(
-        self, calls: Mapping[int, Call], reads: Mapping[int, Sequence[torch.Tensor]]
-    ) -> Mapping[int, Sequence[torch.Tensor]]:
-        """What a collective gives on what the ranks of a replay hold."""
-        return exchanged(calls, reads)
-
-    def rank(self) -> Rank:
-        """As the default process group says, else the launcher."""
-        return rank()
-
-    def environment(self) -> Environment:
-        """Versions, hardware, flags, variables and random states now."""
-        return environment()
-
-    def recorded_sum(self, executor: contract.Executor, call: Call, reads: Sequence[torch.Tensor]) -> Summed | None:
-        """Sums, means, matrix products and convolutions as evaluable sums; see `whydiff.explain.reduction`."""
-        return summed(executor, call, reads)
-
-    def under(self, flags: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """Process-wide switches set for the length of a block."""
-        return set_flags(flags)
-
-    def laid_out(self, value: Any, layout: str) -> Any:
-        """Nested arguments copied into another memory layout; see `layouts.LAYOUTS`."""
-        return laid_out(value, layout)
-
-    def kernels(self, executor: contract.Executor, call: Call, reads: Sequence[torch.Tensor]) -> Sequence[str]:
-        """What ran when an op was executed on given tensors, as far as the backends tell."""
-        return kernels(executor, call, reads)
-
     def to_payload(self, value: torch.Tensor) -> Payload:
         """A host copy of a tensor."""
         return to_payload(value)
 
-    def remedy(self, name: str, ops: Sequence[str], value: Any = None) -> AbstractContextManager[Any]:
-        """A mode in which the named ops are carried out in another way; see `remedies.REMEDIES`."""
-        return remedy(name, ops, value)
+    def process(self) -> Process:
+        """What the framework keeps for the whole process, as it is now."""
+        return Process()
 
 
 REGISTER = TorchAdapter()

@@ -5,15 +5,12 @@ A plain copy into memory that the process never touched is bound by one thread's
 
 from __future__ import annotations
 
-import threading
-
 import torch
 
 LARGE = 8 << 20
 """Bytes from which it pays."""
 
 _PIECE = 32 << 20
-_OWN = threading.local()
 
 
 def fetched(tensor: torch.Tensor) -> torch.Tensor:
@@ -28,10 +25,11 @@ def fetched(tensor: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode(False), torch.cuda.device_of(dense):
         host = torch.empty(dense.shape, dtype=dense.dtype, device="cpu")
         there, here = dense.view(-1).view(torch.uint8), host.view(-1).view(torch.uint8)
+        pieces = [torch.empty(_PIECE, dtype=torch.uint8, device="cpu", pin_memory=True) for _ in range(2)]
         waiting: list[tuple[torch.cuda.Event, torch.Tensor, torch.Tensor]] = []
         for turn, begin in enumerate(range(0, dense.nbytes, _PIECE)):
             part = here[begin : begin + _PIECE]
-            pinned = _pinned(turn % 2)[: len(part)]
+            pinned = pieces[turn % 2][: len(part)]
             pinned.copy_(there[begin : begin + _PIECE], non_blocking=True)
             event = torch.cuda.Event()
             event.record()
@@ -45,11 +43,3 @@ def fetched(tensor: torch.Tensor) -> torch.Tensor:
 def _arrived(event: torch.cuda.Event, part: torch.Tensor, pinned: torch.Tensor) -> None:
     event.synchronize()
     part.copy_(pinned)
-
-
-def _pinned(turn: int) -> torch.Tensor:
-    """One of this thread's two pieces of pinned memory."""
-    known: list[torch.Tensor] = vars(_OWN).setdefault("pieces", [])
-    while len(known) <= turn:
-        known.append(torch.empty(_PIECE, dtype=torch.uint8, device="cpu", pin_memory=True))
-    return known[turn]
