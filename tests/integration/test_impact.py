@@ -20,7 +20,6 @@ from whydiff.locate.localization import Localization
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.align import align
 from whydiff.records import Slot
-from whydiff.studies.decoding import greedy_parting
 
 LENGTH = 32
 LAYERS = 8
@@ -100,49 +99,6 @@ def test_the_defect_grows_with_the_position(pair: Any, short: Any) -> None:
     quarter = LENGTH // 4
     for name, part in (("first", plain[:quarter]), ("last", plain[-quarter:])):
         assert found[f"lifted_mean_abs_{name}_positions"] == pytest.approx(part.mean().item(), rel=0.05)
-
-
-@pytest.mark.parametrize("text", ["demo", "parts at once"])
-def test_where_greedy_decoding_parts(text: str, smollm: Any, short: Any) -> None:
-    (reference, candidate), ids = short, smollm[2]
-    if text == "parts at once":  # a prompt of eight tokens whose next token is another one
-        many = torch.randint(0, 40000, (64, 8), generator=torch.Generator().manual_seed(1))
-        with torch.no_grad():
-            last = {"use_cache": False, "logits_to_keep": 1}
-            top = reference(many, **last).logits[:, -1].topk(2).values
-            close = (top[:, 0] - top[:, 1]).argsort()
-            for row in close.tolist():  # alone: in a batch it may be rounded differently
-                one = [model(many[row : row + 1], **last).logits[0, -1].argmax() for model in short]
-                if one[0] != one[1]:
-                    ids = many[row : row + 1]
-                    break
-    prompt, steps = ids[0].tolist(), 4
-
-    def scores(model: Any) -> Any:
-        return lambda tokens: model(torch.tensor([tokens]), use_cache=False).logits[0, -1].float().numpy()
-
-    with torch.no_grad():
-        found = greedy_parting(scores(reference), scores(candidate), prompt, steps=steps)
-        texts = []
-        for model in (reference, candidate):  # each on its own, to the end
-            tokens = ids.clone()
-            for _ in range(steps):
-                tokens = torch.cat((tokens, model(tokens, use_cache=False).logits[:, -1:].argmax(-1)), -1)
-            texts.append(tokens[0, len(prompt) :].tolist())
-    different = [i for i, (a, b) in enumerate(zip(*texts, strict=True)) if a != b]
-    assert found.at == (different[0] if different else None)
-    assert list(found.agreed) == texts[0][: found.at]
-    if found.at is not None:
-        assert (found.reference, found.candidate) == (texts[0][found.at], texts[1][found.at])
-        assert min(found.leads) >= 0
-    assert (found.at is None) == (text == "demo")
-
-
-def test_parting_of_two_tables() -> None:
-    ours, theirs = np.eye(4)[[1, 2, 3, 0]], np.eye(4)[[1, 2, 0, 0]]
-    found = greedy_parting(lambda t: ours[t[-1]], lambda t: theirs[t[-1]], [0])
-    assert (found.at, found.agreed, found.reference, found.candidate) == (2, (1, 2), 3, 0)
-    assert greedy_parting(lambda t: ours[t[-1]], lambda t: ours[t[-1]], [0], steps=9, stop=[0]).agreed == (1, 2, 3, 0)
 
 
 def test_prediction_limit_is_the_formula_of_its_source() -> None:

@@ -18,9 +18,9 @@ from typing import Any
 
 from whydiff.capturing.adapters import Progress, replayable
 from whydiff.capturing.store import DiskTrace, RankedTrace
-from whydiff.errors import UsageError, attempted, guarded
+from whydiff.errors import UsageError, attempted
 from whydiff.explain.case import Case
-from whydiff.explain.causes import detectors, who
+from whydiff.explain.causes import detectors, proposed
 from whydiff.judge.impact import impact
 from whydiff.judge.outputs import Anchor, Compared
 from whydiff.judge.ranking import rank as ranking
@@ -102,13 +102,7 @@ def _diagnosis(case: Case, ranked: Ranked, several: RankedTrace) -> Diagnosis:
 
 
 def _causes(case: Case) -> Iterator[Cause]:
-    for rule in detectors():
-        if rule.several_ranks:
-            found: list[Cause] = []
-            with guarded(who(rule)):
-                for cause in rule.detect(case):
-                    found.append(replace(cause, says=cause.says or rule.sentence()))
-            yield from found
+    return (cause for rule in detectors() if rule.several_ranks for cause in proposed(rule, case))
 
 
 def _outputs(case: Case, ranked: Ranked) -> Iterator[Compared]:

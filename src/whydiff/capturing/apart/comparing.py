@@ -59,7 +59,7 @@ def compared(sides: Sequence[Any], options: Mapping[str, Any], limits: Limits | 
             "rows": given,
             "limits": asdict(limits or Limits()),
         }
-        return _found(*_attempts(request, progress), sides)
+        return _found(_attempts(request, progress)[0], sides)
 
 
 def rehearse(traces: Sequence[Trace], options: Mapping[str, Any], progress: Told | None) -> None:
@@ -108,7 +108,7 @@ def _attempts(request: Mapping[str, Any], progress: Told | None) -> tuple[Mappin
             return answer, denied, refused
 
 
-def _found(answer: Mapping[str, Any] | Died, denied: Denied, refused: str, sides: Sequence[Any]) -> Any:
+def _found(answer: Mapping[str, Any] | Died, sides: Sequence[Any]) -> Any:
     where = " or ".join(map(str, sides))
     if isinstance(answer, Died):
         raise TraceError(

@@ -54,7 +54,7 @@ class StepsOutOfOrder(CauseRule):
         """At most one cause: all that is carried out at other places."""
         found = moved(case)
         if found is not None:
-            yield _cause(case, found)
+            yield _cause(found)
 
     def example(self) -> tuple[Any, Any]:
         """An average before and behind the update."""
@@ -68,7 +68,7 @@ class StepsOutOfOrder(CauseRule):
         yield _averaged(), _averaged(factor=2.0)
 
 
-def _cause(case: Case, found: Moved) -> Cause:
+def _cause(found: Moved) -> Cause:
     ours, theirs = found.calls[0]
     ahead = theirs.index < found.past[1].index
     ops, other = listed(dict.fromkeys(_named(one) for _, one in found.calls)), _named(found.past[0])

@@ -46,7 +46,7 @@ def range_audit(
     causes = tuple(cause for _, cause in explained)
     if try_remedies and causes:
         causes = _Trials(run, explained).all(progress)
-    return RangeReport(*_verdict(audit, causes), audit, causes, adapter.environment())
+    return RangeReport(*_verdict(audit), audit, causes, adapter.environment())
 
 
 def _explained(audit: Audit) -> list[tuple[Alarm, Cause]]:
@@ -62,7 +62,7 @@ def _explained(audit: Audit) -> list[tuple[Alarm, Cause]]:
     return found
 
 
-def _verdict(audit: Audit, causes: Sequence[Cause]) -> tuple[Verdict, str]:
+def _verdict(audit: Audit) -> tuple[Verdict, str]:
     sites = len(audit.sites)
     if not audit.alarms:
         tightest = min(audit.sites, key=lambda site: site.range.headroom(), default=None)

@@ -98,7 +98,7 @@ def compare_training(reference: Any, candidate: Any, options: TrainingOptions | 
         points=points,
         band=band(points, options.band if rounded else 0),
         diagnosis=diagnosis,
-        notes=(*_idle(idle_gradients(ours, theirs, ahead, apart)), *_notes(logs, points, why_not)),
+        notes=(*_idle(idle_gradients(ours, theirs, ahead, apart)), *_notes(logs, why_not)),
         settings=settings(ours, theirs, ahead),
     )
 
@@ -236,7 +236,7 @@ def _idle(found: tuple[int, tuple[str, ...]] | None) -> Iterable[str]:
         yield f"gradients of {listed(names, 6)} differ from step {step} on and change no parameter and no loss"
 
 
-def _notes(logs: Iterable[StepLog], points: tuple[Point, ...], why_not: str) -> Iterable[str]:
+def _notes(logs: Iterable[StepLog], why_not: str) -> Iterable[str]:
     if why_not:
         yield f"not explained: {why_not}"
     for log in logs:
