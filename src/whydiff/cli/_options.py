@@ -42,6 +42,10 @@ Allow = Annotated[
         "nondeterministic, incomparable; inconclusive only if it is named.",
     ),
 ]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ARGS", help="Given to the target: JSON where it is valid JSON, else text."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to standard output.")]
 Save = Annotated[
     list[str] | None,

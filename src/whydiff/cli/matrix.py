@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from whydiff.cli._options import Allow
+from whydiff.cli._options import Allow, Arguments
 from whydiff.cli._progress import Progress
 from whydiff.cli._report import AGREES, DIFFERS, check_suffixes, reported, status
 from whydiff.cli._values import size_in_bytes, value
@@ -18,10 +18,7 @@ from whydiff.records import Verdict
 @reported(check_suffixes)
 def matrix(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="FILE.py:name or package.module:name.")],
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ARGS", help="Given to the target: JSON where it is valid JSON, else text."),
-    ] = None,
+    arguments: Arguments = None,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FOLDER", help="Traces and answers; a second run resumes here.")
     ] = ...,  # type: ignore[assignment]

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from whydiff.cli._options import Arguments
 from whydiff.cli._progress import Progress
 from whydiff.cli._report import check_suffixes, reported, status
 from whydiff.cli._values import value
@@ -17,10 +18,7 @@ def range_(
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help="FILE.py:name or package.module:name, run once and audited.")
     ],
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ARGS", help="Given to the target: JSON where it is valid JSON, else text."),
-    ] = None,
+    arguments: Arguments = None,
     remedies: Annotated[
         bool, typer.Option("--remedies/--no-remedies", help="Try the remedy of everything that is found.")
     ] = True,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import executor_of, for_framework
 from whydiff.explain.sides import Side
 from whydiff.pair.slices import Axis
 from whydiff.records import Call, Intervention, Leaf, Lift, Payload, Trace
@@ -47,7 +47,7 @@ def twins(trace: Trace, other: Trace, items: Sequence[Intervention]) -> tuple[In
 
 def repeated(trace: Trace, item: Intervention) -> Any:
     """A leaf's value with the rows repeated."""
-    executor = for_framework(trace.framework).executor(trace)
+    executor = executor_of(trace)
     leaf = next(leaf for leaf in trace.leaves if leaf.name == item.target)
     return executor.adopt_foreign(_copied(executor.payload(executor.leaf_value(leaf)), leaf, *item.value))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
+from whydiff.capturing.adapters import Executor, Progress, executor_of, for_framework, replayable
 from whydiff.errors import ReplayError
 from whydiff.explain.activations import COMPUTE, SCALE, computing, multiplying
 from whydiff.explain.arguments import differing_arguments, fits, one_overload
@@ -145,7 +145,7 @@ class Changed:
             found = replay(executor)
             return Replayed(_as_returned(sides.candidate, found.outputs), found.failed), executor
         if any(item.name in EXCHANGES for item in interventions):
-            follower = self._follower(executor) if lift is None else executor_of(sides.reference, lift)
+            follower = self._follower(executor) if lift is None else executor_of(sides.reference, lift=lift)
             watch = _both(self._writing(interventions), also)
             alike, axes = sides.alignment, sides.axes
             outputs, stopped = outputs_with_replaced(follower, executor, alike, interventions, axes, watch)
@@ -191,7 +191,7 @@ class Changed:
             for ours, theirs in self.sides.differing_leaves()
             if ours.spec.shape == theirs.spec.shape and ours.spec.dtype == theirs.spec.dtype
         }
-        return for_framework(self.sides.reference.framework).executor(self.sides.reference, restore=state)
+        return executor_of(self.sides.reference, restore=state)
 
     def executor(self, interventions: Sequence[Intervention], lift: Lift | None = None) -> Executor:
         """A replay of the candidate under interventions other than replaced ops."""
@@ -274,8 +274,3 @@ def _as_returned(trace: Trace, outputs: Outputs) -> dict[Slot, Payload]:
 def key_of(interventions: Sequence[Intervention]) -> tuple[tuple[str, str, str], ...]:
     """What makes two sets of interventions the same."""
     return tuple(sorted({(item.name, item.target, repr(item.value)) for item in interventions}))
-
-
-def executor_of(trace: Any, lift: Lift | None = None) -> Executor:
-    """A plain replay of a trace."""
-    return for_framework(trace.framework).executor(trace, lift=lift)

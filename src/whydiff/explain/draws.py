@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Role, for_framework
+from whydiff.capturing.adapters import Executor, Role, executor_of, for_framework
 from whydiff.errors import ReplayError
 from whydiff.explain.keys import keys, numbers, takes_a_key
 from whydiff.explain.sides import Sides
@@ -77,7 +77,7 @@ def drawn(sides: Sides, interventions: Sequence[Intervention]) -> Drawn:
     keyed = [(own, other) for _, own, other in pairs if takes_a_key(sides.candidate, own)]
     if keyed:
         others = [other for _, other in keyed]
-        taken = keys(for_framework(sides.reference.framework).executor(sides.reference), others)
+        taken = keys(executor_of(sides.reference), others)
         found.read += [(own.reads[0], taken[other.index]) for own, other in keyed]
     for item, own, other in pairs:
         if takes_a_key(sides.candidate, own):
@@ -101,7 +101,7 @@ def _handed(sides: Sides, interventions: Sequence[Intervention]) -> list[tuple[E
         return []
     by_site = sites_of(sides.reference), sites_of(sides.candidate)
     pairs = [(call_at(by_site[1], item.target), call_at(by_site[0], item.value)) for item in chosen]
-    made = numbers(for_framework(sides.reference.framework).executor(sides.reference), [other for _, other in pairs])
+    made = numbers(executor_of(sides.reference), [other for _, other in pairs])
     given = {(_made(own).storage, own.index): made[other.index] for own, other in pairs}
     reads = [event for call in sides.candidate.calls for event in call.reads]
     return [(event, given[at]) for event in reads if (at := (event.storage, event.producer)) in given]
@@ -237,7 +237,7 @@ def _made(call: Call) -> Event:
 
 def _numbers(sides: Sides, own: Call, other: Call) -> _Value:
     """The other side's numbers in the place of their counterpart among the own ones."""
-    executors = [for_framework(trace.framework).executor(trace) for trace in (sides.reference, sides.candidate)]
+    executors = [executor_of(trace) for trace in (sides.reference, sides.candidate)]
     value = executors[1].adopt_foreign(executors[0].payload(_drawn_by(executors[0], other)))
     mine, theirs = _made(own).spec, _made(other).spec
     if mine.shape != theirs.shape:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from whydiff.capturing.adapters import Executor, replayable
+from whydiff.capturing.adapters import Executor, executor_of, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.activations import COMPUTE
-from whydiff.explain.changed import Changed, Lifted, Watched, executor_of, key_of
+from whydiff.explain.changed import Changed, Lifted, Watched, key_of
 from whydiff.explain.draws import switched_on
 from whydiff.explain.interventions import EXCHANGES
 from whydiff.explain.mirror import mirrored

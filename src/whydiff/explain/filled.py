@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.capturing.adapters import Executor, executor_of, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.sides import Side
 from whydiff.numbers.metrics import as_reals, values
@@ -64,7 +64,7 @@ def filled(case: Case) -> Filled | None:
     }
     if not wanted:
         return None
-    ours, theirs = (for_framework(trace.framework).executor(trace) for trace in case.traces)
+    ours, theirs = (executor_of(trace) for trace in case.traces)
     for reference, candidate in Lockstep(ours, theirs, case.alignment).walk():
         pair = wanted.get((reference.index, candidate.index))
         if pair is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.capturing.adapters import Executor, executor_of
 from whydiff.errors import ReplayError
 from whydiff.explain.assembling import Outputs, applied, as_presumed, joined, looked, overwrite, together
 from whydiff.locate.ranked import Ranked, Seen, Start, Tie, executors, is_partial, part
@@ -128,7 +128,7 @@ class RankedExperiments:
         return ours, self.merged(Joint(executors(self.teams.ranks, EXACT)).run().outputs)
 
     def _reference(self, lift: Lift | None = None) -> Executor:
-        return for_framework(self.teams.reference.framework).executor(self.teams.reference, lift=lift)
+        return executor_of(self.teams.reference, lift=lift)
 
     def reference_with(self, starts: Sequence[Start], value: Callable[[Start, Any], Any]) -> Outputs:
         """What the reference gives, in float64, where each of these reads gets another value.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, for_framework, replayable
+from whydiff.capturing.adapters import Executor, executor_of, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.judge.outputs import Anchor, Compared
@@ -101,7 +101,7 @@ def with_margins(case: Case, found: Sequence[Parting]) -> tuple[Parting, ...]:
             choices.append((int(taken[0]), float(first - second)))
 
     try:
-        replay(for_framework(case.reference.framework).executor(case.reference), watch=look)
+        replay(executor_of(case.reference), watch=look)
     except WhydiffError:
         return tuple(found)
     made = []

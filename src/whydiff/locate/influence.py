@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from whydiff.capturing.adapters import Progress, for_framework
+from whydiff.capturing.adapters import Progress, executor_of
 from whydiff.errors import WhydiffError
 from whydiff.locate.padding import Padded
 from whydiff.locate.resynchronised import Resynchronised
@@ -37,7 +37,7 @@ def without_influence(
     if any(comparison.status != "agrees" for _, comparison in outputs.outputs):
         return ""
     try:
-        ours, theirs = (for_framework(trace.framework).executor(trace) for trace in (reference, candidate))
+        ours, theirs = (executor_of(trace) for trace in (reference, candidate))
         step = Lockstep(ours, theirs, alignment, found.axes)
         return _silent(step, outputs.rows, progress)
     except WhydiffError:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Run, for_framework
+from whydiff.capturing.adapters import Run, executor_of, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.locate.masks import Mask, is_mask, truth
 from whydiff.locate.rows import Array, other_rows, within
@@ -75,7 +75,7 @@ def _moved(before: Outputs, after: Outputs, rows: Array) -> bool:
 
 def _with_other_rows(trace: Trace, keep: Array) -> Mapping[str, Payload]:
     """Kept rows' values in the rows that are not kept, of every input that has these rows and is no mask."""
-    executor = for_framework(trace.framework).executor(trace)
+    executor = executor_of(trace)
     found: dict[str, Payload] = {}
     for leaf in trace.leaves:
         if leaf.role != "input" or leaf.storage < 0 or leaf.skipped or leaf.spec.shape[:2] != keep.shape:
@@ -92,7 +92,7 @@ def _with_other_rows(trace: Trace, keep: Array) -> Mapping[str, Payload]:
 
 def _with_mask(trace: Trace, mask: Mask, flipped: Array) -> Mapping[str, Payload]:
     """The mask with some entries turned."""
-    executor = for_framework(trace.framework).executor(trace)
+    executor = executor_of(trace)
     leaf = next(leaf for leaf in trace.leaves if leaf.name == mask.name)
     payload = executor.payload(executor.leaf_value(leaf))
     there = truth(payload)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Value, for_framework
+from whydiff.capturing.adapters import Executor, Value, executor_of
 from whydiff.errors import WhydiffError
 from whydiff.locate.rows import Array, fitted, other_rows, unsigned, within
 from whydiff.numbers.metrics import is_integer, values
@@ -68,7 +68,7 @@ class Side:
     def masks(self, shapes: Sequence[tuple[int, ...]], axes: Sequence[Axis]) -> Iterator[Mask]:
         """Those that hold zeros and ones, both of them; each content once."""
         events, seen = [], set()
-        executor = for_framework(self.trace.framework).executor(self.trace)
+        executor = executor_of(self.trace)
         for event, leaf in self.possible(shapes, axes):
             if leaf is not None:
                 found = executor.payload(executor.leaf_value(leaf))
@@ -133,7 +133,7 @@ class Side:
 
     def _with_other_rows(self, keep: Array) -> tuple[Watch | None, Mapping[str, Value]]:
         """Other values in the rows that are not kept, where floating rows first appear."""
-        executor = for_framework(self.trace.framework).executor(self.trace)
+        executor = executor_of(self.trace)
         restore = {}
         for leaf in self._inputs():
             if _has_rows(leaf.spec, keep):
@@ -152,7 +152,7 @@ class Side:
         return change, restore
 
     def _with_mask(self, mask: Mask, flipped: Array) -> tuple[Watch | None, Mapping[str, Value]]:
-        executor = for_framework(self.trace.framework).executor(self.trace)
+        executor = executor_of(self.trace)
 
         def turned(payload: Payload) -> Payload:
             one = payload.bits.reshape(-1)[np.flatnonzero(truth(payload).reshape(-1))[0]]
@@ -172,7 +172,7 @@ class Side:
         return change, {}
 
     def _outputs(self, watch: Watch | None, restore: Mapping[str, Value]) -> Outputs:
-        executor = for_framework(self.trace.framework).executor(self.trace, restore=restore)
+        executor = executor_of(self.trace, restore=restore)
         return replay(executor, watch=watch).outputs
 
 

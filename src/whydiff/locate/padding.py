@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Progress, Run, for_framework
+from whydiff.capturing.adapters import Progress, Run, executor_of
 from whydiff.errors import UsageError, WhydiffError
 from whydiff.locate.growth import Plain
 from whydiff.locate.live_rows import hides_live
@@ -201,5 +201,5 @@ def _named(reference: Trace, rows: Any) -> Array:
     if leaf is None:
         names = ", ".join(leaf.name for leaf in reference.leaves if leaf.role == "input")
         raise UsageError("There is no such input.", actual=rows, expected=f"a mask, or one of {names or 'no input'}")
-    executor = for_framework(reference.framework).executor(reference)
+    executor = executor_of(reference)
     return truth(executor.payload(executor.leaf_value(leaf)))

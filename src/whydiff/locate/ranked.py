@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.capturing.adapters import Executor, executor_of
 from whydiff.errors import PayloadError, ReplayError
 from whydiff.numbers.metrics import values
 from whydiff.numbers.tolerance import RANKS_NOISE
@@ -119,7 +119,7 @@ class Ranked:
 
 def executors(traces: Mapping[int, Trace], lift: Lift | None = None) -> dict[int, Executor]:
     """A replay of every rank."""
-    return {rank: for_framework(trace.framework).executor(trace, lift=lift) for rank, trace in traces.items()}
+    return {rank: executor_of(trace, lift=lift) for rank, trace in traces.items()}
 
 
 class Values:
@@ -161,8 +161,8 @@ def relate(teams: Teams) -> tuple[tuple[Seen, ...], int]:
         rank: Values(frozenset(one.ranks[rank].site for one in all_shared if rank in one.ranks)) for rank in teams.ranks
     }
     lift = Lift("float64")
-    replay(_lifted(teams.reference, lift), before=ours.before, watch=ours.after)
-    replay(_lifted(teams.reference, Lift("float32")), before=rough.before, watch=rough.after)
+    replay(executor_of(teams.reference, lift=lift), before=ours.before, watch=ours.after)
+    replay(executor_of(teams.reference, lift=Lift("float32")), before=rough.before, watch=rough.after)
     Joint(
         executors(teams.ranks, lift),
         before=lambda rank, executor, call: theirs[rank].before(executor, call),
@@ -220,10 +220,6 @@ def _settled(seen: Sequence[Seen]) -> tuple[Seen, ...]:
     for tie in (tie for one in seen for tie in (*one.reads, *one.writes) if not tie.noise and tie.relation):
         known.setdefault(key(tie), Counter())[tie.relation or Relation("replicated")] += 1
     return tuple(Seen(s.team, tuple(map(settled, s.reads)), tuple(map(settled, s.writes))) for s in seen)
-
-
-def _lifted(trace: Trace, lift: Lift) -> Executor:
-    return for_framework(trace.framework).executor(trace, lift=lift)
 
 
 def _lasting(trace: Trace) -> dict[int, str]:
@@ -302,9 +298,7 @@ def roundings(teams: Teams, seen: tuple[Seen, ...]) -> tuple[tuple[Start, ...], 
     What they gave is of a second replay, in which nothing was put right.
     """
     walk = _Walk(teams, seen)
-    replay(
-        for_framework(teams.reference.framework).executor(teams.reference), before=walk.keep, watch=walk.keep_written
-    )
+    replay(executor_of(teams.reference), before=walk.keep, watch=walk.keep_written)
     Joint(executors(teams.ranks), before=walk.reads, watch=walk.writes).run()
     return tuple(walk.found.values()), Joint(executors(teams.ranks)).run()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.capturing.adapters import Executor, executor_of
 from whydiff.errors import WhydiffError
 from whydiff.pair.lockstep import Lockstep
 from whydiff.pair.sizes import (
@@ -47,7 +47,7 @@ def axes_of(reference: Trace, candidate: Trace, alignment: Alignment) -> tuple[A
         axes = axes_between(reference, candidate, alignment, sizes or None, computed=True)
     if not axes:
         return ()
-    executors = [for_framework(trace.framework).executor(trace) for trace in (reference, candidate)]
+    executors = [executor_of(trace) for trace in (reference, candidate)]
     step = Lockstep(executors[0], executors[1], alignment)
     at: dict[tuple[int, int], list[tuple[Event, Event]]] = {}
     for calls, event, other in entering:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, Manner, for_framework
+from whydiff.capturing.adapters import Executor, Manner, executor_of
 from whydiff.errors import WhydiffError
 from whydiff.pair.replay import Outputs, replay
 from whydiff.records import Alignment, Call, Lift, Trace
@@ -92,7 +92,7 @@ class CommonBeginning:
 
     def _carried_out(self, lift: Lift | None) -> _End | None:
         """One replay of the beginning; None where a call of it fails, or too much is held at its end."""
-        first = for_framework(self._traces[0].framework).executor(self._traces[0], lift=lift)
+        first = executor_of(self._traces[0], lift=lift)
         later = (call for trace in self._traces for call in trace.calls[self.calls :])
         first.keep({event.storage for call in later for event in (*call.reads, *call.writes)})
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from whydiff import registry
@@ -31,7 +31,7 @@ from whydiff.capturing.adapters.contract import (
 )
 from whydiff.capturing.adapters.roles import Role
 from whydiff.errors import MissingPackageError, UsageError
-from whydiff.records import Trace
+from whydiff.records import Call, Lift, Trace
 from whydiff.takes import refuse_class
 
 SHARED = ("contract", "roles")
@@ -82,6 +82,19 @@ def replayable(trace: Trace) -> str:
     return for_framework(trace.framework).replayable(trace)
 
 
+def executor_of(
+    trace: Trace,
+    *,
+    restore: Mapping[str, Value] | None = None,
+    lift: Lift | None = None,
+    changes: Mapping[int, Change] | None = None,
+    exchanged: Mapping[int, Call] | None = None,
+) -> Executor:
+    """A replay of a trace by its framework's adapter, see `Recorded.executor`."""
+    adapter = for_framework(trace.framework)
+    return adapter.executor(trace, restore=restore, lift=lift, changes=changes, exchanged=exchanged)
+
+
 def plays(framework: str, op: str, role: Role) -> bool:
     """Whether a framework's operator (named as in a site) plays a part."""
     return role in for_framework(framework).roles(op)
@@ -108,6 +121,7 @@ __all__ = [
     "Session",
     "Value",
     "Way",
+    "executor_of",
     "for_framework",
     "for_target",
     "plays",

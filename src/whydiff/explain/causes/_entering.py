@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Role, for_framework
+from whydiff.capturing.adapters import Executor, Role, executor_of, for_framework
 from whydiff.errors import PayloadError, WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._values import number
 from whydiff.explain.causes._view import View, consumers
-from whydiff.explain.changed import executor_of
 from whydiff.numbers.tolerance import EPSILONS
 from whydiff.pair.replay import replay
 from whydiff.records import Call, Payload

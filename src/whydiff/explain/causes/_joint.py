@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from whydiff.explain.alike import made_by
 from whydiff.explain.case import Case
 from whydiff.explain.local_test import Joint
 from whydiff.explain.local_test.areas import areas
@@ -72,7 +73,8 @@ def joints_of(case: Case, numbers: Sequence[int]) -> list[Joint]:
             for index in range(at[side], end):
                 sides[side].follow(index)
             at[side] = end + 1
-        looks = matched(*case.calls_at(both), "reads")
+        calls = case.calls_at(both)
+        looks = matched(*calls, "reads")
         for look in looks:
             made = look[0].producer, look[1].producer
             members = {n for i in (0, 1) for n in sides[i].reached.get(made[i], ())}
@@ -85,13 +87,7 @@ def joints_of(case: Case, numbers: Sequence[int]) -> list[Joint]:
                 if joint is not None and begun[joint.members[0]] < _EACH:
                     joints.append(joint)
                     begun[joint.members[0]] += 1
-        also = {
-            n
-            for er, ec in looks
-            for n in bare.get(
-                (er.producer if er.producer >= 0 else both[0], ec.producer if ec.producer >= 0 else both[1]), ()
-            )
-        }
+        also = {n for look in looks for n in bare.get(made_by(*calls, *look), ())}
         for side, index in enumerate(both):
             sides[side].follow(index, also)
         union = {**sides[0].reached.get(both[0], {}), **sides[1].reached.get(both[1], {})}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, Value, for_framework
+from whydiff.capturing.adapters import Executor, Value, executor_of
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import explained_calls
@@ -61,7 +61,7 @@ def visit_origins(
             left.discard((call_r.index, call_c.index))
 
     watcher, left = Watcher(), set(sites)
-    executors = [for_framework(trace.framework).executor(trace) for trace in case.traces]
+    executors = [executor_of(trace) for trace in case.traces]
     step = Lockstep(executors[0], executors[1], case.alignment, case.localization.axes)
     walk_origins(step, on_origin=on_origin, watcher=watcher, measured=False)
     return [(case.reference.calls[r], case.candidate.calls[c]) for r, c in sorted(left)] if watcher.done else []
@@ -86,7 +86,7 @@ def single_regions(case: Case) -> Iterator[tuple[str, Recorded, Recorded]]:
 
 
 def _reads_at(trace: Trace, index: int) -> Recorded | None:
-    executor = for_framework(trace.framework).executor(trace)
+    executor = executor_of(trace)
     found: list[Recorded] = []
 
     def look(executor: Executor, call: Call) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.capturing.adapters import Executor, executor_of, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes._overflow import overflows
 from whydiff.explain.causes._range_put import both_ways
@@ -163,7 +163,7 @@ def widened(trace: Trace, alarm: Alarm) -> Range | str:
     Returns:
         The range of what is written there, or why it could not be measured.
     """
-    executor = for_framework(trace.framework).executor(trace, lift=Lift(wider(alarm), "lifted"))
+    executor = executor_of(trace, lift=Lift(wider(alarm), "lifted"))
     site = replace(alarm.site.at(""), step=0)
     seen: dict[int, list[Range]] = {}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Change, Executor, for_framework
+from whydiff.capturing.adapters import Change, Executor, executor_of, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.numbers.ranges import Range, measure_array
@@ -176,7 +176,7 @@ def _not_finite(trace: Trace, at: Collection[int], other: Reads) -> list[int]:
                 bits = executor.payload(output).bits
                 counted[number] += int(np.count_nonzero(~np.isfinite(bits))) if bits.dtype.kind == "f" else 0
 
-    replay(for_framework(trace.framework).executor(trace), before=before)
+    replay(executor_of(trace), before=before)
     return counted
 
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, for_framework
+from whydiff.capturing.adapters import Executor, executor_of, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._rule import CauseRule
@@ -81,7 +81,7 @@ def natures(case: Case, origins: Sequence[Origin]) -> _Local:
     looker = _Local(case, set(wanted.values()))
     if not case.replayable:
         return looker
-    executors = [for_framework(trace.framework).executor(trace) for trace in case.traces]
+    executors = [executor_of(trace) for trace in case.traces]
     find_origins(
         executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=looker, measured=False
     )
@@ -113,7 +113,7 @@ class _Local:
     def _lifted(self, step: Lockstep, reference: Call, candidate: Call, dtype: Any) -> Difference | None:
         outputs: list[Payload] = []
         for executor, call in ((step.reference, reference), (step.candidate, candidate)):
-            lifted = for_framework(executor.framework).executor(executor.trace, lift=Lift(dtype, "lifted", True))
+            lifted = executor_of(executor.trace, lift=Lift(dtype, "lifted", True))
             reads = [
                 executor.copy(executor.read(e)) if i in call.mutates else executor.read(e)
                 for i, e in enumerate(call.reads)
@@ -299,7 +299,7 @@ def _tried(
 
 def _difference(case: Case, mode: Any) -> float:
     """Mean absolute difference of the outputs with both programs run in a mode; 0 only if no bit differs."""
-    executor = for_framework(case.candidate.framework).executor(case.candidate)
+    executor = executor_of(case.candidate)
     with mode:
         sides = [{slot: executor.payload(v) for slot, v in run.plain()} for run in case.runs if run is not None]
     total = 0.0

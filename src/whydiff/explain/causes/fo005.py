@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Role, for_framework
+from whydiff.capturing.adapters import Executor, Role, executor_of, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
@@ -237,7 +237,7 @@ def _values(case: Case, side: int, chosen: list[tuple[Call, Event, tuple[int, ..
     for call, source, _ in chosen:
         for event in (source, *call.reads):
             wanted.setdefault(event.producer, []).append(event)
-    executor = for_framework(trace.framework).executor(trace)
+    executor = executor_of(trace)
     values: dict[Any, Payload] = {}
 
     def look(executor: Executor, index: int) -> None:

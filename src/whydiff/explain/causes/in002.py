@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Role, for_framework
+from whydiff.capturing.adapters import Role, executor_of
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
@@ -255,7 +255,7 @@ def _of_counterparts(case: Case) -> Iterator[tuple[Origin, Finding]]:
         if both[0].shape == both[1].shape and both[0].size and _ramps(*both):
             seen.setdefault((reference.index, candidate.index), both)
 
-    executors = [for_framework(trace.framework).executor(trace) for trace in case.traces]
+    executors = [executor_of(trace) for trace in case.traces]
     find_origins(
         executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=look_at, measured=False
     )

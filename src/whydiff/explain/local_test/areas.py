@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from whydiff.explain.alike import made_by
 from whydiff.explain.case import Case
 from whydiff.explain.local_test.replays import Region
+from whydiff.locate.upstream import walked_back
 from whydiff.pair.lockstep import paired
 from whydiff.records import Call, Event, Payload
 
@@ -42,32 +44,16 @@ def areas(case: Case, numbers: Sequence[int]) -> list[tuple[Area, tuple[int, int
     partner = case.partners[0]
     unpaired = (set(case.alignment.unpaired_reference), set(case.alignment.unpaired_candidate))
     found: dict[int, tuple[Area, tuple[int, int]]] = {}
-    for pair in case.alignment.pairs:
-        call_r, call_c = traces[0].calls[pair.reference], traces[1].calls[pair.candidate]
+    for call_r, call_c in case.paired():
         for er, ec in paired(call_r, call_c, "reads"):
             if partner.get(er.producer) == ec.producer or (er.producer == ec.producer == -1):
                 continue
-            key = (
-                er.producer if er.producer >= 0 else pair.reference,
-                ec.producer if ec.producer >= 0 else pair.candidate,
-            )
-            for number in at.get(key, ()):
+            for number in at.get(made_by(call_r, call_c, er, ec), ()):
                 if number not in found:
-                    inside = tuple(_upstream(traces[i].calls, unpaired[i], e) for i, e in enumerate((er, ec)))
-                    found[number] = Area(number, (er, ec), (inside[0], inside[1])), (pair.reference, pair.candidate)
+                    before = (walked_back(traces[i].calls, unpaired[i], e)[0] for i, e in enumerate((er, ec)))
+                    inside = tuple([t.calls[i] for i in those] for t, those in zip(traces, before, strict=True))
+                    found[number] = Area(number, (er, ec), (inside[0], inside[1])), (call_r.index, call_c.index)
     return list(found.values())
-
-
-def _upstream(calls: Sequence[Call], unpaired: set[int], event: Event) -> list[Call]:
-    """Unpaired calls between paired values and an event, in execution order."""
-    inside: set[int] = set()
-    waiting = [event]
-    while waiting:
-        at = waiting.pop()
-        if at.producer in unpaired and at.producer not in inside:
-            inside.add(at.producer)
-            waiting.extend(e for e in calls[at.producer].reads if not e.overwritten)
-    return [calls[i] for i in sorted(inside)]
 
 
 __all__ = ["Area", "areas"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Role, for_framework
+from whydiff.capturing.adapters import Executor, Role, executor_of, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN
@@ -198,7 +198,7 @@ class Bench:
 
 
 def _numbers_of_the_code(trace: Trace) -> Mapping[int, tuple[Leaf, float]]:
-    executor = for_framework(trace.framework).executor(trace)
+    executor = executor_of(trace)
     return {
         leaf.storage: (leaf, float(numbers(executor.payload(executor.leaf_value(leaf)))))
         for leaf in trace.leaves

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Executor, Progress, Role, for_framework
+from whydiff.capturing.adapters import Executor, Progress, Role, executor_of, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.scale import Difference, Scale
 from whydiff.numbers.comparison import compare_payloads
@@ -155,7 +155,7 @@ def judge(
         if progress is not None:
             progress(f"replay both models in {dtype}", 0, 1)
         lift = Lift(dtype)
-        mine = values_of(for_framework(reference.framework).executor(reference, lift=lift), points)
+        mine = values_of(executor_of(reference, lift=lift), points)
 
         def walk(left: frozenset[int], lift: Lift = lift, mine: Mapping[int, Payload] = mine) -> Walk:
             walk = Walk(judged, mine, left, known)
@@ -177,7 +177,7 @@ def judge(
             one.layout, one.comparison = None, Comparison("not_compared", "the values are no counterparts")
         elif single is not None and double is not None:
             one.scale = Scale(single, double, str(one.point.events[0].site))
-    plain = [for_framework(t.framework).executor(t) for t in (reference, candidate)]
+    plain = [executor_of(t) for t in (reference, candidate)]
     ours, theirs = values_of(plain[0], points), values_of(plain[1], points, 1)
     for n, one in enumerate(judged):
         if one.layout is not None and n in ours and n in theirs:

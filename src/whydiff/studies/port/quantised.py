@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import executor_of
 from whydiff.numbers.metrics import is_integer
 from whydiff.records import Leaf, Trace
 from whydiff.studies.port.weights import distance_of, layouts_of, numbers, rearranged
@@ -58,7 +58,7 @@ def quantised(reference: Trace, candidate: Trace) -> tuple[Quantised, ...]:
 
 
 def _held(trace: Trace) -> Iterator[tuple[Leaf, Array]]:
-    executor = for_framework(trace.framework).executor(trace)
+    executor = executor_of(trace)
     for leaf in trace.leaves:
         if leaf.role != "input" and not leaf.skipped:
             yield leaf, numbers(executor.payload(executor.leaf_value(leaf)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import executor_of
 from whydiff.numbers.formats import round_to
 from whydiff.numbers.metrics import values
 from whydiff.numbers.rearrangement import Rearrangement
@@ -98,7 +98,7 @@ def _folded(trace: Trace, reference: Held, candidate: Held) -> list[Weight]:
     lone = [item for names in candidate.values() for item in names]
     if not lone:
         return []
-    executor = for_framework(trace.framework).executor(trace)
+    executor = executor_of(trace)
     found: list[Weight] = []
     for fold in folds(trace, lambda leaf: numbers(executor.payload(executor.leaf_value(leaf)))):
         pairs = []
@@ -130,7 +130,7 @@ def _said(layout: Rearrangement | None) -> str:
 
 def _by_numbers(trace: Trace) -> Held:
     found: Held = {}
-    executor = for_framework(trace.framework).executor(trace)
+    executor = executor_of(trace)
     first: dict[int, int] = {}
     for call in trace.calls:
         for event in call.reads:
@@ -288,7 +288,7 @@ def _nearly(one: Array, other: Array) -> float:
 
 
 def _inputs(trace: Trace) -> list[tuple[Leaf, Array]]:
-    executor = for_framework(trace.framework).executor(trace)
+    executor = executor_of(trace)
     return [
         (leaf, numbers(executor.payload(executor.leaf_value(leaf))))
         for leaf in trace.leaves
@@ -303,7 +303,7 @@ def rearranged(array: Array, layout: Rearrangement, shape: Sequence[int]) -> Arr
 
 def widened(reference: Trace, candidate: Trace, weights: Sequence[Weight]) -> dict[str, Array]:
     """What the candidate keeps in a narrower dtype, weights and inputs, with the reference's numbers: name → numbers."""
-    executors = [for_framework(trace.framework).executor(trace) for trace in (reference, candidate)]
+    executors = [executor_of(trace) for trace in (reference, candidate)]
     ours, theirs = ({leaf.name: leaf for leaf in trace.leaves} for trace in (reference, candidate))
     found: dict[str, Array] = {}
     for weight in weights:

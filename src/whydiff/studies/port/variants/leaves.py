@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Role, for_framework
+from whydiff.capturing.adapters import Role, executor_of, for_framework
 from whydiff.numbers.rearrangement import Rearrangement
 from whydiff.records import Leaf
 from whydiff.studies.port.bench import Bench, leaf_of
@@ -75,7 +75,7 @@ def _left_out(side: int, leaf: Leaf, verb: str, without: Callable[[Array], Array
 def read_state(bench: Bench, side: int, number: int) -> list[tuple[Leaf, Array]]:
     """State that the region reads, the nearest first."""
     trace = bench.traces[side]
-    executor = for_framework(trace.framework).executor(trace)
+    executor = executor_of(trace)
     found: dict[str, Leaf] = {}
     for call in bench.region(side, number):
         for event in call.reads:
