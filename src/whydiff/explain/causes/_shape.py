@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -208,6 +209,26 @@ def cause(
             if e.status == "confirmed" and e.before
         ),
     )
+
+
+def of_size(case: Case, rule: CauseRule, axis: str) -> Iterator[Cause]:
+    """One cause for all ops whose bits depend on a size: along the axis of this name alone the runs differ."""
+    origins = on_axis(case, axis)
+    if origins:
+        sizes = " or ".join(str(n) for one in case.localization.axes for n in (one.reference, one.candidate))
+        remedies = [("fixed-row-chunks", rows) for rows in ROWS] + [("sdpa-backend", "MATH"), ("upcast", "float64")]
+        yield from cause(case, origins, rule, f"at a {axis} of {sizes}", remedies, functools.partial(_remedy, axis))
+
+
+def _remedy(axis: str, framework: str, name: str, ops: tuple[str, ...], value: Any) -> Remedy:
+    if name == "fixed-row-chunks":
+        return in_pieces(framework, ops, value, axis)
+    if name == "sdpa-backend":
+        return Remedy(
+            "Choose the plain attention backend.",
+            "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)",
+        )
+    return Remedy(f"Carry out {', '.join(ops)} in {value} and round the result: agrees on this input, without a proof.")
 
 
 def in_pieces(framework: str, ops: tuple[str, ...], rows: int, word: str) -> Remedy:

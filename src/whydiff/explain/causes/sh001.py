@@ -7,8 +7,8 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._shape import ROWS, cause, in_pieces, on_axis
-from whydiff.records import Cause, Remedy
+from whydiff.explain.causes._shape import of_size
+from whydiff.records import Cause
 
 
 class BatchDependentKernel(CauseRule):
@@ -58,11 +58,7 @@ class BatchDependentKernel(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause for all ops whose bits depend on the batch."""
-        origins = on_axis(case, "batch")
-        if origins:
-            sizes = " or ".join(str(n) for axis in case.localization.axes for n in (axis.reference, axis.candidate))
-            remedies = [("fixed-row-chunks", rows) for rows in ROWS] + [("sdpa-backend", "MATH"), ("upcast", "float64")]
-            yield from cause(case, origins, self, f"at a batch of {sizes}", remedies, _remedy)
+        return of_size(case, self, "batch")
 
     def example(self) -> tuple[Any, Any]:
         """One row against the same one among 64."""
@@ -88,17 +84,6 @@ class BatchDependentKernel(CauseRule):
         yield (lambda: linear(norm(x[:2]))), (lambda: linear(norm(x))[:2])
         yield (lambda: scaled(x[:2])), (lambda: scaled(x)[:2])
         yield (lambda: linear(x[:2])), (lambda: linear(torch.cat([x[:2] + 1e-3, x[2:]]))[:2])
-
-
-def _remedy(framework: str, name: str, ops: tuple[str, ...], value: Any) -> Remedy:
-    if name == "fixed-row-chunks":
-        return in_pieces(framework, ops, value, "batch")
-    if name == "sdpa-backend":
-        return Remedy(
-            "Choose the plain attention backend.",
-            "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)",
-        )
-    return Remedy(f"Carry out {', '.join(ops)} in {value} and round the result: agrees on this input, without a proof.")
 
 
 REGISTER = BatchDependentKernel()

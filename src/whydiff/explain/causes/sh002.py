@@ -7,8 +7,8 @@ from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._shape import ROWS, cause, in_pieces, on_axis
-from whydiff.records import Cause, Remedy
+from whydiff.explain.causes._shape import of_size
+from whydiff.records import Cause
 
 
 class LengthDependentKernel(CauseRule):
@@ -52,11 +52,7 @@ class LengthDependentKernel(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause for all ops whose bits depend on the length."""
-        origins = on_axis(case, "length")
-        if origins:
-            sizes = " or ".join(str(n) for axis in case.localization.axes for n in (axis.reference, axis.candidate))
-            remedies = [("fixed-row-chunks", rows) for rows in ROWS] + [("sdpa-backend", "MATH"), ("upcast", "float64")]
-            yield from cause(case, origins, self, f"at a length of {sizes}", remedies, _remedy)
+        return of_size(case, self, "length")
 
     def example(self) -> tuple[Any, Any]:
         """One position against the same one among 64."""
@@ -83,17 +79,6 @@ class LengthDependentKernel(CauseRule):
 
         yield (lambda: attend(x[:, :8])), (lambda: attend(x)[:, :8])
         yield (lambda: scaled(x[:, :8])), (lambda: scaled(x)[:, :8])
-
-
-def _remedy(framework: str, name: str, ops: tuple[str, ...], value: Any) -> Remedy:
-    if name == "fixed-row-chunks":
-        return in_pieces(framework, ops, value, "length")
-    if name == "sdpa-backend":
-        return Remedy(
-            "Choose the plain attention backend.",
-            "with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):\n    model(...)",
-        )
-    return Remedy(f"Carry out {', '.join(ops)} in {value} and round the result: agrees on this input, without a proof.")
 
 
 REGISTER = LengthDependentKernel()

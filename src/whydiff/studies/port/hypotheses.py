@@ -18,7 +18,7 @@ class Hypothesis:
     """One mistake.
 
     Attributes:
-        code, name: which pattern.
+        code: of the pattern, as the causes have it.
         says: one plain sentence.
         said: what the reference does and what the candidate does.
         fix: what to do in the candidate.
@@ -32,7 +32,6 @@ class Hypothesis:
     """
 
     code: str
-    name: str
     says: str
     said: tuple[str, str]
     fix: str
@@ -84,7 +83,7 @@ def _pairs(hypotheses: Sequence[Hypothesis]) -> Iterator[tuple[Hypothesis, Hypot
     tried = 0
     for place, one in enumerate(hypotheses):
         for other in hypotheses[place + 1 :]:
-            if one.teller != other.teller or one.name == other.name or tried >= _PAIRS:
+            if one.teller != other.teller or one.code == other.code or tried >= _PAIRS:
                 continue
             if one.mine.and_also(other.mine) is not None:
                 tried += 1

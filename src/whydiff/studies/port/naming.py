@@ -10,7 +10,7 @@ import numpy as np
 
 from whydiff.capturing.adapters import Progress
 from whydiff.errors import WhydiffError
-from whydiff.explain.causes import activation
+from whydiff.explain.causes import activation, by_code
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN
 from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Measurement, Remedy, Status, Verdict
 from whydiff.studies.port.bench import UNFIT, Bench, distance, near
@@ -101,7 +101,6 @@ def _activation(one: Judged) -> Named | None:
             continue
         hypothesis = Hypothesis(
             code="FO001",
-            name="activation-variant",
             says=f"the candidate applies {other[0]}, the reference {mine[0]}",
             said=(mine[0], other[0]),
             fix=f"Let the candidate apply {mine[0]}, as the reference does.",
@@ -161,7 +160,7 @@ def _cause(bench: Bench, some: Sequence[tuple[int, Named]], together: bool | Non
     shown = _interventions(bench, number, sides[1], hypothesis.said[0], 1)
     return Cause(
         code=hypothesis.code,
-        name=hypothesis.name,
+        name=by_code(hypothesis.code).name,
         site=str(bench.judged[number].point.events[1].site),
         verdict=Verdict.SEMANTIC,
         evidence=(first.evidence,),

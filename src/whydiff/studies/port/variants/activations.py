@@ -62,7 +62,6 @@ def _other(side: int, call: Call, own: str, name: str, form: Callable[[Array], A
 
     return Hypothesis(
         code="FO001",
-        name="activation-variant",
         says=f"the candidate applies {said[1]}, the reference {said[0]}",
         said=said,
         fix=f"Let the candidate apply {said[0]}, as the reference does.",

@@ -40,7 +40,6 @@ def _scales(bench: Bench, side: int, number: int, call: Call) -> Iterator[Hypoth
             said = said if side == 0 else (said[1], said[0])
             yield Hypothesis(
                 code="FO003",
-                name="scale-differs",
                 says=f"the candidate scales the attention's scores by {said[1]}, the reference by {said[0]}",
                 said=said,
                 fix=f"Scale the scores by {said[0]} in the candidate.",
@@ -56,7 +55,6 @@ def _causality(side: int, call: Call, causal: bool, framework: str) -> Hypothesi
     where = position if position is not None and position < len(call.arguments[0]) else name
     return Hypothesis(
         code="IN003",
-        name="mask-differs",
         says=f"in the attention the candidate {said[1]}, the reference {said[0]}",
         said=said,
         fix=f"Use the reference's mask in the candidate: it {said[0]}.",

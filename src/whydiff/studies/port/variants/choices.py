@@ -45,7 +45,6 @@ def _other(side: int, call: Call, argument: tuple[int | str, str], own: Any, val
     said = (words[0], words[1]) if side == 0 else (words[1], words[0])
     return Hypothesis(
         code="FO008",
-        name="formula-differs",
         says=f"the candidate computes {said[1]}, the reference as {said[0]}",
         said=said,
         fix=f"Compute as the reference does in the candidate: {said[0]}.",

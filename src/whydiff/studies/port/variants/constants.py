@@ -62,13 +62,12 @@ def _exchanged(
         return  # whatever is beyond all values would do for a limit
     added = all(part == {"term"} for part in parts)
     small = max(wanted, given) < EPSILONS or (added and min(wanted, given) < EPSILONS)
-    code, name = ("FO002", "epsilon-differs") if small else ("FO003", "scale-differs")
+    code = "FO002" if small else "FO003"
     word = "epsilon" if small else "limit" if "limit" in parts[0] else "factor"
     for edits in _edits(places[0], wanted, here):
         for undone in _edits(places[1], given, there):
             yield Hypothesis(
                 code=code,
-                name=name,
                 says=f"the candidate's {word} is {given:.6g}, the reference's {wanted:.6g}",
                 said=(f"{wanted:.6g}", f"{given:.6g}"),
                 fix=f"Give the candidate the reference's {word}, {wanted:.6g}.",
@@ -136,7 +135,6 @@ def _left_out(bench: Bench, side: int, value: float, places: Places) -> Iterator
         said = (does, "does not")
         yield Hypothesis(
             code="FO002" if abs(value) < EPSILONS else "FO003",
-            name="epsilon-differs" if abs(value) < EPSILONS else "scale-differs",
             says=f"the {lone} {does}, the {lacking} does not",
             said=said if side == 0 else (said[1], said[0]),
             fix=f"{'Let' if side == 0 else 'Do not let'} the candidate {verb} {more}{value:.6g} ({call.site}).",
@@ -166,7 +164,6 @@ def _unlimited(side: int, value: float, call: Call) -> Hypothesis:
 
     return Hypothesis(
         code="FO008",
-        name="formula-differs",
         says=f"the {lone} {does}, the {lacking} does not",
         said=said if side == 0 else (said[1], said[0]),
         fix=f"{'Let' if side == 0 else 'Do not let'} the candidate limit to {value:.6g} ({call.site}).",

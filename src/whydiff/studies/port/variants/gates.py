@@ -52,7 +52,6 @@ def _gate_order(side: int, gates: Sequence[str], order: Sequence[int], mine: Rew
     said = said if side == 0 else (said[1], said[0])
     return Hypothesis(
         code="FO004",
-        name="layout-permuted",
         says=f"the candidate takes the gates' weights in the order {said[1]}, the reference as {said[0]}",
         said=said,
         fix="Load the blocks of the stacked recurrent weights in the order of gates that the candidate's cell takes.",
@@ -66,7 +65,6 @@ def _formula(side: int, said: tuple[str, str], mine: Rewrite) -> Hypothesis:
     said = said if side == 0 else (said[1], said[0])
     return Hypothesis(
         code="FO008",
-        name="formula-differs",
         says=f"in the recurrent cell the reference {said[0]}, the candidate {said[1]}",
         said=said,
         fix=f"Use the reference's cell in the candidate: it {said[0]}.",

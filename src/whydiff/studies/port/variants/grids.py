@@ -36,7 +36,6 @@ def _hypothesis(side: int, call: Call, own: Resampling, way: Resampling) -> Hypo
 
     return Hypothesis(
         code="FO008",
-        name="formula-differs",
         says=f"the candidate resamples {said[1]}, the reference {said[0]}",
         said=said,
         fix=f"Resample as the reference does in the candidate: {said[0]}.",

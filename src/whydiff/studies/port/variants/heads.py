@@ -96,7 +96,6 @@ def _hypothesis(side: int, said: tuple[str, str], calls: dict[int, Callable[[App
     said = said if side == 0 else (said[1], said[0])
     return Hypothesis(
         code="FO008",
-        name="formula-differs",
         says=f"in the attention the candidate {said[1]}, the reference {said[0]}",
         said=said,
         fix=f"Let the candidate's attention do what the reference's does: it {said[0]}.",

@@ -47,7 +47,6 @@ def _of(one: Quantised, call: Call, weight: int) -> Iterator[Hypothesis]:
     for text, calls in ((words, {}), (words + beside, {call.index: _dynamic(weight)})):
         yield Hypothesis(
             code="ST003",
-            name="state-cast",
             says=f"the candidate {text}",
             said=(FLOAT, text),
             fix="Quantise with one scale per channel, with calibrated ranges, or leave this layer in floating point.",

@@ -46,7 +46,7 @@ def _reversed(side: int, call: Call) -> Hypothesis:
         return [np.concatenate([applied.reads[1], applied.reads[0]], axis)]
 
     said = (f"joins two values along axis {axis}", "joins them the other way round")
-    return _hypothesis(side, call, said, formula, ("FO004", "layout-permuted"))
+    return _hypothesis(side, call, said, formula, "FO004")
 
 
 def _unturned(side: int, call: Call) -> Hypothesis:
@@ -54,16 +54,14 @@ def _unturned(side: int, call: Call) -> Hypothesis:
         return [applied.reads[0]]
 
     said = (f"turns a value around ({call.site.op})", "leaves it as it is")
-    return _hypothesis(side, call, said, formula, ("FO008", "formula-differs"))
+    return _hypothesis(side, call, said, formula, "FO008")
 
 
-def _hypothesis(side: int, call: Call, said: tuple[str, str], formula: Any, kind: tuple[str, str]) -> Hypothesis:
+def _hypothesis(side: int, call: Call, said: tuple[str, str], formula: Any, code: str) -> Hypothesis:
     said = said if side == 0 else (said[1], said[0])
-    code, name = kind
     own = ("reference", "candidate")[side]
     return Hypothesis(
         code=code,
-        name=name,
         says=f"the candidate {said[1]}, the reference {said[0]} (the {own}'s {call.site})",
         said=said,
         fix=f"Let the candidate do what the reference does: it {said[0]}.",

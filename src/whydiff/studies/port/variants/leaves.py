@@ -30,7 +30,6 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
                 other = Rewrite(leaves={twin[0].name: _carried(make, twin[2], array.shape)})
             yield Hypothesis(
                 code="FO004",
-                name="layout-permuted",
                 says=f"the candidate computes with {leaf.name} {words}",
                 said=("as it is", words),
                 fix=f"Load {leaf.name} into the candidate in the order of axes that its layer takes.",
@@ -63,7 +62,6 @@ def _left_out(side: int, leaf: Leaf, verb: str, without: Callable[[Array], Array
     said = (f"{'adds' if verb == 'add' else 'multiplies by'} {leaf.name}", f"leaves {leaf.name} out")
     return Hypothesis(
         code="FO007",
-        name="step-left-out",
         says=f"the {('candidate', 'reference')[side]} leaves {leaf.name} out",
         said=said if side == 0 else (said[1], said[0]),
         fix=f"{verb.capitalize()} {leaf.name} on both sides, or on neither.",

@@ -122,7 +122,6 @@ def _named(side: int, call: Call, said: tuple[str, str], formula: Formula) -> Hy
     said = said if side == 0 else (said[1], said[0])
     return Hypothesis(
         code="FO008",
-        name="formula-differs",
         says=f"in the norm the candidate {said[1]}, the reference {said[0]}",
         said=said,
         fix=f"Let the candidate's norm do what the reference's does: it {said[0]}.",

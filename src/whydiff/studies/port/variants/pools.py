@@ -38,7 +38,6 @@ def _hypothesis(side: int, call: Call, own: Pooling, way: Pooling) -> Hypothesis
 
     return Hypothesis(
         code="FO008",
-        name="formula-differs",
         says=f"the candidate's pooling {said[1]}; the reference's {said[0]}",
         said=said,
         fix=f"Let the candidate's pooling do what the reference's does: it {said[0]}.",

@@ -53,7 +53,6 @@ def _hypothesis(side: int, trace: Trace, call: Call, role: Role, left: int) -> H
 
     return Hypothesis(
         code="FO007",
-        name="step-left-out",
         says=f"the {lone} {does}, the {lacking} leaves it out of the {whole}",
         said=said if side == 0 else (said[1], said[0]),
         fix=f"{'Let' if side == 0 else 'Do not let'} the candidate {stem if role is Role.PLUS else stem + 'y by'} {what}.",

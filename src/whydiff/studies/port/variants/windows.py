@@ -54,7 +54,6 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
         parts = (hypothesis(padding, False), hypothesis(None, True)) if padding and turned else ()
         return Hypothesis(
             code="FO008" if padding else "FO004",
-            name="formula-differs" if padding else "layout-permuted",
             says=f"in the convolution the candidate {said[1]}, the reference {said[0]}",
             said=said,
             fix=f"Let the candidate's convolution do what the reference's does: it {said[0]}.",
