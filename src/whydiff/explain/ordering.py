@@ -9,20 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from whydiff.capturing.adapters import Exchanged
 from whydiff.explain.sites import call_at, sites_of
 from whydiff.records import Alignment, Call, Intervention, Trace
 
 ORDER = "carry-out-as"
-
-
-class Ordered:
-    """A trace whose calls are carried out in another order; everything else is the original's."""
-
-    def __init__(self, trace: Trace, calls: Sequence[Call]) -> None:
-        self._trace, self.calls = trace, tuple(calls)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._trace, name)
 
 
 def ordered(
@@ -48,4 +39,4 @@ def ordered(
         last = place.get(call.index, last)
         keys.append((last, call.index))
     calls = [call for _, call in sorted(zip(keys, candidate.calls, strict=True), key=lambda pair: pair[0])]
-    return Ordered(candidate, calls), {index: candidate.calls[index] for index in moved}
+    return Exchanged(candidate, calls), {index: candidate.calls[index] for index in moved}

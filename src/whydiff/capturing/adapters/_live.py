@@ -150,7 +150,9 @@ class Replay(Executor):
     def __init__(
         self, trace: Trace, restore: Mapping[str, Value] | None = None, exchanged: Mapping[int, Call] | None = None
     ) -> None:
-        self.trace: Any = Exchanged(trace, exchanged) if exchanged else trace
+        self.trace: Any = (
+            Exchanged(trace, (exchanged.get(call.index, call) for call in trace.calls)) if exchanged else trace
+        )
         if trace.refused:
             raise ReplayError("This trace is not executed again.", where=trace.source, actual=trace.refused)
         self.trusted, self._bounds = trace.trusted, trace.bounds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,11 +80,10 @@ def retyped(template: Any, dtypes: Mapping[str, str]) -> Any:
 
 
 class Exchanged:
-    """A trace with some calls exchanged; everything else is the original's."""
+    """A trace with other calls, or in another order; everything else is the original's."""
 
-    def __init__(self, trace: Trace, calls: Mapping[int, Call]) -> None:
-        self._trace = trace
-        self.calls = tuple(calls.get(call.index, call) for call in trace.calls)
+    def __init__(self, trace: Trace, calls: Iterable[Call]) -> None:
+        self._trace, self.calls = trace, tuple(calls)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._trace, name)
