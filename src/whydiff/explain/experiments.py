@@ -16,7 +16,7 @@ from whydiff.explain.interventions import EXCHANGES
 from whydiff.explain.mirror import mirrored
 from whydiff.explain.moving import liftable
 from whydiff.explain.scale import Difference, choices
-from whydiff.explain.sides import Side, Sides
+from whydiff.explain.sides import Side, Sides, opposite
 from whydiff.locate.origins import walk_origins
 from whydiff.locate.rows import compared
 from whydiff.numbers.comparison import compare_payloads
@@ -157,7 +157,7 @@ class Experiments:
         """
         if on not in self._others:
             sides = self._on(on).sides
-            other: Side = "reference" if on == "candidate" else "candidate"
+            other = opposite(on)
             looked_at = sides.runs[0] is not None and sides.reference.observer.unchanged is False
             walked = self.plain_outputs(other) if looked_at else sides.returned and sides.returned[0]
             self._others[on] = walked or self._numbered(other, replay(executor_of(sides.reference)).outputs)
@@ -254,7 +254,7 @@ class Experiments:
         if not _can_be_lifted(changed, interventions) or replayable(sides.reference):
             return None
         wide = Lift("float64")
-        ours = self.lifted("reference" if on == "candidate" else "candidate", wide).outputs
+        ours = self.lifted(opposite(on), wide).outputs
         return _apart(sides, ours, self.lifted(on, wide, interventions).outputs)
 
     def moves_in_float64(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> float | None:

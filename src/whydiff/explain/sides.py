@@ -17,6 +17,11 @@ Side = Literal["reference", "candidate"]
 SIDES: tuple[Side, Side] = ("reference", "candidate")
 
 
+def opposite(side: Side) -> Side:
+    """The other side."""
+    return SIDES[1 - SIDES.index(side)]
+
+
 @dataclass(frozen=True, slots=True)
 class Sides:
     """A pair of runs of which the candidate is changed (`turned`: of which the reference is).

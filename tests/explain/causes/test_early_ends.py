@@ -78,9 +78,9 @@ def test_a_kind_that_was_proven_is_only_counted(executed: Any, monkeypatch: pyte
     monkeypatch.setattr(_order, "explained_calls", lambda case: set())
     monkeypatch.setattr(or001, "prove", lambda *sides: proofs.append(sides) or proof)
 
-    def cause(code: str, name: str, site: str, proof: Any, alike: int) -> Cause:
+    def cause(rule: Any, site: str, proof: Any, alike: int) -> Cause:
         causes.append(alike)
-        return Cause(code, name, site, Verdict.INCONCLUSIVE, (), Remedy("none"), reason="only counted here")
+        return Cause(rule.code, rule.name, site, Verdict.INCONCLUSIVE, (), Remedy("none"), reason="only counted here")
 
     monkeypatch.setattr(or001, "_cause", cause)
     compare(norms(1e-5), norms(1e-3), torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from whydiff.errors import WhydiffError
 from whydiff.explain.beside import OTHERS, run_with, twins
 from whydiff.explain.case import Case
-from whydiff.explain.sides import Side
+from whydiff.explain.sides import Side, opposite
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF
 from whydiff.pair.replay import Outputs
@@ -43,7 +43,7 @@ def moved_beside(case: Case, side: Side, steps: tuple[Intervention, ...]) -> Bes
     Returns:
         None: none does, it cannot be run again, or the smaller run looks at these rows itself.
     """
-    other: Side = "reference" if side == "candidate" else "candidate"
+    other = opposite(side)
     traces: dict[Side, Trace] = {"reference": case.reference, "candidate": case.candidate}
     own = twins(traces[side], traces[other], steps)
     for how in OTHERS:
@@ -64,7 +64,7 @@ def moved_beside(case: Case, side: Side, steps: tuple[Intervention, ...]) -> Bes
 def _apart(case: Case, side: Side, steps: tuple[Intervention, ...]) -> float | None:
     """How far the common rows of a live program's outputs move; 0: by rounding at most; None: it is not known."""
     before, after = (case.experiments.plain_outputs(side, items) for items in ((), steps))
-    smaller = case.experiments.plain_outputs("reference" if side == "candidate" else "candidate")
+    smaller = case.experiments.plain_outputs(opposite(side))
     if not before or before.keys() != after.keys() or before.keys() != smaller.keys():
         return None
     axes = case.localization.axes if side == "candidate" else tuple(axis.turned() for axis in case.localization.axes)

@@ -9,7 +9,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.experiments import Outcome
 from whydiff.explain.ladder import Climb, climbed
 from whydiff.explain.reruns import changed_by_looking, computes_in, rerun
-from whydiff.explain.sides import SIDES, Side
+from whydiff.explain.sides import SIDES, Side, opposite
 from whydiff.records import Direction, Evidence, Intervention, Verdict
 
 DIRECTIONS: dict[Side, Direction] = {"candidate": "take_away", "reference": "put_in"}
@@ -80,7 +80,7 @@ def autocasts(case: Case, side: Side) -> bool:
 
 def autocasts_to(case: Case, side: Side) -> str:
     """The dtype under autocast to which the other side gives the compiled side's outputs; the first, if none does."""
-    on: Side = SIDES[1 - SIDES.index(side)]
+    on = opposite(side)
     ways = {dtype: (Intervention("autocast-on", "the program", dtype),) for dtype in ("bfloat16", "float16")}
     return next((dtype for dtype, way in ways.items() if case.experiments.equal_if_told(way, on=on)), "bfloat16")
 
@@ -98,7 +98,7 @@ def explained(case: Case, side: Side) -> bool:
 
 def keeps_wide(case: Case, side: Side) -> bool:
     """Whether the other side gives the compiled side's outputs bit for bit when it keeps 16-bit values wide."""
-    on: Side = "candidate" if side == "reference" else "reference"
+    on = opposite(side)
     wide = Intervention("keep-wide", "the program")
     return bool(computes_in(case.trace(side))) and case.experiments.equal_if_told((wide,), on=on)
 

@@ -21,6 +21,7 @@ from whydiff.explain.arguments import given_otherwise
 from whydiff.explain.case import Case
 from whydiff.explain.causes._values import number as as_numbers
 from whydiff.explain.causes._view import Finding
+from whydiff.explain.sides import Side
 from whydiff.pair.replay import replay
 from whydiff.records import Call, Evidence, Intervention, Trace
 
@@ -222,7 +223,7 @@ def _is_short(value: float) -> bool:
     return abs(value - float(f"{value:.{_SHORT}g}")) <= _ALIKE * max(1.0, abs(value))
 
 
-def _numbers(case: Case, side: str) -> dict[int, float]:
+def _numbers(case: Case, side: Side) -> dict[int, float]:
     """Index of a call that gives Python a number → the number, from one replay of a side."""
     found: dict[int, float] = {}
     last = max((max(origin.calls[side == "candidate"], 0) for origin in case.localization.origins), default=0)
@@ -232,7 +233,7 @@ def _numbers(case: Case, side: str) -> dict[int, float]:
             found[call.index] = float(as_numbers(executor.payload(executor.read(call.reads[0]))).reshape(-1)[0])
 
     try:
-        one = case.experiments.executor("candidate" if side == "candidate" else "reference")
+        one = case.experiments.executor(side)
         replay(one, before=before, until=last)
     except WhydiffError:
         return {}

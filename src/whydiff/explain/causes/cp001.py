@@ -13,7 +13,7 @@ from whydiff.explain.causes._compiled import compiled_sides, keeps_wide, roundin
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.explain.causes._switched import converts
 from whydiff.explain.reruns import computes_in, rerun
-from whydiff.explain.sides import SIDES, Side
+from whydiff.explain.sides import SIDES, Side, opposite
 from whydiff.numbers.tolerance import ROUNDING_LEVEL, UNIT_ROUNDOFF
 from whydiff.records import Cause, Direction, Evidence, Experiment, Intervention, Remedy, Verdict
 
@@ -168,7 +168,7 @@ def _seen_remedy(finding: Finding) -> Remedy:
 
 def _located(cause: Cause, side: Side, wide: bool) -> Cause:
     """Only one direction is shown: the ops kept wide give the compiled bits, or the roundings in place the others."""
-    other = "reference" if side == "candidate" else "candidate"
+    other = opposite(side)
     gives_compiled = f"the {other}'s ops, kept in float32 between them,", f"the {side}'s outputs"
     gives_other = f"the {side}, compiled anew with every rounding in place,", f"the {other}'s outputs"
     shown, missing = (gives_compiled, gives_other) if wide else (gives_other, gives_compiled)

@@ -12,7 +12,7 @@ from whydiff.explain.causes._compiled import DIRECTIONS, compiled_sides, explain
 from whydiff.explain.causes._opened import Opened, opened
 from whydiff.explain.ladder import Climb, climbed
 from whydiff.explain.reruns import rerun
-from whydiff.explain.sides import Side
+from whydiff.explain.sides import Side, opposite
 from whydiff.records import Cause, Evidence, Experiment, Intervention, Remedy, Verdict
 
 _WORDS = {
@@ -110,7 +110,7 @@ def _cause(rule: CauseRule, case: Case, side: Side) -> Cause:
     verdict = Verdict.INCONCLUSIVE if found is None else found.verdict
     before, after = tried(case, (), side), tried(case, (uncompiled(side),), side)
     equal = after is not None and after.equal
-    other = "candidate" if side == "reference" else "reference"
+    other = opposite(side)
     outcome = f"gives the {other}'s outputs bit for bit" if equal else f"its outputs still differ from the {other}'s"
     experiment = Experiment(
         interventions=(uncompiled(side),),

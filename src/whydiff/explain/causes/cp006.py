@@ -9,7 +9,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._compiled import ladders, mirrored_pair, nature, on_the_ladder
 from whydiff.explain.ladder import Climb
-from whydiff.explain.sides import SIDES, Side
+from whydiff.explain.sides import Side, opposite
 from whydiff.records import Cause, Intervention, Remedy, Verdict
 
 DECOMPOSITION = "decomposition"
@@ -72,7 +72,7 @@ class OtherDecomposition(CauseRule):
             remedy = Remedy(
                 text, 'model = torch.compile(model, backend="aot_eager")\n', carried_out=ladder.mended_below
             )
-        other = SIDES[1 - SIDES.index(side)]
+        other = opposite(side)
         return self.cause(
             site=f"the {side}",
             verdict=verdict,

@@ -11,7 +11,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._beside import moved_beside
 from whydiff.explain.filled import Filled, Told, filled, told
-from whydiff.explain.sides import Side
+from whydiff.explain.sides import Side, opposite
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Remedy, Trace, Verdict
 
@@ -243,7 +243,7 @@ def _taken_over_all(case: Case, side: Side, trace: Trace, moved: Call) -> Call:
 def _known_to_both(case: Case, side: Side, steps: tuple[Intervention, ...]) -> bool:
     """Whether the smaller run looks at the rows beside them as well, in some other way."""
     traces: dict[Side, Trace] = {"reference": case.reference, "candidate": case.candidate}
-    smaller: Side = "reference" if side == "candidate" else "candidate"
+    smaller = opposite(side)
     own = twins(traces[side], traces[smaller], steps)
     apart = case.experiments.apart_if_told
     return bool(own) and apart(own, on=smaller) != apart((), on=smaller)

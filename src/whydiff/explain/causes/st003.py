@@ -13,6 +13,7 @@ from whydiff.explain.causes._precision import to_be_allowed, whole_cast
 from whydiff.explain.causes._remedy import copy_over, keep_through, reachable
 from whydiff.explain.causes._state import Difference, bundles, differences, interventions_of, listed, site_of
 from whydiff.explain.read_alike import cast_of
+from whydiff.explain.sides import opposite
 from whydiff.numbers.casts import Cast
 from whydiff.numbers.metrics import is_integer
 from whydiff.records import Cause, Evidence, Remedy, Verdict
@@ -158,7 +159,7 @@ def _evidence(bundle: Sequence[Difference]) -> Iterator[Evidence]:
 
 
 def _statement(difference: Difference, cast: Cast) -> str:
-    other = "reference" if cast.rounded == "candidate" else "candidate"
+    other = opposite(cast.rounded)
     via = f" by way of {cast.via}" if cast.via else ""
     back = f" and cast back to {cast.stored}" if cast.stored != cast.narrow else ""
     changed = f"the cast changed {cast.changed} of them, by up to {cast.max_rel:.2e} relative"
