@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
+from whydiff.capturing.adapters import Progress, executor_of, replayable
 from whydiff.locate.by_fingerprint import agrees, from_fingerprints
 from whydiff.locate.growth import measure_growth
 from whydiff.locate.influence import without_influence
@@ -42,9 +42,9 @@ def localize(
     axes = axes_of(reference, candidate, alignment)
     if axes is None:
         return replace(recorded, origins=(), unplaced=True), ()
-    plain = measure_growth(*_executors(reference, candidate), alignment, progress, axes=axes)
-    pictures = Pictures()
-    resynchronised = find_origins(*_executors(reference, candidate), alignment, progress, axes=axes, on_origin=pictures)
+    plain = measure_growth(executor_of(reference), executor_of(candidate), alignment, progress, axes=axes)
+    pictures, again = Pictures(), (executor_of(reference), executor_of(candidate))
+    resynchronised = find_origins(*again, alignment, progress, axes=axes, on_origin=pictures)
     if recorded.origins and not resynchronised.origins and plain.unfaithful:
         why = "replayed on this machine, calls give other bits than were recorded: origins are as recorded"
         return recorded, (why,)
@@ -64,8 +64,3 @@ def localize(
         pictures=tuple(pictures.taken),
     )
     return found, (*(f"not compared: {text}" for text in plain.left_out), *padded.notes)
-
-
-def _executors(reference: Trace, candidate: Trace) -> tuple[Executor, Executor]:
-    ours, theirs = (for_framework(trace.framework).executor(trace) for trace in (reference, candidate))
-    return ours, theirs

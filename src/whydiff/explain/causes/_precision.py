@@ -116,7 +116,7 @@ def whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
     A tensor alone that was cast is no such thing: the wide side computes nowhere in the narrow dtype, and unless all
     parameters were cast the arithmetic does not follow from the state by itself.
     """
-    return case.shared("whole cast", lambda: _whole_cast(case))  # type: ignore[no-any-return]
+    return case.shared("whole cast", lambda: _whole_cast(case))
 
 
 def _whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
@@ -149,7 +149,7 @@ class Undone:
 
 def undone(case: Case) -> Undone | None:
     """A side that was cast, its arithmetic with it; None: neither was."""
-    return case.shared("cast undone", lambda: _undone(case))  # type: ignore[no-any-return]
+    return case.shared("cast undone", lambda: _undone(case))
 
 
 def _undone(case: Case) -> Undone | None:
