@@ -311,9 +311,12 @@ def _other_signatures(base: type, part: Any) -> Iterator[str]:
     for name, declared in inspect.getmembers(base, inspect.isfunction):
         if name.startswith("_"):
             continue
-        method = getattr(part if isinstance(part, type) else type(part), name)
+        owner = part if isinstance(part, type) else type(part)
+        method = getattr(owner, name)
         wanted = [p for p in inspect.signature(declared).parameters.values() if p.default is p.empty]
         wanted = [p for p in wanted if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        if isinstance(inspect.getattr_static(owner, name), staticmethod):
+            wanted = wanted[1:]
         if not callable(method):
             yield f"{name} is {_described(method)}, not a method"
             continue
