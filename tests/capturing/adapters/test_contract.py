@@ -73,7 +73,8 @@ def check_signatures(base: type, ours: type) -> None:
     for name, declared in public(base).items():
         wanted = inspect.signature(declared).parameters
         given = inspect.signature(getattr(ours, name)).parameters
-        for parameter in wanted.values():
+        static = isinstance(inspect.getattr_static(ours, name), staticmethod)
+        for parameter in [*wanted.values()][static:]:
             if parameter.kind is not parameter.VAR_KEYWORD:
                 assert parameter.name in given, f"{ours.__qualname__}.{name} has no {parameter.name}"
                 same = given[parameter.name]
