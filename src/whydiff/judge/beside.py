@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from whydiff.capturing.adapters import Progress
 from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
-from whydiff.explain.causes import detectors, pr002, proposed
-from whydiff.explain.causes._precision import undone, whole_cast
+from whydiff.explain.causes import detectors, pr002, proposed, undone, whole_cast
 from whydiff.explain.read_alike import given_back, told_apart
 from whydiff.explain.scaling import measure_scaling
 from whydiff.explain.sides import SIDES

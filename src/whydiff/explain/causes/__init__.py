@@ -13,6 +13,7 @@ from whydiff.explain.causes._activations import activation
 from whydiff.explain.causes._asked import asked, by_code, detectors, is_general, proposed, who
 from whydiff.explain.causes._environment import INERT, code_of
 from whydiff.explain.causes._explained import causes_of
+from whydiff.explain.causes._precision import undone, whole_cast
 from whydiff.explain.causes._range import widened, with_experiment
 from whydiff.explain.causes._rule import CauseRule, StateView, demands, in_order
 from whydiff.explain.causes._shape import in_pieces
@@ -47,7 +48,9 @@ __all__ = [
     "is_general",
     "products_alike",
     "proposed",
+    "undone",
     "who",
+    "whole_cast",
     "widened",
     "with_experiment",
 ]
