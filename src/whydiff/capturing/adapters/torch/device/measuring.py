@@ -7,6 +7,8 @@ the host. Which elements a program reads depends on their number alone, so that 
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 import triton
@@ -18,13 +20,13 @@ from whydiff.capturing.adapters.torch.device.usual import UNIT, usual
 from whydiff.capturing.adapters.torch.dtypes import dtype_name
 from whydiff.numbers.metrics import Statistics, merged
 
-_PROGRAMS = 132 * 24
+_PROGRAMS = 132 * 16
 """As many as an H200 runs at once."""
 _LANES = 32
 """Of a program of `usual`. One warp asks what all its lanes have found without waiting for others."""
 _TURNS = 8
-_REGISTERS = 80
-"""Of a thread: 24 warps have room on a multiprocessor."""
+_REGISTERS = 128
+"""Of a thread: 16 warps have room on a multiprocessor, which is enough; with fewer registers some are spilled."""
 _BLOCK = 256
 _MOST = 60_000
 """Pairs of a lane that counters of 16 bits are enough for."""
@@ -54,6 +56,12 @@ def _joined(rows, results, programs, BLOCK: tl.constexpr):
     tl.store(results + column, result)
 
 
+@functools.lru_cache(maxsize=64)
+def _limits(device: torch.device, rtol: float, atol: float) -> torch.Tensor:
+    """Both on the device: there are few, and a copy waits for all that runs there."""
+    return torch.tensor([rtol, atol], dtype=torch.float64, device=device)
+
+
 def measured(reference: torch.Tensor, candidate: torch.Tensor, dtype: str, rtol: float, atol: float) -> Statistics:
     """`whydiff.numbers.metrics.measure` of two dense tensors on one device.
 
@@ -70,7 +78,7 @@ def measured(reference: torch.Tensor, candidate: torch.Tensor, dtype: str, rtol:
     programs = min(max(_PROGRAMS, triton.cdiv(size, _LANES * _MOST)), chunks + 1)
     narrow = dtype in ("float16", "bfloat16")
     with torch.inference_mode(False), torch.cuda.device_of(reference):
-        limits = torch.tensor([rtol, atol], dtype=torch.float64, device=reference.device)
+        limits = _limits(reference.device, rtol, atol)
         rows = torch.empty(COLUMNS * (programs + 1), dtype=torch.int64, device=reference.device)
         left = torch.empty(programs * (1 + triton.cdiv(chunks, programs)), dtype=torch.int32, device=reference.device)
         if aligned and chunks:
