@@ -79,3 +79,15 @@ def test_towards_zero_lies_between_zero_and_the_value(name: str, number: float) 
 def test_a_single_number_keeps_its_shape() -> None:
     assert round_to(np.array(1e9), "float8_e5m2").shape == ()
     assert round_to(np.array(1e9), "float8_e5m2") == np.inf and np.isnan(round_to(np.array(1e9), "float8_e4m3fn"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_holds_another_exactly_where_rounding_changes_none_of_its_numbers(name: str) -> None:
+    for other, kind in FORMATS.items():
+        ends = [kind.largest, kind.smallest, kind.smallest_normal, kind.value(kind.top - 2), kind.value(3)]
+        numbers = np.array([number for number in ends if np.isfinite(number)])
+        numbers = np.concatenate([numbers, -numbers] if kind.sign else [numbers])
+        with np.errstate(over="ignore"):
+            unchanged = bool((round_to(numbers, name) == numbers).all())
+        negative = FORMATS[name].sign or not kind.sign
+        assert FORMATS[name].holds(kind) == (unchanged and bool(negative)), other

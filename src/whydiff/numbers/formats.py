@@ -82,6 +82,11 @@ class Format:
             found = math.ldexp(hidden + fraction, max(exponent, 1) - self.bias - self.fraction_bits)
         return -found if bits & self.sign else found
 
+    def holds(self, other: Format) -> bool:
+        """Whether every finite number of another format is one of this: rounding it to this changes nothing."""
+        wide = self.precision >= other.precision and self.smallest <= other.smallest and self.largest >= other.largest
+        return self == other or (wide and self.specials != "e8m0")
+
     def quantum(self, exact: Array) -> Array:
         """The distance of the format's numbers around each value: 2**(max(exponent, emin) - p + 1), float64."""
         _, exponent = np.frexp(exact)  # exact = m * 2**exponent with 0.5 <= abs(m) < 1

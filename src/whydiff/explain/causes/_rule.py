@@ -74,6 +74,7 @@ class CauseRule(abc.ABC):
         code: family (two capital letters) and number (three digits): ``"ST003"``.
         name: the bad pattern in kebab-case, never the fix: ``"state-cast"``.
         general: it says what differs without knowing the mistake, so it is asked after all that know theirs.
+        samples: it can tell from some of a place's results, of which no more were carried out (`Examined.sampled`).
         several_ranks: it is asked where several ranks are compared with one process, and nowhere else.
         yields_to: codes or families (``"FO"``) of causes that are asked before this one.
         precedes: codes or families of causes that are asked after this one.
@@ -85,6 +86,7 @@ class CauseRule(abc.ABC):
     code: ClassVar[str]
     name: ClassVar[str]
     general: ClassVar[bool] = False
+    samples: ClassVar[bool] = False
     several_ranks: ClassVar[bool] = False
     yields_to: ClassVar[tuple[str, ...]] = ()
     precedes: ClassVar[tuple[str, ...]] = ()

@@ -25,6 +25,9 @@ def told_by(rule: CauseRule, ask: Callable[[Any], Finding | None], view: View) -
 
 def answers(rules: Sequence[CauseRule], view: View) -> Iterator[Finding | None]:
     """What the causes say of a place: those that know their mistake first, also of the part of it that differs."""
+    if view.seen.sampled:
+        yield from (told_by(rule, rule.explain, view) for rule in rules if rule.samples)
+        return
     yield from (told_by(rule, rule.explain, view) for rule in rules if not rule.general)
     part = view.narrowed
     yield from (told_by(rule, rule.explain, part) for rule in rules if part is not None and not rule.general)

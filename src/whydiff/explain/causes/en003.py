@@ -27,7 +27,7 @@ class AttentionBackend(CauseRule):
 
     Evidence required:
         In float64, on the recorded Q, K, V and mask, both sides give the same result, and at least one side
-        is a fused attention op.
+        is a fused attention op. Where the scores are too many to be held, at a sample of whole rows.
 
     Look-alikes:
         Another mask, scale or dropout gives other results in float64 (FO003 for the scale). OR001 if the op
@@ -51,6 +51,7 @@ class AttentionBackend(CauseRule):
     code = "EN003"
     name = "attention-backend"
     says = "the two sides compute attention with other kernels"
+    samples = True
     yields_to = ("IN", "FO003")
 
     def explain(self, view: View) -> Finding | None:
@@ -65,8 +66,8 @@ class AttentionBackend(CauseRule):
         keys = [key for key in view.case.config_changes if "attn_implementation" in key]
         evidence = [
             Evidence(
-                f"the same attention, {view.apart:.1e} of its size apart in float64: {names[0]} in the reference, "
-                f"{names[1]} in the candidate",
+                f"the same attention, {view.apart:.1e} of its size apart in float64{_at(view)}: {names[0]} in the "
+                f"reference, {names[1]} in the candidate",
                 {"reference": names[0], "candidate": names[1], "apart_in_float64": view.apart},
             )
         ]
@@ -116,6 +117,11 @@ class AttentionBackend(CauseRule):
         yield (lambda: spelt_out(1 / 9**0.5)), (lambda: torch.tanh(fused(q, k, v)))
         yield (lambda: spelt_out(1 / 8**0.5)), (lambda: torch.tanh(fused(q, k, v, is_causal=True)))
         yield (lambda: spelt_out(1 / 8**0.5)), (lambda: torch.tanh(fused(q, k, v * 1.001)))
+
+
+def _at(view: View) -> str:
+    judged, whole = view.seen.result.sampled
+    return f" at {judged} of {whole} results" if view.seen.sampled else ""
 
 
 def _ops(calls: Any) -> str:

@@ -8,15 +8,15 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from whydiff.capturing.adapters import Executor, Progress, for_framework, replayable
-from whydiff.errors import WhydiffError
+from whydiff.errors import ReplayError, WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.local_test.areas import Area, areas
 from whydiff.explain.local_test.judge import LocalResult, judge_outputs, undecided
+from whydiff.explain.local_test.large import is_large, judge_large
 from whydiff.explain.local_test.operation import Array, Operation
-from whydiff.explain.local_test.replays import Region, operation, positions
+from whydiff.explain.local_test.regions import judge_region, single_of
+from whydiff.explain.local_test.replays import Region, operation
 from whydiff.explain.local_test.ties import chooses, ties_broken_otherwise
 from whydiff.explain.local_test.unmade import unmade
 from whydiff.explain.sides import SIDES
@@ -44,6 +44,8 @@ class Examined:
         result: the local test's decision.
         singles: per side, if it is one op: that op as an `Operation`, and the flat positions in the result of
             what it writes (None: it is the result).
+        sampled: what is computed on the way is too much: operations and outputs are those at some results only, flat,
+            and single ops those of some heads.
     """
 
     number: int
@@ -54,6 +56,7 @@ class Examined:
     outputs: tuple[Payload, Payload]
     result: LocalResult
     singles: tuple[tuple[Operation, Array | None] | None, ...] = (None, None)
+    sampled: bool = False
 
 
 Visit = Callable[[Examined], None]
@@ -316,21 +319,25 @@ class _Tester(Watcher):
         if area.lost:
             return undecided(f"its inputs are not there: {area.lost}")
         outputs, operations = [], []
+        large = any(is_large(region, _ELEMENTS) for region in area.regions)
         for side, executor in enumerate((self.step.reference, self.step.candidate)):
             region, event = area.regions[side], area.events[side]
             outputs.append(area.made[side] or executor.payload(executor.read(event)))
             reads = area.reads[side] if area.calls[side] else [outputs[-1]]
             if sum(payload.bits.size for payload in reads) > _ELEMENTS:
                 return undecided(f"its inputs have more than {_ELEMENTS} elements")
-            if any(made.spec.numel > _ELEMENTS for call in area.calls[side] for made in call.writes):
-                return undecided(f"what it computes on the way has more than {_ELEMENTS} elements")
-            operations.append(region.operation(reads))
+            if event.spec.numel > _ELEMENTS:
+                return undecided(f"its result has more than {_ELEMENTS} elements")
+            if not large:
+                operations.append(region.operation(reads))
         if outputs[0].bits.shape != outputs[1].bits.shape:
             return undecided("the outputs have other shapes")
-        choice = self._tied(area.calls, operations, outputs)
-        result = choice or judge_region(area.regions, operations, outputs, area.reads)
+        if large:
+            return self._judge_large(area, outputs)
         inputs = area.regions[0].inputs, area.regions[1].inputs
         singles = tuple(single_of(*pair) for pair in zip(area.regions, area.reads, strict=True))
+        choice = self._tied(area.calls, operations, outputs)
+        result = choice or judge_region(area.regions, operations, outputs, singles)
         self._tell(
             area.origin,
             area.calls,
@@ -343,43 +350,28 @@ class _Tester(Watcher):
         )
         return result
 
-
-def judge_region(
-    regions: Sequence[Region],
-    operations: Sequence[Operation],
-    outputs: Sequence[Payload],
-    reads: Sequence[Sequence[Payload]],
-) -> LocalResult:
-    """Judge a region; a side that is one call serves as the oracle, because hypotheses know its formula."""
-    for base in (0, 1):
-        found = single_of(regions[base], reads[base])
-        if found is None:
-            continue
-        single, places = found
-        shape = single.shape
-        other = _rearranged(operations[1 - base], places, shape)
-        moved = [Payload(p.bits.reshape(-1)[places].reshape(shape), p.dtype) for p in outputs]
-        names = ("reference", "candidate") if base == 0 else ("candidate", "reference")
-        return judge_outputs(single, moved[base], moved[1 - base], other, names)
-    return judge_outputs(operations[0], outputs[0], outputs[1], operations[1])
-
-
-def single_of(region: Region, reads: Sequence[Payload]) -> tuple[Operation, Array] | None:
-    """A region's only op, and where in the region's result the elements of what it writes stand."""
-    if len(region.calls) != 1:
-        return None
-    call = region.calls[0]
-    order = positions(call.writes, region.result)
-    if order is None or any(event.overwritten for event in call.reads):
-        return None
-    return operation(call, reads, order[0], region.lifted), order[1]
-
-
-def _rearranged(op: Operation, places: Array, shape: tuple[int, ...]) -> Operation:
-    def run(reads: Sequence[Array], arguments: Any) -> Array:
-        return np.asarray(op.run(reads, arguments).reshape(-1)[places].reshape(shape))
-
-    return replace(op, run=run, shape=shape)
+    def _judge_large(self, area: Area, outputs: Sequence[Payload]) -> LocalResult:
+        """A region whose values on the way cannot be held is judged at a sample of its results."""
+        try:
+            found = judge_large(area.regions, area.reads, outputs, _ELEMENTS)
+        except ReplayError as error:
+            text = (
+                f"what it computes on the way has more than {_ELEMENTS} elements, and it cannot be carried out in part"
+            )
+            return undecided(f"{text}: {error.what} {error.where}".strip())
+        inputs = area.regions[0].inputs, area.regions[1].inputs
+        self._tell(
+            area.origin,
+            area.calls,
+            inputs,
+            area.events,
+            found.operations,
+            found.outputs,
+            found.result,
+            found.singles,
+            True,
+        )
+        return found.result
 
 
 def _unseen_before(calls: Sequence[Call], call: Call) -> int:

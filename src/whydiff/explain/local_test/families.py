@@ -158,7 +158,9 @@ def evaluate(op: Operation, index: Array, kind: Kind | None = None) -> Array:
         assert parts is not None
         return formulas.product_at(parts, index) + formulas.bias_at(parts, index)
     if kind == "attention":
-        return formulas.attention_at(op, index)[0]
+        return formulas.attention_at(op, index, scaled=False)[0]
+    if op.run_at is not None:
+        return op.run_at(op.reads, index)
     return op.run(op.reads, op.arguments).reshape(-1)[index]
 
 

@@ -110,13 +110,16 @@ def attention_scale(op: Operation) -> float:
     return float(scale) if scale is not None else 1.0 / math.sqrt(op.reads[0].shape[-1])
 
 
-def attention_at(op: Operation, index: Array, scale: float | None = None) -> tuple[Array, Array]:
+def attention_at(
+    op: Operation, index: Array, scale: float | None = None, *, scaled: bool = True
+) -> tuple[Array, Array]:
     """Softmax(scale * q kᵀ + mask) v at whole rows of outputs, and its error scale.
 
     Args:
         op: q ``[B, H, L, D]``, k ``[B, Hk, S, D]``, v ``[B, Hk, S, Dv]``.
         index: from ``sample_of(op.shape, rows=True)``.
         scale: instead of the op's own.
+        scaled: S is wanted; else nothing is in its place.
 
     Returns:
         (outputs, S): S = Σ p (1 + 2 Σ|q||k| scale) |v|, how far rounding of scores, probabilities and
@@ -133,20 +136,24 @@ def attention_at(op: Operation, index: Array, scale: float | None = None) -> tup
     factor = attention_scale(op) if scale is None else scale
     width, group = op.shape[-1], q.shape[1] // k.shape[1]
     rows = index.reshape(-1, width)[:, 0] // width
+    batch, heads, positions = np.unravel_index(rows, op.shape[:3])
     out, size = np.empty((rows.size, width)), np.empty((rows.size, width))
-    for number, row in enumerate(rows):
-        b, h, position = np.unravel_index(row, op.shape[:3])
-        keys, vectors = k[b, h // group], v[b, h // group]
-        scores = keys @ q[b, h, position] * factor
-        spread = np.abs(keys) @ np.abs(q[b, h, position]) * abs(factor)
+    kept = batch * k.shape[1] + heads // group
+    for number in np.unique(kept):  # rows that read the same keys and values
+        at = np.flatnonzero(kept == number)
+        b, h, position = batch[at], heads[at], positions[at]
+        keys, vectors = k.reshape(-1, *k.shape[2:])[number], v.reshape(-1, *v.shape[2:])[number]
+        scores = q[b, h, position] @ keys.T * factor
         if mask is not None:
             scores = scores + mask[b, h, position]
         if causal:
-            scores = np.where(np.arange(scores.size) <= position, scores, -np.inf)
-        weights = np.exp(scores - scores.max())
-        weights /= weights.sum()
-        out[number] = weights @ vectors
-        size[number] = (weights * (1 + 2 * spread)) @ np.abs(vectors)
+            scores = np.where(np.arange(scores.shape[1]) <= position[:, None], scores, -np.inf)
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        weights /= weights.sum(axis=1, keepdims=True)
+        out[at] = weights @ vectors
+        if scaled:
+            spread = np.abs(q[b, h, position]) @ np.abs(keys).T * abs(factor)
+            size[at] = (weights * (1 + 2 * spread)) @ np.abs(vectors)
     return out.reshape(-1), size.reshape(-1)
 
 

@@ -77,13 +77,13 @@ def _inputs(name: str, truncate: bool, op: Operation, oracle: Oracle, _: Array) 
         return  # the input is the output
     change = functools.partial(round_to, dtype=name, truncate=truncate)
     how = f"{_SPOKEN[name]} {'rounding' if op.name == 'value' else 'inputs'}" + (", truncated" if truncate else "")
-    if any(_changes(op.reads[i], change) for i in op.floats()):
+    if any(_changes(op, i, name, change) for i in op.floats()):
         yield how, evaluate(op.mapped(change), oracle.index, oracle.kind)
 
 
 def _one_input(name: str, op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
     change = functools.partial(round_to, dtype=name)
-    moved = [i for i in op.floats() if _changes(op.reads[i], change)] if op.calls == 1 else []
+    moved = [i for i in op.floats() if _changes(op, i, name, change)] if op.calls == 1 else []
     if len(moved) < 2:
         return  # the same as rounding all of them, or one of many values between many ops
     parts = formulas.product(op) if oracle.kind == "product" else None
@@ -95,7 +95,7 @@ def _one_input(name: str, op: Operation, oracle: Oracle, _: Array) -> Iterator[t
 
 def _split(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, Array]]:
     parts = formulas.product(op) if oracle.kind == "product" else None
-    if parts is None or not any(_changes(op.reads[i], _bfloat16) for i in op.floats()):
+    if parts is None or not any(_changes(op, i, "bfloat16", _bfloat16) for i in op.floats()):
         return
     pieces = ((_bfloat16, _bfloat16), (_bfloat16, _remainder), (_remainder, _bfloat16))
     total = sum((formulas.product_at(parts, oracle.index, changes) for changes in pieces), np.zeros(oracle.index.size))
@@ -154,9 +154,13 @@ def _scale(op: Operation, oracle: Oracle, values: Array) -> Iterator[tuple[str, 
     if oracle.kind != "attention":
         return
     own = formulas.attention_scale(op)
-    scale = _fitted(lambda s: formulas.attention_at(op, oracle.index, s)[0], own, values, oracle)
+
+    def at(scale: float) -> Array:
+        return formulas.attention_at(op, oracle.index, scale, scaled=False)[0]
+
+    scale = _fitted(at, own, values, oracle)
     if scale is not None:
-        replayed = formulas.attention_at(op, oracle.index, scale)[0]
+        replayed = at(scale)
         yield f"attention scale {scale:.6g} instead of {own:.6g}", replayed
 
 
@@ -196,7 +200,12 @@ def _correction(op: Operation, oracle: Oracle, _: Array) -> Iterator[tuple[str, 
     )
 
 
-def _changes(values: Array, change: Callable[[Array], Array]) -> bool:
+def _changes(op: Operation, read: int, name: str, change: Callable[[Array], Array]) -> bool:
+    """Whether rounding what is read to a format changes it; a narrower dtype's numbers are not looked at one by one."""
+    known = FORMATS.get(op.dtypes[read])
+    if known is not None and FORMATS[name].holds(known):
+        return False
+    values = op.reads[read]
     return bool(np.any(change(values) != values))
 
 

@@ -59,6 +59,9 @@ def judge_outputs(
     candidate_output: Payload,
     candidate: Operation | None = None,
     names: tuple[str, str] = ("reference", "candidate"),
+    *,
+    index: Array | None = None,
+    total: int | None = None,
 ) -> LocalResult:
     """Judge two outputs of one op.
 
@@ -69,6 +72,8 @@ def judge_outputs(
         candidate: the candidate's op with its own arguments and inputs, if they may differ from the
             reference's.
         names: what the two sides are called (exchanged if the candidate's op serves as the oracle).
+        index: flat positions that are judged; None: `sample_of` the output, with those that differ most.
+        total: of how many outputs these are some; None: of those that are given.
 
     Raises:
         whydiff.errors.ReplayError: the oracle cannot be executed.
@@ -79,8 +84,9 @@ def judge_outputs(
     for payload in (reference_output, candidate_output):
         if payload.dtype not in UNIT_ROUNDOFF:
             return undecided(f"an output of dtype {payload.dtype} is not rounded: equal or not is all one can say")
-    oracle = oracle_of(reference, also=farthest(reference_output, candidate_output))
-    total = int(reference_output.bits.size)
+    far = farthest(reference_output, candidate_output) if index is None else None
+    oracle = oracle_of(reference, index, also=far)
+    total = int(reference_output.bits.size) if total is None else total
     ours, theirs = (values_at(payload, oracle.index) for payload in (reference_output, candidate_output))
     sampled = (oracle.index.size, total)
     if candidate is not None and (gap := _gap(reference, oracle, candidate)) is not None:

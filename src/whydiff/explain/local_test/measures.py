@@ -11,6 +11,7 @@ from whydiff.explain.local_test.families import ROUNDED, Oracle, smallest_step
 from whydiff.explain.local_test.operation import Array
 from whydiff.numbers.formats import round_to
 from whydiff.numbers.metrics import values
+from whydiff.numbers.pieces import PIECE, in_pieces
 from whydiff.numbers.tolerance import ROUNDING_LEVEL, SAMPLE, UNIT_ROUNDOFF, local_bound_lambda
 from whydiff.records import Payload
 
@@ -23,15 +24,25 @@ def values_at(payload: Payload, index: Array | slice) -> Array:
     return np.asarray(values(payload.bits.reshape(-1)[index], payload.dtype), dtype=np.float64)
 
 
-def farthest(reference: Payload, candidate: Payload) -> Array:
-    """Flat indices of the outputs that differ most: a sample could miss the few that another value was written to."""
-    if reference.bits.size <= SAMPLE:
+def farthest(reference: Payload, candidate: Payload, *, above: int = SAMPLE) -> Array:
+    """Flat indices of the outputs that differ most: a sample could miss the few that another value was written to.
+
+    The one that differs most comes first; none of ``above`` outputs or fewer, of which a sample has all.
+    """
+    if reference.bits.size <= above:
         return np.arange(0)
-    everything = slice(None)
-    with np.errstate(invalid="ignore", over="ignore"):
-        apart = np.abs(values_at(reference, everything) - values_at(candidate, everything))
-    apart[np.isnan(apart)] = 0.0
-    return np.argpartition(apart, -_FARTHEST)[-_FARTHEST:]
+
+    def most(ours: Array, theirs: Array) -> tuple[Array, Array]:
+        apart = np.abs(ours - theirs)
+        apart[np.isnan(apart)] = 0.0
+        found = np.argpartition(apart, -_FARTHEST)[-_FARTHEST:] if apart.size > _FARTHEST else np.arange(apart.size)
+        return found, apart[found]
+
+    parts = in_pieces(most, reference, candidate)
+    index = np.concatenate([found + number * PIECE for number, (found, _) in enumerate(parts)])
+    apart = np.concatenate([size for _, size in parts])
+    chosen = np.argpartition(apart, -_FARTHEST)[-_FARTHEST:] if len(parts) > 1 else np.arange(apart.size)
+    return np.asarray(index[chosen[np.argsort(-apart[chosen], kind="stable")]])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

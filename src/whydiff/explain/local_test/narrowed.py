@@ -18,9 +18,10 @@ import numpy as np
 from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.interventions import edits
-from whydiff.explain.local_test.examine import _FAILURES, Examined, single_of
+from whydiff.explain.local_test.examine import _FAILURES, Examined
 from whydiff.explain.local_test.judge import undecided
 from whydiff.explain.local_test.operation import Array
+from whydiff.explain.local_test.regions import single_of
 from whydiff.explain.local_test.replays import Region
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.records import Call, Event, Intervention, Lift, Payload

@@ -34,6 +34,7 @@ class Operation:
         inner: the narrowest dtype that values between its ops are stored in (region), else ``""``.
         roles: what parts the op plays; none for several ops.
         at: meaning → which of its arguments that is.
+        run_at: (reads, flat positions) → these outputs in float64, where fewer are made for that; None: there is no such way.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Operation:
     inner: str = ""
     roles: frozenset[Role] = frozenset()
     at: Mapping[str, Place] = field(default_factory=dict)
+    run_at: Callable[[Sequence[Array], Array], Array] | None = None
 
     def argument(self, meaning: str, default: Any = None) -> Any:
         """A non-tensor argument by what it means."""

@@ -89,6 +89,10 @@ class Recorded:
         """What an operator computes, whatever memory the result is written to: one name for it and its form in place."""
         return op
 
+    def by_place(self, call: Call) -> bool:
+        """Whether each element of a call's result is made of the elements of what it reads at its place, broadcast."""
+        return bool(self.roles(call.site.op) & {Role.ELEMENTWISE, Role.CAST})
+
     def places(self, op: str) -> Mapping[str, Place]:
         """Where an operator takes what, by meaning; empty if nobody said."""
         return self.arguments.get(op, {})

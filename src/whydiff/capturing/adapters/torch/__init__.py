@@ -20,6 +20,7 @@ from whydiff.capturing.adapters.torch.formulas_run import evaluate, rounded
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.layouts import laid_out
 from whydiff.capturing.adapters.torch.lifting import LiftedExecutor
+from whydiff.capturing.adapters.torch.operators import is_pointwise
 from whydiff.capturing.adapters.torch.probing import summed
 from whydiff.capturing.adapters.torch.process import Process
 from whydiff.capturing.adapters.torch.remedies import REMEDIES, remedy
@@ -71,6 +72,10 @@ class TorchAdapter(Adapter):
     def function(self, op: str) -> str:
         """ATen's forms in place have an underscore more."""
         return op.removesuffix("_")
+
+    def by_place(self, call: Call) -> bool:
+        """By the part an operator plays, or as ATen's tags say."""
+        return super().by_place(call) or is_pointwise(call.target)
 
     def argument(self, target: str, which: int | str) -> str:
         """As the operator's schema says."""

@@ -185,6 +185,14 @@ class Decomposing(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+def is_pointwise(target: str) -> bool:
+    """Whether ATen says of an op that each element of its result is made of the operands' elements at its place."""
+    try:
+        return torch.Tag.pointwise in find(target).tags
+    except LookupError:
+        return False
+
+
 @functools.lru_cache(maxsize=4096)  # asked for every call of every replay; what is not found is looked up again
 def find(target: str, *, trusted: bool = True) -> Any:
     """The ``OpOverload`` behind a recorded target.
