@@ -10,7 +10,8 @@ from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import causes, count
 from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._remedy import copy_over, reachable
-from whydiff.explain.causes._state import bundles, differences
+from whydiff.explain.causes._state import bundles
+from whydiff.explain.causes._traded import causes_of_trades, left
 from whydiff.records import Cause, Remedy
 
 
@@ -21,7 +22,7 @@ class ParameterDiffers(CauseRule):
         Parameters that both sides have, whose bits, dtype or shape differ, and that no cast (ST003) and
         no lost tie (ST005) explains. One changed bit in one weight is enough. Up to eight tensors are
         separate causes, each with its own experiment; more are one cause that names them all. So are those of
-        other shapes, of which none can be put back alone.
+        other shapes, of which none can be put back alone, and those of modules that hold each other's (another order).
 
     Why it happens:
         Another checkpoint or revision; a checkpoint key that did not match, so that a tensor kept its
@@ -63,9 +64,9 @@ class ParameterDiffers(CauseRule):
         return view.reference.role if view.reference.role == "parameter" else None
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per differing parameter, or one for all of them if they are many."""
-        found = differences(case, self.code)
-        for bundle in bundles(found):
+        """One cause per differing parameter, or one for all of them if they are many; one for modules that trade theirs."""
+        yield from causes_of_trades(case, self.code, self.name, parameters=True)
+        for bundle in bundles(left(case, self.code)):
             first = (
                 "Build both sides with the same sizes"
                 if bundle[0].reshaped

@@ -10,7 +10,8 @@ from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._differs import causes, count
 from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._remedy import copy_over, reachable
-from whydiff.explain.causes._state import Difference, bundles, differences
+from whydiff.explain.causes._state import Difference, bundles
+from whydiff.explain.causes._traded import causes_of_trades, left
 from whydiff.records import Cause, Remedy
 
 
@@ -64,8 +65,9 @@ class BufferDiffers(CauseRule):
 
     def detect(self, case: Case) -> Iterator[Cause]:
         """One cause per differing buffer, or one for all of them if they are many."""
+        yield from causes_of_trades(case, self.code, self.name, parameters=False)
         total = count(case, "buffer", "non_persistent_buffer", "attribute")
-        for bundle in bundles(differences(case, self.code)):
+        for bundle in bundles(left(case, self.code)):
             remedy = Remedy(_text(bundle), copy_over(case, reachable(case, bundle)), undoes="either")
             yield from causes(case, self, bundle, remedy, "buffers and attributes", total)
 
