@@ -99,7 +99,7 @@ class LossNormalisation(CauseRule):
             return None
         unit = max(UNIT_ROUNDOFF[payload.dtype] for payload in view.seen.outputs)
         counts = _counts(view)
-        named = _quotient(ratio, counts, _UNITS * unit, _given(view))
+        named = _quotient(ratio, counts, _UNITS * unit, _given(view)) or _by_entries(view, counts)
         if named is None:
             return None
         (over, above), (under, below) = named
@@ -107,10 +107,11 @@ class LossNormalisation(CauseRule):
             f"the candidate's number is the reference's times {ratio:.9g} = {over} / {under}: {above} / {below}",
             {"ratio": ratio, "numerator": over, "denominator": under},
         )
-        return Finding(self.code, ratio, Verdict.SEMANTIC, (evidence,), _steps(view, counts))
+        away, put = _steps(view, counts, math.copysign(over / under, ratio))
+        return Finding(self.code, "counts", Verdict.SEMANTIC, (evidence,), away, put_in=put)
 
     def detect(self, case: Case) -> Iterator[Cause]:
-        """A mean of unequal parts' means, then one cause per ratio."""
+        """A mean of unequal parts' means, then one cause of all other counts, whichever they are in a step."""
         parts, means = uneven(case), ragged(case)
         if parts is not None:
             yield self._of_parts(parts)
@@ -197,12 +198,66 @@ def _whole_step(**known: Any) -> Remedy:
     )
 
 
-def _steps(view: View, counts: dict[int, str]) -> tuple[Intervention, ...]:
-    """The reference's argument, if it says by what is divided; a factor that happens to be a ratio of counts does not."""
+def _steps(
+    view: View, counts: dict[int, str], ratio: float
+) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
+    """What takes it away, and what puts it in (nothing: the mirror).
+
+    The reference's argument, if it says by what is divided; a factor that happens to be a ratio of counts does not. Where
+    one side reads a count as a tensor, or Python was given other numbers before, the result is multiplied by the ratio.
+    """
     roles = view.seen.operations[0].roles
     given = _given(view)
-    divides = Role.ROOT in roles and len(given) > 1 and given <= {*map(float, counts)}
-    return (view.give_argument() if divides or Role.ELEMENTWISE not in roles else ()) or view.replace_op()
+    divides = Role.ROOT in roles and len(given) > 1 and given <= {*map(float, (*counts, *_entries(view)))}
+    argument = view.give_argument() if divides or Role.ELEMENTWISE not in roles else ()
+    if not argument and (divides or _reads_a_count(view)):
+        return _multiplied(view, ratio)
+    return argument or view.replace_op(), ()
+
+
+def _multiplied(view: View, ratio: float) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
+    """The candidate's result divided by the ratio, the reference's multiplied by it; of no two ops alike the op is replaced."""
+    ours, theirs = view.seen.results
+    if view.single is None or min(ours.producer, theirs.producer) < 0:
+        return view.replace_op(), ()
+    away, put = (Intervention("scale", str(theirs.site), 1 / ratio), Intervention("scale", str(ours.site), ratio))
+    return (away,), (put,)
+
+
+def _reads_a_count(view: View) -> bool:
+    """Whether both sides divide, and one of them by a whole number that is in a tensor."""
+    operations = view.seen.operations
+    if not all(Role.DIVIDES in operation.roles for operation in operations):
+        return False
+    read = [
+        values.size == 1 and dtype.startswith("int")
+        for operation in operations
+        for values, dtype in zip(operation.reads, operation.dtypes, strict=True)
+    ]
+    return any(read)
+
+
+def _entries(view: View) -> dict[int, str]:
+    """Whole numbers that the ops divide by and that are no more than the entries of what was labelled → of what."""
+    if not all(Role.DIVIDES in operation.roles for operation in view.seen.operations):
+        return {}
+    most: tuple[int, str] = (0, "")
+    for side, trace in enumerate(view.case.traces):
+        nearest = upstream(trace, view.seen.calls[side] or [trace.calls[view.origin.calls[side]]], _UPSTREAM)
+        for event in (event for call in nearest for event in call.reads):
+            if event.spec.dtype.startswith("int") and event.spec.numel > max(1, most[0]):
+                most = event.spec.numel, f"some of the {event.spec.numel} entries of {event.spec} at {event.site}"
+    return {int(value): most[1] for value in _given(view) if value <= most[0]}
+
+
+def _by_entries(view: View, counts: dict[int, str]) -> tuple[tuple[int, str], tuple[int, str]] | None:
+    """The two whole numbers that the ops divide by, of which one is a count and the other may be one of its entries."""
+    given, some = _given(view), _entries(view)
+    if len(given) != 2 or not given <= {*map(float, some)} or not given & {*map(float, counts)}:
+        return None
+    told = {int(value): counts.get(int(value), some[int(value)]) for value in given}
+    under, over = view.changed_arguments[0][1:]
+    return (int(under), told[int(under)]), (int(over), told[int(over)])
 
 
 def _multiplies(view: View) -> bool:
@@ -241,6 +296,8 @@ def _counts(view: View) -> dict[int, str]:
                 found.setdefault(int(np.count_nonzero(values)), "entries of a mask that are kept")
             elif dtype.startswith("int") and values.size > 1:
                 found.setdefault(int(np.count_nonzero(values >= 0)), "labels that are not negative")
+            elif dtype.startswith("int") and values.size == 1:
+                found.setdefault(int(values.reshape(-1)[0]), "a count that it reads")
     for side, trace in enumerate(view.case.traces):
         nearest = upstream(trace, view.seen.calls[side] or [trace.calls[view.origin.calls[side]]], _UPSTREAM)
         for spec, where in _looks(trace, nearest):
