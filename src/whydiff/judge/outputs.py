@@ -49,7 +49,7 @@ class Compared:
         found: ``equal`` (no bit differs), ``values``, ``nan_bits`` (bits of NaN alone), ``dtype`` (equal values),
             ``shape``, ``kind`` (a number against a text), ``text``, ``lone`` (only one run has it), ``unreadable``,
             ``undecided`` (fingerprints of different dtypes), ``left_out`` (holds no numbers, on both sides), ``nothing``
-            (None on both sides: agreement about nothing).
+            (None on both sides, or tensors without elements: agreement about nothing).
         comparison: for the report.
         numbers: both values, cut to what corresponds, where both are held.
         padding: how many rows were found to be padding, are not compared, and differ.
@@ -96,8 +96,9 @@ class Anchor:
     def counts(self) -> tuple[Count, ...]:
         """Outputs that were not compared, by reason."""
         reasons: dict[str, list[str]] = {}
-        for one in self.having("lone", "unreadable", "undecided", "left_out"):
-            reasons.setdefault(one.comparison.reason, []).append(str(one.slot))
+        for one in self.having("lone", "unreadable", "undecided", "left_out", "nothing"):
+            if one.comparison.reason:  # None on both sides needs none
+                reasons.setdefault(one.comparison.reason, []).append(str(one.slot))
         counts = [
             Count(what="outputs", reason=why, count=len(slots), examples=tuple(slots[:3]))
             for why, slots in reasons.items()
@@ -227,9 +228,21 @@ def _compared(
         return Compared(slot, "nothing", Comparison("agrees"))
     if reference.kind in ("text", "empty"):
         return _texts(slot, reference.text, candidate.text)
+    if _without_elements(reference) and _without_elements(candidate) and _shape(reference) == _shape(candidate):
+        return Compared(slot, "nothing", Comparison("agrees", "no elements"))
     if reference.payload is None or candidate.payload is None:
         return _by_fingerprint(slot, reference, candidate)
     return _numeric(slot, reference.payload, candidate.payload, axes, rows)
+
+
+def _shape(output: Output) -> tuple[int, ...] | None:
+    if output.payload is not None:
+        return tuple(output.payload.bits.shape)
+    return None if output.spec is None else output.spec.shape
+
+
+def _without_elements(output: Output) -> bool:
+    return 0 in (_shape(output) or ())
 
 
 def _texts(slot: Slot, reference: str, candidate: str) -> Compared:
