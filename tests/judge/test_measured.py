@@ -73,7 +73,7 @@ def case(*origins: Origin, **fields: Any) -> Any:
         "shared": lambda key, make: make(),
         **fields,
     }
-    return SimpleNamespace(**found)
+    return SimpleNamespace(**found, traces=(found["reference"], found["candidate"]))
 
 
 def one(kind: Any, modes: Modes, *, program: Modes | None = None, **options: Any) -> Verdict:
