@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from whydiff.explain.case import Case
-from whydiff.explain.causes import _order, or001
+from whydiff.explain.causes import _order, _shape, in002, or001
 from whydiff.explain.causes.or001 import ReductionOrder
 from whydiff.explain.local_test import joined
 from whydiff.pair.lockstep import Lockstep
@@ -112,3 +112,52 @@ def test_joints_at_the_beginning_are_held_without_the_rest(executed: Any, monkey
     compare(model(True), model(False), torch.randn(4, 16, generator=torch.Generator().manual_seed(2)))
     assert executed["origins together"] and max(executed["origins together"]) < max(executed["resynchronise"])
     assert any(held)
+
+
+def test_an_op_is_tried_alone_at_its_first_origin_and_the_walk_ends_there(
+    executed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    def detect(self: Any, case: Case) -> Iterator[Cause]:
+        executed["resynchronise"].clear()
+        looked = _shape.natures(case, case.localization.origins)
+        told.append((len(looked.scales), len(case.localization.origins), executed["resynchronise"]))
+        yield from ()
+
+    monkeypatch.setattr(ReductionOrder, "detect", detect)
+    compare(norms(1e-5), norms(1e-3), torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
+    assert told == [(1, MANY, [2])]
+
+
+@pytest.mark.parametrize(("positions", "walks"), [(False, 0), (True, 1)])
+def test_positions_are_looked_for_where_something_is_taken_up_as_such(
+    positions: bool, walks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In runs of two sizes; and the walk ends behind the last place that may hold them."""
+    places = torch.randn(8, 16, generator=torch.Generator().manual_seed(3))
+    pairs: list[int] = []
+    walked: list[int] = []
+
+    def model(start: int, eps: float) -> Any:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            x = x + F.embedding(torch.arange(start, start + x.shape[1]), places) if positions else x
+            return norms(eps)(x)
+
+        return run
+
+    walk_origins = in002.walk_origins
+
+    def counted(step: Lockstep, **named: Any) -> Any:
+        execute = step.execute
+        step.execute = lambda *calls: walked.append(1) or execute(*calls)
+        found = walk_origins(step, **named)
+        pairs.append(len(walked))
+        return found
+
+    monkeypatch.setattr(in002, "walk_origins", counted)
+    one, other = model(0, 1e-5), model(1, 1e-5 if positions else 1e-3)
+    x = torch.randn(3, 4, 16, generator=torch.Generator().manual_seed(0))
+    diagnosis = compare(lambda x: one(x[:1]), other, x)
+    assert len(pairs) == walks and all(executed < MANY for executed in pairs)
+    assert any(cause.code == "IN002" for cause in diagnosis.causes) is positions

@@ -13,7 +13,8 @@ from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.scale import Difference, Scale, agrees, difference
-from whydiff.locate.origins import find_origins
+from whydiff.locate.origins import walk_origins
+from whydiff.locate.resynchronised import Watcher
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.pair.slices import counterparts
@@ -83,22 +84,30 @@ def natures(case: Case, origins: Sequence[Origin]) -> _Local:
     if not case.replayable:
         return looker
     executors = [executor_of(trace) for trace in case.traces]
-    find_origins(
-        executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=looker, measured=False
-    )
+    step = Lockstep(executors[0], executors[1], case.alignment, case.localization.axes)
+    walk_origins(step, on_origin=looker, watcher=looker, measured=False)
     return looker
 
 
-class _Local:
+class _Local(Watcher):
+    """Looks at the wanted origins of a walk, which ends behind the last of them."""
+
     def __init__(self, case: Case, wanted: set[tuple[int, int]]) -> None:
         self.case, self.wanted = case, wanted
         self.scales: dict[str, Scale] = {}
         self.kernels: dict[str, tuple[str, str]] = {}
         self.own: dict[str, bool] = {}
+        self._left = set(wanted)
+
+    @property
+    def done(self) -> bool:  # type: ignore[override]
+        """Whether every wanted origin was looked at."""
+        return not self._left
 
     def __call__(self, step: Lockstep, reference: Call, candidate: Call, look: Look) -> None:
         if (reference.index, candidate.index) not in self.wanted:
             return
+        self._left.discard((reference.index, candidate.index))
         ran = [_kernels(*side) for side in ((step.reference, reference), (step.candidate, candidate))]
         if all(ran):
             self.kernels[reference.target] = (ran[0], ran[1])

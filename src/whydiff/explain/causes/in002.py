@@ -13,7 +13,8 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
 from whydiff.explain.causes._flow import Roles, first_taker
 from whydiff.explain.causes._places import moved
-from whydiff.locate.origins import find_origins
+from whydiff.locate.origins import walk_origins
+from whydiff.locate.resynchronised import Watcher
 from whydiff.numbers.tolerance import SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.records import Call, Cause, Evidence, Intervention, Origin, Remedy, Verdict
@@ -243,11 +244,15 @@ def _takes_positions(call: Call, roles: Roles) -> bool:
 
 def _of_counterparts(case: Case) -> Iterator[tuple[Origin, Finding]]:
     """Origins of runs of two sizes: the larger one's numbers for the tokens that both have."""
-    if not case.replayable:
+    origins = [origin for origin in case.localization.origins if _may_number(case, origin)] if case.replayable else []
+    if not origins:
         return
     seen: dict[tuple[int, int], tuple[Array, Array]] = {}
+    watcher, left = Watcher(), {origin.calls for origin in origins}
 
     def look_at(step: Lockstep, reference: Call, candidate: Call, look: Look) -> None:
+        left.discard((reference.index, candidate.index))
+        watcher.done = not left
         values = (look.reference_value, look.candidate_value)
         if values[0] is None or values[1] is None or look.reference.spec.numel > _MOST:
             return
@@ -256,15 +261,20 @@ def _of_counterparts(case: Case) -> Iterator[tuple[Origin, Finding]]:
             seen.setdefault((reference.index, candidate.index), both)
 
     executors = [executor_of(trace) for trace in case.traces]
-    find_origins(
-        executors[0], executors[1], case.alignment, axes=case.localization.axes, on_origin=look_at, measured=False
-    )
-    for origin in case.localization.origins:
-        if origin.calls in seen and origin.kind in ("arguments", "implementation"):
+    step = Lockstep(executors[0], executors[1], case.alignment, case.localization.axes)
+    walk_origins(step, on_origin=look_at, watcher=watcher, measured=False)
+    for origin in origins:
+        if origin.calls in seen:
             put = Intervention("replace-op", str(origin.candidate_site.at("")), str(origin.site.at("")))
             finding = _finding(case, *seen[origin.calls], origin.calls, (put,))
             if finding is not None:
                 yield origin, finding
+
+
+def _may_number(case: Case, origin: Origin) -> bool:
+    """Whether what an origin gives is taken up as positions, if that is what it holds."""
+    own = origin.kind in ("arguments", "implementation") and min(origin.calls) >= 0
+    return own and first_taker(case, origin.calls, _takes_positions, _STEPS) is not None
 
 
 def _ramps(ours: Array, theirs: Array) -> bool:
