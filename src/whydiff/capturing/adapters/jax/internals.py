@@ -11,7 +11,8 @@ import importlib
 import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,11 @@ def called(primitive: str, params: Mapping[str, Any]) -> tuple[Jaxpr, Sequence[A
     return None
 
 
-def holds_programs(params: Mapping[str, Any]) -> bool:
-    """Whether a primitive carries a program of its own (a loop, a kernel …)."""
+def programs_in(params: Mapping[str, Any]) -> list[tuple[Jaxpr, Sequence[Any]]]:
+    """(jaxpr, its constants) of every program that a primitive carries (a call, a loop, a kernel …)."""
     values = [item for v in params.values() for item in (v if isinstance(v, (tuple, list)) else [v])]
-    return any(isinstance(item, (Jaxpr, ClosedJaxpr)) for item in values)
+    closed = [(item.jaxpr, item.consts) for item in values if isinstance(item, ClosedJaxpr)]
+    return closed + [(item, ()) for item in values if isinstance(item, Jaxpr)]
 
 
 def bind(primitive: Primitive, values: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
@@ -82,26 +84,48 @@ def staged(primitive: Primitive, args: Sequence[Any], params: Mapping[str, Any])
     return jax.make_jaxpr(lambda *given: bind(primitive, given, params))(*args)
 
 
-def evaluating() -> AbstractContextManager[Any]:
-    """JAX's own evaluation, whatever trace is active."""
-    return core.set_current_trace(core.eval_trace)  # type: ignore[no-any-return]
+@contextmanager
+def evaluating() -> Iterator[None]:
+    """JAX's own evaluation, whatever trace is active, and without the mark of `retraced`."""
+    with core.set_current_trace(core.eval_trace), _unmarked(_marked.get()):
+        yield
 
 
-def retraced() -> AbstractContextManager[Any]:
+@contextmanager
+def meant(context: Any) -> Iterator[None]:
+    """The configuration in which an equation was traced (its ``ctx``), without the mark of `retraced`."""
+    with context.manager, _unmarked(_MARK in (context.xla_metadata or ())):
+        yield
+
+
+@contextmanager
+def retraced(mark: str = "captured") -> Iterator[None]:
     """A context in which no function that was traced before counts as traced; what was traced before stays so outside.
 
     A context of our own (`jax.make_user_context`) would grow the key of every cache: the program's functions would all be
     traced again, also where nobody looks, and a value that was baked into one would be another.
     """
-    return set_xla_metadata(whydiff="captured")  # type: ignore[no-any-return]
+    token = _marked.set(True)
+    try:
+        with set_xla_metadata(**{_MARK: mark}):
+            yield
+    finally:
+        _marked.reset(token)
 
 
+_MARK = "whydiff"
+_marked = ContextVar("marked", default=False)
 _anew = itertools.count()
 
 
 def traced_anew() -> AbstractContextManager[Any]:
     """`retraced`, each time for itself: a value that changed since the last time is read again."""
-    return set_xla_metadata(whydiff=f"traced {next(_anew)}")  # type: ignore[no-any-return]
+    return retraced(f"traced {next(_anew)}")
+
+
+def _unmarked(marked: bool) -> AbstractContextManager[Any]:
+    """A mark tells functions apart, and means nothing to what they do: XLA would compile every op again for it."""
+    return set_xla_metadata(**{_MARK: None}) if marked else nullcontext()
 
 
 def one_cpu() -> bool:

@@ -66,7 +66,7 @@ def lifted_params(params: Mapping[str, Any], change: Callable[[Any], Any], *, hi
 
 def stays(op: Op) -> bool:
     """Whether an operation has no other precision: on bits, or with programs of its own."""
-    return op.name in _BITWISE or (internals.holds_programs(op.params) and op.name not in SCATTERS)
+    return op.name in _BITWISE or (bool(internals.programs_in(op.params)) and op.name not in SCATTERS)
 
 
 def carried_in(op: Op, change: Callable[[Any], Any], *, highest: bool = True) -> Op:
@@ -101,7 +101,7 @@ def widened(dtype: str) -> Callable[[Any, Sequence[Any]], list[Any]]:
         wide = [_cast(value, change) for value in given]
         if eqn.primitive.name in SCATTERS:
             return internals.bind(eqn.primitive, wide, joining(eqn.primitive.name, wide, eqn.params))
-        if eqn.primitive.name not in _BITWISE and not internals.holds_programs(eqn.params):
+        if eqn.primitive.name not in _BITWISE and not internals.programs_in(eqn.params):
             return internals.bind(eqn.primitive, wide, lifted_params(eqn.params, change))
         narrow = [_as(value, var.aval) for value, var in zip(given, eqn.invars, strict=True)]
         return [_cast(out, change) for out in internals.bind(eqn.primitive, narrow, eqn.params)]

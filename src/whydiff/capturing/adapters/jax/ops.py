@@ -79,7 +79,7 @@ class Op:
 
     def traced(self) -> AbstractContextManager[Any]:
         """The configuration in which the equation was traced."""
-        return self.context.manager if self.context is not None else nullcontext()
+        return internals.meant(self.context) if self.context is not None else nullcontext()
 
 
 def on_host(value: Any) -> Any:

@@ -11,6 +11,7 @@ a program; the first under which the outputs keep the plain run's bits is used:
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from whydiff.capturing.adapters.jax.scopes import Names, names_of
 from whydiff.capturing.adapters.jax.tapped import (
     Plan,
     boundaries,
+    constants_of,
     control,
     evaluate,
     everything,
@@ -45,6 +47,7 @@ class Compiled:
 
     def __init__(self) -> None:
         self._known: dict[Any, tuple[Any, Any]] = {}
+        self._said: dict[Any, tuple[Any, Any]] = {}
         self.counts: dict[Any, dict[Any, int]] = {}
         self._seen: dict[int, tuple[Jaxpr, int, bool]] = {}
         self.seconds = 0.0
@@ -90,11 +93,19 @@ class Compiled:
             def tapped(*given: Any) -> Any:
                 return evaluate(jaxpr, consts, given, Plan(everything if kept is None else kept.__contains__, counts))
 
-            compiled = jax.jit(tapped).lower(*args).compile(compiler_options=dict(options) or None)
+            compiled = self._compiled(jax.jit(tapped).lower(*args), list(constants_of(jaxpr, consts)), options)
             self.seconds += time.perf_counter() - begin
             self._known[key] = (compiled, (jaxpr, consts))  # keeps the jaxpr's id its own
         outs, taps = self._known[key][0](*args)
         return outs, taps
+
+    def _compiled(self, lowered: Any, held: list[Any], options: Mapping[str, Any]) -> Any:
+        """What a program is compiled to; one that was traced again and says the same is not compiled again."""
+        text = hashlib.sha256(lowered.as_text().encode()).digest()
+        key = (text, lowered.in_tree, lowered.out_tree, tuple(map(id, held)), str(options))
+        if key not in self._said:
+            self._said[key] = lowered.compile(compiler_options=dict(options) or None), held  # their ids stay their own
+        return self._said[key][0]
 
 
 class Recording:
@@ -120,7 +131,7 @@ class Recording:
         with internals.evaluating():
             if inner is not None or primitive.name in ("scan", "while", "cond"):
                 return self._unit(primitive, inner, args, params, names)
-            if internals.holds_programs(params):
+            if internals.programs_in(params):
                 self.opaque[primitive.name] = self.opaque.get(primitive.name, 0) + 1
             outs = internals.bind(primitive, args, params)
             self._plain(primitive, args, params, outs, names)
@@ -169,7 +180,7 @@ Execute = Callable[[Any, Sequence[Any]], list[Any]]
 
 def alone(eqn: Any, given: Sequence[Any]) -> list[Any]:
     """An equation as JAX executes it by itself."""
-    with eqn.ctx.manager:
+    with internals.meant(eqn.ctx):
         return internals.bind(eqn.primitive, given, eqn.params)
 
 

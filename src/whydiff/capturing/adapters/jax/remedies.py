@@ -91,7 +91,7 @@ class _Pieces:
 
     def _execute(self, eqn: Any, given: Sequence[Any]) -> list[Any]:
         assert not control(eqn)
-        with eqn.ctx.manager:
+        with internals.meant(eqn.ctx):
             return self._carry_out(
                 eqn.primitive.name,
                 eqn.params,

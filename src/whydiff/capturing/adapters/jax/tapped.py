@@ -6,7 +6,7 @@ of it (*taps*). A loop's values come out stacked, one per iteration; a branch th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -95,7 +95,7 @@ def evaluate(
         path = (*at, number)
         values = [read(atom) for atom in eqn.invars]
         inner = internals.called(eqn.primitive.name, eqn.params)
-        with eqn.ctx.manager:
+        with internals.meant(eqn.ctx):
             if inner is not None:
                 outs, tap = evaluate(inner[0], inner[1], values, plan, path)
             elif control(eqn):
@@ -231,6 +231,14 @@ def inner_of(eqn: Any, path: Path) -> list[tuple[Jaxpr, Path]]:
     if kind == "cond":
         return [(branch.jaxpr, (*path, n)) for n, branch in enumerate(eqn.params["branches"])]
     return []
+
+
+def constants_of(jaxpr: Jaxpr, consts: Sequence[Any]) -> Iterator[Any]:
+    """What a program and those inside it hold, besides numbers."""
+    yield from consts
+    for eqn in jaxpr.eqns:
+        for inner in internals.programs_in(eqn.params):
+            yield from constants_of(*inner)
 
 
 def iterations(taps: Any, path: Path, jaxpr: Jaxpr) -> dict[Path, int]:
