@@ -7,7 +7,7 @@ differs lies among them. In float64 the value that both sides apply them to is f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -27,8 +27,21 @@ _MOST = 12
 
 def activation(x: Array, y: Array) -> tuple[str, float, str, float] | None:
     """(activation, distance, runner-up, its distance) if y is one activation of x in float64."""
+    return activations(x, [y])[0]
+
+
+def activations(x: Array, results: Sequence[Array]) -> list[tuple[str, float, str, float] | None]:
+    """`activation` of every one of several results of the same values."""
+    tried: list[list[tuple[float, str]]] = [[] for _ in results]
     with np.errstate(over="ignore", invalid="ignore"):
-        found = sorted((distance(form(x), y), name) for name, form in ACTIVATIONS.items())
+        for name, form in ACTIVATIONS.items() if results else ():
+            made = form(x)
+            for y, found in zip(results, tried, strict=True):
+                found.append((distance(made, y), name))
+    return [_only(sorted(found)) for found in tried]
+
+
+def _only(found: Sequence[tuple[float, str]]) -> tuple[str, float, str, float] | None:
     (best, name), (next_best, runner_up) = found[:2]
     if best > _LEVEL or next_best <= max(_LEVEL, HYPOTHESIS_MARGIN * best):
         return None  # it is none, or these inputs do not tell which
@@ -85,15 +98,14 @@ def _pairs(known: Inside) -> Iterator[tuple[Node, Node]]:
     """Values of one side alone each that are activations of one value that both sides have."""
     sources = list({id(a): a for a, _ in known.equal}.values())[:_MOST]
     for x in sources:
-        made = [
-            [(node, found[0]) for node in known.lone(side) if (found := _of(x, node)) is not None] for side in (0, 1)
-        ]
+        made = [_made_of(x, known.lone(side)) for side in (0, 1)]
         for (a, ours), (b, theirs) in itertools.product(*made):
             if ours != theirs:
                 yield a, b
 
 
-def _of(x: Node, node: Node) -> tuple[str, float, str, float] | None:
-    if node.given is not None or x.array.size != node.array.size:
-        return None
-    return activation(x.array.reshape(-1), node.array.reshape(-1))
+def _made_of(x: Node, nodes: Iterable[Node]) -> list[tuple[Node, str]]:
+    """Those that are an activation of a value, with its name."""
+    asked = [node for node in nodes if node.given is None and node.array.size == x.array.size]
+    found = activations(x.array.reshape(-1), [node.array.reshape(-1) for node in asked])
+    return [(node, one[0]) for node, one in zip(asked, found, strict=True) if one is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,12 +28,14 @@ def distance(ours: Array, theirs: Array) -> float:
     """
     if ours.shape != theirs.shape:
         return float("inf")
-    known = np.isfinite(ours) & np.isfinite(theirs)
-    if not known.any() or np.any(np.isfinite(ours) != np.isfinite(theirs)):
+    known = np.isfinite(ours)
+    if not known.any() or not np.array_equal(known, np.isfinite(theirs)):
         return float("inf")
-    known &= ~filled(ours, theirs)
-    size = float(np.sqrt(np.mean(np.square(ours[known]))))
-    apart = float(np.sqrt(np.mean(np.square(theirs[known] - ours[known]))))
+    fill = filled(ours, theirs)
+    if fill.any() or not known.all():
+        known &= ~fill
+        ours, theirs = ours[known], theirs[known]
+    size, apart = (math.sqrt(np.square(one).sum(dtype=np.float64) / one.size) for one in (ours, theirs - ours))
     return apart / size if size else (0.0 if apart == 0 else float("inf"))
 
 

@@ -69,10 +69,13 @@ def filled(ours: Array, theirs: Array) -> Array:
         theirs: the same shape.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        sizes = [np.where(np.isfinite(one), np.abs(one), 0.0) for one in (ours, theirs)]
-        largest = ours.reshape(-1)[int(np.argmax(sizes[0]))] if ours.size else 0.0
-        near = [np.abs(one - largest) <= UNIT * abs(largest) for one in (ours, theirs)]
-    both: Array = near[0] & near[1]
+        size = np.where(np.isfinite(ours), np.abs(ours), 0.0)
+        largest = ours.reshape(-1)[int(np.argmax(size))] if ours.size else 0.0
+        both: Array = np.abs(ours - largest) <= UNIT * abs(largest)
+        both &= np.abs(theirs - largest) <= UNIT * abs(largest)
+        if not both.any():
+            return both
+        other = np.where(np.isfinite(theirs), np.abs(theirs), 0.0)
     lost = np.sqrt(UNIT) if np.count_nonzero(both) > 1 else UNIT
-    rest = max(float(size.max(initial=0.0, where=~both)) for size in sizes)
+    rest = max(float(one.max(initial=0.0, where=~both)) for one in (size, other))
     return both if 0 < rest < lost * abs(largest) else np.zeros_like(both)
