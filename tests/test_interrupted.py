@@ -69,11 +69,11 @@ def test_what_was_found_until_then_is_a_diagnosis(stages: list[str]) -> None:
 
 def test_what_is_told_after_it_loads_no_kernel_and_the_command_ends_at_once() -> None:
     code = """
-import sys, torch, whydiff.cli, whydiff.pipeline
+import sys, torch, whydiff.cli, whydiff.locate.localize
 from whydiff.__main__ import main
 from whydiff.errors import Interrupted
 def press(*args): raise KeyboardInterrupt
-whydiff.pipeline.axes_of = press  # before anything was measured
+whydiff.locate.localize.axes_of = press  # before anything was measured
 x = torch.linspace(-1, 1, 4096)
 try: whydiff.compare(lambda: x.sin(), lambda: x.sin() * 1.01)
 except Interrupted as stop: print(stop.found.outputs[0][1].status, "numba" in sys.modules)
