@@ -72,7 +72,8 @@ LINE = (x for x in ())
         ("other_shapes", torch.ones(0, 3), torch.ones(3, 0), SEEN, "incomparable"),
         ("equal", (X, torch.ones(0)), (X, torch.ones(0)), SEEN, "identical"),
         ("equal", (X, None), (X, None), SEEN, "identical"),
-        ("equal", [], [], SEEN, "identical"),
+        ("nothing_compared", [], [], SEEN, "inconclusive"),
+        ("equal", [X, []], [X, []], SEEN, "identical"),
         ("not_all_readable", (X, LINE), (X, LINE), SEEN, "inconclusive"),
         ("other_structure", (X,), (X, X), SEEN, "incomparable"),
         ("ran_otherwise", X, X.clone(), replace(SEEN, otherwise=("candidate",)), "inconclusive"),
@@ -163,7 +164,8 @@ def test_identical_exactly_when_every_output_is_bit_equal(inside: Inside) -> Non
     for number, one in enumerate(values):
         for at, other in enumerate(values):
             found = between(one, other)
-            undecided = one is None or one is LINE or one is len or (isinstance(one, tuple) and one[1] is LINE)
+            nothing_in_it = one is None or isinstance(one, list)
+            undecided = nothing_in_it or one is LINE or one is len or (isinstance(one, tuple) and one[1] is LINE)
             same = number == at and not undecided
             assert (anchored(found, inside)[0] is Verdict.IDENTICAL) == same, (one, other)
 
@@ -322,6 +324,29 @@ def test_nothing_returned_is_no_agreement_and_what_was_written_last_stands_for_i
     assert "neither side returned anything" in text and "output" not in text and "left starts" not in text
     aside = whydiff.compare(lambda x: (x * 2, None), lambda x: (x * 2, None), torch.rand(3))
     assert aside.verdict is Verdict.IDENTICAL and "neither" not in answer(aside).text()
+
+
+@pytest.mark.parametrize("empty", [[], {"found": [], "more": ()}, set()])
+def test_empty_containers_are_nothing_returned_and_what_was_written_last_stands_for_them(empty: Any) -> None:
+    def writing(factor: float) -> Any:
+        def program(x: torch.Tensor) -> Any:
+            if factor:
+                x.mul_(factor)
+            return empty
+
+        return program
+
+    x = torch.rand(3)
+    assert whydiff.compare(writing(2), writing(3), x).verdict is Verdict.SEMANTIC
+    assert whydiff.compare(writing(2), writing(2), x).verdict is Verdict.IDENTICAL
+    assert whydiff.compare(writing(0), writing(0), x).verdict is Verdict.INCONCLUSIVE
+    beside = whydiff.compare(lambda x: (x * 2, empty), lambda x: (x * 2, empty), x)
+    assert beside.verdict is Verdict.IDENTICAL and not beside.not_compared
+    assert whydiff.compare(lambda x: (x * 2, empty), lambda x: (x * 2, None), x).verdict is not Verdict.IDENTICAL
+
+
+def test_memory_without_elements_holds_nothing_that_nobody_wrote() -> None:
+    assert not whydiff.compare(lambda: torch.empty(0, 3), lambda: torch.empty(0, 3)).causes
 
 
 def in_words(say: Any) -> Any:

@@ -1,9 +1,10 @@
 """The outputs as the programs really gave them, and what may be said of them: every rule stands here.
 
 The *anchor* of a live side is what it returned when it ran plainly, before anything else; of a trace, what was
-recorded. Where neither run returns anything (None is nothing), what each wrote last and never read stands for it. No verdict
-contradicts it. Of two scripts, what they came to (a number that Python was given, the state as it was left, what nothing
-reads) is an output too: `whydiff.pair.scripts`. The first rule of `RULES` that applies decides:
+recorded. Where neither run returns anything (None and empty containers are nothing), what each wrote last and never
+read stands for it. No verdict contradicts it. Of two scripts, what they came to (a number that Python was given, the
+state as it was left, what nothing reads) is an output too: `whydiff.pair.scripts`. The first rule of `RULES` that
+applies decides:
 
 | rule | when | verdict |
 |---|---|---|

@@ -49,7 +49,7 @@ class Compared:
         found: ``equal`` (no bit differs), ``values``, ``nan_bits`` (bits of NaN alone), ``dtype`` (equal values),
             ``shape``, ``kind`` (a number against a text), ``text``, ``lone`` (only one run has it), ``unreadable``,
             ``undecided`` (fingerprints of different dtypes), ``left_out`` (holds no numbers, on both sides), ``nothing``
-            (None on both sides, or tensors without elements: agreement about nothing).
+            (None or an empty container on both sides, or tensors without elements: agreement about nothing).
         comparison: for the report.
         numbers: both values, cut to what corresponds, where both are held.
         padding: how many rows were found to be padding, are not compared, and differ.
@@ -97,7 +97,7 @@ class Anchor:
         """Outputs that were not compared, by reason."""
         reasons: dict[str, list[str]] = {}
         for one in self.having("lone", "unreadable", "undecided", "left_out", "nothing"):
-            if one.comparison.reason:  # None on both sides needs none
+            if one.comparison.reason:  # None or an empty container on both sides needs none
                 reasons.setdefault(one.comparison.reason, []).append(str(one.slot))
         counts = [
             Count(what="outputs", reason=why, count=len(slots), examples=tuple(slots[:3]))
@@ -130,7 +130,7 @@ def anchor(
         rows: by output, which of its rows are compared.
     """
     ours, theirs = recorded_outputs(reference), recorded_outputs(candidate)
-    if all(output.type == _NOTHING for output in (*ours, *theirs)):
+    if _say_nothing(ours, theirs):
         return Anchor(tuple(_ends(reference, candidate, alignment)), substitute=True)
     numbers = _numbers(reference, candidate, alignment)
     unknown = len(returns(reference.calls))  # a return that is paired with none comes after all of the reference's
@@ -156,6 +156,15 @@ def between(
         found.append(_compared(x.slot, x, named.pop(other, None), axes, rows or {}))
     found += [_compared(slot, None, output, axes, rows or {}) for slot, output in named.items()]
     return Anchor(tuple(found))
+
+
+def _say_nothing(ours: Sequence[Output], theirs: Sequence[Output]) -> bool:
+    """Whether both runs returned None alone, or the same containers, all of them empty."""
+    both = (*ours, *theirs)
+    if all(output.type == _NOTHING for output in both):
+        return True
+    same = [(one.slot.name, one.text) for one in ours] == [(one.slot.name, one.text) for one in theirs]
+    return same and all(output.kind == "empty" for output in both)
 
 
 def _place(output: Output) -> tuple[int, str]:
@@ -224,7 +233,7 @@ def _compared(
         )
     if reference.kind == "left_out":
         return Compared(slot, "left_out", Comparison("not_compared", f"{reference.text}: no numbers"))
-    if reference.type == candidate.type == _NOTHING:
+    if reference.kind == "empty" and reference.text == candidate.text:
         return Compared(slot, "nothing", Comparison("agrees"))
     if reference.kind in ("text", "empty"):
         return _texts(slot, reference.text, candidate.text)

@@ -309,7 +309,7 @@ def _text(value: Any) -> str | None:
         return repr(bytes(value))
     if isinstance(value, _TEXTS):
         return repr(value)
-    if isinstance(value, AbstractSet) and all(isinstance(item, _PLAIN) for item in value):
+    if isinstance(value, AbstractSet) and value and all(isinstance(item, _PLAIN) for item in value):
         return f"{{{', '.join(sorted(map(repr, value)))}}}"
     return None
 
@@ -331,6 +331,8 @@ def _parts(value: Any) -> Iterable[tuple[Step, Any]] | None:
         return [(".values", np.asarray(value))]
     if isinstance(value, _ShowsAnArray):
         return [(".values", np.asarray(value))]
+    if isinstance(value, AbstractSet) and not value:
+        return []
     if isinstance(value, (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, AbstractSet)):
         return None
     return _held(value) or members(value)

@@ -178,12 +178,12 @@ def _unwritten(case: Case, number: int) -> frozenset[str]:
 
 
 def _unwritten_reads(trace: Trace) -> Iterator[str]:
-    """Calls whose numbers come from unwritten memory; operators that only look at its shape do not count."""
+    """Calls whose numbers come from unwritten memory; ops that only look at its shape, or find no element, do not count."""
     for call in trace.calls:
         if call.kind == "view" or plays(trace.framework, call.site.op, Role.SHAPE_ONLY):
             continue
         for position, event in enumerate(call.reads):
-            if event.uninitialised and position not in call.mutates:
+            if event.uninitialised and position not in call.mutates and 0 not in event.spec.shape:
                 yield str(call.site)
                 break
 
