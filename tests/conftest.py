@@ -35,6 +35,13 @@ if TYPE_CHECKING:
     import torch
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure() -> None:
+    """Look for garbage once at the end, not ten times."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """What was compiled once is not compiled again: kernels by two workers at a time, a program by XLA for each test."""
     if getattr(config.option, "numprocesses", None):

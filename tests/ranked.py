@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,25 +13,6 @@ import whydiff
 
 SECONDS = 120
 """Most that two processes may take on a slow machine."""
-
-
-def launched(cwd: Path, *words: object, ranks: int = 2, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
-    """``whydiff capture WORDS[0] -- python -m torch.distributed.run … WORDS[1:]``, with a port of its own."""
-    out, *rest = map(str, words)
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", str(free_port())]
-    return command(cwd, "capture", "-o", out, "--", sys.executable, *torchrun, *rest, seconds=seconds)
-
-
-def command(cwd: Path, *words: object, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
-    """Run whydiff's command line in a folder."""
-    return subprocess.run(
-        [sys.executable, "-m", "whydiff.cli", *map(str, words)],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-    )
 
 
 def environment() -> dict[str, str]:

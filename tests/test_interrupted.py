@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.forked import executed, ran
 from typer.testing import CliRunner
 
 import whydiff
@@ -67,7 +68,7 @@ def test_what_was_found_until_then_is_a_diagnosis(stages: list[str]) -> None:
             assert found.causes
 
 
-def test_what_is_told_after_it_loads_no_kernel_and_the_command_ends_at_once() -> None:
+def test_what_is_told_after_it_loads_no_kernel_and_the_command_ends_at_once(tmp_path: Path) -> None:
     code = """
 import sys, torch, whydiff.cli, whydiff.locate.localize
 from whydiff.__main__ import main
@@ -80,7 +81,7 @@ except Interrupted as stop: print(stop.found.outputs[0][1].status, "numba" in sy
 whydiff.cli.main = press
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = ran(executed, code, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "differs False\n", "interrupted\n")
 
 

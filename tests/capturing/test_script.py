@@ -1,4 +1,4 @@
-"""``whydiff capture -- python script.py``, end to end, in subprocesses."""
+"""``whydiff capture -- python script.py``, end to end, in subprocesses; or only what records, in a fork."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.forked import ran
 
 import whydiff
+from whydiff.capturing import script
+from whydiff.capturing.record import MAX_BYTES
 from whydiff.capturing.store import open_trace
 
 pytest.importorskip("torch")
@@ -93,6 +96,11 @@ def capture(project: Path, name: str, *options: str) -> subprocess.CompletedProc
     return command(project, "capture", "-o", name, "--", sys.executable, Path("scripts/train.py"), *options)
 
 
+def recorded(cwd: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """What ``capture`` starts."""
+    return ran(script.main, [name, "op", "all", str(MAX_BYTES), *words], cwd=cwd)
+
+
 @pytest.fixture(scope="module")
 def runs(project: Path) -> dict[str, subprocess.CompletedProcess[str]]:
     """Captures that tests share, by the name of their trace."""
@@ -109,9 +117,12 @@ def test_a_script_runs_as_it_would_alone(project: Path, runs: Any) -> None:
     assert {call.site.phase for call in trace.calls} == {"forward", "backward", "update"}
 
 
-@pytest.mark.parametrize(("end", "status"), [("3", 3), ("text", 1)])
-def test_exit_statuses_go_through_and_the_trace_is_complete(project: Path, end: str, status: int) -> None:
-    done = capture(project, f"end-{end}", "--end", end)
+@pytest.mark.parametrize(("end", "status", "how"), [("3", 3, "fork"), ("text", 1, "command")])
+def test_exit_statuses_go_through_and_the_trace_is_complete(project: Path, end: str, status: int, how: str) -> None:
+    if how == "command":
+        done = capture(project, f"end-{end}", "--end", end)
+    else:
+        done = recorded(project, f"end-{end}", "scripts/train.py", "--end", end)
     assert done.returncode == status
     assert ("no luck" in done.stderr) == (end == "text")
     assert (project / "log").read_text() == end
@@ -119,7 +130,7 @@ def test_exit_statuses_go_through_and_the_trace_is_complete(project: Path, end: 
 
 
 def test_an_exception_prints_the_scripts_own_traceback(project: Path) -> None:
-    done = capture(project, "raised", "--end", "raise")
+    done = recorded(project, "raised", "scripts/train.py", "--end", "raise")
     assert done.returncode == 1
     first = done.stderr.index("Traceback")
     assert "train.py" in done.stderr[first:].splitlines()[1] and "runpy" not in done.stderr
@@ -160,7 +171,7 @@ def test_a_trace_in_the_way_is_a_usage_error(project: Path, runs: Any) -> None:
 def test_a_script_that_runs_another_framework_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("jax")
     (tmp_path / "train.py").write_text("import jax\nprint(jax.jit(lambda x: x * 2)(jax.numpy.ones(3)))\n")
-    done = command(tmp_path, "capture", "-o", tmp_path / "t", "--", sys.executable, tmp_path / "train.py")
+    done = recorded(tmp_path, "t", "train.py")
     assert done.returncode == 2
     assert "framework='jax'" in done.stderr
     assert not (tmp_path / "t").exists()
@@ -170,5 +181,5 @@ def test_a_script_that_runs_no_operator_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "defines.py").write_text("import torch\ndef full(): return torch.zeros(3)\n")
     (tmp_path / "calls.py").write_text("import defines\ndefines.full()\n")
     for name, warned in (("defines", True), ("calls", False)):
-        done = command(tmp_path, "capture", "-o", tmp_path / name, "--", sys.executable, tmp_path / f"{name}.py")
+        done = recorded(tmp_path, name, f"{name}.py")
         assert done.returncode == 0 and ("No operator ran" in done.stderr) is warned

@@ -6,17 +6,15 @@ import copy
 import csv
 import io
 import json
-import os
 import re
-import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.forked import executed, ran
 
 from whydiff import registry
 from whydiff.errors import PluginError
@@ -104,7 +102,9 @@ def test_the_page_shows_the_project_to_the_letter(name: str) -> None:
 
 
 SCRIPT = """
-import copy, json, sys, torch, whydiff
+import copy, json, sys
+sys.path.insert(0, sys.argv.pop())
+import torch, whydiff
 from whydiff.explain.causes import by_code
 rule = by_code("negated-weights")
 seen = whydiff.compare(*rule.example())
@@ -129,18 +129,8 @@ def test_the_project_of_the_page_works(tmp_path: Path) -> None:
     project = tomllib.loads((ACME / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     files = {f"acme_whydiff/{path.name}": path.read_text(encoding="utf-8") for path in ACME.glob("acme_whydiff/*.py")}
     install(tmp_path / "site", project["name"], project["entry-points"], files)
-    path = os.pathsep.join((str(tmp_path / "site"), os.environ.get("PYTHONPATH", ""), sysconfig.get_path("purelib")))
-    environment = {**os.environ, "PYTHONPATH": path, "WHYDIFF_RAISE": "1"}
     table = tmp_path / "causes.csv"
-
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(table)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
+    done = ran(executed, SCRIPT, (str(table), str(tmp_path / "site")), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     said, page = done.stdout.split("\n", 1)
     found = json.loads(said)

@@ -3,63 +3,85 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.ranked import launched
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.capturing.store import DiskTrace, RankedTrace, open_side, open_trace
 from whydiff.capturing.store.reader import open_ranks
 from whydiff.errors import TraceFormatError
+from whydiff.explain.causes._rank_runs import recorded
 from whydiff.pair.replay import replay
 from whydiff.records import Call, Collective, Fingerprint
 
 torch = pytest.importorskip("torch")
 
-PROGRAM = """
-import warnings
-warnings.filterwarnings("ignore")
-import torch, torch.distributed as dist
-import torch.distributed._functional_collectives as functional
 
-dist.init_process_group("gloo")
-R = dist.get_rank()
-mine = lambda: torch.arange(4.0) + 10 * R            # 0 1 2 3 and 10 11 12 13
+def everything(rank: int, ranks: int) -> None:
+    """A model that calls each collective once, and reads what it wrote."""
+    import torch.distributed as dist
+    import torch.distributed._functional_collectives as functional
 
-class Everything(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.ones(4))
+    warnings.simplefilter("ignore")  # of names that newer versions call otherwise
 
-    def forward(self):
-        found = []
-        x = mine(); dist.all_reduce(x); found.append(x * 1)
-        x = mine(); dist.all_reduce(x, op=dist.ReduceOp.MAX); found.append(x * 1)
-        x = mine(); work = dist.all_reduce(x, async_op=True); y = torch.ones(4) * 3; work.wait(); found.append(x + y)
-        x = mine(); dist.broadcast(x, 1); found.append(x * 1)
-        out = [torch.empty(4) for _ in range(2)]; dist.all_gather(out, mine()); found.append(torch.cat(out))
-        out = torch.empty(8); dist.all_gather_into_tensor(out, mine()); found.append(out * 1)
-        out = torch.empty(2); dist.reduce_scatter_tensor(out, mine()); found.append(out * 1)
-        out = torch.empty(4); dist.all_to_all_single(out, mine()); found.append(out * 1)
-        x = mine()
-        if R == 0:
-            dist.send(x, 1)
-        else:
-            dist.recv(x, 0)
-        found.append(x * 1)
-        dist.barrier()
-        found.append(functional.all_reduce(mine(), "sum", dist.group.WORLD) * 1)
-        found.append(functional.all_gather_tensor(mine(), 0, dist.group.WORLD) * 1)
-        x = mine(); dist.reduce(x, 0); found.append(x * 1 if R == 0 else mine() * 1)
-        return [self.w * x.sum() for x in found]
+    def mine() -> torch.Tensor:  # 0 1 2 3 and 10 11 12 13
+        return torch.arange(4.0) + 10 * rank
 
-print(R, [float(x[0]) for x in Everything()()])
-dist.destroy_process_group()
-"""
+    class Everything(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(4))
+
+        def forward(self) -> list[torch.Tensor]:
+            found = []
+            x = mine()
+            dist.all_reduce(x)
+            found.append(x * 1)
+            x = mine()
+            dist.all_reduce(x, op=dist.ReduceOp.MAX)
+            found.append(x * 1)
+            x = mine()
+            work = dist.all_reduce(x, async_op=True)
+            y = torch.ones(4) * 3
+            work.wait()
+            found.append(x + y)
+            x = mine()
+            dist.broadcast(x, 1)
+            found.append(x * 1)
+            parts = [torch.empty(4) for _ in range(2)]
+            dist.all_gather(parts, mine())
+            found.append(torch.cat(parts))
+            out = torch.empty(8)
+            dist.all_gather_into_tensor(out, mine())
+            found.append(out * 1)
+            out = torch.empty(2)
+            dist.reduce_scatter_tensor(out, mine())
+            found.append(out * 1)
+            out = torch.empty(4)
+            dist.all_to_all_single(out, mine())
+            found.append(out * 1)
+            x = mine()
+            if rank == 0:
+                dist.send(x, 1)
+            else:
+                dist.recv(x, 0)
+            found.append(x * 1)
+            dist.barrier()
+            found.append(functional.all_reduce(mine(), "sum", dist.group.WORLD) * 1)
+            found.append(functional.all_gather_tensor(mine(), 0, dist.group.WORLD) * 1)
+            x = mine()
+            dist.reduce(x, 0)
+            found.append(x * 1 if rank == 0 else mine() * 1)
+            return [self.weight * x.sum() for x in found]
+
+    Everything()()
+
+
 SUM, MAX = [10.0, 12.0, 14.0, 16.0], [10.0, 11.0, 12.0, 13.0]
 BOTH = [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0]
 WRITTEN: tuple[tuple[str, Any, Any], ...] = (
@@ -81,12 +103,8 @@ WRITTEN: tuple[tuple[str, Any, Any], ...] = (
 
 
 @pytest.fixture(scope="module")
-def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[int, DiskTrace]:
-    folder = tmp_path_factory.mktemp("collectives")
-    (folder / "program.py").write_text(PROGRAM)
-    done = launched(folder, "run.trace", "program.py")
-    assert done.returncode == 0, done.stderr[-2000:]
-    found, unreadable = open_ranks(folder / "run.trace", trust=True)
+def traces() -> dict[int, DiskTrace]:
+    found, unreadable = open_ranks(Path(recorded(everything, 2)), trust=True)
     assert (sorted(found), unreadable) == ([0, 1], {})
     return found
 
@@ -95,7 +113,6 @@ def exchanges(trace: DiskTrace) -> list[tuple[Collective, Call]]:
     return [(told, call) for call in trace.calls if (told := Collective.of(call.arguments)) is not None]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_every_collective_is_there_with_its_ranks_and_the_values_that_it_wrote(
     traces: dict[int, DiskTrace], rank: int
@@ -157,25 +174,19 @@ def test_a_rank_whose_part_cannot_be_read_is_missing(traces: dict[int, DiskTrace
     assert isinstance(side, RankedTrace) and [*side.parts] == [0] and side.missing == (1,)
 
 
-WAITING = """
-import torch, torch.distributed as dist
-dist.init_process_group("gloo")
-for mode in (torch.no_grad, torch.inference_mode):
-    with mode():
-        x, y = torch.ones(3), torch.ones(2, 3)
-        work = dist.all_reduce(x, async_op=True)
-        torch.matmul(y, y.T)  # in inference mode it arrives whole, and is taken apart
-        work.wait()
-        x + 1
-dist.destroy_process_group()
-"""
+def waiting(rank: int, ranks: int) -> None:
+    import torch.distributed as dist
+
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            x, y = torch.ones(3), torch.ones(2, 3)
+            work = dist.all_reduce(x, async_op=True)
+            torch.matmul(y, y.T)  # in inference mode it arrives whole, and is taken apart
+            work.wait()
+            x + 1
 
 
-@pytest.mark.slow
-def test_an_op_of_several_does_not_end_the_waiting_for_a_collective(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(WAITING)
-    done = launched(tmp_path, "run.trace", "program.py")
-    assert done.returncode == 0, done.stderr[-2000:]
-    for trace in open_ranks(tmp_path / "run.trace")[0].values():
+def test_an_op_of_several_does_not_end_the_waiting_for_a_collective() -> None:
+    for trace in open_ranks(Path(recorded(waiting, 2)))[0].values():
         written = [trace.payload(call.writes[0].payload) for _, call in exchanges(trace)]
         assert [None if one is None else one.bits.tolist() for one in written] == [[2.0, 2.0, 2.0]] * 2

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whydiff.capturing.record import capture
 from whydiff.errors import CaptureError, one_line
 from whydiff.explain.causes._folder import new_folder
 
+if TYPE_CHECKING:  # there is none on Windows
+    from multiprocessing.context import ForkServerContext
+
 SECONDS = 120
 """After which ranks of an example are ended."""
 
 _IMPORTED = ["torch.distributed", "whydiff.capturing.adapters.torch", __name__]
+_IF_HERE = ["torch._dynamo"]
+"""What an optimizer imports, in each process anew: longer than a small program runs."""
 
 
 def recorded(program: Callable[[int, int], Any], ranks: int = 1, *, level: str = "op") -> str:
@@ -36,9 +42,7 @@ def recorded(program: Callable[[int, int], Any], ranks: int = 1, *, level: str =
     Raises:
         CaptureError: a process failed, or did not end in `SECONDS`; what it was raised from has the traceback.
     """
-    folder = new_folder()
-    context = get_context("forkserver")
-    context.set_forkserver_preload(_IMPORTED)
+    folder, context = new_folder(), forks()
     children = [context.Process(target=_run, args=(program, rank, ranks, folder, level)) for rank in range(ranks)]
     for child in children:
         child.start()
@@ -57,6 +61,13 @@ def recorded(program: Callable[[int, int], Any], ranks: int = 1, *, level: str =
             "A program on several ranks did not run to its end.", actual=f"rank {first}: {last}"
         ) from RuntimeError(told)
     return str(folder / "run.trace")
+
+
+def forks() -> ForkServerContext:
+    """What starts processes as forks of one that has imported PyTorch, and what comes with it to a rank."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([*_IMPORTED, *(name for name in _IF_HERE if name in sys.modules)])
+    return context
 
 
 def _failed(children: Sequence[BaseProcess]) -> list[int]:
