@@ -32,6 +32,8 @@ os.environ["WHYDIFF_RAISE"] = "1"
 gc.set_threshold(2_000, 10, 20)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
 
@@ -56,6 +58,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.fixture(scope="module")
+def looked_through() -> Iterator[None]:
+    """What a worker holds is looked through for models once a file, not for every training run: it is a million things."""
+    from whydiff.capturing.adapters.torch.training.following import settled
+
+    with settled():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import whydiff
 from whydiff import pipeline
 from whydiff.capturing.store.layout import INDEX
 from whydiff.errors import TraceFormatError
-from whydiff.garbage import frozen, lasting, not_collecting
+from whydiff.garbage import frozen, lasting, not_collecting, set_aside
 from whydiff.judge.listing import listing
 from whydiff.locate.by_fingerprint import from_fingerprints
 from whydiff.numbers.comparison import same
@@ -112,6 +112,29 @@ def test_what_the_interpreter_froze_as_it_began_is_nobodys(monkeypatch: pytest.M
     gc.freeze()
     try:
         assert frozen()
+    finally:
+        gc.unfreeze()
+
+
+def test_what_is_set_aside_is_not_counted_again_and_thawed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def counted() -> int:
+        raise AssertionError("what is frozen was walked through")
+
+    with pytest.raises(KeyError), set_aside():
+        assert gc.get_freeze_count() > 1000
+        with monkeypatch.context() as context:
+            context.setattr(gc, "get_freeze_count", counted)
+            assert frozen()
+            with set_aside():
+                pass
+        assert gc.get_freeze_count() > 1000, "the inner block thawed what the outer one had set aside"
+        raise KeyError
+    assert not frozen()
+    gc.freeze()
+    try:
+        with set_aside():
+            pass
+        assert frozen(), "what somebody else froze was thawed"
     finally:
         gc.unfreeze()
 

@@ -29,9 +29,28 @@ _OWN = 1_000
 """Frozen objects that can be the interpreter's own: Python 3.12 begins with some hundreds, other versions with none."""
 
 
+_aside: list[None] = []
+"""Not empty in a block of `set_aside` that froze something: to count what is frozen is to walk through all of it."""
+
+
 def frozen() -> bool:
     """Whether somebody froze what there is, which is thousands of objects in the emptiest of programs."""
-    return gc.get_freeze_count() > _OWN
+    return bool(_aside) or gc.get_freeze_count() > _OWN
+
+
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """What exists now is not searched for garbage in this block; whatever somebody froze before stays frozen."""
+    if frozen():  # whoever froze something is not to find it thawed
+        yield
+        return
+    _aside.append(None)
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        _aside.clear()
 
 
 @contextmanager

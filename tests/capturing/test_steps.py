@@ -20,6 +20,7 @@ from whydiff.errors import TraceFormatError, UnsupportedError, UsageError
 from whydiff.records import Verdict
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("looked_through")
 
 
 def train(steps: int = 3, rate: float = 0.1, *, stops: bool = False) -> list[torch.Tensor]:

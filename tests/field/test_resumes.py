@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
 
 
+@cache
 def diagnosis(name: str) -> Diagnosis:
+    """Several tests look at one."""
     return compare(*getattr(resumes, name)())
 
 

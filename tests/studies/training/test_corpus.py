@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.scores import training
 
+pytestmark = pytest.mark.usefixtures("looked_through")
+
 
 @pytest.mark.parametrize(
     "name",

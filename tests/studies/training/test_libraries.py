@@ -14,6 +14,8 @@ from whydiff.pipeline import compare
 from whydiff.records import Verdict
 from whydiff.studies.training import TrainingOptions, compare_training
 
+pytestmark = pytest.mark.usefixtures("looked_through")
+
 TRAINER = """
 import sys
 import torch, transformers

@@ -25,6 +25,8 @@ from whydiff.studies.training import TrainingOptions, TrainingReport, compare_tr
 from whydiff.studies.training.parting import Parting, Setting
 from whydiff.studies.training.study import run_watched
 
+pytestmark = pytest.mark.usefixtures("looked_through")
+
 SCRIPT = """
 import argparse
 import torch, torch.nn as nn, torch.nn.functional as F

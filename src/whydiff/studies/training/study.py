@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,12 @@ def compare_training(reference: Any, candidate: Any, options: TrainingOptions | 
     """
     options = options or TrainingOptions()
     sides = side(reference), side(candidate)
+    programs = [one for one in sides if not isinstance(one, StepLog)]
+    with _adapter(programs[0]).settled() if programs else nullcontext():
+        return _compared(sides, options)
+
+
+def _compared(sides: tuple[Program | StepLog, Program | StepLog], options: TrainingOptions) -> TrainingReport:
     logs = [_log(one, options, name) for one, name in zip(sides, ("reference", "candidate"), strict=True)]
     ours, theirs = (log.steps for log in logs)
     ahead = _ahead(ours, theirs, options)
@@ -209,8 +216,7 @@ def _explained(sides: tuple[Any, Any], steps: tuple[int, int], ahead: int, optio
         _adapter(one).step_run(one, *(step - shift for step in steps))
         for one, shift in zip(sides, (0, ahead), strict=True)
     ]
-    with _adapter(sides[0]).settled():
-        return compare(*runs, options=Options(progress=options.progress))
+    return compare(*runs, options=Options(progress=options.progress))
 
 
 def _verdict(diagnosis: Diagnosis | None) -> Verdict:

@@ -33,7 +33,7 @@ from whydiff.capturing.adapters.torch.surroundings import unseen
 from whydiff.capturing.adapters.torch.watcher import Watcher
 from whydiff.capturing.sink import Payloads, Sink, put_away, wanted
 from whydiff.errors import UsageError, one_line
-from whydiff.garbage import frozen, lasting, not_collecting
+from whydiff.garbage import frozen, lasting, not_collecting, set_aside
 from whydiff.records import Call, Environment, HoleKind, ObserverCheck, Output, Payload, RecordedTrace
 
 _ROOM = 200
@@ -108,8 +108,7 @@ class Session(StandsAside, contract.Session):
             if not frozen():
                 # What exists now is not searched for garbage over and over because this makes many small records.
                 gc.collect(1)  # what is young garbage now would be old when it is looked for again
-                stack.callback(gc.unfreeze)
-                gc.freeze()
+                stack.enter_context(set_aside())
             if self._whole:
                 if self.level == "op":
                     stack.enter_context(self._uncompiled)

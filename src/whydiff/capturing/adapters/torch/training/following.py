@@ -19,7 +19,7 @@ from torch.optim.optimizer import (
 from whydiff.capturing.adapters.torch.optimizers import parameters_of
 from whydiff.capturing.adapters.torch.state import Roots
 from whydiff.capturing.adapters.torch.training.tree import Tree
-from whydiff.garbage import frozen
+from whydiff.garbage import frozen, set_aside
 
 _existing: list[list[weakref.ref[torch.nn.Module]]] = []
 """The modules that existed as `settled` began, for whatever thread trains: none, or one list of them."""
@@ -198,11 +198,10 @@ def settled() -> Iterator[None]:
         return
     gc.collect()
     _existing.append([weakref.ref(module) for module in modules()])
-    gc.freeze()
     try:
-        yield
+        with set_aside():
+            yield
     finally:
-        gc.unfreeze()
         _existing.clear()
 
 
