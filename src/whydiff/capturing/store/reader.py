@@ -35,7 +35,7 @@ from whydiff.capturing.store.remote import fetch, is_url
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
 from whydiff.errors import TraceError, TraceFormatError, one_line
 from whydiff.garbage import not_collecting
-from whydiff.records import Call, Environment, Hole, Leaf, ObserverCheck, Output, Payload
+from whydiff.records import Call, Output, Payload
 from whydiff.takes import PATH, instance, takes
 
 
@@ -44,18 +44,32 @@ class DiskTrace:
 
     Payload arrays are read-only slices of a memory map; copy them before changing or keeping them beyond the
     life of the files. The files stay open until `close` (or the end of a ``with``).
+
+    Attributes:
+        directory: where its files lie on this machine.
+        source: the path or URL it was opened from.
+        captured: how the run was captured, as the capture wrote it.
+        complete: False if the capture stopped early; the note says where.
+        holes: what was met and not recorded; of a trace that was never closed, nobody knows.
+        handles: nothing, a trace on disk holds no framework's values.
+        trusted: it is executed like a live run: this process wrote it, or its user vouches for it.
+        others: see `whydiff.records.Trace`.
     """
 
     def __init__(self, root: Path, manifest: Manifest, index: IndexDecoder, note: str) -> None:
-        self.trusted = False  # it is executed like a live run: this process wrote it, or its user vouches for it
+        self.trusted = False
         self.limits = Limits()
         self.denied: dict[int, str] = {}
         self.refused = ""
         self.watched: Watched | None = None
-        self._root, self._manifest, self._note = root, manifest, note
-        self._calls, self._contexts = tuple(index.calls), tuple(index.contexts)
-        self._stored, self._shards = index.payloads, index.shards
-        self._leaves = tuple(  # a key whose tensor was not kept names nothing
+        self.directory, self.source, self.note = root, str(root), note
+        self.framework, self.level, self.complete = manifest.framework, manifest.level, manifest.complete
+        self.ties, self.scalars, self.config = manifest.ties, manifest.scalars, manifest.config
+        self.environment, self.observer, self.holes = manifest.environment, manifest.observer, manifest.holes
+        self.captured, self.handles = manifest.captured, dict[str, Any]()
+        self.calls, self.contexts = tuple(index.calls), tuple(index.contexts)
+        self._outputs, self._stored, self._shards = manifest.outputs, index.payloads, index.shards
+        self.leaves = tuple(  # a key whose tensor was not kept names nothing
             leaf if not leaf.payload or leaf.payload in self._stored else replace(leaf, payload="")
             for leaf in index.leaves
         )
@@ -63,11 +77,10 @@ class DiskTrace:
         self._verified: set[str] = set()
         self.closed = False
         self.lent: Any = None  # a temporary folder that lives as long as this trace
-        self.came_from = ""
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
-        return f"<DiskTrace {self.source}: {len(self._calls)} calls, {len(self._stored)} payloads, {state}>"
+        return f"<DiskTrace {self.source}: {len(self.calls)} calls, {len(self._stored)} payloads, {state}>"
 
     def __enter__(self) -> DiskTrace:
         return self
@@ -87,7 +100,7 @@ class DiskTrace:
 
     def tell(self, *, came_from: str, refused: str, denied: Mapping[int, str]) -> None:
         """What is known before it is executed: its name, why it must not be, calls that are not."""
-        self.came_from, self.refused, self.denied = came_from, refused, dict(denied)
+        self.source, self.refused, self.denied = came_from, refused, dict(denied)
 
     def watch(self, watched: Watched) -> None:
         """Tell of every call while it is executed."""
@@ -96,19 +109,14 @@ class DiskTrace:
     def with_calls(self, calls: Sequence[Call], outputs: Sequence[Output]) -> DiskTrace:
         """The same files with other calls that give back something else; closed by closing this one."""
         other = copy.copy(self)
-        other._calls = tuple(calls)
+        other.calls = tuple(calls)
         vars(other)["outputs"] = tuple(outputs)
         return other
-
-    @property
-    def directory(self) -> Path:
-        """Where its files lie on this machine."""
-        return self._root
 
     @functools.cached_property
     def payload_bytes(self) -> int:
         """Bytes of tensors that really are on disk (a hole in a file is none)."""
-        return sum(size_on_disk(self._root / shard_name(number)) for number in range(len(self._shards)))
+        return sum(size_on_disk(self.directory / shard_name(number)) for number in range(len(self._shards)))
 
     @functools.cached_property
     def bounds(self) -> Bounds | None:
@@ -118,91 +126,15 @@ class DiskTrace:
         limits = self.limits.with_payloads(self.payload_bytes, len(self.calls))
         return Bounds(limits, self.denied, self.watched)
 
-    @property
-    def framework(self) -> str:
-        """``"torch"`` or ``"jax"``."""
-        return self._manifest.framework
-
-    @property
-    def level(self) -> str:
-        """``"op"`` or ``"module"``."""
-        return self._manifest.level
-
-    @property
-    def calls(self) -> Sequence[Call]:
-        """In execution order."""
-        return self._calls
-
     @functools.cached_property
     def exchanges(self) -> Sequence[Call]:
         """Collectives that began, in order, without values; also those that never ended."""
-        return read_exchanges(self._root, self._calls)
-
-    @property
-    def leaves(self) -> Sequence[Leaf]:
-        """State, inputs and constants."""
-        return self._leaves
-
-    @property
-    def ties(self) -> Sequence[tuple[str, ...]]:
-        """Names of state that share one storage."""
-        return self._manifest.ties
-
-    @property
-    def scalars(self) -> Mapping[str, Any]:
-        """Plain attributes of modules."""
-        return self._manifest.scalars
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """Flattened model config."""
-        return self._manifest.config
-
-    @property
-    def contexts(self) -> Sequence[Mapping[str, Any]]:
-        """Flags in force, named by calls."""
-        return self._contexts
-
-    @property
-    def environment(self) -> Environment:
-        """Everything outside the program."""
-        return self._manifest.environment
-
-    @property
-    def observer(self) -> ObserverCheck:
-        """Did looking change the numbers?"""
-        return self._manifest.observer
-
-    @property
-    def captured(self) -> Mapping[str, Any]:
-        """How the run was captured, as the capture wrote it."""
-        return self._manifest.captured
-
-    @property
-    def complete(self) -> bool:
-        """False if the capture stopped early; the note says where."""
-        return self._manifest.complete
-
-    @property
-    def note(self) -> str:
-        """What is worth knowing about this trace."""
-        return self._note
-
-    @property
-    def source(self) -> str:
-        """The path or URL it was opened from."""
-        return self.came_from or str(self._root)
-
-    @property
-    def holes(self) -> Sequence[Hole]:
-        """What was met and not recorded; of a trace that was never closed, nobody knows."""
-        return self._manifest.holes
+        return read_exchanges(self.directory, self.calls)
 
     @functools.cached_property
     def outputs(self) -> tuple[Output, ...] | None:
         """What the run gave back; None if the trace is older than this record."""
-        recorded = self._manifest.outputs
-        return None if recorded is None else tuple(self._with_bits(output) for output in recorded)
+        return None if self._outputs is None else tuple(self._with_bits(output) for output in self._outputs)
 
     def _with_bits(self, output: Output) -> Output:
         payload = self.payload(payload_key(output.slot)) if output.kind == "numbers" else None
@@ -212,11 +144,6 @@ class DiskTrace:
     def payloads(self) -> Mapping[str, Callable[[], Payload | None]]:
         """Keys of the full tensors that were kept, in the order written → functions that read them."""
         return {key: functools.partial(self.payload, key) for key in self._stored}
-
-    @property
-    def handles(self) -> Mapping[str, Any]:
-        """Nothing: a trace on disk holds no framework's values."""
-        return {}
 
     def payload(self, key: str) -> Payload | None:
         """The full tensor behind ``key``, or None if it was not kept.
@@ -236,7 +163,7 @@ class DiskTrace:
         if self.closed:
             raise TraceError("A trace that was closed is read.", where=self.source, next_step="open it again")
         if number not in self._open:
-            shard = SafetensorsFile(regular_file(self._root, shard_name(number)))
+            shard = SafetensorsFile(regular_file(self.directory, shard_name(number)))
             told = self._shards[number]
             if (shard.size, shard.header_crc32) != (told.size, told.header_crc32):
                 raise TraceFormatError(
@@ -294,7 +221,7 @@ def open_trace(path: str | os.PathLike[str], *, trust: bool = False, limits: Lim
     if is_url(path):
         folder = tempfile.TemporaryDirectory(prefix="whydiff-remote-")
         trace = open_trace(fetch(str(path), Path(folder.name)), trust=trust, limits=limits)
-        trace.lent, trace.came_from = folder, str(path)
+        trace.lent, trace.source = folder, str(path)
         return trace
     root = trace_directory(_lone_part(path))
     manifest = read_manifest(root)
