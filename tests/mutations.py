@@ -152,8 +152,8 @@ MUTANTS = (
     Mutant("pair/lockstep", "pair/lockstep.py", "at_r, at_c = pair.reference + 1,", "at_r, at_c = pair.reference,"),
     Mutant("explain/causes", "explain/causes/_rule.py", "other.general < rule.general or ", ""),
     Mutant("explain/causes", "explain/causes/_rule.py", " or named[0] & {*other.precedes}", ""),
-    Mutant("judge/ranking", "judge/ranking.py", "0, -size, status", "0, size, status"),
-    Mutant("judge/ranking", "judge/ranking.py", "return (cause.inert, 0,", "return (0,"),
+    Mutant("judge/ranking", "judge/ranked.py", "0, -size, status", "0, size, status"),
+    Mutant("judge/ranking", "judge/ranked.py", "return (cause.inert, 0,", "return (0,"),
     Mutant("pipeline", "pipeline.py", "if returned.equal and local.origins", "if local.origins"),
     Mutant("explain/causes", "explain/causes/_asked.py", "or cause.code != rule.code:", ":"),
     Mutant(

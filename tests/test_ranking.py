@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 from typing import Any, get_args
 
-from whydiff.judge.ranking import rank
+from whydiff.judge.ranked import rank
 from whydiff.records import Cause, Measurement, Status, Verdict
 
 

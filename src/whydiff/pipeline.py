@@ -30,8 +30,7 @@ from whydiff.judge.noise_floor import NoiseFloor, in_question, noise_floor
 from whydiff.judge.outputs import Anchor, anchor
 from whydiff.judge.outside import outside, unobserved
 from whydiff.judge.parting import partings, with_margins
-from whydiff.judge.ranked import compare_ranked
-from whydiff.judge.ranking import rank
+from whydiff.judge.ranked import compare_ranked, rank
 from whydiff.judge.verdict import judge
 from whydiff.judge.verify import verify
 from whydiff.judge.weighing import weighed

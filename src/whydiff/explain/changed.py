@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from whydiff.capturing.adapters import Executor, Progress, executor_of, for_framework, replayable
+from whydiff.capturing.adapters import Exchanged, Executor, Progress, executor_of, for_framework, replayable
 from whydiff.errors import ReplayError
 from whydiff.explain.activations import COMPUTE, SCALE, computing, multiplying
 from whydiff.explain.arguments import differing_arguments, fits, one_overload
 from whydiff.explain.beside import REPEAT, repeated
-from whydiff.explain.counting import COUNT, counted
 from whydiff.explain.draws import DRAW_AS, NUMBERS_OF, Borrowing, drawn, live
 from whydiff.explain.interventions import (
     AS_WRITTEN,
@@ -24,15 +23,15 @@ from whydiff.explain.interventions import (
     outputs_with_replaced,
 )
 from whydiff.explain.moving import LIFTED, liftable, moving
-from whydiff.explain.ordering import ORDER, ordered
 from whydiff.explain.sides import Sides
-from whydiff.explain.sites import read_at, sites_of, written_at
-from whydiff.explain.untied import UNTIE, untied
+from whydiff.explain.sites import call_at, read_at, sites_of, written_at
 from whydiff.numbers.casts import rounded
 from whydiff.pair.beginning import Entered
+from whydiff.pair.lockstep import paired
 from whydiff.pair.replay import Outputs, Replayed, Watch, replay, returns
-from whydiff.records import Call, Count, Event, Intervention, Lift, Payload, Slot, Trace
+from whydiff.records import Alignment, Call, Count, Event, Intervention, Lift, Payload, Slot, Trace
 
+COUNT, ORDER, UNTIE = "count-on", "carry-out-as", "untie"
 Watched = tuple[Progress | None, str] | None
 """Who is told of a replay's progress, and under which name."""
 RESTORED = frozenset({"restore-state", "restore-input"})
@@ -274,3 +273,72 @@ def _as_returned(trace: Trace, outputs: Outputs) -> dict[Slot, Payload]:
 def key_of(interventions: Sequence[Intervention]) -> tuple[tuple[str, str, str], ...]:
     """What makes two sets of interventions the same."""
     return tuple(sorted({(item.name, item.target, repr(item.value)) for item in interventions}))
+
+
+def counted(trace: Trace, item: Intervention) -> Any:
+    """A leaf's value plus the intervention's: whole numbers (where a token stands beside a cache) are counted on."""
+    executor = executor_of(trace)
+    leaf = next(leaf for leaf in trace.leaves if leaf.name == item.target)
+    payload = executor.payload(executor.leaf_value(leaf))
+    return executor.adopt_foreign(Payload(payload.bits + payload.bits.dtype.type(item.value), payload.dtype))
+
+
+def ordered(
+    reference: Trace, candidate: Trace, alignment: Alignment, interventions: Sequence[Intervention]
+) -> tuple[Any, dict[int, Call]]:
+    """The candidate in the order of the reference, and which of its calls see other memory so: those that are moved.
+
+    Only what writes in place is moved so: every read looks at memory as it is when it is carried out, so nothing else has
+    to change.
+
+    Args:
+        reference, candidate, alignment: the runs.
+        interventions: ``carry-out-as`` | call | call of the other side | it is carried out where that one is; others are
+            passed over.
+
+    Raises:
+        ReplayError: there is no such call.
+    """
+    chosen = [item for item in interventions if item.name == ORDER]
+    if not chosen:
+        return candidate, {}
+    sites = sites_of(reference), sites_of(candidate)
+    moved = {call_at(sites[1], item.target).index: call_at(sites[0], item.value).index for item in chosen}
+    place = {pair.candidate: pair.reference for pair in alignment.pairs} | moved
+    keys, last = list[tuple[int, int]](), -1
+    for call in candidate.calls:
+        last = place.get(call.index, last)
+        keys.append((last, call.index))
+    calls = [call for _, call in sorted(zip(keys, candidate.calls, strict=True), key=lambda pair: pair[0])]
+    return Exchanged(candidate, calls), {index: candidate.calls[index] for index in moved}
+
+
+def untied(
+    reference: Executor, candidate: Trace, alignment: Alignment, interventions: Sequence[Intervention]
+) -> Iterator[tuple[Event, Any]]:
+    """Reads of the candidate, and what they read instead.
+
+    Of one tensor under several names, of which one name holds another value, only what is read under that name changes.
+    Which reads go by the name is told by the other side, where it is a tensor of its own.
+
+    Args:
+        reference: a replay of the other side.
+        candidate, alignment: of the pair.
+        interventions: ``untie`` | name of a tensor | the other side's name | what the counterparts of its readers read
+            there is read instead; others are passed over.
+
+    Raises:
+        ReplayError: nothing on the other side reads that tensor.
+    """
+    names = {item.value or item.target: item.target for item in interventions if item.name == UNTIE}
+    own = {leaf.storage: leaf.name for leaf in reference.trace.leaves if leaf.name in names and leaf.storage >= 0}
+    found: set[str] = set()
+    for pair in alignment.pairs if names else ():
+        calls = reference.trace.calls[pair.reference], candidate.calls[pair.candidate]
+        for ours, theirs in paired(*calls, "reads"):
+            if ours.producer == -1 and ours.storage in own and theirs.producer == -1:
+                found.add(own[ours.storage])
+                with reference.running():
+                    yield theirs, reference.copy(reference.read(ours))
+    if names.keys() - found:
+        raise ReplayError("Nothing reads this tensor under a name of its own.", where=min(names.keys() - found))

@@ -17,8 +17,8 @@
 | ``compute`` | write | (site of a read, activation) | it is what the activation makes of what is read there, in float64 |
 | ``fuse`` | call | read position | the product that it reads there is not rounded before it is added |
 | ``round-product`` | call | | it is carried out alone, on the rounded product |
-| ``carry-out-as`` | call | call of the reference | it is carried out where that one is (`whydiff.explain.ordering`) |
-| ``untie`` | tensor | the reference's | under that name alone it is the reference's (`whydiff.explain.untied`) |
+| ``carry-out-as`` | call | call of the reference | it is carried out where that one is (`whydiff.explain.changed`) |
+| ``untie`` | tensor | the reference's | under that name alone it is the reference's (`whydiff.explain.changed`) |
 | ``keep-wide`` | program | | 16-bit values between ops are kept in float32; what is returned is rounded |
 
 Targets are sites of the candidate as text, without slot for calls. Further calls in the value of ``replace-op``

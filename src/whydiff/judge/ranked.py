@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from whydiff.capturing.adapters import Progress, replayable
 from whydiff.capturing.store import DiskTrace, RankedTrace
@@ -23,14 +23,14 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import detectors, proposed
 from whydiff.judge.impact import impact
 from whydiff.judge.outputs import Anchor, Compared
-from whydiff.judge.ranking import rank as ranking
 from whydiff.locate.localization import Localization
 from whydiff.locate.narrowing import narrower
 from whydiff.locate.ranked import Ranked, Start, Tie, locate_ranked
 from whydiff.numbers.comparison import compare_payloads
+from whydiff.numbers.tolerance import LOCATED_FIRST
 from whydiff.pair.replay import returns
 from whydiff.pair.teams import teams
-from whydiff.records import Cause, Comparison, Count, Diagnosis, Measurement, Origin, Side, Slot, Verdict
+from whydiff.records import Cause, Comparison, Count, Diagnosis, Measurement, Origin, Side, Slot, Status, Verdict
 
 _NO_IMPACT: tuple[Measurement, ...] = ()
 
@@ -78,7 +78,7 @@ def compare_ranked(sides: Sequence[Any], rename: Sequence[tuple[str, str]], prog
 def _diagnosis(case: Case, ranked: Ranked, several: RankedTrace) -> Diagnosis:
     outputs = tuple(_outputs(case, ranked))
     differs = any(one.found != "equal" for one in outputs)
-    causes = tuple(sorted(_causes(case) if differs else (), key=ranking))
+    causes = tuple(sorted(_causes(case) if differs else (), key=rank))
     verdict, reason = _verdict(ranked, outputs)
     returned = Anchor(outputs=outputs)
     lead = Side.of(several.lead)
@@ -188,3 +188,12 @@ def _counts(ranked: Ranked) -> Iterator[Count]:
         yield Count(what="calls of the ranks", reason=why, count=len(sites), examples=tuple(sites[:3]))
     for rank, told in (ranked.together.stuck or {}).items():
         yield Count("calls of the ranks", f"rank {rank} waits for others at {told}", 1)
+
+
+def rank(cause: Cause) -> tuple[Any, ...]:
+    """By the effect on the outputs; what was proven goes before a place that does not move them much more."""
+    status = get_args(Status).index(cause.status)
+    if cause.status not in ("confirmed", "located"):
+        return (cause.inert, 1 + status, -cause.size, cause.code, cause.site)
+    size = cause.size * (LOCATED_FIRST if cause.status == "confirmed" else 1.0)
+    return (cause.inert, 0, -size, status, cause.code, cause.site)

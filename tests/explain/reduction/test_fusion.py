@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from simulate import chain, trees
 
 from whydiff.explain.reduction import Product, Terms, Tree, emulate, replay
-from whydiff.explain.reduction.fusion import fused_products
 from whydiff.explain.reduction.replay import sample
-from whydiff.explain.reduction.trial import as_terms
+from whydiff.explain.reduction.trial import as_terms, fused_products
 
 FIRST = np.arange(4)
 

@@ -8,7 +8,7 @@ import pytest
 from whydiff.numbers.metrics import measure
 from whydiff.numbers.tolerance import ARTIFACT_UNITS, UNIT_ROUNDOFF, artifact_tolerance
 from whydiff.records import Payload
-from whydiff.studies.artifacts.tolerances import rounded_tolerance
+from whydiff.studies.artifacts.items import rounded_tolerance
 
 UNIT = UNIT_ROUNDOFF["bfloat16"]
 LINE = np.random.default_rng(0).standard_normal(3000)

@@ -1,16 +1,21 @@
-"""Full tensors that wait to be written to a shard."""
+"""Full tensors that wait to be written to a shard, and the safetensors file that they are written to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from whydiff.capturing.store.dtypes import stored_array
+from whydiff.capturing.store.dtypes import TAGS, stored_array
 from whydiff.capturing.store.safetensors_file import MAX_DIMENSIONS
 from whydiff.errors import CaptureError
 from whydiff.records import Payload
+
+_TAG = {stored: tag for tag, (true, stored) in TAGS.items() if true == stored}
+_ALIGNED = 8
 
 
 class Tensor(NamedTuple):
@@ -78,3 +83,26 @@ def check_payload(key: str, payload: Payload, taken: bool) -> None:
         )
     if payload.bits.ndim > MAX_DIMENSIONS:
         raise CaptureError("A payload has too many dimensions.", where=key, actual=str(payload.bits.ndim))
+
+
+def write_shard(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write named C-contiguous little-endian arrays, wide elements first so that each is aligned.
+
+    As they are in memory: the library's writer holds a second copy of everything. Format:
+    https://github.com/huggingface/safetensors#format.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
+    header: dict[str, Any] = {}
+    end = 0
+    for name, array in ordered:
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": _TAG[array.dtype.name], "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNED)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in ordered:
+            file.write(array.reshape(-1).view(np.uint8).data)

@@ -23,8 +23,7 @@ from whydiff.capturing.store.layout import INDEX, RESERVE, SHARD_BYTES, TEMPORAR
 from whydiff.capturing.store.manifest import NOT_CHECKED, Manifest, write_manifest
 from whydiff.capturing.store.own import wrote
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
-from whydiff.capturing.store.shard_file import write_shard
-from whydiff.capturing.store.waiting import Waiting, check_payload
+from whydiff.capturing.store.waiting import Waiting, check_payload, write_shard
 from whydiff.errors import CaptureError, UsageError, one_line
 from whydiff.records import Call, Environment, Hole, Leaf, ObserverCheck, Output, Payload
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from whydiff.capturing.adapters import for_framework
 from whydiff.explain.case import Case
-from whydiff.explain.ordering import ORDER
+from whydiff.explain.changed import ORDER
 from whydiff.records import Call, Intervention, Trace
 
 _FEW = 64

@@ -17,7 +17,7 @@ from whydiff.explain.causes._flow import Roles
 from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._values import Array, number
 from whydiff.explain.causes._view import consumers
-from whydiff.explain.counting import COUNT
+from whydiff.explain.changed import COUNT
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Call, Evidence, Intervention, Leaf

@@ -11,8 +11,8 @@ from whydiff.explain.causes._differs import reading, statement
 from whydiff.explain.causes._impostors import changed
 from whydiff.explain.causes._remedy import literal, plain_path, standing_for
 from whydiff.explain.causes._state import Difference, differences, interventions_of
+from whydiff.explain.changed import UNTIE
 from whydiff.explain.sides import Side
-from whydiff.explain.untied import UNTIE
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
 
 

@@ -9,11 +9,17 @@ from typing import Any
 
 from whydiff.numbers.comparison import take
 from whydiff.numbers.metrics import Statistics, common_dtype, known_dtypes, measure_shares
-from whydiff.numbers.tolerance import UNIT_ROUNDOFF, Tolerance, artifact_tolerance
+from whydiff.numbers.tolerance import (
+    ARTIFACT_PEAK,
+    ARTIFACT_TOLERANCES,
+    ARTIFACT_WRITTEN,
+    UNIT_ROUNDOFF,
+    Tolerance,
+    artifact_tolerance,
+)
 from whydiff.studies.artifacts.records import Item, Kind, Status
 from whydiff.studies.artifacts.relations import in_c_order
 from whydiff.studies.artifacts.sources import FileRange, Stored, real_bits
-from whydiff.studies.artifacts.tolerances import lone_tolerance, rounded_tolerance, scaled_tolerance
 
 SHARE_BYTES = 4 << 20
 """Bytes of one side that a thread reads at a time."""
@@ -236,3 +242,42 @@ def _folders(reference: Path, candidate: Path) -> Item | None:
     told = [f"{len(side)} files" for side in sides]
     reason = f"{len(differ)} of {len(names)} files differ, the first {differ[0]}"
     return Item("(bytes)", "bytes", "differs", told[0], told[1], reason)
+
+
+def scaled_tolerance(tolerance: Tolerance, size: float) -> Tolerance:
+    """A tolerance whose absolute part fits a tensor's own magnitude (`ARTIFACT_PEAK`).
+
+    Args:
+        tolerance: of the dtype.
+        size: root mean square, the larger one of both sides.
+    """
+    atol = tolerance.rtol * ARTIFACT_PEAK * size
+    if not atol < tolerance.atol:
+        return tolerance
+    return Tolerance(tolerance.rtol, atol, f"{tolerance.source}, scaled to its size")
+
+
+def rounded_tolerance(tolerance: Tolerance, found: Statistics, unit: float, units: float) -> Tolerance:
+    """A tolerance for numbers that either side computed through several roundings: small sums err by what large terms do.
+
+    It is wider only where the tensors as wholes are one roundoff apart or less: what scales all of them is not rounding.
+
+    Args:
+        tolerance: of the dtype.
+        found: both tensors.
+        unit: unit roundoff of the coarser dtype.
+        units: how many of them, of a number itself and of the root mean square.
+    """
+    if not units or found.sum_square > unit**2 * found.sum_reference_square:
+        return tolerance
+    size = math.sqrt(found.sum_reference_square / max(found.finite, 1))
+    rtol, atol = max(tolerance.rtol, units * unit), max(tolerance.atol, units * unit * size)
+    return Tolerance(rtol, atol, f"{units:g} roundoffs of a number and of the tensor's size")
+
+
+def lone_tolerance(reference: float, candidate: float) -> Tolerance:
+    """What is allowed between two numbers that stand alone: relative to themselves, and nothing between two settings."""
+    rtol = ARTIFACT_TOLERANCES[""][0]
+    if all(float(f"{value:.{ARTIFACT_WRITTEN}g}") == value for value in (reference, candidate)):
+        return Tolerance(0.0, 0.0, "numbers of few digits")
+    return Tolerance(rtol, 0.0, "stored numbers")

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from whydiff.capturing.adapters.contract import Adapter, Change
+from whydiff.capturing.adapters.torch.allowed import default_of, name_of
 from whydiff.capturing.adapters.torch.changing import ChangedExecutor
 from whydiff.capturing.adapters.torch.checkpoint import checkpoint
 from whydiff.capturing.adapters.torch.collectives import rank
-from whydiff.capturing.adapters.torch.defaults import default_of, name_of
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.environment import environment, set_flags
 from whydiff.capturing.adapters.torch.exchanging import exchanged

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from whydiff.capturing.adapters.torch.arguments import encode
+from whydiff.errors import ReplayError
+
 _TARGET = re.compile(r"([A-Za-z_]\w*)\.([A-Za-z_]\w*)\.(\w+)", re.ASCII)
 _OWN = ("aten", "prims")
 _NUMBERS = frozenset({"TensorType", "IntType", "SymIntType", "FloatType", "NumberType", "ComplexType", "BoolType"})
@@ -79,3 +82,27 @@ def _kinds(type_: Any) -> set[str]:
     if kind in ("OptionalType", "ListType"):
         return _kinds(type_.getElementType())
     return set().union(*map(_kinds, type_.elements())) if kind == "TupleType" else {kind}
+
+
+@functools.cache
+def default_of(target: str, which: int | str) -> tuple[Any] | None:
+    """The default, which the dispatcher drops, as an argument template; None: there is none, or no such operator here."""
+    try:
+        arguments = lookup(target)._schema.arguments
+    except LookupError:
+        return None
+    found = [one for n, one in enumerate(arguments) if which in (n, one.name) and one.has_default_value()]
+    try:
+        return (encode(found[0].default_value),) if found else None
+    except ReplayError:
+        return None
+
+
+@functools.cache
+def name_of(target: str, which: int | str) -> str:
+    """What an operator calls its argument at a position or by a name; empty: it has none there, or is not known here."""
+    try:
+        arguments = lookup(target)._schema.arguments
+    except LookupError:
+        return ""
+    return next((str(one.name) for n, one in enumerate(arguments) if which in (n, one.name)), "")

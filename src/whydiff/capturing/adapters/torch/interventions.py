@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from whydiff.capturing.adapters.contract import Executor
-from whydiff.capturing.adapters.torch.beside import OTHER_ROWS, other_rows
 from whydiff.capturing.adapters.torch.compiled import WAYS, can_be_changed, carried_out
-from whydiff.capturing.adapters.torch.drawing import DRAW_FROM, Drawing, states_of
-from whydiff.capturing.adapters.torch.environment import flags_now, set_flag
+from whydiff.capturing.adapters.torch.dtypes import from_payload
+from whydiff.capturing.adapters.torch.environment import flags_now, set_flag, set_rng_state
+from whydiff.capturing.adapters.torch.modes import Mode
+from whydiff.capturing.adapters.torch.operators import decomposed, describe, draws
 from whydiff.capturing.adapters.torch.optimizers import INTERVENTIONS, stepping_otherwise
 from whydiff.capturing.adapters.torch.otherwise import knows, otherwise
 from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, inputs_of, state_of
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
+
+DRAW_FROM = "draw-from"
+OTHER_ROWS = "other-rows"
+"""Its value: the first common row, how many there are, and what the others become.
+
+That is ``"zeros"``, ``"copies"`` of the common ones, or their ``"opposites"`` (whole numbers stay copies).
+"""
 
 
 def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[str, torch.Tensor]]) -> bool:
@@ -202,3 +210,69 @@ def _restore_input(intervention: Intervention, args: Any, kwargs: Any, target: A
 
 def _unknown(intervention: Intervention) -> UsageError:
     return UsageError("This intervention cannot be carried out on a live run.", actual=str(intervention))
+
+
+def states_of(interventions: Sequence[Intervention], donor: Executor | None) -> dict[int, torch.Tensor]:
+    """Number of a draw → the state that the donor's draw of the given number begins from.
+
+    Raises:
+        UsageError: the donor draws no such number, or its state was not kept.
+    """
+    drawn = [] if donor is None else [call for call in donor.trace.calls if call.rng]
+    found = {}
+    for item in interventions:
+        number = int(item.value)
+        state = donor.trace.payload(drawn[number].rng) if donor is not None and number < len(drawn) else None
+        if state is None:
+            raise UsageError("The other side has no such draw.", actual=str(item))
+        found[int(item.target)] = from_payload(state)
+    return found
+
+
+class Drawing(Mode):
+    """Counts the draws of what runs under it as a recorder does, and sets the generator's state before some.
+
+    Args:
+        states: number of a draw → state.
+    """
+
+    def __init__(self, states: Mapping[int, torch.Tensor]) -> None:
+        super().__init__()
+        self._states, self._count = dict(states), 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        operator = describe(func)
+        if operator.composite:
+            with self:
+                return decomposed(func, args, kwargs)
+        if not operator.silent and operator.random and draws(func, args, kwargs):
+            state = self._states.get(self._count)
+            self._count += 1
+            if state is not None:
+                given = next((item for item in (*args, *kwargs.values()) if isinstance(item, torch.Generator)), None)
+                device = next((a.device for a in args if isinstance(a, torch.Tensor)), kwargs.get("device"))
+                set_rng_state(state, given, device)
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def other_rows(tensor: torch.Tensor, intervention: Intervention) -> Iterator[None]:
+    """The rows of a tensor that are not common ones are others for the length of the block."""
+    start, count, how = intervention.value
+    held = tensor.detach()
+    with torch.inference_mode(held.is_inference()), torch.no_grad():
+        before = held.clone()
+        common = slice(start, start + count)
+        changed = before[start + (torch.arange(len(before), device=before.device) - start) % count]
+        if how == "zeros":
+            changed = torch.zeros_like(before)
+        elif how == "opposites" and (before.is_floating_point() or before.is_complex()):
+            changed = -changed
+        changed[common] = before[common]
+        held.copy_(changed)
+    try:
+        yield
+    finally:
+        with torch.inference_mode(held.is_inference()), torch.no_grad():
+            held.copy_(before)

@@ -12,8 +12,8 @@ import torch
 from tests.ranked import alone
 
 from whydiff.capturing.adapters.torch.dtypes import raw
-from whydiff.capturing.adapters.torch.training.digests import Digests
 from whydiff.capturing.adapters.torch.training.spots import Spots
+from whydiff.capturing.adapters.torch.training.watching import Digests
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 
