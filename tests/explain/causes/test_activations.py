@@ -7,9 +7,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from whydiff.explain.activations import ACTIVATIONS
+from whydiff.explain.causes import _activations
 from whydiff.pipeline import compare
 from whydiff.records import Cause, Diagnosis
 
@@ -45,6 +48,22 @@ def network(*forms: Form, last: Form | None = None) -> Callable[[], torch.Tensor
             return h if last is None else last(h)
 
     return run
+
+
+@pytest.mark.parametrize("size", [9, 1000])
+def test_a_few_elements_rule_an_activation_out_and_never_in(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).normal(size=size)
+    results = [form(x) for form in ACTIVATIONS.values()]
+    results += [
+        np.where(np.arange(size) == size - 2, y + 1e3, y) for y in results
+    ]  # one between those that are looked at
+    results += [np.where(x > 0, -3.4e38, y) for y in results] + [np.where(x > 1, np.inf, x), x[1:], 0 * x, 2 * x]
+    found = _activations.activations(x, results)
+    assert sum(one is not None for one in found) >= len(ACTIVATIONS)
+    looked_at = _activations._near(x, results)
+    monkeypatch.setattr(_activations, "_near", lambda x, results: range(len(results)))
+    assert found == _activations.activations(x, results)
+    assert len(looked_at) < len(results) - 2
 
 
 def confirmed(diagnosis: Diagnosis) -> list[Cause]:

@@ -12,7 +12,8 @@ import torch
 import whydiff
 from whydiff.errors import ReplayError
 from whydiff.explain.causes._parts import part_of
-from whydiff.explain.local_test.replays import Region, _place
+from whydiff.explain.local_test.looks import Look
+from whydiff.explain.local_test.replays import Region
 from whydiff.records import Event, Site, TensorSpec
 
 generator = torch.Generator().manual_seed(0)
@@ -48,14 +49,14 @@ def event(spec: TensorSpec) -> Event:
 
 def test_a_result_of_another_shape_is_no_value_of_the_region() -> None:
     with pytest.raises(ReplayError, match="another shape"):
-        _place({}, event(TensorSpec(shape=(65_536,), dtype="float32")), np.zeros(()))
+        Look(event(TensorSpec(shape=(65_536,), dtype="float32"))).place({}, np.zeros(()))
 
 
 def test_complex_values_and_their_real_look_share_a_storage() -> None:
     whole = event(TensorSpec(shape=(2,), dtype="complex64", strides=(1,)))
     real = event(TensorSpec(shape=(2,), dtype="float32", strides=(2,)))
     memory: dict[int, Any] = {}
-    _place(memory, whole, np.array([[1.0, 2.0], [3.0, 4.0]]))
+    Look(whole).place(memory, np.array([[1.0, 2.0], [3.0, 4.0]]))
     region = Region([], real, None)  # type: ignore[arg-type]
     assert region._run([memory[1][::2]], None).tolist() == [1.0, 3.0]
 

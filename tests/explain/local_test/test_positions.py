@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whydiff.explain.local_test.replays import _found_in, _layout, _offsets, positions
+from whydiff.explain.local_test.looks import layout_of
+from whydiff.explain.local_test.replays import _found_in, _offsets, positions
 from whydiff.records import Event, Site, TensorSpec
 
 SITE = Site(scope="", op="op", phase="forward", step=0, rank=0, occurrence=0)
@@ -32,7 +33,7 @@ def looks(draw):
 @given(looks(), st.one_of(looks(), st.none()))
 def test_as_found_one_by_one(ours, theirs):
     theirs = theirs or ours
-    mine, other = _offsets(*_layout(ours)).tolist(), _offsets(*_layout(theirs)).tolist()
+    mine, other = _offsets(*layout_of(ours)).tolist(), _offsets(*layout_of(theirs)).tolist()
     alike = len(mine) == len(other) and sorted(mine) == sorted(other) and len(set(mine)) == len(mine)
     found = positions([ours], theirs)
     if not alike:

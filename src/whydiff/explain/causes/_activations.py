@@ -16,11 +16,12 @@ from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._telling import of_numbers, told_by
 from whydiff.explain.causes._values import Array, distance
 from whydiff.explain.causes._view import Finding, NarrowedView, View
-from whydiff.explain.local_test import GIVEN, Examined, Inside, Node, inside
+from whydiff.explain.local_test import GIVEN, Examined, Inside, Node
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
 
 _CODE = "FO001"
 _LEVEL = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
+_FEW, _ROOM = 64, 4
 _MOST = 12
 """Values that both sides have and that are looked at (a size, not a tolerance)."""
 
@@ -32,13 +33,34 @@ def activation(x: Array, y: Array) -> tuple[str, float, str, float] | None:
 
 def activations(x: Array, results: Sequence[Array]) -> list[tuple[str, float, str, float] | None]:
     """`activation` of every one of several results of the same values."""
-    tried: list[list[tuple[float, str]]] = [[] for _ in results]
+    found: list[tuple[str, float, str, float] | None] = [None for _ in results]
     with np.errstate(over="ignore", invalid="ignore"):
-        for name, form in ACTIVATIONS.items() if results else ():
+        near = _near(x, results)
+        tried: list[list[tuple[float, str]]] = [[] for _ in near]
+        for name, form in ACTIVATIONS.items() if near else ():
             made = form(x)
-            for y, found in zip(results, tried, strict=True):
-                found.append((distance(made, y), name))
-    return [_only(sorted(found)) for found in tried]
+            for at, distances in zip(near, tried, strict=True):
+                distances.append((distance(made, results[at]), name))
+    for at, distances in zip(near, tried, strict=True):
+        found[at] = _only(sorted(distances))
+    return found
+
+
+def _near(x: Array, results: Sequence[Array]) -> list[int]:
+    """Positions of the results that may be an activation: some of their elements alone do not rule it out.
+
+    Where these are too far from all activations, so are all together; the room is for what `distance` leaves out.
+    """
+    alike = [at for at, y in enumerate(results) if y.shape == x.shape]
+    few = slice(None, None, max(x.size // _FEW, 1))
+    forms = [form(x.reshape(-1)[few]) for form in ACTIVATIONS.values()] if alike else []
+    found = []
+    for at in alike:
+        y = results[at].reshape(-1)
+        most = (_ROOM * _LEVEL) ** 2 * float(np.square(y).sum())
+        if any(not np.square(made - y[few]).sum() > most for made in forms):  # what is not a number decides nothing
+            found.append(at)
+    return found
 
 
 def _only(found: Sequence[tuple[float, str]]) -> tuple[str, float, str, float] | None:
@@ -62,7 +84,7 @@ def with_activations(rules: Sequence[CauseRule], view: View, told: Sequence[Find
     known_mistakes = (one for one in told if one.interventions and not one.general)
     before = [one for one in known_mistakes if all(i.name in GIVEN for i in one.interventions)]
     for first in (None, *before):
-        known = inside(view.case, view.seen, () if first is None else first.interventions)
+        known = view.sides.inside(() if first is None else first.interventions)
         found = () if known is None else _among(rules, view, known)
         if found:
             return found if first is None else (first, *found)

@@ -61,6 +61,19 @@ def _leaves(case: Case, side: Side, event: Event) -> Sequence[Leaf]:
     return found.get(event.storage, ())
 
 
+def constants(case: Case, reads: tuple[Event, Event]) -> tuple[Leaf, Leaf] | None:
+    """Two constants of equal shape and dtype that differ, if that is what is read."""
+    found = []
+    for trace, event in zip(case.traces, reads, strict=True):
+        leaves = [leaf for leaf in trace.leaves if event.producer == -1 and leaf.storage == event.storage]
+        if len(leaves) != 1 or leaves[0].role != "constant" or leaves[0].fingerprint is None:
+            return None
+        found.append(leaves[0])
+    ours, theirs = found
+    alike = ours.spec.shape == theirs.spec.shape and ours.spec.dtype == theirs.spec.dtype
+    return (ours, theirs) if alike and ours.fingerprint != theirs.fingerprint else None
+
+
 def _by_storage(trace: Trace) -> dict[int, list[Leaf]]:
     found: dict[int, list[Leaf]] = {}
     for leaf in trace.leaves:

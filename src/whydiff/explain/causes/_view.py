@@ -13,9 +13,9 @@ from whydiff.capturing.adapters import Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.arguments import as_given, given_otherwise
 from whydiff.explain.case import Case
-from whydiff.explain.causes._looks import equal_leaves, one_value
+from whydiff.explain.causes._looks import constants, equal_leaves, one_value
 from whydiff.explain.causes._values import Array, distance, number
-from whydiff.explain.local_test import Examined, Joint, Otherwise, judge_outputs, narrowed, otherwise
+from whydiff.explain.local_test import Examined, Joint, Otherwise, Sides, judge_outputs, narrowed, otherwise
 from whydiff.explain.read_alike import given_instead
 from whydiff.numbers.tolerance import SAME_FUNCTION, SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.records import Call, Event, Evidence, Intervention, Leaf, Origin, Trace, Verdict
@@ -100,6 +100,11 @@ class View:
         return not self.one_function and (infinite or verdict in (Verdict.SEMANTIC, Verdict.INCONCLUSIVE))
 
     @functools.cached_property
+    def sides(self) -> Sides:
+        """Both sides, to be carried out otherwise."""
+        return Sides(self.case, self.seen)
+
+    @functools.cached_property
     def outputs(self) -> tuple[Array, Array]:
         """Both sides' recorded results as float64."""
         reference, candidate = (number(payload) for payload in self.seen.outputs)
@@ -154,7 +159,7 @@ class View:
         """Tensors that enter here from outside of the recorded program, and differ: the reference's, the candidate's."""
         ours, theirs = self.seen.reads
         reads = zip(ours, theirs, strict=True) if len(ours) == len(theirs) else ()
-        return tuple(pair for both in reads if (pair := _constants(self.case, both)) is not None)
+        return tuple(pair for both in reads if (pair := constants(self.case, both)) is not None)
 
     def give_constants(self) -> tuple[Intervention, ...]:
         """The reference's `constants` in the place of the candidate's."""
@@ -266,12 +271,12 @@ class View:
     @functools.cached_property
     def numbers(self) -> Otherwise | None:
         """The number in the code by which the ops of a region differ, and in nothing else; see `otherwise`."""
-        return otherwise(self.case, self.seen) if self._is_spelt else None
+        return otherwise(self.sides) if self._is_spelt else None
 
     @functools.cached_property
     def narrowed(self) -> View | None:
         """The part of a region that makes its whole difference; None: no smaller one is known to."""
-        found = narrowed(self.case, self.seen) if self._is_spelt else None
+        found = narrowed(self.sides) if self._is_spelt else None
         return None if found is None else NarrowedView(self.case, self.origin, found, self)
 
     @property
@@ -369,19 +374,6 @@ def _is_of_the_run(trace: Trace, event: Event) -> bool:
     if event.producer >= 0:
         return bool(trace.calls[event.producer].reads)
     return all(leaf.storage != event.storage for leaf in trace.leaves if leaf.is_registered)
-
-
-def _constants(case: Case, reads: tuple[Event, Event]) -> tuple[Leaf, Leaf] | None:
-    """Two constants of equal shape and dtype that differ, if that is what is read."""
-    found = []
-    for trace, event in zip(case.traces, reads, strict=True):
-        leaves = [leaf for leaf in trace.leaves if event.producer == -1 and leaf.storage == event.storage]
-        if len(leaves) != 1 or leaves[0].role != "constant" or leaves[0].fingerprint is None:
-            return None
-        found.append(leaves[0])
-    ours, theirs = found
-    alike = ours.spec.shape == theirs.spec.shape and ours.spec.dtype == theirs.spec.dtype
-    return (ours, theirs) if alike and ours.fingerprint != theirs.fingerprint else None
 
 
 def consumers(case: Case, side: int, call: Call, most: int = 3) -> list[Call]:

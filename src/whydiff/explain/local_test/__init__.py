@@ -7,7 +7,7 @@ from whydiff.explain.local_test.examine import Examined, examine, local_test
 from whydiff.explain.local_test.hypotheses import HYPOTHESES, Explanation, Hypothesis
 from whydiff.explain.local_test.joined import Joint, examine_joints
 from whydiff.explain.local_test.judge import LocalResult, judge_outputs
-from whydiff.explain.local_test.narrowed import GIVEN, Inside, Node, inside, narrowed
+from whydiff.explain.local_test.narrowed import GIVEN, Inside, Node, Sides, narrowed
 from whydiff.explain.local_test.numbers_given import Number, Otherwise, otherwise, spelt
 from whydiff.explain.local_test.operation import Operation
 from whydiff.explain.local_test.replays import operation
@@ -26,10 +26,10 @@ __all__ = [
     "Number",
     "Operation",
     "Otherwise",
+    "Sides",
     "examine",
     "examine_joints",
     "far_apart",
-    "inside",
     "judge_outputs",
     "local_test",
     "narrowed",

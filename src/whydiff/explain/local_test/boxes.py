@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from whydiff.explain.local_test.looks import Layout
 from whydiff.explain.local_test.operation import Array
-from whydiff.explain.local_test.replays import Layout
 
 Box = tuple[Array, ...]
 Ways = tuple[Array, ...]

@@ -25,8 +25,9 @@ from whydiff.explain.local_test.boxes import (
     whole,
     within,
 )
+from whydiff.explain.local_test.looks import contiguous, layout_of, strided
 from whydiff.explain.local_test.operation import Array
-from whydiff.explain.local_test.replays import Region, _contiguous, _layout, _strided
+from whydiff.explain.local_test.replays import Region
 from whydiff.explain.local_test.steps_apart import Step, step_of
 from whydiff.records import Event, Payload
 
@@ -115,7 +116,7 @@ class Cut:
     def _demand(self, plan: dict[int, Box], needed: list[Box | None] | None, event: Event, box: Box) -> None:
         step = self._made.get(event.storage)
         if step is not None:
-            ways = along(_layout(event), box, _layout(step.event))
+            ways = along(layout_of(event), box, layout_of(step.event))
             made = whole(step.event.spec.shape) if ways is None else covered(ways)
             plan[event.storage] = joined(plan.get(event.storage), made)
         elif needed is not None:
@@ -151,9 +152,9 @@ class Cut:
             places = tuple(np.searchsorted(have, part) for have, part in zip(known, wanted, strict=True))
             return np.broadcast_to(taken(arrays[at], places), [part.size for part in box])
         part, held = pieces[event.storage]
-        written, (shape, strides, offset) = _layout(step.event), _layout(event)
-        if part.shape == written[0] and written[1] == _contiguous(written[0]):
-            return taken(_strided(part.reshape(-1), shape, strides, offset - written[2]), box)
+        written, (shape, strides, offset) = layout_of(step.event), layout_of(event)
+        if part.shape == written[0] and written[1] == contiguous(written[0]):
+            return taken(strided(part.reshape(-1), shape, strides, offset - written[2]), box)
         ways = along((shape, strides, offset), box, written)
         if ways is None:
             raise ReplayError("What a look shows of a part is not known.", where=str(event.site))
@@ -170,7 +171,7 @@ def _steps(region: Region) -> Iterator[Step]:
     made: dict[int, Event] = {}
     for call in region.calls:
         step = step_of(call, region.lifted)
-        if step is None or not is_dense(_layout(step.event)) or step.event.storage in given | made.keys():
+        if step is None or not is_dense(layout_of(step.event)) or step.event.storage in given | made.keys():
             raise _not_told(call.site)
         made[step.event.storage] = step.event
         yield step
@@ -184,7 +185,7 @@ def _steps(region: Region) -> Iterator[Step]:
 
 def _once(event: Event, box: Box) -> Box:
     """A box of an input in which numbers that stand for many are there once."""
-    _, strides, _ = _layout(event)
+    _, strides, _ = layout_of(event)
     return tuple(np.zeros(1, np.int64) if stride == 0 else part for stride, part in zip(strides, box, strict=True))
 
 

@@ -62,8 +62,8 @@ def examine_joints(case: Case, joints: Sequence[Joint], visit: Visit) -> None:
     held = [_Held(joint, (lifted[0], lifted[1])) for joint in joints]
     walk_origins(step, stage="origins together", watcher=_Keeper(step, held), measured=False)
     with lifted[0].running(), lifted[1].running():
-        for number, one in enumerate(held):
-            found = one.examined(number)
+        for number in range(len(joints)):
+            found = held.pop(0).examined(number)  # what it holds goes with it
             if found is not None:
                 visit(found)
 

@@ -19,9 +19,10 @@ from whydiff.explain.local_test.boxes import place_in
 from whydiff.explain.local_test.cut import Cut
 from whydiff.explain.local_test.families import evaluate, kind_of
 from whydiff.explain.local_test.judge import LocalResult, judge_outputs
+from whydiff.explain.local_test.looks import layout_of
 from whydiff.explain.local_test.measures import farthest
 from whydiff.explain.local_test.operation import Array, Operation, sample_of
-from whydiff.explain.local_test.replays import Region, _layout, operation, positions
+from whydiff.explain.local_test.replays import Region, operation, positions
 from whydiff.records import Payload
 
 _GROUPS, _ROWS = 4, 32
@@ -78,7 +79,7 @@ def judge_large(
             return replace(found, singles=((heads.op, None), None))
         found = _judged(both, (shown[1], shown[0]), _NAMES[::-1], heads.index, total)
         return Sampled(found.result, found.operations[::-1], found.outputs[::-1], (None, (heads.op, None)))
-    index = rows_of(_layout(regions[0].result)[0], far)
+    index = rows_of(layout_of(regions[0].result)[0], far)
     ours, theirs = (_cut(region, read, index, index, most) for region, read in zip(regions, reads, strict=True))
     return _judged((ours, replace(theirs, shape=ours.shape)), (outputs[0], outputs[1]), _NAMES, index, total)
 
@@ -136,8 +137,8 @@ class _Heads:
         op = operation(call, (), slot, region.lifted)
         if kind_of(op) != "attention":
             return None
-        written = _layout(call.writes[slot])
-        known = [place_in(int(place), _layout(region.result), written) for place in far]
+        written = layout_of(call.writes[slot])
+        known = [place_in(int(place), layout_of(region.result), written) for place in far]
         index = rows_of(op.shape, [place for place in known if place is not None])
         size = math.prod(op.shape[2:])
         heads, at = np.unique(index // size, return_inverse=True)

@@ -8,9 +8,10 @@ these two values.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -54,10 +55,20 @@ class Node:
 
 @dataclass(eq=False)
 class _Way:
-    """One side carried out, with every value on the way."""
+    """One side carried out, with every value on the way.
+
+    Attributes:
+        region: the side.
+        arrays: what it reads.
+        changed: call index → the call with other arguments that takes its place.
+        nodes: what can be compared.
+        end: the result.
+        reads, made: by call what it reads and what it gives.
+    """
 
     region: Region
     arrays: Sequence[Array]
+    changed: Mapping[int, Call] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     end: Array = field(default_factory=lambda: np.zeros(0))
     reads: dict[int, Sequence[Array]] = field(default_factory=dict)
@@ -79,19 +90,21 @@ class _Way:
             if _counts(array):
                 self.nodes.append(Node(event, array, frozenset(), position))
         instead = None if given is None else {given[0]: [given[1], *self.made[given[0]][1:]]}
-        self.end = self.region.run(self.arrays, seen=seen, given=instead)
+        self.end = self.region.run(self.arrays, seen=seen, given=instead, changed=self.changed)
 
     def end_with(self, node: Node, array: Array) -> Array:
         """What comes of it if a value on the way is another one."""
         other = array.reshape(node.array.shape)
         if node.given is not None:
-            return self.region.run([other if i == node.given else given for i, given in enumerate(self.arrays)])
+            arrays = [other if i == node.given else given for i, given in enumerate(self.arrays)]
+            return self.region.run(arrays, changed=self.changed)
         index = node.event.producer
-        return self.region.run(self.arrays, given={index: [other, *self.made[index][1:]]})
+        given = {index: [other, *self.made[index][1:]]}
+        return self.region.run(self.arrays, given=given, changed=self.changed)
 
     def below(self, node: Node, stops: frozenset[int]) -> tuple[Call, ...]:
         """The calls that make a value out of those that some calls make, and of what the region is given."""
-        calls = {call.index: call for call in self.region.calls}
+        calls = {call.index: self.changed.get(call.index, call) for call in self.region.calls}
         found: set[int] = set()
         waiting = [node.event.producer] if node.given is None else []
         while waiting:
@@ -167,7 +180,7 @@ class Inside:
         ours, theirs = self.ways
         if a.given is not None or b.given is not None:
             return None
-        other = _Way(theirs.region, theirs.arrays, made=theirs.made)
+        other = _Way(theirs.region, theirs.arrays, theirs.changed, made=theirs.made)
         other.walk((b.event.producer, a.array.reshape(b.array.shape)))
         if apart(ours.end, other.end) <= self.level:
             return None
@@ -181,48 +194,72 @@ class Inside:
         return self.ways[0].below(a, self._stops[0]), self.ways[1].below(b, self._stops[1])
 
 
-def inside(case: Case, seen: Examined, items: Sequence[Intervention] = ()) -> Inside | None:
-    """Both sides of a region with what is on the way; None if float64 cannot tell.
+class Sides:
+    """Both sides of a region, to be carried out in float64 several times; what they gave at first is kept (see `Region`).
 
     Args:
         case: the pair of runs.
-        seen: an examined origin of kind ``region``.
-        items: what the candidate is given instead (`GIVEN`): arguments, tensors of the reference.
+        seen: an examined region.
     """
-    ways = []
-    try:
-        for side, trace in enumerate(case.traces):
-            if (
-                any(call.rng for call in seen.calls[side])
-                or sum(event.spec.numel for call in seen.calls[side] for event in (*call.reads, *call.writes)) > _VALUES
-            ):
-                return None
-            changed = edits(trace, items) if side == 1 else {}
-            lifted = for_framework(trace.framework).executor(trace, lift=Lift("float64"), exchanged=changed)
-            calls = [changed.get(call.index, call) for call in seen.calls[side]]
-            way = _Way(Region(calls, seen.results[side], lifted), _given(case, seen, items if side == 1 else ())[side])
-            way.walk()
-            ways.append(way)
-    except _FAILURES:  # a step that float64 cannot do: then nothing on the way is known
-        return None
-    return Inside(seen, ways[0], ways[1])
+
+    def __init__(self, case: Case, seen: Examined) -> None:
+        self.case, self.seen = case, seen
+
+    @functools.cached_property
+    def regions(self) -> tuple[Region, Region]:
+        """The reference's, the candidate's.
+
+        Raises:
+            WhydiffError: the framework has no float64 oracle.
+        """
+        lifted = [for_framework(trace.framework).executor(trace, lift=Lift("float64")) for trace in self.case.traces]
+        ours, theirs = (Region(*side) for side in zip(self.seen.calls, self.seen.results, lifted, strict=True))
+        return ours, theirs
+
+    def inside(self, items: Sequence[Intervention] = ()) -> Inside | None:
+        """Both sides with what is on the way; None if float64 cannot tell.
+
+        Args:
+            items: what the candidate is given instead (`GIVEN`): arguments, tensors of the reference.
+        """
+        if (
+            any(call.rng for calls in self.seen.calls for call in calls)
+            or max(map(_numbers, self.seen.calls)) > _VALUES
+        ):
+            return None
+        try:
+            ours, theirs = self.regions
+            ways = (
+                _Way(ours, self.seen.operations[0].reads),
+                _Way(theirs, _given(self.seen, self.case, items), edits(self.case.candidate, items)),
+            )
+            for way in ways:
+                way.walk()
+        except _FAILURES:  # a step that float64 cannot do: then nothing on the way is known
+            return None
+        return Inside(self.seen, *ways)
 
 
-def _given(case: Case, seen: Examined, items: Sequence[Intervention]) -> tuple[Sequence[Array], list[Array]]:
-    """What both sides' ops read, the candidate's with the reference's tensors in the place of some."""
+def _numbers(calls: Sequence[Call]) -> int:
+    """How many are read and written by calls."""
+    return sum(event.spec.numel for call in calls for event in (*call.reads, *call.writes))
+
+
+def _given(seen: Examined, case: Case, items: Sequence[Intervention]) -> list[Array]:
+    """What the candidate's ops read, with the reference's tensors in the place of some."""
     ours, theirs = ({leaf.name: leaf.storage for leaf in trace.leaves} for trace in case.traces)
     own = {event.storage: array for event, array in zip(seen.reads[0], seen.operations[0].reads, strict=True)}
     instead = {theirs.get(i.target): own.get(ours.get(i.value or i.target, -1)) for i in items if i.name == RESTORED}
     reads = zip(seen.reads[1], seen.operations[1].reads, strict=True)
-    return seen.operations[0].reads, [
+    return [
         other if (other := instead.get(event.storage)) is not None and other.shape == array.shape else array
         for event, array in reads
     ]
 
 
-def narrowed(case: Case, seen: Examined) -> Examined | None:
+def narrowed(sides: Sides) -> Examined | None:
     """What of a region makes its whole difference, as a smaller one; None if no part of it does, or float64 cannot tell."""
-    found = inside(case, seen)
+    found = sides.inside()
     try:
         return None if found is None else found.decisive()
     except _FAILURES:
@@ -266,4 +303,4 @@ def apart(one: Array, other: Array) -> float:
     return float(np.sqrt(np.mean(np.square(theirs[known] - ours[known])))) / size if size else math.inf
 
 
-__all__ = ["Inside", "Node", "apart", "inside", "narrowed"]
+__all__ = ["Inside", "Node", "Sides", "apart", "narrowed"]

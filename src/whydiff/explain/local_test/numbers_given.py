@@ -15,14 +15,12 @@ import numpy as np
 
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.errors import WhydiffError
-from whydiff.explain.case import Case
 from whydiff.explain.interventions import edits
-from whydiff.explain.local_test.examine import _FAILURES, Examined
-from whydiff.explain.local_test.narrowed import apart
+from whydiff.explain.local_test.examine import _FAILURES
+from whydiff.explain.local_test.narrowed import Sides, apart
 from whydiff.explain.local_test.operation import Array
-from whydiff.explain.local_test.replays import Region
 from whydiff.numbers.tolerance import EPSILONS, HYPOTHESIS_MARGIN, SAME_FUNCTION, SCALING_FLOOR, UNIT_ROUNDOFF
-from whydiff.records import Call, Event, Intervention, Lift, Trace
+from whydiff.records import Call, Event, Intervention
 
 _MOST = 8
 """Numbers of a side that are tried, the likeliest first (a size, not a tolerance)."""
@@ -99,21 +97,18 @@ def _by_kind(numbers: Sequence[Number]) -> list[Number]:
 class _Side:
     """One side's region, to be carried out with other numbers."""
 
-    def __init__(self, trace: Trace, seen: Examined, side: int) -> None:
-        self.trace, self.calls, self.result = trace, seen.calls[side], seen.results[side]
-        self.operation = seen.operations[side]
-        self.adapter = for_framework(trace.framework)
+    def __init__(self, sides: Sides, side: int) -> None:
+        self.trace, self.region, seen = sides.case.traces[side], sides.regions[side], sides.seen
+        self.calls, self.operation = seen.calls[side], seen.operations[side]
+        self.adapter = for_framework(self.trace.framework)
         self.inputs = seen.reads[side]
-        self.own = np.asarray(self.operation.run(self.operation.reads, self.operation.arguments)).reshape(-1)
+        self.own = self.region.run(self.operation.reads).reshape(-1)
         self.numbers = list(self._numbers())
 
     def made(self, items: Sequence[Intervention]) -> Array | None:
         """What it gives under interventions, flat; None if that cannot be carried out, or is not finite where it was."""
         try:
-            changed = edits(self.trace, items)
-            lifted = self.adapter.executor(self.trace, lift=Lift("float64"), exchanged=changed)
-            region = Region([changed.get(call.index, call) for call in self.calls], self.result, lifted)
-            found = region.run(self.operation.reads).reshape(-1)
+            found = self.region.run(self.operation.reads, changed=edits(self.trace, items)).reshape(-1)
         except _FAILURES:
             return None
         return found if found.shape == self.own.shape else None
@@ -188,15 +183,14 @@ class _Side:
         return f"{self.adapter.argument(call.target, which)} of {call.site.op}"
 
 
-def otherwise(case: Case, seen: Examined) -> Otherwise | None:
+def otherwise(regions: Sides) -> Otherwise | None:
     """The number in which two regions differ, and in nothing else; None: it is no number, or more than one.
 
     Args:
-        case: the pair of runs.
-        seen: an examined region whose sides compute different functions.
+        regions: the sides of an examined region, which compute different functions.
     """
     try:
-        sides = [_Side(trace, seen, side) for side, trace in enumerate(case.traces)]
+        sides = [_Side(regions, side) for side in (0, 1)]
     except (*_FAILURES, WhydiffError):
         return None
     ours, theirs = (side.own for side in sides)

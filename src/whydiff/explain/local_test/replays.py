@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from whydiff.capturing.adapters import Executor, for_framework
 from whydiff.errors import ReplayError
 from whydiff.explain.local_test.exact import Reads, exact_values
+from whydiff.explain.local_test.looks import Layout, Look, identical, is_complex, layout_of
 from whydiff.explain.local_test.operation import Array, Operation
 from whydiff.numbers.metrics import real_part_dtype
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
@@ -21,9 +22,8 @@ from whydiff.records import Call, Event, Payload
 
 Seen = Callable[[Call, Sequence[Array], Sequence[Array]], None]
 Given = Mapping[int, Sequence[Array]]
-Layout = tuple[tuple[int, ...], tuple[int, ...], int]
-"""Shape, strides and offset in elements."""
-
+_KEPT = 1 << 18
+"""Numbers of a region that are kept in float64 from one time to the next (a size, not a tolerance)."""
 _SPARSE = 8
 """Places that lie further apart than this, on average, are looked up by sorting instead of in a table."""
 
@@ -49,26 +49,12 @@ def operation(call: Call, reads: Sequence[Payload], slot: int, lifted: Executor)
         reads=Reads(reads),
         dtypes=tuple(real_part_dtype(p.dtype) for p in reads),
         arguments=call.arguments,
-        shape=_layout(call.writes[slot])[0],
+        shape=layout_of(call.writes[slot])[0],
         dtype=real_part_dtype(spec.dtype),
         run=run,
         roles=frozenset() if paired else adapter.roles(call.site.op),
         at={} if paired else adapter.places(call.site.op),
     )
-
-
-def is_complex(event: Event) -> bool:
-    """Whether an event looks at complex numbers."""
-    return real_part_dtype(event.spec.dtype) != event.spec.dtype
-
-
-def _layout(event: Event) -> Layout:
-    """(shape, strides, offset) of an event in real numbers."""
-    spec = event.spec
-    strides = spec.strides or _contiguous(spec.shape)
-    if not is_complex(event):
-        return spec.shape, strides, spec.offset
-    return (*spec.shape, 2), (*(2 * stride for stride in strides), 1), 2 * spec.offset
 
 
 def _apply(call: Call, arrays: Sequence[Array], lifted: Executor) -> list[Array]:
@@ -125,6 +111,7 @@ class Region:
         self.inputs = [event for events in self._by_call.values() for event in events]
         if result.storage not in made:
             self.inputs.append(result)
+        self._kept: _Kept | None = None
 
     def reads_by_call(self) -> dict[int, list[Event]]:
         """Call index → the region's inputs that it reads, to be copied just before it is executed."""
@@ -139,7 +126,7 @@ class Region:
             Reads(reads),
             tuple(real_part_dtype(p.dtype) for p in reads),
             [[], {}],
-            _layout(self.result)[0],
+            layout_of(self.result)[0],
             real_part_dtype(self.result.spec.dtype),
             self._run,
             max(len(self.calls), 2),
@@ -149,32 +136,105 @@ class Region:
     def _run(self, arrays: Sequence[Array], _: Any) -> Array:
         return self.run(arrays)
 
-    def run(self, arrays: Sequence[Array], *, seen: Seen | None = None, given: Given | None = None) -> Array:
+    def run(
+        self,
+        arrays: Sequence[Array],
+        *,
+        seen: Seen | None = None,
+        given: Given | None = None,
+        changed: Mapping[int, Call] | None = None,
+    ) -> Array:
         """The region on the values of ``inputs``.
+
+        What the calls gave at first is kept (`_KEPT`): one that reads the same again is not carried out again.
 
         Args:
             arrays: these, in float64.
             seen: told of every call with what it reads and what it gives.
             given: call index → what it writes instead of what it computes, each in the order of its elements.
+            changed: call index → the call with other arguments that takes its place.
         """
+        given, changed = given or {}, changed or {}
+        kept = self._kept
+        made = _Kept([], {}) if kept is None and not given and not changed and self._is_small else None
         memory: dict[int, Array] = {}
-        for event, values_in in zip(self.inputs, arrays, strict=True):
-            _place(memory, event, values_in)
+        other: set[int] = set()  # storages that do not hold what they held at first
+        for position, (look, values_in) in enumerate(zip(self._looks, arrays, strict=True)):
+            look.place(memory, values_in)
+            if made is not None:
+                made.inputs.append(values_in.copy())
+            elif kept is None or not identical(values_in, kept.inputs[position]):
+                other.add(look.storage)
         with self.lifted.running() if self.calls else nullcontext():
-            for call in self.calls:
-                reads = [
-                    np.zeros(_layout(event)[0])
-                    if event.overwritten and event.storage not in memory
-                    else _look(memory, event)
-                    for event in call.reads
-                ]
-                outputs = (given or {}).get(call.index) or _apply(call, reads, self.lifted)
+            for step in self._steps:
+                index = step.call.index
+                again = kept is not None and not (index in given or index in changed or other & step.asks)
+                reads = [] if again and seen is None else step.read(memory)
+                if kept is not None and again:
+                    outputs = kept.outputs[index]
+                else:
+                    outputs = given.get(index) or _apply(changed.get(index, step.call), reads, self.lifted)
+                    other |= step.makes
+                if made is not None:
+                    made.outputs[index] = outputs
                 if seen is not None:
-                    seen(call, reads, outputs)
-                for event, output in zip(call.writes, outputs, strict=False):
-                    if event.storage >= 0 and not event.is_look:
-                        _place(memory, event, output)
-        return _look(memory, self.result)
+                    seen(step.call, reads, outputs)
+                for written, output in zip(step.writes, outputs, strict=False):
+                    if written is not None:
+                        written.place(memory, output)
+        if made is not None:
+            self._kept = made
+        return self._result.of(memory)
+
+    @functools.cached_property
+    def _steps(self) -> list[_Step]:
+        return [_Step(call) for call in self.calls]
+
+    @functools.cached_property
+    def _looks(self) -> list[Look]:
+        return [Look(event) for event in self.inputs]
+
+    @functools.cached_property
+    def _result(self) -> Look:
+        return Look(self.result)
+
+    @functools.cached_property
+    def _is_small(self) -> bool:
+        written = (look.size for step in self._steps for look in step.writes if look is not None)
+        return sum(look.size for look in self._looks) + sum(written) <= _KEPT
+
+
+class _Step:
+    """A call of a region with its looks.
+
+    Attributes:
+        writes: None: nothing is written there.
+        asks: storages that it reads.
+        makes: storages that it writes.
+    """
+
+    __slots__ = ("_reads", "asks", "call", "makes", "writes")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._reads = [(Look(event), event.overwritten) for event in call.reads]
+        self.writes = [None if event.storage < 0 or event.is_look else Look(event) for event in call.writes]
+        self.asks = {one.storage for one, _ in self._reads}
+        self.makes = {one.storage for one in self.writes if one is not None}
+
+    def read(self, memory: dict[int, Array]) -> list[Array]:
+        """What it reads; what it only overwrites may be anything."""
+        return [
+            np.zeros(look.shape) if overwritten and look.storage not in memory else look.of(memory)
+            for look, overwritten in self._reads
+        ]
+
+
+class _Kept(NamedTuple):
+    """What a region was given when it was first carried out as it was recorded, and by call what that gave."""
+
+    inputs: list[Array]
+    outputs: dict[int, Sequence[Array]]
 
 
 def positions(written: Sequence[Event], result: Event) -> tuple[int, Array] | None:
@@ -189,7 +249,7 @@ def positions(written: Sequence[Event], result: Event) -> tuple[int, Array] | No
             continue
         if event.spec.numel != result.spec.numel:
             continue
-        found = _rearranged(_layout(event), _layout(result))
+        found = _rearranged(layout_of(event), layout_of(result))
         if found is not None:
             return slot, found
     return None
@@ -239,56 +299,3 @@ def _offsets(shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> A
     for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
         places += (np.arange(size) * stride).reshape((-1,) + (1,) * (len(shape) - axis - 1))
     return places.reshape(-1)
-
-
-def _place(memory: dict[int, Array], event: Event, content: Array) -> None:
-    """Write a value into its storage, as its layout says.
-
-    Raises:
-        ReplayError: the op gave another shape than was recorded (another kernel has other results).
-    """
-    shape, strides, offset = _layout(event)
-    if content.size != math.prod(shape):
-        raise ReplayError(
-            "In float64 the op gives another shape.",
-            where=str(event.site),
-            actual=str(content.shape),
-            expected=str(shape),
-        )
-    need = _end(shape, strides, offset) if content.size else 0
-    held = memory.get(event.storage)
-    if held is None or held.size < need:
-        grown = np.zeros(need, dtype=content.dtype)
-        if held is not None:
-            grown[: held.size] = held
-        memory[event.storage] = held = grown
-    if content.size:
-        _strided(held, shape, strides, offset)[...] = content.reshape(shape)
-
-
-def _look(memory: dict[int, Array], event: Event) -> Array:
-    """What an event looks at, copied.
-
-    Raises:
-        ReplayError: nothing in the region made it, or it looks past what is known.
-    """
-    shape, strides, offset = _layout(event)
-    held = memory.get(event.storage)
-    if held is None or (event.spec.numel and held.size < _end(shape, strides, offset)):
-        raise ReplayError("A value inside the region is not known.", where=str(event.site))
-    return _strided(held, shape, strides, offset).copy()
-
-
-def _strided(held: Array, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Array:
-    width = held.itemsize
-    return np.ndarray(shape, held.dtype, held, offset * width if 0 not in shape else 0, [n * width for n in strides])
-
-
-@functools.lru_cache(maxsize=4096)
-def _end(shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> int:
-    """One past the last real number of its storage that a layout looks at."""
-    return offset + 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-
-
-def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))

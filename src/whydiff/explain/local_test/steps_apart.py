@@ -9,8 +9,9 @@ import numpy as np
 
 from whydiff.capturing.adapters import Executor, Recorded, Role, for_framework
 from whydiff.explain.local_test.boxes import Box, whole
+from whydiff.explain.local_test.looks import is_complex
 from whydiff.explain.local_test.operation import Array, Operation
-from whydiff.explain.local_test.replays import _apply, is_complex
+from whydiff.explain.local_test.replays import _apply
 from whydiff.numbers.metrics import is_integer
 from whydiff.records import Call, Event
 

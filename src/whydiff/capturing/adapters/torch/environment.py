@@ -196,13 +196,22 @@ def _can_be(name: str, value: Any) -> bool:
     return value in _PRECISIONS if name == "matmul_precision" else type(value) is bool
 
 
+_SETTABLE: dict[str, Callable[[], Any]] = {
+    name: read for name, read in zip(Flags._fields, _READERS, strict=True) if name in _SETTERS
+}
+
+
+def settable_now() -> dict[str, Any]:
+    """Those switches that can be set here, by their names in `Flags`; the others take long to read inside of autocast."""
+    return {name: read() for name, read in _SETTABLE.items()}
+
+
 def apply_flags(flags: Mapping[str, Any]) -> None:
     """Set those switches that differ and can be set here.
 
     The matmul precision comes last: PyTorch sets TF32 by it, and refuses to read it after they were set apart.
     """
-    now = flags_now().as_dict()
-    changed = [name for name, value in flags.items() if now.get(name, value) != value]
+    changed = [name for name, read in _SETTABLE.items() if name in flags and read() != flags[name]]
     for name in changed:
         if name != "matmul_precision":
             set_flag(name, flags[name])
@@ -219,8 +228,7 @@ class Switches:
 
     def __init__(self, flags: Mapping[str, Any]) -> None:
         self._flags = flags
-        asked = zip(Flags._fields, _READERS, strict=True)
-        self._wanted = [(read, flags[name]) for name, read in asked if name in flags and name in _SETTERS]
+        self._wanted = [(read, flags[name]) for name, read in _SETTABLE.items() if name in flags]
 
     def apply(self) -> None:
         """Set those that differ."""
@@ -233,9 +241,9 @@ class Switches:
 @contextmanager
 def set_flags(flags: Mapping[str, Any]) -> Iterator[None]:
     """Those switches that can be set here, for the length of a block; the others are left as they are."""
-    before = flags_now().as_dict()
+    before = settable_now()
     try:
-        apply_flags({name: value for name, value in flags.items() if name in before})
+        apply_flags(flags)
         yield
     finally:
         apply_flags(before)

@@ -14,7 +14,7 @@ from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.comparing import Comparing
 from whydiff.capturing.adapters.torch.continuing import copies
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view
-from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, flags_now, set_rng_state
+from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, set_rng_state, settable_now
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.gathering import COPYING
 from whydiff.capturing.adapters.torch.held import Held, laid_out, listed, shared
@@ -64,7 +64,7 @@ class Executor(Comparing):
     @contextmanager
     def running(self) -> Iterator[None]:
         """The state in which recorded ops are executed: no autograd, no autocast, flags and RNG put back."""
-        flags = flags_now()
+        flags = settable_now()
         self._runs += 1
         with ExitStack() as stack:
             stack.callback(self._stopped)
@@ -75,7 +75,7 @@ class Executor(Comparing):
             try:
                 yield
             finally:
-                apply_flags(flags.as_dict())
+                apply_flags(flags)
 
     def execute(self, call: Call, *, recorded: bool = False) -> str:
         """Bring the replay to the state after a call.
