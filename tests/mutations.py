@@ -118,7 +118,7 @@ MUTANTS = (
     ),
     Mutant("explain/scaling", "numbers/metrics/_one_pass.py", "- 2 * self.nan_both", "- self.nan_both"),
     Mutant("explain/scaling", "explain/scaling.py", "if substituted.issuperset(at):", "if False:"),
-    Mutant("explain/scaling", "explain/scaling.py", "elif given_back(self.case):", "elif False:"),
+    Mutant("explain/scaling", "explain/scaling.py", "elif all_given_back(self.case):", "elif False:"),
     Mutant(
         "locate/origins", "locate/origins.py", "            if own is not None and not own[0]:", "            if False:"
     ),

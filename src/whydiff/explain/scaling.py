@@ -17,7 +17,7 @@ from whydiff.capturing.adapters import Progress, replayable
 from whydiff.errors import WhydiffError
 from whydiff.explain.alike import alike, last_examined, made_by
 from whydiff.explain.case import Case
-from whydiff.explain.read_alike import given_back
+from whydiff.explain.rounded_numbers import all_given_back
 from whydiff.explain.scale import Difference, Scale, choices, coarse, difference, graver, profile, stays, worst
 from whydiff.explain.sides import Side
 from whydiff.locate.rows import compared
@@ -38,7 +38,8 @@ class Modes:
     Attributes:
         lifted: no cast is kept.
         kept: casts to a narrower dtype are kept.
-        restored: no cast is kept, and the candidate has the reference's state and inputs where they differ.
+        restored: no cast is kept, and the candidate has the reference's state and inputs where they differ, and its
+            numbers where they were rounded.
     """
 
     lifted: Scale | None = None
@@ -109,7 +110,7 @@ class _Test:
         natures = program.lifted.nature if program.lifted else "stays"
         if natures in ("equal", "rounding"):
             program = replace(program, kept=self._program("kept"))
-        elif given_back(self.case):
+        elif all_given_back(self.case):
             program = replace(program, restored=self._program("lifted", restored=True))
         origins: tuple[Modes, ...] = (program,) * len(self.origins)
         regions, together = None, frozenset[int]()
@@ -144,7 +145,9 @@ class _Test:
             lift = Lift(dtype, casts, self.everything)
             word = f"lift to {dtype}, casts {casts}" + (", state restored" if restored else "")
             ours = self._outputs("reference", lift, (), f"{word}: reference")
-            theirs = self._outputs("candidate", lift, given_back(self.case) if restored else (), f"{word}: candidate")
+            theirs = self._outputs(
+                "candidate", lift, all_given_back(self.case) if restored else (), f"{word}: candidate"
+            )
             axes = self.case.localization.axes
             pairs = {slot: counterparts(ours[slot], theirs[slot], axes) for slot in ours if slot in theirs}
             if casts == "lifted" and not restored:
@@ -209,7 +212,7 @@ class _Test:
     def _each_origin(self, program: Modes) -> tuple[Modes, ...]:
         lifted = self._scales("lifted")
         kept = self._scales("kept")
-        restoring = given_back(self.case) if program.restored is not None else ()
+        restoring = all_given_back(self.case) if program.restored is not None else ()
         restored = self._scales("lifted", restoring) if restoring else [None] * len(self.origins)
         return tuple(Modes(*modes) for modes in zip(lifted, kept, restored, strict=True))
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from whydiff.capturing.adapters import Executor, for_framework, replayable, retyped
 from whydiff.errors import WhydiffError
+from whydiff.explain.interventions import edits
 from whydiff.numbers.fingerprint import fingerprint_bytes
 from whydiff.pair.replay import replay
-from whydiff.records import Call, Event, Fingerprint, Leaf, Payload, Site, Trace
+from whydiff.records import Call, Event, Fingerprint, Intervention, Leaf, Payload, Site, Trace
 
 
 class Uncast:
@@ -43,20 +44,24 @@ class Uncast:
         return self._given.get(key) or self._trace.payload(key)
 
 
-def uncast(trace: Trace, wide: str, narrow: str, tensors: Mapping[str, Payload]) -> Trace | None:
+def uncast(
+    trace: Trace, wide: str, narrow: str, tensors: Mapping[str, Payload], numbers: Sequence[Intervention] = ()
+) -> Trace | None:
     """The program as if it had never been cast; None: not all of it can be carried out so.
 
     Args:
         trace: of the side that was cast.
         wide, narrow: dtypes.
         tensors: name of a leaf → what it was before it was rounded.
+        numbers: gives calls the numbers that were not rounded (``set-argument``).
     """
     if replayable(trace):
         return None
     dtypes = {narrow: wide}
     given = {f"uncast/{leaf.name}": tensors[leaf.name] for leaf in trace.leaves if leaf.name in tensors}
     leaves = [_leaf(leaf, tensors.get(leaf.name)) for leaf in trace.leaves]
-    calls = [_call(call, dtypes) for call in trace.calls]
+    edited = edits(trace, numbers)
+    calls = [_call(edited.get(call.index, call), dtypes) for call in trace.calls]
     made: Any = Uncast(trace, calls, leaves, given)
     prints: dict[Site, Fingerprint] = {}
 

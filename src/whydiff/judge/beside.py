@@ -14,7 +14,8 @@ from whydiff.capturing.adapters import Progress
 from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import detectors, pr002, proposed, undone, whole_cast
-from whydiff.explain.read_alike import given_back, told_apart
+from whydiff.explain.read_alike import told_apart
+from whydiff.explain.rounded_numbers import all_given_back, numbers_back
 from whydiff.explain.scaling import measure_scaling
 from whydiff.explain.sides import SIDES
 from whydiff.explain.uncast import uncast
@@ -52,7 +53,7 @@ def beside_a_cast(case: Case, progress: Progress | None = None) -> Beside:
     with closing(inner):
         others = [cause for rule in detectors() for cause in proposed(rule, inner) if cause.verdict is Verdict.SEMANTIC]
         judged = judge_origins(inner, (), measure_scaling(inner, progress))
-    whole = pr002.REGISTER.of_whole(case, found.cast, (*given_back(case), *found.dtypes))
+    whole = pr002.REGISTER.of_whole(case, found.cast, (*all_given_back(case), *found.dtypes))
     causes = verify(case, (replace(whole, put_in=found.put_in), *others), progress) if others else ()
     if not all(cause.status == "confirmed" for cause in causes):
         causes = ()
@@ -75,7 +76,7 @@ def _in_one_dtype(case: Case, cast: Cast, progress: Progress | None) -> Case | N
         tensors = {pair[side].name: case.payload(pair[1 - side], SIDES[1 - side]) for pair in told_apart(case)}
     except PayloadError:
         return None
-    wide = uncast(traces[side], cast.wide, cast.narrow, tensors)
+    wide = uncast(traces[side], cast.wide, cast.narrow, tensors, numbers_back(case, SIDES[side]))
     if wide is None:
         return None
     traces[side] = wide

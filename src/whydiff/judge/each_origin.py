@@ -10,8 +10,9 @@ from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
 from whydiff.explain.causes import is_general
 from whydiff.explain.local_test import LocalResult, far_apart
-from whydiff.explain.read_alike import cast_of, casts_apart, told_apart
+from whydiff.explain.read_alike import cast_of, told_apart
 from whydiff.explain.reruns import Rerun
+from whydiff.explain.rounded_numbers import only_rounded
 from whydiff.explain.scale import Scale, agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.claims import Claims
@@ -211,9 +212,11 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
         why = scaling.why_not or "in float64 the programs have no floating value to compare here"
         return unmeasured, [Evidence(f"it was not judged at two precisions: {why}")]
     verdict = _of_scale(case, origin, modes)
-    if verdict is Verdict.SEMANTIC and casts_apart(case) and (agrees(modes.restored) or _is_state(case, scaling)):
+    if verdict is Verdict.SEMANTIC and only_rounded(case) and (agrees(modes.restored) or _is_state(case, scaling)):
         verdict = Verdict.PRECISION
-        evidence.append(Evidence("it is the state's: that differs by rounding alone, and with it restored they agree"))
+        evidence.append(
+            Evidence("it is what the sides begin with: that differs by rounding alone, and with it restored they agree")
+        )
     elif verdict is Verdict.SEMANTIC and agrees(scaling.program.lifted):
         verdict, another_way = _another_way(scaling)
         evidence.append(another_way)
@@ -227,7 +230,7 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
 
 def _is_state(case: Case, scaling: Scaling) -> bool:
     """Whether state and inputs are all that the outputs differ by, each the other side's but for rounding."""
-    return agrees(scaling.program.restored) and bool(casts_apart(case))
+    return agrees(scaling.program.restored) and only_rounded(case)
 
 
 def _another_way(scaling: Scaling, how: str = "") -> tuple[Verdict, Evidence]:

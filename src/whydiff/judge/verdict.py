@@ -14,7 +14,8 @@ from dataclasses import replace
 from whydiff.errors import PayloadError
 from whydiff.explain.alike import alike
 from whydiff.explain.case import Case
-from whydiff.explain.read_alike import cast_of, casts_apart, given_back, told_apart
+from whydiff.explain.read_alike import cast_of, given_back, told_apart
+from whydiff.explain.rounded_numbers import all_given_back, only_rounded, rounded_numbers
 from whydiff.explain.scale import agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.claims import Claims
@@ -157,15 +158,15 @@ def _of_state(case: Case, scaling: Scaling | None) -> tuple[Verdict, str] | None
     """The verdict where with the other side's state and inputs all agrees in float64: are they roundings? None: not so."""
     if scaling is None or not (stays(scaling.program.lifted) and agrees(scaling.program.restored)):
         return None
-    if casts_apart(case):
+    if only_rounded(case):
         return Verdict.PRECISION, (
-            "state and inputs are the other side's, rounded, and with the reference's the outputs agree in float64"
+            f"{_what_is_rounded(case)} are the other side's, rounded, and with the reference's the outputs agree in float64"
         )
     try:
         roundings = [pair for pair in told_apart(case) if cast_of(case, *pair) is not None]
     except PayloadError:
         return None
-    apart = case.experiments.apart_if_told(given_back(case, roundings)) if roundings else None
+    apart = case.experiments.apart_if_told(all_given_back(case, roundings)) if roundings else None
     if apart is None or apart <= SCALING_FLOOR:
         return None
     other = ", ".join([theirs.name for ours, theirs in told_apart(case) if (ours, theirs) not in roundings][:_NAMED])
@@ -173,6 +174,11 @@ def _of_state(case: Case, scaling: Scaling | None) -> tuple[Verdict, str] | None
         Verdict.SEMANTIC,
         f"{other}: not the other side's, rounded; with the rest alone given back the outputs differ",
     )
+
+
+def _what_is_rounded(case: Case) -> str:
+    held = ["state and inputs"] if told_apart(case) else []
+    return " and ".join(held + (["numbers in the code"] if rounded_numbers(case) else []))
 
 
 def _missed(case: Case, proven: Sequence[Cause], scaling: Scaling | None, flips: int) -> str:

@@ -10,6 +10,7 @@ from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import View
 from whydiff.explain.read_alike import casts_apart, given_back, told_apart
+from whydiff.explain.rounded_numbers import all_given_back, numbers_back
 from whydiff.explain.sides import SIDES
 from whydiff.numbers.casts import Cast
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
@@ -126,7 +127,7 @@ def _whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
     if not _all_parameters(case, SIDES.index(found.cast.rounded)) and case.experiments.equal_if_told(given_back(case)):
         return None
     for pairs in (None, case.differing_leaves):  # an input that the wide side rounds by itself is not given back
-        interventions = *given_back(case, pairs), *found.dtypes
+        interventions = *all_given_back(case, pairs), *found.dtypes
         if case.experiments.equal_if_told(interventions):
             return found.cast, interventions
     return None
@@ -165,7 +166,7 @@ def _undone(case: Case) -> Undone | None:
         return None
     back = given_back(case)
     held = tuple(Intervention(i.name, i.value or i.target, i.target if i.value else None) for i in back)
-    return Undone(cast, _dtypes(case, cast, 1), (*held, *_dtypes(case, cast, 0)))
+    return Undone(cast, _dtypes(case, cast, 1), (*held, *numbers_back(case, "reference"), *_dtypes(case, cast, 0)))
 
 
 def _dtypes(case: Case, cast: Cast, side: int) -> tuple[Intervention, ...]:

@@ -77,7 +77,9 @@ def edited(op: Op, call: Call) -> Op:
     before = template(op)
     usual = _usual(op.inputs)
     inputs = tuple(
-        Fixed(number_of(operand, usual)) if operand != old and not _is_read(operand) else spot
+        Fixed(number_of(operand, usual), operand if type(operand) is float else None)
+        if operand != old and not _is_read(operand)
+        else spot
         for spot, operand, old in zip(op.inputs, operands, before[0], strict=True)
     )
     changed = {name: decode(value) for name, value in params.items() if before[1].get(name) != value}

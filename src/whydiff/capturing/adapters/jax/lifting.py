@@ -85,7 +85,8 @@ def _spot(spot: Any, change: Callable[[Any], Any]) -> Any:
         dtype = getattr(number, "dtype", None)
         if dtype is None or not floating(dtype):
             return spot
-        return Fixed(np.asarray(number, dtype).astype(change(dtype)))
+        exact = spot.exact if spot.exact is not None else np.asarray(number, dtype)
+        return Fixed(np.asarray(exact).astype(change(dtype)), spot.exact)
     if values.is_key(spot) or not floating(spot.dtype):
         return spot
     return jax.ShapeDtypeStruct(spot.shape, change(spot.dtype))

@@ -89,9 +89,15 @@ def on_host(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A number that the program holds itself."""
+    """A number that the program holds itself.
+
+    Attributes:
+        value: in the dtype of its operand.
+        exact: of one that was given in its place: as it was given; None: ``value`` is all that is known.
+    """
 
     value: Any
+    exact: float | None = None
 
 
 def aval_of(value: Any) -> Any:
