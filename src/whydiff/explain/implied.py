@@ -51,7 +51,12 @@ class Implied:
 
 
 def implied(
-    stored: Array, dtype: str, function: Function, reads: Sequence[Array], dtypes: Sequence[str | None]
+    stored: Array,
+    dtype: str,
+    function: Function,
+    reads: Sequence[Array],
+    dtypes: Sequence[str | None],
+    row: Callable[[Sequence[Array], int], Array] | None = None,
 ) -> Implied | None:
     """Hold stored numbers against a function of other stored numbers.
 
@@ -61,6 +66,8 @@ def implied(
         function: what the other side computes, in float64.
         reads: what it computes it from, float64.
         dtypes: per read the dtype that it is stored in; None: it is exact.
+        row: one row of the function's result alone, where that is cheaper: it is asked first, and decides where that row
+            lies beyond what rounding explains, or nothing differs.
 
     Returns:
         None if the shapes differ, or a value is not finite.
@@ -72,15 +79,24 @@ def implied(
         return None
     stored = stored.reshape(computed.shape)
     bound = _half(np.maximum(np.abs(stored), np.abs(computed)), dtype)
-    moved = _moved(function, reads, dtypes, computed)
     apart = np.abs(stored - computed)
-    return Implied(
-        worst=float(np.max(apart / (bound + moved), initial=0.0)),
-        dtype=dtype,
-        elements=int(stored.size),
-        moves=bool(np.any(moved > 0)),
-        differs=bool(np.max(apart, initial=0.0) > SCALING_FLOOR * np.max(np.abs(computed), initial=0.0)),
-    )
+    differs = bool(np.max(apart, initial=0.0) > SCALING_FLOOR * np.max(np.abs(computed), initial=0.0))
+
+    def held(apart: Array, bound: Array, moved: Array) -> Implied:
+        return Implied(
+            worst=float(np.max(apart / (bound + moved), initial=0.0)),
+            dtype=dtype,
+            elements=int(stored.size),
+            moves=bool(np.any(moved > 0)),
+            differs=differs,
+        )
+
+    if row is not None and computed.size:
+        at = int(np.argmax(np.max(apart / bound, axis=tuple(range(1, apart.ndim)))))  # the farthest
+        one = held(apart[at], bound[at], _moved(lambda given: row(given, at), reads, dtypes, computed[at]))
+        if one.moves and not one.is_rounding:
+            return one
+    return held(apart, bound, _moved(function, reads, dtypes, computed))
 
 
 def _moved(function: Function, reads: Sequence[Array], dtypes: Sequence[str | None], computed: Array) -> Array:
@@ -129,11 +145,34 @@ def as_rows(function: Callable[[Array], Array], x: Array, level: float) -> Rows 
         return None
     matrix = np.empty((width, shift.shape[1]))
     for start in range(0, width, rows):
-        block = np.zeros((rows, width))
-        count = min(rows, width - start)
-        block[np.arange(count), start + np.arange(count)] = 1.0
-        matrix[start : start + count] = (function(block.reshape(x.shape)).reshape(rows, -1) - shift)[:count]
+        matrix[start : start + rows] = _block(function, x, start, shift)
     predicted = x.reshape(rows, width) @ matrix + shift
     size = float(np.sqrt(np.mean(np.square(wanted)))) or 1.0
     near = np.max(np.abs(predicted - wanted.reshape(rows, -1)), initial=0.0) <= level * size
     return Rows(matrix, shift[0]) if near else None
+
+
+def one_row(function: Callable[[Array], Array], x: Array, at: int) -> Array:
+    """Row ``at`` of the matrix that `as_rows` finds for such a function; beyond its rows what the function adds.
+
+    Args:
+        function: as for `as_rows`, which found a matrix for it; perhaps with other stored numbers.
+        x: its input.
+        at: 0 to the width of ``x``.
+    """
+    width = x.shape[-1]
+    rows = x.size // width
+    shift = function(np.zeros_like(x)).reshape(rows, -1)
+    if at == width:
+        return np.asarray(shift[0])
+    start = at - at % rows
+    return np.asarray(_block(function, x, start, shift)[at - start])
+
+
+def _block(function: Callable[[Array], Array], x: Array, start: int, shift: Array) -> Array:
+    """As many rows of the matrix from ``start`` on as the function has rows, and no more than there are."""
+    rows, width = shift.shape[0], x.shape[-1]
+    block = np.zeros((rows, width))
+    count = min(rows, width - start)
+    block[np.arange(count), start + np.arange(count)] = 1.0
+    return np.asarray((function(block.reshape(x.shape)).reshape(rows, -1) - shift)[:count])

@@ -11,7 +11,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes._joint import joints_of
 from whydiff.explain.causes._values import Array
 from whydiff.explain.causes._view import JointView, View
-from whydiff.explain.implied import Implied, as_rows, implied
+from whydiff.explain.implied import Implied, as_rows, implied, one_row
 from whydiff.explain.local_test import Examined, examine_joints
 from whydiff.numbers.tolerance import SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.records import Event, Leaf
@@ -108,7 +108,10 @@ def _as_maps_of(
         found = maps(other, at[other]) if reads is reads_now else _map(view, other, at[other], reads)
         return np.full(mine.shape, np.nan) if found is None else found
 
-    found = implied(mine, narrow, function, reads_now, stored[other])
+    def row(reads: Sequence[Array], which: int) -> Array:
+        return one_row(_of_one(view, other, at[other], reads), reads[at[other]], which)
+
+    found = implied(mine, narrow, function, reads_now, stored[other], row)
     return None if found is None else (side, found)
 
 
@@ -120,14 +123,20 @@ def _stored(view: View, side: int, activation: int) -> list[str | None]:
 
 def _map(view: View, side: int, activation: int, reads: Sequence[Array]) -> Array | None:
     """The matrix, and what is added as its last row; None: the side is no such map."""
+    function = _of_one(view, side, activation, reads)
+    found = as_rows(function, np.asarray(reads[activation], np.float64), SCALING_FLOOR)
+    return None if found is None else np.vstack([found.matrix, found.shift])
+
+
+def _of_one(view: View, side: int, activation: int, reads: Sequence[Array]) -> Callable[[Array], Array]:
+    """A side as a function of one of its reads."""
     operation = view.seen.operations[side]
 
     def function(x: Array) -> Array:
         given = [x if i == activation else read for i, read in enumerate(reads)]
         return np.asarray(operation.run(given, operation.arguments), np.float64)
 
-    found = as_rows(function, np.asarray(reads[activation], np.float64), SCALING_FLOOR)
-    return None if found is None else np.vstack([found.matrix, found.shift])
+    return function
 
 
 def _one(case: Case, ours: Leaf, theirs: Leaf) -> bool:
