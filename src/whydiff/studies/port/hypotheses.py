@@ -47,6 +47,31 @@ class Hypothesis:
         return self.code, self.said
 
 
+def taken_for(
+    code: str,
+    side: int,
+    said: tuple[str, str],
+    mine: Rewrite,
+    *,
+    says: str,
+    fix: str,
+    other: Rewrite = NOTHING,
+    parts: tuple[Hypothesis, ...] = (),
+) -> Hypothesis:
+    """One side's way of computing, taken for the other's.
+
+    Args:
+        code: of the pattern.
+        side: the teller.
+        said: what the teller does, and what it does once it is rewritten.
+        mine, other, parts: as `Hypothesis` has them.
+        says, fix: sentences; in them ``{reference}`` and ``{candidate}`` stand for what either side does.
+    """
+    said = said if side == 0 else (said[1], said[0])
+    told = [text.replace("{reference}", said[0]).replace("{candidate}", said[1]) for text in (says, fix)]
+    return Hypothesis(code=code, says=told[0], said=said, fix=told[1], teller=side, mine=mine, other=other, parts=parts)
+
+
 @dataclass(frozen=True)
 class Tried:
     """A hypothesis that fits, alone or together with others at the same point.

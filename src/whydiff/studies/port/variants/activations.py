@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from whydiff.explain.activations import ACTIVATIONS
 from whydiff.explain.causes import activation
 from whydiff.records import Call
 from whydiff.studies.port.bench import Bench
-from whydiff.studies.port.hypotheses import Hypothesis
-from whydiff.studies.port.rewrites import Applied, Rewrite
+from whydiff.studies.port.hypotheses import Hypothesis, taken_for
+from whydiff.studies.port.rewrites import Rewrite
 from whydiff.studies.port.weights import numbers
 
 Array = np.ndarray[Any, Any]
@@ -55,16 +55,11 @@ def _known(bench: Bench, side: int, wanted: dict[int, Call]) -> list[tuple[Call,
 
 
 def _other(side: int, call: Call, own: str, name: str, form: Callable[[Array], Array]) -> Hypothesis:
-    said = (own, name) if side == 0 else (name, own)
-
-    def formula(applied: Applied) -> Sequence[Array]:
-        return [np.asarray(form(applied.reads[0]))]
-
-    return Hypothesis(
-        code="FO001",
-        says=f"the candidate applies {said[1]}, the reference {said[0]}",
-        said=said,
-        fix=f"Let the candidate apply {said[0]}, as the reference does.",
-        teller=side,
-        mine=Rewrite(calls={call.index: formula}),
+    return taken_for(
+        "FO001",
+        side,
+        (own, name),
+        Rewrite(calls={call.index: lambda applied: [np.asarray(form(applied.reads[0]))]}),
+        says="the candidate applies {candidate}, the reference {reference}",
+        fix="Let the candidate apply {reference}, as the reference does.",
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.records import Call, Intervention
 from whydiff.studies.port.bench import Bench
-from whydiff.studies.port.hypotheses import Hypothesis
+from whydiff.studies.port.hypotheses import Hypothesis, taken_for
 from whydiff.studies.port.rewrites import Rewrite, argument
 
 
@@ -36,28 +36,25 @@ def _scales(bench: Bench, side: int, number: int, call: Call) -> Iterator[Hypoth
         options += [y for x in both for y in (x, 1 / x) if 1e-4 < y < 1e4]
     for scale in dict.fromkeys(options):
         if not math.isclose(scale, own, rel_tol=1e-6):
-            said = (f"{own:.6g}", f"{scale:.6g}")
-            said = said if side == 0 else (said[1], said[0])
-            yield Hypothesis(
-                code="FO003",
-                says=f"the candidate scales the attention's scores by {said[1]}, the reference by {said[0]}",
-                said=said,
-                fix=f"Scale the scores by {said[0]} in the candidate.",
-                teller=side,
-                mine=Rewrite(edits=(Intervention("set-argument", str(call.site), ("scale", scale)),)),
+            yield taken_for(
+                "FO003",
+                side,
+                (f"{own:.6g}", f"{scale:.6g}"),
+                Rewrite(edits=(Intervention("set-argument", str(call.site), ("scale", scale)),)),
+                says="the candidate scales the attention's scores by {candidate}, the reference by {reference}",
+                fix="Scale the scores by {reference} in the candidate.",
             )
 
 
 def _causality(side: int, call: Call, causal: bool, framework: str) -> Hypothesis:
-    words = ("hides later positions", "hides no positions")
-    said = words if causal == (side == 0) else (words[1], words[0])
+    hides, shows = "hides later positions", "hides no positions"
     position, name = for_framework(framework).places(call.site.op)["causal"]
     where = position if position is not None and position < len(call.arguments[0]) else name
-    return Hypothesis(
-        code="IN003",
-        says=f"in the attention the candidate {said[1]}, the reference {said[0]}",
-        said=said,
-        fix=f"Use the reference's mask in the candidate: it {said[0]}.",
-        teller=side,
-        mine=Rewrite(edits=(Intervention("set-argument", str(call.site), (where, not causal)),)),
+    return taken_for(
+        "IN003",
+        side,
+        (hides, shows) if causal else (shows, hides),
+        Rewrite(edits=(Intervention("set-argument", str(call.site), (where, not causal)),)),
+        says="in the attention the candidate {candidate}, the reference {reference}",
+        fix="Use the reference's mask in the candidate: it {reference}.",
     )

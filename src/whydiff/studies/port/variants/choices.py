@@ -8,7 +8,7 @@ from typing import Any
 from whydiff.capturing.adapters import for_framework
 from whydiff.records import Call, Intervention
 from whydiff.studies.port.bench import Bench
-from whydiff.studies.port.hypotheses import Hypothesis
+from whydiff.studies.port.hypotheses import Hypothesis, taken_for
 from whydiff.studies.port.rewrites import Rewrite
 
 _CALLS = 12
@@ -41,13 +41,12 @@ def _same(call: Call, own: Any, value: Any) -> bool:
 
 def _other(side: int, call: Call, argument: tuple[int | str, str], own: Any, value: Any) -> Hypothesis:
     which, name = argument
-    words = tuple(f"{call.site.op} with {name} = {'its default' if x is None else x}" for x in (own, value))
-    said = (words[0], words[1]) if side == 0 else (words[1], words[0])
-    return Hypothesis(
-        code="FO008",
-        says=f"the candidate computes {said[1]}, the reference as {said[0]}",
-        said=said,
-        fix=f"Compute as the reference does in the candidate: {said[0]}.",
-        teller=side,
-        mine=Rewrite(edits=(Intervention("set-argument", str(call.site), (which, value)),)),
+    given, other = (f"{call.site.op} with {name} = {'its default' if x is None else x}" for x in (own, value))
+    return taken_for(
+        "FO008",
+        side,
+        (given, other),
+        Rewrite(edits=(Intervention("set-argument", str(call.site), (which, value)),)),
+        says="the candidate computes {candidate}, the reference as {reference}",
+        fix="Compute as the reference does in the candidate: {reference}.",
     )

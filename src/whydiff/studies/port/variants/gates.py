@@ -10,7 +10,7 @@ import numpy as np
 
 from whydiff.records import Leaf
 from whydiff.studies.port.bench import Bench
-from whydiff.studies.port.hypotheses import Hypothesis
+from whydiff.studies.port.hypotheses import Hypothesis, taken_for
 from whydiff.studies.port.rewrites import Rewrite
 from whydiff.studies.port.variants.leaves import read_state
 
@@ -48,28 +48,25 @@ def _of(
 
 
 def _gate_order(side: int, gates: Sequence[str], order: Sequence[int], mine: Rewrite, other: Rewrite) -> Hypothesis:
-    said = (" ".join(gates), " ".join(gates[i] for i in order))
-    said = said if side == 0 else (said[1], said[0])
-    return Hypothesis(
-        code="FO004",
-        says=f"the candidate takes the gates' weights in the order {said[1]}, the reference as {said[0]}",
-        said=said,
+    return taken_for(
+        "FO004",
+        side,
+        (" ".join(gates), " ".join(gates[i] for i in order)),
+        mine,
+        says="the candidate takes the gates' weights in the order {candidate}, the reference as {reference}",
         fix="Load the blocks of the stacked recurrent weights in the order of gates that the candidate's cell takes.",
-        teller=side,
-        mine=mine,
         other=other,
     )
 
 
 def _formula(side: int, said: tuple[str, str], mine: Rewrite) -> Hypothesis:
-    said = said if side == 0 else (said[1], said[0])
-    return Hypothesis(
-        code="FO008",
-        says=f"in the recurrent cell the reference {said[0]}, the candidate {said[1]}",
-        said=said,
-        fix=f"Use the reference's cell in the candidate: it {said[0]}.",
-        teller=side,
-        mine=mine,
+    return taken_for(
+        "FO008",
+        side,
+        said,
+        mine,
+        says="in the recurrent cell the reference {reference}, the candidate {candidate}",
+        fix="Use the reference's cell in the candidate: it {reference}.",
     )
 
 

@@ -11,7 +11,7 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.numbers.grids import Resampling, others, resampled
 from whydiff.records import Call
 from whydiff.studies.port.bench import Bench
-from whydiff.studies.port.hypotheses import Hypothesis
+from whydiff.studies.port.hypotheses import Hypothesis, taken_for
 from whydiff.studies.port.rewrites import Applied, Rewrite
 
 Array = np.ndarray[Any, Any]
@@ -29,16 +29,14 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
 
 
 def _hypothesis(side: int, call: Call, own: Resampling, way: Resampling) -> Hypothesis:
-    said = (str(own), str(way)) if side == 0 else (str(way), str(own))
-
     def formula(applied: Applied) -> Sequence[Array]:
         return [resampled(way, applied.reads[0], applied.call.writes[0].spec.shape)]
 
-    return Hypothesis(
-        code="FO008",
-        says=f"the candidate resamples {said[1]}, the reference {said[0]}",
-        said=said,
-        fix=f"Resample as the reference does in the candidate: {said[0]}.",
-        teller=side,
-        mine=Rewrite(calls={call.index: formula}),
+    return taken_for(
+        "FO008",
+        side,
+        (str(own), str(way)),
+        Rewrite(calls={call.index: formula}),
+        says="the candidate resamples {candidate}, the reference {reference}",
+        fix="Resample as the reference does in the candidate: {reference}.",
     )

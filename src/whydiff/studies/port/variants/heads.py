@@ -10,7 +10,7 @@ import numpy as np
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.records import Call, Event
 from whydiff.studies.port.bench import Bench
-from whydiff.studies.port.hypotheses import Hypothesis
+from whydiff.studies.port.hypotheses import Hypothesis, taken_for
 from whydiff.studies.port.rewrites import Applied, Formula, Rewrite, argument
 
 Array = np.ndarray[Any, Any]
@@ -93,12 +93,11 @@ def _features(order: Array) -> Formula:
 
 
 def _hypothesis(side: int, said: tuple[str, str], calls: dict[int, Callable[[Applied], Sequence[Any]]]) -> Hypothesis:
-    said = said if side == 0 else (said[1], said[0])
-    return Hypothesis(
-        code="FO008",
-        says=f"in the attention the candidate {said[1]}, the reference {said[0]}",
-        said=said,
-        fix=f"Let the candidate's attention do what the reference's does: it {said[0]}.",
-        teller=side,
-        mine=Rewrite(calls=calls),
+    return taken_for(
+        "FO008",
+        side,
+        said,
+        Rewrite(calls=calls),
+        says="in the attention the candidate {candidate}, the reference {reference}",
+        fix="Let the candidate's attention do what the reference's does: it {reference}.",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.records import Call
 from whydiff.studies.port.bench import Bench
-from whydiff.studies.port.hypotheses import Hypothesis
-from whydiff.studies.port.rewrites import Applied, Rewrite
+from whydiff.studies.port.hypotheses import Hypothesis, taken_for
+from whydiff.studies.port.rewrites import Formula, Rewrite
 
 Array = np.ndarray[Any, Any]
 _CALLS = 8
@@ -41,30 +41,24 @@ def _axis(call: Call) -> int | None:
 def _reversed(side: int, call: Call) -> Hypothesis:
     axis = _axis(call)
     assert axis is not None
-
-    def formula(applied: Applied) -> Sequence[Array]:
-        return [np.concatenate([applied.reads[1], applied.reads[0]], axis)]
-
     said = (f"joins two values along axis {axis}", "joins them the other way round")
-    return _hypothesis(side, call, said, formula, "FO004")
+    return _hypothesis(
+        side, call, said, lambda applied: [np.concatenate([applied.reads[1], applied.reads[0]], axis)], "FO004"
+    )
 
 
 def _unturned(side: int, call: Call) -> Hypothesis:
-    def formula(applied: Applied) -> Sequence[Array]:
-        return [applied.reads[0]]
-
     said = (f"turns a value around ({call.site.op})", "leaves it as it is")
-    return _hypothesis(side, call, said, formula, "FO008")
+    return _hypothesis(side, call, said, lambda applied: [applied.reads[0]], "FO008")
 
 
-def _hypothesis(side: int, call: Call, said: tuple[str, str], formula: Any, code: str) -> Hypothesis:
-    said = said if side == 0 else (said[1], said[0])
+def _hypothesis(side: int, call: Call, said: tuple[str, str], formula: Formula, code: str) -> Hypothesis:
     own = ("reference", "candidate")[side]
-    return Hypothesis(
-        code=code,
-        says=f"the candidate {said[1]}, the reference {said[0]} (the {own}'s {call.site})",
-        said=said,
-        fix=f"Let the candidate do what the reference does: it {said[0]}.",
-        teller=side,
-        mine=Rewrite(calls={call.index: formula}),
+    return taken_for(
+        code,
+        side,
+        said,
+        Rewrite(calls={call.index: formula}),
+        says=f"the candidate {{candidate}}, the reference {{reference}} (the {own}'s {call.site})",
+        fix="Let the candidate do what the reference does: it {reference}.",
     )

@@ -11,7 +11,7 @@ import numpy as np
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.records import Call
 from whydiff.studies.port.bench import Bench
-from whydiff.studies.port.hypotheses import Hypothesis
+from whydiff.studies.port.hypotheses import Hypothesis, taken_for
 from whydiff.studies.port.rewrites import Applied, Formula, Rewrite, argument
 
 Array = np.ndarray[Any, Any]
@@ -119,12 +119,11 @@ def _by_batch(applied: Applied) -> Sequence[Array]:
 
 
 def _named(side: int, call: Call, said: tuple[str, str], formula: Formula) -> Hypothesis:
-    said = said if side == 0 else (said[1], said[0])
-    return Hypothesis(
-        code="FO008",
-        says=f"in the norm the candidate {said[1]}, the reference {said[0]}",
-        said=said,
-        fix=f"Let the candidate's norm do what the reference's does: it {said[0]}.",
-        teller=side,
-        mine=Rewrite(calls={call.index: formula}),
+    return taken_for(
+        "FO008",
+        side,
+        said,
+        Rewrite(calls={call.index: formula}),
+        says="in the norm the candidate {candidate}, the reference {reference}",
+        fix="Let the candidate's norm do what the reference's does: it {reference}.",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.numbers.pools import Pooling, others, pooled
 from whydiff.records import Call
 from whydiff.studies.port.bench import Bench
-from whydiff.studies.port.hypotheses import Hypothesis
-from whydiff.studies.port.rewrites import Applied, Rewrite
+from whydiff.studies.port.hypotheses import Hypothesis, taken_for
+from whydiff.studies.port.rewrites import Rewrite
 
 Array = np.ndarray[Any, Any]
 
@@ -30,17 +30,12 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
 
 
 def _hypothesis(side: int, call: Call, own: Pooling, way: Pooling) -> Hypothesis:
-    words = [pooling.says(call.reads[0].spec.shape) for pooling in (own, way)]
-    said = (words[0], words[1]) if side == 0 else (words[1], words[0])
-
-    def formula(applied: Applied) -> Sequence[Array]:
-        return [pooled(way, applied.reads[0])]
-
-    return Hypothesis(
-        code="FO008",
-        says=f"the candidate's pooling {said[1]}; the reference's {said[0]}",
-        said=said,
-        fix=f"Let the candidate's pooling do what the reference's does: it {said[0]}.",
-        teller=side,
-        mine=Rewrite(calls={call.index: formula}),
+    shape = call.reads[0].spec.shape
+    return taken_for(
+        "FO008",
+        side,
+        (own.says(shape), way.says(shape)),
+        Rewrite(calls={call.index: lambda applied: [pooled(way, applied.reads[0])]}),
+        says="the candidate's pooling {candidate}; the reference's {reference}",
+        fix="Let the candidate's pooling do what the reference's does: it {reference}.",
     )

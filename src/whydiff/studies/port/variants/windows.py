@@ -12,8 +12,8 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.numbers.windows import Window, convolved, is_same_padding, other_dilations, other_paddings
 from whydiff.records import Call
 from whydiff.studies.port.bench import Bench
-from whydiff.studies.port.hypotheses import Hypothesis
-from whydiff.studies.port.rewrites import Applied, Rewrite
+from whydiff.studies.port.hypotheses import Hypothesis, taken_for
+from whydiff.studies.port.rewrites import Rewrite
 
 Array = np.ndarray[Any, Any]
 Padding = Sequence[tuple[int, int]]
@@ -50,15 +50,14 @@ def propose(bench: Bench, number: int) -> Iterator[Hypothesis]:
             words = [_spoken(w, w.padding, shapes) for w in (window, made)]
         else:
             words = ["reads the kernel " + ("backwards" if w.turned else "forwards") for w in (window, made)]
-        said = (words[0], words[1]) if teller == 0 else (words[1], words[0])
         parts = (hypothesis(padding, False), hypothesis(None, True)) if padding and turned else ()
-        return Hypothesis(
-            code="FO008" if padding else "FO004",
-            says=f"in the convolution the candidate {said[1]}, the reference {said[0]}",
-            said=said,
-            fix=f"Let the candidate's convolution do what the reference's does: it {said[0]}.",
-            teller=teller,
-            mine=_carried_out(call, made),
+        return taken_for(
+            "FO008" if padding else "FO004",
+            teller,
+            (words[0], words[1]),
+            _carried_out(call, made),
+            says="in the convolution the candidate {candidate}, the reference {reference}",
+            fix="Let the candidate's convolution do what the reference's does: it {reference}.",
             other=other,
             parts=parts,
         )
@@ -79,10 +78,7 @@ def _nearest(bench: Bench, side: int, number: int) -> tuple[Call, Window] | None
 
 
 def _carried_out(call: Call, window: Window) -> Rewrite:
-    def formula(applied: Applied) -> Sequence[Array]:
-        return [convolved(window, applied.reads)]
-
-    return Rewrite(calls={call.index: formula})
+    return Rewrite(calls={call.index: lambda applied: [convolved(window, applied.reads)]})
 
 
 def _spoken(window: Window, padding: Padding, shapes: Sequence[tuple[int, ...]]) -> str:
