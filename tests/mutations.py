@@ -155,7 +155,7 @@ MUTANTS = (
     Mutant("judge/ranking", "judge/ranked.py", "0, -size, status", "0, size, status"),
     Mutant("judge/ranking", "judge/ranked.py", "return (cause.inert, 0,", "return (0,"),
     Mutant("pipeline", "pipeline.py", "if returned.equal and local.origins", "if local.origins"),
-    Mutant("explain/causes", "explain/causes/_asked.py", "or cause.code != rule.code:", ":"),
+    Mutant("explain/causes", "explain/causes/_telling.py", "or cause.code != rule.code:", ":"),
     Mutant(
         "pipeline",
         "pipeline.py",

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from whydiff.explain import alike, scaling
 from whydiff.explain.causes import _explained
 from whydiff.explain.local_test.examine import _Tester
-from whydiff.judge.grouping import like_others
+from whydiff.judge.left_out import like_others
 from whydiff.pair import lockstep
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Origin, Verdict

@@ -12,7 +12,7 @@ import torch
 import whydiff
 from whydiff.capturing.store import open_trace
 from whydiff.pair.align import align
-from whydiff.pair.outputs import recorded_outputs
+from whydiff.pair.replay import recorded_outputs
 from whydiff.pair.scripts import with_ends
 from whydiff.records import Trace, Verdict
 from whydiff.report.answer import answer

@@ -18,7 +18,7 @@ from tests.forked import executed, ran
 
 from whydiff import registry
 from whydiff.errors import PluginError
-from whydiff.explain.causes import _asked, asked
+from whydiff.explain.causes import _telling, asked
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis
 
@@ -48,7 +48,7 @@ def install(folder: Path, distribution: str, entry_points: dict[str, dict[str, s
 
 def forget() -> None:
     """What was looked up once is looked up again."""
-    for cached in (registry.get, registry._third, _asked.asked, _asked.who):
+    for cached in (registry.get, registry._third, _telling.asked, _telling.who):
         cached.cache_clear()
 
 

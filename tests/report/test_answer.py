@@ -10,8 +10,8 @@ from golden import GOLDEN, PRECISION, TWO_CAUSES
 
 from plain import faults
 from whydiff.records import Cause, Comparison, Count, Experiment, Intervention, Measurement, Remedy, Verdict
-from whydiff.report._cards import cards
 from whydiff.report._origins import groups
+from whydiff.report._page import cards
 from whydiff.report.answer import answer
 from whydiff.report.terminal import TerminalReporter
 

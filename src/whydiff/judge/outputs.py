@@ -14,8 +14,7 @@ from whydiff.numbers.fingerprint import fingerprint_bytes
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.pieces import in_pieces
 from whydiff.pair.lockstep import paired
-from whydiff.pair.outputs import output_of, recorded_outputs
-from whydiff.pair.replay import returns
+from whydiff.pair.replay import output_of, recorded_outputs, returns
 from whydiff.pair.scripts import never_read
 from whydiff.pair.slices import Axis, counterparts
 from whydiff.records import Alignment, Comparison, Count, Fingerprint, Output, Payload, Slot, Trace

@@ -5,12 +5,12 @@ Two programs in step are replayed by `whydiff.pair.lockstep.Lockstep`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from whydiff.capturing.adapters import Executor, Progress
-from whydiff.records import Call, Payload, Slot
+from whydiff.records import Call, Event, Output, Payload, Slot, Trace
 
 Watch = Callable[[Executor, Call], None]
 """Told of a call just before or just after it is executed, while all that it reads and writes is there."""
@@ -116,3 +116,27 @@ def replay_together(
 def returns(calls: Sequence[Call]) -> dict[int, int]:
     """Index of every call that returns → how many returned before."""
     return {call.index: number for number, call in enumerate(call for call in calls if call.kind == "return")}
+
+
+def recorded_outputs(trace: Trace) -> tuple[Output, ...]:
+    """What a run gave back; of a trace that does not record it, what its calls of kind ``return`` read."""
+    if trace.outputs is not None:
+        return tuple(trace.outputs)
+    number = returns(trace.calls)
+    return tuple(one for call in trace.calls for one in read_by(call, number.get(call.index, -1), trace))
+
+
+def output_of(slot: Slot, event: Event, trace: Trace) -> Output:
+    """One value as it was recorded, as an output."""
+    payload = trace.payload(event.payload) if event.payload else None
+    content = event.fingerprint if event.fingerprint and event.fingerprint.covers == "content" else None
+    if payload is None and content is None:
+        return Output(slot, "unreadable", "Tensor", text=event.skipped or "no fingerprint of its elements")
+    return Output(slot, "numbers", "Tensor", payload=payload, spec=event.spec, fingerprint=content)
+
+
+def read_by(call: Call, number: int, trace: Trace) -> Iterator[Output]:
+    """The outputs that a call of kind ``return`` gives back, under the number of that return; of others nothing."""
+    if call.kind == "return":
+        for event in call.reads:
+            yield output_of(Slot(number, event.site.slot), event, trace)

@@ -17,10 +17,9 @@ from whydiff.capturing.store import DiskTrace
 from whydiff.garbage import not_collecting
 from whydiff.pair.align.ends import join_ends
 from whydiff.pair.lockstep import paired
-from whydiff.pair.outputs import read_by, recorded_outputs
 from whydiff.pair.pieces import Piece, joins, pieces
 from whydiff.pair.portions import in_portions, of_portions
-from whydiff.pair.replay import returns
+from whydiff.pair.replay import read_by, recorded_outputs, returns
 from whydiff.records import Alignment, Call, Event, Leaf, Output, Pair, Site, Slot, TensorSpec, Trace
 
 _GIVEN = "given to Python"

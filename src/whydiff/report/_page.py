@@ -1,4 +1,4 @@
-"""What the HTML report holds, as data: parts of blocks and widgets, charts, and the compact table of ops."""
+"""What the HTML report holds, as data: blocks, charts, causes as cards, and the compact table of ops."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from whydiff.records import Comparison, Diagnosis, Growth, OpRow, Picture
-from whydiff.report._cards import Card, cards
+from whydiff.records import STANDING, Cause, Comparison, Diagnosis, Experiment, Growth, OpRow, Picture
+from whydiff.report._effect import cause_effect
+from whydiff.report.answer import sentence
 from whydiff.report.blocks import Block, Chart, Section, Text, View
 from whydiff.report.json import encode
+from whydiff.report.proof import done, result, tried
 from whydiff.report.view import build
-from whydiff.report.words import count, plain, short
+from whydiff.report.words import clause, count, listed, place, plain, short
 
 _POINTS = 4000
 """Most points of the chart by depth; of more, evenly spread ones."""
@@ -222,3 +224,73 @@ class Numbered:
                 }
             )
         return {"kind": kind, "block": block, "number": len(self.charts) - 1}
+
+
+_STANDING = {**STANDING, "refuted": "ruled out", "inconclusive": "open"}
+_CAME = {
+    "confirmed": "as predicted",
+    "located": "as predicted",
+    "refuted": "not as predicted",
+    "inconclusive": "undecided",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One experiment in words."""
+
+    way: str
+    status: str
+    outcome: str
+    done: str
+    predicted: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One cause in words."""
+
+    status: str
+    standing: str
+    says: str
+    name: str
+    site: str
+    effect: str
+    reason: str
+    evidence: tuple[str, ...]
+    experiments: tuple[Tried, ...]
+    fix: str
+    code: str
+    tried: str
+
+
+def cards(causes: Sequence[Cause]) -> tuple[Card, ...]:
+    """A card for every cause, in the diagnosis' order."""
+    return tuple(map(_card, causes))
+
+
+def _card(cause: Cause) -> Card:
+    return Card(
+        status=cause.status,
+        standing="no effect here" if cause.inert else _STANDING[cause.status],
+        says=sentence(cause),
+        name=plain(f"{cause.code} {cause.name}, {cause.status}"),
+        site=place(cause.site),
+        effect=cause_effect(cause).removeprefix(": "),
+        reason=clause(cause.reason) if cause.status != "confirmed" else "",
+        evidence=tuple(plain(one.statement) for one in cause.evidence),
+        experiments=tuple(map(_tried, cause.experiments)),
+        fix=plain(cause.remedy.text) if cause.remedy else "",
+        code=plain(cause.remedy.code) if cause.remedy else "",
+        tried=tried(cause).strip(),
+    )
+
+
+def _tried(experiment: Experiment) -> Tried:
+    return Tried(
+        way=done(experiment),
+        status=_CAME[experiment.status],
+        outcome=result(experiment),
+        done=listed((plain(str(one)) for one in experiment.interventions), 4) or "nothing was changed",
+        predicted=plain(experiment.prediction),
+    )

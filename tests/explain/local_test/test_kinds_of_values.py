@@ -11,7 +11,7 @@ import torch
 
 import whydiff
 from whydiff.errors import ReplayError
-from whydiff.explain.causes._parts import part_of
+from whydiff.explain.causes._written import part_of
 from whydiff.explain.local_test.looks import Look
 from whydiff.explain.local_test.replays import Region
 from whydiff.records import Event, Site, TensorSpec

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from whydiff import registry
 from whydiff.explain.causes._activations import activation
-from whydiff.explain.causes._asked import asked, by_code, detectors, is_general, proposed, who
 from whydiff.explain.causes._environment import INERT, code_of
 from whydiff.explain.causes._explained import causes_of
 from whydiff.explain.causes._precision import undone, whole_cast
@@ -20,6 +19,7 @@ from whydiff.explain.causes._shape import in_pieces
 from whydiff.explain.causes._stale import as_traced_anew
 from whydiff.explain.causes._state import Difference, differences, interventions_of
 from whydiff.explain.causes._stored import products_alike
+from whydiff.explain.causes._telling import asked, by_code, detectors, is_general, proposed, who
 from whydiff.explain.causes._view import Finding, JointView, View
 
 CONTRACT = registry.Contract(

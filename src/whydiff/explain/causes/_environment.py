@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import explained
-from whydiff.explain.causes._folder import new_folder
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough
 from whydiff.records import Cause, Environment, Evidence, Origin, Remedy, Verdict
@@ -185,3 +188,10 @@ def impostors(program: Any, changed: Environments, other: Environments) -> Itera
     """
     yield doctored(program, {**changed, **other})
     yield doctored(program, changed)[0], doctored(lambda: program() * 1.5, {})[1]
+
+
+def new_folder() -> Path:
+    """An empty folder that is removed when Python ends."""
+    folder = Path(tempfile.mkdtemp(prefix="whydiff-example-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -28,7 +28,6 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import _out_of_order, _uneven
 from whydiff.explain.causes._activations import with_activations
 from whydiff.explain.causes._again import repeated
-from whydiff.explain.causes._asked import asked
 from whydiff.explain.causes._joint import joints_of
 from whydiff.explain.causes._left_out import is_of_a_round
 from whydiff.explain.causes._modes import followed_by
@@ -39,7 +38,7 @@ from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._stale import as_traced_anew, is_stale
 from whydiff.explain.causes._state import listed
-from whydiff.explain.causes._telling import answers, by_no_op, is_open, moved, of_numbers, told_by
+from whydiff.explain.causes._telling import answers, asked, by_no_op, is_open, moved, of_numbers, told_by
 from whydiff.explain.causes._values import Array, distance, floating, narrow, number
 from whydiff.explain.causes._view import Finding, JointView, View, consumers
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints, far_apart

@@ -8,8 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from whydiff.explain.causes._asked import detectors
 from whydiff.explain.causes._rule import CauseRule
+from whydiff.explain.causes._telling import detectors
 
 
 def sections(detector: CauseRule) -> dict[str, str]:

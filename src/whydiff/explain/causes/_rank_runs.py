@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from whydiff.capturing.record import capture
 from whydiff.errors import CaptureError, one_line
-from whydiff.explain.causes._folder import new_folder
+from whydiff.explain.causes._environment import new_folder
 
 if TYPE_CHECKING:  # there is none on Windows
     from multiprocessing.context import ForkServerContext

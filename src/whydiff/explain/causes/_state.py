@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from whydiff.errors import PayloadError, guarded
 from whydiff.explain.case import Case
-from whydiff.explain.causes._asked import asked, who
 from whydiff.explain.causes._rule import StateView
+from whydiff.explain.causes._telling import asked, who
 from whydiff.explain.read_alike import read_alike
 from whydiff.locate.upstream import casts_only
 from whydiff.numbers.comparison import compare_payloads

@@ -14,7 +14,7 @@ from whydiff.explain.causes._elsewhere import at_another_place
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.explain.causes._given import FACTORS, other_number
 from whydiff.explain.causes._narrow_number import narrow_number
-from whydiff.explain.causes._parts import other_parts
+from whydiff.explain.causes._written import other_parts
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 

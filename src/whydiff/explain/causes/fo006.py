@@ -9,10 +9,9 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of
 from whydiff.explain.causes._other_leaf import OtherLeaf, advice_of, other_leaves, says_of, stale
-from whydiff.explain.causes._parts import elements, other_parts
 from whydiff.explain.causes._settings import enough
 from whydiff.explain.causes._state import alone_while_few
-from whydiff.explain.causes._written import written_elsewhere
+from whydiff.explain.causes._written import elements, other_parts, written_elsewhere
 from whydiff.pair.lockstep import matched
 from whydiff.records import Call, Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
 

@@ -11,8 +11,8 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._differs import factor_of, reading, statement
 from whydiff.explain.causes._entering import entering_epsilons, entering_number
+from whydiff.explain.causes._environment import new_folder
 from whydiff.explain.causes._explained import Finding, View, causes_of
-from whydiff.explain.causes._folder import new_folder
 from whydiff.explain.causes._state import Difference, touched
 from whydiff.explain.read_alike import given_instead
 from whydiff.numbers.comparison import compare_payloads

@@ -13,8 +13,7 @@ from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, consumers
-from whydiff.explain.causes._ragged import Ragged, ragged
-from whydiff.explain.causes._row_means import rows_means
+from whydiff.explain.causes._ragged import Ragged, ragged, rows_means
 from whydiff.explain.causes._uneven import Uneven, uneven, upstream
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, TensorSpec, Trace, Verdict

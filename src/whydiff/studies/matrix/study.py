@@ -15,7 +15,7 @@ from whydiff.errors import UsageError
 from whydiff.explain.causes import INERT, by_code, code_of
 from whydiff.judge.outputs import between
 from whydiff.numbers.fingerprint import fingerprint_bytes
-from whydiff.pair.outputs import recorded_outputs
+from whydiff.pair.replay import recorded_outputs
 from whydiff.records import (
     Cause,
     Environment,

@@ -19,7 +19,7 @@ from whydiff.errors import UsageError
 from whydiff.explain.case import Case
 from whydiff.judge.listing import with_lines
 from whydiff.locate.localization import Localization
-from whydiff.pair.outputs import recorded_outputs
+from whydiff.pair.replay import recorded_outputs
 from whydiff.records import (
     Alignment,
     Cause,

@@ -1,9 +1,13 @@
-"""Parameters of primitives as JSON-able data, and back."""
+"""Parameters of primitives as JSON-able data, and back.
+
+How a scatter joins two numbers is a program of JAX's own, which is made for their dtype.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +18,6 @@ from jax import lax
 
 from whydiff.capturing.adapters.jax import internals
 from whydiff.capturing.adapters.jax.ops import MOVES, Fixed, Op
-from whydiff.capturing.adapters.jax.scatters import REMADE, SCATTERS, joining
 from whydiff.capturing.adapters.jax.values import dtype_name, is_key
 from whydiff.errors import ReplayError
 from whydiff.records import Call
@@ -190,3 +193,28 @@ def primitive(name: str) -> Any:
     if name not in known:
         raise ReplayError("JAX has no such primitive.", actual=name, expected="one of its numerical primitives")
     return known[name]
+
+
+SCATTERS: Mapping[str, Any] = {
+    "scatter-add": jax.lax.scatter_add,
+    "scatter-mul": jax.lax.scatter_mul,
+    "scatter-min": jax.lax.scatter_min,
+    "scatter-max": jax.lax.scatter_max,
+}
+REMADE = ("update_jaxpr", "update_consts")
+"""Parameters that hold that program."""
+_TOLD = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+
+
+def joining(name: str, operands: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """A scatter's parameters with the program that joins numbers of the operands' dtype; it is what the name says.
+
+    Args:
+        name: one of `SCATTERS`.
+        operands: numbers or abstract values.
+        params: recorded, of whatever dtype.
+    """
+    scatter = functools.partial(SCATTERS[name], **{key: params[key] for key in _TOLD})
+    program = jax.make_jaxpr(scatter)(*operands)
+    (made,) = (one.params for one in program.eqns if one.primitive.name == name)
+    return {**params, **{key: made[key] for key in REMADE if key in params}}

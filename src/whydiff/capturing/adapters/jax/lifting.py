@@ -17,8 +17,8 @@ import numpy as np
 from jax import lax
 
 from whydiff.capturing.adapters.jax import internals, values
+from whydiff.capturing.adapters.jax.arguments import SCATTERS, joining
 from whydiff.capturing.adapters.jax.ops import MOVES, Fixed, Op
-from whydiff.capturing.adapters.jax.scatters import SCATTERS, joining
 from whydiff.records import Call, Count, Event, Lift
 
 _BITWISE = frozenset(

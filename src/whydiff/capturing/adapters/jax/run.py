@@ -18,13 +18,12 @@ from whydiff.capturing.adapters.jax import climbing, internals, values
 from whydiff.capturing.adapters.jax.environment import environment
 from whydiff.capturing.adapters.jax.interventions import Changes, supported
 from whydiff.capturing.adapters.jax.known import Known
-from whydiff.capturing.adapters.jax.outputs import arrays_in, ready
 from whydiff.capturing.adapters.jax.process import Process
 from whydiff.capturing.adapters.jax.reading import READER
 from whydiff.capturing.adapters.jax.recorder import Recorder
 from whydiff.capturing.adapters.jax.recording import WAYS, Compiled, Recording, Way
 from whydiff.capturing.adapters.jax.scopes import modules_named
-from whydiff.capturing.adapters.jax.state import at_this_level, put_back, raw, reach
+from whydiff.capturing.adapters.jax.state import arrays_in, at_this_level, put_back, raw, reach, ready
 from whydiff.capturing.adapters.jax.written_in import is_foreign
 from whydiff.capturing.process import Draws
 from whydiff.errors import TargetError, UsageError

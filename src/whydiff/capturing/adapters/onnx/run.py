@@ -10,9 +10,8 @@ from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import called, checked, cpu_name
 from whydiff.capturing.adapters._outputs import outputs_of, same_outputs
 from whydiff.capturing.adapters.contract import Compiled, Outputs, Rung, Way
-from whydiff.capturing.adapters.onnx.model import LEVELS, OnnxModel, returned
+from whydiff.capturing.adapters.onnx.model import LEVELS, OnnxModel, compiled_as, returned, rungs
 from whydiff.capturing.adapters.onnx.recording import record, values_inside
-from whydiff.capturing.adapters.onnx.rewritings import compiled_as, rungs
 from whydiff.capturing.adapters.onnx.values import READER
 from whydiff.errors import UsageError
 from whydiff.records import Environment, Intervention, ObserverCheck, Output, RecordedTrace, Trace

@@ -16,8 +16,7 @@ from whydiff.capturing.adapters.torch.range_alarms import (
     scale_factor,
     vanished_constant,
 )
-from whydiff.capturing.adapters.torch.range_flow import copied, of_product, one_pass_variance
-from whydiff.capturing.adapters.torch.range_plan import Plan
+from whydiff.capturing.adapters.torch.range_flow import Plan, copied, of_product, one_pass_variance
 from whydiff.capturing.adapters.torch.range_values import Known, addressed
 from whydiff.numbers.ranges import Range, limits, measure_address
 from whydiff.numbers.ranges.audit import Alarm

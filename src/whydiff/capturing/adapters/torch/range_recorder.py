@@ -18,9 +18,8 @@ import torch
 from whydiff.capturing.adapters.torch.dtypes import dtype_name, not_comparable
 from whydiff.capturing.adapters.torch.modes import Mode
 from whydiff.capturing.adapters.torch.operators import decomposed
-from whydiff.capturing.adapters.torch.range_flow import made_by, of_product
+from whydiff.capturing.adapters.torch.range_flow import Plan, made_by, of_product, plan_of, plans, tensors_of
 from whydiff.capturing.adapters.torch.range_judge import Call, Judge
-from whydiff.capturing.adapters.torch.range_plan import Plan, plan_of, plans, tensors_of
 from whydiff.capturing.adapters.torch.range_values import Known, Values, addressed
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.state import LiveLeaf

@@ -20,7 +20,6 @@ from whydiff.capturing.adapters.torch.lines import Located
 from whydiff.capturing.adapters.torch.looks import Touched
 from whydiff.capturing.adapters.torch.operators import DESCRIBED, Operator, decomposed, describe, draws
 from whydiff.capturing.adapters.torch.outputs import tensors_in
-from whydiff.capturing.adapters.torch.results import Begun, flat, is_hole, resolved
 from whydiff.capturing.adapters.torch.rows import Log, Making, Row
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.straight import MANY, NUMBERS, Straight
@@ -33,6 +32,7 @@ from whydiff.capturing.adapters.torch.surroundings import (
     tracing,
     unseen,
 )
+from whydiff.capturing.adapters.torch.writing import Begun, flat, is_hole, resolved
 from whydiff.errors import CaptureError, one_line
 from whydiff.garbage import not_collecting
 from whydiff.records import Call, HoleKind, Kind, Payload, Site

@@ -14,7 +14,6 @@ from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import called, checked
 from whydiff.capturing.adapters._outputs import outputs_of
 from whydiff.capturing.adapters.torch.beginning import Beginning
-from whydiff.capturing.adapters.torch.casting import Casting
 from whydiff.capturing.adapters.torch.climbing import EAGER, LAST, Climbing, rungs
 from whydiff.capturing.adapters.torch.contents import Contents
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not_comparable
@@ -22,6 +21,7 @@ from whydiff.capturing.adapters.torch.fast_path import blamed, is_taken
 from whydiff.capturing.adapters.torch.graphs import Collecting, functional
 from whydiff.capturing.adapters.torch.interventions import OTHER_ROWS, applied, supported
 from whydiff.capturing.adapters.torch.loading import unwritten
+from whydiff.capturing.adapters.torch.modes import Casting
 from whydiff.capturing.adapters.torch.otherwise import regions_of_autocast
 from whydiff.capturing.adapters.torch.outputs import tensors_in
 from whydiff.capturing.adapters.torch.process import is_found_in, random_states, set_random_states

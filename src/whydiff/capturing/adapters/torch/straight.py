@@ -13,9 +13,9 @@ import torch
 from whydiff.capturing.adapters.torch.arguments import PLACES, place_of
 from whydiff.capturing.adapters.torch.operators import Operator
 from whydiff.capturing.adapters.torch.outside import Outside
-from whydiff.capturing.adapters.torch.results import is_hole
 from whydiff.capturing.adapters.torch.rows import Row
 from whydiff.capturing.adapters.torch.storages import Layout, Storage
+from whydiff.capturing.adapters.torch.writing import is_hole
 from whydiff.numbers.fingerprint import fingerprint_address
 from whydiff.records import Kind
 from whydiff.records.trace import LOOK

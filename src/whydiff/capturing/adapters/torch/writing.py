@@ -1,23 +1,104 @@
-"""What calls write, as it is written down: places for new values, looks at known ones, how often a place occurred."""
+"""What calls write, as it is written down: places for new values, looks at known ones, how often a place occurred.
+
+And what was in force meanwhile: switches of the process, and random states.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
-from whydiff.capturing.adapters.torch.circumstances import Circumstances
+from whydiff.capturing.adapters.torch.arguments import lazy_bits
+from whydiff.capturing.adapters.torch.collectives import local, rank
 from whydiff.capturing.adapters.torch.dtypes import borrowed_payload, not_comparable, plain, spec_of
-from whydiff.capturing.adapters.torch.looks import Touched
+from whydiff.capturing.adapters.torch.environment import Flags, rng_state, switches_now
+from whydiff.capturing.adapters.torch.looks import Looks, Touched
 from whydiff.capturing.adapters.torch.operators import Operator
-from whydiff.capturing.adapters.torch.results import flat
-from whydiff.capturing.adapters.torch.rows import Log, Row
+from whydiff.capturing.adapters.torch.rows import Log, Making, Row
 from whydiff.capturing.adapters.torch.scopes import Scopes
 from whydiff.capturing.adapters.torch.storages import Storage, written_lanes
-from whydiff.records import Kind, Payload
+from whydiff.records import Call, Kind, Payload, Phase
 from whydiff.records.trace import IN_GRAPH, LOOK, UNINITIALISED
+
+
+class Circumstances(Looks):
+    """Looks at what is read, and at the circumstances.
+
+    Args:
+        scopes: tells the scope.
+        sink: receives (key, payload) of every random state; False: it was left out.
+        fingerprints: False: nothing is read.
+    """
+
+    def __init__(self, scopes: Scopes, sink: Callable[[str, Payload], bool] | None, fingerprints: bool) -> None:
+        super().__init__(scopes, fingerprints)
+        self.sink = sink
+        self.announcing = Announcing()
+        self.contexts: list[dict[str, Any]] = []
+        self._switches: tuple[Any, ...] = ()
+        self._context_index = 0
+        self._random_states = 0
+        self.first_drawn: Payload | None = None
+        """State of the global generator that was drawn from first; None: none was."""
+
+    def _random_state(self, args: Any, kwargs: Any) -> str:
+        key = f"rng/{self._random_states}"
+        self._random_states += 1
+        generator = kwargs.get("generator")
+        device = next((a.device for a in args if isinstance(a, torch.Tensor)), kwargs.get("device"))
+        if generator is None and self.first_drawn is None:
+            self.first_drawn = rng_state(None, device)
+        kept = self.sink is None or self.sink(key, rng_state(generator, device))
+        return key if kept else ""
+
+    def _context(self) -> int:
+        switches = switches_now()
+        if switches != self._switches:
+            self._switches = switches
+            as_dict = Flags._make(switches).as_dict()
+            if as_dict in self.contexts:
+                self._context_index = self.contexts.index(as_dict)
+            else:
+                self.contexts.append(as_dict)
+                self._context_index = len(self.contexts) - 1
+        return self._context_index
+
+
+Place = tuple[str, str, int]
+"""Phase, scope, step."""
+
+
+class Announcing:
+    """Makes calls without values of collectives that are about to begin.
+
+    Attributes:
+        listener: is given them; None: nobody wants them.
+    """
+
+    def __init__(self) -> None:
+        self.listener: Callable[[Call], None] | None = None
+        self._rank, self._told, self._step = rank().number, 0, 0
+        self._occurrences: Counter[tuple[str, str, str]] = Counter()
+
+    def tell(self, operator: Operator, place: Place, reads: Sequence[Row], template: Any) -> None:
+        """Tell of a collective with its arguments."""
+        if self.listener is None:
+            return
+        phase, scope, step = place
+        if step != self._step:
+            self._occurrences.clear()
+            self._step = step
+        key = (scope, operator.op, phase)
+        given = [(row[0], -1, -1, None, 0, True, row[6], "") for row in reads]
+        number = self._occurrences[key]
+        call: Row = (self._told, scope, operator, phase, step, "compute", given, [], template, (), 0, "", number)
+        self._occurrences[key] += 1
+        self._told += 1
+        self.listener(Making(self._rank).call_of(call))
 
 
 class Writing(Circumstances):
@@ -113,3 +194,45 @@ class Writing(Circumstances):
     @abstractmethod
     def failed(self, where: str, error: BaseException) -> None:
         """Count something that was not recorded because of an exception here."""
+
+
+class Begun(NamedTuple):
+    """What was written down of an op before it ran."""
+
+    phase: Phase
+    scope: str
+    reads: list[Row]
+    touched: list[tuple[int, torch.Tensor, Storage]]
+    template: Any
+    random: str
+    context: int
+    held: Sequence[int]
+
+
+def is_hole(reads: Sequence[Row], args: Sequence[Any]) -> bool:
+    """Whether a call cannot be executed again from its record: what follows starts from the values it gave.
+
+    It reads what has no plain storage (a sparse, nested or quantised tensor), or an object of a library (packed
+    weights).
+    """
+    for row in reads:
+        if row[1] == -1:
+            return True
+    return any(isinstance(item, torch.ScriptObject) for item in args if type(item) is not torch.Tensor)
+
+
+def resolved(tensor: torch.Tensor) -> torch.Tensor:
+    """What a lazily conjugated or negated result shows (the op that resolves it is recorded), or a rank's part."""
+    tensor = local(tensor)
+    if lazy_bits(tensor) and not not_comparable(tensor):
+        return tensor.detach().resolve_conj().resolve_neg()
+    return tensor
+
+
+def flat(result: Any) -> Iterable[torch.Tensor]:
+    """Every tensor of a nested result, in order."""
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif isinstance(result, (list, tuple)):
+        for item in result:
+            yield from flat(item)
