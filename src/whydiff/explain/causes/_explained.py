@@ -17,6 +17,7 @@ if setting back what differs in settings and tensors is enough (`_settings.enoug
 
 from __future__ import annotations
 
+import abc
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -70,6 +71,18 @@ def unjudged(case: Case) -> set[int]:
     """Positions of origins that were to be explained and could not be carried out in float64, nor others of their kind."""
     explained(case)
     return case.shared("unjudged origins", set[int])
+
+
+class PlaceRule(CauseRule):
+    """A cause that explains places (`explain`, `explain_joint`, `explain_number`); its findings of one key are one cause."""
+
+    def detect(self, case: Case) -> Iterator[Cause]:
+        """One cause per key of its findings."""
+        return causes_of(case, self, self.remedy)
+
+    @abc.abstractmethod
+    def remedy(self, finding: Finding) -> Remedy:
+        """What to change, of the first of the places."""
 
 
 def causes_of(case: Case, rule: CauseRule, remedy: Callable[[Finding], Remedy]) -> Iterator[Cause]:
@@ -357,6 +370,7 @@ __all__ = [
     "Array",
     "Finding",
     "Operation",
+    "PlaceRule",
     "View",
     "argued",
     "causes_of",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._explained import Finding, PlaceRule, View
 from whydiff.explain.local_test.families import kind_of
-from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
+from whydiff.records import Call, Evidence, Remedy, Verdict
 
 
-class AttentionBackend(CauseRule):
+class AttentionBackend(PlaceRule):
     """Both sides compute the same attention with another implementation of it.
 
     What it detects:
@@ -88,9 +86,16 @@ class AttentionBackend(CauseRule):
             {"reference": names[0], "candidate": names[1], "framework": view.case.candidate.framework},
         )
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per pair of implementations."""
-        return causes_of(case, self, _remedy)
+    def remedy(self, finding: Finding) -> Remedy:
+        """Choose one implementation, or accept it."""
+        code = "from torch.nn.attention import SDPBackend, sdpa_kernel\n\nwith sdpa_kernel(SDPBackend.MATH):\n    ...\n"
+        if finding.facts["framework"] == "jax":
+            code = 'jax.nn.dot_product_attention(q, k, v, implementation="xla")\n'
+        return Remedy(
+            "Accept it, both are attention; or choose one implementation on both sides: the reference runs "
+            f"{finding.facts['reference']}, the candidate {finding.facts['candidate']}.",
+            code,
+        )
 
     def example(self) -> tuple[Any, Any]:
         """Attention spelt out against the fused op."""
@@ -127,17 +132,6 @@ def _at(view: View) -> str:
 def _ops(calls: Any) -> str:
     ops = [call.site.op for call in calls if isinstance(call, Call)]
     return ops[0] if len(ops) == 1 else f"{len(ops)} ops ({', '.join(ops[:6])}{' …' if len(ops) > 6 else ''})"
-
-
-def _remedy(finding: Finding) -> Remedy:
-    code = "from torch.nn.attention import SDPBackend, sdpa_kernel\n\nwith sdpa_kernel(SDPBackend.MATH):\n    ...\n"
-    if finding.facts["framework"] == "jax":
-        code = 'jax.nn.dot_product_attention(q, k, v, implementation="xla")\n'
-    return Remedy(
-        "Accept it, both are attention; or choose one implementation on both sides: the reference runs "
-        f"{finding.facts['reference']}, the candidate {finding.facts['candidate']}.",
-        code,
-    )
 
 
 REGISTER = AttentionBackend()

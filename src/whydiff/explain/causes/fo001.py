@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._activations import activation
-from whydiff.explain.causes._explained import Finding, View, causes_of
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.explain.causes._explained import Finding, PlaceRule, View
+from whydiff.records import Evidence, Remedy, Verdict
 
 
-class ActivationVariant(CauseRule):
+class ActivationVariant(PlaceRule):
     """The two sides apply different activation functions to the same values.
 
     What it detects:
@@ -96,9 +94,14 @@ class ActivationVariant(CauseRule):
             )
         return None
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per pair of activations."""
-        return causes_of(case, self, _remedy)
+    def remedy(self, finding: Finding) -> Remedy:
+        """Apply what the weights were trained with."""
+        ours, theirs = finding.facts["reference"], finding.facts["candidate"]
+        return Remedy(
+            f"Apply the same activation on both sides: the reference applies {ours}, the candidate applies {theirs}. The "
+            "right one is that with which the weights were trained.",
+            undoes="either",
+        )
 
     def example(self) -> tuple[Any, Any]:
         """GELU by erf against GELU by tanh."""
@@ -121,15 +124,6 @@ class ActivationVariant(CauseRule):
         head, positive, tiny = torch.randn(8, 4), torch.rand(4, 8) + 0.5, 1e-9 * torch.randn(4, 8)
         yield (lambda: positive.pow(2.0) @ head), (lambda: positive.pow(1.0) @ head)
         yield (lambda: (tiny * 1.0) @ head), (lambda: (tiny * 0.5) @ head)
-
-
-def _remedy(finding: Finding) -> Remedy:
-    ours, theirs = finding.facts["reference"], finding.facts["candidate"]
-    return Remedy(
-        f"Apply the same activation on both sides: the reference applies {ours}, the candidate applies {theirs}. The "
-        "right one is that with which the weights were trained.",
-        undoes="either",
-    )
 
 
 REGISTER = ActivationVariant()

@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 
 from whydiff.capturing.adapters import Role, for_framework
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._entering import entering_epsilons
-from whydiff.explain.causes._explained import Array, Finding, Operation, View, causes_of, consumers
+from whydiff.explain.causes._explained import Array, Finding, Operation, PlaceRule, View, consumers
 from whydiff.explain.causes._given import other_number
 from whydiff.explain.local_test import formulas
 from whydiff.numbers.tolerance import EPSILONS, SAME_FUNCTION, UNIT_ROUNDOFF
-from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
+from whydiff.records import Evidence, Intervention, Remedy, Verdict
 
 
-class EpsilonDiffers(CauseRule):
+class EpsilonDiffers(PlaceRule):
     """Two normalisations use another epsilon.
 
     What it detects:
@@ -89,9 +87,13 @@ class EpsilonDiffers(CauseRule):
         """Epsilons, of which one may be too large to be called so."""
         return other_number(view, self.code, ("epsilon", "term"), "epsilon")
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per pair of epsilons."""
-        return causes_of(case, self, _remedy)
+    def remedy(self, finding: Finding) -> Remedy:
+        """Give both sides one epsilon."""
+        return Remedy(
+            f"Give both sides the same epsilon: the reference has {finding.facts['reference']}, the candidate "
+            f"{finding.facts['candidate']}. The right one is that with which the weights were trained.",
+            undoes="either",
+        )
 
     def example(self) -> tuple[Any, Any]:
         """A layer norm with an epsilon that only the code holds."""
@@ -251,14 +253,6 @@ def _before_a_root(view: View) -> bool:
 
 def _spoken(value: float) -> str:
     return f"{value:.3g}"
-
-
-def _remedy(finding: Finding) -> Remedy:
-    return Remedy(
-        f"Give both sides the same epsilon: the reference has {finding.facts['reference']}, the candidate "
-        f"{finding.facts['candidate']}. The right one is that with which the weights were trained.",
-        undoes="either",
-    )
 
 
 REGISTER = EpsilonDiffers()

@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._elsewhere import at_another_place
-from whydiff.explain.causes._explained import Finding, View, causes_of, distance
+from whydiff.explain.causes._explained import Finding, PlaceRule, View, distance
 from whydiff.explain.causes._given import FACTORS, other_number
 from whydiff.explain.causes._narrow_number import narrow_number
 from whydiff.explain.causes._written import other_parts
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, UNIT_ROUNDOFF
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.records import Evidence, Remedy, Verdict
 
 _ROUNDED = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
 
 
-class ScaleDiffers(CauseRule):
+class ScaleDiffers(PlaceRule):
     """One side's result is the other's, times one constant.
 
     What it detects:
@@ -112,9 +110,16 @@ class ScaleDiffers(CauseRule):
         found = (other_number(view, self.code, (first, *FACTORS)) for first in FACTORS)
         return next((one for one in found if one is not None), None)
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per factor."""
-        return causes_of(case, self, _remedy)
+    def remedy(self, finding: Finding) -> Remedy:
+        """Use one factor, or one number."""
+        if "word" in finding.facts:
+            return Remedy(
+                f"Use the same {finding.facts['word']} on both sides: {finding.facts['text']}.", undoes="either"
+            )
+        return Remedy(
+            f"Use the same factor on both sides: the candidate's result is {finding.facts['factor']} times the reference's.",
+            undoes="either",
+        )
 
     def example(self) -> tuple[Any, Any]:
         """Scores that are scaled by another constant."""
@@ -150,15 +155,6 @@ def _spoken(factor: float) -> str:
         if 1 < whole < 1 << 20 and math.isclose(power, whole, rel_tol=1e-6) and math.isqrt(whole) ** 2 != whole:
             return f"{text} ({'−' if factor < 0 else ''}{form.format(whole)})"
     return text
-
-
-def _remedy(finding: Finding) -> Remedy:
-    if "word" in finding.facts:
-        return Remedy(f"Use the same {finding.facts['word']} on both sides: {finding.facts['text']}.", undoes="either")
-    return Remedy(
-        f"Use the same factor on both sides: the candidate's result is {finding.facts['factor']} times the reference's.",
-        undoes="either",
-    )
 
 
 REGISTER = ScaleDiffers()

@@ -8,21 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance
+from whydiff.explain.causes._explained import Array, Finding, PlaceRule, View, distance
 from whydiff.explain.causes._looks import one_value, places
 from whydiff.explain.interventions import whole_of
 from whydiff.numbers.rearrangement import Rearrangement, candidates
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.pair.lockstep import matched
-from whydiff.records import Cause, Event, Evidence, Intervention, Remedy, Trace, Verdict
+from whydiff.records import Event, Evidence, Intervention, Remedy, Trace, Verdict
 
 _MOST = 1 << 24
 _FEW = 64
 
 
-class LayoutPermuted(CauseRule):
+class LayoutPermuted(PlaceRule):
     """Both sides have the same numbers in another order.
 
     What it detects:
@@ -161,9 +159,13 @@ class LayoutPermuted(CauseRule):
         key = tuple(sorted((moved(found), moved(found.inverse))))  # a result is undone by its reads' inverse
         return Finding(self.code, key, Verdict.SEMANTIC, (evidence,), interventions, {"pattern": text})
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per rearrangement."""
-        return causes_of(case, self, _remedy)
+    def remedy(self, finding: Finding) -> Remedy:
+        """Split and join in one order."""
+        return Remedy(
+            "Split and join the axis in the same order on both sides: the candidate's tensor is "
+            f"rearrange(reference's, {finding.facts['pattern']!r}).",
+            undoes="either",
+        )
 
     def example(self) -> tuple[Any, Any]:
         """Heads and head width exchanged when a projection is split."""
@@ -302,14 +304,6 @@ def moved(found: Rearrangement) -> tuple[tuple[int, ...], tuple[int, ...]]:
     while keep < len(found.order) - 1 and found.order[keep] == keep:
         keep += 1
     return found.factors[keep:], tuple(i - keep for i in found.order[keep:])
-
-
-def _remedy(finding: Finding) -> Remedy:
-    return Remedy(
-        "Split and join the axis in the same order on both sides: the candidate's tensor is "
-        f"rearrange(reference's, {finding.facts['pattern']!r}).",
-        undoes="either",
-    )
 
 
 REGISTER = LayoutPermuted()

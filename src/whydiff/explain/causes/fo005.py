@@ -13,8 +13,7 @@ import numpy as np
 from whydiff.capturing.adapters import Executor, Role, executor_of, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Array, Finding, View, causes_of, number
+from whydiff.explain.causes._explained import Array, Finding, PlaceRule, View, number
 from whydiff.explain.causes._range import alarmed
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.numbers.tolerance import CANCELLED_SHARE, ROUNDING_LEVEL, UNIT_ROUNDOFF
@@ -47,7 +46,7 @@ class OnePass:
     elements: int
 
 
-class OnePassVariance(CauseRule):
+class OnePassVariance(PlaceRule):
     """One side computes a variance as E[x²] − E[x]², the other from the deviations.
 
     What it detects:
@@ -120,9 +119,14 @@ class OnePassVariance(CauseRule):
             {"side": side, "lost": found.lost},
         )
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per side."""
-        return causes_of(case, self, _remedy)
+    def remedy(self, finding: Finding) -> Remedy:
+        """Subtract the mean first."""
+        side: Literal["reference", "candidate"] = finding.facts["side"]
+        return Remedy(
+            f"Subtract the mean before squaring in the {side}: E[x²] − E[x]² cancels up to "
+            f"{finding.facts['lost']:.1f} bits.",
+            _CODE,
+        )
 
     def from_alarm(self, alarm: Alarm) -> Cause:
         """The cause of a range audit's alarm, with the two-pass variance as its intervention."""
@@ -282,15 +286,6 @@ def _replacement(view: View, found: OnePass) -> Intervention:
     inside = [str(case.reference.calls[pairs[i]].site) for i in found.span if i in pairs]
     ours, theirs = str(view.origin.site.at("")), str(view.origin.candidate_site.at(""))
     return Intervention("replace-op", theirs, (ours, *inside))
-
-
-def _remedy(finding: Finding) -> Remedy:
-    side: Literal["reference", "candidate"] = finding.facts["side"]
-    return Remedy(
-        f"Subtract the mean before squaring in the {side}: E[x²] − E[x]² cancels up to "
-        f"{finding.facts['lost']:.1f} bits.",
-        _CODE,
-    )
 
 
 REGISTER = OnePassVariance()

@@ -8,18 +8,16 @@ from typing import Any
 import numpy as np
 
 from whydiff.capturing.adapters import Role, plays
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Array, Finding, Operation, View, causes_of, distance
+from whydiff.explain.causes._explained import Array, Finding, Operation, PlaceRule, View, distance
 from whydiff.explain.causes._flow import first_scored, listed_indices
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.records import Evidence, Remedy, Verdict
 
 _STEPS = 12
 _KEYS = 1024
 
 
-class MaskDiffers(CauseRule):
+class MaskDiffers(PlaceRule):
     """Other keys take part in attention on the two sides.
 
     What it detects:
@@ -71,11 +69,9 @@ class MaskDiffers(CauseRule):
         steps = view.give_argument() or view.give_constants() or view.replace_op()
         return Finding(self.code, "mask", Verdict.SEMANTIC, (evidence,), steps)
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause for all of them."""
-        return causes_of(
-            case, self, lambda finding: Remedy("Build the mask once and give it to both sides.", undoes="either")
-        )
+    def remedy(self, finding: Finding) -> Remedy:
+        """Build one mask."""
+        return Remedy("Build the mask once and give it to both sides.", undoes="either")
 
     def example(self) -> tuple[Any, Any]:
         """A triangle that is off by one."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._explained import Finding, PlaceRule, View
 from whydiff.explain.causes._flow import read_from, readers_of, reads_of
-from whydiff.records import Call, Cause, Evidence, Leaf, Remedy, TensorSpec, Trace, Verdict
+from whydiff.records import Call, Evidence, Leaf, Remedy, TensorSpec, Trace, Verdict
 
 _FAR = 12
 
 
-class StaleCache(CauseRule):
+class StaleCache(PlaceRule):
     """A later op reads what an earlier run of the same op wrote, instead of the latest.
 
     What it detects:
@@ -99,16 +97,11 @@ class StaleCache(CauseRule):
             tuple(read_from(wanted, event) for event in readers),
         )
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per pair of steps that are mistaken for each other."""
-        return causes_of(
-            case,
-            self,
-            lambda finding: Remedy(
-                "Let the op read what this run wrote: reset the cache before the sequence begins, or give every sequence "
-                "its own.",
-                undoes="either",
-            ),
+    def remedy(self, finding: Finding) -> Remedy:
+        """Reset the cache."""
+        return Remedy(
+            "Let the op read what this run wrote: reset the cache before the sequence begins, or give every sequence its own.",
+            undoes="either",
         )
 
     def example(self) -> tuple[Any, Any]:

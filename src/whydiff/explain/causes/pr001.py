@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._explained import Finding, PlaceRule, View
 from whydiff.explain.causes._order import flags
 from whydiff.explain.local_test.families import kind_of
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.records import Evidence, Remedy, Verdict
 
 _PRODUCTS = ("product", "convolution", "attention")
 _INPUTS = ("tf32", "bfloat16", "float16")
 
 
-class ReducedPrecisionMatmul(CauseRule):
+class ReducedPrecisionMatmul(PlaceRule):
     """A matrix product rounds its operands to fewer bits than their dtype has.
 
     What it detects:
@@ -106,9 +104,16 @@ class ReducedPrecisionMatmul(CauseRule):
             )
         return None
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per side and kind of rounding."""
-        return causes_of(case, self, _remedy)
+    def remedy(self, finding: Finding) -> Remedy:
+        """Choose the precision of products for both sides."""
+        code = 'torch.set_float32_matmul_precision("highest")\ntorch.backends.cudnn.allow_tf32 = False\n'
+        if finding.facts["framework"] == "jax":
+            code = 'jax.config.update("jax_default_matmul_precision", "highest")\n'
+        return Remedy(
+            f"The {finding.facts['side']} computes products with {finding.facts['what']}. Choose the precision "
+            "deliberately and set it on both sides; the code asks for all bits.",
+            code,
+        )
 
     def example(self) -> tuple[Any, Any]:
         """A product against one that rounds its operands to TF32 (emulated, so that it runs on any machine)."""
@@ -148,17 +153,6 @@ class ReducedPrecisionMatmul(CauseRule):
 
 def _of_operands(code: str) -> bool:
     return code == "bfloat16x3" or any(code.startswith(f"{name}-") for name in _INPUTS)
-
-
-def _remedy(finding: Finding) -> Remedy:
-    code = 'torch.set_float32_matmul_precision("highest")\ntorch.backends.cudnn.allow_tf32 = False\n'
-    if finding.facts["framework"] == "jax":
-        code = 'jax.config.update("jax_default_matmul_precision", "highest")\n'
-    return Remedy(
-        f"The {finding.facts['side']} computes products with {finding.facts['what']}. Choose the precision "
-        "deliberately and set it on both sides; the code asks for all bits.",
-        code,
-    )
 
 
 REGISTER = ReducedPrecisionMatmul()

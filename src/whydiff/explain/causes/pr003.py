@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of, consumers
+from whydiff.explain.causes._explained import Finding, PlaceRule, View, consumers
 from whydiff.explain.causes._precision import autocast, in_the_other_dtype, narrowing
 from whydiff.explain.causes._state import listed
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
-from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
+from whydiff.records import Call, Evidence, Remedy, Verdict
 
 
-class CastOrder(CauseRule):
+class CastOrder(PlaceRule):
     """One side rounds to the narrower dtype before an op, the other after it.
 
     What it detects:
@@ -128,9 +127,14 @@ class CastOrder(CauseRule):
             {"op": ops, "before": name, "dtype": dtype},
         )
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per op that the cast changed sides with."""
-        return causes_of(case, self, _remedy)
+    def remedy(self, finding: Finding) -> Remedy:
+        """Cast at one place."""
+        facts = finding.facts
+        return Remedy(
+            f"Cast to {facts['dtype']} at the same place on both sides: the {facts['before']} casts before {facts['op']}, "
+            "the other side after it.",
+            undoes="either",
+        )
 
     def example(self) -> tuple[Any, Any]:
         """A norm's weight multiplied in float32 against one multiplied in bfloat16."""
@@ -184,15 +188,6 @@ def _rounded_later(case: Case, side: int, call: Call, dtype: str) -> Call | None
         if later.index in unpaired and len(later.reads) == 1 and any(e.spec.dtype == dtype for e in later.writes):
             return later
     return None
-
-
-def _remedy(finding: Finding) -> Remedy:
-    facts = finding.facts
-    return Remedy(
-        f"Cast to {facts['dtype']} at the same place on both sides: the {facts['before']} casts before {facts['op']}, "
-        "the other side after it.",
-        undoes="either",
-    )
 
 
 REGISTER = CastOrder()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._explained import Finding, PlaceRule, View
 from whydiff.explain.causes._precision import autocast, in_the_other_dtype, narrowing
-from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.records import Evidence, Remedy, Verdict
 
 
-class AutocastPolicy(CauseRule):
+class AutocastPolicy(PlaceRule):
     """An autocast region casts the inputs of ops on one side only.
 
     What it detects:
@@ -94,9 +92,22 @@ class AutocastPolicy(CauseRule):
             },
         )
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per pair of regions."""
-        return causes_of(case, self, _remedy)
+    def remedy(self, finding: Finding) -> Remedy:
+        """The reference's region, around this part of the candidate; the device is that of what the part is given."""
+        facts = finding.facts
+        ours, theirs = facts["regions"]
+        if not ours:
+            return Remedy(
+                "Switch autocast off around this part of the candidate.",
+                "with torch.autocast(x.device.type, enabled=False):  # x: its input\n    ...\n",
+                undoes="either",
+            )
+        begins = "" if theirs else " (a worker thread and a backward pass that recomputes begin without it)"
+        return Remedy(
+            f"Run this part of the candidate {facts['reference']}, as the reference does{begins}.",
+            f"with torch.autocast(x.device.type, dtype=torch.{facts['dtype']}):\n    ...  # x: its input\n",
+            undoes="either",
+        )
 
     def example(self) -> tuple[Any, Any]:
         """A layer inside an autocast region against the same layer in one that is switched off."""
@@ -131,24 +142,6 @@ class AutocastPolicy(CauseRule):
 
 def _spoken(region: str) -> str:
     return f"under autocast to {region}" if region else "without autocast"
-
-
-def _remedy(finding: Finding) -> Remedy:
-    """The reference's region, around this part of the candidate; the device is that of what the part is given."""
-    facts = finding.facts
-    ours, theirs = facts["regions"]
-    if not ours:
-        return Remedy(
-            "Switch autocast off around this part of the candidate.",
-            "with torch.autocast(x.device.type, enabled=False):  # x: its input\n    ...\n",
-            undoes="either",
-        )
-    begins = "" if theirs else " (a worker thread and a backward pass that recomputes begin without it)"
-    return Remedy(
-        f"Run this part of the candidate {facts['reference']}, as the reference does{begins}.",
-        f"with torch.autocast(x.device.type, dtype=torch.{facts['dtype']}):\n    ...  # x: its input\n",
-        undoes="either",
-    )
 
 
 REGISTER = AutocastPolicy()

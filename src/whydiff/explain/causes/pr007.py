@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from whydiff.explain.case import Case
-from whydiff.explain.causes import CauseRule
-from whydiff.explain.causes._explained import Finding, View, causes_of
+from whydiff.explain.causes._explained import Finding, PlaceRule, View
 from whydiff.explain.causes._stored import of_products, of_values
 from whydiff.explain.implied import Implied
 from whydiff.explain.sides import SIDES
@@ -15,7 +14,7 @@ from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Remedy, Verdict
 
 
-class StoredOrComputed(CauseRule):
+class StoredOrComputed(PlaceRule):
     """One side stores a product of weights, rounded; the other side computes it from stored factors, rounded too.
 
     What it detects:
@@ -85,9 +84,12 @@ class StoredOrComputed(CauseRule):
             {"side": name, "dtype": seen.dtype},
         )
 
-    def detect(self, case: Case) -> Iterator[Cause]:
-        """One cause per side and dtype."""
-        return causes_of(case, self, _remedy)
+    def remedy(self, finding: Finding) -> Remedy:
+        """Nothing is wrong with either."""
+        return Remedy(
+            f"Nothing is wrong: the {finding.facts['side']} stores in {finding.facts['dtype']} what the other side computes, "
+            "and both were rounded. Where both must agree, compute it in float32 and store it once for both."
+        )
 
     def example(self) -> tuple[Any, Any]:
         """A weight norm in bfloat16, and its weight, made in float32 and stored in bfloat16."""
@@ -129,7 +131,7 @@ def of_program(case: Case, evidence: Evidence) -> Cause | None:
         site=str(case.localization.origins[0].site.at("")),
         verdict=finding.verdict,
         evidence=finding.evidence,
-        remedy=_remedy(finding),
+        remedy=REGISTER.remedy(finding),
         reason="the outputs show it as a whole; what is stored was not held against what is computed, tensor by tensor",
         says=REGISTER.says,
     )
@@ -169,13 +171,6 @@ def _adapted(merged: float = 0.0) -> Any:
         return lambda: torch.tanh(torch.nn.functional.linear(x, whole))
     linear = torch.nn.functional.linear
     return lambda: torch.tanh(linear(x, weight) + 2 * linear(linear(x, down), up))
-
-
-def _remedy(finding: Finding) -> Remedy:
-    return Remedy(
-        f"Nothing is wrong: the {finding.facts['side']} stores in {finding.facts['dtype']} what the other side computes, "
-        "and both were rounded. Where both must agree, compute it in float32 and store it once for both."
-    )
 
 
 REGISTER = StoredOrComputed()
