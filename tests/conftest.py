@@ -27,6 +27,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What a part raises comes through, instead of being counted: our own mistakes fail our tests.
 os.environ["WHYDIFF_RAISE"] = "1"
+# What XLA compiled once is not compiled again, by no worker and no process of a test. Here, and not in `pytest_configure`:
+# a folder's conftest that imports JAX comes before that, where pytest is given the folder. One that is set is the user's
+# own, or that of the process which began this worker.
+COMPILED = "" if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="whydiff-tests-jax-")
+if COMPILED:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # A worker has collected every file: looking through all that they loaded took up to a tenth of its time.
 gc.set_threshold(2_000, 10, 20)
@@ -45,19 +53,14 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What was compiled once is not compiled again: kernels by two workers at a time, a program by XLA for each test."""
+    """Kernels are compiled into numba's cache before there are workers; what XLA compiled goes when all is over."""
     if getattr(config.option, "numprocesses", None):
         from whydiff.numbers.kernels import kernel_of
 
-        for package in ("fingerprint", "metrics", "ranges"):  # into numba's cache, before there are workers
+        for package in ("fingerprint", "metrics", "ranges"):
             kernel_of(package)
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # the user's own, or that of the process which began this worker
-        return
-    folder = tempfile.mkdtemp(prefix="whydiff-tests-jax-")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    if COMPILED:
+        config.add_cleanup(lambda: shutil.rmtree(COMPILED, ignore_errors=True))
 
 
 @pytest.fixture(scope="module")
