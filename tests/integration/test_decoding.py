@@ -12,7 +12,7 @@ import torch
 import whydiff
 from whydiff.records import Verdict
 
-LAYERS = 4
+LAYERS = 2
 """Of thirty: the first ones, with their real weights."""
 PROMPT, SAME = 3, (Verdict.IDENTICAL, Verdict.ROUNDING)
 

@@ -22,7 +22,7 @@ from whydiff.pair.align import align
 from whydiff.records import Slot
 
 LENGTH = 32
-LAYERS = 8
+LAYERS = 3
 """Of thirty: the first ones, with their real weights."""
 
 

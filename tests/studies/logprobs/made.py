@@ -78,7 +78,7 @@ def make(case: Case, folder: Path) -> tuple[Path, Path]:
     random = np.random.default_rng(case.seed)
     planted = dict(case.mistakes)
     lengths = random.integers(30, 120, 24)
-    vocabulary = int(random.choice([128, 512]))
+    vocabulary = int(random.choice([64, 128]))
     total = int(lengths.sum())
     sequence = np.repeat(np.arange(len(lengths)), lengths)
     workers, steps = sequence % 4, sequence // 3

@@ -233,7 +233,6 @@ def test_what_a_capture_kept_goes_with_it_and_does_not_wait_for_garbage_to_be_lo
 
     step()
     was = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         with Session(roots=[("", model)], level=level, whole=whole) as session:
