@@ -37,8 +37,9 @@ demo: $(STAMP) ## the same model loaded in two ways gives different logits: find
 test: $(STAMP) ## lint and, beside it, the tests
 	@$(MAKE) --no-print-directory -j 2 lint quick
 
+# No test reads what is logged, and to listen takes a twentieth of a small test.
 quick: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations=10
+	$(BIN)/python -m pytest -n 2 --dist loadfile -p no:logging -m "not slow" --durations=10
 
 slow: $(STAMP) ## the tests that compile on a ladder, start many processes or fill memory
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --durations=10

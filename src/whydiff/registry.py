@@ -308,13 +308,11 @@ def _name_clash(plugin: _Plugin, plugins: list[_Plugin], own: tuple[str, ...]) -
 
 def _other_signatures(base: type, part: Any) -> Iterator[str]:
     """Methods that cannot be called as the base declares them."""
-    for name, declared in inspect.getmembers(base, inspect.isfunction):
-        if name.startswith("_"):
-            continue
-        owner = part if isinstance(part, type) else type(part)
+    owner = part if isinstance(part, type) else type(part)
+    for name, (declared, wanted) in _methods(base).items():
         method = getattr(owner, name)
-        wanted = [p for p in inspect.signature(declared).parameters.values() if p.default is p.empty]
-        wanted = [p for p in wanted if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        if method is declared:
+            continue
         if isinstance(inspect.getattr_static(owner, name), staticmethod):
             wanted = wanted[1:]
         if not callable(method):
@@ -325,6 +323,18 @@ def _other_signatures(base: type, part: Any) -> Iterator[str]:
         except TypeError:
             given = ", ".join(p.name for p in wanted)
             yield f"{name}{inspect.signature(method)} cannot be called as {name}({given})"
+
+
+@functools.cache
+def _methods(base: type) -> dict[str, tuple[Any, tuple[inspect.Parameter, ...]]]:
+    """Name → (function, what it must be given) of what a base declares; it is asked for each part of a folder."""
+    found = {}
+    for name, declared in inspect.getmembers(base, inspect.isfunction):
+        if not name.startswith("_"):
+            parameters = inspect.signature(declared).parameters.values()
+            needed = (p for p in parameters if p.default is p.empty)
+            found[name] = declared, tuple(p for p in needed if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+    return found
 
 
 def _described(value: Any) -> str:
