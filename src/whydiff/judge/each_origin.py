@@ -15,18 +15,18 @@ from whydiff.explain.reruns import Rerun
 from whydiff.explain.rounded_numbers import only_rounded
 from whydiff.explain.scale import Scale, agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
+from whydiff.judge.as_run import made_on_the_way, special_numbers
 from whydiff.judge.claims import Claims
 from whydiff.judge.folding import folded
 from whydiff.judge.left_out import left_to_others, like_others
 from whydiff.locate.unread import unread
 from whydiff.numbers.cancellation import Cancelled
 from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, UNIT_ROUNDOFF
-from whydiff.records import Cause, Comparison, Evidence, Origin, Verdict
+from whydiff.records import Cause, Evidence, Origin, Verdict
 from whydiff.records.finding import NOT_MADE_OF
 
 _PRECISION_FLAGS = ("matmul_precision", "cuda_tf32", "cudnn_tf32", "fp16_reduction", "bf16_reduction")
 _UNREAD = "its values are wholly written over before anything that leads to an output reads them: they change no output"
-_SPECIAL = ("nan_mismatch", "inf_mismatch")
 
 
 def needs_local_test(case: Case, scaling: Scaling | None) -> bool:
@@ -172,7 +172,9 @@ def _unfelt(origin: Origin, modes: Modes) -> bool:
 
 
 def _same_question(case: Case, origin: Origin) -> bool:
-    """Whether both ops of an origin have the same arguments and inputs of the same shapes."""
+    """Whether both ops of an origin have the same arguments and inputs of the same shapes, of which no tensor differs."""
+    if origin.leaves:
+        return False
     sides = [
         trace.calls[i] if 0 <= i < len(trace.calls) else None
         for trace, i in zip(case.traces, origin.calls, strict=True)
@@ -192,7 +194,8 @@ def _measured(case: Case, origin: Origin, modes: Modes, scaling: Scaling, index:
     )
     evidence = [_evidence(word, scale) for word, scale in ways if scale is not None]
     special = special_numbers(origin.comparison)
-    if special and (modes.lifted is None or not modes.lifted.double.special or origin.comparison.value("nan_mismatch")):
+    new = modes.lifted is None or not modes.lifted.double.special or origin.comparison.value("nan_mismatch")
+    if special and new and not made_on_the_way(case, origin):
         return Verdict.UNSTABLE, [Evidence(f"{special} stands on one side only"), *evidence]
     if origin.kind in ("state", "input") and origin.leaves:
         if agrees(scaling.program.lifted):
@@ -303,12 +306,6 @@ def _precision_flags(case: Case, origin: Origin) -> list[str]:
         context = trace.calls[index].context if 0 <= index < len(trace.calls) else 0
         flags.append(trace.contexts[context] if context < len(trace.contexts) else {})
     return [name for name in _PRECISION_FLAGS if flags[0].get(name) != flags[1].get(name)]
-
-
-def special_numbers(comparison: Comparison) -> str:
-    """What stands on one side only: NaN, infinity or both, in words; empty: neither."""
-    names = {"nan_mismatch": "NaN", "inf_mismatch": "infinity"}
-    return " and ".join(names[metric] for metric in _SPECIAL if comparison.value(metric))
 
 
 def _evidence(word: str, scale: Scale) -> Evidence:

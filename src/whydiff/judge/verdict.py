@@ -18,8 +18,9 @@ from whydiff.explain.read_alike import cast_of, given_back, told_apart
 from whydiff.explain.rounded_numbers import all_given_back, only_rounded, rounded_numbers
 from whydiff.explain.scale import agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
+from whydiff.judge.as_run import special_numbers
 from whydiff.judge.claims import Claims
-from whydiff.judge.each_origin import lost_digits, special_numbers
+from whydiff.judge.each_origin import lost_digits
 from whydiff.judge.folding import folded
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Origin, Verdict, has_ops

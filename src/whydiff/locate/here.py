@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from whydiff.capturing.adapters import Executor, Value
 from whydiff.errors import WhydiffError
+from whydiff.numbers.metrics import is_integer
 from whydiff.pair.lockstep import Lockstep, Look
 from whydiff.records import Call
 
@@ -41,6 +42,9 @@ class Here:
         """The candidate's op on the reference's inputs, before the pair is executed; None if it cannot be had."""
         if len(call_r.reads) != len(call_c.reads):  # one of them has a number where the other has a tensor
             return None
+        both = zip(call_r.reads, call_c.reads, strict=True)
+        if any(is_integer(ours.spec.dtype) != is_integer(theirs.spec.dtype) for ours, theirs in both):
+            return None  # an op on whole numbers cannot be given others
         step = self.step
         try:
             reads = [step.take(step.reference.read(event)) for event in call_r.reads]
