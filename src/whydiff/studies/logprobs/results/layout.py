@@ -22,6 +22,10 @@ class SpecialTokens(Result):
 
     test: ClassVar[str] = "special tokens"
     verdict: ClassVar[Verdict] = Verdict.INCOMPARABLE
+    advice: ClassVar[str] = (
+        "send the engine's token ids to the trainer and tokenise nothing twice (add_special_tokens=False); a token "
+        "that only one side reads before the others changes every probability"
+    )
     side: Side
     place: Literal["front", "back"]
     tokens: tuple[int, ...]
@@ -32,13 +36,6 @@ class SpecialTokens(Result):
         ids = listed(map(str, self.tokens), 4)
         end = "before" if self.place == "front" else "after"
         return f"only the {SIDES[self.side]} has token {ids} {end} its sequences ({count(self.sequences, 'sequence')})"
-
-    def fix(self) -> str:
-        """See `Result`."""
-        return (
-            "send the engine's token ids to the trainer and tokenise nothing twice (add_special_tokens=False); a token "
-            "that only one side reads before the others changes every probability"
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +51,9 @@ class Prompt(Result):
 
     test: ClassVar[str] = "prompt positions"
     verdict: ClassVar[Verdict] = Verdict.INCOMPARABLE
+    advice: ClassVar[str] = (
+        "give the loss mask of the response to both sides (--field mask=NAME or prompt=NAME), and average over it"
+    )
     side: Side
     place: Literal["front", "back", "zeros"]
     fewest: int
@@ -71,12 +71,6 @@ class Prompt(Result):
             )
         return f"the {SIDES[self.side]} has {what} in {count(self.sequences, 'sequence')}"
 
-    def fix(self) -> str:
-        """See `Result`."""
-        return (
-            "give the loss mask of the response to both sides (--field mask=NAME or prompt=NAME), and average over it"
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaddingSide(Result):
@@ -90,6 +84,7 @@ class PaddingSide(Result):
 
     test: ClassVar[str] = "padding side"
     verdict: ClassVar[Verdict] = Verdict.INCOMPARABLE
+    advice: ClassVar[str] = "leave padding out of both files, or give the attention mask (--field mask=NAME)"
     side: Side
     place: Literal["front", "back"]
     token: int
@@ -100,10 +95,6 @@ class PaddingSide(Result):
         """See `Result`."""
         end = "left" if self.place == "front" else "right"
         return f"the {SIDES[self.side]} is padded on the {end} (token {self.token}, {self.fewest} to {self.most} a sequence)"
-
-    def fix(self) -> str:
-        """See `Result`."""
-        return "leave padding out of both files, or give the attention mask (--field mask=NAME)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +109,9 @@ class Tokenisation(Result):
 
     test: ClassVar[str] = "tokenisation"
     verdict: ClassVar[Verdict] = Verdict.INCOMPARABLE
+    advice: ClassVar[str] = (
+        "send token ids from the engine to the trainer; text that is tokenised again gives other tokens"
+    )
     sequences: int
     of: int
     common: float
@@ -129,10 +123,6 @@ class Tokenisation(Result):
             f"the tokens differ in {self.sequences} of {count(self.of, 'sequence')}, from position {self.first} (from 0) on "
             f"({percent(self.common)} of them in common)"
         )
-
-    def fix(self) -> str:
-        """See `Result`."""
-        return "send token ids from the engine to the trainer; text that is tokenised again gives other tokens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,13 +136,10 @@ class Missing(Result):
 
     test: ClassVar[str] = "missing values"
     verdict: ClassVar[Verdict] = Verdict.INCONCLUSIVE
+    advice: ClassVar[str] = "look for NaN in that side's logits, or for positions that it does not score"
     side: Side
     tokens: int
 
     def says(self) -> str:
         """See `Result`."""
         return f"the {SIDES[self.side]} has no number for {count(self.tokens, 'token')} that the other side scores"
-
-    def fix(self) -> str:
-        """See `Result`."""
-        return "look for NaN in that side's logits, or for positions that it does not score"

@@ -25,6 +25,10 @@ class Outliers(Result):
 
     test: ClassVar[str] = "outliers"
     verdict: ClassVar[Verdict] = Verdict.INCONCLUSIVE
+    advice: ClassVar[str] = (
+        "compare the two sides' forward passes on one of these sequences (whydiff compare); in a mixture of experts "
+        "replay the engine's routing in the trainer, or clip the ratio of these tokens"
+    )
     tokens: int = 0
     of: int = 0
     size: float | None = None
@@ -37,13 +41,6 @@ class Outliers(Result):
         return (
             f"{self.tokens} of {self.of} tokens are outliers (log-odds change by up to {number(self.size)}, "
             f"{number(self.typical)} elsewhere), as when a router chooses another expert"
-        )
-
-    def fix(self) -> str:
-        """See `Result`."""
-        return (
-            "compare the two sides' forward passes on one of these sequences (whydiff compare); in a mixture of experts "
-            "replay the engine's routing in the trainer, or clip the ratio of these tokens"
         )
 
 

@@ -60,6 +60,10 @@ class Stale(Result):
     """
 
     test: ClassVar[str] = "stale weights"
+    advice: ClassVar[str] = (
+        "send the trainer's weights to the engine after every step, empty its prefix cache then, and write the "
+        "version beside each sample"
+    )
     steps: tuple[float, ...] = ()
     sizes: tuple[float, ...] = ()
     growth: float | None = None
@@ -70,13 +74,6 @@ class Stale(Result):
         return (
             f"stale weights: the difference grows {self.growth or 0:.1f} times from step {self.steps[0]:g} to "
             f"{self.steps[-1]:g} (log-odds change by {number(self.sizes[0])}, then {number(self.sizes[-1])})"
-        )
-
-    def fix(self) -> str:
-        """See `Result`."""
-        return (
-            "send the trainer's weights to the engine after every step, empty its prefix cache then, and write the "
-            "version beside each sample"
         )
 
 
@@ -91,6 +88,9 @@ class Padded(Result):
     """
 
     test: ClassVar[str] = "padding"
+    advice: ClassVar[str] = (
+        "give the attention mask, and position ids that do not count padding (attention_mask.cumsum(-1) - 1)"
+    )
     known: Literal["tokens", "lengths", ""] = ""
     size: float | None = None
     others: float | None = None
@@ -104,7 +104,3 @@ class Padded(Result):
             else "sequences shorter than the longest are off (padding)"
         )
         return f"{which} (log-odds change by {number(self.size)}, {number(self.others)} without padding)"
-
-    def fix(self) -> str:
-        """See `Result`."""
-        return "give the attention mask, and position ids that do not count padding (attention_mask.cumsum(-1) - 1)"

@@ -24,6 +24,7 @@ class Unit(Result):
 
     test: ClassVar[str] = "unit"
     verdict: ClassVar[Verdict] = Verdict.INCOMPARABLE
+    advice: ClassVar[str] = "write natural logarithms of probabilities on both sides"
     kind: Literal["", "probabilities", "negative", "base 2", "base 10", "scaled"] = ""
     side: Side = "candidate"
     factor: float = 1.0
@@ -43,10 +44,6 @@ class Unit(Result):
             f"the {who}'s log-probabilities are {self.factor:.4g} times the other's, without normalising again",
         )
 
-    def fix(self) -> str:
-        """See `Result`."""
-        return "write natural logarithms of probabilities on both sides"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shift(Result):
@@ -60,6 +57,10 @@ class Shift(Result):
 
     test: ClassVar[str] = "shift"
     verdict: ClassVar[Verdict] = Verdict.INCOMPARABLE
+    advice: ClassVar[str] = (
+        "score token t with the logits of position t - 1 on both sides: "
+        "logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])"
+    )
     by: int = 0
     agreement: float | None = None
     before: float | None = None
@@ -70,13 +71,6 @@ class Shift(Result):
         words = {1: "one token", 2: "two tokens", 3: "three tokens"}
         size = words.get(abs(self.by), f"{abs(self.by)} tokens")
         return f"the trainer is {size} {how}: it is shifted by {self.by:+d}"
-
-    def fix(self) -> str:
-        """See `Result`."""
-        return (
-            "score token t with the logits of position t - 1 on both sides: "
-            "logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])"
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +87,10 @@ class Temperature(Result):
     """
 
     test: ClassVar[str] = "temperature"
+    advice: ClassVar[str] = (
+        "divide the trainer's logits by the sampling temperature before log_softmax, or take the engine's before it "
+        "(vLLM: logprobs_mode=processed_logprobs or raw_logprobs; both sides the same)"
+    )
     value: float = 1.0
     error: float | None = None
     low: float | None = None
@@ -107,13 +105,6 @@ class Temperature(Result):
         return (
             f"temperature: T = {size} of the trainer against the engine ({self.value:.2f} was applied by the trainer "
             f"only, or {1 / self.value:.2f} by the engine only)"
-        )
-
-    def fix(self) -> str:
-        """See `Result`."""
-        return (
-            "divide the trainer's logits by the sampling temperature before log_softmax, or take the engine's before it "
-            "(vLLM: logprobs_mode=processed_logprobs or raw_logprobs; both sides the same)"
         )
 
 
@@ -132,6 +123,9 @@ class Truncated(Result):
     """
 
     test: ClassVar[str] = "truncated"
+    advice: ClassVar[str] = (
+        "compare log-probabilities of the whole distribution (vLLM: logprobs_mode=raw_logprobs), or cut both alike"
+    )
     side: Side = "reference"
     kept: float | None = None
     least: float | None = None
@@ -148,9 +142,3 @@ class Truncated(Result):
         lost = f"; {self.outside} tokens have probability 0" if self.outside else ""
         kept = f", {percent(self.kept)} of the probability kept on average" if self.kept is not None else ""
         return what + how + kept + lost
-
-    def fix(self) -> str:
-        """See `Result`."""
-        return (
-            "compare log-probabilities of the whole distribution (vLLM: logprobs_mode=raw_logprobs), or cut both alike"
-        )
