@@ -14,7 +14,7 @@ from whydiff.capturing.adapters._outputs import same_outputs
 from whydiff.capturing.adapters.contract import Exchanged, Executor, Outputs, Value
 from whydiff.capturing.targets import is_library
 from whydiff.errors import PayloadError, ReplayError, TargetError, WhydiffError, harmless
-from whydiff.records import Call, Leaf, ObserverCheck, Output, Payload, Site, Trace
+from whydiff.records import Call, Event, Leaf, ObserverCheck, Output, Payload, Site, Trace
 from whydiff.takes import needed
 
 FAILURES = (
@@ -162,6 +162,8 @@ class Replay(Executor):
         for leaf in trace.leaves:
             if leaf.storage >= 0 and not leaf.skipped:
                 self._leaves.setdefault(leaf.storage, []).append(leaf)
+        self._edited = frozenset(exchanged or ())
+        self._held: dict[int, Any] = {}  # storage → what lies there now
         self._stand_ins: dict[Site, Value] = {}
         self._last: dict[int, int] = {}
         for call in self.trace.calls:
@@ -191,6 +193,24 @@ class Replay(Executor):
     def carried_out(self, call: Call, reads: Sequence[Value]) -> Sequence[Value]:
         """What `apply` does, whoever watches."""
 
+    def release(self, call: Call) -> None:
+        """Forget what no later call needs. Call it after the values of a call were used."""
+        for storage in self._dying(call):
+            self._held.pop(storage, None)
+        for event in call.reads if self._stand_ins else ():
+            self._stand_ins.pop(event.site, None)
+
+    def _leaf_at(self, event: Event) -> Leaf:
+        """The leaf that a value without a call is; one that was restored goes before its ties.
+
+        Raises:
+            PayloadError: a call should have made it.
+        """
+        leaves = self._leaves.get(event.storage)
+        if not leaves:
+            raise PayloadError("The call that made this value was not executed.", where=str(event.site))
+        return next((leaf for leaf in leaves if leaf.name in self._restore), leaves[0])
+
     def _kept(self, leaf: Leaf) -> Payload:
         """A leaf's payload.
 
@@ -206,3 +226,26 @@ class Replay(Executor):
                 next_step='capture again with payloads="all" (or a list of globs)',
             )
         return payload
+
+
+class ArrayReplay(Replay):
+    """A replay of a framework whose arrays never change: a storage is one value, and each is the run's own or it is not."""
+
+    def __init__(
+        self, trace: Trace, restore: Mapping[str, Value] | None = None, exchanged: Mapping[int, Call] | None = None
+    ) -> None:
+        super().__init__(trace, restore, exchanged)
+        self._changed = {s for s, leaves in self._leaves.items() if any(x.name in self._restore for x in leaves)}
+
+    def _reads_as_in_the_run(self, call: Call) -> bool:
+        """Whether a call is what it was, and is given what it was given."""
+        return call.index not in self._edited and not any(
+            event.storage in self._changed or event.site in self._stand_ins for event in call.reads
+        )
+
+    def testifies(self, call: Call) -> bool:
+        """Whether what the replay holds for a call is the run's own.
+
+        False: it was executed alone on other inputs than the run's; the compiled program might round elsewhere.
+        """
+        return not any(event.storage in self._changed for event in call.writes)

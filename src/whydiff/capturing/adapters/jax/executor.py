@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from whydiff.capturing.adapters._live import FAILURES, Replay, short
+from whydiff.capturing.adapters._live import FAILURES, ArrayReplay, short
 from whydiff.capturing.adapters.contract import FUSED
 from whydiff.capturing.adapters.jax import internals, values
 from whydiff.capturing.adapters.jax.arguments import edited, op_of, taken, template
@@ -28,7 +28,7 @@ from whydiff.records import Call, Count, Event, Leaf, Lift, Payload, Trace
 _CONTRACTING = ("dot_general", "ragged_dot_general", "conv_general_dilated")
 
 
-class Executor(Replay):
+class Executor(ArrayReplay):
     """Replays one trace.
 
     Args:
@@ -50,13 +50,10 @@ class Executor(Replay):
     ) -> None:
         super().__init__(trace, restore, exchanged)
         self.lifter = Lifter(lift) if lift is not None else None
-        self._values: dict[int, Any] = {}
-        self._changed = {s for s, leaves in self._leaves.items() if any(x.name in self._restore for x in leaves)}
         self._payloads: dict[int, str] = {
             event.storage: event.payload for call in trace.calls for event in call.writes if event.payload
         }
         self._ops: dict[int, Op] = {}
-        self._edited = frozenset(exchanged or ())
         self._repeats: dict[int, bool | None] = {}
 
     # ------------------------------------------------------------------ running
@@ -81,10 +78,7 @@ class Executor(Replay):
         """
         if call.kind != "compute":
             return ""
-        same_inputs = self.lifter is None and not any(
-            e.storage in self._changed or e.site in self._stand_ins for e in call.reads
-        )
-        same_inputs = same_inputs and call.index not in self._edited
+        same_inputs = self.lifter is None and self._reads_as_in_the_run(call)
         if same_inputs and self._as_recorded(call):
             return ""
         try:
@@ -104,12 +98,12 @@ class Executor(Replay):
             return False
         if self.lifter is not None:
             found = {storage: self.lifter.widen(value) for storage, value in found.items()}
-        self._values.update(found)
+        self._held.update(found)
         self._changed.difference_update(found)
         return True
 
     def _put(self, storage: int, value: Any, same_inputs: bool) -> None:
-        self._values[storage] = value
+        self._held[storage] = value
         if self.lifter is not None or same_inputs:
             return
         recorded = self._recorded(storage)
@@ -164,13 +158,6 @@ class Executor(Replay):
             internals.check(op.primitive, op.inputs, op.params, op.outputs)
         return op
 
-    def release(self, call: Call) -> None:
-        """Forget values that no later call needs."""
-        for storage in self._dying(call):
-            self._values.pop(storage, None)
-        for event in call.reads if self._stand_ins else ():
-            self._stand_ins.pop(event.site, None)
-
     # ------------------------------------------------------------------ values
 
     def read(self, event: Event) -> Any:
@@ -183,16 +170,12 @@ class Executor(Replay):
             return self._stand_ins[event.site]
         if self._bounds is not None:
             self._bounds.look(event.spec, event.site)
-        if event.storage not in self._values:
-            self._values[event.storage] = self._load(event)
-        return self._values[event.storage]
+        if event.storage not in self._held:
+            self._held[event.storage] = self._load(event)
+        return self._held[event.storage]
 
     def _load(self, event: Event) -> Any:
-        leaves = self._leaves.get(event.storage)
-        if not leaves:
-            raise PayloadError("The call that made this value was not executed.", where=str(event.site))
-        leaf = next((x for x in leaves if x.name in self._restore), leaves[0])
-        value = self.leaf_value(leaf)
+        value = self.leaf_value(self._leaf_at(event))
         return value if self.lifter is None else self.lifter.widen(value)
 
     def leaf_value(self, leaf: Leaf) -> Any:
@@ -263,13 +246,6 @@ class Executor(Replay):
         if recorded is None:
             raise PayloadError("The recorded value was not kept.", where=str(event.site))
         return recorded
-
-    def testifies(self, call: Call) -> bool:
-        """Whether what the replay holds for a call is the run's own.
-
-        False: it was executed alone on other inputs than the run's; the compiled program might round elsewhere.
-        """
-        return not any(event.storage in self._changed for event in call.writes)
 
     def same(self, reference: Any, candidate: Any) -> bool:
         """True if no bit differs; across dtypes, if every value is equal."""

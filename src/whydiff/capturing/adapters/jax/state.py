@@ -58,25 +58,20 @@ def reach(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reache
 
 def is_module(value: Any) -> bool:
     """Whether a value is a model or layer of Flax nnx, Equinox or penzai."""
-    return isinstance(value, _module_classes())
+    return isinstance(value, _imported(_MODULES))
 
 
-def _module_classes() -> tuple[type, ...]:
-    homes = (("flax.nnx", "Module"), ("equinox", "Module"), ("penzai.core.struct", "Struct"))
-    return tuple(getattr(sys.modules[home], name) for home, name in homes if hasattr(sys.modules.get(home), name))
+_MODULES = (("flax.nnx", "Module"), ("equinox", "Module"), ("penzai.core.struct", "Struct"))
+_PARAMETERS = (("flax.nnx", "Param"), ("penzai.core.variables", "Parameter"))
+_VARIABLES = (
+    ("flax.nnx", "Variable"),
+    ("penzai.core.variables", "Parameter"),
+    ("penzai.core.variables", "StateVariable"),
+)
 
 
-def _variable_classes() -> tuple[type, ...]:
-    homes = (
-        ("flax.nnx", "Variable"),
-        ("penzai.core.variables", "Parameter"),
-        ("penzai.core.variables", "StateVariable"),
-    )
-    return tuple(getattr(sys.modules[home], name) for home, name in homes if hasattr(sys.modules.get(home), name))
-
-
-def _parameter_classes() -> tuple[type, ...]:
-    homes = (("flax.nnx", "Param"), ("penzai.core.variables", "Parameter"))
+def _imported(homes: Sequence[tuple[str, str]]) -> tuple[type, ...]:
+    """Classes by the module that defines them, of those that the program has imported."""
     return tuple(getattr(sys.modules[home], name) for home, name in homes if hasattr(sys.modules.get(home), name))
 
 
@@ -123,7 +118,7 @@ class _Walk:
             return
         self.seen.add(id(value))
         self.kept.append(value)  # its id must stay its own
-        if isinstance(value, _variable_classes()):
+        if isinstance(value, _imported(_VARIABLES)):
             self._variable(name, value, role)
         elif isinstance(value, functools.partial):
             self.visit(name, value.func, role, depth + 1)
@@ -136,7 +131,7 @@ class _Walk:
             wrapped = [("", vars(value)["__wrapped__"])] if "__wrapped__" in vars(value) else []
             for key, part in (*reached_by(value), *wrapped):
                 self.visit(key, part, "parameter" if _nested(part) else role, depth + 1)
-        elif isinstance(value, type) and issubclass(value, _module_classes()):
+        elif isinstance(value, type) and issubclass(value, _imported(_MODULES)):
             self.found.classes.setdefault(value)  # a model in parts (nnx.split) still knows its classes
         elif isinstance(value, _OPAQUE):
             return
@@ -163,7 +158,7 @@ class _Walk:
 
     def _variable(self, name: str, value: Any, role: LeafRole) -> None:
         self.found.variables.append(value)
-        kind: LeafRole = "parameter" if isinstance(value, _parameter_classes()) else "buffer"
+        kind: LeafRole = "parameter" if isinstance(value, _imported(_PARAMETERS)) else "buffer"
         label = getattr(value, "label", None)
         path = str(label).replace("/", ".") if isinstance(label, str) else name
         for leaf in jax.tree_util.tree_leaves(raw(value)):
@@ -184,7 +179,7 @@ class _Walk:
 
 def is_variable(value: Any) -> bool:
     """Whether a value is a mutable cell of Flax nnx or penzai."""
-    return isinstance(value, _variable_classes())
+    return isinstance(value, _imported(_VARIABLES))
 
 
 def raw(variable: Any) -> Any:

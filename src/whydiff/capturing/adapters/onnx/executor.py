@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters._live import FAILURES, Replay, short
+from whydiff.capturing.adapters._live import FAILURES, ArrayReplay, short
 from whydiff.capturing.adapters.contract import FUSED
 from whydiff.capturing.adapters.onnx.values import Array, floating, from_payload, to_payload
 from whydiff.errors import PayloadError, ReplayError
@@ -18,7 +18,7 @@ from whydiff.records import Call, Count, Event, Leaf, Lift, Payload, Trace
 _CASTS = frozenset({"Cast", "CastLike"})
 
 
-class Executor(Replay):
+class Executor(ArrayReplay):
     """Replays one trace; see `whydiff.capturing.adapters.contract.Executor`.
 
     Args:
@@ -40,9 +40,6 @@ class Executor(Replay):
     ) -> None:
         super().__init__(trace, restore, exchanged)
         self.dtype = None if lift is None else np.dtype(lift.dtype)
-        self._values: dict[int, Array] = {}
-        self._changed = {s for s, leaves in self._leaves.items() if any(x.name in self._restore for x in leaves)}
-        self._edited = frozenset(exchanged or ())
         self._not_lifted: dict[str, list[str]] = {}
 
     @contextmanager
@@ -55,21 +52,19 @@ class Executor(Replay):
         """Bring the replay to the state after a call; recorded values are taken where its inputs are the run's."""
         if call.kind != "compute":
             return ""
-        same = self.dtype is None and call.index not in self._edited
-        same = same and not any(e.storage in self._changed or e.site in self._stand_ins for e in call.reads)
-        if same:
+        if self.dtype is None and self._reads_as_in_the_run(call):
             for event in call.writes:
-                self._values[event.storage] = self._recorded(event)
+                self._held[event.storage] = self._recorded(event)
             return ""
         try:
             outs = self.apply(call, [self.read(event) for event in call.reads])
         except FAILURES as error:
             for event in call.writes:
-                self._values[event.storage] = self._wide(self._recorded(event))
+                self._held[event.storage] = self._wide(self._recorded(event))
             self._not_lifted.setdefault(short(error), []).append(str(call.site))
             return f"taken as recorded: {short(error)}"
         for event, out in zip(call.writes, outs, strict=True):
-            self._values[event.storage] = out
+            self._held[event.storage] = out
             self._changed.add(event.storage)
         return ""
 
@@ -109,13 +104,6 @@ class Executor(Replay):
             raise PayloadError("The recorded value was not kept.", where=str(event.site))
         return from_payload(payload)
 
-    def release(self, call: Call) -> None:
-        """Forget values that no later call needs."""
-        for storage in self._dying(call):
-            self._values.pop(storage, None)
-        for event in call.reads if self._stand_ins else ():
-            self._stand_ins.pop(event.site, None)
-
     def read(self, event: Event) -> Array:
         """The value an event looks at, as it is now in the replay.
 
@@ -124,13 +112,10 @@ class Executor(Replay):
         """
         if event.site in self._stand_ins:
             return np.asarray(self._stand_ins[event.site])
-        if event.storage not in self._values:
-            leaves = self._leaves.get(event.storage)
-            if not leaves:
-                raise PayloadError("The call that made this value was not executed.", where=str(event.site))
-            leaf = next((x for x in leaves if x.name in self._restore), leaves[0])
-            self._values[event.storage] = self._wide(self.leaf_value(leaf))
-        return self._values[event.storage]
+        if event.storage not in self._held:
+            self._held[event.storage] = self._wide(self.leaf_value(self._leaf_at(event)))
+        held: Array = self._held[event.storage]
+        return held
 
     def leaf_value(self, leaf: Leaf) -> Array:
         """A leaf's value at the beginning of the run."""
@@ -143,7 +128,7 @@ class Executor(Replay):
         """Give the replay another value in an event's place; False for leaves and for other shapes."""
         if tuple(value.shape) != event.spec.shape or event.storage in self._leaves:
             return False
-        self._values[event.storage] = self._wide(np.asarray(value))
+        self._held[event.storage] = self._wide(np.asarray(value))
         self._changed.add(event.storage)
         return True
 
@@ -157,10 +142,6 @@ class Executor(Replay):
     def faithful(self, call: Call) -> bool | None:
         """None: the reference implementation rounds otherwise than the runtime, which is no evidence."""
         return None
-
-    def testifies(self, call: Call) -> bool:
-        """Whether what the replay holds for a call is the run's own."""
-        return not any(event.storage in self._changed for event in call.writes)
 
     def same(self, reference: Array, candidate: Array) -> bool:
         """True if no bit differs."""

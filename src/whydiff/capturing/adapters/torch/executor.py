@@ -48,11 +48,9 @@ class Executor(Comparing):
         exchanged: Mapping[int, Call] | None = None,
     ) -> None:
         super().__init__(trace, restore, exchanged)
-        self._held: dict[int, Held] = {}
         self._runs, self.places = 0, Places(trace)
         self._given: dict[int, torch.Tensor] = {}
         self._received: dict[int, Sequence[torch.Tensor]] = {}
-        self._edited = frozenset(exchanged or ())
         self._taken: set[int] = set()
         self._lent: set[int] = set()
         self._other = {leaf.storage for leaf in trace.leaves if leaf.name in self._restore}
@@ -207,13 +205,6 @@ class Executor(Comparing):
             recorded = self.trace.contexts[call.context] if self.trace.contexts else {}
             self._switches[call.context] = Switches({**recorded, **self.forced_flags})
         self._switches[call.context].apply()
-
-    def release(self, call: Call) -> None:
-        """Forget storages that no later call needs. Call it after the values of a call were used."""
-        for storage in self._dying(call):
-            self._held.pop(storage, None)
-        for event in call.reads if self._stand_ins else ():
-            self._stand_ins.pop(event.site, None)
 
     # ------------------------------------------------------------------ values
 
