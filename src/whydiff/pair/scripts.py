@@ -217,17 +217,11 @@ class _Side:
     def returning(self, given: dict[int, Call], ends: bool) -> Trace:
         """The trace with calls that return what the script came to."""
         calls = [given.get(call.index, call) for call in self.trace.calls]
-        for one in self.cut:
+        returned = [[(look.site.slot, look) for look in one.looks] for one in self.cut]
+        for looks in (*returned, *([[*self.ends.items()]] if ends else ())):
             site = Site("", "return", step=calls[-1].site.step, rank=calls[-1].site.rank, occurrence=len(calls))
-            reads = tuple(replace(look, site=site.at(look.site.slot)) for look in one.looks)
-            names = [look.site.slot for look in one.looks]
-            calls.append(
-                Call(index=len(calls), site=site, target="return", kind="return", reads=reads, arguments=[names, {}])
-            )
-        if ends:
-            site = Site("", "return", step=calls[-1].site.step, rank=calls[-1].site.rank, occurrence=len(calls))
-            reads = tuple(replace(event, site=site.at(name)) for name, event in self.ends.items())
-            names = list(self.ends)
+            reads = tuple(replace(event, site=site.at(name)) for name, event in looks)
+            names = [name for name, _ in looks]
             calls.append(
                 Call(index=len(calls), site=site, target="return", kind="return", reads=reads, arguments=[names, {}])
             )

@@ -165,7 +165,7 @@ def bar(fraction: float, cells: int) -> str:
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
-def listed(items: Iterable[str], limit: int) -> str:
+def listed(items: Iterable[str], limit: int = 8) -> str:
     """Items joined by commas; past the limit the rest is counted, not dropped."""
     every = list(items)
     rest = len(every) - limit

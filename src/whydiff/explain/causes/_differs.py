@@ -9,11 +9,12 @@ import numpy as np
 from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.causes._rule import CauseRule
-from whydiff.explain.causes._state import Difference, bundles, interventions_of, listed, site_of
+from whydiff.explain.causes._state import Difference, bundles, interventions_of, site_of
 from whydiff.numbers.casts import share_equal_to_rounding
 from whydiff.numbers.metrics import is_integer, values
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Leaf, Origin, Remedy, Verdict
+from whydiff.report.words import listed
 
 
 def causes(

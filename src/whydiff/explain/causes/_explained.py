@@ -38,13 +38,13 @@ from whydiff.explain.causes._read_out import followed, told_of
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, restored
 from whydiff.explain.causes._stale import as_traced_anew, is_stale
-from whydiff.explain.causes._state import listed
 from whydiff.explain.causes._telling import answers, asked, by_no_op, is_open, moved, of_numbers, told_by
 from whydiff.explain.causes._values import Array, distance, floating, narrow, number
 from whydiff.explain.causes._view import Finding, JointView, View, consumers
 from whydiff.explain.local_test import Examined, Joint, Operation, examine, examine_joints, far_apart
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
+from whydiff.report.words import listed
 
 _KINDS = ("implementation", "arguments", "layout", "region")
 _BEHIND_ALL = (enough, as_traced_anew, _uneven.is_behind_all, _out_of_order.is_behind_all)

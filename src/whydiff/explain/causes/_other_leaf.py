@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from whydiff.explain.case import Case
 from whydiff.explain.causes._compiled import stale_sides
 from whydiff.explain.causes._looks import leaves
-from whydiff.explain.causes._state import listed
 from whydiff.explain.sides import SIDES, Side
 from whydiff.pair.lockstep import matched
 from whydiff.records import Event, Evidence, Intervention, Leaf, Origin
+from whydiff.report.words import listed
 
 _KINDS = ("state", "input", "arguments", "layout")
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from whydiff.capturing.adapters import Executor, executor_of, for_framework
 from whydiff.explain.case import Case
+from whydiff.explain.causes._explained import out_of_range
 from whydiff.explain.causes._overflow import overflows
 from whydiff.explain.causes._range_put import both_ways
 from whydiff.explain.causes._rule import CauseRule
@@ -17,19 +18,7 @@ from whydiff.numbers.ranges import Range, limits, measure_array
 from whydiff.numbers.ranges.audit import Alarm
 from whydiff.numbers.tolerance import UNDERFLOW_SHARE
 from whydiff.pair.replay import replay
-from whydiff.records import (
-    Call,
-    Cause,
-    Comparison,
-    Evidence,
-    Experiment,
-    Intervention,
-    Lift,
-    Remedy,
-    Status,
-    Trace,
-    Verdict,
-)
+from whydiff.records import Call, Cause, Evidence, Experiment, Intervention, Lift, Remedy, Status, Trace, Verdict
 
 _KEY = "ranges"
 
@@ -39,21 +28,11 @@ def alarms(case: Case, kind: str) -> Iterator[Alarm]:
 
     Both runs are audited (by replay, once per case) only if somewhere a number is finite on one side alone.
     """
-    local = case.localization
-    seen = (
-        *(o.comparison for o in local.origins),
-        *(c for _, c in local.outputs),
-        *(g.comparison for g in local.growth),
-    )
-    if not any(_parts(comparison) for comparison in seen):
+    if not out_of_range(case):
         return
     known = case.shared(_KEY, lambda: tuple(_audit(trace) for trace in case.traces))
     reference = {(alarm.kind, case.rename(str(alarm.site))) for alarm in known[0]}
     yield from (alarm for alarm in known[1] if alarm.kind == kind and (kind, str(alarm.site)) not in reference)
-
-
-def _parts(comparison: Comparison) -> bool:
-    return any(comparison.value(metric) for metric in ("inf_mismatch", "nan_mismatch"))
 
 
 def _audit(trace: Trace) -> tuple[Alarm, ...]:

@@ -21,8 +21,6 @@ from whydiff.records import Call, Comparison, Intervention, Leaf
 
 _EACH_ALONE = 8
 """Up to this many tensors of one kind are separate causes, each with its own experiment; more are one."""
-_NAMED = 8
-"""How many tensors a sentence names; the data behind it names all."""
 T = TypeVar("T")
 
 
@@ -121,19 +119,6 @@ def converts_other_state(case: Case, side: int, calls: Sequence[Call]) -> bool:
 def site_of(bundle: Sequence[Difference]) -> str:
     """A tensor's name, or the first one's and how many more."""
     return bundle[0].name if len(bundle) == 1 else f"{bundle[0].name} and {len(bundle) - 1} more"
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names in a sentence; beyond eight only how many more."""
-    known = list(names)
-    more = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
-    return ", ".join(known[:_NAMED]) + more
-
-
-def ordinal(number: int) -> str:
-    """``1st``, ``22nd``."""
-    last = "th" if 10 < number % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{last}"
 
 
 def interventions_of(bundle: Sequence[Difference]) -> tuple[Intervention, ...]:

@@ -18,11 +18,12 @@ from whydiff.explain.causes._overwritten import overwritten
 from whydiff.explain.causes._remedy import literal, module_at, standing_for
 from whydiff.explain.causes._rule import CauseRule
 from whydiff.explain.causes._settings import enough, scalars, settable
-from whydiff.explain.causes._state import listed, target_name
+from whydiff.explain.causes._state import target_name
 from whydiff.explain.keys import draws
 from whydiff.explain.sides import SIDES
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Trace, Verdict
+from whydiff.report.words import listed
 
 Kind = Literal["casts", "leaves out", "exchanges", "draws", "overwrites"]
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from whydiff.explain.case import Case
 from whydiff.explain.causes._differs import reading
 from whydiff.explain.causes._remedy import copy_over, reachable
-from whydiff.explain.causes._state import Difference, differences, interventions_of, listed, site_of
+from whydiff.explain.causes._state import Difference, differences, interventions_of, site_of
 from whydiff.records import Cause, Evidence, Leaf, Remedy, Verdict
+from whydiff.report.words import listed
 
 _CODES = ("ST001", "ST002")
 _NAMED = 4

@@ -10,10 +10,10 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._compiled import DIRECTIONS, ladders, on_the_ladder
 from whydiff.explain.causes._other_leaf import OtherLeaf, stale
 from whydiff.explain.causes._stale import StaleNumber, as_traced_anew, stale_numbers
-from whydiff.explain.causes._state import listed
 from whydiff.explain.ladder import Climb
 from whydiff.explain.sides import SIDES, Side
 from whydiff.records import Cause, Evidence, Experiment, Intervention, Remedy, Verdict
+from whydiff.report.words import listed
 
 _AGAIN = "Trace the function again after what it reads has changed, or give it that as an argument."
 _AS_AN_ARGUMENT = "Give {} to the traced function as an argument, or trace it again after a change."

@@ -12,12 +12,13 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._elsewhere import at_another_place, by_another_op
 from whydiff.explain.causes._explained import Array, Finding, View, causes_of, distance, out_of_range
-from whydiff.explain.causes._state import converts_other_state, listed
+from whydiff.explain.causes._state import converts_other_state
 from whydiff.explain.causes._switched import causes_of_switches
 from whydiff.explain.keys import draws
 from whydiff.numbers.tolerance import SAME_FUNCTION, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Remedy, Trace, Verdict
 from whydiff.records.hole import OUTSIDE
+from whydiff.report.words import listed
 
 _OUTSIDE = "{} of the {} is written outside torch here (by numpy or a library), the other's is not"
 _LEVEL = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]

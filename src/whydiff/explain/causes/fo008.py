@@ -17,10 +17,10 @@ from whydiff.explain.causes._entering import entering_number
 from whydiff.explain.causes._explained import Finding, View, causes_of, grouped, unjudged
 from whydiff.explain.causes._given import other_number
 from whydiff.explain.causes._settings import enough
-from whydiff.explain.causes._state import listed
 from whydiff.explain.causes._switched import causes_of_switches
 from whydiff.numbers.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF
 from whydiff.records import Call, Cause, Evidence, Intervention, Remedy, Verdict
+from whydiff.report.words import listed
 
 _KINDS = ("arguments", "region")
 _TIES = "the two sides choose by the same numbers, and take other ones of those that are equal"

@@ -11,9 +11,9 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._modes import followed_by, in_another_mode, modes, module_name
 from whydiff.explain.causes._remedy import module_at, standing_for
-from whydiff.explain.causes._state import listed
 from whydiff.explain.draws import begun_alike
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
+from whydiff.report.words import listed
 
 
 class TrainingMode(CauseRule):

@@ -17,11 +17,11 @@ from whydiff.explain.causes._draws import (
 from whydiff.explain.causes._explained import Finding, View, causes_of, explained_calls, grouped
 from whydiff.explain.causes._flow import read_from, readers_of
 from whydiff.explain.causes._settings import enough
-from whydiff.explain.causes._state import listed
 from whydiff.explain.causes._switched import causes_of_switches
 from whydiff.explain.draws import draws_alike
 from whydiff.explain.keys import draws, takes_a_key
 from whydiff.records import Call, Cause, Evidence, Origin, Remedy, Verdict
+from whydiff.report.words import listed
 
 _ONE_SIDE = ("one side", "one side, by key")
 _REMEDIES = {

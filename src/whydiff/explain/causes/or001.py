@@ -10,12 +10,12 @@ from whydiff.errors import PayloadError
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._order import flags, single_regions, visit_origins
-from whydiff.explain.causes._state import listed
 from whydiff.explain.reduction import Proof, prove
 from whydiff.explain.scale import Scale
 from whydiff.explain.sides import SIDES
 from whydiff.pair.lockstep import Lockstep
 from whydiff.records import Call, Cause, Direction, Evidence, Experiment, Remedy, Verdict
+from whydiff.report.words import listed
 
 MOST_PROOFS = 8
 """Kinds of call (op, shapes, strides) that are proven in one case; each takes about a second."""

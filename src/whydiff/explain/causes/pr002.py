@@ -9,10 +9,10 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.explain.causes._precision import in_the_other_dtype, narrowing, to_be_allowed, whole_cast
-from whydiff.explain.causes._state import listed
 from whydiff.numbers.casts import Cast
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
+from whydiff.report.words import listed
 
 
 class NarrowerDtype(CauseRule):

@@ -8,9 +8,9 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import Finding, PlaceRule, View, consumers
 from whydiff.explain.causes._precision import autocast, in_the_other_dtype, narrowing
-from whydiff.explain.causes._state import listed
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Call, Evidence, Remedy, Verdict
+from whydiff.report.words import listed
 
 
 class CastOrder(PlaceRule):

@@ -11,12 +11,13 @@ from whydiff.explain.causes._differs import reading
 from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._precision import to_be_allowed, whole_cast
 from whydiff.explain.causes._remedy import copy_over, keep_through, reachable
-from whydiff.explain.causes._state import Difference, bundles, differences, interventions_of, listed, site_of
+from whydiff.explain.causes._state import Difference, bundles, differences, interventions_of, site_of
 from whydiff.explain.read_alike import cast_of
 from whydiff.explain.sides import opposite
 from whydiff.numbers.casts import Cast
 from whydiff.numbers.metrics import is_integer
 from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.report.words import listed
 
 
 class StateCast(CauseRule):

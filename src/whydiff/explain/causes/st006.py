@@ -10,9 +10,10 @@ from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import argued, named
 from whydiff.explain.causes._impostors import changed, other_activation
 from whydiff.explain.causes._settings import enough, place, scalars, settable
-from whydiff.explain.causes._state import listed, target_name
+from whydiff.explain.causes._state import target_name
 from whydiff.explain.causes._switched import setting_back, switches
 from whydiff.records import Cause, Evidence, Intervention, Origin, Remedy, Verdict
+from whydiff.report.words import listed
 
 
 class ConfigDiffers(CauseRule):

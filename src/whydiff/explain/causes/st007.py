@@ -12,10 +12,10 @@ from whydiff.explain.causes._copied import Copied, copied_over
 from whydiff.explain.causes._explained import Finding, View, causes_of, explained_calls, grouped
 from whydiff.explain.causes._flow import read_from, reads_of
 from whydiff.explain.causes._looks import leaves
-from whydiff.explain.causes._state import listed
 from whydiff.explain.keys import draws
 from whydiff.explain.sides import SIDES
 from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
+from whydiff.report.words import listed
 
 
 class CarriedValueReplaced(CauseRule):

@@ -9,8 +9,8 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule, StateView
 from whydiff.explain.causes._impostors import resumed
 from whydiff.explain.causes._optimizer import Step, lost_at, state_restored
-from whydiff.explain.causes._state import listed
 from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.report.words import listed
 
 
 class OptimizerStateDiffers(CauseRule):

@@ -9,8 +9,8 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._impostors import resumed
 from whydiff.explain.causes._optimizer import Step, differing_settings, settings_given, steps, update_given
-from whydiff.explain.causes._state import listed, ordinal
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
+from whydiff.report.words import listed, ordinal
 
 _SHOWN = 4
 

@@ -8,9 +8,9 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._left_out import Missing, left_out, owners
-from whydiff.explain.causes._state import listed, ordinal
 from whydiff.explain.sides import SIDES
 from whydiff.records import Cause, Evidence, Remedy, Verdict
+from whydiff.report.words import listed, ordinal
 
 _SHOWN = 3
 

@@ -8,8 +8,8 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._out_of_order import Moved, moved
-from whydiff.explain.causes._state import listed
 from whydiff.records import Call, Cause, Evidence, Remedy, Verdict
+from whydiff.report.words import listed
 
 
 class StepsOutOfOrder(CauseRule):

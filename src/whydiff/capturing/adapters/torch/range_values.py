@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from whydiff.capturing.adapters.torch.dtypes import dtype_name, not_comparable, plain
-from whydiff.capturing.adapters.torch.storages import span_of
+from whydiff.capturing.adapters.torch.storages import let_go, span_of
 from whydiff.numbers.ranges import LIMITS, measure_address
 
 _ROOM = 4096
@@ -41,7 +41,7 @@ class Values:
     def __init__(self) -> None:
         self.known: dict[int, Known] = {}
         self.limit = _ROOM
-        self._finalizer = weakref.finalize(self, _free, self.known)
+        self._finalizer = weakref.finalize(self, let_go, self.known)
 
     def look(self, tensor: torch.Tensor) -> Known:
         """What is known of a tensor about to be read; a value from outside is measured once."""
@@ -67,12 +67,6 @@ class Values:
             (entry.tainted or entry.vanished) and not torch.UntypedStorage._expired(entry.handle)
             for entry in self.known.values()
         )
-
-
-def _free(known: dict[int, Known]) -> None:
-    for entry in known.values():
-        torch.UntypedStorage._free_weak_ref(entry.handle)
-    known.clear()
 
 
 def _measure(tensor: torch.Tensor, known: Known) -> None:

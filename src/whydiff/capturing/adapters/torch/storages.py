@@ -123,7 +123,7 @@ class Storages:
         self._queued: dict[int, bool] = {}
         self._fresh: list[int] = []
         self._fresh_bytes = 0
-        self._finalizer = weakref.finalize(self, _free, self.known)
+        self._finalizer = weakref.finalize(self, let_go, self.known)
 
     def of(self, tensor: torch.Tensor) -> Storage | None:
         """The storage of a tensor if it was seen before."""
@@ -186,10 +186,11 @@ class Storages:
 
     def clear(self) -> None:
         """Let go of every weak reference."""
-        _free(self.known)
+        let_go(self.known)
 
 
-def _free(known: dict[int, Storage]) -> None:
+def let_go(known: dict[int, Any]) -> None:
+    """Forget entries that hold a storage by its weak ``handle``."""
     for entry in known.values():
         torch.UntypedStorage._free_weak_ref(entry.handle)
     known.clear()
