@@ -29,9 +29,8 @@ from whydiff.records.finding import (
     Verdict,
 )
 from whydiff.records.hole import LOSING, Hole, HoleKind
-from whydiff.records.payload import Payload
 from whydiff.records.shown import OpRow, OpState, Picture
-from whydiff.records.spec import TensorSpec
+from whydiff.records.spec import Payload, TensorSpec
 from whydiff.records.trace import (
     SCHEMA_VERSION,
     Call,

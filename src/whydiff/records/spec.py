@@ -1,4 +1,4 @@
-"""How a tensor looks at its memory."""
+"""A full tensor, and how a tensor looks at its memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import math
 import operator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +42,21 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Payload:
+    """A full tensor on the host, bit for bit.
+
+    Attributes:
+        bits: C-contiguous numpy array of ``spec.shape``. Its numpy dtype is the true one where numpy has it,
+            else the unsigned integer of the same width (bfloat16 → uint16, float8 → uint8).
+        dtype: the true dtype's name.
+    """
+
+    bits: np.ndarray[Any, Any]
+    dtype: str

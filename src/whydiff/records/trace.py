@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from whydiff.records.environment import Environment, ObserverCheck
 from whydiff.records.hole import Hole
-from whydiff.records.payload import Payload
-from whydiff.records.spec import TensorSpec
+from whydiff.records.spec import Payload, TensorSpec
 
 Phase = Literal["forward", "backward", "update"]
 Kind = Literal["compute", "view", "module", "return"]

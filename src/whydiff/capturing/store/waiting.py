@@ -106,3 +106,20 @@ def write_shard(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, array in ordered:
             file.write(array.reshape(-1).view(np.uint8).data)
+
+
+class At(NamedTuple):
+    """How far a trace is written; replaced as a whole, so that no interrupt leaves it half changed."""
+
+    size: int = 0
+    crc: int = 0
+    strings: int = 0
+    specs: int = 0
+    calls: int = 0
+    leaves: int = 0
+    contexts: int = 0
+    steps: int = 0
+    payloads: int = 0
+    shards: int = 0
+    payload_bytes: int = 0
+    finished: int = 0

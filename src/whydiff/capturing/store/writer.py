@@ -15,7 +15,6 @@ from typing import Any
 
 from whydiff.capturing.holes import MOST, Holes, lost
 from whydiff.capturing.sink import Sink
-from whydiff.capturing.store.at import At
 from whydiff.capturing.store.dtypes import as_saved
 from whydiff.capturing.store.encode import IndexEncoder, line
 from whydiff.capturing.store.exchanges import ExchangeFile
@@ -23,7 +22,7 @@ from whydiff.capturing.store.layout import INDEX, RESERVE, SHARD_BYTES, TEMPORAR
 from whydiff.capturing.store.manifest import NOT_CHECKED, Manifest, write_manifest
 from whydiff.capturing.store.own import wrote
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
-from whydiff.capturing.store.waiting import Waiting, check_payload, write_shard
+from whydiff.capturing.store.waiting import At, Waiting, check_payload, write_shard
 from whydiff.errors import CaptureError, UsageError, one_line
 from whydiff.records import Call, Environment, Hole, Leaf, ObserverCheck, Output, Payload
 

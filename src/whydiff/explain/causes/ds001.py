@@ -8,8 +8,7 @@ from typing import Any
 from whydiff.explain.assembling import apart
 from whydiff.explain.causes._rank_examples import averaged, kept, summed
 from whydiff.explain.causes._rank_runs import recorded
-from whydiff.explain.causes._ranks import RankedRule
-from whydiff.explain.causes._ranks_proof import exactly, tried
+from whydiff.explain.causes._ranks import RankedRule, exactly, tried
 from whydiff.explain.ranked import RankedExperiments
 from whydiff.locate.narrowing import narrowed
 from whydiff.locate.ranked import Ranked, Start

@@ -8,8 +8,7 @@ from typing import Any
 from whydiff.capturing.adapters import Executor
 from whydiff.explain.causes._rank_examples import centred, drifting, shifted
 from whydiff.explain.causes._rank_runs import recorded
-from whydiff.explain.causes._ranks import RankedRule
-from whydiff.explain.causes._ranks_proof import proof
+from whydiff.explain.causes._ranks import RankedRule, proof
 from whydiff.explain.ranked import EXACT, RankedExperiments
 from whydiff.locate.ranked import Ranked, Seen, Start, Tie
 from whydiff.records import Cause, Evidence, Remedy, Verdict

@@ -9,8 +9,7 @@ from whydiff.capturing.adapters import Executor
 from whydiff.explain.assembling import as_presumed
 from whydiff.explain.causes._rank_examples import averaged, everywhere, mirrored, swapped
 from whydiff.explain.causes._rank_runs import recorded
-from whydiff.explain.causes._ranks import RankedRule
-from whydiff.explain.causes._ranks_proof import proof
+from whydiff.explain.causes._ranks import RankedRule, proof
 from whydiff.explain.ranked import RankedExperiments
 from whydiff.locate.ranked import Ranked, Start, Tie, part
 from whydiff.records import Cause, Evidence, Remedy, Verdict

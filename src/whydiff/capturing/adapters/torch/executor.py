@@ -15,8 +15,8 @@ from whydiff.capturing.adapters.torch.comparing import Comparing
 from whydiff.capturing.adapters.torch.continuing import copies
 from whydiff.capturing.adapters.torch.dtypes import dtype_of, from_payload, integer_view
 from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, set_rng_state, settable_now
+from whydiff.capturing.adapters.torch.exchanging import COPYING
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
-from whydiff.capturing.adapters.torch.gathering import COPYING
 from whydiff.capturing.adapters.torch.held import Held, laid_out, listed, shared
 from whydiff.capturing.adapters.torch.held_to import check_indices, contracts
 from whydiff.capturing.adapters.torch.kernels import kernels
