@@ -17,8 +17,8 @@ from whydiff.explain.scale import Scale, agrees, stays
 from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.as_run import made_on_the_way, special_numbers
 from whydiff.judge.claims import Claims
-from whydiff.judge.folding import folded
 from whydiff.judge.left_out import left_to_others, like_others
+from whydiff.judge.weighing import folded
 from whydiff.locate.unread import unread
 from whydiff.numbers.cancellation import Cancelled
 from whydiff.numbers.tolerance import CANCELLED_SHARE, CAST_ARTEFACT, UNIT_ROUNDOFF

@@ -21,7 +21,7 @@ from whydiff.explain.scaling import Modes, Scaling
 from whydiff.judge.as_run import special_numbers
 from whydiff.judge.claims import Claims
 from whydiff.judge.each_origin import lost_digits
-from whydiff.judge.folding import folded
+from whydiff.judge.weighing import folded
 from whydiff.numbers.tolerance import SCALING_FLOOR
 from whydiff.records import Cause, Origin, Verdict, has_ops
 from whydiff.records.finding import NOT_MADE_OF

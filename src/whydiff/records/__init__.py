@@ -5,7 +5,7 @@ records: adapters make them, the pipeline reads them, reporters render the last 
 """
 
 from whydiff.records.collective import Collective
-from whydiff.records.diagnosis import ByTolerance, Diagnosis, Side
+from whydiff.records.diagnosis import ByTolerance, Diagnosis, OpRow, OpState, Picture, Side
 from whydiff.records.environment import GENERATORS, Environment, ObserverCheck
 from whydiff.records.finding import (
     STANDING,
@@ -29,7 +29,6 @@ from whydiff.records.finding import (
     Verdict,
 )
 from whydiff.records.hole import LOSING, Hole, HoleKind
-from whydiff.records.shown import OpRow, OpState, Picture
 from whydiff.records.spec import Payload, TensorSpec
 from whydiff.records.trace import (
     SCHEMA_VERSION,

@@ -7,6 +7,7 @@ first whose ``explain_state`` answers gets it (its answer is the proof), so that
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -36,7 +37,6 @@ class Difference:
         cause: code of the cause that explains it.
         proof: what that cause said of it.
         comparison: of the values; None if a payload is missing.
-        missing: why there are no values.
     """
 
     names: tuple[str, ...]
@@ -47,7 +47,6 @@ class Difference:
     cause: str = ""
     proof: Any = None
     comparison: Comparison | None = None
-    missing: str = ""
 
     @property
     def name(self) -> str:
@@ -144,11 +143,9 @@ def _classified(case: Case) -> Iterable[Difference]:
         if len(names) == 1 and case.rename(candidate.name) != names[0]:
             targets = (candidate.name,)
         read = candidate.storage in touched(case)[1] or reference.storage in touched(case)[0]
-        payloads, missing = None, ""
-        try:
+        payloads = None
+        with suppress(PayloadError):  # then there is no comparison, which says so
             payloads = case.payload(reference, "reference"), case.payload(candidate, "candidate")
-        except PayloadError as error:
-            missing = str(error)
         cause, proof = _claimed(
             StateView(
                 case=case,
@@ -168,7 +165,6 @@ def _classified(case: Case) -> Iterable[Difference]:
             cause=cause,
             proof=proof,
             comparison=compare_payloads(*payloads) if payloads is not None else None,
-            missing=missing,
         )
 
 
@@ -226,8 +222,3 @@ def target_name(case: Case, name: str) -> str:
         },
     )
     return names.get(name, name)
-
-
-def lone_ties(case: Case) -> list[tuple[str, tuple[str, ...]]]:
-    """Groups of names that only one side ties: (the side that ties them, names)."""
-    return case.shared("lone ties", lambda: _lone_ties(case))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from whydiff.errors import PayloadError
@@ -209,25 +210,13 @@ def _remedy(_: Finding) -> Remedy:
 
 def _difference(case: Case, reference: Leaf, candidate: Leaf) -> Difference:
     comparison: Comparison | None = None
-    missing = ""
-    try:
+    with suppress(PayloadError):  # then its numbers were not kept, which is said
         comparison = case.shared(
             f"input {reference.name}",
             lambda: compare_payloads(case.payload(reference, "reference"), case.payload(candidate, "candidate")),
         )
-    except PayloadError as error:
-        missing = str(error)
     read = candidate.storage in touched(case)[1]
-    return Difference(
-        (reference.name,),
-        (candidate.name,),
-        reference,
-        candidate,
-        read,
-        "IN001",
-        comparison=comparison,
-        missing=missing,
-    )
+    return Difference((reference.name,), (candidate.name,), reference, candidate, read, "IN001", comparison=comparison)
 
 
 def _code(case: Case, name: str) -> str:
