@@ -47,8 +47,7 @@ class Climb:
     """What the ladder says of one side.
 
     Attributes:
-        side: which.
-        whole: how far its outputs lie from what it gives uncompiled.
+        whole: how far the side's outputs lie from what it gives uncompiled.
         rung: with which the difference comes in; None: none makes the larger part of it.
         below: the last rung before it up to which the difference is not there.
         larger: rungs between them, which make another, larger difference that is mended further up.
@@ -59,7 +58,6 @@ class Climb:
         unfinished: why the search ended early; empty: it did not.
     """
 
-    side: Side
     whole: float
     rung: Rung | None = None
     below: str = _EAGER
@@ -222,7 +220,6 @@ class _Climbing:
         stale: bool = False,
     ) -> Climb:
         return Climb(
-            side=self.side,
             whole=self.whole,
             rung=rung,
             below=below,

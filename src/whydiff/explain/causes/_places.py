@@ -33,14 +33,12 @@ class Moved:
 
     Attributes:
         offset: how far the candidate's places lie beyond the reference's.
-        places: how many tokens.
         taker: the first op that takes one up.
         evidence: measured.
         put_right: counts them on.
     """
 
     offset: int
-    places: int
     taker: Call
     evidence: Evidence
     put_right: tuple[Intervention, ...]
@@ -82,7 +80,7 @@ def _moved(
         f"{apart[1]:.1e} of their size apart in float64, and {apart[0]:.1e} before",
         {"offset": offset, "places": count, "taken_up_at": str(taker.site.at("")), "apart_in_float64": apart[0]},
     )
-    return Moved(offset, count, taker, evidence, steps)
+    return Moved(offset, taker, evidence, steps)
 
 
 def _places(case: Case, takes: Callable[[Call, Roles], bool], most: int) -> Iterator[tuple[Leaf, Array, Call]]:
