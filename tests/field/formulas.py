@@ -251,12 +251,12 @@ def over_kept(log_p: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
 
 
 def sgd(how: str) -> Callable[[], torch.Tensor]:
-    """Four steps; the decay is decoupled in a loop or by foreach ops (``right``), or coupled (``coupled``)."""
+    """Three steps; the decay is decoupled in a loop or by foreach ops (``right``), or coupled (``coupled``)."""
 
     def run() -> torch.Tensor:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(12, 24), nn.GELU(), nn.Linear(24, 4))
-        inputs, classes = seeded(4, 16, 12, seed=5), torch.arange(64).reshape(4, 16) % 4
+        inputs, classes = seeded(3, 16, 12, seed=5), torch.arange(48).reshape(3, 16) % 4
         params, losses = list(model.parameters()), []
         buffers = [torch.zeros_like(p) for p in params]
         for x, y in zip(inputs, classes, strict=True):
@@ -312,12 +312,12 @@ def quantized(scale: float) -> Callable[[], torch.Tensor]:
 
 
 def scaled_training(late: bool) -> Callable[[], torch.Tensor]:
-    """Six steps; the scale doubles at the fourth, and the gradients are divided by the new one if ``late``."""
+    """Five steps; the scale doubles at the fourth, and the gradients are divided by the new one if ``late``."""
 
     def run() -> torch.Tensor:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(12, 24), nn.GELU(), nn.LayerNorm(24), nn.Linear(24, 4))
-        optimizer, inputs = torch.optim.SGD(model.parameters(), lr=0.1), seeded(6, 16, 12, seed=5)
+        optimizer, inputs = torch.optim.SGD(model.parameters(), lr=0.1), seeded(5, 16, 12, seed=5)
         scale, losses = 1024.0, []
         for number, x in enumerate(inputs):
             optimizer.zero_grad()

@@ -12,7 +12,7 @@ from torch import nn
 
 Run = Callable[[], Any]
 Pair = tuple[Run, Run]
-STEPS, RESUMED = 8, 4
+STEPS, RESUMED = 6, 3
 
 
 def _data() -> tuple[torch.Tensor, torch.Tensor]:
