@@ -72,6 +72,15 @@ def looked_through() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def put_away() -> Iterator[None]:
+    """What a worker holds is not searched for garbage by whoever looks for some, as transformers' engine does twice a batch."""
+    from whydiff.garbage import set_aside
+
+    with set_aside():
+        yield
+
+
 @pytest.fixture(scope="session")
 def smollm_dir() -> Path:
     """A transformers checkpoint of SmolLM2-135M in float32, with its tokenizer."""

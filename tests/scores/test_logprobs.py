@@ -10,6 +10,8 @@ from dataclasses import replace
 import pytest
 from tests.scores.logprobs import Case, cases, judged
 
+pytestmark = pytest.mark.usefixtures("put_away")
+
 SEED = 7000
 """One for all: what the engine generates is then generated once."""
 KINDS = {

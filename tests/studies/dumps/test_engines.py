@@ -14,6 +14,7 @@ from tests.studies.dumps.engines import both, model
 
 from whydiff.studies.dumps import compare_dumps
 
+pytestmark = pytest.mark.usefixtures("put_away")
 Array = np.ndarray[Any, Any]
 
 
