@@ -124,11 +124,21 @@ def _went_on(before: _State, after: _State) -> bool:
         return now > used
     follower: Any = np.random.MT19937()
     follower.state = {"bit_generator": "MT19937", "state": {"key": words, "pos": len(words)}}
+    first = _drawn(int(wanted[0]))
     for _ in range(_BLOCKS):
-        follower.random_raw(len(words), output=False)
-        if np.array_equal(follower.state["state"]["key"], wanted):
+        drawn = follower.random_raw()  # to take out all words of a state takes longer than to make them
+        follower.random_raw(len(words) - 1, output=False)
+        if drawn == first and np.array_equal(follower.state["state"]["key"], wanted):
             return True
     return False
+
+
+def _drawn(word: int) -> int:
+    """What a Mersenne twister gives for a word of its state (Matsumoto and Nishimura 1998, tempering)."""
+    word ^= word >> 11
+    word ^= word << 7 & 0x9D2C5680
+    word ^= word << 15 & 0xEFC60000
+    return word ^ word >> 18
 
 
 def _variables() -> dict[Any, Any]:
