@@ -25,6 +25,8 @@ from whydiff.records import Call, Event, Intervention
 _MOST = 8
 """Numbers of a side that are tried, the likeliest first (a size, not a tolerance)."""
 _STEPS = 16
+_STANDS = 0.99
+"""A step that leaves so much of the distance leads nowhere: the last ones before the values are found leave hardly any."""
 _ROUNDED = SAME_FUNCTION * UNIT_ROUNDOFF["float32"]
 _DIGITS = (1, 2, 3, 4, 6, 9)
 _REACH = 1e-3
@@ -336,7 +338,10 @@ def _fitted(side: _Side, numbers: Sequence[Number], wanted: Array) -> tuple[floa
         left = math.inf if made is None else apart(wanted, made)
         if made is None or left >= last:
             break
+        stands = left > _STANDS * last or left <= SCALING_FLOOR / HYPOTHESIS_MARGIN
         values, own, last = found, made, left
+        if stands:
+            break
     return values if last < math.inf else None
 
 
