@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,11 @@ from whydiff.pair.beginning import CommonBeginning
 from whydiff.pair.replay import replay
 from whydiff.records import Lift
 
-BATCHES = torch.linspace(-1, 1, 8 * 4 * 6).view(8, 4, 6)
+BATCHES = torch.linspace(-1, 1, 6 * 4 * 6).view(6, 4, 6)
 
 
 def _trained(other: str = "") -> None:
-    """Eight steps that part at the fifth, in what ``other`` says."""
+    """Six steps that part at the fifth, in what ``other`` says."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Dropout(0.25), nn.Linear(5, 3))
     if other == "weights":
@@ -47,11 +49,21 @@ def _trained(other: str = "") -> None:
             print(loss.item())
 
 
-def _captured(tmp_path: Path, *others: str) -> list[str]:
-    for number, other in enumerate(others):
-        with whydiff.capture(tmp_path / str(number)):
+Captured = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def captured(tmp_path_factory: pytest.TempPathFactory) -> Captured:
+    """The traces of runs, each recorded once: they are only read."""
+
+    @functools.cache
+    def recorded(other: str) -> str:
+        path = tmp_path_factory.mktemp("beginning") / "trace"
+        with whydiff.capture(path):
             _trained(other)
-    return [str(tmp_path / str(number)) for number in range(len(others))]
+        return str(path)
+
+    return lambda *others: [recorded(other) for other in others]
 
 
 def _beginning(paths: list[str]) -> tuple[DiskTrace, DiskTrace, CommonBeginning]:
@@ -71,9 +83,9 @@ def _told(paths: list[str]) -> Any:
 
 @pytest.mark.parametrize("other", ["factor", "another op"])
 def test_the_diagnosis_is_the_same_as_with_every_replay_from_the_first_call(
-    other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    other: str, captured: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = _captured(tmp_path, "", other)
+    paths = captured("", other)
     whole = _told(paths)
     entered: list[int] = []
     enter = CommonBeginning.enter
@@ -91,8 +103,8 @@ def test_the_diagnosis_is_the_same_as_with_every_replay_from_the_first_call(
 
 
 @pytest.mark.usefixtures("early")
-def test_the_beginning_ends_at_the_first_call_that_is_another_or_gives_other_bits(tmp_path: Path) -> None:
-    paths = _captured(tmp_path, "", "factor", "weights")
+def test_the_beginning_ends_at_the_first_call_that_is_another_or_gives_other_bits(captured: Captured) -> None:
+    paths = captured("", "factor", "weights")
     ours, theirs, found = _beginning(paths[:2])
     first = next(i for i, call in enumerate(ours.calls) if call.arguments != theirs.calls[i].arguments)
     assert found.calls == first and ours.calls[first].site.step == 4
@@ -104,8 +116,10 @@ def test_the_beginning_ends_at_the_first_call_that_is_another_or_gives_other_bit
 
 @pytest.mark.usefixtures("early")
 @pytest.mark.parametrize("lift", [None, Lift("float32"), Lift("float64", "kept")])
-def test_a_replay_that_is_changed_within_the_beginning_does_not_take_it_up(lift: Lift | None, tmp_path: Path) -> None:
-    ours, theirs, found = _beginning(_captured(tmp_path, "", "factor"))
+def test_a_replay_that_is_changed_within_the_beginning_does_not_take_it_up(
+    lift: Lift | None, captured: Captured
+) -> None:
+    ours, theirs, found = _beginning(captured("", "factor"))
     executor = for_framework("torch").executor
     assert found.enter([executor(ours, lift=lift), executor(theirs, lift=lift)]).calls == found.calls
     assert found.enter([executor(theirs, lift=lift, exchanged={3: theirs.calls[3]})]).calls == 0
@@ -118,8 +132,8 @@ def test_a_replay_that_is_changed_within_the_beginning_does_not_take_it_up(lift:
 
 
 @pytest.mark.usefixtures("early")
-def test_a_call_that_is_to_read_what_was_forgotten_is_replayed_from_the_first_call(tmp_path: Path) -> None:
-    _, theirs, found = _beginning(_captured(tmp_path, "", "factor"))
+def test_a_call_that_is_to_read_what_was_forgotten_is_replayed_from_the_first_call(captured: Captured) -> None:
+    _, theirs, found = _beginning(captured("", "factor"))
     held = {event.storage for call in theirs.calls[found.calls :] for event in (*call.reads, *call.writes)}
     gone = next(e for call in theirs.calls[: found.calls] for e in call.writes if e.storage not in held and e.payload)
     call = theirs.calls[found.calls]
@@ -177,16 +191,16 @@ def test_values_whose_bits_are_read_otherwise_are_not_copied_by_their_bytes(lift
     assert torch.equal(seen[True], seen[False])
 
 
-def test_nothing_begins_behind_the_first_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_begins_behind_the_first_origin(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fingerprints are what a trace says; the walk looked at the values."""
     monkeypatch.setattr(beginning, "_LEAST", 1)
-    ours, theirs, found = _beginning(_captured(tmp_path, "", "factor"))
+    ours, theirs, found = _beginning(captured("", "factor"))
     assert found.calls > 8
     assert CommonBeginning(ours, theirs, align(ours, theirs), upto=8).calls == 8
 
 
-def test_few_calls_or_much_memory_are_not_worth_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = _captured(tmp_path, "", "factor")
+def test_few_calls_or_much_memory_are_not_worth_it(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = captured("", "factor")
     ours, _, found = _beginning(paths)
     assert found.calls > beginning._LEAST
     monkeypatch.setattr(beginning, "_MOST", 8)

@@ -20,14 +20,14 @@ Train = Callable[[], None]
 def training(
     micro: int, *, kept: int | None = None, by_hand: bool = False, looks: bool = False, normed: bool = False
 ) -> Train:
-    """Three steps, each on a batch in so many parts; of which only the first ones are kept, or with a look in between."""
+    """Two steps, each on a batch in so many parts; of which only the first ones are kept, or with a look in between."""
 
     def train() -> None:
         torch.manual_seed(0)
         between = torch.nn.BatchNorm1d(16) if normed else torch.nn.Tanh()
         model = torch.nn.Sequential(torch.nn.Linear(12, 16), between, torch.nn.Linear(16, 5))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        for x, y in zip(torch.randn(3, 8, 12), torch.randn(3, 8, 5), strict=True):
+        for x, y in zip(torch.randn(2, 8, 12), torch.randn(2, 8, 5), strict=True):
             model.zero_grad()
             for part, wanted in list(zip(x.chunk(micro), y.chunk(micro), strict=True))[:kept]:
                 loss = torch.nn.functional.mse_loss(model(part), wanted) / micro
@@ -62,10 +62,10 @@ def test_accumulation_is_rounding_and_a_part_s_loss_has_no_counterpart(sides, by
     found = whydiff.compare(*sides(training(1, by_hand=by_hand), training(4, by_hand=by_hand)))
     assert found.verdict is Verdict.ROUNDING
     assert not any("Python" in name for name, _ in found.outputs)
-    assert any(count.what == "numbers read out" and count.count == 3 for count in found.not_compared)
+    assert any(count.what == "numbers read out" and count.count == 2 for count in found.not_compared)
 
 
-@pytest.mark.parametrize("parts", [(2, 4), (8, 2)])
+@pytest.mark.parametrize("parts", [(2, 4), (4, 2)])
 @pytest.mark.parametrize("by_hand", [False, True])
 def test_more_and_smaller_micro_batches_are_rounding(sides, parts: tuple[int, int], by_hand: bool) -> None:  # type: ignore[no-untyped-def]
     found = whydiff.compare(*sides(*(training(micro, by_hand=by_hand) for micro in parts)))

@@ -20,7 +20,7 @@ def training(kind: Any, *, early: bool, share: float = 0.1, skips: int = -1) -> 
         model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
         average = [p.detach().clone() for p in model.parameters()]
         optimizer = kind(model.parameters(), lr=0.1)
-        for step, (x, y) in enumerate(zip(torch.randn(3, 8, 6), torch.randn(3, 8, 2), strict=True)):
+        for step, (x, y) in enumerate(zip(torch.randn(2, 8, 6), torch.randn(2, 8, 2), strict=True)):
             optimizer.zero_grad()
             torch.nn.functional.mse_loss(model(x), y).backward()
             if not early:

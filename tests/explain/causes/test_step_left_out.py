@@ -66,7 +66,7 @@ def test_a_round_that_is_left_out_is_one_missing_update(turned: bool) -> None:
             torch.manual_seed(0)
             model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-            for step, (x, y) in enumerate(zip(torch.randn(5, 8, 6), torch.randn(5, 8, 2), strict=True)):
+            for step, (x, y) in enumerate(zip(torch.randn(3, 8, 6), torch.randn(3, 8, 2), strict=True)):
                 if step != left_out:
                     optimizer.zero_grad()
                     torch.nn.functional.mse_loss(model(x), y).backward()
@@ -75,8 +75,8 @@ def test_a_round_that_is_left_out_is_one_missing_update(turned: bool) -> None:
 
         return run
 
-    sides = [train(-1), train(2)]
+    sides = [train(-1), train(1)]
     found = whydiff.compare(*(sides[::-1] if turned else sides))
     causes = [(cause.code, cause.says) for cause in found.causes if cause.status == "confirmed"]
     lacks = "reference" if turned else "candidate"
-    assert causes == [("TR004", f"the 3rd of 5 updates is missing in the {lacks} (step 2, counted from 0)")]
+    assert causes == [("TR004", f"the 2nd of 3 updates is missing in the {lacks} (step 1, counted from 0)")]
