@@ -22,6 +22,8 @@ MAX_UNMAPPED = 1 << 29
 """Bytes of the largest file in the format before torch 1.6, which cannot be mapped but is read at once."""
 MAX_NAMED = 1 << 20
 """Containers and leaves of one file that are looked into."""
+KEPT = 1 << 20
+"""Bytes of a file whose mapped pages may stay in memory: to ask where they lie takes longer than to read so few."""
 _BYTE_ARRAYS = (b"builtins\nbytearray\n", b"__builtin__\nbytearray\n")
 
 Tensors = dict[str, tuple[Payload, bool]]
@@ -34,8 +36,8 @@ def checkpoint(path: Path) -> tuple[Tensors, dict[str, Any], dict[str, str]]:
         path: a file that ``torch.save`` wrote.
 
     Returns:
-        name → (tensor's bits, whether they lie unchanged in mapped pages of the file); name → scalar; name
-        → why something was skipped.
+        name → (tensor's bits, whether they lie unchanged in mapped pages of a file of more than `KEPT` bytes); name →
+        scalar; name → why something was skipped.
 
     Raises:
         TraceFormatError: damaged, or it asks for more than tensors and plain containers (arbitrary pickles).
@@ -46,7 +48,7 @@ def checkpoint(path: Path) -> tuple[Tensors, dict[str, Any], dict[str, str]]:
         raise _refused(path, f"{size} bytes in the format before torch 1.6", f"at most {MAX_UNMAPPED} bytes")
     try:
         old = None if is_zip else path.read_bytes()
-        _check_packing(path, old)
+        pickled = _check_packing(path, old)
         source: Any = path if old is None else io.BytesIO(old)  # a file would make room for what is declared
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, which are refused or read all the same
@@ -54,8 +56,9 @@ def checkpoint(path: Path) -> tuple[Tensors, dict[str, Any], dict[str, str]]:
         tensors: Tensors = {}
         values: dict[str, Any] = {}
         skipped: dict[str, str] = {}
-        mapped = _mapped_ranges(path)
-        for name, item in named_leaves(loaded, _entries, _written_out(path, old)):
+        mapped = _mapped_ranges(path) if size > KEPT else []
+        # Each container or leaf takes a byte unless it is named again and again.
+        for name, item in named_leaves(loaded, _entries, min(MAX_NAMED, 4096 + 8 * pickled)):
             if isinstance(item, torch.Tensor):
                 reason = not_comparable(item) or _repeats(item)
                 if reason:
@@ -71,10 +74,11 @@ def checkpoint(path: Path) -> tuple[Tensors, dict[str, Any], dict[str, str]]:
     return tensors, values, skipped
 
 
-def _check_packing(path: Path, old: bytes | None) -> None:
+def _check_packing(path: Path, old: bytes | None) -> int:
     """Refuse what a few bytes can blow up: packed members, overlapping members, byte arrays of any length.
 
     ``torch.save`` stores members as they are. ``bytearray(n)`` is a call that weights-only loading allows.
+    Returns how many bytes the pickles have.
     """
     pickles = [old] if old is not None else []
     if old is None:
@@ -87,15 +91,7 @@ def _check_packing(path: Path, old: bytes | None) -> None:
             pickles = [archive.read(m) for m in members if m.filename.endswith(".pkl")]
     if any(name in data for data in pickles for name in _BYTE_ARRAYS):
         raise ValueError("it calls bytearray, which can ask for any amount of memory")
-
-
-def _written_out(path: Path, old: bytes | None) -> int:
-    """How many containers and leaves a file's pickles may hold; each takes a byte unless it is named again and again."""
-    size = len(old or b"")
-    if old is None:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist() if member.filename.endswith(".pkl"))
-    return min(MAX_NAMED, 4096 + 8 * size)
+    return sum(map(len, pickles))
 
 
 def _refused(path: Path, actual: str, expected: str = "") -> TraceFormatError:
