@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
@@ -21,10 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whydiff.errors import MissingPackageError, PluginError, UsageError, WhydiffError, one_line
 from whydiff.garbage import not_collecting
+
+if TYPE_CHECKING:
+    import importlib.metadata
 
 PACKAGES = {
     "adapters": "whydiff.capturing.adapters",
@@ -231,8 +233,10 @@ def _contract(folder: str) -> Contract:
 @functools.cache
 def _third(folder: str) -> _Third:
     """Everything that other distributions offer for a folder, loaded and checked; own parts win every clash."""
+    from importlib.metadata import entry_points  # takes longer to import than all of this module
+
     own = _own(folder)
-    entries = sorted(importlib.metadata.entry_points(group=f"whydiff.{folder}"), key=lambda e: (e.name, e.value))
+    entries = sorted(entry_points(group=f"whydiff.{folder}"), key=lambda e: (e.name, e.value))
     plugins = [_Plugin(folder, entry) for entry in dict.fromkeys(entries)]
     if not plugins:
         return _Third(MappingProxyType({}), MappingProxyType({}), ())

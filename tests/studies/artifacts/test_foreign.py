@@ -14,7 +14,7 @@ from whydiff import compare_artifacts
 from whydiff.errors import TraceFormatError, UsageError
 from whydiff.studies.artifacts import ArtifactComparison
 from whydiff.studies.artifacts.content import forget_spooled
-from whydiff.studies.artifacts.foreign import read_foreign
+from whydiff.studies.artifacts.foreign.reading import read_foreign
 
 CHANGED = {
     "a.gguf": {"plain", "half", "packed"},

@@ -23,7 +23,7 @@ from whydiff.capturing.store.tensor_files import DAMAGE, npy_header, plain_membe
 from whydiff.errors import UsageError
 from whydiff.studies.artifacts.columns import read_columns
 from whydiff.studies.artifacts.content import Content, Spool, damaged
-from whydiff.studies.artifacts.foreign import FOREIGN, read_foreign
+from whydiff.studies.artifacts.foreign.reading import FOREIGN, read_foreign
 from whydiff.studies.artifacts.rows import id_of
 from whydiff.studies.artifacts.sources import FileRange, InMemory, Stored, in_memory, real_bits
 

@@ -14,7 +14,7 @@ from whydiff.capturing.store.tensor_files import DAMAGE
 from whydiff.errors import Interrupted, UsageError, WhydiffError
 from whydiff.records import Count
 from whydiff.studies.artifacts.content import Content, damaged, forget_spooled
-from whydiff.studies.artifacts.foreign import REFERS
+from whydiff.studies.artifacts.foreign.reading import REFERS
 from whydiff.studies.artifacts.items import Tolerances, compare_bytes, compare_tensors, compare_values, shown
 from whydiff.studies.artifacts.lone import Counterpart, counterparts
 from whydiff.studies.artifacts.near_ties import Both, explain_codes

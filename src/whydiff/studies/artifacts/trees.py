@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from whydiff.errors import UsageError
-from whydiff.studies.artifacts.foreign import is_orbax
+from whydiff.studies.artifacts.foreign.reading import is_orbax
 from whydiff.studies.artifacts.readers import reader_for
 
 

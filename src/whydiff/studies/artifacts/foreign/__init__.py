@@ -2,9 +2,5 @@
 
 Each is read by its library in a process of its own (`whydiff.studies.artifacts.foreign.child`) within limits on memory,
 time and disk, since compiled readers trust what a file declares. That process says where the numbers are: in the file
-itself, or in a temporary file that it fills. Nothing is unpickled.
+itself, or in a temporary file that it fills. Nothing is unpickled. `whydiff.studies.artifacts.foreign.reading` starts it.
 """
-
-from whydiff.studies.artifacts.foreign.reading import FOREIGN, REFERS, is_orbax, read_foreign
-
-__all__ = ["FOREIGN", "REFERS", "is_orbax", "read_foreign"]
