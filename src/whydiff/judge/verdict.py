@@ -22,7 +22,7 @@ from whydiff.judge.as_run import special_numbers
 from whydiff.judge.claims import Claims
 from whydiff.judge.each_origin import lost_digits
 from whydiff.judge.weighing import folded
-from whydiff.numbers.tolerance import SCALING_FLOOR
+from whydiff.numbers.tolerance import CANCELLED_SHARE, SCALING_FLOOR, UNIT_ROUNDOFF
 from whydiff.records import Cause, Origin, Verdict, has_ops
 from whydiff.records.finding import NOT_MADE_OF
 
@@ -85,9 +85,9 @@ def judge(
     if not origins:
         return _none_acts(scaling, differing) if without_effect else _without_origins(scaling, numbers)
     worst = max(origins, key=lambda origin: origin.verdict.severity)
-    lost = scaling.cancelled if scaling is not None else None
-    if lost is not None and worst.verdict in (Verdict.ROUNDING, Verdict.UNSTABLE):
-        return Verdict.UNSTABLE, f"{lost_digits(lost)}; {len(origins)} places, the first at {worst.site}{numbers}"
+    unstable = _of_numbers(case, origins, causes, worst, scaling)
+    if unstable:
+        return Verdict.UNSTABLE, unstable + numbers
     unreached = bool(local.outputs) and all(comparison.status == "agrees" for _, comparison in local.outputs)
     reach = "; it does not reach the outputs" if unreached else ""
     stored = folded(case, scaling)
@@ -208,6 +208,28 @@ def _nowhere_its_own(
         if cause.verdict is Verdict.SEMANTIC and worst.verdict.severity < cause.verdict.severity
     ]
     return next((cause for cause in worse if not any(map(Claims.of(cause).holds, origins))), None)
+
+
+def _of_numbers(
+    case: Case, origins: Sequence[Origin], causes: Sequence[Cause], worst: Origin, scaling: Scaling | None
+) -> str:
+    """Why the numbers of one run do not hold what it computes, where no place says so; empty: they do."""
+    lost = scaling.cancelled if scaling is not None else None
+    if lost is not None and worst.verdict in (Verdict.ROUNDING, Verdict.UNSTABLE):
+        return f"{lost_digits(lost)}; {len(origins)} places, the first at {worst.site}"
+    hidden = [one for one in causes if one.verdict is Verdict.UNSTABLE and one.status in ("confirmed", "located")]
+    if not hidden or hidden[0].inert or worst.verdict not in _UNDECIDED or not _coarse(case):
+        return ""
+    return (
+        f"{hidden[0].name} at {hidden[0].site}, shown by experiment, and more than half of the outputs' digits are lost"
+    )
+
+
+def _coarse(case: Case) -> bool:
+    """Whether an output has lost more than half of the digits of the candidate's narrowest dtype: rounding takes fewer."""
+    units = [UNIT_ROUNDOFF.get(e.spec.dtype, 0.0) for call in case.candidate.calls for e in call.writes]
+    apart = [comparison.value("rel_l2") or 0.0 for _, comparison in case.localization.outputs]
+    return bool(max(apart, default=0.0) > max(units, default=0.0) ** CANCELLED_SHARE)
 
 
 def _only_as_a_whole(scaling: Scaling | None) -> bool:

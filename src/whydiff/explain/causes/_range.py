@@ -39,19 +39,35 @@ from whydiff.records import (
     Verdict,
 )
 
-_KEY = "ranges"
+_TOO_LARGE = ("overflow", "hidden")
 
 
 def alarms(case: Case, kind: str) -> Iterator[Alarm]:
     """Alarms of one kind that the candidate's run raises and the reference's does not.
 
-    Both runs are audited (by replay, once per case) only if somewhere a number is finite on one side alone.
+    The runs are audited (by replay, once per case) only if somewhere a number is finite on one side alone; and for what is
+    too large, where the candidate works in a dtype of a smaller range than all of the reference's: behind what hides an
+    overflow every number is finite. The reference is audited only where the candidate raises an alarm.
     """
-    if not out_of_range(case):
+    if not out_of_range(case) and not (kind in _TOO_LARGE and smaller_range(case)):
         return
-    known = case.shared(_KEY, lambda: tuple(_audit(trace) for trace in case.traces))
-    reference = {(alarm.kind, case.rename(str(alarm.site))) for alarm in known[0]}
-    yield from (alarm for alarm in known[1] if alarm.kind == kind and (kind, str(alarm.site)) not in reference)
+    theirs = case.shared("ranges of the candidate", lambda: _audit(case.candidate))
+    if not any(alarm.kind == kind for alarm in theirs):
+        return
+    ours = case.shared("ranges of the reference", lambda: _audit(case.reference))
+    reference = {(alarm.kind, case.rename(str(alarm.site))) for alarm in ours}
+    yield from (alarm for alarm in theirs if alarm.kind == kind and (kind, str(alarm.site)) not in reference)
+
+
+def smaller_range(case: Case) -> bool:
+    """Whether the candidate computes in a dtype whose largest number is smaller than that of each of the reference's."""
+    largest = [
+        min(
+            (limits(e.spec.dtype).largest for c in trace.calls for e in c.writes if e.spec.dtype in LIMITS), default=0.0
+        )
+        for trace in case.traces
+    ]
+    return 0 < largest[1] < largest[0]
 
 
 def _audit(trace: Trace) -> tuple[Alarm, ...]:
