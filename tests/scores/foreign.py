@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib
 import os
 import random
 import shutil
@@ -158,7 +157,7 @@ def begun(name: str, good: list[Path]) -> str | None:
     """Import what reads a format, so that no fork has to; the module that reads it apart."""
     module = APART.get(name)
     if module is not None:
-        importlib.import_module(f"whydiff.studies.artifacts.foreign.{module}").prepare()
+        child.reader_of(module)
         return module
     for path in good:
         reader = reader_for(path)

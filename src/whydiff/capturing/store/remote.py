@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from whydiff.errors import TraceFormatError, UsageError
+from whydiff.errors import MissingPackageError, TraceFormatError, UsageError
 
 
 def is_url(place: str | os.PathLike[str]) -> bool:
@@ -81,7 +81,7 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ModuleNotFoundError as error:
-        raise UsageError("Reading a URL needs fsspec.", where=url, next_step="pip install 'whydiff[remote]'") from error
+        raise MissingPackageError.of(error, f"Reading {url}") from error
     try:
         found: tuple[Any, str] = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from whydiff.cli._progress import Progress, silent
-from whydiff.errors import UsageError
+from whydiff.errors import MissingPackageError
 
 if TYPE_CHECKING:
     import jax
@@ -71,11 +71,7 @@ def model(parameters: str, activations: str, size: Size | None = None) -> Any:
         from penzai import pz
         from penzai.models.transformer.variants import llamalike_common
     except ModuleNotFoundError as error:
-        raise UsageError(
-            "This demo needs a package that is not installed.",
-            actual=str(error.name),
-            next_step="pip install 'whydiff[demo]'",
-        ) from error
+        raise MissingPackageError.of(error, "This demo", "demo") from error
     config = llamalike_common.LlamalikeTransformerConfig(
         num_kv_heads=1,
         query_head_multiplier=size.heads,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from whydiff.errors import UsageError
+from whydiff.errors import MissingPackageError, UsageError
 
 
 def package_folder(distribution: str, module: str) -> tuple[Path, str]:
@@ -40,9 +40,7 @@ def transformers() -> ModuleType:
     try:
         return importlib.import_module("transformers")
     except ModuleNotFoundError as error:
-        raise UsageError(
-            "This demo needs transformers.", actual=str(error), next_step="pip install 'whydiff[demo]'"
-        ) from error
+        raise MissingPackageError.of(error, "This demo") from error
 
 
 @contextmanager

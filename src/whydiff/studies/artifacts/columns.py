@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from whydiff.capturing.store.tensor_files import DAMAGE
-from whydiff.errors import UsageError
+from whydiff.errors import MissingPackageError
 from whydiff.studies.artifacts.content import Content, Spool, damaged
 from whydiff.studies.artifacts.sources import FileRange, Stored, real_bits
 
@@ -34,15 +34,13 @@ def read_columns(path: Path) -> Content:
     """The columns of a ``.parquet`` or ``.csv`` file.
 
     Raises:
-        UsageError: pyarrow is not installed.
+        MissingPackageError: pyarrow is not installed.
         TraceFormatError: damaged or hostile.
     """
     try:
         import pyarrow
     except ModuleNotFoundError as error:
-        raise UsageError(
-            "Reading this file needs pyarrow.", where=str(path), next_step="pip install 'whydiff[tables]'"
-        ) from error
+        raise MissingPackageError.of(error, f"Reading {path}") from error
     try:
         rows, kinds, batches = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
         if len({name for name, _ in kinds}) != len(kinds):

@@ -20,7 +20,7 @@ from whydiff.capturing.store.dtypes import NATIVE, TAGS
 from whydiff.capturing.store.nested import named_leaves
 from whydiff.capturing.store.safetensors_file import SafetensorsFile
 from whydiff.capturing.store.tensor_files import DAMAGE, npy_header, plain_members
-from whydiff.errors import UsageError
+from whydiff.errors import MissingPackageError
 from whydiff.studies.artifacts.columns import read_columns
 from whydiff.studies.artifacts.content import Content, Spool, damaged
 from whydiff.studies.artifacts.foreign.reading import FOREIGN, read_foreign
@@ -150,9 +150,7 @@ def _torch(path: Path) -> Content:
     try:
         adapter = for_framework("torch")
     except ModuleNotFoundError as error:
-        raise UsageError(
-            "Reading this file needs torch.", where=str(path), next_step="pip install 'whydiff[torch]'"
-        ) from error
+        raise MissingPackageError.of(error, f"Reading {path}") from error
     tensors, values, skipped = adapter.checkpoint(path)
     return Content(
         {

@@ -14,7 +14,7 @@ import numpy as np
 
 from whydiff.capturing.store import strict
 from whydiff.capturing.store.tensor_files import DAMAGE
-from whydiff.errors import UsageError
+from whydiff.errors import MissingPackageError, UsageError
 from whydiff.garbage import not_collecting
 from whydiff.studies.artifacts.content import damaged, forget_spooled
 from whydiff.studies.artifacts.readers import reader_for
@@ -141,9 +141,7 @@ def _parquet(path: Path, given: Given) -> Found:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError as error:
-        raise UsageError(
-            "Reading this file needs pyarrow.", where=str(path), next_step="pip install 'whydiff[tables]'"
-        ) from error
+        raise MissingPackageError.of(error, f"Reading {path}") from error
     try:
         with parquet.ParquetFile(path) as file:
             fields = guess(file.schema_arrow.names, given, str(path))

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from whydiff.capturing.store.layout import size_on_disk
 from whydiff.errors import one_line
@@ -24,7 +25,7 @@ SECONDS = 60
 def main() -> int:
     """Write the numbers and the document; an error is told on standard error."""
     kind, path, numbers, document = sys.argv[1], *map(Path, sys.argv[2:])
-    importlib.import_module(f"{_READERS}{kind}").prepare()
+    reader_of(kind)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     try:
@@ -36,9 +37,17 @@ def main() -> int:
     os._exit(0)
 
 
+def reader_of(kind: str) -> Any:
+    """The module that reads a format; the libraries that it needs are imported, before anything is bounded."""
+    reader = importlib.import_module(f"{_READERS}{kind}")
+    for library in reader.NEEDS:
+        importlib.import_module(library)
+    return reader
+
+
 def carried_out(kind: str, path: Path, numbers: Path, document: Path) -> None:
     """Read one file in this process, which stays within the limits from here on."""
-    reader = importlib.import_module(f"{_READERS}{kind}")
+    reader = reader_of(kind)
     found = [entry for entry in path.rglob("*") if not entry.is_dir()] if path.is_dir() else [path]
     if others := [entry.name for entry in found if not entry.is_file()]:  # a library would wait for a pipe
         raise ValueError(f"{others[0][:60]!r} is no regular file")

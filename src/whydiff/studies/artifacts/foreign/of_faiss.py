@@ -10,10 +10,7 @@ import numpy as np
 
 from whydiff.studies.artifacts.foreign.out import Out
 
-
-def prepare() -> None:
-    """Import what reading needs."""
-    import faiss  # noqa: F401
+NEEDS = ("faiss",)
 
 
 def read(path: Path, out: Out) -> None:

@@ -16,10 +16,7 @@ _PLAIN = {
     **{f"I{n}": f"int{n}" for n in (8, 16, 32, 64)},
 }
 
-
-def prepare() -> None:
-    """Import what reading needs."""
-    import gguf  # noqa: F401
+NEEDS = ("gguf",)
 
 
 def read(path: Path, out: Out) -> None:

@@ -13,10 +13,7 @@ _FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
 """Those that HDF5 and h5py are built with: deflate, shuffle, fletcher32, szip, nbit, scale-offset, lzf."""
 _PIECE = 1 << 22
 
-
-def prepare() -> None:
-    """Import what reading needs."""
-    import h5py  # noqa: F401
+NEEDS = ("h5py",)
 
 
 def read(path: Path, out: Out) -> None:

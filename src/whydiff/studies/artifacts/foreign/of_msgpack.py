@@ -19,11 +19,7 @@ from whydiff.studies.artifacts.foreign.out import Out
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"
 
-
-def prepare() -> None:
-    """Import what reading needs."""
-    import ml_dtypes  # noqa: F401 - names bfloat16 and float8 to numpy
-    import msgpack  # noqa: F401
+NEEDS = ("ml_dtypes", "msgpack")  # ml_dtypes names bfloat16 and float8 to numpy
 
 
 def read(path: Path, out: Out) -> None:

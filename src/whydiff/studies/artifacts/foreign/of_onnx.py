@@ -11,10 +11,7 @@ from whydiff.studies.artifacts.foreign.out import Out
 
 _BITS = {"bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8, "float8_e4m3fnuz": 8, "float8_e5m2fnuz": 8}
 
-
-def prepare() -> None:
-    """Import what reading needs."""
-    import onnx  # noqa: F401
+NEEDS = ("onnx",)
 
 
 def read(path: Path, out: Out) -> None:

@@ -12,10 +12,7 @@ import numpy as np
 from whydiff.capturing.store.nested import named_leaves
 from whydiff.studies.artifacts.foreign.out import RATIO, Out
 
-
-def prepare() -> None:
-    """Import what reading needs."""
-    import orbax.checkpoint  # noqa: F401
+NEEDS = ("orbax.checkpoint",)
 
 
 def read(path: Path, out: Out) -> None:
