@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import platform
 import traceback
 import types
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from whydiff.capturing.adapters._outputs import same_outputs
 from whydiff.capturing.adapters.contract import Exchanged, Executor, Outputs, Value
 from whydiff.capturing.targets import is_library
 from whydiff.errors import PayloadError, ReplayError, TargetError, WhydiffError, harmless
-from whydiff.records import Call, Event, Leaf, ObserverCheck, Output, Payload, Site, Trace
+from whydiff.records import Call, Count, Event, Leaf, ObserverCheck, Output, Payload, Site, Trace
 from whydiff.takes import needed
 
 FAILURES = (
@@ -105,6 +107,28 @@ def cpu_name() -> str:
             return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
     except OSError:
         return platform.processor()
+
+
+def installed(names: Iterable[str]) -> dict[str, str]:
+    """Versions of the packages among these that are there."""
+    found = {}
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def not_lifted(found: Mapping[str, Sequence[str]], flips: Sequence[str] = (), dtype: str = "") -> list[Count]:
+    """What a lifted replay took as it was recorded (reason → sites), and sites of choices that flip at another precision."""
+    what, choices = "ops as recorded", "discrete choices that flip at another precision"
+    counts = [
+        Count(what=what, reason=why, count=len(at), examples=tuple(at[:3]), code="not lifted")
+        for why, at in found.items()
+    ]
+    if flips:
+        how = f"carried out in {dtype}"
+        counts.append(Count(what=choices, reason=how, count=len(flips), examples=tuple(flips[:3]), code="flip"))
+    return counts
 
 
 def equal(first: Outputs, second: Outputs, same: Callable[[Value, Value], bool]) -> tuple[bool, str]:

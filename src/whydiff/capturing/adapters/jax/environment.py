@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import jax
 import jaxlib
 import numpy as np
 
-from whydiff.capturing.adapters._live import cpu_name
+from whydiff.capturing.adapters._live import cpu_name, installed
 from whydiff.records import Environment
 
 FLAGS = (
@@ -78,11 +77,7 @@ def _versions() -> dict[str, str]:
         "jaxlib": jaxlib.__version__,
         "numpy": np.__version__,
     }
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found |= installed(_PACKAGES)
     platform_version = getattr(jax.devices()[0].client, "platform_version", "")
     if jax.default_backend() != "cpu" and platform_version:
         found["platform"] = platform_version.splitlines()[0]

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from whydiff.capturing.adapters._live import not_lifted
 from whydiff.capturing.adapters.jax import internals, values
 from whydiff.capturing.adapters.jax.arguments import SCATTERS, joining
 from whydiff.capturing.adapters.jax.ops import MOVES, Fixed, Op
@@ -226,21 +227,7 @@ class Lifter:
 
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons, and discrete choices that flip."""
-        found = [
-            Count(what="ops as recorded", reason=why, count=len(at), examples=tuple(at[:3]), code="not lifted")
-            for why, at in self.not_lifted.items()
-        ]
-        if self.flips:
-            found.append(
-                Count(
-                    what="discrete choices that flip at another precision",
-                    reason=f"carried out in {self.lift.dtype}",
-                    count=len(self.flips),
-                    examples=tuple(self.flips[:3]),
-                    code="flip",
-                )
-            )
-        return tuple(found)
+        return tuple(not_lifted(self.not_lifted, self.flips, self.lift.dtype))
 
 
 def _epsilon(dtype: str) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters._live import FAILURES, ArrayReplay, short
+from whydiff.capturing.adapters._live import FAILURES, ArrayReplay, not_lifted, short
 from whydiff.capturing.adapters.contract import FUSED
 from whydiff.capturing.adapters.onnx.values import Array, floating, from_payload, to_payload
 from whydiff.errors import PayloadError, ReplayError
@@ -161,10 +161,7 @@ class Executor(ArrayReplay):
 
     def counts(self) -> tuple[Count, ...]:
         """Nodes that were taken as recorded."""
-        return tuple(
-            Count(what="ops as recorded", reason=why, count=len(sites), examples=tuple(sites[:3]), code="not lifted")
-            for why, sites in self._not_lifted.items()
-        )
+        return tuple(not_lifted(self._not_lifted))
 
 
 def call_output(call: Call) -> Array:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from whydiff.capturing.adapters._live import cpu_name
+from whydiff.capturing.adapters._live import cpu_name, installed
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.errors import ReplayError
 from whydiff.records import Environment, Payload
@@ -288,15 +288,9 @@ def _numpy_state() -> str:
 @functools.cache
 def _versions() -> Mapping[str, str]:
     """Of what was loaded; no process changes them, and finding them out takes longer than a small capture."""
-    import importlib.metadata
-
     config = torch.__config__.show()
     found = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
-    for name in ("transformers", "accelerate", "triton"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found |= installed(("transformers", "accelerate", "triton"))
     for label, pattern in (
         ("mkl", r"Math Kernel Library Version (\S+)"),
         ("onednn", r"MKL-DNN v(\S+)"),

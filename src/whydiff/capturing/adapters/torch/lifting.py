@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from whydiff.capturing.adapters import contract
+from whydiff.capturing.adapters._live import not_lifted
 from whydiff.capturing.adapters.torch.dtypes import dtype_of
 from whydiff.capturing.adapters.torch.executor import Executor
 from whydiff.capturing.adapters.torch.facts import Facts, depends_on_floats, epsilon, floats_at
@@ -76,18 +77,9 @@ class LiftedExecutor(Executor):
 
     def counts(self) -> tuple[Count, ...]:
         """What stayed as recorded, with reasons."""
-        found = [
-            Count(what="ops as recorded", reason=why, count=len(sites), examples=tuple(sites[:3]), code="not lifted")
-            for why, sites in self.not_lifted.items()
-        ]
-        how = f"carried out in {self.lift.dtype}"
-        if self.flips:
-            what = "discrete choices that flip at another precision"
-            found.append(
-                Count(what=what, reason=how, count=len(self.flips), examples=tuple(self.flips[:3]), code="flip")
-            )
+        found = not_lifted(self.not_lifted, self.flips, self.lift.dtype)
         if self.exported:
-            what = "numbers that left the program before lifting"
+            what, how = "numbers that left the program before lifting", f"carried out in {self.lift.dtype}"
             found.append(Count(what=what, reason=how, count=len(self.exported), examples=tuple(self.exported[:3])))
         return tuple(found)
 
