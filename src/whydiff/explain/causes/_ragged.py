@@ -14,15 +14,12 @@ import numpy as np
 
 from whydiff.capturing.adapters import Executor
 from whydiff.explain.case import Case
-from whydiff.explain.causes._values import Array, number
+from whydiff.explain.causes._values import Array, number, one_number
 from whydiff.explain.causes._view import View
 from whydiff.explain.sides import SIDES, Side
 from whydiff.numbers.metrics import is_integer
-from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.pair.replay import replay
 from whydiff.records import Call
-
-_UNITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +56,14 @@ def ragged(case: Case) -> Ragged | None:
         return None
     totals = [sum(count for _, count in found) for found in parts]
     means = [sum(mean * count for mean, count in found) / total for found, total in zip(parts, totals, strict=True)]
-    if totals[0] != totals[1] or not _close(*means):
+    if totals[0] != totals[1] or not one_number(*means):
         return None
     for at, side in enumerate(SIDES):
         of_means = sum(mean for mean, _ in parts[at]) / len(parts[at])
         given = [(float(pair[1 - at].reshape(-1)[0]), float(pair[at].reshape(-1)[0])) for pair in returned]
-        if _close(of_means, means[at]) or not any(_close(a, means[1 - at]) and _close(b, of_means) for a, b in given):
+        if one_number(of_means, means[at]) or not any(
+            one_number(a, means[1 - at]) and one_number(b, of_means) for a, b in given
+        ):
             continue
         trace = case.traces[at]
         first = next(call for call in trace.calls if _is_mean(call))
@@ -91,10 +90,6 @@ def _parts(case: Case, side: Side) -> list[tuple[float, float]]:
     replay(case.experiments.executor(side), watch=look)
     whole = all(count >= 1 and count == round(count) and math.isfinite(mean) for mean, count in found)
     return found if whole else []
-
-
-def _close(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=_UNITS * UNIT_ROUNDOFF["float32"])
 
 
 _WITHIN = 1e-9

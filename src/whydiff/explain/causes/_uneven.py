@@ -17,7 +17,7 @@ import numpy as np
 from whydiff.capturing.adapters import Executor, Role, for_framework
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
-from whydiff.explain.causes._values import number
+from whydiff.explain.causes._values import number, one_number
 from whydiff.explain.sides import SIDES, Side
 from whydiff.numbers.metrics import is_integer
 from whydiff.numbers.tolerance import SCALING_FLOOR, UNIT_ROUNDOFF
@@ -27,7 +27,6 @@ from whydiff.records import Call, Event, Intervention, Trace
 _UPSTREAM = 24
 _MOST = 256
 """Parts of one run. A size, not a tolerance."""
-_UNITS = 16
 _SIZES = "sizes of dimension"
 
 Kind = tuple[str, str, int]
@@ -106,7 +105,7 @@ def _both(parts: Sequence[Sequence[_Part]], at: int, m: int) -> Uneven | None:
         first = counts[:m]
         expected = (math.fsum(first) / m / count for count in first)
         ratios = [a.loss / b.loss if b.loss else math.nan for a, b in zip(own[:m], other[:m], strict=True)]
-        if len({*first}) > 1 and all(_close(a, b) for a, b in zip(expected, ratios, strict=True)):
+        if len({*first}) > 1 and all(one_number(a, b) for a, b in zip(expected, ratios, strict=True)):
             return _found(parts, at, m, kind, counts)
     return None
 
@@ -118,7 +117,7 @@ def _one_batch(parts: Sequence[Sequence[_Part]], at: int) -> Uneven | None:
     for kind, counts in _countings(own):
         total = math.fsum(counts[:m])
         mean = math.fsum(part.loss * m * count / total for part, count in zip(own[:m], counts[:m], strict=True))
-        if len({*counts[:m]}) > 1 and _close(mean, other[0].loss) and other[0].counts.get(kind) == total:
+        if len({*counts[:m]}) > 1 and one_number(mean, other[0].loss) and other[0].counts.get(kind) == total:
             return _found(parts, at, m, kind, counts)
     return None
 
@@ -235,7 +234,3 @@ def _counted(executor: Executor, call: Call) -> Iterator[tuple[Kind, float]]:
         count = float(number(executor.payload(executor.read(call.writes[1]))).reshape(-1)[0])
         if count >= 1 and count == round(count):
             yield ("labels that count", call.site.op, -1), count
-
-
-def _close(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=_UNITS * UNIT_ROUNDOFF["float32"])

@@ -48,3 +48,8 @@ def narrow(event: Event, than: str) -> bool:
 def floating(payloads: Sequence[Payload]) -> bool:
     """Whether all of them hold real floating-point numbers."""
     return all(not is_integer(p.dtype) and not p.dtype.startswith("complex") for p in payloads)
+
+
+def one_number(one: float, other: float) -> bool:
+    """Whether two losses are one number but for a few roundings in float32."""
+    return math.isclose(one, other, rel_tol=16 * UNIT_ROUNDOFF["float32"])

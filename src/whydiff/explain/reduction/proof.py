@@ -75,7 +75,7 @@ def prove(
         for_framework(executor.framework).recorded_sum(executor, call, reads)
         for executor, call, reads in ((executor_r, call_r, reads_r), (executor_c, call_c, reads_c))
     )
-    if ours is None or theirs is None or not _comparable(ours, theirs):
+    if ours is None or theirs is None or ours.kind != theirs.kind:
         return None
     places = _counterparts(ours, theirs)
     if places is None:
@@ -86,10 +86,6 @@ def prove(
     where_r, where_c = places[0][chosen], places[1][chosen]
     replays = (replay(ours, where_r), replay(theirs, where_c))
     return _judge(ours, theirs, where_r, where_c, replays, differs, int(differs[chosen].sum()))
-
-
-def _comparable(ours: RecordedSum, theirs: RecordedSum) -> bool:
-    return ours.kind == theirs.kind
 
 
 def _counterparts(ours: RecordedSum, theirs: RecordedSum) -> tuple[Places, Places] | None:

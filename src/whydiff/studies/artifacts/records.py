@@ -97,6 +97,10 @@ class Item:
     measurements: tuple[Measurement, ...] = ()
     relation: Relation | None = None
 
+    def value(self, metric: str) -> float | None:
+        """The number of one metric, or None if it was not measured."""
+        return next((m.value for m in self.measurements if m.metric == metric), None)
+
 
 @dataclass(frozen=True, slots=True)
 class ArtifactFile:

@@ -130,7 +130,7 @@ def _floats(rows: list[tuple[str, Item]], verbose: bool) -> tuple[Block, ...]:
                 _share(i),
                 number(i.mean_abs),
                 number(i.max_abs),
-                number(_metric(i, "rel_l2")),
+                number(i.value("rel_l2")),
                 plain(i.reason),
             )
             for path, i in shown
@@ -142,10 +142,6 @@ def _floats(rows: list[tuple[str, Item]], verbose: bool) -> tuple[Block, ...]:
 
 def _tensor(item: Item) -> str:
     return item.reference if item.reference == item.candidate else f"{item.reference} ↔ {item.candidate}"
-
-
-def _metric(item: Item, name: str) -> float | None:
-    return next((m.value for m in item.measurements if m.metric == name), None)
 
 
 def _yes(value: bool | None) -> str:

@@ -241,7 +241,7 @@ def _related(item: Item | None, one: Stored, other: Stored) -> Item | None:
     """The item with what turns one side into the other, if anything does."""
     if item is None or item.status != "differs":
         return item
-    found = relation(one, other, next((m.value for m in item.measurements if m.metric == "rel_l2"), None))
+    found = relation(one, other, item.value("rel_l2"))
     return item if found is None else replace(item, relation=found, reason=f"{found.says()}; {item.reason}")
 
 

@@ -50,7 +50,7 @@ def steps(entries: Sequence[Entry]) -> list[Step]:
     found = next((held for held in calls.values() if _are_ids(held, outputs[held[0].scope])), None)
     if found is None:
         return []
-    shapes = [shape_of(entry) for entry in found]
+    shapes = [entry.shape for entry in found]
     counted = [held for held in calls.values() if held is not found and _are_positions(held, shapes)]
     if not counted:
         return []
@@ -67,17 +67,16 @@ def steps(entries: Sequence[Entry]) -> list[Step]:
 
 def _are_ids(held: Sequence[Entry], outputs: Sequence[Sequence[Entry]]) -> bool:
     """Integers of which their module made one vector each, in every call."""
-    if held[0].role != "input" or not all(_whole_numbers(entry) and size_of(entry) for entry in held):
+    if held[0].role != "input" or not all(_whole_numbers(entry) and entry.numbers for entry in held):
         return False
     vectors = any(
         len(made) == len(held)
         and all(
-            shape_of(out)[:-1] == shape_of(given) and not _whole_numbers(out)
-            for given, out in zip(held, made, strict=True)
+            out.shape[:-1] == given.shape and not _whole_numbers(out) for given, out in zip(held, made, strict=True)
         )
         for made in outputs
     )
-    return vectors and not _count_up(held, [shape_of(entry) for entry in held])
+    return vectors and not _count_up(held, [entry.shape for entry in held])
 
 
 def _are_positions(held: Sequence[Entry], shapes: Sequence[tuple[int, ...]]) -> bool:
@@ -86,7 +85,7 @@ def _are_positions(held: Sequence[Entry], shapes: Sequence[tuple[int, ...]]) -> 
         len(held) == len(shapes)
         and all(_whole_numbers(entry) for entry in held)
         and all(
-            shape_of(entry) in (shape, (*(1 for _ in shape[:-1]), shape[-1]))
+            entry.shape in (shape, (*(1 for _ in shape[:-1]), shape[-1]))
             for entry, shape in zip(held, shapes, strict=True)
         )
         and _count_up(held, shapes)
@@ -161,13 +160,3 @@ def _lines(entry: Entry, shape: tuple[int, ...]) -> Array:
 
 def _whole_numbers(entry: Entry) -> bool:
     return entry.stored is not None and entry.stored.is_integer and entry.stored.dtype in ("int32", "int64")
-
-
-def shape_of(entry: Entry) -> tuple[int, ...]:
-    """Sizes of a value; none where its numbers were not dumped."""
-    return entry.stored.shape if entry.stored is not None else ()
-
-
-def size_of(entry: Entry) -> int:
-    """Numbers of a value."""
-    return entry.stored.numbers if entry.stored is not None else 0

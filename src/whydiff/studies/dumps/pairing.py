@@ -85,7 +85,7 @@ def _by_call(entries: Sequence[Entry]) -> dict[object, list[Entry]]:
 
 def _axis(parts: Sequence[Entry], whole: Entry) -> int | None:
     """The only axis along which parts have another size than the whole, if their sizes there are its size."""
-    shape, shapes = _shape(whole), [_shape(part) for part in parts]
+    shape, shapes = whole.shape, [part.shape for part in parts]
     if any(len(one) != len(shape) for one in shapes):
         return None
     other = [n for n, size in enumerate(shape) if any(one[n] != size for one in shapes)]
@@ -129,7 +129,7 @@ def _root(entries: Iterable[Entry]) -> str:
 
 def _same_shapes(ours: Sequence[Entry], theirs: Sequence[Entry]) -> list[Match]:
     """Outputs under other names whose numbers of elements follow each other alike."""
-    left, right = ([entry for entry in side if entry.role == "output" and _size(entry)] for side in (ours, theirs))
+    left, right = ([entry for entry in side if entry.role == "output" and entry.numbers] for side in (ours, theirs))
     blocks = SequenceMatcher(
         None, [_key(entry) for entry in left], [_key(entry) for entry in right], autojunk=False
     ).get_matching_blocks()
@@ -152,11 +152,11 @@ def _joined(ours: Sequence[Entry], theirs: Sequence[Entry]) -> list[Match]:
 
 
 def _group(one: Entry, parts: Sequence[Entry]) -> Sequence[Entry]:
-    shape = _shape(one)
+    shape = one.shape
     for size in range(2, MOST_JOINED + 1) if len(shape) > 1 else ():
         for at in range(len(parts) - size + 1):
             group = parts[at : at + size]
-            shapes = [_shape(entry) for entry in group]
+            shapes = [entry.shape for entry in group]
             together = sum(s[-1] for s in shapes if s)
             if all(s[:-1] == shape[:-1] for s in shapes) and together == shape[-1] and _siblings(group):
                 return group
@@ -168,17 +168,9 @@ def _siblings(group: Sequence[Entry]) -> bool:
     return len({entry.scope.rpartition(".")[0] for entry in group}) == 1
 
 
-def _shape(entry: Entry) -> tuple[int, ...]:
-    return entry.stored.shape if entry.stored is not None else ()
-
-
-def _size(entry: Entry) -> int:
-    return entry.stored.numbers if entry.stored is not None else 0
-
-
 def _key(entry: Entry) -> tuple[int, int]:
-    shape = _shape(entry)
-    return _size(entry), shape[-1] if shape else 0
+    shape = entry.shape
+    return entry.numbers, shape[-1] if shape else 0
 
 
 _PASSES: tuple[Callable[[Sequence[Entry], Sequence[Entry]], list[Match]], ...] = (

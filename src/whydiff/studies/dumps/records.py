@@ -48,6 +48,16 @@ class Entry:
         return f"{place} {self.role} {self.part}" + (f" [{self.during}]" if self.during else "")
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of its axes; none where its numbers were not dumped."""
+        return self.stored.shape if self.stored is not None else ()
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers were dumped of it."""
+        return self.stored.numbers if self.stored is not None else 0
+
+    @property
     def during(self) -> str:
         """Step, pass and rank in words."""
         return " ".join(word for word in (self.around, self.rank) if word)

@@ -17,7 +17,7 @@ import numpy as np
 
 from whydiff.studies.artifacts.relations import MOST, bits
 from whydiff.studies.artifacts.sources import Stored, in_memory
-from whydiff.studies.dumps.contexts import Key, Step, alike, followed, shape_of, shown, size_of, steps, whole
+from whydiff.studies.dumps.contexts import Key, Step, alike, followed, shown, steps, whole
 from whydiff.studies.dumps.records import Entry
 
 Array = np.ndarray[Any, Any]
@@ -134,7 +134,8 @@ def _fit(made: Sequence[Tokens]) -> bool:
     """Whether the values have one size for each token, and are not too large to be joined."""
     widths = {_width(entry, axis) for one in made for entry, axis in zip(one.entries, one.axes, strict=True)}
     dtypes = [{_dtype(entry) for entry in one.entries} for one in made]
-    return len(widths) == 1 and all(map(_one, dtypes)) and all(sum(map(size_of, one.entries)) <= MOST for one in made)
+    small = all(sum(entry.numbers for entry in one.entries) <= MOST for one in made)
+    return small and len(widths) == 1 and all(map(_one, dtypes))
 
 
 def _one(some: set[str]) -> bool:
@@ -164,7 +165,7 @@ def _rows_of(side: Sequence[Step], keys: Sequence[Key]) -> dict[Key, tuple[list[
 
 def _axes(entry: Entry, step: Step) -> set[int]:
     """Axes that may go along the tokens: behind the lines or behind the heads (lines may be of size 1), else the first."""
-    shape, lines = shape_of(entry), step.ids.shape
+    shape, lines = entry.shape, step.ids.shape
     flat = {0} if lines[0] == 1 and 0 < len(shape) < 4 and shape[0] == lines[1] else set()
     if len(shape) < 2 or shape[0] not in (1, lines[0]):
         return flat
@@ -173,15 +174,13 @@ def _axes(entry: Entry, step: Step) -> set[int]:
 
 def _repeated(entry: Entry, step: Step) -> Places | None:
     """Where a module was given some tokens alone: those whose rows of the last value before it are the same, bit for bit."""
-    shape = shape_of(entry)
+    shape = entry.shape
     if len(shape) < 2 or entry.role != "input":
         return None
     whole = [
         other
         for other in step.entries.values()
-        if other.order < entry.order
-        and shape_of(other) == (*step.ids.shape, shape[-1])
-        and _dtype(other) == _dtype(entry)
+        if other.order < entry.order and other.shape == (*step.ids.shape, shape[-1]) and _dtype(other) == _dtype(entry)
     ]
     if not whole:
         return None
@@ -197,7 +196,7 @@ def _as_given(
 ) -> Places | None:
     """The tokens of an output that has as many rows as its module's input had."""
     inputs = [some[number] for (scope, role, _), (_, some) in found.items() if (scope, role) == (key[0], "input")]
-    count = math.prod(shape_of(entry)[:-1])
+    count = math.prod(entry.shape[:-1])
     return next((one for one in inputs if key[1] == "output" and len(one) == count), None)
 
 
@@ -212,7 +211,7 @@ def _rows(entry: Entry, axis: int | None, lines: tuple[int, ...]) -> Array:
 
 def _width(entry: Entry, axis: int | None) -> int:
     """Numbers of each token."""
-    shape = shape_of(entry)
+    shape = entry.shape
     return shape[-1] if axis is None else math.prod(shape[1:]) // (max(1, shape[axis]) if axis else 1)
 
 

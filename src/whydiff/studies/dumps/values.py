@@ -50,7 +50,7 @@ def place_of(match: Match) -> Place:
     item = compare_tensors(one, other, units=ARTIFACT_UNITS)  # what either side computed went through several roundings
     if item is None:
         return Place(**known, status="identical")
-    relative = next((m.value for m in item.measurements if m.metric == "rel_l2"), None)
+    relative = item.value("rel_l2")
     found = relation(one, other, relative) if item.status == "differs" else None
     return Place(
         **known,

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ class _Study:
             why = "a run differs from itself" if False in repeats else "whether a run differs from itself is not known"
             self.notes.append(f"{why}: no difference of environment can be made responsible")
             return pairing
-        sign = _outputs if _outputs(reference) != _outputs(candidate) else _program
+        sign = _outputs if _outputs(reference) != _outputs(candidate) else attrgetter("program")
         count = 0
 
         def run(setting: Setting) -> str | None:
@@ -297,10 +298,6 @@ def _width(dtype: str) -> int:
 
 def _outputs(cell: Cell) -> str:
     return repr(sorted(cell.outputs.items()))
-
-
-def _program(cell: Cell) -> str:
-    return cell.program
 
 
 def _with(pairing: Pairing, diagnosis: Mapping[str, Any]) -> Pairing:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Literal
 
 import jax
@@ -225,7 +226,7 @@ def _scan(p: Mapping[str, Any], given: Sequence[Any], execute: Execute) -> tuple
     outs = [*carry, *stacked]
     return outs, {
         "outs": [plain(out) for out in outs],
-        "body": _stacked([taps for _, taps in sorted(turns, key=_first)]),
+        "body": _stacked([taps for _, taps in sorted(turns, key=itemgetter(0))]),
     }
 
 
@@ -252,10 +253,6 @@ def _stacked(turns: Sequence[Any]) -> Any:
     return (
         jax.tree_util.tree_map(lambda *items: np.stack([np.asarray(item) for item in items]), *turns) if turns else ()
     )
-
-
-def _first(item: tuple[int, Any]) -> int:
-    return item[0]
 
 
 def size(jaxpr: Jaxpr) -> int:
