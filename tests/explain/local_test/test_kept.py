@@ -14,7 +14,7 @@ from whydiff.capturing.adapters import for_framework
 from whydiff.explain.local_test import replays
 from whydiff.explain.local_test.exact import exact_values
 from whydiff.explain.local_test.operation import Array
-from whydiff.explain.local_test.replays import Region
+from whydiff.explain.local_test.replays import Changed, Region
 from whydiff.records import Call, Lift
 
 Program = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -109,7 +109,7 @@ def test_another_argument_changes_what_follows_from_it_alone(carried_out: list[s
     carried_out.clear()
     call = next(call for call in region.calls if call.site.op == "mul")
     other = replace(call, arguments=[[call.arguments[0][0], 2.0], call.arguments[1]])
-    found = region.run(arrays, changed={call.index: other})
+    found = region.run(arrays, changed=Changed({call.index: other}, region.lifted))
     assert carried_out == ["mul", "tanh", "add"]
     assert np.allclose(found - own, np.tanh(2 * arrays[1][0]) - np.tanh(3 * arrays[1][0]))
     assert np.array_equal(region.run(arrays), own)

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from whydiff.capturing.adapters import for_framework
+from whydiff.capturing.adapters import Exchanged, Executor, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.interventions import edits
 from whydiff.explain.local_test.examine import _FAILURES, Examined
 from whydiff.explain.local_test.judge import undecided
 from whydiff.explain.local_test.operation import Array
 from whydiff.explain.local_test.regions import single_of
-from whydiff.explain.local_test.replays import Region
+from whydiff.explain.local_test.replays import Changed, Region
 from whydiff.numbers.tolerance import HYPOTHESIS_MARGIN, SAME_FUNCTION, SCALING_FLOOR, UNIT_ROUNDOFF
-from whydiff.records import Call, Event, Intervention, Lift, Payload
+from whydiff.records import Call, Event, Intervention, Lift, Payload, Trace
 
 RESTORED = "restore-input"
 GIVEN = frozenset({"set-argument", RESTORED})
@@ -60,7 +60,6 @@ class _Way:
     Attributes:
         region: the side.
         arrays: what it reads.
-        changed: call index → the call with other arguments that takes its place.
         nodes: what can be compared.
         end: the result.
         reads, made: by call what it reads and what it gives.
@@ -68,7 +67,6 @@ class _Way:
 
     region: Region
     arrays: Sequence[Array]
-    changed: Mapping[int, Call] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     end: Array = field(default_factory=lambda: np.zeros(0))
     reads: dict[int, Sequence[Array]] = field(default_factory=dict)
@@ -90,21 +88,19 @@ class _Way:
             if _counts(array):
                 self.nodes.append(Node(event, array, frozenset(), position))
         instead = None if given is None else {given[0]: [given[1], *self.made[given[0]][1:]]}
-        self.end = self.region.run(self.arrays, seen=seen, given=instead, changed=self.changed)
+        self.end = self.region.run(self.arrays, seen=seen, given=instead)
 
     def end_with(self, node: Node, array: Array) -> Array:
         """What comes of it if a value on the way is another one."""
         other = array.reshape(node.array.shape)
         if node.given is not None:
-            arrays = [other if i == node.given else given for i, given in enumerate(self.arrays)]
-            return self.region.run(arrays, changed=self.changed)
+            return self.region.run([other if i == node.given else given for i, given in enumerate(self.arrays)])
         index = node.event.producer
-        given = {index: [other, *self.made[index][1:]]}
-        return self.region.run(self.arrays, given=given, changed=self.changed)
+        return self.region.run(self.arrays, given={index: [other, *self.made[index][1:]]})
 
     def below(self, node: Node, stops: frozenset[int]) -> tuple[Call, ...]:
         """The calls that make a value out of those that some calls make, and of what the region is given."""
-        calls = {call.index: self.changed.get(call.index, call) for call in self.region.calls}
+        calls = {call.index: call for call in self.region.calls}
         found: set[int] = set()
         waiting = [node.event.producer] if node.given is None else []
         while waiting:
@@ -180,7 +176,7 @@ class Inside:
         ours, theirs = self.ways
         if a.given is not None or b.given is not None:
             return None
-        other = _Way(theirs.region, theirs.arrays, theirs.changed, made=theirs.made)
+        other = _Way(theirs.region, theirs.arrays, made=theirs.made)
         other.walk((b.event.producer, a.array.reshape(b.array.shape)))
         if apart(ours.end, other.end) <= self.level:
             return None
@@ -212,9 +208,24 @@ class Sides:
         Raises:
             WhydiffError: the framework has no float64 oracle.
         """
-        lifted = [for_framework(trace.framework).executor(trace, lift=Lift("float64")) for trace in self.case.traces]
+        lifted = [_lifted(trace) for trace in self.case.traces]
         ours, theirs = (Region(*side) for side in zip(self.seen.calls, self.seen.results, lifted, strict=True))
         return ours, theirs
+
+    def run(self, side: int, items: Sequence[Intervention]) -> Array:
+        """What one side gives with other arguments in the place of some of its calls'.
+
+        Args:
+            side: 0 or 1.
+            items: what it is given instead, arguments alone.
+
+        Raises:
+            ReplayError: there is no such argument, or an op cannot be carried out with it.
+        """
+        trace = self.case.traces[side]
+        calls = edits(trace, items)
+        changed = Changed(calls, _lifted(Exchanged(trace, calls.values()), calls)) if calls else None
+        return self.regions[side].run(self.seen.operations[side].reads, changed=changed)
 
     def inside(self, items: Sequence[Intervention] = ()) -> Inside | None:
         """Both sides with what is on the way; None if float64 cannot tell.
@@ -229,15 +240,19 @@ class Sides:
             return None
         try:
             ours, theirs = self.regions
-            ways = (
-                _Way(ours, self.seen.operations[0].reads),
-                _Way(theirs, _given(self.seen, self.case, items), edits(self.case.candidate, items)),
-            )
+            if changed := edits(self.case.candidate, items):
+                lifted = _lifted(self.case.candidate, exchanged=changed)
+                theirs = Region([changed.get(call.index, call) for call in theirs.calls], theirs.result, lifted)
+            ways = _Way(ours, self.seen.operations[0].reads), _Way(theirs, _given(self.seen, self.case, items))
             for way in ways:
                 way.walk()
         except _FAILURES:  # a step that float64 cannot do: then nothing on the way is known
             return None
         return Inside(self.seen, *ways)
+
+
+def _lifted(trace: Trace, exchanged: Mapping[int, Call] | None = None) -> Executor:
+    return for_framework(trace.framework).executor(trace, lift=Lift("float64"), exchanged=exchanged)
 
 
 def _numbers(calls: Sequence[Call]) -> int:

@@ -6,6 +6,7 @@ in the place of its own, and has to give what the other side gives, both ways.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,6 @@ import numpy as np
 
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.errors import WhydiffError
-from whydiff.explain.interventions import edits
 from whydiff.explain.local_test.examine import _FAILURES
 from whydiff.explain.local_test.narrowed import Sides, apart
 from whydiff.explain.local_test.operation import Array
@@ -100,17 +100,17 @@ class _Side:
     """One side's region, to be carried out with other numbers."""
 
     def __init__(self, sides: Sides, side: int) -> None:
-        self.trace, self.region, seen = sides.case.traces[side], sides.regions[side], sides.seen
+        self.trace, self.run, seen = sides.case.traces[side], functools.partial(sides.run, side), sides.seen
         self.calls, self.operation = seen.calls[side], seen.operations[side]
         self.adapter = for_framework(self.trace.framework)
         self.inputs = seen.reads[side]
-        self.own = self.region.run(self.operation.reads).reshape(-1)
+        self.own = self.run(()).reshape(-1)
         self.numbers = list(self._numbers())
 
     def made(self, items: Sequence[Intervention]) -> Array | None:
         """What it gives under interventions, flat; None if that cannot be carried out, or is not finite where it was."""
         try:
-            found = self.region.run(self.operation.reads, changed=edits(self.trace, items)).reshape(-1)
+            found = self.run(items).reshape(-1)
         except _FAILURES:
             return None
         return found if found.shape == self.own.shape else None

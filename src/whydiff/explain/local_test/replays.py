@@ -142,7 +142,7 @@ class Region:
         *,
         seen: Seen | None = None,
         given: Given | None = None,
-        changed: Mapping[int, Call] | None = None,
+        changed: Changed | None = None,
     ) -> Array:
         """The region on the values of ``inputs``.
 
@@ -152,11 +152,11 @@ class Region:
             arrays: these, in float64.
             seen: told of every call with what it reads and what it gives.
             given: call index → what it writes instead of what it computes, each in the order of its elements.
-            changed: call index → the call with other arguments that takes its place.
+            changed: calls with other arguments in the place of some.
         """
-        given, changed = given or {}, changed or {}
+        given, instead = given or {}, {} if changed is None else changed.calls
         kept = self._kept
-        made = _Kept([], {}) if kept is None and not given and not changed and self._is_small else None
+        made = _Kept([], {}) if kept is None and not given and not instead and self._is_small else None
         memory: dict[int, Array] = {}
         other: set[int] = set()  # storages that do not hold what they held at first
         for position, (look, values_in) in enumerate(zip(self._looks, arrays, strict=True)):
@@ -168,12 +168,13 @@ class Region:
         with self.lifted.running() if self.calls else nullcontext():
             for step in self._steps:
                 index = step.call.index
-                again = kept is not None and not (index in given or index in changed or other & step.asks)
+                again = kept is not None and not (index in given or index in instead or other & step.asks)
                 reads = [] if again and seen is None else step.read(memory)
                 if kept is not None and again:
                     outputs = kept.outputs[index]
                 else:
-                    outputs = given.get(index) or _apply(changed.get(index, step.call), reads, self.lifted)
+                    by = self.lifted if changed is None or index not in instead else changed.lifted
+                    outputs = given.get(index) or _apply(instead.get(index, step.call), reads, by)
                     other |= step.makes
                 if made is not None:
                     made.outputs[index] = outputs
@@ -228,6 +229,13 @@ class _Step:
             np.zeros(look.shape) if overwritten and look.storage not in memory else look.of(memory)
             for look, overwritten in self._reads
         ]
+
+
+class Changed(NamedTuple):
+    """Calls with other arguments, by the index of those whose places they take, and an executor that knows them so."""
+
+    calls: Mapping[int, Call]
+    lifted: Executor
 
 
 class _Kept(NamedTuple):
