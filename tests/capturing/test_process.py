@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+import sys
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from whydiff.capturing import process
-from whydiff.capturing.process import Draws
+from whydiff.capturing.process import Draws, Process
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +58,29 @@ def test_one_word_of_a_state_is_not_all_of_it() -> None:
         words[5] ^= 1
         np.random.set_state((name, words, *rest))
     assert draws.found == ()
+
+
+class Own(ModuleType):
+    """What stands for a module, and cannot be compared."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError
+
+
+@pytest.mark.parametrize("instead", [None, ModuleType("stand_in"), Own("stand_in")])
+@pytest.mark.parametrize("loads", [False, True])
+def test_a_module_that_was_removed_or_replaced_is_put_back_and_one_that_was_loaded_stays(
+    instead: ModuleType | None, loads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = {**sys.modules, "stand_in": (module := ModuleType("stand_in"))}
+    monkeypatch.setattr(sys, "modules", modules)
+    found = Process()
+    del modules["stand_in"]
+    if instead is not None:
+        modules["stand_in"] = instead
+    if loads:
+        modules["loaded"] = ModuleType("loaded")
+    found.restore()
+    assert modules["stand_in"] is module and ("loaded" in modules) is loads

@@ -87,11 +87,17 @@ def hostile(name: str) -> Diagnosis:
     )
 
 
+def without_charts(html: str) -> str:
+    """Without the library that draws them, which is megabytes."""
+    before, _, rest = html.partition('<script type="text/plain"')
+    return before + rest.partition("</script>")[2]
+
+
 class Tags(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.found: list[tuple[str, tuple[str, ...]]] = []
-        self.feed(text)
+        self.feed(without_charts(text))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, tuple(name for name, _ in attrs)))
@@ -103,7 +109,7 @@ def test_no_reporter_writes_what_moves_a_cursor_or_cannot_be_written(reporter: s
     text = registry.get("reporters", reporter)().render(hostile(name))
     text.encode("utf-8")
     if reporter == "html":  # the library of charts holds such characters as escapes of its own
-        text = re.sub(r'<script type="text/plain".*?</script>', "", text, flags=re.DOTALL)
+        text = without_charts(text)
     if reporter != "json":
         assert not UNSAFE.findall(text)
 

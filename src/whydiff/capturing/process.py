@@ -6,14 +6,12 @@ Frameworks keep more; an adapter's ``process`` says what, and puts it back.
 from __future__ import annotations
 
 import gc
-import operator
 import os
 import random
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from itertools import islice
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -36,7 +34,7 @@ class Process:
         self._filters, self._show = list(warnings.filters), warnings.showwarning
         self._collecting, self._threshold = gc.isenabled(), gc.get_threshold()
         self._path = list(sys.path)
-        self._names, self._modules = tuple(sys.modules), tuple(sys.modules.values())
+        self._modules = sys.modules.copy()
         self._streams = sys.stdout, sys.stderr, sys.stdin
         self._depth = sys.getrecursionlimit()
         self._errors = np.geterr()
@@ -70,12 +68,11 @@ class Process:
         np.random.set_state(self._numpy)
 
     def _restore_modules(self) -> None:
-        """Modules that were loaded; nearly always they are the first ones of those that are loaded now."""
-        number = len(self._names)
-        named = (*islice(sys.modules, number),) == self._names
-        if named and all(map(operator.is_, islice(sys.modules.values(), number), self._modules)):
-            return
-        for name, module in zip(self._names, self._modules, strict=True):
+        """Modules that were loaded; nearly always they are there, and are all that are loaded now."""
+        with suppress(Exception):  # what stands for a module may be compared as it likes
+            if sys.modules == self._modules or self._modules.items() <= sys.modules.items():
+                return
+        for name, module in self._modules.items():
             if sys.modules.get(name) is not module:
                 sys.modules[name] = module
 
