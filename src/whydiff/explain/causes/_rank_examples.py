@@ -16,6 +16,11 @@ def summed(rank: int, ranks: int) -> None:
     train(rank, ranks, lambda grad: grad)
 
 
+def doubled(rank: int, ranks: int) -> None:
+    """The division is made twice."""
+    train(rank, ranks, lambda grad: grad.div_(ranks).div_(ranks))
+
+
 def kept(rank: int, ranks: int) -> None:
     """Nothing is exchanged."""
     train(rank, ranks, None)
