@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from whydiff.capturing.adapters.torch.comparing import alike, measurable, measured, usable
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.held import mean_and_excess
-from whydiff.numbers.excess import mean_and_excess as in_numpy
 from whydiff.numbers.metrics import measure
+from whydiff.numbers.pieces import mean_and_excess as in_numpy
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ODD = (0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 6e4, -6e4, 1e-7)

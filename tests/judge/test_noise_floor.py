@@ -18,7 +18,7 @@ from whydiff.explain.case import Case
 from whydiff.judge.noise_floor import in_question, noise_floor
 from whydiff.locate.localize import localize
 from whydiff.locate.rows import Rows
-from whydiff.numbers.excess import mean_and_excess
+from whydiff.numbers.pieces import mean_and_excess
 from whydiff.pair.align import align
 from whydiff.records import Cause, Payload, Slot, Verdict
 

@@ -8,7 +8,7 @@ import pytest
 from tests.rank_programs import PARALLEL, clipped, gpt, piped, recorded_once, replicas
 
 from whydiff.errors import UsageError
-from whydiff.explain.causes._rank_examples import averaged, doubled, kept
+from whydiff.explain.causes._rank_runs import averaged, doubled, kept
 from whydiff.pipeline import Options, compare
 from whydiff.records import Diagnosis, Verdict
 from whydiff.report.answer import answer

@@ -19,9 +19,8 @@ from whydiff.capturing.adapters import Executor, Progress, for_framework, replay
 from whydiff.errors import WhydiffError
 from whydiff.explain.case import Case
 from whydiff.locate.rows import Rows, compared
-from whydiff.numbers.excess import mean_and_excess
 from whydiff.numbers.metrics import is_integer
-from whydiff.numbers.pieces import in_pieces
+from whydiff.numbers.pieces import in_pieces, mean_and_excess
 from whydiff.numbers.tolerance import FLOOR_RUNS, FLOOR_T, UNIT_ROUNDOFF, Tolerance, default_tolerance, unit_roundoff
 from whydiff.pair.replay import replay_together, returns
 from whydiff.records import Call, Cause, Lift, Payload, Slot, Trace, Verdict
@@ -111,7 +110,7 @@ class _Distances:
         rows: by output, which of its rows count.
 
     Attributes:
-        found: output → of each replay that returns it in that shape, `whydiff.numbers.excess.mean_and_excess` beside the
+        found: output → of each replay that returns it in that shape, `whydiff.numbers.pieces.mean_and_excess` beside the
             usual rtol.
     """
 

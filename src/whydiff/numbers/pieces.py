@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from whydiff.numbers.kernels.threads import spread
-from whydiff.numbers.metrics import as_reals, values
+from whydiff.numbers.metrics import as_reals, measure, values
 from whydiff.records import Payload
 
 Array = np.ndarray[Any, Any]
@@ -54,4 +54,24 @@ def same_bits(one: Array, other: Array) -> bool:
     return all(spread(equal, [(start,) for start in range(0, ours.size, step)]))
 
 
-__all__ = ["PIECE", "in_pieces", "same_bits"]
+def mean_and_excess(reference: Payload, candidate: Payload, rtol: float) -> tuple[float, float]:
+    """Mean absolute difference over pairs of finite values, and the atol that would do beside a given rtol.
+
+    Args:
+        reference, candidate: floating, of one shape; complex numbers are pairs of reals.
+        rtol: tolerated part of abs(reference).
+
+    Returns:
+        (mean of ``abs(c - r)``, largest finite ``abs(c - r) - rtol * abs(r)``, at least 0).
+    """
+    statistics = measure(reference, candidate)
+
+    def excess(r: Array, c: Array) -> float:
+        beyond = np.abs(c - r) - rtol * np.abs(r)
+        return float(beyond.max(initial=0.0, where=np.isfinite(beyond)))
+
+    worst = max(in_pieces(excess, reference, candidate), default=0.0)
+    return statistics.sum_abs / max(statistics.finite, 1), worst
+
+
+__all__ = ["PIECE", "in_pieces", "mean_and_excess", "same_bits"]

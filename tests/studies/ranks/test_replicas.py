@@ -12,8 +12,7 @@ from tests.rank_programs import gpt, recorded_once, replicas
 
 import whydiff
 from whydiff.errors import UsageError
-from whydiff.explain.causes._rank_examples import averaged, drifting
-from whydiff.explain.causes._rank_runs import recorded
+from whydiff.explain.causes._rank_runs import averaged, drifting, recorded
 from whydiff.records import Verdict
 from whydiff.studies.ranks import RanksReport
 

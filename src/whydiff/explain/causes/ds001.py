@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from whydiff.explain.assembling import apart
-from whydiff.explain.causes._rank_examples import averaged, kept, summed
-from whydiff.explain.causes._rank_runs import recorded
+from whydiff.explain.causes._rank_runs import averaged, kept, recorded, summed
 from whydiff.explain.causes._ranks import RankedRule, exactly, tried
 from whydiff.explain.ranked import RankedExperiments
 from whydiff.locate.narrowing import narrowed

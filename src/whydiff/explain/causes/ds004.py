@@ -7,8 +7,7 @@ from typing import Any
 
 from whydiff.capturing.adapters import Executor
 from whydiff.explain.assembling import as_presumed
-from whydiff.explain.causes._rank_examples import averaged, everywhere, mirrored, swapped
-from whydiff.explain.causes._rank_runs import recorded
+from whydiff.explain.causes._rank_runs import averaged, everywhere, mirrored, recorded, swapped
 from whydiff.explain.causes._ranks import RankedRule, proof
 from whydiff.explain.ranked import RankedExperiments
 from whydiff.locate.ranked import Ranked, Start, Tie, part

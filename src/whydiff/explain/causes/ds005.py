@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from whydiff.capturing.adapters import Executor
-from whydiff.explain.causes._rank_examples import averaged, scaled, stepped, summed
-from whydiff.explain.causes._rank_runs import recorded
+from whydiff.explain.causes._rank_runs import averaged, recorded, scaled, stepped, summed
 from whydiff.explain.causes._ranks import RankedRule, proof
 from whydiff.explain.ranked import RankedExperiments
 from whydiff.locate.ranked import Ranked, Seen, Start, Tie

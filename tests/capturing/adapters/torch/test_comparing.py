@@ -13,8 +13,8 @@ from whydiff.capturing.adapters.torch.comparing import Comparing, alike, measura
 from whydiff.capturing.adapters.torch.dtypes import to_payload
 from whydiff.capturing.adapters.torch.held import mean_and_excess
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.excess import mean_and_excess as in_numpy
 from whydiff.numbers.metrics import measure
+from whydiff.numbers.pieces import mean_and_excess as in_numpy
 from whydiff.numbers.pieces import same_bits
 
 LINE = torch.linspace(-1, 1, 20_000)

@@ -12,9 +12,9 @@ import numpy as np
 
 from whydiff.errors import ReplayError
 from whydiff.numbers.comparison import compare_payloads
-from whydiff.numbers.excess import mean_and_excess
 from whydiff.numbers.fused import fused_multiply_add
 from whydiff.numbers.metrics import common_dtype, measure, values
+from whydiff.numbers.pieces import mean_and_excess
 from whydiff.records import Call, Comparison, Count, Event, Leaf, Lift, Payload, Site, Trace
 
 Value = Any
@@ -189,7 +189,7 @@ class Executor(ABC):
         return found.sum_abs / found.finite if found.finite else 0.0
 
     def mean_and_excess(self, reference: Value, candidate: Value, rtol: float) -> tuple[float, float]:
-        """`whydiff.numbers.excess.mean_and_excess` of two floating values of one shape."""
+        """`whydiff.numbers.pieces.mean_and_excess` of two floating values of one shape."""
         return mean_and_excess(self.payload(reference), self.payload(candidate), rtol)
 
     def compare(self, reference: Value, candidate: Value, of: Executor) -> Comparison:

@@ -21,7 +21,6 @@ from whydiff.capturing.adapters.torch.dtypes import (
 )
 from whydiff.capturing.adapters.torch.held import mean_and_excess, mean_distance
 from whydiff.numbers.comparison import compared
-from whydiff.numbers.excess import mean_and_excess as on_the_host
 from whydiff.numbers.metrics import (
     BETWEEN,
     SMALL,
@@ -31,6 +30,7 @@ from whydiff.numbers.metrics import (
     measure,
     measure_beside_fill,
 )
+from whydiff.numbers.pieces import mean_and_excess as on_the_host
 from whydiff.records import Comparison, Payload
 
 _MEASURED = frozenset((torch.float32, torch.float16, torch.bfloat16))

@@ -114,7 +114,7 @@ def mean_distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def mean_and_excess(one: torch.Tensor, other: torch.Tensor, rtol: float) -> tuple[float, float]:
-    """`whydiff.numbers.excess.mean_and_excess` of two tensors of one device, in float64, piece by piece."""
+    """`whydiff.numbers.pieces.mean_and_excess` of two tensors of one device, in float64, piece by piece."""
     ours, theirs = (raw(tensor.detach()).contiguous() for tensor in (one, other))
     lines = [(torch.view_as_real(part) if part.is_complex() else part).reshape(-1) for part in (ours, theirs)]
     found = torch.zeros(3, dtype=torch.float64, device=one.device)  # sum, how many, the largest
