@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -159,19 +159,22 @@ class IndexDecoder:
 
     def keep_marked(self) -> Mark:
         """Forget what came after the last mark; returns how much that was."""
-        mark = self.mark
-        lost = Mark(
-            steps=0,
-            calls=len(self.calls) - mark.calls,
-            leaves=len(self.leaves) - mark.leaves,
-            contexts=len(self.contexts) - mark.contexts,
-            payloads=len(self.payloads) - mark.payloads,
-            shards=len(self.shards) - mark.shards,
-        )
+        mark, here = self.mark, self._here(self.mark.steps)
+        lost = Mark(*(now - then for now, then in zip(astuple(here), astuple(mark), strict=True)))
         del self.calls[mark.calls :], self.leaves[mark.leaves :], self.contexts[mark.contexts :]
         del self.shards[mark.shards :]
         self.payloads = dict(list(self.payloads.items())[: mark.payloads])
         return lost
+
+    def _here(self, steps: int) -> Mark:
+        return Mark(
+            steps=steps,
+            calls=len(self.calls),
+            leaves=len(self.leaves),
+            contexts=len(self.contexts),
+            payloads=len(self.payloads),
+            shards=len(self.shards),
+        )
 
     def _add_strings(self, row: list[Any]) -> None:
         _list(row, "strings", 2)
@@ -292,14 +295,7 @@ class IndexDecoder:
         self.ended = row[0] == "end"
         steps = self.mark.steps + (1 if row[0] == "step" else 0)
         self.within = row[0] == "mark"
-        here = Mark(
-            steps=steps,
-            calls=len(self.calls),
-            leaves=len(self.leaves),
-            contexts=len(self.contexts),
-            payloads=len(self.payloads),
-            shards=len(self.shards),
-        )
+        here = self._here(steps)
         told = Mark(*(_int(value, "count") for value in row[1:]))
         if told != here:
             raise ValueError(f"the line counts {told}, but there are {here}")

@@ -72,7 +72,7 @@ def unexplained(case: Case) -> tuple[Origin, ...]:
     )
 
 
-def hypothesis(case: Case, rule: CauseRule, remedy: Remedy, verdict: Verdict) -> Iterable[Cause]:
+def hypothesis(case: Case, rule: CauseRule, remedy: Remedy) -> Iterable[Cause]:
     """One cause for all differences of a kind, if there are origins that an environment can explain."""
     changes, origins = of_kind(case.environment_changes, rule.code), unexplained(case)
     if not changes or not origins:
@@ -84,7 +84,7 @@ def hypothesis(case: Case, rule: CauseRule, remedy: Remedy, verdict: Verdict) ->
     also = f" (and so may {', '.join(others)})" if others else ""
     yield rule.cause(
         site=changes[0][0],
-        verdict=verdict,
+        verdict=Verdict.INCONCLUSIVE,
         evidence=(
             Evidence(f"the environments differ: {listed}", {where: [ours, theirs] for where, ours, theirs in changes}),
             Evidence(

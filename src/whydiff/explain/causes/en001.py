@@ -8,7 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._environment import doctored, hypothesis, impostors
-from whydiff.records import Cause, Remedy, Verdict
+from whydiff.records import Cause, Remedy
 
 _CHANGED = {"versions": {"torch": "2.4.1", "onednn": "3.4.2"}}
 """What the example changes of the environment."""
@@ -57,7 +57,7 @@ class VersionDiffers(CauseRule):
     def detect(self, case: Case) -> Iterable[Cause]:
         """One hypothesis for all versions that differ."""
         remedy = Remedy("Use the same versions on both sides, or accept the difference if its verdict is rounding.")
-        return hypothesis(case, self, remedy, Verdict.INCONCLUSIVE)
+        return hypothesis(case, self, remedy)
 
     def example(self) -> tuple[Any, Any]:
         """Two traces whose environments differ in torch's version, and a layer norm that differs."""

@@ -8,7 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._environment import doctored, hypothesis, impostors
-from whydiff.records import Cause, Remedy, Verdict
+from whydiff.records import Cause, Remedy
 
 _CHANGED = {"flags": {"mkldnn": False}}
 """What the example changes of the environment."""
@@ -55,7 +55,7 @@ class FlagDiffers(CauseRule):
     def detect(self, case: Case) -> Iterable[Cause]:
         """One hypothesis for all flags and variables that differ."""
         remedy = Remedy("Set the flag to the same value on both sides, in the program itself.")
-        return hypothesis(case, self, remedy, Verdict.INCONCLUSIVE)
+        return hypothesis(case, self, remedy)
 
     def example(self) -> tuple[Any, Any]:
         """Two traces whose environments differ in oneDNN's switch, and a matrix product that differs."""

@@ -8,7 +8,7 @@ from typing import Any
 from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._environment import doctored, hypothesis, impostors, unexplained
-from whydiff.records import Cause, Remedy, Verdict
+from whydiff.records import Cause, Remedy
 
 _CHANGED = {"hardware": {"cpu_capability": "none"}, "variables": {"ATEN_CPU_CAPABILITY": "none"}}
 """What the example changes of the environment."""
@@ -61,7 +61,7 @@ class InstructionSet(CauseRule):
             else "Accept it if the verdict is rounding; for equal bits give both sides the same instruction set.",
             "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2 python SCRIPT.py",
         )
-        return hypothesis(case, self, remedy, Verdict.INCONCLUSIVE)
+        return hypothesis(case, self, remedy)
 
     def example(self) -> tuple[Any, Any]:
         """Two traces whose environments differ in the instruction set, and a sum that differs."""
