@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.compiled import quickly
 from torch.nn import functional
 
 from whydiff.records import Diagnosis, Verdict
@@ -65,7 +66,7 @@ def ported(model: Net, *, padding: Any = ((1, 1), (1, 1)), eps: float = 1e-5) ->
         y = jax.lax.reduce_window(y, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), around)
         return convolved(y, two, 1, padding).mean((1, 2)) @ head[0] + head[1]
 
-    return jax.jit(forward)
+    return quickly(forward)
 
 
 def checked(**mistake: Any) -> Diagnosis:

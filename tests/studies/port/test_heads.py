@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.compiled import quickly
 
 from whydiff.records import Diagnosis, Verdict
 from whydiff.studies.port import check_port
@@ -87,7 +88,7 @@ def joined(*, turned: bool, here: bool | None = None, back: bool = False, scale:
     model = Joined(turned=turned)
     t = {name: jnp.asarray(value.detach().numpy()) for name, value in model.named_parameters()}
 
-    @jax.jit
+    @quickly
     def port(x: Any) -> Any:
         one, two = (jnp.tanh(x @ t[f"{name}.weight"].T + t[f"{name}.bias"]) for name in ("one", "two"))
         two = two[:, ::-1] if (turned if here is None else here) else two

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.compiled import quickly
 
 from whydiff.records import Diagnosis, Verdict
 from whydiff.studies.port import check_port
@@ -59,7 +60,7 @@ def checked(shape: tuple[int, int], **mistake: Any) -> Diagnosis:
     }
     variables = jax.tree.map(jnp.asarray, variables)
     x = np.random.default_rng(0).standard_normal((2, 3, *shape)).astype(np.float32)
-    port = jax.jit(lambda x: Port(**mistake).apply(variables, x))
+    port = quickly(lambda x: Port(**mistake).apply(variables, x))
     with torch.no_grad():
         return check_port(model, port, (torch.from_numpy(x),), (jnp.asarray(x.transpose(0, 2, 3, 1)),))
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.compiled import quickly
 
 from whydiff.errors import UsageError
 from whydiff.records import Diagnosis, Verdict
@@ -62,7 +63,7 @@ def port(model: torch.nn.Module, *, eps: float = 1e-5, approximate: bool = False
             ]
         )
 
-    @jax.jit
+    @quickly
     def forward(x: Any) -> Any:
         for g, h, a, ab, u, ub, d, db in weights:
             centred = x - x.mean(-1, keepdims=True)
@@ -140,7 +141,7 @@ def test_a_real_port_of_llama_from_transformers_to_penzai_is_rounding() -> None:
     ported = llamalike.llamalike_from_huggingface_model(model)
     ids = np.array([[3, 14, 15, 9, 26, 5]])
 
-    @jax.jit
+    @quickly
     def logits(ids: Any) -> Any:
         positions = pz.nx.wrap(jnp.arange(ids.shape[1]), "seq")
         return ported(pz.nx.wrap(ids, "batch", "seq"), token_positions=positions).unwrap("batch", "seq", "vocabulary")

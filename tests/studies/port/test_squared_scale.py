@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from tests.compiled import quickly
 
 from whydiff.records import Verdict
 from whydiff.studies.port import check_port
@@ -36,7 +37,7 @@ def test_a_factor_on_both_operands_is_named_as_the_scale(factor: float, named: b
             parameter.mul_(2)
     each = float(np.float32(factor * SIZE**-0.25))
 
-    @jax.jit
+    @quickly
     def port(x: Any) -> Any:
         qkv = (x @ t["qkv.weight"].T + t["qkv.bias"]).reshape(2, 5, 3, HEADS, SIZE)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.compiled import quickly
 from torch.nn import functional
 
 from whydiff.records import Diagnosis, Verdict
@@ -42,7 +43,7 @@ def port(
         y = between(t["gain"] * y if gain else y)
         return jnp.moveaxis(y, 1, -1) @ t["head.weight"].T + t["head.bias"]
 
-    return jax.jit(forward)
+    return quickly(forward)
 
 
 def checked(model: Net, other: Any, scale: float = 1.0) -> Diagnosis:
@@ -174,7 +175,7 @@ def test_a_place_is_no_layer_whose_result_agrees(wrong: bool) -> None:
     model = Tokens()
     t = {name: jnp.asarray(value.detach().numpy()) for name, value in model.named_parameters()}
 
-    @jax.jit
+    @quickly
     def forward(x: Any) -> Any:
         y = x @ t["first.weight"].T + t["first.bias"]
         y = (y - y.mean(-1, keepdims=True)) * lax.rsqrt(y.var(-1, keepdims=True) + 1e-5)
@@ -207,7 +208,7 @@ def test_a_norm_whose_weight_is_repeated_is_a_place() -> None:
             y = jax.nn.elu(y * t["norm.weight"][:, None, None] + t["norm.bias"][:, None, None])
             return jnp.einsum("bchw,oc->bohw", y, t["head.weight"][..., 0, 0]) + t["head.bias"][:, None, None]
 
-        return jax.jit(run)
+        return quickly(run)
 
     x = 0.1 * np.random.default_rng(0).standard_normal((2, 3, 6, 5)).astype(np.float32)
     with torch.no_grad():
@@ -239,7 +240,7 @@ def test_a_bias_after_the_residual_is_no_origin_where_a_later_step_is_wrong() ->
             y = (y - y.mean(-1, keepdims=True)) * lax.rsqrt(y.var(-1, keepdims=True) + eps)
             return (y * t["norm.weight"] + t["norm.bias"]) @ t["head.weight"].T + t["head.bias"]
 
-        return jax.jit(run)
+        return quickly(run)
 
     x = np.random.default_rng(0).standard_normal((2, 4, 6)).astype(np.float32)
 
