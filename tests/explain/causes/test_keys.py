@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,6 +12,16 @@ import pytest
 
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly() -> Iterator[None]:
+    """Which key is drawn from is in a program, not in what LLVM makes of it: compiling takes three quarters of the time."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
 
 W = jnp.asarray(np.sin(np.arange(24, dtype=np.float32)).reshape(4, 6))
 X = jnp.asarray(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4))
