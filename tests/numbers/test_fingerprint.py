@@ -82,6 +82,16 @@ def test_default_threads_do_not_change_a_large_buffer() -> None:
     assert values == {fp.fingerprint_reference(data)}
 
 
+def test_many_small_buffers_start_no_threads() -> None:
+    data = noise(5_000)
+    address = data.__array_interface__["data"][0]
+    threads.stop()
+    found = fp.fingerprint_addresses([(address, 10 * n) for n in range(500)])
+    assert not threads.started()
+    assert found[::99] == [fp.fingerprint_reference(data[: 10 * n]) for n in range(0, 500, 99)]
+    assert fp.fingerprint_addresses([(address, 5_000)] * 3, threads=2) == [fp.fingerprint_reference(data)] * 3
+
+
 @given(st.integers(2, 64), st.integers(0, 2**32 - 1))
 def test_both_lanes_see_what_values_and_sums_do_not(size: int, seed: int) -> None:
     x = np.random.default_rng(seed).standard_normal(size).astype(np.float32)

@@ -152,9 +152,12 @@ def fingerprint_addresses(buffers: Sequence[tuple[int, int]], *, threads: int | 
 
     Args:
         buffers: (address of the first byte, bytes) of each.
-        threads: readers, the usable cores by default.
+        threads: readers; by default 1 for less than `PARALLEL_FROM` in all, else the usable cores.
     """
-    kernel = _ml2 or _kernel_for(len(buffers), sum(nbytes for _, nbytes in buffers))
+    room = sum(nbytes for _, nbytes in buffers)
+    kernel = _ml2 or _kernel_for(len(buffers), room)
+    if threads is None and room < PARALLEL_FROM:
+        threads = 1
     parts, owners = [], []
     for owner, (address, nbytes) in enumerate(buffers):
         chunks = -(-nbytes // _CHUNK_BYTES)
