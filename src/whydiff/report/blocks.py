@@ -76,6 +76,11 @@ Readable = Text | Table | Code
 Block = Readable | Chart
 
 
+def rest(left: int, what: str = "") -> tuple[Block, ...]:
+    """How many more there are than are shown, and where; nothing where all are."""
+    return (Text(f"and {left} more{what and f' {what}'} (--verbose, --json)"),) if left > 0 else ()
+
+
 def readable(blocks: Iterable[Block]) -> tuple[Readable, ...]:
     """Blocks without those that need a canvas."""
     return tuple(block for block in blocks if not isinstance(block, Chart))

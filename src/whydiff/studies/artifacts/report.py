@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from whydiff.records import Count
-from whydiff.report.blocks import Block, Lines, Section, Table, Text
+from whydiff.report.blocks import Block, Lines, Section, Table, Text, rest
 from whydiff.report.words import count, number, percent, plain
 from whydiff.studies.artifacts.records import ArtifactFile, CodeExplanation, Item, Status
 from whydiff.studies.base import Study, headline
@@ -111,7 +111,7 @@ def _exact(rows: list[tuple[str, Item]], verbose: bool) -> tuple[Block, ...]:
         ),
         numeric=("equal", "max abs"),
     )
-    return (table, *_rest(len(rows) - len(shown)))
+    return (table, *rest(len(rows) - len(shown)))
 
 
 def _floats(rows: list[tuple[str, Item]], verbose: bool) -> tuple[Block, ...]:
@@ -137,7 +137,7 @@ def _floats(rows: list[tuple[str, Item]], verbose: bool) -> tuple[Block, ...]:
         ),
         numeric=("equal", "mean abs", "max abs", "rel L2"),
     )
-    return (table, *_rest(len(rows) - len(shown)))
+    return (table, *rest(len(rows) - len(shown)))
 
 
 def _tensor(item: Item) -> str:
@@ -152,13 +152,9 @@ def _share(item: Item) -> str:
     return "–" if item.equal_share is None else percent(item.equal_share)
 
 
-def _rest(left: int) -> tuple[Block, ...]:
-    return (Text(f"and {left} more (--verbose, --json)"),) if left > 0 else ()
-
-
 def _names(paths: tuple[str, ...], verbose: bool) -> tuple[Block, ...]:
     shown = paths if verbose else paths[:_NAMES]
-    return (*(Text(plain(path)) for path in shown), *_rest(len(paths) - len(shown)))
+    return (*(Text(plain(path)) for path in shown), *rest(len(paths) - len(shown)))
 
 
 def _told(one: CodeExplanation) -> str:

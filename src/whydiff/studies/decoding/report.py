@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 from whydiff.records import Environment, Verdict
-from whydiff.report.blocks import Block, Code, Lines, Section, Table, Text
+from whydiff.report.blocks import Block, Code, Lines, Section, Table, Text, rest
 from whydiff.report.json import encode
 from whydiff.report.proof import fix
 from whydiff.report.words import number, percent, plain
@@ -135,9 +135,7 @@ def _table(way: Way, verbose: bool) -> tuple[Block, ...]:
         )
         for t in shown
     )
-    left = len(way.tokens) - len(shown)
-    more = (Text(f"and {left} more positions (--verbose, --json)"),) if left else ()
-    return (Table(_COLUMNS, rows, _COLUMNS[:-2]), *more)
+    return (Table(_COLUMNS, rows, _COLUMNS[:-2]), *rest(len(way.tokens) - len(shown), "positions"))
 
 
 def _chosen(tokens: Sequence[Token]) -> list[Token]:

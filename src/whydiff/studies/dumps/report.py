@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from whydiff.records import Count
-from whydiff.report.blocks import Block, Chart, Lines, Section, Table, Text
+from whydiff.report.blocks import Block, Chart, Lines, Section, Table, Text, rest
 from whydiff.report.words import count, number, plain
 from whydiff.studies.base import Study, headline
 from whydiff.studies.dumps.records import Place, Start, Status
@@ -118,8 +118,7 @@ def _table(rows: Sequence[Place], verbose: bool) -> tuple[Block, ...]:
         ),
         numeric=("max abs", "rel L2"),
     )
-    left = len(rows) - len(shown)
-    return (table, *((Text(f"and {left} more (--verbose, --json)"),) if left else ()))
+    return (table, *rest(len(rows) - len(shown)))
 
 
 def _pairs(rows: Sequence[Place], verbose: bool) -> tuple[Block, ...]:

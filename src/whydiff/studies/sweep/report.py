@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from whydiff.records import STANDING, Cause, Environment, Verdict
 from whydiff.report.answer import MEANING, sentence
-from whydiff.report.blocks import Block, Chart, Code, Lines, Section, Table, Text
+from whydiff.report.blocks import Block, Chart, Code, Lines, Section, Table, Text, rest
 from whydiff.report.json import encode
 from whydiff.report.words import count, listed, number, percent, place, plain, ranges, short
 from whydiff.studies.base import Study
@@ -294,9 +294,7 @@ def _outputs(study: Sweep, verbose: bool) -> tuple[Block, ...]:
         return (Text("No output changes a bit.", tone="good"),)
     columns = ("size", "output", "elements changed", "max abs", "rel L2", "largest value moved", "places")
     shown = rows if verbose else rows[:_MOST_ROWS]
-    left = len(rows) - len(shown)
-    more = (Text(f"and {left} more rows (--verbose, --json)"),) if left else ()
-    return (Table(columns, tuple(shown), columns[2:]), *more)
+    return (Table(columns, tuple(shown), columns[2:]), *rest(len(rows) - len(shown), "rows"))
 
 
 def _growth(study: Sweep) -> tuple[Block, ...]:
@@ -321,10 +319,8 @@ def _kernels(study: Sweep, verbose: bool) -> tuple[Block, ...]:
             if one.kernels[0]:
                 rows[one.op, ", ".join(one.kernels[0]), ", ".join(one.kernels[1]), str(cell.size)] = None
     shown = list(rows) if verbose else list(rows)[:_MOST_KERNELS]
-    left = len(rows) - len(shown)
-    more = (Text(f"and {left} more (--verbose, --json)"),) if left else ()
     table = Table(("op", "at the reference size", "here", "size"), tuple(tuple(map(plain, row)) for row in shown))
-    return (table, *more) if shown else ()
+    return (table, *rest(len(rows) - len(shown))) if shown else ()
 
 
 def _remedies(study: Sweep) -> tuple[Block, ...]:
