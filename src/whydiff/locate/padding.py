@@ -6,7 +6,7 @@ Names prove nothing. A tensor of zeros and ones that both runs read or compute w
 2. with the first of them shown (its entry flipped), some row besides it does change: so the entries decide what
    other rows see, and are no flags of single rows (token types, labels).
 
-Both are asked of a replay first, then of the live programs (`live_rows`), beyond rounding instead of to the bit.
+Both are asked of a replay first, then of the live programs (`hides_live`), beyond rounding instead of to the bit.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from whydiff.capturing.adapters import Progress, Run, executor_of
+from whydiff.capturing.adapters import Progress, Run, executor_of, for_framework
 from whydiff.errors import UsageError, WhydiffError
 from whydiff.locate.growth import Plain
-from whydiff.locate.live_rows import hides_live
-from whydiff.locate.masks import Mask, Side, truth
-from whydiff.locate.rows import Array, Rows, fitted, within
+from whydiff.locate.masks import Mask, Side, is_mask, truth
+from whydiff.locate.rows import Array, Rows, fitted, other_rows, within
 from whydiff.numbers.comparison import compare_payloads
 from whydiff.numbers.metrics import is_integer, values
+from whydiff.numbers.tolerance import CANCELLED_SHARE, UNIT_ROUNDOFF
 from whydiff.pair.slices import Axis, counterparts
-from whydiff.records import Comparison, Count, Payload, Slot, Trace
+from whydiff.records import Comparison, Count, Intervention, Payload, Slot, Trace
 
 _MOST_MASKS = 16
 
@@ -203,3 +203,87 @@ def _named(reference: Trace, rows: Any) -> Array:
         raise UsageError("There is no such input.", actual=rows, expected=f"a mask, or one of {names or 'no input'}")
     executor = executor_of(reference)
     return truth(executor.payload(executor.leaf_value(leaf)))
+
+
+Outputs = Mapping[str, Payload]
+
+
+def hides_live(trace: Trace, run: Run, mask: Mask, shown: bool) -> bool:
+    """Whether the rows where an input is not ``shown`` change no other row beyond rounding, because of that input.
+
+    By running the program again: a replay cannot say where numbers leave the program. How many tokens an expert gets is
+    read by Python and decides the sizes of what follows; recorded sizes do not fit other tokens. The live program follows.
+    Its kernels then work on other sizes too, so that other rows may change by rounding.
+
+    Args:
+        trace: of the run.
+        run: it is run three times.
+        mask: an input of zeros and ones.
+        shown: what it holds for rows that take part.
+    """
+    keep = mask.values == shown
+    if mask.event is not None or not run.supports(Intervention("restore-input", mask.name)):
+        return False
+    try:
+        plain = _outputs(trace, run, {})
+        others = _with_other_rows(trace, keep)
+        if not others or _moved(plain, moved := _outputs(trace, run, others), keep):
+            return False
+        if not _moved(plain, moved, ~keep):
+            return False
+        flipped = np.zeros_like(keep)
+        flipped[np.arange(len(keep)), (~keep).argmax(axis=1)] = True
+        flipped &= ~keep
+        return _moved(plain, _outputs(trace, run, _with_mask(trace, mask, flipped)), keep & ~flipped)
+    except WhydiffError:  # it cannot run so: nothing is shown
+        return False
+
+
+def _outputs(trace: Trace, run: Run, inputs: Mapping[str, Payload]) -> Outputs:
+    """What the run gives with other inputs."""
+    adapter = for_framework(trace.framework)
+    plain = adapter.executor(trace)
+    given = {name: plain.adopt_foreign(payload) for name, payload in inputs.items()}
+    donor = adapter.executor(trace, restore=given)
+    found = run.plain([Intervention("restore-input", name) for name in given], donor)
+    return {path: plain.payload(value) for path, value in found}
+
+
+def _moved(before: Outputs, after: Outputs, rows: Array) -> bool:
+    """Whether some of these rows of an output differ by more than rounding may make: half of the digits."""
+    for path, payload in before.items():
+        lead, other = within(rows, payload.bits.shape), after.get(path)
+        if lead is None or is_integer(payload.dtype) or other is None or other.bits.shape != payload.bits.shape:
+            continue
+        apart = compare_payloads(*(Payload(np.ascontiguousarray(p.bits[lead]), p.dtype) for p in (payload, other)))
+        far = apart.value("rel_l2")
+        if far is not None and not far <= UNIT_ROUNDOFF[payload.dtype] ** CANCELLED_SHARE:
+            return True
+    return False
+
+
+def _with_other_rows(trace: Trace, keep: Array) -> Mapping[str, Payload]:
+    """Kept rows' values in the rows that are not kept, of every input that has these rows and is no mask."""
+    executor = executor_of(trace)
+    found: dict[str, Payload] = {}
+    for leaf in trace.leaves:
+        if leaf.role != "input" or leaf.storage < 0 or leaf.skipped or leaf.spec.shape[:2] != keep.shape:
+            continue
+        payload = executor.payload(executor.leaf_value(leaf))
+        if not is_integer(payload.dtype):
+            found[leaf.name] = other_rows(payload, keep)
+        elif payload.bits.shape == keep.shape and not is_mask(payload):
+            bits: Any = payload.bits.copy()
+            bits[~keep] = np.resize(bits[keep], int((~keep).sum()))
+            found[leaf.name] = Payload(bits, payload.dtype)
+    return found
+
+
+def _with_mask(trace: Trace, mask: Mask, flipped: Array) -> Mapping[str, Payload]:
+    """The mask with some entries turned."""
+    executor = executor_of(trace)
+    leaf = next(leaf for leaf in trace.leaves if leaf.name == mask.name)
+    payload = executor.payload(executor.leaf_value(leaf))
+    there = truth(payload)
+    one, zero = payload.bits[there].reshape(-1)[0], payload.bits[~there].reshape(-1)[0]
+    return {mask.name: Payload(np.where(there ^ flipped, one, zero).astype(payload.bits.dtype), payload.dtype)}

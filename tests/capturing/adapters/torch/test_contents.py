@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from whydiff.capturing.adapters.torch.contents import Contents
+from whydiff.capturing.adapters.torch.beginning import Contents
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 4096])

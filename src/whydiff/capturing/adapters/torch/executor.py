@@ -10,6 +10,7 @@ import torch
 
 from whydiff.capturing.adapters._live import FAILURES, short
 from whydiff.capturing.adapters.contract import FUSED
+from whydiff.capturing.adapters.torch.allowed import check_indices, contracts
 from whydiff.capturing.adapters.torch.arguments import decode
 from whydiff.capturing.adapters.torch.comparing import Comparing
 from whydiff.capturing.adapters.torch.continuing import copies
@@ -18,7 +19,6 @@ from whydiff.capturing.adapters.torch.environment import Switches, apply_flags, 
 from whydiff.capturing.adapters.torch.exchanging import COPYING
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.held import Held, laid_out, listed, shared
-from whydiff.capturing.adapters.torch.held_to import check_indices, contracts
 from whydiff.capturing.adapters.torch.kernels import kernels
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
 from whydiff.capturing.adapters.torch.places import Places, gpus

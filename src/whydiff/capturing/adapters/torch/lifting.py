@@ -17,12 +17,12 @@ import torch
 
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import not_lifted
+from whydiff.capturing.adapters.torch.allowed import takes_indices
 from whydiff.capturing.adapters.torch.dtypes import dtype_of
 from whydiff.capturing.adapters.torch.executor import Executor
 from whydiff.capturing.adapters.torch.facts import Facts, depends_on_floats, epsilon, floats_at
 from whydiff.capturing.adapters.torch.fingerprints import content_lanes
 from whydiff.capturing.adapters.torch.held import Held
-from whydiff.capturing.adapters.torch.held_to import takes_indices
 from whydiff.capturing.adapters.torch.operators import describe, draws, find
 from whydiff.capturing.adapters.torch.rounded_at_random import Wide, round_together
 from whydiff.capturing.adapters.torch.widening import Arguments, carry_out, lifted_dtype, widened

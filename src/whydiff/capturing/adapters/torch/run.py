@@ -13,9 +13,8 @@ import torch
 from whydiff.capturing.adapters import contract
 from whydiff.capturing.adapters._live import called, checked
 from whydiff.capturing.adapters._outputs import outputs_of
-from whydiff.capturing.adapters.torch.beginning import Beginning
+from whydiff.capturing.adapters.torch.beginning import Beginning, Contents
 from whydiff.capturing.adapters.torch.climbing import EAGER, LAST, Climbing, rungs
-from whydiff.capturing.adapters.torch.contents import Contents
 from whydiff.capturing.adapters.torch.dtypes import default_dtype, dtype_of, not_comparable
 from whydiff.capturing.adapters.torch.fast_path import blamed, is_taken
 from whydiff.capturing.adapters.torch.graphs import Collecting, functional
