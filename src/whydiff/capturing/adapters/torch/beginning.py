@@ -1,8 +1,9 @@
 """What a program may change, as it was, and the way back.
 
 Contents of tensors are kept by the capture, copied only when an op is about to change them (`LiveLeaf`), and for a run
-that nobody watches by `Contents`. `Beginning` keeps the rest: which objects hang where (attributes, lists, dicts, sets, closure cells),
-which memory a tensor shows, gradients, ``requires_grad``, generators; `Process` keeps what the process has once.
+that nobody watches by `Contents`. `Beginning` keeps the rest: which objects hang where (attributes, lists, dicts, sets,
+closure cells), which memory a tensor shows, gradients, ``requires_grad``, generators; `Process` keeps what the process
+has once.
 """
 
 from __future__ import annotations
