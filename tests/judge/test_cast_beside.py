@@ -73,6 +73,20 @@ class Respelt(Model):
         return 0.5 * x * (1 + torch.erf(x * 0.5**0.5))
 
 
+class Held(Model):
+    """The activation is a function that the module holds; it acts twice, and more than the cast does."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.table(ids)
+        for _ in range(2):
+            x = x + self.down(self.function(self.up(self.norm(x))))
+        return self.head(x)
+
+
 WRONG = [
     (OtherEpsilon, torch.float16, "FO002", "native_layer_norm"),
     (NoScale, torch.bfloat16, "FO003", "mul"),
@@ -105,6 +119,14 @@ def test_what_is_wrong_beside_a_cast(made: Callable[[], nn.Module], dtype: torch
     place = next(origin for origin in found.origins if origin.site.op == op)
     assert place.verdict is Verdict.SEMANTIC
     assert "test_cast_beside.py" in place.line
+
+
+def test_a_mistake_that_moves_the_outputs_more_than_the_cast_does() -> None:
+    """Without the cast alone the outputs come no nearer, and what a formula gives leaves rounding of the wide dtype."""
+    is_named_and_proven(compared(Held(gelu), Held(silu).half()), "FO001")
+    two = compared(Held(gelu), Held(lambda x: silu(x).flip(1)).half())
+    assert two.verdict is Verdict.SEMANTIC, two.reason
+    assert "FO001" not in [cause.code for cause in two.causes if cause.status == "confirmed"]  # it is not all
 
 
 @pytest.mark.parametrize(("made", "code"), [(OtherEpsilon, "FO002"), (NoScale, "FO003")])

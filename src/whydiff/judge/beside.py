@@ -19,6 +19,7 @@ from whydiff.explain.rounded_numbers import all_given_back, numbers_back
 from whydiff.explain.scaling import measure_scaling
 from whydiff.explain.sides import SIDES
 from whydiff.explain.uncast import uncast
+from whydiff.judge.cast_and_mistakes import with_the_mistakes
 from whydiff.judge.claims import Claims
 from whydiff.judge.each_origin import judge_origins
 from whydiff.judge.verify import verify
@@ -34,7 +35,7 @@ class Beside:
     """What is beside a cast.
 
     Attributes:
-        causes: the cast and the other functions, verified, if together they are all that differs; else none.
+        causes: the cast and the other functions, verified, if the others are proven together with it; else none.
         origins: where another function is computed, whether or not it is known which mistake that is.
     """
 
@@ -54,9 +55,7 @@ def beside_a_cast(case: Case, progress: Progress | None = None) -> Beside:
         others = [cause for rule in detectors() for cause in proposed(rule, inner) if cause.verdict is Verdict.SEMANTIC]
         judged = judge_origins(inner, (), measure_scaling(inner, progress))
     whole = pr002.REGISTER.of_whole(case, found.cast, (*all_given_back(case), *found.dtypes))
-    causes = verify(case, (replace(whole, put_in=found.put_in), *others), progress) if others else ()
-    if not all(cause.status == "confirmed" for cause in causes):
-        causes = ()
+    causes = _together(case, replace(whole, put_in=found.put_in), others, progress)
     claims = [Claims.of(cause) for cause in causes[1:]]
     return Beside(
         causes=causes,
@@ -66,6 +65,20 @@ def beside_a_cast(case: Case, progress: Progress | None = None) -> Beside:
             if origin.verdict is Verdict.SEMANTIC or any(one.holds(origin) for one in claims)
         ),
     )
+
+
+def _together(case: Case, whole: Cause, others: list[Cause], progress: Progress | None) -> tuple[Cause, ...]:
+    """The cast and the others, verified, if these are proven; without what no experiment could be made for."""
+    causes = verify(case, (whole, *others), progress) if others else ()
+    untried = [not cause.experiments for cause in causes[1:]]
+    if any(untried) and not all(untried):
+        left = [cause for cause, without in zip(others, untried, strict=True) if not without]
+        causes = verify(case, (whole, *left), progress)
+    if not causes or not all(cause.status == "confirmed" for cause in causes[1:]):
+        return ()
+    if causes[0].status != "confirmed":
+        return (with_the_mistakes(case, whole, causes[1:]), *causes[1:])
+    return causes
 
 
 def _in_one_dtype(case: Case, cast: Cast, progress: Progress | None) -> Case | None:

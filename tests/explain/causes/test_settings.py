@@ -34,6 +34,25 @@ def norms(eps: float = 1e-5, approximate: str = "none") -> Any:
 X = torch.linspace(-1, 1, 32).reshape(4, 8)
 
 
+class Held(torch.nn.Module):
+    """A module that calls a function it holds."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.function(x)
+
+
+def test_a_function_that_a_module_holds_is_not_set_back_by_its_name() -> None:
+    found = compare(Held(torch.nn.functional.gelu), Held(torch.nn.functional.silu), X)
+    (cause,) = (one for one in found.causes if one.code == "ST006")
+    assert cause.status == "inconclusive" and not cause.interventions and "only its text" in cause.reason
+    assert cause.remedy is not None and "<function gelu>" in cause.remedy.text and not cause.remedy.code
+    assert shown(found)[0][:3:2] == ("FO001", "confirmed")
+
+
 def test_one_setting_in_many_modules_is_one_cause() -> None:
     (cause,) = compare(norms(), norms(1e-3), X).causes
     assert (cause.code, cause.status) == ("ST006", "confirmed")

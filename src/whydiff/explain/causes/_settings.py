@@ -12,6 +12,8 @@ from whydiff.explain.causes._state import target_name
 from whydiff.explain.read_alike import given_instead
 from whydiff.records import Intervention
 
+_TEXTS = ("torch.", "<function ")
+"""How what adapters record of a dtype, a device or a function begins."""
 _NOT_SETTINGS = ("training", "__class__")
 """MD001 explains the first; the second is another module, not a setting."""
 
@@ -35,12 +37,12 @@ def place(value: Any) -> bool:
 
 
 def settable(ours: Any, theirs: Any) -> bool:
-    """Whether the recorded value can be set: of a dtype and the like only the text is known.
+    """Whether the recorded value can be set: of a dtype, a function and the like only the text is known.
 
     A whole number and another one (16 and 16 / 4) are of one kind.
     """
     kinds = [float if type(one) is int else type(one) for one in (ours, theirs)]
-    return kinds[0] is kinds[1] and not (isinstance(ours, str) and ours.startswith("torch."))
+    return kinds[0] is kinds[1] and not any(isinstance(one, str) and one.startswith(_TEXTS) for one in (ours, theirs))
 
 
 def enough(case: Case) -> bool:

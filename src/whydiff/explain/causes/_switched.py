@@ -207,10 +207,10 @@ def causes_of_switches(case: Case, rule: CauseRule, kind: Kind) -> Iterator[Caus
         )
 
 
-def setting_back(case: Case, attribute: str, value: Any, targets: list[str]) -> Remedy:
-    """Give both sides the reference's setting."""
+def setting_back(case: Case, attribute: str, value: Any, targets: list[str], *, known: bool = True) -> Remedy:
+    """Give both sides the reference's setting; in code only where its value is ``known``, and not its text alone."""
     code = ""
-    if case.candidate.framework == "torch":
+    if known and case.candidate.framework == "torch":
         paths = [target.rpartition(".")[0] for target in targets]
         code = f"for path in {literal(paths)}:\n    candidate.get_submodule(path).{attribute} = {value!r}\n"
         if len(paths) == 1:

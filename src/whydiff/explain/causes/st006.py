@@ -103,7 +103,7 @@ class ConfigDiffers(CauseRule):
             site=paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more",
             verdict=Verdict.SEMANTIC,
             evidence=evidence,
-            remedy=setting_back(case, attribute, ours, targets),
+            remedy=setting_back(case, attribute, ours, targets, known=known),
             says=f"{attribute} is {theirs!r} in the candidate, {ours!r} in the reference",
             reason="" if known else "the recorded value cannot be set: only its text is known",
             interventions=tuple(Intervention("set-scalar", t, ours) for t in targets) if known else (),

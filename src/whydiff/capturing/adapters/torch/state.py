@@ -175,7 +175,7 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any, torch.Tensor]]:
 
 
 def scalars_of(prefix: str, root: torch.nn.Module) -> dict[str, Any]:
-    """Plain numbers, strings and flags of every module: eps, dropout p, training flags."""
+    """Plain numbers, strings, flags and names of functions of every module: eps, dropout p, training flags."""
     found: dict[str, Any] = {}
     for path, module in modules_of(root):
         dot = _before(prefix, path)
@@ -201,7 +201,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         items = [_plain(item, depth + 1) for item in value]
         return items if all(item is not None for item in items) else None
     if isinstance(value, (types.FunctionType, types.BuiltinFunctionType)):
-        return value.__qualname__
+        return f"<function {value.__qualname__}>"  # its name alone would be a word that can be set
     return None
 
 
