@@ -26,7 +26,7 @@ def ran(
     """
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        child = forks().Process(target=_run, args=(program, args, cwd, dict(environment or {}), out, err))
+        child = forks().Process(target=_run, args=(program, args, cwd, {**os.environ, **(environment or {})}, out, err))
         child.start()
         child.join(SECONDS)
         if child.exitcode is None:
@@ -37,6 +37,7 @@ def ran(
 
 def _run(program: Callable[..., int | None], args: Any, cwd: Path, environment: Any, out: Path, err: Path) -> None:
     os.chdir(cwd)
+    os.environ.clear()  # of whoever forked the first one
     os.environ.update(environment)
     for stream, path in ((sys.stdout, out), (sys.stderr, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
