@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import gc
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -33,6 +36,39 @@ def test_what_says_the_same_is_not_compiled_again_and_another_number_or_array_is
     assert anew()[0] != same[0] and len(known) == 2
     held |= {"factor": 2.0, "array": X * 4}
     assert anew()[0] == same[0] and anew()[1] != same[1] and len(known) == 3
+
+
+@contextmanager
+def set_otherwise() -> Iterator[None]:
+    """An option of the compiler, of which the program's text says nothing."""
+    before = jax.config.jax_exec_time_optimization_effort
+    jax.config.update("jax_exec_time_optimization_effort", -1.0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_exec_time_optimization_effort", before)
+
+
+def test_what_one_side_says_and_the_other_too_is_compiled_once_while_either_is_kept() -> None:
+    def run(factor: float, x: Any, held: Any) -> Any:
+        found: Any = for_framework("jax").run(jax.jit(lambda x: jnp.tanh(x * factor) + held), (x,), {})
+        return found, found.capture()
+
+    held = X * 3
+    one, first = run(2.0, X, held)
+    (program,) = one.compiled._said.values()
+    other, second = run(2.0, X + 1, held)
+    assert [*other.compiled._said.values()] == [program] and program.execute is not None
+    shown = [[[e.fingerprint for e in call.writes] for call in trace.calls] for trace in (first, second)]
+    assert shown[0] != shown[1]  # of its own input
+    for factor, array in ((2.5, held), (2.0, X * 4)):
+        assert program not in run(factor, X, array)[0].compiled._said.values()
+    with set_otherwise():
+        assert program not in run(2.0, X, held)[0].compiled._said.values()
+    gone = weakref.ref(program)
+    del one, other, first, second, program
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("context", [nullcontext, internals.retraced, internals.traced_anew])

@@ -133,6 +133,11 @@ def one_cpu() -> bool:
     return set(xla_bridge.backends()) == {"cpu"} and jax.device_count() == 1
 
 
+def settings() -> tuple[tuple[str, str], ...]:
+    """How JAX is set on this thread: every option and its value. Some change what XLA makes of one and the same text."""
+    return tuple((name, str(getattr(jax.config, name, None))) for name in sorted(jax.config.values))
+
+
 def check(primitive: Primitive, operands: Sequence[Any], params: Mapping[str, Any], outputs: Sequence[Any]) -> None:
     """Ask a primitive, without executing it, what it would give and what else it would do.
 

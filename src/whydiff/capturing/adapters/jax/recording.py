@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import jax
 import numpy as np
@@ -43,12 +45,29 @@ Way = Literal["taps", "boundaries", "products", "op by op"]
 WAYS: tuple[Way, ...] = ("taps", "boundaries", "products", "op by op")
 
 
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """A compiled program.
+
+    Attributes:
+        execute: what XLA made of it.
+        held: arrays that are built into it, kept so that their ids stay their own.
+    """
+
+    execute: Any
+    held: Sequence[Any]
+
+
+_SHARED: WeakValueDictionary[Any, Shared] = WeakValueDictionary()
+"""What programs that are kept anywhere in this process say → what they were compiled to: both sides' often is one."""
+
+
 class Compiled:
     """Tapped programs, compiled once and kept; ``seconds`` is what compiling them took."""
 
     def __init__(self) -> None:
         self._known: dict[Any, tuple[Any, Any]] = {}
-        self._said: dict[Any, tuple[Any, Any]] = {}
+        self._said: dict[Any, Shared] = {}
         self.counts: dict[Any, dict[Any, int]] = {}
         self._seen: dict[int, tuple[Jaxpr, int, bool]] = {}
         self.seconds = 0.0
@@ -94,19 +113,27 @@ class Compiled:
             def tapped(*given: Any) -> Any:
                 return evaluate(jaxpr, consts, given, Plan(everything if kept is None else kept.__contains__, counts))
 
-            compiled = self._compiled(jax.jit(tapped).lower(*args), list(constants_of(jaxpr, consts)), options)
+            lowered, lies = jax.jit(tapped).lower(*args), tuple(getattr(arg, "sharding", None) for arg in args)
+            compiled = self._compiled(lowered, lies, list(constants_of(jaxpr, consts)), options)
             self.seconds += time.perf_counter() - begin
             self._known[key] = (compiled, (jaxpr, consts))  # keeps the jaxpr's id its own
         outs, taps = self._known[key][0](*args)
         return outs, taps
 
-    def _compiled(self, lowered: Any, held: list[Any], options: Mapping[str, Any]) -> Any:
-        """What a program is compiled to; one that was traced again and says the same is not compiled again."""
+    def _compiled(self, lowered: Any, lies: tuple[Any, ...], held: list[Any], options: Mapping[str, Any]) -> Any:
+        """What a program is compiled to; one that says the same, in this run or in another one, is not compiled again.
+
+        ``lies``: where its arguments lie, which its text does not say, nor how JAX is set.
+        """
         text = hashlib.sha256(lowered.as_text().encode()).digest()
-        key = (text, lowered.in_tree, lowered.out_tree, tuple(map(id, held)), str(options))
+        held_ids = tuple(map(id, held))
+        key = (text, lowered.in_tree, lowered.out_tree, lies, held_ids, str(options), internals.settings())
         if key not in self._said:
-            self._said[key] = lowered.compile(compiler_options=dict(options) or None), held  # their ids stay their own
-        return self._said[key][0]
+            known = _SHARED.get(key)
+            if known is None:
+                known = _SHARED[key] = Shared(lowered.compile(compiler_options=dict(options) or None), held)
+            self._said[key] = known
+        return self._said[key].execute
 
 
 class Recording:
