@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.compiled import quickly
 
 jax = pytest.importorskip("jax")
 
@@ -31,15 +32,15 @@ def run(x: jax.Array, eps: float = 1e-5, approximate: bool = False, factor: floa
     ids=["alone", "epsilon", "factor", "both"],
 )
 def test_every_mistake_is_proven_and_no_other(other: dict[str, float], codes: set[str]) -> None:
-    found = whydiff.compare(jax.jit(run), jax.jit(lambda x: run(x, approximate=True, **other)), X)
+    found = whydiff.compare(quickly(run), quickly(lambda x: run(x, approximate=True, **other)), X)
     assert {(cause.code, cause.status) for cause in found.causes} == {(code, "confirmed") for code in codes}
     assert all(len(cause.experiments) == 2 for cause in found.causes)
 
 
 def test_a_factor_that_was_rounded_before_it_was_compiled_in_is_precision() -> None:
     found = whydiff.compare(
-        jax.jit(lambda x: (x * 0.1234567) @ W),
-        jax.jit(lambda x: (x * jnp.bfloat16(0.1234567).astype(jnp.float32)) @ W),
+        quickly(lambda x: (x * 0.1234567) @ W),
+        quickly(lambda x: (x * jnp.bfloat16(0.1234567).astype(jnp.float32)) @ W),
         X,
     )
     assert [(cause.code, cause.status) for cause in found.causes] == [("PR006", "confirmed")]
@@ -47,5 +48,5 @@ def test_a_factor_that_was_rounded_before_it_was_compiled_in_is_precision() -> N
 
 @pytest.mark.parametrize(("ours", "theirs"), [(25.04, 25.0), (0.501, 0.5), (6.6332496, 6.5)])
 def test_a_number_that_somebody_wrote_is_another_factor(ours: float, theirs: float) -> None:
-    found = whydiff.compare(jax.jit(lambda x: (x * ours) @ W), jax.jit(lambda x: (x * theirs) @ W), X)
+    found = whydiff.compare(quickly(lambda x: (x * ours) @ W), quickly(lambda x: (x * theirs) @ W), X)
     assert [(cause.code, cause.status) for cause in found.causes] == [("FO003", "confirmed")]

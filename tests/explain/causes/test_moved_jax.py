@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.compiled import quickly
 
 import whydiff
 from whydiff.records import Verdict
@@ -17,10 +19,11 @@ DRAWN = np.random.default_rng(0)
 X, W = (jnp.asarray(DRAWN.normal(size=shape), jnp.float32) for shape in ((6, 4), (4, 4)))
 
 
-def run(first: bool, last: bool) -> Any:
-    """Two steps with moments; weight decay is added before them, after them, at both places or nowhere."""
+@cache
+def stepping(first: bool, last: bool) -> Any:
+    """A step with a moment; weight decay is added before it, after it, at both places or nowhere."""
 
-    @jax.jit
+    @quickly
     def step(weight: Any, moment: Any) -> Any:
         gradient = jax.grad(lambda w: jnp.mean((X @ w - 1) ** 2))(weight)
         gradient = gradient + 0.1 * weight if first else gradient
@@ -28,9 +31,14 @@ def run(first: bool, last: bool) -> Any:
         update = gradient / (jnp.sqrt(moment) + 1e-3)
         return weight - 0.01 * (update + 0.1 * weight if last else update), moment
 
+    return step
+
+
+def run(first: bool, last: bool) -> Any:
+    """Two steps."""
     weight, moment = W, jnp.zeros_like(W)
     for _ in range(2):
-        weight, moment = step(weight, moment)
+        weight, moment = stepping(first, last)(weight, moment)
     return weight
 
 

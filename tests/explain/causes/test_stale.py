@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.compiled import quickly
 
 from whydiff.pipeline import compare
 from whydiff.records import Diagnosis, Verdict
@@ -32,10 +33,10 @@ def summed(x: Any, held: dict[str, Any]) -> Any:
 def old_and_new(body: Body, **change: Any) -> tuple[Any, Any, Any]:
     """The function, compiled before its dictionary changes, compiled afterwards, and as it is."""
     held: dict[str, Any] = {"scale": 1.0, "w": W}
-    old = jax.jit(lambda x: body(x, held))
+    old = quickly(lambda x: body(x, held))
     old(X)
     held.update(change)
-    return old, jax.jit(lambda x: body(x, held)), lambda x: body(x, held)
+    return old, quickly(lambda x: body(x, held)), lambda x: body(x, held)
 
 
 def causes(found: Diagnosis) -> list[tuple[str, str]]:
@@ -66,7 +67,7 @@ def test_of_other_ops_it_is_said_where_and_nothing_else_is_blamed(body: Body) ->
 
 def test_a_number_of_before_beside_another_factor_in_the_code() -> None:
     old, _, _ = old_and_new(scaled, scale=0.5)
-    found = compare(jax.jit(lambda x: jnp.tanh(x @ W * 1.5) * 0.5), old, X)
+    found = compare(quickly(lambda x: jnp.tanh(x @ W * 1.5) * 0.5), old, X)
     assert {("CP004", "confirmed"), ("FO003", "confirmed")} >= {*causes(found)} and len(found.causes) == 2
 
 
@@ -74,7 +75,7 @@ def test_a_number_of_before_beside_another_factor_in_the_code() -> None:
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_other_side_has_neither_the_number_of_before_nor_that_of_now(eager: bool, turned: bool) -> None:
     old, _, _ = old_and_new(scaled, scale=0.5)
-    third = (lambda x: x) if eager else jax.jit
+    third = (lambda x: x) if eager else quickly
     pair = (third(lambda x: jnp.tanh(x @ W) * 0.25), old)
     found = compare(*(pair[::-1] if turned else pair), X)
     assert [code for code, _ in causes(found)] == ["FO003"] and found.causes[0].status in ("located", "confirmed")
@@ -82,7 +83,7 @@ def test_the_other_side_has_neither_the_number_of_before_nor_that_of_now(eager: 
 
 def test_where_the_number_of_now_is_not_enough_the_other_causes_are_asked() -> None:
     old, _, _ = old_and_new(lambda x, held: jax.lax.clamp(-0.9, x @ held["w"], held["scale"]), scale=0.5)
-    found = compare(jax.jit(lambda x: jax.lax.clamp(-0.4, x @ W, 0.5)), old, X)
+    found = compare(quickly(lambda x: jax.lax.clamp(-0.4, x @ W, 0.5)), old, X)
     assert causes(found)[0] == ("FO008", "located")
     assert "confirmed" not in dict(causes(found)).values()
 
@@ -92,10 +93,10 @@ def test_a_number_that_the_code_has_whenever_it_is_traced_is_no_stale_one() -> N
         return jnp.tanh(x @ W) * float(generator.random())
 
     generator = np.random.default_rng(0)
-    other, once = jax.jit(lambda x: jnp.tanh(x @ W) * 2.0), jax.jit(drawn)
+    other, once = quickly(lambda x: jnp.tanh(x @ W) * 2.0), quickly(drawn)
     once(X)
     for candidate in (other, once):
-        found = compare(jax.jit(lambda x: jnp.tanh(x @ W) * 0.25), candidate, X)
+        found = compare(quickly(lambda x: jnp.tanh(x @ W) * 0.25), candidate, X)
         assert causes(found) == [("FO003", "confirmed")]
 
 

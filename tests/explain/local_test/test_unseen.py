@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.compiled import quickly
 
 from whydiff.explain.local_test.judge import judge_outputs
 from whydiff.explain.local_test.operation import Operation
@@ -32,14 +33,14 @@ def gru(x: Any, one: float = 1.0) -> Any:
 
 
 def test_what_a_fused_region_rounds_more_often_is_rounding() -> None:
-    fast = jax.jit(gru)
+    fast = quickly(gru)
     diagnosis = compare(lambda: gru(X), lambda: fast(X))
     assert diagnosis.verdict is Verdict.ROUNDING
     assert any("inside a fused region" in count.reason for count in diagnosis.not_compared)
 
 
 def test_another_number_in_a_fused_region_is_not() -> None:
-    fast = jax.jit(gru)
+    fast = quickly(gru)
     diagnosis = compare(lambda: gru(X, 1.001), lambda: fast(X))
     assert diagnosis.verdict is Verdict.SEMANTIC
     assert ("arguments", "sub") in {(origin.kind, origin.site.op) for origin in diagnosis.origins}
