@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from tests.compiled import quickly
 
 SIZES = {"square": (8, 8), "wide": (8, 6)}
 Pair = tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...], tuple[Any, ...]]
@@ -69,7 +70,7 @@ def sequence(width: int, length: int = 5, batch: int = 2) -> np.ndarray[Any, Any
 
 
 def pair(model: Any, port: Any, ours: Any, theirs: Any) -> Pair:
-    return model, jax.jit(port), (torch.from_numpy(np.ascontiguousarray(ours)),), (jnp.asarray(theirs),)
+    return model, quickly(port), (torch.from_numpy(np.ascontiguousarray(ours)),), (jnp.asarray(theirs),)
 
 
 def last(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
