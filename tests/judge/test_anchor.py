@@ -67,6 +67,9 @@ LINE = (x for x in ())
         ("nothing_compared", LINE, LINE, SEMANTIC, "semantic"),
         ("nothing_compared", None, None, SEEN, "inconclusive"),
         ("nothing_compared", (None, None), (None, None), SEEN, "inconclusive"),
+        ("nothing_compared", X, (X, X), SEEN, "incomparable"),
+        ("nothing_compared", X, (X, X), SEMANTIC, "semantic"),
+        ("nothing_compared", {"a": LINE}, {"b": X}, SEEN, "incomparable"),
         ("nothing_compared", torch.ones(0, 3), torch.ones(0, 3), SEEN, "inconclusive"),
         ("nothing_compared", (torch.ones(0), None), (torch.ones(0), None), SEEN, "inconclusive"),
         ("other_shapes", torch.ones(0, 3), torch.ones(3, 0), SEEN, "incomparable"),
@@ -343,6 +346,13 @@ def test_empty_containers_are_nothing_returned_and_what_was_written_last_stands_
     beside = whydiff.compare(lambda x: (x * 2, empty), lambda x: (x * 2, empty), x)
     assert beside.verdict is Verdict.IDENTICAL and not beside.not_compared
     assert whydiff.compare(lambda x: (x * 2, empty), lambda x: (x * 2, None), x).verdict is not Verdict.IDENTICAL
+
+
+def test_values_in_other_places_are_no_counterparts() -> None:
+    found = whydiff.compare(lambda x: x * 2, lambda x: (x * 2, x + 1), torch.rand(3))
+    assert found.verdict is Verdict.INCOMPARABLE
+    text = " ".join(answer(found).text().split())
+    assert "nothing is in the same place on both" in text and "more is: output, [0], [1]" in text
 
 
 def test_memory_without_elements_holds_nothing_that_nobody_wrote() -> None:

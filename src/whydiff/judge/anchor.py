@@ -10,7 +10,7 @@ applies decides:
 |---|---|---|
 | `does_not_repeat` | a plain run differs from another plain run | as found inside (nondeterministic) |
 | `ended_early` | all compared is bit-equal, a trace is cut | inconclusive |
-| `nothing_compared` | no output could be compared | inconclusive, unless a difference was found inside |
+| `nothing_compared` | no output could be compared | inconclusive, or as found inside; incomparable if in other places |
 | `not_all_readable` | all compared is bit-equal, some outputs could not be read | inconclusive |
 | `other_structure` | all compared is bit-equal, one side has further outputs | incomparable |
 | `ran_otherwise` | all compared is bit-equal, a trace's program ran in another way while it was recorded | inconclusive |
@@ -150,9 +150,11 @@ def nothing_compared(found: Anchor, inside: Inside) -> Judged:
         return None
     if inside.verdict is not Verdict.IDENTICAL and (inside.unpaired or not inside.agree):
         return inside.verdict, inside.reason
-    missing = (
-        _listed(found.having("unreadable", "undecided", "lone")) or "neither side returned anything that holds numbers"
-    )
+    lone = found.having("lone")
+    if len({one.comparison.only for one in lone}) > 1 and len(lone) == len(found.outputs):  # each side has its own
+        return Verdict.INCOMPARABLE, f"no returned value has a counterpart: {_listed(lone)}"
+    missing = _listed(found.having("unreadable", "undecided", "lone"))
+    missing = missing or "neither side returned anything that holds numbers"
     return Verdict.INCONCLUSIVE, f"because nothing could be compared: {missing}"
 
 

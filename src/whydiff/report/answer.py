@@ -211,7 +211,9 @@ def _headline(diagnosis: Diagnosis, cause: Cause | None) -> str:
         and (cause is None or cause.status not in STANDING)
         and has_more_beside(diagnosis)
     ):
-        said = f"{has_more_beside(diagnosis)}, which nothing was compared with; the rest differs"
+        common = any(not comparison.only for _, comparison in diagnosis.outputs)
+        rest = "the rest differs" if common else "nothing is in the same place on both"
+        said = f"{has_more_beside(diagnosis)}, which nothing was compared with; {rest}"
     elif verdict is Verdict.ROUNDING and diagnosis.by_tolerance is not None:
         said = "no more than rounding may make of the outputs"
     elif verdict is Verdict.IDENTICAL and returned_nothing(diagnosis):
