@@ -56,7 +56,6 @@ def aligned(first: list[Op], second: list[Op]) -> tuple[Alignment, RecordedTrace
 
 
 @given(programs(), programs())
-@settings(max_examples=60)
 def test_invariants_hold_and_as_few_as_possible_are_unpaired(first: list[Op], second: list[Op]) -> None:
     found, left, right = aligned(first, second)
     if found.renamed:
@@ -68,7 +67,6 @@ def test_invariants_hold_and_as_few_as_possible_are_unpaired(first: list[Op], se
 
 
 @given(programs())
-@settings(max_examples=60)
 def test_equal_programs_pair_completely(program: list[Op]) -> None:
     found, *_ = aligned(program, program)
     assert not found.unpaired_reference and not found.unpaired_candidate and not found.renamed
@@ -76,7 +74,6 @@ def test_equal_programs_pair_completely(program: list[Op]) -> None:
 
 
 @given(programs(("", "a", "b")), programs(("", "a", "b")))
-@settings(max_examples=60)
 def test_sides_can_be_swapped(first: list[Op], second: list[Op]) -> None:
     left, right = trace(first), trace(second)
     assert align(left, right) == swapped(align(right, left))
@@ -89,7 +86,6 @@ def test_sides_can_be_swapped_where_nothing_but_order_decides(first: list[str], 
 
 
 @given(st.data(), programs(size=25))
-@settings(max_examples=60)
 def test_deleting_calls_leaves_all_others_paired(data: st.DataObject, program: list[Op]) -> None:
     whole = [replace(op, value=n, tag=n) for n, op in enumerate(program)]
     kept = [op for op in whole if not data.draw(st.booleans())]
