@@ -96,7 +96,7 @@ def test_scalars(captured: Captured) -> None:
         "limit": "inf",
         "sizes": [1, 2],
         "dtype": "torch.float16",
-        "function": "relu",
+        "function": "<function relu>",
         "training": False,
         "__class__": "Model",
         "norm.eps": 1e-3,
