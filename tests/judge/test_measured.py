@@ -48,7 +48,7 @@ def origin(kind: Any = "implementation", **fields: Any) -> Origin:
 def trace(**fields: Any) -> Any:
     calls = (Call(0, HERE, "aten.mm", "compute"), Call(1, Site("", "return"), "return", "return"))
     fields = {"calls": calls, "contexts": ({},), "complete": True, "observer": ObserverCheck(True, True), **fields}
-    return SimpleNamespace(leaves=(), level="op", outputs=(), framework="torch", **fields)
+    return SimpleNamespace(leaves=(), level="op", outputs=(), framework="torch", refused="not recorded", **fields)
 
 
 def case(*origins: Origin, **fields: Any) -> Any:
@@ -69,11 +69,13 @@ def case(*origins: Origin, **fields: Any) -> Any:
         "alignment": Alignment((Pair(0, 0), Pair(1, 1))),
         "differing_leaves": (),
         "lone_leaves": lambda: ((), ()),
+        "paired": lambda: (),
         "rename": lambda name: name,
         "shared": lambda key, make: make(),
         **fields,
     }
-    return SimpleNamespace(**found, traces=(found["reference"], found["candidate"]))
+    traces = {side: found[side] for side in ("reference", "candidate")}
+    return SimpleNamespace(**found, traces=(*traces.values(),), trace=traces.__getitem__)
 
 
 def one(kind: Any, modes: Modes, *, program: Modes | None = None, **options: Any) -> Verdict:
