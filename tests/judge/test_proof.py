@@ -137,6 +137,13 @@ def test_a_remedy_counts_as_carried_out_only_if_it_is_the_change_that_was_proven
         assert found is not None and not found.carried_out
 
 
+@pytest.mark.parametrize(("every", "together", "left"), [(0.0, "", "others"), (0.1, "rounding", "others_rounding")])
+def test_what_all_causes_together_leave_is_as_the_experiment_showed(every: float, together: str, left: str) -> None:
+    facts: dict[str, Any] = {"alone": 0.5, "every": every, "others": 0.25, "together": together}
+    found = concluded(cause(), way("take_away", **facts), way("put_in", **facts))
+    assert found.status == "confirmed" and {e.left for e in found.experiments} == {left}
+
+
 def test_a_remedy_that_leaves_a_part_of_the_difference_is_not_said_to_have_cured_it() -> None:
     one = cause(remedy=Remedy("load it", undoes="either"))
     part = {"alone": 0.5, "mine": frozenset({"mm#0"}), "left": frozenset({"add#0"})}

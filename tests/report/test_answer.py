@@ -163,6 +163,11 @@ def test_a_proven_cause_is_said_with_both_experiments() -> None:
             "rounding",
             "Change it (tried: only rounding is left)",
         ),
+        (
+            Remedy("Change it.", undoes="either"),
+            "others_rounding",
+            "Change it (tried: with the other causes only rounding is left)",
+        ),
         (Remedy("Change it."), "nothing", "Change it (untried)"),
         (Remedy("Accept it.", accepts=True), "nothing", "Accept it"),
         (Remedy("Change it. " * 40), "nothing", "it. Change it (untried)"),

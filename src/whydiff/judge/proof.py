@@ -133,7 +133,7 @@ class Way:
             left = "rounding"
             prediction, outcome = "only rounding is left", f"{self.rounding} ({_change(self, self.alone)})"
         elif not self.whole and self.jointly:
-            left = "others"
+            left = "others" if self.every.equal else "others_rounding"
             after, outcome = self.every, f"with the other causes, {self.together or _bits(self.every)}"
         elif not self.whole and self.left is not None:
             left = ("elsewhere" if self.left else "nowhere") if self.partly else ""

@@ -17,9 +17,10 @@ Direction = Literal["take_away", "put_in"]
 """``take_away``: the candidate without it against the reference; ``put_in``: the reference with it against the candidate."""
 Undoes = Literal["", "either", "reference", "candidate"]
 """Where a remedy undoes its cause as the experiments do; ``either``: both sides alike; empty: it is another change."""
-Left = Literal["", "nothing", "rounding", "others", "elsewhere", "nowhere"]
-"""Of a difference: ``nothing``; only ``rounding``; what ``others`` explain (nothing when they are changed too); what
-starts ``elsewhere``; places that differ are ``nowhere`` left; empty: more than that, or it was not told."""
+Left = Literal["", "nothing", "rounding", "others", "others_rounding", "elsewhere", "nowhere"]
+"""Of a difference: ``nothing``; only ``rounding``; what ``others`` explain (nothing when they are changed too, or with
+``others_rounding`` only rounding); what starts ``elsewhere``; places that differ are ``nowhere`` left; empty: more than
+that, or it was not told."""
 
 
 class Verdict(str, enum.Enum):

@@ -27,6 +27,8 @@ from whydiff.report.words import clause, count, place, plain
 
 WIDTH = 80
 """Columns that the answer fits, wherever it is written: the same text on a terminal and through a pipe."""
+_WITH_OTHERS = ("others", "others_rounding")
+"""What is left where the causes found beside one had to be changed too (`whydiff.records.Left`)."""
 _CAUSES = 4
 """Causes that the answer lists; the rest is counted."""
 LABEL = 8
@@ -182,12 +184,12 @@ def _undecided(diagnosis: Diagnosis, cause: Cause | None) -> list[Cause]:
 def _takes_all(cause: Cause) -> bool:
     """Whether nothing differs without the cause, as an experiment showed, and none needed others for that."""
     made = [e.left for e in cause.experiments if e.status == "confirmed"]
-    return "nothing" in made and "others" not in made
+    return "nothing" in made and not {*made} & {*_WITH_OTHERS}
 
 
 def _leaves_nothing(cause: Cause) -> bool:
     """Whether nothing differs without the cause, alone or with the others that were found."""
-    return any(e.status == "confirmed" and e.left in ("nothing", "others") for e in cause.experiments)
+    return any(e.status == "confirmed" and e.left in ("nothing", *_WITH_OTHERS) for e in cause.experiments)
 
 
 def is_left(diagnosis: Diagnosis) -> bool:

@@ -23,7 +23,7 @@ def proof(diagnosis: Diagnosis, cause: Cause | None) -> str:
     if cause is not None and cause.status == "confirmed" and tried:
         ways = [tried[way] for way in ("take_away", "put_in") if way in tried]
         rest = others(diagnosis, cause)
-        if len(ways) == 2 and ways[0].left == ways[1].left in ("nothing", "others", "nowhere"):
+        if len(ways) == 2 and ways[0].left == ways[1].left in ("nothing", "others", "others_rounding", "nowhere"):
             return f"{done(ways[0])}: {result(ways[0], rest)}; {done(ways[1])}: the same"
         alone = len({replace(origin.place, step=0) for origin in diagnosis.origins}) == 1
         return "; ".join(f"{done(e)}: {result(e, rest, alone=alone)}" for e in ways)
@@ -131,6 +131,8 @@ def result(experiment: Experiment, rest: str = _OTHERS, *, alone: bool = False) 
         return _agree(experiment)
     if experiment.left == "others":
         return f"with {rest} {_agree(experiment)}"
+    if experiment.left == "others_rounding":
+        return f"with {rest} only rounding is left"
     if experiment.left == "rounding":
         return "only rounding is left"
     if experiment.left == "nowhere":
